@@ -1,0 +1,44 @@
+//! The bytes in the maps: one file per wire type.
+//!
+//! All integers are in the host's byte order and ports are plain numbers (80 is `80`), except where a field's name
+//! ends in `_be`. No field is a `bool`; padding is explicit and zero; sizes are asserted at compile time.
+//!
+//! Whatever a bind reads is published as single 64-bit words in memory-mapped arrays, because an update of a map
+//! element by system call is a plain `memcpy` (`array_map_update_elem` in kernel/bpf/arraymap.c) that a program
+//! running at the same time may see half done. A word is seen either old or new.
+
+mod config;
+mod counters;
+mod event;
+mod exact;
+mod identity;
+mod owner;
+mod port;
+
+pub use config::{Config, Policy, ROOT_LEVEL_UNKNOWN, Undeclared};
+pub use counters::{COUNTERS, KernelError, Reason, VerdictKind, conflict_counter, counter, error_counter};
+pub use event::{
+    BIND_FLAG_V6ONLY, BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY,
+};
+pub use exact::{ExactKey, ExactValue};
+pub use identity::{CgroupIdentity, Form, PodUid, UidKey};
+pub use owner::{
+    CGROUP_UNKNOWN, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Slot,
+};
+pub use port::{PORTS, PortWord, Protocol, Side, port_index};
+
+/// Version of the layout of all maps together. A pinned layout of another version is never reused.
+pub const LAYOUT_VERSION: u32 = 1;
+/// Elements of the `OWNERS` array, slot 0 (nobody) included.
+pub const OWNERS: u32 = 1 << 15;
+/// Most address-specific claims in force at once, over all ports.
+pub const EXACT_CLAIMS: u32 = 1 << 16;
+/// Most pods whose UID the kernel can turn into an owner.
+pub const UIDS: u32 = 1 << 14;
+/// Most pod cgroups that can exist at once.
+pub const CGROUPS: u32 = 1 << 14;
+/// Bytes of the ring that carries bind attempts.
+pub const BIND_RING_BYTES: u32 = 1 << 20;
+/// Bytes of the ring that carries the coming and going of cgroups; its own, so that no storm of binds can crowd out
+/// the identity of a pod.
+pub const CGROUP_RING_BYTES: u32 = 1 << 20;

@@ -1,0 +1,101 @@
+//! `CONFIG`: what the programs are told, changeable at any moment without reloading them.
+
+/// [`Config::root_level`] while nobody knows it; the programs then find it out.
+pub const ROOT_LEVEL_UNKNOWN: u64 = u64::MAX;
+
+/// The single element of the `CONFIG` array. Each field is a word that is written and read whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Config {
+    /// [`crate::abi::LAYOUT_VERSION`] of the agent that wrote this.
+    pub layout: u64,
+    /// [`Policy`] as its word.
+    pub policy: u64,
+    /// Cgroup id of the cgroup that the programs are attached to.
+    pub root_cgroup: u64,
+    /// Level of that cgroup in the whole hierarchy (the hierarchy's root is 0), or [`ROOT_LEVEL_UNKNOWN`]: an agent
+    /// inside a cgroup namespace cannot see it.
+    pub root_level: u64,
+    /// Bit n is set if some pod cgroup may exist n levels below the root. Bit 0 is unused.
+    pub pod_levels: u64,
+    /// Cookie of the node's network namespace (`SO_NETNS_COOKIE`), 0 where the kernel does not tell it (before 5.14);
+    /// the programs then take the initial network namespace for the node's.
+    pub netns_cookie: u64,
+    /// Zero.
+    pub reserved: [u64; 2],
+}
+
+const _: () = assert!(size_of::<Config>() == 64);
+
+/// What a host-network pod may do with a port that nobody claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Undeclared {
+    /// Bind it.
+    Allow = 0,
+    /// Nothing: it may bind only what it declared.
+    Deny = 1,
+}
+
+/// How verdicts are turned into answers: [`Config::policy`] unpacked.
+///
+/// Bit 0: enforce; bit 1: undeclared ports are denied; bit 2: an internal error denies; bit 3: every attempt is
+/// reported, not only conflicts; bit 4: sockets that were bound are reported; bits 16–31: the error number of a denied
+/// bind (positive).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, and on the wire each is a bit")]
+pub struct Policy {
+    /// Conflicts are denied (else audited), unless the offender's namespace says otherwise.
+    pub enforce: bool,
+    /// See [`Undeclared`].
+    pub undeclared: Undeclared,
+    /// Whether an internal error of the programs denies (else allows) the bind.
+    pub deny_on_error: bool,
+    /// Report every attempt, not only conflicts.
+    pub report_attempts: bool,
+    /// Report what was really bound.
+    pub report_bound: bool,
+    /// Error number of a denied bind, positive, where the kernel lets us choose.
+    pub errno: u16,
+}
+
+impl Policy {
+    /// Packs the policy.
+    #[must_use]
+    pub const fn to_word(self) -> u64 {
+        self.enforce as u64
+            | (self.undeclared as u64) << 1
+            | (self.deny_on_error as u64) << 2
+            | (self.report_attempts as u64) << 3
+            | (self.report_bound as u64) << 4
+            | (self.errno as u64) << 16
+    }
+
+    /// Unpacks a word.
+    #[must_use]
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "bits 16 to 31 are meant")]
+    pub const fn from_word(word: u64) -> Self {
+        Self {
+            enforce: word & 1 != 0,
+            undeclared: if word & 2 != 0 { Undeclared::Deny } else { Undeclared::Allow },
+            deny_on_error: word & 4 != 0,
+            report_attempts: word & 8 != 0,
+            report_bound: word & 16 != 0,
+            errno: (word >> 16) as u16,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_survives_its_word() {
+        for bits in 0..32u64 {
+            let word = bits | 98 << 16;
+            assert_eq!(Policy::from_word(word).to_word(), word);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The records in the two rings.
+
+/// What a record tells; the first byte of every record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum EventKind {
+    /// A [`BindEvent`]: a `bind()` was judged.
+    Attempt = 1,
+    /// A [`BindEvent`]: a socket was bound.
+    Bound = 2,
+    /// A [`CgroupEvent`]: a cgroup was made below the attached root.
+    CgroupMade = 3,
+    /// A [`CgroupEvent`]: a cgroup below the attached root was removed.
+    CgroupRemoved = 4,
+}
+
+impl EventKind {
+    /// The kind with this discriminant.
+    #[must_use]
+    pub const fn from_wire(wire: u8) -> Option<Self> {
+        match wire {
+            1 => Some(Self::Attempt),
+            2 => Some(Self::Bound),
+            3 => Some(Self::CgroupMade),
+            4 => Some(Self::CgroupRemoved),
+            _ => None,
+        }
+    }
+}
+
+/// [`BindEvent::family`] of an IPv4 bind, an IPv4-mapped address included.
+pub const FAMILY_V4: u8 = 4;
+/// [`BindEvent::family`] of an IPv6 bind.
+pub const FAMILY_V6: u8 = 6;
+
+/// The socket is IPv6 only.
+pub const BIND_FLAG_V6ONLY: u8 = 1;
+/// Whether it is could not be read; it was taken to be dual-stack.
+pub const BIND_FLAG_V6ONLY_UNKNOWN: u8 = 1 << 1;
+
+/// One bind attempt with its verdict, or one socket that was bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct BindEvent {
+    /// [`EventKind`].
+    pub kind: u8,
+    /// [`FAMILY_V4`] or [`FAMILY_V6`].
+    pub family: u8,
+    /// [`crate::abi::Protocol`].
+    pub protocol: u8,
+    /// `BIND_FLAG_*`.
+    pub flags: u8,
+    /// The port asked for (0 asks for any) or, in [`EventKind::Bound`], the port taken.
+    pub port: u16,
+    /// [`crate::abi::VerdictKind`].
+    pub verdict: u8,
+    /// [`crate::abi::Reason`].
+    pub reason: u8,
+    /// When: nanoseconds since boot, sleep included (`CLOCK_BOOTTIME`).
+    pub time: u64,
+    /// Cgroup of the calling task: a container's, usually.
+    pub cgroup: u64,
+    /// Cgroup of the calling pod, 0 for a host process or where it was not needed.
+    pub pod_cgroup: u64,
+    /// Cookie of the socket, as `SO_COOKIE` gives it.
+    pub socket: u64,
+    /// Id of the owner that the caller is ([`crate::abi::Owner::id`]), 0 if unknown or not looked up.
+    pub caller: u32,
+    /// Id of the owner whose claim decided, 0 if none did.
+    pub owner: u32,
+    /// Process id (thread group) of the caller, in the initial pid namespace.
+    pub pid: u32,
+    /// User id of the caller, in the initial user namespace.
+    pub uid: u32,
+    /// The address in network byte order; an IPv4 address takes the first four bytes, the others are zero.
+    pub address: [u8; 16],
+    /// Command name of the calling task, cut to 15 bytes and padded with zeros. Whatever the process likes.
+    pub command: [u8; 16],
+}
+
+const _: () = assert!(size_of::<BindEvent>() == 88);
+
+/// Bytes of a cgroup's name that fit a [`CgroupEvent`], the closing zero included. The longest names that container
+/// runtimes make have about 150.
+pub const NAME_CAPACITY: usize = 192;
+
+/// One cgroup that came or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct CgroupEvent {
+    /// [`EventKind`].
+    pub kind: u8,
+    /// [`crate::abi::Form`] if the programs read a pod's UID from the name, else 0.
+    pub form: u8,
+    /// Bytes of `name` in use, the closing zero not counted. [`NAME_CAPACITY`] − 1 may mean a longer name.
+    pub name_len: u16,
+    /// Zero.
+    pub padding: u32,
+    /// Cgroup id: the inode number of its directory.
+    pub id: u64,
+    /// Cgroup id of its parent.
+    pub parent: u64,
+    /// Name of the directory (its last path segment).
+    pub name: [u8; NAME_CAPACITY],
+}
+
+const _: () = assert!(size_of::<CgroupEvent>() == 24 + NAME_CAPACITY);

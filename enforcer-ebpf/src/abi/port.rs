@@ -1,0 +1,160 @@
+//! `PORTS`: who owns a port, in one word.
+
+/// A protocol that ports are claimed for. The discriminant is the protocol's place in [`port_index`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Protocol {
+    /// TCP, MPTCP included: the kernel shows an MPTCP socket's bind on its TCP subflow.
+    Tcp = 0,
+    /// UDP. UDP-Lite has a port space of its own and is not judged.
+    Udp = 1,
+    /// SCTP: arbitrated among pods; no hook of the `cgroup/bind` family sees its binds.
+    Sctp = 2,
+}
+
+impl Protocol {
+    /// Every protocol, in the order of their discriminants.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// The protocol of a socket from its `IPPROTO_*` number; `None` where ports are not ours to judge.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_ipproto(number: u32) -> Option<Self> {
+        match number {
+            // IPPROTO_TCP and IPPROTO_MPTCP (include/uapi/linux/in.h).
+            6 | 262 => Some(Self::Tcp),
+            17 => Some(Self::Udp),
+            132 => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+
+    /// The protocol with this discriminant.
+    #[must_use]
+    pub const fn from_wire(wire: u8) -> Option<Self> {
+        match wire {
+            0 => Some(Self::Tcp),
+            1 => Some(Self::Udp),
+            2 => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+}
+
+/// Elements of the `PORTS` array: one [`PortWord`] for every port of every protocol.
+pub const PORTS: u32 = 3 << 16;
+
+/// Index of a port in the `PORTS` array.
+#[must_use]
+#[inline(always)]
+pub const fn port_index(protocol: Protocol, port: u16) -> u32 {
+    ((protocol as u32) << 16) | port as u32
+}
+
+/// The claims in force on one address family of a port, summed up so that no bind has to walk a list.
+///
+/// Claims in force of different owners never overlap, so a side is in one of four states: nobody's
+/// (`first == 0`); wholly one owner's (`whole`, a claim on the wildcard address); one owner's on some addresses
+/// (`first`, `second == 0`); or several owners', each on addresses of their own (`first` and `second` are then two
+/// *different* owners, any two: a wildcard bind conflicts with at least one of them whoever the caller is).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Side {
+    /// Slot of an owner in `OWNERS`, 1 to 32767; 0 means that nobody claims this side.
+    pub first: u16,
+    /// Slot of an owner that differs from `first`; 0 if there is none. Always 0 on a `whole` side.
+    pub second: u16,
+    /// Whether `first` owns every address of the family.
+    pub whole: bool,
+}
+
+/// One element of `PORTS`: both [`Side`]s in one word.
+///
+/// | bits | meaning |
+/// | --- | --- |
+/// | 0–14 | IPv4: first owner's slot |
+/// | 15 | IPv4: whole |
+/// | 16–30 | IPv4: second owner's slot |
+/// | 31 | zero |
+/// | 32–46 | IPv6: first owner's slot |
+/// | 47 | IPv6: whole |
+/// | 48–62 | IPv6: second owner's slot |
+/// | 63 | zero |
+///
+/// Examples: `0` is an unclaimed port; `0x0000_8003_0000_8003` is a port that slot 3 claims without an address;
+/// `0x0000_0000_0004_0003` is a port of which slots 3 and 4 each claim some IPv4 address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct PortWord(pub u64);
+
+const SLOT_MASK: u64 = 0x7fff;
+const WHOLE: u64 = 0x8000;
+
+impl PortWord {
+    /// Nobody claims the port.
+    pub const UNCLAIMED: Self = Self(0);
+
+    /// Packs both sides.
+    #[must_use]
+    pub const fn new(v4: Side, v6: Side) -> Self {
+        Self(pack(v4) | pack(v6) << 32)
+    }
+
+    /// The IPv4 side.
+    #[must_use]
+    #[inline(always)]
+    pub const fn v4(self) -> Side {
+        unpack(self.0)
+    }
+
+    /// The IPv6 side.
+    #[must_use]
+    #[inline(always)]
+    pub const fn v6(self) -> Side {
+        unpack(self.0 >> 32)
+    }
+}
+
+const fn pack(side: Side) -> u64 {
+    (side.first as u64 & SLOT_MASK) | if side.whole { WHOLE } else { 0 } | (side.second as u64 & SLOT_MASK) << 16
+}
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "masked to 15 bits")]
+const fn unpack(bits: u64) -> Side {
+    Side { first: (bits & SLOT_MASK) as u16, second: (bits >> 16 & SLOT_MASK) as u16, whole: bits & WHOLE != 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_documented_examples() {
+        let whole = Side { first: 3, second: 0, whole: true };
+        assert_eq!(PortWord::new(whole, whole).0, 0x0000_8003_0000_8003);
+        let mixed = Side { first: 3, second: 4, whole: false };
+        assert_eq!(PortWord::new(mixed, Side::default()).0, 0x0000_0000_0004_0003);
+        assert_eq!(PortWord::UNCLAIMED, PortWord::new(Side::default(), Side::default()));
+    }
+
+    #[test]
+    fn indexes_do_not_overlap() {
+        assert_eq!(port_index(Protocol::Tcp, 65535) + 1, port_index(Protocol::Udp, 0));
+        assert_eq!(port_index(Protocol::Sctp, 65535) + 1, PORTS);
+    }
+
+    fn side() -> impl Strategy<Value = Side> {
+        (0u16..1 << 15, 0u16..1 << 15, any::<bool>()).prop_map(|(first, second, whole)| Side { first, second, whole })
+    }
+
+    proptest! {
+        #[test]
+        fn packing_loses_nothing(v4 in side(), v6 in side()) {
+            let word = PortWord::new(v4, v6);
+            prop_assert_eq!(word.v4(), v4);
+            prop_assert_eq!(word.v6(), v6);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Raw tracepoints `cgroup_mkdir` and `cgroup_rmdir`: who a cgroup belongs to, noted in the kernel the moment the cgroup
+//! exists and thus before its first process does.
+//!
+//! Both tracepoints pass `(struct cgroup *, const char *path)` (include/trace/events/cgroup.h). The path is relative to
+//! the hierarchy's root, which an agent in a cgroup namespace does not see, so name and parents are read from the
+//! cgroup itself.
+
+use aya_ebpf::{helpers::generated::bpf_probe_read_kernel_str, macros::raw_tracepoint, programs::RawTracePointContext};
+use enforcer_ebpf::{
+    abi::{CgroupEvent, CgroupIdentity, EventKind, Form, KernelError, NAME_CAPACITY, PodUid, Slot, UidKey},
+    cgroup_name::{self, CGROUPFS_API, TAIL},
+};
+
+use super::{
+    emit::count_error,
+    kernel::{config, load, read},
+    maps::{
+        CGROUP_EVENTS, CGROUP_KN_OFFSET, CGROUP_ROOT_OFFSET, CGROUPS, KN_ID_OFFSET, KN_NAME_OFFSET, KN_PARENT_OFFSET,
+        OWNERS, ROOT_HIERARCHY_OFFSET, UIDS,
+    },
+};
+
+/// How far up the attached root is looked for.
+const DEEPEST: u32 = 16;
+
+#[raw_tracepoint(tracepoint = "cgroup_mkdir")]
+pub(super) fn pe_cgroup_mkdir(ctx: RawTracePointContext) -> u32 {
+    handle(&ctx, EventKind::CgroupMade)
+}
+
+#[raw_tracepoint(tracepoint = "cgroup_rmdir")]
+pub(super) fn pe_cgroup_rmdir(ctx: RawTracePointContext) -> u32 {
+    handle(&ctx, EventKind::CgroupRemoved)
+}
+
+#[inline(always)]
+fn handle(ctx: &RawTracePointContext, kind: EventKind) -> u32 {
+    if try_handle(ctx, kind).is_none() {
+        count_error(KernelError::ReadFailed);
+    }
+    0
+}
+
+/// `None` if kernel memory could not be read.
+#[inline(always)]
+fn try_handle(ctx: &RawTracePointContext, kind: EventKind) -> Option<()> {
+    let cgroup: u64 = ctx.arg(0);
+    let root: u64 = read(cgroup + u64::from(CGROUP_ROOT_OFFSET.load()))?;
+    let hierarchy: u32 = read(root + u64::from(ROOT_HIERARCHY_OFFSET.load()))?;
+    if hierarchy != 0 {
+        // A hierarchy of cgroup v1.
+        return Some(());
+    }
+    let config = config()?;
+    let root_cgroup = config.root_cgroup();
+    let kn: u64 = read(cgroup + u64::from(CGROUP_KN_OFFSET.load()))?;
+    let id: u64 = read(kn + u64::from(KN_ID_OFFSET.load()))?;
+
+    let mut parent = 0;
+    let mut level = 0;
+    let mut in_pod = false;
+    let mut at = kn;
+    for up in 1..=DEEPEST {
+        at = read(at + u64::from(KN_PARENT_OFFSET.load()))?;
+        if at == 0 {
+            break;
+        }
+        let ancestor: u64 = read(at + u64::from(KN_ID_OFFSET.load()))?;
+        if up == 1 {
+            parent = ancestor;
+        }
+        if ancestor == root_cgroup {
+            level = up;
+            break;
+        }
+        in_pod |= CGROUPS.get_ptr(ancestor).is_some();
+    }
+    if level == 0 {
+        // Not below the attached root.
+        return Some(());
+    }
+
+    let name: u64 = read(kn + u64::from(KN_NAME_OFFSET.load()))?;
+    let mut form = 0;
+    if kind == EventKind::CgroupRemoved {
+        // Most cgroups are containers', which were never noted.
+        let _ = CGROUPS.remove(id);
+    } else if !in_pod {
+        // What lies below a pod's cgroup belongs to that pod, whatever its name says.
+        if let Some((uid, uid_form)) = pod_uid(name) {
+            form = uid_form as u8;
+            config.add_pod_level(u64::from(level));
+            identify(id, u64::from(level), uid, uid_form);
+        }
+    }
+    tell(kind, form, id, parent, name)
+}
+
+/// Sends the record. The name is read right into the ring, the stack has no room for it.
+#[inline(always)]
+fn tell(kind: EventKind, form: u8, id: u64, parent: u64, name: u64) -> Option<()> {
+    let Some(mut record) = CGROUP_EVENTS.reserve(0) else {
+        count_error(KernelError::CgroupEventLost);
+        return Some(());
+    };
+    let event: *mut CgroupEvent = record.as_mut_ptr();
+    // SAFETY: `event` points to the record that was just reserved, which has room for one `CgroupEvent`. The helper
+    // writes at most NAME_CAPACITY bytes to it and checks the address that it reads.
+    let written =
+        unsafe { bpf_probe_read_kernel_str((&raw mut (*event).name).cast(), NAME_CAPACITY as u32, name as *const _) };
+    if written < 1 || written > NAME_CAPACITY as i64 {
+        record.discard(0);
+        return None;
+    }
+    // SAFETY: as above; every field that the agent reads is written before the record is submitted. Of the name that is
+    // the part up to its length.
+    unsafe {
+        (*event).kind = kind as u8;
+        (*event).form = form;
+        (*event).name_len = written as u16 - 1;
+        (*event).padding = 0;
+        (*event).id = id;
+        (*event).parent = parent;
+    }
+    record.submit(0);
+    Some(())
+}
+
+/// Longest name, the closing zero included, that is looked at for a UID: `kubelet-kubepods-besteffort-pod<UID>.slice`
+/// has 73 bytes.
+const POD_NAME: usize = 96;
+
+/// The UID in a pod cgroup's name. The end of the name is read anew, to have it at a fixed place.
+#[inline(always)]
+fn pod_uid(name: u64) -> Option<(PodUid, Form)> {
+    let mut head = [0; POD_NAME];
+    // SAFETY: the helper writes at most POD_NAME bytes to the stack and checks the address that it reads.
+    let written = unsafe { bpf_probe_read_kernel_str(head.as_mut_ptr().cast(), POD_NAME as u32, name as *const _) };
+    if written < 1 || written >= POD_NAME as i64 {
+        return None;
+    }
+    let len = written as u64 - 1;
+    if len <= CGROUPFS_API as u64 {
+        return cgroup_name::from_cgroupfs(head.first_chunk::<CGROUPFS_API>()?, len as usize);
+    }
+    if len < TAIL as u64 {
+        return None;
+    }
+    let tail: [u8; TAIL] = read(name + (len - TAIL as u64))?;
+    cgroup_name::from_systemd(&tail)
+}
+
+/// Notes whose the cgroup is.
+#[inline(always)]
+fn identify(id: u64, level: u64, uid: PodUid, form: Form) {
+    let key = UidKey::new(uid, form);
+    let slot = match UIDS.get_ptr(&key) {
+        Some(slot) => load(slot) as Slot,
+        None => 0,
+    };
+    if slot != 0 {
+        enter(slot, id, level);
+    }
+    if CGROUPS.insert(&id, &CgroupIdentity::new(id, slot, form).0, 0).is_err() {
+        count_error(KernelError::CgroupsFull);
+    }
+}
+
+/// Puts the cgroup into the owner's element, so that the owner's binds are recognised from now on.
+#[inline(always)]
+fn enter(slot: Slot, id: u64, level: u64) {
+    let Some(element) = OWNERS.get_ptr_mut(u32::from(slot)) else {
+        return;
+    };
+    // SAFETY: aligned words of the map's element. While the two do not match, the owner is merely recognised the long
+    // way.
+    unsafe {
+        core::ptr::write_volatile(&raw mut (*element).level, level);
+        core::ptr::write_volatile(&raw mut (*element).cgroup, id);
+    }
+}

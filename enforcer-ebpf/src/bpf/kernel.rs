@@ -1,0 +1,114 @@
+//! Reading kernel memory and words that the agent changes under our feet.
+
+use core::ptr;
+
+use aya_ebpf::helpers::{bpf_get_current_ancestor_cgroup_id, bpf_probe_read_kernel};
+use enforcer_ebpf::abi::{Config, Owner, Policy, Slot};
+
+use super::maps::{CONFIG, OWNERS};
+
+/// Reads a `T` at an address in kernel memory; `None` if the address is bad.
+#[inline(always)]
+pub(super) fn read<T>(address: u64) -> Option<T> {
+    // SAFETY: bpf_probe_read_kernel checks the address and fails on a bad one; callers ask for integers only, of which
+    // every bit pattern is valid.
+    unsafe { bpf_probe_read_kernel(ptr::with_exposed_provenance::<T>(address as usize)) }.ok()
+}
+
+/// Loads a word that the agent may store to at the same time.
+#[inline(always)]
+pub(super) fn load(word: *const u64) -> u64 {
+    // SAFETY: callers pass pointers to aligned words inside map elements, which live as long as the program runs.
+    unsafe { ptr::read_volatile(word) }
+}
+
+/// Cgroup id of the calling task's ancestor at a level of the whole hierarchy; 0 if the task is not that deep.
+#[inline(always)]
+pub(super) fn ancestor(level: u64) -> u64 {
+    // SAFETY: the helper takes any level.
+    unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) }
+}
+
+/// The configuration. `None` cannot happen for an array's first element, but the verifier wants the question asked.
+#[inline(always)]
+pub(super) fn config() -> Option<&'static Live> {
+    let config = CONFIG.get_ptr(0)?;
+    // SAFETY: the pointer is to the map's element; `Live` has the same layout and is read word by word.
+    Some(unsafe { &*config.cast::<Live>() })
+}
+
+/// A [`Config`] in the map: every read loads the word anew.
+#[repr(transparent)]
+pub(super) struct Live(core::cell::UnsafeCell<Config>);
+
+impl Live {
+    #[inline(always)]
+    fn field(&self, of: impl FnOnce(*mut Config) -> *mut u64) -> u64 {
+        load(of(self.0.get()))
+    }
+
+    #[inline(always)]
+    pub(super) fn policy(&self) -> Policy {
+        // SAFETY: only the address is taken.
+        Policy::from_word(self.field(|config| unsafe { &raw mut (*config).policy }))
+    }
+
+    #[inline(always)]
+    pub(super) fn root_cgroup(&self) -> u64 {
+        // SAFETY: only the address is taken.
+        self.field(|config| unsafe { &raw mut (*config).root_cgroup })
+    }
+
+    #[inline(always)]
+    pub(super) fn pod_levels(&self) -> u64 {
+        // SAFETY: only the address is taken.
+        self.field(|config| unsafe { &raw mut (*config).pod_levels })
+    }
+
+    #[inline(always)]
+    pub(super) fn netns_cookie(&self) -> u64 {
+        // SAFETY: only the address is taken.
+        self.field(|config| unsafe { &raw mut (*config).netns_cookie })
+    }
+
+    #[inline(always)]
+    pub(super) fn root_level(&self) -> u64 {
+        // SAFETY: only the address is taken.
+        self.field(|config| unsafe { &raw mut (*config).root_level })
+    }
+
+    /// Notes that a pod's cgroup was made so many levels below the root.
+    #[inline(always)]
+    pub(super) fn add_pod_level(&self, level: u64) {
+        let levels = self.pod_levels();
+        let bit = 1 << (level & 63);
+        if levels & bit == 0 {
+            // SAFETY: an aligned word of the map's element. Of two stores at once one may be lost: the agent, which
+            // sees the same cgroup's event, sets the bit again.
+            unsafe { ptr::write_volatile(&raw mut (*self.0.get()).pod_levels, levels | bit) }
+        }
+    }
+
+    /// Notes the level that a program found out.
+    #[inline(always)]
+    pub(super) fn set_root_level(&self, level: u64) {
+        // SAFETY: an aligned word of the map's element; whoever else stores here stores the same level.
+        unsafe { ptr::write_volatile(&raw mut (*self.0.get()).root_level, level) }
+    }
+}
+
+/// The owner in a slot, word by word.
+#[inline(always)]
+pub(super) fn owner(slot: Slot) -> Option<Owner> {
+    let owner = OWNERS.get_ptr(u32::from(slot))?;
+    // SAFETY: only addresses of fields of the map's element are taken.
+    let (cgroup, identity, kinship, level) = unsafe {
+        (
+            &raw const (*owner).cgroup,
+            &raw const (*owner).identity,
+            &raw const (*owner).kinship,
+            &raw const (*owner).level,
+        )
+    };
+    Some(Owner { cgroup: load(cgroup), identity: load(identity), kinship: load(kinship), level: load(level) })
+}

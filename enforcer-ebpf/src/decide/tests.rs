@@ -1,0 +1,176 @@
+//! The verdict, rule by rule. What the kernel makes of it is tested in `enforcer/tests/kernel`.
+
+use super::*;
+
+const ENFORCE: Policy = Policy {
+    enforce: true,
+    undeclared: Undeclared::Allow,
+    deny_on_error: false,
+    report_attempts: false,
+    report_bound: false,
+    errno: 98,
+};
+const AUDIT: Policy = Policy { enforce: false, ..ENFORCE };
+const DECLARED_ONLY: Policy = Policy { undeclared: Undeclared::Deny, ..ENFORCE };
+const NOBODY: Owner = Owner::new(0, 0, 0, 0, 0, 0);
+
+fn pod(id: u32, flags: u32, group: u32, workload: u32) -> Owner {
+    Owner::new(u64::from(id), id, flags, 1, group, workload)
+}
+
+fn one(owner: Owner, caller: &Caller, policy: &Policy) -> (VerdictKind, Reason) {
+    let verdict = decide(&[owner, NOBODY, NOBODY, NOBODY], true, caller, 80, policy);
+    (verdict.kind, verdict.reason)
+}
+
+#[test]
+fn who_may_bind_a_claimed_port() {
+    use Reason::{Claimed, Handover, Owner, Reserved, Share};
+    use VerdictKind::{Allow, Audit, Deny};
+
+    let owner = pod(1, 0, 0, 7);
+    let sharing = pod(1, 0, 5, 7);
+    let going = pod(1, OWNER_TERMINATING, 0, 7);
+    let going_alone = pod(1, OWNER_TERMINATING, 0, 0);
+    let node = pod(9, OWNER_NODE, 0, 0);
+    let stranger = Caller::Pod(pod(2, 0, 0, 8));
+    let sibling = Caller::Pod(pod(2, 0, 0, 7));
+    let alone = Caller::Pod(pod(2, 0, 0, 0));
+    let sharer = Caller::Pod(pod(2, 0, 5, 8));
+    let software = Caller::Pod(pod(2, OWNER_SOFTWARE, 0, 8));
+
+    for (what, owner, caller, enforced) in [
+        ("the owner", owner, Caller::Pod(owner), (Allow, Owner)),
+        ("another pod", owner, stranger, (Deny, Claimed)),
+        ("a pod of the same workload while the owner stays", owner, sibling, (Deny, Claimed)),
+        ("a pod of the same workload while the owner goes", going, sibling, (Allow, Handover)),
+        ("another pod while the owner goes", going, stranger, (Deny, Claimed)),
+        ("no workload is not the same workload", going_alone, alone, (Deny, Claimed)),
+        ("a pod of the share group", sharing, sharer, (Allow, Share)),
+        ("no group is not the same group", owner, alone, (Deny, Claimed)),
+        ("node software", owner, software, (Audit, Claimed)),
+        ("a host process", owner, Caller::Host, (Audit, Claimed)),
+        ("an unknown pod", owner, Caller::UnknownApi, (Deny, Claimed)),
+        ("an unknown static pod", owner, Caller::UnknownStatic, (Audit, Claimed)),
+        ("somebody we cannot place", owner, Caller::Unresolved, (Allow, Reason::Error)),
+        ("a pod on the node's port", node, stranger, (Deny, Reserved)),
+        ("node software on the node's port", node, software, (Allow, Owner)),
+        ("a host process on the node's port", node, Caller::Host, (Allow, Owner)),
+        ("an unknown static pod on the node's port", node, Caller::UnknownStatic, (Allow, Owner)),
+        ("an unknown pod on the node's port", node, Caller::UnknownApi, (Deny, Reserved)),
+    ] {
+        assert_eq!(one(owner, &caller, &ENFORCE), enforced, "{what}, enforce");
+        let (kind, reason) = enforced;
+        let audited = if kind == Deny { Audit } else { kind };
+        assert_eq!(one(owner, &caller, &AUDIT), (audited, reason), "{what}, audit");
+    }
+}
+
+#[test]
+fn the_namespace_of_the_offender_has_the_last_word() {
+    let owner = pod(1, 0, 0, 0);
+    let audited = Caller::Pod(pod(2, OWNER_MODE_AUDIT, 0, 0));
+    let enforced = Caller::Pod(pod(2, OWNER_MODE_ENFORCE, 0, 0));
+    assert_eq!(one(owner, &audited, &ENFORCE), (VerdictKind::Audit, Reason::Claimed));
+    assert_eq!(one(owner, &enforced, &AUDIT), (VerdictKind::Deny, Reason::Claimed));
+    // The owner's own mode is of no account.
+    let owner = pod(1, OWNER_MODE_AUDIT, 0, 0);
+    assert_eq!(one(owner, &Caller::UnknownApi, &ENFORCE), (VerdictKind::Deny, Reason::Claimed));
+    // Not even an enforced namespace gets node software denied.
+    let software = Caller::Pod(pod(2, OWNER_SOFTWARE | OWNER_MODE_ENFORCE, 0, 0));
+    assert_eq!(one(owner, &software, &ENFORCE), (VerdictKind::Audit, Reason::Claimed));
+}
+
+#[test]
+fn any_foreign_claim_is_a_conflict_and_is_named() {
+    let me = pod(1, 0, 0, 0);
+    let other = pod(2, 0, 0, 0);
+    for place in 0..4u8 {
+        let mut owners = [me; 4];
+        owners[usize::from(place)] = other;
+        let verdict = decide(&owners, true, &Caller::Pod(me), 80, &ENFORCE);
+        assert_eq!(verdict, Verdict { kind: VerdictKind::Deny, reason: Reason::Claimed, by: Some(place) });
+    }
+    let verdict = decide(&[NOBODY, me, NOBODY, NOBODY], false, &Caller::Pod(me), 80, &ENFORCE);
+    assert_eq!(verdict, Verdict { kind: VerdictKind::Allow, reason: Reason::Owner, by: Some(1) });
+}
+
+#[test]
+fn undeclared_ports() {
+    let me = pod(1, 0, 0, 0);
+    let caller = Caller::Pod(me);
+    let free = [NOBODY; 4];
+    let verdict = |owners: &[Owner; 4], covered, caller: &Caller, port, policy: &Policy| {
+        let verdict = decide(owners, covered, caller, port, policy);
+        (verdict.kind, verdict.reason)
+    };
+    let allowed = (VerdictKind::Allow, Reason::Unclaimed);
+    let denied = (VerdictKind::Deny, Reason::Undeclared);
+    assert_eq!(verdict(&free, false, &caller, 80, &ENFORCE), allowed);
+    assert_eq!(verdict(&free, false, &caller, 80, &DECLARED_ONLY), denied);
+    assert_eq!(verdict(&free, false, &caller, 0, &DECLARED_ONLY), allowed, "an ephemeral port is nobody's");
+    assert_eq!(verdict(&free, false, &Caller::Host, 80, &DECLARED_ONLY), allowed);
+    let software = Caller::Pod(pod(1, OWNER_SOFTWARE, 0, 0));
+    assert_eq!(verdict(&free, false, &software, 80, &DECLARED_ONLY), (VerdictKind::Audit, Reason::Undeclared));
+    let mine = [me, NOBODY, NOBODY, NOBODY];
+    let owner = (VerdictKind::Allow, Reason::Owner);
+    assert_eq!(verdict(&mine, true, &caller, 80, &DECLARED_ONLY), owner);
+    assert_eq!(verdict(&mine, false, &caller, 80, &DECLARED_ONLY), denied, "more addresses than it declared");
+    assert_eq!(verdict(&mine, false, &caller, 80, &ENFORCE), owner);
+    let unresolved = (VerdictKind::Allow, Reason::Error);
+    assert_eq!(verdict(&free, false, &Caller::Unresolved, 80, &DECLARED_ONLY), unresolved);
+}
+
+#[test]
+fn an_internal_error_denies_only_where_that_was_asked_for() {
+    let owner = pod(1, 0, 0, 0);
+    let policy = Policy { deny_on_error: true, ..ENFORCE };
+    assert_eq!(one(owner, &Caller::Unresolved, &policy), (VerdictKind::Deny, Reason::Error));
+    let policy = Policy { deny_on_error: true, ..AUDIT };
+    assert_eq!(one(owner, &Caller::Unresolved, &policy), (VerdictKind::Deny, Reason::Error));
+}
+
+#[test]
+fn what_a_bind_reaches() {
+    let localhost = core::net::Ipv6Addr::LOCALHOST.octets();
+    for (target, v4, v6) in [
+        (Target::V4([0; 4]), Reach::Every, Reach::Nothing),
+        (Target::V4([127, 0, 0, 1]), Reach::One, Reach::Nothing),
+        (Target::V6 { address: [0; 16], v6only: false }, Reach::Every, Reach::Every),
+        (Target::V6 { address: [0; 16], v6only: true }, Reach::Nothing, Reach::Every),
+        (Target::V6 { address: localhost, v6only: false }, Reach::Nothing, Reach::One),
+        (Target::V6 { address: localhost, v6only: true }, Reach::Nothing, Reach::One),
+    ] {
+        assert_eq!(Cover::of(&target), Cover { v4, v6 }, "{target:?}");
+    }
+}
+
+#[test]
+fn candidates_of_a_port() {
+    let whole = |first| Side { first, second: 0, whole: true };
+    let some = |first, second| Side { first, second, whole: false };
+    let nobody = Side::default();
+    let every4 = Cover { v4: Reach::Every, v6: Reach::Nothing };
+    let one4 = Cover { v4: Reach::One, v6: Reach::Nothing };
+    let dual = Cover { v4: Reach::Every, v6: Reach::Every };
+    let one6 = Cover { v4: Reach::Nothing, v6: Reach::One };
+    for (v4, v6, cover, slots, exact, covered) in [
+        (nobody, nobody, every4, [0, 0, 0, 0], false, false),
+        (nobody, nobody, one4, [0, 0, 0, 0], false, false),
+        (whole(3), nobody, every4, [3, 0, 0, 0], false, true),
+        (whole(3), nobody, one4, [3, 0, 0, 0], false, true),
+        (whole(3), nobody, dual, [3, 0, 0, 0], false, false),
+        (whole(3), whole(3), dual, [3, 0, 3, 0], false, true),
+        (whole(3), whole(4), dual, [3, 0, 4, 0], false, true),
+        (some(3, 0), nobody, every4, [3, 0, 0, 0], false, false),
+        (some(3, 4), nobody, every4, [3, 4, 0, 0], false, false),
+        (some(3, 4), nobody, one4, [0, 0, 0, 0], true, false),
+        (some(3, 4), some(5, 6), dual, [3, 4, 5, 6], false, false),
+        (some(3, 4), nobody, one6, [0, 0, 0, 0], false, false),
+        (nobody, some(5, 0), one6, [0, 0, 0, 0], true, false),
+        (nobody, whole(5), one6, [0, 0, 5, 0], false, true),
+    ] {
+        let candidates = Candidates::of(PortWord::new(v4, v6), cover);
+        assert_eq!(candidates, Candidates { slots, exact, covered }, "{v4:?} {v6:?} {cover:?}");
+    }
+}

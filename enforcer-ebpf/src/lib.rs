@@ -1,0 +1,15 @@
+//! What the kernel programs and the agent agree on: the bytes in the maps ([`abi`]), the pure function that gives a
+//! verdict ([`decide`]) and the reader of pod cgroup names ([`cgroup_name`]).
+//!
+//! The library is `no_std` and holds no map, no context and no clock, so that the very same code runs in the kernel
+//! (`src/main.rs`), answers `enforcer explain`, and is tested on the host. On the host it also carries the compiled
+//! object, [`OBJECT`].
+#![cfg_attr(not(test), no_std)]
+
+pub mod abi;
+pub mod cgroup_name;
+pub mod decide;
+
+/// The ELF object with all programs and maps, for the BPF target of this host's byte order.
+#[cfg(not(target_arch = "bpf"))]
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/port-enforcer-bpf"));

@@ -1,0 +1,14 @@
+//! The kernel programs' entry: one file per hook under `bpf/`. Only under the BPF target; elsewhere this binary has
+//! nothing to do.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(
+    target_arch = "bpf",
+    feature(core_intrinsics),
+    expect(internal_features, reason = "atomic_xadd: the only way to an XADD on this target")
+)]
+
+#[cfg(target_arch = "bpf")]
+mod bpf;
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

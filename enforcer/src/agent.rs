@@ -1,0 +1,3 @@
+//! The agent: inputs → core → kernel, events → reports.
+
+pub mod engine;

@@ -1,0 +1,299 @@
+//! Index and kernel tied together: every input goes to the index, what follows goes to the kernel's maps, and what the
+//! kernel tells comes back as reports. Without any waiting of its own, so that tests drive it step by step.
+
+use std::{
+    collections::HashSet,
+    io,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use aya::maps::{MapData, RingBuf};
+use enforcer_ebpf::abi::{KernelError, Policy};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::{
+    bpf::{
+        BpfError, Counters, Kernel, Options,
+        events::{Bind, CgroupChange, decode_bind, decode_cgroup},
+        probe::Features,
+    },
+    core::{
+        cgroup_tree::Made,
+        index::{Index, Notice, Now, Settings},
+        pod::Pod,
+        report::{Bound, Report},
+    },
+    host::{
+        cgroup::{CgroupError, Root, scan},
+        netns,
+    },
+};
+
+/// Why the engine cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The kernel side.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+    /// The cgroup tree.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// The network namespace.
+    #[error("cannot learn the node's network namespace: {0}")]
+    Netns(io::Error),
+}
+
+/// What the engine starts with.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The cgroup to attach to.
+    pub root: Root,
+    /// Rules for claims.
+    pub settings: Settings,
+    /// Policy of the programs.
+    pub policy: Policy,
+    /// What this kernel can do.
+    pub features: Features,
+    /// Whether the programs write a trace.
+    pub trace: bool,
+}
+
+/// What the kernel told since the last time.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Attempts that were judged, with names.
+    pub reports: Vec<Report>,
+    /// Sockets that were bound.
+    pub bound: Vec<Bound>,
+    /// Records that made no sense.
+    pub undecodable: Vec<String>,
+}
+
+/// See the module's documentation.
+pub struct Engine {
+    index: Index,
+    kernel: Kernel,
+    root: Root,
+    cgroup_events: RingBuf<MapData>,
+    bind_events: RingBuf<MapData>,
+    notices: Vec<Notice>,
+    failures: Vec<BpfError>,
+    cgroup_events_lost: u64,
+    cgroup_events_seen: u64,
+}
+
+impl Engine {
+    /// Loads the programs and takes in the cgroups that exist. Binds are not judged before [`Self::attach`].
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses something that is needed.
+    pub fn load(start: Start) -> Result<Self, EngineError> {
+        let Start { root, settings, policy, features, trace } = start;
+        let mut kernel = Kernel::load(Options {
+            cgroup: root.path.clone(),
+            cgroup_id: root.id,
+            cgroup_level: root.level,
+            netns_cookie: netns::cookie().map_err(EngineError::Netns)?,
+            policy,
+            features,
+            trace,
+        })?;
+        let cgroup_events = kernel.take_cgroup_events()?;
+        let bind_events = kernel.take_bind_events()?;
+        let index = Index::new(settings, root.id);
+        let mut engine = Self {
+            index,
+            kernel,
+            root,
+            cgroup_events,
+            bind_events,
+            notices: Vec::new(),
+            failures: Vec::new(),
+            cgroup_events_lost: 0,
+            cgroup_events_seen: 0,
+        };
+        // The programs that watch cgroups run already: whatever is made from now on is seen twice rather than never.
+        engine.rescan()?;
+        Ok(engine)
+    }
+
+    /// Starts to judge binds.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a link.
+    pub fn attach(&mut self) -> Result<(), EngineError> {
+        Ok(self.kernel.attach()?)
+    }
+
+    /// A pod is there, or changed.
+    pub fn apply(&mut self, pod: Pod) {
+        self.index.apply(pod, now());
+        self.flush();
+    }
+
+    /// A pod is gone.
+    pub fn delete(&mut self, namespace: &str, name: &str) {
+        self.index.delete(namespace, name, now());
+        self.flush();
+    }
+
+    /// These are all pods there are.
+    pub fn reset(&mut self, pods: Vec<Pod>) {
+        self.index.reset(pods, now());
+        self.flush();
+    }
+
+    /// Time went by.
+    pub fn tick(&mut self) {
+        self.index.tick(now());
+        self.flush();
+    }
+
+    /// How long until [`Self::tick`] is due; `None` if nothing waits.
+    #[must_use]
+    pub fn time_to_tick(&self) -> Option<Duration> {
+        self.index.next_deadline().map(|at| at.saturating_sub(now().monotonic))
+    }
+
+    /// Takes in the cgroups that came and went.
+    ///
+    /// # Errors
+    ///
+    /// If records were lost and the tree cannot be read instead.
+    pub fn drain_cgroups(&mut self) -> Result<(), EngineError> {
+        let mut unplaced = false;
+        while let Some(record) = self.cgroup_events.next() {
+            self.cgroup_events_seen += 1;
+            match decode_cgroup(&record) {
+                Ok(CgroupChange { made: true, id, parent, name: Some(name), form: _ }) => {
+                    unplaced |= self.index.cgroup_made(id, parent, &name, now()) == Made::Unplaced;
+                }
+                Ok(CgroupChange { made: true, name: None, .. }) => unplaced = true,
+                Ok(CgroupChange { made: false, id, .. }) => self.index.cgroup_removed(id, now()),
+                Err(error) => {
+                    tracing::error!(%error, "cannot read a cgroup record; reading the cgroup tree instead");
+                    unplaced = true;
+                }
+            }
+        }
+        self.flush();
+        let lost = self.kernel.counters()?.errors(KernelError::CgroupEventLost);
+        if unplaced || lost != self.cgroup_events_lost {
+            self.cgroup_events_lost = lost;
+            self.rescan()?;
+        }
+        Ok(())
+    }
+
+    /// Reads the whole cgroup tree: the safety net below the events.
+    ///
+    /// # Errors
+    ///
+    /// If the tree cannot be read.
+    pub fn rescan(&mut self) -> Result<(), EngineError> {
+        let entries = scan(&self.root)?;
+        let mut present = HashSet::with_capacity(entries.len());
+        for entry in &entries {
+            present.insert(entry.id);
+            self.index.cgroup_made(entry.id, entry.parent, &entry.name, now());
+        }
+        self.index.cgroups_are(&present, now());
+        self.flush();
+        Ok(())
+    }
+
+    /// Takes what the kernel told of binds. Cgroups go first, so that callers have their names.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::drain_cgroups`].
+    pub fn drain_binds(&mut self) -> Result<Told, EngineError> {
+        self.drain_cgroups()?;
+        let mut told = Told::default();
+        while let Some(record) = self.bind_events.next() {
+            match decode_bind(&record) {
+                Ok(Bind::Attempt(attempt)) => told.reports.push(Report::new(attempt, &self.index)),
+                Ok(Bind::Bound(bound)) => told.bound.push(bound),
+                Err(error) => told.undecodable.push(error.to_string()),
+            }
+        }
+        Ok(told)
+    }
+
+    fn flush(&mut self) {
+        let output = self.index.take();
+        for change in &output.changes {
+            if let Err(error) = self.kernel.apply(change) {
+                self.failures.push(error);
+            }
+        }
+        self.notices.extend(output.notices);
+    }
+
+    /// Takes what people should hear of.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Takes the changes that the kernel refused. Each of them leaves one claim or identity out of the maps.
+    pub fn take_failures(&mut self) -> Vec<BpfError> {
+        std::mem::take(&mut self.failures)
+    }
+
+    /// Changes the policy of the running programs.
+    pub fn set_policy(&self, policy: Policy) {
+        self.kernel.set_policy(policy);
+    }
+
+    /// The exact counters.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn counters(&self) -> Result<Counters, EngineError> {
+        Ok(self.kernel.counters()?)
+    }
+
+    /// How many records of cgroups came from the kernel.
+    #[must_use]
+    pub fn cgroup_events_seen(&self) -> u64 {
+        self.cgroup_events_seen
+    }
+
+    /// The index.
+    #[must_use]
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The cgroup that the programs are attached to.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root.path
+    }
+
+    /// The rings, to wait for.
+    #[must_use]
+    pub fn rings(&self) -> [std::os::fd::BorrowedFd<'_>; 2] {
+        use std::os::fd::AsFd as _;
+        [self.cgroup_events.as_fd(), self.bind_events.as_fd()]
+    }
+
+    /// The kernel side, for its trace.
+    pub fn kernel_mut(&mut self) -> &mut Kernel {
+        &mut self.kernel
+    }
+}
+
+/// The time now. The monotonic clock counts sleep too: a grace period is over after a suspended night.
+#[must_use]
+pub fn now() -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let boot = clock_gettime(ClockId::Boottime);
+    let monotonic =
+        Duration::new(u64::try_from(boot.tv_sec).unwrap_or_default(), u32::try_from(boot.tv_nsec).unwrap_or_default());
+    Now { wall: i64::try_from(wall.as_micros()).unwrap_or(i64::MAX), monotonic }
+}

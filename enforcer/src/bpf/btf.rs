@@ -1,0 +1,201 @@
+//! Where the running kernel keeps the few fields that the programs read: offsets from its BTF.
+//!
+//! Format: Documentation/bpf/btf.rst in the kernel sources. Only what is needed is read: names of structures and their
+//! direct members.
+
+use std::{fs, io, path::Path};
+
+/// Type information of the running kernel.
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// Why offsets are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum BtfError {
+    /// The file cannot be read.
+    #[error(
+        "cannot read the kernel's type information {VMLINUX}: {0}; a kernel built with CONFIG_DEBUG_INFO_BTF has it"
+    )]
+    Read(#[from] io::Error),
+    /// The file is not BTF.
+    #[error("{VMLINUX} is not valid BTF: {0}")]
+    Malformed(&'static str),
+    /// A structure or member that every supported kernel has is not there.
+    #[error("this kernel's type information has no {0}")]
+    Missing(&'static str),
+}
+
+/// Byte offsets in structures of the running kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offsets {
+    /// The byte of `struct sock_common` with `skc_reuse` (bits 0–3), `skc_reuseport` (4) and `skc_ipv6only` (5).
+    pub sock_flags: u32,
+    /// `kn` in `struct cgroup`.
+    pub cgroup_kn: u32,
+    /// `root` in `struct cgroup`.
+    pub cgroup_root: u32,
+    /// `hierarchy_id` in `struct cgroup_root`.
+    pub root_hierarchy: u32,
+    /// `id` in `struct kernfs_node`.
+    pub kn_id: u32,
+    /// `name` in `struct kernfs_node`.
+    pub kn_name: u32,
+    /// `parent`, since 6.15 `__parent`, in `struct kernfs_node`.
+    pub kn_parent: u32,
+}
+
+impl Offsets {
+    /// Reads the offsets of the running kernel.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no BTF or lacks a field.
+    pub fn of_running_kernel() -> Result<Self, BtfError> {
+        Self::read(Path::new(VMLINUX))
+    }
+
+    fn read(path: &Path) -> Result<Self, BtfError> {
+        let bytes = fs::read(path)?;
+        let btf = Btf::new(&bytes)?;
+        let member = |structure, names: &[&str], missing| {
+            btf.member_bits(structure, names)?.map(|bits| bits / 8).ok_or(BtfError::Missing(missing))
+        };
+        Ok(Self {
+            sock_flags: member("sock_common", &["skc_ipv6only"], "sock_common.skc_ipv6only")?,
+            cgroup_kn: member("cgroup", &["kn"], "cgroup.kn")?,
+            cgroup_root: member("cgroup", &["root"], "cgroup.root")?,
+            root_hierarchy: member("cgroup_root", &["hierarchy_id"], "cgroup_root.hierarchy_id")?,
+            kn_id: member("kernfs_node", &["id"], "kernfs_node.id")?,
+            kn_name: member("kernfs_node", &["name"], "kernfs_node.name")?,
+            kn_parent: member("kernfs_node", &["parent", "__parent"], "kernfs_node.parent")?,
+        })
+    }
+}
+
+const KIND_INT: u32 = 1;
+const KIND_ARRAY: u32 = 3;
+const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
+const KIND_FUNC_PROTO: u32 = 13;
+const KIND_VAR: u32 = 14;
+const KIND_DATASEC: u32 = 15;
+const KIND_DECL_TAG: u32 = 17;
+const KIND_ENUM64: u32 = 19;
+const KIND_LAST: u32 = KIND_ENUM64;
+
+/// BTF in memory: the type section and the string section.
+struct Btf<'a> {
+    types: &'a [u8],
+    strings: &'a [u8],
+}
+
+impl<'a> Btf<'a> {
+    fn new(bytes: &'a [u8]) -> Result<Self, BtfError> {
+        if word16(bytes, 0)? != 0xeb9f {
+            return Err(BtfError::Malformed("wrong magic number"));
+        }
+        let header = word(bytes, 4)?;
+        let section = |offset: usize, length: usize| {
+            let start = header as usize + word(bytes, offset)? as usize;
+            bytes.get(start..start + word(bytes, length)? as usize).ok_or(BtfError::Malformed("section out of bounds"))
+        };
+        Ok(Self { types: section(8, 12)?, strings: section(16, 20)? })
+    }
+
+    /// Offset in bits of the first of the `names` that is a direct member of the structure.
+    fn member_bits(&self, structure: &str, names: &[&str]) -> Result<Option<u32>, BtfError> {
+        let mut at = 0;
+        while at < self.types.len() {
+            let info = word(self.types, at + 4)?;
+            let (kind, count, bitfields) = (info >> 24 & 0x1f, (info & 0xffff) as usize, info >> 31 == 1);
+            let extra = match kind {
+                KIND_INT | KIND_VAR | KIND_DECL_TAG => 4,
+                KIND_ARRAY => 12,
+                KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => 12 * count,
+                KIND_ENUM | KIND_FUNC_PROTO => 8 * count,
+                _ if kind <= KIND_LAST => 0,
+                _ => return Err(BtfError::Malformed("a kind of type that this reader does not know")),
+            };
+            let members = at + 12;
+            if kind == KIND_STRUCT && count > 0 && self.is(word(self.types, at)?, structure) {
+                for member in (members..members + extra).step_by(12) {
+                    let name = word(self.types, member)?;
+                    if names.iter().any(|wanted| self.is(name, wanted)) {
+                        let offset = word(self.types, member + 8)?;
+                        // With `kind_flag` set the upper byte is the width of a bit field.
+                        return Ok(Some(if bitfields { offset & 0x00ff_ffff } else { offset }));
+                    }
+                }
+                return Ok(None);
+            }
+            at = members + extra;
+        }
+        Ok(None)
+    }
+
+    fn is(&self, name: u32, wanted: &str) -> bool {
+        self.strings
+            .get(name as usize..)
+            .is_some_and(|rest| rest.starts_with(wanted.as_bytes()) && rest.get(wanted.len()) == Some(&0))
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Result<u32, BtfError> {
+    let chunk = bytes.get(at..).and_then(|rest| rest.first_chunk()).ok_or(BtfError::Malformed("cut short"))?;
+    Ok(u32::from_ne_bytes(*chunk))
+}
+
+fn word16(bytes: &[u8], at: usize) -> Result<u16, BtfError> {
+    let chunk = bytes.get(at..).and_then(|rest| rest.first_chunk()).ok_or(BtfError::Malformed("cut short"))?;
+    Ok(u16::from_ne_bytes(*chunk))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A BTF file with `struct s { int a; unsigned b:4, c:1; }`.
+    fn sample() -> Vec<u8> {
+        let strings = b"\0s\0a\0b\0c\0int\0";
+        let mut types: Vec<u32> = Vec::new();
+        types.extend([9, KIND_INT << 24, 4, 32]);
+        types.extend([1, 1 << 31 | KIND_STRUCT << 24 | 3, 8]);
+        types.extend([3, 1, 0]);
+        types.extend([5, 1, 4 << 24 | 32]);
+        types.extend([7, 1, 1 << 24 | 36]);
+        let type_bytes: Vec<u8> = types.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let mut file = Vec::new();
+        file.extend(0xeb9f_u16.to_ne_bytes());
+        file.extend([1, 0]);
+        let lengths = [24, 0, type_bytes.len(), type_bytes.len(), strings.len()];
+        file.extend(lengths.into_iter().flat_map(|length| u32::try_from(length).unwrap().to_ne_bytes()));
+        file.extend(type_bytes);
+        file.extend(strings);
+        file
+    }
+
+    #[test]
+    fn finds_members_and_bit_fields() {
+        let file = sample();
+        let btf = Btf::new(&file).unwrap();
+        assert_eq!(btf.member_bits("s", &["a"]).unwrap(), Some(0));
+        assert_eq!(btf.member_bits("s", &["b"]).unwrap(), Some(32));
+        assert_eq!(btf.member_bits("s", &["nothing", "c"]).unwrap(), Some(36));
+        assert_eq!(btf.member_bits("s", &["d"]).unwrap(), None);
+        assert_eq!(btf.member_bits("t", &["a"]).unwrap(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn rubbish_is_an_error_not_a_panic(mut file in Just(sample()), at in 0usize..112, byte in any::<u8>(), cut in 0usize..112) {
+            let at = at % file.len();
+            file[at] = byte;
+            file.truncate(file.len() - cut.min(file.len()));
+            if let Ok(btf) = Btf::new(&file) {
+                let _ = btf.member_bits("s", &["c"]);
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Records of the rings, decoded.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bytes::Buf;
+use enforcer_ebpf::abi::{
+    BIND_FLAG_V6ONLY, BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, Form,
+    NAME_CAPACITY, Protocol, Reason, VerdictKind,
+};
+
+use crate::core::report::{Attempt, Bound};
+
+/// Why a record makes no sense. The programs and the agent then come from different sources.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// It has the wrong length.
+    #[error("a record of {actual} bytes where {expected} were expected")]
+    Length {
+        /// Bytes that a record of this ring has.
+        expected: usize,
+        /// Bytes that this one has.
+        actual: usize,
+    },
+    /// A field has a value that nobody writes.
+    #[error("a record whose {field} is {value}")]
+    Field {
+        /// Its name.
+        field: &'static str,
+        /// What it held.
+        value: u64,
+    },
+}
+
+/// A record of the ring of binds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// A bind was judged.
+    Attempt(Attempt),
+    /// A socket was bound.
+    Bound(Bound),
+}
+
+/// A record of the ring of cgroups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupChange {
+    /// Whether it was made (else removed).
+    pub made: bool,
+    /// Cgroup id.
+    pub id: u64,
+    /// Id of its parent.
+    pub parent: u64,
+    /// Its name, or `None` if that is longer than a record holds or not UTF-8.
+    pub name: Option<String>,
+    /// Form of the pod UID that the programs read from the name, if they did.
+    pub form: Option<Form>,
+}
+
+fn check_length(record: &[u8], expected: usize) -> Result<(), DecodeError> {
+    let actual = record.len();
+    if actual == expected { Ok(()) } else { Err(DecodeError::Length { expected, actual }) }
+}
+
+fn field<T>(field: &'static str, value: impl Into<u64> + Copy, decoded: Option<T>) -> Result<T, DecodeError> {
+    decoded.ok_or(DecodeError::Field { field, value: value.into() })
+}
+
+/// Decodes a [`BindEvent`].
+///
+/// # Errors
+///
+/// If the record is not what the programs of this build write.
+pub fn decode_bind(mut record: &[u8]) -> Result<Bind, DecodeError> {
+    check_length(record, size_of::<BindEvent>())?;
+    // In the order of the fields of `BindEvent`.
+    let kind = record.get_u8();
+    let family = record.get_u8();
+    let protocol = record.get_u8();
+    let flags = record.get_u8();
+    let port = record.get_u16_ne();
+    let verdict = record.get_u8();
+    let reason = record.get_u8();
+    let time = record.get_u64_ne();
+    let cgroup = record.get_u64_ne();
+    let pod_cgroup = record.get_u64_ne();
+    let socket = record.get_u64_ne();
+    let caller = record.get_u32_ne();
+    let owner = record.get_u32_ne();
+    let pid = record.get_u32_ne();
+    let uid = record.get_u32_ne();
+    let mut address = [0; 16];
+    record.copy_to_slice(&mut address);
+    let mut command = [0; 16];
+    record.copy_to_slice(&mut command);
+
+    let [a, b, c, d, ..] = address;
+    let address = match family {
+        FAMILY_V4 => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+        FAMILY_V6 => IpAddr::V6(Ipv6Addr::from(address)),
+        _ => return Err(DecodeError::Field { field: "family", value: family.into() }),
+    };
+    let protocol = field("protocol", protocol, Protocol::from_wire(protocol))?;
+    let command = String::from_utf8_lossy(command.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
+    match EventKind::from_wire(kind) {
+        Some(EventKind::Attempt) => Ok(Bind::Attempt(Attempt {
+            time,
+            protocol,
+            address,
+            port,
+            v6only: match flags {
+                _ if flags & BIND_FLAG_V6ONLY_UNKNOWN != 0 => None,
+                _ => Some(flags & BIND_FLAG_V6ONLY != 0),
+            },
+            verdict: field("verdict", verdict, VerdictKind::from_wire(verdict))?,
+            reason: field("reason", reason, Reason::from_wire(reason))?,
+            cgroup,
+            pod_cgroup: (pod_cgroup != 0).then_some(pod_cgroup),
+            socket,
+            caller: (caller != 0).then_some(caller),
+            owner: (owner != 0).then_some(owner),
+            pid,
+            uid,
+            command,
+        })),
+        Some(EventKind::Bound) => {
+            Ok(Bind::Bound(Bound { time, protocol, address, port, cgroup, socket, pid, uid, command }))
+        }
+        _ => Err(DecodeError::Field { field: "kind", value: kind.into() }),
+    }
+}
+
+/// Decodes a [`CgroupEvent`].
+///
+/// # Errors
+///
+/// If the record is not what the programs of this build write.
+pub fn decode_cgroup(mut record: &[u8]) -> Result<CgroupChange, DecodeError> {
+    check_length(record, size_of::<CgroupEvent>())?;
+    // In the order of the fields of `CgroupEvent`.
+    let kind = record.get_u8();
+    let form = record.get_u8();
+    let length = usize::from(record.get_u16_ne());
+    let _padding = record.get_u32_ne();
+    let id = record.get_u64_ne();
+    let parent = record.get_u64_ne();
+    let made = match EventKind::from_wire(kind) {
+        Some(EventKind::CgroupMade) => true,
+        Some(EventKind::CgroupRemoved) => false,
+        _ => return Err(DecodeError::Field { field: "kind", value: kind.into() }),
+    };
+    let name = record.get(..length).ok_or(DecodeError::Field { field: "name length", value: length as u64 })?;
+    let whole = length < NAME_CAPACITY - 1;
+    let name = if whole { std::str::from_utf8(name).ok().map(str::to_owned) } else { None };
+    Ok(CgroupChange { made, id, parent, name, form: Form::from_wire(form) })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn attempt() -> Vec<u8> {
+        let mut record = Vec::new();
+        record.extend([EventKind::Attempt as u8, FAMILY_V6, Protocol::Udp as u8, BIND_FLAG_V6ONLY]);
+        record.extend(53u16.to_ne_bytes());
+        record.extend([VerdictKind::Deny as u8, Reason::Claimed as u8]);
+        record.extend([1u64, 2, 3, 4].into_iter().flat_map(u64::to_ne_bytes));
+        record.extend([5u32, 6, 7, 8].into_iter().flat_map(u32::to_ne_bytes));
+        record.extend(Ipv6Addr::LOCALHOST.octets());
+        record.extend(*b"named\0\0\0\0\0\0\0\0\0\0\0");
+        record
+    }
+
+    #[test]
+    fn every_field_is_where_the_programs_put_it() {
+        let expected = Attempt {
+            time: 1,
+            protocol: Protocol::Udp,
+            address: Ipv6Addr::LOCALHOST.into(),
+            port: 53,
+            v6only: Some(true),
+            verdict: VerdictKind::Deny,
+            reason: Reason::Claimed,
+            cgroup: 2,
+            pod_cgroup: Some(3),
+            socket: 4,
+            caller: Some(5),
+            owner: Some(6),
+            pid: 7,
+            uid: 8,
+            command: "named".to_owned(),
+        };
+        assert_eq!(decode_bind(&attempt()), Ok(Bind::Attempt(expected)));
+        for (offset, size) in [
+            (std::mem::offset_of!(BindEvent, port), 4),
+            (std::mem::offset_of!(BindEvent, time), 8),
+            (std::mem::offset_of!(BindEvent, caller), 40),
+            (std::mem::offset_of!(BindEvent, address), 56),
+            (std::mem::offset_of!(BindEvent, command), 72),
+        ] {
+            assert_eq!(offset, size);
+        }
+    }
+
+    #[test]
+    fn a_cgroup_record() {
+        let mut record = vec![EventKind::CgroupMade as u8, Form::Static as u8];
+        record.extend(4u16.to_ne_bytes());
+        record.extend([0; 4]);
+        record.extend([10u64, 9].into_iter().flat_map(u64::to_ne_bytes));
+        record.extend(*b"podx");
+        record.resize(size_of::<CgroupEvent>(), 0);
+        let expected =
+            CgroupChange { made: true, id: 10, parent: 9, name: Some("podx".to_owned()), form: Some(Form::Static) };
+        assert_eq!(decode_cgroup(&record), Ok(expected));
+        record[2] = u8::try_from(NAME_CAPACITY - 1).unwrap();
+        assert_eq!(decode_cgroup(&record).unwrap().name, None, "it may have been cut");
+        record[3] = 1;
+        assert!(matches!(decode_cgroup(&record), Err(DecodeError::Field { field: "name length", .. })));
+    }
+
+    #[test]
+    fn wrong_records_are_refused() {
+        assert_eq!(decode_bind(&[]), Err(DecodeError::Length { expected: 88, actual: 0 }));
+        for (at, field) in [(0, "kind"), (1, "family"), (2, "protocol"), (6, "verdict"), (7, "reason")] {
+            let mut record = attempt();
+            record[at] = 99;
+            assert_eq!(decode_bind(&record), Err(DecodeError::Field { field, value: 99 }), "byte {at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn rubbish_is_an_error_not_a_panic(record in prop::collection::vec(any::<u8>(), 0..260)) {
+            let _ = decode_bind(&record);
+            let _ = decode_cgroup(&record);
+        }
+    }
+}

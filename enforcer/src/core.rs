@@ -1,0 +1,25 @@
+//! The rules of the product, pure: inputs and the time go in, changes and notices come out. No system call, no map, no
+//! connection and no clock in here.
+//!
+//! | from | to | in |
+//! | --- | --- | --- |
+//! | a pod's annotation | ports | [`annotation`] |
+//! | an API object | the facts of a pod that matter | [`pod`] |
+//! | a pod | its claims | [`claims`] |
+//! | all claims on one port | which are in force | [`arbiter`] |
+//! | the claims in force | what the kernel's maps hold | [`plan`] |
+//! | pods and cgroups, one by one | all of the above, kept in step | [`index`] |
+//! | what the kernel tells | sentences | [`report`] |
+
+pub mod address;
+pub mod annotation;
+pub mod arbiter;
+pub mod cgroup;
+pub mod cgroup_tree;
+pub mod claims;
+pub mod index;
+pub mod plan;
+pub mod pod;
+pub mod report;
+pub mod slots;
+pub mod text;

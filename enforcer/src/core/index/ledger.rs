@@ -1,0 +1,225 @@
+//! All claims port by port, with what the kernel's maps hold for each port.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use enforcer_ebpf::abi::Protocol;
+
+use crate::core::{
+    address::{Address, compress},
+    arbiter::{OwnerId, Stake, Standing, Turn, arbitrate},
+    claims::Source,
+    index::{Notice, PortList, owner::Owner},
+    plan::{Change, InForce, PortState},
+};
+
+type Key = (Protocol, u16);
+
+#[derive(Debug, Default)]
+struct Entry {
+    stakes: Vec<Stake>,
+    /// What the maps hold.
+    state: PortState,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    ports: HashMap<Key, Entry>,
+    /// The ports on which an owner has a claim.
+    by_owner: HashMap<OwnerId, BTreeSet<Key>>,
+    dirty: BTreeSet<Key>,
+    spent: Vec<OwnerId>,
+}
+
+impl Ledger {
+    /// Makes these all the claims of the owner. New ones arrived at `since`; the others keep their place.
+    pub(super) fn restake(&mut self, owner: OwnerId, wanted: BTreeMap<(Protocol, u16, Address), Source>, since: i64) {
+        let held = self.by_owner.remove(&owner).unwrap_or_default();
+        for key in &held {
+            let entry = self.ports.entry(*key).or_default();
+            let before = entry.stakes.len();
+            entry.stakes.retain(|stake| stake.owner != owner || wanted.contains_key(&(key.0, key.1, stake.address)));
+            if entry.stakes.len() != before {
+                self.dirty.insert(*key);
+            }
+        }
+        let mut keys = BTreeSet::new();
+        for ((protocol, port, address), source) in wanted {
+            let key = (protocol, port);
+            keys.insert(key);
+            let entry = self.ports.entry(key).or_default();
+            let known = entry.stakes.iter_mut().find(|stake| stake.owner == owner && stake.address == address);
+            match known {
+                Some(stake) => stake.source = source,
+                None => {
+                    entry.stakes.push(Stake { owner, address, source, since, standing: None });
+                    self.dirty.insert(key);
+                }
+            }
+        }
+        if !keys.is_empty() {
+            self.by_owner.insert(owner, keys);
+        }
+    }
+
+    /// The owner is not what it was: its ports are to be arbitrated and written anew.
+    pub(super) fn touch(&mut self, owner: OwnerId) {
+        if let Some(keys) = self.by_owner.get(&owner) {
+            self.dirty.extend(keys);
+        }
+    }
+
+    /// Passes what an owner has in force to another one. What it has lost stays with it, and so does what another
+    /// member of its share group (`is_kin`) has in force too: the group needs no heir there.
+    pub(super) fn bequeath(&mut self, from: OwnerId, to: OwnerId, is_kin: impl Fn(OwnerId) -> bool) {
+        let mut keys = BTreeSet::new();
+        for key in self.by_owner.get(&from).into_iter().flatten() {
+            let Some(entry) = self.ports.get_mut(key) else {
+                continue;
+            };
+            let shared: Vec<Address> = entry
+                .stakes
+                .iter()
+                .filter(|stake| stake.standing == Some(Standing::InForce) && is_kin(stake.owner))
+                .map(|stake| stake.address)
+                .collect();
+            for stake in &mut entry.stakes {
+                if shared.iter().any(|address| address.overlaps(stake.address)) {
+                    continue;
+                }
+                if stake.owner == from && stake.standing == Some(Standing::InForce) {
+                    stake.owner = to;
+                    keys.insert(*key);
+                }
+            }
+        }
+        self.dirty.extend(&keys);
+        if keys.is_empty() {
+            self.spent.push(to);
+        } else {
+            self.by_owner.insert(to, keys);
+        }
+    }
+
+    pub(super) fn any_in_force(&self, owner: OwnerId) -> bool {
+        self.by_owner.get(&owner).into_iter().flatten().any(|key| {
+            let stakes = self.ports.get(key).map(|entry| entry.stakes.as_slice()).unwrap_or_default();
+            stakes.iter().any(|stake| stake.owner == owner && stake.standing == Some(Standing::InForce))
+        })
+    }
+
+    /// Arbitrates whatever changed, plans the steps for the maps and returns what is to be told.
+    pub(super) fn settle<'a>(
+        &mut self,
+        owner: impl Fn(OwnerId) -> Option<&'a Owner>,
+        changes: &mut Vec<Change>,
+    ) -> Vec<Notice> {
+        let mut turns: Vec<(Key, Turn)> = Vec::new();
+        for key in std::mem::take(&mut self.dirty) {
+            let Some(entry) = self.ports.get_mut(&key) else {
+                continue;
+            };
+            let owners_before: BTreeSet<OwnerId> = entry.stakes.iter().map(|stake| stake.owner).collect();
+            entry.stakes.retain(|stake| owner(stake.owner).is_some());
+            let party = |id| owner(id).map_or_else(|| unreachable!("only known owners are left"), Owner::party);
+            turns.extend(arbitrate(&mut entry.stakes, party).into_iter().map(|turn| (key, turn)));
+            let owners_after: BTreeSet<OwnerId> = entry.stakes.iter().map(|stake| stake.owner).collect();
+            for id in owners_before.difference(&owners_after) {
+                if let Some(keys) = self.by_owner.get_mut(id) {
+                    keys.remove(&key);
+                    if keys.is_empty() {
+                        self.by_owner.remove(id);
+                        self.spent.push(*id);
+                    }
+                }
+            }
+            let in_force: Vec<InForce> = entry
+                .stakes
+                .iter()
+                .filter(|stake| stake.standing == Some(Standing::InForce))
+                .filter_map(|stake| {
+                    let owner = owner(stake.owner)?;
+                    Some(InForce {
+                        address: stake.address,
+                        slot: owner.slot?,
+                        entity: owner.entity(),
+                        handover_to: owner.handover_to(),
+                    })
+                })
+                .collect();
+            let state = PortState::of(key.0, key.1, &in_force);
+            entry.state.steps_to(&state, key.0, key.1, changes);
+            entry.state = state;
+            if entry.stakes.is_empty() {
+                self.ports.remove(&key);
+            }
+        }
+        self.tell(&turns, &owner)
+    }
+
+    /// Owners that have no claim left after the last settling.
+    pub(super) fn take_spent(&mut self) -> Vec<OwnerId> {
+        std::mem::take(&mut self.spent)
+    }
+
+    fn tell<'a>(&self, turns: &[(Key, Turn)], owner: &impl Fn(OwnerId) -> Option<&'a Owner>) -> Vec<Notice> {
+        let mut lost: BTreeMap<(OwnerId, OwnerId), Vec<(Key, Address)>> = BTreeMap::new();
+        let mut granted: BTreeMap<OwnerId, Vec<(Key, Address)>> = BTreeMap::new();
+        for &(key, Turn { owner: id, address, before, now }) in turns {
+            match (before, now) {
+                (_, Standing::LostTo(winner)) => lost.entry((id, winner)).or_default().push((key, address)),
+                (Some(Standing::LostTo(_)), Standing::InForce) => granted.entry(id).or_default().push((key, address)),
+                (_, Standing::InForce) => {}
+            }
+        }
+        let mut notices = Vec::new();
+        for ((loser_id, winner_id), ports) in lost {
+            let (Some(loser), Some(winner)) = (owner(loser_id), owner(winner_id)) else {
+                continue;
+            };
+            if winner.handover_to().is_some() && winner.handover_to() == loser.workload {
+                // A successor that waits for its predecessor to go: that is what is meant to happen.
+                continue;
+            }
+            let source = ports.first().and_then(|((protocol, port), _)| self.source(winner_id, *protocol, *port));
+            notices.push(Notice::Conflict {
+                loser: loser.name.clone(),
+                winner: winner.name.clone(),
+                source: source.unwrap_or(Source::Annotation),
+                ports: list(&ports),
+            });
+        }
+        for (id, ports) in granted {
+            if let Some(owner) = owner(id) {
+                notices.push(Notice::Granted { pod: owner.name.clone(), ports: list(&ports) });
+            }
+        }
+        notices
+    }
+
+    pub(super) fn source(&self, owner: OwnerId, protocol: Protocol, port: u16) -> Option<Source> {
+        let entry = self.ports.get(&(protocol, port))?;
+        entry.stakes.iter().find(|stake| stake.owner == owner).map(|stake| stake.source)
+    }
+
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let all = self.ports.values().flat_map(|entry| &entry.stakes);
+        all.fold((0, 0), |(in_force, lost), stake| match stake.standing {
+            Some(Standing::LostTo(_)) => (in_force, lost + 1),
+            _ => (in_force + 1, lost),
+        })
+    }
+}
+
+/// Ports as few ranges.
+fn list(ports: &[(Key, Address)]) -> PortList {
+    let mut by_address: BTreeMap<(Protocol, Address), Vec<u16>> = BTreeMap::new();
+    for &((protocol, port), address) in ports {
+        by_address.entry((protocol, address)).or_default().push(port);
+    }
+    by_address
+        .into_iter()
+        .flat_map(|((protocol, address), ports)| {
+            compress(ports).into_iter().map(move |range| (protocol, address, range))
+        })
+        .collect()
+}

@@ -1,0 +1,169 @@
+//! One owner: a pod, what is left of a pod, or the node.
+
+use std::collections::BTreeMap;
+
+use enforcer_ebpf::abi::{
+    self, CGROUP_UNKNOWN, Form, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Protocol, Slot, UidKey,
+};
+
+use crate::core::{
+    address::Address,
+    arbiter::{Class, Entity, OwnerId, Party},
+    cgroup_tree::PodCgroup,
+    claims::{Claim, ClaimProblem, Source},
+    index::Name,
+    plan::Change,
+    pod::{ContainerRef, Pod},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Node,
+    Pod,
+    /// What is left of a pod that went: it holds the port for a successor.
+    Remnant,
+}
+
+#[derive(Debug)]
+pub(super) struct Owner {
+    pub(super) id: OwnerId,
+    pub(super) kind: Kind,
+    pub(super) class: Class,
+    pub(super) name: Name,
+    /// Place in the kernel's map; `None` if its claims bind nobody.
+    pub(super) slot: Option<Slot>,
+    pub(super) key: Option<UidKey>,
+    pub(super) group: Option<u32>,
+    pub(super) workload: Option<u32>,
+    pub(super) terminating: bool,
+    /// `Succeeded` or `Failed`.
+    pub(super) terminal: bool,
+    /// Whether it went through its first update.
+    pub(super) arrived: bool,
+    pub(super) cgroup: Option<PodCgroup>,
+    /// Its cgroup was there and went.
+    pub(super) cgroup_ended: bool,
+    pub(super) claims: Vec<Claim>,
+    pub(super) told: Vec<ClaimProblem>,
+    pub(super) more_told: usize,
+    containers: Vec<ContainerRef>,
+}
+
+impl Owner {
+    fn new(id: OwnerId, kind: Kind, class: Class, name: Name, slot: Option<Slot>) -> Self {
+        Self {
+            id,
+            kind,
+            class,
+            name,
+            slot,
+            key: None,
+            group: None,
+            workload: None,
+            terminating: false,
+            terminal: false,
+            arrived: false,
+            cgroup: None,
+            cgroup_ended: false,
+            claims: Vec::new(),
+            told: Vec::new(),
+            more_told: 0,
+            containers: Vec::new(),
+        }
+    }
+
+    pub(super) fn node(id: OwnerId, slot: Option<Slot>) -> Self {
+        Self::new(id, Kind::Node, Class::Node, Name::node(), slot)
+    }
+
+    pub(super) fn pod(id: OwnerId, class: Class, pod: &Pod) -> Self {
+        let name = Name { namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.uid_text.clone() };
+        Self::new(id, Kind::Pod, class, name, None)
+    }
+
+    pub(super) fn remnant(id: OwnerId, slot: Slot, class: Class, name: Name, workload: u32) -> Self {
+        let mut remnant = Self::new(id, Kind::Remnant, class, name, Some(slot));
+        remnant.workload = Some(workload);
+        remnant.terminating = true;
+        remnant
+    }
+
+    pub(super) fn set_pod(&mut self, pod: Pod) {
+        self.containers = pod.containers;
+    }
+
+    pub(super) fn uid_text(&self) -> &str {
+        &self.name.uid
+    }
+
+    pub(super) fn container_name(&self, id: &str) -> Option<&str> {
+        self.containers.iter().find(|container| container.id == id).map(|container| container.name.as_str())
+    }
+
+    /// Its claims port by port. Of claims that repeat a port and address, the first one's source counts.
+    pub(super) fn stakes(&self) -> BTreeMap<(Protocol, u16, Address), Source> {
+        let mut stakes = BTreeMap::new();
+        for claim in &self.claims {
+            for port in claim.spec.ports.iter() {
+                stakes.entry((claim.spec.protocol, port, claim.spec.address)).or_insert(claim.source);
+            }
+        }
+        stakes
+    }
+
+    pub(super) fn entity(&self) -> Entity {
+        match (self.kind, self.group) {
+            (Kind::Node, _) => Entity::Node,
+            (_, Some(group)) => Entity::Group(group),
+            (_, None) => Entity::Pod(self.id),
+        }
+    }
+
+    /// The workload that may bind this owner's ports because it is going.
+    pub(super) fn handover_to(&self) -> Option<u32> {
+        if self.terminating { self.workload } else { None }
+    }
+
+    pub(super) fn party(&self) -> Party<'_> {
+        Party {
+            class: self.class,
+            entity: self.entity(),
+            workload: self.workload,
+            remnant: self.kind == Kind::Remnant,
+            name: (&self.name.namespace, &self.name.name),
+        }
+    }
+
+    /// The step that writes it into the kernel's map.
+    pub(super) fn change(&self) -> Option<Change> {
+        let mut flags = 0;
+        if self.kind == Kind::Node {
+            flags |= OWNER_NODE;
+        }
+        if self.class.is_software() {
+            flags |= OWNER_SOFTWARE;
+        }
+        if self.terminating {
+            flags |= OWNER_TERMINATING;
+        }
+        let (cgroup, level) = self.cgroup.map_or((CGROUP_UNKNOWN, 0), |cgroup| (cgroup.id, cgroup.level));
+        let (group, workload) = (self.group.unwrap_or(0), self.workload.unwrap_or(0));
+        let owner = abi::Owner::new(cgroup, self.id, flags, level, group, workload);
+        self.slot.map(|slot| Change::Owner { slot, owner })
+    }
+
+    /// The steps by which the kernel recognises the pod, once the owner is written.
+    pub(super) fn identity_changes(&self, cgroups: &[PodCgroup]) -> Vec<Change> {
+        let (Some(key), Some(slot)) = (self.key, self.slot) else {
+            return Vec::new();
+        };
+        let known = cgroups.iter().map(|cgroup| cgroup_change(cgroup, slot));
+        [Change::Uid { key, slot }].into_iter().chain(known).collect()
+    }
+}
+
+/// The step that tells the kernel whose a pod's cgroup is; slot 0 is nobody known.
+pub(super) fn cgroup_change(cgroup: &PodCgroup, slot: Slot) -> Change {
+    let form = Form::from_wire(cgroup.key.form).unwrap_or(Form::Api);
+    Change::Cgroup { id: cgroup.id, level: cgroup.level, slot, form }
+}

@@ -1,0 +1,315 @@
+//! From the claims in force to what the kernel's maps hold, and the steps from one state of them to the next.
+
+use std::collections::BTreeMap;
+
+use enforcer_ebpf::abi::{ExactKey, Form, Owner, PortWord, Protocol, Side, Slot, UidKey};
+
+use crate::core::{address::Address, arbiter::Entity};
+
+/// One step in the kernel's maps. Steps are to be carried out in order: a program that runs between any two of them
+/// sees a claim in force either as before or as after, never as missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Writes an owner; all zeros frees the slot.
+    Owner {
+        /// Where.
+        slot: Slot,
+        /// What.
+        owner: Owner,
+    },
+    /// Tells the kernel which owner a pod UID is.
+    Uid {
+        /// The UID.
+        key: UidKey,
+        /// The owner's slot.
+        slot: Slot,
+    },
+    /// Forgets a pod UID.
+    UidGone {
+        /// The UID.
+        key: UidKey,
+    },
+    /// Tells the kernel whose a pod's cgroup is.
+    Cgroup {
+        /// Cgroup id.
+        id: u64,
+        /// Its level below the attached root.
+        level: u8,
+        /// The owner's slot, 0 while no pod with that UID is known.
+        slot: Slot,
+        /// How the UID is written.
+        form: Form,
+    },
+    /// Forgets a cgroup.
+    CgroupGone {
+        /// Cgroup id.
+        id: u64,
+    },
+    /// Writes the owner of one address of a port.
+    Exact {
+        /// Protocol, port and address.
+        key: ExactKey,
+        /// The owner's slot.
+        slot: Slot,
+    },
+    /// Forgets one address of a port.
+    ExactGone {
+        /// Protocol, port and address.
+        key: ExactKey,
+    },
+    /// Writes who owns a port.
+    Port {
+        /// The protocol.
+        protocol: Protocol,
+        /// The port.
+        port: u16,
+        /// The word.
+        word: PortWord,
+    },
+}
+
+/// A claim in force on the port in question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// Its address.
+    pub address: Address,
+    /// Its owner's slot.
+    pub slot: Slot,
+    /// Whom it is for.
+    pub entity: Entity,
+    /// The workload that may bind the port because the owner is going.
+    pub handover_to: Option<u32>,
+}
+
+/// What the maps hold for one port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortState {
+    word: PortWord,
+    exact: BTreeMap<ExactKey, Slot>,
+}
+
+impl PortState {
+    /// What the maps are to hold for these claims in force.
+    #[must_use]
+    pub fn of(protocol: Protocol, port: u16, claims: &[InForce]) -> Self {
+        let mut exact = BTreeMap::new();
+        let v4 = side(
+            claims,
+            is_v4_wildcard,
+            |address| match address {
+                Address::V4(address) => Some(ExactKey::v4(protocol, port, address.octets())),
+                _ => None,
+            },
+            &mut exact,
+        );
+        let v6 = side(
+            claims,
+            is_v6_wildcard,
+            |address| match address {
+                Address::V6(address) => Some(ExactKey::v6(protocol, port, address.octets())),
+                _ => None,
+            },
+            &mut exact,
+        );
+        Self { word: PortWord::new(v4, v6), exact }
+    }
+
+    /// The word in `PORTS`.
+    #[must_use]
+    pub fn word(&self) -> PortWord {
+        self.word
+    }
+
+    /// The owner of each single address, in `EXACT`.
+    #[must_use]
+    pub fn exact(&self) -> &BTreeMap<ExactKey, Slot> {
+        &self.exact
+    }
+
+    /// Steps from this state to `next`. Owners of single addresses are written before the word that sends a bind to
+    /// look for them, and removed after it.
+    pub fn steps_to(&self, next: &Self, protocol: Protocol, port: u16, steps: &mut Vec<Change>) {
+        for (&key, &slot) in &next.exact {
+            if self.exact.get(&key) != Some(&slot) {
+                steps.push(Change::Exact { key, slot });
+            }
+        }
+        if self.word != next.word {
+            steps.push(Change::Port { protocol, port, word: next.word });
+        }
+        for &key in self.exact.keys() {
+            if !next.exact.contains_key(&key) {
+                steps.push(Change::ExactGone { key });
+            }
+        }
+    }
+}
+
+fn is_v4_wildcard(address: Address) -> bool {
+    match address {
+        Address::Any => true,
+        Address::V4(address) => address.is_unspecified(),
+        // A claim on `::` is for dual-stack sockets.
+        Address::V6(address) => address.is_unspecified(),
+    }
+}
+
+fn is_v6_wildcard(address: Address) -> bool {
+    match address {
+        Address::Any => true,
+        Address::V4(_) => false,
+        Address::V6(address) => address.is_unspecified(),
+    }
+}
+
+fn side(
+    claims: &[InForce],
+    is_wildcard: impl Fn(Address) -> bool,
+    key: impl Fn(Address) -> Option<ExactKey>,
+    exact: &mut BTreeMap<ExactKey, Slot>,
+) -> Side {
+    let whole = claims.iter().filter(|claim| is_wildcard(claim.address));
+    if let Some(claim) = representative(whole) {
+        return Side { first: claim.slot, second: 0, whole: true };
+    }
+    let mut by_key: BTreeMap<ExactKey, Vec<&InForce>> = BTreeMap::new();
+    for claim in claims {
+        if let Some(key) = key(claim.address) {
+            by_key.entry(key).or_default().push(claim);
+        }
+    }
+    let mut owners: Vec<&InForce> = Vec::new();
+    for (key, claims) in by_key {
+        if let Some(claim) = representative(claims.into_iter()) {
+            exact.insert(key, claim.slot);
+            owners.push(claim);
+        }
+    }
+    let (first, second) = pair(&owners);
+    Side { first, second, whole: false }
+}
+
+/// Of several claims of one entity, the one that stands for all: one whose owner stays, if there is one, so that no
+/// handover opens a port that the group still holds.
+fn representative<'a>(claims: impl Iterator<Item = &'a InForce>) -> Option<&'a InForce> {
+    claims.min_by_key(|claim| (claim.handover_to.is_some(), claim.slot))
+}
+
+/// Two owners such that a bind to the wildcard address, which overlaps all of them, is foreign to at least one of the
+/// two whenever it is foreign to any.
+///
+/// A caller gets along with its own entity and with owners that hand over to its workload, and with nobody else. So
+/// two that stay and are different entities will do, or two that hand over to different workloads; if there are
+/// neither, then all are one entity and one workload, and one of each stands for all.
+fn pair(owners: &[&InForce]) -> (Slot, Slot) {
+    let staying = distinct(owners.iter().filter(|owner| owner.handover_to.is_none()), |owner| owner.entity);
+    let going = distinct(owners.iter().filter(|owner| owner.handover_to.is_some()), |owner| owner.handover_to);
+    match (staying, going) {
+        ((Some(one), Some(other)), _) | (_, (Some(one), Some(other))) => (one, other),
+        ((Some(one), None), (Some(other), None)) => (one, other),
+        ((Some(one), None), (None, _)) | ((None, _), (Some(one), None)) => (one, 0),
+        ((None, _), (None, _)) => (0, 0),
+    }
+}
+
+/// The slots of the first owner and of the first one whose `trait_of` differs from its.
+fn distinct<'a, T: PartialEq>(
+    mut owners: impl Iterator<Item = &'a &'a InForce>,
+    trait_of: impl Fn(&InForce) -> T,
+) -> (Option<Slot>, Option<Slot>) {
+    let Some(first) = owners.next() else {
+        return (None, None);
+    };
+    let other = owners.find(|owner| trait_of(owner) != trait_of(first));
+    (Some(first.slot), other.map(|owner| owner.slot))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    const TCP: Protocol = Protocol::Tcp;
+
+    fn claim(slot: Slot, address: Address) -> InForce {
+        InForce { address, slot, entity: Entity::Pod(u32::from(slot)), handover_to: None }
+    }
+
+    fn v4(last: u8) -> Address {
+        Address::V4(Ipv4Addr::new(10, 0, 0, last))
+    }
+
+    fn sides(claims: &[InForce]) -> (Side, Side, usize) {
+        let state = PortState::of(TCP, 80, claims);
+        (state.word.v4(), state.word.v6(), state.exact.len())
+    }
+
+    fn whole(first: Slot) -> Side {
+        Side { first, second: 0, whole: true }
+    }
+
+    fn some(first: Slot, second: Slot) -> Side {
+        Side { first, second, whole: false }
+    }
+
+    #[test]
+    fn wildcards_take_a_whole_side() {
+        let nobody = Side::default();
+        assert_eq!(sides(&[]), (nobody, nobody, 0));
+        assert_eq!(sides(&[claim(1, Address::Any)]), (whole(1), whole(1), 0));
+        assert_eq!(sides(&[claim(1, Address::V6(Ipv6Addr::UNSPECIFIED))]), (whole(1), whole(1), 0));
+        assert_eq!(sides(&[claim(1, Address::V4(Ipv4Addr::UNSPECIFIED))]), (whole(1), nobody, 0));
+        let mixed = [claim(1, Address::V4(Ipv4Addr::UNSPECIFIED)), claim(2, Address::V6(Ipv6Addr::LOCALHOST))];
+        assert_eq!(sides(&mixed), (whole(1), some(2, 0), 1));
+        assert_eq!(sides(&[claim(1, Address::Any), claim(1, v4(1))]), (whole(1), whole(1), 0));
+    }
+
+    #[test]
+    fn addresses_are_looked_up_and_summed_up() {
+        let nobody = Side::default();
+        assert_eq!(sides(&[claim(1, v4(1))]), (some(1, 0), nobody, 1));
+        assert_eq!(sides(&[claim(1, v4(1)), claim(1, v4(2))]), (some(1, 0), nobody, 2));
+        assert_eq!(sides(&[claim(1, v4(1)), claim(2, v4(2)), claim(3, v4(3))]), (some(1, 2), nobody, 3));
+    }
+
+    #[test]
+    fn the_pair_is_foreign_to_whoever_is_foreign_to_any() {
+        let going = |slot, last, workload| InForce { handover_to: Some(workload), ..claim(slot, v4(last)) };
+        // One that stays outweighs two that hand over to the same workload, and so on.
+        assert_eq!(sides(&[going(1, 1, 9), going(2, 2, 9), claim(3, v4(3))]).0, some(3, 1));
+        assert_eq!(sides(&[going(1, 1, 9), going(2, 2, 9)]).0, some(1, 0));
+        assert_eq!(sides(&[going(1, 1, 9), going(2, 2, 8), claim(3, v4(3))]).0, some(1, 2));
+        assert_eq!(sides(&[going(1, 1, 9), claim(2, v4(2)), claim(3, v4(3))]).0, some(2, 3));
+    }
+
+    #[test]
+    fn a_group_is_one_entity_and_is_represented_by_who_stays() {
+        let member = |slot, address| InForce { entity: Entity::Group(4), ..claim(slot, address) };
+        let going = InForce { handover_to: Some(9), ..member(1, Address::Any) };
+        assert_eq!(sides(&[going, member(2, Address::Any)]).0, whole(2));
+        assert_eq!(sides(&[member(1, v4(1)), member(2, v4(2))]).0, some(1, 0));
+    }
+
+    #[test]
+    fn steps_never_leave_a_claim_in_force_unseen() {
+        let specific = PortState::of(TCP, 80, &[claim(1, v4(1)), claim(2, v4(2))]);
+        let wild = PortState::of(TCP, 80, &[claim(1, Address::Any)]);
+        let kinds = |from: &PortState, to: &PortState| {
+            let mut steps = Vec::new();
+            from.steps_to(to, TCP, 80, &mut steps);
+            steps
+                .into_iter()
+                .map(|step| match step {
+                    Change::Exact { .. } => '+',
+                    Change::ExactGone { .. } => '-',
+                    Change::Port { .. } => 'p',
+                    _ => '?',
+                })
+                .collect::<String>()
+        };
+        assert_eq!(kinds(&wild, &specific), "++p");
+        assert_eq!(kinds(&specific, &wild), "p--");
+        assert_eq!(kinds(&specific, &specific), "");
+    }
+}

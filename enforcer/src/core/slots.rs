@@ -1,0 +1,52 @@
+//! Which places of the kernel's `OWNERS` array are free.
+
+use std::collections::VecDeque;
+
+use enforcer_ebpf::abi::{OWNERS, Slot};
+
+/// Hands out slots. A slot that was given back comes round again only after every other free one: a program that
+/// still holds its number from before must find it free, not somebody else's.
+#[derive(Debug)]
+pub struct Slots {
+    never_used: std::ops::Range<Slot>,
+    given_back: VecDeque<Slot>,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self::new(Slot::try_from(OWNERS).unwrap_or(Slot::MAX))
+    }
+}
+
+impl Slots {
+    /// Slots 1 to `end` − 1.
+    #[must_use]
+    pub fn new(end: Slot) -> Self {
+        Self { never_used: 1..end, given_back: VecDeque::new() }
+    }
+
+    /// Takes a free slot; `None` if all are in use.
+    pub fn take(&mut self) -> Option<Slot> {
+        self.never_used.next().or_else(|| self.given_back.pop_front())
+    }
+
+    /// Gives a slot back.
+    pub fn give_back(&mut self, slot: Slot) {
+        self.given_back.push_back(slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_comes_round_last() {
+        let mut slots = Slots::new(4);
+        assert_eq!(slots.take(), Some(1));
+        slots.give_back(1);
+        assert_eq!((slots.take(), slots.take()), (Some(2), Some(3)));
+        slots.give_back(3);
+        assert_eq!((slots.take(), slots.take(), slots.take()), (Some(1), Some(3), None));
+    }
+}

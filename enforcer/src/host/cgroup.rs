@@ -1,0 +1,222 @@
+//! The cgroup v2 tree: where it is mounted, where the kubelet keeps its pods, and what exists in it.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use crate::core::cgroup::is_pods_root;
+
+/// How deep the kubelet's cgroup is looked for: `kubelet.slice/kubelet-kubepods.slice` (kind) is the deepest seen.
+const SEARCH_DEPTH: usize = 3;
+/// How deep the tree below the kubelet's cgroup is read.
+const SCAN_DEPTH: usize = 24;
+/// Inode number of the root directory of a whole hierarchy (`kernfs_create_root` in fs/kernfs/dir.c takes the first
+/// one); the root of a cgroup namespace has another.
+const HIERARCHY_ROOT_INODE: u64 = 1;
+
+/// Why there is no cgroup to attach to.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// cgroup v2 is not mounted.
+    #[error(
+        "no cgroup v2 hierarchy is mounted here (looked in {}): boot with systemd.unified_cgroup_hierarchy=1 or mount \
+         one, or name its directory with --cgroup-root",
+        .0.display()
+    )]
+    NotMounted(PathBuf),
+    /// The given directory is not in a cgroup v2 hierarchy.
+    #[error("{} is not a directory of a cgroup v2 hierarchy{}", path.display(), reason(source.as_ref()))]
+    NotCgroup {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said, if it said anything.
+        source: Option<io::Error>,
+    },
+    /// The kubelet has made no cgroup for pods.
+    #[error(
+        "no cgroup of the kubelet's pods (kubepods or kubepods.slice) is below {}: start the kubelet first, or name \
+         the cgroup that holds the pods with --cgroup-root",
+        .0.display()
+    )]
+    NoPods(PathBuf),
+    /// There are several.
+    #[error("several cgroups could hold the pods ({}): name the right one with --cgroup-root", list(.0))]
+    Ambiguous(Vec<PathBuf>),
+    /// The tree cannot be read.
+    #[error("cannot read the cgroup {}: {source}", path.display())]
+    Read {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn reason(source: Option<&io::Error>) -> String {
+    source.map(|error| format!(": {error}")).unwrap_or_default()
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    paths.join(", ")
+}
+
+/// The cgroup that the programs are attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Its id: the inode number.
+    pub id: u64,
+    /// Its level in the whole hierarchy, or `None` if only a part of the hierarchy is mounted here (a cgroup
+    /// namespace), so that the level cannot be seen.
+    pub level: Option<u64>,
+}
+
+impl Root {
+    /// The given directory, or the kubelet's below the mounted hierarchy.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or more than one.
+    pub fn find(given: Option<&Path>, mountinfo: &Path) -> Result<Self, CgroupError> {
+        let mounts = mounts(mountinfo)?;
+        let path = match given {
+            Some(path) => {
+                let read = |source| CgroupError::NotCgroup { path: path.to_owned(), source: Some(source) };
+                fs::canonicalize(path).map_err(read)?
+            }
+            None => pods_root(mounts.first().ok_or_else(|| CgroupError::NotMounted(mountinfo.to_owned()))?)?,
+        };
+        // The longest mount point that holds the directory is the one it is on.
+        let mount = mounts.iter().filter(|mount| path.starts_with(mount)).max_by_key(|mount| mount.as_os_str().len());
+        let Some(mount) = mount.filter(|_| path.join("cgroup.procs").exists()) else {
+            return Err(CgroupError::NotCgroup { path, source: None });
+        };
+        let whole = inode(mount)? == HIERARCHY_ROOT_INODE;
+        let depth = path.strip_prefix(mount).map_or(0, |below| below.components().count());
+        Ok(Self { id: inode(&path)?, level: whole.then_some(depth as u64), path })
+    }
+}
+
+/// The mount points of cgroup v2, the first mounted one first.
+fn mounts(mountinfo: &Path) -> Result<Vec<PathBuf>, CgroupError> {
+    let text =
+        fs::read_to_string(mountinfo).map_err(|source| CgroupError::Read { path: mountinfo.to_owned(), source })?;
+    // Fields as in proc_pid_mountinfo(5): the mount point is the fifth, the type the first after " - ".
+    let points = text.lines().filter_map(|line| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        if filesystem.split(' ').next() != Some("cgroup2") {
+            return None;
+        }
+        unescape(mount.split(' ').nth(4)?).map(PathBuf::from)
+    });
+    Ok(points.collect())
+}
+
+/// Octal escapes of mountinfo: `\040` is a space.
+fn unescape(field: &str) -> Option<String> {
+    let mut out = Vec::new();
+    let mut bytes = field.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'\\' {
+            let mut code = 0u8;
+            for _ in 0..3 {
+                code = code.checked_mul(8)?.checked_add(bytes.next()?.checked_sub(b'0')?)?;
+            }
+            out.push(code);
+        } else {
+            out.push(byte);
+        }
+    }
+    String::from_utf8(out).ok()
+}
+
+fn pods_root(mount: &Path) -> Result<PathBuf, CgroupError> {
+    let mut found = Vec::new();
+    search(mount, SEARCH_DEPTH, &mut found)?;
+    match found.len() {
+        0 => Err(CgroupError::NoPods(mount.to_owned())),
+        1 => Ok(found.remove(0)),
+        _ => Err(CgroupError::Ambiguous(found)),
+    }
+}
+
+fn search(directory: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
+    for (name, path) in children(directory)? {
+        if is_pods_root(&name) {
+            found.push(path);
+        } else if depth > 1 {
+            search(&path, depth - 1, found)?;
+        }
+    }
+    Ok(())
+}
+
+/// A cgroup below the attached root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its id.
+    pub id: u64,
+    /// Its parent's id.
+    pub parent: u64,
+    /// Its name: the last segment of the path.
+    pub name: String,
+}
+
+/// Reads the whole tree below the root, parents before children. What vanishes meanwhile is left out.
+///
+/// # Errors
+///
+/// If the root itself cannot be read.
+pub fn scan(root: &Root) -> Result<Vec<Entry>, CgroupError> {
+    let mut entries = Vec::new();
+    scan_below(&root.path, root.id, SCAN_DEPTH, &mut entries)?;
+    Ok(entries)
+}
+
+fn scan_below(directory: &Path, parent: u64, depth: usize, entries: &mut Vec<Entry>) -> Result<(), CgroupError> {
+    for (name, path) in children(directory)? {
+        let Ok(id) = inode(&path) else {
+            continue;
+        };
+        entries.push(Entry { id, parent, name });
+        if depth > 1 {
+            scan_below(&path, id, depth - 1, entries)?;
+        }
+    }
+    Ok(())
+}
+
+/// Child cgroups; none if the directory is gone.
+fn children(directory: &Path) -> Result<Vec<(String, PathBuf)>, CgroupError> {
+    let failed = |source| CgroupError::Read { path: directory.to_owned(), source };
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut children = Vec::new();
+    for entry in entries {
+        let entry = match entry {
+            Ok(entry) => entry,
+            // The directory was removed while it was being read.
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        if entry.file_type().is_ok_and(|kind| kind.is_dir())
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            children.push((name, entry.path()));
+        }
+    }
+    children.sort();
+    Ok(children)
+}
+
+fn inode(path: &Path) -> Result<u64, CgroupError> {
+    let metadata = fs::metadata(path).map_err(|source| CgroupError::Read { path: path.to_owned(), source })?;
+    Ok(metadata.ino())
+}

@@ -1,0 +1,328 @@
+//! A process in a cgroup that makes sockets on command: the test's own binary, started again.
+
+use std::{
+    collections::HashMap,
+    env, fs,
+    io::{self, BufRead as _, Write as _},
+    net::IpAddr,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use serde::{Deserialize, Serialize};
+
+const MARK: &str = "PORT_ENFORCER_TEST_WORKER";
+
+/// Turns this process into a worker if it was started as one.
+pub fn run_if_worker() {
+    if let Some(cgroup) = env::var_os(MARK) {
+        let code = if serve(Path::new(&cgroup)).is_ok() { 0 } else { 1 };
+        std::process::exit(code);
+    }
+}
+
+/// How a socket is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    Tcp,
+    Udp,
+    Mptcp,
+    UdpLite,
+    Ping,
+    Raw,
+}
+
+/// A bind to try.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Bind {
+    pub kind: Kind,
+    /// Whether the socket is IPv6.
+    pub v6: bool,
+    /// Set or clear IPV6_V6ONLY, or leave it.
+    pub v6only: Option<bool>,
+    pub address: IpAddr,
+    pub port: u16,
+    /// Pass AF_UNSPEC as the address's family.
+    pub unspec: bool,
+    pub reuse_port: bool,
+    pub reuse_addr: bool,
+    /// Keep the socket open after a success, and listen where that is possible.
+    pub keep: bool,
+}
+
+impl Bind {
+    pub fn tcp(address: &str, port: u16) -> Self {
+        let address: IpAddr = address.parse().expect("an address");
+        Self {
+            kind: Kind::Tcp,
+            v6: address.is_ipv6(),
+            v6only: None,
+            address,
+            port,
+            unspec: false,
+            reuse_port: false,
+            reuse_addr: false,
+            keep: false,
+        }
+    }
+
+    pub fn udp(address: &str, port: u16) -> Self {
+        Self { kind: Kind::Udp, ..Self::tcp(address, port) }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Order {
+    Bind(Bind),
+    /// Bind so many times, from so many threads, closing every socket; the answer counts the failures by errno.
+    Storm {
+        bind: Bind,
+        times: u32,
+        threads: u32,
+    },
+    Close,
+    Unshare,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    Bound { errno: i32, port: u16 },
+    Storm(HashMap<i32, u32>),
+    Done,
+}
+
+/// A worker process. Killed when dropped.
+pub struct Worker {
+    child: Child,
+    orders: ChildStdin,
+    answers: io::Lines<io::BufReader<ChildStdout>>,
+}
+
+impl Worker {
+    /// Starts a worker in a cgroup.
+    pub fn start(cgroup: &Path) -> Self {
+        let mut child = Command::new(env::current_exe().expect("this binary"))
+            .env(MARK, cgroup)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("starting a worker");
+        let orders = child.stdin.take().expect("piped");
+        let answers = io::BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut worker = Self { child, orders, answers };
+        assert!(matches!(worker.answer(), Answer::Done), "the worker is in its cgroup");
+        worker
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn answer(&mut self) -> Answer {
+        let line = self.answers.next().expect("the worker lives").expect("the worker answers");
+        serde_json::from_str(&line).expect("an answer")
+    }
+
+    fn order(&mut self, order: &Order) -> Answer {
+        let line = serde_json::to_string(order).expect("an order");
+        writeln!(self.orders, "{line}").expect("the worker lives");
+        self.answer()
+    }
+
+    /// Tries a bind: the errno, 0 for success.
+    pub fn bind(&mut self, bind: &Bind) -> i32 {
+        self.bind_port(bind).0
+    }
+
+    /// Tries a bind: the errno and the port that was taken.
+    pub fn bind_port(&mut self, bind: &Bind) -> (i32, u16) {
+        match self.order(&Order::Bind(bind.clone())) {
+            Answer::Bound { errno, port } => (errno, port),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Tries a bind many times; how often each errno came.
+    pub fn storm(&mut self, bind: &Bind, times: u32, threads: u32) -> HashMap<i32, u32> {
+        match self.order(&Order::Storm { bind: bind.clone(), times, threads }) {
+            Answer::Storm(counts) => counts,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Closes all sockets that were kept.
+    pub fn close(&mut self) {
+        assert!(matches!(self.order(&Order::Close), Answer::Done));
+    }
+
+    /// Moves to a network namespace of its own.
+    pub fn unshare(&mut self) {
+        assert!(matches!(self.order(&Order::Unshare), Answer::Done));
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn serve(cgroup: &Path) -> io::Result<()> {
+    // Before any socket is made: a socket belongs for good to the cgroup it was made in.
+    fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string())?;
+    let mut kept = Vec::new();
+    let mut stdout = io::stdout();
+    writeln!(stdout, "{}", serde_json::to_string(&Answer::Done)?)?;
+    for line in io::stdin().lines() {
+        let answer = match serde_json::from_str(&line?)? {
+            Order::Bind(bind) => match try_bind(&bind) {
+                Ok((socket, port)) => {
+                    if bind.keep {
+                        kept.push(socket);
+                    }
+                    Answer::Bound { errno: 0, port }
+                }
+                Err(error) => Answer::Bound { errno: error.raw_os_error().unwrap_or(-1), port: 0 },
+            },
+            Order::Storm { bind, times, threads } => Answer::Storm(storm(&bind, times, threads)),
+            Order::Close => {
+                kept.clear();
+                Answer::Done
+            }
+            Order::Unshare => {
+                // SAFETY: no memory effects.
+                if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+                    return Err(io::Error::last_os_error());
+                }
+                Answer::Done
+            }
+        };
+        writeln!(stdout, "{}", serde_json::to_string(&answer)?)?;
+    }
+    Ok(())
+}
+
+fn storm(bind: &Bind, times: u32, threads: u32) -> HashMap<i32, u32> {
+    let mut counts = HashMap::new();
+    std::thread::scope(|scope| {
+        let share = |thread| times / threads + u32::from(thread < times % threads);
+        let workers: Vec<_> = (0..threads)
+            .map(|thread| {
+                scope.spawn(move || {
+                    let mut counts = HashMap::new();
+                    for _ in 0..share(thread) {
+                        let errno = match try_bind(bind) {
+                            Ok(_) => 0,
+                            Err(error) => error.raw_os_error().unwrap_or(-1),
+                        };
+                        *counts.entry(errno).or_insert(0) += 1;
+                    }
+                    counts
+                })
+            })
+            .collect();
+        for worker in workers {
+            for (errno, count) in worker.join().expect("no panic") {
+                *counts.entry(errno).or_insert(0) += count;
+            }
+        }
+    });
+    counts
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn set(socket: &OwnedFd, level: i32, option: i32, value: bool) -> io::Result<()> {
+    let value = i32::from(value);
+    // SAFETY: the option reads one int, which lives across the call.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), 4) })?;
+    Ok(())
+}
+
+fn try_bind(bind: &Bind) -> io::Result<(OwnedFd, u16)> {
+    let (kind, protocol) = match bind.kind {
+        Kind::Tcp => (libc::SOCK_STREAM, libc::IPPROTO_TCP),
+        Kind::Udp => (libc::SOCK_DGRAM, libc::IPPROTO_UDP),
+        Kind::Mptcp => (libc::SOCK_STREAM, libc::IPPROTO_MPTCP),
+        Kind::UdpLite => (libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE),
+        Kind::Ping => (libc::SOCK_DGRAM, libc::IPPROTO_ICMP),
+        Kind::Raw => (libc::SOCK_RAW, libc::IPPROTO_ICMP),
+    };
+    let family = if bind.v6 { libc::AF_INET6 } else { libc::AF_INET };
+    // SAFETY: no memory effects.
+    let socket = check(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) })?;
+    // SAFETY: a new descriptor that nothing else owns.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    if let Some(v6only) = bind.v6only {
+        set(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, v6only)?;
+    }
+    if bind.reuse_port {
+        set(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, true)?;
+    }
+    if bind.reuse_addr {
+        set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, true)?;
+    }
+    // An address may belong to no interface of this machine.
+    set(&socket, libc::IPPROTO_IP, libc::IP_FREEBIND, true)?;
+    let (storage, length) = encode(bind);
+    // SAFETY: `storage` holds an address of `length` bytes and lives across the call.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const storage).cast(), length) })?;
+    if bind.keep && matches!(bind.kind, Kind::Tcp | Kind::Mptcp) {
+        // SAFETY: no memory effects.
+        check(unsafe { libc::listen(socket.as_raw_fd(), 1) })?;
+    }
+    let port = local_port(&socket)?;
+    Ok((socket, port))
+}
+
+fn encode(bind: &Bind) -> (libc::sockaddr_storage, libc::socklen_t) {
+    // SAFETY: all zeros is a valid sockaddr_storage.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let start = &raw mut storage;
+    match (bind.v6, bind.address) {
+        (false, IpAddr::V4(address)) => {
+            let family = if bind.unspec { libc::AF_UNSPEC } else { libc::AF_INET };
+            let value = libc::sockaddr_in {
+                sin_family: u16::try_from(family).expect("small"),
+                sin_port: bind.port.to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.octets()) },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: a sockaddr_storage has room and alignment for any address.
+            unsafe { start.cast::<libc::sockaddr_in>().write(value) };
+            (storage, libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).expect("small"))
+        }
+        (true, address) => {
+            let address = match address {
+                IpAddr::V4(address) => address.to_ipv6_mapped(),
+                IpAddr::V6(address) => address,
+            };
+            let value = libc::sockaddr_in6 {
+                sin6_family: u16::try_from(libc::AF_INET6).expect("small"),
+                sin6_port: bind.port.to_be(),
+                sin6_flowinfo: 0,
+                sin6_addr: libc::in6_addr { s6_addr: address.octets() },
+                sin6_scope_id: 0,
+            };
+            // SAFETY: as above.
+            unsafe { start.cast::<libc::sockaddr_in6>().write(value) };
+            (storage, libc::socklen_t::try_from(size_of::<libc::sockaddr_in6>()).expect("small"))
+        }
+        (false, IpAddr::V6(_)) => panic!("an IPv6 address on an IPv4 socket"),
+    }
+}
+
+fn local_port(socket: &OwnedFd) -> io::Result<u16> {
+    // SAFETY: all zeros is a valid sockaddr_storage.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut length = libc::socklen_t::try_from(size_of_val(&storage)).expect("small");
+    // SAFETY: `length` says how much room there is, and both live across the call.
+    check(unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut storage).cast(), &raw mut length) })?;
+    // SAFETY: the port is at the same place in sockaddr_in and sockaddr_in6, and inside the storage.
+    let port = unsafe { (*(&raw const storage).cast::<libc::sockaddr_in>()).sin_port };
+    Ok(u16::from_be(port))
+}

@@ -1,0 +1,106 @@
+//! `cargo xtask build-ebpf`: the object with the kernel programs, exactly as the agent embeds it.
+
+use std::fs::File;
+use std::io::{BufReader, Read as _};
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context as _, bail};
+use cargo_metadata::{Message, camino::Utf8PathBuf};
+
+use crate::{process, setup};
+
+/// The package whose build script compiles the object, and the object's name in its `OUT_DIR`.
+const PACKAGE: &str = "enforcer-ebpf";
+const OBJECT: &str = "port-enforcer-bpf";
+
+/// The flags of `cargo xtask build-ebpf`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Take the object that a release build of the agent embeds
+    #[arg(long)]
+    release: bool,
+}
+
+pub(crate) fn run(Args { release }: Args) -> anyhow::Result<()> {
+    setup::ensure()?;
+
+    let object = build(release)?;
+    check_object(object.as_std_path())?;
+    println!("{object}");
+    Ok(())
+}
+
+fn build(release: bool) -> anyhow::Result<Utf8PathBuf> {
+    let mut cargo = process::cargo();
+    cargo.args(["build", "--package", PACKAGE, "--lib", "--message-format=json-render-diagnostics"]);
+    if release {
+        cargo.arg("--release");
+    }
+    let mut child = cargo
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("`{}` could not be started", process::display(&cargo)))?;
+    let stdout = child.stdout.take().context("cargo's standard output is not a pipe")?;
+
+    let mut out_dir = None;
+    for message in Message::parse_stream(BufReader::new(stdout)) {
+        if let Message::BuildScriptExecuted(script) = message.context("cargo's messages could not be read")?
+            && process::package_name(&script.package_id.repr) == PACKAGE
+        {
+            out_dir = Some(script.out_dir);
+        }
+    }
+    let status = child.wait().context("cargo could not be waited for")?;
+    if !status.success() {
+        bail!("`{}` failed ({status}); what it said is above", process::display(&cargo));
+    }
+    let out_dir = out_dir.with_context(|| format!("cargo did not say that it ran the build script of {PACKAGE}"))?;
+    Ok(out_dir.join(OBJECT))
+}
+
+/// That the file is there and is what the kernel's loader takes: an ELF file for BPF.
+fn check_object(path: &Path) -> anyhow::Result<()> {
+    let mut header = [0; 20];
+    File::open(path)
+        .and_then(|mut file| file.read_exact(&mut header))
+        .with_context(|| format!("the build succeeded, but {} could not be read", path.display()))?;
+    if elf_machine(&header) != Some(EM_BPF) {
+        bail!("the build succeeded, but {} is not an ELF file for BPF", path.display());
+    }
+    Ok(())
+}
+
+/// `e_machine` of BPF objects: `include/uapi/linux/elf-em.h`.
+const EM_BPF: u16 = 247;
+
+/// `e_machine` of an ELF file that starts with `header`, in the byte order that the file says it has.
+fn elf_machine(header: &[u8; 20]) -> Option<u16> {
+    let [0x7f, b'E', b'L', b'F', _, order, .., low, high] = *header else { return None };
+    match order {
+        1 => Some(u16::from_le_bytes([low, high])),
+        2 => Some(u16::from_be_bytes([low, high])),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(order: u8, machine: [u8; 2]) -> [u8; 20] {
+        let mut header = [0; 20];
+        header[..6].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, order]);
+        header[18..].copy_from_slice(&machine);
+        header
+    }
+
+    #[test]
+    fn machine_is_read_in_the_files_byte_order() {
+        assert_eq!(elf_machine(&header(1, [247, 0])), Some(EM_BPF));
+        assert_eq!(elf_machine(&header(2, [0, 247])), Some(EM_BPF));
+        assert_eq!(elf_machine(&header(1, [62, 0])), Some(62), "x86-64");
+        assert_eq!(elf_machine(&header(0, [247, 0])), None, "no byte order");
+        assert_eq!(elf_machine(&[0; 20]), None, "not an ELF file");
+    }
+}

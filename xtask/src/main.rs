@@ -1,0 +1,44 @@
+//! The developer's commands: `cargo xtask <command>`.
+
+mod build_ebpf;
+mod demo;
+mod process;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Build, check and show port-enforcer.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Find or install what the build of the kernel programs needs
+    Setup(setup::Args),
+    /// Build the kernel programs' object as the agent embeds it, and print its path
+    BuildEbpf(build_ebpf::Args),
+    /// Tell the whole story on this machine: without the enforcer, in audit, in enforce
+    Demo(demo::Args),
+    /// Run every check and test; the last line says how many passed, failed and were skipped
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Setup(args) => setup::run(args).map(|()| ExitCode::SUCCESS),
+        Command::BuildEbpf(args) => build_ebpf::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Demo(args) => demo::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Test(args) => test::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
