@@ -12,6 +12,7 @@ use crate::abi::{
     OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Policy, PortWord,
     Reason, Side, Slot, Undeclared, VerdictKind,
 };
+use crate::verifier::{forget, forget_bool};
 
 /// How much of an address family a socket reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,8 +90,17 @@ impl Candidates {
     pub fn of(word: PortWord, cover: Cover) -> Self {
         let (v4, v4_exact, v4_covered) = side(word.v4(), cover.v4);
         let (v6, v6_exact, v6_covered) = side(word.v6(), cover.v6);
-        Self { slots: [v4.0, v4.1, v6.0, v6.1], exact: v4_exact || v6_exact, covered: v4_covered && v6_covered }
+        Self {
+            slots: [opaque(v4.0), opaque(v4.1), opaque(v6.0), opaque(v6.1)],
+            exact: forget_bool(v4_exact || v6_exact),
+            covered: forget_bool(v4_covered && v6_covered),
+        }
     }
+}
+
+#[inline(always)]
+fn opaque(slot: Slot) -> Slot {
+    forget(u32::from(slot)) as Slot
 }
 
 #[inline(always)]
@@ -118,19 +128,6 @@ pub enum Caller {
     Unresolved,
 }
 
-impl Caller {
-    /// Node software: never denied, and allowed what the node claims.
-    #[must_use]
-    #[inline(always)]
-    pub fn is_software(&self) -> bool {
-        match self {
-            Self::Host | Self::UnknownStatic => true,
-            Self::Pod(owner) => owner.flags() & OWNER_SOFTWARE != 0,
-            Self::UnknownApi | Self::Unresolved => false,
-        }
-    }
-}
-
 /// A verdict with what led to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
@@ -138,51 +135,80 @@ pub struct Verdict {
     pub kind: VerdictKind,
     /// Why.
     pub reason: Reason,
-    /// Which of the candidates decided: its place in [`Candidates::slots`].
-    pub by: Option<u8>,
+    /// Which of the candidates decided: its place in [`Candidates::slots`], or [`NO_CLAIM`]. Not an `Option`, whose
+    /// empty form has bytes that nobody wrote: the compiler may read them, and the verifier then refuses the program.
+    pub by: u8,
 }
+
+/// [`Verdict::by`] where no claim decided.
+pub const NO_CLAIM: u8 = 4;
 
 impl Verdict {
     /// An allowed attempt that no claim decided.
     #[must_use]
     #[inline(always)]
     pub const fn allow(reason: Reason) -> Self {
-        Self { kind: VerdictKind::Allow, reason, by: None }
+        Self { kind: VerdictKind::Allow, reason, by: NO_CLAIM }
     }
 }
 
-/// What an owner is to a caller; later ones are stronger.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Relation {
-    /// No claim at all.
-    Absent,
-    Owner,
-    Share,
-    Handover,
-    Foreign,
+/// The caller as far as a verdict depends on it. Every [`Caller`] has one; the kernel programs make it directly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kin {
+    /// Id of the owner that the caller is, 0 if it is none that is known.
+    pub id: u32,
+    /// Its share group, 0 for none.
+    pub group: u32,
+    /// Its workload, 0 for none.
+    pub workload: u32,
+    /// [`HOST`], [`UNRESOLVED`], and of the `OWNER_*` flags [`OWNER_SOFTWARE`], [`OWNER_MODE_AUDIT`] and
+    /// [`OWNER_MODE_ENFORCE`].
+    pub traits: u32,
 }
 
-#[inline(always)]
-fn relation(owner: &Owner, caller: &Caller) -> Relation {
-    if owner.id() == 0 {
-        return Relation::Absent;
+/// [`Kin::traits`] of [`Caller::Host`], beside [`OWNER_SOFTWARE`].
+pub const HOST: u32 = 1 << 16;
+/// [`Kin::traits`] of [`Caller::Unresolved`].
+pub const UNRESOLVED: u32 = 1 << 17;
+
+impl Kin {
+    /// Of a pod that is known.
+    #[must_use]
+    #[inline(always)]
+    pub const fn pod(pod: &Owner) -> Self {
+        let traits = pod.flags() & (OWNER_SOFTWARE | OWNER_MODE_AUDIT | OWNER_MODE_ENFORCE);
+        Self { id: pod.id(), group: pod.group(), workload: pod.workload(), traits }
     }
-    if owner.flags() & OWNER_NODE != 0 {
-        return if caller.is_software() { Relation::Owner } else { Relation::Foreign };
+
+    /// Of a caller that is no owner.
+    #[must_use]
+    #[inline(always)]
+    pub const fn nobody(traits: u32) -> Self {
+        Self { id: 0, group: 0, workload: 0, traits }
     }
-    let Caller::Pod(pod) = caller else {
-        return Relation::Foreign;
-    };
-    if owner.id() == pod.id() {
-        Relation::Owner
-    } else if owner.group() != 0 && owner.group() == pod.group() {
-        Relation::Share
-    } else if owner.flags() & OWNER_TERMINATING != 0 && owner.workload() != 0 && owner.workload() == pod.workload() {
-        Relation::Handover
-    } else {
-        Relation::Foreign
+
+    #[inline(always)]
+    const fn has(&self, traits: u32) -> bool {
+        self.traits & traits != 0
     }
 }
+
+impl From<&Caller> for Kin {
+    fn from(caller: &Caller) -> Self {
+        match caller {
+            Caller::Host => Self::nobody(HOST | OWNER_SOFTWARE),
+            Caller::Pod(pod) => Self::pod(pod),
+            Caller::UnknownApi => Self::nobody(0),
+            Caller::UnknownStatic => Self::nobody(OWNER_SOFTWARE),
+            Caller::Unresolved => Self::nobody(UNRESOLVED),
+        }
+    }
+}
+
+/// Why an owner's claim does not stand in the way; 0 if there is no claim, and the weakest last.
+const OWNER: u32 = 1;
+const SHARE: u32 = 2;
+const HANDOVER: u32 = 3;
 
 /// Decides on an attempt to bind `port`.
 ///
@@ -191,85 +217,83 @@ fn relation(owner: &Owner, caller: &Caller) -> Relation {
 /// the weakest reason does (`owner` before `share` before `handover`).
 #[must_use]
 #[inline(always)]
-pub fn decide(owners: &[Owner; 4], covered: bool, caller: &Caller, port: u16, policy: &Policy) -> Verdict {
+pub fn decide(owners: &[Owner; 4], covered: bool, kin: &Kin, port: u16, policy: &Policy) -> Verdict {
     if port == 0 {
         // The kernel picks a free port.
         return Verdict::allow(Reason::Unclaimed);
     }
-    // Constant places: old verifiers refuse a read of the stack at a place that varies.
-    let relations = [
-        relation(&owners[0], caller),
-        relation(&owners[1], caller),
-        relation(&owners[2], caller),
-        relation(&owners[3], caller),
-    ];
-    let (by, strongest) = strongest(&relations);
-    match strongest {
-        Relation::Foreign => {
-            let owner_flags = match by {
-                0 => owners[0].flags(),
-                1 => owners[1].flags(),
-                2 => owners[2].flags(),
-                _ => owners[3].flags(),
-            };
-            let reason = if owner_flags & OWNER_NODE != 0 { Reason::Reserved } else { Reason::Claimed };
-            conflict(reason, Some(by), caller, policy)
+    let (mut by, mut strongest) = (u32::from(NO_CLAIM), 0);
+    let mut foreign = false;
+    let mut place = 0;
+    while place < owners.len() {
+        let owner = &owners[place];
+        place += 1;
+        let mut relation = OWNER;
+        if owner.id() == 0 {
+            relation = 0;
+        } else if owner.flags() & OWNER_NODE != 0 {
+            foreign = !kin.has(OWNER_SOFTWARE);
+        } else if owner.id() != kin.id {
+            if owner.group() != 0 && owner.group() == kin.group {
+                relation = SHARE;
+            } else if owner.flags() & OWNER_TERMINATING != 0
+                && owner.workload() != 0
+                && owner.workload() == kin.workload
+            {
+                relation = HANDOVER;
+            } else {
+                foreign = true;
+            }
         }
-        Relation::Handover if covered || !is_bound_by_declaration(caller, policy) => {
-            Verdict { kind: VerdictKind::Allow, reason: Reason::Handover, by: Some(by) }
+        if foreign || relation > strongest {
+            (by, strongest) = (place as u32 - 1, relation);
         }
-        Relation::Share if covered || !is_bound_by_declaration(caller, policy) => {
-            Verdict { kind: VerdictKind::Allow, reason: Reason::Share, by: Some(by) }
+        by = forget(by);
+        strongest = forget(strongest);
+        if foreign {
+            break;
         }
-        Relation::Owner if covered || !is_bound_by_declaration(caller, policy) => {
-            Verdict { kind: VerdictKind::Allow, reason: Reason::Owner, by: Some(by) }
-        }
-        Relation::Absent if !is_bound_by_declaration(caller, policy) => Verdict::allow(Reason::Unclaimed),
-        Relation::Absent | Relation::Owner | Relation::Share | Relation::Handover => {
-            conflict(Reason::Undeclared, None, caller, policy)
-        }
+    }
+    // Host processes declare nothing, so that they may bind what they did not declare.
+    let undeclared = !covered && matches!(policy.undeclared, Undeclared::Deny) && !kin.has(HOST);
+    let verdict = if foreign {
+        let node = place_flags(owners, by) & OWNER_NODE != 0;
+        conflict(if node { Reason::Reserved } else { Reason::Claimed }, by as u8, kin, policy)
+    } else if undeclared {
+        conflict(Reason::Undeclared, NO_CLAIM, kin, policy)
+    } else {
+        let reason = match strongest {
+            0 => Reason::Unclaimed,
+            OWNER => Reason::Owner,
+            SHARE => Reason::Share,
+            _ => Reason::Handover,
+        };
+        Verdict { kind: VerdictKind::Allow, reason, by: by as u8 }
+    };
+    verdict
+}
+
+/// Flags of the owner at a place. Written out: old verifiers refuse a read of the stack at a place that varies.
+#[inline(always)]
+const fn place_flags(owners: &[Owner; 4], place: u32) -> u32 {
+    match place {
+        0 => owners[0].flags(),
+        1 => owners[1].flags(),
+        2 => owners[2].flags(),
+        _ => owners[3].flags(),
     }
 }
 
-/// Whether the caller may bind only what it declared. Host processes declare nothing, so the rule is not for them.
 #[inline(always)]
-fn is_bound_by_declaration(caller: &Caller, policy: &Policy) -> bool {
-    matches!(policy.undeclared, Undeclared::Deny) && !matches!(caller, Caller::Host)
-}
-
-#[inline(always)]
-fn strongest(relations: &[Relation; 4]) -> (u8, Relation) {
-    let (mut by, mut strongest) = (0, relations[0]);
-    if relations[1] > strongest {
-        (by, strongest) = (1, relations[1]);
-    }
-    if relations[2] > strongest {
-        (by, strongest) = (2, relations[2]);
-    }
-    if relations[3] > strongest {
-        (by, strongest) = (3, relations[3]);
-    }
-    (by, strongest)
-}
-
-#[inline(always)]
-fn conflict(reason: Reason, by: Option<u8>, caller: &Caller, policy: &Policy) -> Verdict {
-    if matches!(caller, Caller::Unresolved) {
+fn conflict(reason: Reason, by: u8, kin: &Kin, policy: &Policy) -> Verdict {
+    if kin.has(UNRESOLVED) {
         // It may be the rightful owner, whose cgroup we failed to recognise.
         let kind = if policy.deny_on_error { VerdictKind::Deny } else { VerdictKind::Allow };
         return Verdict { kind, reason: Reason::Error, by };
     }
-    let kind = if enforced(caller, policy) && !caller.is_software() { VerdictKind::Deny } else { VerdictKind::Audit };
+    let enforced = !kin.has(OWNER_MODE_AUDIT) && (kin.has(OWNER_MODE_ENFORCE) || policy.enforce);
+    let kind = if enforced && !kin.has(OWNER_SOFTWARE) { VerdictKind::Deny } else { VerdictKind::Audit };
     Verdict { kind, reason, by }
-}
-
-#[inline(always)]
-fn enforced(caller: &Caller, policy: &Policy) -> bool {
-    match caller {
-        Caller::Pod(pod) if pod.flags() & OWNER_MODE_AUDIT != 0 => false,
-        Caller::Pod(pod) if pod.flags() & OWNER_MODE_ENFORCE != 0 => true,
-        _ => policy.enforce,
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 pub mod abi;
 pub mod cgroup_name;
 pub mod decide;
+pub mod verifier;
 
 /// The ELF object with all programs and maps, for the BPF target of this host's byte order.
 #[cfg(not(target_arch = "bpf"))]

@@ -1,3 +1,206 @@
-//! The agent: inputs → core → kernel, events → reports.
+//! The agent: inputs → core → kernel, events → reports. One loop that waits; what happens is in [`engine`].
 
 pub mod engine;
+mod reporter;
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tracing::{info, warn};
+
+use crate::{
+    agent::{
+        engine::{Engine, EngineError, Start},
+        reporter::Reporter,
+    },
+    manifests::{Folder, Watch},
+};
+
+/// How often the agent looks again at what it is told of by events: the safety net below them.
+const SAFETY_NET: Duration = Duration::from_secs(30);
+
+/// What the agent runs with.
+#[derive(Debug)]
+pub struct Config {
+    /// What the engine starts with.
+    pub start: Start,
+    /// The folder of manifests.
+    pub folder: PathBuf,
+    /// Name of the node, for reports.
+    pub node: String,
+    /// The mode, for a person.
+    pub mode: &'static str,
+}
+
+/// Why the agent cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The kernel side, the cgroup tree, or the network namespace.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The folder cannot be watched.
+    #[error("cannot watch the folder {}: {source}", path.display())]
+    Watch {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: notify::Error,
+    },
+    /// The folder cannot be read.
+    #[error("cannot read the folder {}: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something of the process itself.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Runs until SIGTERM or SIGINT. Nothing outlives it.
+///
+/// # Errors
+///
+/// If the agent cannot start, or loses the kernel's events for good.
+pub async fn run(config: Config) -> Result<(), AgentError> {
+    let Config { start, folder, node, mode } = config;
+    let started = Instant::now();
+    // The watch comes before the first look, so that no change falls between the two.
+    let mut watch = Watch::new(&folder).map_err(|source| AgentError::Watch { path: folder.clone(), source })?;
+    let mut folder = Folder::new(folder);
+    let features = start.features;
+    let trace = start.trace;
+    let mut engine = Engine::load(start)?;
+    let mut reporter = Reporter::new(node);
+    let contents = folder.read().map_err(|source| AgentError::Folder { path: folder.path().to_owned(), source })?;
+    reporter.problems(&contents.problems);
+    engine.reset(contents.pods);
+    reporter.notices(&mut engine);
+    engine.attach()?;
+
+    let system = |what| move |source| AgentError::System { what, source };
+    let [cgroup_ring, bind_ring] = engine.rings();
+    let cgroup_ring = readable(cgroup_ring.try_clone_to_owned()).map_err(system("wait for cgroup events"))?;
+    let bind_ring = readable(bind_ring.try_clone_to_owned()).map_err(system("wait for bind events"))?;
+    let mut tracer = Tracer::new(&mut engine, trace)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for SIGINT"))?;
+    let mut safety_net = interval(SAFETY_NET);
+    safety_net.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    safety_net.reset();
+
+    let (in_force, lost) = engine.index().claim_counts();
+    info!(
+        event = "ready",
+        mode,
+        cgroup = %engine.root().display(),
+        pods = engine.index().pod_count(),
+        claims = in_force,
+        conflicts = lost,
+        errnoChoice = features.set_retval,
+        v6only = features.probe_read,
+        startMs = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "ready in mode {mode}: binds below {} are judged, {in_force} claims in force",
+        engine.root().display(),
+    );
+
+    loop {
+        let tick = engine.time_to_tick();
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            guard = cgroup_ring.readable() => {
+                guard.map_err(system("wait for cgroup events"))?.clear_ready();
+                engine.drain_cgroups()?;
+            }
+            guard = bind_ring.readable() => {
+                let mut guard = guard.map_err(system("wait for bind events"))?;
+                let told = engine.drain_binds()?;
+                if !told.more {
+                    guard.clear_ready();
+                    // What came between the last look and the clearing.
+                    let rest = engine.drain_binds()?;
+                    reporter.told(&rest);
+                }
+                reporter.told(&told);
+            }
+            () = watch.changed() => read_folder(&mut folder, &mut engine, &mut reporter),
+            () = sleep(tick.unwrap_or(SAFETY_NET)), if tick.is_some() => engine.tick(),
+            () = tracer.flush() => {}
+            _ = safety_net.tick() => {
+                engine.rescan()?;
+                read_folder(&mut folder, &mut engine, &mut reporter);
+                reporter.counters(&engine);
+            }
+        }
+        reporter.notices(&mut engine);
+    }
+    info!(event = "stopped", "stopped; nothing is judged any more");
+    Ok(())
+}
+
+fn readable(ring: io::Result<OwnedFd>) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is one descriptor, open for as long as it lives.
+    Ok(unsafe { AsyncFd::register_with_interest(ring?, Interest::READABLE) }?)
+}
+
+fn read_folder(folder: &mut Folder, engine: &mut Engine, reporter: &mut Reporter) {
+    match folder.read() {
+        Ok(contents) => {
+            reporter.problems(&contents.problems);
+            reporter.folder_is_back();
+            engine.reset(contents.pods);
+        }
+        Err(error) => reporter.folder_is_gone(folder.path(), &error),
+    }
+}
+
+/// The programs' own trace, where it was asked for.
+struct Tracer {
+    logger: Option<AsyncFd<aya_log::EbpfLogger<&'static dyn log::Log>>>,
+}
+
+impl Tracer {
+    fn new(engine: &mut Engine, trace: bool) -> Result<Self, AgentError> {
+        if !trace {
+            return Ok(Self { logger: None });
+        }
+        let logger = match engine.kernel_mut().take_trace() {
+            Ok(logger) => logger,
+            Err(error) => {
+                warn!(event = "trace", %error, "the programs' trace cannot be read");
+                return Ok(Self { logger: None });
+            }
+        };
+        // SAFETY: the logger's descriptor is that of its ring, which it keeps open for as long as it lives.
+        let logger = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) }
+            .map_err(|error| AgentError::System { what: "wait for the programs' trace", source: error.into() })?;
+        Ok(Self { logger: Some(logger) })
+    }
+
+    async fn flush(&mut self) {
+        let Some(logger) = &mut self.logger else {
+            return std::future::pending().await;
+        };
+        if let Ok(mut guard) = logger.readable_mut().await {
+            guard.get_inner_mut().flush();
+            guard.clear_ready();
+        }
+    }
+}

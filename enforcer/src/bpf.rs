@@ -324,7 +324,7 @@ impl Kernel {
     /// # Errors
     ///
     /// If the programs' log ring is not there.
-    pub fn take_trace(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn tracing_log::log::Log>, aya_log::Error> {
+    pub fn take_trace(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, aya_log::Error> {
         aya_log::EbpfLogger::init(&mut self.ebpf)
     }
 }

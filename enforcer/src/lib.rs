@@ -1,6 +1,18 @@
 //! The agent as a library, so that tests and tools can use its parts.
+//!
+//! | room | what |
+//! | --- | --- |
+//! | [`core`] | the rules of the product, pure |
+//! | [`bpf`] | the kernel side: programs, maps, events, probes |
+//! | [`manifests`] | the embedded source: a folder of Pod manifests |
+//! | [`host`] | what the agent learns of the host |
+//! | [`agent`] | the loop that ties them together |
+//! | [`cli`] | one file per subcommand |
 
 pub mod agent;
 pub mod bpf;
+pub mod cli;
 pub mod core;
 pub mod host;
+pub mod manifests;
+pub mod telemetry;

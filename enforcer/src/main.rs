@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The `enforcer` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    enforcer::cli::main()
+}

@@ -40,8 +40,8 @@ pub enum Undeclared {
 /// How verdicts are turned into answers: [`Config::policy`] unpacked.
 ///
 /// Bit 0: enforce; bit 1: undeclared ports are denied; bit 2: an internal error denies; bit 3: every attempt is
-/// reported, not only conflicts; bit 4: sockets that were bound are reported; bits 16–31: the error number of a denied
-/// bind (positive).
+/// reported, not only conflicts; bit 4: sockets that were bound are reported; bit 5: what is below the attached root but
+/// in no pod is a host process; bits 16–31: the error number of a denied bind (positive).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, and on the wire each is a bit")]
 pub struct Policy {
@@ -55,6 +55,9 @@ pub struct Policy {
     pub report_attempts: bool,
     /// Report what was really bound.
     pub report_bound: bool,
+    /// The programs are attached above all processes of the node (scope `node`): a process in no pod's cgroup is a host
+    /// process. Else (scope `pods`) it is one that was not recognised.
+    pub node_scope: bool,
     /// Error number of a denied bind, positive, where the kernel lets us choose.
     pub errno: u16,
 }
@@ -68,6 +71,7 @@ impl Policy {
             | (self.deny_on_error as u64) << 2
             | (self.report_attempts as u64) << 3
             | (self.report_bound as u64) << 4
+            | (self.node_scope as u64) << 5
             | (self.errno as u64) << 16
     }
 
@@ -82,6 +86,7 @@ impl Policy {
             deny_on_error: word & 4 != 0,
             report_attempts: word & 8 != 0,
             report_bound: word & 16 != 0,
+            node_scope: word & 32 != 0,
             errno: (word >> 16) as u16,
         }
     }
@@ -93,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_policy_survives_its_word() {
-        for bits in 0..32u64 {
+        for bits in 0..64u64 {
             let word = bits | 98 << 16;
             assert_eq!(Policy::from_word(word).to_word(), word);
         }

@@ -71,18 +71,25 @@ impl CgroupIdentity {
         Self((slot as u64 & 0x7fff) | (form as u64) << 16 | cgroup << 32)
     }
 
-    /// Slot and form, or `None` if the value belongs to another cgroup.
+    /// Whether the value belongs to this cgroup.
     #[must_use]
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "halves and bytes are meant")]
-    pub const fn read(self, cgroup: u64) -> Option<(Slot, Form)> {
-        if self.0 >> 32 != cgroup & 0xffff_ffff {
-            return None;
-        }
-        match Form::from_wire((self.0 >> 16) as u8) {
-            Some(form) => Some(((self.0 & 0x7fff) as Slot, form)),
-            None => None,
-        }
+    pub const fn is_of(self, cgroup: u64) -> bool {
+        self.0 >> 32 == cgroup & 0xffff_ffff
+    }
+
+    /// The owner's slot, 0 while no pod with that UID is known.
+    #[must_use]
+    #[inline(always)]
+    pub const fn slot(self) -> Slot {
+        (self.0 & 0x7fff) as Slot
+    }
+
+    /// Whether the form is [`Form::Static`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_static(self) -> bool {
+        self.0 >> 16 & 0xff == Form::Static as u64
     }
 }
 
@@ -93,8 +100,10 @@ mod tests {
     #[test]
     fn an_identity_knows_its_cgroup() {
         let identity = CgroupIdentity::new(0x1_0000_0007, 33, Form::Static);
-        assert_eq!(identity.read(0x1_0000_0007), Some((33, Form::Static)));
-        assert_eq!(identity.read(8), None);
-        assert_eq!(CgroupIdentity(7 << 32).read(7), None, "no form was ever written");
+        assert!(identity.is_of(0x1_0000_0007));
+        assert!(!identity.is_of(8));
+        assert_eq!(identity.slot(), 33);
+        assert!(identity.is_static());
+        assert!(!CgroupIdentity::new(7, 0, Form::Api).is_static());
     }
 }

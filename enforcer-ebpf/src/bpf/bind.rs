@@ -16,7 +16,7 @@ use enforcer_ebpf::{
         BIND_FLAG_V6ONLY, BIND_FLAG_V6ONLY_UNKNOWN, EventKind, ExactKey, ExactValue, FAMILY_V4, FAMILY_V6, KernelError,
         Owner, PortWord, Protocol, Reason, Undeclared, VerdictKind, port_index,
     },
-    decide::{Caller, Candidates, Cover, Target, Verdict, decide},
+    decide::{Candidates, Cover, Kin, Target, Verdict, decide},
 };
 
 use super::{
@@ -91,12 +91,10 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
 
     // The rightful owner is recognised by one helper and one comparison; only others are looked up.
     let identity = match sole_owner(&owners) {
-        Some(owner) if is_in_cgroup_of(owner, config) => {
-            Identity { caller: Caller::Pod(*owner), pod_cgroup: owner.cgroup }
-        }
+        Some(owner) if is_in_cgroup_of(owner, config) => Identity { kin: Kin::pod(owner), pod_cgroup: owner.cgroup },
         _ => caller::identify(config),
     };
-    let verdict = decide(&owners, candidates.covered, &identity.caller, port, &policy);
+    let verdict = decide(&owners, candidates.covered, &identity.kin, port, &policy);
     count(&verdict, protocol);
     debug!(ctx, "bind {}/{} -> verdict {} reason {}", port, protocol as u8, verdict.kind as u8, verdict.reason as u8);
     if verdict.kind != VerdictKind::Allow || verdict.reason == Reason::Error || policy.report_attempts {
@@ -171,9 +169,7 @@ fn exact_owner(protocol: Protocol, port: u16, target: &Target) -> Option<u16> {
 
 #[inline(always)]
 fn owner_or_nobody(slot: u16) -> Owner {
-    if slot == 0 {
-        return Owner::default();
-    }
+    // Slot 0 holds zeros: nobody. It is read like any other, which is cheap and leaves the verifier one case less.
     owner(slot).unwrap_or_default()
 }
 
@@ -193,10 +189,7 @@ fn sole_owner(owners: &[Owner; 4]) -> Option<&Owner> {
 /// agent and `cgroup_mkdir` note no other.
 #[inline(always)]
 fn is_in_cgroup_of(owner: &Owner, config: &Live) -> bool {
-    let Some(root_level) = caller::root_level(config) else {
-        return false;
-    };
-    owner.level != 0 && ancestor(root_level + owner.level) == owner.cgroup
+    owner.level != 0 && ancestor(caller::root_level(config) + owner.level) == owner.cgroup
 }
 
 #[inline(always)]
@@ -223,14 +216,10 @@ fn report(
     verdict: &Verdict,
 ) {
     let owner = match verdict.by {
-        Some(0) => owners[0].id(),
-        Some(1) => owners[1].id(),
-        Some(2) => owners[2].id(),
-        Some(_) => owners[3].id(),
-        None => 0,
-    };
-    let caller = match &identity.caller {
-        Caller::Pod(pod) => pod.id(),
+        0 => owners[0].id(),
+        1 => owners[1].id(),
+        2 => owners[2].id(),
+        3 => owners[3].id(),
         _ => 0,
     };
     let (family, address) = match target {
@@ -247,7 +236,7 @@ fn report(
         pod_cgroup: identity.pod_cgroup,
         // SAFETY: the helper takes this program type's context.
         socket: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
-        caller,
+        caller: identity.kin.id,
         owner,
         address,
     });

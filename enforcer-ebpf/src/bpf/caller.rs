@@ -1,8 +1,9 @@
 //! Who calls: from the calling task's cgroup to the pod.
 
 use enforcer_ebpf::{
-    abi::{CgroupIdentity, Form, KernelError, ROOT_LEVEL_UNKNOWN},
-    decide::Caller,
+    abi::{CgroupIdentity, KernelError, OWNER_SOFTWARE, ROOT_LEVEL_UNKNOWN},
+    decide::{HOST, Kin, UNRESOLVED},
+    verifier::forget,
 };
 
 use super::{
@@ -18,42 +19,45 @@ const DEEPEST_POD: u64 = 8;
 
 /// The caller and the cgroup of its pod (0 if it is in none).
 pub(super) struct Identity {
-    pub(super) caller: Caller,
+    pub(super) kin: Kin,
     pub(super) pod_cgroup: u64,
 }
 
-/// Level of the attached root in the whole hierarchy. `None` if it is not known and the calling task is not below the
-/// root, so that it cannot be found out from this task.
+/// Level of the attached root in the whole hierarchy, or [`ROOT_LEVEL_UNKNOWN`] if nobody knows it yet and the calling
+/// task is not below the root, so that it cannot be found out from this task.
 #[inline(always)]
-pub(super) fn root_level(config: &Live) -> Option<u64> {
-    let known = config.root_level();
-    if known != ROOT_LEVEL_UNKNOWN {
-        return Some(known);
+pub(super) fn root_level(config: &Live) -> u64 {
+    if config.root_level() == ROOT_LEVEL_UNKNOWN {
+        find_root_level(config);
     }
+    // Loaded anew, so that the verifier has one unknown number instead of a case for every level.
+    config.root_level()
+}
+
+#[inline(always)]
+fn find_root_level(config: &Live) {
     let root = config.root_cgroup();
     for level in 0..DEEPEST_ROOT {
         if ancestor(level) == root {
             config.set_root_level(level);
-            return Some(level);
+            break;
         }
     }
-    None
 }
 
 /// Finds out who the calling task is. The *outermost* pod cgroup on the way from the root counts: what lies below a
 /// pod's cgroup belongs to that pod, whatever its name says.
 #[inline(always)]
 pub(super) fn identify(config: &Live) -> Identity {
-    let host = Identity { caller: Caller::Host, pod_cgroup: 0 };
-    let Some(root_level) = root_level(config) else {
-        return host;
-    };
+    let root_level = root_level(config);
     // The program that runs is chosen by the socket's cgroup, but it is the task that binds: a descriptor may have
     // been handed to a process outside the subtree.
     if ancestor(root_level) != config.root_cgroup() {
-        return host;
+        return Identity { kin: Kin::nobody(forget(HOST | OWNER_SOFTWARE)), pod_cgroup: 0 };
     }
     let levels = config.pod_levels();
+    let mut found = CgroupIdentity(0);
+    let mut pod_cgroup = 0;
     for below in 1..=DEEPEST_POD {
         if levels & (1 << below) == 0 {
             continue;
@@ -62,21 +66,30 @@ pub(super) fn identify(config: &Live) -> Identity {
         if id == 0 {
             break;
         }
-        let Some(value) = CGROUPS.get_ptr(id) else {
-            continue;
-        };
-        let Some((slot, form)) = CgroupIdentity(load(value)).read(id) else {
-            continue;
-        };
-        let known = if slot == 0 { None } else { owner(slot) };
-        let caller = match (known, form) {
-            // The id is 0 where the pod is gone and its slot was freed.
-            (Some(owner), _) if owner.id() != 0 => Caller::Pod(owner),
-            (_, Form::Api) => Caller::UnknownApi,
-            (_, Form::Static) => Caller::UnknownStatic,
-        };
-        return Identity { caller, pod_cgroup: id };
+        if let Some(value) = CGROUPS.get_ptr(id) {
+            let value = CgroupIdentity(load(value));
+            if value.is_of(id) {
+                found = value;
+                pod_cgroup = id;
+                break;
+            }
+        }
     }
-    count_error(KernelError::CallerUnknown);
-    Identity { caller: Caller::Unresolved, pod_cgroup: 0 }
+    if pod_cgroup == 0 {
+        let traits = if config.policy().node_scope {
+            HOST | OWNER_SOFTWARE
+        } else {
+            count_error(KernelError::CallerUnknown);
+            UNRESOLVED
+        };
+        return Identity { kin: Kin::nobody(forget(traits)), pod_cgroup };
+    }
+    let owner = owner(found.slot()).unwrap_or_default();
+    // The id is 0 in slot 0, and where the pod is gone and its slot was freed.
+    let kin = if owner.id() != 0 {
+        Kin::pod(&owner)
+    } else {
+        Kin::nobody(forget(if found.is_static() { OWNER_SOFTWARE } else { 0 }))
+    };
+    Identity { kin, pod_cgroup }
 }

@@ -8,6 +8,7 @@ const ENFORCE: Policy = Policy {
     deny_on_error: false,
     report_attempts: false,
     report_bound: false,
+    node_scope: false,
     errno: 98,
 };
 const AUDIT: Policy = Policy { enforce: false, ..ENFORCE };
@@ -19,7 +20,7 @@ fn pod(id: u32, flags: u32, group: u32, workload: u32) -> Owner {
 }
 
 fn one(owner: Owner, caller: &Caller, policy: &Policy) -> (VerdictKind, Reason) {
-    let verdict = decide(&[owner, NOBODY, NOBODY, NOBODY], true, caller, 80, policy);
+    let verdict = decide(&[owner, NOBODY, NOBODY, NOBODY], true, &caller.into(), 80, policy);
     (verdict.kind, verdict.reason)
 }
 
@@ -88,11 +89,11 @@ fn any_foreign_claim_is_a_conflict_and_is_named() {
     for place in 0..4u8 {
         let mut owners = [me; 4];
         owners[usize::from(place)] = other;
-        let verdict = decide(&owners, true, &Caller::Pod(me), 80, &ENFORCE);
-        assert_eq!(verdict, Verdict { kind: VerdictKind::Deny, reason: Reason::Claimed, by: Some(place) });
+        let verdict = decide(&owners, true, &Kin::pod(&me), 80, &ENFORCE);
+        assert_eq!(verdict, Verdict { kind: VerdictKind::Deny, reason: Reason::Claimed, by: place });
     }
-    let verdict = decide(&[NOBODY, me, NOBODY, NOBODY], false, &Caller::Pod(me), 80, &ENFORCE);
-    assert_eq!(verdict, Verdict { kind: VerdictKind::Allow, reason: Reason::Owner, by: Some(1) });
+    let verdict = decide(&[NOBODY, me, NOBODY, NOBODY], false, &Kin::pod(&me), 80, &ENFORCE);
+    assert_eq!(verdict, Verdict { kind: VerdictKind::Allow, reason: Reason::Owner, by: 1 });
 }
 
 #[test]
@@ -101,7 +102,7 @@ fn undeclared_ports() {
     let caller = Caller::Pod(me);
     let free = [NOBODY; 4];
     let verdict = |owners: &[Owner; 4], covered, caller: &Caller, port, policy: &Policy| {
-        let verdict = decide(owners, covered, caller, port, policy);
+        let verdict = decide(owners, covered, &caller.into(), port, policy);
         (verdict.kind, verdict.reason)
     };
     let allowed = (VerdictKind::Allow, Reason::Unclaimed);

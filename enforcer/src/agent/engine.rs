@@ -30,6 +30,9 @@ use crate::{
     },
 };
 
+/// Most records of binds that are taken at once.
+const BATCH: usize = 4096;
+
 /// Why the engine cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -68,6 +71,8 @@ pub struct Told {
     pub bound: Vec<Bound>,
     /// Records that made no sense.
     pub undecodable: Vec<String>,
+    /// There may be more: the call ended because it had taken as much as one call takes.
+    pub more: bool,
 }
 
 /// See the module's documentation.
@@ -205,7 +210,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes what the kernel told of binds. Cgroups go first, so that callers have their names.
+    /// Takes what the kernel told of binds, [`BATCH`] records at most: a storm of binds must not keep the agent from
+    /// all else. Cgroups go first, so that callers have their names.
     ///
     /// # Errors
     ///
@@ -213,13 +219,17 @@ impl Engine {
     pub fn drain_binds(&mut self) -> Result<Told, EngineError> {
         self.drain_cgroups()?;
         let mut told = Told::default();
-        while let Some(record) = self.bind_events.next() {
+        for _ in 0..BATCH {
+            let Some(record) = self.bind_events.next() else {
+                return Ok(told);
+            };
             match decode_bind(&record) {
                 Ok(Bind::Attempt(attempt)) => told.reports.push(Report::new(attempt, &self.index)),
                 Ok(Bind::Bound(bound)) => told.bound.push(bound),
                 Err(error) => told.undecodable.push(error.to_string()),
             }
         }
+        told.more = true;
         Ok(told)
     }
 

@@ -132,8 +132,11 @@ impl CgroupTree {
         let mut at = id;
         for _ in 0..MAX_DEPTH {
             let node = self.nodes.get(&at)?;
-            if let Some(container) = container_id(&node.name) {
-                return Some(container);
+            // The runtime makes the direct children of a pod's cgroup; what lies deeper is the container's own making.
+            // Under a misconfigured driver the pod's cgroup is the container's.
+            let above = self.nodes.get(&node.parent).map(|parent| parent.place);
+            if matches!(node.place, Place::Pod(_)) || matches!(above, Some(Place::Pod(_))) {
+                return container_id(&node.name);
             }
             at = node.parent;
         }
@@ -176,6 +179,9 @@ mod tests {
         let pod = tree.pod(7);
         assert_eq!(tree.made(9, 8, "pod0a1b2c3d4e5f60718293a4b5c6d7e8f9"), Made::Other);
         assert_eq!(tree.made(10, 9, "kubepods-podffffffffffffffffffffffffffffffff.slice"), Made::Other);
+        let other = CONTAINER.replace("5f2b", "ffff");
+        assert_eq!(tree.made(11, 8, &other), Made::Other);
+        assert_eq!(tree.container(11), tree.container(8));
         assert_eq!(tree.pod(9), pod);
         assert_eq!(tree.pod(10), pod);
     }

@@ -312,8 +312,8 @@ fn workload(metadata: &ObjectMeta, namespace: &str) -> Option<Workload> {
 }
 
 fn without_template_hash<'a>(metadata: &ObjectMeta, replica_set: &'a str) -> Option<&'a str> {
-    let hash = non_empty(metadata.labels.as_ref()?.get(TEMPLATE_HASH_LABEL).map(String::as_str))?;
-    non_empty(replica_set.strip_suffix(hash)?.strip_suffix('-'))
+    let hash = metadata.labels.as_ref()?.get(TEMPLATE_HASH_LABEL)?;
+    non_empty(replica_set.strip_suffix(hash.as_str())?.strip_suffix('-'))
 }
 
 fn declared_ports(pod: &mut Pod, spec: &api::PodSpec) {

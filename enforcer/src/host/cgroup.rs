@@ -76,6 +76,18 @@ pub struct Root {
 }
 
 impl Root {
+    /// The root of the mounted hierarchy.
+    ///
+    /// # Errors
+    ///
+    /// If none is mounted.
+    pub fn hierarchy(mountinfo: &Path) -> Result<Self, CgroupError> {
+        let path =
+            mounts(mountinfo)?.into_iter().next().ok_or_else(|| CgroupError::NotMounted(mountinfo.to_owned()))?;
+        let id = inode(&path)?;
+        Ok(Self { id, level: (id == HIERARCHY_ROOT_INODE).then_some(0), path })
+    }
+
     /// The given directory, or the kubelet's below the mounted hierarchy.
     ///
     /// # Errors

@@ -31,6 +31,7 @@ fn main() {
             deny_on_error: false,
             report_attempts: true,
             report_bound: true,
+            node_scope: false,
             errno: 98,
         },
         features: probe::features().unwrap(),

@@ -48,6 +48,7 @@ fn every_layout() {
         ("kubepods/burstable/podS|", STATIC, false),
         ("podU|/C", API, true),
         ("//kubepods//podU|//C/", API, true),
+        ("/größe/a:b/kubepods/podU|/C", API, true),
         ("/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-podU.slice|/cri-containerd-C.scope", API, true),
         (
             "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-podU.slice|/cri-containerd-C.scope",

@@ -1,0 +1,157 @@
+//! What the agent learned, as log lines.
+
+use std::{collections::BTreeMap, io, path::Path};
+
+use enforcer_ebpf::abi::{KernelError, VerdictKind};
+use tracing::{error, info, warn};
+
+use crate::{
+    agent::engine::{Engine, Told, now},
+    core::{
+        address::protocol_name,
+        index::{Name, Notice},
+        report::{Repetitions, Report, notice_sentence},
+    },
+    manifests::FileProblem,
+};
+
+pub(super) struct Reporter {
+    node: String,
+    repetitions: Repetitions,
+    errors: BTreeMap<KernelError, u64>,
+    folder_gone: bool,
+}
+
+impl Reporter {
+    pub(super) fn new(node: String) -> Self {
+        Self { node, repetitions: Repetitions::default(), errors: BTreeMap::new(), folder_gone: false }
+    }
+
+    /// Attempts that the kernel told.
+    pub(super) fn told(&mut self, told: &Told) {
+        for report in &told.reports {
+            if let Some(held_back) = self.repetitions.admit(report, now().monotonic) {
+                self.report(report, held_back);
+            }
+        }
+        for problem in &told.undecodable {
+            error!(event = "record_invalid", "cannot read a record of a bind: {problem}");
+        }
+    }
+
+    fn report(&self, report: &Report, held_back: u64) {
+        let attempt = &report.attempt;
+        let mut message = report.sentence(&self.node);
+        if held_back > 0 {
+            message = format!("{message}; {held_back} like it since the last time it was told");
+        }
+        let owner = report.owner.as_ref().map(Name::to_string);
+        let pod = report.caller.pod();
+        let command = report.command();
+        macro_rules! tell {
+            ($level:ident) => {
+                $level!(
+                    event = "bind",
+                    verdict = attempt.verdict.as_str(),
+                    reason = attempt.reason.as_str(),
+                    protocol = protocol_name(attempt.protocol),
+                    address = %attempt.address,
+                    port = attempt.port,
+                    pod,
+                    container = report.container,
+                    command,
+                    pid = attempt.pid,
+                    uid = attempt.uid,
+                    owner,
+                    source = report.source.map(|source| source.as_str()),
+                    heldBack = held_back,
+                    "{message}"
+                )
+            };
+        }
+        match attempt.verdict {
+            VerdictKind::Allow => tell!(info),
+            VerdictKind::Audit | VerdictKind::Deny => tell!(warn),
+        }
+    }
+
+    /// What the index found worth telling, and what the kernel refused.
+    pub(super) fn notices(&self, engine: &mut Engine) {
+        for notice in engine.take_notices() {
+            let message = notice_sentence(&notice, &self.node);
+            match &notice {
+                Notice::Problem { pod, problem } => {
+                    warn!(event = "claim_invalid", pod = %pod, kind = problem.as_str(), "{message}");
+                }
+                Notice::MoreProblems { pod, count } => {
+                    warn!(event = "claim_invalid", pod = %pod, kind = "more", count, "{message}");
+                }
+                Notice::SameUid { pod, first } => {
+                    warn!(event = "identity_rejected", pod = %pod, owner = %first, "{message}");
+                }
+                Notice::TooManyPods { pod } => warn!(event = "limit", pod = %pod, "{message}"),
+                Notice::Conflict { loser, winner, source, .. } => {
+                    let source = source.as_str();
+                    warn!(event = "claim_conflict", pod = %loser, owner = %winner, source, "{message}");
+                }
+                Notice::Granted { pod, .. } => info!(event = "claim_granted", pod = %pod, "{message}"),
+            }
+        }
+        for failure in engine.take_failures() {
+            error!(event = "map_failed", "a claim or a pod is missing in the kernel: {failure}");
+        }
+    }
+
+    /// Manifests that cannot be used.
+    pub(super) fn problems(&self, problems: &[FileProblem]) {
+        for problem in problems {
+            let file = problem.path.display();
+            warn!(event = "manifest_invalid", %file, "manifest {problem}; what was known of it before stays in force");
+        }
+    }
+
+    pub(super) fn folder_is_gone(&mut self, path: &Path, error: &io::Error) {
+        if !self.folder_gone {
+            let path = path.display();
+            error!(event = "source_lost", "cannot read the folder {path}: {error}; the claims stay as they were");
+        }
+        self.folder_gone = true;
+    }
+
+    pub(super) fn folder_is_back(&mut self) {
+        if std::mem::take(&mut self.folder_gone) {
+            info!(event = "source_back", "the folder of manifests can be read again");
+        }
+    }
+
+    /// Errors that the programs counted since the last time.
+    pub(super) fn counters(&mut self, engine: &Engine) {
+        let counters = match engine.counters() {
+            Ok(counters) => counters,
+            Err(error) => {
+                error!(event = "counters_failed", "{error}");
+                return;
+            }
+        };
+        for kind in KernelError::ALL {
+            let total = counters.errors(kind);
+            let before = self.errors.insert(kind, total).unwrap_or(0);
+            if total > before {
+                warn!(event = "kernel_error", kind = kind.as_str(), count = total - before, total, "{}", meaning(kind));
+            }
+        }
+    }
+}
+
+fn meaning(error: KernelError) -> &'static str {
+    match error {
+        KernelError::BindEventLost => {
+            "more binds were judged than could be reported; verdicts and counters are right all the same"
+        }
+        KernelError::CgroupEventLost => "more cgroups came and went than could be reported; the tree was read instead",
+        KernelError::CgroupsFull => "there are more pod cgroups than the kernel's map has room for",
+        KernelError::ReadFailed => "the programs could not read kernel memory",
+        KernelError::CallerUnknown => "processes below the attached cgroup, but in no pod's cgroup, tried to bind",
+        KernelError::MapMiss => "the programs missed an element of a map that is always there",
+    }
+}

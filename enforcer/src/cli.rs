@@ -1,0 +1,70 @@
+//! The command line: one file per subcommand.
+
+mod cleanup;
+mod probe;
+mod run;
+
+use std::{fmt::Display, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// Kernel-enforced ownership of host ports for Kubernetes nodes.
+#[derive(Debug, Parser)]
+#[command(name = "enforcer", version, about, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent: keep the kernel's claims in step with the pods of this node, until SIGTERM
+    Run(Box<run::Run>),
+    /// Tell what this kernel and this node support, and what that means
+    Probe(probe::Probe),
+    /// Tell whether anything of an agent is left in the kernel, and remove it
+    Cleanup(cleanup::Cleanup),
+}
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    /// Bad input or usage.
+    fn usage(message: impl Display) -> Self {
+        Self { code: 2, message: message.to_string() }
+    }
+
+    /// A privilege or a kernel feature is missing.
+    fn unsupported(message: impl Display) -> Self {
+        Self { code: 3, message: message.to_string() }
+    }
+
+    /// Something failed while running.
+    fn runtime(message: impl Display) -> Self {
+        Self { code: 4, message: message.to_string() }
+    }
+}
+
+/// Runs the command line of this process. Exit codes: 0 fine, 1 findings, 2 usage or bad input, 3 missing privilege or
+/// kernel feature, 4 failure while running.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    let result = match command {
+        Command::Run(run) => run.run(),
+        Command::Probe(probe) => probe.run(),
+        Command::Cleanup(cleanup) => cleanup.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code, message }) => {
+            eprintln!("enforcer: {message}");
+            ExitCode::from(code)
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! `enforcer run`.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use aya::programs::ProgramError;
+use clap::{Args, ValueEnum};
+use enforcer_ebpf::abi::{Policy, Undeclared};
+
+use crate::{
+    agent::{
+        self, AgentError, Config,
+        engine::{EngineError, Start},
+    },
+    bpf::{BpfError, probe},
+    cli::Failure,
+    core::{address::PortSpec, annotation, claims::Limits, index::Settings},
+    host::cgroup::{CgroupError, Root},
+    telemetry::{self, LogFormat, LogLevel},
+};
+
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+/// Run the agent
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    enforcer run --source dir:/etc/kubernetes/manifests\n  \
+    enforcer run --mode enforce --source dir:./pods --node-reserved 22/tcp,10250/tcp")]
+#[expect(clippy::struct_field_names, reason = "the fields are the flags")]
+pub(super) struct Run {
+    /// audit tells every conflict and denies nothing; enforce denies
+    #[arg(long, env = "ENFORCER_MODE", value_enum, default_value_t = Mode::Audit)]
+    mode: Mode,
+
+    /// Where pods come from: dir:PATH, a folder of Pod manifests that is watched for changes
+    #[arg(long, env = "ENFORCER_SOURCE", value_name = "SOURCE")]
+    source: Option<Source>,
+
+    /// Name of this node in reports [default: the host name]
+    #[arg(long, env = "ENFORCER_NODE_NAME", value_name = "NAME")]
+    node_name: Option<String>,
+
+    /// pods judges the processes of pods; node also host processes, which are never denied
+    #[arg(long, env = "ENFORCER_SCOPE", value_enum, default_value_t = Scope::Pods)]
+    scope: Scope,
+
+    /// Directory of the cgroup to attach to [default: the kubelet's kubepods; with --scope node the root of the
+    /// hierarchy]
+    #[arg(long, env = "ENFORCER_CGROUP_ROOT", value_name = "PATH")]
+    cgroup_root: Option<PathBuf>,
+
+    /// What a pod may do with a port that nobody claims
+    #[arg(long, env = "ENFORCER_UNDECLARED", value_enum, default_value_t = UndeclaredFlag::Allow)]
+    undeclared: UndeclaredFlag,
+
+    /// Ports of the node itself, as in an annotation: 22/tcp,10250/tcp
+    #[arg(long, env = "ENFORCER_NODE_RESERVED", value_name = "LIST", default_value = "", hide_default_value = true)]
+    node_reserved: Ports,
+
+    /// Most ports that one pod may claim; the width of a range counts
+    #[arg(long, env = "ENFORCER_MAX_PORTS_PER_POD", value_name = "N", default_value_t = 1024)]
+    max_ports_per_pod: u32,
+
+    /// Namespaces whose pods are node software: audited, never denied
+    #[arg(
+        long,
+        env = "ENFORCER_SYSTEM_NAMESPACES",
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "kube-system"
+    )]
+    system_namespaces: Vec<String>,
+
+    /// How long the ports of a controlled pod stay with its workload after the pod went, e.g. 60s or 2m; 0s is not at
+    /// all
+    #[arg(long, env = "ENFORCER_HANDOVER_GRACE", value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    handover_grace: Duration,
+
+    /// Error number of a denied bind, on Linux 6.1 and newer; EPERM on older ones
+    #[arg(long, env = "ENFORCER_DENY_ERRNO", value_enum, default_value_t = DenyErrno::Eaddrinuse)]
+    deny_errno: DenyErrno,
+
+    /// What becomes of a bind when the kernel program itself does not know
+    #[arg(long, env = "ENFORCER_ON_ERROR", value_enum, default_value_t = OnError::Allow)]
+    on_error: OnError,
+
+    /// How the log is written [default: text on a terminal, json elsewhere]
+    #[arg(long, env = "ENFORCER_LOG_FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
+
+    /// What is logged; trace includes the trace of the kernel programs
+    #[arg(long, env = "ENFORCER_LOG_LEVEL", value_enum, default_value_t = LogLevel::Info)]
+    log_level: LogLevel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    Audit,
+    Enforce,
+}
+
+impl Mode {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Audit => "audit",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Scope {
+    Pods,
+    Node,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum UndeclaredFlag {
+    /// Bind it
+    Allow,
+    /// Nothing: it may bind only what it declared
+    Deny,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DenyErrno {
+    Eaddrinuse,
+    Eperm,
+    Eacces,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OnError {
+    Allow,
+    Deny,
+}
+
+#[derive(Clone, Debug)]
+struct Source(PathBuf);
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            Some(("dir", path)) if !path.is_empty() => Ok(Self(path.into())),
+            _ if text == "api" => {
+                Err("this version has no source 'api' yet; write dir:PATH, a folder of Pod manifests".to_owned())
+            }
+            _ => Err("write dir:PATH, a folder of Pod manifests".to_owned()),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Ports(Vec<PortSpec>);
+
+impl FromStr for Ports {
+    type Err = annotation::Problem;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        annotation::parse_list(text).map(Self)
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("'{text}' is no duration; write it as 60s, 2m or 1h");
+    let duration: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(duration).map_err(|_| wrong())
+}
+
+impl Run {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        // Every flag by name, so that none is forgotten.
+        let Self {
+            mode,
+            source,
+            node_name,
+            scope,
+            cgroup_root,
+            undeclared,
+            node_reserved,
+            max_ports_per_pod,
+            system_namespaces,
+            handover_grace,
+            deny_errno,
+            on_error,
+            log_format,
+            log_level,
+        } = self;
+        telemetry::init(log_format, log_level);
+        let Some(Source(folder)) = source else {
+            return Err(Failure::usage(
+                "no source of pods was given: name a folder of Pod manifests with --source dir:PATH",
+            ));
+        };
+        if !folder.is_dir() {
+            let folder = folder.display();
+            return Err(Failure::usage(format!(
+                "the folder {folder} of --source is not there; create it, or name the folder that holds the Pod manifests"
+            )));
+        }
+        let features = probe::features().map_err(|error| program_failure(&error))?;
+        let node_scope = scope == Scope::Node;
+        let root = find_root(cgroup_root.as_deref(), node_scope)?;
+        let start = Start {
+            root,
+            settings: Settings {
+                limits: Limits { max_ports_per_pod },
+                system_namespaces: system_namespaces.into_iter().collect::<BTreeSet<_>>(),
+                handover_grace,
+                node_reserved: node_reserved.0,
+            },
+            policy: Policy {
+                enforce: mode == Mode::Enforce,
+                undeclared: match undeclared {
+                    UndeclaredFlag::Allow => Undeclared::Allow,
+                    UndeclaredFlag::Deny => Undeclared::Deny,
+                },
+                deny_on_error: on_error == OnError::Deny,
+                report_attempts: false,
+                report_bound: false,
+                node_scope,
+                errno: match deny_errno {
+                    DenyErrno::Eaddrinuse => 98,
+                    DenyErrno::Eperm => 1,
+                    DenyErrno::Eacces => 13,
+                },
+            },
+            features,
+            trace: log_level == LogLevel::Trace,
+        };
+        let node = node_name.unwrap_or_else(host_name);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::runtime(format!("cannot start the agent's loop: {error}")))?;
+        let config = Config { start, folder, node, mode: mode.as_str() };
+        runtime.block_on(agent::run(config)).map_err(|error| agent_failure(&error))
+    }
+}
+
+fn find_root(given: Option<&Path>, node_scope: bool) -> Result<Root, Failure> {
+    let found = match (given, node_scope) {
+        (None, true) => Root::hierarchy(Path::new(MOUNTINFO)),
+        (given, _) => Root::find(given, Path::new(MOUNTINFO)),
+    };
+    found.map_err(|error| match error {
+        CgroupError::NotCgroup { .. } => Failure::usage(error),
+        _ => Failure::unsupported(error),
+    })
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn agent_failure(error: &AgentError) -> Failure {
+    match error {
+        AgentError::Engine(EngineError::Bpf(BpfError::Program { source, .. })) if is_denied(source.as_ref()) => {
+            program_failure(source)
+        }
+        AgentError::Engine(EngineError::Bpf(error @ (BpfError::Btf(_) | BpfError::Program { .. }))) => {
+            Failure::unsupported(error)
+        }
+        AgentError::Engine(EngineError::Bpf(BpfError::Object(source))) if is_denied(source) => missing_privilege(),
+        AgentError::Engine(EngineError::Cgroup(_)) => Failure::unsupported(error),
+        _ => Failure::runtime(error),
+    }
+}
+
+fn program_failure(error: &ProgramError) -> Failure {
+    if is_denied(error) {
+        missing_privilege()
+    } else {
+        Failure::unsupported(format!("the kernel cannot be used: {error}"))
+    }
+}
+
+fn missing_privilege() -> Failure {
+    Failure::unsupported(
+        "the kernel refuses to load BPF programs: run the agent as root, or give it CAP_BPF, CAP_PERFMON and \
+         CAP_NET_ADMIN",
+    )
+}
+
+/// Whether the kernel said EPERM anywhere in the chain. EACCES is the verifier's word for a program that it refuses.
+fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.raw_os_error() == Some(libc::EPERM)) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        run: Run,
+    }
+
+    fn parse(args: &[&str]) -> Result<Run, clap::Error> {
+        Cli::try_parse_from(["enforcer"].iter().chain(args)).map(|cli| cli.run)
+    }
+
+    #[test]
+    fn the_defaults_change_nothing_on_the_node() {
+        let run = parse(&[]).unwrap();
+        assert_eq!(run.mode, Mode::Audit);
+        assert_eq!(run.scope, Scope::Pods);
+        assert_eq!(run.on_error, OnError::Allow);
+        assert_eq!(run.handover_grace, Duration::from_secs(60));
+        assert_eq!(run.system_namespaces, ["kube-system"]);
+        assert!(run.node_reserved.0.is_empty());
+    }
+
+    #[test]
+    fn bad_values_are_refused_with_what_would_be_right() {
+        for (args, words) in [
+            (["--source", "api"], "dir:PATH"),
+            (["--source", "/etc"], "dir:PATH"),
+            (["--source", "dir:"], "dir:PATH"),
+            (["--handover-grace", "soon"], "60s, 2m or 1h"),
+            (["--handover-grace", "-5s"], "60s, 2m or 1h"),
+            (["--node-reserved", "22/tcp,0"], "port 0"),
+            (["--mode", "deny"], "audit"),
+        ] {
+            let args = [format!("{}={}", args[0], args[1])];
+            let error = parse(&[args[0].as_str()]).unwrap_err().to_string();
+            assert!(error.contains(words), "{args:?}: {error}");
+        }
+    }
+}

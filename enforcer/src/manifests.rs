@@ -1,0 +1,237 @@
+//! The embedded source: a folder of Pod manifests, as the kubelet's folder of static pods.
+//!
+//! Every `.yaml`, `.yml` and `.json` file of the folder counts (not those whose name begins with a dot), with one or
+//! more documents. What cannot be read is told and never takes anything away: as long as a document of a file is
+//! broken, the pods of that file that are not among its good documents stay as they were.
+
+mod watch;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
+
+use k8s_openapi::api::core::v1 as api;
+use serde::Deserialize as _;
+
+use crate::core::{
+    pod::{Pod, from_api},
+    text::escape_bounded,
+};
+
+pub use watch::Watch;
+
+/// Largest file that is read, in bytes.
+pub const MAX_FILE: u64 = 4 << 20;
+/// Longest message of the YAML reader that is passed on, in characters. It may quote the file.
+const MAX_MESSAGE: usize = 300;
+
+/// Something that is wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FileProblem {
+    /// The file.
+    pub path: PathBuf,
+    /// The document in it, counted from 1; `None` if the file as a whole is meant.
+    pub document: Option<usize>,
+    /// What is wrong. Safe to show.
+    pub message: String,
+}
+
+impl fmt::Display for FileProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        if let Some(document) = self.document {
+            write!(f, ", document {document}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+/// What a look at the folder gave.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// All pods that are there now.
+    pub pods: Vec<Pod>,
+    /// What is wrong and was not so at the last look.
+    pub problems: Vec<FileProblem>,
+}
+
+/// The folder. It remembers what was good.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    /// The good pods of each file.
+    good: BTreeMap<PathBuf, Vec<Pod>>,
+    told: BTreeSet<(PathBuf, Option<usize>, String)>,
+}
+
+impl Folder {
+    /// A folder that has not been looked at.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, good: BTreeMap::new(), told: BTreeSet::new() }
+    }
+
+    /// The folder's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Looks at all files.
+    ///
+    /// # Errors
+    ///
+    /// If the folder itself cannot be read. What was known before stays as it was.
+    pub fn read(&mut self) -> io::Result<Contents> {
+        let mut files = BTreeSet::new();
+        for entry in fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            if is_manifest(&path) {
+                files.insert(path);
+            }
+        }
+        self.good.retain(|path, _| files.contains(path));
+        let mut problems = Vec::new();
+        for path in files {
+            self.read_file(path, &mut problems);
+        }
+        let mut contents = Contents { pods: self.pods(&mut problems), problems: Vec::new() };
+        let mut told = BTreeSet::new();
+        for problem in problems {
+            let key = (problem.path.clone(), problem.document, problem.message.clone());
+            if !self.told.contains(&key) {
+                contents.problems.push(problem);
+            }
+            told.insert(key);
+        }
+        self.told = told;
+        Ok(contents)
+    }
+
+    fn read_file(&mut self, path: PathBuf, problems: &mut Vec<FileProblem>) {
+        let problem = |document, message: &dyn fmt::Display| FileProblem {
+            path: path.clone(),
+            document,
+            message: escape_bounded(&message.to_string(), MAX_MESSAGE),
+        };
+        let text = match read_bounded(&path) {
+            Ok(text) => text,
+            Err(ReadError::Gone) => {
+                self.good.remove(&path);
+                return;
+            }
+            Err(ReadError::Other(error)) => {
+                problems.push(problem(None, &error));
+                return;
+            }
+        };
+        let mut pods = Vec::new();
+        let mut broken = false;
+        for (document, result) in (1..).zip(documents(&text)) {
+            match result {
+                Ok(pod) => pods.push(pod),
+                Err(message) => {
+                    broken = true;
+                    problems.push(problem(Some(document), &message));
+                }
+            }
+        }
+        if pods.is_empty() && !broken {
+            // Somebody may be writing it at this moment.
+            broken = true;
+            problems.push(problem(None, &"holds no pod; delete the file to delete its pods"));
+        }
+        if broken {
+            let present: BTreeSet<_> = pods.iter().map(|pod| (pod.namespace.clone(), pod.name.clone())).collect();
+            let before = self.good.remove(&path).unwrap_or_default();
+            pods.extend(before.into_iter().filter(|pod| !present.contains(&(pod.namespace.clone(), pod.name.clone()))));
+        }
+        self.good.insert(path, pods);
+    }
+
+    /// All good pods; of several with one name, the first one by file name and place.
+    fn pods(&self, problems: &mut Vec<FileProblem>) -> Vec<Pod> {
+        let mut first: HashMap<(&str, &str), &Path> = HashMap::new();
+        let mut pods = Vec::new();
+        for (path, of_file) in &self.good {
+            for pod in of_file {
+                if let Some(other) = first.get(&(pod.namespace.as_str(), pod.name.as_str())) {
+                    problems.push(FileProblem {
+                        path: path.clone(),
+                        document: None,
+                        message: format!("{} is also in {}, which counts", pod.display_name(), other.display()),
+                    });
+                    continue;
+                }
+                first.insert((&pod.namespace, &pod.name), path);
+                pods.push(pod.clone());
+            }
+        }
+        pods
+    }
+}
+
+fn is_manifest(path: &Path) -> bool {
+    let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    !hidden && matches!(extension, Some("yaml" | "yml" | "json"))
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("it is gone")]
+    Gone,
+    #[error("{0}")]
+    Other(String),
+}
+
+fn read_bounded(path: &Path) -> Result<String, ReadError> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => ReadError::Gone,
+        _ => ReadError::Other(format!("cannot be read: {error}")),
+    };
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(ReadError::Other("is not a regular file".to_owned()));
+    }
+    if metadata.len() > MAX_FILE {
+        return Err(ReadError::Other(format!("is larger than {MAX_FILE} bytes")));
+    }
+    fs::read_to_string(path).map_err(failed)
+}
+
+/// The documents of a text. After one that is not even YAML, no further one can be found.
+fn documents(text: &str) -> Vec<Result<Pod, String>> {
+    let mut results = Vec::new();
+    for document in serde_norway::Deserializer::from_str(text) {
+        match serde_norway::Value::deserialize(document) {
+            Ok(serde_norway::Value::Null) => {}
+            Ok(value) => results.push(to_pod(value)),
+            Err(error) => {
+                results.push(Err(format!("is not valid YAML: {error}")));
+                break;
+            }
+        }
+    }
+    results
+}
+
+fn to_pod(value: serde_norway::Value) -> Result<Pod, String> {
+    let word = |key: &str| value.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
+    let (version, kind) = (word("apiVersion"), word("kind"));
+    if (version.as_str(), kind.as_str()) != ("v1", "Pod") {
+        return Err(format!(
+            "is a '{version}' '{kind}', and only 'v1' 'Pod' counts here; of a Deployment or the like, write its pods"
+        ));
+    }
+    let object: api::Pod = serde_norway::from_value(value).map_err(|error| format!("is not a valid Pod: {error}"))?;
+    if object.metadata.name.as_deref().unwrap_or_default().is_empty() {
+        return Err("has no metadata.name".to_owned());
+    }
+    Ok(from_api(&object))
+}
+
+#[cfg(test)]
+mod tests;

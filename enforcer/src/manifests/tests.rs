@@ -1,0 +1,130 @@
+//! The folder source on real folders.
+
+use std::fs;
+
+use super::*;
+
+fn pod(name: &str, port: u16) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, annotations: {{port-enforcer.io/ports: '{port}'}}}}\n\
+         spec: {{hostNetwork: true, containers: [{{name: c}}]}}\n"
+    )
+}
+
+struct Fixture {
+    directory: tempfile::TempDir,
+    folder: Folder,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = Folder::new(directory.path().to_owned());
+        Self { directory, folder }
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.directory.path().join(name), text).unwrap();
+    }
+
+    fn names(&mut self) -> Vec<String> {
+        self.folder.read().unwrap().pods.iter().map(|pod| pod.name.clone()).collect()
+    }
+
+    fn problems(&mut self) -> Vec<String> {
+        let root = format!("{}/", self.directory.path().display());
+        self.folder.read().unwrap().problems.iter().map(|problem| problem.to_string().replace(&root, "")).collect()
+    }
+}
+
+#[test]
+fn files_and_documents_that_count() {
+    let mut fixture = Fixture::new();
+    fixture.write("b.yaml", &format!("{}---\n{}---\n", pod("two", 2), pod("three", 3)));
+    fixture.write("a.json", r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"one"},"spec":{"containers":[]}}"#);
+    fixture.write(".hidden.yaml", &pod("hidden", 1));
+    fixture.write("note.txt", "not a manifest");
+    fixture.write("c.yml", &pod("four", 4));
+    assert_eq!(fixture.names(), ["one", "two", "three", "four"]);
+    assert_eq!(fixture.problems(), [""; 0]);
+}
+
+#[test]
+fn what_breaks_stays_as_it_was_and_is_told_once() {
+    let mut fixture = Fixture::new();
+    fixture.write("a.yaml", &format!("{}---\n{}", pod("one", 1), pod("two", 2)));
+    fixture.write("b.yaml", &pod("three", 3));
+    assert_eq!(fixture.names(), ["one", "two", "three"]);
+
+    fixture.write("a.yaml", &format!("{}---\nkind: {{", pod("one", 10)));
+    let contents = fixture.folder.read().unwrap();
+    let ports: Vec<_> = contents.pods.iter().map(|pod| (pod.name.as_str(), pod.ports_annotation.as_deref())).collect();
+    assert_eq!(ports, [("one", Some("10")), ("two", Some("2")), ("three", Some("3"))]);
+    assert_eq!(contents.problems.len(), 1);
+    assert!(contents.problems[0].to_string().contains("a.yaml, document 2: is not valid YAML"));
+    assert_eq!(fixture.problems(), [""; 0], "told once");
+
+    fixture.write("a.yaml", "");
+    assert_eq!(fixture.names(), ["one", "two", "three"], "an empty file may be one that is being written");
+    fixture.write("a.yaml", &pod("one", 1));
+    assert_eq!(fixture.names(), ["one", "three"], "whole again");
+    fs::remove_file(fixture.directory.path().join("b.yaml")).unwrap();
+    assert_eq!(fixture.names(), ["one"]);
+    fixture.write("a.yaml", "kind: {");
+    assert_eq!(fixture.problems().len(), 1, "told again, since it had been mended");
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let mut fixture = Fixture::new();
+    fixture.write("a.yaml", "apiVersion: apps/v1\nkind: Deployment\n");
+    fixture.write("b.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: [], hostNetwork: 7}\n");
+    fixture.write("c.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {}\n");
+    fixture.write("d.yaml", "- just\n- a list\n");
+    fixture.write("e.yaml", "\u{1b}[31m: [");
+    fixture.write("f.yaml", &pod("same", 1));
+    fixture.write("g.yaml", &pod("same", 2));
+    fs::create_dir(fixture.directory.path().join("h.yaml")).unwrap();
+    fixture.write("i.yaml", &"#".repeat(usize::try_from(MAX_FILE).unwrap() + 1));
+    fs::write(fixture.directory.path().join("j.yaml"), b"\xff\xfe").unwrap();
+    let problems = fixture.problems();
+    for (problem, words) in problems.iter().zip([
+        "a.yaml, document 1: is a 'apps/v1' 'Deployment', and only 'v1' 'Pod' counts here",
+        "b.yaml, document 1: is not a valid Pod: ",
+        "c.yaml, document 1: has no metadata.name",
+        "d.yaml, document 1: is a '' ''",
+        "e.yaml, document 1: is not valid YAML: ",
+        "h.yaml: is not a regular file",
+        "i.yaml: is larger than 4194304 bytes",
+        "j.yaml: cannot be read: ",
+        "g.yaml: default/same is also in ",
+    ]) {
+        assert!(problem.starts_with(words), "{problem:?} does not begin with {words:?}");
+        assert!(!problem.chars().any(char::is_control), "{problem:?}");
+    }
+    assert_eq!(problems.len(), 9);
+    assert_eq!(fixture.names(), ["same"]);
+}
+
+#[test]
+fn a_folder_that_goes_takes_nothing_with_it() {
+    let mut fixture = Fixture::new();
+    fixture.write("a.yaml", &pod("one", 1));
+    assert_eq!(fixture.names(), ["one"]);
+    let path = fixture.directory.path().to_owned();
+    let moved = path.with_extension("moved");
+    fs::rename(&path, &moved).unwrap();
+    assert!(fixture.folder.read().is_err());
+    fs::rename(&moved, &path).unwrap();
+    assert_eq!(fixture.names(), ["one"]);
+}
+
+#[tokio::test]
+async fn a_change_is_noticed() {
+    let fixture = Fixture::new();
+    let mut watch = Watch::new(fixture.directory.path()).unwrap();
+    fixture.write("a.yaml", &pod("one", 1));
+    watch.changed().await;
+    fs::remove_file(fixture.directory.path().join("a.yaml")).unwrap();
+    watch.changed().await;
+}

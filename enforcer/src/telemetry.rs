@@ -1,0 +1,109 @@
+//! Logs: text for people on a terminal, JSON for programs.
+
+use std::io::{self, IsTerminal as _};
+
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt::layer,
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// What is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum LogLevel {
+    /// Only what keeps the agent from its work.
+    Error,
+    /// Conflicts and bad input too.
+    Warn,
+    /// What the agent does too.
+    Info,
+    /// Details too.
+    Debug,
+    /// The kernel programs' own trace too.
+    Trace,
+}
+
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}
+
+/// Sends the log to standard error: as text on a terminal and as JSON elsewhere, unless `format` says otherwise.
+pub fn init(format: Option<LogFormat>, level: LogLevel) {
+    let terminal = io::stderr().is_terminal();
+    let format = format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
+    let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    // Of the libraries only what is wrong.
+    let ours = [env!("CARGO_CRATE_NAME"), KERNEL_PROGRAMS].map(|target| (target, LevelFilter::from(level)));
+    let filter = Targets::new().with_targets(ours).with_default(LevelFilter::WARN.min(level.into()));
+    let layer = layer().with_writer(io::stderr).with_ansi(colours);
+    let registry = tracing_subscriber::registry().with(filter);
+    // A second call, as in tests, keeps the first one's choice. What comes through the `log` crate, the trace of the
+    // kernel programs among it, is taken too.
+    let _ = match format {
+        LogFormat::Text => registry.with(layer.event_format(Text)).try_init(),
+        LogFormat::Json => {
+            registry.with(layer.json().flatten_event(true).with_current_span(false).with_span_list(false)).try_init()
+        }
+    };
+}
+
+/// Target of the kernel programs' trace: the name of their crate.
+const KERNEL_PROGRAMS: &str = "port_enforcer_bpf";
+
+/// Text lines with the message only: it says all that the fields say.
+struct Text;
+
+impl<S, N> tracing_subscriber::fmt::FormatEvent<S, N> for Text
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+    N: for<'a> tracing_subscriber::fmt::FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _context: &tracing_subscriber::fmt::FmtContext<'_, S, N>,
+        mut writer: tracing_subscriber::fmt::format::Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> std::fmt::Result {
+        let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+        let level = *event.metadata().level();
+        let (colour, end) = match (writer.has_ansi_escapes(), level) {
+            (true, tracing::Level::ERROR) => ("\u{1b}[31m", "\u{1b}[0m"),
+            (true, tracing::Level::WARN) => ("\u{1b}[33m", "\u{1b}[0m"),
+            (true, tracing::Level::INFO) => ("\u{1b}[32m", "\u{1b}[0m"),
+            (true, _) => ("\u{1b}[34m", "\u{1b}[0m"),
+            (false, _) => ("", ""),
+        };
+        write!(writer, "{time} {colour}{level:>5}{end} ")?;
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        writeln!(writer, "{}", message.0)
+    }
+}
+
+struct Message(String);
+
+impl tracing::field::Visit for Message {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            self.0 = format!("{value:?}");
+        }
+    }
+}
