@@ -44,8 +44,7 @@ pub fn from_cgroupfs(head: &[u8; CGROUPFS_API], len: usize) -> Option<(PodUid, F
 #[must_use]
 #[inline(always)]
 pub fn from_systemd(tail: &[u8; TAIL]) -> Option<(PodUid, Form)> {
-    let [.., a, b, c, d, e, f] = *tail;
-    if [a, b, c, d, e, f] != *b".slice" {
+    if tail.last_chunk() != Some(b".slice") {
         return None;
     }
     if is_prefix(tail, 0) {
@@ -194,7 +193,7 @@ mod tests {
 
         #[test]
         fn reads_what_is_written(uid in any::<PodUid>(), systemd in any::<bool>(), form in prop_oneof![Just(Form::Api), Just(Form::Static)]) {
-            let hex: String = uid.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = format!("{:032x}", u128::from_be_bytes(uid));
             let dash = if systemd { "_" } else { "-" };
             let written = match form {
                 Form::Api => [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join(dash),

@@ -256,7 +256,7 @@ pub fn decide(owners: &[Owner; 4], covered: bool, kin: &Kin, port: u16, policy: 
     }
     // Host processes declare nothing, so that they may bind what they did not declare.
     let undeclared = !covered && matches!(policy.undeclared, Undeclared::Deny) && !kin.has(HOST);
-    let verdict = if foreign {
+    if foreign {
         let node = place_flags(owners, by) & OWNER_NODE != 0;
         conflict(if node { Reason::Reserved } else { Reason::Claimed }, by as u8, kin, policy)
     } else if undeclared {
@@ -269,8 +269,7 @@ pub fn decide(owners: &[Owner; 4], covered: bool, kin: &Kin, port: u16, policy: 
             _ => Reason::Handover,
         };
         Verdict { kind: VerdictKind::Allow, reason, by: by as u8 }
-    };
-    verdict
+    }
 }
 
 /// Flags of the owner at a place. Written out: old verifiers refuse a read of the stack at a place that varies.

@@ -5,6 +5,11 @@
 //! (`src/main.rs`), answers `enforcer explain`, and is tested on the host. On the host it also carries the compiled
 //! object, [`OBJECT`].
 #![cfg_attr(not(test), no_std)]
+#![expect(
+    clippy::inline_always,
+    reason = "a program is one function: calls cost time, and the verifier follows them badly"
+)]
+#![expect(clippy::cast_possible_truncation, reason = "words are taken apart by masks and shifts")]
 
 pub mod abi;
 pub mod cgroup_name;

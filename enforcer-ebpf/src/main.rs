@@ -4,7 +4,13 @@
 #![cfg_attr(
     target_arch = "bpf",
     feature(core_intrinsics),
-    expect(internal_features, reason = "atomic_xadd: the only way to an XADD on this target")
+    expect(internal_features, reason = "atomic_xadd: the only way to an XADD on this target"),
+    expect(
+        clippy::inline_always,
+        reason = "a program is one function: calls cost time, and the verifier follows them badly"
+    ),
+    expect(clippy::cast_possible_truncation, reason = "words are taken apart by masks and shifts"),
+    expect(clippy::needless_pass_by_value, reason = "the context's type is what the macros of the hooks want")
 )]
 
 #[cfg(target_arch = "bpf")]

@@ -18,7 +18,7 @@ pub fn forget(number: u32) -> u32 {
 #[inline(always)]
 #[must_use]
 pub fn forget_bool(yes: bool) -> bool {
-    forget(yes as u32) != 0
+    forget(u32::from(yes)) != 0
 }
 
 #[cfg(target_arch = "bpf")]

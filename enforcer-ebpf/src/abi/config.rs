@@ -78,7 +78,6 @@ impl Policy {
     /// Unpacks a word.
     #[must_use]
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "bits 16 to 31 are meant")]
     pub const fn from_word(word: u64) -> Self {
         Self {
             enforce: word & 1 != 0,

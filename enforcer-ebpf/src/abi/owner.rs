@@ -54,7 +54,6 @@ impl Owner {
     /// The owner's id, for naming it in reports.
     #[must_use]
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
     pub const fn id(&self) -> u32 {
         self.identity as u32
     }
@@ -69,7 +68,6 @@ impl Owner {
     /// Share group, 0 for none.
     #[must_use]
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
     pub const fn group(&self) -> u32 {
         self.kinship as u32
     }

@@ -119,7 +119,6 @@ const fn pack(side: Side) -> u64 {
 }
 
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "masked to 15 bits")]
 const fn unpack(bits: u64) -> Side {
     Side { first: (bits & SLOT_MASK) as u16, second: (bits >> 16 & SLOT_MASK) as u16, whole: bits & WHOLE != 0 }
 }

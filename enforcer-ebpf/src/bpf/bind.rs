@@ -1,6 +1,6 @@
 //! `cgroup/bind4` and `cgroup/bind6`: the verdict on an attempt.
 //!
-//! They run before every check of the kernel's own (`__inet_bind` in net/ipv4/af_inet.c), so they see attempts, not
+//! They run before every check of the kernel's own (`__inet_bind` in `net/ipv4/af_inet.c`), so they see attempts, not
 //! results.
 
 use aya_ebpf::{
@@ -26,7 +26,7 @@ use super::{
     maps::{EXACT, HAS_SET_RETVAL, PORTS, SOCK_FLAGS_OFFSET},
 };
 
-/// The hook's answers. Bit 1 of an allowing answer would lift the need for CAP_NET_BIND_SERVICE and stays 0
+/// The hook's answers. Bit 1 of an allowing answer would lift the need for `CAP_NET_BIND_SERVICE` and stays 0
 /// (`BPF_RET_BIND_NO_CAP_NET_BIND_SERVICE` in include/linux/bpf.h).
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
@@ -68,11 +68,9 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     };
     let word = PortWord(load(word.cast()));
     let policy = config.policy();
-    if word == PortWord::UNCLAIMED && !policy.report_attempts {
-        if port == 0 || policy.undeclared == Undeclared::Allow {
-            count(&Verdict::allow(Reason::Unclaimed), protocol);
-            return ALLOW;
-        }
+    if word == PortWord::UNCLAIMED && !policy.report_attempts && (port == 0 || policy.undeclared == Undeclared::Allow) {
+        count(&Verdict::allow(Reason::Unclaimed), protocol);
+        return ALLOW;
     }
 
     let (target, flags) = match v4 {
@@ -80,11 +78,11 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         None => v6_target(addr),
     };
     let mut candidates = Candidates::of(word, Cover::of(&target));
-    if candidates.exact {
-        if let Some(slot) = exact_owner(protocol, port, &target) {
-            candidates.slots[0] = slot;
-            candidates.covered = true;
-        }
+    if candidates.exact
+        && let Some(slot) = exact_owner(protocol, port, &target)
+    {
+        candidates.slots[0] = slot;
+        candidates.covered = true;
     }
     let [a, b, c, d] = candidates.slots;
     let owners = [owner_or_nobody(a), owner_or_nobody(b), owner_or_nobody(c), owner_or_nobody(d)];
@@ -163,7 +161,7 @@ fn exact_owner(protocol: Protocol, port: u16, target: &Target) -> Option<u16> {
         Target::V4(address) => ExactKey::v4(protocol, port, *address),
         Target::V6 { address, .. } => ExactKey::v6(protocol, port, *address),
     };
-    let value = EXACT.get_ptr(&key)?;
+    let value = EXACT.get_ptr(key)?;
     ExactValue(load(value)).slot(&key)
 }
 
@@ -244,11 +242,6 @@ fn report(
 
 #[inline(always)]
 fn words(address: &[u8; 16]) -> [u32; 4] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
-    [
-        u32::from_ne_bytes([a, b, c, d]),
-        u32::from_ne_bytes([e, f, g, h]),
-        u32::from_ne_bytes([i, j, k, l]),
-        u32::from_ne_bytes([m, n, o, p]),
-    ]
+    let number = u128::from_le_bytes(*address);
+    [number, number >> 32, number >> 64, number >> 96].map(|word| (word as u32).to_le())
 }

@@ -5,7 +5,7 @@
 //! the hierarchy's root, which an agent in a cgroup namespace does not see, so name and parents are read from the
 //! cgroup itself.
 
-use aya_ebpf::{helpers::generated::bpf_probe_read_kernel_str, macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use enforcer_ebpf::{
     abi::{CgroupEvent, CgroupIdentity, EventKind, Form, KernelError, NAME_CAPACITY, PodUid, Slot, UidKey},
     cgroup_name::{self, CGROUPFS_API, TAIL},
@@ -13,7 +13,7 @@ use enforcer_ebpf::{
 
 use super::{
     emit::count_error,
-    kernel::{config, load, read},
+    kernel::{config, load, read, read_str},
     maps::{
         CGROUP_EVENTS, CGROUP_KN_OFFSET, CGROUP_ROOT_OFFSET, CGROUPS, KN_ID_OFFSET, KN_NAME_OFFSET, KN_PARENT_OFFSET,
         OWNERS, ROOT_HIERARCHY_OFFSET, UIDS,
@@ -104,20 +104,17 @@ fn tell(kind: EventKind, form: u8, id: u64, parent: u64, name: u64) -> Option<()
         return Some(());
     };
     let event: *mut CgroupEvent = record.as_mut_ptr();
-    // SAFETY: `event` points to the record that was just reserved, which has room for one `CgroupEvent`. The helper
-    // writes at most NAME_CAPACITY bytes to it and checks the address that it reads.
-    let written =
-        unsafe { bpf_probe_read_kernel_str((&raw mut (*event).name).cast(), NAME_CAPACITY as u32, name as *const _) };
-    if written < 1 || written > NAME_CAPACITY as i64 {
+    // SAFETY: `event` points to the record that was just reserved, which has room for one `CgroupEvent`.
+    let Some(name_len) = (unsafe { read_str((&raw mut (*event).name).cast(), NAME_CAPACITY as u32, name) }) else {
         record.discard(0);
         return None;
-    }
+    };
     // SAFETY: as above; every field that the agent reads is written before the record is submitted. Of the name that is
     // the part up to its length.
     unsafe {
         (*event).kind = kind as u8;
         (*event).form = form;
-        (*event).name_len = written as u16 - 1;
+        (*event).name_len = name_len as u16;
         (*event).padding = 0;
         (*event).id = id;
         (*event).parent = parent;
@@ -134,12 +131,12 @@ const POD_NAME: usize = 96;
 #[inline(always)]
 fn pod_uid(name: u64) -> Option<(PodUid, Form)> {
     let mut head = [0; POD_NAME];
-    // SAFETY: the helper writes at most POD_NAME bytes to the stack and checks the address that it reads.
-    let written = unsafe { bpf_probe_read_kernel_str(head.as_mut_ptr().cast(), POD_NAME as u32, name as *const _) };
-    if written < 1 || written >= POD_NAME as i64 {
+    // SAFETY: `head` has room for so many bytes.
+    let len = u64::from(unsafe { read_str(head.as_mut_ptr(), POD_NAME as u32, name) }?);
+    if len >= POD_NAME as u64 - 1 {
+        // It may have been cut.
         return None;
     }
-    let len = written as u64 - 1;
     if len <= CGROUPFS_API as u64 {
         return cgroup_name::from_cgroupfs(head.first_chunk::<CGROUPFS_API>()?, len as usize);
     }
@@ -154,14 +151,14 @@ fn pod_uid(name: u64) -> Option<(PodUid, Form)> {
 #[inline(always)]
 fn identify(id: u64, level: u64, uid: PodUid, form: Form) {
     let key = UidKey::new(uid, form);
-    let slot = match UIDS.get_ptr(&key) {
+    let slot = match UIDS.get_ptr(key) {
         Some(slot) => load(slot) as Slot,
         None => 0,
     };
     if slot != 0 {
         enter(slot, id, level);
     }
-    if CGROUPS.insert(&id, &CgroupIdentity::new(id, slot, form).0, 0).is_err() {
+    if CGROUPS.insert(id, CgroupIdentity::new(id, slot, form).0, 0).is_err() {
         count_error(KernelError::CgroupsFull);
     }
 }

@@ -1,8 +1,10 @@
 //! Reading kernel memory and words that the agent changes under our feet.
 
-use core::ptr;
+use core::{ffi::c_void, ptr};
 
-use aya_ebpf::helpers::{bpf_get_current_ancestor_cgroup_id, bpf_probe_read_kernel};
+use aya_ebpf::helpers::{
+    bpf_get_current_ancestor_cgroup_id, bpf_probe_read_kernel, generated::bpf_probe_read_kernel_str,
+};
 use enforcer_ebpf::abi::{Config, Owner, Policy, Slot};
 
 use super::maps::{CONFIG, OWNERS};
@@ -13,6 +15,22 @@ pub(super) fn read<T>(address: u64) -> Option<T> {
     // SAFETY: bpf_probe_read_kernel checks the address and fails on a bad one; callers ask for integers only, of which
     // every bit pattern is valid.
     unsafe { bpf_probe_read_kernel(ptr::with_exposed_provenance::<T>(address as usize)) }.ok()
+}
+
+/// Reads a string at an address in kernel memory, at most `capacity` bytes with the closing zero, and returns its
+/// length without that zero; `None` if the address is bad.
+///
+/// # Safety
+///
+/// `to` must have room for `capacity` bytes.
+#[inline(always)]
+pub(super) unsafe fn read_str(to: *mut u8, capacity: u32, address: u64) -> Option<u32> {
+    // SAFETY: the helper writes no more than `capacity` bytes, for which the caller vouches, and checks the address.
+    let written = unsafe {
+        bpf_probe_read_kernel_str(to.cast(), capacity, ptr::with_exposed_provenance::<c_void>(address as usize))
+    };
+    let written = u32::try_from(written).ok()?;
+    if written == 0 || written > capacity { None } else { Some(written - 1) }
 }
 
 /// Loads a word that the agent may store to at the same time.

@@ -1,6 +1,6 @@
 //! `cgroup/post_bind4` and `cgroup/post_bind6`: what was really bound.
 //!
-//! They run only after the kernel took the port (`__inet_bind` in net/ipv4/af_inet.c), and see the true port even of a
+//! They run only after the kernel took the port (`__inet_bind` in `net/ipv4/af_inet.c`), and see the true port even of a
 //! bind to port 0. They never deny: before 5.17 that would leak the port and not even stop the socket.
 
 use aya_ebpf::{

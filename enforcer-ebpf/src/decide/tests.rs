@@ -19,8 +19,8 @@ fn pod(id: u32, flags: u32, group: u32, workload: u32) -> Owner {
     Owner::new(u64::from(id), id, flags, 1, group, workload)
 }
 
-fn one(owner: Owner, caller: &Caller, policy: &Policy) -> (VerdictKind, Reason) {
-    let verdict = decide(&[owner, NOBODY, NOBODY, NOBODY], true, &caller.into(), 80, policy);
+fn one(owner: Owner, caller: &Caller, policy: Policy) -> (VerdictKind, Reason) {
+    let verdict = decide(&[owner, NOBODY, NOBODY, NOBODY], true, &caller.into(), 80, &policy);
     (verdict.kind, verdict.reason)
 }
 
@@ -60,10 +60,10 @@ fn who_may_bind_a_claimed_port() {
         ("an unknown static pod on the node's port", node, Caller::UnknownStatic, (Allow, Owner)),
         ("an unknown pod on the node's port", node, Caller::UnknownApi, (Deny, Reserved)),
     ] {
-        assert_eq!(one(owner, &caller, &ENFORCE), enforced, "{what}, enforce");
+        assert_eq!(one(owner, &caller, ENFORCE), enforced, "{what}, enforce");
         let (kind, reason) = enforced;
         let audited = if kind == Deny { Audit } else { kind };
-        assert_eq!(one(owner, &caller, &AUDIT), (audited, reason), "{what}, audit");
+        assert_eq!(one(owner, &caller, AUDIT), (audited, reason), "{what}, audit");
     }
 }
 
@@ -72,14 +72,14 @@ fn the_namespace_of_the_offender_has_the_last_word() {
     let owner = pod(1, 0, 0, 0);
     let audited = Caller::Pod(pod(2, OWNER_MODE_AUDIT, 0, 0));
     let enforced = Caller::Pod(pod(2, OWNER_MODE_ENFORCE, 0, 0));
-    assert_eq!(one(owner, &audited, &ENFORCE), (VerdictKind::Audit, Reason::Claimed));
-    assert_eq!(one(owner, &enforced, &AUDIT), (VerdictKind::Deny, Reason::Claimed));
+    assert_eq!(one(owner, &audited, ENFORCE), (VerdictKind::Audit, Reason::Claimed));
+    assert_eq!(one(owner, &enforced, AUDIT), (VerdictKind::Deny, Reason::Claimed));
     // The owner's own mode is of no account.
     let owner = pod(1, OWNER_MODE_AUDIT, 0, 0);
-    assert_eq!(one(owner, &Caller::UnknownApi, &ENFORCE), (VerdictKind::Deny, Reason::Claimed));
+    assert_eq!(one(owner, &Caller::UnknownApi, ENFORCE), (VerdictKind::Deny, Reason::Claimed));
     // Not even an enforced namespace gets node software denied.
     let software = Caller::Pod(pod(2, OWNER_SOFTWARE | OWNER_MODE_ENFORCE, 0, 0));
-    assert_eq!(one(owner, &software, &ENFORCE), (VerdictKind::Audit, Reason::Claimed));
+    assert_eq!(one(owner, &software, ENFORCE), (VerdictKind::Audit, Reason::Claimed));
 }
 
 #[test]
@@ -126,9 +126,9 @@ fn undeclared_ports() {
 fn an_internal_error_denies_only_where_that_was_asked_for() {
     let owner = pod(1, 0, 0, 0);
     let policy = Policy { deny_on_error: true, ..ENFORCE };
-    assert_eq!(one(owner, &Caller::Unresolved, &policy), (VerdictKind::Deny, Reason::Error));
+    assert_eq!(one(owner, &Caller::Unresolved, policy), (VerdictKind::Deny, Reason::Error));
     let policy = Policy { deny_on_error: true, ..AUDIT };
-    assert_eq!(one(owner, &Caller::Unresolved, &policy), (VerdictKind::Deny, Reason::Error));
+    assert_eq!(one(owner, &Caller::Unresolved, policy), (VerdictKind::Deny, Reason::Error));
 }
 
 #[test]

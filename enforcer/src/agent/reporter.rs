@@ -104,9 +104,10 @@ impl Reporter {
 
     /// Manifests that cannot be used.
     pub(super) fn problems(&self, problems: &[FileProblem]) {
+        let node = &self.node;
         for problem in problems {
             let file = problem.path.display();
-            warn!(event = "manifest_invalid", %file, "manifest {problem}; what was known of it before stays in force");
+            warn!(event = "manifest_invalid", node, %file, "manifest {problem}; what was known of it before stays in force");
         }
     }
 

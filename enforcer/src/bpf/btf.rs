@@ -163,8 +163,8 @@ mod tests {
         types.extend([9, KIND_INT << 24, 4, 32]);
         types.extend([1, 1 << 31 | KIND_STRUCT << 24 | 3, 8]);
         types.extend([3, 1, 0]);
-        types.extend([5, 1, 4 << 24 | 32]);
-        types.extend([7, 1, 1 << 24 | 36]);
+        types.extend([5, 1, 4 << 24 | 0x20]);
+        types.extend([7, 1, 1 << 24 | 0x24]);
         let type_bytes: Vec<u8> = types.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let mut file = Vec::new();
         file.extend(0xeb9f_u16.to_ne_bytes());

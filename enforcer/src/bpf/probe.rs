@@ -16,7 +16,7 @@ pub struct Features {
     /// `bpf_set_retval` in bind hooks, since Linux 6.1: a denied bind fails with the error number of our choice, else
     /// with EPERM.
     pub set_retval: bool,
-    /// Reading kernel memory, which needs CAP_PERFMON and no lockdown: whether a socket is IPv6 only is exact, else
+    /// Reading kernel memory, which needs `CAP_PERFMON` and no lockdown: whether a socket is IPv6 only is exact, else
     /// `::` counts as dual-stack.
     pub probe_read: bool,
 }

@@ -34,8 +34,10 @@ impl Words {
 
     fn word(&self, index: usize) -> &AtomicU64 {
         assert!(index < self.count, "word {index} of {}", self.count);
-        // SAFETY: within the mapping, which is page-aligned and lives as long as `self`.
-        unsafe { self.start.add(index).as_ref() }
+        // SAFETY: within the mapping.
+        let word = unsafe { self.start.add(index) };
+        // SAFETY: aligned, since the mapping begins at a page, and it lives as long as `self`.
+        unsafe { word.as_ref() }
     }
 
     pub(super) fn load(&self, index: usize) -> u64 {

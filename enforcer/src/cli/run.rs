@@ -31,7 +31,6 @@ const MOUNTINFO: &str = "/proc/self/mountinfo";
 #[command(after_help = "Examples:\n  \
     enforcer run --source dir:/etc/kubernetes/manifests\n  \
     enforcer run --mode enforce --source dir:./pods --node-reserved 22/tcp,10250/tcp")]
-#[expect(clippy::struct_field_names, reason = "the fields are the flags")]
 pub(super) struct Run {
     /// audit tells every conflict and denies nothing; enforce denies
     #[arg(long, env = "ENFORCER_MODE", value_enum, default_value_t = Mode::Audit)]
@@ -323,7 +322,7 @@ mod tests {
         assert_eq!(run.mode, Mode::Audit);
         assert_eq!(run.scope, Scope::Pods);
         assert_eq!(run.on_error, OnError::Allow);
-        assert_eq!(run.handover_grace, Duration::from_secs(60));
+        assert_eq!(run.handover_grace, Duration::from_mins(1));
         assert_eq!(run.system_namespaces, ["kube-system"]);
         assert!(run.node_reserved.0.is_empty());
     }

@@ -62,7 +62,7 @@ impl Default for Settings {
         Self {
             limits: Limits::default(),
             system_namespaces: BTreeSet::from(["kube-system".to_owned()]),
-            handover_grace: Duration::from_secs(60),
+            handover_grace: Duration::from_mins(1),
             node_reserved: Vec::new(),
         }
     }
@@ -142,7 +142,7 @@ pub struct Index {
     groups: Interner<(String, String)>,
     workloads: Interner<WorkloadKey>,
     ledger: Ledger,
-    graces: BTreeMap<(Duration, OwnerId), ()>,
+    graces: BTreeSet<(Duration, OwnerId)>,
     past: names::Past,
     last_id: OwnerId,
     output: Output,
@@ -162,7 +162,7 @@ impl Index {
             groups: Interner::default(),
             workloads: Interner::default(),
             ledger: Ledger::default(),
-            graces: BTreeMap::new(),
+            graces: BTreeSet::new(),
             past: names::Past::default(),
             last_id: 0,
             output: Output::default(),
@@ -180,7 +180,7 @@ impl Index {
         self.owners.insert(id, owner);
         let mut stakes = BTreeMap::new();
         for spec in &self.settings.node_reserved {
-            for port in spec.ports.iter() {
+            for port in spec.ports {
                 stakes.insert((spec.protocol, port, spec.address), Source::Reserved);
             }
         }
@@ -399,18 +399,18 @@ impl Index {
             other != id && group.is_some() && owners.get(&other).is_some_and(|other| other.group == group)
         };
         self.ledger.bequeath(id, left, is_kin);
-        self.graces.insert((now.monotonic + grace, left), ());
+        self.graces.insert((now.monotonic + grace, left));
     }
 
     /// When [`Self::tick`] is to be called next, on the monotonic clock.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.graces.keys().next().map(|(at, _)| *at)
+        self.graces.first().map(|(at, _)| *at)
     }
 
     /// Time went by: ends the graces that are over.
     pub fn tick(&mut self, now: Now) {
-        while let Some((&(at, id), ())) = self.graces.first_key_value() {
+        while let Some(&(at, id)) = self.graces.first() {
             if at > now.monotonic {
                 break;
             }
@@ -506,7 +506,7 @@ impl Index {
         for id in self.ledger.take_spent() {
             // A remnant whose ports all found an heir has nothing left to hold.
             if self.owners.get(&id).is_some_and(|owner| owner.kind == Kind::Remnant) {
-                self.graces.retain(|(_, left), ()| *left != id);
+                self.graces.retain(|(_, left)| *left != id);
                 self.free(id);
             }
         }

@@ -205,8 +205,9 @@ fn pair(owners: &[&InForce]) -> (Slot, Slot) {
     let staying = distinct(owners.iter().filter(|owner| owner.handover_to.is_none()), |owner| owner.entity);
     let going = distinct(owners.iter().filter(|owner| owner.handover_to.is_some()), |owner| owner.handover_to);
     match (staying, going) {
-        ((Some(one), Some(other)), _) | (_, (Some(one), Some(other))) => (one, other),
-        ((Some(one), None), (Some(other), None)) => (one, other),
+        ((Some(one), Some(other)), _) | (_, (Some(one), Some(other))) | ((Some(one), None), (Some(other), None)) => {
+            (one, other)
+        }
         ((Some(one), None), (None, _)) | ((None, _), (Some(one), None)) => (one, 0),
         ((None, _), (None, _)) => (0, 0),
     }

@@ -141,7 +141,7 @@ impl Report {
             (_, Some(cgroup)) => match (index.name_by_cgroup(cgroup), index.uid_by_cgroup(cgroup)) {
                 (Some(name), _) => Who::Known(name.clone()),
                 (None, Some(key)) => Who::UnknownPod {
-                    uid: key.uid.iter().map(|byte| format!("{byte:02x}")).collect(),
+                    uid: format!("{:032x}", u128::from_be_bytes(key.uid)),
                     form: Form::from_wire(key.form).unwrap_or(Form::Api),
                 },
                 (None, None) => Who::Unplaced,
@@ -256,7 +256,7 @@ pub fn notice_sentence(notice: &Notice, node: &str) -> String {
 }
 
 /// How long repetitions of a report are held back.
-pub const QUIET: Duration = Duration::from_secs(60);
+pub const QUIET: Duration = Duration::from_mins(1);
 /// Most different reports that are remembered at once.
 const REMEMBERED: usize = 4096;
 

@@ -48,12 +48,11 @@ impl Ledger {
             keys.insert(key);
             let entry = self.ports.entry(key).or_default();
             let known = entry.stakes.iter_mut().find(|stake| stake.owner == owner && stake.address == address);
-            match known {
-                Some(stake) => stake.source = source,
-                None => {
-                    entry.stakes.push(Stake { owner, address, source, since, standing: None });
-                    self.dirty.insert(key);
-                }
+            if let Some(stake) = known {
+                stake.source = source;
+            } else {
+                entry.stakes.push(Stake { owner, address, source, since, standing: None });
+                self.dirty.insert(key);
             }
         }
         if !keys.is_empty() {

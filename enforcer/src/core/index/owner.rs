@@ -25,6 +25,7 @@ pub(super) enum Kind {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a pod's life, not one state")]
 pub(super) struct Owner {
     pub(super) id: OwnerId,
     pub(super) kind: Kind,
@@ -104,7 +105,7 @@ impl Owner {
     pub(super) fn stakes(&self) -> BTreeMap<(Protocol, u16, Address), Source> {
         let mut stakes = BTreeMap::new();
         for claim in &self.claims {
-            for port in claim.spec.ports.iter() {
+            for port in claim.spec.ports {
                 stakes.entry((claim.spec.protocol, port, claim.spec.address)).or_insert(claim.source);
             }
         }
