@@ -1,9 +1,8 @@
 //! `cargo xtask build-ebpf`: the object with the kernel programs, exactly as the agent embeds it.
 
 use std::fs::File;
-use std::io::{BufReader, Read as _};
+use std::io::Read as _;
 use std::path::Path;
-use std::process::Stdio;
 
 use anyhow::{Context as _, bail};
 use cargo_metadata::{Message, camino::Utf8PathBuf};
@@ -37,25 +36,14 @@ fn build(release: bool) -> anyhow::Result<Utf8PathBuf> {
     if release {
         cargo.arg("--release");
     }
-    let mut child = cargo
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("`{}` could not be started", process::display(&cargo)))?;
-    let stdout = child.stdout.take().context("cargo's standard output is not a pipe")?;
-
-    let mut out_dir = None;
-    for message in Message::parse_stream(BufReader::new(stdout)) {
-        if let Message::BuildScriptExecuted(script) = message.context("cargo's messages could not be read")?
-            && process::package_name(&script.package_id.repr) == PACKAGE
-        {
-            out_dir = Some(script.out_dir);
-        }
-    }
-    let status = child.wait().context("cargo could not be waited for")?;
-    if !status.success() {
-        bail!("`{}` failed ({status}); what it said is above", process::display(&cargo));
-    }
-    let out_dir = out_dir.with_context(|| format!("cargo did not say that it ran the build script of {PACKAGE}"))?;
+    let mut scripts = process::cargo_messages(&mut cargo)?.into_iter().filter_map(|message| match message {
+        Message::BuildScriptExecuted(script) => Some(script),
+        _ => None,
+    });
+    let out_dir = scripts
+        .rfind(|script| process::package_name(&script.package_id.repr) == PACKAGE)
+        .with_context(|| format!("cargo did not say that it ran the build script of {PACKAGE}"))?
+        .out_dir;
     Ok(out_dir.join(OBJECT))
 }
 

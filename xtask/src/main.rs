@@ -3,6 +3,7 @@
 mod build_ebpf;
 mod demo;
 mod process;
+mod root;
 mod setup;
 mod test;
 

@@ -2,10 +2,12 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, bail};
+use cargo_metadata::Message;
 
 /// The toolchain that compiles for the BPF target; aya-build takes the same one.
 pub(crate) const NIGHTLY: &str = "nightly";
@@ -110,6 +112,20 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
         bail!("`{}` failed ({}): {}", display(command), output.status, said.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// What cargo says to programs while it runs `cargo`, which must have asked for JSON messages. What cargo says to people
+/// goes to standard error as ever.
+pub(crate) fn cargo_messages(cargo: &mut Command) -> anyhow::Result<Vec<Message>> {
+    let mut child =
+        cargo.stdout(Stdio::piped()).spawn().with_context(|| format!("`{}` could not be started", display(cargo)))?;
+    let stdout = child.stdout.take().context("cargo's standard output is not a pipe")?;
+    let messages: Result<Vec<_>, _> = Message::parse_stream(BufReader::new(stdout)).collect();
+    let status = child.wait().context("cargo could not be waited for")?;
+    if !status.success() {
+        bail!("`{}` failed ({status}); what it said is above", display(cargo));
+    }
+    messages.context("cargo's messages could not be read")
 }
 
 /// Where a program is on `PATH`.

@@ -6,7 +6,7 @@
 mod executables;
 mod report;
 
-use std::io::{self, IsTerminal as _, Read as _, Write};
+use std::io::{self, Read as _, Write};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::Instant;
 
@@ -15,6 +15,7 @@ use clap::ValueEnum;
 
 use self::executables::Executable;
 use self::report::{Reader, Report, Skip};
+use crate::root::Root;
 use crate::{process, setup};
 
 /// The flags of `cargo xtask test`.
@@ -289,7 +290,8 @@ fn run_executables(step: Step, filter: Option<&str>, built: &mut Built, tally: &
         return Ok(());
     }
     for executable in executables {
-        let mut command = root.command(executable);
+        let mut command = root.command(executable.path().as_std_path(), executable.environment());
+        command.current_dir(executable.package_folder());
         if as_root {
             // They share one kernel: cgroups, programs, ports, sysctls.
             command.arg("--test-threads=1");
@@ -340,65 +342,6 @@ fn tee(command: &mut Command, shown: &mut impl Write) -> anyhow::Result<(Report,
     }
     let status = child.wait().context("the test could not be waited for")?;
     Ok((reader.finish(), status))
-}
-
-/// How to become root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Root {
-    /// This process is root, or nothing needs root.
-    Already,
-    /// `sudo` that asks nothing.
-    Sudo,
-    /// `sudo` that asks for a password on the terminal.
-    AskingSudo,
-    Unavailable,
-}
-
-impl Root {
-    fn find() -> Self {
-        Self::choose(
-            rustix::process::geteuid().is_root(),
-            process::find("sudo").is_some(),
-            || process::output(Command::new("sudo").args(["-n", "true"])).is_ok(),
-            io::stdin().is_terminal(),
-        )
-    }
-
-    fn choose(is_root: bool, has_sudo: bool, sudo_is_silent: impl FnOnce() -> bool, can_ask: bool) -> Self {
-        match (is_root, has_sudo) {
-            (true, _) => Self::Already,
-            (false, true) if sudo_is_silent() => Self::Sudo,
-            (false, true) if can_ask => Self::AskingSudo,
-            (false, _) => Self::Unavailable,
-        }
-    }
-
-    /// The command that runs a test executable this way.
-    fn command(self, executable: &Executable) -> Command {
-        let environment = executable.environment();
-        let mut command = match self {
-            Self::Already | Self::Unavailable => {
-                let mut command = Command::new(executable.path());
-                command.envs(environment);
-                command
-            }
-            Self::Sudo | Self::AskingSudo => {
-                // Not --preserve-env, which many a sudoers file forbids.
-                let mut command = Command::new("sudo");
-                if self == Self::Sudo {
-                    command.arg("-n");
-                }
-                let kept = ["PATH", "CI", "RUST_BACKTRACE", "RUST_LOG", "PROPTEST_CASES"];
-                let kept = kept.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
-                command.args(["--", "env"]);
-                command.args(kept.chain(environment).map(|(name, value)| format!("{name}={value}")));
-                command.arg(executable.path());
-                command
-            }
-        };
-        command.current_dir(executable.package_folder());
-        command
-    }
 }
 
 #[cfg(test)]
@@ -456,16 +399,6 @@ mod tests {
         tally.add("enforcer/kernel", Report { failures: vec!["f".into()], skips, ..report(0, 1, 1) }, exit(101));
         assert_eq!(tally.failures, ["enforcer/kernel: f"]);
         assert_eq!(tally.skips, [Skip { name: "enforcer/kernel: s".into(), reason: Some("why".into()) }]);
-    }
-
-    #[test]
-    fn sudo_is_asked_only_where_somebody_can_answer() {
-        let never = || unreachable!("sudo must not be tried");
-        assert_eq!(Root::choose(true, true, never, true), Root::Already);
-        assert_eq!(Root::choose(false, false, never, true), Root::Unavailable);
-        assert_eq!(Root::choose(false, true, || true, false), Root::Sudo);
-        assert_eq!(Root::choose(false, true, || false, true), Root::AskingSudo);
-        assert_eq!(Root::choose(false, true, || false, false), Root::Unavailable);
     }
 
     #[test]

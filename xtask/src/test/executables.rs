@@ -1,10 +1,7 @@
 //! The test executables: built by cargo, and run as cargo would run them.
 
 use std::collections::HashMap;
-use std::io::BufReader;
-use std::process::Stdio;
 
-use anyhow::{Context as _, bail};
 use cargo_metadata::camino::{Utf8Path, Utf8PathBuf};
 use cargo_metadata::{Artifact, Message, TargetKind};
 
@@ -75,23 +72,12 @@ impl Executable {
 pub(super) fn build() -> anyhow::Result<Vec<Executable>> {
     let mut cargo = process::cargo();
     cargo.args(["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]);
-    let mut child = cargo
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("`{}` could not be started", process::display(&cargo)))?;
-    let stdout = child.stdout.take().context("cargo's standard output is not a pipe")?;
-
-    let mut artifacts = Vec::new();
-    for message in Message::parse_stream(BufReader::new(stdout)) {
-        if let Message::CompilerArtifact(artifact) = message.context("cargo's messages could not be read")? {
-            artifacts.push(artifact);
-        }
-    }
-    let status = child.wait().context("cargo could not be waited for")?;
-    if !status.success() {
-        bail!("`{}` failed ({status}); what it said is above", process::display(&cargo));
-    }
-    Ok(collect(artifacts))
+    let messages = process::cargo_messages(&mut cargo)?;
+    let artifacts = messages.into_iter().filter_map(|message| match message {
+        Message::CompilerArtifact(artifact) => Some(artifact),
+        _ => None,
+    });
+    Ok(collect(artifacts.collect()))
 }
 
 /// The test executables among what cargo built, in the order of their names.
