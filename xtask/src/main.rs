@@ -27,6 +27,9 @@ enum Command {
     BuildEbpf(build_ebpf::Args),
     /// Tell the whole story on this machine: without the enforcer, in audit, in enforce
     Demo(demo::Args),
+    /// Be a process of the demo
+    #[command(hide = true)]
+    DemoChild(demo::child::Args),
     /// Run every check and test; the last line says how many passed, failed and were skipped
     Test(test::Args),
 }
@@ -35,7 +38,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup(args) => setup::run(args).map(|()| ExitCode::SUCCESS),
         Command::BuildEbpf(args) => build_ebpf::run(args).map(|()| ExitCode::SUCCESS),
-        Command::Demo(args) => demo::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Demo(args) => demo::run(args),
+        Command::DemoChild(args) => demo::child::run(args).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => test::run(args),
     };
     result.unwrap_or_else(|error| {
