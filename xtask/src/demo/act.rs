@@ -35,6 +35,10 @@ impl Theatre<'_> {
         let mut attempts = Vec::new();
         let contested = self.compete(agent.as_mut(), &mut attempts)?;
         let shared = self.share(agent.as_mut(), &mut attempts)?;
+        if mode == Mode::Off {
+            let (web, metrics) = (contested.port, shared.port);
+            self.stage.say(&format!("Nobody says who holds port {web}, and nobody that port {metrics} is shared."))?;
+        }
         if let Some(agent) = agent {
             let log = agent.stop()?;
             for attempt in &mut attempts {

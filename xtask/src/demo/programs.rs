@@ -97,7 +97,8 @@ fn works(nginx: &Path, folder: &Path) -> bool {
 
 /// Everything that nginx writes is below `home`.
 fn nginx_arguments(home: &Path) -> [OsString; 6] {
-    ["-p".into(), home.into(), "-e".into(), "stderr".into(), "-c".into(), home.join("nginx.conf").into()]
+    let log = home.join("error.log");
+    ["-p".into(), home.into(), "-e".into(), log.into(), "-c".into(), home.join("nginx.conf").into()]
 }
 
 /// A server that tells its pod's name. nginx writes the file with its pid once it has bound its port (`main` in
@@ -112,7 +113,7 @@ fn nginx_configuration(home: &Path, port: u16, pod: &str) -> String {
 daemon off;
 master_process off;
 pid \"{home}/ready\";
-error_log stderr notice;
+error_log \"{home}/error.log\";
 events {{}}
 http {{
     access_log off;

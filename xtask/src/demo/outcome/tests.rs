@@ -104,7 +104,7 @@ fn every_difference_is_told() {
     assert!(not_shared.contains("should have shared"), "{not_shared}");
 
     let stranger = differs(|acts| acts[2].shared.answers.extend([("default/x".to_owned(), 1)]));
-    assert!(stranger.contains("by two pods at most"), "{stranger}");
+    assert!(stranger.contains("by the two pods"), "{stranger}");
 }
 
 #[test]
