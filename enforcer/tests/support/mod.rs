@@ -1,4 +1,7 @@
-//! What the tests on the real kernel share: cgroups of their own, worker processes in them, pods.
+//! What the tests on the real kernel share: cgroups of their own, worker processes in them, pods, an engine.
 
-pub mod sandbox;
-pub mod worker;
+pub(crate) mod manifest;
+pub(crate) mod network;
+pub(crate) mod rig;
+pub(crate) mod sandbox;
+pub(crate) mod worker;

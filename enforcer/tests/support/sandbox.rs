@@ -13,7 +13,7 @@ use std::{
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// The mount point of cgroup v2.
-pub fn mount() -> PathBuf {
+fn mount() -> PathBuf {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").expect("reading mountinfo");
     let mut points =
         mountinfo.lines().filter(|line| line.contains(" - cgroup2 ")).filter_map(|line| line.split(' ').nth(4));
@@ -21,24 +21,24 @@ pub fn mount() -> PathBuf {
 }
 
 /// A subtree that is removed with everything in it when dropped, also when the test fails.
-pub struct Sandbox {
+pub(crate) struct Sandbox {
     path: PathBuf,
 }
 
 impl Sandbox {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let name = format!("port-enforcer-test-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = mount().join(name);
         fs::create_dir(&path).expect("creating a cgroup: the tests need root");
         Self { path }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Makes a cgroup, with its parents.
-    pub fn make(&self, relative: &str) -> PathBuf {
+    pub(crate) fn make(&self, relative: &str) -> PathBuf {
         let path = self.path.join(relative);
         fs::create_dir_all(&path).expect("creating a cgroup");
         path
@@ -54,7 +54,7 @@ impl Drop for Sandbox {
 }
 
 /// Removes a cgroup and what is below it; processes that are still in there are killed.
-pub fn remove(path: &Path) -> io::Result<()> {
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
@@ -78,6 +78,6 @@ pub fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Id of a cgroup.
-pub fn id(path: &Path) -> u64 {
+pub(crate) fn id(path: &Path) -> u64 {
     fs::metadata(path).expect("a cgroup").ino()
 }

@@ -5,26 +5,33 @@ use std::{
     env, fs,
     io::{self, BufRead as _, Write as _},
     net::IpAddr,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 const MARK: &str = "PORT_ENFORCER_TEST_WORKER";
 
 /// Turns this process into a worker if it was started as one.
-pub fn run_if_worker() {
+pub(crate) fn run_if_worker() {
     if let Some(cgroup) = env::var_os(MARK) {
-        let code = if serve(Path::new(&cgroup)).is_ok() { 0 } else { 1 };
+        let code = match serve(Path::new(&cgroup)) {
+            Ok(()) => 0,
+            Err(error) => {
+                eprintln!("worker: {error}");
+                1
+            }
+        };
         std::process::exit(code);
     }
 }
 
 /// How a socket is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Kind {
+pub(crate) enum Kind {
     Tcp,
     Udp,
     Mptcp,
@@ -34,25 +41,26 @@ pub enum Kind {
 }
 
 /// A bind to try.
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the socket or of the call")]
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Bind {
-    pub kind: Kind,
+pub(crate) struct Bind {
+    pub(crate) kind: Kind,
     /// Whether the socket is IPv6.
-    pub v6: bool,
+    pub(crate) v6: bool,
     /// Set or clear IPV6_V6ONLY, or leave it.
-    pub v6only: Option<bool>,
-    pub address: IpAddr,
-    pub port: u16,
+    pub(crate) v6only: Option<bool>,
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
     /// Pass AF_UNSPEC as the address's family.
-    pub unspec: bool,
-    pub reuse_port: bool,
-    pub reuse_addr: bool,
+    pub(crate) unspec: bool,
+    pub(crate) reuse_port: bool,
+    pub(crate) reuse_addr: bool,
     /// Keep the socket open after a success, and listen where that is possible.
-    pub keep: bool,
+    pub(crate) keep: bool,
 }
 
 impl Bind {
-    pub fn tcp(address: &str, port: u16) -> Self {
+    pub(crate) fn tcp(address: &str, port: u16) -> Self {
         let address: IpAddr = address.parse().expect("an address");
         Self {
             kind: Kind::Tcp,
@@ -67,8 +75,28 @@ impl Bind {
         }
     }
 
-    pub fn udp(address: &str, port: u16) -> Self {
+    pub(crate) fn udp(address: &str, port: u16) -> Self {
         Self { kind: Kind::Udp, ..Self::tcp(address, port) }
+    }
+
+    /// The same on another kind of socket.
+    pub(crate) fn on(self, kind: Kind) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// The same, and the socket stays open until [`Worker::close`].
+    pub(crate) fn kept(self) -> Self {
+        Self { keep: true, ..self }
+    }
+
+    /// The same with `SO_REUSEPORT`.
+    pub(crate) fn reusing_port(self) -> Self {
+        Self { reuse_port: true, ..self }
+    }
+
+    /// The same with `SO_REUSEADDR`.
+    pub(crate) fn reusing_addr(self) -> Self {
+        Self { reuse_addr: true, ..self }
     }
 }
 
@@ -81,6 +109,8 @@ enum Order {
         times: u32,
         threads: u32,
     },
+    /// Make a socket and leave it unbound.
+    Open(Bind),
     Close,
     Unshare,
 }
@@ -89,11 +119,12 @@ enum Order {
 enum Answer {
     Bound { errno: i32, port: u16 },
     Storm(HashMap<i32, u32>),
+    Opened(RawFd),
     Done,
 }
 
 /// A worker process. Killed when dropped.
-pub struct Worker {
+pub(crate) struct Worker {
     child: Child,
     orders: ChildStdin,
     answers: io::Lines<io::BufReader<ChildStdout>>,
@@ -101,7 +132,7 @@ pub struct Worker {
 
 impl Worker {
     /// Starts a worker in a cgroup.
-    pub fn start(cgroup: &Path) -> Self {
+    pub(crate) fn start(cgroup: &Path) -> Self {
         let mut child = Command::new(env::current_exe().expect("this binary"))
             .env(MARK, cgroup)
             .stdin(Stdio::piped())
@@ -113,10 +144,6 @@ impl Worker {
         let mut worker = Self { child, orders, answers };
         assert!(matches!(worker.answer(), Answer::Done), "the worker is in its cgroup");
         worker
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     fn answer(&mut self) -> Answer {
@@ -131,12 +158,23 @@ impl Worker {
     }
 
     /// Tries a bind: the errno, 0 for success.
-    pub fn bind(&mut self, bind: &Bind) -> i32 {
+    pub(crate) fn bind(&mut self, bind: &Bind) -> i32 {
         self.bind_port(bind).0
     }
 
+    /// A socket that the worker made, for this process: it still belongs to the worker's cgroup.
+    pub(crate) fn open(&mut self, bind: &Bind) -> OwnedFd {
+        let descriptor = match self.order(&Order::Open(bind.clone())) {
+            Answer::Opened(descriptor) => descriptor,
+            other => panic!("{other:?}"),
+        };
+        let pid = Pid::from_child(&self.child);
+        let process = pidfd_open(pid, PidfdFlags::empty()).expect("the worker lives");
+        pidfd_getfd(process, descriptor, PidfdGetfdFlags::empty()).expect("the worker's socket")
+    }
+
     /// Tries a bind: the errno and the port that was taken.
-    pub fn bind_port(&mut self, bind: &Bind) -> (i32, u16) {
+    pub(crate) fn bind_port(&mut self, bind: &Bind) -> (i32, u16) {
         match self.order(&Order::Bind(bind.clone())) {
             Answer::Bound { errno, port } => (errno, port),
             other => panic!("{other:?}"),
@@ -144,7 +182,7 @@ impl Worker {
     }
 
     /// Tries a bind many times; how often each errno came.
-    pub fn storm(&mut self, bind: &Bind, times: u32, threads: u32) -> HashMap<i32, u32> {
+    pub(crate) fn storm(&mut self, bind: &Bind, times: u32, threads: u32) -> HashMap<i32, u32> {
         match self.order(&Order::Storm { bind: bind.clone(), times, threads }) {
             Answer::Storm(counts) => counts,
             other => panic!("{other:?}"),
@@ -152,12 +190,12 @@ impl Worker {
     }
 
     /// Closes all sockets that were kept.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         assert!(matches!(self.order(&Order::Close), Answer::Done));
     }
 
     /// Moves to a network namespace of its own.
-    pub fn unshare(&mut self) {
+    pub(crate) fn unshare(&mut self) {
         assert!(matches!(self.order(&Order::Unshare), Answer::Done));
     }
 }
@@ -186,6 +224,12 @@ fn serve(cgroup: &Path) -> io::Result<()> {
                 }
                 Err(error) => Answer::Bound { errno: error.raw_os_error().unwrap_or(-1), port: 0 },
             },
+            Order::Open(bind) => {
+                let socket = open(&bind)?;
+                let descriptor = socket.as_raw_fd();
+                kept.push(socket);
+                Answer::Opened(descriptor)
+            }
             Order::Storm { bind, times, threads } => Answer::Storm(storm(&bind, times, threads)),
             Order::Close => {
                 kept.clear();
@@ -243,7 +287,7 @@ fn set(socket: &OwnedFd, level: i32, option: i32, value: bool) -> io::Result<()>
     Ok(())
 }
 
-fn try_bind(bind: &Bind) -> io::Result<(OwnedFd, u16)> {
+fn open(bind: &Bind) -> io::Result<OwnedFd> {
     let (kind, protocol) = match bind.kind {
         Kind::Tcp => (libc::SOCK_STREAM, libc::IPPROTO_TCP),
         Kind::Udp => (libc::SOCK_DGRAM, libc::IPPROTO_UDP),
@@ -268,9 +312,20 @@ fn try_bind(bind: &Bind) -> io::Result<(OwnedFd, u16)> {
     }
     // An address may belong to no interface of this machine.
     set(&socket, libc::IPPROTO_IP, libc::IP_FREEBIND, true)?;
+    Ok(socket)
+}
+
+/// Binds a socket to the address, whatever made it.
+pub(crate) fn bind_socket(socket: &OwnedFd, bind: &Bind) -> io::Result<()> {
     let (storage, length) = encode(bind);
     // SAFETY: `storage` holds an address of `length` bytes and lives across the call.
     check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const storage).cast(), length) })?;
+    Ok(())
+}
+
+fn try_bind(bind: &Bind) -> io::Result<(OwnedFd, u16)> {
+    let socket = open(bind)?;
+    bind_socket(&socket, bind)?;
     if bind.keep && matches!(bind.kind, Kind::Tcp | Kind::Mptcp) {
         // SAFETY: no memory effects.
         check(unsafe { libc::listen(socket.as_raw_fd(), 1) })?;
@@ -322,7 +377,8 @@ fn local_port(socket: &OwnedFd) -> io::Result<u16> {
     let mut length = libc::socklen_t::try_from(size_of_val(&storage)).expect("small");
     // SAFETY: `length` says how much room there is, and both live across the call.
     check(unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut storage).cast(), &raw mut length) })?;
-    // SAFETY: the port is at the same place in sockaddr_in and sockaddr_in6, and inside the storage.
-    let port = unsafe { (*(&raw const storage).cast::<libc::sockaddr_in>()).sin_port };
-    Ok(u16::from_be(port))
+    // SAFETY: the port is at the same place in sockaddr_in and sockaddr_in6, and inside the storage, which is aligned
+    // for both.
+    let address = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in>() };
+    Ok(u16::from_be(address.sin_port))
 }

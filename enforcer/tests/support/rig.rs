@@ -1,0 +1,167 @@
+//! An engine on a sandbox, and the pods in it.
+
+use std::path::{Path, PathBuf};
+
+use enforcer::{
+    agent::engine::{Engine, Start},
+    bpf::probe::{self, Features},
+    core::{index::Settings, report::Report},
+    host::cgroup::Root,
+};
+use enforcer_ebpf::abi::{Policy, Reason, Undeclared, VerdictKind};
+
+use crate::support::{
+    manifest::{Manifest, SYSTEMD_BESTEFFORT},
+    sandbox::Sandbox,
+    worker::{Bind, Worker},
+};
+
+/// Everything enforced and everything told.
+pub(crate) const ENFORCE: Policy = Policy {
+    enforce: true,
+    undeclared: Undeclared::Allow,
+    deny_on_error: false,
+    node_scope: false,
+    report_attempts: true,
+    report_bound: false,
+    errno: 98,
+};
+
+/// Nothing enforced and everything told.
+pub(crate) const AUDIT: Policy = Policy { enforce: false, ..ENFORCE };
+
+/// An engine that judges the pods below a root of its own. What it holds goes when it is dropped.
+pub(crate) struct Rig {
+    pub(crate) engine: Engine,
+    root: PathBuf,
+    sandbox: Sandbox,
+}
+
+/// What came of an attempt.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// What the process saw, 0 for success.
+    pub(crate) errno: i32,
+    /// What the engine told of it.
+    pub(crate) reports: Vec<Report>,
+}
+
+impl Seen {
+    /// The one report of the attempt.
+    pub(crate) fn report(&self) -> &Report {
+        match self.reports.as_slice() {
+            [report] => report,
+            other => panic!("one report of the attempt, not {}: {other:?}", other.len()),
+        }
+    }
+
+    /// What the process saw, and what the engine told.
+    pub(crate) fn answer(&self) -> (i32, VerdictKind, Reason) {
+        let attempt = &self.report().attempt;
+        (self.errno, attempt.verdict, attempt.reason)
+    }
+
+    /// Name of the owner whose claim decided.
+    pub(crate) fn owner(&self) -> String {
+        self.report().owner.as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+}
+
+impl Rig {
+    /// In enforce mode on a `kubepods.slice`, with the default settings.
+    pub(crate) fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    /// As [`Self::new`], with something else to start with.
+    pub(crate) fn with(change: impl FnOnce(&mut Start)) -> Self {
+        let sandbox = Sandbox::new();
+        sandbox.make("kubepods.slice");
+        Self::on(sandbox, "kubepods.slice", change)
+    }
+
+    /// On a cgroup of a sandbox that was prepared.
+    pub(crate) fn on(sandbox: Sandbox, root: &str, change: impl FnOnce(&mut Start)) -> Self {
+        let root = sandbox.path().join(root);
+        let mut start = Start {
+            root: Root::find(Some(&root), Path::new("/proc/self/mountinfo")).expect("a root"),
+            settings: Settings::default(),
+            policy: ENFORCE,
+            features: features(),
+            trace: false,
+        };
+        change(&mut start);
+        let mut engine = Engine::load(start).unwrap_or_else(|error| panic!("{error}"));
+        engine.attach().unwrap_or_else(|error| panic!("{error}"));
+        Self { engine, root, sandbox }
+    }
+
+    pub(crate) fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    /// Makes a cgroup below the pods' root.
+    pub(crate) fn make(&self, relative: &str) -> PathBuf {
+        let path = self.root.join(relative);
+        std::fs::create_dir_all(&path).expect("creating a cgroup");
+        path
+    }
+
+    /// Tells the engine of a pod.
+    pub(crate) fn apply(&mut self, manifest: &Manifest) {
+        self.engine.apply(manifest.pod());
+    }
+
+    /// Tells the engine that a pod is gone.
+    pub(crate) fn delete(&mut self, manifest: &Manifest) {
+        let pod = manifest.pod();
+        self.engine.delete(&pod.namespace, &pod.name);
+    }
+
+    /// Makes a pod's cgroup and starts a worker in it, whether or not the engine knows the pod.
+    pub(crate) fn worker(&self, manifest: &Manifest) -> Worker {
+        Worker::start(&self.make(&manifest.cgroup(SYSTEMD_BESTEFFORT)))
+    }
+
+    /// Tells the engine of a pod and starts a worker in it.
+    pub(crate) fn start(&mut self, manifest: &Manifest) -> Worker {
+        self.apply(manifest);
+        self.worker(manifest)
+    }
+
+    /// Lets a worker try a bind, and takes what the engine tells of it.
+    pub(crate) fn attempt(&mut self, worker: &mut Worker, bind: &Bind) -> Seen {
+        self.watch(|| worker.bind(bind))
+    }
+
+    /// Lets somebody try a bind, and takes what the engine tells of it.
+    pub(crate) fn watch(&mut self, bind: impl FnOnce() -> i32) -> Seen {
+        self.told();
+        let errno = bind();
+        Seen { errno, reports: self.told() }
+    }
+
+    /// What the engine has to tell.
+    pub(crate) fn told(&mut self) -> Vec<Report> {
+        let told = self.engine.drain_binds().unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(told.undecodable, [] as [String; 0]);
+        let failures = self.engine.take_failures();
+        assert!(failures.is_empty(), "{failures:?}");
+        told.reports
+    }
+}
+
+/// What this kernel can do.
+pub(crate) fn features() -> Features {
+    probe::features().unwrap_or_else(|error| panic!("{error}: the tests need root"))
+}
+
+/// What a process sees that is denied with EADDRINUSE.
+pub(crate) fn denied() -> i32 {
+    denied_with(libc::EADDRINUSE)
+}
+
+/// What a process sees that is denied with this error number, where the kernel lets us choose.
+pub(crate) fn denied_with(errno: i32) -> i32 {
+    if features().set_retval { errno } else { libc::EPERM }
+}
