@@ -137,6 +137,7 @@ impl Engine {
     pub fn apply(&mut self, pod: Pod) {
         self.index.apply(pod, now());
         self.flush();
+        self.catch_up();
     }
 
     /// A pod is gone.
@@ -149,6 +150,16 @@ impl Engine {
     pub fn reset(&mut self, pods: Vec<Pod>) {
         self.index.reset(pods, now());
         self.flush();
+        self.catch_up();
+    }
+
+    /// A cgroup that was made before the kernel knew its pod's UID was noted as nobody's, so that the pod would be
+    /// denied on its own port until the record of that cgroup is read. From now on the kernel knows the UID, and that
+    /// record, if there is one, is in the ring.
+    fn catch_up(&mut self) {
+        if let Err(error) = self.drain_cgroups() {
+            tracing::error!(%error, "cannot take in the cgroups that came and went");
+        }
     }
 
     /// Time went by.
