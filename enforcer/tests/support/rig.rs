@@ -1,6 +1,9 @@
 //! An engine on a sandbox, and the pods in it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
 
 use enforcer::{
     agent::engine::{Engine, Start},
@@ -17,15 +20,8 @@ use crate::support::{
 };
 
 /// Everything enforced and everything told.
-pub(crate) const ENFORCE: Policy = Policy {
-    enforce: true,
-    undeclared: Undeclared::Allow,
-    deny_on_error: false,
-    node_scope: false,
-    report_attempts: true,
-    report_bound: false,
-    errno: 98,
-};
+pub(crate) const ENFORCE: Policy =
+    Policy { enforce: true, undeclared: Undeclared::Allow, report_attempts: true, errno: 98, ..Policy::from_word(0) };
 
 /// Nothing enforced and everything told.
 pub(crate) const AUDIT: Policy = Policy { enforce: false, ..ENFORCE };
@@ -143,17 +139,25 @@ impl Rig {
 
     /// What the engine has to tell.
     pub(crate) fn told(&mut self) -> Vec<Report> {
-        let told = self.engine.drain_binds().unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(told.undecodable, [] as [String; 0]);
-        let failures = self.engine.take_failures();
-        assert!(failures.is_empty(), "{failures:?}");
-        told.reports
+        let mut reports = Vec::new();
+        loop {
+            let told = self.engine.drain_binds().unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(told.undecodable, [] as [String; 0]);
+            let failures = self.engine.take_failures();
+            assert!(failures.is_empty(), "{failures:?}");
+            if told.reports.is_empty() {
+                return reports;
+            }
+            reports.extend(told.reports);
+        }
     }
 }
 
 /// What this kernel can do.
 pub(crate) fn features() -> Features {
-    probe::features().unwrap_or_else(|error| panic!("{error}: the tests need root"))
+    static FEATURES: LazyLock<Features> =
+        LazyLock::new(|| probe::features().unwrap_or_else(|error| panic!("{error}: the tests need root")));
+    *FEATURES
 }
 
 /// What a process sees that is denied with EADDRINUSE.

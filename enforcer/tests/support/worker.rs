@@ -10,7 +10,7 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 const MARK: &str = "PORT_ENFORCER_TEST_WORKER";
@@ -111,6 +111,12 @@ enum Order {
     },
     /// Make a socket and leave it unbound.
     Open(Bind),
+    /// Take a socket from another process, keep it and bind it.
+    BindGiven {
+        pid: i32,
+        descriptor: RawFd,
+        bind: Bind,
+    },
     Close,
     Unshare,
 }
@@ -168,9 +174,16 @@ impl Worker {
             Answer::Opened(descriptor) => descriptor,
             other => panic!("{other:?}"),
         };
-        let pid = Pid::from_child(&self.child);
-        let process = pidfd_open(pid, PidfdFlags::empty()).expect("the worker lives");
-        pidfd_getfd(process, descriptor, PidfdGetfdFlags::empty()).expect("the worker's socket")
+        take(Pid::from_child(&self.child), descriptor).expect("the worker's socket")
+    }
+
+    /// Gives the worker a socket of this process to bind: the errno.
+    pub(crate) fn bind_given(&mut self, socket: &OwnedFd, bind: &Bind) -> i32 {
+        let pid = getpid().as_raw_nonzero().get();
+        match self.order(&Order::BindGiven { pid, descriptor: socket.as_raw_fd(), bind: bind.clone() }) {
+            Answer::Bound { errno, port: _ } => errno,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Tries a bind: the errno and the port that was taken.
@@ -230,6 +243,13 @@ fn serve(cgroup: &Path) -> io::Result<()> {
                 kept.push(socket);
                 Answer::Opened(descriptor)
             }
+            Order::BindGiven { pid, descriptor, bind } => {
+                let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+                let socket = take(pid, descriptor)?;
+                let result = bind_socket(&socket, &bind);
+                kept.push(socket);
+                Answer::Bound { errno: result.map_or_else(|error| error.raw_os_error().unwrap_or(-1), |()| 0), port: 0 }
+            }
             Order::Storm { bind, times, threads } => Answer::Storm(storm(&bind, times, threads)),
             Order::Close => {
                 kept.clear();
@@ -246,6 +266,12 @@ fn serve(cgroup: &Path) -> io::Result<()> {
         writeln!(stdout, "{}", serde_json::to_string(&answer)?)?;
     }
     Ok(())
+}
+
+/// Another process's descriptor.
+fn take(pid: Pid, descriptor: RawFd) -> io::Result<OwnedFd> {
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    Ok(pidfd_getfd(process, descriptor, PidfdGetfdFlags::empty())?)
 }
 
 fn storm(bind: &Bind, times: u32, threads: u32) -> HashMap<i32, u32> {

@@ -1,0 +1,267 @@
+//! From a cgroup to its pod, in every layout that the kubelet and the runtimes make, in whatever order things come.
+
+use std::path::Path;
+
+use enforcer::core::report::Who;
+use enforcer_ebpf::abi::{Reason, VerdictKind};
+
+use crate::{
+    DONE, Outcome, Test,
+    support::{
+        manifest::{CONTAINER_ID, Manifest, SYSTEMD_BESTEFFORT, api_uid, cgroup_for, static_uid},
+        rig::{Rig, Seen, denied},
+        sandbox::Sandbox,
+        worker::{Bind, Worker, bind_socket},
+    },
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("a_pod_that_is_known_before_its_cgroup", a_pod_that_is_known_before_its_cgroup),
+    ("a_cgroup_that_is_made_before_its_pod_is_known", a_cgroup_that_is_made_before_its_pod_is_known),
+    ("cgroups_that_were_there_before_the_engine", cgroups_that_were_there_before_the_engine),
+    ("a_child_that_is_named_like_a_pod_is_no_other_pod", a_child_that_is_named_like_a_pod_is_no_other_pod),
+    ("such_a_child_from_before_the_engine_is_none_either", such_a_child_from_before_the_engine_is_none_either),
+    ("a_root_of_unknown_level", a_root_of_unknown_level),
+    ("a_process_in_no_pod_is_allowed_and_counted", a_process_in_no_pod_is_allowed_and_counted),
+    ("an_unknown_pod_is_denied_on_a_claimed_port", an_unknown_pod_is_denied_on_a_claimed_port),
+];
+
+struct Layout {
+    /// Where the pods are.
+    root: &'static str,
+    /// Where a container is below that.
+    container: &'static str,
+    /// Whether the kernel programs read the UID themselves. Else the agent does, a moment later.
+    in_kernel: bool,
+}
+
+const fn layout(root: &'static str, container: &'static str) -> Layout {
+    Layout { root, container, in_kernel: true }
+}
+
+const LAYOUTS: &[Layout] = &[
+    // The systemd driver: burstable, best-effort, guaranteed; containerd, CRI-O, Docker.
+    layout(
+        "kubepods.slice",
+        "kubepods-burstable.slice/kubepods-burstable-pod{uid_}.slice/cri-containerd-{id}.scope",
+    ),
+    layout("kubepods.slice", "kubepods-besteffort.slice/kubepods-besteffort-pod{uid_}.slice/crio-{id}.scope"),
+    layout("kubepods.slice", "kubepods-pod{uid_}.slice/docker-{id}.scope"),
+    // The cgroupfs driver.
+    layout("kubepods", "burstable/pod{uid}/{id}"),
+    layout("kubepods", "besteffort/pod{uid}/{id}"),
+    layout("kubepods", "pod{uid}/{id}"),
+    // crun's additional child.
+    layout("kubepods.slice", "kubepods-burstable.slice/kubepods-burstable-pod{uid_}.slice/crio-{id}.scope/container"),
+    layout("kubepods", "pod{uid}/{id}/container"),
+    // kind's prefix.
+    layout(
+        "kubelet.slice/kubelet-kubepods.slice",
+        "kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod{uid_}.slice/cri-containerd-{id}.scope",
+    ),
+    layout("kubelet.slice/kubelet-kubepods.slice", "kubelet-kubepods-pod{uid_}.slice/cri-containerd-{id}.scope"),
+    layout("kubelet/kubepods", "burstable/pod{uid}/{id}"),
+    // The same, attached further up.
+    layout(
+        "kubelet.slice",
+        "kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod{uid_}.slice/\
+         cri-containerd-{id}.scope",
+    ),
+    // A runtime with the cgroupfs driver under a kubelet with the systemd driver.
+    Layout {
+        root: "system.slice",
+        container: "containerd.service/kubepods-burstable-pod{uid_}.slice:cri-containerd:{id}",
+        in_kernel: false,
+    },
+];
+
+/// What is told first, and what is there first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    PodFirst,
+    CgroupFirst,
+    EngineLast,
+}
+
+fn every_layout(order: Order) -> Outcome {
+    for layout in LAYOUTS {
+        let (owner, stranger) = (Manifest::new("owner").ports("20080"), Manifest::new("stranger"));
+        let manifests = [&owner, &stranger];
+        let sandbox = Sandbox::new();
+        let root = sandbox.make(layout.root);
+        let start = |manifest: &Manifest| {
+            let cgroup = root.join(manifest.cgroup(layout.container));
+            std::fs::create_dir_all(&cgroup).expect("creating a cgroup");
+            Worker::start(&cgroup)
+        };
+        let (mut rig, [mut owners, mut strangers]) = match order {
+            Order::EngineLast => {
+                let workers = manifests.map(start);
+                let mut rig = Rig::on(sandbox, layout.root, |_| ());
+                manifests.map(|manifest| rig.apply(manifest));
+                (rig, workers)
+            }
+            Order::CgroupFirst => {
+                let mut rig = Rig::on(sandbox, layout.root, |_| ());
+                let workers = manifests.map(start);
+                manifests.map(|manifest| rig.apply(manifest));
+                (rig, workers)
+            }
+            Order::PodFirst => {
+                let mut rig = Rig::on(sandbox, layout.root, |_| ());
+                manifests.map(|manifest| rig.apply(manifest));
+                let workers = manifests.map(start);
+                if !layout.in_kernel {
+                    rig.told();
+                }
+                (rig, workers)
+            }
+        };
+        // No event of a cgroup is read between that and the binds.
+        let bind = Bind::tcp("0.0.0.0", 20080);
+        let errnos = [owners.bind(&bind), strangers.bind(&bind)];
+        let reports = rig.told();
+        assert_eq!(errnos, [0, denied()], "{}: {reports:?}", layout.container);
+        let answers: Vec<_> = reports
+            .iter()
+            .map(|report| (report.attempt.reason, report.caller.pod(), report.container.clone()))
+            .collect();
+        let container = Some(CONTAINER_ID[..12].to_owned());
+        let expected = [
+            (Reason::Owner, Some("default/owner".to_owned()), container.clone()),
+            (Reason::Claimed, Some("default/stranger".to_owned()), container),
+        ];
+        assert_eq!(answers, expected, "{}", layout.container);
+        assert_eq!(reports[1].owner.as_ref().map(ToString::to_string).as_deref(), Some("default/owner"));
+    }
+    DONE
+}
+
+fn a_pod_that_is_known_before_its_cgroup() -> Outcome {
+    every_layout(Order::PodFirst)
+}
+
+fn a_cgroup_that_is_made_before_its_pod_is_known() -> Outcome {
+    every_layout(Order::CgroupFirst)
+}
+
+fn cgroups_that_were_there_before_the_engine() -> Outcome {
+    every_layout(Order::EngineLast)
+}
+
+/// Names that a container could give to a child of its cgroup to pass as the pod with this UID.
+fn disguises(uid: &str) -> [String; 5] {
+    let (systemd, plain) = (uid.replace('-', "_"), uid.replace('-', ""));
+    [
+        format!("kubepods-besteffort-pod{systemd}.slice"),
+        format!("kubepods-besteffort-pod{systemd}.slice:cri-containerd:{CONTAINER_ID}"),
+        format!("pod{uid}"),
+        format!("pod{plain}"),
+        format!("kubepods-pod{plain}.slice"),
+    ]
+}
+
+fn expect_stranger(seen: &Seen, name: &Path) {
+    assert_eq!(seen.answer(), (denied(), VerdictKind::Deny, Reason::Claimed), "{}", name.display());
+    assert_eq!(seen.report().caller.pod().as_deref(), Some("default/stranger"), "{}", name.display());
+}
+
+fn a_child_that_is_named_like_a_pod_is_no_other_pod() -> Outcome {
+    let mut rig = Rig::new();
+    // Its cgroup does not exist yet: the first one of its name would be taken for it.
+    let owner = Manifest::new("owner").ports("20080");
+    rig.apply(&owner);
+    let known_static = Manifest::new("static").namespace("kube-system").uid(&static_uid()).ports("20081");
+    rig.apply(&known_static);
+    let stranger = Manifest::new("stranger");
+    rig.apply(&stranger);
+    let container = rig.make(&stranger.cgroup(SYSTEMD_BESTEFFORT));
+    for uid in [owner.pod().uid_text, known_static.pod().uid_text, static_uid()] {
+        for name in disguises(&uid) {
+            let mut process = Worker::start(&make(&container.join(name)));
+            for port in [20080, 20081] {
+                // Both before the agent has heard of the child and after.
+                assert_eq!(process.bind(&Bind::tcp("0.0.0.0", port)), denied());
+                let seen = rig.attempt(&mut process, &Bind::tcp("0.0.0.0", port));
+                expect_stranger(&seen, &container);
+            }
+        }
+    }
+    let mut rightful = rig.worker(&owner);
+    assert_eq!(rightful.bind(&Bind::tcp("0.0.0.0", 20080)), 0);
+    DONE
+}
+
+fn such_a_child_from_before_the_engine_is_none_either() -> Outcome {
+    let (owner, stranger) = (Manifest::new("owner").ports("20080"), Manifest::new("stranger"));
+    let sandbox = Sandbox::new();
+    let container = sandbox.make(&format!("kubepods.slice/{}", stranger.cgroup(SYSTEMD_BESTEFFORT)));
+    let mut processes: Vec<Worker> = disguises(&owner.pod().uid_text)
+        .iter()
+        .map(|name| Worker::start(&make(&container.join(name))))
+        .collect();
+    let mut rig = Rig::on(sandbox, "kubepods.slice", |_| ());
+    rig.apply(&owner);
+    rig.apply(&stranger);
+    for process in &mut processes {
+        let seen = rig.attempt(process, &Bind::tcp("0.0.0.0", 20080));
+        expect_stranger(&seen, &container);
+    }
+    DONE
+}
+
+fn make(path: &Path) -> std::path::PathBuf {
+    std::fs::create_dir_all(path).expect("creating a cgroup");
+    path.to_owned()
+}
+
+/// In a cgroup namespace the agent does not see how deep its root is; the programs find out.
+fn a_root_of_unknown_level() -> Outcome {
+    let mut rig = Rig::with(|start| start.root.level = None);
+    let mut owner = rig.start(&Manifest::new("owner").ports("20080"));
+    let mut stranger = rig.start(&Manifest::new("stranger"));
+    let bind = Bind::tcp("0.0.0.0", 20080);
+    // A host process first: from where it is, the root cannot be seen.
+    let socket = stranger.open(&bind);
+    let seen = rig.watch(|| i32::from(bind_socket(&socket, &bind).is_err()));
+    assert_eq!(seen.answer(), (0, VerdictKind::Audit, Reason::Claimed));
+    assert_eq!(seen.report().caller, Who::Host);
+    drop(socket);
+    stranger.close();
+    assert_eq!(rig.engine.kernel_mut().root_level(), None);
+
+    assert_eq!(rig.attempt(&mut owner, &bind).answer(), (0, VerdictKind::Allow, Reason::Owner));
+    assert_eq!(rig.attempt(&mut stranger, &bind).answer(), (denied(), VerdictKind::Deny, Reason::Claimed));
+    assert_eq!(rig.engine.kernel_mut().root_level(), Some(2));
+    DONE
+}
+
+/// It may be the rightful owner in a layout that nobody has seen yet.
+fn a_process_in_no_pod_is_allowed_and_counted() -> Outcome {
+    use enforcer_ebpf::abi::KernelError;
+
+    let mut rig = Rig::new();
+    rig.apply(&Manifest::new("owner").ports("20080"));
+    let mut process = Worker::start(&rig.make("something/else"));
+    let seen = rig.attempt(&mut process, &Bind::tcp("0.0.0.0", 20080));
+    assert_eq!(seen.answer(), (0, VerdictKind::Allow, Reason::Error));
+    assert_eq!(seen.report().caller, Who::Unplaced);
+    assert_eq!(rig.engine.counters().unwrap().errors(KernelError::CallerUnknown), 1);
+    rig.engine.set_policy(enforcer_ebpf::abi::Policy { deny_on_error: true, ..crate::support::rig::ENFORCE });
+    let seen = rig.attempt(&mut process, &Bind::tcp("0.0.0.0", 20080));
+    assert_eq!(seen.answer(), (denied(), VerdictKind::Deny, Reason::Error));
+    DONE
+}
+
+fn an_unknown_pod_is_denied_on_a_claimed_port() -> Outcome {
+    let mut rig = Rig::new();
+    rig.apply(&Manifest::new("owner").ports("20080"));
+    let uid = api_uid();
+    let mut unknown = Worker::start(&rig.make(&cgroup_for(&uid, SYSTEMD_BESTEFFORT)));
+    let seen = rig.attempt(&mut unknown, &Bind::tcp("0.0.0.0", 20080));
+    assert_eq!(seen.answer(), (denied(), VerdictKind::Deny, Reason::Claimed));
+    assert!(matches!(&seen.report().caller, Who::UnknownPod { uid: told, .. } if *told == uid.replace('-', "")));
+    let seen = rig.attempt(&mut unknown, &Bind::tcp("0.0.0.0", 20081));
+    assert_eq!(seen.answer(), (0, VerdictKind::Allow, Reason::Unclaimed));
+    DONE
+}

@@ -1,0 +1,125 @@
+//! What is judged at all: binds of the node's network namespace by processes of pods, and no others.
+
+use enforcer::core::report::Who;
+use enforcer_ebpf::abi::{Reason, VerdictKind};
+use libtest_mimic::Completion;
+
+use crate::{
+    DONE, Outcome, Test,
+    support::{
+        manifest::Manifest,
+        network,
+        rig::{Rig, denied},
+        worker::{Bind, Kind, Worker, bind_socket},
+    },
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("another_network_namespace_is_untouched", another_network_namespace_is_untouched),
+    ("host_processes_are_untouched", host_processes_are_untouched),
+    ("a_host_process_with_a_pods_socket_is_audited", a_host_process_with_a_pods_socket_is_audited),
+    ("a_socket_is_judged_by_who_binds_it", a_socket_is_judged_by_who_binds_it),
+    ("ping_sockets_are_undisturbed", ping_sockets_are_undisturbed),
+    ("raw_sockets_are_undisturbed", raw_sockets_are_undisturbed),
+    ("udp_lite_is_undisturbed", udp_lite_is_undisturbed),
+];
+
+const PORT: u16 = 20080;
+
+/// An owner of the port in both protocols, and a stranger.
+fn rig() -> (Rig, Worker, Worker) {
+    let mut rig = Rig::new();
+    let owner = rig.start(&Manifest::new("owner").ports("20080/tcp 20080/udp"));
+    let stranger = rig.start(&Manifest::new("stranger"));
+    (rig, owner, stranger)
+}
+
+fn another_network_namespace_is_untouched() -> Outcome {
+    let (mut rig, _owner, mut stranger) = rig();
+    let bind = Bind::tcp("0.0.0.0", PORT);
+    assert_eq!(rig.attempt(&mut stranger, &bind).answer(), (denied(), VerdictKind::Deny, Reason::Claimed));
+    let before = rig.engine.counters().unwrap();
+    stranger.unshare();
+    for bind in [bind, Bind::tcp("::", PORT), Bind::udp("0.0.0.0", PORT), Bind::udp("::", PORT)] {
+        let seen = rig.attempt(&mut stranger, &bind);
+        assert_eq!((seen.errno, seen.reports.len()), (0, 0), "{bind:?}");
+    }
+    assert_eq!(rig.engine.counters().unwrap(), before);
+    DONE
+}
+
+fn host_processes_are_untouched() -> Outcome {
+    let (mut rig, _owner, _stranger) = rig();
+    let mut host = Worker::start(&rig.sandbox().make("system.slice/sshd.service"));
+    let before = rig.engine.counters().unwrap();
+    for bind in [Bind::tcp("0.0.0.0", PORT), Bind::udp("::", PORT)] {
+        let seen = rig.attempt(&mut host, &bind);
+        assert_eq!((seen.errno, seen.reports.len()), (0, 0), "{bind:?}");
+    }
+    assert_eq!(rig.engine.counters().unwrap(), before);
+    DONE
+}
+
+/// The programs of the socket's cgroup run, whoever binds it.
+fn a_host_process_with_a_pods_socket_is_audited() -> Outcome {
+    let (mut rig, _owner, mut stranger) = rig();
+    let bind = Bind::tcp("0.0.0.0", PORT);
+    let socket = stranger.open(&bind);
+    let seen = rig.watch(|| errno(bind_socket(&socket, &bind)));
+    assert_eq!(seen.answer(), (0, VerdictKind::Audit, Reason::Claimed));
+    assert_eq!(seen.report().caller, Who::Host);
+    assert_eq!(seen.report().attempt.pid, std::process::id());
+    DONE
+}
+
+fn a_socket_is_judged_by_who_binds_it() -> Outcome {
+    let (mut rig, mut owner, mut stranger) = rig();
+    let bind = Bind::tcp("0.0.0.0", PORT);
+    let strangers = stranger.open(&bind);
+    let seen = rig.watch(|| owner.bind_given(&strangers, &bind));
+    assert_eq!(seen.answer(), (0, VerdictKind::Allow, Reason::Owner));
+    owner.close();
+    stranger.close();
+    drop(strangers);
+    let owners = owner.open(&bind);
+    let seen = rig.watch(|| stranger.bind_given(&owners, &bind));
+    assert_eq!(seen.answer(), (denied(), VerdictKind::Deny, Reason::Claimed));
+    DONE
+}
+
+fn errno(result: std::io::Result<()>) -> i32 {
+    result.map_or_else(|error| error.raw_os_error().unwrap_or(-1), |()| 0)
+}
+
+/// Binds that never reach the hooks, or are of a port space of their own.
+fn undisturbed(kind: Kind) -> i32 {
+    let (mut rig, _owner, mut stranger) = rig();
+    let before = rig.engine.counters().unwrap();
+    let seen = rig.attempt(&mut stranger, &Bind::tcp("0.0.0.0", PORT).on(kind));
+    assert_eq!(seen.reports.len(), 0);
+    assert_eq!(rig.engine.counters().unwrap(), before);
+    seen.errno
+}
+
+fn ping_sockets_are_undisturbed() -> Outcome {
+    if !network::allow_ping() {
+        return Ok(Completion::ignored_with("net.ipv4.ping_group_range cannot be written here"));
+    }
+    assert_eq!(undisturbed(Kind::Ping), 0);
+    DONE
+}
+
+fn raw_sockets_are_undisturbed() -> Outcome {
+    assert_eq!(undisturbed(Kind::Raw), 0);
+    DONE
+}
+
+fn udp_lite_is_undisturbed() -> Outcome {
+    match undisturbed(Kind::UdpLite) {
+        libc::EPROTONOSUPPORT => Ok(Completion::ignored_with("this kernel has no UDP-Lite")),
+        errno => {
+            assert_eq!(errno, 0);
+            DONE
+        }
+    }
+}
