@@ -147,7 +147,7 @@ fn closing(acts: &[Act], cast: &Cast) -> String {
     let denied = acts.iter().flat_map(|act| &act.attempts).filter(|attempt| attempt.verdict.as_deref() == Some("deny"));
     format!(
         "Without the enforcer {} lost port {} to another pod and two pods shared port {} unnoticed; audit named both \
-         pods of each conflict and denied nothing; enforce denied {} binds, and both ports went to their owners.",
+         pods of each conflict and denied nothing; enforce denied {} pods a port that was not theirs, and both ports went to their owners.",
         cast.owner.name(),
         cast.owner.port,
         cast.exporter.port,

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::agent::Agent;
 use super::cast::{Cast, Pod, short};
 use super::cgroups::Subtree;
-use super::child::Process;
+use super::child::{Process, in_quotes};
 use super::http;
 use super::outcome::{Act, Attempt, Contested, Mode, REQUESTS, Shared, errno_in};
 use super::programs::{Programs, Start};
@@ -67,8 +67,9 @@ impl Theatre<'_> {
             attempts.push(attempt);
             servers.extend(server);
         }
-        let answered_by = http::who_answers(owner.port)?;
-        self.stage.say(&format!("A request to port {} is answered by {}.", owner.port, short(&answered_by)))?;
+        let answered_by = if servers.is_empty() { None } else { Some(http::who_answers(owner.port)?) };
+        let who = answered_by.as_deref().map_or("nobody", short);
+        self.stage.say(&format!("A request to port {} is answered by {who}.", owner.port))?;
         end(servers)?;
         Ok(Contested { port: owner.port, answered_by })
     }
@@ -82,10 +83,11 @@ impl Theatre<'_> {
             attempts.push(attempt);
             servers.extend(server);
         }
-        let answers = http::who_answers_how_often(exporter.port, REQUESTS)?;
+        let requests = if servers.is_empty() { 0 } else { REQUESTS };
+        let answers = http::who_answers_how_often(exporter.port, requests)?;
         let counts: Vec<_> = answers.iter().map(|(pod, count)| format!("{count} by {}", short(pod))).collect();
         let port = exporter.port;
-        self.stage.say(&format!("{REQUESTS} requests to port {port} are answered: {}.", counts.join(", ")))?;
+        self.stage.say(&format!("{requests} requests to port {port} are answered: {}.", counts.join(", ")))?;
         end(servers)?;
         Ok(Shared { port, answers })
     }
@@ -100,7 +102,7 @@ impl Theatre<'_> {
             }
             Start::Failed(words) => {
                 let words = words.iter().find(|line| errno_in(line).is_some()).with_context(|| {
-                    format!("the server of {name} ended without saying an error; it said: {}", words.join("\n"))
+                    format!("the server of {name} ended and named no error; it said {}", in_quotes(&words))
                 })?;
                 self.stage.say(&format!("{name} starts and fails. All it says:"))?;
                 self.stage.quote(words)?;

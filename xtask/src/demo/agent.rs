@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use serde::Deserialize;
 
-use super::child::Process;
+use super::child::{Process, in_quotes};
 use super::outcome::Mode;
 use super::wait;
 
@@ -103,7 +103,7 @@ impl Agent {
         })?;
         if let Err(status) = ready {
             let said = agent.process.last_words();
-            bail!("the enforcer ended before it was ready ({status}); it said: {}", said.join("\n"));
+            bail!("the enforcer ended before it was ready ({status}); it said {}", in_quotes(&said));
         }
         Ok(agent)
     }
@@ -137,7 +137,7 @@ impl Agent {
         let Self { process, read, mut log } = self;
         let (status, said) = process.end()?;
         if !status.success() {
-            bail!("the enforcer ended with {status}; it said: {}", said.join("\n"));
+            bail!("the enforcer ended with {status}; it said {}", in_quotes(&said));
         }
         log.read(&said[read..]);
         Ok(log)

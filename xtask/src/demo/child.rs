@@ -176,6 +176,11 @@ impl Process {
     }
 }
 
+/// Words of a process, for messages.
+pub(super) fn in_quotes(words: &[String]) -> String {
+    if words.is_empty() { "nothing".to_owned() } else { format!("`{}`", words.join("\n")) }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         self.ask();

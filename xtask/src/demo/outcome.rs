@@ -56,8 +56,8 @@ pub(super) struct Act {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Contested {
     pub(super) port: u16,
-    /// The pod that answered there in the end.
-    pub(super) answered_by: String,
+    /// The pod that answered there in the end, if any listened.
+    pub(super) answered_by: Option<String>,
 }
 
 /// The port that two pods let each other share.
@@ -136,7 +136,7 @@ impl Attempt {
     }
 }
 
-/// `80/tcp by default/nginx: allow (owner), EADDRINUSE`, for messages.
+/// For messages: `80/tcp by default/nginx: verdict deny, errno EADDRINUSE, reason claimed, owner default/other`.
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let or_nothing = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
@@ -242,8 +242,9 @@ fn check_act(act: &Act, cast: &Cast) -> Result<(), String> {
 
 fn check_answers(act: &Act, cast: &Cast) -> Result<(), String> {
     let holder = if act.mode == Mode::Enforce { &cast.owner } else { &cast.squatter };
-    if act.contested.answered_by != holder.full_name() {
-        return Err(format!("{} should have answered, but {} did", holder.full_name(), act.contested.answered_by));
+    let answered = act.contested.answered_by.as_deref().unwrap_or("nobody");
+    if answered != holder.full_name() {
+        return Err(format!("{} should have answered, but {answered} did", holder.full_name()));
     }
     let answers = &act.shared.answers;
     let of = |pod: &Pod| answers.get(&pod.full_name()).copied().unwrap_or(0);
