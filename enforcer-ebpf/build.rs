@@ -1,15 +1,42 @@
 //! Builds this crate's own binary for the BPF target, so that the library can carry it (`OBJECT`).
 
-use std::env;
+use std::{
+    env,
+    process::{Command, exit},
+};
 
 use anyhow::Context as _;
 use aya_build::{Package, Toolchain};
 
+/// Set for the copy of this script that does the work.
+const INNER: &str = "PORT_ENFORCER_BUILD_EBPF";
+
 fn main() -> anyhow::Result<()> {
     if env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("bpf") {
-        // This is the inner build.
+        // This is a build for the BPF target itself.
         return Ok(());
     }
+    if env::var_os(INNER).is_some() {
+        return build();
+    }
+    // aya-build passes on every line that the inner cargo prints as a warning of this package, and cargo would show
+    // them all again at every build. Only what is a warning is let through, and everything when it fails.
+    let output = Command::new(env::current_exe()?).env(INNER, "1").output().context("cannot run the build script")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        eprint!("{text}{}", String::from_utf8_lossy(&output.stderr));
+        exit(1);
+    }
+    let warns = text.lines().any(|line| line.starts_with("cargo:warning=warning"));
+    for line in text.lines() {
+        if warns || !line.starts_with("cargo:warning=") {
+            println!("{line}");
+        }
+    }
+    Ok(())
+}
+
+fn build() -> anyhow::Result<()> {
     aya_build::build_ebpf(
         [Package { name: env!("CARGO_PKG_NAME"), root_dir: env!("CARGO_MANIFEST_DIR"), ..Package::default() }],
         Toolchain::default(),

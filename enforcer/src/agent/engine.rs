@@ -221,8 +221,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes what the kernel told of binds, [`BATCH`] records at most: a storm of binds must not keep the agent from
-    /// all else. Cgroups go first, so that callers have their names.
+    /// Takes what the kernel told of binds, so many records at most: a storm of binds must not keep the agent from all
+    /// else. Cgroups go first, so that callers have their names.
     ///
     /// # Errors
     ///

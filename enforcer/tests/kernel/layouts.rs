@@ -41,10 +41,7 @@ const fn layout(root: &'static str, container: &'static str) -> Layout {
 
 const LAYOUTS: &[Layout] = &[
     // The systemd driver: burstable, best-effort, guaranteed; containerd, CRI-O, Docker.
-    layout(
-        "kubepods.slice",
-        "kubepods-burstable.slice/kubepods-burstable-pod{uid_}.slice/cri-containerd-{id}.scope",
-    ),
+    layout("kubepods.slice", "kubepods-burstable.slice/kubepods-burstable-pod{uid_}.slice/cri-containerd-{id}.scope"),
     layout("kubepods.slice", "kubepods-besteffort.slice/kubepods-besteffort-pod{uid_}.slice/crio-{id}.scope"),
     layout("kubepods.slice", "kubepods-pod{uid_}.slice/docker-{id}.scope"),
     // The cgroupfs driver.
@@ -196,10 +193,8 @@ fn such_a_child_from_before_the_engine_is_none_either() -> Outcome {
     let (owner, stranger) = (Manifest::new("owner").ports("20080"), Manifest::new("stranger"));
     let sandbox = Sandbox::new();
     let container = sandbox.make(&format!("kubepods.slice/{}", stranger.cgroup(SYSTEMD_BESTEFFORT)));
-    let mut processes: Vec<Worker> = disguises(&owner.pod().uid_text)
-        .iter()
-        .map(|name| Worker::start(&make(&container.join(name))))
-        .collect();
+    let mut processes: Vec<Worker> =
+        disguises(&owner.pod().uid_text).iter().map(|name| Worker::start(&make(&container.join(name)))).collect();
     let mut rig = Rig::on(sandbox, "kubepods.slice", |_| ());
     rig.apply(&owner);
     rig.apply(&stranger);

@@ -62,8 +62,7 @@ fn reserved_ports_are_for_node_software() -> Outcome {
 fn a_tenant_cannot_claim_a_reserved_port() -> Outcome {
     let mut rig = Rig::with(|start| start.settings.node_reserved = parse_list("20022").expect("a list"));
     // Whatever it says of its age.
-    let mut tenant =
-        rig.start(&Manifest::new("tenant").created("1970-01-01T00:00:00Z").ports("127.0.0.1:20022 20023"));
+    let mut tenant = rig.start(&Manifest::new("tenant").created("1970-01-01T00:00:00Z").ports("127.0.0.1:20022 20023"));
     let seen = rig.attempt(&mut tenant, &Bind::tcp("127.0.0.1", 20022));
     assert_eq!(seen.answer(), (denied(), VerdictKind::Deny, Reason::Reserved));
     let seen = rig.attempt(&mut tenant, &Bind::tcp("0.0.0.0", 20023));

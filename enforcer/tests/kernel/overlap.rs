@@ -76,11 +76,8 @@ fn attempt(kind: Kind, (socket, address): (&str, &str), port: u16) -> Bind {
 fn table(kind: Kind, enforce: bool) {
     let mut rig = Rig::with(|start| start.policy = if enforce { ENFORCE } else { AUDIT });
     let protocol = if kind == Kind::Udp { "udp" } else { "tcp" };
-    let conflict = if enforce {
-        (denied(), VerdictKind::Deny, Reason::Claimed)
-    } else {
-        (0, VerdictKind::Audit, Reason::Claimed)
-    };
+    let conflict =
+        if enforce { (denied(), VerdictKind::Deny, Reason::Claimed) } else { (0, VerdictKind::Audit, Reason::Claimed) };
     let mut stranger = rig.start(&Manifest::new("stranger"));
     let mut cells = 0;
     for (port, (claim, row)) in (20001..).zip(OVERLAPS) {

@@ -2,11 +2,7 @@
 
 use std::{collections::HashMap, thread};
 
-use enforcer::core::{
-    claims::ClaimProblem,
-    index::Notice,
-    pod::PodProblem,
-};
+use enforcer::core::{claims::ClaimProblem, index::Notice, pod::PodProblem};
 use enforcer_ebpf::abi::{Policy, Reason, Undeclared, VerdictKind};
 
 use crate::{
@@ -42,8 +38,7 @@ fn the_mode_is_switched_under_load() -> Outcome {
     let (audit, enforce) = (quiet(AUDIT), quiet(ENFORCE));
     let mut rig = Rig::with(|start| start.policy = audit);
     rig.apply(&Manifest::new("owner").ports("20080/udp"));
-    let mut strangers: Vec<Worker> =
-        (0..2).map(|n| rig.start(&Manifest::new(&format!("stranger-{n}")))).collect();
+    let mut strangers: Vec<Worker> = (0..2).map(|n| rig.start(&Manifest::new(&format!("stranger-{n}")))).collect();
     rig.told();
 
     let mut flips = 0u32;

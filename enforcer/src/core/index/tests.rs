@@ -1,1 +1,507 @@
-//! t
+//! The index driven by hand, its changes carried out on a model of the kernel's maps.
+
+use std::collections::{BTreeMap, HashMap};
+
+use enforcer_ebpf::{
+    abi::{ExactKey, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner as Element, PortWord, Slot},
+    decide::{Candidates, Cover, Target},
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::{
+    annotation,
+    pod::{ARRIVAL_UNKNOWN, Phase, Workload, uid_key},
+};
+
+const ROOT: u64 = 1;
+
+/// The kernel's maps.
+#[derive(Default)]
+struct Maps {
+    owners: BTreeMap<Slot, Element>,
+    uids: HashMap<UidKey, Slot>,
+    cgroups: HashMap<u64, Slot>,
+    exact: HashMap<ExactKey, Slot>,
+    ports: HashMap<(Protocol, u16), PortWord>,
+}
+
+impl Maps {
+    fn carry_out(&mut self, change: &Change) {
+        match *change {
+            Change::Owner { slot, owner } if owner.id() == 0 => {
+                self.owners.remove(&slot);
+                self.check_nothing_points_at(slot);
+            }
+            Change::Owner { slot, owner } => {
+                self.owners.insert(slot, owner);
+            }
+            Change::Uid { key, slot } => {
+                assert!(self.owners.contains_key(&slot), "an owner is written before its UID");
+                self.uids.insert(key, slot);
+            }
+            Change::UidGone { key } => {
+                self.uids.remove(&key);
+            }
+            Change::Cgroup { id, slot, .. } => {
+                assert!(slot == 0 || self.owners.contains_key(&slot), "an owner is written before its cgroup");
+                self.cgroups.insert(id, slot);
+            }
+            Change::CgroupGone { id } => {
+                self.cgroups.remove(&id);
+            }
+            Change::Exact { key, slot } => {
+                assert!(self.owners.contains_key(&slot), "an owner is written before an address points at it");
+                self.exact.insert(key, slot);
+            }
+            Change::ExactGone { key } => {
+                self.exact.remove(&key);
+            }
+            Change::Port { protocol, port, word } => {
+                for slot in slots(word) {
+                    assert!(self.owners.contains_key(&slot), "an owner is written before a port points at it");
+                }
+                if word == PortWord::UNCLAIMED {
+                    self.ports.remove(&(protocol, port));
+                } else {
+                    self.ports.insert((protocol, port), word);
+                }
+            }
+        }
+    }
+
+    fn check_nothing_points_at(&self, slot: Slot) {
+        assert!(!self.uids.values().any(|other| *other == slot), "a UID points at a free slot");
+        assert!(!self.cgroups.values().any(|other| *other == slot), "a cgroup points at a free slot");
+        assert!(!self.exact.values().any(|other| *other == slot), "an address points at a free slot");
+        assert!(!self.ports.values().any(|word| slots(*word).contains(&slot)), "a port points at a free slot");
+    }
+
+    /// The owner ids whose claims a bind meets.
+    fn met(&self, protocol: Protocol, port: u16, target: Target) -> Vec<u32> {
+        let word = self.ports.get(&(protocol, port)).copied().unwrap_or_default();
+        let mut candidates = Candidates::of(word, Cover::of(&target));
+        if candidates.exact {
+            let key = match target {
+                Target::V4(address) => ExactKey::v4(protocol, port, address),
+                Target::V6 { address, .. } => ExactKey::v6(protocol, port, address),
+            };
+            candidates.slots[0] = self.exact.get(&key).copied().unwrap_or(0);
+        }
+        let mut ids: Vec<u32> =
+            candidates.slots.iter().filter_map(|slot| self.owners.get(slot)).map(Element::id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+}
+
+fn slots(word: PortWord) -> Vec<Slot> {
+    [word.v4().first, word.v4().second, word.v6().first, word.v6().second]
+        .into_iter()
+        .filter(|slot| *slot != 0)
+        .collect()
+}
+
+struct Rig {
+    index: Index,
+    maps: Maps,
+    notices: Vec<Notice>,
+    at: u64,
+}
+
+impl Rig {
+    fn new(settings: Settings) -> Self {
+        let mut rig = Self { index: Index::new(settings, ROOT), maps: Maps::default(), notices: Vec::new(), at: 1000 };
+        rig.flush();
+        rig
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: i64::try_from(self.at).unwrap() * 1_000_000, monotonic: Duration::from_secs(self.at) }
+    }
+
+    fn flush(&mut self) {
+        let output = self.index.take();
+        for change in &output.changes {
+            self.maps.carry_out(change);
+        }
+        self.notices.extend(output.notices);
+    }
+
+    fn apply(&mut self, pod: Pod) {
+        self.index.apply(pod, self.now());
+        self.flush();
+    }
+
+    fn delete(&mut self, name: &str) {
+        self.index.delete("default", name, self.now());
+        self.flush();
+    }
+
+    fn made(&mut self, id: u64, parent: u64, name: &str) {
+        self.index.cgroup_made(id, parent, name, self.now());
+        self.flush();
+    }
+
+    fn removed(&mut self, id: u64) {
+        self.index.cgroup_removed(id, self.now());
+        self.flush();
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        self.at += seconds;
+        self.index.tick(self.now());
+        self.flush();
+    }
+
+    /// Names of the pods whose claims a bind to `0.0.0.0:port/tcp` meets.
+    fn owners(&self, port: u16) -> Vec<String> {
+        let ids = self.maps.met(Protocol::Tcp, port, Target::V4([0; 4]));
+        ids.into_iter().map(|id| self.index.name(id).unwrap().name.clone()).collect()
+    }
+
+    fn told(&mut self) -> Vec<String> {
+        let notices = std::mem::take(&mut self.notices);
+        notices.iter().map(|notice| crate::core::report::notice_sentence(notice, "n")).collect()
+    }
+}
+
+fn uid(number: u32) -> String {
+    format!("{number:08x}-0000-4000-8000-000000000000")
+}
+
+fn cgroup_name(number: u32) -> String {
+    format!("kubepods-besteffort-pod{}.slice", uid(number).replace('-', "_"))
+}
+
+/// A pod with an annotation, arriving at second `number`.
+fn pod(number: u32, name: &str, ports: &str) -> Pod {
+    let uid_text = uid(number);
+    Pod {
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+        uid: uid_key(&uid_text),
+        uid_text,
+        node_name: None,
+        host_network: true,
+        workload: None,
+        share: None,
+        ports_annotation: Some(ports.to_owned()),
+        ports: Vec::new(),
+        phase: Phase::Active,
+        deletion: None,
+        arrival: i64::from(number) * 1_000_000,
+        mirror: None,
+        config_hash: None,
+        containers: Vec::new(),
+        problems: Vec::new(),
+        more_problems: 0,
+    }
+}
+
+fn of_workload(mut pod: Pod, workload: &str) -> Pod {
+    pod.workload = Some(Workload {
+        namespace: "default".to_owned(),
+        kind: "DaemonSet".to_owned(),
+        name: workload.to_owned(),
+        uid: workload.to_owned(),
+    });
+    pod
+}
+
+#[test]
+fn the_first_to_arrive_owns_the_port_until_it_goes() {
+    let mut rig = Rig::new(Settings::default());
+    rig.apply(pod(2, "late", "80, 81"));
+    rig.apply(pod(1, "early", "80"));
+    assert_eq!(rig.owners(80), ["late"], "what is in force stays");
+    assert_eq!(
+        rig.told(),
+        ["claim of default/early on 80/tcp loses on n: in force for default/late (annotation); it is granted when \
+          that one goes"]
+    );
+    rig.delete("late");
+    assert_eq!(rig.owners(80), ["early"]);
+    assert!(rig.owners(81).is_empty());
+    assert_eq!(rig.told(), ["claim of default/early on 80/tcp is now in force on n"]);
+}
+
+#[test]
+fn pods_that_come_together_are_ranked_by_arrival() {
+    let mut rig = Rig::new(Settings::default());
+    let now = rig.now();
+    rig.index.reset(vec![pod(3, "c", "80"), pod(1, "a", "80"), pod(2, "b", "80")], now);
+    rig.flush();
+    assert_eq!(rig.owners(80), ["a"]);
+    rig.index.reset(vec![pod(3, "c", "80"), pod(2, "b", "80")], now);
+    rig.flush();
+    assert_eq!(rig.owners(80), ["b"], "what vanished unseen is gone");
+}
+
+#[test]
+fn an_edit_counts_from_the_edit() {
+    let mut rig = Rig::new(Settings::default());
+    rig.apply(pod(1, "old", "70"));
+    rig.apply(pod(5, "holder", "80"));
+    rig.apply(pod(6, "waiting", "80"));
+    rig.apply(pod(1, "old", "70, 80"));
+    assert_eq!(rig.owners(80), ["holder"]);
+    rig.delete("holder");
+    assert_eq!(rig.owners(80), ["waiting"], "the old pod's claim is younger than that");
+    rig.apply(pod(1, "old", "80"));
+    assert!(rig.owners(70).is_empty());
+}
+
+#[test]
+fn a_name_that_comes_back_is_another_pod() {
+    let mut rig = Rig::new(Settings::default());
+    rig.apply(pod(1, "web-0", "80"));
+    rig.apply(pod(2, "other", "80"));
+    rig.apply(pod(3, "web-0", "80"));
+    assert_eq!(rig.owners(80), ["other"]);
+    assert_eq!(rig.index.pod_count(), 2);
+}
+
+#[test]
+fn the_node_and_node_software_come_first() {
+    let mut rig =
+        Rig::new(Settings { node_reserved: annotation::parse_list("22/tcp").unwrap(), ..Settings::default() });
+    rig.apply(pod(1, "tenant", "22, 80, 81"));
+    let mut system = pod(2, "system", "80");
+    system.namespace = "kube-system".to_owned();
+    rig.apply(system);
+    let mut fixed = pod(3, "static", "81");
+    fixed.uid_text = "0123456789abcdef0123456789abcdef".to_owned();
+    fixed.uid = uid_key(&fixed.uid_text);
+    rig.apply(fixed);
+    let flags = |port| {
+        let word = rig.maps.ports[&(Protocol::Tcp, port)];
+        rig.maps.owners[&word.v4().first].flags()
+    };
+    assert_eq!(flags(22), OWNER_NODE);
+    assert_eq!(flags(80), OWNER_SOFTWARE);
+    assert_eq!(flags(81), OWNER_SOFTWARE);
+    assert_eq!(rig.owners(80), ["system"]);
+    assert_eq!(rig.owners(81), ["static"]);
+}
+
+#[test]
+fn a_terminating_owner_lets_its_workload_in() {
+    let mut rig = Rig::new(Settings::default());
+    let old = of_workload(pod(1, "old", "80"), "ds");
+    rig.apply(old.clone());
+    rig.apply(of_workload(pod(2, "new", "80"), "ds"));
+    rig.told();
+    rig.apply(Pod { deletion: Some(jiff::Timestamp::UNIX_EPOCH), ..old });
+    let word = rig.maps.ports[&(Protocol::Tcp, 80)];
+    let owner = rig.maps.owners[&word.v4().first];
+    assert_eq!(owner.flags(), OWNER_TERMINATING);
+    assert_ne!(owner.workload(), 0);
+    rig.delete("old");
+    assert_eq!(rig.owners(80), ["new"]);
+    assert_eq!(rig.told(), ["claim of default/new on 80/tcp is now in force on n"]);
+}
+
+#[test]
+fn the_grace_keeps_a_squatter_waiting() {
+    let mut rig = Rig::new(Settings::default());
+    rig.apply(of_workload(pod(1, "old", "80"), "ds"));
+    rig.apply(pod(2, "squatter", "80"));
+    rig.delete("old");
+    assert_eq!(rig.owners(80), ["old"], "what is left of it keeps its name");
+    rig.pass(59);
+    assert_eq!(rig.owners(80), ["old"]);
+    rig.apply(of_workload(pod(3, "new", "80"), "ds"));
+    assert_eq!(rig.owners(80), ["new"]);
+    assert_eq!(rig.index.next_deadline(), None, "nothing is left");
+    rig.delete("new");
+    rig.pass(60);
+    assert_eq!(rig.owners(80), ["squatter"]);
+}
+
+#[test]
+fn no_grace_after_success_and_none_without_a_controller() {
+    let mut rig = Rig::new(Settings::default());
+    let job = of_workload(pod(1, "job", "80"), "job");
+    rig.apply(job.clone());
+    rig.apply(Pod { phase: Phase::Succeeded, ..job });
+    assert!(rig.owners(80).is_empty());
+    rig.delete("job");
+    assert!(rig.owners(80).is_empty());
+    rig.apply(pod(2, "alone", "80"));
+    rig.delete("alone");
+    assert!(rig.owners(80).is_empty());
+}
+
+#[test]
+fn a_group_needs_no_grace_while_a_member_is_there() {
+    let mut rig = Rig::new(Settings::default());
+    let member = |number, name| Pod { share: Some("g".to_owned()), ..of_workload(pod(number, name, "80"), name) };
+    rig.apply(member(1, "one"));
+    rig.apply(member(2, "two"));
+    rig.apply(pod(3, "stranger", "80"));
+    rig.delete("one");
+    assert_eq!(rig.owners(80), ["two"]);
+    rig.delete("two");
+    assert_eq!(rig.owners(80), ["two"], "now it does");
+    rig.pass(60);
+    assert_eq!(rig.owners(80), ["stranger"]);
+}
+
+#[test]
+fn a_pod_is_over_when_its_cgroup_is() {
+    let mut rig = Rig::new(Settings::default());
+    rig.apply(pod(1, "stuck", "80"));
+    rig.apply(pod(2, "next", "80"));
+    rig.made(10, ROOT, &cgroup_name(1));
+    assert_eq!(rig.owners(80), ["stuck"]);
+    rig.removed(10);
+    assert_eq!(rig.owners(80), ["next"], "the object is still there");
+    rig.apply(pod(1, "stuck", "80, 81"));
+    assert!(rig.owners(81).is_empty(), "an update brings nothing back");
+    rig.made(11, ROOT, &cgroup_name(1));
+    assert_eq!(rig.owners(81), ["stuck"], "a new cgroup does");
+}
+
+#[test]
+fn cgroup_and_pod_meet_in_either_order() {
+    for cgroup_first in [true, false] {
+        let mut rig = Rig::new(Settings::default());
+        rig.made(9, ROOT, "kubepods-besteffort.slice");
+        if cgroup_first {
+            rig.made(10, 9, &cgroup_name(1));
+            assert_eq!(rig.maps.cgroups[&10], 0, "nobody known");
+        }
+        rig.apply(pod(1, "a", "80"));
+        if !cgroup_first {
+            rig.made(10, 9, &cgroup_name(1));
+        }
+        let slot = rig.maps.cgroups[&10];
+        let owner = rig.maps.owners[&slot];
+        assert_eq!((owner.cgroup, owner.level), (10, 2));
+        assert_eq!(rig.index.name_by_cgroup(10).unwrap().name, "a");
+        rig.delete("a");
+        assert_eq!(rig.maps.cgroups[&10], 0, "nobody again");
+    }
+}
+
+#[test]
+fn two_pods_with_one_uid() {
+    let mut rig = Rig::new(Settings::default());
+    rig.apply(pod(1, "first", "80"));
+    let mut copy = pod(1, "copy", "81");
+    copy.arrival = ARRIVAL_UNKNOWN;
+    rig.apply(copy);
+    assert!(rig.owners(81).is_empty());
+    assert_eq!(
+        rig.told(),
+        ["default/copy on n has the UID of default/first: its claims bind nobody; give it a UID of its own"]
+    );
+    rig.delete("copy");
+    assert_eq!(rig.owners(80), ["first"]);
+}
+
+#[test]
+fn problems_are_told_once_and_again_when_they_come_back() {
+    let mut rig = Rig::new(Settings::default());
+    rig.apply(pod(1, "a", "80, x"));
+    assert_eq!(rig.told().len(), 1);
+    rig.apply(pod(1, "a", "80, x"));
+    assert_eq!(rig.told().len(), 0);
+    rig.apply(pod(1, "a", "80"));
+    rig.apply(pod(1, "a", "80, x"));
+    assert_eq!(rig.told().len(), 1);
+}
+
+#[test]
+fn a_pod_without_uid_binds_nobody() {
+    let mut rig = Rig::new(Settings::default());
+    rig.apply(Pod { uid: None, uid_text: String::new(), ..pod(1, "a", "80") });
+    rig.apply(pod(2, "b", "80"));
+    assert_eq!(rig.owners(80), ["b"]);
+}
+
+/// One step of a random history.
+#[derive(Clone, Debug)]
+enum Step {
+    Apply { who: u32, ports: usize, share: bool, workload: Option<u8>, terminating: bool, done: bool },
+    Delete { who: u32 },
+    Made { who: u32 },
+    Removed { who: u32 },
+    Pass { seconds: u64 },
+}
+
+const PORTS: [&str; 8] =
+    ["80", "127.0.0.1:80", "[::1]:80", "0.0.0.0:80", "[::]:80", "10.0.0.1:80", "80-81", "127.0.0.1:80, 127.0.0.2:80"];
+
+fn step() -> impl Strategy<Value = Step> {
+    let who = 1u32..7;
+    prop_oneof![
+        5 => (who.clone(), 0..PORTS.len(), any::<bool>(), prop::option::of(0u8..2), any::<bool>(), prop::bool::weighted(0.1))
+            .prop_map(|(who, ports, share, workload, terminating, done)| Step::Apply {
+                who, ports, share: share && who % 2 == 0, workload, terminating: terminating && workload.is_some(), done,
+            }),
+        2 => who.clone().prop_map(|who| Step::Delete { who }),
+        2 => who.clone().prop_map(|who| Step::Made { who }),
+        1 => who.prop_map(|who| Step::Removed { who }),
+        1 => (1u64..70).prop_map(|seconds| Step::Pass { seconds }),
+    ]
+}
+
+proptest! {
+    /// Whatever happens: nothing ever points at a free slot (the model checks that at every change), whoever wants a
+    /// port meets somebody's claim or has it, and nothing is left behind at the end.
+    #[test]
+    fn random_histories(steps in prop::collection::vec(step(), 1..60)) {
+        let mut rig = Rig::new(Settings::default());
+        let mut present: BTreeMap<u32, usize> = BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Apply { who, ports, share, workload, terminating, done } => {
+                    let mut pod = pod(who, &format!("p{who}"), PORTS[ports]);
+                    if share {
+                        pod.share = Some("g".to_owned());
+                    }
+                    if let Some(workload) = workload {
+                        pod = of_workload(pod, &format!("w{workload}"));
+                    }
+                    pod.deletion = terminating.then_some(jiff::Timestamp::UNIX_EPOCH);
+                    pod.phase = if done { Phase::Failed } else { Phase::Active };
+                    if done {
+                        present.remove(&who);
+                    } else {
+                        present.insert(who, ports);
+                    }
+                    rig.apply(pod);
+                }
+                Step::Delete { who } => {
+                    present.remove(&who);
+                    rig.delete(&format!("p{who}"));
+                }
+                Step::Made { who } => rig.made(u64::from(who) + 100, ROOT, &cgroup_name(who)),
+                Step::Removed { who } => rig.removed(u64::from(who) + 100),
+                Step::Pass { seconds } => rig.pass(seconds),
+            }
+            let wanted_by_all = present.iter().any(|(who, ports)| {
+                let over = rig.index.owners.values().any(|owner| owner.name.uid == uid(*who) && owner.cgroup_ended);
+                !over && PORTS[*ports].starts_with("80")
+            });
+            // A dual-stack bind meets any claim there is; the wanted one may have lost to one on a single address.
+            let met = rig.maps.met(Protocol::Tcp, 80, Target::V6 { address: [0; 16], v6only: false });
+            prop_assert!(!wanted_by_all || !met.is_empty(), "a claim is missing");
+        }
+        for who in 1u32..7 {
+            rig.delete(&format!("p{who}"));
+            rig.removed(u64::from(who) + 100);
+        }
+        rig.pass(60);
+        prop_assert_eq!(rig.maps.owners.len(), 1, "only the node is left");
+        prop_assert!(rig.maps.ports.is_empty());
+        prop_assert!(rig.maps.exact.is_empty());
+        prop_assert!(rig.maps.uids.is_empty());
+        prop_assert!(rig.maps.cgroups.is_empty());
+        prop_assert!(rig.index.graces.is_empty());
+        prop_assert_eq!(rig.index.claim_counts(), (0, 0));
+    }
+}
