@@ -27,7 +27,7 @@ pub enum LogLevel {
     Warn,
     /// What the agent does too.
     Info,
-    /// Details too.
+    /// Every bind attempt and every socket that was bound too.
     Debug,
     /// The kernel programs' own trace too.
     Trace,

@@ -3,14 +3,15 @@
 use std::{collections::BTreeMap, io, path::Path};
 
 use enforcer_ebpf::abi::{KernelError, VerdictKind};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     agent::engine::{Engine, Told, now},
     core::{
         address::protocol_name,
         index::{Name, Notice},
-        report::{Repetitions, Report, notice_sentence},
+        report::{Repetitions, Report, notice_sentence, target},
+        text::escape,
     },
     manifests::FileProblem,
 };
@@ -33,6 +34,21 @@ impl Reporter {
             if let Some(held_back) = self.repetitions.admit(report, now().monotonic) {
                 self.report(report, held_back);
             }
+        }
+        for bound in &told.bound {
+            let target = target(bound.address, bound.port, bound.protocol);
+            let command = escape(&bound.command);
+            debug!(
+                event = "bound",
+                protocol = protocol_name(bound.protocol),
+                address = %bound.address,
+                port = bound.port,
+                command,
+                pid = bound.pid,
+                uid = bound.uid,
+                "bound {target} by command {command}, pid {}",
+                bound.pid
+            );
         }
         for problem in &told.undecodable {
             error!(event = "record_invalid", "cannot read a record of a bind: {problem}");
@@ -70,7 +86,7 @@ impl Reporter {
             };
         }
         match attempt.verdict {
-            VerdictKind::Allow => tell!(info),
+            VerdictKind::Allow => tell!(debug),
             VerdictKind::Audit | VerdictKind::Deny => tell!(warn),
         }
     }

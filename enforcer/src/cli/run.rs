@@ -92,7 +92,8 @@ pub(super) struct Run {
     #[arg(long, env = "ENFORCER_LOG_FORMAT", value_enum)]
     log_format: Option<LogFormat>,
 
-    /// What is logged; trace includes the trace of the kernel programs
+    /// What is logged; debug includes every bind attempt and every socket that was bound, trace also the trace of the
+    /// kernel programs
     #[arg(long, env = "ENFORCER_LOG_LEVEL", value_enum, default_value_t = LogLevel::Info)]
     log_level: LogLevel,
 }
@@ -222,8 +223,8 @@ impl Run {
                     UndeclaredFlag::Deny => Undeclared::Deny,
                 },
                 deny_on_error: on_error == OnError::Deny,
-                report_attempts: false,
-                report_bound: false,
+                report_attempts: log_level >= LogLevel::Debug,
+                report_bound: log_level >= LogLevel::Debug,
                 node_scope,
                 errno: match deny_errno {
                     DenyErrno::Eaddrinuse => 98,
