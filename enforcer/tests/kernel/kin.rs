@@ -13,7 +13,7 @@ use crate::{
         manifest::{Manifest, SYSTEMD_BESTEFFORT},
         rig::{Rig, denied},
         sandbox,
-        worker::Bind,
+        worker::{Bind, Worker},
     },
 };
 
@@ -99,7 +99,7 @@ fn a_port_is_handed_over_within_the_workload() -> Outcome {
 }
 
 /// An engine with a grace that lasts as long, and a squatter that waits for the port of a pod that is gone.
-fn graceful(grace: Duration) -> (Rig, crate::support::worker::Worker) {
+fn graceful(grace: Duration) -> (Rig, Worker) {
     let mut rig = Rig::with(|start| start.settings.handover_grace = grace);
     let owner = Manifest::new("owner").controller("ingress").ports("20080");
     rig.apply(&owner);
@@ -109,7 +109,7 @@ fn graceful(grace: Duration) -> (Rig, crate::support::worker::Worker) {
 }
 
 fn the_grace_keeps_a_waiting_squatter_out() -> Outcome {
-    let (mut rig, mut squatter) = graceful(Duration::from_secs(600));
+    let (mut rig, mut squatter) = graceful(Duration::from_mins(10));
     rig.engine.tick();
     let seen = rig.attempt(&mut squatter, &bind());
     assert_eq!(seen.answer(), claimed());

@@ -1,15 +1,18 @@
 //! From a cgroup to its pod, in every layout that the kubelet and the runtimes make, in whatever order things come.
 
-use std::path::Path;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use enforcer::core::report::Who;
-use enforcer_ebpf::abi::{Reason, VerdictKind};
+use enforcer_ebpf::abi::{KernelError, Policy, Reason, VerdictKind};
 
 use crate::{
     DONE, Outcome, Test,
     support::{
         manifest::{CONTAINER_ID, Manifest, SYSTEMD_BESTEFFORT, api_uid, cgroup_for, static_uid},
-        rig::{Rig, Seen, denied},
+        rig::{ENFORCE, Rig, Seen, denied},
         sandbox::Sandbox,
         worker::{Bind, Worker, bind_socket},
     },
@@ -26,50 +29,49 @@ pub(crate) const TESTS: &[Test] = &[
     ("an_unknown_pod_is_denied_on_a_claimed_port", an_unknown_pod_is_denied_on_a_claimed_port),
 ];
 
-struct Layout {
-    /// Where the pods are.
-    root: &'static str,
-    /// Where a container is below that.
-    container: &'static str,
-    /// Whether the kernel programs read the UID themselves. Else the agent does, a moment later.
-    in_kernel: bool,
-}
+/// A root, and where containers are below it. The last field says whether the kernel programs read the UID themselves;
+/// else the agent does, a moment later.
+type Layouts = (&'static str, &'static [&'static str], bool);
 
-const fn layout(root: &'static str, container: &'static str) -> Layout {
-    Layout { root, container, in_kernel: true }
-}
-
-const LAYOUTS: &[Layout] = &[
-    // The systemd driver: burstable, best-effort, guaranteed; containerd, CRI-O, Docker.
-    layout("kubepods.slice", "kubepods-burstable.slice/kubepods-burstable-pod{uid_}.slice/cri-containerd-{id}.scope"),
-    layout("kubepods.slice", "kubepods-besteffort.slice/kubepods-besteffort-pod{uid_}.slice/crio-{id}.scope"),
-    layout("kubepods.slice", "kubepods-pod{uid_}.slice/docker-{id}.scope"),
-    // The cgroupfs driver.
-    layout("kubepods", "burstable/pod{uid}/{id}"),
-    layout("kubepods", "besteffort/pod{uid}/{id}"),
-    layout("kubepods", "pod{uid}/{id}"),
-    // crun's additional child.
-    layout("kubepods.slice", "kubepods-burstable.slice/kubepods-burstable-pod{uid_}.slice/crio-{id}.scope/container"),
-    layout("kubepods", "pod{uid}/{id}/container"),
-    // kind's prefix.
-    layout(
-        "kubelet.slice/kubelet-kubepods.slice",
-        "kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod{uid_}.slice/cri-containerd-{id}.scope",
+const LAYOUTS: &[Layouts] = &[
+    // The systemd driver: burstable, best-effort, guaranteed; containerd, CRI-O, Docker; crun's additional child.
+    (
+        "kubepods.slice",
+        &[
+            "kubepods-burstable.slice/kubepods-burstable-pod{uid_}.slice/cri-containerd-{id}.scope",
+            "kubepods-besteffort.slice/kubepods-besteffort-pod{uid_}.slice/crio-{id}.scope",
+            "kubepods-pod{uid_}.slice/docker-{id}.scope",
+            "kubepods-burstable.slice/kubepods-burstable-pod{uid_}.slice/crio-{id}.scope/container",
+        ],
+        true,
     ),
-    layout("kubelet.slice/kubelet-kubepods.slice", "kubelet-kubepods-pod{uid_}.slice/cri-containerd-{id}.scope"),
-    layout("kubelet/kubepods", "burstable/pod{uid}/{id}"),
-    // The same, attached further up.
-    layout(
-        "kubelet.slice",
-        "kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod{uid_}.slice/\
-         cri-containerd-{id}.scope",
+    // The cgroupfs driver.
+    (
+        "kubepods",
+        &["burstable/pod{uid}/{id}", "besteffort/pod{uid}/{id}", "pod{uid}/{id}", "pod{uid}/{id}/container"],
+        true,
+    ),
+    // kind's prefix.
+    (
+        "kubelet.slice/kubelet-kubepods.slice",
+        &[
+            "kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod{uid_}.slice/cri-containerd-{id}.scope",
+            "kubelet-kubepods-pod{uid_}.slice/cri-containerd-{id}.scope",
+        ],
+        true,
+    ),
+    ("kubelet/kubepods", &["burstable/pod{uid}/{id}"], true),
+    // Attached further up.
+    (
+        ".",
+        &[
+            "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid_}.slice/cri-containerd-{id}.scope",
+            "kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{uid_}.slice/cri-containerd-{id}.scope",
+        ],
+        true,
     ),
     // A runtime with the cgroupfs driver under a kubelet with the systemd driver.
-    Layout {
-        root: "system.slice",
-        container: "containerd.service/kubepods-burstable-pod{uid_}.slice:cri-containerd:{id}",
-        in_kernel: false,
-    },
+    ("system.slice", &["containerd.service/kubepods-burstable-pod{uid_}.slice:cri-containerd:{id}"], false),
 ];
 
 /// What is told first, and what is there first.
@@ -80,56 +82,79 @@ enum Order {
     EngineLast,
 }
 
-fn every_layout(order: Order) -> Outcome {
-    for layout in LAYOUTS {
-        let (owner, stranger) = (Manifest::new("owner").ports("20080"), Manifest::new("stranger"));
-        let manifests = [&owner, &stranger];
-        let sandbox = Sandbox::new();
-        let root = sandbox.make(layout.root);
-        let start = |manifest: &Manifest| {
-            let cgroup = root.join(manifest.cgroup(layout.container));
-            std::fs::create_dir_all(&cgroup).expect("creating a cgroup");
-            Worker::start(&cgroup)
-        };
-        let (mut rig, [mut owners, mut strangers]) = match order {
-            Order::EngineLast => {
-                let workers = manifests.map(start);
-                let mut rig = Rig::on(sandbox, layout.root, |_| ());
-                manifests.map(|manifest| rig.apply(manifest));
-                (rig, workers)
-            }
-            Order::CgroupFirst => {
-                let mut rig = Rig::on(sandbox, layout.root, |_| ());
-                let workers = manifests.map(start);
-                manifests.map(|manifest| rig.apply(manifest));
-                (rig, workers)
-            }
-            Order::PodFirst => {
-                let mut rig = Rig::on(sandbox, layout.root, |_| ());
-                manifests.map(|manifest| rig.apply(manifest));
-                let workers = manifests.map(start);
-                if !layout.in_kernel {
-                    rig.told();
-                }
-                (rig, workers)
-            }
-        };
-        // No event of a cgroup is read between that and the binds.
-        let bind = Bind::tcp("0.0.0.0", 20080);
-        let errnos = [owners.bind(&bind), strangers.bind(&bind)];
+/// Two pods of one layout and their processes.
+struct Pair {
+    layout: &'static str,
+    port: u16,
+    pods: [Manifest; 2],
+    workers: Option<[Worker; 2]>,
+}
+
+impl Pair {
+    fn new(layout: &'static str, port: u16) -> Self {
+        let owner = Manifest::new(&format!("owner-{port}")).ports(&port.to_string());
+        Self { layout, port, pods: [owner, Manifest::new(&format!("stranger-{port}"))], workers: None }
+    }
+
+    fn start(&mut self, root: &Path) {
+        let start = |pod: &Manifest| Worker::start(&make(&root.join(pod.cgroup(self.layout))));
+        self.workers = Some(self.pods.each_ref().map(start));
+    }
+
+    fn apply(&self, rig: &mut Rig) {
+        for pod in &self.pods {
+            rig.apply(pod);
+        }
+    }
+
+    fn judge(&mut self, rig: &mut Rig) {
+        let [owner, stranger] = self.workers.as_mut().expect("they were started");
+        let layout = self.layout;
+        // No record of a cgroup is read between that and the binds.
+        let bind = Bind::tcp("0.0.0.0", self.port);
+        let errnos = [owner.bind(&bind), stranger.bind(&bind)];
         let reports = rig.told();
-        assert_eq!(errnos, [0, denied()], "{}: {reports:?}", layout.container);
-        let answers: Vec<_> = reports
+        assert_eq!(errnos, [0, denied()], "{layout}: {reports:?}");
+        let told: Vec<_> = reports
             .iter()
-            .map(|report| (report.attempt.reason, report.caller.pod(), report.container.clone()))
+            .map(|report| (report.attempt.reason, report.caller.pod(), report.container.as_deref()))
             .collect();
-        let container = Some(CONTAINER_ID[..12].to_owned());
-        let expected = [
-            (Reason::Owner, Some("default/owner".to_owned()), container.clone()),
-            (Reason::Claimed, Some("default/stranger".to_owned()), container),
-        ];
-        assert_eq!(answers, expected, "{}", layout.container);
-        assert_eq!(reports[1].owner.as_ref().map(ToString::to_string).as_deref(), Some("default/owner"));
+        let names = self.pods.each_ref().map(|pod| Some(pod.full_name()));
+        let [owner, stranger] = names.clone();
+        let container = Some(&CONTAINER_ID[..12]);
+        assert_eq!(told, [(Reason::Owner, owner, container), (Reason::Claimed, stranger, container)], "{layout}");
+        assert_eq!(reports[1].owner.as_ref().map(ToString::to_string), names[0], "{layout}");
+    }
+}
+
+fn every_layout(order: Order) -> Outcome {
+    for (root, layouts, in_kernel) in LAYOUTS {
+        let mut pairs: Vec<Pair> = layouts.iter().zip(20_001..).map(|(layout, port)| Pair::new(layout, port)).collect();
+        let sandbox = Sandbox::new();
+        let path = sandbox.make(root);
+        if order == Order::EngineLast {
+            for pair in &mut pairs {
+                pair.start(&path);
+            }
+        }
+        let mut rig = Rig::on(sandbox, root, |_| ());
+        for pair in &mut pairs {
+            match order {
+                Order::EngineLast => pair.apply(&mut rig),
+                Order::CgroupFirst => {
+                    pair.start(&path);
+                    pair.apply(&mut rig);
+                }
+                Order::PodFirst => {
+                    pair.apply(&mut rig);
+                    pair.start(&path);
+                    if !in_kernel {
+                        rig.told();
+                    }
+                }
+            }
+            pair.judge(&mut rig);
+        }
     }
     DONE
 }
@@ -205,8 +230,8 @@ fn such_a_child_from_before_the_engine_is_none_either() -> Outcome {
     DONE
 }
 
-fn make(path: &Path) -> std::path::PathBuf {
-    std::fs::create_dir_all(path).expect("creating a cgroup");
+fn make(path: &Path) -> PathBuf {
+    fs::create_dir_all(path).expect("creating a cgroup");
     path.to_owned()
 }
 
@@ -233,8 +258,6 @@ fn a_root_of_unknown_level() -> Outcome {
 
 /// It may be the rightful owner in a layout that nobody has seen yet.
 fn a_process_in_no_pod_is_allowed_and_counted() -> Outcome {
-    use enforcer_ebpf::abi::KernelError;
-
     let mut rig = Rig::new();
     rig.apply(&Manifest::new("owner").ports("20080"));
     let mut process = Worker::start(&rig.make("something/else"));
@@ -242,7 +265,7 @@ fn a_process_in_no_pod_is_allowed_and_counted() -> Outcome {
     assert_eq!(seen.answer(), (0, VerdictKind::Allow, Reason::Error));
     assert_eq!(seen.report().caller, Who::Unplaced);
     assert_eq!(rig.engine.counters().unwrap().errors(KernelError::CallerUnknown), 1);
-    rig.engine.set_policy(enforcer_ebpf::abi::Policy { deny_on_error: true, ..crate::support::rig::ENFORCE });
+    rig.engine.set_policy(Policy { deny_on_error: true, ..ENFORCE });
     let seen = rig.attempt(&mut process, &Bind::tcp("0.0.0.0", 20080));
     assert_eq!(seen.answer(), (denied(), VerdictKind::Deny, Reason::Error));
     DONE

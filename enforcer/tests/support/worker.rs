@@ -47,11 +47,11 @@ pub(crate) struct Bind {
     pub(crate) kind: Kind,
     /// Whether the socket is IPv6.
     pub(crate) v6: bool,
-    /// Set or clear IPV6_V6ONLY, or leave it.
+    /// Set or clear `IPV6_V6ONLY`, or leave it.
     pub(crate) v6only: Option<bool>,
     pub(crate) address: IpAddr,
     pub(crate) port: u16,
-    /// Pass AF_UNSPEC as the address's family.
+    /// Pass `AF_UNSPEC` as the address's family.
     pub(crate) unspec: bool,
     pub(crate) reuse_port: bool,
     pub(crate) reuse_addr: bool,
