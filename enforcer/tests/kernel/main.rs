@@ -7,6 +7,7 @@ mod counts;
 mod kin;
 mod layouts;
 mod node;
+mod oracle;
 mod overlap;
 mod policy;
 mod ports;
@@ -39,6 +40,7 @@ fn trials() -> Vec<Trial> {
         ("policy", policy::TESTS),
         ("counts", counts::TESTS),
         ("cgroups", cgroups::TESTS),
+        ("oracle", oracle::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| Trial::ignorable_test(format!("{subject}::{name}"), run)));
     }

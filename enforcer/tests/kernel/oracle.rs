@@ -1,0 +1,88 @@
+//! Random pods and binds: the kernel says what `decide` says in user space, and both say what a slow oracle says that
+//! was written from the product's rules alone.
+
+mod case;
+mod judge;
+mod model;
+
+use std::{cell::RefCell, env, time::Duration};
+
+use enforcer::core::annotation::parse_list;
+use enforcer_ebpf::abi::VerdictKind;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
+
+use crate::{
+    DONE, Outcome, Test,
+    support::{
+        manifest::{SYSTEMD_BESTEFFORT, cgroup_for},
+        rig::{Rig, denied},
+        worker::Worker,
+    },
+};
+use case::{CALLERS, Case, MEMBERS, NODE_RESERVED, UIDS, UNRESOLVED};
+
+pub(crate) const TESTS: &[Test] =
+    &[("the_kernel_and_user_space_and_the_rules_agree", the_kernel_and_user_space_and_the_rules_agree)];
+
+const CASES: u32 = 400;
+/// A number that chooses other cases.
+const SEED: &str = "PORT_ENFORCER_TEST_SEED";
+
+fn the_kernel_and_user_space_and_the_rules_agree() -> Outcome {
+    let mut rig = Rig::with(|start| {
+        start.settings.node_reserved = parse_list(NODE_RESERVED).expect("a list");
+        // A case begins with nothing left of the one before.
+        start.settings.handover_grace = Duration::ZERO;
+    });
+    let mut workers: Vec<Worker> =
+        UIDS.iter().map(|uid| Worker::start(&rig.make(&cgroup_for(uid, SYSTEMD_BESTEFFORT)))).collect();
+    assert_eq!((workers.len(), UNRESOLVED), (MEMBERS, MEMBERS));
+    workers.push(Worker::start(&rig.make("something/else")));
+    assert_eq!(workers.len(), CALLERS);
+    rig.told();
+
+    let seed: u64 = env::var(SEED).map_or(0, |seed| seed.parse().expect("a number"));
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = Config { cases: CASES, failure_persistence: None, max_shrink_iters: 2000, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    let state = RefCell::new((rig, workers, [0u32; 3]));
+    let result = runner.run(&case::any_case(), |case| {
+        let (rig, workers, seen) = &mut *state.borrow_mut();
+        try_case(rig, workers, &case, seen)
+    });
+    if let Err(error) = result {
+        panic!("with {SEED}={seed}: {error}");
+    }
+    let (_, _, [allowed, audited, stopped]) = state.into_inner();
+    assert!(allowed > 500 && audited > 100 && stopped > 100, "{allowed} allowed, {audited} audited, {stopped} denied");
+    DONE
+}
+
+fn try_case(rig: &mut Rig, workers: &mut [Worker], case: &Case, seen: &mut [u32; 3]) -> Result<(), TestCaseError> {
+    let fail = |text: String| Err(TestCaseError::fail(text));
+    rig.engine.reset(Vec::new());
+    rig.engine.set_policy(case.policy());
+    let members: Vec<_> = case.members.iter().flatten().collect();
+    rig.engine.reset(members.iter().map(|member| member.manifest().pod()).collect());
+    let world = model::World::of(case);
+    for attempt in &case.attempts {
+        let told = rig.attempt(&mut workers[attempt.caller], &attempt.bind());
+        let (errno, verdict, reason) = told.answer();
+        seen[verdict as usize] += 1;
+
+        let by_decide = judge::decide_in_user_space(case, &world, attempt);
+        if (verdict, reason) != by_decide {
+            return fail(format!("kernel {:?}, user space {by_decide:?}: {attempt:?}", (verdict, reason)));
+        }
+        let rule = world.judge(case, attempt);
+        if verdict != rule.verdict || !rule.reasons.contains(&reason) {
+            return fail(format!("kernel {:?}, rules {rule:?}: {attempt:?}", (verdict, reason)));
+        }
+        let expected = if verdict == VerdictKind::Deny { denied() } else { 0 };
+        if errno != expected {
+            return fail(format!("errno {errno} for {verdict:?}: {attempt:?}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! The product's own decision in user space, fed from the model's claims instead of from the maps.
+
+use std::net::IpAddr;
+
+use enforcer::core::{
+    address::Address,
+    arbiter::Entity,
+    plan::{InForce, PortState},
+};
+use enforcer_ebpf::{
+    abi::{
+        CGROUP_UNKNOWN, ExactKey, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Protocol, Reason, Slot,
+        VerdictKind,
+    },
+    decide::{Caller, Candidates, Cover, Kin, Target, decide},
+};
+
+use crate::support::rig::features;
+
+use super::{
+    case::{Attempt, Case, Member, UNRESOLVED},
+    model::{By, Claimed, World, is_static},
+};
+
+const NODE_SLOT: Slot = 1;
+
+fn slot(by: By) -> Slot {
+    match by {
+        By::Node => NODE_SLOT,
+        By::Pod(place) => NODE_SLOT + 1 + Slot::try_from(place).expect("a few"),
+    }
+}
+
+/// A number for a name within a namespace, 0 for no name.
+fn number(namespace: &str, name: Option<&str>) -> u32 {
+    let Some(name) = name else {
+        return 0;
+    };
+    let text = format!("{namespace}/{name}");
+    text.bytes().fold(7, |number: u32, byte| number.wrapping_mul(31).wrapping_add(u32::from(byte))) | 1
+}
+
+fn group(member: &Member) -> u32 {
+    number(member.namespace, member.share)
+}
+
+fn workload(member: &Member) -> u32 {
+    number(member.namespace, member.workload)
+}
+
+fn owner(case: &Case, by: By) -> Owner {
+    let id = u32::from(slot(by));
+    let By::Pod(place) = by else {
+        return Owner::new(CGROUP_UNKNOWN, id, OWNER_NODE, 0, 0, 0);
+    };
+    let member = case.members[place].as_ref().expect("only pods that are known claim");
+    let mut flags = 0;
+    if is_static(place) || member.namespace == "kube-system" {
+        flags |= OWNER_SOFTWARE;
+    }
+    if member.terminating {
+        flags |= OWNER_TERMINATING;
+    }
+    Owner::new(CGROUP_UNKNOWN, id, flags, 0, group(member), workload(member))
+}
+
+fn in_force(case: &Case, claim: &Claimed) -> InForce {
+    let (entity, handover_to) = match claim.by {
+        By::Node => (Entity::Node, None),
+        By::Pod(place) => {
+            let member = case.members[place].as_ref().expect("only pods that are known claim");
+            let entity = match group(member) {
+                0 => Entity::Pod(u32::from(slot(claim.by))),
+                group => Entity::Group(group),
+            };
+            (entity, Some(workload(member)).filter(|workload| member.terminating && *workload != 0))
+        }
+    };
+    let address = match claim.address {
+        "*" => Address::Any,
+        address => Address::new(address.parse().expect("an address")),
+    };
+    InForce { address, slot: slot(claim.by), entity, handover_to }
+}
+
+fn target(attempt: &Attempt) -> Target {
+    match attempt.bind().address.to_canonical() {
+        IpAddr::V4(address) => Target::V4(address.octets()),
+        IpAddr::V6(address) => {
+            let v6only = attempt.address.starts_with("only") && features().probe_read;
+            Target::V6 { address: address.octets(), v6only }
+        }
+    }
+}
+
+pub(super) fn decide_in_user_space(case: &Case, world: &World, attempt: &Attempt) -> (VerdictKind, Reason) {
+    let protocol = if attempt.udp { Protocol::Udp } else { Protocol::Tcp };
+    let here = world.in_force.iter().filter(|claim| (claim.port, claim.udp) == (attempt.port, attempt.udp));
+    let claims: Vec<InForce> = here.map(|claim| in_force(case, claim)).collect();
+    let state = PortState::of(protocol, attempt.port, &claims);
+    let target = target(attempt);
+    let mut candidates = Candidates::of(state.word(), Cover::of(&target));
+    if candidates.exact {
+        let key = match target {
+            Target::V4(address) => ExactKey::v4(protocol, attempt.port, address),
+            Target::V6 { address, .. } => ExactKey::v6(protocol, attempt.port, address),
+        };
+        if let Some(&slot) = state.exact().get(&key) {
+            candidates.slots[0] = slot;
+            candidates.covered = true;
+        }
+    }
+    let owners = candidates.slots.map(|wanted| {
+        let claim = world.in_force.iter().find(|claim| slot(claim.by) == wanted);
+        claim.map_or_else(Owner::default, |claim| owner(case, claim.by))
+    });
+    let caller = match case.members.get(attempt.caller) {
+        Some(Some(member)) => Caller::Pod(owner(case, By::Pod(member.place))),
+        Some(None) if is_static(attempt.caller) => Caller::UnknownStatic,
+        Some(None) => Caller::UnknownApi,
+        None => {
+            assert_eq!(attempt.caller, UNRESOLVED);
+            Caller::Unresolved
+        }
+    };
+    let verdict = decide(&owners, candidates.covered, &Kin::from(&caller), attempt.port, &case.policy());
+    (verdict.kind, verdict.reason)
+}

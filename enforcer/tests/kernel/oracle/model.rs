@@ -1,0 +1,168 @@
+//! The rules in the plainest words: addresses are sets, claims are a list, and everybody is compared with everybody.
+
+use std::collections::BTreeSet;
+
+use enforcer_ebpf::abi::{Reason, VerdictKind};
+
+use crate::support::rig::features;
+
+use super::case::{Attempt, Case, Member, NODE_CLAIMS, UNRESOLVED};
+
+/// Every address there is in this world. The last one of each family is claimed by nobody alone.
+const V4: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+const V6: [&str; 3] = ["2001:db8::1", "2001:db8::2", "2001:db8::3"];
+
+/// The addresses that a claim or a socket on this one covers.
+fn covers(address: &'static str) -> BTreeSet<&'static str> {
+    match address {
+        "*" | "::" => V4.into_iter().chain(V6).collect(),
+        "0.0.0.0" | "unspec" | "::ffff:0.0.0.0" => V4.into(),
+        "only ::" if features().probe_read => V6.into(),
+        // Where the option cannot be read, the socket counts as dual-stack.
+        "only ::" => covers("::"),
+        address => [address.strip_prefix("::ffff:").unwrap_or(address)].into(),
+    }
+}
+
+/// Who claims: the node, or a pod by its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    Node,
+    Pod(usize),
+}
+
+/// A claim on one port.
+#[derive(Clone, Debug)]
+pub(super) struct Claimed {
+    pub(super) by: By,
+    pub(super) port: u16,
+    pub(super) udp: bool,
+    pub(super) address: &'static str,
+}
+
+impl Claimed {
+    fn overlaps(&self, port: u16, udp: bool, address: &'static str) -> bool {
+        self.port == port && self.udp == udp && !covers(self.address).is_disjoint(&covers(address))
+    }
+}
+
+/// What is in force.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) in_force: Vec<Claimed>,
+}
+
+/// What the rules say of an attempt.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) verdict: VerdictKind,
+    /// Where several claims overlap, one of several reasons is as good as another.
+    pub(super) reasons: Vec<Reason>,
+}
+
+pub(super) fn is_static(place: usize) -> bool {
+    place == 4
+}
+
+fn is_software(case: &Case, place: usize) -> bool {
+    is_static(place) || member(case, place).is_some_and(|member| member.namespace == "kube-system")
+}
+
+fn member(case: &Case, place: usize) -> Option<&Member> {
+    case.members.get(place).and_then(Option::as_ref)
+}
+
+/// Of one share group: a name within a namespace.
+fn share(one: &Member, other: &Member) -> bool {
+    one.share.is_some() && (one.namespace, one.share) == (other.namespace, other.share)
+}
+
+/// Of one workload: a controller within a namespace.
+fn same_workload(one: &Member, other: &Member) -> bool {
+    one.workload.is_some() && (one.namespace, one.workload) == (other.namespace, other.workload)
+}
+
+impl World {
+    pub(super) fn of(case: &Case) -> Self {
+        let node = NODE_CLAIMS.map(|(port, udp, address)| Claimed { by: By::Node, port, udp, address });
+        let mut pods: Vec<&Member> = case.members.iter().flatten().collect();
+        // Static pods; pods of the system namespaces; then arrival; then namespace and name.
+        pods.sort_by_key(|pod| {
+            let class = match () {
+                () if is_static(pod.place) => 0,
+                () if pod.namespace == "kube-system" => 1,
+                () => 2,
+            };
+            (class, pod.arrival, pod.namespace, pod.name())
+        });
+        let claims = pods.iter().flat_map(|pod| {
+            let by = By::Pod(pod.place);
+            pod.claims.iter().map(move |claim| Claimed { by, port: claim.port, udp: claim.udp, address: claim.address })
+        });
+        let mut in_force: Vec<Claimed> = Vec::new();
+        for claim in node.into_iter().chain(claims) {
+            let beaten = in_force.iter().any(|better| {
+                better.overlaps(claim.port, claim.udp, claim.address) && !is_one(case, better.by, claim.by)
+            });
+            if !beaten {
+                in_force.push(claim);
+            }
+        }
+        Self { in_force }
+    }
+
+    pub(super) fn judge(&self, case: &Case, attempt: &Attempt) -> Rule {
+        let allow = |reasons| Rule { verdict: VerdictKind::Allow, reasons };
+        if attempt.port == 0 {
+            return allow(vec![Reason::Unclaimed]);
+        }
+        let overlapping: Vec<&Claimed> =
+            self.in_force.iter().filter(|claim| claim.overlaps(attempt.port, attempt.udp, attempt.address)).collect();
+        let relations: Vec<Reason> = overlapping.iter().map(|claim| relation(case, claim.by, attempt.caller)).collect();
+        let conflicts: Vec<Reason> =
+            relations.iter().copied().filter(|reason| matches!(reason, Reason::Claimed | Reason::Reserved)).collect();
+        if !conflicts.is_empty() {
+            return conflict(case, attempt.caller, conflicts);
+        }
+        let declared: BTreeSet<&str> = overlapping.iter().flat_map(|claim| covers(claim.address)).collect();
+        if case.deny_undeclared && !covers(attempt.address).is_subset(&declared) {
+            return conflict(case, attempt.caller, vec![Reason::Undeclared]);
+        }
+        allow(if relations.is_empty() { vec![Reason::Unclaimed] } else { relations })
+    }
+}
+
+/// Whether two owners never conflict: one pod, or one share group.
+fn is_one(case: &Case, one: By, other: By) -> bool {
+    match (one, other) {
+        (By::Pod(one), By::Pod(other)) => {
+            one == other || member(case, one).zip(member(case, other)).is_some_and(|(one, other)| share(one, other))
+        }
+        (one, other) => one == other,
+    }
+}
+
+/// What somebody's claim means for a caller.
+fn relation(case: &Case, by: By, caller: usize) -> Reason {
+    let By::Pod(owner) = by else {
+        return if is_software(case, caller) { Reason::Owner } else { Reason::Reserved };
+    };
+    let Some((owner, caller)) = member(case, owner).zip(member(case, caller)) else {
+        return Reason::Claimed;
+    };
+    match () {
+        () if owner.place == caller.place => Reason::Owner,
+        () if share(owner, caller) => Reason::Share,
+        () if owner.terminating && same_workload(owner, caller) => Reason::Handover,
+        () => Reason::Claimed,
+    }
+}
+
+fn conflict(case: &Case, caller: usize, reasons: Vec<Reason>) -> Rule {
+    if caller == UNRESOLVED {
+        let verdict = if case.deny_on_error { VerdictKind::Deny } else { VerdictKind::Allow };
+        return Rule { verdict, reasons: vec![Reason::Error] };
+    }
+    let denied = case.enforce && !is_software(case, caller);
+    Rule { verdict: if denied { VerdictKind::Deny } else { VerdictKind::Audit }, reasons }
+}
