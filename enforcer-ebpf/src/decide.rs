@@ -285,12 +285,12 @@ const fn place_flags(owners: &[Owner; 4], place: u32) -> u32 {
 
 #[inline(always)]
 fn conflict(reason: Reason, by: u8, kin: &Kin, policy: &Policy) -> Verdict {
+    let enforced = !kin.has(OWNER_MODE_AUDIT) && (kin.has(OWNER_MODE_ENFORCE) || policy.enforce);
     if kin.has(UNRESOLVED) {
         // It may be the rightful owner, whose cgroup we failed to recognise.
-        let kind = if policy.deny_on_error { VerdictKind::Deny } else { VerdictKind::Allow };
+        let kind = if enforced && policy.deny_on_error { VerdictKind::Deny } else { VerdictKind::Allow };
         return Verdict { kind, reason: Reason::Error, by };
     }
-    let enforced = !kin.has(OWNER_MODE_AUDIT) && (kin.has(OWNER_MODE_ENFORCE) || policy.enforce);
     let kind = if enforced && !kin.has(OWNER_SOFTWARE) { VerdictKind::Deny } else { VerdictKind::Audit };
     Verdict { kind, reason, by }
 }

@@ -49,7 +49,7 @@ pub struct Policy {
     pub enforce: bool,
     /// See [`Undeclared`].
     pub undeclared: Undeclared,
-    /// Whether an internal error of the programs denies (else allows) the bind.
+    /// Whether an internal error of the programs denies (else allows) the bind in enforce mode.
     pub deny_on_error: bool,
     /// Report every attempt, not only conflicts.
     pub report_attempts: bool,
