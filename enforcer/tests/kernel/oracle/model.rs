@@ -160,7 +160,7 @@ fn relation(case: &Case, by: By, caller: usize) -> Reason {
 
 fn conflict(case: &Case, caller: usize, reasons: Vec<Reason>) -> Rule {
     if caller == UNRESOLVED {
-        let verdict = if case.deny_on_error { VerdictKind::Deny } else { VerdictKind::Allow };
+        let verdict = if case.enforce && case.deny_on_error { VerdictKind::Deny } else { VerdictKind::Allow };
         return Rule { verdict, reasons: vec![Reason::Error] };
     }
     let denied = case.enforce && !is_software(case, caller);
