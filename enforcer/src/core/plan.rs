@@ -92,6 +92,7 @@ impl PortState {
     /// What the maps are to hold for these claims in force.
     #[must_use]
     pub fn of(protocol: Protocol, port: u16, claims: &[InForce]) -> Self {
+        let claims = &with_stand_ins(claims);
         let mut exact = BTreeMap::new();
         let v4 = side(
             claims,
@@ -145,6 +146,23 @@ impl PortState {
     }
 }
 
+/// A share group's port is not handed over as long as a member that stays claims it: such a member stands in for those
+/// that go, on whatever address they claim the port.
+fn with_stand_ins(claims: &[InForce]) -> Vec<InForce> {
+    let mut staying: BTreeMap<Entity, &InForce> = BTreeMap::new();
+    for claim in claims.iter().filter(|claim| claim.handover_to.is_none()) {
+        let first = staying.entry(claim.entity).or_insert(claim);
+        if claim.slot < first.slot {
+            *first = claim;
+        }
+    }
+    let stand_in = |claim: &InForce| match staying.get(&claim.entity) {
+        Some(&member) if claim.handover_to.is_some() => InForce { address: claim.address, ..*member },
+        _ => *claim,
+    };
+    claims.iter().map(stand_in).collect()
+}
+
 fn is_v4_wildcard(address: Address) -> bool {
     match address {
         Address::Any => true,
@@ -189,8 +207,8 @@ fn side(
     Side { first, second, whole: false }
 }
 
-/// Of several claims of one entity, the one that stands for all: one whose owner stays, if there is one, so that no
-/// handover opens a port that the group still holds.
+/// Of several claims of one entity on one address, the one that stands for all. If all members of a group go, the port
+/// is handed over to the workload of this one alone.
 fn representative<'a>(claims: impl Iterator<Item = &'a InForce>) -> Option<&'a InForce> {
     claims.min_by_key(|claim| (claim.handover_to.is_some(), claim.slot))
 }
@@ -199,30 +217,49 @@ fn representative<'a>(claims: impl Iterator<Item = &'a InForce>) -> Option<&'a I
 /// two whenever it is foreign to any.
 ///
 /// A caller gets along with its own entity and with owners that hand over to its workload, and with nobody else. So
-/// two that stay and are different entities will do, or two that hand over to different workloads; if there are
-/// neither, then all are one entity and one workload, and one of each stands for all.
+/// two that stay and are different entities will do. So will two that hand over to different workloads and are
+/// different entities, save for a caller that is one's entity and of the other's workload, which is let in even if
+/// there is a third owner: no two owners can tell that. Else all that go are one entity or are of one workload.
 fn pair(owners: &[&InForce]) -> (Slot, Slot) {
-    let staying = distinct(owners.iter().filter(|owner| owner.handover_to.is_none()), |owner| owner.entity);
-    let going = distinct(owners.iter().filter(|owner| owner.handover_to.is_some()), |owner| owner.handover_to);
-    match (staying, going) {
-        ((Some(one), Some(other)), _) | (_, (Some(one), Some(other))) | ((Some(one), None), (Some(other), None)) => {
-            (one, other)
-        }
-        ((Some(one), None), (None, _)) | ((None, _), (Some(one), None)) => (one, 0),
-        ((None, _), (None, _)) => (0, 0),
+    let (going, staying): (Vec<&InForce>, Vec<&InForce>) = owners.iter().partition(|owner| owner.handover_to.is_some());
+    let (stays, other_stays) = two(&staying, |one, other| one.entity != other.entity);
+    if other_stays != 0 {
+        return (stays, other_stays);
     }
+    let (goes, other_goes) = two_unlike(&going);
+    if other_goes != 0 {
+        return (goes, other_goes);
+    }
+    if stays != 0 {
+        return (stays, goes);
+    }
+    two(&going, |one, other| one.entity != other.entity || one.handover_to != other.handover_to)
 }
 
-/// The slots of the first owner and of the first one whose `trait_of` differs from its.
-fn distinct<'a, T: PartialEq>(
-    mut owners: impl Iterator<Item = &'a &'a InForce>,
-    trait_of: impl Fn(&InForce) -> T,
-) -> (Option<Slot>, Option<Slot>) {
-    let Some(first) = owners.next() else {
-        return (None, None);
+/// The slots of the first owner and of the first one that differs from it, 0 where there is none.
+fn two(owners: &[&InForce], differ: impl Fn(&InForce, &InForce) -> bool) -> (Slot, Slot) {
+    let Some(first) = owners.first() else {
+        return (0, 0);
     };
-    let other = owners.find(|owner| trait_of(owner) != trait_of(first));
-    (Some(first.slot), other.map(|owner| owner.slot))
+    let other = owners.iter().find(|other| differ(first, other));
+    (first.slot, other.map_or(0, |other| other.slot))
+}
+
+/// The slots of two owners that differ in both entity and workload; if there are no two, of the first one alone.
+fn two_unlike(owners: &[&InForce]) -> (Slot, Slot) {
+    let unlike = |one: &InForce, other: &InForce| one.entity != other.entity && one.handover_to != other.handover_to;
+    let pair = two(owners, unlike);
+    let Some(first) = owners.first().filter(|_| pair.1 == 0) else {
+        return pair;
+    };
+    // All others have the first one's entity or its workload. One that has only the former differs in both from one
+    // that has only the latter.
+    let same_entity = owners.iter().find(|other| other.handover_to != first.handover_to);
+    let same_workload = owners.iter().find(|other| other.entity != first.entity);
+    match (same_entity, same_workload) {
+        (Some(one), Some(other)) => (one.slot, other.slot),
+        _ => pair,
+    }
 }
 
 #[cfg(test)]
@@ -279,9 +316,26 @@ mod tests {
         let going = |slot, last, workload| InForce { handover_to: Some(workload), ..claim(slot, v4(last)) };
         // One that stays outweighs two that hand over to the same workload, and so on.
         assert_eq!(sides(&[going(1, 1, 9), going(2, 2, 9), claim(3, v4(3))]).0, some(3, 1));
-        assert_eq!(sides(&[going(1, 1, 9), going(2, 2, 9)]).0, some(1, 0));
+        assert_eq!(sides(&[going(1, 1, 9), going(2, 2, 9)]).0, some(1, 2));
         assert_eq!(sides(&[going(1, 1, 9), going(2, 2, 8), claim(3, v4(3))]).0, some(1, 2));
         assert_eq!(sides(&[going(1, 1, 9), claim(2, v4(2)), claim(3, v4(3))]).0, some(2, 3));
+    }
+
+    #[test]
+    fn the_pair_tells_kin_by_group_from_kin_by_workload() {
+        let going = |slot, last, group, workload| InForce {
+            entity: Entity::Group(group),
+            handover_to: Some(workload),
+            ..claim(slot, v4(last))
+        };
+        // A caller of group 4 is foreign to group 5, and one of workload 9 is foreign to workload 8.
+        assert_eq!(sides(&[going(1, 1, 4, 9), going(2, 2, 5, 9)]).0, some(1, 2));
+        assert_eq!(sides(&[going(1, 1, 4, 9), going(2, 2, 4, 8)]).0, some(1, 2));
+        assert_eq!(sides(&[going(1, 1, 4, 9), going(2, 2, 4, 8), going(3, 3, 5, 9)]).0, some(2, 3));
+        assert_eq!(sides(&[going(1, 1, 4, 9), going(2, 2, 4, 9)]).0, some(1, 0));
+        // Who stays stands in for the group, so the other group is the second.
+        let staying = InForce { entity: Entity::Group(4), ..claim(3, v4(3)) };
+        assert_eq!(sides(&[going(1, 1, 4, 9), going(2, 2, 5, 9), staying]).0, some(3, 2));
     }
 
     #[test]
@@ -289,6 +343,7 @@ mod tests {
         let member = |slot, address| InForce { entity: Entity::Group(4), ..claim(slot, address) };
         let going = InForce { handover_to: Some(9), ..member(1, Address::Any) };
         assert_eq!(sides(&[going, member(2, Address::Any)]).0, whole(2));
+        assert_eq!(sides(&[going, member(2, v4(1))]), (whole(2), whole(2), 0), "also if it claims less");
         assert_eq!(sides(&[member(1, v4(1)), member(2, v4(2))]).0, some(1, 0));
     }
 

@@ -145,8 +145,8 @@ impl Attempt {
 
 pub(super) fn any_case() -> impl Strategy<Value = Case> {
     let members: Vec<_> = (0..MEMBERS).map(|place| option::weighted(0.85, any_member(place))).collect();
-    let flags = (prop::bool::weighted(0.7), prop::bool::weighted(0.3), any::<bool>());
-    (members, vec(any_attempt(), 1..12), flags).prop_map(
+    let flags = (prop::bool::weighted(0.7), prop::bool::weighted(0.2), any::<bool>());
+    (members, vec(any_attempt(), 4..24), flags).prop_map(
         |(members, attempts, (enforce, deny_undeclared, deny_on_error))| Case {
             members,
             attempts,
@@ -158,10 +158,11 @@ pub(super) fn any_case() -> impl Strategy<Value = Case> {
 }
 
 fn any_member(place: usize) -> impl Strategy<Value = Member> {
-    let namespace = select(vec!["default", "default", "default", "elsewhere", "kube-system"]);
-    let share = option::weighted(0.3, select(vec!["web", "dns"]));
-    let workload = option::weighted(0.5, select(vec!["ingress", "proxy"]));
-    (namespace, share, workload, prop::bool::weighted(0.3), 0..3u8, vec(any_claim(), 0..5)).prop_map(
+    let namespace =
+        select(["default", "default", "default", "default", "default", "default", "elsewhere", "kube-system"].to_vec());
+    let share = option::weighted(0.4, select(vec!["web", "web", "dns"]));
+    let workload = option::weighted(0.7, select(vec!["ingress", "ingress", "proxy"]));
+    (namespace, share, workload, prop::bool::weighted(0.4), 0..3u8, vec(any_claim(), 0..5)).prop_map(
         move |(namespace, share, workload, terminating, arrival, claims)| Member {
             place,
             namespace,
@@ -175,7 +176,7 @@ fn any_member(place: usize) -> impl Strategy<Value = Member> {
 }
 
 fn any_port() -> impl Strategy<Value = u16> {
-    select(vec![PORTS[0], PORTS[0], PORTS[0], PORTS[1], PORTS[2]])
+    select(vec![PORTS[0], PORTS[0], PORTS[0], PORTS[0], PORTS[1], PORTS[2]])
 }
 
 fn any_claim() -> impl Strategy<Value = Claim> {
@@ -183,11 +184,11 @@ fn any_claim() -> impl Strategy<Value = Claim> {
         1 => select(CLAIM_ADDRESSES[..3].to_vec()),
         2 => select(CLAIM_ADDRESSES[3..].to_vec()),
     ];
-    (any_port(), prop::bool::weighted(0.3), address).prop_map(|(port, udp, address)| Claim { port, udp, address })
+    (any_port(), prop::bool::weighted(0.2), address).prop_map(|(port, udp, address)| Claim { port, udp, address })
 }
 
 fn any_attempt() -> impl Strategy<Value = Attempt> {
     let port = prop_oneof![20 => any_port().boxed(), 1 => Just(0).boxed()];
-    (0..CALLERS, port, prop::bool::weighted(0.3), select(BIND_ADDRESSES.to_vec()))
+    (0..CALLERS, port, prop::bool::weighted(0.2), select(BIND_ADDRESSES.to_vec()))
         .prop_map(|(caller, port, udp, address)| Attempt { caller, port, udp, address })
 }

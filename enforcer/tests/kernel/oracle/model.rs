@@ -58,6 +58,14 @@ pub(super) struct Rule {
     pub(super) verdict: VerdictKind,
     /// Where several claims overlap, one of several reasons is as good as another.
     pub(super) reasons: Vec<Reason>,
+    /// A conflict that the kernel may miss.
+    pub(super) or_allow: bool,
+}
+
+impl Rule {
+    pub(super) fn holds(&self, verdict: VerdictKind, reason: Reason) -> bool {
+        (self.verdict == verdict && self.reasons.contains(&reason)) || (self.or_allow && verdict == VerdictKind::Allow)
+    }
 }
 
 pub(super) fn is_static(place: usize) -> bool {
@@ -75,6 +83,11 @@ fn member(case: &Case, place: usize) -> Option<&Member> {
 /// Of one share group: a name within a namespace.
 fn share(one: &Member, other: &Member) -> bool {
     one.share.is_some() && (one.namespace, one.share) == (other.namespace, other.share)
+}
+
+/// Going, with a workload to hand over to.
+fn is_handing_over(member: &Member) -> bool {
+    member.terminating && member.workload.is_some()
 }
 
 /// Of one workload: a controller within a namespace.
@@ -111,18 +124,38 @@ impl World {
         Self { in_force }
     }
 
+    /// Whose the claim is to others: of a group with a member that stays and claims the port too, that member's. The
+    /// group's port is handed over only when all who claim it go.
+    fn stand_in(&self, case: &Case, claim: &Claimed) -> By {
+        let By::Pod(owner) = claim.by else {
+            return claim.by;
+        };
+        let stays = |place| member(case, place).is_some_and(|member| !is_handing_over(member));
+        if stays(owner) {
+            return claim.by;
+        }
+        let same_port = self.in_force.iter().filter(|other| (other.port, other.udp) == (claim.port, claim.udp));
+        let mates = same_port.filter_map(|other| match other.by {
+            By::Pod(mate) if stays(mate) && is_one(case, other.by, claim.by) => Some(mate),
+            _ => None,
+        });
+        mates.min().map_or(claim.by, By::Pod)
+    }
+
     pub(super) fn judge(&self, case: &Case, attempt: &Attempt) -> Rule {
-        let allow = |reasons| Rule { verdict: VerdictKind::Allow, reasons };
+        let allow = |reasons| Rule { verdict: VerdictKind::Allow, reasons, or_allow: false };
         if attempt.port == 0 {
             return allow(vec![Reason::Unclaimed]);
         }
         let overlapping: Vec<&Claimed> =
             self.in_force.iter().filter(|claim| claim.overlaps(attempt.port, attempt.udp, attempt.address)).collect();
-        let relations: Vec<Reason> = overlapping.iter().map(|claim| relation(case, claim.by, attempt.caller)).collect();
+        let relations: Vec<Reason> =
+            overlapping.iter().map(|claim| relation(case, self.stand_in(case, claim), attempt.caller)).collect();
         let conflicts: Vec<Reason> =
             relations.iter().copied().filter(|reason| matches!(reason, Reason::Claimed | Reason::Reserved)).collect();
         if !conflicts.is_empty() {
-            return conflict(case, attempt.caller, conflicts);
+            let or_allow = may_be_missed(case, attempt, &overlapping, &relations);
+            return Rule { or_allow, ..conflict(case, attempt.caller, conflicts) };
         }
         let declared: BTreeSet<&str> = overlapping.iter().flat_map(|claim| covers(claim.address)).collect();
         if case.deny_undeclared && !covers(attempt.address).is_subset(&declared) {
@@ -130,6 +163,24 @@ impl World {
         }
         allow(if relations.is_empty() { vec![Reason::Unclaimed] } else { relations })
     }
+}
+
+/// What the kernel cannot tell from two owners of a port. It compares a wildcard bind with two of those who claim
+/// single addresses, so a caller that is kin of one by group and of the other by workload may meet a third. And of
+/// the members of a group that all go and are of different workloads, one stands for all.
+fn may_be_missed(case: &Case, attempt: &Attempt, overlapping: &[&Claimed], relations: &[Reason]) -> bool {
+    let by_group = relations.iter().any(|reason| matches!(reason, Reason::Owner | Reason::Share));
+    let by_both = by_group && relations.contains(&Reason::Handover) && covers(attempt.address).len() > 1;
+    let workloads = |claim: &Claimed| {
+        let mates = overlapping.iter().filter(|other| is_one(case, other.by, claim.by));
+        mates
+            .filter_map(|mate| match mate.by {
+                By::Pod(mate) => member(case, mate).and_then(|mate| mate.workload),
+                By::Node => None,
+            })
+            .collect::<BTreeSet<_>>()
+    };
+    by_both || relations.contains(&Reason::Handover) && overlapping.iter().any(|claim| workloads(claim).len() > 1)
 }
 
 /// Whether two owners never conflict: one pod, or one share group.
@@ -153,7 +204,7 @@ fn relation(case: &Case, by: By, caller: usize) -> Reason {
     match () {
         () if owner.place == caller.place => Reason::Owner,
         () if share(owner, caller) => Reason::Share,
-        () if owner.terminating && same_workload(owner, caller) => Reason::Handover,
+        () if is_handing_over(owner) && same_workload(owner, caller) => Reason::Handover,
         () => Reason::Claimed,
     }
 }
@@ -161,8 +212,8 @@ fn relation(case: &Case, by: By, caller: usize) -> Reason {
 fn conflict(case: &Case, caller: usize, reasons: Vec<Reason>) -> Rule {
     if caller == UNRESOLVED {
         let verdict = if case.enforce && case.deny_on_error { VerdictKind::Deny } else { VerdictKind::Allow };
-        return Rule { verdict, reasons: vec![Reason::Error] };
+        return Rule { verdict, reasons: vec![Reason::Error], or_allow: false };
     }
     let denied = case.enforce && !is_software(case, caller);
-    Rule { verdict: if denied { VerdictKind::Deny } else { VerdictKind::Audit }, reasons }
+    Rule { verdict: if denied { VerdictKind::Deny } else { VerdictKind::Audit }, reasons, or_allow: false }
 }
