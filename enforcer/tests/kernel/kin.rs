@@ -26,6 +26,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("no_grace_after_success", no_grace_after_success),
     ("a_loser_is_promoted_when_the_winner_goes", a_loser_is_promoted_when_the_winner_goes),
     ("an_edit_takes_nothing_from_the_pod_in_force", an_edit_takes_nothing_from_the_pod_in_force),
+    ("an_edit_ranks_by_when_it_was_made", an_edit_ranks_by_when_it_was_made),
+    ("an_older_pod_that_is_seen_later_takes_nothing", an_older_pod_that_is_seen_later_takes_nothing),
     ("a_claim_ends_with_the_pods_cgroup", a_claim_ends_with_the_pods_cgroup),
 ];
 
@@ -179,6 +181,31 @@ fn an_edit_takes_nothing_from_the_pod_in_force() -> Outcome {
     assert_eq!(rig.attempt(&mut olds, &bind()).answer(), claimed());
     assert_eq!(rig.attempt(&mut young, &bind()).answer(), OWNER);
     assert_eq!(rig.attempt(&mut olds, &Bind::tcp("0.0.0.0", 20081)).answer(), OWNER);
+    DONE
+}
+
+fn an_edit_ranks_by_when_it_was_made() -> Outcome {
+    let mut rig = Rig::new();
+    let old = Manifest::new("old");
+    let mut olds = rig.start(&old);
+    let winner = Manifest::new("winner").ports("20080");
+    rig.apply(&winner);
+    let mut young = rig.start(&Manifest::new("young").ports("20080"));
+    rig.apply(&old.ports("20080"));
+    // Neither was in force: the young pod said so first.
+    rig.delete(&winner);
+    assert_eq!(rig.attempt(&mut young, &bind()).answer(), OWNER);
+    assert_eq!(rig.attempt(&mut olds, &bind()).answer(), claimed());
+    DONE
+}
+
+fn an_older_pod_that_is_seen_later_takes_nothing() -> Outcome {
+    let mut rig = Rig::new();
+    let old = Manifest::new("old").ports("20080");
+    let mut young = rig.start(&Manifest::new("young").ports("20080"));
+    let mut olds = rig.start(&old);
+    assert_eq!(rig.attempt(&mut young, &bind()).answer(), OWNER);
+    assert_eq!(rig.attempt(&mut olds, &bind()).answer(), claimed());
     DONE
 }
 
