@@ -53,7 +53,7 @@ fn the_mode_is_switched_under_load() -> Outcome {
         let counts: Vec<_> = storms.into_iter().map(|storm| storm.join().expect("a storm")).collect();
         sum(&counts)
     });
-    assert!(flips > 100, "{flips}");
+    assert!(flips >= 10, "{flips} switches");
     assert!(counts.keys().all(|errno| [0, denied()].contains(errno)), "{counts:?}");
     assert!(counts.contains_key(&0) && counts.contains_key(&denied()), "both modes were seen: {counts:?}");
 
