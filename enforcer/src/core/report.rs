@@ -202,7 +202,7 @@ impl Report {
             Reason::Claimed => format!("claimed by {owner}{source}"),
             Reason::Reserved => "reserved for the node (node-reserved)".to_owned(),
             Reason::Held => format!("held by {owner}"),
-            Reason::Undeclared => "the pod did not declare the port".to_owned(),
+            Reason::Undeclared => "no claim of the pod in force covers it, and undeclared ports are denied".to_owned(),
             Reason::Quota => "the pod claims more ports than it may".to_owned(),
             Reason::Stale => format!("claimed by {owner}{source}, but no agent has renewed the lease"),
             Reason::Error => format!("the caller is in no known pod, and the port is claimed by {owner}{source}"),
