@@ -128,3 +128,14 @@ async fn a_change_is_noticed() {
     fs::remove_file(fixture.directory.path().join("a.yaml")).unwrap();
     watch.changed().await;
 }
+
+#[tokio::test]
+async fn a_change_is_not_lost_when_the_wait_is_given_up() {
+    let fixture = Fixture::new();
+    let mut watch = Watch::new(fixture.directory.path()).unwrap();
+    fixture.write("a.yaml", &pod("one", 1));
+    // Given up again and again, at whatever point, until the change was told.
+    let told =
+        async { while tokio::time::timeout(std::time::Duration::from_millis(3), watch.changed()).await.is_err() {} };
+    tokio::time::timeout(std::time::Duration::from_secs(10), told).await.expect("the change is told in the end");
+}

@@ -3,19 +3,32 @@
 use std::{path::Path, time::Duration};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 
 /// How long the folder must be quiet before it is looked at: an editor writes a file in several steps.
 const SETTLE: Duration = Duration::from_millis(50);
 /// How long it may be restless before it is looked at all the same.
-const RESTLESS: u32 = 20;
+const RESTLESS: Duration = Duration::from_secs(1);
 
 /// A watch on a folder.
 #[derive(Debug)]
 pub struct Watch {
     changed: mpsc::Receiver<()>,
+    /// A change that was noticed, until it is told.
+    noticed: Option<Noticed>,
     /// Ends the watch when dropped.
     _watcher: RecommendedWatcher,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Noticed {
+    /// When the folder will have been quiet for long enough.
+    quiet_at: Instant,
+    /// When it is looked at all the same.
+    at_last: Instant,
 }
 
 impl Watch {
@@ -34,20 +47,26 @@ impl Watch {
             }
         })?;
         watcher.watch(path, RecursiveMode::NonRecursive)?;
-        Ok(Self { changed, _watcher: watcher })
+        Ok(Self { changed, noticed: None, _watcher: watcher })
     }
 
     /// Waits for a change, and until the folder is quiet again.
+    ///
+    /// It may be given up at any time: a change that was noticed is told by the next call.
     pub async fn changed(&mut self) {
-        if self.changed.recv().await.is_none() {
-            // The watcher's thread ended; the agent looks at the folder now and then anyway.
-            std::future::pending::<()>().await;
-        }
-        for _ in 0..RESTLESS {
-            sleep(SETTLE).await;
-            if self.changed.try_recv().is_err() {
-                return;
+        if self.noticed.is_none() {
+            if self.changed.recv().await.is_none() {
+                // The watcher's thread ended; the agent looks at the folder now and then anyway.
+                std::future::pending::<()>().await;
             }
+            let now = Instant::now();
+            self.noticed = Some(Noticed { quiet_at: now + SETTLE, at_last: now + RESTLESS });
+        }
+        while let Some(Noticed { quiet_at, at_last }) = self.noticed {
+            sleep_until(quiet_at.min(at_last)).await;
+            let now = Instant::now();
+            let restless = self.changed.try_recv().is_ok();
+            self.noticed = (restless && now < at_last).then_some(Noticed { quiet_at: now + SETTLE, at_last });
         }
     }
 }
