@@ -28,6 +28,9 @@ use crate::{
 /// How often the agent looks again at what it is told of by events: the safety net below them.
 const SAFETY_NET: Duration = Duration::from_secs(30);
 
+/// How often the agent looks for a folder that is gone.
+const SEARCH: Duration = Duration::from_secs(1);
+
 /// What the agent runs with.
 #[derive(Debug)]
 pub struct Config {
@@ -104,6 +107,8 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let mut safety_net = interval(SAFETY_NET);
     safety_net.set_missed_tick_behavior(MissedTickBehavior::Delay);
     safety_net.reset();
+    let mut search = interval(SEARCH);
+    search.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
     let (in_force, lost) = engine.index().claim_counts();
     info!(
@@ -140,12 +145,15 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
                 }
                 reporter.told(&told);
             }
-            () = watch.changed() => read_folder(&mut folder, &mut engine, &mut reporter),
+            () = watch.changed() => read_folder(&mut watch, &mut folder, &mut engine, &mut reporter),
+            _ = search.tick(), if reporter.misses_folder() => {
+                read_folder(&mut watch, &mut folder, &mut engine, &mut reporter);
+            }
             () = sleep(tick.unwrap_or(SAFETY_NET)), if tick.is_some() => engine.tick(),
             () = tracer.flush() => {}
             _ = safety_net.tick() => {
                 engine.rescan()?;
-                read_folder(&mut folder, &mut engine, &mut reporter);
+                read_folder(&mut watch, &mut folder, &mut engine, &mut reporter);
                 reporter.counters(&engine);
             }
         }
@@ -160,7 +168,10 @@ fn readable(ring: io::Result<OwnedFd>) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register_with_interest(ring?, Interest::READABLE) }?)
 }
 
-fn read_folder(folder: &mut Folder, engine: &mut Engine, reporter: &mut Reporter) {
+fn read_folder(watch: &mut Watch, folder: &mut Folder, engine: &mut Engine, reporter: &mut Reporter) {
+    if let Err(error) = watch.follow() {
+        warn!(event = "watch_failed", %error, "the folder of manifests cannot be watched; it is looked at now and then");
+    }
     match folder.read() {
         Ok(contents) => {
             reporter.problems(&contents.problems);

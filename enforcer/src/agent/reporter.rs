@@ -123,7 +123,10 @@ impl Reporter {
         let node = &self.node;
         for problem in problems {
             let file = problem.path.display();
-            warn!(event = "manifest_invalid", node, %file, "manifest {problem}; what was known of it before stays in force");
+            warn!(
+                event = "manifest_invalid",
+                node, %file, "manifest {problem}; what was known of it before stays in force"
+            );
         }
     }
 
@@ -133,6 +136,10 @@ impl Reporter {
             error!(event = "source_lost", "cannot read the folder {path}: {error}; the claims stay as they were");
         }
         self.folder_gone = true;
+    }
+
+    pub(super) fn misses_folder(&self) -> bool {
+        self.folder_gone
     }
 
     pub(super) fn folder_is_back(&mut self) {

@@ -1,6 +1,8 @@
 //! The folder source on real folders.
 
-use std::fs;
+use std::{fs, time::Duration};
+
+use tokio::time::timeout;
 
 use super::*;
 
@@ -135,7 +137,20 @@ async fn a_change_is_not_lost_when_the_wait_is_given_up() {
     let mut watch = Watch::new(fixture.directory.path()).unwrap();
     fixture.write("a.yaml", &pod("one", 1));
     // Given up again and again, at whatever point, until the change was told.
-    let told =
-        async { while tokio::time::timeout(std::time::Duration::from_millis(3), watch.changed()).await.is_err() {} };
-    tokio::time::timeout(std::time::Duration::from_secs(10), told).await.expect("the change is told in the end");
+    let told = async { while timeout(Duration::from_millis(3), watch.changed()).await.is_err() {} };
+    timeout(Duration::from_secs(10), told).await.expect("the change is told in the end");
+}
+
+#[tokio::test]
+async fn the_watch_follows_the_path() {
+    let fixture = Fixture::new();
+    let path = fixture.directory.path();
+    let mut watch = Watch::new(path).unwrap();
+    fs::remove_dir(path).unwrap();
+    timeout(Duration::from_secs(10), watch.changed()).await.expect("the end of the folder is noticed");
+    watch.follow().unwrap();
+    fs::create_dir(path).unwrap();
+    watch.follow().unwrap();
+    fixture.write("a.yaml", &pod("one", 1));
+    timeout(Duration::from_secs(10), watch.changed()).await.expect("a change in the new folder is noticed");
 }

@@ -1,6 +1,11 @@
 //! Learning that something in the folder changed.
 
-use std::{path::Path, time::Duration};
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::{
@@ -13,15 +18,22 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// How long it may be restless before it is looked at all the same.
 const RESTLESS: Duration = Duration::from_secs(1);
 
-/// A watch on a folder.
+/// A watch on the folder that has a path, whichever folder that is.
 #[derive(Debug)]
 pub struct Watch {
+    path: PathBuf,
+    /// The folder that is watched; `None` if the path was without one meanwhile.
+    identity: Option<Identity>,
     changed: mpsc::Receiver<()>,
     /// A change that was noticed, until it is told.
     noticed: Option<Noticed>,
     /// Ends the watch when dropped.
     _watcher: RecommendedWatcher,
 }
+
+/// Tells a folder from another one: device, inode, and when it was made, as far as the filesystem knows. A new folder
+/// often gets the inode of one that was removed.
+type Identity = (u64, u64, Option<SystemTime>);
 
 #[derive(Clone, Copy, Debug)]
 struct Noticed {
@@ -38,6 +50,8 @@ impl Watch {
     ///
     /// If the folder is not there or the system's limit of watches is reached.
     pub fn new(path: &Path) -> notify::Result<Self> {
+        // Before the watch: if the folder is replaced in between, this is no longer the one at the path.
+        let identity = Some(identity(path)?);
         // One place: that something changed is all there is to know.
         let (sender, changed) = mpsc::channel(1);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -47,7 +61,22 @@ impl Watch {
             }
         })?;
         watcher.watch(path, RecursiveMode::NonRecursive)?;
-        Ok(Self { changed, noticed: None, _watcher: watcher })
+        Ok(Self { path: path.to_owned(), identity, changed, noticed: None, _watcher: watcher })
+    }
+
+    /// Makes sure that the folder that is watched is the one that has the path now. To be called before the folder is
+    /// read, so that no change falls between the two. Does nothing while no folder has the path.
+    ///
+    /// # Errors
+    ///
+    /// If another folder has the path and cannot be watched.
+    pub fn follow(&mut self) -> notify::Result<()> {
+        match identity(&self.path) {
+            Ok(now) if self.identity == Some(now) => {}
+            Ok(_) => *self = Self { noticed: self.noticed, ..Self::new(&self.path)? },
+            Err(_) => self.identity = None,
+        }
+        Ok(())
     }
 
     /// Waits for a change, and until the folder is quiet again.
@@ -69,4 +98,9 @@ impl Watch {
             self.noticed = (restless && now < at_last).then_some(Noticed { quiet_at: now + SETTLE, at_last });
         }
     }
+}
+
+fn identity(folder: &Path) -> io::Result<Identity> {
+    let metadata = fs::metadata(folder)?;
+    Ok((metadata.dev(), metadata.ino(), metadata.created().ok()))
 }
