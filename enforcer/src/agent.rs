@@ -13,6 +13,7 @@ use std::{
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
+    task::yield_now,
     time::{MissedTickBehavior, interval, sleep},
 };
 use tracing::{info, warn};
@@ -125,6 +126,8 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         engine.root().display(),
     );
 
+    // Whether the ring of binds may hold more: the kernel tells of new records only where all older ones were read.
+    let mut backlog = false;
     loop {
         let tick = engine.time_to_tick();
         tokio::select! {
@@ -134,15 +137,14 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
                 guard.map_err(system("wait for cgroup events"))?.clear_ready();
                 engine.drain_cgroups()?;
             }
-            guard = bind_ring.readable() => {
-                let mut guard = guard.map_err(system("wait for bind events"))?;
+            guard = bind_ring.readable(), if !backlog => {
+                // Before the ring is read: what comes later than that makes it readable again.
+                guard.map_err(system("wait for bind events"))?.clear_ready();
+                backlog = true;
+            }
+            () = yield_now(), if backlog => {
                 let told = engine.drain_binds()?;
-                if !told.more {
-                    guard.clear_ready();
-                    // What came between the last look and the clearing.
-                    let rest = engine.drain_binds()?;
-                    reporter.told(&rest);
-                }
+                backlog = told.more;
                 reporter.told(&told);
             }
             () = watch.changed() => read_folder(&mut watch, &mut folder, &mut engine, &mut reporter),
