@@ -17,7 +17,7 @@ use serde::Deserialize as _;
 
 use crate::core::{
     pod::{Pod, from_api},
-    text::escape_bounded,
+    text::{escape, escape_bounded},
 };
 
 pub use watch::Watch;
@@ -27,7 +27,12 @@ pub const MAX_FILE: u64 = 4 << 20;
 /// Longest message of the YAML reader that is passed on, in characters. It may quote the file.
 const MAX_MESSAGE: usize = 300;
 
-/// Something that is wrong with a file.
+/// A path, safe to show: whoever writes the manifests also chooses the names of their files.
+fn shown(path: &Path) -> String {
+    escape(&path.to_string_lossy())
+}
+
+/// Something that is wrong with a file. Its text is safe to show.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FileProblem {
     /// The file.
@@ -38,9 +43,17 @@ pub struct FileProblem {
     pub message: String,
 }
 
+impl FileProblem {
+    /// The file, safe to show.
+    #[must_use]
+    pub fn file(&self) -> String {
+        shown(&self.path)
+    }
+}
+
 impl fmt::Display for FileProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path.display())?;
+        f.write_str(&self.file())?;
         if let Some(document) = self.document {
             write!(f, ", document {document}")?;
         }
@@ -161,7 +174,7 @@ impl Folder {
                     problems.push(FileProblem {
                         path: path.clone(),
                         document: None,
-                        message: format!("{} is also in {}, which counts", pod.display_name(), other.display()),
+                        message: format!("{} is also in {}, which counts", pod.display_name(), shown(other)),
                     });
                     continue;
                 }

@@ -122,10 +122,10 @@ impl Reporter {
     pub(super) fn problems(&self, problems: &[FileProblem]) {
         let node = &self.node;
         for problem in problems {
-            let file = problem.path.display();
+            let file = problem.file();
             warn!(
                 event = "manifest_invalid",
-                node, %file, "manifest {problem}; what was known of it before stays in force"
+                node, file, "manifest {problem}; what was known of it before stays in force"
             );
         }
     }

@@ -89,6 +89,9 @@ fn what_is_wrong_is_said() {
     fs::create_dir(fixture.directory.path().join("h.yaml")).unwrap();
     fixture.write("i.yaml", &"#".repeat(usize::try_from(MAX_FILE).unwrap() + 1));
     fs::write(fixture.directory.path().join("j.yaml"), b"\xff\xfe").unwrap();
+    fixture.write("k\u{1b}[2J\n.yaml", "kind: x");
+    fixture.write("k2\u{1b}.yaml", &pod("other", 1));
+    fixture.write("l.yaml", &pod("other", 1));
     let problems = fixture.problems();
     for (problem, words) in problems.iter().zip([
         "a.yaml, document 1: is a 'apps/v1' 'Deployment', and only 'v1' 'Pod' counts here",
@@ -99,13 +102,15 @@ fn what_is_wrong_is_said() {
         "h.yaml: is not a regular file",
         "i.yaml: is larger than 4194304 bytes",
         "j.yaml: cannot be read: ",
+        r"k\u{1b}[2J\u{a}.yaml, document 1: is a '' 'x'",
         "g.yaml: default/same is also in ",
+        r"l.yaml: default/other is also in k2\u{1b}.yaml",
     ]) {
         assert!(problem.starts_with(words), "{problem:?} does not begin with {words:?}");
         assert!(!problem.chars().any(char::is_control), "{problem:?}");
     }
-    assert_eq!(problems.len(), 9);
-    assert_eq!(fixture.names(), ["same"]);
+    assert_eq!(problems.len(), 11);
+    assert_eq!(fixture.names(), ["same", "other"]);
 }
 
 #[test]
