@@ -1,5 +1,7 @@
 //! What is judged at all: binds of the node's network namespace by processes of pods, and no others.
 
+use std::fs;
+
 use enforcer::core::report::Who;
 use enforcer_ebpf::abi::{Reason, VerdictKind};
 use libtest_mimic::Completion;
@@ -8,7 +10,6 @@ use crate::{
     DONE, Outcome, Test,
     support::{
         manifest::Manifest,
-        network,
         rig::{Rig, denied},
         worker::{Bind, Kind, Worker, bind_socket},
     },
@@ -102,7 +103,8 @@ fn undisturbed(kind: Kind) -> i32 {
 }
 
 fn ping_sockets_are_undisturbed() -> Outcome {
-    if !network::allow_ping() {
+    // Let everybody in this network namespace make ping sockets.
+    if fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").is_err() {
         return Ok(Completion::ignored_with("net.ipv4.ping_group_range cannot be written here"));
     }
     assert_eq!(undisturbed(Kind::Ping), 0);

@@ -4,4 +4,5 @@ pub(crate) mod manifest;
 pub(crate) mod network;
 pub(crate) mod rig;
 pub(crate) mod sandbox;
+pub(crate) mod sockets;
 pub(crate) mod worker;

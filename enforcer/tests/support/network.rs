@@ -1,7 +1,5 @@
 //! A network namespace of the tests' own, which plays the node's: no test meets the ports of this machine.
 
-use std::fs;
-
 use enforcer::host::netns;
 
 /// Moves this process to a network namespace of its own. To be called before any thread or worker is started.
@@ -15,9 +13,4 @@ pub(crate) fn isolate() {
     // SAFETY: no memory effects.
     let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
     assert_eq!(result, 0, "a network namespace: the tests need root");
-}
-
-/// Lets everybody in this network namespace make ping sockets, if that can be.
-pub(crate) fn allow_ping() -> bool {
-    fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").is_ok()
 }

@@ -2,7 +2,6 @@
 
 use std::{
     fs, io,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU32, Ordering},
@@ -75,9 +74,4 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
             result => return result,
         }
     }
-}
-
-/// Id of a cgroup.
-pub(crate) fn id(path: &Path) -> u64 {
-    fs::metadata(path).expect("a cgroup").ino()
 }

@@ -10,7 +10,7 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 const MARK: &str = "PORT_ENFORCER_TEST_WORKER";
@@ -79,29 +79,14 @@ impl Bind {
         Self { kind: Kind::Udp, ..Self::tcp(address, port) }
     }
 
-    /// The same on another kind of socket.
-    pub(crate) fn on(self, kind: Kind) -> Self {
-        Self { kind, ..self }
-    }
-
     /// The same, and the socket stays open until [`Worker::close`].
     pub(crate) fn kept(self) -> Self {
         Self { keep: true, ..self }
     }
-
-    /// The same with `SO_REUSEPORT`.
-    pub(crate) fn reusing_port(self) -> Self {
-        Self { reuse_port: true, ..self }
-    }
-
-    /// The same with `SO_REUSEADDR`.
-    pub(crate) fn reusing_addr(self) -> Self {
-        Self { reuse_addr: true, ..self }
-    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-enum Order {
+pub(crate) enum Order {
     Bind(Bind),
     /// Bind so many times, from so many threads, closing every socket; the answer counts the failures by errno.
     Storm {
@@ -113,7 +98,7 @@ enum Order {
     Open(Bind),
     /// Take a socket from another process, keep it and bind it.
     BindGiven {
-        pid: i32,
+        pid: u32,
         descriptor: RawFd,
         bind: Bind,
     },
@@ -122,7 +107,7 @@ enum Order {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-enum Answer {
+pub(crate) enum Answer {
     Bound { errno: i32, port: u16 },
     Storm(HashMap<i32, u32>),
     Opened(RawFd),
@@ -157,7 +142,12 @@ impl Worker {
         serde_json::from_str(&line).expect("an answer")
     }
 
-    fn order(&mut self, order: &Order) -> Answer {
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn order(&mut self, order: &Order) -> Answer {
         let line = serde_json::to_string(order).expect("an order");
         writeln!(self.orders, "{line}").expect("the worker lives");
         self.answer()
@@ -166,24 +156,6 @@ impl Worker {
     /// Tries a bind: the errno, 0 for success.
     pub(crate) fn bind(&mut self, bind: &Bind) -> i32 {
         self.bind_port(bind).0
-    }
-
-    /// A socket that the worker made, for this process: it still belongs to the worker's cgroup.
-    pub(crate) fn open(&mut self, bind: &Bind) -> OwnedFd {
-        let descriptor = match self.order(&Order::Open(bind.clone())) {
-            Answer::Opened(descriptor) => descriptor,
-            other => panic!("{other:?}"),
-        };
-        take(Pid::from_child(&self.child), descriptor).expect("the worker's socket")
-    }
-
-    /// Gives the worker a socket of this process to bind: the errno.
-    pub(crate) fn bind_given(&mut self, socket: &OwnedFd, bind: &Bind) -> i32 {
-        let pid = getpid().as_raw_nonzero().get();
-        match self.order(&Order::BindGiven { pid, descriptor: socket.as_raw_fd(), bind: bind.clone() }) {
-            Answer::Bound { errno, port: _ } => errno,
-            other => panic!("{other:?}"),
-        }
     }
 
     /// Tries a bind: the errno and the port that was taken.
@@ -205,11 +177,6 @@ impl Worker {
     /// Closes all sockets that were kept.
     pub(crate) fn close(&mut self) {
         assert!(matches!(self.order(&Order::Close), Answer::Done));
-    }
-
-    /// Moves to a network namespace of its own.
-    pub(crate) fn unshare(&mut self) {
-        assert!(matches!(self.order(&Order::Unshare), Answer::Done));
     }
 }
 
@@ -244,7 +211,6 @@ fn serve(cgroup: &Path) -> io::Result<()> {
                 Answer::Opened(descriptor)
             }
             Order::BindGiven { pid, descriptor, bind } => {
-                let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
                 let socket = take(pid, descriptor)?;
                 let result = bind_socket(&socket, &bind);
                 kept.push(socket);
@@ -269,7 +235,8 @@ fn serve(cgroup: &Path) -> io::Result<()> {
 }
 
 /// Another process's descriptor.
-fn take(pid: Pid, descriptor: RawFd) -> io::Result<OwnedFd> {
+pub(crate) fn take(pid: u32, descriptor: RawFd) -> io::Result<OwnedFd> {
+    let pid = pid.try_into().ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
     let process = pidfd_open(pid, PidfdFlags::empty())?;
     Ok(pidfd_getfd(process, descriptor, PidfdGetfdFlags::empty())?)
 }
