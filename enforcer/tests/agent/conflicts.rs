@@ -1,0 +1,129 @@
+//! What is told of a conflict, and how often.
+
+use std::{collections::HashMap, fs, process};
+
+use enforcer_ebpf::abi::{Protocol, Reason, VerdictKind};
+use serde_json::{Value, json};
+
+use crate::{
+    Test,
+    stage::{Pod, Stage, bind, denied},
+    support::worker::{Bind, Worker},
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("audit_tells_and_denies_nothing", audit_tells_and_denies_nothing),
+    ("enforce_denies_and_tells", enforce_denies_and_tells),
+    ("claims_that_conflict_are_told_before_any_bind", claims_that_conflict_are_told_before_any_bind),
+    ("repetitions_are_held_back", repetitions_are_held_back),
+];
+
+/// Inode of the initial pid namespace (`PROC_PID_INIT_INO` in `include/linux/proc_ns.h`).
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// The process id that the kernel tells of a worker: that of the initial pid namespace, which only a process in there
+/// can know in advance.
+fn pid(worker: &Worker, told: &Value) -> u64 {
+    let namespace = fs::read_link("/proc/self/ns/pid").expect("a pid namespace");
+    if namespace.to_str() == Some(INITIAL_PID_NAMESPACE) {
+        u64::from(worker.pid())
+    } else {
+        told["pid"].as_u64().expect("a pid")
+    }
+}
+
+/// A worker's command is this very binary's.
+fn command() -> String {
+    fs::read_to_string(format!("/proc/{}/comm", process::id())).expect("a command").trim_end().to_owned()
+}
+
+/// The line about a conflict, in full but for its time.
+fn check(mut told: Value, worker: &Worker, verdict: &str, word: &str) {
+    let (pid, command) = (pid(worker, &told), command());
+    let time = told.as_object_mut().and_then(|line| line.remove("timestamp")).expect("a time");
+    let _: jiff::Timestamp = time.as_str().expect("a text").parse().expect("an RFC 3339 time");
+    let expected = json!({
+        "level": "WARN",
+        "target": "enforcer::agent::reporter",
+        "event": "bind",
+        "verdict": verdict,
+        "reason": "claimed",
+        "protocol": "tcp",
+        "address": "0.0.0.0",
+        "port": 20080,
+        "pod": "default/web-2",
+        "container": "server",
+        "command": command,
+        "pid": pid,
+        "uid": 0,
+        "owner": "default/web-1",
+        "source": "annotation",
+        "heldBack": 0,
+        "message": format!(
+            "bind 0.0.0.0:20080/tcp by default/web-2 (container server, command {command}, pid {pid}) {word} on \
+             node-1: claimed by default/web-1 (annotation)"
+        ),
+    });
+    assert_eq!(told, expected);
+}
+
+fn audit_tells_and_denies_nothing() {
+    let stage = Stage::new();
+    let (owner, stranger) = (Pod::new("web-1").ports("20080/tcp"), Pod::new("web-2"));
+    let (mut owner, mut stranger) = (stage.start(&owner), stage.start(&stranger));
+    let mut agent = stage.agent(&[]);
+    assert_eq!(stranger.bind(&bind(20080)), 0);
+    let told = agent.event("bind", "default/web-2");
+    check(told, &stranger, "audit", "audited (it would be denied in enforce mode)");
+    assert_eq!(owner.bind(&bind(20080)), 0);
+    assert_eq!(agent.count(VerdictKind::Audit, Reason::Claimed, Protocol::Tcp), 1);
+    assert_eq!(agent.count(VerdictKind::Allow, Reason::Owner, Protocol::Tcp), 1);
+}
+
+fn enforce_denies_and_tells() {
+    let stage = Stage::new();
+    let (owner, stranger) = (Pod::new("web-1").ports("20080/tcp"), Pod::new("web-2"));
+    let (mut owner, mut stranger) = (stage.start(&owner), stage.start(&stranger));
+    let mut agent = stage.enforce(&[]);
+    assert_eq!(stranger.bind(&bind(20080)), denied());
+    let told = agent.event("bind", "default/web-2");
+    check(told, &stranger, "deny", "denied");
+    assert_eq!(owner.bind(&bind(20080)), 0);
+    assert_eq!(stranger.bind(&bind(20081)), 0);
+    assert_eq!(agent.count(VerdictKind::Deny, Reason::Claimed, Protocol::Tcp), 1);
+}
+
+fn claims_that_conflict_are_told_before_any_bind() {
+    let stage = Stage::new();
+    stage.put(&Pod::new("first").ports("20080/tcp 20090/udp"));
+    stage.put(&Pod::new("second").ports("20070-20090/tcp"));
+    let mut agent = stage.agent(&[]);
+    let told = agent.event("claim_conflict", "default/second");
+    assert_eq!((&told["owner"], &told["source"]), (&json!("default/first"), &json!("annotation")));
+    assert_eq!(
+        told["message"],
+        "claim of default/second on 20080/tcp loses on node-1: in force for default/first (annotation); it is granted \
+         when that one goes"
+    );
+    stage.put(&Pod::new("third").ports("127.0.0.1:20090/udp"));
+    let told = agent.event("claim_conflict", "default/third");
+    assert_eq!(told["owner"], "default/first");
+    let rest: Vec<_> = agent.rest().into_iter().filter(|line| line["event"] == "claim_conflict").collect();
+    assert_eq!(rest, [] as [Value; 0], "each is told once");
+}
+
+fn repetitions_are_held_back() {
+    let stage = Stage::new();
+    stage.put(&Pod::new("owner").ports("20080/udp"));
+    let (mut stranger, mut other) = (stage.start(&Pod::new("stranger")), stage.start(&Pod::new("other")));
+    let mut agent = stage.enforce(&[]);
+    let udp = Bind::udp("0.0.0.0", 20080);
+    assert_eq!(stranger.storm(&udp, 500, 2), HashMap::from([(denied(), 500)]));
+    assert_eq!(other.bind(&udp), denied());
+    // What is told comes in the order of the attempts, so that nothing of the first 500 is still on its way.
+    assert_eq!(agent.event("bind", "default/other")["heldBack"], 0);
+    let told: Vec<_> = agent.rest().into_iter().filter(|line| line["event"] == "bind").collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((&told[0]["pod"], &told[0]["heldBack"]), (&json!("default/stranger"), &json!(0)));
+    assert_eq!(agent.count(VerdictKind::Deny, Reason::Claimed, Protocol::Udp), 501);
+}

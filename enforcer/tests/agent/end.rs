@@ -1,0 +1,96 @@
+//! How an agent ends: nothing of it is left.
+
+use std::{collections::BTreeSet, fs, thread};
+
+use aya::programs::loaded_programs;
+use enforcer_ebpf::abi::{Protocol, Reason, VerdictKind};
+
+use crate::{
+    Test,
+    stage::{Pod, Stage, bind, denied},
+    support::{
+        agent::{Agent, until},
+        sandbox,
+        worker::Bind,
+    },
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("sigterm_leaves_nothing_behind", sigterm_leaves_nothing_behind),
+    ("sigkill_in_a_storm_of_binds_leaves_nothing_behind", sigkill_in_a_storm_of_binds_leaves_nothing_behind),
+];
+
+/// The programs in the kernel by id, with their names.
+fn loaded() -> Vec<(u32, String)> {
+    let programs = loaded_programs().map(|program| program.expect("listing programs needs root"));
+    programs.map(|program| (program.id(), program.name_as_str().unwrap_or_default().to_owned())).collect()
+}
+
+/// The names of the agent's programs in the kernel.
+fn names_of(ids: &BTreeSet<u32>) -> BTreeSet<String> {
+    loaded().into_iter().filter(|(id, _)| ids.contains(id)).map(|(_, name)| name).collect()
+}
+
+/// Starts an agent that is known to work: also the ids of its programs.
+fn start(stage: &Stage) -> (Agent, BTreeSet<u32>) {
+    stage.put(&Pod::new("owner").ports("20080/tcp 20080/udp"));
+    let agent = stage.enforce(&[]);
+    let ids = agent.programs();
+    let names = ["pe_bind4", "pe_bind6", "pe_post_bind4", "pe_post_bind6", "pe_cgroup_mkdir", "pe_cgroup_rmdir"]
+        .map(str::to_owned);
+    assert_eq!(names_of(&ids), BTreeSet::from(names));
+    (agent, ids)
+}
+
+/// The kernel frees what a process had a moment after it ended.
+fn nothing_is_left(ids: &BTreeSet<u32>) {
+    until("the agent's programs are gone", || names_of(ids).is_empty());
+}
+
+fn sigterm_leaves_nothing_behind() {
+    let stage = Stage::new();
+    let (mut agent, ids) = start(&stage);
+    let mut stranger = stage.start(&Pod::new("stranger"));
+    assert_eq!(stranger.bind(&bind(20080)), denied());
+    let status = agent.terminate();
+    assert_eq!(status.code(), Some(0), "{status}");
+    agent.wait("it says that it stopped", |line| line["event"] == "stopped");
+    nothing_is_left(&ids);
+    assert_eq!(stranger.bind(&bind(20080)), 0);
+    drop(stranger);
+    sandbox::remove(&stage.root()).expect("the cgroup can be removed");
+    fs::create_dir(stage.root()).expect("and made again");
+}
+
+fn sigkill_in_a_storm_of_binds_leaves_nothing_behind() {
+    let stage = Stage::new();
+    let (mut agent, ids) = start(&stage);
+    let mut stranger = stage.start(&Pod::new("stranger"));
+    let udp = Bind::udp("0.0.0.0", 20080);
+    // Until the agent is gone, so that it is killed in the middle whatever the speed of either.
+    let seen = thread::scope(|scope| {
+        let storm = scope.spawn(|| {
+            let mut seen = BTreeSet::new();
+            until("a bind in the storm is allowed", || {
+                seen.extend(stranger.storm(&udp, 1000, 4).into_keys());
+                seen.contains(&0)
+            });
+            seen
+        });
+        until("the storm is on", || agent.count(VerdictKind::Deny, Reason::Claimed, Protocol::Udp) > 1000);
+        let status = agent.kill();
+        assert_eq!(status.code(), None, "{status}");
+        storm.join().expect("the storm")
+    });
+    // UDP binds of the same port by several threads are in each other's way.
+    assert!(seen.is_subset(&BTreeSet::from([0, denied(), libc::EADDRINUSE])), "{seen:?}");
+    nothing_is_left(&ids);
+    assert_eq!(stranger.bind(&bind(20080)), 0);
+    drop(stranger);
+    sandbox::remove(&stage.root()).expect("the cgroup can be removed");
+    fs::create_dir(stage.root()).expect("and made again");
+    // And another agent can begin where that one was killed.
+    let mut stranger = stage.start(&Pod::new("stranger"));
+    let _agent = stage.enforce(&[]);
+    assert_eq!(stranger.bind(&bind(20080)), denied());
+}

@@ -1,0 +1,88 @@
+//! What the agent refuses to start with, where it takes root to show it.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::unix::process::CommandExt as _,
+    process::{Command, Output, Stdio},
+    ptr,
+};
+
+use crate::{Test, stage::Stage, support::agent::enforcer};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("a_root_that_is_no_cgroup", a_root_that_is_no_cgroup),
+    ("no_cgroup_v2", no_cgroup_v2),
+    ("a_cgroup_without_pods_of_the_kubelet_is_named", a_cgroup_without_pods_of_the_kubelet_is_named),
+];
+
+/// `enforcer run` on the stage's folder.
+fn run(stage: &Stage) -> Command {
+    let mut command = enforcer();
+    command.arg("run").arg("--source").arg(format!("dir:{}", stage.folder().display())).stdin(Stdio::null());
+    command
+}
+
+/// The exit code, and the one sentence.
+fn refusal(command: &mut Command) -> (Option<i32>, String) {
+    let Output { status, stdout, stderr } = command.output().expect("running the agent");
+    assert_eq!(String::from_utf8_lossy(&stdout), "");
+    let text = String::from_utf8(stderr).expect("UTF-8");
+    assert_eq!(text.lines().count(), 1, "one sentence: {text}");
+    (status.code(), text.trim_end().to_owned())
+}
+
+fn a_root_that_is_no_cgroup() {
+    let stage = Stage::new();
+    let folder = stage.folder();
+    let (code, sentence) = refusal(run(&stage).arg("--cgroup-root").arg(&folder));
+    let expected = format!("enforcer: {} is not a directory of a cgroup v2 hierarchy", folder.display());
+    assert_eq!((code, sentence), (Some(2), expected));
+    let missing = stage.root().join("missing");
+    let (code, sentence) = refusal(run(&stage).arg("--cgroup-root").arg(&missing));
+    assert_eq!(code, Some(2), "{sentence}");
+    assert!(sentence.contains("missing is not a directory of a cgroup v2 hierarchy: No such file"), "{sentence}");
+}
+
+/// The command, in a mount namespace of its own that has no cgroup v2.
+fn without_cgroups(command: &mut Command) -> &mut Command {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").expect("reading mountinfo");
+    let lines = mountinfo.lines().filter(|line| line.contains(" - cgroup2 "));
+    let points = lines.filter_map(|line| line.split(' ').nth(4)).map(|point| CString::new(point).expect("no NUL"));
+    let points: Vec<CString> = points.collect();
+    let check = |result: libc::c_int| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    let leave = move || {
+        // SAFETY: system calls without memory effects, with strings that were made before the fork. The process is
+        // the child, which gets a mount namespace of its own, cut off from this one's, before it unmounts anything.
+        unsafe {
+            check(libc::unshare(libc::CLONE_NEWNS))?;
+            let private = libc::MS_REC | libc::MS_PRIVATE;
+            check(libc::mount(ptr::null(), c"/".as_ptr(), ptr::null(), private, ptr::null()))?;
+            points.iter().rev().try_for_each(|point| check(libc::umount2(point.as_ptr(), libc::MNT_DETACH)))
+        }
+    };
+    // SAFETY: between fork and exec only system calls are made; nothing is allocated or locked.
+    unsafe { command.pre_exec(leave) }
+}
+
+fn no_cgroup_v2() {
+    let stage = Stage::new();
+    for scope in ["pods", "node"] {
+        let (code, sentence) = refusal(without_cgroups(run(&stage).args(["--scope", scope])));
+        assert_eq!(code, Some(3), "{sentence}");
+        let expected = "enforcer: no cgroup v2 hierarchy is mounted here (looked in /proc/self/mountinfo): boot with \
+                        systemd.unified_cgroup_hierarchy=1 or mount one, or name its directory with --cgroup-root";
+        assert_eq!(sentence, expected);
+    }
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").expect("reading mountinfo");
+    assert!(mountinfo.contains(" - cgroup2 "), "this namespace has kept its own");
+}
+
+/// The hierarchy may have a kubelet's cgroup or not, one or several: it is always said what to do.
+fn a_cgroup_without_pods_of_the_kubelet_is_named() {
+    let stages = [Stage::new(), Stage::new()];
+    let (code, sentence) = refusal(&mut run(&stages[0]));
+    assert_eq!(code, Some(3), "{sentence}");
+    assert!(sentence.starts_with("enforcer: several cgroups could hold the pods ("), "{sentence}");
+    assert!(sentence.ends_with("name the right one with --cgroup-root"), "{sentence}");
+}

@@ -1,0 +1,186 @@
+//! A folder of manifests and a cgroup of the kubelet's, with an agent and workers on them.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use enforcer::bpf::probe;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{
+    agent::{Agent, until},
+    sandbox::Sandbox,
+    worker::{Bind, Worker},
+};
+
+static COUNT: AtomicU32 = AtomicU32::new(1);
+
+/// The id of every container.
+pub(crate) const CONTAINER_ID: &str = "5f2b6e2a8c1d4e3f9a0b7c6d5e4f3a2b1c0d9e8f7a6b5c4d3e2f1a0b9c8d7e6f";
+
+/// A pod with the host network, younger than every pod that was made before it.
+#[derive(Clone, Debug)]
+pub(crate) struct Pod {
+    pub(crate) object: Value,
+}
+
+impl Pod {
+    pub(crate) fn new(name: &str) -> Self {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": name,
+                "namespace": "default",
+                "uid": format!("{count:08x}-4e5f-4071-8293-a4b5c6d7e8f9"),
+                "creationTimestamp": format!("2026-01-01T{:02}:{:02}:{:02}Z", count / 3600, count / 60 % 60, count % 60),
+            },
+            "spec": { "hostNetwork": true, "containers": [{ "name": "server" }] },
+            "status": { "containerStatuses": [{
+                "name": "server", "containerID": format!("containerd://{CONTAINER_ID}"),
+                "image": "", "imageID": "", "ready": true, "restartCount": 0,
+            }] },
+        });
+        Self { object }
+    }
+
+    /// What it claims, in the words of the annotation.
+    pub(crate) fn ports(mut self, text: &str) -> Self {
+        self.object["metadata"]["annotations"]["port-enforcer.io/ports"] = text.into();
+        self
+    }
+
+    pub(crate) fn namespace(mut self, namespace: &str) -> Self {
+        self.object["metadata"]["namespace"] = namespace.into();
+        self
+    }
+
+    /// One of the pods of a Deployment.
+    pub(crate) fn of_deployment(mut self, name: &str) -> Self {
+        let metadata = &mut self.object["metadata"];
+        metadata["labels"]["pod-template-hash"] = "6fdf99c8b".into();
+        metadata["ownerReferences"] = json!([{
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{name}-6fdf99c8b"),
+            "uid": "0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9", "controller": true,
+        }]);
+        self
+    }
+
+    fn text(&self, key: &str) -> &str {
+        self.object["metadata"][key].as_str().expect("a string")
+    }
+
+    fn file(&self) -> String {
+        format!("{}.yaml", self.text("name"))
+    }
+}
+
+/// The pods' cgroup, as systemd's driver names it.
+const ROOT: &str = "kubepods.slice";
+
+/// What it all happens on. To be made before the agent and the workers, so that it goes after them.
+pub(crate) struct Stage {
+    top: TempDir,
+    sandbox: Sandbox,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Self {
+        let sandbox = Sandbox::new();
+        sandbox.make(ROOT);
+        let stage = Self { top: TempDir::new().expect("a folder"), sandbox };
+        fs::create_dir(stage.folder()).expect("a folder");
+        stage
+    }
+
+    /// The folder of manifests.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.beside("pods")
+    }
+
+    /// A path beside the folder of manifests.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.top.path().join(name)
+    }
+
+    /// The cgroup of the pods.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.sandbox.path().join(ROOT)
+    }
+
+    /// Writes a file in one step, as no reader can see half of it.
+    pub(crate) fn write(&self, file: &str, text: &str) {
+        let new = self.folder().join(".new");
+        fs::write(&new, text).expect("writing a file");
+        fs::rename(&new, self.folder().join(file)).expect("renaming a file");
+    }
+
+    /// Writes a pod's manifest.
+    pub(crate) fn put(&self, pod: &Pod) {
+        self.write(&pod.file(), &pod.object.to_string());
+    }
+
+    /// Removes a pod's manifest.
+    pub(crate) fn remove(&self, pod: &Pod) {
+        fs::remove_file(self.folder().join(pod.file())).expect("removing a file");
+    }
+
+    /// The arguments that an agent needs here, and more. Of the same flag the last one should be the only one.
+    fn arguments(&self, log_format: &str, more: &[&str]) -> Vec<String> {
+        let source = format!("dir:{}", self.folder().display());
+        let root = self.root().display().to_string();
+        let own = ["--source", &source, "--cgroup-root", &root, "--log-format", log_format, "--node-name", "node-1"];
+        own.iter().chain(more).map(ToString::to_string).collect()
+    }
+
+    /// Starts an agent that writes JSON.
+    pub(crate) fn agent(&self, more: &[&str]) -> Agent {
+        Agent::start(self.arguments("json", more)).0
+    }
+
+    /// Starts an agent that writes JSON and enforces.
+    pub(crate) fn enforce(&self, more: &[&str]) -> Agent {
+        self.agent(&[&["--mode", "enforce"], more].concat())
+    }
+
+    /// Starts an agent that writes text and enforces.
+    pub(crate) fn enforce_in_text(&self) -> Agent {
+        Agent::start(self.arguments("text", &["--mode", "enforce"])).0
+    }
+
+    /// Writes a pod's manifest and starts a worker in the cgroup of its container.
+    pub(crate) fn start(&self, pod: &Pod) -> Worker {
+        self.put(pod);
+        self.worker(pod)
+    }
+
+    /// Starts a worker in the cgroup of a pod's container.
+    pub(crate) fn worker(&self, pod: &Pod) -> Worker {
+        let uid = pod.text("uid").replace('-', "_");
+        let path = self.root().join(format!(
+            "kubepods-besteffort.slice/kubepods-besteffort-pod{uid}.slice/cri-containerd-{CONTAINER_ID}.scope"
+        ));
+        fs::create_dir_all(&path).expect("creating a cgroup");
+        Worker::start(&path)
+    }
+}
+
+/// A bind that no socket of another stage could be in the way of.
+pub(crate) fn bind(port: u16) -> Bind {
+    Bind::tcp("0.0.0.0", port)
+}
+
+/// Waits until the worker's bind ends so.
+pub(crate) fn until_bind(worker: &mut Worker, port: u16, errno: i32) {
+    let what = format!("a bind of port {port} ends with {errno}");
+    until(&what, || worker.bind(&bind(port)) == errno);
+}
+
+/// What a process sees that is denied with `EADDRINUSE`, where the kernel lets the agent choose.
+pub(crate) fn denied() -> i32 {
+    if probe::features().expect("root").set_retval { libc::EADDRINUSE } else { libc::EPERM }
+}

@@ -1,0 +1,179 @@
+//! The real binary, run as an agent, and what it writes to its log.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    fs,
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::maps::{Map, MapData, MapInfo, PerCpuArray};
+use enforcer_ebpf::abi::{self, Protocol, Reason, VerdictKind};
+use serde_json::Value;
+
+/// How long anything is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits until something is so.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The binary under test, with nothing set in the environment that it would heed.
+pub(crate) fn enforcer() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_enforcer"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ENFORCER_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A running agent. Killed when dropped.
+pub(crate) struct Agent {
+    child: Child,
+    lines: Receiver<String>,
+    /// Every line so far, as it came.
+    raw: Vec<String>,
+    /// The lines that nobody waited for yet: JSON objects, or strings where a line is none.
+    told: Vec<Value>,
+}
+
+impl Agent {
+    /// Starts `enforcer run` with these arguments and waits until it is ready: the agent, and what it said then.
+    pub(crate) fn start<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> (Self, Value) {
+        let mut child =
+            enforcer().arg("run").args(arguments).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("spawn");
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stderr.split(b'\n') {
+                let line = String::from_utf8(line.expect("reading the agent's log")).expect("the log is UTF-8");
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut agent = Self { child, lines, raw: Vec::new(), told: Vec::new() };
+        let ready = agent.wait("the agent is ready", |line| {
+            line["event"] == "ready" || line.as_str().is_some_and(|line| line.contains(" ready in mode "))
+        });
+        (agent, ready)
+    }
+
+    fn take_line(&mut self, line: String) {
+        self.told.push(serde_json::from_str(&line).unwrap_or_else(|_| line.clone().into()));
+        self.raw.push(line);
+    }
+
+    /// Waits for a line, and takes it.
+    pub(crate) fn wait(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = 0;
+        loop {
+            if let Some(place) = self.told[seen..].iter().position(&is_it) {
+                return self.told.remove(seen + place);
+            }
+            seen = self.told.len();
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.take_line(line),
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("waited {PATIENCE:?} in vain until {what}; the log:\n{}", self.raw.join("\n"))
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("the agent ended before {what}; the log:\n{}", self.raw.join("\n"))
+                }
+            }
+        }
+    }
+
+    /// Waits for a line of this event about this pod, and takes it.
+    pub(crate) fn event(&mut self, event: &str, pod: &str) -> Value {
+        self.wait(&format!("{event} is told of {pod}"), |line| line["event"] == event && line["pod"] == pod)
+    }
+
+    /// Takes the lines that have come and that nobody waited for.
+    pub(crate) fn rest(&mut self) -> Vec<Value> {
+        while let Ok(line) = self.lines.try_recv() {
+            self.take_line(line);
+        }
+        std::mem::take(&mut self.told)
+    }
+
+    /// Every line that has come, as it came.
+    pub(crate) fn raw(&mut self) -> &[String] {
+        let told = self.rest();
+        self.told = told;
+        &self.raw
+    }
+
+    /// Ids of BPF objects that the agent has descriptors of: `prog_id` or `map_id`.
+    fn bpf_ids(&self, kind: &str) -> BTreeSet<u32> {
+        let folder = format!("/proc/{}/fdinfo", self.child.id());
+        let mut ids = BTreeSet::new();
+        for entry in fs::read_dir(folder).expect("the agent lives") {
+            let text = fs::read_to_string(entry.expect("an entry").path()).unwrap_or_default();
+            let lines = text.lines().filter_map(|line| line.strip_prefix(kind)?.strip_prefix(':'));
+            ids.extend(lines.map(|id| id.trim().parse::<u32>().expect("an id")));
+        }
+        ids
+    }
+
+    /// Ids of the programs that the agent has in the kernel.
+    pub(crate) fn programs(&self) -> BTreeSet<u32> {
+        self.bpf_ids("prog_id")
+    }
+
+    /// The kernel's own count of attempts.
+    pub(crate) fn count(&self, verdict: VerdictKind, reason: Reason, protocol: Protocol) -> u64 {
+        let maps = self.bpf_ids("map_id").into_iter();
+        let mut counters = maps.filter(|id| {
+            let info = MapInfo::from_id(*id).expect("the agent's map");
+            info.name_as_str() == Some("COUNTERS")
+        });
+        let map = MapData::from_id(counters.next().expect("the agent's counters")).expect("the agent's map");
+        let counts = PerCpuArray::<_, u64>::try_from(Map::PerCpuArray(map)).expect("counters");
+        let per_cpu = counts.get(&abi::counter(verdict, reason, protocol), 0).expect("a counter");
+        per_cpu.iter().sum()
+    }
+
+    fn signal(&self, signal: libc::c_int) {
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        // SAFETY: kill has no memory effects; the process is this one's own child and not yet waited for.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "the agent lives");
+    }
+
+    fn end(&mut self, signal: libc::c_int) -> ExitStatus {
+        self.signal(signal);
+        let mut status = None;
+        until("the agent has ended", || {
+            status = self.child.try_wait().expect("waiting for the agent");
+            status.is_some()
+        });
+        status.expect("it ended")
+    }
+
+    /// Asks it to end by SIGTERM: how it ended.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        self.end(libc::SIGTERM)
+    }
+
+    /// Kills it by SIGKILL: how it ended.
+    pub(crate) fn kill(&mut self) -> ExitStatus {
+        self.end(libc::SIGKILL)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
