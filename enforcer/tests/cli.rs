@@ -126,8 +126,12 @@ impl Unprivileged {
         let top = TempDir::new().unwrap();
         fs::set_permissions(top.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let this = Self { top };
-        fs::copy(env!("CARGO_BIN_EXE_enforcer"), this.path("enforcer")).unwrap();
-        fs::set_permissions(this.path("enforcer"), fs::Permissions::from_mode(0o755)).unwrap();
+        // Not by this process: a test in another thread could fork while the copy is open for writing, and a file that
+        // is cannot be executed.
+        let binary = this.path("enforcer");
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_enforcer")).arg(&binary).status().unwrap();
+        assert!(copied.success(), "cp: {copied}");
+        fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
         fs::DirBuilder::new().mode(0o755).create(this.path("pods")).unwrap();
         this
     }
