@@ -105,6 +105,10 @@ impl Reporter {
                 Notice::SameUid { pod, first } => {
                     warn!(event = "identity_rejected", pod = %pod, owner = %first, "{message}");
                 }
+                Notice::ModeInvalid { namespace, .. } => warn!(event = "mode_invalid", namespace, "{message}"),
+                Notice::MirrorRejected { pod, .. } => {
+                    warn!(event = "identity_rejected", pod = %pod, "{message}");
+                }
                 Notice::TooManyPods { pod } => warn!(event = "limit", pod = %pod, "{message}"),
                 Notice::Conflict { loser, winner, source, .. } => {
                     let source = source.as_str();

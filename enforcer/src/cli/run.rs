@@ -19,7 +19,12 @@ use crate::{
     },
     bpf::{BpfError, probe},
     cli::Failure,
-    core::{address::PortSpec, annotation, claims::Limits, index::Settings},
+    core::{
+        address::PortSpec,
+        annotation,
+        claims::Limits,
+        index::{NamespaceMode, Settings},
+    },
     host::cgroup::{CgroupError, Root},
     telemetry::{self, LogFormat, LogLevel},
 };
@@ -215,6 +220,7 @@ impl Run {
                 system_namespaces: system_namespaces.into_iter().collect::<BTreeSet<_>>(),
                 handover_grace,
                 node_reserved: node_reserved.0,
+                namespace_mode: NamespaceMode::Any,
             },
             policy: Policy {
                 enforce: mode == Mode::Enforce,

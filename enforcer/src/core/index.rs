@@ -29,8 +29,9 @@ use crate::core::{
         owner::{Kind, Owner},
     },
     plan::Change,
-    pod::{Phase, Pod, WorkloadKey},
+    pod::{Phase, Pod, WorkloadKey, uid_key},
     slots::Slots,
+    text::{escape, escape_bounded},
 };
 
 pub use names::Name;
@@ -55,7 +56,49 @@ pub struct Settings {
     pub handover_grace: Duration,
     /// The node's own claims.
     pub node_reserved: Vec<PortSpec>,
+    /// What a namespace's label may do to the mode.
+    pub namespace_mode: NamespaceMode,
 }
+
+/// A mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mode {
+    /// Conflicts are told.
+    Audit,
+    /// Conflicts are denied.
+    Enforce,
+}
+
+impl Mode {
+    /// The word for people, labels and flags.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Audit => "audit",
+            Self::Enforce => "enforce",
+        }
+    }
+
+    /// The mode with this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Audit, Self::Enforce].into_iter().find(|mode| mode.as_str() == word)
+    }
+}
+
+/// What the label [`MODE_LABEL`] of a namespace may do to the mode for offenders in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NamespaceMode {
+    /// It overrides the node's mode.
+    Any,
+    /// It may turn enforcement on, not off.
+    Stricter,
+    /// Nothing.
+    Off,
+}
+
+/// Label of a namespace with the mode for offenders in it.
+pub const MODE_LABEL: &str = "port-enforcer.io/mode";
 
 impl Default for Settings {
     fn default() -> Self {
@@ -64,6 +107,7 @@ impl Default for Settings {
             system_namespaces: BTreeSet::from(["kube-system".to_owned()]),
             handover_grace: Duration::from_mins(1),
             node_reserved: Vec::new(),
+            namespace_mode: NamespaceMode::Any,
         }
     }
 }
@@ -87,6 +131,20 @@ pub enum Notice {
         pod: Name,
         /// How many more.
         count: usize,
+    },
+    /// The mode label of a namespace has a value that is no mode; it counts for nothing.
+    ModeInvalid {
+        /// The namespace, safe to show.
+        namespace: String,
+        /// The value, safe to show.
+        value: String,
+    },
+    /// A mirror pod says that it is a static pod that another mirror pod is already, or changed what it says.
+    MirrorRejected {
+        /// The pod.
+        pod: Name,
+        /// What is wrong.
+        why: &'static str,
     },
     /// Two pods say that they have the same UID; the later one's claims bind nobody.
     SameUid {
@@ -143,6 +201,10 @@ pub struct Index {
     workloads: Interner<WorkloadKey>,
     ledger: Ledger,
     graces: BTreeSet<(Duration, OwnerId)>,
+    /// Modes by namespace, from valid labels.
+    modes: HashMap<String, Mode>,
+    /// Pods that wait for a UID: another pod has it, or it is a static pod's and its cgroup has not been seen.
+    waiting: HashMap<UidKey, BTreeSet<(String, String)>>,
     past: names::Past,
     last_id: OwnerId,
     output: Output,
@@ -163,6 +225,8 @@ impl Index {
             workloads: Interner::default(),
             ledger: Ledger::default(),
             graces: BTreeSet::new(),
+            modes: HashMap::new(),
+            waiting: HashMap::new(),
             past: names::Past::default(),
             last_id: 0,
             output: Output::default(),
@@ -240,15 +304,60 @@ impl Index {
         }
         let id = self.next_id();
         self.pods.insert(key, id);
-        let class = self.class_of(&pod);
+        let wanted = self.wanted_key(&pod);
+        let class = self.class_of(&pod, wanted);
         let mut owner = Owner::pod(id, class, &pod);
-        self.give_identity(&mut owner, &pod);
+        self.give_identity(&mut owner, wanted);
+        if owner.key.is_some() && owner.key != pod.uid {
+            owner.hash.clone_from(&pod.config_hash);
+        }
         self.owners.insert(id, owner);
         self.update_pod(id, pod, now);
     }
 
-    fn class_of(&self, pod: &Pod) -> Class {
-        if pod.uid.is_some_and(|key| key.form == Form::Static as u8) {
+    /// The UID that the pod's cgroup carries.
+    ///
+    /// A mirror pod has a UID of its own in the API; the cgroup carries the one that the kubelet made, which the
+    /// annotation `config.hash` repeats. Tenants can forge that annotation, so it counts only if such a cgroup exists
+    /// on this node and no other mirror pod has said so before.
+    fn wanted_key(&mut self, pod: &Pod) -> Option<UidKey> {
+        let Some(key) = static_key(pod) else {
+            return pod.uid;
+        };
+        if !self.pod_cgroups.contains_key(&key) {
+            self.wait_for(key, pod);
+            return pod.uid;
+        }
+        if self.uids.contains_key(&key) {
+            let pod_name = Name::of(pod);
+            let why = "another mirror pod was there first with its kubernetes.io/config.hash";
+            self.output.notices.push(Notice::MirrorRejected { pod: pod_name, why });
+            self.wait_for(key, pod);
+            return pod.uid;
+        }
+        Some(key)
+    }
+
+    fn wait_for(&mut self, key: UidKey, pod: &Pod) {
+        self.waiting.entry(key).or_default().insert((pod.namespace.clone(), pod.name.clone()));
+    }
+
+    /// A UID can be had: whoever waits for it comes again, as if it were new.
+    fn wake(&mut self, key: UidKey, now: Now) {
+        for name in self.waiting.remove(&key).unwrap_or_default() {
+            let Some(&id) = self.pods.get(&name) else {
+                continue;
+            };
+            let Some(pod) = self.owners.get(&id).and_then(|owner| owner.pod.clone()) else {
+                continue;
+            };
+            self.remove_pod(id, now);
+            self.apply_unsettled(*pod, now);
+        }
+    }
+
+    fn class_of(&self, pod: &Pod, key: Option<UidKey>) -> Class {
+        if key.is_some_and(|key| key.form == Form::Static as u8) {
             Class::Static
         } else if self.settings.system_namespaces.contains(&pod.namespace) {
             Class::System
@@ -258,12 +367,13 @@ impl Index {
     }
 
     /// Ties a new owner to its UID, and so to the cgroups that carry it.
-    fn give_identity(&mut self, owner: &mut Owner, pod: &Pod) {
-        let Some(key) = pod.uid else {
+    fn give_identity(&mut self, owner: &mut Owner, key: Option<UidKey>) {
+        let Some(key) = key else {
             return;
         };
         if let Some(first) = self.uids.get(&key).and_then(|first| self.owners.get(first)) {
             self.output.notices.push(Notice::SameUid { pod: owner.name.clone(), first: first.name.clone() });
+            self.waiting.entry(key).or_default().insert((owner.name.namespace.clone(), owner.name.name.clone()));
             return;
         }
         if self.uids.len() >= abi::UIDS as usize {
@@ -284,6 +394,7 @@ impl Index {
         let claims = claims_of(&pod, &self.settings.limits);
         let group = pod.share.as_ref().map(|share| self.groups.intern(&(pod.namespace.clone(), share.clone())));
         let workload = pod.workload.as_ref().map(|workload| self.workloads.intern(&workload.key()));
+        let mode = self.mode_of(&pod.namespace);
         let Some(owner) = self.owners.get_mut(&id) else {
             return;
         };
@@ -292,6 +403,12 @@ impl Index {
         owner.workload = workload;
         owner.terminating = pod.deletion.is_some();
         owner.terminal = pod.phase != Phase::Active;
+        owner.mode = mode;
+        if owner.hash.as_ref().is_some_and(|hash| pod.config_hash.as_ref() != Some(hash)) && !owner.hash_told {
+            owner.hash_told = true;
+            let why = "its kubernetes.io/config.hash changed, which is ignored";
+            self.output.notices.push(Notice::MirrorRejected { pod: owner.name.clone(), why });
+        }
         for problem in &claims.problems {
             if !owner.told.contains(problem) {
                 self.output.notices.push(Notice::Problem { pod: owner.name.clone(), problem: problem.clone() });
@@ -339,8 +456,15 @@ impl Index {
         };
         let (namespace, name) = (owner.name.namespace.clone(), owner.name.name.clone());
         let key = owner.key;
+        let name = (namespace, name);
+        if owner.pod.is_some() {
+            self.waiting.retain(|_, names| {
+                names.remove(&name);
+                !names.is_empty()
+            });
+        }
         self.leave_remnant(id, now);
-        self.pods.remove(&(namespace, name));
+        self.pods.remove(&name);
         self.ledger.restake(id, BTreeMap::new(), now.wall);
         // Before the slot is free, nothing may point at it any more.
         self.settle();
@@ -352,6 +476,9 @@ impl Index {
             }
         }
         self.free(id);
+        if let Some(key) = key {
+            self.wake(key, now);
+        }
     }
 
     /// Frees an owner that nothing points at any more.
@@ -431,6 +558,9 @@ impl Index {
         if !known.iter().any(|known| known.id == id) {
             known.push(cgroup);
         }
+        if !self.uids.contains_key(&cgroup.key) {
+            self.wake(cgroup.key, now);
+        }
         let owner = self.uids.get(&cgroup.key).copied();
         let slot = owner.and_then(|owner| self.enter_cgroup(owner, cgroup, now)).unwrap_or(0);
         self.output.changes.push(owner::cgroup_change(&cgroup, slot));
@@ -499,6 +629,50 @@ impl Index {
         }
     }
 
+    /// The label of a namespace was set, changed or taken away (`None`).
+    pub fn set_mode_label(&mut self, namespace: &str, label: Option<&str>) {
+        let mode = label.and_then(Mode::from_word);
+        if let (Some(value), None) = (label, mode) {
+            let (namespace, value) = (escape(namespace), escape_bounded(value, 64));
+            self.output.notices.push(Notice::ModeInvalid { namespace, value });
+        }
+        let before = match mode {
+            Some(mode) => self.modes.insert(namespace.to_owned(), mode),
+            None => self.modes.remove(namespace),
+        };
+        if before == mode {
+            return;
+        }
+        let effective = self.mode_of(namespace);
+        for owner in self.owners.values_mut().filter(|owner| owner.kind == Kind::Pod) {
+            if owner.name.namespace == namespace && owner.mode != effective {
+                owner.mode = effective;
+                self.output.changes.extend(owner.change());
+            }
+        }
+    }
+
+    /// These are all namespaces with a mode label.
+    pub fn reset_mode_labels(&mut self, labels: &HashMap<String, String>) {
+        let gone: Vec<String> = self.modes.keys().filter(|name| !labels.contains_key(*name)).cloned().collect();
+        for namespace in gone {
+            self.set_mode_label(&namespace, None);
+        }
+        for (namespace, label) in labels {
+            self.set_mode_label(namespace, Some(label));
+        }
+    }
+
+    /// The mode of a namespace where it overrides the node's.
+    fn mode_of(&self, namespace: &str) -> Option<Mode> {
+        let mode = self.modes.get(namespace).copied();
+        match self.settings.namespace_mode {
+            NamespaceMode::Any => mode,
+            NamespaceMode::Stricter => mode.filter(|mode| *mode == Mode::Enforce),
+            NamespaceMode::Off => None,
+        }
+    }
+
     fn settle(&mut self) {
         let owners = &self.owners;
         let told = self.ledger.settle(|id| owners.get(&id), &mut self.output.changes);
@@ -563,4 +737,10 @@ impl Index {
     pub fn pod_count(&self) -> usize {
         self.pods.len()
     }
+}
+
+/// The UID of the static pod that a mirror pod says it mirrors, if it has the form that the API never issues.
+fn static_key(pod: &Pod) -> Option<UidKey> {
+    pod.mirror.as_ref()?;
+    pod.config_hash.as_deref().and_then(uid_key).filter(|key| key.form == Form::Static as u8)
 }

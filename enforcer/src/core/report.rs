@@ -239,6 +239,11 @@ pub fn notice_sentence(notice: &Notice, node: &str) -> String {
     match notice {
         Notice::Problem { pod, problem } => format!("{pod} on {node}: {problem}"),
         Notice::MoreProblems { pod, count } => format!("{pod} on {node}: {count} more problems of that kind"),
+        Notice::ModeInvalid { namespace, value } => format!(
+            "namespace {namespace}: the label port-enforcer.io/mode is '{value}', which is no mode and counts for nothing; \
+             write audit or enforce"
+        ),
+        Notice::MirrorRejected { pod, why } => format!("{pod} on {node} is not taken for a static pod: {why}"),
         Notice::SameUid { pod, first } => {
             format!("{pod} on {node} has the UID of {first}: its claims bind nobody; give it a UID of its own")
         }

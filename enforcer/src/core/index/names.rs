@@ -6,7 +6,7 @@ use std::{
     hash::Hash,
 };
 
-use crate::core::{arbiter::OwnerId, text::escape};
+use crate::core::{arbiter::OwnerId, pod::Pod, text::escape};
 
 /// How many owners that went are remembered by name, so that an event that was on its way still finds it.
 const REMEMBERED: usize = 4096;
@@ -23,6 +23,12 @@ pub struct Name {
 }
 
 impl Name {
+    /// Of a pod.
+    #[must_use]
+    pub fn of(pod: &Pod) -> Self {
+        Self { namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.uid_text.clone() }
+    }
+
     /// The node itself.
     #[must_use]
     pub fn node() -> Self {

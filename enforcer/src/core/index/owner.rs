@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use enforcer_ebpf::abi::{
-    self, CGROUP_UNKNOWN, Form, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Protocol, Slot, UidKey,
+    self, CGROUP_UNKNOWN, Form, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING,
+    Protocol, Slot, UidKey,
 };
 
 use crate::core::{
@@ -11,7 +12,7 @@ use crate::core::{
     arbiter::{Class, Entity, OwnerId, Party},
     cgroup_tree::PodCgroup,
     claims::{Claim, ClaimProblem, Source},
-    index::Name,
+    index::{Mode, Name},
     plan::Change,
     pod::{ContainerRef, Pod},
 };
@@ -47,6 +48,14 @@ pub(super) struct Owner {
     pub(super) claims: Vec<Claim>,
     pub(super) told: Vec<ClaimProblem>,
     pub(super) more_told: usize,
+    /// The namespace's mode, where it overrides the node's.
+    pub(super) mode: Option<Mode>,
+    /// `config.hash` of a mirror pod that was accepted as a static pod.
+    pub(super) hash: Option<String>,
+    /// Whether it was told that the hash changed.
+    pub(super) hash_told: bool,
+    /// The pod itself, as long as it waits for its UID.
+    pub(super) pod: Option<Box<Pod>>,
     containers: Vec<ContainerRef>,
 }
 
@@ -69,6 +78,10 @@ impl Owner {
             claims: Vec::new(),
             told: Vec::new(),
             more_told: 0,
+            mode: None,
+            hash: None,
+            hash_told: false,
+            pod: None,
             containers: Vec::new(),
         }
     }
@@ -78,8 +91,7 @@ impl Owner {
     }
 
     pub(super) fn pod(id: OwnerId, class: Class, pod: &Pod) -> Self {
-        let name = Name { namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.uid_text.clone() };
-        Self::new(id, Kind::Pod, class, name, None)
+        Self::new(id, Kind::Pod, class, Name::of(pod), None)
     }
 
     pub(super) fn remnant(id: OwnerId, slot: Slot, class: Class, name: Name, workload: u32) -> Self {
@@ -90,7 +102,9 @@ impl Owner {
     }
 
     pub(super) fn set_pod(&mut self, pod: Pod) {
-        self.containers = pod.containers;
+        self.containers.clone_from(&pod.containers);
+        let waits = self.slot.is_none() || (pod.mirror.is_some() && self.hash.is_none());
+        self.pod = waits.then(|| Box::new(pod));
     }
 
     pub(super) fn uid_text(&self) -> &str {
@@ -146,6 +160,11 @@ impl Owner {
         }
         if self.terminating {
             flags |= OWNER_TERMINATING;
+        }
+        match self.mode {
+            Some(Mode::Audit) => flags |= OWNER_MODE_AUDIT,
+            Some(Mode::Enforce) => flags |= OWNER_MODE_ENFORCE,
+            None => {}
         }
         let (cgroup, level) = self.cgroup.map_or((CGROUP_UNKNOWN, 0), |cgroup| (cgroup.id, cgroup.level));
         let (group, workload) = (self.group.unwrap_or(0), self.workload.unwrap_or(0));

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use enforcer_ebpf::{
-    abi::{ExactKey, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner as Element, PortWord, Slot},
+    abi::{
+        ExactKey, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING,
+        Owner as Element, PortWord, Slot,
+    },
     decide::{Candidates, Cover, Target},
 };
 use proptest::prelude::*;
@@ -398,8 +401,82 @@ fn two_pods_with_one_uid() {
         rig.told(),
         ["default/copy on n has the UID of default/first: its claims bind nobody; give it a UID of its own"]
     );
-    rig.delete("copy");
     assert_eq!(rig.owners(80), ["first"]);
+    rig.delete("first");
+    assert_eq!(rig.owners(81), ["copy"], "now the UID is its own");
+    rig.delete("copy");
+    assert!(rig.index.waiting.is_empty());
+}
+
+const HASH: &str = "0123456789abcdef0123456789abcdef";
+
+fn mirror(number: u32, name: &str, ports: &str) -> Pod {
+    Pod { mirror: Some(HASH.to_owned()), config_hash: Some(HASH.to_owned()), ..pod(number, name, ports) }
+}
+
+fn flags(rig: &Rig, port: u16) -> u32 {
+    rig.maps.owners[&rig.maps.ports[&(Protocol::Tcp, port)].v4().first].flags()
+}
+
+#[test]
+fn a_mirror_pod_is_static_where_its_cgroup_is() {
+    for cgroup_first in [true, false] {
+        let mut rig = Rig::new(Settings::default());
+        if cgroup_first {
+            rig.made(10, ROOT, &format!("kubepods-burstable-pod{HASH}.slice"));
+        }
+        rig.apply(mirror(1, "apiserver", "6443"));
+        if !cgroup_first {
+            assert_eq!(flags(&rig, 6443), 0, "nobody has seen a static pod: an annotation alone proves nothing");
+            rig.made(10, ROOT, &format!("kubepods-burstable-pod{HASH}.slice"));
+        }
+        assert_eq!(flags(&rig, 6443), OWNER_SOFTWARE);
+        assert_eq!(rig.index.name_by_cgroup(10).unwrap().name, "apiserver");
+        assert!(rig.told().is_empty());
+    }
+}
+
+#[test]
+fn the_first_mirror_keeps_the_hash() {
+    let mut rig = Rig::new(Settings::default());
+    rig.made(10, ROOT, &format!("kubepods-burstable-pod{HASH}.slice"));
+    rig.apply(mirror(1, "real", "6443"));
+    rig.apply(mirror(2, "forged", "80"));
+    assert_eq!(flags(&rig, 80), 0, "a tenant like any other");
+    assert_eq!(rig.index.name_by_cgroup(10).unwrap().name, "real");
+    assert_eq!(rig.told().len(), 1);
+    let other = Pod { config_hash: Some(HASH.replace('0', "f")), ..mirror(1, "real", "6443") };
+    rig.apply(other.clone());
+    rig.apply(other);
+    assert_eq!(flags(&rig, 6443), OWNER_SOFTWARE, "a change is ignored");
+    assert_eq!(rig.told().len(), 1, "and told once");
+    rig.delete("real");
+    assert_eq!(flags(&rig, 80), OWNER_SOFTWARE, "the hash is free, and such a cgroup exists");
+}
+
+#[test]
+fn the_label_of_a_namespace_overrides_the_mode() {
+    let mode_flags = OWNER_MODE_AUDIT | OWNER_MODE_ENFORCE;
+    for (policy, label, expected) in [
+        (NamespaceMode::Any, "audit", OWNER_MODE_AUDIT),
+        (NamespaceMode::Any, "enforce", OWNER_MODE_ENFORCE),
+        (NamespaceMode::Any, "deny", 0),
+        (NamespaceMode::Stricter, "audit", 0),
+        (NamespaceMode::Stricter, "enforce", OWNER_MODE_ENFORCE),
+        (NamespaceMode::Off, "enforce", 0),
+    ] {
+        let mut rig = Rig::new(Settings { namespace_mode: policy, ..Settings::default() });
+        rig.apply(pod(1, "before", "80"));
+        rig.index.set_mode_label("default", Some(label));
+        rig.flush();
+        rig.apply(pod(2, "after", "81"));
+        assert_eq!(flags(&rig, 80) & mode_flags, expected, "{policy:?} {label}");
+        assert_eq!(flags(&rig, 81) & mode_flags, expected, "{policy:?} {label}");
+        assert_eq!(rig.told().len(), usize::from(label == "deny"));
+        rig.index.reset_mode_labels(&HashMap::from([("other".to_owned(), "audit".to_owned())]));
+        rig.flush();
+        assert_eq!(flags(&rig, 80) & mode_flags, 0, "the label was taken away unseen");
+    }
 }
 
 #[test]
