@@ -5,6 +5,7 @@
 //! | [`core`] | the rules of the product, pure |
 //! | [`bpf`] | the kernel side: programs, maps, events, probes |
 //! | [`manifests`] | the embedded source: a folder of Pod manifests |
+//! | [`k8s`] | the cluster: pods and modes in |
 //! | [`host`] | what the agent learns of the host |
 //! | [`agent`] | the loop that ties them together |
 //! | [`cli`] | one file per subcommand |
@@ -14,5 +15,6 @@ pub mod bpf;
 pub mod cli;
 pub mod core;
 pub mod host;
+pub mod k8s;
 pub mod manifests;
 pub mod telemetry;

@@ -1,0 +1,164 @@
+//! What goes into the index and comes out of it.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use enforcer_ebpf::abi::Protocol;
+
+use crate::core::{
+    address::{Address, PortRange, PortSpec},
+    claims::{ClaimProblem, Limits, Source},
+    index::Name,
+    plan::Change,
+};
+
+/// The time, as the caller's clocks have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Wall clock, in microseconds since 1970: ranks claims by arrival.
+    pub wall: i64,
+    /// Monotonic clock, since any fixed moment: ends grace periods.
+    pub monotonic: Duration,
+}
+
+/// What the index is told once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What one pod may claim.
+    pub limits: Limits,
+    /// Namespaces whose pods are node software.
+    pub system_namespaces: BTreeSet<String>,
+    /// How long the ports of a controlled pod stay with its workload after the pod went.
+    pub handover_grace: Duration,
+    /// The node's own claims.
+    pub node_reserved: Vec<PortSpec>,
+    /// What a namespace's label may do to the mode.
+    pub namespace_mode: NamespaceMode,
+}
+
+/// A mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mode {
+    /// Conflicts are told.
+    Audit,
+    /// Conflicts are denied.
+    Enforce,
+}
+
+impl Mode {
+    /// The word for people, labels and flags.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Audit => "audit",
+            Self::Enforce => "enforce",
+        }
+    }
+
+    /// The mode with this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Audit, Self::Enforce].into_iter().find(|mode| mode.as_str() == word)
+    }
+}
+
+/// What the label [`MODE_LABEL`] of a namespace may do to the mode for offenders in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NamespaceMode {
+    /// It overrides the node's mode.
+    Any,
+    /// It may turn enforcement on, not off.
+    Stricter,
+    /// Nothing.
+    Off,
+}
+
+/// Label of a namespace with the mode for offenders in it.
+pub const MODE_LABEL: &str = "port-enforcer.io/mode";
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            system_namespaces: BTreeSet::from(["kube-system".to_owned()]),
+            handover_grace: Duration::from_mins(1),
+            node_reserved: Vec::new(),
+            namespace_mode: NamespaceMode::Any,
+        }
+    }
+}
+
+/// Ports of one owner, for a sentence: protocol, address, range.
+pub type PortList = Vec<(Protocol, Address, PortRange)>;
+
+/// Something that people should hear of, told when it begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Something that a pod says counts for nothing.
+    Problem {
+        /// The pod.
+        pod: Name,
+        /// What is wrong.
+        problem: ClaimProblem,
+    },
+    /// There are more problems than are told one by one.
+    MoreProblems {
+        /// The pod.
+        pod: Name,
+        /// How many more.
+        count: usize,
+    },
+    /// The mode label of a namespace has a value that is no mode; it counts for nothing.
+    ModeInvalid {
+        /// The namespace, safe to show.
+        namespace: String,
+        /// The value, safe to show.
+        value: String,
+    },
+    /// A mirror pod says that it is a static pod that another mirror pod is already, or changed what it says.
+    MirrorRejected {
+        /// The pod.
+        pod: Name,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// Two pods say that they have the same UID; the later one's claims bind nobody.
+    SameUid {
+        /// The later one.
+        pod: Name,
+        /// The first one.
+        first: Name,
+    },
+    /// There are more pods than the maps have room for; this one's claims bind nobody.
+    TooManyPods {
+        /// The pod.
+        pod: Name,
+    },
+    /// A claim lost to another one.
+    Conflict {
+        /// Whose claim lost.
+        loser: Name,
+        /// Whose claim is in force.
+        winner: Name,
+        /// Where the winner declared it.
+        source: Source,
+        /// The loser's ports.
+        ports: PortList,
+    },
+    /// A claim that had lost is now in force.
+    Granted {
+        /// The pod.
+        pod: Name,
+        /// Its ports.
+        ports: PortList,
+    },
+}
+
+/// What follows from the inputs since the last time.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Steps for the kernel's maps, in order.
+    pub changes: Vec<Change>,
+    /// What people should hear of.
+    pub notices: Vec<Notice>,
+}
+

@@ -1,0 +1,178 @@
+//! The cluster: the pods of this node and the modes of namespaces in, by watches that never give up.
+
+mod watch;
+
+use std::{collections::HashMap, fmt, path::Path, time::Instant};
+
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tokio::sync::mpsc;
+
+use crate::core::{pod::Pod, text::escape_bounded};
+
+pub use watch::start;
+
+/// Updates that wait for the agent at most; a watch that is faster waits.
+const QUEUE: usize = 1024;
+/// Longest message of the API client that is passed on, in characters.
+const MAX_MESSAGE: usize = 300;
+
+/// Why there is no connection to try.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The kubeconfig cannot be used.
+    #[error("cannot use the kubeconfig {path}: {why}")]
+    Kubeconfig {
+        /// Its path.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// Neither a kubeconfig nor the cluster's own configuration was found.
+    #[error(
+        "no cluster configuration was found ({0}): run the agent in a cluster, name a kubeconfig with --kubeconfig, or \
+         take the pods from a folder of manifests with --source dir:PATH"
+    )]
+    None(String),
+    /// The client cannot be made.
+    #[error("cannot make a client for the API server: {0}")]
+    Client(String),
+}
+
+/// A client for the cluster: by the given kubeconfig, else by the environment (`KUBECONFIG`, `~/.kube/config`, the
+/// service account of a pod). Nothing is sent yet.
+///
+/// # Errors
+///
+/// If there is no usable configuration.
+pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let wrong = |why: &dyn fmt::Display| ConnectError::Kubeconfig {
+                path: path.display().to_string(),
+                why: why.to_string(),
+            };
+            let file = Kubeconfig::read_from(path).map_err(|error| wrong(&error))?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(|error| wrong(&error))?
+        }
+        None => Config::infer().await.map_err(|error| ConnectError::None(error.to_string()))?,
+    };
+    Client::try_from(config).map_err(|error| ConnectError::Client(error.to_string()))
+}
+
+/// What is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Resource {
+    /// The pods of this node.
+    Pods,
+    /// The namespaces that have a mode label.
+    Namespaces,
+}
+
+impl Resource {
+    /// The word for people and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pods => "pods",
+            Self::Namespaces => "namespaces",
+        }
+    }
+}
+
+/// What is wrong with the API. A closed list, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TroubleKind {
+    /// It cannot be reached, or the connection broke.
+    Unreachable,
+    /// It does not know us (401): the token has expired, or was never right.
+    Unauthorized,
+    /// It knows us and says no (403): RBAC.
+    Forbidden,
+    /// We are to ask less often (429).
+    Throttled,
+    /// Our place in the history is too old (410); the list is read anew.
+    Gone,
+    /// It fails (5xx).
+    Server,
+    /// It says something that we do not understand.
+    Invalid,
+}
+
+impl TroubleKind {
+    /// The word for people and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::Throttled => "throttled",
+            Self::Gone => "gone",
+            Self::Server => "server",
+            Self::Invalid => "invalid",
+        }
+    }
+
+    /// What can be done about it.
+    #[must_use]
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::Unreachable => "check the server's address and the network between",
+            Self::Unauthorized => "renew the token or the client certificate",
+            Self::Forbidden => "grant the agent list and watch of pods and namespaces",
+            Self::Throttled | Self::Gone | Self::Server | Self::Invalid => "it is tried again by itself",
+        }
+    }
+}
+
+/// Trouble with one watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Which watch.
+    pub resource: Resource,
+    /// What kind.
+    pub kind: TroubleKind,
+    /// What the client said. Safe to show.
+    pub message: String,
+}
+
+impl Trouble {
+    fn new(resource: Resource, kind: TroubleKind, message: &str) -> Self {
+        Self { resource, kind, message: escape_bounded(message, MAX_MESSAGE) }
+    }
+}
+
+/// One thing that a watch learned.
+#[derive(Debug)]
+pub enum Update {
+    /// These are all pods of this node.
+    PodsAre(Vec<Pod>),
+    /// A pod is there, or changed.
+    Pod(Box<Pod>),
+    /// A pod is gone.
+    PodGone {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// These are all namespaces with a mode label, and their labels.
+    ModesAre(HashMap<String, String>),
+    /// The mode label of a namespace; `None` if it was taken away or the namespace is gone.
+    Mode {
+        /// The namespace.
+        namespace: String,
+        /// Its label.
+        label: Option<String>,
+    },
+    /// A watch does not work; it goes on trying.
+    Trouble(Trouble),
+    /// A watch works again.
+    Recovered(Resource),
+}
+
+/// Updates, each with the moment at which it arrived.
+pub type Updates = mpsc::Receiver<(Instant, Update)>;

@@ -1,0 +1,217 @@
+//! The watches. Each is a task that lists, watches, and begins again after any trouble, with back-off and jitter.
+
+use std::{collections::HashMap, time::Instant};
+
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::{Namespace, Pod as PodObject};
+use kube::{
+    Api, Client, ResourceExt as _,
+    core::PartialObjectMeta,
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Event, watcher},
+    },
+};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, spawn},
+};
+
+use crate::{
+    core::{
+        index::MODE_LABEL,
+        pod::{Pod, from_api},
+    },
+    k8s::{QUEUE, Resource, Trouble, TroubleKind, Update, Updates},
+};
+
+/// Most objects in one page of a list, where the server does not stream lists.
+const PAGE: u32 = 500;
+
+/// Starts to watch the pods of a node, and namespaces with a mode label unless that is of no interest. The tasks end
+/// with the receiver.
+#[must_use]
+pub fn start(client: &Client, node: &str, namespaces: bool) -> (Updates, Vec<JoinHandle<()>>) {
+    let (sender, updates) = mpsc::channel(QUEUE);
+    let mut tasks = vec![spawn(watch_pods(client.clone(), node.to_owned(), Sender(sender.clone())))];
+    if namespaces {
+        tasks.push(spawn(watch_namespaces(client.clone(), Sender(sender))));
+    }
+    (updates, tasks)
+}
+
+struct Sender(mpsc::Sender<(Instant, Update)>);
+
+/// The agent is gone.
+struct Closed;
+
+impl Sender {
+    async fn send(&self, arrived: Instant, update: Update) -> Result<(), Closed> {
+        self.0.send((arrived, update)).await.map_err(|_| Closed)
+    }
+}
+
+/// How a list of everything is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lists {
+    /// As the beginning of the watch: no list in the server's memory.
+    Streamed,
+    /// Page by page, for servers that do not stream them.
+    Paged,
+}
+
+impl Lists {
+    fn config(self) -> watcher::Config {
+        match self {
+            Self::Streamed => watcher::Config::default().streaming_lists(),
+            Self::Paged => watcher::Config::default().page_size(PAGE),
+        }
+    }
+}
+
+async fn watch_pods(client: Client, node: String, sender: Sender) {
+    let api: Api<PodObject> = Api::all(client);
+    let mut lists = Lists::Streamed;
+    loop {
+        let config = lists.config().fields(&format!("spec.nodeName={node}"));
+        // Most of an object is of no interest, and a list of them is large: each is cut down as it comes.
+        let pods = watcher(api.clone(), config).default_backoff().map_ok(|event| map_event(event, |pod| from_api(&pod)));
+        let updates = Translate {
+            resource: Resource::Pods,
+            all: Update::PodsAre,
+            one: |pod: Pod| Update::Pod(Box::new(pod)),
+            gone: |pod: Pod| Update::PodGone { namespace: pod.namespace, name: pod.name },
+        };
+        match updates.run(pods, lists, &sender).await {
+            Ok(()) => lists = Lists::Paged,
+            Err(Closed) => return,
+        }
+    }
+}
+
+async fn watch_namespaces(client: Client, sender: Sender) {
+    // Metadata only: of a namespace nothing else is of interest.
+    let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
+    let mut lists = Lists::Streamed;
+    loop {
+        let config = lists.config().labels(MODE_LABEL);
+        let labels = watcher(api.clone(), config)
+            .default_backoff()
+            .map_ok(|event| map_event(event, |object: PartialObjectMeta<Namespace>| {
+                let label = object.labels().get(MODE_LABEL).cloned().unwrap_or_default();
+                (object.name_any(), label)
+            }));
+        let updates = Translate {
+            resource: Resource::Namespaces,
+            all: |labels: Vec<(String, String)>| Update::ModesAre(labels.into_iter().collect::<HashMap<_, _>>()),
+            one: |(namespace, label): (String, String)| Update::Mode { namespace, label: Some(label) },
+            // A namespace that loses its label stops to match, and arrives as a deletion.
+            gone: |(namespace, _): (String, String)| Update::Mode { namespace, label: None },
+        };
+        match updates.run(labels, lists, &sender).await {
+            Ok(()) => lists = Lists::Paged,
+            Err(Closed) => return,
+        }
+    }
+}
+
+fn map_event<A, B>(event: Event<A>, map: impl FnOnce(A) -> B) -> Event<B> {
+    match event {
+        Event::Apply(object) => Event::Apply(map(object)),
+        Event::Delete(object) => Event::Delete(map(object)),
+        Event::InitApply(object) => Event::InitApply(map(object)),
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+    }
+}
+
+/// From the events of a watch to updates.
+struct Translate<All, One, Gone> {
+    resource: Resource,
+    all: All,
+    one: One,
+    gone: Gone,
+}
+
+impl<All, One, Gone> Translate<All, One, Gone> {
+    /// Runs until the agent is gone, or until the server turns out not to stream lists (`Ok`).
+    async fn run<T>(
+        &self,
+        events: impl Stream<Item = Result<Event<T>, watcher::Error>>,
+        lists: Lists,
+        sender: &Sender,
+    ) -> Result<(), Closed>
+    where
+        All: Fn(Vec<T>) -> Update,
+        One: Fn(T) -> Update,
+        Gone: Fn(T) -> Update,
+    {
+        let mut events = std::pin::pin!(events);
+        let mut listed = Vec::new();
+        let mut troubled = false;
+        while let Some(event) = events.next().await {
+            let arrived = Instant::now();
+            let update = match event {
+                Ok(Event::Init) => {
+                    listed.clear();
+                    continue;
+                }
+                Ok(Event::InitApply(object)) => {
+                    listed.push(object);
+                    continue;
+                }
+                Ok(Event::InitDone) => (self.all)(std::mem::take(&mut listed)),
+                Ok(Event::Apply(object)) => (self.one)(object),
+                Ok(Event::Delete(object)) => (self.gone)(object),
+                Err(error) if lists == Lists::Streamed && is_unsupported(&error) => return Ok(()),
+                Err(error) => {
+                    troubled = true;
+                    let trouble = Trouble::new(self.resource, classify(&error), &error.to_string());
+                    sender.send(arrived, Update::Trouble(trouble)).await?;
+                    continue;
+                }
+            };
+            if std::mem::take(&mut troubled) {
+                sender.send(arrived, Update::Recovered(self.resource)).await?;
+            }
+            sender.send(arrived, update).await?;
+        }
+        Ok(())
+    }
+}
+
+fn status(error: &watcher::Error) -> Option<u16> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status.code),
+        watcher::Error::WatchError(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+/// A server without streaming lists refuses the parameter `sendInitialEvents`.
+fn is_unsupported(error: &watcher::Error) -> bool {
+    matches!(status(error), Some(400 | 422))
+}
+
+fn classify(error: &watcher::Error) -> TroubleKind {
+    match status(error) {
+        Some(401) => TroubleKind::Unauthorized,
+        Some(403) => TroubleKind::Forbidden,
+        Some(410) => TroubleKind::Gone,
+        Some(429) => TroubleKind::Throttled,
+        Some(500..=599) => TroubleKind::Server,
+        Some(_) => TroubleKind::Invalid,
+        None => match error {
+            watcher::Error::InitialListFailed(source)
+            | watcher::Error::WatchStartFailed(source)
+            | watcher::Error::WatchFailed(source) => match source {
+                kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => TroubleKind::Invalid,
+                kube::Error::Auth(_) => TroubleKind::Unauthorized,
+                _ => TroubleKind::Unreachable,
+            },
+            _ => TroubleKind::Invalid,
+        },
+    }
+}
