@@ -1,10 +1,13 @@
 //! The agent: inputs → core → kernel, events → reports. One loop that waits; what happens is in [`engine`].
 
 pub mod engine;
+mod feed;
+mod health;
 mod reporter;
 
 use std::{
     io,
+    net::SocketAddr,
     os::fd::OwnedFd,
     path::PathBuf,
     time::{Duration, Instant},
@@ -18,12 +21,11 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::{
-    agent::{
-        engine::{Engine, EngineError, Start},
-        reporter::Reporter,
-    },
-    manifests::{Folder, Watch},
+use crate::agent::{
+    engine::{Engine, EngineError, Start},
+    feed::Feed,
+    health::Health,
+    reporter::Reporter,
 };
 
 /// How often the agent looks again at what it is told of by events: the safety net below them.
@@ -33,21 +35,44 @@ const SAFETY_NET: Duration = Duration::from_secs(30);
 const SEARCH: Duration = Duration::from_secs(1);
 
 /// What the agent runs with.
-#[derive(Debug)]
 pub struct Config {
     /// What the engine starts with.
     pub start: Start,
-    /// The folder of manifests.
-    pub folder: PathBuf,
+    /// Where pods come from.
+    pub source: Source,
+    /// Where health is served.
+    pub listen: Option<SocketAddr>,
     /// Name of the node, for reports.
     pub node: String,
     /// The mode, for a person.
     pub mode: &'static str,
 }
 
+/// Where pods come from.
+#[derive(Clone)]
+pub enum Source {
+    /// A folder of manifests.
+    Folder(PathBuf),
+    /// The API server.
+    Api {
+        /// How to reach it.
+        client: kube::Client,
+        /// Whether the mode labels of namespaces are of interest.
+        namespaces: bool,
+    },
+}
+
 /// Why the agent cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
+    /// The address for health cannot be had.
+    #[error("cannot serve health on {address}: {source}; choose another address with --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
     /// The kernel side, the cgroup tree, or the network namespace.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -83,20 +108,26 @@ pub enum AgentError {
 ///
 /// If the agent cannot start, or loses the kernel's events for good.
 pub async fn run(config: Config) -> Result<(), AgentError> {
-    let Config { start, folder, node, mode } = config;
+    let Config { start, source, listen, node, mode } = config;
     let started = Instant::now();
-    // The watch comes before the first look, so that no change falls between the two.
-    let mut watch = Watch::new(&folder).map_err(|source| AgentError::Watch { path: folder.clone(), source })?;
-    let mut folder = Folder::new(folder);
+    let health = Health::default();
+    let _server = match listen {
+        Some(address) => Some(
+            health::serve(address, health.clone()).await.map_err(|source| AgentError::Listen { address, source })?,
+        ),
+        None => None,
+    };
+    let mut feed = Feed::new(source, &node)?;
     let features = start.features;
     let trace = start.trace;
     let mut engine = Engine::load(start)?;
     let mut reporter = Reporter::new(node);
-    let contents = folder.read().map_err(|source| AgentError::Folder { path: folder.path().to_owned(), source })?;
-    reporter.problems(&contents.problems);
-    engine.reset(contents.pods);
+    // A folder is read before the first bind is judged. The API server may be out of reach for long: until it
+    // answers, what the node reserved is enforced.
+    feed.first_look(&mut engine, &mut reporter)?;
     reporter.notices(&mut engine);
     engine.attach()?;
+    health.set_attached();
 
     let system = |what| move |source| AgentError::System { what, source };
     let [cgroup_ring, bind_ring] = engine.rings();
@@ -111,6 +142,11 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let mut search = interval(SEARCH);
     search.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
+    if feed.is_synced() {
+        health.set_synced();
+    } else {
+        reporter.waits_for_pods();
+    }
     let (in_force, lost) = engine.index().claim_counts();
     info!(
         event = "ready",
@@ -147,15 +183,20 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
                 backlog = told.more;
                 reporter.told(&told);
             }
-            () = watch.changed() => read_folder(&mut watch, &mut folder, &mut engine, &mut reporter),
+            input = feed.next() => {
+                feed.take_in(input, &mut engine, &mut reporter);
+                if feed.is_synced() {
+                    health.set_synced();
+                }
+            }
             _ = search.tick(), if reporter.misses_folder() => {
-                read_folder(&mut watch, &mut folder, &mut engine, &mut reporter);
+                feed.look_again(&mut engine, &mut reporter);
             }
             () = sleep(tick.unwrap_or(SAFETY_NET)), if tick.is_some() => engine.tick(),
             () = tracer.flush() => {}
             _ = safety_net.tick() => {
                 engine.rescan()?;
-                read_folder(&mut watch, &mut folder, &mut engine, &mut reporter);
+                feed.look_again(&mut engine, &mut reporter);
                 reporter.counters(&engine);
             }
         }
@@ -168,20 +209,6 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
 fn readable(ring: io::Result<OwnedFd>) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is one descriptor, open for as long as it lives.
     Ok(unsafe { AsyncFd::register_with_interest(ring?, Interest::READABLE) }?)
-}
-
-fn read_folder(watch: &mut Watch, folder: &mut Folder, engine: &mut Engine, reporter: &mut Reporter) {
-    if let Err(error) = watch.follow() {
-        warn!(event = "watch_failed", %error, "the folder of manifests cannot be watched; it is looked at now and then");
-    }
-    match folder.read() {
-        Ok(contents) => {
-            reporter.problems(&contents.problems);
-            reporter.folder_is_back();
-            engine.reset(contents.pods);
-        }
-        Err(error) => reporter.folder_is_gone(folder.path(), &error),
-    }
 }
 
 /// The programs' own trace, where it was asked for.

@@ -52,7 +52,11 @@ pub fn init(format: Option<LogFormat>, level: LogLevel) {
     let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     // Of the libraries only what is wrong.
     let ours = [env!("CARGO_CRATE_NAME"), KERNEL_PROGRAMS].map(|target| (target, LevelFilter::from(level)));
-    let filter = Targets::new().with_targets(ours).with_default(LevelFilter::WARN.min(level.into()));
+    // The API client logs each failed try as an error; the agent tells it once, with what to do.
+    let filter = Targets::new()
+        .with_targets(ours)
+        .with_target("kube_client", LevelFilter::OFF)
+        .with_default(LevelFilter::WARN.min(level.into()));
     let layer = layer().with_writer(io::stderr).with_ansi(colours);
     let registry = tracing_subscriber::registry().with(filter);
     // A second call, as in tests, keeps the first one's choice. What comes through the `log` crate, the trace of the

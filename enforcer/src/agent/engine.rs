@@ -2,7 +2,7 @@
 //! kernel tells comes back as reports. Without any waiting of its own, so that tests drive it step by step.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io,
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -160,6 +160,18 @@ impl Engine {
         if let Err(error) = self.drain_cgroups() {
             tracing::error!(%error, "cannot take in the cgroups that came and went");
         }
+    }
+
+    /// The mode label of a namespace was set, changed or taken away.
+    pub fn set_mode_label(&mut self, namespace: &str, label: Option<&str>) {
+        self.index.set_mode_label(namespace, label);
+        self.flush();
+    }
+
+    /// These are all namespaces with a mode label.
+    pub fn reset_mode_labels(&mut self, labels: &HashMap<String, String>) {
+        self.index.reset_mode_labels(labels);
+        self.flush();
     }
 
     /// Time went by.

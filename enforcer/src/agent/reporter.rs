@@ -1,6 +1,11 @@
 //! What the agent learned, as log lines.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path,
+    time::Duration,
+};
 
 use enforcer_ebpf::abi::{KernelError, VerdictKind};
 use tracing::{debug, error, info, warn};
@@ -13,6 +18,7 @@ use crate::{
         report::{Repetitions, Report, notice_sentence, target},
         text::escape,
     },
+    k8s::{Resource, Trouble, TroubleKind},
     manifests::FileProblem,
 };
 
@@ -21,11 +27,20 @@ pub(super) struct Reporter {
     repetitions: Repetitions,
     errors: BTreeMap<KernelError, u64>,
     folder_gone: bool,
+    synced: bool,
+    troubles: BTreeSet<(Resource, TroubleKind)>,
 }
 
 impl Reporter {
     pub(super) fn new(node: String) -> Self {
-        Self { node, repetitions: Repetitions::default(), errors: BTreeMap::new(), folder_gone: false }
+        Self {
+            node,
+            repetitions: Repetitions::default(),
+            errors: BTreeMap::new(),
+            folder_gone: false,
+            synced: false,
+            troubles: BTreeSet::new(),
+        }
     }
 
     /// Attempts that the kernel told.
@@ -132,6 +147,51 @@ impl Reporter {
                 node, file, "manifest {problem}; what was known of it before stays in force"
             );
         }
+    }
+
+    /// The agent enforces what it can while it does not know the pods.
+    pub(super) fn waits_for_pods(&self) {
+        let node = &self.node;
+        warn!(
+            event = "not_synced",
+            node, "the pods of {node} are not known yet; until then only what the node reserved is enforced"
+        );
+    }
+
+    /// A list of all pods came.
+    pub(super) fn pods_are_known(&mut self, engine: &Engine) {
+        let pods = engine.index().pod_count();
+        if !std::mem::replace(&mut self.synced, true) {
+            let (claims, conflicts) = engine.index().claim_counts();
+            info!(event = "synced", pods, claims, conflicts, "all {pods} pods of {} are known", self.node);
+        }
+    }
+
+    /// An update took so long from its arrival to the kernel's maps.
+    pub(super) fn enforced_after(&self, delay: Duration) {
+        let micros = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
+        debug!(event = "enforced", node = self.node, delayMicros = micros, "an update took {micros} µs to the kernel");
+    }
+
+    /// A watch does not work. Told once for each kind of trouble until it works again.
+    pub(super) fn trouble(&mut self, trouble: &Trouble) {
+        let Trouble { resource, kind, message } = trouble;
+        if self.troubles.insert((*resource, *kind)) {
+            let (resource, remedy) = (resource.as_str(), kind.remedy());
+            warn!(
+                event = "api_trouble",
+                resource,
+                kind = kind.as_str(),
+                "cannot watch {resource}: {message}; {remedy}; what is known stays enforced, and the watch is tried again"
+            );
+        }
+    }
+
+    /// A watch works again.
+    pub(super) fn recovered(&mut self, resource: Resource) {
+        self.troubles.retain(|(troubled, _)| *troubled != resource);
+        let resource = resource.as_str();
+        info!(event = "api_back", resource, "{resource} are watched again");
     }
 
     pub(super) fn folder_is_gone(&mut self, path: &Path, error: &io::Error) {

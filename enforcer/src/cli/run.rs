@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -14,7 +15,7 @@ use enforcer_ebpf::abi::{Policy, Undeclared};
 
 use crate::{
     agent::{
-        self, AgentError, Config,
+        self, AgentError, Config, Source,
         engine::{EngineError, Start},
     },
     bpf::{BpfError, probe},
@@ -26,6 +27,7 @@ use crate::{
         index::{NamespaceMode, Settings},
     },
     host::cgroup::{CgroupError, Root},
+    k8s,
     telemetry::{self, LogFormat, LogLevel},
 };
 
@@ -41,9 +43,23 @@ pub(super) struct Run {
     #[arg(long, env = "ENFORCER_MODE", value_enum, default_value_t = Mode::Audit)]
     mode: Mode,
 
-    /// Where pods come from: dir:PATH, a folder of Pod manifests that is watched for changes
+    /// Where pods come from: api, the API server; or dir:PATH, a folder of Pod manifests that is watched for changes
+    /// [default: api]
     #[arg(long, env = "ENFORCER_SOURCE", value_name = "SOURCE")]
-    source: Option<Source>,
+    source: Option<SourceFlag>,
+
+    /// How to reach the API server [default: KUBECONFIG, ~/.kube/config, or the service account of the agent's pod]
+    #[arg(long, env = "ENFORCER_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+
+    /// What the label port-enforcer.io/mode of a namespace may do: override the mode, only turn enforcement on, or
+    /// nothing
+    #[arg(long, env = "ENFORCER_NAMESPACE_MODE", value_enum, default_value_t = NamespaceModeFlag::Any)]
+    namespace_mode: NamespaceModeFlag,
+
+    /// Address that serves /livez and /readyz
+    #[arg(long, env = "ENFORCER_LISTEN", value_name = "ADDR")]
+    listen: Option<SocketAddr>,
 
     /// Name of this node in reports [default: the host name]
     #[arg(long, env = "ENFORCER_NODE_NAME", value_name = "NAME")]
@@ -145,19 +161,27 @@ enum OnError {
     Deny,
 }
 
-#[derive(Clone, Debug)]
-struct Source(PathBuf);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum NamespaceModeFlag {
+    Any,
+    Stricter,
+    Off,
+}
 
-impl FromStr for Source {
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum SourceFlag {
+    Api,
+    Folder(PathBuf),
+}
+
+impl FromStr for SourceFlag {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once(':') {
-            Some(("dir", path)) if !path.is_empty() => Ok(Self(path.into())),
-            _ if text == "api" => {
-                Err("this version has no source 'api' yet; write dir:PATH, a folder of Pod manifests".to_owned())
-            }
-            _ => Err("write dir:PATH, a folder of Pod manifests".to_owned()),
+            Some(("dir", path)) if !path.is_empty() => Ok(Self::Folder(path.into())),
+            _ if text == "api" => Ok(Self::Api),
+            _ => Err("write api, or dir:PATH for a folder of Pod manifests".to_owned()),
         }
     }
 }
@@ -185,6 +209,9 @@ impl Run {
         let Self {
             mode,
             source,
+            kubeconfig,
+            namespace_mode,
+            listen,
             node_name,
             scope,
             cgroup_root,
@@ -199,17 +226,27 @@ impl Run {
             log_level,
         } = self;
         telemetry::init(log_format, log_level);
-        let Some(Source(folder)) = source else {
-            return Err(Failure::usage(
-                "no source of pods was given: name a folder of Pod manifests with --source dir:PATH",
-            ));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::runtime(format!("cannot start the agent's loop: {error}")))?;
+        let source = match source.unwrap_or(SourceFlag::Api) {
+            SourceFlag::Api => Source::Api {
+                client: runtime.block_on(k8s::connect(kubeconfig.as_deref())).map_err(Failure::usage)?,
+                namespaces: namespace_mode != NamespaceModeFlag::Off,
+            },
+            SourceFlag::Folder(_) if kubeconfig.is_some() => {
+                return Err(Failure::usage("--kubeconfig goes with --source api, not with a folder of manifests"));
+            }
+            SourceFlag::Folder(folder) if !folder.is_dir() => {
+                let folder = folder.display();
+                return Err(Failure::usage(format!(
+                    "the folder {folder} of --source is not there; create it, or name the folder that holds the Pod \
+                     manifests"
+                )));
+            }
+            SourceFlag::Folder(folder) => Source::Folder(folder),
         };
-        if !folder.is_dir() {
-            let folder = folder.display();
-            return Err(Failure::usage(format!(
-                "the folder {folder} of --source is not there; create it, or name the folder that holds the Pod manifests"
-            )));
-        }
         let features = probe::features().map_err(|error| program_failure(&error))?;
         let node_scope = scope == Scope::Node;
         let root = find_root(cgroup_root.as_deref(), node_scope)?;
@@ -220,7 +257,11 @@ impl Run {
                 system_namespaces: system_namespaces.into_iter().collect::<BTreeSet<_>>(),
                 handover_grace,
                 node_reserved: node_reserved.0,
-                namespace_mode: NamespaceMode::Any,
+                namespace_mode: match namespace_mode {
+                    NamespaceModeFlag::Any => NamespaceMode::Any,
+                    NamespaceModeFlag::Stricter => NamespaceMode::Stricter,
+                    NamespaceModeFlag::Off => NamespaceMode::Off,
+                },
             },
             policy: Policy {
                 enforce: mode == Mode::Enforce,
@@ -242,11 +283,7 @@ impl Run {
             trace: log_level == LogLevel::Trace,
         };
         let node = node_name.unwrap_or_else(host_name);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Failure::runtime(format!("cannot start the agent's loop: {error}")))?;
-        let config = Config { start, folder, node, mode: mode.as_str() };
+        let config = Config { start, source, listen, node, mode: mode.as_str() };
         runtime.block_on(agent::run(config)).map_err(|error| agent_failure(&error))
     }
 }
@@ -337,7 +374,6 @@ mod tests {
     #[test]
     fn bad_values_are_refused_with_what_would_be_right() {
         for (args, words) in [
-            (["--source", "api"], "dir:PATH"),
             (["--source", "/etc"], "dir:PATH"),
             (["--source", "dir:"], "dir:PATH"),
             (["--handover-grace", "soon"], "60s, 2m or 1h"),

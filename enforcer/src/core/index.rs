@@ -8,9 +8,9 @@
 mod ledger;
 mod names;
 mod owner;
-mod types;
 #[cfg(test)]
 mod tests;
+mod types;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -20,10 +20,9 @@ use std::{
 use enforcer_ebpf::abi::{self, Form, Protocol, UidKey};
 
 use crate::core::{
-    address::{Address, PortRange, PortSpec},
     arbiter::{Class, OwnerId},
     cgroup_tree::{CgroupTree, Made, PodCgroup},
-    claims::{ClaimProblem, Limits, Source, claims_of},
+    claims::{Source, claims_of},
     index::{
         ledger::Ledger,
         names::Interner,

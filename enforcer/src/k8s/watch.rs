@@ -75,7 +75,8 @@ async fn watch_pods(client: Client, node: String, sender: Sender) {
     loop {
         let config = lists.config().fields(&format!("spec.nodeName={node}"));
         // Most of an object is of no interest, and a list of them is large: each is cut down as it comes.
-        let pods = watcher(api.clone(), config).default_backoff().map_ok(|event| map_event(event, |pod| from_api(&pod)));
+        let pods =
+            watcher(api.clone(), config).default_backoff().map_ok(|event| map_event(event, |pod| from_api(&pod)));
         let updates = Translate {
             resource: Resource::Pods,
             all: Update::PodsAre,
@@ -95,12 +96,12 @@ async fn watch_namespaces(client: Client, sender: Sender) {
     let mut lists = Lists::Streamed;
     loop {
         let config = lists.config().labels(MODE_LABEL);
-        let labels = watcher(api.clone(), config)
-            .default_backoff()
-            .map_ok(|event| map_event(event, |object: PartialObjectMeta<Namespace>| {
+        let labels = watcher(api.clone(), config).default_backoff().map_ok(|event| {
+            map_event(event, |object: PartialObjectMeta<Namespace>| {
                 let label = object.labels().get(MODE_LABEL).cloned().unwrap_or_default();
                 (object.name_any(), label)
-            }));
+            })
+        });
         let updates = Translate {
             resource: Resource::Namespaces,
             all: |labels: Vec<(String, String)>| Update::ModesAre(labels.into_iter().collect::<HashMap<_, _>>()),
@@ -166,7 +167,7 @@ impl<All, One, Gone> Translate<All, One, Gone> {
                 Err(error) if lists == Lists::Streamed && is_unsupported(&error) => return Ok(()),
                 Err(error) => {
                     troubled = true;
-                    let trouble = Trouble::new(self.resource, classify(&error), &error.to_string());
+                    let trouble = Trouble::new(self.resource, classify(&error), &chain(&error));
                     sender.send(arrived, Update::Trouble(trouble)).await?;
                     continue;
                 }
@@ -178,6 +179,20 @@ impl<All, One, Gone> Translate<All, One, Gone> {
         }
         Ok(())
     }
+}
+
+/// An error with its causes, which the client's own words leave out.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 fn status(error: &watcher::Error) -> Option<u16> {

@@ -161,4 +161,3 @@ pub struct Output {
     /// What people should hear of.
     pub notices: Vec<Notice>,
 }
-

@@ -1,0 +1,130 @@
+//! Pods and modes coming in, from whatever source: one path into the engine.
+
+use std::time::Instant;
+
+use tokio::task::JoinHandle;
+use tracing::warn;
+
+use crate::{
+    agent::{AgentError, Source, engine::Engine, reporter::Reporter},
+    k8s::{self, Update, Updates},
+    manifests::{Folder, Watch},
+};
+
+/// A source at work.
+pub(super) enum Feed {
+    Folder { folder: Folder, watch: Watch },
+    Api { updates: Updates, watches: Vec<JoinHandle<()>>, synced: bool },
+}
+
+/// Something that came.
+pub(super) enum Input {
+    FolderChanged,
+    Update(Instant, Update),
+}
+
+impl Feed {
+    pub(super) fn new(source: Source, node: &str) -> Result<Self, AgentError> {
+        match source {
+            Source::Folder(path) => {
+                // The watch comes before the first look, so that no change falls between the two.
+                let watch = Watch::new(&path).map_err(|source| AgentError::Watch { path: path.clone(), source })?;
+                Ok(Self::Folder { folder: Folder::new(path), watch })
+            }
+            Source::Api { client, namespaces } => {
+                let (updates, watches) = k8s::start(&client, node, namespaces);
+                Ok(Self::Api { updates, watches, synced: false })
+            }
+        }
+    }
+
+    /// Takes in what can be had without waiting.
+    pub(super) fn first_look(&mut self, engine: &mut Engine, reporter: &mut Reporter) -> Result<(), AgentError> {
+        if let Self::Folder { folder, .. } = self {
+            let path = folder.path().to_owned();
+            let contents = folder.read().map_err(|source| AgentError::Folder { path, source })?;
+            reporter.problems(&contents.problems);
+            engine.reset(contents.pods);
+        }
+        Ok(())
+    }
+
+    /// Whether all pods were seen once.
+    pub(super) fn is_synced(&self) -> bool {
+        match self {
+            Self::Folder { .. } => true,
+            Self::Api { synced, .. } => *synced,
+        }
+    }
+
+    /// Waits for the next thing. It may be given up at any time.
+    pub(super) async fn next(&mut self) -> Input {
+        match self {
+            Self::Folder { watch, .. } => {
+                watch.changed().await;
+                Input::FolderChanged
+            }
+            Self::Api { updates, .. } => match updates.recv().await {
+                Some((arrived, update)) => Input::Update(arrived, update),
+                // The watches never end by themselves.
+                None => std::future::pending().await,
+            },
+        }
+    }
+
+    pub(super) fn take_in(&mut self, input: Input, engine: &mut Engine, reporter: &mut Reporter) {
+        match input {
+            Input::FolderChanged => self.look_again(engine, reporter),
+            Input::Update(arrived, update) => {
+                if let (Self::Api { synced, .. }, Update::PodsAre(_)) = (&mut *self, &update) {
+                    *synced = true;
+                }
+                take_in_update(update, engine, reporter);
+                reporter.enforced_after(arrived.elapsed());
+            }
+        }
+    }
+
+    /// The safety net below the events. A watch of the API has its own.
+    pub(super) fn look_again(&mut self, engine: &mut Engine, reporter: &mut Reporter) {
+        let Self::Folder { folder, watch } = self else {
+            return;
+        };
+        if let Err(error) = watch.follow() {
+            warn!(event = "watch_failed", %error, "the folder of manifests cannot be watched; it is looked at now and then");
+        }
+        match folder.read() {
+            Ok(contents) => {
+                reporter.problems(&contents.problems);
+                reporter.folder_is_back();
+                engine.reset(contents.pods);
+            }
+            Err(error) => reporter.folder_is_gone(folder.path(), &error),
+        }
+    }
+}
+
+fn take_in_update(update: Update, engine: &mut Engine, reporter: &mut Reporter) {
+    match update {
+        Update::PodsAre(pods) => {
+            engine.reset(pods);
+            reporter.pods_are_known(engine);
+        }
+        Update::Pod(pod) => engine.apply(*pod),
+        Update::PodGone { namespace, name } => engine.delete(&namespace, &name),
+        Update::ModesAre(labels) => engine.reset_mode_labels(&labels),
+        Update::Mode { namespace, label } => engine.set_mode_label(&namespace, label.as_deref()),
+        Update::Trouble(trouble) => reporter.trouble(&trouble),
+        Update::Recovered(resource) => reporter.recovered(resource),
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        if let Self::Api { watches, .. } = self {
+            for watch in watches {
+                watch.abort();
+            }
+        }
+    }
+}
