@@ -1,0 +1,310 @@
+//! Answers to requests.
+
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
+
+use axum::{
+    body::{self, Body},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::Response,
+};
+use bytes::Bytes;
+use futures_util::stream;
+use k8s_openapi::apimachinery::pkg::version::Info;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::{task, time};
+
+use super::{
+    TOKEN, USER, event,
+    fault::Fault,
+    request::{self, Asked, Options, Parameters, Version},
+    shared::{Inner, Recorded, Shared},
+    status::{self, Refusal},
+    store::{Key, Objects, Resource, shown},
+    watch,
+};
+
+/// What the largest request may have.
+const LIMIT: usize = 3 * 1024 * 1024;
+
+/// What a list, a get or a write answers with.
+pub(super) struct Good {
+    pub(super) code: StatusCode,
+    pub(super) value: Value,
+}
+
+/// The faults that a request meets.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Met {
+    answer: Option<Fault>,
+    delay_answer: Duration,
+    pub(super) delay_body: Duration,
+    cut_list: bool,
+    pub(super) cut_watch_after: Option<usize>,
+}
+
+impl Met {
+    fn new(inner: &mut Inner, asked: &Asked) -> Self {
+        let mut met = Self::default();
+        for active in &mut inner.faults {
+            if !active.target.matches(&asked.verb, &asked.resource) || !active.fault.concerns(&asked.verb) {
+                continue;
+            }
+            active.hits += 1;
+            match active.fault {
+                Fault::DelayAnswer(delay) => met.delay_answer += delay,
+                Fault::DelayBody(delay) => met.delay_body += delay,
+                Fault::CutList => met.cut_list = true,
+                Fault::CutWatchAfter(events) => met.cut_watch_after = Some(events),
+                answer => met.answer = met.answer.or(Some(answer)),
+            }
+        }
+        met
+    }
+}
+
+/// Answers every request: the paths are read as a real server reads them.
+pub(super) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let parameters = Parameters::of(request.uri());
+    let asked = Asked::new(request.method(), request.uri(), &parameters.clone().unwrap_or_default());
+    let (number, met) = shared.update(|inner| {
+        inner.requests.push(Recorded::new(&asked, request.uri()));
+        (inner.requests.len() - 1, Met::new(inner, &asked))
+    });
+    time::sleep(met.delay_answer).await;
+    let response = match parameters {
+        Ok(parameters) => answer(&shared, request, &asked, &parameters, met).await,
+        Err(refusal) => Err(refusal),
+    };
+    let response = response.unwrap_or_else(|refusal| refused(&refusal));
+    shared.update(|inner| inner.requests[number].status = Some(response.status().as_u16()));
+    response
+}
+
+async fn answer(
+    shared: &Arc<Shared>,
+    request: Request,
+    asked: &Asked,
+    parameters: &Parameters,
+    met: Met,
+) -> Result<Response, Refusal> {
+    let name = asked.name.as_deref().unwrap_or_default();
+    let forbidden = |user| status::forbidden(&asked.group, &asked.resource, name, &asked.denial(user));
+    match request.headers().get(header::AUTHORIZATION) {
+        Some(value) if value.as_bytes() == format!("Bearer {TOKEN}").as_bytes() => {}
+        Some(_) => return Err(status::unauthorized()),
+        None => return Err(forbidden("system:anonymous")),
+    }
+    let why = asked.denial(USER);
+    if let Some(refusal) = met.answer.and_then(|fault| fault.refusal(&asked.group, &asked.resource, name, &why)) {
+        return Err(refusal);
+    }
+    if asked.version.is_empty() {
+        return Ok(path(asked));
+    }
+    let served = asked.served().filter(|resource| resource.verbs().contains(&asked.verb.as_str()));
+    let resource = served.ok_or_else(|| forbidden(USER))?;
+    let headers = request.headers().clone();
+    let metadata_only = request::metadata_only(&headers, asked.verb == "list")?;
+    let namespace = asked.namespace.as_deref();
+    if asked.verb == "watch" {
+        let streaming_lists = shared.lock().streaming_lists;
+        let options = Options::parse(asked, resource, parameters, streaming_lists)?;
+        let body = watch::open(shared, resource, namespace, metadata_only, options, met)?;
+        return Ok(respond(StatusCode::OK, body));
+    }
+    let good = match asked.verb.as_str() {
+        "list" => list(&shared.lock(), resource, namespace, metadata_only, asked, parameters)?,
+        "get" => {
+            let key = Key::new(resource, namespace.unwrap_or_default(), name);
+            let inner = shared.lock();
+            let object = inner.store.get(&key).ok_or_else(|| status::not_found(resource.plural(), name))?;
+            Good { code: StatusCode::OK, value: shown(object, metadata_only) }
+        }
+        verb => {
+            // Read to its end, so that the client hears the answer.
+            let bytes = body::to_bytes(request.into_body(), usize::MAX).await;
+            let bytes = bytes.map_err(|error| status::bad_request(error.to_string()))?;
+            if bytes.len() > LIMIT {
+                return Err(status::too_large());
+            }
+            let namespace = namespace.unwrap_or_default();
+            shared.update(|inner| {
+                let good = if verb == "create" {
+                    event::create(&mut inner.store, namespace, media(&headers), &bytes)
+                } else {
+                    event::patch(&mut inner.store, namespace, name, media(&headers), &bytes)
+                };
+                good.map(|good| Good { value: shown(&good.value, metadata_only), ..good })
+            })?
+        }
+    };
+    Ok(whole(good.code, &good.value, met))
+}
+
+/// The type of a request's body, without its parameters.
+fn media(headers: &HeaderMap) -> &str {
+    let text = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text.split(';').next().unwrap_or_default().trim()
+}
+
+/// The paths that are no resources.
+fn path(asked: &Asked) -> Response {
+    match (asked.verb.as_str(), asked.resource.as_str()) {
+        ("get", "/livez" | "/readyz" | "/healthz") => plain(StatusCode::OK, "ok"),
+        ("get", "/version") => {
+            let [major, minor, version] = ["1", "34", "v1.34.0"].map(str::to_owned);
+            let info = Info { major, minor, git_version: version, ..Info::default() };
+            respond(StatusCode::OK, Body::from(line(&info)))
+        }
+        _ => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
+    }
+}
+
+fn plain(code: StatusCode, text: &'static str) -> Response {
+    let mut response = respond(code, Body::from(text));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn respond(code: StatusCode, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// A value as JSON on a line.
+pub(super) fn line(value: &impl Serialize) -> Bytes {
+    let mut text = serde_json::to_vec(value).expect("what is sent is JSON");
+    text.push(b'\n');
+    text.into()
+}
+
+fn refused(refusal: &Refusal) -> Response {
+    let code = refusal.code.and_then(|code| u16::try_from(code).ok()).map(StatusCode::from_u16);
+    let code = code.and_then(Result::ok).expect("every refusal has its code");
+    let mut response = respond(code, Body::from(line(refusal)));
+    if let Some(seconds) = refusal.details.as_ref().and_then(|details| details.retry_after_seconds) {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// An answer in one piece, unless a fault wants it late or cut.
+fn whole(code: StatusCode, value: &Value, met: Met) -> Response {
+    let text = line(value);
+    if met.delay_body.is_zero() && !met.cut_list {
+        return respond(code, Body::from(text));
+    }
+    let half = if met.cut_list { text.slice(..text.len() / 2) } else { text };
+    let mut pieces = VecDeque::from([Ok(half)]);
+    if met.cut_list {
+        pieces.push_back(Err(broken()));
+    }
+    let body = stream::unfold((met.delay_body, pieces), |(delay, mut pieces)| async move {
+        time::sleep(delay).await;
+        let piece = pieces.pop_front()?;
+        if piece.is_err() {
+            // What was sent before goes out.
+            task::yield_now().await;
+        }
+        Some((piece, (Duration::ZERO, pieces)))
+    });
+    respond(code, Body::from_stream(body))
+}
+
+/// The error that makes the server drop the connection.
+pub(super) fn broken() -> io::Error {
+    io::Error::other("the connection is cut, as the test asked")
+}
+
+/// What a page of a list leaves for the next: the version, and the last that was sent. Opaque to clients.
+fn to_token(revision: u64, last: &Key) -> String {
+    format!("{revision}:{}:{}", last.namespace, last.name)
+}
+
+fn from_token(resource: Resource, token: &str) -> Result<(u64, Key), Refusal> {
+    let mut parts = token.splitn(3, ':');
+    let parsed = parts.next().and_then(|revision| revision.parse().ok()).zip(parts.next().zip(parts.next()));
+    let (revision, (namespace, name)) =
+        parsed.ok_or_else(|| status::bad_request(format!("continue key is not valid: {token:?}")))?;
+    Ok((revision, Key::new(resource, namespace, name)))
+}
+
+fn list(
+    inner: &Inner,
+    resource: Resource,
+    namespace: Option<&str>,
+    metadata_only: bool,
+    asked: &Asked,
+    parameters: &Parameters,
+) -> Result<Good, Refusal> {
+    let options = Options::parse(asked, resource, parameters, inner.streaming_lists)?;
+    let store = &inner.store;
+    let (revision, after) = match (&options.token, options.version) {
+        (Some(token), _) => {
+            let (revision, last) = from_token(resource, token)?;
+            (revision, Some(last))
+        }
+        (None, Version::Exact(revision)) => (revision, None),
+        (None, Version::Newest | Version::Any | Version::NotOlderThan(_)) => (store.revision(), None),
+    };
+    if let Version::Exact(wanted) | Version::NotOlderThan(wanted) = options.version
+        && wanted > store.revision()
+    {
+        return Err(status::too_new(wanted, store.revision()));
+    }
+    let old: Objects;
+    let objects = if revision == store.revision() {
+        store.objects()
+    } else {
+        old = store.at(revision).ok_or_else(|| match &after {
+            Some(last) => {
+                let mut refusal = status::expired(
+                    "The provided continue parameter is too old to display a consistent list result. You can start a \
+                     new list without the continue parameter, or use the continue token in this response to retrieve \
+                     the remainder of the results.",
+                );
+                refusal.metadata.continue_ = Some(to_token(store.revision(), last));
+                refusal
+            }
+            None => status::expired(format!("The resourceVersion for the provided list is too old: {revision}")),
+        })?;
+        &old
+    };
+    // The cache of a real server, which answers these, knows no pages.
+    let limit = options.limit.filter(|_| options.version != Version::Any || after.is_some());
+    let mut found = objects
+        .iter()
+        .filter(|(key, _)| key.is_in(resource, namespace) && after.as_ref().is_none_or(|after| *key > after))
+        .filter(|(_, object)| options.selector.matches(object));
+    let page: Vec<_> = found.by_ref().take(limit.unwrap_or(usize::MAX)).collect();
+    let rest = found.count();
+
+    let items = page.iter().map(|(_, object)| {
+        let mut item = shown(object, metadata_only);
+        if !metadata_only && let Some(fields) = item.as_object_mut() {
+            // The items of a list do not repeat what they are.
+            fields.retain(|name, _| name != "apiVersion" && name != "kind");
+        }
+        item
+    });
+    let mut metadata = json!({"resourceVersion": revision.to_string()});
+    if let (Some((last, _)), 1..) = (page.last(), rest) {
+        metadata["continue"] = to_token(revision, last).into();
+        if options.selector.is_everything() {
+            metadata["remainingItemCount"] = rest.into();
+        }
+    }
+    let (kind, version) = if metadata_only {
+        ("PartialObjectMetadata", "meta.k8s.io/v1")
+    } else {
+        (resource.kind(), resource.api_version())
+    };
+    let items: Vec<_> = items.collect();
+    let value = json!({"kind": format!("{kind}List"), "apiVersion": version, "metadata": metadata, "items": items});
+    Ok(Good { code: StatusCode::OK, value })
+}
