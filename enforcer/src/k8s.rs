@@ -48,7 +48,7 @@ pub enum ConnectError {
 ///
 /// If there is no usable configuration.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
-    let config = match kubeconfig {
+    let mut config = match kubeconfig {
         Some(path) => {
             let wrong = |why: &dyn fmt::Display| ConnectError::Kubeconfig {
                 path: path.display().to_string(),
@@ -59,6 +59,8 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> 
         }
         None => Config::infer().await.map_err(|error| ConnectError::None(error.to_string()))?,
     };
+    // The watches try again by themselves, and tell what went wrong; the client would do so in silence.
+    config.default_retry = false;
     Client::try_from(config).map_err(|error| ConnectError::Client(error.to_string()))
 }
 

@@ -1,6 +1,9 @@
 //! The watches. Each is a task that lists, watches, and begins again after any trouble, with back-off and jitter.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Namespace, Pod as PodObject};
@@ -15,6 +18,7 @@ use kube::{
 use tokio::{
     sync::mpsc,
     task::{JoinHandle, spawn},
+    time::sleep,
 };
 
 use crate::{
@@ -27,6 +31,8 @@ use crate::{
 
 /// Most objects in one page of a list, where the server does not stream lists.
 const PAGE: u32 = 500;
+/// How long a list waits that is read anew because the place in history was lost.
+const RELIST: Duration = Duration::from_secs(1);
 
 /// Starts to watch the pods of a node, and namespaces with a mode label unless that is of no interest. The tasks end
 /// with the receiver.
@@ -84,7 +90,7 @@ async fn watch_pods(client: Client, node: String, sender: Sender) {
             gone: |pod: Pod| Update::PodGone { namespace: pod.namespace, name: pod.name },
         };
         match updates.run(pods, lists, &sender).await {
-            Ok(()) => lists = Lists::Paged,
+            Ok(next) => lists = next,
             Err(Closed) => return,
         }
     }
@@ -110,7 +116,7 @@ async fn watch_namespaces(client: Client, sender: Sender) {
             gone: |(namespace, _): (String, String)| Update::Mode { namespace, label: None },
         };
         match updates.run(labels, lists, &sender).await {
-            Ok(()) => lists = Lists::Paged,
+            Ok(next) => lists = next,
             Err(Closed) => return,
         }
     }
@@ -135,13 +141,13 @@ struct Translate<All, One, Gone> {
 }
 
 impl<All, One, Gone> Translate<All, One, Gone> {
-    /// Runs until the agent is gone, or until the server turns out not to stream lists (`Ok`).
+    /// Runs until the agent is gone, or until the watch has to begin anew, and then tells how lists are to be asked for.
     async fn run<T>(
         &self,
         events: impl Stream<Item = Result<Event<T>, watcher::Error>>,
         lists: Lists,
         sender: &Sender,
-    ) -> Result<(), Closed>
+    ) -> Result<Lists, Closed>
     where
         All: Fn(Vec<T>) -> Update,
         One: Fn(T) -> Update,
@@ -164,11 +170,17 @@ impl<All, One, Gone> Translate<All, One, Gone> {
                 Ok(Event::InitDone) => (self.all)(std::mem::take(&mut listed)),
                 Ok(Event::Apply(object)) => (self.one)(object),
                 Ok(Event::Delete(object)) => (self.gone)(object),
-                Err(error) if lists == Lists::Streamed && is_unsupported(&error) => return Ok(()),
+                Err(error) if lists == Lists::Streamed && is_unsupported(&error) => return Ok(Lists::Paged),
                 Err(error) => {
                     troubled = true;
                     let trouble = Trouble::new(self.resource, classify(&error), &chain(&error));
+                    let lost = trouble.kind == TroubleKind::Gone;
                     sender.send(arrived, Update::Trouble(trouble)).await?;
+                    if lost && matches!(error, watcher::Error::WatchStartFailed(_)) {
+                        // The client's watcher would ask for the same place in history for ever.
+                        sleep(RELIST).await;
+                        return Ok(lists);
+                    }
                     continue;
                 }
             };
@@ -177,7 +189,7 @@ impl<All, One, Gone> Translate<All, One, Gone> {
             }
             sender.send(arrived, update).await?;
         }
-        Ok(())
+        Ok(lists)
     }
 }
 

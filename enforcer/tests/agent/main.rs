@@ -3,6 +3,7 @@
 //!
 //! One module is one subject, and its list names its tests.
 
+mod cluster;
 mod conflicts;
 mod end;
 mod flags;
@@ -11,7 +12,15 @@ mod handover;
 mod malformed;
 mod refusals;
 mod stage;
-mod support;
+#[path = "../support"]
+mod support {
+    pub(crate) mod agent;
+    #[expect(dead_code, reason = "its own tests use the rest")]
+    pub(crate) mod apiserver;
+    pub(crate) mod network;
+    pub(crate) mod sandbox;
+    pub(crate) mod worker;
+}
 
 use libtest_mimic::{Arguments, Trial};
 use support::{network, worker};
@@ -37,6 +46,7 @@ fn trials() -> Vec<Trial> {
         ("handover", handover::TESTS),
         ("flags", flags::TESTS),
         ("refusals", refusals::TESTS),
+        ("cluster", cluster::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| {
             Trial::test(format!("{subject}::{name}"), move || {

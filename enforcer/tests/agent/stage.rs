@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     agent::{Agent, until},
+    apiserver::ApiServer,
     sandbox::Sandbox,
     worker::{Bind, Worker},
 };
@@ -147,6 +148,15 @@ impl Stage {
         self.agent(&[&["--mode", "enforce"], more].concat())
     }
 
+    /// Starts an agent that takes its pods from an API server, writes JSON and enforces.
+    pub(crate) fn on_cluster(&self, server: &ApiServer, more: &[&str]) -> Agent {
+        let kubeconfig = server.kubeconfig(self.top.path()).display().to_string();
+        let root = self.root().display().to_string();
+        let own = ["--source", "api", "--kubeconfig", &kubeconfig, "--cgroup-root", &root];
+        let modes = ["--mode", "enforce", "--log-format", "json", "--node-name", "node-1"];
+        Agent::start(own.iter().chain(&modes).chain(more)).0
+    }
+
     /// Starts an agent that writes text and enforces.
     pub(crate) fn enforce_in_text(&self) -> Agent {
         Agent::start(self.arguments("text", &["--mode", "enforce"])).0
@@ -160,7 +170,12 @@ impl Stage {
 
     /// Starts a worker in the cgroup of a pod's container.
     pub(crate) fn worker(&self, pod: &Pod) -> Worker {
-        let uid = pod.text("uid").replace('-', "_");
+        self.worker_of(pod.text("uid"))
+    }
+
+    /// Starts a worker in the cgroup of a container of the pod with this UID.
+    pub(crate) fn worker_of(&self, uid: &str) -> Worker {
+        let uid = uid.replace('-', "_");
         let path = self.root().join(format!(
             "kubepods-besteffort.slice/kubepods-besteffort-pod{uid}.slice/cri-containerd-{CONTAINER_ID}.scope"
         ));
