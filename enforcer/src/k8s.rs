@@ -2,7 +2,12 @@
 
 mod watch;
 
-use std::{collections::HashMap, fmt, path::Path, time::Instant};
+use std::{
+    collections::HashMap,
+    fmt,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use kube::{
     Client, Config,
@@ -32,10 +37,10 @@ pub enum ConnectError {
     },
     /// Neither a kubeconfig nor the cluster's own configuration was found.
     #[error(
-        "no cluster configuration was found ({0}): run the agent in a cluster, name a kubeconfig with --kubeconfig, or \
-         take the pods from a folder of manifests with --source dir:PATH"
+        "no cluster configuration was found: run the agent in a cluster, name a kubeconfig with --kubeconfig, or take the \
+         pods from a folder of manifests with --source dir:PATH"
     )]
-    None(String),
+    None,
     /// The client cannot be made.
     #[error("cannot make a client for the API server: {0}")]
     Client(String),
@@ -57,11 +62,21 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> 
             let file = Kubeconfig::read_from(path).map_err(|error| wrong(&error))?;
             Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(|error| wrong(&error))?
         }
-        None => Config::infer().await.map_err(|error| ConnectError::None(error.to_string()))?,
+        None => Config::infer().await.map_err(|error| inferred(&error))?,
     };
     // The watches try again by themselves, and tell what went wrong; the client would do so in silence.
     config.default_retry = false;
     Client::try_from(config).map_err(|error| ConnectError::Client(error.to_string()))
+}
+
+/// A kubeconfig that is there and cannot be used is another thing than none.
+fn inferred(error: &kube::config::InferConfigError) -> ConnectError {
+    let named = std::env::var_os("KUBECONFIG").map(PathBuf::from);
+    let usual = std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"));
+    match named.or(usual.filter(|path| path.exists())) {
+        Some(path) => ConnectError::Kubeconfig { path: path.display().to_string(), why: error.to_string() },
+        None => ConnectError::None,
+    }
 }
 
 /// What is watched.

@@ -57,8 +57,24 @@ fn sentence(command: &mut Command, code: i32) -> String {
 
 #[test]
 fn run_without_a_source() {
-    let said = sentence(&mut enforcer(&["run"]), 2);
-    assert_eq!(said, "enforcer: no source of pods was given: name a folder of Pod manifests with --source dir:PATH");
+    // Whoever runs this may have a cluster.
+    let alone = |command: &mut Command| {
+        command.env_remove("KUBERNETES_SERVICE_HOST").env_remove("KUBECONFIG").env("HOME", "/nonexistent");
+    };
+    let mut command = enforcer(&["run"]);
+    alone(&mut command);
+    assert_eq!(
+        sentence(&mut command, 2),
+        "enforcer: no cluster configuration was found: run the agent in a cluster, name a kubeconfig with --kubeconfig, \
+         or take the pods from a folder of manifests with --source dir:PATH"
+    );
+    let mut command = enforcer(&["run", "--kubeconfig", "/nonexistent/config"]);
+    alone(&mut command);
+    let said = sentence(&mut command, 2);
+    assert!(said.starts_with("enforcer: cannot use the kubeconfig /nonexistent/config: "), "{said}");
+    let mut command = enforcer(&["run", "--kubeconfig", "/nonexistent/config", "--source", "dir:/"]);
+    let said = sentence(&mut command, 2);
+    assert_eq!(said, "enforcer: --kubeconfig goes with --source api, not with a folder of manifests");
 }
 
 #[test]
@@ -80,8 +96,9 @@ fn run_on_a_folder_that_is_missing() {
 fn bad_values() {
     for (flag, value, remedy) in [
         ("--mode", "deny", "[possible values: audit, enforce]"),
-        ("--source", "api", "this version has no source 'api' yet; write dir:PATH"),
-        ("--source", "/etc/kubernetes/manifests", "write dir:PATH"),
+        ("--source", "/etc/kubernetes/manifests", "write api, or dir:PATH"),
+        ("--namespace-mode", "loose", "[possible values: any, stricter, off]"),
+        ("--listen", "localhost", "invalid socket address"),
         ("--scope", "cluster", "[possible values: pods, node]"),
         ("--undeclared", "maybe", "[possible values: allow, deny]"),
         ("--node-reserved", "22/tcp,0", "port 0 cannot be claimed"),

@@ -5,7 +5,9 @@
 //! cgroup events go to [`Index::cgroup_made`] and [`Index::cgroup_removed`], and the time comes with every call. What
 //! follows waits in [`Index::take`].
 
+mod identity;
 mod ledger;
+mod modes;
 mod names;
 mod owner;
 #[cfg(test)]
@@ -17,10 +19,10 @@ use std::{
     time::Duration,
 };
 
-use enforcer_ebpf::abi::{self, Form, Protocol, UidKey};
+use enforcer_ebpf::abi::{self, Protocol, UidKey};
 
 use crate::core::{
-    arbiter::{Class, OwnerId},
+    arbiter::OwnerId,
     cgroup_tree::{CgroupTree, Made, PodCgroup},
     claims::{Source, claims_of},
     index::{
@@ -29,9 +31,8 @@ use crate::core::{
         owner::{Kind, Owner},
     },
     plan::Change,
-    pod::{Phase, Pod, WorkloadKey, uid_key},
+    pod::{Phase, Pod, WorkloadKey},
     slots::Slots,
-    text::{escape, escape_bounded},
 };
 
 pub use names::Name;
@@ -163,81 +164,6 @@ impl Index {
         }
         self.owners.insert(id, owner);
         self.update_pod(id, pod, now);
-    }
-
-    /// The UID that the pod's cgroup carries.
-    ///
-    /// A mirror pod has a UID of its own in the API; the cgroup carries the one that the kubelet made, which the
-    /// annotation `config.hash` repeats. Tenants can forge that annotation, so it counts only if such a cgroup exists
-    /// on this node and no other mirror pod has said so before.
-    fn wanted_key(&mut self, pod: &Pod) -> Option<UidKey> {
-        let Some(key) = static_key(pod) else {
-            return pod.uid;
-        };
-        if !self.pod_cgroups.contains_key(&key) {
-            self.wait_for(key, pod);
-            return pod.uid;
-        }
-        if self.uids.contains_key(&key) {
-            let pod_name = Name::of(pod);
-            let why = "another mirror pod was there first with its kubernetes.io/config.hash";
-            self.output.notices.push(Notice::MirrorRejected { pod: pod_name, why });
-            self.wait_for(key, pod);
-            return pod.uid;
-        }
-        Some(key)
-    }
-
-    fn wait_for(&mut self, key: UidKey, pod: &Pod) {
-        self.waiting.entry(key).or_default().insert((pod.namespace.clone(), pod.name.clone()));
-    }
-
-    /// A UID can be had: whoever waits for it comes again, as if it were new.
-    fn wake(&mut self, key: UidKey, now: Now) {
-        for name in self.waiting.remove(&key).unwrap_or_default() {
-            let Some(&id) = self.pods.get(&name) else {
-                continue;
-            };
-            let Some(pod) = self.owners.get(&id).and_then(|owner| owner.pod.clone()) else {
-                continue;
-            };
-            self.remove_pod(id, now);
-            self.apply_unsettled(*pod, now);
-        }
-    }
-
-    fn class_of(&self, pod: &Pod, key: Option<UidKey>) -> Class {
-        if key.is_some_and(|key| key.form == Form::Static as u8) {
-            Class::Static
-        } else if self.settings.system_namespaces.contains(&pod.namespace) {
-            Class::System
-        } else {
-            Class::Tenant
-        }
-    }
-
-    /// Ties a new owner to its UID, and so to the cgroups that carry it.
-    fn give_identity(&mut self, owner: &mut Owner, key: Option<UidKey>) {
-        let Some(key) = key else {
-            return;
-        };
-        if let Some(first) = self.uids.get(&key).and_then(|first| self.owners.get(first)) {
-            self.output.notices.push(Notice::SameUid { pod: owner.name.clone(), first: first.name.clone() });
-            self.waiting.entry(key).or_default().insert((owner.name.namespace.clone(), owner.name.name.clone()));
-            return;
-        }
-        if self.uids.len() >= abi::UIDS as usize {
-            self.output.notices.push(Notice::TooManyPods { pod: owner.name.clone() });
-            return;
-        }
-        let Some(slot) = self.slots.take() else {
-            self.output.notices.push(Notice::TooManyPods { pod: owner.name.clone() });
-            return;
-        };
-        owner.slot = Some(slot);
-        owner.key = Some(key);
-        owner.cgroup = self.pod_cgroups.get(&key).and_then(|cgroups| cgroups.first()).copied();
-        self.uids.insert(key, owner.id);
     }
 
     fn update_pod(&mut self, id: OwnerId, pod: Pod, now: Now) {
@@ -479,50 +405,6 @@ impl Index {
         }
     }
 
-    /// The label of a namespace was set, changed or taken away (`None`).
-    pub fn set_mode_label(&mut self, namespace: &str, label: Option<&str>) {
-        let mode = label.and_then(Mode::from_word);
-        if let (Some(value), None) = (label, mode) {
-            let (namespace, value) = (escape(namespace), escape_bounded(value, 64));
-            self.output.notices.push(Notice::ModeInvalid { namespace, value });
-        }
-        let before = match mode {
-            Some(mode) => self.modes.insert(namespace.to_owned(), mode),
-            None => self.modes.remove(namespace),
-        };
-        if before == mode {
-            return;
-        }
-        let effective = self.mode_of(namespace);
-        for owner in self.owners.values_mut().filter(|owner| owner.kind == Kind::Pod) {
-            if owner.name.namespace == namespace && owner.mode != effective {
-                owner.mode = effective;
-                self.output.changes.extend(owner.change());
-            }
-        }
-    }
-
-    /// These are all namespaces with a mode label.
-    pub fn reset_mode_labels(&mut self, labels: &HashMap<String, String>) {
-        let gone: Vec<String> = self.modes.keys().filter(|name| !labels.contains_key(*name)).cloned().collect();
-        for namespace in gone {
-            self.set_mode_label(&namespace, None);
-        }
-        for (namespace, label) in labels {
-            self.set_mode_label(namespace, Some(label));
-        }
-    }
-
-    /// The mode of a namespace where it overrides the node's.
-    fn mode_of(&self, namespace: &str) -> Option<Mode> {
-        let mode = self.modes.get(namespace).copied();
-        match self.settings.namespace_mode {
-            NamespaceMode::Any => mode,
-            NamespaceMode::Stricter => mode.filter(|mode| *mode == Mode::Enforce),
-            NamespaceMode::Off => None,
-        }
-    }
-
     fn settle(&mut self) {
         let owners = &self.owners;
         let told = self.ledger.settle(|id| owners.get(&id), &mut self.output.changes);
@@ -587,10 +469,4 @@ impl Index {
     pub fn pod_count(&self) -> usize {
         self.pods.len()
     }
-}
-
-/// The UID of the static pod that a mirror pod says it mirrors, if it has the form that the API never issues.
-fn static_key(pod: &Pod) -> Option<UidKey> {
-    pod.mirror.as_ref()?;
-    pod.config_hash.as_deref().and_then(uid_key).filter(|key| key.form == Form::Static as u8)
 }

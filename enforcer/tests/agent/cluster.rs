@@ -1,6 +1,10 @@
 //! Pods and modes from the API server: the real agent on a real connection.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
 
 use k8s_openapi::api::core::v1::Namespace;
 use serde_json::json;
@@ -135,7 +139,10 @@ fn a_server_out_of_reach_at_start_is_waited_for() {
     let owner = Pod::new("owner").ports("20080");
     put(&server, &owner);
     server.stop();
-    let mut agent = stage.on_cluster(&server, &["--node-reserved", "20022/tcp"]);
+    let listen = ["--listen", "127.0.0.1:20999"];
+    let mut agent = stage.on_cluster(&server, &[&listen[..], &["--node-reserved", "20022/tcp"]].concat());
+    assert_eq!(get("/livez"), (200, "ok\n".to_owned()), "the server's trouble is none of its own");
+    assert_eq!(get("/readyz"), (503, "the pods of this node are not known yet\n".to_owned()));
     agent.wait("it is told", |line| line["event"] == "not_synced");
     agent.wait("the trouble is told", |line| line["event"] == "api_trouble" && line["kind"] == "unreachable");
     // What the node reserved is enforced all the same, against whoever it is.
@@ -145,6 +152,21 @@ fn a_server_out_of_reach_at_start_is_waited_for() {
     server.start_again();
     agent.wait("all pods are known", |line| line["event"] == "synced");
     until_bind(&mut unknown, 20080, denied());
+    until("it is ready", || get("/readyz").0 == 200);
+    server.stop();
+    agent.wait("the trouble is told again", |line| line["event"] == "api_trouble");
+    assert_eq!(get("/readyz"), (200, "ok\n".to_owned()), "it stays ready");
+}
+
+/// The status and the body that the agent's health answers with.
+fn get(path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect("127.0.0.1:20999").expect("health is served");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("asking");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.expect("a status"), body.to_owned())
 }
 
 fn claims_outlive_the_server() {
