@@ -43,7 +43,7 @@ impl Health {
     }
 }
 
-/// Serves health until the handle is dropped or aborted with the runtime.
+/// Serves health in a task of its own, for as long as the runtime runs.
 pub(super) async fn serve(address: SocketAddr, health: Health) -> io::Result<JoinHandle<()>> {
     let listener = TcpListener::bind(address).await?;
     let router = Router::new()
