@@ -16,7 +16,7 @@ mod owner;
 mod port;
 
 pub use config::{Config, Policy, ROOT_LEVEL_UNKNOWN, Undeclared};
-pub use counters::{COUNTERS, KernelError, Reason, VerdictKind, conflict_counter, counter, error_counter};
+pub use counters::{COUNTERS, KernelError, Reason, VerdictKind, counter, error_counter};
 pub use event::{
     BIND_FLAG_V6ONLY, BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY,
 };

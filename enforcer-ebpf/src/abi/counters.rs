@@ -171,12 +171,6 @@ pub const fn counter(verdict: VerdictKind, reason: Reason, protocol: Protocol) -
     ((protocol as u32) * 3 + verdict as u32) * 16 + reason as u32
 }
 
-/// Every index that counts a conflict, denied or audited, for this protocol and reason.
-#[must_use]
-pub const fn conflict_counter(reason: Reason, protocol: Protocol) -> [u32; 2] {
-    [counter(VerdictKind::Audit, reason, protocol), counter(VerdictKind::Deny, reason, protocol)]
-}
-
 /// Index of the count of this error.
 #[must_use]
 #[inline(always)]
