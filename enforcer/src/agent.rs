@@ -59,6 +59,8 @@ pub enum Source {
         client: kube::Client,
         /// Whether the mode labels of namespaces are of interest.
         namespaces: bool,
+        /// Name of the agent's own pod, by which Events say who tells them.
+        instance: String,
     },
 }
 
@@ -117,11 +119,11 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         ),
         None => None,
     };
-    let mut feed = Feed::new(source, &node)?;
+    let (mut feed, outbox) = Feed::new(source, &node)?;
     let features = start.features;
     let trace = start.trace;
     let mut engine = Engine::load(start)?;
-    let mut reporter = Reporter::new(node);
+    let mut reporter = Reporter::new(node, outbox);
     // A folder is read before the first bind is judged. The API server may be out of reach for long: until it
     // answers, what the node reserved is enforced.
     feed.first_look(&mut engine, &mut reporter)?;

@@ -1,5 +1,6 @@
-//! The cluster: the pods of this node and the modes of namespaces in, by watches that never give up.
+//! The cluster: the pods of this node and the modes of namespaces in, by watches that never give up; Events out.
 
+mod events;
 mod watch;
 
 use std::{
@@ -17,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::core::{pod::Pod, text::escape_bounded};
 
+pub use events::Outbox;
 pub use watch::start;
 
 /// Updates that wait for the agent at most; a watch that is faster waits.
@@ -79,13 +81,15 @@ fn inferred(error: &kube::config::InferConfigError) -> ConnectError {
     }
 }
 
-/// What is watched.
+/// What the agent deals with in the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resource {
     /// The pods of this node.
     Pods,
     /// The namespaces that have a mode label.
     Namespaces,
+    /// The Events that the agent publishes.
+    Events,
 }
 
 impl Resource {
@@ -95,6 +99,16 @@ impl Resource {
         match self {
             Self::Pods => "pods",
             Self::Namespaces => "namespaces",
+            Self::Events => "events",
+        }
+    }
+
+    /// What the agent does with it.
+    #[must_use]
+    pub const fn verb(self) -> &'static str {
+        match self {
+            Self::Pods | Self::Namespaces => "watch",
+            Self::Events => "publish",
         }
     }
 }
@@ -135,20 +149,23 @@ impl TroubleKind {
 
     /// What can be done about it.
     #[must_use]
-    pub const fn remedy(self) -> &'static str {
-        match self {
-            Self::Unreachable => "check the server's address and the network between",
-            Self::Unauthorized => "renew the token or the client certificate",
-            Self::Forbidden => "grant the agent list and watch of pods and namespaces",
-            Self::Throttled | Self::Gone | Self::Server | Self::Invalid => "it is tried again by itself",
+    pub const fn remedy(self, resource: Resource) -> &'static str {
+        match (self, resource) {
+            (Self::Unreachable, _) => "check the server's address and the network between",
+            (Self::Unauthorized, _) => "renew the token or the client certificate",
+            (Self::Forbidden, Resource::Pods | Resource::Namespaces) => {
+                "grant the agent list and watch of pods and namespaces"
+            }
+            (Self::Forbidden, Resource::Events) => "grant the agent create and patch of events in events.k8s.io",
+            (Self::Throttled | Self::Gone | Self::Server | Self::Invalid, _) => "nothing has to be done",
         }
     }
 }
 
-/// Trouble with one watch.
+/// Trouble with one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// Which watch.
+    /// Which resource.
     pub resource: Resource,
     /// What kind.
     pub kind: TroubleKind,
@@ -162,7 +179,7 @@ impl Trouble {
     }
 }
 
-/// One thing that a watch learned.
+/// One thing that was learned from the API.
 #[derive(Debug)]
 pub enum Update {
     /// These are all pods of this node.
@@ -185,9 +202,9 @@ pub enum Update {
         /// Its label.
         label: Option<String>,
     },
-    /// A watch does not work; it goes on trying.
+    /// Something does not work; it is tried again.
     Trouble(Trouble),
-    /// A watch works again.
+    /// It works again.
     Recovered(Resource),
 }
 

@@ -5,12 +5,11 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     path::Path,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use aya::maps::{MapData, RingBuf};
 use enforcer_ebpf::abi::{KernelError, Policy};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
     bpf::{
@@ -20,12 +19,13 @@ use crate::{
     },
     core::{
         cgroup_tree::Made,
-        index::{Index, Notice, Now, Settings},
+        index::{Index, Notice, Settings},
         pod::Pod,
         report::{Bound, Report},
     },
     host::{
         cgroup::{CgroupError, Root, scan},
+        clock::now,
         netns,
     },
 };
@@ -319,14 +319,4 @@ impl Engine {
     pub fn kernel_mut(&mut self) -> &mut Kernel {
         &mut self.kernel
     }
-}
-
-/// The time now. The monotonic clock counts sleep too: a grace period is over after a suspended night.
-#[must_use]
-pub fn now() -> Now {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let boot = clock_gettime(ClockId::Boottime);
-    let monotonic =
-        Duration::new(u64::try_from(boot.tv_sec).unwrap_or_default(), u32::try_from(boot.tv_nsec).unwrap_or_default());
-    Now { wall: i64::try_from(wall.as_micros()).unwrap_or(i64::MAX), monotonic }
 }

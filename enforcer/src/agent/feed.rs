@@ -7,14 +7,14 @@ use tracing::warn;
 
 use crate::{
     agent::{AgentError, Source, engine::Engine, reporter::Reporter},
-    k8s::{self, Update, Updates},
+    k8s::{self, Outbox, Update, Updates},
     manifests::{Folder, Watch},
 };
 
 /// A source at work.
 pub(super) enum Feed {
     Folder { folder: Folder, watch: Watch },
-    Api { updates: Updates, watches: Vec<JoinHandle<()>>, synced: bool },
+    Api { updates: Updates, tasks: Vec<JoinHandle<()>>, synced: bool },
 }
 
 /// Something that came.
@@ -24,16 +24,18 @@ pub(super) enum Input {
 }
 
 impl Feed {
-    pub(super) fn new(source: Source, node: &str) -> Result<Self, AgentError> {
+    /// The source, and where Events about its pods go, if anywhere.
+    pub(super) fn new(source: Source, node: &str) -> Result<(Self, Option<Outbox>), AgentError> {
         match source {
             Source::Folder(path) => {
                 // The watch comes before the first look, so that no change falls between the two.
                 let watch = Watch::new(&path).map_err(|source| AgentError::Watch { path: path.clone(), source })?;
-                Ok(Self::Folder { folder: Folder::new(path), watch })
+                Ok((Self::Folder { folder: Folder::new(path), watch }, None))
             }
-            Source::Api { client, namespaces } => {
-                let (updates, watches) = k8s::start(&client, node, namespaces);
-                Ok(Self::Api { updates, watches, synced: false })
+            Source::Api { client, namespaces, instance } => {
+                let outbox = Outbox::new(node);
+                let (updates, tasks) = k8s::start(&client, node, namespaces, &instance, outbox.clone());
+                Ok((Self::Api { updates, tasks, synced: false }, Some(outbox)))
             }
         }
     }
@@ -66,7 +68,7 @@ impl Feed {
             }
             Self::Api { updates, .. } => match updates.recv().await {
                 Some((arrived, update)) => Input::Update(arrived, update),
-                // The watches never end by themselves.
+                // The tasks never end by themselves.
                 None => std::future::pending().await,
             },
         }
@@ -121,9 +123,9 @@ fn take_in_update(update: Update, engine: &mut Engine, reporter: &mut Reporter) 
 
 impl Drop for Feed {
     fn drop(&mut self) {
-        if let Self::Api { watches, .. } = self {
-            for watch in watches {
-                watch.abort();
+        if let Self::Api { tasks, .. } = self {
+            for task in tasks {
+                task.abort();
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What the agent learned, as log lines.
+//! What the agent learned, as log lines and, where there is a cluster, as Events.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,14 +11,15 @@ use enforcer_ebpf::abi::{KernelError, VerdictKind};
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    agent::engine::{Engine, Told, now},
+    agent::engine::{Engine, Told},
     core::{
         address::protocol_name,
         index::{Name, Notice},
         report::{Repetitions, Report, notice_sentence, target},
         text::escape,
     },
-    k8s::{Resource, Trouble, TroubleKind},
+    host::clock::now,
+    k8s::{Outbox, Resource, Trouble, TroubleKind},
     manifests::FileProblem,
 };
 
@@ -29,10 +30,12 @@ pub(super) struct Reporter {
     folder_gone: bool,
     synced: bool,
     troubles: BTreeSet<(Resource, TroubleKind)>,
+    /// Where Events go; `None` without a cluster.
+    outbox: Option<Outbox>,
 }
 
 impl Reporter {
-    pub(super) fn new(node: String) -> Self {
+    pub(super) fn new(node: String, outbox: Option<Outbox>) -> Self {
         Self {
             node,
             repetitions: Repetitions::default(),
@@ -40,11 +43,22 @@ impl Reporter {
             folder_gone: false,
             synced: false,
             troubles: BTreeSet::new(),
+            outbox,
         }
     }
 
     /// Attempts that the kernel told.
     pub(super) fn told(&mut self, told: &Told) {
+        if let Some(outbox) = &self.outbox
+            && !told.reports.is_empty()
+        {
+            let now = now();
+            outbox.put(|events| {
+                for report in &told.reports {
+                    events.report(report, now);
+                }
+            });
+        }
         for report in &told.reports {
             if let Some(held_back) = self.repetitions.admit(report, now().monotonic) {
                 self.report(report, held_back);
@@ -108,7 +122,9 @@ impl Reporter {
 
     /// What the index found worth telling, and what the kernel refused.
     pub(super) fn notices(&self, engine: &mut Engine) {
-        for notice in engine.take_notices() {
+        let notices = engine.take_notices();
+        self.publish(&notices, engine);
+        for notice in notices {
             let message = notice_sentence(&notice, &self.node);
             match &notice {
                 Notice::Problem { pod, problem } => {
@@ -135,6 +151,23 @@ impl Reporter {
         for failure in engine.take_failures() {
             error!(event = "map_failed", "a claim or a pod is missing in the kernel: {failure}");
         }
+    }
+
+    fn publish(&self, notices: &[Notice], engine: &Engine) {
+        let Some(outbox) = &self.outbox else {
+            return;
+        };
+        // Whatever happened, a name that an Event waits for may have come with it.
+        if notices.is_empty() && !outbox.waits_for_names() {
+            return;
+        }
+        let now = now();
+        outbox.put(|events| {
+            for notice in notices {
+                events.notice(notice, now);
+            }
+            events.look_again(engine.index(), now);
+        });
     }
 
     /// Manifests that cannot be used.
@@ -173,25 +206,25 @@ impl Reporter {
         debug!(event = "enforced", node = self.node, delayMicros = micros, "an update took {micros} µs to the kernel");
     }
 
-    /// A watch does not work. Told once for each kind of trouble until it works again.
+    /// Something of the API does not work. Told once for each kind of trouble until it works again.
     pub(super) fn trouble(&mut self, trouble: &Trouble) {
         let Trouble { resource, kind, message } = trouble;
         if self.troubles.insert((*resource, *kind)) {
-            let (resource, remedy) = (resource.as_str(), kind.remedy());
+            let (name, verb, remedy) = (resource.as_str(), resource.verb(), kind.remedy(*resource));
             warn!(
                 event = "api_trouble",
-                resource,
+                resource = name,
                 kind = kind.as_str(),
-                "cannot watch {resource}: {message}; {remedy}; what is known stays enforced, and the watch is tried again"
+                "cannot {verb} {name}: {message}; {remedy}; what is known stays enforced, and it is tried again"
             );
         }
     }
 
-    /// A watch works again.
+    /// It works again.
     pub(super) fn recovered(&mut self, resource: Resource) {
         self.troubles.retain(|(troubled, _)| *troubled != resource);
-        let resource = resource.as_str();
-        info!(event = "api_back", resource, "{resource} are watched again");
+        let (name, verb) = (resource.as_str(), resource.verb());
+        info!(event = "api_back", resource = name, "{name} are {verb}ed again");
     }
 
     pub(super) fn folder_is_gone(&mut self, path: &Path, error: &io::Error) {

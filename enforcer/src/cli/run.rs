@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    io,
+    fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
@@ -65,6 +65,14 @@ pub(super) struct Run {
     #[arg(long, env = "ENFORCER_NODE_NAME", value_name = "NAME")]
     node_name: Option<String>,
 
+    /// Name of the agent's own pod, by which its Events say who tells them [default: the name of the node]
+    #[arg(long, env = "ENFORCER_POD_NAME", value_name = "NAME")]
+    pod_name: Option<String>,
+
+    /// Namespace of the agent's own pod [default: that of its service account]
+    #[arg(long, env = "ENFORCER_POD_NAMESPACE", value_name = "NAME")]
+    pod_namespace: Option<String>,
+
     /// pods judges the processes of pods; node also host processes, which are never denied
     #[arg(long, env = "ENFORCER_SCOPE", value_enum, default_value_t = Scope::Pods)]
     scope: Scope,
@@ -86,15 +94,9 @@ pub(super) struct Run {
     #[arg(long, env = "ENFORCER_MAX_PORTS_PER_POD", value_name = "N", default_value_t = 1024)]
     max_ports_per_pod: u32,
 
-    /// Namespaces whose pods are node software: audited, never denied
-    #[arg(
-        long,
-        env = "ENFORCER_SYSTEM_NAMESPACES",
-        value_name = "LIST",
-        value_delimiter = ',',
-        default_value = "kube-system"
-    )]
-    system_namespaces: Vec<String>,
+    /// Namespaces whose pods are node software: audited, never denied [default: kube-system and the agent's own]
+    #[arg(long, env = "ENFORCER_SYSTEM_NAMESPACES", value_name = "LIST", value_delimiter = ',')]
+    system_namespaces: Option<Vec<String>>,
 
     /// How long the ports of a controlled pod stay with its workload after the pod went, e.g. 60s or 2m; 0s is not at
     /// all
@@ -213,6 +215,8 @@ impl Run {
             namespace_mode,
             listen,
             node_name,
+            pod_name,
+            pod_namespace,
             scope,
             cgroup_root,
             undeclared,
@@ -230,10 +234,12 @@ impl Run {
             .enable_all()
             .build()
             .map_err(|error| Failure::runtime(format!("cannot start the agent's loop: {error}")))?;
+        let node = node_name.unwrap_or_else(host_name);
         let source = match source.unwrap_or(SourceFlag::Api) {
             SourceFlag::Api => Source::Api {
                 client: runtime.block_on(k8s::connect(kubeconfig.as_deref())).map_err(Failure::usage)?,
                 namespaces: namespace_mode != NamespaceModeFlag::Off,
+                instance: pod_name.unwrap_or_else(|| node.clone()),
             },
             SourceFlag::Folder(_) if kubeconfig.is_some() => {
                 return Err(Failure::usage("--kubeconfig goes with --source api, not with a folder of manifests"));
@@ -254,7 +260,8 @@ impl Run {
             root,
             settings: Settings {
                 limits: Limits { max_ports_per_pod },
-                system_namespaces: system_namespaces.into_iter().collect::<BTreeSet<_>>(),
+                system_namespaces: system_namespaces
+                    .map_or_else(|| default_system_namespaces(pod_namespace), BTreeSet::from_iter),
                 handover_grace,
                 node_reserved: node_reserved.0,
                 namespace_mode: match namespace_mode {
@@ -282,10 +289,17 @@ impl Run {
             features,
             trace: log_level == LogLevel::Trace,
         };
-        let node = node_name.unwrap_or_else(host_name);
         let config = Config { start, source, listen, node, mode: mode.as_str() };
         runtime.block_on(agent::run(config)).map_err(|error| agent_failure(&error))
     }
+}
+
+/// Where the kubelet tells a pod the namespace of its service account, which is the pod's own.
+const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
+fn default_system_namespaces(own: Option<String>) -> BTreeSet<String> {
+    let told = || fs::read_to_string(OWN_NAMESPACE).ok().map(|text| text.trim().to_owned());
+    [Some("kube-system".to_owned()), own.or_else(told)].into_iter().flatten().filter(|name| !name.is_empty()).collect()
 }
 
 fn find_root(given: Option<&Path>, node_scope: bool) -> Result<Root, Failure> {
@@ -367,8 +381,16 @@ mod tests {
         assert_eq!(run.scope, Scope::Pods);
         assert_eq!(run.on_error, OnError::Allow);
         assert_eq!(run.handover_grace, Duration::from_mins(1));
-        assert_eq!(run.system_namespaces, ["kube-system"]);
+        assert_eq!(run.system_namespaces, None);
+        assert_eq!(default_system_namespaces(None), BTreeSet::from(["kube-system".to_owned()]));
         assert!(run.node_reserved.0.is_empty());
+    }
+
+    #[test]
+    fn the_agents_own_namespace_is_node_software() {
+        let run = parse(&["--pod-namespace", "port-enforcer"]).unwrap();
+        let system = default_system_namespaces(run.pod_namespace);
+        assert_eq!(system, BTreeSet::from(["kube-system".to_owned(), "port-enforcer".to_owned()]));
     }
 
     #[test]

@@ -308,7 +308,7 @@ mod tests {
     use crate::core::address::{Address, PortRange};
 
     fn name(name: &str) -> Name {
-        Name { namespace: "default".to_owned(), name: name.to_owned(), uid: "u".to_owned() }
+        Name { namespace: "default".to_owned(), name: name.to_owned(), uid: "u".to_owned(), mirror: None }
     }
 
     fn report(reason: Reason, verdict: VerdictKind) -> Report {

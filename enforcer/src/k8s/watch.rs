@@ -26,7 +26,10 @@ use crate::{
         index::MODE_LABEL,
         pod::{Pod, from_api},
     },
-    k8s::{QUEUE, Resource, Trouble, TroubleKind, Update, Updates},
+    k8s::{
+        QUEUE, Resource, Trouble, TroubleKind, Update, Updates,
+        events::{Outbox, publish},
+    },
 };
 
 /// Most objects in one page of a list, where the server does not stream lists.
@@ -34,25 +37,36 @@ const PAGE: u32 = 500;
 /// How long a list waits that is read anew because the place in history was lost.
 const RELIST: Duration = Duration::from_secs(1);
 
-/// Starts to watch the pods of a node, and namespaces with a mode label unless that is of no interest. The tasks end
-/// with the receiver.
+/// Starts to watch the pods of a node, and namespaces with a mode label unless that is of no interest, and to publish
+/// what comes into the outbox. `instance` is the name of the agent's own pod. The tasks end with the receiver.
 #[must_use]
-pub fn start(client: &Client, node: &str, namespaces: bool) -> (Updates, Vec<JoinHandle<()>>) {
+pub fn start(
+    client: &Client,
+    node: &str,
+    namespaces: bool,
+    instance: &str,
+    outbox: Outbox,
+) -> (Updates, Vec<JoinHandle<()>>) {
     let (sender, updates) = mpsc::channel(QUEUE);
-    let mut tasks = vec![spawn(watch_pods(client.clone(), node.to_owned(), Sender(sender.clone())))];
+    let sender = Sender(sender);
+    let mut tasks = vec![
+        spawn(watch_pods(client.clone(), node.to_owned(), sender.clone())),
+        spawn(publish(client.clone(), instance.to_owned(), outbox, sender.clone())),
+    ];
     if namespaces {
-        tasks.push(spawn(watch_namespaces(client.clone(), Sender(sender))));
+        tasks.push(spawn(watch_namespaces(client.clone(), sender)));
     }
     (updates, tasks)
 }
 
-struct Sender(mpsc::Sender<(Instant, Update)>);
+#[derive(Clone)]
+pub(super) struct Sender(mpsc::Sender<(Instant, Update)>);
 
 /// The agent is gone.
-struct Closed;
+pub(super) struct Closed;
 
 impl Sender {
-    async fn send(&self, arrived: Instant, update: Update) -> Result<(), Closed> {
+    pub(super) async fn send(&self, arrived: Instant, update: Update) -> Result<(), Closed> {
         self.0.send((arrived, update)).await.map_err(|_| Closed)
     }
 }
@@ -194,7 +208,7 @@ impl<All, One, Gone> Translate<All, One, Gone> {
 }
 
 /// An error with its causes, which the client's own words leave out.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -223,22 +237,34 @@ fn is_unsupported(error: &watcher::Error) -> bool {
 }
 
 fn classify(error: &watcher::Error) -> TroubleKind {
-    match status(error) {
-        Some(401) => TroubleKind::Unauthorized,
-        Some(403) => TroubleKind::Forbidden,
-        Some(410) => TroubleKind::Gone,
-        Some(429) => TroubleKind::Throttled,
-        Some(500..=599) => TroubleKind::Server,
-        Some(_) => TroubleKind::Invalid,
-        None => match error {
+    match (status(error), error) {
+        (Some(code), _) => kind_of_status(code),
+        (
+            None,
             watcher::Error::InitialListFailed(source)
             | watcher::Error::WatchStartFailed(source)
-            | watcher::Error::WatchFailed(source) => match source {
-                kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => TroubleKind::Invalid,
-                kube::Error::Auth(_) => TroubleKind::Unauthorized,
-                _ => TroubleKind::Unreachable,
-            },
-            _ => TroubleKind::Invalid,
-        },
+            | watcher::Error::WatchFailed(source),
+        ) => kind_of_error(source),
+        (None, _) => TroubleKind::Invalid,
+    }
+}
+
+pub(super) fn kind_of_status(code: u16) -> TroubleKind {
+    match code {
+        401 => TroubleKind::Unauthorized,
+        403 => TroubleKind::Forbidden,
+        410 => TroubleKind::Gone,
+        429 => TroubleKind::Throttled,
+        500..=599 => TroubleKind::Server,
+        _ => TroubleKind::Invalid,
+    }
+}
+
+/// The kind of an error that is no status of the server's.
+pub(super) fn kind_of_error(error: &kube::Error) -> TroubleKind {
+    match error {
+        kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => TroubleKind::Invalid,
+        kube::Error::Auth(_) => TroubleKind::Unauthorized,
+        _ => TroubleKind::Unreachable,
     }
 }

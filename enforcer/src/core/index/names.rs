@@ -20,19 +20,30 @@ pub struct Name {
     pub name: String,
     /// UID as its object has it; empty for the node.
     pub uid: String,
+    /// Of a mirror pod, the UID that Events must carry to be shown: what its annotation `config.mirror` says.
+    pub mirror: Option<String>,
 }
+
+/// Longest value of `config.mirror` that is passed on; the kubelet's are far shorter.
+const MAX_MIRROR: usize = 128;
 
 impl Name {
     /// Of a pod.
     #[must_use]
     pub fn of(pod: &Pod) -> Self {
-        Self { namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.uid_text.clone() }
+        let is_uid = |text: &&String| text.len() <= MAX_MIRROR && text.bytes().all(|byte| byte.is_ascii_graphic());
+        Self {
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            uid: pod.uid_text.clone(),
+            mirror: pod.mirror.as_ref().filter(is_uid).cloned(),
+        }
     }
 
     /// The node itself.
     #[must_use]
     pub fn node() -> Self {
-        Self { namespace: String::new(), name: String::new(), uid: String::new() }
+        Self { namespace: String::new(), name: String::new(), uid: String::new(), mirror: None }
     }
 
     /// Whether it is the node itself.
