@@ -35,17 +35,17 @@ pub(crate) const TESTS: &[Test] = &[
 const PODS: Target = Target::ALL.resource("pods");
 const NAMESPACES: Target = Target::ALL.resource("namespaces");
 
-fn put(server: &ApiServer, pod: &Pod) {
+pub(crate) fn put(server: &ApiServer, pod: &Pod) {
     put_on(server, pod, "node-1");
 }
 
-fn put_on(server: &ApiServer, pod: &Pod, node: &str) {
+pub(crate) fn put_on(server: &ApiServer, pod: &Pod, node: &str) {
     let mut object = pod.object.clone();
     object["spec"]["nodeName"] = node.into();
     server.put_pod(serde_json::from_value(object).expect("a Pod"));
 }
 
-fn delete(server: &ApiServer, pod: &Pod) {
+pub(crate) fn delete(server: &ApiServer, pod: &Pod) {
     let metadata = &pod.object["metadata"];
     let text = |key: &str| metadata[key].as_str().expect("a string");
     server.delete_pod(text("namespace"), text("name"));
@@ -61,7 +61,7 @@ fn label(server: &ApiServer, namespace: &str, mode: Option<&str>) {
 }
 
 /// An agent that enforces and knows all pods.
-fn synced(stage: &Stage, server: &ApiServer, more: &[&str]) -> Agent {
+pub(crate) fn synced(stage: &Stage, server: &ApiServer, more: &[&str]) -> Agent {
     let mut agent = stage.on_cluster(server, more);
     agent.wait("all pods are known", |line| line["event"] == "synced");
     agent

@@ -6,6 +6,7 @@
 mod cluster;
 mod conflicts;
 mod end;
+mod events;
 mod flags;
 mod folder;
 mod handover;
@@ -47,6 +48,7 @@ fn trials() -> Vec<Trial> {
         ("flags", flags::TESTS),
         ("refusals", refusals::TESTS),
         ("cluster", cluster::TESTS),
+        ("events", events::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| {
             Trial::test(format!("{subject}::{name}"), move || {

@@ -148,13 +148,14 @@ impl Stage {
         self.agent(&[&["--mode", "enforce"], more].concat())
     }
 
-    /// Starts an agent that takes its pods from an API server, writes JSON and enforces.
+    /// Starts an agent that takes its pods from an API server, writes JSON and, unless it is told another mode, enforces.
     pub(crate) fn on_cluster(&self, server: &ApiServer, more: &[&str]) -> Agent {
         let kubeconfig = server.kubeconfig(self.top.path()).display().to_string();
         let root = self.root().display().to_string();
         let own = ["--source", "api", "--kubeconfig", &kubeconfig, "--cgroup-root", &root];
-        let modes = ["--mode", "enforce", "--log-format", "json", "--node-name", "node-1"];
-        Agent::start(own.iter().chain(&modes).chain(more)).0
+        let words = ["--log-format", "json", "--node-name", "node-1"];
+        let mode: &[&str] = if more.contains(&"--mode") { &[] } else { &["--mode", "enforce"] };
+        Agent::start(own.iter().chain(&words).chain(mode).chain(more)).0
     }
 
     /// Starts an agent that writes text and enforces.

@@ -1,0 +1,278 @@
+//! Events: what the owners of pods find with theirs.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::events::v1::Event;
+
+use crate::{
+    Test,
+    cluster::{delete, put, synced},
+    stage::{Pod, Stage, bind, denied, until_bind},
+    support::{
+        agent::until,
+        apiserver::{ApiServer, Fault, Target},
+    },
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("a_denial_is_told_to_both_pods", a_denial_is_told_to_both_pods),
+    ("what_happens_again_is_a_series", what_happens_again_is_a_series),
+    ("claims_that_lose_or_are_wrong_are_told", claims_that_lose_or_are_wrong_are_told),
+    ("audit_tells_and_denies_nothing", audit_tells_and_denies_nothing),
+    ("a_mirror_pods_event_is_found_with_it", a_mirror_pods_event_is_found_with_it),
+    ("an_unknown_caller_is_told_of_when_it_has_a_name", an_unknown_caller_is_told_of_when_it_has_a_name),
+    ("the_nodes_port_is_told_to_the_node", the_nodes_port_is_told_to_the_node),
+    ("enforcement_does_not_need_events", enforcement_does_not_need_events),
+    ("a_namespace_that_is_gone_holds_nothing_up", a_namespace_that_is_gone_holds_nothing_up),
+    (
+        "a_thousand_claims_and_a_retry_loop_stay_within_the_budget",
+        a_thousand_claims_and_a_retry_loop_stay_within_the_budget,
+    ),
+];
+
+const EVENTS: Target = Target::ALL.resource("events");
+
+fn is(event: &Event, reason: &str, pod: &str) -> bool {
+    event.reason.as_deref() == Some(reason)
+        && event.regarding.as_ref().is_some_and(|it| it.name.as_deref() == Some(pod))
+}
+
+fn wait(server: &ApiServer, reason: &str, pod: &str) -> Event {
+    server.wait_for_event(&format!("{reason} of {pod}"), |event| is(event, reason, pod))
+}
+
+fn note(event: &Event) -> &str {
+    event.note.as_deref().unwrap_or_default()
+}
+
+fn a_denial_is_told_to_both_pods() {
+    let stage = Stage::new();
+    let server = ApiServer::start();
+    let (owner, other) = (Pod::new("web-1").ports("20080"), Pod::new("web-2").namespace("tenant"));
+    put(&server, &owner);
+    put(&server, &other);
+    let _agent = synced(&stage, &server, &["--pod-name", "port-enforcer-x7k2p"]);
+    let mut worker = stage.worker(&other);
+    until_bind(&mut worker, 20080, denied());
+
+    let offenders = wait(&server, "PortBindDenied", "web-2");
+    let words = note(&offenders);
+    assert!(words.starts_with("bind 0.0.0.0:20080/tcp by tenant/web-2 (container server, command "), "{words}");
+    assert!(words.ends_with(" denied on node-1: claimed by default/web-1 (annotation)"), "{words}");
+    let regarding = offenders.regarding.as_ref().unwrap();
+    assert_eq!(regarding.uid.as_deref(), other.object["metadata"]["uid"].as_str());
+    assert_eq!((regarding.kind.as_deref(), regarding.namespace.as_deref()), (Some("Pod"), Some("tenant")));
+    assert_eq!(offenders.metadata.namespace.as_deref(), Some("tenant"));
+    assert_eq!(offenders.related.as_ref().and_then(|it| it.name.as_deref()), Some("web-1"));
+    assert_eq!((offenders.type_.as_deref(), offenders.action.as_deref()), (Some("Warning"), Some("Bind")));
+    assert_eq!(offenders.reporting_controller.as_deref(), Some("port-enforcer.io/agent"));
+    assert_eq!(offenders.reporting_instance.as_deref(), Some("port-enforcer-x7k2p"));
+
+    let owners = wait(&server, "PortBindDenied", "web-1");
+    let expected = "bind by tenant/web-2 (0.0.0.0:20080/tcp) denied on node-1 (mode enforce): claimed by this pod";
+    assert_eq!(note(&owners), expected, "without command and process id");
+    assert_eq!(owners.metadata.namespace.as_deref(), Some("default"));
+}
+
+fn what_happens_again_is_a_series() {
+    let stage = Stage::new();
+    let server = ApiServer::start();
+    let (owner, other) = (Pod::new("owner").ports("20080"), Pod::new("other"));
+    put(&server, &owner);
+    put(&server, &other);
+    let _agent = synced(&stage, &server, &[]);
+    let mut worker = stage.worker(&other);
+    until_bind(&mut worker, 20080, denied());
+    let first = wait(&server, "PortBindDenied", "other");
+    for _ in 0..41 {
+        assert_eq!(worker.bind(&bind(20080)), denied());
+    }
+    let counted =
+        server.wait_for_event("the series", |event| is(event, "PortBindDenied", "other") && event.series.is_some());
+    assert_eq!(counted.metadata.name, first.metadata.name);
+    assert_eq!(counted.series.unwrap().count, 42);
+    // The server forgets Events after an hour; the next time it is a new one.
+    let name = first.metadata.name.unwrap();
+    server.delete_event("default", &name);
+    assert_eq!(worker.bind(&bind(20080)), denied());
+    let again = server.wait_at_most(Duration::from_mins(1), "another Event", |server| {
+        server.events().into_iter().find(|event| is(event, "PortBindDenied", "other"))
+    });
+    assert_ne!(again.metadata.name, Some(name));
+}
+
+fn claims_that_lose_or_are_wrong_are_told() {
+    let stage = Stage::new();
+    let server = ApiServer::start();
+    let (first, second) = (Pod::new("first").ports("20080"), Pod::new("second").ports("20080, 0, 99999"));
+    put(&server, &first);
+    put(&server, &second);
+    let _agent = synced(&stage, &server, &[]);
+    let lost = wait(&server, "PortClaimConflict", "second");
+    assert_eq!(
+        note(&lost),
+        "claim of default/second on 20080/tcp loses on node-1: in force for default/first (annotation); it is granted when \
+         that one goes"
+    );
+    let won = wait(&server, "PortClaimConflict", "first");
+    assert!(note(&won).starts_with("claim of default/second (20080/tcp) loses on node-1"), "{}", note(&won));
+    server.wait("both mistakes are told", |server| {
+        let wrong = server.events().into_iter().filter(|event| is(event, "PortClaimInvalid", "second"));
+        (wrong.count() == 2).then_some(())
+    });
+    assert_eq!(lost.action.as_deref(), Some("Claim"));
+    delete(&server, &first);
+    let granted = wait(&server, "PortClaimGranted", "second");
+    assert_eq!(granted.type_.as_deref(), Some("Normal"));
+    assert_eq!(note(&granted), "claim of default/second on 20080/tcp is now in force on node-1");
+}
+
+fn audit_tells_and_denies_nothing() {
+    let stage = Stage::new();
+    let server = ApiServer::start();
+    let (owner, other) = (Pod::new("owner").ports("20080"), Pod::new("other"));
+    put(&server, &owner);
+    put(&server, &other);
+    let _agent = synced(&stage, &server, &["--mode", "audit"]);
+    assert_eq!(stage.worker(&other).bind(&bind(20080)), 0);
+    assert!(note(&wait(&server, "PortBindAudited", "other")).contains(" audited "));
+    assert!(note(&wait(&server, "PortBindAudited", "owner")).contains(" audited on node-1 (mode audit)"));
+}
+
+fn a_mirror_pods_event_is_found_with_it() {
+    let stage = Stage::new();
+    let server = ApiServer::start();
+    let hash = "0123456789abcdef0123456789abcdef";
+    let mirror = |name: &str| {
+        let mut pod = Pod::new(name);
+        pod.object["metadata"]["annotations"]["kubernetes.io/config.mirror"] = hash.into();
+        pod.object["metadata"]["annotations"]["kubernetes.io/config.hash"] = hash.into();
+        pod
+    };
+    let owner = Pod::new("owner").ports("20080");
+    put(&server, &owner);
+    let mut fixed = stage.worker_of(hash);
+    put(&server, &mirror("real"));
+    let _agent = synced(&stage, &server, &[]);
+    assert_eq!(fixed.bind(&bind(20080)), 0, "a static pod is never denied");
+    let told = wait(&server, "PortBindAudited", "real");
+    assert_eq!(told.regarding.unwrap().uid.as_deref(), Some(hash));
+    put(&server, &mirror("forged"));
+    let rejected = wait(&server, "PortIdentityRejected", "forged");
+    assert!(note(&rejected).contains("another mirror pod was there first"), "{}", note(&rejected));
+}
+
+fn an_unknown_caller_is_told_of_when_it_has_a_name() {
+    let stage = Stage::new();
+    let server = ApiServer::start();
+    let (owner, late) = (Pod::new("owner").ports("20080"), Pod::new("late"));
+    put(&server, &owner);
+    let mut agent = synced(&stage, &server, &[]);
+    let mut worker = stage.worker(&late);
+    assert_eq!(worker.bind(&bind(20080)), denied());
+    agent.wait("the log tells it at once", |line| line["event"] == "bind" && line["verdict"] == "deny");
+    assert_eq!(server.events(), [], "nobody knows yet whose Event it would be");
+    put(&server, &late);
+    let told = wait(&server, "PortBindDenied", "late");
+    assert!(note(&told).contains(" by default/late (container server, "), "{}", note(&told));
+    let told = wait(&server, "PortBindDenied", "owner");
+    assert!(note(&told).starts_with("bind by default/late "), "{}", note(&told));
+}
+
+fn the_nodes_port_is_told_to_the_node() {
+    let stage = Stage::new();
+    let server = ApiServer::start();
+    let pod = Pod::new("web");
+    put(&server, &pod);
+    let _agent = synced(&stage, &server, &["--node-reserved", "20022/tcp"]);
+    assert_eq!(stage.worker(&pod).bind(&bind(20022)), denied());
+    let told = wait(&server, "PortBindDenied", "node-1");
+    let regarding = told.regarding.unwrap();
+    assert_eq!((regarding.kind.as_deref(), regarding.uid.as_deref()), (Some("Node"), Some("node-1")));
+    assert_eq!((regarding.namespace, told.metadata.namespace.as_deref()), (None, Some("default")));
+    assert!(note(&wait(&server, "PortBindDenied", "web")).ends_with("reserved for the node (node-reserved)"));
+}
+
+fn enforcement_does_not_need_events() {
+    let stage = Stage::new();
+    let server = ApiServer::start();
+    let (owner, other) = (Pod::new("owner").ports("20080"), Pod::new("other"));
+    put(&server, &owner);
+    put(&server, &other);
+    for (fault, kind) in [(Fault::Forbidden, "forbidden"), (Fault::Internal, "server")] {
+        let outage = server.fault(EVENTS, fault);
+        let mut agent = synced(&stage, &server, &[]);
+        let mut worker = stage.worker(&other);
+        until_bind(&mut worker, 20080, denied());
+        agent.wait("the trouble is told", |line| {
+            line["event"] == "api_trouble" && line["resource"] == "events" && line["kind"] == kind
+        });
+        until("it is tried again", || outage.hits() > 2);
+        let added = Pod::new(&format!("added-{kind}")).ports("20081");
+        put(&server, &added);
+        until_bind(&mut worker, 20081, denied());
+        delete(&server, &added);
+        until_bind(&mut worker, 20081, 0);
+        assert_eq!(server.events(), []);
+        drop(outage);
+        let told = wait(&server, "PortBindDenied", "other");
+        agent.wait("it is told that all is well", |line| line["event"] == "api_back" && line["resource"] == "events");
+        let again = agent.rest().into_iter().filter(|line| line["event"] == "api_trouble");
+        assert_eq!(again.count(), 0, "told once");
+        drop(agent);
+        for event in server.events() {
+            server.delete_event("default", &event.metadata.name.unwrap());
+        }
+        assert!(told.metadata.uid.is_some());
+    }
+}
+
+fn a_namespace_that_is_gone_holds_nothing_up() {
+    let stage = Stage::new();
+    let server = ApiServer::start();
+    let (owner, other) = (Pod::new("owner").ports("20080"), Pod::new("other").namespace("gone"));
+    put(&server, &owner);
+    put(&server, &other);
+    let mut agent = synced(&stage, &server, &[]);
+    let mut worker = stage.worker(&other);
+    let outage = server.fault(EVENTS, Fault::Internal);
+    assert_eq!(worker.bind(&bind(20080)), denied());
+    until("it was tried", || outage.hits() > 0);
+    delete(&server, &other);
+    server.delete_namespace("gone");
+    drop(outage);
+    wait(&server, "PortBindDenied", "owner");
+    agent.wait("all is well", |line| line["event"] == "api_back" && line["resource"] == "events");
+    assert!(!server.events().iter().any(|event| is(event, "PortBindDenied", "other")));
+}
+
+fn a_thousand_claims_and_a_retry_loop_stay_within_the_budget() {
+    const PODS: usize = 1000;
+    let stage = Stage::new();
+    let server = ApiServer::start();
+    let owner = Pod::new("owner").ports("20080");
+    put(&server, &owner);
+    let losers: Vec<Pod> = (1..PODS).map(|pod| Pod::new(&format!("loser-{pod}")).ports("20080")).collect();
+    for pod in &losers {
+        put(&server, pod);
+    }
+    let started = Instant::now();
+    let _agent = synced(&stage, &server, &[]);
+    let mut worker = stage.worker(&losers[0]);
+    let mut tries = 0_u32;
+    while started.elapsed() < Duration::from_secs(5) {
+        assert_eq!(worker.bind(&bind(20080)), denied());
+        tries += 1;
+        // A loop that tries again a hundred times a second.
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    until_bind(&mut stage.worker(&owner), 20080, 0);
+    let calls = server.count(EVENTS);
+    let most = started.elapsed().as_millis() / 200 + 1;
+    println!("{tries} binds and {PODS} claims of one port: {calls} calls to the API, at most {most}");
+    assert!(calls > 0 && calls as u128 <= most);
+    let told = wait(&server, "PortClaimConflict", "owner");
+    assert!(note(&told).contains("and 998 others"), "{}", note(&told));
+    let of_owner = server.events().into_iter().filter(|event| is(event, "PortClaimConflict", "owner"));
+    assert_eq!(of_owner.count(), 1, "never pairwise");
+}
