@@ -45,15 +45,19 @@ fn gathered(key: &Key, lines: &[String], different: usize, node: &str) -> String
         Object::Pod(_) => "this pod",
         Object::Node(_) => "the node",
     };
+    let s = if different > 1 { "s" } else { "" };
     match key.reason {
         EventReason::PortBindDenied => {
-            format!("bind by {who} denied on {node} (mode enforce): claimed by {whose}")
+            format!("bind{s} by {who} denied on {node} (mode enforce): claimed by {whose}")
         }
         EventReason::PortBindAudited => {
-            format!("bind by {who} audited on {node} (mode audit): claimed by {whose}")
+            format!("bind{s} by {who} audited on {node} (mode audit): claimed by {whose}")
         }
-        EventReason::PortInUse => format!("bind by {who} fails on {node}: held by {whose}"),
-        _ => format!("claim of {who} loses on {node}: in force for {whose}, and granted when that one goes"),
+        EventReason::PortInUse => format!("bind{s} by {who} failed on {node}: held by {whose}"),
+        _ => {
+            let lost = if different > 1 { "lose" } else { "loses" };
+            format!("claim{s} of {who} {lost} on {node}: in force for {whose}, and granted when it goes")
+        }
     }
 }
 

@@ -162,8 +162,7 @@ fn a_winner_hears_of_a_thousand_losers_in_one_event() {
     assert_eq!(told.len(), 1);
     assert_eq!(
         told[0].note,
-        "claim of default/web-0 (80/tcp) and 998 others loses on node-1: in force for this pod, and granted when that one \
-         goes"
+        "claims of default/web-0 (80/tcp) and 998 others lose on node-1: in force for this pod, and granted when it goes"
     );
     assert_eq!(told[0].related, None);
     assert_eq!(created.len(), 1000, "each loser and the winner");
@@ -188,7 +187,7 @@ fn somebody_new_is_named_by_a_new_event() {
         notes,
         [
             "bind by default/a (0.0.0.0:80/tcp) denied on node-1 (mode enforce): claimed by this pod",
-            "bind by default/a (0.0.0.0:80/tcp) and 3 others denied on node-1 (mode enforce): claimed by this pod",
+            "binds by default/a (0.0.0.0:80/tcp) and 3 others denied on node-1 (mode enforce): claimed by this pod",
         ]
     );
     let counts: Vec<i32> = calls
@@ -199,6 +198,22 @@ fn somebody_new_is_named_by_a_new_event() {
         })
         .collect();
     assert_eq!(counts.last(), Some(&5), "b, c and d in the new Event, and the two that came later");
+}
+
+#[test]
+fn somebody_new_during_a_call_is_named_by_the_next_event() {
+    let mut events = Events::new("node-1");
+    events.notice(&conflict("a", "owner"), at(0));
+    let Next::Call(Call::Create(_)) = events.next(at(1)) else { panic!("the loser's") };
+    events.done(Outcome::Done, at(1));
+    let Next::Call(Call::Create(_)) = events.next(at(2)) else { panic!("the winner's") };
+    events.notice(&conflict("b", "owner"), at(2));
+    events.done(Outcome::Done, at(2));
+    let calls = run(&mut events, at(3).monotonic, HOUR, Outcome::Done);
+    let created = created(&calls);
+    let told = of(&created, "owner");
+    assert_eq!(told.len(), 1, "{calls:#?}");
+    assert!(told[0].note.starts_with("claims of default/a (80/tcp) and default/b (80/tcp) lose"), "{}", told[0].note);
 }
 
 #[test]
