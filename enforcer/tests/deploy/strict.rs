@@ -1,0 +1,119 @@
+//! Reading YAML so that nothing that is misspelt goes unseen.
+//!
+//! The types of the API ignore what they do not know. So an object is read, written again, and compared: what it said
+//! and does not say any more is unknown to the type, or not in the form that the type has.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, Deployment},
+    core::v1::{Namespace, Pod, ResourceQuota, ServiceAccount},
+    rbac::v1::{ClusterRole, ClusterRoleBinding},
+};
+use serde::{Deserialize as _, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// The folder `deploy/`.
+pub(crate) fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("deploy")
+}
+
+/// Every YAML file below `deploy/`, in order.
+pub(crate) fn files() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    collect(&deploy(), &mut files);
+    files.sort();
+    files
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("reading deploy/") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+            files.push(path);
+        }
+    }
+}
+
+/// The documents of a text, as they are.
+pub(crate) fn documents(text: &str) -> Vec<Value> {
+    let documents = serde_norway::Deserializer::from_str(text);
+    documents.map(|document| Value::deserialize(document).expect("YAML that JSON can say too")).collect()
+}
+
+/// The documents of a file.
+pub(crate) fn read(path: &Path) -> Vec<Value> {
+    documents(&fs::read_to_string(path).expect("reading a manifest"))
+}
+
+/// The object as its type, or what that type does not know.
+fn read_as<T: Serialize + DeserializeOwned>(object: &Value) -> Result<T, String> {
+    let typed: T = serde_json::from_value(object.clone()).map_err(|error| error.to_string())?;
+    let lost = lost(object, &serde_json::to_value(&typed).expect("JSON"));
+    if lost.is_empty() { Ok(typed) } else { Err(format!("unknown to the type, or in another form: {lost:?}")) }
+}
+
+/// The object as its type, which must know everything in it.
+pub(crate) fn typed<T: Serialize + DeserializeOwned>(object: &Value) -> T {
+    read_as(object).unwrap_or_else(|why| panic!("{why} of {object:#}"))
+}
+
+/// The paths of what `written` does not say as `source` does. A `null`, by which a patch removes something, says nothing.
+pub(crate) fn lost(source: &Value, written: &Value) -> Vec<String> {
+    match (source, written) {
+        (Value::Null, _) => Vec::new(),
+        (Value::Object(source), Value::Object(written)) => source
+            .iter()
+            .flat_map(|(key, value)| {
+                let below = lost(value, written.get(key).unwrap_or(&Value::Null));
+                below.into_iter().map(move |path| format!(".{key}{path}"))
+            })
+            .collect(),
+        (Value::Array(source), Value::Array(written)) if source.len() == written.len() => source
+            .iter()
+            .zip(written)
+            .enumerate()
+            .flat_map(|(index, (source, written))| {
+                lost(source, written).into_iter().map(move |path| format!("[{index}]{path}"))
+            })
+            .collect(),
+        _ if source == written => Vec::new(),
+        _ => vec![String::new()],
+    }
+}
+
+/// Panics if the objects are not these, and says where.
+pub(crate) fn assert_same(actual: &[Value], expected: &[Value], what: &str) {
+    let [actual, expected] = [actual, expected].map(|objects| Value::from(objects.to_vec()));
+    let more = lost(&actual, &expected);
+    let fewer = lost(&expected, &actual);
+    assert!(more.is_empty() && fewer.is_empty(), "{what} is not as expected at {more:?}, {fewer:?}");
+}
+
+/// Reads an object as the type that its kind has.
+///
+/// # Errors
+///
+/// If that type does not know all of it.
+pub(crate) fn check(object: &Value) -> Result<(), String> {
+    fn known<T: Serialize + DeserializeOwned>(object: &Value) -> Result<(), String> {
+        read_as::<T>(object).map(drop)
+    }
+    let text = |key: &str| object[key].as_str().unwrap_or_default();
+    match (text("apiVersion"), text("kind")) {
+        ("v1", "Namespace") => known::<Namespace>(object),
+        ("v1", "ServiceAccount") => known::<ServiceAccount>(object),
+        ("v1", "ResourceQuota") => known::<ResourceQuota>(object),
+        ("v1", "Pod") => known::<Pod>(object),
+        ("apps/v1", "DaemonSet") => known::<DaemonSet>(object),
+        ("apps/v1", "Deployment") => known::<Deployment>(object),
+        ("rbac.authorization.k8s.io/v1", "ClusterRole") => known::<ClusterRole>(object),
+        ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => known::<ClusterRoleBinding>(object),
+        (version, kind) => Err(format!("{version} {kind} is not known here")),
+    }
+}
