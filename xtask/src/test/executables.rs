@@ -8,7 +8,7 @@ use cargo_metadata::{Artifact, Message, TargetKind};
 use crate::process;
 
 /// The test targets that work on the real kernel and need root.
-const NEED_ROOT: [&str; 2] = ["kernel", "agent"];
+const NEED_ROOT: [&str; 3] = ["kernel", "agent", "daemonset"];
 
 /// An executable with tests, and the environment it is run in.
 #[derive(Debug)]
