@@ -2,16 +2,22 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     io::{Read as _, Write as _},
     net::TcpStream,
+    path::Path,
 };
 
-use k8s_openapi::api::core::v1::Namespace;
-use serde_json::json;
+use k8s_openapi::api::{
+    core::v1::Namespace,
+    rbac::v1::{ClusterRole, PolicyRule},
+};
+use serde::Deserialize as _;
+use serde_json::{Value, json};
 
 use crate::{
     Test,
-    stage::{Pod, Stage, denied, until_bind},
+    stage::{Pod, Stage, bind, denied, until_bind},
     support::{
         agent::{Agent, until},
         apiserver::{ApiServer, Fault, Interruption, Target},
@@ -29,7 +35,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("every_refusal_is_told_by_kind_and_survived", every_refusal_is_told_by_kind_and_survived),
     ("the_label_of_a_namespace_chooses_the_mode", the_label_of_a_namespace_chooses_the_mode),
     ("a_mirror_pod_counts_where_its_cgroup_is", a_mirror_pod_counts_where_its_cgroup_is),
-    ("nothing_else_is_asked_of_the_server", nothing_else_is_asked_of_the_server),
+    ("what_is_asked_of_the_server_is_what_the_role_allows", what_is_asked_of_the_server_is_what_the_role_allows),
 ];
 
 const PODS: Target = Target::ALL.resource("pods");
@@ -277,17 +283,51 @@ fn a_mirror_pod_counts_where_its_cgroup_is() {
     until_bind(&mut stage.worker(&forged), 20080, denied());
 }
 
-fn nothing_else_is_asked_of_the_server() {
+/// Verb, API group and resource.
+type Call = (String, String, String);
+
+/// What the `ClusterRole` that is installed with the agent allows.
+fn allowed() -> BTreeSet<Call> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/base/rbac.yaml");
+    let text = fs::read_to_string(path).expect("the manifest");
+    let documents = serde_norway::Deserializer::from_str(&text);
+    let documents = documents.map(|document| Value::deserialize(document).expect("YAML"));
+    let roles = documents.filter(|object| object["kind"] == "ClusterRole");
+    let granted: Vec<PolicyRule> = roles
+        .flat_map(|role| serde_json::from_value::<ClusterRole>(role).expect("a ClusterRole").rules.unwrap())
+        .collect();
+    let mut calls = BTreeSet::new();
+    for rule in &granted {
+        for group in rule.api_groups.iter().flatten() {
+            for resource in rule.resources.iter().flatten() {
+                calls.extend(rule.verbs.iter().map(|verb| (verb.clone(), group.clone(), resource.clone())));
+            }
+        }
+    }
+    calls
+}
+
+fn what_is_asked_of_the_server_is_what_the_role_allows() {
     let stage = Stage::new();
     let server = ApiServer::start();
-    put(&server, &Pod::new("owner").ports("20080"));
-    let mut agent = synced(&stage, &server, &[]);
-    server.wait_for_watches(NAMESPACES, 1);
-    assert!(agent.terminate().success());
-    let asked: BTreeSet<(String, String)> =
-        server.requests().into_iter().map(|request| (request.verb, request.resource)).collect();
-    let allowed = [("list", "namespaces"), ("list", "pods"), ("watch", "namespaces"), ("watch", "pods")];
-    let allowed: BTreeSet<(String, String)> =
-        allowed.into_iter().map(|(verb, resource)| (verb.to_owned(), resource.to_owned())).collect();
-    assert!(asked.is_subset(&allowed), "{asked:?}");
+    let (owner, other) = (Pod::new("owner").ports("20080"), Pod::new("other"));
+    put(&server, &owner);
+    put(&server, &other);
+    let mut worker = stage.worker(&other);
+    // Lists, as servers without streamed lists want them, and watches that begin with a list.
+    for streamed in [false, true] {
+        server.set_streaming_lists(streamed);
+        let mut agent = synced(&stage, &server, &[]);
+        server.wait_for_watches(NAMESPACES, 1);
+        let denials = 2 * usize::from(streamed);
+        for _ in 0..denials {
+            assert_eq!(worker.bind(&bind(20080)), denied());
+        }
+        if streamed {
+            server.wait_for_requests(Target::ALL.resource("events").verb("patch"), 1);
+        }
+        assert!(agent.terminate().success());
+    }
+    let asked = server.requests().into_iter().map(|request| (request.verb, request.group, request.resource));
+    assert_eq!(asked.collect::<BTreeSet<Call>>(), allowed(), "neither more nor less");
 }

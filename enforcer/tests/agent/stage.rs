@@ -154,8 +154,8 @@ impl Stage {
         let root = self.root().display().to_string();
         let own = ["--source", "api", "--kubeconfig", &kubeconfig, "--cgroup-root", &root];
         let words = ["--log-format", "json", "--node-name", "node-1"];
-        let mode: &[&str] = if more.contains(&"--mode") { &[] } else { &["--mode", "enforce"] };
-        Agent::start(own.iter().chain(&words).chain(mode).chain(more)).0
+        let enforce: &[&str] = if more.contains(&"--mode") { &[] } else { &["--mode", "enforce"] };
+        Agent::start(own.iter().chain(&words).chain(enforce).chain(more)).0
     }
 
     /// Starts an agent that writes text and enforces.
