@@ -31,8 +31,8 @@ impl Feed {
                 let watch = Watch::new(&path).map_err(|source| AgentError::Watch { path: path.clone(), source })?;
                 Ok(Self::Folder { folder: Folder::new(path), watch })
             }
-            Source::Api { client, namespaces } => {
-                let (updates, watches) = k8s::start(&client, node, namespaces);
+            Source::Api { cluster, namespaces } => {
+                let (updates, watches) = k8s::start(&cluster, node, namespaces);
                 Ok(Self::Api { updates, watches, synced: false })
             }
         }
@@ -79,8 +79,11 @@ impl Feed {
                 if let (Self::Api { synced, .. }, Update::PodsAre(_)) = (&mut *self, &update) {
                     *synced = true;
                 }
+                let is_change = !matches!(update, Update::Trouble(_) | Update::Recovered(_));
                 take_in_update(update, engine, reporter);
-                reporter.enforced_after(arrived.elapsed());
+                if is_change {
+                    reporter.enforced_after(arrived.elapsed());
+                }
             }
         }
     }

@@ -1,9 +1,10 @@
-//! What the agent learned, as log lines.
+//! What the agent learned, as log lines and counts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,6 +21,7 @@ use crate::{
     },
     k8s::{Resource, Trouble, TroubleKind},
     manifests::FileProblem,
+    metrics::Metrics,
 };
 
 pub(super) struct Reporter {
@@ -29,10 +31,11 @@ pub(super) struct Reporter {
     folder_gone: bool,
     synced: bool,
     troubles: BTreeSet<(Resource, TroubleKind)>,
+    metrics: Arc<Metrics>,
 }
 
 impl Reporter {
-    pub(super) fn new(node: String) -> Self {
+    pub(super) fn new(node: String, metrics: Arc<Metrics>) -> Self {
         Self {
             node,
             repetitions: Repetitions::default(),
@@ -40,6 +43,7 @@ impl Reporter {
             folder_gone: false,
             synced: false,
             troubles: BTreeSet::new(),
+            metrics,
         }
     }
 
@@ -133,6 +137,7 @@ impl Reporter {
             }
         }
         for failure in engine.take_failures() {
+            self.metrics.map_write_error();
             error!(event = "map_failed", "a claim or a pod is missing in the kernel: {failure}");
         }
     }
@@ -169,13 +174,15 @@ impl Reporter {
 
     /// An update took so long from its arrival to the kernel's maps.
     pub(super) fn enforced_after(&self, delay: Duration) {
+        self.metrics.enforced(delay);
         let micros = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
         debug!(event = "enforced", node = self.node, delayMicros = micros, "an update took {micros} µs to the kernel");
     }
 
-    /// A watch does not work. Told once for each kind of trouble until it works again.
+    /// A watch does not work. Counted each time, told once for each kind of trouble until it works again.
     pub(super) fn trouble(&mut self, trouble: &Trouble) {
         let Trouble { resource, kind, message } = trouble;
+        self.metrics.api_error(*resource, *kind);
         if self.troubles.insert((*resource, *kind)) {
             let (resource, remedy) = (resource.as_str(), kind.remedy());
             warn!(

@@ -26,7 +26,7 @@ use crate::{
         index::MODE_LABEL,
         pod::{Pod, from_api},
     },
-    k8s::{QUEUE, Resource, Trouble, TroubleKind, Update, Updates},
+    k8s::{Arrivals, Cluster, QUEUE, Resource, Trouble, TroubleKind, Update, Updates},
 };
 
 /// Most objects in one page of a list, where the server does not stream lists.
@@ -37,23 +37,33 @@ const RELIST: Duration = Duration::from_secs(1);
 /// Starts to watch the pods of a node, and namespaces with a mode label unless that is of no interest. The tasks end
 /// with the receiver.
 #[must_use]
-pub fn start(client: &Client, node: &str, namespaces: bool) -> (Updates, Vec<JoinHandle<()>>) {
+pub fn start(cluster: &Cluster, node: &str, namespaces: bool) -> (Updates, Vec<JoinHandle<()>>) {
     let (sender, updates) = mpsc::channel(QUEUE);
-    let mut tasks = vec![spawn(watch_pods(client.clone(), node.to_owned(), Sender(sender.clone())))];
+    let Cluster { client, arrivals } = cluster;
+    let pods = Sender { updates: sender.clone(), arrivals: arrivals.clone() };
+    let mut tasks = vec![spawn(watch_pods(client.clone(), node.to_owned(), pods))];
     if namespaces {
-        tasks.push(spawn(watch_namespaces(client.clone(), Sender(sender))));
+        tasks.push(spawn(watch_namespaces(client.clone(), Sender { updates: sender, arrivals: arrivals.clone() })));
     }
     (updates, tasks)
 }
 
-struct Sender(mpsc::Sender<(Instant, Update)>);
+struct Sender {
+    updates: mpsc::Sender<(Instant, Update)>,
+    arrivals: Arrivals,
+}
 
 /// The agent is gone.
 struct Closed;
 
 impl Sender {
+    /// When the last bytes of what a watch just yielded came: it yields all that came before it asks for more.
+    fn arrived(&self, resource: Resource) -> Instant {
+        self.arrivals.last(resource).map_or_else(Instant::now, |arrival| arrival.at)
+    }
+
     async fn send(&self, arrived: Instant, update: Update) -> Result<(), Closed> {
-        self.0.send((arrived, update)).await.map_err(|_| Closed)
+        self.updates.send((arrived, update)).await.map_err(|_| Closed)
     }
 }
 
@@ -157,7 +167,7 @@ impl<All, One, Gone> Translate<All, One, Gone> {
         let mut listed = Vec::new();
         let mut troubled = false;
         while let Some(event) = events.next().await {
-            let arrived = Instant::now();
+            let arrived = sender.arrived(self.resource);
             let update = match event {
                 Ok(Event::Init) => {
                     listed.clear();

@@ -10,6 +10,7 @@ mod flags;
 mod folder;
 mod handover;
 mod malformed;
+mod metrics;
 mod refusals;
 mod stage;
 #[path = "../support"]
@@ -17,6 +18,9 @@ mod support {
     pub(crate) mod agent;
     #[expect(dead_code, reason = "its own tests use the rest")]
     pub(crate) mod apiserver;
+    #[expect(dead_code, reason = "the tests of the documentation use the rest")]
+    pub(crate) mod exposition;
+    pub(crate) mod http;
     pub(crate) mod network;
     pub(crate) mod sandbox;
     pub(crate) mod worker;
@@ -47,6 +51,7 @@ fn trials() -> Vec<Trial> {
         ("flags", flags::TESTS),
         ("refusals", refusals::TESTS),
         ("cluster", cluster::TESTS),
+        ("metrics", metrics::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| {
             Trial::test(format!("{subject}::{name}"), move || {
