@@ -250,10 +250,13 @@ fn silent_clients_do_not_keep_a_probe_out() {
     let stage = Stage::new();
     stage.put(&Pod::new("owner").ports("20080"));
     let mut stranger = stage.start(&Pod::new("stranger"));
-    let _agent = stage.enforce(&SERVED);
+    let agent = stage.enforce(&SERVED);
+    let before = agent.sockets();
     let mut silent: Vec<TcpStream> = (0..200).map(|_| connect()).collect();
     assert_eq!(get("/livez"), (200, "ok\n".to_owned()));
     assert_eq!(attempts(&scrape(), "deny", "claimed", "tcp"), Some(0));
+    let open = agent.sockets() - before;
+    assert!(open <= 32, "{open} are open");
     assert_eq!(stranger.bind(&bind(20080)), denied());
     assert_eq!(attempts(&scrape(), "deny", "claimed", "tcp"), Some(1));
     // All are ended, the last ones because their time is over.

@@ -126,6 +126,13 @@ impl Agent {
         ids
     }
 
+    /// How many sockets the agent has open.
+    pub(crate) fn sockets(&self) -> usize {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the agent lives");
+        let targets = entries.filter_map(|entry| fs::read_link(entry.expect("an entry").path()).ok());
+        targets.filter(|target| target.as_os_str().as_encoded_bytes().starts_with(b"socket:")).count()
+    }
+
     /// Ids of the programs that the agent has in the kernel.
     pub(crate) fn programs(&self) -> BTreeSet<u32> {
         self.bpf_ids("prog_id")
