@@ -3,7 +3,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use enforcer_ebpf::abi::{KernelError, Protocol, Reason, Undeclared, VerdictKind, counter, error_counter};
 
 use super::*;
-use crate::{bpf::Counters, core::index::Settings};
+use crate::{
+    bpf::Counters,
+    core::{address::protocol_name, index::Settings},
+};
 
 #[path = "../../tests/support/exposition.rs"]
 mod exposition;
@@ -42,7 +45,8 @@ fn every_counter_of_the_kernel_has_its_series() {
         for verdict in VerdictKind::ALL {
             for reason in Reason::ALL {
                 let index = counter(verdict, reason, protocol);
-                let labels = labels::attempt(verdict, reason, protocol);
+                let protocol = protocol_name(protocol);
+                let labels = [("verdict", verdict.as_str()), ("reason", reason.as_str()), ("protocol", protocol)];
                 // The very first one counts 0 here, and is there all the same.
                 assert_eq!(
                     scraped.count("port_enforcer_bind_attempts_total", &labels),
@@ -67,9 +71,9 @@ fn the_first_error_and_the_first_denial_are_increases() {
     let fresh = Metrics::new(Some(Arrivals::default()));
     fresh.set_counters(ReadCounters::new(|| Ok(Counters::from_fn(|_| 0))));
     let scraped = scrape(&fresh);
-    let denied = labels::attempt(VerdictKind::Deny, Reason::Claimed, Protocol::Udp);
+    let denied = [("verdict", "deny"), ("reason", "claimed"), ("protocol", "udp")];
     assert_eq!(scraped.count("port_enforcer_bind_attempts_total", &denied), Some(0));
-    let odd = labels::attempt(VerdictKind::Allow, Reason::Claimed, Protocol::Udp);
+    let odd = [("verdict", "allow"), ("reason", "claimed"), ("protocol", "udp")];
     assert_eq!(scraped.count("port_enforcer_bind_attempts_total", &odd), None, "what cannot be is not there");
     let gone = [("resource", "namespaces"), ("kind", "gone")];
     assert_eq!(scraped.count("port_enforcer_api_errors_total", &gone), Some(0));
@@ -88,7 +92,7 @@ fn the_last_activity_is_a_time_of_day() {
     let before = now();
     let scraped = scrape(&metrics());
     for resource in Resource::ALL {
-        let labels = labels::watch(resource);
+        let labels = [("resource", resource.as_str())];
         let last = scraped.value("port_enforcer_watch_last_activity_timestamp_seconds", &labels).unwrap();
         assert!((before..=now()).contains(&last), "{last}");
     }
