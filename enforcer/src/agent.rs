@@ -3,6 +3,7 @@
 pub mod engine;
 mod feed;
 mod health;
+mod http;
 mod reporter;
 
 use std::{
@@ -10,6 +11,7 @@ use std::{
     net::SocketAddr,
     os::fd::OwnedFd,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,11 +23,15 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::agent::{
-    engine::{Engine, EngineError, Start},
-    feed::Feed,
-    health::Health,
-    reporter::Reporter,
+use crate::{
+    agent::{
+        engine::{Engine, EngineError, Start},
+        feed::Feed,
+        health::Health,
+        reporter::Reporter,
+    },
+    k8s::Cluster,
+    metrics::Metrics,
 };
 
 /// How often the agent looks again at what it is told of by events: the safety net below them.
@@ -40,7 +46,7 @@ pub struct Config {
     pub start: Start,
     /// Where pods come from.
     pub source: Source,
-    /// Where health is served.
+    /// Where health and metrics are served; `None` is nowhere.
     pub listen: Option<SocketAddr>,
     /// Name of the node, for reports.
     pub node: String,
@@ -56,7 +62,7 @@ pub enum Source {
     /// The API server.
     Api {
         /// How to reach it.
-        client: kube::Client,
+        cluster: Cluster,
         /// Whether the mode labels of namespaces are of interest.
         namespaces: bool,
         /// Name of the agent's own pod, by which Events say who tells them.
@@ -67,8 +73,8 @@ pub enum Source {
 /// Why the agent cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// The address for health cannot be had.
-    #[error("cannot serve health on {address}: {source}; choose another address with --listen")]
+    /// The address for health and metrics cannot be had, and waiting would not help.
+    #[error("cannot serve health and metrics on {address}: {source}; choose another address with --listen, or none")]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -113,17 +119,20 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let Config { start, source, listen, node, mode } = config;
     let started = Instant::now();
     let health = Health::default();
-    let _server = match listen {
-        Some(address) => Some(
-            health::serve(address, health.clone()).await.map_err(|source| AgentError::Listen { address, source })?,
-        ),
-        None => None,
-    };
+    let metrics = Arc::new(Metrics::new(match &source {
+        Source::Api { cluster, .. } => Some(cluster.arrivals.clone()),
+        Source::Folder(_) => None,
+    }));
+    if let Some(address) = listen {
+        let served = http::serve(address, health.clone(), Arc::clone(&metrics)).await;
+        served.map_err(|source| AgentError::Listen { address, source })?;
+    }
     let (mut feed, outbox) = Feed::new(source, &node)?;
     let features = start.features;
     let trace = start.trace;
     let mut engine = Engine::load(start)?;
-    let mut reporter = Reporter::new(node, outbox);
+    metrics.set_counters(engine.counter_map().into());
+    let mut reporter = Reporter::new(node, outbox, Arc::clone(&metrics));
     // A folder is read before the first bind is judged. The API server may be out of reach for long: until it
     // answers, what the node reserved is enforced.
     feed.first_look(&mut engine, &mut reporter)?;
@@ -167,6 +176,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     // Whether the ring of binds may hold more: the kernel tells of new records only where all older ones were read.
     let mut backlog = false;
     loop {
+        metrics.stand(engine.index(), engine.policy());
         let tick = engine.time_to_tick();
         tokio::select! {
             _ = terminate.recv() => break,

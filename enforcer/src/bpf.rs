@@ -2,6 +2,7 @@
 //! speaks the core's types.
 
 pub mod btf;
+mod counters;
 pub mod events;
 pub mod probe;
 mod words;
@@ -15,20 +16,20 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{HashMap, Map, MapData, MapError, RingBuf},
     programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, Program, ProgramError, RawTracePoint},
 };
 use enforcer_ebpf::{
     OBJECT,
-    abi::{
-        self, CgroupIdentity, Config, ExactKey, ExactValue, KernelError, Policy, Protocol, Reason, UidKey, VerdictKind,
-    },
+    abi::{self, CgroupIdentity, Config, ExactKey, ExactValue, Policy, UidKey},
 };
 
 use crate::{
     bpf::{btf::Offsets, probe::Features, words::Words},
     core::plan::Change,
 };
+
+pub use counters::{CounterMap, Counters};
 
 const BIND_HOOKS: [&str; 2] = ["pe_bind4", "pe_bind6"];
 const POST_BIND_HOOKS: [&str; 2] = ["pe_post_bind4", "pe_post_bind6"];
@@ -133,7 +134,7 @@ pub struct Kernel {
     exact: HashMap<MapData, ExactKey, u64>,
     uids: HashMap<MapData, UidKey, u64>,
     cgroups: HashMap<MapData, u64, u64>,
-    counters: PerCpuArray<MapData, u64>,
+    counters: CounterMap,
 }
 
 impl Kernel {
@@ -168,7 +169,7 @@ impl Kernel {
             exact: typed(&mut ebpf, "EXACT")?,
             uids: typed(&mut ebpf, "UIDS")?,
             cgroups: typed(&mut ebpf, "CGROUPS")?,
-            counters: typed(&mut ebpf, "COUNTERS")?,
+            counters: CounterMap::new(typed(&mut ebpf, "COUNTERS")?),
             ebpf,
             options,
         };
@@ -287,18 +288,10 @@ impl Kernel {
         }
     }
 
-    /// Reads all counters, summed over the CPUs.
-    ///
-    /// # Errors
-    ///
-    /// If the map cannot be read.
-    pub fn counters(&self) -> Result<Counters, BpfError> {
-        let mut counts = Vec::with_capacity(abi::COUNTERS as usize);
-        for index in 0..abi::COUNTERS {
-            let per_cpu = self.counters.get(&index, 0).map_err(|source| map_error("read", "COUNTERS", source))?;
-            counts.push(per_cpu.iter().sum());
-        }
-        Ok(Counters { counts })
+    /// The exact counters, to be read at any time and from anywhere.
+    #[must_use]
+    pub fn counters(&self) -> &CounterMap {
+        &self.counters
     }
 
     /// Takes the ring of bind attempts.
@@ -343,32 +336,6 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), BpfError> {
         hook.load().map_err(|source| BpfError::Program { program, source: Box::new(source) })?;
     }
     Ok(())
-}
-
-/// A snapshot of the exact counters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counters {
-    counts: Vec<u64>,
-}
-
-impl Counters {
-    /// Attempts with this verdict, reason and protocol.
-    #[must_use]
-    pub fn attempts(&self, verdict: VerdictKind, reason: Reason, protocol: Protocol) -> u64 {
-        self.counts[abi::counter(verdict, reason, protocol) as usize]
-    }
-
-    /// Attempts with this verdict and reason, of all protocols.
-    #[must_use]
-    pub fn of(&self, verdict: VerdictKind, reason: Reason) -> u64 {
-        Protocol::ALL.into_iter().map(|protocol| self.attempts(verdict, reason, protocol)).sum()
-    }
-
-    /// Errors of the programs of this kind.
-    #[must_use]
-    pub fn errors(&self, error: KernelError) -> u64 {
-        self.counts[abi::error_counter(error) as usize]
-    }
 }
 
 fn map_error(action: &'static str, map: &'static str, source: MapError) -> BpfError {

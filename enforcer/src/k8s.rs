@@ -1,5 +1,6 @@
 //! The cluster: the pods of this node and the modes of namespaces in, by watches that never give up; Events out.
 
+mod arrivals;
 mod events;
 mod watch;
 
@@ -12,12 +13,14 @@ use std::{
 
 use kube::{
     Client, Config,
+    client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use tokio::sync::mpsc;
 
 use crate::core::{pod::Pod, text::escape_bounded};
 
+pub use arrivals::{Arrival, Arrivals};
 pub use events::Outbox;
 pub use watch::start;
 
@@ -48,13 +51,22 @@ pub enum ConnectError {
     Client(String),
 }
 
+/// A connection to try.
+#[derive(Clone)]
+pub struct Cluster {
+    /// The client.
+    pub client: Client,
+    /// When something last came through it.
+    pub arrivals: Arrivals,
+}
+
 /// A client for the cluster: by the given kubeconfig, else by the environment (`KUBECONFIG`, `~/.kube/config`, the
 /// service account of a pod). Nothing is sent yet.
 ///
 /// # Errors
 ///
 /// If there is no usable configuration.
-pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
+pub async fn connect(kubeconfig: Option<&Path>) -> Result<Cluster, ConnectError> {
     let mut config = match kubeconfig {
         Some(path) => {
             let wrong = |why: &dyn fmt::Display| ConnectError::Kubeconfig {
@@ -68,7 +80,9 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> 
     };
     // The watches try again by themselves, and tell what went wrong; the client would do so in silence.
     config.default_retry = false;
-    Client::try_from(config).map_err(|error| ConnectError::Client(error.to_string()))
+    let arrivals = Arrivals::default();
+    let builder = ClientBuilder::try_from(config).map_err(|error| ConnectError::Client(error.to_string()))?;
+    Ok(Cluster { client: builder.with_layer(&arrivals).build(), arrivals })
 }
 
 /// A kubeconfig that is there and cannot be used is another thing than none.
@@ -93,6 +107,11 @@ pub enum Resource {
 }
 
 impl Resource {
+    /// Every resource.
+    pub const ALL: [Self; 3] = [Self::Pods, Self::Namespaces, Self::Events];
+    /// Those that are watched.
+    pub const WATCHED: [Self; 2] = [Self::Pods, Self::Namespaces];
+
     /// The word for people and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -133,6 +152,17 @@ pub enum TroubleKind {
 }
 
 impl TroubleKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::Unreachable,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::Throttled,
+        Self::Gone,
+        Self::Server,
+        Self::Invalid,
+    ];
+
     /// The word for people and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

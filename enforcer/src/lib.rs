@@ -7,6 +7,7 @@
 //! | [`manifests`] | the embedded source: a folder of Pod manifests |
 //! | [`k8s`] | the cluster: pods and modes in |
 //! | [`host`] | what the agent learns of the host |
+//! | [`metrics`] | what is counted and measured |
 //! | [`agent`] | the loop that ties them together |
 //! | [`cli`] | one file per subcommand |
 
@@ -17,4 +18,5 @@ pub mod core;
 pub mod host;
 pub mod k8s;
 pub mod manifests;
+pub mod metrics;
 pub mod telemetry;

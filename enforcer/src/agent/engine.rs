@@ -13,7 +13,7 @@ use enforcer_ebpf::abi::{KernelError, Policy};
 
 use crate::{
     bpf::{
-        BpfError, Counters, Kernel, Options,
+        BpfError, CounterMap, Counters, Kernel, Options,
         events::{Bind, CgroupChange, decode_bind, decode_cgroup},
         probe::Features,
     },
@@ -208,7 +208,7 @@ impl Engine {
             }
         }
         self.flush();
-        let lost = self.kernel.counters()?.errors(KernelError::CgroupEventLost);
+        let lost = self.kernel.counters().errors(KernelError::CgroupEventLost)?;
         if unplaced || lost != self.cgroup_events_lost {
             self.cgroup_events_lost = lost;
             self.rescan()?;
@@ -281,13 +281,25 @@ impl Engine {
         self.kernel.set_policy(policy);
     }
 
+    /// The policy of the running programs.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.kernel.policy()
+    }
+
     /// The exact counters.
     ///
     /// # Errors
     ///
     /// If the map cannot be read.
     pub fn counters(&self) -> Result<Counters, EngineError> {
-        Ok(self.kernel.counters()?)
+        Ok(self.kernel.counters().read()?)
+    }
+
+    /// The exact counters, for others to read.
+    #[must_use]
+    pub fn counter_map(&self) -> CounterMap {
+        self.kernel.counters().clone()
     }
 
     /// How many records of cgroups came from the kernel.

@@ -32,9 +32,9 @@ impl Feed {
                 let watch = Watch::new(&path).map_err(|source| AgentError::Watch { path: path.clone(), source })?;
                 Ok((Self::Folder { folder: Folder::new(path), watch }, None))
             }
-            Source::Api { client, namespaces, instance } => {
+            Source::Api { cluster, namespaces, instance } => {
                 let outbox = Outbox::new(node);
-                let (updates, tasks) = k8s::start(&client, node, namespaces, &instance, outbox.clone());
+                let (updates, tasks) = k8s::start(&cluster, node, namespaces, &instance, outbox.clone());
                 Ok((Self::Api { updates, tasks, synced: false }, Some(outbox)))
             }
         }
@@ -81,8 +81,11 @@ impl Feed {
                 if let (Self::Api { synced, .. }, Update::PodsAre(_)) = (&mut *self, &update) {
                     *synced = true;
                 }
+                let is_change = !matches!(update, Update::Trouble(_) | Update::Recovered(_));
                 take_in_update(update, engine, reporter);
-                reporter.enforced_after(arrived.elapsed());
+                if is_change {
+                    reporter.enforced_after(arrived.elapsed());
+                }
             }
         }
     }

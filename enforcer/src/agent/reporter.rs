@@ -1,9 +1,10 @@
-//! What the agent learned, as log lines and, where there is a cluster, as Events.
+//! What the agent learned, as log lines, counts and, where there is a cluster, Events.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,6 +22,7 @@ use crate::{
     host::clock::now,
     k8s::{Outbox, Resource, Trouble, TroubleKind},
     manifests::FileProblem,
+    metrics::Metrics,
 };
 
 pub(super) struct Reporter {
@@ -32,10 +34,11 @@ pub(super) struct Reporter {
     troubles: BTreeSet<(Resource, TroubleKind)>,
     /// Where Events go; `None` without a cluster.
     outbox: Option<Outbox>,
+    metrics: Arc<Metrics>,
 }
 
 impl Reporter {
-    pub(super) fn new(node: String, outbox: Option<Outbox>) -> Self {
+    pub(super) fn new(node: String, outbox: Option<Outbox>, metrics: Arc<Metrics>) -> Self {
         Self {
             node,
             repetitions: Repetitions::default(),
@@ -44,6 +47,7 @@ impl Reporter {
             synced: false,
             troubles: BTreeSet::new(),
             outbox,
+            metrics,
         }
     }
 
@@ -149,6 +153,7 @@ impl Reporter {
             }
         }
         for failure in engine.take_failures() {
+            self.metrics.map_write_error();
             error!(event = "map_failed", "a claim or a pod is missing in the kernel: {failure}");
         }
     }
@@ -202,13 +207,15 @@ impl Reporter {
 
     /// An update took so long from its arrival to the kernel's maps.
     pub(super) fn enforced_after(&self, delay: Duration) {
+        self.metrics.enforced(delay);
         let micros = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
         debug!(event = "enforced", node = self.node, delayMicros = micros, "an update took {micros} µs to the kernel");
     }
 
-    /// Something of the API does not work. Told once for each kind of trouble until it works again.
+    /// Something of the API does not work. Counted each time, told once for each kind of trouble until it works again.
     pub(super) fn trouble(&mut self, trouble: &Trouble) {
         let Trouble { resource, kind, message } = trouble;
+        self.metrics.api_error(*resource, *kind);
         if self.troubles.insert((*resource, *kind)) {
             let (name, verb, remedy) = (resource.as_str(), resource.verb(), kind.remedy(*resource));
             warn!(

@@ -57,9 +57,9 @@ pub(super) struct Run {
     #[arg(long, env = "ENFORCER_NAMESPACE_MODE", value_enum, default_value_t = NamespaceModeFlag::Any)]
     namespace_mode: NamespaceModeFlag,
 
-    /// Address that serves /livez and /readyz
-    #[arg(long, env = "ENFORCER_LISTEN", value_name = "ADDR")]
-    listen: Option<SocketAddr>,
+    /// Address that serves /livez, /readyz and /metrics over HTTP; none serves nothing
+    #[arg(long, env = "ENFORCER_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:9489")]
+    listen: Listen,
 
     /// Name of this node in reports [default: the host name]
     #[arg(long, env = "ENFORCER_NODE_NAME", value_name = "NAME")]
@@ -188,6 +188,21 @@ impl FromStr for SourceFlag {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Listen(Option<SocketAddr>);
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let address = text.parse().map_err(|_| "write an address and a port, as 127.0.0.1:9489, or none")?;
+        Ok(Self(Some(address)))
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Ports(Vec<PortSpec>);
 
@@ -237,7 +252,7 @@ impl Run {
         let node = node_name.unwrap_or_else(host_name);
         let source = match source.unwrap_or(SourceFlag::Api) {
             SourceFlag::Api => Source::Api {
-                client: runtime.block_on(k8s::connect(kubeconfig.as_deref())).map_err(Failure::usage)?,
+                cluster: runtime.block_on(k8s::connect(kubeconfig.as_deref())).map_err(Failure::usage)?,
                 namespaces: namespace_mode != NamespaceModeFlag::Off,
                 instance: pod_name.unwrap_or_else(|| node.clone()),
             },
@@ -289,7 +304,7 @@ impl Run {
             features,
             trace: log_level == LogLevel::Trace,
         };
-        let config = Config { start, source, listen, node, mode: mode.as_str() };
+        let config = Config { start, source, listen: listen.0, node, mode: mode.as_str() };
         runtime.block_on(agent::run(config)).map_err(|error| agent_failure(&error))
     }
 }
@@ -384,6 +399,8 @@ mod tests {
         assert_eq!(run.system_namespaces, None);
         assert_eq!(default_system_namespaces(None), BTreeSet::from(["kube-system".to_owned()]));
         assert!(run.node_reserved.0.is_empty());
+        assert!(run.listen.0.is_some_and(|address| address.ip().is_loopback() && address.port() == 9489));
+        assert_eq!(parse(&["--listen=none"]).unwrap().listen, Listen(None));
     }
 
     #[test]
@@ -402,6 +419,7 @@ mod tests {
             (["--handover-grace", "-5s"], "60s, 2m or 1h"),
             (["--node-reserved", "22/tcp,0"], "port 0"),
             (["--mode", "deny"], "audit"),
+            (["--listen", "localhost"], "127.0.0.1:9489, or none"),
         ] {
             let args = [format!("{}={}", args[0], args[1])];
             let error = parse(&[args[0].as_str()]).unwrap_err().to_string();

@@ -36,7 +36,7 @@ use crate::core::{
 };
 
 pub use names::Name;
-pub use types::{MODE_LABEL, Mode, NamespaceMode, Notice, Now, Output, PortList, Settings};
+pub use types::{MODE_LABEL, Mode, NamespaceMode, Notice, Now, Output, PortList, Settings, Usage};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -46,6 +46,7 @@ pub struct Index {
     pods: HashMap<(String, String), OwnerId>,
     uids: HashMap<UidKey, OwnerId>,
     pod_cgroups: HashMap<UidKey, Vec<PodCgroup>>,
+    pod_cgroup_count: usize,
     tree: CgroupTree,
     slots: Slots,
     groups: Interner<(String, String)>,
@@ -70,6 +71,7 @@ impl Index {
             pods: HashMap::new(),
             uids: HashMap::new(),
             pod_cgroups: HashMap::new(),
+            pod_cgroup_count: 0,
             tree: CgroupTree::new(root),
             slots: Slots::default(),
             groups: Interner::default(),
@@ -333,6 +335,7 @@ impl Index {
         let known = self.pod_cgroups.entry(cgroup.key).or_default();
         if !known.iter().any(|known| known.id == id) {
             known.push(cgroup);
+            self.pod_cgroup_count += 1;
         }
         if !self.uids.contains_key(&cgroup.key) {
             self.wake(cgroup.key, now);
@@ -369,7 +372,9 @@ impl Index {
         };
         self.output.changes.push(Change::CgroupGone { id });
         let left = self.pod_cgroups.get_mut(&cgroup.key).map(|known| {
+            let before = known.len();
             known.retain(|known| known.id != id);
+            self.pod_cgroup_count -= before - known.len();
             known.first().copied()
         });
         let next = left.flatten();
@@ -461,7 +466,21 @@ impl Index {
     /// How many claims are in force, and how many have lost.
     #[must_use]
     pub fn claim_counts(&self) -> (usize, usize) {
-        self.ledger.counts()
+        let tally = self.ledger.tally();
+        (tally.in_force, tally.lost)
+    }
+
+    /// How many entries of the kernel's maps the index has planned.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let tally = self.ledger.tally();
+        Usage {
+            ports: tally.ports,
+            owners: self.slots.in_use(),
+            exact: tally.exact,
+            uids: self.uids.len(),
+            cgroups: self.pod_cgroup_count,
+        }
     }
 
     /// How many pods are known.

@@ -30,6 +30,12 @@ impl Slots {
         self.never_used.next().or_else(|| self.given_back.pop_front())
     }
 
+    /// How many slots are taken.
+    #[must_use]
+    pub fn in_use(&self) -> usize {
+        usize::from(self.never_used.start) - 1 - self.given_back.len()
+    }
+
     /// Gives a slot back.
     pub fn give_back(&mut self, slot: Slot) {
         self.given_back.push_back(slot);
@@ -47,6 +53,8 @@ mod tests {
         slots.give_back(1);
         assert_eq!((slots.take(), slots.take()), (Some(2), Some(3)));
         slots.give_back(3);
+        assert_eq!(slots.in_use(), 1);
         assert_eq!((slots.take(), slots.take(), slots.take()), (Some(1), Some(3), None));
+        assert_eq!(slots.in_use(), 3);
     }
 }

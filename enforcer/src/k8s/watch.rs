@@ -27,7 +27,7 @@ use crate::{
         pod::{Pod, from_api},
     },
     k8s::{
-        QUEUE, Resource, Trouble, TroubleKind, Update, Updates,
+        Arrivals, Cluster, QUEUE, Resource, Trouble, TroubleKind, Update, Updates,
         events::{Outbox, publish},
     },
 };
@@ -41,14 +41,15 @@ const RELIST: Duration = Duration::from_secs(1);
 /// what comes into the outbox. `instance` is the name of the agent's own pod. The tasks end with the receiver.
 #[must_use]
 pub fn start(
-    client: &Client,
+    cluster: &Cluster,
     node: &str,
     namespaces: bool,
     instance: &str,
     outbox: Outbox,
 ) -> (Updates, Vec<JoinHandle<()>>) {
-    let (sender, updates) = mpsc::channel(QUEUE);
-    let sender = Sender(sender);
+    let (updates, received) = mpsc::channel(QUEUE);
+    let Cluster { client, arrivals } = cluster;
+    let sender = Sender { updates, arrivals: arrivals.clone() };
     let mut tasks = vec![
         spawn(watch_pods(client.clone(), node.to_owned(), sender.clone())),
         spawn(publish(client.clone(), instance.to_owned(), outbox, sender.clone())),
@@ -56,18 +57,26 @@ pub fn start(
     if namespaces {
         tasks.push(spawn(watch_namespaces(client.clone(), sender)));
     }
-    (updates, tasks)
+    (received, tasks)
 }
 
 #[derive(Clone)]
-pub(super) struct Sender(mpsc::Sender<(Instant, Update)>);
+pub(super) struct Sender {
+    updates: mpsc::Sender<(Instant, Update)>,
+    arrivals: Arrivals,
+}
 
 /// The agent is gone.
 pub(super) struct Closed;
 
 impl Sender {
+    /// When the last bytes of what a watch just yielded came: it yields all that came before it asks for more.
+    fn arrived(&self, resource: Resource) -> Instant {
+        self.arrivals.last(resource).map_or_else(Instant::now, |arrival| arrival.at)
+    }
+
     pub(super) async fn send(&self, arrived: Instant, update: Update) -> Result<(), Closed> {
-        self.0.send((arrived, update)).await.map_err(|_| Closed)
+        self.updates.send((arrived, update)).await.map_err(|_| Closed)
     }
 }
 
@@ -171,7 +180,7 @@ impl<All, One, Gone> Translate<All, One, Gone> {
         let mut listed = Vec::new();
         let mut troubled = false;
         while let Some(event) = events.next().await {
-            let arrived = Instant::now();
+            let arrived = sender.arrived(self.resource);
             let update = match event {
                 Ok(Event::Init) => {
                     listed.clear();

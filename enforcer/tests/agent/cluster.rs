@@ -1,12 +1,6 @@
 //! Pods and modes from the API server: the real agent on a real connection.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    path::Path,
-};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use k8s_openapi::api::{
     core::v1::Namespace,
@@ -17,10 +11,12 @@ use serde_json::{Value, json};
 
 use crate::{
     Test,
+    metrics::{SERVED, check_api_errors},
     stage::{Pod, Stage, bind, denied, until_bind},
     support::{
         agent::{Agent, until},
         apiserver::{ApiServer, Fault, Interruption, Target},
+        http::{LISTEN, get},
     },
 };
 
@@ -38,8 +34,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("what_is_asked_of_the_server_is_what_the_role_allows", what_is_asked_of_the_server_is_what_the_role_allows),
 ];
 
-const PODS: Target = Target::ALL.resource("pods");
-const NAMESPACES: Target = Target::ALL.resource("namespaces");
+pub(crate) const PODS: Target = Target::ALL.resource("pods");
+pub(crate) const NAMESPACES: Target = Target::ALL.resource("namespaces");
 
 pub(crate) fn put(server: &ApiServer, pod: &Pod) {
     put_on(server, pod, "node-1");
@@ -145,7 +141,7 @@ fn a_server_out_of_reach_at_start_is_waited_for() {
     let owner = Pod::new("owner").ports("20080");
     put(&server, &owner);
     server.stop();
-    let listen = ["--listen", "127.0.0.1:20999"];
+    let listen = ["--listen", LISTEN];
     let mut agent = stage.on_cluster(&server, &[&listen[..], &["--node-reserved", "20022/tcp"]].concat());
     assert_eq!(get("/livez"), (200, "ok\n".to_owned()), "the server's trouble is none of its own");
     assert_eq!(get("/readyz"), (503, "the pods of this node are not known yet\n".to_owned()));
@@ -162,17 +158,6 @@ fn a_server_out_of_reach_at_start_is_waited_for() {
     server.stop();
     agent.wait("the trouble is told again", |line| line["event"] == "api_trouble");
     assert_eq!(get("/readyz"), (200, "ok\n".to_owned()), "it stays ready");
-}
-
-/// The status and the body that the agent's health answers with.
-fn get(path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect("127.0.0.1:20999").expect("health is served");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("asking");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    (status.expect("a status"), body.to_owned())
 }
 
 fn claims_outlive_the_server() {
@@ -215,11 +200,11 @@ fn the_place_in_history_is_found_again() {
 }
 
 fn every_refusal_is_told_by_kind_and_survived() {
-    for (fault, kind) in [
-        (Fault::Unauthorized, "unauthorized"),
-        (Fault::Forbidden, "forbidden"),
-        (Fault::TooManyRequests { retry_after: 1 }, "throttled"),
-        (Fault::Internal, "server"),
+    for (fault, status, kind) in [
+        (Fault::Unauthorized, 401, "unauthorized"),
+        (Fault::Forbidden, 403, "forbidden"),
+        (Fault::TooManyRequests { retry_after: 1 }, 429, "throttled"),
+        (Fault::Internal, 500, "server"),
     ] {
         let stage = Stage::new();
         let server = ApiServer::start();
@@ -227,7 +212,7 @@ fn every_refusal_is_told_by_kind_and_survived() {
         put(&server, &owner);
         put(&server, &stranger);
         let outage = server.fault(PODS, fault);
-        let mut agent = stage.on_cluster(&server, &[]);
+        let mut agent = stage.on_cluster(&server, &SERVED);
         agent.wait("the trouble is told", |line| line["event"] == "api_trouble" && line["kind"] == kind);
         until("it is tried again", || outage.hits() > 1);
         drop(outage);
@@ -235,6 +220,7 @@ fn every_refusal_is_told_by_kind_and_survived() {
         until_bind(&mut stage.worker(&stranger), 20080, denied());
         let again = agent.rest().into_iter().filter(|line| line["event"] == "api_trouble" && line["kind"] == kind);
         assert_eq!(again.count(), 0, "{kind} is told once");
+        check_api_errors(&server, status, kind);
     }
 }
 

@@ -11,6 +11,7 @@ mod flags;
 mod folder;
 mod handover;
 mod malformed;
+mod metrics;
 mod refusals;
 mod stage;
 #[path = "../support"]
@@ -18,6 +19,9 @@ mod support {
     pub(crate) mod agent;
     #[expect(dead_code, reason = "its own tests use the rest")]
     pub(crate) mod apiserver;
+    #[expect(dead_code, reason = "the tests of the documentation use the rest")]
+    pub(crate) mod exposition;
+    pub(crate) mod http;
     pub(crate) mod network;
     pub(crate) mod sandbox;
     pub(crate) mod worker;
@@ -49,6 +53,7 @@ fn trials() -> Vec<Trial> {
         ("refusals", refusals::TESTS),
         ("cluster", cluster::TESTS),
         ("events", events::TESTS),
+        ("metrics", metrics::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| {
             Trial::test(format!("{subject}::{name}"), move || {

@@ -13,6 +13,7 @@ use crate::{Test, stage::Stage, support::agent::enforcer};
 pub(crate) const TESTS: &[Test] = &[
     ("a_root_that_is_no_cgroup", a_root_that_is_no_cgroup),
     ("no_cgroup_v2", no_cgroup_v2),
+    ("an_address_that_is_not_ours", an_address_that_is_not_ours),
     ("a_cgroup_without_pods_of_the_kubelet_is_named", a_cgroup_without_pods_of_the_kubelet_is_named),
 ];
 
@@ -76,6 +77,16 @@ fn no_cgroup_v2() {
     }
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").expect("reading mountinfo");
     assert!(mountinfo.contains(" - cgroup2 "), "this namespace has kept its own");
+}
+
+/// Waiting would not help.
+fn an_address_that_is_not_ours() {
+    let stage = Stage::new();
+    let root = stage.root().display().to_string();
+    let (code, sentence) = refusal(run(&stage).args(["--cgroup-root", &root, "--listen", "192.0.2.1:9489"]));
+    let expected = "enforcer: cannot serve health and metrics on 192.0.2.1:9489: Cannot assign requested address (os \
+                    error 99); choose another address with --listen, or none";
+    assert_eq!((code, sentence.as_str()), (Some(4), expected));
 }
 
 /// The hierarchy may have a kubelet's cgroup or not, one or several: it is always said what to do.

@@ -130,12 +130,12 @@ impl Stage {
         fs::remove_file(self.folder().join(pod.file())).expect("removing a file");
     }
 
-    /// The arguments that an agent needs here, and more. Of the same flag the last one should be the only one.
+    /// The arguments that an agent needs here, and more.
     fn arguments(&self, log_format: &str, more: &[&str]) -> Vec<String> {
         let source = format!("dir:{}", self.folder().display());
         let root = self.root().display().to_string();
         let own = ["--source", &source, "--cgroup-root", &root, "--log-format", log_format, "--node-name", "node-1"];
-        own.iter().chain(more).map(ToString::to_string).collect()
+        own.iter().chain(nowhere(more)).chain(more).map(ToString::to_string).collect()
     }
 
     /// Starts an agent that writes JSON.
@@ -155,7 +155,7 @@ impl Stage {
         let own = ["--source", "api", "--kubeconfig", &kubeconfig, "--cgroup-root", &root];
         let words = ["--log-format", "json", "--node-name", "node-1"];
         let enforce: &[&str] = if more.contains(&"--mode") { &[] } else { &["--mode", "enforce"] };
-        Agent::start(own.iter().chain(&words).chain(enforce).chain(more)).0
+        Agent::start(own.iter().chain(&words).chain(enforce).chain(nowhere(more)).chain(more)).0
     }
 
     /// Starts an agent that writes text and enforces.
@@ -183,6 +183,11 @@ impl Stage {
         fs::create_dir_all(&path).expect("creating a cgroup");
         Worker::start(&path)
     }
+}
+
+/// No agent serves HTTP unless it is told where: there may be others.
+fn nowhere(more: &[&str]) -> &'static [&'static str] {
+    if more.contains(&"--listen") { &[] } else { &["--listen", "none"] }
 }
 
 /// A bind that no socket of another stage could be in the way of.

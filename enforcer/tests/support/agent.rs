@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{Map, MapData, MapInfo, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, MapInfo, PerCpuArray};
 use enforcer_ebpf::abi::{self, Protocol, Reason, VerdictKind};
 use serde_json::Value;
 
@@ -126,20 +126,38 @@ impl Agent {
         ids
     }
 
+    /// How many sockets the agent has open.
+    pub(crate) fn sockets(&self) -> usize {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the agent lives");
+        let targets = entries.filter_map(|entry| fs::read_link(entry.expect("an entry").path()).ok());
+        targets.filter(|target| target.as_os_str().as_encoded_bytes().starts_with(b"socket:")).count()
+    }
+
     /// Ids of the programs that the agent has in the kernel.
     pub(crate) fn programs(&self) -> BTreeSet<u32> {
         self.bpf_ids("prog_id")
     }
 
+    /// A map that the agent has in the kernel.
+    fn map(&self, name: &str) -> MapData {
+        let mut maps = self.bpf_ids("map_id").into_iter();
+        let id = maps.find(|id| MapInfo::from_id(*id).expect("the agent's map").name_as_str() == Some(name));
+        MapData::from_id(id.expect("a map of that name")).expect("the agent's map")
+    }
+
+    /// How many entries a hash of the agent's has in the kernel.
+    pub(crate) fn entries(&self, name: &str) -> u32 {
+        let map = self.map(name);
+        let count = match map.info().expect("the agent's map").key_size() {
+            8 => HashMap::<_, u64, u64>::try_from(Map::HashMap(map)).expect("a hash").keys().count(),
+            _ => HashMap::<_, [u8; 24], u64>::try_from(Map::HashMap(map)).expect("a hash").keys().count(),
+        };
+        u32::try_from(count).expect("few")
+    }
+
     /// The kernel's own count of attempts.
     pub(crate) fn count(&self, verdict: VerdictKind, reason: Reason, protocol: Protocol) -> u64 {
-        let maps = self.bpf_ids("map_id").into_iter();
-        let mut counters = maps.filter(|id| {
-            let info = MapInfo::from_id(*id).expect("the agent's map");
-            info.name_as_str() == Some("COUNTERS")
-        });
-        let map = MapData::from_id(counters.next().expect("the agent's counters")).expect("the agent's map");
-        let counts = PerCpuArray::<_, u64>::try_from(Map::PerCpuArray(map)).expect("counters");
+        let counts = PerCpuArray::<_, u64>::try_from(Map::PerCpuArray(self.map("COUNTERS"))).expect("counters");
         let per_cpu = counts.get(&abi::counter(verdict, reason, protocol), 0).expect("a counter");
         per_cpu.iter().sum()
     }

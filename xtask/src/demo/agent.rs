@@ -93,7 +93,8 @@ impl Agent {
         source.push(manifests);
         let mut arguments: Vec<OsString> = vec!["run".into(), "--mode".into(), mode.as_str().into()];
         arguments.extend(["--source".into(), source, "--cgroup-root".into(), cgroup.into()]);
-        arguments.extend(["--node-name", "node-1", "--log-format", "json"].map(OsString::from));
+        // Whatever else runs on this machine may have the usual address.
+        arguments.extend(["--node-name", "node-1", "--log-format", "json", "--listen", "none"].map(OsString::from));
         let process = Process::start_program(None, enforcer, arguments)?;
         let mut agent = Self { process, read: 0, log: Log::default() };
         let ready = wait::until("the enforcer to be ready", STARTING, || {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use enforcer_ebpf::abi::Protocol;
+use enforcer_ebpf::abi::{PortWord, Protocol};
 
 use crate::core::{
     address::{Address, compress},
@@ -19,6 +19,41 @@ struct Entry {
     stakes: Vec<Stake>,
     /// What the maps hold.
     state: PortState,
+    /// What this port adds to the tally.
+    tally: Tally,
+}
+
+/// How much there is, kept while it changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// Claims in force.
+    pub(super) in_force: usize,
+    /// Claims that have lost.
+    pub(super) lost: usize,
+    /// Ports that somebody owns, at least on some address.
+    pub(super) ports: usize,
+    /// Single addresses of ports that somebody owns.
+    pub(super) exact: usize,
+}
+
+impl Tally {
+    fn of(stakes: &[Stake], state: &PortState) -> Self {
+        let lost = stakes.iter().filter(|stake| matches!(stake.standing, Some(Standing::LostTo(_)))).count();
+        Self {
+            in_force: stakes.len() - lost,
+            lost,
+            ports: usize::from(state.word() != PortWord::UNCLAIMED),
+            exact: state.exact().len(),
+        }
+    }
+
+    fn replace(&mut self, before: Self, after: Self) {
+        let Self { in_force, lost, ports, exact } = self;
+        *in_force = *in_force - before.in_force + after.in_force;
+        *lost = *lost - before.lost + after.lost;
+        *ports = *ports - before.ports + after.ports;
+        *exact = *exact - before.exact + after.exact;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +63,7 @@ pub(super) struct Ledger {
     by_owner: HashMap<OwnerId, BTreeSet<Key>>,
     dirty: BTreeSet<Key>,
     spent: Vec<OwnerId>,
+    tally: Tally,
 }
 
 impl Ledger {
@@ -148,6 +184,8 @@ impl Ledger {
             let state = PortState::of(key.0, key.1, &in_force);
             entry.state.steps_to(&state, key.0, key.1, changes);
             entry.state = state;
+            let tally = Tally::of(&entry.stakes, &entry.state);
+            self.tally.replace(std::mem::replace(&mut entry.tally, tally), tally);
             if entry.stakes.is_empty() {
                 self.ports.remove(&key);
             }
@@ -200,12 +238,19 @@ impl Ledger {
         entry.stakes.iter().find(|stake| stake.owner == owner).map(|stake| stake.source)
     }
 
-    pub(super) fn counts(&self) -> (usize, usize) {
-        let all = self.ports.values().flat_map(|entry| &entry.stakes);
-        all.fold((0, 0), |(in_force, lost), stake| match stake.standing {
-            Some(Standing::LostTo(_)) => (in_force, lost + 1),
-            _ => (in_force + 1, lost),
-        })
+    /// How much there was at the last settling.
+    pub(super) fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// The same, counted anew.
+    #[cfg(test)]
+    pub(super) fn recount(&self) -> Tally {
+        let mut tally = Tally::default();
+        for entry in self.ports.values() {
+            tally.replace(Tally::default(), Tally::of(&entry.stakes, &entry.state));
+        }
+        tally
     }
 }
 

@@ -567,6 +567,11 @@ proptest! {
             // A dual-stack bind meets any claim there is; the wanted one may have lost to one on a single address.
             let met = rig.maps.met(Protocol::Tcp, 80, Target::V6 { address: [0; 16], v6only: false });
             prop_assert!(!wanted_by_all || !met.is_empty(), "a claim is missing");
+            let Maps { ports, owners, exact, uids, cgroups, .. } = &rig.maps;
+            let (ports, owners, exact) = (ports.len(), owners.len(), exact.len());
+            let usage = Usage { ports, owners, exact, uids: uids.len(), cgroups: cgroups.len() };
+            prop_assert_eq!(rig.index.usage(), usage);
+            prop_assert_eq!(rig.index.ledger.tally(), rig.index.ledger.recount());
         }
         for who in 1u32..7 {
             rig.delete(&format!("p{who}"));

@@ -153,6 +153,21 @@ pub enum Notice {
     },
 }
 
+/// How many entries of the kernel's maps are in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Ports that somebody owns, at least on some address: words of `PORTS` that are not zero.
+    pub ports: usize,
+    /// Slots of `OWNERS`; nobody's does not count.
+    pub owners: usize,
+    /// Single addresses of ports, in `EXACT`.
+    pub exact: usize,
+    /// Pod UIDs, in `UIDS`.
+    pub uids: usize,
+    /// Cgroups of pods, in `CGROUPS`, whether or not the pod is known.
+    pub cgroups: usize,
+}
+
 /// What follows from the inputs since the last time.
 #[derive(Debug, Default)]
 pub struct Output {

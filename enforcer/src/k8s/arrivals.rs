@@ -1,0 +1,127 @@
+//! When bytes last came for a watch: noted as they leave the connection, before anything is decoded.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::{Instant, SystemTime},
+};
+
+use http_body_util::{BodyExt, combinators::MapFrame};
+use hyper::{Request, Response, body::Frame};
+use kube::client::Body;
+use tower::{Layer, Service};
+
+use crate::k8s::Resource;
+
+/// A moment, on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// For durations.
+    pub at: Instant,
+    /// For people and metrics.
+    pub wall: SystemTime,
+}
+
+/// When something last came from the API server, for each resource that is watched. As a layer of the client it notes
+/// the heads of answers that are no refusals, and every piece of their bodies: objects, bookmarks, whatever a stream
+/// carries. The pieces are those that HTTP hands on, so what waits in the socket because the agent is busy has not come.
+#[derive(Clone, Debug, Default)]
+pub struct Arrivals(Arc<Mutex<BTreeMap<Resource, Arrival>>>);
+
+impl Arrivals {
+    /// When something last came; `None` if nothing has.
+    #[must_use]
+    pub fn last(&self, resource: Resource) -> Option<Arrival> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&resource).copied()
+    }
+
+    /// Something came.
+    pub(crate) fn note(&self, resource: Resource) {
+        let arrival = Arrival { at: Instant::now(), wall: SystemTime::now() };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(resource, arrival);
+    }
+}
+
+impl<S> Layer<S> for Arrivals {
+    type Service = Noted<S>;
+
+    fn layer(&self, inner: S) -> Noted<S> {
+        Noted { inner, arrivals: self.clone() }
+    }
+}
+
+/// A client whose arrivals are noted.
+#[derive(Clone, Debug)]
+pub struct Noted<S> {
+    inner: S,
+    arrivals: Arrivals,
+}
+
+type Note<F> = Box<dyn FnMut(F) -> F + Send>;
+
+impl<S, B> Service<Request<Body>> for Noted<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    B: BodyExt + Send + 'static,
+{
+    type Response = Response<MapFrame<B, Note<Frame<B::Data>>>>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let resource = watched(request.uri().path());
+        let arrivals = self.arrivals.clone();
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await?;
+            let noted = resource.filter(|_| answer.status().is_success());
+            if let Some(resource) = noted {
+                arrivals.note(resource);
+            }
+            Ok(answer.map(|body| {
+                let note: Note<_> = Box::new(move |frame| {
+                    if let Some(resource) = noted {
+                        arrivals.note(resource);
+                    }
+                    frame
+                });
+                body.map_frame(note)
+            }))
+        })
+    }
+}
+
+/// The resource that a request with this path lists or watches, if it is one of the agent's watches.
+fn watched(path: &str) -> Option<Resource> {
+    Resource::ALL.into_iter().find(|resource| {
+        let resource = resource.as_str();
+        path.strip_suffix(resource).is_some_and(|before| before.ends_with("/api/v1/"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_is_known_by_its_path() {
+        for (path, resource) in [
+            ("/api/v1/pods", Some(Resource::Pods)),
+            ("/api/v1/namespaces", Some(Resource::Namespaces)),
+            ("/k8s/clusters/c-1/api/v1/pods", Some(Resource::Pods)),
+            ("/apis/events.k8s.io/v1/namespaces/pods/events", None),
+            ("/api/v1/namespaces/pods", None),
+            ("/apis/example.com/v1/pods", None),
+            ("/", None),
+        ] {
+            assert_eq!(watched(path), resource, "{path}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What the agent counts and measures, as `OpenMetrics` text.
+//!
+//! Labels are closed lists: never a pod, a port or a command, so that nobody who makes pods can make series. Every metric
+//! is described in `docs/metrics.md`, and a test compares the two.
+
+mod kernel;
+mod labels;
+#[cfg(test)]
+mod tests;
+mod watches;
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use enforcer_ebpf::abi::{self, Policy};
+use prometheus_client::{
+    encoding::text,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::{Registry, Unit},
+};
+
+use crate::{
+    core::index::{Index, Mode, Usage},
+    k8s::{Arrivals, Resource, TroubleKind},
+    metrics::{
+        kernel::{KernelCounters, ReadCounters},
+        labels::{Labels, Map, Standing, api_error, map, mode, standing},
+        watches::LastActivity,
+    },
+};
+
+/// Media type of [`Metrics::exposition`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds of the delay's buckets in seconds: from 10 µs, about what an update of one port takes, to 10 s.
+const DELAY_BUCKETS: [f64; 19] = [
+    10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0,
+    2.5, 5.0, 10.0,
+];
+
+/// All metrics. What the kernel counts is read when somebody asks.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    counters: Arc<OnceLock<ReadCounters>>,
+    delay: Histogram,
+    api_errors: Family<Labels<2>, Counter>,
+    map_write_errors: Counter,
+    pods: Gauge,
+    claims: Family<Labels<1>, Gauge>,
+    map_entries: Family<Labels<1>, Gauge>,
+    mode: Family<Labels<1>, Gauge>,
+}
+
+impl Metrics {
+    /// Metrics of an agent that takes its pods from the API server if there are `arrivals`.
+    #[must_use]
+    pub fn new(arrivals: Option<Arrivals>) -> Self {
+        let counters = Arc::default();
+        let mut metrics = Self {
+            registry: Registry::with_prefix("port_enforcer"),
+            counters: Arc::clone(&counters),
+            delay: Histogram::new(DELAY_BUCKETS),
+            api_errors: Family::default(),
+            map_write_errors: Counter::default(),
+            pods: Gauge::default(),
+            claims: Family::default(),
+            map_entries: Family::default(),
+            mode: Family::default(),
+        };
+        metrics.register();
+        metrics.registry.register_collector(Box::new(KernelCounters(counters)));
+        if let Some(arrivals) = arrivals {
+            // A counter that begins with its first error shows no increase then.
+            for resource in Resource::ALL {
+                for kind in TroubleKind::ALL {
+                    drop(metrics.api_errors.get_or_create(&api_error(resource, kind)));
+                }
+            }
+            metrics.registry.register_collector(Box::new(LastActivity(arrivals)));
+        }
+        metrics
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("build", "The agent's version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register("mode", "1 for the mode of the node, 0 for the other one", self.mode.clone());
+        registry.register("pods", "Pods of this node that are known", self.pods.clone());
+        let help = "Claims, one for each port and address, that are in force or have lost";
+        registry.register("claims", help, self.claims.clone());
+        let help = "Entries of the kernel's maps in use";
+        registry.register("map_entries", help, self.map_entries.clone());
+        let capacity = Family::<Labels<1>, Gauge>::default();
+        for (name, most) in [
+            (Map::Ports, abi::PORTS),
+            // The first slot is nobody's.
+            (Map::Owners, abi::OWNERS - 1),
+            (Map::Exact, abi::EXACT_CLAIMS),
+            (Map::Uids, abi::UIDS),
+            (Map::Cgroups, abi::CGROUPS),
+        ] {
+            capacity.get_or_create(&map(name)).set(most.into());
+        }
+        registry.register("map_capacity", "Entries that the kernel's maps have room for", capacity);
+        let help = "Changes that the kernel refused to take into its maps; each leaves out a claim or an identity";
+        registry.register("map_write_errors", help, self.map_write_errors.clone());
+        let help = "From the last bytes of an update off the API server's connection to the kernel's maps holding it";
+        registry.register_with_unit("enforcement_delay", help, Unit::Seconds, self.delay.clone());
+        let help = "Failures of calls to the API server, each time one happened";
+        registry.register("api_errors", help, self.api_errors.clone());
+    }
+
+    /// Where the kernel's counters are read from now on. Only the first call counts.
+    pub fn set_counters(&self, read: ReadCounters) {
+        // A second one would be read from the same programs.
+        let _ = self.counters.set(read);
+    }
+
+    /// An update took so long from its arrival to the kernel's maps.
+    pub fn enforced(&self, delay: Duration) {
+        self.delay.observe(delay.as_secs_f64());
+    }
+
+    /// A watch of the API server failed.
+    pub fn api_error(&self, resource: Resource, kind: TroubleKind) {
+        self.api_errors.get_or_create(&api_error(resource, kind)).inc();
+    }
+
+    /// The kernel refused a change.
+    pub fn map_write_error(&self) {
+        self.map_write_errors.inc();
+    }
+
+    /// How things stand.
+    pub fn stand(&self, index: &Index, policy: Policy) {
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.pods.set(gauge(index.pod_count()));
+        let (in_force, lost) = index.claim_counts();
+        self.claims.get_or_create(&standing(Standing::InForce)).set(gauge(in_force));
+        self.claims.get_or_create(&standing(Standing::Lost)).set(gauge(lost));
+        let Usage { ports, owners, exact, uids, cgroups } = index.usage();
+        for (name, entries) in [
+            (Map::Ports, ports),
+            (Map::Owners, owners),
+            (Map::Exact, exact),
+            (Map::Uids, uids),
+            (Map::Cgroups, cgroups),
+        ] {
+            self.map_entries.get_or_create(&map(name)).set(gauge(entries));
+        }
+        self.mode.get_or_create(&mode(Mode::Audit)).set(i64::from(!policy.enforce));
+        self.mode.get_or_create(&mode(Mode::Enforce)).set(i64::from(policy.enforce));
+    }
+
+    /// Everything, as `OpenMetrics` text.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel's counters cannot be read; why is in the log.
+    pub fn exposition(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}

@@ -1,0 +1,67 @@
+//! Label sets, each made from closed lists only.
+
+use enforcer_ebpf::abi::{KernelError, Protocol, Reason, VerdictKind};
+
+use crate::{
+    core::{address::protocol_name, index::Mode},
+    k8s::{Resource, TroubleKind},
+};
+
+/// Names and values.
+pub(super) type Labels<const COUNT: usize> = [(&'static str, &'static str); COUNT];
+
+/// How a claim stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    InForce,
+    Lost,
+}
+
+/// A map of the kernel's that can be full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Map {
+    Ports,
+    Owners,
+    Exact,
+    Uids,
+    Cgroups,
+}
+
+pub(super) fn attempt(verdict: VerdictKind, reason: Reason, protocol: Protocol) -> Labels<3> {
+    [("verdict", verdict.as_str()), ("reason", reason.as_str()), ("protocol", protocol_name(protocol))]
+}
+
+pub(super) fn kernel_error(kind: KernelError) -> Labels<1> {
+    [("kind", kind.as_str())]
+}
+
+pub(super) fn api_error(resource: Resource, kind: TroubleKind) -> Labels<2> {
+    [("resource", resource.as_str()), ("kind", kind.as_str())]
+}
+
+pub(super) fn watch(resource: Resource) -> Labels<1> {
+    [("resource", resource.as_str())]
+}
+
+pub(super) fn standing(standing: Standing) -> Labels<1> {
+    let word = match standing {
+        Standing::InForce => "in_force",
+        Standing::Lost => "lost",
+    };
+    [("state", word)]
+}
+
+pub(super) fn mode(mode: Mode) -> Labels<1> {
+    [("mode", mode.as_str())]
+}
+
+pub(super) fn map(map: Map) -> Labels<1> {
+    let name = match map {
+        Map::Ports => "ports",
+        Map::Owners => "owners",
+        Map::Exact => "exact",
+        Map::Uids => "uids",
+        Map::Cgroups => "cgroups",
+    };
+    [("map", name)]
+}

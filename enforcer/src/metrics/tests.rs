@@ -1,0 +1,172 @@
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use enforcer_ebpf::abi::{KernelError, Protocol, Reason, Undeclared, VerdictKind, counter, error_counter};
+
+use super::*;
+use crate::{
+    bpf::Counters,
+    core::{address::protocol_name, index::Settings},
+};
+
+#[path = "../../tests/support/exposition.rs"]
+mod exposition;
+
+use exposition::{Exposition, Family};
+
+/// Each counter of the kernel's counts its own index.
+fn metrics() -> Metrics {
+    let arrivals = Arrivals::default();
+    for resource in Resource::WATCHED {
+        arrivals.note(resource);
+    }
+    let metrics = Metrics::new(Some(arrivals));
+    metrics.set_counters(ReadCounters::new(|| Ok(Counters::from_fn(u64::from))));
+    let policy = Policy {
+        enforce: true,
+        undeclared: Undeclared::Allow,
+        deny_on_error: false,
+        report_attempts: false,
+        report_bound: false,
+        node_scope: false,
+        errno: 98,
+    };
+    metrics.stand(&Index::new(Settings::default(), 1), policy);
+    metrics
+}
+
+fn scrape(metrics: &Metrics) -> Exposition {
+    Exposition::parse(&metrics.exposition().unwrap())
+}
+
+#[test]
+fn every_counter_of_the_kernel_has_its_series() {
+    let scraped = scrape(&metrics());
+    for protocol in Protocol::ALL {
+        for verdict in VerdictKind::ALL {
+            for reason in Reason::ALL {
+                let index = counter(verdict, reason, protocol);
+                let protocol = protocol_name(protocol);
+                let labels = [("verdict", verdict.as_str()), ("reason", reason.as_str()), ("protocol", protocol)];
+                // The very first one counts 0 here, and is there all the same.
+                assert_eq!(
+                    scraped.count("port_enforcer_bind_attempts_total", &labels),
+                    Some(index.into()),
+                    "{labels:?}"
+                );
+            }
+        }
+    }
+    for kind in KernelError::ALL {
+        let labels = [("kind", kind.as_str())];
+        assert_eq!(scraped.count("port_enforcer_kernel_errors_total", &labels), Some(error_counter(kind).into()));
+    }
+    let lost = error_counter(KernelError::BindEventLost) + error_counter(KernelError::CgroupEventLost);
+    assert_eq!(scraped.count("port_enforcer_events_lost_total", &[]), Some(lost.into()));
+}
+
+#[test]
+fn the_first_error_and_the_first_denial_are_increases() {
+    let metrics = metrics();
+    metrics.set_counters(ReadCounters::new(|| unreachable!("only the first one counts")));
+    let fresh = Metrics::new(Some(Arrivals::default()));
+    fresh.set_counters(ReadCounters::new(|| Ok(Counters::from_fn(|_| 0))));
+    let scraped = scrape(&fresh);
+    let denied = [("verdict", "deny"), ("reason", "claimed"), ("protocol", "udp")];
+    assert_eq!(scraped.count("port_enforcer_bind_attempts_total", &denied), Some(0));
+    let odd = [("verdict", "allow"), ("reason", "claimed"), ("protocol", "udp")];
+    assert_eq!(scraped.count("port_enforcer_bind_attempts_total", &odd), None, "what cannot be is not there");
+    let gone = [("resource", "namespaces"), ("kind", "gone")];
+    assert_eq!(scraped.count("port_enforcer_api_errors_total", &gone), Some(0));
+    fresh.api_error(Resource::Namespaces, TroubleKind::Gone);
+    fresh.api_error(Resource::Namespaces, TroubleKind::Gone);
+    let scraped = scrape(&fresh);
+    assert_eq!(scraped.count("port_enforcer_api_errors_total", &gone), Some(2));
+    assert_eq!(scraped.sum("port_enforcer_api_errors_total"), 2);
+    let activity = &scraped.0["port_enforcer_watch_last_activity_timestamp_seconds"];
+    assert!(activity.samples.is_empty(), "nothing has come");
+}
+
+#[test]
+fn the_last_activity_is_a_time_of_day() {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let before = now();
+    let scraped = scrape(&metrics());
+    for resource in Resource::WATCHED {
+        let labels = [("resource", resource.as_str())];
+        let last = scraped.value("port_enforcer_watch_last_activity_timestamp_seconds", &labels).unwrap();
+        assert!((before..=now()).contains(&last), "{last}");
+    }
+}
+
+#[test]
+fn a_delay_falls_into_its_bucket() {
+    let metrics = metrics();
+    for delay in [Duration::from_micros(9), Duration::from_micros(60), Duration::from_millis(7), Duration::from_mins(1)]
+    {
+        metrics.enforced(delay);
+    }
+    let scraped = scrape(&metrics);
+    let family = &scraped.0["port_enforcer_enforcement_delay_seconds"];
+    let below = |bound: f64| {
+        let bucket = family.samples.iter().find(|((_, labels), _)| {
+            labels.get("le").is_some_and(|le| le.parse::<f64>().is_ok_and(|le| le.total_cmp(&bound).is_eq()))
+        });
+        bucket.unwrap_or_else(|| panic!("no bucket {bound}")).1.as_str()
+    };
+    let counts = [10e-6, 50e-6, 100e-6, 5e-3, 10e-3, 10.0, f64::INFINITY].map(below);
+    assert_eq!(counts, ["1", "1", "2", "2", "3", "3", "4"]);
+    assert_eq!(scraped.count("port_enforcer_enforcement_delay_seconds_count", &[]), Some(4));
+}
+
+#[test]
+fn a_scrape_that_would_not_be_true_fails() {
+    let metrics = Metrics::new(None);
+    metrics.set_counters(ReadCounters::new(|| Err(crate::bpf::BpfError::Missing("COUNTERS"))));
+    assert!(metrics.exposition().is_err());
+}
+
+/// A row of the table: name, type, labels, meaning.
+type Row = [String; 4];
+
+fn row(name: &str, family: &Family) -> Row {
+    let labels: Vec<_> = family.labels().into_iter().map(|label| format!("`{label}`")).collect();
+    [format!("`{}`", family.known_as(name)), family.kind.clone(), labels.join(", "), family.help.clone()]
+}
+
+#[test]
+fn the_documentation_has_every_metric_and_no_other() {
+    let scraped = scrape(&metrics());
+    let served: Vec<Row> = scraped.0.iter().map(|(name, family)| row(name, family)).collect();
+    let text = include_str!("../../../docs/metrics.md");
+    let rows = text.lines().filter(|line| line.starts_with("| `port_enforcer_"));
+    let mut documented: Vec<Row> = rows
+        .map(|line| {
+            let cells: Vec<String> = line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+            cells.try_into().unwrap_or_else(|cells| panic!("four cells: {cells:?}"))
+        })
+        .collect();
+    documented.sort();
+    let mut served = served;
+    served.sort();
+    let missing: Vec<_> = served.iter().filter(|row| !documented.contains(row)).collect();
+    let surplus: Vec<_> = documented.iter().filter(|row| !served.contains(row)).collect();
+    assert!(
+        missing.is_empty() && surplus.is_empty(),
+        "missing in docs/metrics.md: {missing:#?}; not served: {surplus:#?}"
+    );
+    assert_eq!(documented.len(), served.len(), "a row stands twice");
+}
+
+/// The words of closed lists that the documentation names, as they are served.
+#[test]
+fn the_documentation_has_every_value_of_every_label() {
+    let text = include_str!("../../../docs/metrics.md");
+    let scraped = scrape(&metrics());
+    for family in scraped.0.values() {
+        for (_, labels) in family.samples.keys() {
+            for (name, value) in labels.iter().filter(|(name, _)| !matches!(name.as_str(), "le" | "version")) {
+                assert!(text.contains(&format!("`{value}`")), "{name}={value}");
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! When the watches were last heard of.
+
+use std::{fmt, time::UNIX_EPOCH};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::{MetricType, gauge::ConstGauge},
+    registry::Unit,
+};
+
+use crate::{
+    k8s::{Arrivals, Resource},
+    metrics::labels::watch,
+};
+
+#[derive(Debug)]
+pub(super) struct LastActivity(pub(super) Arrivals);
+
+impl Collector for LastActivity {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "When anything last came on a watch of the API server, bookmarks too.";
+        let name = "watch_last_activity_timestamp";
+        let mut family = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        for resource in Resource::WATCHED {
+            // A watch that has heard of nothing has no series: 0 would be 1970.
+            if let Some(arrival) = self.0.last(resource) {
+                let seconds = arrival.wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+                ConstGauge::new(seconds).encode(family.encode_family(&watch(resource))?)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,289 @@
+//! `/metrics`, scraped from the real agent: every number is compared with what was really done.
+
+use std::{
+    collections::HashMap,
+    net::{TcpListener, TcpStream},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    Test,
+    cluster::{NAMESPACES, PODS, put},
+    stage::{Pod, Stage, bind, denied, until_bind},
+    support::{
+        agent::{Agent, until},
+        apiserver::{ApiServer, Fault, Interruption},
+        exposition::Exposition,
+        http::{LISTEN, ask, connect, get, rest, say},
+        worker::{Bind, Worker},
+    },
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("counts_agree_with_what_was_bound", counts_agree_with_what_was_bound),
+    ("gauges_agree_with_the_kernels_maps", gauges_agree_with_the_kernels_maps),
+    ("every_change_has_its_delay", every_change_has_its_delay),
+    ("the_last_activity_moves", the_last_activity_moves),
+    ("bad_requests_are_answered_and_do_no_harm", bad_requests_are_answered_and_do_no_harm),
+    ("silent_clients_do_not_keep_a_probe_out", silent_clients_do_not_keep_a_probe_out),
+    ("a_taken_address_is_told_and_waited_for", a_taken_address_is_told_and_waited_for),
+    ("none_listens_nowhere", none_listens_nowhere),
+];
+
+pub(crate) const SERVED: [&str; 2] = ["--listen", LISTEN];
+const ATTEMPTS: &str = "port_enforcer_bind_attempts_total";
+const DELAY: &str = "port_enforcer_enforcement_delay_seconds";
+const ACTIVITY: &str = "port_enforcer_watch_last_activity_timestamp_seconds";
+
+fn scrape() -> Exposition {
+    let (status, head, body) = ask("GET", "/metrics");
+    assert_eq!(status, 200, "{body}");
+    let media = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert!(head.lines().any(|line| line == media), "{head}");
+    Exposition::parse(&body)
+}
+
+fn attempts(scraped: &Exposition, verdict: &str, reason: &str, protocol: &str) -> Option<u64> {
+    scraped.count(ATTEMPTS, &[("verdict", verdict), ("reason", reason), ("protocol", protocol)])
+}
+
+fn counts_agree_with_what_was_bound() {
+    let stage = Stage::new();
+    let mut owner = stage.start(&Pod::new("owner").ports("20080/tcp 20080/udp"));
+    let mut stranger = stage.start(&Pod::new("stranger"));
+    let _agent = stage.enforce(&[&SERVED[..], &["--node-reserved", "20022/tcp"]].concat());
+    assert_eq!(scrape().sum(ATTEMPTS), 0, "nothing was bound yet");
+    let times = |worker: &mut Worker, bind: &Bind, count: u32, errno: i32| {
+        assert_eq!(worker.storm(bind, count, 1), HashMap::from([(errno, count)]), "{bind:?}");
+    };
+    times(&mut owner, &bind(20080), 3, 0);
+    times(&mut stranger, &bind(20080), 700, denied());
+    times(&mut stranger, &Bind::udp("127.0.0.1", 20080), 5, denied());
+    times(&mut stranger, &Bind::tcp("::", 20081), 7, 0);
+    times(&mut stranger, &bind(20022), 11, denied());
+    let scraped = scrape();
+    for (verdict, reason, protocol, count) in [
+        ("allow", "owner", "tcp", 3),
+        ("deny", "claimed", "tcp", 700),
+        ("deny", "claimed", "udp", 5),
+        ("allow", "unclaimed", "tcp", 7),
+        ("deny", "reserved", "tcp", 11),
+        ("audit", "claimed", "tcp", 0),
+    ] {
+        assert_eq!(attempts(&scraped, verdict, reason, protocol), Some(count), "{verdict} {reason} {protocol}");
+    }
+    assert_eq!(scraped.sum(ATTEMPTS), 726, "and nothing else");
+    assert_eq!(scraped.count("port_enforcer_events_lost_total", &[]), Some(0));
+    assert_eq!(scraped.sum("port_enforcer_kernel_errors_total"), 0);
+    assert_eq!(scraped.count("port_enforcer_mode", &[("mode", "enforce")]), Some(1));
+    assert_eq!(scraped.count("port_enforcer_mode", &[("mode", "audit")]), Some(0));
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    assert_eq!(scraped.count("port_enforcer_build_info", &version), Some(1));
+}
+
+fn gauges_agree_with_the_kernels_maps() {
+    let stage = Stage::new();
+    let agent = stage.enforce(&SERVED);
+    let pods = [
+        Pod::new("first").ports("20080-20089/tcp 127.0.0.1:20090/tcp [::1]:20090/tcp 10.0.0.1:20091/udp"),
+        Pod::new("second").ports("20085/tcp 20099/udp"),
+        Pod::new("third").ports("20085/tcp"),
+    ];
+    let worker = stage.start(&pods[0]);
+    stage.put(&pods[1]);
+    let pods_are = |count: u64| {
+        until(&format!("there are {count} pods"), || scrape().count("port_enforcer_pods", &[]) == Some(count));
+    };
+    pods_are(2);
+    stage.put(&pods[2]);
+    pods_are(3);
+    let check = |in_force: u64, lost: u64, owners: u64| {
+        let scraped = scrape();
+        let claims = ["in_force", "lost"].map(|state| scraped.count("port_enforcer_claims", &[("state", state)]));
+        assert_eq!(claims, [Some(in_force), Some(lost)]);
+        let entries = |map| scraped.count("port_enforcer_map_entries", &[("map", map)]).expect("a map");
+        for (label, map) in [("exact", "EXACT"), ("uids", "UIDS"), ("cgroups", "CGROUPS")] {
+            assert_eq!(entries(label), u64::from(agent.entries(map)), "{map}");
+        }
+        assert_eq!(entries("owners"), owners, "the node and the pods");
+        entries("ports")
+    };
+    assert_eq!(check(14, 2, 4), 13, "10, 20090, 20091 and 20099");
+    stage.remove(&pods[0]);
+    pods_are(2);
+    assert_eq!(check(2, 1, 3), 2);
+    drop(worker);
+    let scraped = scrape();
+    for (map, capacity) in [("ports", 196_608), ("owners", 32_767), ("exact", 65_536), ("uids", 16_384)] {
+        assert_eq!(scraped.count("port_enforcer_map_capacity", &[("map", map)]), Some(capacity));
+    }
+}
+
+/// Microseconds, as the log has them.
+fn delay(agent: &mut Agent) -> u64 {
+    let line = agent.wait("an update is enforced", |line| line["event"] == "enforced");
+    line["delayMicros"].as_u64().expect("a number")
+}
+
+fn print_delays(what: &str, delays: &[u64]) {
+    let mut sorted = delays.to_vec();
+    sorted.sort_unstable();
+    let at = |percent: usize| sorted[(sorted.len() * percent).div_ceil(100) - 1];
+    println!(
+        "delay from the bytes to the kernel, {} changes {what}: p50 {} µs, p99 {} µs, longest {} µs",
+        sorted.len(),
+        at(50),
+        at(99),
+        at(100)
+    );
+}
+
+fn every_change_has_its_delay() {
+    const CHANGES: u16 = 1000;
+    let stage = Stage::new();
+    let server = ApiServer::start();
+    server.set_history(10 * usize::from(CHANGES));
+    let (owner, stranger) = (Pod::new("owner"), Pod::new("stranger"));
+    put(&server, &stranger);
+    let mut agent = stage.on_cluster(&server, &[&SERVED[..], &["--log-level", "debug"]].concat());
+    // The two lists.
+    let mut delays = vec![delay(&mut agent), delay(&mut agent)];
+    let count = |scraped: &Exposition| scraped.count(&format!("{DELAY}_count"), &[]);
+    assert_eq!(count(&scrape()), Some(2));
+    let change = |port: u16| put(&server, &owner.clone().ports(&port.to_string()));
+    let one_by_one: Vec<u64> = (21000..21000 + CHANGES)
+        .map(|port| {
+            change(port);
+            delay(&mut agent)
+        })
+        .collect();
+    print_delays("one by one", &one_by_one);
+    (22000..22000 + CHANGES).for_each(change);
+    let at_once: Vec<u64> = (0..CHANGES).map(|_| delay(&mut agent)).collect();
+    print_delays("at once", &at_once);
+    let mut worker = stage.worker(&stranger);
+    assert_eq!(worker.bind(&bind(21999 + CHANGES)), denied(), "the last change is enforced");
+    assert_eq!(worker.bind(&bind(21998 + CHANGES)), 0, "and the one before is over");
+    delays.extend(one_by_one.into_iter().chain(at_once));
+    // Trouble and the end of it are no changes.
+    server.interrupt(PODS, Interruption::Malformed);
+    agent.wait("the trouble is told", |line| line["event"] == "api_trouble");
+    let scraped = scrape();
+    assert_eq!(count(&scraped), Some(u64::from(2 * CHANGES + 2)));
+    let in_bucket = |bound: &str| scraped.count(&format!("{DELAY}_bucket"), &[("le", bound)]).expect("a bucket");
+    let logged = |is: &dyn Fn(u64) -> bool| delays.iter().filter(|micros| is(**micros)).count() as u64;
+    // The log cuts off what is below a microsecond.
+    for (bound, micros) in [("0.0001", 100), ("0.001", 1000), ("0.01", 10_000), ("1.0", 1_000_000)] {
+        let (least, most) = (logged(&|delay| delay < micros), logged(&|delay| delay <= micros));
+        assert!((least..=most).contains(&in_bucket(bound)), "{bound}: {}, {least} to {most}", in_bucket(bound));
+    }
+}
+
+/// The agent counted each of the server's refusals of pods, under this kind, and no other error.
+pub(crate) fn check_api_errors(server: &ApiServer, status: u16, kind: &str) {
+    let asked = server.requests();
+    let refused = asked.iter().filter(|asked| asked.resource == "pods" && asked.status == Some(status)).count();
+    assert!(refused > 1, "{asked:?}");
+    let scraped = scrape();
+    let counted = scraped.count("port_enforcer_api_errors_total", &[("resource", "pods"), ("kind", kind)]);
+    assert_eq!(counted, u64::try_from(refused).ok(), "{kind}");
+    assert_eq!(scraped.sum("port_enforcer_api_errors_total"), counted.expect("a count"), "and nothing else");
+}
+
+fn the_last_activity_moves() {
+    let stage = Stage::new();
+    let server = ApiServer::start();
+    let activity = |resource| scrape().value(ACTIVITY, &[("resource", resource)]);
+    let outage = server.fault(PODS, Fault::Forbidden);
+    let mut agent = stage.on_cluster(&server, &SERVED);
+    until("it is tried again", || outage.hits() > 1);
+    until("the other watch is heard of", || activity("namespaces").is_some());
+    assert_eq!(activity("pods"), None, "a refusal is no activity");
+    drop(outage);
+    agent.wait("all pods are known", |line| line["event"] == "synced");
+    server.wait_for_watches(PODS, 1);
+    server.wait_for_watches(NAMESPACES, 1);
+    for what in ["a bookmark", "a change"] {
+        let before = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+        assert!(activity("pods").is_some_and(|last| last <= before), "{what} has not come yet");
+        if what == "a bookmark" {
+            assert_eq!(server.interrupt(PODS, Interruption::Bookmark), 1);
+        } else {
+            put(&server, &Pod::new("new"));
+        }
+        until(&format!("{what} has come"), || activity("pods").is_some_and(|last| last > before));
+    }
+}
+
+fn bad_requests_are_answered_and_do_no_harm() {
+    let stage = Stage::new();
+    stage.put(&Pod::new("owner").ports("20080"));
+    let mut stranger = stage.start(&Pod::new("stranger"));
+    let mut agent = stage.enforce(&SERVED);
+    assert_eq!(ask("GET", "/nothing").0, 404);
+    assert_eq!(ask("GET", "/metrics/../livez").0, 404);
+    assert_eq!(ask("POST", "/metrics").0, 405);
+    let (status, head, body) = ask("HEAD", "/metrics");
+    assert_eq!((status, body.as_str()), (200, ""));
+    assert!(head.contains("openmetrics-text"), "{head}");
+    let full = ask("GET", "/metrics").1;
+    let length =
+        |head: &str| head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+    assert!(length(&head).is_some_and(|length| length > 1000) && length(&full).is_some(), "{head}");
+    for garbage in
+        [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"[..], b"\0\0\0\0\r\n\r\n", b"GET\r\n\r\n", &vec![0xff; 100_000]]
+    {
+        let answer = say(garbage);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+    let long = format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
+    assert!(!say(long.as_bytes()).contains("200 OK"));
+    // A second request on one connection gets no answer.
+    let twice = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2);
+    assert_eq!(say(twice.as_bytes()).matches("200 OK").count(), 1);
+    assert_eq!(get("/livez"), (200, "ok\n".to_owned()));
+    assert_eq!(stranger.bind(&bind(20080)), denied());
+    assert!(agent.terminate().success());
+}
+
+fn silent_clients_do_not_keep_a_probe_out() {
+    let stage = Stage::new();
+    stage.put(&Pod::new("owner").ports("20080"));
+    let mut stranger = stage.start(&Pod::new("stranger"));
+    let agent = stage.enforce(&SERVED);
+    let before = agent.sockets();
+    let mut silent: Vec<TcpStream> = (0..200).map(|_| connect()).collect();
+    assert_eq!(get("/livez"), (200, "ok\n".to_owned()));
+    assert_eq!(attempts(&scrape(), "deny", "claimed", "tcp"), Some(0));
+    let open = agent.sockets() - before;
+    assert!(open <= 32, "{open} are open");
+    assert_eq!(stranger.bind(&bind(20080)), denied());
+    assert_eq!(attempts(&scrape(), "deny", "claimed", "tcp"), Some(1));
+    // All are ended, the last ones because their time is over.
+    for stream in &mut silent {
+        assert_eq!(rest(stream), "");
+    }
+}
+
+fn a_taken_address_is_told_and_waited_for() {
+    let stage = Stage::new();
+    stage.put(&Pod::new("owner").ports("20080"));
+    let mut stranger = stage.start(&Pod::new("stranger"));
+    let squatter = TcpListener::bind(LISTEN).expect("a free port");
+    let mut agent = stage.enforce(&SERVED);
+    let told = agent.wait("it is told", |line| line["event"] == "listen_taken");
+    let message = told["message"].as_str().expect("a message");
+    assert!(message.contains(LISTEN) && message.contains("choose another address with --listen"), "{message}");
+    until_bind(&mut stranger, 20080, denied());
+    drop(squatter);
+    agent.wait("it has the address", |line| line["event"] == "listen_back");
+    assert_eq!(get("/readyz"), (200, "ok\n".to_owned()));
+    assert_eq!(attempts(&scrape(), "deny", "claimed", "tcp"), Some(1));
+}
+
+fn none_listens_nowhere() {
+    let stage = Stage::new();
+    let _agent = stage.enforce(&["--listen", "none"]);
+    let default = TcpStream::connect("127.0.0.1:9489").expect_err("nobody listens there");
+    assert_eq!(default.kind(), std::io::ErrorKind::ConnectionRefused);
+}
