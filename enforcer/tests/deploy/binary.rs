@@ -19,10 +19,6 @@ pub(crate) const TESTS: &[Test] = &[
     ("what_is_mounted_for_a_flag_is_writable_once_there_is_one", what_is_mounted_for_a_flag_is_writable),
 ];
 
-/// Who the agent is as a pod: no flags, since nobody would ever write them by hand.
-const IDENTITY: [(&str, &str); 2] =
-    [("ENFORCER_POD_NAME", "metadata.name"), ("ENFORCER_POD_NAMESPACE", "metadata.namespace")];
-
 /// The exit code, and what it wrote.
 fn run<'a>(arguments: &[String], environment: impl IntoIterator<Item = (&'a String, &'a String)>) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_enforcer"));
@@ -70,11 +66,13 @@ fn every_variable_is_a_flag() {
     for overlay in AGENTS {
         let variables = container(overlay).env.expect("an environment");
         for variable in &variables {
-            let identity = IDENTITY.iter().any(|(name, _)| *name == variable.name);
-            assert!(identity || known.contains(&variable.name), "{overlay}: {} is no flag", variable.name);
+            assert!(known.contains(&variable.name), "{overlay}: {} is no flag", variable.name);
         }
-        let fields = [("ENFORCER_NODE_NAME", "spec.nodeName"), IDENTITY[0], IDENTITY[1]];
-        for (name, path) in fields {
+        for (name, path) in [
+            ("ENFORCER_NODE_NAME", "spec.nodeName"),
+            ("ENFORCER_POD_NAME", "metadata.name"),
+            ("ENFORCER_POD_NAMESPACE", "metadata.namespace"),
+        ] {
             let variable = variables.iter().find(|variable| variable.name == name);
             let field = variable.and_then(|variable| variable.value_from.as_ref()?.field_ref.as_ref());
             assert_eq!(field.map(|field| field.field_path.as_str()), Some(path), "{overlay}: {name}");
