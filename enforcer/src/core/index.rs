@@ -171,6 +171,11 @@ impl Index {
         let group = pod.share.as_ref().map(|share| self.groups.intern(&(pod.namespace.clone(), share.clone())));
         let workload = pod.workload.as_ref().map(|workload| self.workloads.intern(&workload.key()));
         let mode = self.mode_of(&pod.namespace);
+        if pod.deletion.is_some() && pod.phase != Phase::Active {
+            // Since Kubernetes 1.27 the kubelet gives a pod that was asked to go its last phase before the object goes:
+            // that is the end of a going pod and not of one that ended by itself.
+            self.leave_remnant(id, now);
+        }
         let Some(owner) = self.owners.get_mut(&id) else {
             return;
         };
@@ -276,7 +281,8 @@ impl Index {
     }
 
     /// The ports of a controlled pod stay with its workload for a while, so that its successor finds them and a
-    /// squatter does not. Not so after the pod has done its work or failed: then nobody succeeds it there.
+    /// squatter does not. Not so after the pod has done its work or failed before it was asked to go: then nobody
+    /// succeeds it there.
     fn leave_remnant(&mut self, id: OwnerId, now: Now) {
         let Some(owner) = self.owners.get(&id) else {
             return;

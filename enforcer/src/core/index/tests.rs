@@ -338,6 +338,33 @@ fn no_grace_after_success_and_none_without_a_controller() {
 }
 
 #[test]
+fn the_last_phase_of_a_pod_that_was_asked_to_go_ends_no_grace() {
+    for phase in [Phase::Succeeded, Phase::Failed] {
+        let mut rig = Rig::new(Settings::default());
+        let old = of_workload(pod(1, "old", "80"), "ds");
+        rig.apply(old.clone());
+        rig.apply(pod(2, "squatter", "80"));
+        let going = Pod { deletion: Some(jiff::Timestamp::UNIX_EPOCH), ..old };
+        rig.apply(going.clone());
+        rig.apply(Pod { phase, ..going.clone() });
+        assert_eq!(rig.owners(80), ["old"], "it did not end by itself");
+        rig.pass(59);
+        rig.apply(Pod { phase, ..going });
+        rig.delete("old");
+        assert_eq!(rig.owners(80), ["old"]);
+        rig.pass(1);
+        assert_eq!(rig.owners(80), ["squatter"], "the grace is counted from the end, and once");
+        rig.delete("squatter");
+
+        let job = of_workload(pod(3, "job", "80"), "job");
+        rig.apply(job.clone());
+        rig.apply(Pod { phase, ..job.clone() });
+        rig.apply(Pod { phase, deletion: Some(jiff::Timestamp::UNIX_EPOCH), ..job });
+        assert!(rig.owners(80).is_empty(), "one that ended by itself leaves nothing when it is tidied away");
+    }
+}
+
+#[test]
 fn a_group_needs_no_grace_while_a_member_is_there() {
     let mut rig = Rig::new(Settings::default());
     let member = |number, name| Pod { share: Some("g".to_owned()), ..of_workload(pod(number, name, "80"), name) };
