@@ -56,6 +56,8 @@ pub struct Index {
     modes: HashMap<String, Mode>,
     /// Pods that wait for a UID: another pod has it, or it is a static pod's and its cgroup has not been seen.
     waiting: HashMap<UidKey, BTreeSet<(String, String)>>,
+    /// The name of the mirror pod that first said it mirrors a static pod, for as long as that one's cgroup is there.
+    mirrors: HashMap<UidKey, (String, String)>,
     past: names::Past,
     last_id: OwnerId,
     output: Output,
@@ -78,6 +80,7 @@ impl Index {
             graces: BTreeSet::new(),
             modes: HashMap::new(),
             waiting: HashMap::new(),
+            mirrors: HashMap::new(),
             past: names::Past::default(),
             last_id: 0,
             output: Output::default(),
@@ -381,6 +384,7 @@ impl Index {
         let next = left.flatten();
         if next.is_none() {
             self.pod_cgroups.remove(&cgroup.key);
+            self.mirrors.remove(&cgroup.key);
         }
         let Some(&owner_id) = self.uids.get(&cgroup.key) else {
             return;

@@ -478,7 +478,13 @@ fn the_first_mirror_keeps_the_hash() {
     assert_eq!(flags(&rig, 6443), OWNER_SOFTWARE, "a change is ignored");
     assert_eq!(rig.told().len(), 1, "and told once");
     rig.delete("real");
-    assert_eq!(flags(&rig, 80), OWNER_SOFTWARE, "the hash is free, and such a cgroup exists");
+    assert_eq!(flags(&rig, 80), 0, "the place is kept as long as the cgroup is there");
+    rig.apply(mirror(3, "real", "6443"));
+    assert_eq!(flags(&rig, 6443), OWNER_SOFTWARE, "for the one that the kubelet makes anew");
+    rig.delete("real");
+    rig.removed(10);
+    rig.made(11, ROOT, &format!("kubepods-burstable-pod{HASH}.slice"));
+    assert_eq!(flags(&rig, 80), OWNER_SOFTWARE, "then it is the next one's");
 }
 
 #[test]
