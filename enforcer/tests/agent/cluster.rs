@@ -6,14 +6,12 @@ use std::{
     net::TcpStream,
 };
 
-use k8s_openapi::api::core::v1::Namespace;
-use serde_json::json;
-
 use crate::{
     Test,
+    backend::{Backend as _, synced},
     stage::{Pod, Stage, denied, until_bind},
     support::{
-        agent::{Agent, until},
+        agent::until,
         apiserver::{ApiServer, Fault, Interruption, Target},
     },
 };
@@ -35,54 +33,22 @@ pub(crate) const TESTS: &[Test] = &[
 const PODS: Target = Target::ALL.resource("pods");
 const NAMESPACES: Target = Target::ALL.resource("namespaces");
 
-fn put(server: &ApiServer, pod: &Pod) {
-    put_on(server, pod, "node-1");
-}
-
-fn put_on(server: &ApiServer, pod: &Pod, node: &str) {
-    let mut object = pod.object.clone();
-    object["spec"]["nodeName"] = node.into();
-    server.put_pod(serde_json::from_value(object).expect("a Pod"));
-}
-
-fn delete(server: &ApiServer, pod: &Pod) {
-    let metadata = &pod.object["metadata"];
-    let text = |key: &str| metadata[key].as_str().expect("a string");
-    server.delete_pod(text("namespace"), text("name"));
-}
-
-fn label(server: &ApiServer, namespace: &str, mode: Option<&str>) {
-    let mut object = json!({"metadata": {"name": namespace, "labels": {}}});
-    if let Some(mode) = mode {
-        object["metadata"]["labels"]["port-enforcer.io/mode"] = mode.into();
-    }
-    let namespace: Namespace = serde_json::from_value(object).expect("a Namespace");
-    server.put_namespace(namespace);
-}
-
-/// An agent that enforces and knows all pods.
-fn synced(stage: &Stage, server: &ApiServer, more: &[&str]) -> Agent {
-    let mut agent = stage.on_cluster(server, more);
-    agent.wait("all pods are known", |line| line["event"] == "synced");
-    agent
-}
-
 fn an_annotation_becomes_a_denied_bind() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let (owner, other) = (Pod::new("web-1"), Pod::new("web-2"));
-    put(&server, &owner);
-    put(&server, &other);
+    server.put(&owner);
+    server.put(&other);
     let mut agent = synced(&stage, &server, &[]);
     let mut worker = stage.worker(&other);
     until_bind(&mut worker, 20080, 0);
     let owner = owner.ports("20080");
-    put(&server, &owner);
+    server.put(&owner);
     until_bind(&mut worker, 20080, denied());
     let told = agent.event("bind", "default/web-2");
     assert_eq!((&told["owner"], &told["source"]), (&"default/web-1".into(), &"annotation".into()));
     until_bind(&mut stage.worker(&owner), 20080, 0);
-    delete(&server, &owner);
+    server.delete(&owner);
     until_bind(&mut worker, 20080, 0);
 }
 
@@ -90,11 +56,11 @@ fn pods_of_other_nodes_are_of_no_interest() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let (elsewhere, here) = (Pod::new("elsewhere").ports("20080"), Pod::new("here").ports("20081"));
-    put_on(&server, &elsewhere, "node-2");
-    put(&server, &here);
+    server.put_on(&elsewhere, "node-2");
+    server.put(&here);
     let _agent = synced(&stage, &server, &[]);
     let stranger = Pod::new("stranger");
-    put(&server, &stranger);
+    server.put(&stranger);
     let mut worker = stage.worker(&stranger);
     until_bind(&mut worker, 20081, denied());
     until_bind(&mut worker, 20080, 0);
@@ -105,10 +71,10 @@ fn a_server_without_streamed_lists_will_do() {
     let server = ApiServer::start();
     server.set_streaming_lists(false);
     let owner = Pod::new("owner").ports("20080");
-    put(&server, &owner);
+    server.put(&owner);
     let mut agent = synced(&stage, &server, &[]);
     let stranger = Pod::new("stranger");
-    put(&server, &stranger);
+    server.put(&stranger);
     until_bind(&mut stage.worker(&stranger), 20080, denied());
     assert!(!agent.rest().iter().any(|line| line["event"] == "api_trouble"), "that is no trouble");
 }
@@ -117,15 +83,15 @@ fn what_vanished_unseen_is_gone() {
     let stage = Stage::new();
     let mut server = ApiServer::start();
     let (gone, stays) = (Pod::new("gone").ports("20080"), Pod::new("stays").ports("20081"));
-    put(&server, &gone);
-    put(&server, &stays);
+    server.put(&gone);
+    server.put(&stays);
     let mut agent = synced(&stage, &server, &[]);
     let stranger = Pod::new("stranger");
-    put(&server, &stranger);
+    server.put(&stranger);
     let mut worker = stage.worker(&stranger);
     until_bind(&mut worker, 20080, denied());
     server.stop();
-    delete(&server, &gone);
+    server.delete(&gone);
     server.compact();
     server.start_again();
     until_bind(&mut worker, 20080, 0);
@@ -137,7 +103,7 @@ fn a_server_out_of_reach_at_start_is_waited_for() {
     let stage = Stage::new();
     let mut server = ApiServer::start();
     let owner = Pod::new("owner").ports("20080");
-    put(&server, &owner);
+    server.put(&owner);
     server.stop();
     let listen = ["--listen", "127.0.0.1:20999"];
     let mut agent = stage.on_cluster(&server, &[&listen[..], &["--node-reserved", "20022/tcp"]].concat());
@@ -173,8 +139,8 @@ fn claims_outlive_the_server() {
     let stage = Stage::new();
     let mut server = ApiServer::start();
     let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger"));
-    put(&server, &owner);
-    put(&server, &stranger);
+    server.put(&owner);
+    server.put(&stranger);
     let mut agent = synced(&stage, &server, &[]);
     server.stop();
     agent.wait("the trouble is told", |line| line["event"] == "api_trouble" && line["resource"] == "pods");
@@ -186,13 +152,13 @@ fn the_place_in_history_is_found_again() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let stranger = Pod::new("stranger");
-    put(&server, &stranger);
+    server.put(&stranger);
     let _agent = synced(&stage, &server, &[]);
     let mut worker = stage.worker(&stranger);
     server.set_gone_in_stream(false);
     server.interrupt(PODS, Interruption::Cut);
     server.compact();
-    put(&server, &Pod::new("owner").ports("20079"));
+    server.put(&Pod::new("owner").ports("20079"));
     until_bind(&mut worker, 20079, denied());
     server.set_gone_in_stream(true);
     for (port, interruption) in [
@@ -203,7 +169,7 @@ fn the_place_in_history_is_found_again() {
     ] {
         server.wait_for_watches(PODS, 1);
         server.interrupt(PODS, interruption);
-        put(&server, &Pod::new(&format!("owner-{port}")).ports(&port.to_string()));
+        server.put(&Pod::new(&format!("owner-{port}")).ports(&port.to_string()));
         until_bind(&mut worker, port, denied());
     }
 }
@@ -218,8 +184,8 @@ fn every_refusal_is_told_by_kind_and_survived() {
         let stage = Stage::new();
         let server = ApiServer::start();
         let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger"));
-        put(&server, &owner);
-        put(&server, &stranger);
+        server.put(&owner);
+        server.put(&stranger);
         let outage = server.fault(PODS, fault);
         let mut agent = stage.on_cluster(&server, &[]);
         agent.wait("the trouble is told", |line| line["event"] == "api_trouble" && line["kind"] == kind);
@@ -236,21 +202,21 @@ fn the_label_of_a_namespace_chooses_the_mode() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger").namespace("tenant"));
-    label(&server, "tenant", None);
-    put(&server, &owner);
-    put(&server, &stranger);
+    server.label("tenant", None);
+    server.put(&owner);
+    server.put(&stranger);
     let mut agent = synced(&stage, &server, &[]);
     let mut worker = stage.worker(&stranger);
     until_bind(&mut worker, 20080, denied());
-    label(&server, "tenant", Some("audit"));
+    server.label("tenant", Some("audit"));
     until_bind(&mut worker, 20080, 0);
-    label(&server, "tenant", Some("off"));
+    server.label("tenant", Some("off"));
     agent.wait("the bad label is told", |line| line["event"] == "mode_invalid" && line["namespace"] == "tenant");
     until_bind(&mut worker, 20080, denied());
-    label(&server, "tenant", Some("audit"));
+    server.label("tenant", Some("audit"));
     until_bind(&mut worker, 20080, 0);
     server.wait_for_watches(NAMESPACES, 1);
-    label(&server, "tenant", None);
+    server.label("tenant", None);
     until_bind(&mut worker, 20080, denied());
 }
 
@@ -258,18 +224,13 @@ fn a_mirror_pod_counts_where_its_cgroup_is() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let hash = "0123456789abcdef0123456789abcdef";
-    let mirror = |name| {
-        let mut pod = Pod::new(name);
-        pod.object["metadata"]["annotations"]["kubernetes.io/config.mirror"] = hash.into();
-        pod.object["metadata"]["annotations"]["kubernetes.io/config.hash"] = hash.into();
-        pod
-    };
+    let mirror = |name| Pod::new(name).mirror_of(hash);
     let (owner, real, forged) = (Pod::new("owner").ports("20080"), mirror("real"), mirror("forged"));
-    put(&server, &owner);
+    server.put(&owner);
     let mut fixed = stage.worker_of(hash);
-    put(&server, &real);
+    server.put(&real);
     let mut agent = synced(&stage, &server, &[]);
-    put(&server, &forged);
+    server.put(&forged);
     agent.event("identity_rejected", "default/forged");
     // A static pod is told, by the name of its mirror, and never denied.
     until_bind(&mut fixed, 20080, 0);
@@ -280,7 +241,7 @@ fn a_mirror_pod_counts_where_its_cgroup_is() {
 fn nothing_else_is_asked_of_the_server() {
     let stage = Stage::new();
     let server = ApiServer::start();
-    put(&server, &Pod::new("owner").ports("20080"));
+    server.put(&Pod::new("owner").ports("20080"));
     let mut agent = synced(&stage, &server, &[]);
     server.wait_for_watches(NAMESPACES, 1);
     assert!(agent.terminate().success());

@@ -3,14 +3,18 @@
 //!
 //! One module is one subject, and its list names its tests.
 
+mod backend;
 mod cluster;
 mod conflicts;
 mod end;
 mod flags;
 mod folder;
 mod handover;
+mod lists;
 mod malformed;
 mod refusals;
+mod rollout;
+mod siege;
 mod stage;
 #[path = "../support"]
 mod support {
@@ -47,6 +51,8 @@ fn trials() -> Vec<Trial> {
         ("flags", flags::TESTS),
         ("refusals", refusals::TESTS),
         ("cluster", cluster::TESTS),
+        ("lists", lists::TESTS),
+        ("rollout", rollout::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| {
             Trial::test(format!("{subject}::{name}"), move || {

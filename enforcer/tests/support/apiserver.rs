@@ -167,6 +167,19 @@ impl ApiServer {
         self.delete(&Key::new(Resource::Pods, namespace, name));
     }
 
+    /// Asks a pod that runs to go, as a deletion with a grace period does: the object stays until the kubelet deletes it
+    /// for good, and says by when it is to be gone.
+    pub(crate) fn ask_to_go(&self, namespace: &str, name: &str, grace: Duration) -> Pod {
+        self.shared.update(|inner| {
+            let key = Key::new(Resource::Pods, namespace, name);
+            let mut object = inner.store.get(&key).expect("who is asked to go is there").as_ref().clone();
+            let by = jiff::Timestamp::now() + grace;
+            object["metadata"]["deletionTimestamp"] = by.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into();
+            object["metadata"]["deletionGracePeriodSeconds"] = grace.as_secs().into();
+            decode(&inner.store.put(key, object))
+        })
+    }
+
     /// Creates or edits a namespace.
     pub(crate) fn put_namespace(&self, namespace: Namespace) -> Namespace {
         self.shared.update(|inner| put_namespace(&mut inner.store, namespace))

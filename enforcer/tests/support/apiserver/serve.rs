@@ -45,17 +45,17 @@ pub(super) struct Met {
 }
 
 impl Met {
-    fn new(inner: &mut Inner, asked: &Asked) -> Self {
+    fn new(inner: &mut Inner, asked: &Asked, later_page: bool) -> Self {
         let mut met = Self::default();
         for active in &mut inner.faults {
-            if !active.target.matches(&asked.verb, &asked.resource) || !active.fault.concerns(&asked.verb) {
+            if !active.target.matches(&asked.verb, &asked.resource) || !active.fault.concerns(&asked.verb, later_page) {
                 continue;
             }
             active.hits += 1;
             match active.fault {
                 Fault::DelayAnswer(delay) => met.delay_answer += delay,
                 Fault::DelayBody(delay) => met.delay_body += delay,
-                Fault::CutList => met.cut_list = true,
+                Fault::CutList | Fault::CutLaterPage => met.cut_list = true,
                 Fault::CutWatchAfter(events) => met.cut_watch_after = Some(events),
                 answer => met.answer = met.answer.or(Some(answer)),
             }
@@ -68,9 +68,10 @@ impl Met {
 pub(super) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let parameters = Parameters::of(request.uri());
     let asked = Asked::new(request.method(), request.uri(), &parameters.clone().unwrap_or_default());
+    let later_page = parameters.as_ref().is_ok_and(|parameters| !parameters.text("continue").is_empty());
     let (number, met) = shared.update(|inner| {
         inner.requests.push(Recorded::new(&asked, request.uri()));
-        (inner.requests.len() - 1, Met::new(inner, &asked))
+        (inner.requests.len() - 1, Met::new(inner, &asked, later_page))
     });
     time::sleep(met.delay_answer).await;
     let response = match parameters {

@@ -185,6 +185,12 @@ impl Store {
             for kept in ["uid", "creationTimestamp", "resourceVersion"] {
                 metadata[kept] = before["metadata"][kept].clone();
             }
+            // Who was asked to go cannot be asked to stay.
+            for kept in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+                if !before["metadata"][kept].is_null() {
+                    metadata[kept] = before["metadata"][kept].clone();
+                }
+            }
             if object == **before {
                 return Arc::clone(before);
             }

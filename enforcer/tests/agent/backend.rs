@@ -1,0 +1,82 @@
+//! The API server behind a test, and how a test speaks to it.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::json;
+
+use crate::{
+    stage::{Pod, Stage},
+    support::{agent::Agent, apiserver::ApiServer},
+};
+
+/// What a test asks of an API server, whichever it is.
+pub(crate) trait Backend {
+    /// Writes a kubeconfig for the agent into a folder.
+    fn kubeconfig(&self, folder: &Path) -> PathBuf;
+
+    /// Creates or edits a pod of a node: the pod with the UID that the server keeps it under.
+    fn put_on(&self, pod: &Pod, node: &str) -> Pod;
+
+    /// Asks a pod to go within a time. Its object stays.
+    fn ask_to_go(&self, pod: &Pod, within: Duration);
+
+    /// Deletes a pod at once, as the kubelet does when all of it has ended.
+    fn delete(&self, pod: &Pod);
+
+    /// Labels a namespace with a mode, or takes the label away.
+    fn label(&self, namespace: &str, mode: Option<&str>);
+
+    /// Creates or edits a pod of the agent's node.
+    fn put(&self, pod: &Pod) -> Pod {
+        self.put_on(pod, "node-1")
+    }
+}
+
+impl Backend for ApiServer {
+    fn kubeconfig(&self, folder: &Path) -> PathBuf {
+        Self::kubeconfig(self, folder)
+    }
+
+    fn put_on(&self, pod: &Pod, node: &str) -> Pod {
+        let mut object = pod.object.clone();
+        object["spec"]["nodeName"] = node.into();
+        let kept = self.put_pod(serde_json::from_value(object).expect("a Pod"));
+        pod.clone().uid(kept.metadata.uid.as_deref().expect("every object has a UID"))
+    }
+
+    fn ask_to_go(&self, pod: &Pod, within: Duration) {
+        Self::ask_to_go(self, pod.namespace_name(), pod.name(), within);
+    }
+
+    fn delete(&self, pod: &Pod) {
+        self.delete_pod(pod.namespace_name(), pod.name());
+    }
+
+    fn label(&self, namespace: &str, mode: Option<&str>) {
+        let mut object = json!({"metadata": {"name": namespace, "labels": {}}});
+        if let Some(mode) = mode {
+            object["metadata"]["labels"]["port-enforcer.io/mode"] = mode.into();
+        }
+        self.put_namespace(serde_json::from_value(object).expect("a Namespace"));
+    }
+}
+
+/// The server for a test that needs no faults: a real one where there is one, else the project's own.
+pub(crate) fn choose() -> Box<dyn Backend> {
+    Box::new(ApiServer::start())
+}
+
+/// The same for a test whose pods have controllers that do not exist, which a whole cluster would tidy away.
+pub(crate) fn without_controllers() -> Box<dyn Backend> {
+    Box::new(ApiServer::start())
+}
+
+/// An agent that enforces and knows all pods.
+pub(crate) fn synced(stage: &Stage, server: &dyn Backend, more: &[&str]) -> Agent {
+    let mut agent = stage.on_cluster(server, more);
+    agent.wait("all pods are known", |line| line["event"] == "synced");
+    agent
+}
