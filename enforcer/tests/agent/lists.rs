@@ -1,7 +1,9 @@
 //! A list of the pods that comes in pieces, late, or not to its end: what was known stays enforced, and the list is
 //! taken in once it is whole.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
+
+use serde_json::Value;
 
 use crate::{
     Test,
@@ -28,6 +30,7 @@ const PODS: Target = Target::ALL.resource("pods");
 struct Scene {
     server: ApiServer,
     gone: Pod,
+    stays: Pod,
     strangers: Worker,
     stayers: Worker,
 }
@@ -45,7 +48,7 @@ impl Scene {
         }
         let agent = synced(stage, &server, &[]);
         let (strangers, stayers) = (stage.worker(&Pod::new("stranger")), stage.worker(&stays));
-        let mut scene = Self { server, gone, strangers, stayers };
+        let mut scene = Self { server, gone, stays, strangers, stayers };
         scene.knows_the_old();
         scene.server.stop();
         (scene, agent)
@@ -80,12 +83,19 @@ fn nothing_changes_during(streamed: bool, more: usize, target: Target, fault: Fa
     let stage = Stage::new();
     let (mut scene, mut agent) = Scene::new(&stage, streamed, more);
     let outage = scene.server.fault(target, fault);
+    let away = |line: &Value| line["event"] == "api_trouble" && line["resource"] == "pods";
+    agent.wait("it is told that the server is away", away);
     scene.go_on();
     for hits in 1..=2 {
         until("the list is cut again", || outage.hits() >= hits);
         scene.knows_the_old();
     }
-    agent.wait("the trouble is told", |line| line["event"] == "api_trouble" && line["resource"] == "pods");
+    // A process that starts now is known as well. The storm takes time in which an agent without patience would ask often.
+    scene.stayers = stage.worker(&scene.stays);
+    scene.knows_the_old();
+    let denials = scene.strangers.storm(&bind(20080), 300_000, 1);
+    assert_eq!(denials, HashMap::from([(denied(), 300_000)]));
+    assert!(outage.hits() < 10, "it is tried again with more and more time between, {} times", outage.hits());
     drop(outage);
     scene.learns_the_new();
     agent.wait("the watch is back", |line| line["event"] == "api_back" && line["resource"] == "pods");
@@ -132,6 +142,7 @@ fn the_first_list_is_cut() {
         let fault = if streamed { Fault::CutWatchAfter(1) } else { Fault::CutList };
         let outage = server.fault(PODS, fault);
         let mut agent = stage.on_cluster(&server, &[]);
+        agent.wait("the trouble is told", |line| line["event"] == "api_trouble" && line["resource"] == "pods");
         until("it is tried again", || outage.hits() > 1);
         let mut strangers = stage.worker(&Pod::new("stranger"));
         assert_eq!(strangers.bind(&bind(20080)), 0, "half a list is none");
