@@ -287,6 +287,17 @@ impl Kernel {
         }
     }
 
+    /// Reads the counter of one kind of errors, summed over the CPUs.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn errors(&self, error: KernelError) -> Result<u64, BpfError> {
+        let per_cpu = self.counters.get(&abi::error_counter(error), 0);
+        let per_cpu = per_cpu.map_err(|source| map_error("read", "COUNTERS", source))?;
+        Ok(per_cpu.iter().sum())
+    }
+
     /// Reads all counters, summed over the CPUs.
     ///
     /// # Errors
