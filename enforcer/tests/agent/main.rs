@@ -4,12 +4,14 @@
 //! One module is one subject, and its list names its tests.
 
 mod backend;
+mod churn;
 mod cluster;
 mod conflicts;
 mod end;
 mod flags;
 mod folder;
 mod handover;
+mod held;
 mod lists;
 mod malformed;
 mod refusals;
@@ -53,6 +55,7 @@ fn trials() -> Vec<Trial> {
         ("cluster", cluster::TESTS),
         ("lists", lists::TESTS),
         ("rollout", rollout::TESTS),
+        ("churn", churn::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| {
             Trial::test(format!("{subject}::{name}"), move || {

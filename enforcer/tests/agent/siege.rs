@@ -1,4 +1,4 @@
-//! Processes that bind and close without a pause, and what became of each attempt.
+//! Processes that bind and close all the time, and what became of each attempt.
 
 use std::{
     collections::BTreeMap,
@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use crate::support::{
@@ -15,7 +16,9 @@ use crate::support::{
 };
 
 /// Attempts per order to the worker.
-const ROUND: u32 = 20;
+const ROUND: u32 = 10;
+/// What is left to all others on this machine between two rounds.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// How often each error number came, 0 for success.
 pub(crate) type Counts = BTreeMap<i32, u64>;
@@ -42,8 +45,7 @@ impl Siege {
                         made.fetch_add(u64::from(count), Ordering::Relaxed);
                     }
                 }
-                // For the sake of all others on this machine.
-                thread::yield_now();
+                thread::sleep(PAUSE);
             }
             (worker, counts)
         });
