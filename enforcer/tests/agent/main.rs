@@ -7,6 +7,7 @@ mod backend;
 mod churn;
 mod cluster;
 mod conflicts;
+mod crowd;
 mod end;
 mod flags;
 mod folder;
@@ -56,6 +57,7 @@ fn trials() -> Vec<Trial> {
         ("lists", lists::TESTS),
         ("rollout", rollout::TESTS),
         ("churn", churn::TESTS),
+        ("crowd", crowd::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| {
             Trial::test(format!("{subject}::{name}"), move || {

@@ -231,6 +231,20 @@ fn the_first_to_arrive_owns_the_port_until_it_goes() {
 }
 
 #[test]
+fn of_many_that_wait_the_next_in_turn_are_told_of_another_owner() {
+    let mut rig = Rig::new(Settings::default());
+    for number in 1..=40 {
+        rig.apply(pod(number, &format!("p{number}"), "80"));
+    }
+    assert_eq!(rig.told().len(), 39, "whoever loses is told");
+    rig.delete("p1");
+    let told = rig.told();
+    assert_eq!(told.len(), 11);
+    assert!(told[9].starts_with("claim of default/p12 on 80/tcp loses"), "{told:#?}");
+    assert_eq!(told[10], "claim of default/p2 on 80/tcp is now in force on n");
+}
+
+#[test]
 fn pods_that_come_together_are_ranked_by_arrival() {
     let mut rig = Rig::new(Settings::default());
     let now = rig.now();
