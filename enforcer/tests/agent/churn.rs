@@ -33,7 +33,7 @@ pub(crate) const TESTS: &[Test] = &[("the_kernel_holds_what_the_rules_say", the_
 
 const PODS: Target = Target::ALL.resource("pods");
 /// How long the agent may take at the end to catch up with all that was changed.
-const CATCHING_UP: Duration = Duration::from_secs(60);
+const CATCHING_UP: Duration = Duration::from_mins(1);
 /// How many claims are tried by real binds at the end.
 const SAMPLE: usize = 20;
 

@@ -70,7 +70,7 @@ fn fits(side: Side, single: &BTreeSet<u16>) -> bool {
 
 /// A UID as objects have it.
 fn uid_text(key: &UidKey) -> String {
-    let hex: String = key.uid.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = format!("{:032x}", u128::from_be_bytes(key.uid));
     if key.form == Form::Static as u8 {
         return hex;
     }

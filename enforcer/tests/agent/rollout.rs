@@ -196,15 +196,15 @@ fn a_forged_mirror_pod_is_a_tenant_like_any_other() {
             assert_eq!((&told["verdict"], &told["port"]), (&"deny".into(), &port.into()));
         }
     }
-    let mut forger = stage.worker(&forged);
-    assert_eq!(forger.bind(&bind(20082)), 0, "what nobody else wants is its own");
+    let mut pretender = stage.worker(&forged);
+    assert_eq!(pretender.bind(&bind(20082)), 0, "what nobody else wants is its own");
     assert_eq!(victims.bind(&bind(20082)), no_access());
     assert_eq!(victims.bind(&bind(20081)), 0);
     assert_eq!(fixed.bind(&bind(20643)), 0);
     // A reference to the same node makes nobody kin.
     server.ask_to_go(&real, Duration::from_secs(30));
     settle(&*server, &mut nobody);
-    assert_eq!(forger.bind(&bind(20643)), no_access());
+    assert_eq!(pretender.bind(&bind(20643)), no_access());
     assert_eq!(fixed.bind(&bind(20643)), 0);
 }
 

@@ -73,7 +73,7 @@ impl Pod {
         self
     }
 
-    /// The pod of a DaemonSet on this node.
+    /// The pod of a `DaemonSet` on this node.
     pub(crate) fn of_daemon_set(mut self, name: &str) -> Self {
         self.object["metadata"]["ownerReferences"] = json!([{
             "apiVersion": "apps/v1", "kind": "DaemonSet", "name": name,

@@ -91,6 +91,7 @@ impl Claim {
 }
 
 /// A pod that is there.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not one state")]
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     pod: Pod,
