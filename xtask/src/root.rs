@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::process;
 
 /// What of the environment a program that runs through sudo keeps.
-const KEPT: [&str; 9] = [
+const KEPT: [&str; 10] = [
     "PATH",
     "TERM",
     "COLUMNS",
@@ -17,6 +17,7 @@ const KEPT: [&str; 9] = [
     "RUST_LOG",
     "PROPTEST_CASES",
     "PORT_ENFORCER_TEST_FULL",
+    "KUBECONFIG",
 ];
 
 /// How to become root.

@@ -1,12 +1,19 @@
 //! The API server behind a test, and how a test speaks to it.
 
+mod real;
+mod tests;
+
 use std::{
+    env,
     path::{Path, PathBuf},
+    sync::Once,
     time::Duration,
 };
 
 use serde_json::json;
 
+use self::real::Real;
+pub(crate) use self::tests::TESTS;
 use crate::{
     stage::{Pod, Stage},
     support::{agent::Agent, apiserver::ApiServer},
@@ -64,12 +71,19 @@ impl Backend for ApiServer {
     }
 }
 
-/// The server for a test that needs no faults: a real one where there is one, else the project's own.
+/// The server for a test that needs no faults: the one that `KUBECONFIG` names, else the project's own.
 pub(crate) fn choose() -> Box<dyn Backend> {
-    Box::new(ApiServer::start())
+    static SAID: Once = Once::new();
+    let Some(kubeconfig) = env::var_os("KUBECONFIG").filter(|path| !path.is_empty()) else {
+        SAID.call_once(|| eprintln!("\n    against: the project's own API server"));
+        return Box::new(ApiServer::start());
+    };
+    let real = Real::connect(Path::new(&kubeconfig));
+    SAID.call_once(|| eprintln!("\n    against: kube-apiserver at {}", real.address()));
+    Box::new(real)
 }
 
-/// The same for a test whose pods have controllers that do not exist, which a whole cluster would tidy away.
+/// The server for a test whose pods have controllers that do not exist, which a whole cluster would tidy away.
 pub(crate) fn without_controllers() -> Box<dyn Backend> {
     Box::new(ApiServer::start())
 }

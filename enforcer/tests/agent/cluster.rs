@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Test,
-    backend::{Backend as _, synced},
+    backend::{self, Backend as _, synced},
     stage::{Pod, Stage, denied, until_bind},
     support::{
         agent::until,
@@ -35,15 +35,12 @@ const NAMESPACES: Target = Target::ALL.resource("namespaces");
 
 fn an_annotation_becomes_a_denied_bind() {
     let stage = Stage::new();
-    let server = ApiServer::start();
-    let (owner, other) = (Pod::new("web-1"), Pod::new("web-2"));
-    server.put(&owner);
-    server.put(&other);
-    let mut agent = synced(&stage, &server, &[]);
+    let server = backend::choose();
+    let (owner, other) = (server.put(&Pod::new("web-1")), server.put(&Pod::new("web-2")));
+    let mut agent = synced(&stage, &*server, &[]);
     let mut worker = stage.worker(&other);
     until_bind(&mut worker, 20080, 0);
-    let owner = owner.ports("20080");
-    server.put(&owner);
+    let owner = server.put(&owner.ports("20080"));
     until_bind(&mut worker, 20080, denied());
     let told = agent.event("bind", "default/web-2");
     assert_eq!((&told["owner"], &told["source"]), (&"default/web-1".into(), &"annotation".into()));
@@ -54,13 +51,12 @@ fn an_annotation_becomes_a_denied_bind() {
 
 fn pods_of_other_nodes_are_of_no_interest() {
     let stage = Stage::new();
-    let server = ApiServer::start();
+    let server = backend::choose();
     let (elsewhere, here) = (Pod::new("elsewhere").ports("20080"), Pod::new("here").ports("20081"));
     server.put_on(&elsewhere, "node-2");
     server.put(&here);
-    let _agent = synced(&stage, &server, &[]);
-    let stranger = Pod::new("stranger");
-    server.put(&stranger);
+    let _agent = synced(&stage, &*server, &[]);
+    let stranger = server.put(&Pod::new("stranger"));
     let mut worker = stage.worker(&stranger);
     until_bind(&mut worker, 20081, denied());
     until_bind(&mut worker, 20080, 0);

@@ -8,9 +8,9 @@ use serde_json::Value;
 use crate::{
     Test,
     backend::{Backend as _, synced},
-    stage::{Pod, Stage, bind, denied, until_bind},
+    stage::{Pod, Stage, bind, denied},
     support::{
-        agent::{Agent, until},
+        agent::{Agent, until, until_at_last},
         apiserver::{ApiServer, Fault, Target},
         worker::Worker,
     },
@@ -23,6 +23,9 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_slow_server_is_waited_for", a_slow_server_is_waited_for),
     ("the_first_list_is_cut", the_first_list_is_cut),
 ];
+
+/// More than the agent waits at most before it tries again.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 const PODS: Target = Target::ALL.resource("pods");
 
@@ -71,7 +74,7 @@ impl Scene {
     }
 
     fn learns_the_new(&mut self) {
-        until_bind(&mut self.strangers, 20082, denied());
+        until_at_last(LONGEST_PAUSE, "the list is known", || self.strangers.bind(&bind(20082)) == denied());
         assert_eq!(self.strangers.bind(&bind(20080)), 0, "it is one list");
         assert_eq!(self.strangers.bind(&bind(20081)), denied());
         assert_eq!(self.stayers.bind(&bind(20081)), 0);
@@ -93,8 +96,8 @@ fn nothing_changes_during(streamed: bool, more: usize, target: Target, fault: Fa
     // A process that starts now is known as well. The storm takes time in which an agent without patience would ask often.
     scene.stayers = stage.worker(&scene.stays);
     scene.knows_the_old();
-    let denials = scene.strangers.storm(&bind(20080), 300_000, 1);
-    assert_eq!(denials, HashMap::from([(denied(), 300_000)]));
+    let denials = scene.strangers.storm(&bind(20080), 100_000, 1);
+    assert_eq!(denials, HashMap::from([(denied(), 100_000)]));
     assert!(outage.hits() < 10, "it is tried again with more and more time between, {} times", outage.hits());
     drop(outage);
     scene.learns_the_new();

@@ -53,6 +53,7 @@ fn trials() -> Vec<Trial> {
         ("handover", handover::TESTS),
         ("flags", flags::TESTS),
         ("refusals", refusals::TESTS),
+        ("backend", backend::TESTS),
         ("cluster", cluster::TESTS),
         ("lists", lists::TESTS),
         ("rollout", rollout::TESTS),
