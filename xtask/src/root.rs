@@ -7,7 +7,18 @@ use std::process::Command;
 use crate::process;
 
 /// What of the environment a program that runs through sudo keeps.
-const KEPT: [&str; 8] = ["PATH", "TERM", "COLUMNS", "NO_COLOR", "CI", "RUST_BACKTRACE", "RUST_LOG", "PROPTEST_CASES"];
+const KEPT: [&str; 10] = [
+    "PATH",
+    "TERM",
+    "COLUMNS",
+    "NO_COLOR",
+    "CI",
+    "RUST_BACKTRACE",
+    "RUST_LOG",
+    "PROPTEST_CASES",
+    "PORT_ENFORCER_TEST_FULL",
+    "KUBECONFIG",
+];
 
 /// How to become root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

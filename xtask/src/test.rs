@@ -20,6 +20,8 @@ use crate::{process, setup};
 
 /// The flags of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "With PORT_ENFORCER_TEST_FULL=1 in the environment, tests under load run in full length. With \
+                       KUBECONFIG, tests that need no faults run against that cluster.")]
 pub(crate) struct Args {
     /// Run only tests whose name contains this, and no other checks
     #[arg(value_name = "FILTER")]

@@ -135,6 +135,7 @@ impl Engine {
 
     /// A pod is there, or changed.
     pub fn apply(&mut self, pod: Pod) {
+        self.catch_up();
         self.index.apply(pod, now());
         self.flush();
         self.catch_up();
@@ -148,14 +149,18 @@ impl Engine {
 
     /// These are all pods there are.
     pub fn reset(&mut self, pods: Vec<Pod>) {
+        self.catch_up();
         self.index.reset(pods, now());
         self.flush();
         self.catch_up();
     }
 
-    /// A cgroup that was made before the kernel knew its pod's UID was noted as nobody's, so that the pod would be
-    /// denied on its own port until the record of that cgroup is read. From now on the kernel knows the UID, and that
-    /// record, if there is one, is in the ring.
+    /// Takes in the cgroups of which the kernel has told, before and after pods are taken in.
+    ///
+    /// A cgroup that was made before the kernel knew its pod's UID was noted as nobody's, so that the pod would be denied
+    /// on its own port from the moment its claim is written until the record of that cgroup is read. So records go
+    /// first: a process that runs already is known before its claim is. And they go last, for a cgroup that was made in
+    /// between: from then on the kernel knows the UID.
     fn catch_up(&mut self) {
         if let Err(error) = self.drain_cgroups() {
             tracing::error!(%error, "cannot take in the cgroups that came and went");

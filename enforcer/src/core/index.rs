@@ -57,6 +57,8 @@ pub struct Index {
     modes: HashMap<String, Mode>,
     /// Pods that wait for a UID: another pod has it, or it is a static pod's and its cgroup has not been seen.
     waiting: HashMap<UidKey, BTreeSet<(String, String)>>,
+    /// The name of the mirror pod that first said it mirrors a static pod, for as long as that one's cgroup is there.
+    mirrors: HashMap<UidKey, (String, String)>,
     past: names::Past,
     last_id: OwnerId,
     output: Output,
@@ -80,6 +82,7 @@ impl Index {
             graces: BTreeSet::new(),
             modes: HashMap::new(),
             waiting: HashMap::new(),
+            mirrors: HashMap::new(),
             past: names::Past::default(),
             last_id: 0,
             output: Output::default(),
@@ -173,6 +176,11 @@ impl Index {
         let group = pod.share.as_ref().map(|share| self.groups.intern(&(pod.namespace.clone(), share.clone())));
         let workload = pod.workload.as_ref().map(|workload| self.workloads.intern(&workload.key()));
         let mode = self.mode_of(&pod.namespace);
+        if pod.deletion.is_some() && pod.phase != Phase::Active {
+            // Since Kubernetes 1.27 the kubelet gives a pod that was asked to go its last phase before the object goes:
+            // that is the end of a going pod and not of one that ended by itself.
+            self.leave_remnant(id, now);
+        }
         let Some(owner) = self.owners.get_mut(&id) else {
             return;
         };
@@ -278,7 +286,8 @@ impl Index {
     }
 
     /// The ports of a controlled pod stay with its workload for a while, so that its successor finds them and a
-    /// squatter does not. Not so after the pod has done its work or failed: then nobody succeeds it there.
+    /// squatter does not. Not so after the pod has done its work or failed before it was asked to go: then nobody
+    /// succeeds it there.
     fn leave_remnant(&mut self, id: OwnerId, now: Now) {
         let Some(owner) = self.owners.get(&id) else {
             return;
@@ -380,6 +389,7 @@ impl Index {
         let next = left.flatten();
         if next.is_none() {
             self.pod_cgroups.remove(&cgroup.key);
+            self.mirrors.remove(&cgroup.key);
         }
         let Some(&owner_id) = self.uids.get(&cgroup.key) else {
             return;

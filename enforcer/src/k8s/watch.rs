@@ -12,7 +12,8 @@ use kube::{
     core::PartialObjectMeta,
     runtime::{
         WatchStreamExt as _,
-        watcher::{self, Event, watcher},
+        utils::Backoff as _,
+        watcher::{self, DefaultBackoff, Event, watcher},
     },
 };
 use tokio::{
@@ -179,22 +180,39 @@ impl<All, One, Gone> Translate<All, One, Gone> {
         let mut events = std::pin::pin!(events);
         let mut listed = Vec::new();
         let mut troubled = false;
+        // Whether a list has begun and not ended, neither well nor with an error.
+        let mut begun = false;
+        let mut backoff = DefaultBackoff::default();
         while let Some(event) = events.next().await {
             let arrived = sender.arrived(self.resource);
             let update = match event {
                 Ok(Event::Init) => {
                     listed.clear();
+                    if std::mem::replace(&mut begun, true) {
+                        // The client's watcher says nothing of a streamed list that breaks off, and begins at once anew.
+                        troubled = true;
+                        let message = "the connection broke in the middle of the list";
+                        let trouble = Trouble::new(self.resource, TroubleKind::Unreachable, message);
+                        sender.send(arrived, Update::Trouble(trouble)).await?;
+                        sleep(backoff.next().unwrap_or(RELIST)).await;
+                    }
                     continue;
                 }
                 Ok(Event::InitApply(object)) => {
                     listed.push(object);
                     continue;
                 }
-                Ok(Event::InitDone) => (self.all)(std::mem::take(&mut listed)),
+                Ok(Event::InitDone) => {
+                    begun = false;
+                    backoff.reset();
+                    (self.all)(std::mem::take(&mut listed))
+                }
                 Ok(Event::Apply(object)) => (self.one)(object),
                 Ok(Event::Delete(object)) => (self.gone)(object),
                 Err(error) if lists == Lists::Streamed && is_unsupported(&error) => return Ok(Lists::Paged),
                 Err(error) => {
+                    // The watcher's own back-off waits.
+                    begun = false;
                     troubled = true;
                     let trouble = Trouble::new(self.resource, classify(&error), &chain(&error));
                     let lost = trouble.kind == TroubleKind::Gone;

@@ -2,19 +2,17 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use k8s_openapi::api::{
-    core::v1::Namespace,
-    rbac::v1::{ClusterRole, PolicyRule},
-};
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use serde::Deserialize as _;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     Test,
+    backend::{self, Backend as _, synced},
     metrics::{SERVED, check_api_errors},
     stage::{Pod, Stage, bind, denied, until_bind},
     support::{
-        agent::{Agent, until},
+        agent::until,
         apiserver::{ApiServer, Fault, Interruption, Target},
         http::{LISTEN, get},
     },
@@ -37,66 +35,30 @@ pub(crate) const TESTS: &[Test] = &[
 pub(crate) const PODS: Target = Target::ALL.resource("pods");
 pub(crate) const NAMESPACES: Target = Target::ALL.resource("namespaces");
 
-pub(crate) fn put(server: &ApiServer, pod: &Pod) {
-    put_on(server, pod, "node-1");
-}
-
-pub(crate) fn put_on(server: &ApiServer, pod: &Pod, node: &str) {
-    let mut object = pod.object.clone();
-    object["spec"]["nodeName"] = node.into();
-    server.put_pod(serde_json::from_value(object).expect("a Pod"));
-}
-
-pub(crate) fn delete(server: &ApiServer, pod: &Pod) {
-    let metadata = &pod.object["metadata"];
-    let text = |key: &str| metadata[key].as_str().expect("a string");
-    server.delete_pod(text("namespace"), text("name"));
-}
-
-fn label(server: &ApiServer, namespace: &str, mode: Option<&str>) {
-    let mut object = json!({"metadata": {"name": namespace, "labels": {}}});
-    if let Some(mode) = mode {
-        object["metadata"]["labels"]["port-enforcer.io/mode"] = mode.into();
-    }
-    let namespace: Namespace = serde_json::from_value(object).expect("a Namespace");
-    server.put_namespace(namespace);
-}
-
-/// An agent that enforces and knows all pods.
-pub(crate) fn synced(stage: &Stage, server: &ApiServer, more: &[&str]) -> Agent {
-    let mut agent = stage.on_cluster(server, more);
-    agent.wait("all pods are known", |line| line["event"] == "synced");
-    agent
-}
-
 fn an_annotation_becomes_a_denied_bind() {
     let stage = Stage::new();
-    let server = ApiServer::start();
-    let (owner, other) = (Pod::new("web-1"), Pod::new("web-2"));
-    put(&server, &owner);
-    put(&server, &other);
-    let mut agent = synced(&stage, &server, &[]);
+    let server = backend::choose();
+    let (owner, other) = (server.put(&Pod::new("web-1")), server.put(&Pod::new("web-2")));
+    let mut agent = synced(&stage, &*server, &[]);
     let mut worker = stage.worker(&other);
     until_bind(&mut worker, 20080, 0);
-    let owner = owner.ports("20080");
-    put(&server, &owner);
+    let owner = server.put(&owner.ports("20080"));
     until_bind(&mut worker, 20080, denied());
     let told = agent.event("bind", "default/web-2");
     assert_eq!((&told["owner"], &told["source"]), (&"default/web-1".into(), &"annotation".into()));
     until_bind(&mut stage.worker(&owner), 20080, 0);
-    delete(&server, &owner);
+    server.delete(&owner);
     until_bind(&mut worker, 20080, 0);
 }
 
 fn pods_of_other_nodes_are_of_no_interest() {
     let stage = Stage::new();
-    let server = ApiServer::start();
+    let server = backend::choose();
     let (elsewhere, here) = (Pod::new("elsewhere").ports("20080"), Pod::new("here").ports("20081"));
-    put_on(&server, &elsewhere, "node-2");
-    put(&server, &here);
-    let _agent = synced(&stage, &server, &[]);
-    let stranger = Pod::new("stranger");
-    put(&server, &stranger);
+    server.put_on(&elsewhere, "node-2");
+    server.put(&here);
+    let _agent = synced(&stage, &*server, &[]);
+    let stranger = server.put(&Pod::new("stranger"));
     let mut worker = stage.worker(&stranger);
     until_bind(&mut worker, 20081, denied());
     until_bind(&mut worker, 20080, 0);
@@ -107,10 +69,10 @@ fn a_server_without_streamed_lists_will_do() {
     let server = ApiServer::start();
     server.set_streaming_lists(false);
     let owner = Pod::new("owner").ports("20080");
-    put(&server, &owner);
+    server.put(&owner);
     let mut agent = synced(&stage, &server, &[]);
     let stranger = Pod::new("stranger");
-    put(&server, &stranger);
+    server.put(&stranger);
     until_bind(&mut stage.worker(&stranger), 20080, denied());
     assert!(!agent.rest().iter().any(|line| line["event"] == "api_trouble"), "that is no trouble");
 }
@@ -119,15 +81,15 @@ fn what_vanished_unseen_is_gone() {
     let stage = Stage::new();
     let mut server = ApiServer::start();
     let (gone, stays) = (Pod::new("gone").ports("20080"), Pod::new("stays").ports("20081"));
-    put(&server, &gone);
-    put(&server, &stays);
+    server.put(&gone);
+    server.put(&stays);
     let mut agent = synced(&stage, &server, &[]);
     let stranger = Pod::new("stranger");
-    put(&server, &stranger);
+    server.put(&stranger);
     let mut worker = stage.worker(&stranger);
     until_bind(&mut worker, 20080, denied());
     server.stop();
-    delete(&server, &gone);
+    server.delete(&gone);
     server.compact();
     server.start_again();
     until_bind(&mut worker, 20080, 0);
@@ -139,7 +101,7 @@ fn a_server_out_of_reach_at_start_is_waited_for() {
     let stage = Stage::new();
     let mut server = ApiServer::start();
     let owner = Pod::new("owner").ports("20080");
-    put(&server, &owner);
+    server.put(&owner);
     server.stop();
     let listen = ["--listen", LISTEN];
     let mut agent = stage.on_cluster(&server, &[&listen[..], &["--node-reserved", "20022/tcp"]].concat());
@@ -164,8 +126,8 @@ fn claims_outlive_the_server() {
     let stage = Stage::new();
     let mut server = ApiServer::start();
     let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger"));
-    put(&server, &owner);
-    put(&server, &stranger);
+    server.put(&owner);
+    server.put(&stranger);
     let mut agent = synced(&stage, &server, &[]);
     server.stop();
     agent.wait("the trouble is told", |line| line["event"] == "api_trouble" && line["resource"] == "pods");
@@ -177,13 +139,13 @@ fn the_place_in_history_is_found_again() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let stranger = Pod::new("stranger");
-    put(&server, &stranger);
+    server.put(&stranger);
     let _agent = synced(&stage, &server, &[]);
     let mut worker = stage.worker(&stranger);
     server.set_gone_in_stream(false);
     server.interrupt(PODS, Interruption::Cut);
     server.compact();
-    put(&server, &Pod::new("owner").ports("20079"));
+    server.put(&Pod::new("owner").ports("20079"));
     until_bind(&mut worker, 20079, denied());
     server.set_gone_in_stream(true);
     for (port, interruption) in [
@@ -194,7 +156,7 @@ fn the_place_in_history_is_found_again() {
     ] {
         server.wait_for_watches(PODS, 1);
         server.interrupt(PODS, interruption);
-        put(&server, &Pod::new(&format!("owner-{port}")).ports(&port.to_string()));
+        server.put(&Pod::new(&format!("owner-{port}")).ports(&port.to_string()));
         until_bind(&mut worker, port, denied());
     }
 }
@@ -209,8 +171,8 @@ fn every_refusal_is_told_by_kind_and_survived() {
         let stage = Stage::new();
         let server = ApiServer::start();
         let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger"));
-        put(&server, &owner);
-        put(&server, &stranger);
+        server.put(&owner);
+        server.put(&stranger);
         let outage = server.fault(PODS, fault);
         let mut agent = stage.on_cluster(&server, &SERVED);
         agent.wait("the trouble is told", |line| line["event"] == "api_trouble" && line["kind"] == kind);
@@ -228,21 +190,21 @@ fn the_label_of_a_namespace_chooses_the_mode() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger").namespace("tenant"));
-    label(&server, "tenant", None);
-    put(&server, &owner);
-    put(&server, &stranger);
+    server.label("tenant", None);
+    server.put(&owner);
+    server.put(&stranger);
     let mut agent = synced(&stage, &server, &[]);
     let mut worker = stage.worker(&stranger);
     until_bind(&mut worker, 20080, denied());
-    label(&server, "tenant", Some("audit"));
+    server.label("tenant", Some("audit"));
     until_bind(&mut worker, 20080, 0);
-    label(&server, "tenant", Some("off"));
+    server.label("tenant", Some("off"));
     agent.wait("the bad label is told", |line| line["event"] == "mode_invalid" && line["namespace"] == "tenant");
     until_bind(&mut worker, 20080, denied());
-    label(&server, "tenant", Some("audit"));
+    server.label("tenant", Some("audit"));
     until_bind(&mut worker, 20080, 0);
     server.wait_for_watches(NAMESPACES, 1);
-    label(&server, "tenant", None);
+    server.label("tenant", None);
     until_bind(&mut worker, 20080, denied());
 }
 
@@ -250,18 +212,13 @@ fn a_mirror_pod_counts_where_its_cgroup_is() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let hash = "0123456789abcdef0123456789abcdef";
-    let mirror = |name| {
-        let mut pod = Pod::new(name);
-        pod.object["metadata"]["annotations"]["kubernetes.io/config.mirror"] = hash.into();
-        pod.object["metadata"]["annotations"]["kubernetes.io/config.hash"] = hash.into();
-        pod
-    };
+    let mirror = |name| Pod::new(name).mirror_of(hash);
     let (owner, real, forged) = (Pod::new("owner").ports("20080"), mirror("real"), mirror("forged"));
-    put(&server, &owner);
+    server.put(&owner);
     let mut fixed = stage.worker_of(hash);
-    put(&server, &real);
+    server.put(&real);
     let mut agent = synced(&stage, &server, &[]);
-    put(&server, &forged);
+    server.put(&forged);
     agent.event("identity_rejected", "default/forged");
     // A static pod is told, by the name of its mirror, and never denied.
     until_bind(&mut fixed, 20080, 0);
@@ -297,8 +254,8 @@ fn what_is_asked_of_the_server_is_what_the_role_allows() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let (owner, other) = (Pod::new("owner").ports("20080"), Pod::new("other"));
-    put(&server, &owner);
-    put(&server, &other);
+    server.put(&owner);
+    server.put(&other);
     let mut worker = stage.worker(&other);
     // Lists, as servers without streamed lists want them, and watches that begin with a list.
     for streamed in [false, true] {

@@ -6,7 +6,7 @@ use k8s_openapi::api::events::v1::Event;
 
 use crate::{
     Test,
-    cluster::{delete, put, synced},
+    backend::{Backend as _, synced},
     stage::{Pod, Stage, bind, denied, until_bind},
     support::{
         agent::until,
@@ -49,8 +49,8 @@ fn a_denial_is_told_to_both_pods() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let (owner, other) = (Pod::new("web-1").ports("20080"), Pod::new("web-2").namespace("tenant"));
-    put(&server, &owner);
-    put(&server, &other);
+    server.put(&owner);
+    server.put(&other);
     let _agent = synced(&stage, &server, &["--pod-name", "port-enforcer-x7k2p"]);
     let mut worker = stage.worker(&other);
     until_bind(&mut worker, 20080, denied());
@@ -78,8 +78,8 @@ fn what_happens_again_is_a_series() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let (owner, other) = (Pod::new("owner").ports("20080"), Pod::new("other"));
-    put(&server, &owner);
-    put(&server, &other);
+    server.put(&owner);
+    server.put(&other);
     let _agent = synced(&stage, &server, &[]);
     let mut worker = stage.worker(&other);
     until_bind(&mut worker, 20080, denied());
@@ -105,8 +105,8 @@ fn claims_that_lose_or_are_wrong_are_told() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let (first, second) = (Pod::new("first").ports("20080"), Pod::new("second").ports("20080, 0, 99999"));
-    put(&server, &first);
-    put(&server, &second);
+    server.put(&first);
+    server.put(&second);
     let _agent = synced(&stage, &server, &[]);
     let lost = wait(&server, "PortClaimConflict", "second");
     assert_eq!(
@@ -121,7 +121,7 @@ fn claims_that_lose_or_are_wrong_are_told() {
         (wrong.count() == 2).then_some(())
     });
     assert_eq!(lost.action.as_deref(), Some("Claim"));
-    delete(&server, &first);
+    server.delete(&first);
     let granted = wait(&server, "PortClaimGranted", "second");
     assert_eq!(granted.type_.as_deref(), Some("Normal"));
     assert_eq!(note(&granted), "claim of default/second on 20080/tcp is now in force on node-1");
@@ -131,8 +131,8 @@ fn audit_tells_and_denies_nothing() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let (owner, other) = (Pod::new("owner").ports("20080"), Pod::new("other"));
-    put(&server, &owner);
-    put(&server, &other);
+    server.put(&owner);
+    server.put(&other);
     let _agent = synced(&stage, &server, &["--mode", "audit"]);
     assert_eq!(stage.worker(&other).bind(&bind(20080)), 0);
     assert!(note(&wait(&server, "PortBindAudited", "other")).contains(" audited "));
@@ -150,14 +150,14 @@ fn a_mirror_pods_event_is_found_with_it() {
         pod
     };
     let owner = Pod::new("owner").ports("20080");
-    put(&server, &owner);
+    server.put(&owner);
     let mut fixed = stage.worker_of(hash);
-    put(&server, &mirror("real"));
+    server.put(&mirror("real"));
     let _agent = synced(&stage, &server, &[]);
     assert_eq!(fixed.bind(&bind(20080)), 0, "a static pod is never denied");
     let told = wait(&server, "PortBindAudited", "real");
     assert_eq!(told.regarding.unwrap().uid.as_deref(), Some(hash));
-    put(&server, &mirror("forged"));
+    server.put(&mirror("forged"));
     let rejected = wait(&server, "PortIdentityRejected", "forged");
     assert!(note(&rejected).contains("another mirror pod was there first"), "{}", note(&rejected));
 }
@@ -166,13 +166,13 @@ fn an_unknown_caller_is_told_of_when_it_has_a_name() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let (owner, late) = (Pod::new("owner").ports("20080"), Pod::new("late"));
-    put(&server, &owner);
+    server.put(&owner);
     let mut agent = synced(&stage, &server, &[]);
     let mut worker = stage.worker(&late);
     assert_eq!(worker.bind(&bind(20080)), denied());
     agent.wait("the log tells it at once", |line| line["event"] == "bind" && line["verdict"] == "deny");
     assert_eq!(server.events(), [], "nobody knows yet whose Event it would be");
-    put(&server, &late);
+    server.put(&late);
     let told = wait(&server, "PortBindDenied", "late");
     assert!(note(&told).contains(" by default/late (container server, "), "{}", note(&told));
     let told = wait(&server, "PortBindDenied", "owner");
@@ -183,7 +183,7 @@ fn the_nodes_port_is_told_to_the_node() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let pod = Pod::new("web");
-    put(&server, &pod);
+    server.put(&pod);
     let _agent = synced(&stage, &server, &["--node-reserved", "20022/tcp"]);
     assert_eq!(stage.worker(&pod).bind(&bind(20022)), denied());
     let told = wait(&server, "PortBindDenied", "node-1");
@@ -197,8 +197,8 @@ fn enforcement_does_not_need_events() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let (owner, other) = (Pod::new("owner").ports("20080"), Pod::new("other"));
-    put(&server, &owner);
-    put(&server, &other);
+    server.put(&owner);
+    server.put(&other);
     for (fault, kind) in [(Fault::Forbidden, "forbidden"), (Fault::Internal, "server")] {
         let outage = server.fault(EVENTS, fault);
         let mut agent = synced(&stage, &server, &[]);
@@ -209,9 +209,9 @@ fn enforcement_does_not_need_events() {
         });
         until("it is tried again", || outage.hits() > 2);
         let added = Pod::new(&format!("added-{kind}")).ports("20081");
-        put(&server, &added);
+        server.put(&added);
         until_bind(&mut worker, 20081, denied());
-        delete(&server, &added);
+        server.delete(&added);
         until_bind(&mut worker, 20081, 0);
         assert_eq!(server.events(), []);
         drop(outage);
@@ -231,14 +231,14 @@ fn a_namespace_that_is_gone_holds_nothing_up() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let (owner, other) = (Pod::new("owner").ports("20080"), Pod::new("other").namespace("gone"));
-    put(&server, &owner);
-    put(&server, &other);
+    server.put(&owner);
+    server.put(&other);
     let mut agent = synced(&stage, &server, &[]);
     let mut worker = stage.worker(&other);
     let outage = server.fault(EVENTS, Fault::Internal);
     assert_eq!(worker.bind(&bind(20080)), denied());
     until("it was tried", || outage.hits() > 0);
-    delete(&server, &other);
+    server.delete(&other);
     server.delete_namespace("gone");
     drop(outage);
     wait(&server, "PortBindDenied", "owner");
@@ -251,10 +251,10 @@ fn a_thousand_claims_and_a_retry_loop_stay_within_the_budget() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let owner = Pod::new("owner").ports("20080");
-    put(&server, &owner);
+    server.put(&owner);
     let losers: Vec<Pod> = (1..PODS).map(|pod| Pod::new(&format!("loser-{pod}")).ports("20080")).collect();
     for pod in &losers {
-        put(&server, pod);
+        server.put(pod);
     }
     let started = Instant::now();
     let _agent = synced(&stage, &server, &[]);

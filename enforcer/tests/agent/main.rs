@@ -3,16 +3,23 @@
 //!
 //! One module is one subject, and its list names its tests.
 
+mod backend;
+mod churn;
 mod cluster;
 mod conflicts;
+mod crowd;
 mod end;
 mod events;
 mod flags;
 mod folder;
 mod handover;
+mod held;
+mod lists;
 mod malformed;
 mod metrics;
 mod refusals;
+mod rollout;
+mod siege;
 mod stage;
 #[path = "../support"]
 mod support {
@@ -51,9 +58,14 @@ fn trials() -> Vec<Trial> {
         ("handover", handover::TESTS),
         ("flags", flags::TESTS),
         ("refusals", refusals::TESTS),
+        ("backend", backend::TESTS),
         ("cluster", cluster::TESTS),
         ("events", events::TESTS),
         ("metrics", metrics::TESTS),
+        ("lists", lists::TESTS),
+        ("rollout", rollout::TESTS),
+        ("churn", churn::TESTS),
+        ("crowd", crowd::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| {
             Trial::test(format!("{subject}::{name}"), move || {

@@ -8,7 +8,8 @@ use std::{
 
 use crate::{
     Test,
-    cluster::{NAMESPACES, PODS, put},
+    backend::Backend as _,
+    cluster::{NAMESPACES, PODS},
     stage::{Pod, Stage, bind, denied, until_bind},
     support::{
         agent::{Agent, until},
@@ -144,13 +145,13 @@ fn every_change_has_its_delay() {
     let server = ApiServer::start();
     server.set_history(10 * usize::from(CHANGES));
     let (owner, stranger) = (Pod::new("owner"), Pod::new("stranger"));
-    put(&server, &stranger);
+    server.put(&stranger);
     let mut agent = stage.on_cluster(&server, &[&SERVED[..], &["--log-level", "debug"]].concat());
     // The two lists.
     let mut delays = vec![delay(&mut agent), delay(&mut agent)];
     let count = |scraped: &Exposition| scraped.count(&format!("{DELAY}_count"), &[]);
     assert_eq!(count(&scrape()), Some(2));
-    let change = |port: u16| put(&server, &owner.clone().ports(&port.to_string()));
+    let change = |port: u16| drop(server.put(&owner.clone().ports(&port.to_string())));
     let one_by_one: Vec<u64> = (21000..21000 + CHANGES)
         .map(|port| {
             change(port);
@@ -209,7 +210,7 @@ fn the_last_activity_moves() {
         if what == "a bookmark" {
             assert_eq!(server.interrupt(PODS, Interruption::Bookmark), 1);
         } else {
-            put(&server, &Pod::new("new"));
+            server.put(&Pod::new("new"));
         }
         until(&format!("{what} has come"), || activity("pods").is_some_and(|last| last > before));
     }

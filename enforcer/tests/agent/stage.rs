@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -12,8 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     agent::{Agent, until},
-    apiserver::ApiServer,
-    sandbox::Sandbox,
+    sandbox::{self, Sandbox},
     worker::{Bind, Worker},
 };
 
@@ -69,6 +68,59 @@ impl Pod {
             "uid": "0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9", "controller": true,
         }]);
         self
+    }
+
+    /// The pod of a `DaemonSet` on this node.
+    pub(crate) fn of_daemon_set(mut self, name: &str) -> Self {
+        self.object["metadata"]["ownerReferences"] = json!([{
+            "apiVersion": "apps/v1", "kind": "DaemonSet", "name": name,
+            "uid": "1b2c3d4e-5f60-4172-8394-a5b6c7d8e9f0", "controller": true,
+        }]);
+        self
+    }
+
+    /// What says that it mirrors the static pod whose cgroup carries this hash, and that its node controls it. Anybody
+    /// can write that.
+    pub(crate) fn mirror_of(mut self, hash: &str) -> Self {
+        let metadata = &mut self.object["metadata"];
+        metadata["annotations"]["kubernetes.io/config.mirror"] = hash.into();
+        metadata["annotations"]["kubernetes.io/config.hash"] = hash.into();
+        metadata["annotations"]["kubernetes.io/config.source"] = "file".into();
+        metadata["ownerReferences"] = json!([{
+            "apiVersion": "v1", "kind": "Node", "name": "node-1",
+            "uid": "2c3d4e5f-6071-4283-94a5-b6c7d8e9f001", "controller": true,
+        }]);
+        self
+    }
+
+    /// One of the pods of its namespace that share their claims under this name.
+    pub(crate) fn sharing(mut self, name: &str) -> Self {
+        self.object["metadata"]["annotations"]["port-enforcer.io/share"] = name.into();
+        self
+    }
+
+    /// How far it has come.
+    pub(crate) fn phase(mut self, phase: &str) -> Self {
+        self.object["status"]["phase"] = phase.into();
+        self
+    }
+
+    /// The same pod under the UID that a server gave it.
+    pub(crate) fn uid(mut self, uid: &str) -> Self {
+        self.object["metadata"]["uid"] = uid.into();
+        self
+    }
+
+    pub(crate) fn uid_text(&self) -> &str {
+        self.text("uid")
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.text("name")
+    }
+
+    pub(crate) fn namespace_name(&self) -> &str {
+        self.text("namespace")
     }
 
     fn text(&self, key: &str) -> &str {
@@ -148,14 +200,9 @@ impl Stage {
         self.agent(&[&["--mode", "enforce"], more].concat())
     }
 
-    /// Starts an agent that takes its pods from an API server, writes JSON and, unless it is told another mode, enforces.
-    pub(crate) fn on_cluster(&self, server: &ApiServer, more: &[&str]) -> Agent {
-        let kubeconfig = server.kubeconfig(self.top.path()).display().to_string();
-        let root = self.root().display().to_string();
-        let own = ["--source", "api", "--kubeconfig", &kubeconfig, "--cgroup-root", &root];
-        let words = ["--log-format", "json", "--node-name", "node-1"];
-        let enforce: &[&str] = if more.contains(&"--mode") { &[] } else { &["--mode", "enforce"] };
-        Agent::start(own.iter().chain(&words).chain(enforce).chain(nowhere(more)).chain(more)).0
+    /// A folder for whatever a test needs.
+    pub(crate) fn top(&self) -> &Path {
+        self.top.path()
     }
 
     /// Starts an agent that writes text and enforces.
@@ -176,17 +223,31 @@ impl Stage {
 
     /// Starts a worker in the cgroup of a container of the pod with this UID.
     pub(crate) fn worker_of(&self, uid: &str) -> Worker {
+        Worker::start(&self.make_cgroup(uid))
+    }
+
+    /// The cgroup of the pod with this UID.
+    fn cgroup(&self, uid: &str) -> PathBuf {
         let uid = uid.replace('-', "_");
-        let path = self.root().join(format!(
-            "kubepods-besteffort.slice/kubepods-besteffort-pod{uid}.slice/cri-containerd-{CONTAINER_ID}.scope"
-        ));
+        self.root().join(format!("kubepods-besteffort.slice/kubepods-besteffort-pod{uid}.slice"))
+    }
+
+    /// Makes the cgroup of a container of the pod with this UID.
+    pub(crate) fn make_cgroup(&self, uid: &str) -> PathBuf {
+        let path = self.cgroup(uid).join(format!("cri-containerd-{CONTAINER_ID}.scope"));
         fs::create_dir_all(&path).expect("creating a cgroup");
-        Worker::start(&path)
+        path
+    }
+
+    /// Removes the cgroup of the pod with this UID, as the kubelet does when all of the pod has ended. What still runs in
+    /// it is killed.
+    pub(crate) fn remove_cgroup(&self, uid: &str) {
+        sandbox::remove(&self.cgroup(uid)).expect("removing a cgroup");
     }
 }
 
 /// No agent serves HTTP unless it is told where: there may be others.
-fn nowhere(more: &[&str]) -> &'static [&'static str] {
+pub(crate) fn nowhere(more: &[&str]) -> &'static [&'static str] {
     if more.contains(&"--listen") { &[] } else { &["--listen", "none"] }
 }
 

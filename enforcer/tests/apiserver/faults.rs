@@ -136,6 +136,18 @@ fn list_is_cut_in_the_middle() {
 }
 
 #[test]
+fn later_page_is_cut() {
+    let cluster = Cluster::start();
+    for name in ["a", "b", "c"] {
+        cluster.server.put_pod(pod(name, "node-1"));
+    }
+    let cut = cluster.server.fault(PODS, Fault::CutLaterPage);
+    let mut watcher: Watcher<Pod> = Watcher::new(cluster.pods(), Config::default().page_size(2));
+    assert_eq!(cluster.told(&mut watcher, 4), ["init", "there a", "there b", "no list: connection"]);
+    assert_eq!(cut.hits(), 1, "not the first page");
+}
+
+#[test]
 fn watch_is_cut_after_some_events() {
     let cluster = Cluster::start();
     for name in ["a", "b", "c"] {

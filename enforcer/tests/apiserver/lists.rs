@@ -1,5 +1,7 @@
 //! Lists, their pages and versions, and what a server makes of the objects.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{ContainerPort, Namespace, Pod};
 use kube::{
     Api,
@@ -178,5 +180,19 @@ fn requests_are_recorded_as_access_control_sees_them() {
 #[should_panic(expected = "in vain for what never comes")]
 fn waits_end() {
     let server = crate::support::apiserver::ApiServer::start();
-    server.wait_at_most(std::time::Duration::from_millis(50), "what never comes", |_| None::<()>);
+    server.wait_at_most(Duration::from_millis(50), "what never comes", |_| None::<()>);
+}
+
+#[test]
+fn who_was_asked_to_go_cannot_be_asked_to_stay() {
+    let cluster = Cluster::start();
+    let asked = pod("a", "node-1");
+    cluster.server.put_pod(asked.clone());
+    let going = cluster.server.ask_to_go("default", "a", Duration::from_secs(30));
+    assert_eq!(going.metadata.deletion_grace_period_seconds, Some(30));
+    assert!(going.metadata.deletion_timestamp.as_ref().is_some_and(|by| by.0 > jiff::Timestamp::now()));
+    let edited = cluster.server.put_pod(edited(asked, "80"));
+    assert_eq!(edited.metadata.deletion_timestamp, going.metadata.deletion_timestamp);
+    let listed = cluster.run(cluster.pods().list(&ListParams::default())).unwrap();
+    assert_eq!(listed.items[0].metadata.deletion_timestamp, going.metadata.deletion_timestamp);
 }

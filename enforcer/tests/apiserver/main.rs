@@ -1,5 +1,6 @@
 //! The stand-in for the API server, proved with the client that the agent uses.
 
+mod admin;
 mod cluster;
 mod events;
 mod faults;

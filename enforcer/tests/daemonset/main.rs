@@ -10,8 +10,6 @@ mod stage;
 mod support {
     #[expect(dead_code, reason = "the tests of the agent use the rest")]
     pub(crate) mod agent;
-    #[expect(dead_code, reason = "its own tests use it")]
-    pub(crate) mod apiserver;
     pub(crate) mod network;
     pub(crate) mod sandbox;
     #[expect(dead_code, reason = "the tests of the kernel use the rest")]

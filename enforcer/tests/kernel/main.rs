@@ -2,6 +2,7 @@
 //!
 //! One module is one subject, and its list names its tests: a test that is in no list is dead code, which is an error.
 
+mod arrival;
 mod cgroups;
 mod counts;
 mod kin;
@@ -40,6 +41,7 @@ fn trials() -> Vec<Trial> {
         ("policy", policy::TESTS),
         ("counts", counts::TESTS),
         ("cgroups", cgroups::TESTS),
+        ("arrival", arrival::TESTS),
         ("oracle", oracle::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| Trial::ignorable_test(format!("{subject}::{name}"), run)));

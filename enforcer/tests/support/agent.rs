@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{HashMap, Map, MapData, MapInfo, PerCpuArray};
+use aya::{
+    maps::{HashMap, Map, MapData, MapInfo, PerCpuArray},
+    programs::loaded_programs,
+};
 use enforcer_ebpf::abi::{self, Protocol, Reason, VerdictKind};
 use serde_json::Value;
 
@@ -19,10 +22,15 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits until something is so.
-pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn until(what: &str, is_so: impl FnMut() -> bool) {
+    until_at_last(PATIENCE, what, is_so);
+}
+
+/// The same with another patience.
+pub(crate) fn until_at_last(patience: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !is_so() {
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {what}");
+        assert!(Instant::now() < deadline, "waited {patience:?} in vain until {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -114,13 +122,13 @@ impl Agent {
         &self.raw
     }
 
-    /// Ids of BPF objects that the agent has descriptors of: `prog_id` or `map_id`.
-    fn bpf_ids(&self, kind: &str) -> BTreeSet<u32> {
+    /// Ids of the programs that the agent has in the kernel.
+    pub(crate) fn programs(&self) -> BTreeSet<u32> {
         let folder = format!("/proc/{}/fdinfo", self.child.id());
         let mut ids = BTreeSet::new();
         for entry in fs::read_dir(folder).expect("the agent lives") {
             let text = fs::read_to_string(entry.expect("an entry").path()).unwrap_or_default();
-            let lines = text.lines().filter_map(|line| line.strip_prefix(kind)?.strip_prefix(':'));
+            let lines = text.lines().filter_map(|line| line.strip_prefix("prog_id:"));
             ids.extend(lines.map(|id| id.trim().parse::<u32>().expect("an id")));
         }
         ids
@@ -133,16 +141,24 @@ impl Agent {
         targets.filter(|target| target.as_os_str().as_encoded_bytes().starts_with(b"socket:")).count()
     }
 
-    /// Ids of the programs that the agent has in the kernel.
-    pub(crate) fn programs(&self) -> BTreeSet<u32> {
-        self.bpf_ids("prog_id")
+    /// The agent's map of this name, from the kernel.
+    pub(crate) fn map(&self, name: &str) -> MapData {
+        // Of maps that it has in its memory it keeps no descriptors; its programs know all of them.
+        let own = self.programs();
+        let programs = loaded_programs().map(|program| program.expect("listing programs needs root"));
+        let mut ids = programs
+            .filter(|program| own.contains(&program.id()))
+            .flat_map(|program| program.map_ids().expect("the kernel tells of the maps").expect("since 4.15"));
+        let found = ids.find(|id| {
+            let info = MapInfo::from_id(*id).expect("the agent's map");
+            info.name_as_str() == Some(name)
+        });
+        MapData::from_id(found.expect("a program uses the map")).expect("the agent's map")
     }
 
-    /// A map that the agent has in the kernel.
-    fn map(&self, name: &str) -> MapData {
-        let mut maps = self.bpf_ids("map_id").into_iter();
-        let id = maps.find(|id| MapInfo::from_id(*id).expect("the agent's map").name_as_str() == Some(name));
-        MapData::from_id(id.expect("a map of that name")).expect("the agent's map")
+    /// The agent's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// How many entries a hash of the agent's has in the kernel.
@@ -157,7 +173,8 @@ impl Agent {
 
     /// The kernel's own count of attempts.
     pub(crate) fn count(&self, verdict: VerdictKind, reason: Reason, protocol: Protocol) -> u64 {
-        let counts = PerCpuArray::<_, u64>::try_from(Map::PerCpuArray(self.map("COUNTERS"))).expect("counters");
+        let map = Map::PerCpuArray(self.map("COUNTERS"));
+        let counts = PerCpuArray::<_, u64>::try_from(map).expect("counters");
         let per_cpu = counts.get(&abi::counter(verdict, reason, protocol), 0).expect("a counter");
         per_cpu.iter().sum()
     }

@@ -4,6 +4,7 @@
 //! What it cannot do it refuses, as access control would: it takes and sends nothing that a real server would not. It
 //! serves from a thread of its own, so that tests need no runtime; what waits blocks.
 
+mod admin;
 mod event;
 mod fault;
 mod object;
@@ -53,6 +54,9 @@ const TOKEN: &str = "the-token-of-the-agent";
 
 /// Whose token it is.
 const USER: &str = "system:serviceaccount:port-enforcer:port-enforcer";
+
+/// The token of somebody who may make and delete what the agent only sees.
+const ADMIN_TOKEN: &str = "the-token-of-the-administrator";
 
 /// How long a wait lasts at most.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -125,18 +129,26 @@ impl ApiServer {
 
     /// Writes a kubeconfig with a bearer token for this server into a folder.
     pub(crate) fn kubeconfig(&self, folder: &Path) -> PathBuf {
+        self.kubeconfig_with(TOKEN, &folder.join("kubeconfig"))
+    }
+
+    /// Writes another one, of an administrator: who may do over HTTP what tests do by calls.
+    pub(crate) fn kubeconfig_of_admin(&self, folder: &Path) -> PathBuf {
+        self.kubeconfig_with(ADMIN_TOKEN, &folder.join("kubeconfig-of-admin"))
+    }
+
+    fn kubeconfig_with(&self, token: &str, path: &Path) -> PathBuf {
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "test", "cluster": {"server": format!("http://{}", self.address)}}],
-            "users": [{"name": "agent", "user": {"token": TOKEN}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "agent"}}],
+            "users": [{"name": "user", "user": {"token": token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "user"}}],
             "current-context": "test",
         });
-        let path = folder.join("kubeconfig");
-        fs::write(&path, config.to_string()).expect("writing the kubeconfig");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("the kubeconfig holds a secret");
-        path
+        fs::write(path, config.to_string()).expect("writing the kubeconfig");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("the kubeconfig holds a secret");
+        path.to_owned()
     }
 
     /// Creates or edits a pod, and gives it back as it is stored. Its namespace is created if there is none. A pod with
@@ -165,6 +177,16 @@ impl ApiServer {
     /// Deletes a pod, at once.
     pub(crate) fn delete_pod(&self, namespace: &str, name: &str) {
         self.delete(&Key::new(Resource::Pods, namespace, name));
+    }
+
+    /// Asks a pod that runs to go, as a deletion with a grace period does: the object stays until the kubelet deletes it
+    /// for good, and says by when it is to be gone.
+    pub(crate) fn ask_to_go(&self, namespace: &str, name: &str, grace: Duration) -> Pod {
+        self.shared.update(|inner| {
+            let key = Key::new(Resource::Pods, namespace, name);
+            assert!(inner.store.get(&key).is_some(), "who is asked to go is there: {key:?}");
+            decode(&inner.store.ask_to_go(key, grace.as_secs()))
+        })
     }
 
     /// Creates or edits a namespace.

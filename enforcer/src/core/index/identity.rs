@@ -13,7 +13,8 @@ impl Index {
     ///
     /// A mirror pod has a UID of its own in the API; the cgroup carries the one that the kubelet made, which the
     /// annotation `config.hash` repeats. Tenants can forge that annotation, so it counts only if such a cgroup exists
-    /// on this node and no other mirror pod has said so before.
+    /// on this node and no other mirror pod has said so before. It stays that one's name's while the cgroup is there: a
+    /// mirror pod that somebody deletes is made anew by the kubelet, and must not find its place taken.
     pub(super) fn wanted_key(&mut self, pod: &Pod) -> Option<UidKey> {
         let Some(key) = static_key(pod) else {
             return pod.uid;
@@ -22,13 +23,15 @@ impl Index {
             self.wait_for(key, pod);
             return pod.uid;
         }
-        if self.uids.contains_key(&key) {
+        let name = (pod.namespace.clone(), pod.name.clone());
+        if self.uids.contains_key(&key) || self.mirrors.get(&key).is_some_and(|first| *first != name) {
             let pod_name = Name::of(pod);
             let why = "another mirror pod was there first with its kubernetes.io/config.hash";
             self.output.notices.push(Notice::MirrorRejected { pod: pod_name, why });
             self.wait_for(key, pod);
             return pod.uid;
         }
+        self.mirrors.insert(key, name);
         Some(key)
     }
 

@@ -14,6 +14,10 @@ use crate::core::{
 
 type Key = (Protocol, u16);
 
+/// How many of those who wait for a port are told when they wait for another owner than before, the next in turn first.
+/// All of them know that they wait; a thousand that want one port must not be a thousand lines whenever one goes.
+const TOLD_AGAIN: usize = 10;
+
 #[derive(Debug, Default)]
 struct Entry {
     stakes: Vec<Stake>,
@@ -201,7 +205,15 @@ impl Ledger {
     fn tell<'a>(&self, turns: &[(Key, Turn)], owner: &impl Fn(OwnerId) -> Option<&'a Owner>) -> Vec<Notice> {
         let mut lost: BTreeMap<(OwnerId, OwnerId), Vec<(Key, Address)>> = BTreeMap::new();
         let mut granted: BTreeMap<OwnerId, Vec<(Key, Address)>> = BTreeMap::new();
+        let mut told_again: BTreeMap<Key, usize> = BTreeMap::new();
         for &(key, Turn { owner: id, address, before, now }) in turns {
+            if let (Some(Standing::LostTo(_)), Standing::LostTo(_)) = (before, now) {
+                let count = told_again.entry(key).or_default();
+                *count += 1;
+                if *count > TOLD_AGAIN {
+                    continue;
+                }
+            }
             match (before, now) {
                 (_, Standing::LostTo(winner)) => lost.entry((id, winner)).or_default().push((key, address)),
                 (Some(Standing::LostTo(_)), Standing::InForce) => granted.entry(id).or_default().push((key, address)),

@@ -1,5 +1,8 @@
 //! The index driven by hand, its changes carried out on a model of the kernel's maps.
 
+mod histories;
+mod identity;
+
 use std::collections::{BTreeMap, HashMap};
 
 use enforcer_ebpf::{
@@ -9,7 +12,6 @@ use enforcer_ebpf::{
     },
     decide::{Candidates, Cover, Target},
 };
-use proptest::prelude::*;
 
 use super::*;
 use crate::core::{
@@ -213,6 +215,10 @@ fn of_workload(mut pod: Pod, workload: &str) -> Pod {
     pod
 }
 
+fn flags(rig: &Rig, port: u16) -> u32 {
+    rig.maps.owners[&rig.maps.ports[&(Protocol::Tcp, port)].v4().first].flags()
+}
+
 #[test]
 fn the_first_to_arrive_owns_the_port_until_it_goes() {
     let mut rig = Rig::new(Settings::default());
@@ -228,6 +234,20 @@ fn the_first_to_arrive_owns_the_port_until_it_goes() {
     assert_eq!(rig.owners(80), ["early"]);
     assert!(rig.owners(81).is_empty());
     assert_eq!(rig.told(), ["claim of default/early on 80/tcp is now in force on n"]);
+}
+
+#[test]
+fn of_many_that_wait_the_next_in_turn_are_told_of_another_owner() {
+    let mut rig = Rig::new(Settings::default());
+    for number in 1..=40 {
+        rig.apply(pod(number, &format!("p{number}"), "80"));
+    }
+    assert_eq!(rig.told().len(), 39, "whoever loses is told");
+    rig.delete("p1");
+    let told = rig.told();
+    assert_eq!(told.len(), 11);
+    assert!(told[9].starts_with("claim of default/p12 on 80/tcp loses"), "{told:#?}");
+    assert_eq!(told[10], "claim of default/p2 on 80/tcp is now in force on n");
 }
 
 #[test]
@@ -338,6 +358,33 @@ fn no_grace_after_success_and_none_without_a_controller() {
 }
 
 #[test]
+fn the_last_phase_of_a_pod_that_was_asked_to_go_ends_no_grace() {
+    for phase in [Phase::Succeeded, Phase::Failed] {
+        let mut rig = Rig::new(Settings::default());
+        let old = of_workload(pod(1, "old", "80"), "ds");
+        rig.apply(old.clone());
+        rig.apply(pod(2, "squatter", "80"));
+        let going = Pod { deletion: Some(jiff::Timestamp::UNIX_EPOCH), ..old };
+        rig.apply(going.clone());
+        rig.apply(Pod { phase, ..going.clone() });
+        assert_eq!(rig.owners(80), ["old"], "it did not end by itself");
+        rig.pass(59);
+        rig.apply(Pod { phase, ..going });
+        rig.delete("old");
+        assert_eq!(rig.owners(80), ["old"]);
+        rig.pass(1);
+        assert_eq!(rig.owners(80), ["squatter"], "the grace is counted from the end, and once");
+        rig.delete("squatter");
+
+        let job = of_workload(pod(3, "job", "80"), "job");
+        rig.apply(job.clone());
+        rig.apply(Pod { phase, ..job.clone() });
+        rig.apply(Pod { phase, deletion: Some(jiff::Timestamp::UNIX_EPOCH), ..job });
+        assert!(rig.owners(80).is_empty(), "one that ended by itself leaves nothing when it is tidied away");
+    }
+}
+
+#[test]
 fn a_group_needs_no_grace_while_a_member_is_there() {
     let mut rig = Rig::new(Settings::default());
     let member = |number, name| Pod { share: Some("g".to_owned()), ..of_workload(pod(number, name, "80"), name) };
@@ -390,71 +437,6 @@ fn cgroup_and_pod_meet_in_either_order() {
 }
 
 #[test]
-fn two_pods_with_one_uid() {
-    let mut rig = Rig::new(Settings::default());
-    rig.apply(pod(1, "first", "80"));
-    let mut copy = pod(1, "copy", "81");
-    copy.arrival = ARRIVAL_UNKNOWN;
-    rig.apply(copy);
-    assert!(rig.owners(81).is_empty());
-    assert_eq!(
-        rig.told(),
-        ["default/copy on n has the UID of default/first: its claims bind nobody; give it a UID of its own"]
-    );
-    assert_eq!(rig.owners(80), ["first"]);
-    rig.delete("first");
-    assert_eq!(rig.owners(81), ["copy"], "now the UID is its own");
-    rig.delete("copy");
-    assert!(rig.index.waiting.is_empty());
-}
-
-const HASH: &str = "0123456789abcdef0123456789abcdef";
-
-fn mirror(number: u32, name: &str, ports: &str) -> Pod {
-    Pod { mirror: Some(HASH.to_owned()), config_hash: Some(HASH.to_owned()), ..pod(number, name, ports) }
-}
-
-fn flags(rig: &Rig, port: u16) -> u32 {
-    rig.maps.owners[&rig.maps.ports[&(Protocol::Tcp, port)].v4().first].flags()
-}
-
-#[test]
-fn a_mirror_pod_is_static_where_its_cgroup_is() {
-    for cgroup_first in [true, false] {
-        let mut rig = Rig::new(Settings::default());
-        if cgroup_first {
-            rig.made(10, ROOT, &format!("kubepods-burstable-pod{HASH}.slice"));
-        }
-        rig.apply(mirror(1, "apiserver", "6443"));
-        if !cgroup_first {
-            assert_eq!(flags(&rig, 6443), 0, "nobody has seen a static pod: an annotation alone proves nothing");
-            rig.made(10, ROOT, &format!("kubepods-burstable-pod{HASH}.slice"));
-        }
-        assert_eq!(flags(&rig, 6443), OWNER_SOFTWARE);
-        assert_eq!(rig.index.name_by_cgroup(10).unwrap().name, "apiserver");
-        assert!(rig.told().is_empty());
-    }
-}
-
-#[test]
-fn the_first_mirror_keeps_the_hash() {
-    let mut rig = Rig::new(Settings::default());
-    rig.made(10, ROOT, &format!("kubepods-burstable-pod{HASH}.slice"));
-    rig.apply(mirror(1, "real", "6443"));
-    rig.apply(mirror(2, "forged", "80"));
-    assert_eq!(flags(&rig, 80), 0, "a tenant like any other");
-    assert_eq!(rig.index.name_by_cgroup(10).unwrap().name, "real");
-    assert_eq!(rig.told().len(), 1);
-    let other = Pod { config_hash: Some(HASH.replace('0', "f")), ..mirror(1, "real", "6443") };
-    rig.apply(other.clone());
-    rig.apply(other);
-    assert_eq!(flags(&rig, 6443), OWNER_SOFTWARE, "a change is ignored");
-    assert_eq!(rig.told().len(), 1, "and told once");
-    rig.delete("real");
-    assert_eq!(flags(&rig, 80), OWNER_SOFTWARE, "the hash is free, and such a cgroup exists");
-}
-
-#[test]
 fn the_label_of_a_namespace_overrides_the_mode() {
     let mode_flags = OWNER_MODE_AUDIT | OWNER_MODE_ENFORCE;
     for (policy, label, expected) in [
@@ -497,93 +479,4 @@ fn a_pod_without_uid_binds_nobody() {
     rig.apply(Pod { uid: None, uid_text: String::new(), ..pod(1, "a", "80") });
     rig.apply(pod(2, "b", "80"));
     assert_eq!(rig.owners(80), ["b"]);
-}
-
-/// One step of a random history.
-#[derive(Clone, Debug)]
-enum Step {
-    Apply { who: u32, ports: usize, share: bool, workload: Option<u8>, terminating: bool, done: bool },
-    Delete { who: u32 },
-    Made { who: u32 },
-    Removed { who: u32 },
-    Pass { seconds: u64 },
-}
-
-const PORTS: [&str; 8] =
-    ["80", "127.0.0.1:80", "[::1]:80", "0.0.0.0:80", "[::]:80", "10.0.0.1:80", "80-81", "127.0.0.1:80, 127.0.0.2:80"];
-
-fn step() -> impl Strategy<Value = Step> {
-    let who = 1u32..7;
-    prop_oneof![
-        5 => (who.clone(), 0..PORTS.len(), any::<bool>(), prop::option::of(0u8..2), any::<bool>(), prop::bool::weighted(0.1))
-            .prop_map(|(who, ports, share, workload, terminating, done)| Step::Apply {
-                who, ports, share: share && who % 2 == 0, workload, terminating: terminating && workload.is_some(), done,
-            }),
-        2 => who.clone().prop_map(|who| Step::Delete { who }),
-        2 => who.clone().prop_map(|who| Step::Made { who }),
-        1 => who.prop_map(|who| Step::Removed { who }),
-        1 => (1u64..70).prop_map(|seconds| Step::Pass { seconds }),
-    ]
-}
-
-proptest! {
-    /// Whatever happens: nothing ever points at a free slot (the model checks that at every change), whoever wants a
-    /// port meets somebody's claim or has it, and nothing is left behind at the end.
-    #[test]
-    fn random_histories(steps in prop::collection::vec(step(), 1..60)) {
-        let mut rig = Rig::new(Settings::default());
-        let mut present: BTreeMap<u32, usize> = BTreeMap::new();
-        for step in steps {
-            match step {
-                Step::Apply { who, ports, share, workload, terminating, done } => {
-                    let mut pod = pod(who, &format!("p{who}"), PORTS[ports]);
-                    if share {
-                        pod.share = Some("g".to_owned());
-                    }
-                    if let Some(workload) = workload {
-                        pod = of_workload(pod, &format!("w{workload}"));
-                    }
-                    pod.deletion = terminating.then_some(jiff::Timestamp::UNIX_EPOCH);
-                    pod.phase = if done { Phase::Failed } else { Phase::Active };
-                    if done {
-                        present.remove(&who);
-                    } else {
-                        present.insert(who, ports);
-                    }
-                    rig.apply(pod);
-                }
-                Step::Delete { who } => {
-                    present.remove(&who);
-                    rig.delete(&format!("p{who}"));
-                }
-                Step::Made { who } => rig.made(u64::from(who) + 100, ROOT, &cgroup_name(who)),
-                Step::Removed { who } => rig.removed(u64::from(who) + 100),
-                Step::Pass { seconds } => rig.pass(seconds),
-            }
-            let wanted_by_all = present.iter().any(|(who, ports)| {
-                let over = rig.index.owners.values().any(|owner| owner.name.uid == uid(*who) && owner.cgroup_ended);
-                !over && PORTS[*ports].starts_with("80")
-            });
-            // A dual-stack bind meets any claim there is; the wanted one may have lost to one on a single address.
-            let met = rig.maps.met(Protocol::Tcp, 80, Target::V6 { address: [0; 16], v6only: false });
-            prop_assert!(!wanted_by_all || !met.is_empty(), "a claim is missing");
-            let Maps { ports, owners, exact, uids, cgroups, .. } = &rig.maps;
-            let (ports, owners, exact) = (ports.len(), owners.len(), exact.len());
-            let usage = Usage { ports, owners, exact, uids: uids.len(), cgroups: cgroups.len() };
-            prop_assert_eq!(rig.index.usage(), usage);
-            prop_assert_eq!(rig.index.ledger.tally(), rig.index.ledger.recount());
-        }
-        for who in 1u32..7 {
-            rig.delete(&format!("p{who}"));
-            rig.removed(u64::from(who) + 100);
-        }
-        rig.pass(60);
-        prop_assert_eq!(rig.maps.owners.len(), 1, "only the node is left");
-        prop_assert!(rig.maps.ports.is_empty());
-        prop_assert!(rig.maps.exact.is_empty());
-        prop_assert!(rig.maps.uids.is_empty());
-        prop_assert!(rig.maps.cgroups.is_empty());
-        prop_assert!(rig.index.graces.is_empty());
-        prop_assert_eq!(rig.index.claim_counts(), (0, 0));
-    }
 }

@@ -137,7 +137,7 @@ fn fit(given: Option<&str>, what: &str, place: &str, wanted: &str) -> Result<(),
 }
 
 /// RFC 7396.
-fn merge(target: &mut Value, patch: &Value) {
+pub(super) fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
         return;

@@ -54,14 +54,17 @@ pub(crate) enum Fault {
     DelayBody(Duration),
     /// The body of a list is cut in the middle.
     CutList,
+    /// The same, but only of pages after the first one.
+    CutLaterPage,
     /// A watch is cut after so many events.
     CutWatchAfter(usize),
 }
 
 impl Fault {
-    /// Whether it can happen to requests with this verb.
-    pub(super) fn concerns(self, verb: &str) -> bool {
+    /// Whether it can happen to requests with this verb. `later_page` is whether a list goes on from a page before.
+    pub(super) fn concerns(self, verb: &str, later_page: bool) -> bool {
         match self {
+            Self::CutLaterPage => verb == "list" && later_page,
             Self::CutList => verb == "list",
             Self::CutWatchAfter(_) => verb == "watch",
             Self::Gone => matches!(verb, "list" | "watch"),
@@ -78,7 +81,9 @@ impl Fault {
             Self::TooManyRequests { retry_after } => Some(status::too_many_requests(retry_after)),
             Self::Internal => Some(status::internal("etcdserver: request timed out")),
             Self::Unavailable => Some(status::unavailable()),
-            Self::DelayAnswer(_) | Self::DelayBody(_) | Self::CutList | Self::CutWatchAfter(_) => None,
+            Self::DelayAnswer(_) | Self::DelayBody(_) | Self::CutList | Self::CutLaterPage | Self::CutWatchAfter(_) => {
+                None
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::{task, time};
 
 use super::{
-    TOKEN, USER, event,
+    ADMIN_TOKEN, TOKEN, USER, admin, event,
     fault::Fault,
     request::{self, Asked, Options, Parameters, Version},
     shared::{Inner, Recorded, Shared},
@@ -45,17 +45,17 @@ pub(super) struct Met {
 }
 
 impl Met {
-    fn new(inner: &mut Inner, asked: &Asked) -> Self {
+    fn new(inner: &mut Inner, asked: &Asked, later_page: bool) -> Self {
         let mut met = Self::default();
         for active in &mut inner.faults {
-            if !active.target.matches(&asked.verb, &asked.resource) || !active.fault.concerns(&asked.verb) {
+            if !active.target.matches(&asked.verb, &asked.resource) || !active.fault.concerns(&asked.verb, later_page) {
                 continue;
             }
             active.hits += 1;
             match active.fault {
                 Fault::DelayAnswer(delay) => met.delay_answer += delay,
                 Fault::DelayBody(delay) => met.delay_body += delay,
-                Fault::CutList => met.cut_list = true,
+                Fault::CutList | Fault::CutLaterPage => met.cut_list = true,
                 Fault::CutWatchAfter(events) => met.cut_watch_after = Some(events),
                 answer => met.answer = met.answer.or(Some(answer)),
             }
@@ -68,9 +68,10 @@ impl Met {
 pub(super) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let parameters = Parameters::of(request.uri());
     let asked = Asked::new(request.method(), request.uri(), &parameters.clone().unwrap_or_default());
+    let later_page = parameters.as_ref().is_ok_and(|parameters| !parameters.text("continue").is_empty());
     let (number, met) = shared.update(|inner| {
         inner.requests.push(Recorded::new(&asked, request.uri()));
-        (inner.requests.len() - 1, Met::new(inner, &asked))
+        (inner.requests.len() - 1, Met::new(inner, &asked, later_page))
     });
     time::sleep(met.delay_answer).await;
     let response = match parameters {
@@ -91,8 +92,9 @@ async fn answer(
 ) -> Result<Response, Refusal> {
     let name = asked.name.as_deref().unwrap_or_default();
     let forbidden = |user| status::forbidden(&asked.group, &asked.resource, name, &asked.denial(user));
+    let is_admin = has_token(request.headers(), ADMIN_TOKEN);
     match request.headers().get(header::AUTHORIZATION) {
-        Some(value) if value.as_bytes() == format!("Bearer {TOKEN}").as_bytes() => {}
+        Some(_) if is_admin || has_token(request.headers(), TOKEN) => {}
         Some(_) => return Err(status::unauthorized()),
         None => return Err(forbidden("system:anonymous")),
     }
@@ -102,6 +104,14 @@ async fn answer(
     }
     if asked.version.is_empty() {
         return Ok(path(asked));
+    }
+    if is_admin && !matches!(asked.verb.as_str(), "list" | "watch") {
+        let headers = request.headers().clone();
+        let bytes = body::to_bytes(request.into_body(), LIMIT).await;
+        let bytes = bytes.map_err(|error| status::bad_request(error.to_string()))?;
+        let done = shared.update(|inner| admin::answer(&mut inner.store, asked, media(&headers), &bytes));
+        let good = done.unwrap_or_else(|| Err(forbidden("the administrator")))?;
+        return Ok(whole(good.code, &good.value, met));
     }
     let served = asked.served().filter(|resource| resource.verbs().contains(&asked.verb.as_str()));
     let resource = served.ok_or_else(|| forbidden(USER))?;
@@ -141,6 +151,11 @@ async fn answer(
         }
     };
     Ok(whole(good.code, &good.value, met))
+}
+
+fn has_token(headers: &HeaderMap, token: &str) -> bool {
+    let value = headers.get(header::AUTHORIZATION);
+    value.is_some_and(|value| value.as_bytes() == format!("Bearer {token}").as_bytes())
 }
 
 /// The type of a request's body, without its parameters.

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     mem, process,
     sync::Arc,
+    time::Duration,
 };
 
 use k8s_openapi::jiff::Timestamp;
@@ -185,6 +186,12 @@ impl Store {
             for kept in ["uid", "creationTimestamp", "resourceVersion"] {
                 metadata[kept] = before["metadata"][kept].clone();
             }
+            // Who was asked to go cannot be asked to stay.
+            for kept in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+                if !before["metadata"][kept].is_null() {
+                    metadata[kept] = before["metadata"][kept].clone();
+                }
+            }
             if object == **before {
                 return Arc::clone(before);
             }
@@ -202,6 +209,15 @@ impl Store {
         self.objects.insert(key.clone(), Arc::clone(&after));
         self.remember(Change { revision, key, before, after: Some(Arc::clone(&after)) });
         after
+    }
+
+    /// Notes in an object by when it is to be gone, in seconds from now.
+    pub(super) fn ask_to_go(&mut self, key: Key, grace: u64) -> Arc<Value> {
+        let mut object = self.objects[&key].as_ref().clone();
+        let by = Timestamp::now() + Duration::from_secs(grace);
+        object["metadata"]["deletionTimestamp"] = by.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into();
+        object["metadata"]["deletionGracePeriodSeconds"] = grace.into();
+        self.put(key, object)
     }
 
     /// Takes an object away; whether it was there.

@@ -1,0 +1,70 @@
+//! Which pod is which.
+
+use super::*;
+
+#[test]
+fn two_pods_with_one_uid() {
+    let mut rig = Rig::new(Settings::default());
+    rig.apply(pod(1, "first", "80"));
+    let mut copy = pod(1, "copy", "81");
+    copy.arrival = ARRIVAL_UNKNOWN;
+    rig.apply(copy);
+    assert!(rig.owners(81).is_empty());
+    assert_eq!(
+        rig.told(),
+        ["default/copy on n has the UID of default/first: its claims bind nobody; give it a UID of its own"]
+    );
+    assert_eq!(rig.owners(80), ["first"]);
+    rig.delete("first");
+    assert_eq!(rig.owners(81), ["copy"], "now the UID is its own");
+    rig.delete("copy");
+    assert!(rig.index.waiting.is_empty());
+}
+
+const HASH: &str = "0123456789abcdef0123456789abcdef";
+
+fn mirror(number: u32, name: &str, ports: &str) -> Pod {
+    Pod { mirror: Some(HASH.to_owned()), config_hash: Some(HASH.to_owned()), ..pod(number, name, ports) }
+}
+
+#[test]
+fn a_mirror_pod_is_static_where_its_cgroup_is() {
+    for cgroup_first in [true, false] {
+        let mut rig = Rig::new(Settings::default());
+        if cgroup_first {
+            rig.made(10, ROOT, &format!("kubepods-burstable-pod{HASH}.slice"));
+        }
+        rig.apply(mirror(1, "apiserver", "6443"));
+        if !cgroup_first {
+            assert_eq!(flags(&rig, 6443), 0, "nobody has seen a static pod: an annotation alone proves nothing");
+            rig.made(10, ROOT, &format!("kubepods-burstable-pod{HASH}.slice"));
+        }
+        assert_eq!(flags(&rig, 6443), OWNER_SOFTWARE);
+        assert_eq!(rig.index.name_by_cgroup(10).unwrap().name, "apiserver");
+        assert!(rig.told().is_empty());
+    }
+}
+
+#[test]
+fn the_first_mirror_keeps_the_hash() {
+    let mut rig = Rig::new(Settings::default());
+    rig.made(10, ROOT, &format!("kubepods-burstable-pod{HASH}.slice"));
+    rig.apply(mirror(1, "real", "6443"));
+    rig.apply(mirror(2, "forged", "80"));
+    assert_eq!(flags(&rig, 80), 0, "a tenant like any other");
+    assert_eq!(rig.index.name_by_cgroup(10).unwrap().name, "real");
+    assert_eq!(rig.told().len(), 1);
+    let other = Pod { config_hash: Some(HASH.replace('0', "f")), ..mirror(1, "real", "6443") };
+    rig.apply(other.clone());
+    rig.apply(other);
+    assert_eq!(flags(&rig, 6443), OWNER_SOFTWARE, "a change is ignored");
+    assert_eq!(rig.told().len(), 1, "and told once");
+    rig.delete("real");
+    assert_eq!(flags(&rig, 80), 0, "the place is kept as long as the cgroup is there");
+    rig.apply(mirror(3, "real", "6443"));
+    assert_eq!(flags(&rig, 6443), OWNER_SOFTWARE, "for the one that the kubelet makes anew");
+    rig.delete("real");
+    rig.removed(10);
+    rig.made(11, ROOT, &format!("kubepods-burstable-pod{HASH}.slice"));
+    assert_eq!(flags(&rig, 80), OWNER_SOFTWARE, "then it is the next one's");
+}

@@ -1,0 +1,51 @@
+//! What tests do to a real server, proved on the project's own over HTTP.
+
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::{Backend, real::Real, synced};
+use crate::{
+    Test,
+    stage::{Pod, Stage, bind, denied, until_bind},
+    support::apiserver::ApiServer,
+};
+
+pub(crate) const TESTS: &[Test] = &[("a_real_server_is_spoken_to", a_real_server_is_spoken_to)];
+
+fn a_real_server_is_spoken_to() {
+    let stage = Stage::new();
+    let server = ApiServer::start();
+    let folder = TempDir::new().expect("a folder");
+    let real = Real::connect(&server.kubeconfig_of_admin(folder.path()));
+    assert!(real.address().starts_with("http://127.0.0.1:"));
+    let wanted = Pod::new("owner").namespace("team").ports("20080");
+    let owner = real.put(&wanted);
+    assert_ne!(owner.uid_text(), wanted.uid_text(), "UIDs are the server's to give");
+    let stranger = real.put(&Pod::new("stranger").namespace("other"));
+    // Who may do all that is another one than the agent.
+    let mut agent = synced(&stage, &server, &[]);
+    let (mut owners, mut strangers) = (stage.worker(&owner), stage.worker(&stranger));
+    until_bind(&mut strangers, 20080, denied());
+    assert_eq!(owners.bind(&bind(20080)), 0);
+    assert_eq!(agent.event("bind", "other/stranger")["container"], "server", "the status is kept");
+
+    assert_eq!(real.put(&owner.clone().ports("20081")).uid_text(), owner.uid_text());
+    until_bind(&mut strangers, 20081, denied());
+    assert_eq!(strangers.bind(&bind(20080)), 0);
+    real.label("other", Some("audit"));
+    until_bind(&mut strangers, 20081, 0);
+    real.label("other", None);
+    until_bind(&mut strangers, 20081, denied());
+
+    real.ask_to_go(&owner, Duration::from_secs(30));
+    real.put(&owner.clone().ports("20081 20082"));
+    until_bind(&mut strangers, 20082, denied());
+    assert_eq!(owners.bind(&bind(20081)), 0, "it is there until it is deleted for good");
+    real.delete(&owner);
+    until_bind(&mut strangers, 20081, 0);
+    real.put(&Pod::new("last").ports("20083"));
+    until_bind(&mut strangers, 20083, denied());
+    drop(real);
+    until_bind(&mut strangers, 20083, 0);
+}
