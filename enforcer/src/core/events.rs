@@ -1,7 +1,7 @@
 //! What people hear of through the cluster: reports and notices in, calls to the API out.
 //!
 //! A tenant must not be able to flood the API server or another pod's Events, and a node with a thousand conflicts must
-//! still tell each of them. So what is told again and again becomes a series ([`series`]): the first time at once, later
+//! still tell each of them. So what is told again and again becomes a series: the first time at once, later
 //! ones counted and told less and less often. Of a pod that is in the way of many, or that many are in the way of, one
 //! Event tells them all: never one for each pair. On top of that come a budget for each object and one for the agent
 //! ([`BURST`], [`REFILL`], [`PACE`]), and everything that is kept is bounded.
