@@ -189,7 +189,7 @@ impl FromStr for SourceFlag {
 }
 
 #[derive(Clone, Debug)]
-struct Ports(Vec<PortSpec>);
+pub(super) struct Ports(pub(super) Vec<PortSpec>);
 
 impl FromStr for Ports {
     type Err = annotation::Problem;
