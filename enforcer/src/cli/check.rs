@@ -144,7 +144,7 @@ fn report(manifests: &Manifests, outcome: &Outcome, nodes: Option<u32>) -> Value
             "documents": manifests.documents,
             "objects": manifests.objects.len(),
             "ignored": manifests.ignored,
-            "unreadable": manifests.unreadable.len(),
+            "unreadable": manifests.unreadable.len() + manifests.more_unreadable,
             "errors": outcome.count(Severity::Error),
             "warnings": outcome.count(Severity::Warning),
             "notes": outcome.count(Severity::Note),
@@ -173,4 +173,28 @@ fn finding_json(finding: &Finding) -> Value {
         "message": message,
         "remedy": remedy,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::core::check::object::Place;
+
+    #[test]
+    fn colours_change_no_word() {
+        let file: Arc<str> = "a.yaml".into();
+        let unreadable = vec![(Place { file: file.clone(), line: Some(3) }, "is no manifest".to_owned())];
+        let manifests = Manifests { files: vec![file], unreadable, ..Manifests::default() };
+        let outcome = check(&manifests, &Settings::default());
+        let [plain, coloured] = [false, true].map(|colours| text(&manifests, &outcome, colours));
+        assert!(!plain.contains('\u{1b}'), "{plain}");
+        assert!(
+            coloured.starts_with("\u{1b}[1ma.yaml:3:\u{1b}[0m \u{1b}[1;31merror:\u{1b}[0m is no manifest"),
+            "{coloured}"
+        );
+        let codes = ["\u{1b}[1m", "\u{1b}[1;31m", "\u{1b}[0m"];
+        assert_eq!(codes.iter().fold(coloured, |text, code| text.replace(code, "")), plain);
+    }
 }

@@ -5,7 +5,7 @@
 //! | a document | values with their lines | [`tree`] |
 //! | such values | the objects that make pods, and what each pod claims | [`object`] |
 //! | their specs | how many pods at once, and on which nodes | [`scale`], [`placement`] |
-//! | the claims of all | which exclude each other | [`pairs`] |
+//! | the claims of all | which exclude each other | [`mod@pairs`] |
 //! | all of it | findings with a remedy | [`finding`] |
 //!
 //! What a pod claims and when two claims exclude each other is said where the agent's rules are: in
@@ -92,16 +92,19 @@ pub struct Manifests {
     pub ignored: usize,
     /// What could not be read, and why. Safe to show.
     pub unreadable: Vec<(Place, String)>,
+    /// How much more could not be read.
+    pub more_unreadable: usize,
 }
 
 /// Checks the manifests of one cluster.
 #[must_use]
 pub fn check(manifests: &Manifests, settings: &Settings) -> Outcome {
-    let Manifests { files, objects, documents: _, ignored: _, unreadable } = manifests;
+    let Manifests { files, objects, documents: _, ignored: _, unreadable, more_unreadable } = manifests;
     let mut outcome = Outcome::default();
     for (place, message) in unreadable {
         outcome.push(words::unreadable(place.clone(), message));
     }
+    outcome.more[Severity::Error as usize] += more_unreadable;
     for object in objects {
         words::problems(object, &mut outcome);
     }

@@ -164,6 +164,8 @@ fn options(length: usize) -> Options {
             // The text itself is bounded already, and a value takes a byte at least.
             max_events: 4 * length + MAX_ALIASED,
             max_nodes: 2 * length + MAX_ALIASED,
+            // How much aliases may add is bounded below; one anchor for a hundred labels is fine.
+            enforce_alias_anchor_ratio: false,
         },
         alias_limits: limits,
         duplicate_keys: DuplicateKeyPolicy::LastWins,

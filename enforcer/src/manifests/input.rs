@@ -114,6 +114,8 @@ impl Reader<'_> {
         if self.manifests.unreadable.len() < MAX_UNREADABLE {
             let place = Place { file: file.clone(), line };
             self.manifests.unreadable.push((place, escape_bounded(message, MAX_MESSAGE)));
+        } else {
+            self.manifests.more_unreadable += 1;
         }
     }
 }
@@ -128,4 +130,20 @@ fn text_of(source: impl Read) -> io::Result<String> {
         let place = error.utf8_error().valid_up_to();
         io::Error::other(format!("it is not UTF-8 (at byte {place}); write it as UTF-8"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::check::{Settings, check, finding::Severity};
+
+    #[test]
+    fn what_is_too_much_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("many.yaml");
+        fs::write(&path, "- x\n---\n".repeat(MAX_UNREADABLE + 7)).unwrap();
+        let manifests = read_all(&[path], &Limits::default());
+        assert_eq!((manifests.unreadable.len(), manifests.more_unreadable), (MAX_UNREADABLE, 7));
+        assert_eq!(check(&manifests, &Settings::default()).count(Severity::Error), MAX_UNREADABLE + 7);
+    }
 }

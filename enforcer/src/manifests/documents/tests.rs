@@ -115,6 +115,19 @@ fn what_is_out_of_bounds_is_refused() {
     });
 }
 
+/// As `kubectl` and generators write them: on one line, with long texts, with one anchor for everything.
+#[test]
+fn what_is_long_is_read() {
+    let ports: Vec<String> = (0..2000).map(|port| format!(r#"{{"containerPort":{port}}}"#)).collect();
+    let script = "x".repeat(100_000);
+    let json = format!(r#"{{"b":[{}],"c":"{script}","d":{{"e":[{}]}},"a":1}}"#, ports.join(","), ports.join(","));
+    let block = format!("c: |\n  {script}\nd: {script}\na: 1\n");
+    let aliases = format!("l: &l {{app: x}}\nb: [{}]\na: 1\n", vec!["*l"; 5000].join(", "));
+    for text in [json.clone(), format!("{json}\n{json}"), block, aliases] {
+        assert!(good(&text).iter().all(|(_, value)| value == "1"), "{text:.60}…");
+    }
+}
+
 /// Pieces of which manifests are made, so that arbitrary bytes come past the parser.
 fn yamlish() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
