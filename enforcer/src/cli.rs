@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand.
 
+mod check;
 mod cleanup;
 mod probe;
 mod run;
@@ -20,6 +21,13 @@ struct Cli {
 enum Command {
     /// Run the agent: keep the kernel's claims in step with the pods of this node, until SIGTERM
     Run(Box<run::Run>),
+    /// Tell what cannot work among manifests, before anything is deployed; needs no cluster
+    ///
+    /// Reads the Pods, Deployments, DaemonSets, StatefulSets, ReplicaSets, Jobs and CronJobs of one cluster, and tells
+    /// which of them cannot share a node, which have more replicas than there are nodes, and what their annotations say
+    /// in vain. Exits with 0 if nothing is wrong, with 1 if something is, and with 2 if nothing could be read.
+    #[expect(clippy::doc_markdown, reason = "the help text shows no backticks")]
+    Check(check::Check),
     /// Tell what this kernel and this node support, and what that means
     Probe(probe::Probe),
     /// Tell whether anything of an agent is left in the kernel, and remove it
@@ -34,6 +42,11 @@ struct Failure {
 }
 
 impl Failure {
+    /// What was asked for was done, and there are findings.
+    fn findings(message: impl Display) -> Self {
+        Self { code: 1, message: message.to_string() }
+    }
+
     /// Bad input or usage.
     fn usage(message: impl Display) -> Self {
         Self { code: 2, message: message.to_string() }
@@ -57,6 +70,7 @@ pub fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     let result = match command {
         Command::Run(run) => run.run(),
+        Command::Check(check) => check.run(),
         Command::Probe(probe) => probe.run(),
         Command::Cleanup(cleanup) => cleanup.run(),
     };

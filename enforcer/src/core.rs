@@ -10,6 +10,7 @@
 //! | the claims in force | what the kernel's maps hold | [`plan`] |
 //! | pods and cgroups, one by one | all of the above, kept in step | [`index`] |
 //! | what the kernel tells | sentences | [`report`] |
+//! | manifests of all kinds | what cannot work, before anything is deployed | [`check`] |
 //! | sentences | Events in the cluster, few enough for its API server | [`events`] |
 
 pub mod address;
@@ -17,6 +18,7 @@ pub mod annotation;
 pub mod arbiter;
 pub mod cgroup;
 pub mod cgroup_tree;
+pub mod check;
 pub mod claims;
 pub mod events;
 pub mod index;

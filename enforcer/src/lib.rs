@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`core`] | the rules of the product, pure |
 //! | [`bpf`] | the kernel side: programs, maps, events, probes |
-//! | [`manifests`] | the embedded source: a folder of Pod manifests |
+//! | [`manifests`] | the embedded source: a folder of Pod manifests; and what `enforcer check` reads |
 //! | [`k8s`] | the cluster: pods and modes in |
 //! | [`host`] | what the agent learns of the host |
 //! | [`metrics`] | what is counted and measured |

@@ -3,7 +3,11 @@
 //! Every `.yaml`, `.yml` and `.json` file of the folder counts (not those whose name begins with a dot), with one or
 //! more documents. What cannot be read is told and never takes anything away: as long as a document of a file is
 //! broken, the pods of that file that are not among its good documents stay as they were.
+//!
+//! [`input`] reads manifests of all kinds, for `enforcer check`; [`mod@documents`] finds the documents in a text.
 
+pub mod documents;
+pub mod input;
 mod watch;
 
 use std::{

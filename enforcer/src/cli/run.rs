@@ -204,7 +204,7 @@ impl FromStr for Listen {
 }
 
 #[derive(Clone, Debug)]
-struct Ports(Vec<PortSpec>);
+pub(super) struct Ports(pub(super) Vec<PortSpec>);
 
 impl FromStr for Ports {
     type Err = annotation::Problem;

@@ -92,6 +92,13 @@ pub struct Turn {
     pub now: Standing,
 }
 
+/// Whether two claims on one port of one protocol cannot both be in force: some socket would fall under both, and they
+/// are not for the same entity.
+#[must_use]
+pub fn excludes(one: (Entity, Address), other: (Entity, Address)) -> bool {
+    one.1.overlaps(other.1) && one.0 != other.0
+}
+
 /// Ranks the claims on one port and puts those in force that do not overlap a better one of another entity. What is
 /// left of a pod gives way to a pod of the same workload.
 pub fn arbitrate<'a>(stakes: &mut Vec<Stake>, party: impl Fn(OwnerId) -> Party<'a>) -> Vec<Turn> {
@@ -111,7 +118,7 @@ pub fn arbitrate<'a>(stakes: &mut Vec<Stake>, party: impl Fn(OwnerId) -> Party<'
         let better = in_force
             .iter()
             .map(|&better| &stakes[better])
-            .find(|better| better.address.overlaps(stake.address) && party(better.owner).entity != entity);
+            .find(|better| excludes((party(better.owner).entity, better.address), (entity, stake.address)));
         let now = better.map_or(Standing::InForce, |better| Standing::LostTo(better.owner));
         if now == Standing::InForce {
             in_force.push(place);

@@ -1,0 +1,200 @@
+//! `enforcer check`.
+
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+};
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::{
+    cli::{Failure, run::Ports},
+    core::{
+        check::{
+            Manifests, Outcome, Settings, check,
+            finding::{Finding, Named, Severity},
+        },
+        claims::Limits,
+    },
+    manifests::input::read_all,
+};
+
+/// Tell what cannot work among manifests
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    enforcer check deploy/\n  \
+    enforcer check --nodes 3 --node-reserved 22/tcp,10250/tcp app.yaml ingress.yaml\n  \
+    kustomize build overlays/prod | enforcer check --nodes 1 -\n  \
+    helm template ingress-nginx | enforcer check -o json -")]
+pub(super) struct Check {
+    /// Manifests, YAML or JSON; of a folder the .yaml, .yml and .json files directly in it; - is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// How many nodes the cluster has; without it, how many are needed is only told
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    nodes: Option<u32>,
+
+    /// Ports of the node itself, as in an annotation: 22/tcp,10250/tcp
+    #[arg(long, env = "ENFORCER_NODE_RESERVED", value_name = "LIST", default_value = "", hide_default_value = true)]
+    node_reserved: Ports,
+
+    /// Most ports that one pod may claim; the width of a range counts
+    #[arg(long, env = "ENFORCER_MAX_PORTS_PER_POD", value_name = "N", default_value_t = 1024)]
+    max_ports_per_pod: u32,
+
+    /// How the answer is written
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+impl Check {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let Self { files, nodes, node_reserved, max_ports_per_pod, output } = self;
+        let limits = Limits { max_ports_per_pod };
+        let manifests = read_all(&files, &limits);
+        let settings = Settings { nodes, node_reserved: node_reserved.0, limits };
+        let outcome = check(&manifests, &settings);
+        let answer = match output {
+            Output::Text => text(&manifests, &outcome, colours()),
+            Output::Json => format!("{:#}\n", report(&manifests, &outcome, nodes)),
+        };
+        match io::stdout().lock().write_all(answer.as_bytes()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                return Err(Failure::runtime(format!("cannot write the answer: {error}")));
+            }
+            // Whoever reads has read enough; the exit code stands.
+            _ => {}
+        }
+        if manifests.documents == 0 {
+            return Err(Failure::usage(
+                "no manifest could be read; name files or folders with manifests, or - for standard input",
+            ));
+        }
+        let (errors, warnings) = (outcome.count(Severity::Error), outcome.count(Severity::Warning));
+        if errors + warnings > 0 {
+            let counts = [counted(errors, "error", "errors"), counted(warnings, "warning", "warnings")];
+            return Err(Failure::findings(counts.join(", ")));
+        }
+        Ok(())
+    }
+}
+
+/// Whether standard output is a terminal of somebody who has nothing against colours.
+fn colours() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+fn text(manifests: &Manifests, outcome: &Outcome, colours: bool) -> String {
+    let paint = |code: &'static str| if colours { code } else { "" };
+    let (bold, plain) = (paint("\u{1b}[1m"), paint("\u{1b}[0m"));
+    let mut text = String::new();
+    for Finding { place, severity, code, message, remedy, .. } in &outcome.findings {
+        let colour = paint(match severity {
+            Severity::Error => "\u{1b}[1;31m",
+            Severity::Warning => "\u{1b}[1;33m",
+            Severity::Note => "\u{1b}[1;36m",
+        });
+        let (word, code) = (severity.as_str(), code.as_str());
+        let written =
+            write!(text, "{bold}{place}:{plain} {colour}{word}:{plain} {message} [{code}]\n    remedy: {remedy}\n");
+        written.expect("writing to a string never fails");
+    }
+    let more: usize = outcome.more.iter().sum();
+    let beyond = if more > 0 { format!("; {more} findings more than are shown") } else { String::new() };
+    let written = writeln!(
+        text,
+        "checked {} in {}, {} of other kinds: {}, {}, {}{beyond}",
+        counted(manifests.objects.len(), "object", "objects"),
+        counted(manifests.files.len(), "file", "files"),
+        manifests.ignored,
+        counted(outcome.count(Severity::Error), "error", "errors"),
+        counted(outcome.count(Severity::Warning), "warning", "warnings"),
+        counted(outcome.count(Severity::Note), "note", "notes"),
+    );
+    written.expect("writing to a string never fails");
+    text
+}
+
+/// Documented in docs/check.md.
+fn report(manifests: &Manifests, outcome: &Outcome, nodes: Option<u32>) -> Value {
+    let (remarks, findings): (Vec<_>, Vec<_>) =
+        outcome.findings.iter().partition(|finding| finding.severity == Severity::Note);
+    let all = |findings: Vec<&Finding>| findings.into_iter().map(finding_json).collect::<Value>();
+    json!({
+        "apiVersion": "port-enforcer.io/v1alpha1",
+        "kind": "CheckReport",
+        "nodes": nodes,
+        "findings": all(findings),
+        "notes": all(remarks),
+        "summary": {
+            "files": manifests.files.len(),
+            "documents": manifests.documents,
+            "objects": manifests.objects.len(),
+            "ignored": manifests.ignored,
+            "unreadable": manifests.unreadable.len() + manifests.more_unreadable,
+            "errors": outcome.count(Severity::Error),
+            "warnings": outcome.count(Severity::Warning),
+            "notes": outcome.count(Severity::Note),
+            "leftOut": outcome.more.iter().sum::<usize>(),
+        },
+    })
+}
+
+fn finding_json(finding: &Finding) -> Value {
+    let Finding { code, severity, place, object, other, ports, position, nodes_needed, message, remedy } = finding;
+    let named = |named: &Option<Named>| {
+        named.as_ref().map(|Named { kind, namespace, name, place }| {
+            json!({"kind": kind, "namespace": namespace, "name": name, "file": &*place.file, "line": place.line})
+        })
+    };
+    json!({
+        "code": code.as_str(),
+        "severity": severity.as_str(),
+        "file": &*place.file,
+        "line": place.line,
+        "object": named(object),
+        "other": named(other),
+        "ports": ports,
+        "position": position,
+        "nodesNeeded": nodes_needed,
+        "message": message,
+        "remedy": remedy,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::core::check::object::Place;
+
+    #[test]
+    fn colours_change_no_word() {
+        let file: Arc<str> = "a.yaml".into();
+        let unreadable = vec![(Place { file: file.clone(), line: Some(3) }, "is no manifest".to_owned())];
+        let manifests = Manifests { files: vec![file], unreadable, ..Manifests::default() };
+        let outcome = check(&manifests, &Settings::default());
+        let [plain, coloured] = [false, true].map(|colours| text(&manifests, &outcome, colours));
+        assert!(!plain.contains('\u{1b}'), "{plain}");
+        assert!(
+            coloured.starts_with("\u{1b}[1ma.yaml:3:\u{1b}[0m \u{1b}[1;31merror:\u{1b}[0m is no manifest"),
+            "{coloured}"
+        );
+        let codes = ["\u{1b}[1m", "\u{1b}[1;31m", "\u{1b}[0m"];
+        assert_eq!(codes.iter().fold(coloured, |text, code| text.replace(code, "")), plain);
+    }
+}

@@ -1,0 +1,163 @@
+//! `enforcer check`, the binary: manifests with the documented ports of well-known software, exit codes, both outputs.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// What came of a command.
+#[derive(Debug)]
+struct End {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs `enforcer check` where the manifests of these tests are.
+fn check(arguments: &[&str], stdin: &[u8]) -> End {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_enforcer"));
+    command.arg("check").args(arguments).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/check"));
+    command.env_remove("ENFORCER_NODE_RESERVED").env_remove("ENFORCER_MAX_PORTS_PER_POD");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("running the binary");
+    // Whoever does not read it closes it, and that is fine.
+    let _ = child.stdin.take().expect("a pipe").write_all(stdin);
+    let Output { status, stdout, stderr } = child.wait_with_output().expect("the end of the binary");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    End { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+}
+
+const ALL: [&str; 4] = ["ingress-nginx.yaml", "monitoring.yaml", "dns.yaml", "metallb.json"];
+
+#[test]
+fn for_people() {
+    let arguments = [&["--nodes", "3", "--node-reserved", "22,10254/tcp"][..], &ALL].concat();
+    let End { code, stdout, stderr } = check(&arguments, b"");
+    insta::assert_snapshot!("text", stdout);
+    assert_eq!((code, stderr.as_str()), (Some(1), "enforcer: 8 errors, 1 warning\n"));
+}
+
+#[test]
+fn for_programs() {
+    let arguments = [&["-o", "json", "--node-reserved", "22,10254/tcp"][..], &ALL].concat();
+    let End { code, stdout, .. } = check(&arguments, b"");
+    insta::assert_snapshot!("json", stdout);
+    assert_eq!(code, Some(1));
+    let report: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!((&report["apiVersion"], &report["kind"]), (&"port-enforcer.io/v1alpha1".into(), &"CheckReport".into()));
+}
+
+/// Each alone is fine, whatever the cluster; what is wrong is that they meet.
+#[test]
+fn what_is_fine() {
+    let End { code, stdout, stderr } = check(&["ingress-nginx.yaml"], b"");
+    let fine = "checked 1 object in 1 file, 1 of other kinds: 0 errors, 0 warnings, 0 notes\n";
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (Some(0), fine, ""));
+}
+
+#[test]
+fn two_replicas_and_their_nodes() {
+    let example = "../../../deploy/examples/two-replicas.yaml";
+    let End { code, stdout, .. } = check(&["--nodes", "1", example], b"");
+    assert_eq!(code, Some(1));
+    let found = "two-replicas.yaml:19: error: Deployment default/nginx has 2 replicas, no two of which can share a node \
+                 (80/tcp), and there is 1 node: the others are placed all the same, because the scheduler knows declared \
+                 host ports only, and cannot bind [replicas]";
+    assert!(stdout.contains(found), "{stdout}");
+    let End { code, stdout, .. } = check(&["--nodes", "2", "-o", "json", example], b"");
+    assert_eq!(code, Some(0), "{stdout}");
+    let report: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!(report["findings"].as_array().map(Vec::len), Some(0), "{report}");
+    // What nobody wrote down is worth a word: with the defaults, its update waits for a third node.
+    assert_eq!((&report["notes"][0]["code"], &report["notes"][0]["nodesNeeded"]), (&"surge".into(), &3.into()));
+    let End { code, stdout, .. } = check(&[example], b"");
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("note: Deployment default/nginx needs 2 nodes"), "{stdout}");
+}
+
+#[test]
+fn what_cannot_be_read() {
+    let End { code, stdout, stderr } = check(&["broken.yaml", "missing.yaml"], b"");
+    insta::assert_snapshot!("unreadable", stdout);
+    assert_eq!((code, stderr.as_str()), (Some(1), "enforcer: 3 errors, 0 warnings\n"));
+
+    let nothing =
+        "enforcer: no manifest could be read; name files or folders with manifests, or - for standard input\n";
+    let empty = TempDir::new().unwrap();
+    for (arguments, stdin) in [
+        (&["missing.yaml"][..], &b""[..]),
+        (&["-"], b""),
+        (&["-"], b"---\n# Source: chart/templates/empty.yaml\n---\n"),
+        (&["-"], b"\xff\xfek\0i\0n\0d\0"),
+        (&["-"], b"Error: INSTALLATION FAILED"),
+        (&[empty.path().to_str().unwrap()], b""),
+    ] {
+        let End { code, stdout, stderr } = check(arguments, stdin);
+        assert_eq!((code, stderr.as_str()), (Some(2), nothing), "{arguments:?}: {stdout}");
+    }
+}
+
+#[test]
+fn standard_input_and_folders() {
+    let list = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/check/monitoring.yaml")).unwrap();
+    let End { code, stdout, .. } = check(&["ingress-nginx.yaml", "-"], &list);
+    assert_eq!(code, Some(1));
+    assert!(stdout.starts_with("<stdin>:"), "{stdout}");
+    assert!(
+        stdout.ends_with("checked 3 objects in 2 files, 2 of other kinds: 2 errors, 0 warnings, 0 notes\n"),
+        "{stdout}"
+    );
+
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["b.yml", "a\u{1b}[31m.yaml", ".hidden.yaml", "note.txt"] {
+        fs::write(path(name), &list).unwrap();
+    }
+    fs::create_dir(path("folder.yaml")).unwrap();
+    fs::File::create(path("z.json")).unwrap().set_len(129 << 20).unwrap();
+    let End { code, stdout, .. } = check(&[folder.path().to_str().unwrap()], b"");
+    assert_eq!(code, Some(1));
+    assert!(!stdout.contains('\u{1b}') && stdout.contains(r"a\u{1b}[31m.yaml:"), "{stdout}");
+    assert!(stdout.contains("z.json: error: cannot be read: it is larger than 134217728 bytes"), "{stdout}");
+    assert!(
+        stdout.ends_with("checked 4 objects in 3 files, 2 of other kinds: 3 errors, 0 warnings, 2 notes\n"),
+        "{stdout}"
+    );
+}
+
+#[test]
+fn what_is_written_wrongly_on_the_command_line() {
+    for (arguments, words) in [
+        (&[][..], "<FILE>..."),
+        (&["--nodes", "0", "x"], "0 is not in 1.."),
+        (&["--node-reserved", "22/icmp", "x"], "the protocol is unknown"),
+        (&["-o", "yaml", "x"], "[possible values: text, json]"),
+    ] {
+        let End { code, stdout, stderr } = check(arguments, b"");
+        assert_eq!((code, stdout.as_str()), (Some(2), ""), "{arguments:?}");
+        assert!(stderr.contains(words), "{arguments:?}: {stderr}");
+    }
+}
+
+/// An answer that nobody reads to its end is no failure of the check.
+#[test]
+fn whoever_reads_may_stop_reading() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_enforcer"));
+    command.args(["check", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("running the binary");
+    drop(child.stdout.take());
+    // It answers only after it has read all of this.
+    child.stdin.take().expect("a pipe").write_all(b"apiVersion: v1\nkind: Pod\n").expect("it reads");
+    let Output { status, stderr, .. } = child.wait_with_output().expect("the end of the binary");
+    assert_eq!(status.code(), Some(2));
+    assert!(stderr.starts_with(b"enforcer: no manifest could be read; "), "{stderr:?}");
+}
