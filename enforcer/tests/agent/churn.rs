@@ -267,7 +267,8 @@ fn the_kernel_holds_what_the_rules_say() {
     let size = (size.pods, size.changes, size.cuts);
     eprintln!(
         "\n    {size:?} pods, changes, cuts at {rate:.0} changes a second; the first list was enforced after {first:?}, the \
-         last change after {lag:?}; binds of owners {owners:?}, of strangers {strangers:?}; {} lines of log, {} in the agent",
+         last change after {}; binds of owners {owners:?}, of strangers {strangers:?}; {} lines of log, {} in the agent",
+        lag.as_ref().map_or_else(|_| "no time".to_owned(), |lag| format!("{lag:?}")),
         told.len(),
         memory(&agent),
     );
