@@ -12,8 +12,10 @@ mod counters;
 mod event;
 mod exact;
 mod identity;
+mod local_mode;
 mod owner;
 mod port;
+mod record;
 
 pub use config::{Config, Policy, ROOT_LEVEL_UNKNOWN, Undeclared};
 pub use counters::{COUNTERS, KernelError, Reason, VerdictKind, counter, error_counter};
@@ -22,12 +24,16 @@ pub use event::{
 };
 pub use exact::{ExactKey, ExactValue};
 pub use identity::{CgroupIdentity, Form, PodUid, UidKey};
+pub use local_mode::LocalMode;
 pub use owner::{
     CGROUP_UNKNOWN, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Slot,
 };
 pub use port::{PORTS, PortWord, Protocol, Side, port_index};
+pub use record::{RECORD_BYTES, Record};
 
-/// Version of the layout of all maps together. A pinned layout of another version is never reused.
+/// Version of the layout of what an agent takes over from the one before it: the shapes and meanings of all maps but the
+/// rings' records, and the names of the pins. A pinned layout of another version is never reused, so this is raised
+/// with every change of those, and with no other.
 pub const LAYOUT_VERSION: u32 = 1;
 /// Elements of the `OWNERS` array, slot 0 (nobody) included.
 pub const OWNERS: u32 = 1 << 15;

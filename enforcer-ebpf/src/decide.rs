@@ -9,8 +9,8 @@
 //! Nothing here reads a map, a context or a clock, and nothing here takes a port: that is done under a lock elsewhere.
 
 use crate::abi::{
-    OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Policy, PortWord,
-    Reason, Side, Slot, Undeclared, VerdictKind,
+    LocalMode, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Policy,
+    PortWord, Reason, Side, Slot, Undeclared, VerdictKind,
 };
 use crate::verifier::{forget, forget_bool};
 
@@ -205,6 +205,15 @@ impl From<&Caller> for Kin {
     }
 }
 
+/// What can overrule a conflict's mode. Asked for on the way to a conflict only, so that it costs others nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overrule {
+    /// What an operator set on the node.
+    pub local: LocalMode,
+    /// The lease ran out: no agent has vouched for the claims for too long, so that none of them denies any more.
+    pub stale: bool,
+}
+
 /// Why an owner's claim does not stand in the way; 0 if there is no claim, and the weakest last.
 const OWNER: u32 = 1;
 const SHARE: u32 = 2;
@@ -214,10 +223,18 @@ const HANDOVER: u32 = 3;
 ///
 /// `owners` are the elements of `OWNERS` for [`Candidates::slots`] (slot 0 holds zeros and stands for no claim), and
 /// `covered` is [`Candidates::covered`]. Of several conflicts the first one decides; of several claims that all allow,
-/// the weakest reason does (`owner` before `share` before `handover`).
+/// the weakest reason does (`owner` before `share` before `handover`). `overrule` is called only where there is a
+/// conflict, and then once.
 #[must_use]
 #[inline(always)]
-pub fn decide(owners: &[Owner; 4], covered: bool, kin: &Kin, port: u16, policy: &Policy) -> Verdict {
+pub fn decide(
+    owners: &[Owner; 4],
+    covered: bool,
+    kin: &Kin,
+    port: u16,
+    policy: &Policy,
+    overrule: impl FnOnce() -> Overrule,
+) -> Verdict {
     if port == 0 {
         // The kernel picks a free port.
         return Verdict::allow(Reason::Unclaimed);
@@ -258,9 +275,9 @@ pub fn decide(owners: &[Owner; 4], covered: bool, kin: &Kin, port: u16, policy: 
     let undeclared = !covered && matches!(policy.undeclared, Undeclared::Deny) && !kin.has(HOST);
     if foreign {
         let node = place_flags(owners, by) & OWNER_NODE != 0;
-        conflict(if node { Reason::Reserved } else { Reason::Claimed }, by as u8, kin, policy)
+        conflict(if node { Reason::Reserved } else { Reason::Claimed }, by as u8, kin, policy, overrule())
     } else if undeclared {
-        conflict(Reason::Undeclared, NO_CLAIM, kin, policy)
+        conflict(Reason::Undeclared, NO_CLAIM, kin, policy, overrule())
     } else {
         let reason = match strongest {
             0 => Reason::Unclaimed,
@@ -284,15 +301,21 @@ const fn place_flags(owners: &[Owner; 4], place: u32) -> u32 {
 }
 
 #[inline(always)]
-fn conflict(reason: Reason, by: u8, kin: &Kin, policy: &Policy) -> Verdict {
-    let enforced = !kin.has(OWNER_MODE_AUDIT) && (kin.has(OWNER_MODE_ENFORCE) || policy.enforce);
-    if kin.has(UNRESOLVED) {
-        // It may be the rightful owner, whose cgroup we failed to recognise.
-        let kind = if enforced && policy.deny_on_error { VerdictKind::Deny } else { VerdictKind::Allow };
-        return Verdict { kind, reason: Reason::Error, by };
+fn conflict(reason: Reason, by: u8, kin: &Kin, policy: &Policy, overrule: Overrule) -> Verdict {
+    let Overrule { local, stale } = overrule;
+    let mode = policy.enforce || matches!(local, LocalMode::Enforce);
+    let enforced =
+        !matches!(local, LocalMode::Audit) && !kin.has(OWNER_MODE_AUDIT) && (kin.has(OWNER_MODE_ENFORCE) || mode);
+    // A caller that cannot be placed may be the rightful owner, whose cgroup we failed to recognise.
+    let unresolved = kin.has(UNRESOLVED);
+    let denied = enforced && if unresolved { policy.deny_on_error } else { !kin.has(OWNER_SOFTWARE) };
+    let reason = if unresolved { Reason::Error } else { reason };
+    match (denied, stale) {
+        (true, false) => Verdict { kind: VerdictKind::Deny, reason, by },
+        (true, true) => Verdict { kind: VerdictKind::Audit, reason: Reason::Stale, by },
+        (false, _) if unresolved => Verdict { kind: VerdictKind::Allow, reason, by },
+        (false, _) => Verdict { kind: VerdictKind::Audit, reason, by },
     }
-    let kind = if enforced && !kin.has(OWNER_SOFTWARE) { VerdictKind::Deny } else { VerdictKind::Audit };
-    Verdict { kind, reason, by }
 }
 
 #[cfg(test)]

@@ -1,14 +1,17 @@
 //! The kernel side as the agent sees it: load, attach, write maps, read counters and events. A facade over `aya` that
 //! speaks the core's types.
 
+mod attach;
 pub mod btf;
 mod counters;
 pub mod events;
+mod fault;
+mod link;
+pub mod pins;
 pub mod probe;
 mod words;
 
 use std::{
-    fs::File,
     io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
@@ -17,24 +20,29 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, Map, MapData, MapError, RingBuf},
-    programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, Program, ProgramError, RawTracePoint},
+    programs::{CgroupSock, CgroupSockAddr, Program, ProgramError, RawTracePoint},
 };
 use enforcer_ebpf::{
     OBJECT,
-    abi::{self, CgroupIdentity, Config, ExactKey, ExactValue, Policy, UidKey},
+    abi::{self, CgroupIdentity, Config, ExactKey, ExactValue, Policy, Record, UidKey},
 };
 
 use crate::{
-    bpf::{btf::Offsets, probe::Features, words::Words},
+    bpf::{
+        attach::CGROUP_PROGRAMS,
+        btf::Offsets,
+        link::{Hook, Link},
+        pins::{
+            Keep,
+            store::{BIND_PROGRAMS, Found, Store},
+        },
+        probe::Features,
+        words::Words,
+    },
     core::plan::Change,
 };
 
 pub use counters::{CounterMap, Counters};
-
-const BIND_HOOKS: [&str; 2] = ["pe_bind4", "pe_bind6"];
-const POST_BIND_HOOKS: [&str; 2] = ["pe_post_bind4", "pe_post_bind6"];
-const CGROUP_HOOKS: [(&str, &str); 2] = [("pe_cgroup_mkdir", "cgroup_mkdir"), ("pe_cgroup_rmdir", "cgroup_rmdir")];
-
 /// Indexes of the words of an [`abi::Owner`].
 mod owner_word {
     pub(super) const CGROUP: usize = 0;
@@ -52,6 +60,7 @@ mod config_word {
     pub(super) const ROOT_LEVEL: usize = 3;
     pub(super) const POD_LEVELS: usize = 4;
     pub(super) const NETNS_COOKIE: usize = 5;
+    pub(super) const LEASE_DEADLINE: usize = 6;
 }
 
 /// Levels below the root at which the kubelet puts pods: its children (guaranteed pods) and grandchildren (the others).
@@ -71,6 +80,17 @@ pub enum BpfError {
         /// What the kernel said.
         source: Box<ProgramError>,
     },
+    /// The kernel refused to attach a program.
+    #[error("cannot attach the program {program}: {source}")]
+    Attach {
+        /// Its name.
+        program: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// What outlives the agent cannot be used.
+    #[error(transparent)]
+    Pin(#[from] pins::PinError),
     /// A map could not be opened, read or written.
     #[error("cannot {action} the map {map}: {source}")]
     Map {
@@ -106,7 +126,7 @@ pub enum BpfError {
 }
 
 /// What the programs are loaded with.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Options {
     /// Directory of the cgroup that the programs are attached to.
     pub cgroup: PathBuf,
@@ -118,16 +138,26 @@ pub struct Options {
     pub netns_cookie: Option<u64>,
     /// Policy to begin with.
     pub policy: Policy,
+    /// When enforcement lapses unless [`Kernel::renew`] puts it off: nanoseconds since boot, sleep included; 0 is never.
+    pub lease_deadline: u64,
+    /// What is kept in a BPF file system, and how; `None` if there is none, or nothing is to be looked for there.
+    pub keep: Option<Keep>,
     /// What this kernel can do.
     pub features: Features,
     /// Whether the programs write a trace (`aya-log`). Without it, they hold no trace code at all.
     pub trace: bool,
 }
 
-/// The loaded programs and their maps. Dropping it detaches and unloads everything.
+/// The loaded programs and their maps. Dropping it detaches and unloads everything, unless it is kept
+/// ([`Options::keep`]).
 pub struct Kernel {
     ebpf: Ebpf,
     options: Options,
+    links: Vec<Link>,
+    store: Option<Store>,
+    previous: Found,
+    mode: Words,
+    records: Option<HashMap<MapData, u32, Record>>,
     config: Words,
     ports: Words,
     owners: Words,
@@ -144,12 +174,21 @@ impl Kernel {
     /// # Errors
     ///
     /// If the object, a program or a map is refused. The verifier's words are part of the error.
-    pub fn load(options: Options) -> Result<Self, BpfError> {
+    pub fn load(mut options: Options) -> Result<Self, BpfError> {
         let offsets = Offsets::of_running_kernel()?;
         let has_set_retval = u8::from(options.features.set_retval);
         let sock_flags = if options.features.probe_read { offsets.sock_flags } else { 0 };
         let log_level = if options.trace { aya_log::Level::Trace as u8 } else { 0 };
-        let mut ebpf = EbpfLoader::new()
+        let (store, previous) = match options.keep.take() {
+            Some(keep) => Store::open(keep, options.cgroup_id).map(|(store, found)| (Some(store), found))?,
+            None => (None, None),
+        };
+        let shared = store.as_ref().map(Store::shared_maps).unwrap_or_default();
+        let mut loader = EbpfLoader::new();
+        for (name, path) in &shared {
+            loader.map_pin_path(name, path);
+        }
+        let mut ebpf = loader
             .override_global("HAS_SET_RETVAL", &has_set_retval, true)
             .override_global("SOCK_FLAGS_OFFSET", &sock_flags, true)
             .override_global("CGROUP_KN_OFFSET", &offsets.cgroup_kn, true)
@@ -162,6 +201,11 @@ impl Kernel {
             .load(OBJECT)?;
         // The programs refer to the maps by descriptor, so they are loaded before the maps are taken out.
         load_programs(&mut ebpf)?;
+        let mut records = None;
+        if let Some(store) = &store {
+            store.pin_generation(&mut ebpf)?;
+            records = store.make_records()?;
+        }
         let mut kernel = Self {
             config: map_words(&mut ebpf, "CONFIG", size_of::<Config>() / 8)?,
             ports: map_words(&mut ebpf, "PORTS", abi::PORTS as usize)?,
@@ -170,48 +214,28 @@ impl Kernel {
             uids: typed(&mut ebpf, "UIDS")?,
             cgroups: typed(&mut ebpf, "CGROUPS")?,
             counters: CounterMap::new(typed(&mut ebpf, "COUNTERS")?),
+            mode: map_words(&mut ebpf, "MODE", 1)?,
+            links: Vec::new(),
+            records,
+            previous,
+            store,
             ebpf,
             options,
         };
         kernel.write_config();
-        for (program, tracepoint) in CGROUP_HOOKS {
-            let hook: &mut RawTracePoint = program_mut(&mut kernel.ebpf, program)?;
-            hook.attach(tracepoint).map_err(|source| BpfError::Program { program, source: Box::new(source) })?;
-        }
+        kernel.attach_cgroup_programs()?;
         Ok(kernel)
     }
 
     fn write_config(&self) {
-        let Options { cgroup: _, cgroup_id, cgroup_level, netns_cookie, policy, features: _, trace: _ } = &self.options;
+        let Options { cgroup: _, cgroup_id, cgroup_level, netns_cookie, policy, lease_deadline, .. } = &self.options;
         self.config.store(config_word::LAYOUT, u64::from(abi::LAYOUT_VERSION));
         self.config.store(config_word::POLICY, policy.to_word());
         self.config.store(config_word::ROOT_CGROUP, *cgroup_id);
         self.config.store(config_word::ROOT_LEVEL, cgroup_level.unwrap_or(abi::ROOT_LEVEL_UNKNOWN));
         self.config.store(config_word::POD_LEVELS, USUAL_POD_LEVELS);
         self.config.store(config_word::NETNS_COOKIE, netns_cookie.unwrap_or(0));
-    }
-
-    /// Attaches the programs that judge and report binds. From here on claims are enforced.
-    ///
-    /// # Errors
-    ///
-    /// If the cgroup cannot be opened or the kernel refuses a link.
-    pub fn attach(&mut self) -> Result<(), BpfError> {
-        let path = self.options.cgroup.clone();
-        let cgroup = File::open(&path).map_err(|source| BpfError::Cgroup { path, source })?;
-        for program in BIND_HOOKS {
-            let hook: &mut CgroupSockAddr = program_mut(&mut self.ebpf, program)?;
-            // A link with flags 0 coexists with other programs: `cgroup_bpf_link_attach` in kernel/bpf/cgroup.c adds
-            // BPF_F_ALLOW_MULTI itself and refuses it from the caller.
-            hook.attach(&cgroup, CgroupAttachMode::Single)
-                .map_err(|source| BpfError::Program { program, source: Box::new(source) })?;
-        }
-        for program in POST_BIND_HOOKS {
-            let hook: &mut CgroupSock = program_mut(&mut self.ebpf, program)?;
-            hook.attach(&cgroup, CgroupAttachMode::Single)
-                .map_err(|source| BpfError::Program { program, source: Box::new(source) })?;
-        }
-        Ok(())
+        self.config.store(config_word::LEASE_DEADLINE, *lease_deadline);
     }
 
     /// The cgroup that the programs are attached to.
@@ -323,17 +347,17 @@ impl Kernel {
 }
 
 fn load_programs(ebpf: &mut Ebpf) -> Result<(), BpfError> {
-    for (program, _) in CGROUP_HOOKS {
+    let refused = |program| move |source| BpfError::Program { program, source: Box::new(source) };
+    for (program, _) in CGROUP_PROGRAMS {
         let hook: &mut RawTracePoint = program_mut(ebpf, program)?;
-        hook.load().map_err(|source| BpfError::Program { program, source: Box::new(source) })?;
+        hook.load().map_err(refused(program))?;
     }
-    for program in BIND_HOOKS {
-        let hook: &mut CgroupSockAddr = program_mut(ebpf, program)?;
-        hook.load().map_err(|source| BpfError::Program { program, source: Box::new(source) })?;
-    }
-    for program in POST_BIND_HOOKS {
-        let hook: &mut CgroupSock = program_mut(ebpf, program)?;
-        hook.load().map_err(|source| BpfError::Program { program, source: Box::new(source) })?;
+    for program in BIND_PROGRAMS {
+        let loaded = match program.hook {
+            Hook::Bind4 | Hook::Bind6 => program_mut::<CgroupSockAddr>(ebpf, program.name)?.load(),
+            Hook::PostBind4 | Hook::PostBind6 => program_mut::<CgroupSock>(ebpf, program.name)?.load(),
+        };
+        loaded.map_err(refused(program.name))?;
     }
     Ok(())
 }
@@ -366,7 +390,7 @@ fn map_words(ebpf: &mut Ebpf, name: &'static str, count: usize) -> Result<Words,
     Words::map(data.fd().as_fd(), count).map_err(|source| BpfError::Mmap { map: name, source })
 }
 
-fn program_mut<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, BpfError>
+fn program_mut<'a, P: 'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, BpfError>
 where
     &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
 {

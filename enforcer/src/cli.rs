@@ -30,7 +30,7 @@ enum Command {
     Check(check::Check),
     /// Tell what this kernel and this node support, and what that means
     Probe(probe::Probe),
-    /// Tell whether anything of an agent is left in the kernel, and remove it
+    /// Remove all that agents left in the kernel: links, programs and maps, of whatever version
     Cleanup(cleanup::Cleanup),
 }
 

@@ -8,6 +8,7 @@
 //! | a pod | its claims | [`claims`] |
 //! | all claims on one port | which are in force | [`arbiter`] |
 //! | the claims in force | what the kernel's maps hold | [`plan`] |
+//! | the maps that an earlier agent left | its owners and claims | [`inherited`] |
 //! | pods and cgroups, one by one | all of the above, kept in step | [`index`] |
 //! | what the kernel tells | sentences | [`report`] |
 //! | manifests of all kinds | what cannot work, before anything is deployed | [`check`] |
@@ -22,6 +23,7 @@ pub mod check;
 pub mod claims;
 pub mod events;
 pub mod index;
+pub mod inherited;
 pub mod plan;
 pub mod pod;
 pub mod report;

@@ -92,7 +92,7 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         Some(owner) if is_in_cgroup_of(owner, config) => Identity { kin: Kin::pod(owner), pod_cgroup: owner.cgroup },
         _ => caller::identify(config),
     };
-    let verdict = decide(&owners, candidates.covered, &identity.kin, port, &policy);
+    let verdict = decide(&owners, candidates.covered, &identity.kin, port, &policy, || config.overrule());
     count(&verdict, protocol);
     debug!(ctx, "bind {}/{} -> verdict {} reason {}", port, protocol as u8, verdict.kind as u8, verdict.reason as u8);
     if verdict.kind != VerdictKind::Allow || verdict.reason == Reason::Error || policy.report_attempts {

@@ -3,11 +3,15 @@
 use core::{ffi::c_void, ptr};
 
 use aya_ebpf::helpers::{
-    bpf_get_current_ancestor_cgroup_id, bpf_probe_read_kernel, generated::bpf_probe_read_kernel_str,
+    bpf_get_current_ancestor_cgroup_id, bpf_probe_read_kernel,
+    generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel_str},
 };
-use enforcer_ebpf::abi::{Config, Owner, Policy, Slot};
+use enforcer_ebpf::{
+    abi::{Config, LocalMode, Owner, Policy, Slot},
+    decide::Overrule,
+};
 
-use super::maps::{CONFIG, OWNERS};
+use super::maps::{CONFIG, MODE, OWNERS};
 
 /// Reads a `T` at an address in kernel memory; `None` if the address is bad.
 #[inline(always)]
@@ -93,6 +97,17 @@ impl Live {
     pub(super) fn root_level(&self) -> u64 {
         // SAFETY: only the address is taken.
         self.field(|config| unsafe { &raw mut (*config).root_level })
+    }
+
+    /// What may overrule the mode of a conflict now.
+    #[inline(always)]
+    pub(super) fn overrule(&self) -> Overrule {
+        // SAFETY: only the address is taken.
+        let deadline = self.field(|config| unsafe { &raw mut (*config).lease_deadline });
+        // SAFETY: the helper has no precondition.
+        let stale = deadline != 0 && unsafe { bpf_ktime_get_boot_ns() } > deadline;
+        let local = MODE.get_ptr(0).map_or(0, |word| load(word.cast()));
+        Overrule { local: LocalMode::from_word(local), stale }
     }
 
     /// Notes that a pod's cgroup was made so many levels below the root.

@@ -36,9 +36,15 @@ pub(super) static UIDS: HashMap<abi::UidKey, u64, { abi::UIDS as usize }> = Hash
 #[btf_map]
 pub(super) static CGROUPS: HashMap<u64, u64, { abi::CGROUPS as usize }> = HashMap::new();
 
-/// Exact counts by [`abi::counter`] and [`abi::error_counter`].
+/// Exact counts by [`abi::counter`] and [`abi::error_counter`]. Every agent's programs use the same map, so that totals
+/// go on.
 #[btf_map]
 pub(super) static COUNTERS: PerCpuArray<u64, { abi::COUNTERS as usize }> = PerCpuArray::new();
+
+/// The mode that an operator set on the node: [`abi::LocalMode`]. Every agent's programs use the same map. Written by
+/// user space through its memory map.
+#[btf_map]
+pub(super) static MODE: Array<u64, 1, MMAPABLE> = Array::new();
 
 /// [`abi::BindEvent`]s to the agent.
 #[btf_map]

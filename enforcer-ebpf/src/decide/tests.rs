@@ -19,8 +19,13 @@ fn pod(id: u32, flags: u32, group: u32, workload: u32) -> Owner {
     Owner::new(u64::from(id), id, flags, 1, group, workload)
 }
 
+/// Nothing overrules.
+fn nothing() -> Overrule {
+    Overrule::default()
+}
+
 fn one(owner: Owner, caller: &Caller, policy: Policy) -> (VerdictKind, Reason) {
-    let verdict = decide(&[owner, NOBODY, NOBODY, NOBODY], true, &caller.into(), 80, &policy);
+    let verdict = decide(&[owner, NOBODY, NOBODY, NOBODY], true, &caller.into(), 80, &policy, nothing);
     (verdict.kind, verdict.reason)
 }
 
@@ -89,10 +94,10 @@ fn any_foreign_claim_is_a_conflict_and_is_named() {
     for place in 0..4u8 {
         let mut owners = [me; 4];
         owners[usize::from(place)] = other;
-        let verdict = decide(&owners, true, &Kin::pod(&me), 80, &ENFORCE);
+        let verdict = decide(&owners, true, &Kin::pod(&me), 80, &ENFORCE, nothing);
         assert_eq!(verdict, Verdict { kind: VerdictKind::Deny, reason: Reason::Claimed, by: place });
     }
-    let verdict = decide(&[NOBODY, me, NOBODY, NOBODY], false, &Kin::pod(&me), 80, &ENFORCE);
+    let verdict = decide(&[NOBODY, me, NOBODY, NOBODY], false, &Kin::pod(&me), 80, &ENFORCE, nothing);
     assert_eq!(verdict, Verdict { kind: VerdictKind::Allow, reason: Reason::Owner, by: 1 });
 }
 
@@ -102,7 +107,7 @@ fn undeclared_ports() {
     let caller = Caller::Pod(me);
     let free = [NOBODY; 4];
     let verdict = |owners: &[Owner; 4], covered, caller: &Caller, port, policy: &Policy| {
-        let verdict = decide(owners, covered, &caller.into(), port, policy);
+        let verdict = decide(owners, covered, &caller.into(), port, policy, nothing);
         (verdict.kind, verdict.reason)
     };
     let allowed = (VerdictKind::Allow, Reason::Unclaimed);
@@ -129,6 +134,64 @@ fn an_internal_error_denies_only_where_that_was_asked_for() {
     assert_eq!(one(owner, &Caller::Unresolved, policy), (VerdictKind::Deny, Reason::Error));
     let policy = Policy { deny_on_error: true, ..AUDIT };
     assert_eq!(one(owner, &Caller::Unresolved, policy), (VerdictKind::Allow, Reason::Error), "audit denies nothing");
+}
+
+#[test]
+fn what_overrules_the_mode() {
+    use Reason::{Claimed, Error, Stale};
+    use VerdictKind::{Allow, Audit, Deny};
+
+    let owner = pod(1, 0, 0, 0);
+    let stranger = Caller::Pod(pod(2, 0, 0, 0));
+    let labelled_enforce = Caller::Pod(pod(2, OWNER_MODE_ENFORCE, 0, 0));
+    let labelled_audit = Caller::Pod(pod(2, OWNER_MODE_AUDIT, 0, 0));
+    let software = Caller::Pod(pod(2, OWNER_SOFTWARE | OWNER_MODE_ENFORCE, 0, 0));
+    let strict = |policy| Policy { deny_on_error: true, ..policy };
+    let unset = (LocalMode::Unset, false);
+    let audit = (LocalMode::Audit, false);
+    let enforce = (LocalMode::Enforce, false);
+    let stale = (LocalMode::Unset, true);
+    for (what, caller, policy, (local, stale), expected) in [
+        ("nothing", stranger, ENFORCE, unset, (Deny, Claimed)),
+        ("local audit", stranger, ENFORCE, audit, (Audit, Claimed)),
+        ("local audit over a label", labelled_enforce, AUDIT, audit, (Audit, Claimed)),
+        ("local audit over --on-error", Caller::Unresolved, strict(ENFORCE), audit, (Allow, Error)),
+        ("local enforce", stranger, AUDIT, enforce, (Deny, Claimed)),
+        ("local enforce under a label", labelled_audit, ENFORCE, enforce, (Audit, Claimed)),
+        ("local enforce and node software", software, AUDIT, enforce, (Audit, Claimed)),
+        ("local enforce and --on-error", Caller::Unresolved, strict(AUDIT), enforce, (Deny, Error)),
+        ("stale", stranger, ENFORCE, stale, (Audit, Stale)),
+        ("stale over a label", labelled_enforce, AUDIT, stale, (Audit, Stale)),
+        ("stale over --on-error", Caller::Unresolved, strict(ENFORCE), stale, (Audit, Stale)),
+        ("stale where nothing is denied", stranger, AUDIT, stale, (Audit, Claimed)),
+        ("stale where nothing is denied to it", software, ENFORCE, stale, (Audit, Claimed)),
+        ("stale and not to be placed", Caller::Unresolved, ENFORCE, stale, (Allow, Error)),
+        ("stale under local enforce", stranger, AUDIT, (LocalMode::Enforce, true), (Audit, Stale)),
+        ("stale under local audit", stranger, ENFORCE, (LocalMode::Audit, true), (Audit, Claimed)),
+    ] {
+        let owners = [owner, NOBODY, NOBODY, NOBODY];
+        let verdict = decide(&owners, true, &Kin::from(&caller), 80, &policy, || Overrule { local, stale });
+        assert_eq!((verdict.kind, verdict.reason, verdict.by), (expected.0, expected.1, 0), "{what}");
+    }
+}
+
+#[test]
+fn what_overrules_is_asked_for_on_a_conflict_only() {
+    let never = || panic!("there is no conflict");
+    let me = pod(1, 0, 0, 0);
+    for (owner, covered, policy) in [(me, true, ENFORCE), (NOBODY, false, ENFORCE), (me, true, DECLARED_ONLY)] {
+        let verdict = decide(&[owner, NOBODY, NOBODY, NOBODY], covered, &Kin::pod(&me), 80, &policy, never);
+        assert_eq!(verdict.kind, VerdictKind::Allow);
+    }
+    for (owner, policy) in [(pod(2, 0, 0, 0), ENFORCE), (NOBODY, DECLARED_ONLY)] {
+        let mut asked = 0;
+        let overrule = || {
+            asked += 1;
+            Overrule::default()
+        };
+        let verdict = decide(&[owner, NOBODY, NOBODY, NOBODY], false, &Kin::pod(&me), 80, &policy, overrule);
+        assert_eq!((verdict.kind, asked), (VerdictKind::Deny, 1));
+    }
 }
 
 #[test]

@@ -102,6 +102,8 @@ impl Engine {
             cgroup_level: root.level,
             netns_cookie: netns::cookie().map_err(EngineError::Netns)?,
             policy,
+            lease_deadline: 0,
+            keep: None,
             features,
             trace,
         })?;

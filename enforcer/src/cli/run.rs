@@ -337,6 +337,9 @@ fn agent_failure(error: &AgentError) -> Failure {
         AgentError::Engine(EngineError::Bpf(BpfError::Program { source, .. })) if is_denied(source.as_ref()) => {
             program_failure(source)
         }
+        AgentError::Engine(EngineError::Bpf(BpfError::Attach { source, .. })) if is_denied(source) => {
+            missing_privilege()
+        }
         AgentError::Engine(EngineError::Bpf(error @ (BpfError::Btf(_) | BpfError::Program { .. }))) => {
             Failure::unsupported(error)
         }

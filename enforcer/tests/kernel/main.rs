@@ -2,14 +2,18 @@
 //!
 //! One module is one subject, and its list names its tests: a test that is in no list is dead code, which is an error.
 
+mod adoption;
 mod arrival;
 mod cgroups;
+mod cleanup;
 mod counts;
+mod faults;
 mod kin;
 mod layouts;
 mod node;
 mod oracle;
 mod overlap;
+mod overrule;
 mod policy;
 mod ports;
 mod scope;
@@ -17,15 +21,17 @@ mod scope;
 mod support;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use support::{network, worker};
+use support::{bpffs, keeper, network, worker};
 
 fn main() {
     worker::run_if_worker();
+    keeper::run_if_ordered();
     let mut arguments = Arguments::from_args();
     // The tests measure what one kernel counts and tells, and time it.
     arguments.test_threads = Some(1);
     if !arguments.list {
         network::isolate();
+        bpffs::isolate();
     }
     libtest_mimic::run(&arguments, trials()).exit();
 }
@@ -42,6 +48,10 @@ fn trials() -> Vec<Trial> {
         ("counts", counts::TESTS),
         ("cgroups", cgroups::TESTS),
         ("arrival", arrival::TESTS),
+        ("adoption", adoption::TESTS),
+        ("overrule", overrule::TESTS),
+        ("cleanup", cleanup::TESTS),
+        ("faults", faults::TESTS),
         ("oracle", oracle::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| Trial::ignorable_test(format!("{subject}::{name}"), run)));

@@ -1,5 +1,7 @@
 //! What the tests on the real kernel share: cgroups of their own, worker processes in them, pods, an engine.
 
+pub(crate) mod bpffs;
+pub(crate) mod keeper;
 pub(crate) mod manifest;
 pub(crate) mod network;
 pub(crate) mod rig;

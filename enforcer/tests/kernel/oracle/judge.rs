@@ -12,7 +12,7 @@ use enforcer_ebpf::{
         CGROUP_UNKNOWN, ExactKey, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Protocol, Reason, Slot,
         VerdictKind,
     },
-    decide::{Caller, Candidates, Cover, Kin, Target, decide},
+    decide::{Caller, Candidates, Cover, Kin, Overrule, Target, decide},
 };
 
 use crate::support::rig::features;
@@ -123,6 +123,7 @@ pub(super) fn decide_in_user_space(case: &Case, world: &World, attempt: &Attempt
             Caller::Unresolved
         }
     };
-    let verdict = decide(&owners, candidates.covered, &Kin::from(&caller), attempt.port, &case.policy());
+    let verdict =
+        decide(&owners, candidates.covered, &Kin::from(&caller), attempt.port, &case.policy(), Overrule::default);
     (verdict.kind, verdict.reason)
 }

@@ -1,0 +1,116 @@
+//! The generation that is live when an agent starts: what the agent before it left.
+
+use std::{collections::BTreeMap, os::fd::AsFd as _, path::Path};
+
+use aya::{
+    Pod,
+    maps::{HashMap, Map, MapData, MapError, RingBuf},
+};
+use enforcer_ebpf::abi::{self, Config, ExactKey, ExactValue, Owner, PortWord, Record, Slot, UidKey};
+
+use crate::{
+    bpf::{
+        config_word, owner_word,
+        pins::{PinError, store::MAPS},
+        words::Words,
+    },
+    core::inherited::{Inherited, InheritedOwner, claims_in},
+};
+
+/// What the agent before this one left. Owners' ids in its rings are those of its own maps. Its programs judge until [`crate::bpf::Kernel::attach`], and what it holds stays
+/// readable for as long as this lives.
+pub struct Previous {
+    /// Cgroups that came and went: what nobody has read yet, and what its programs still tell.
+    pub cgroup_events: RingBuf<MapData>,
+    /// Bind attempts, likewise.
+    pub bind_events: RingBuf<MapData>,
+    config: Words,
+    ports: Words,
+    owners: Words,
+    exact: HashMap<MapData, ExactKey, u64>,
+    uids: HashMap<MapData, UidKey, u64>,
+    records: HashMap<MapData, u32, Record>,
+}
+
+impl Previous {
+    /// Opens the maps of a generation.
+    pub(super) fn open(generation: &Path) -> Result<Self, PinError> {
+        let maps = generation.join(MAPS);
+        let words = |name, count| words(&maps.join(name), count);
+        let config = words("CONFIG", size_of::<Config>() / 8)?;
+        if config.load(config_word::LAYOUT) != u64::from(abi::LAYOUT_VERSION) {
+            return Err(PinError::Unknown(generation.to_owned()));
+        }
+        Ok(Self {
+            config,
+            ports: words("PORTS", abi::PORTS as usize)?,
+            owners: words("OWNERS", abi::OWNERS as usize * owner_word::COUNT)?,
+            exact: typed(&maps.join("EXACT"))?,
+            uids: typed(&maps.join("UIDS"))?,
+            records: typed(&maps.join("RECORDS"))?,
+            cgroup_events: typed(&maps.join("CGROUP_EVENTS"))?,
+            bind_events: typed(&maps.join("BIND_EVENTS"))?,
+        })
+    }
+
+    /// What its maps hold. Nobody changes that any more, but for the cgroups of owners, which its programs still note.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be read.
+    pub fn state(&self) -> Result<Inherited, MapError> {
+        let records: BTreeMap<u32, Record> = self.records.iter().collect::<Result<_, _>>()?;
+        let owner = |slot: Slot| {
+            let base = usize::from(slot) * owner_word::COUNT;
+            Owner {
+                cgroup: self.owners.load(base + owner_word::CGROUP),
+                identity: self.owners.load(base + owner_word::IDENTITY),
+                kinship: self.owners.load(base + owner_word::KINSHIP),
+                level: self.owners.load(base + owner_word::LEVEL),
+            }
+        };
+        let slots = (1..abi::OWNERS).filter_map(|slot| Slot::try_from(slot).ok());
+        let owners = slots.map(|slot| (slot, owner(slot))).filter(|(_, owner)| owner.id() != 0);
+        let owners =
+            owners.map(|(slot, owner)| (slot, InheritedOwner { owner, record: records.get(&slot.into()).copied() }));
+        let uids: BTreeMap<UidKey, u64> = self.uids.iter().collect::<Result<_, _>>()?;
+        let uids = uids.into_iter().filter_map(|(key, slot)| Some((key, Slot::try_from(slot).ok()?)));
+        let exact: Vec<(ExactKey, u64)> = self.exact.iter().collect::<Result<_, _>>()?;
+        let exact = exact.into_iter().filter_map(|(key, value)| Some((key, ExactValue(value).slot(&key)?)));
+        let word = |protocol, port| PortWord(self.ports.load(abi::port_index(protocol, port) as usize));
+        Ok(Inherited {
+            root_cgroup: self.config.load(config_word::ROOT_CGROUP),
+            owners: owners.collect(),
+            uids: uids.collect(),
+            claims: claims_in(word, exact),
+        })
+    }
+}
+
+/// A pinned map.
+pub(super) fn pinned(path: &Path) -> Result<MapData, PinError> {
+    MapData::from_pin(path).map_err(failed(path))
+}
+
+/// A pinned array as words.
+pub(super) fn words(path: &Path, count: usize) -> Result<Words, PinError> {
+    let map = pinned(path)?;
+    Words::map(map.fd().as_fd(), count).map_err(PinError::io("map into memory", path))
+}
+
+fn typed<M>(path: &Path) -> Result<M, PinError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let map = Map::from_map_data(pinned(path)?).map_err(failed(path))?;
+    M::try_from(map).map_err(failed(path))
+}
+
+/// The hash of records that is pinned there.
+pub(super) fn pinned_hash<K: Pod, V: Pod>(path: &Path) -> Result<HashMap<MapData, K, V>, PinError> {
+    typed(path)
+}
+
+pub(super) fn failed(path: &Path) -> impl Fn(MapError) -> PinError {
+    move |source| PinError::Map { path: path.to_owned(), source: Box::new(source) }
+}

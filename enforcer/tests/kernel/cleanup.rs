@@ -1,0 +1,255 @@
+//! Removing all that agents left, layouts that are not ours, and the right to change what is kept.
+
+use std::{
+    fs,
+    process::{Command, Output},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::{
+    maps::{Array, Map, MapData, MapInfo},
+    programs::{links::PinnedLink, loaded_programs},
+};
+use enforcer::bpf::{
+    BpfError,
+    pins::{Cleaned, PinError, Pins, clean_up, local_mode, set_local_mode},
+};
+use enforcer_ebpf::abi::LocalMode;
+
+use crate::{
+    DONE, Outcome, Test,
+    support::{
+        keeper::{Site, bind, id_of, judged, kept},
+        rig::denied,
+    },
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("cleanup_removes_everything_and_does_it_twice", cleanup_removes_everything_and_does_it_twice),
+    ("cleanup_leaves_a_running_agent_alone", cleanup_leaves_a_running_agent_alone),
+    ("cleanup_removes_what_no_version_knows", cleanup_removes_what_no_version_knows),
+    ("cleanup_detaches_what_another_process_holds", cleanup_detaches_what_another_process_holds),
+    ("the_command_says_what_it_did", the_command_says_what_it_did),
+    ("another_layout_is_refused", another_layout_is_refused),
+    ("another_layout_in_a_map_is_refused", another_layout_in_a_map_is_refused),
+    ("only_one_has_the_right", only_one_has_the_right),
+    ("the_right_waits_for_a_folder_that_is_removed", the_right_waits_for_a_folder_that_is_removed),
+];
+
+const PORT: u16 = 20080;
+
+fn site() -> Site {
+    Site::new(&[("owner", "20080/udp"), ("stranger", "20099")])
+}
+
+/// Programs in the kernel that count in these counters, whoever holds them.
+pub(super) fn programs_counting_in(counters: u32) -> usize {
+    let programs = loaded_programs().filter_map(Result::ok);
+    let uses = |ids: Option<Vec<u32>>| ids.is_some_and(|ids| ids.contains(&counters));
+    programs.filter(|program| program.map_ids().is_ok_and(uses)).count()
+}
+
+/// Id of the map with the counters.
+pub(super) fn counters(site: &Site) -> u32 {
+    MapInfo::from_pin(site.bpffs.folder().join("v1/shared/COUNTERS")).expect("the counters").id()
+}
+
+fn cleanup_removes_everything_and_does_it_twice() -> Outcome {
+    let site = site();
+    let folder = site.bpffs.folder();
+    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
+    drop(site.start());
+    assert!(judged(&mut owner, &mut stranger, PORT));
+    let counters = counters(&site);
+    assert_eq!(programs_counting_in(counters), 6);
+    let cleaned = clean_up(&folder).expect("a cleanup").expect("no agent runs");
+    assert_eq!(cleaned, Cleaned { links: 6, pins: 15, held: 0, left_alone: Vec::new() });
+    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    assert_eq!(programs_counting_in(counters), 0, "the kernel has let go of the programs");
+    assert!(!folder.exists());
+    assert_eq!(clean_up(&folder).expect("a cleanup"), Some(Cleaned::default()), "and again");
+    // An agent can begin anew.
+    drop(site.start());
+    assert!(judged(&mut owner, &mut stranger, PORT));
+    assert_eq!(site.bpffs.list(), kept("g1"));
+    DONE
+}
+
+fn cleanup_leaves_a_running_agent_alone() -> Outcome {
+    let site = site();
+    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
+    for persist in [false, true] {
+        let keeper = site.start_with(persist, |_| ());
+        let before = site.bpffs.list();
+        assert_eq!(clean_up(&site.bpffs.folder()).expect("a cleanup"), None);
+        assert_eq!(site.bpffs.list(), before);
+        assert!(judged(&mut owner, &mut stranger, PORT));
+        drop(keeper);
+    }
+    assert_eq!(stranger.bind(&bind(PORT)), denied());
+    assert!(clean_up(&site.bpffs.folder()).expect("a cleanup").is_some());
+    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    DONE
+}
+
+fn cleanup_removes_what_no_version_knows() -> Outcome {
+    let site = site();
+    let folder = site.bpffs.folder();
+    drop(site.start());
+    // A future version's layout that holds pins of ours, and somebody else's folder.
+    fs::create_dir_all(folder.join("v2/strange/deep")).expect("folders");
+    fs::rename(folder.join("v1/links/bind4"), folder.join("v2/strange/deep/gate")).expect("a pin");
+    fs::create_dir_all(folder.join("v2/empty")).expect("folders");
+    fs::create_dir(folder.join("vendor")).expect("a folder");
+    let cleaned = clean_up(&folder).expect("a cleanup").expect("no agent runs");
+    assert_eq!((cleaned.links, cleaned.pins, cleaned.held), (6, 15, 0));
+    assert_eq!(cleaned.left_alone, [folder.join("vendor")]);
+    assert_eq!(site.bpffs.list(), ["vendor"]);
+    assert_eq!(site.worker("stranger").bind(&bind(PORT)), 0);
+    DONE
+}
+
+fn cleanup_detaches_what_another_process_holds() -> Outcome {
+    let site = site();
+    let mut stranger = site.worker("stranger");
+    drop(site.start());
+    assert_eq!(stranger.bind(&bind(PORT)), denied());
+    let held = PinnedLink::from_pin(site.bpffs.folder().join("v1/links/bind4")).expect("a link");
+    let cleaned = clean_up(&site.bpffs.folder()).expect("a cleanup").expect("no agent runs");
+    assert_eq!((cleaned.links, cleaned.held), (6, 1), "and it says so");
+    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    drop(held);
+    DONE
+}
+
+/// The command's exit code, and what it said. It also tells of agents elsewhere on this machine.
+fn command(site: &Site) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_enforcer"));
+    let Output { status, stdout, stderr } =
+        command.arg("cleanup").arg("--bpffs").arg(site.bpffs.folder()).output().expect("the command");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (status.code(), text(&stdout), text(&stderr))
+}
+
+fn the_command_says_what_it_did() -> Outcome {
+    let site = site();
+    let keeper = site.start();
+    let (code, said, why) = command(&site);
+    assert_eq!((code, said.as_str()), (Some(4), ""));
+    assert!(why.contains("an agent is running that keeps its state in "), "{why}");
+    drop(keeper);
+    assert_eq!(site.bpffs.list(), kept("g1"));
+
+    let folder = site.bpffs.folder();
+    let removed = format!(
+        "removed 6 links and 15 other pins below {}: nothing of them judges binds any more\n",
+        folder.display()
+    );
+    for expected in [removed.as_str(), ""] {
+        let (code, said, why) = command(&site);
+        let elsewhere = why.contains("programs of an agent are loaded, because an agent is running");
+        let nothing = if expected.is_empty() && !elsewhere { "nothing of an agent is in the kernel\n" } else { "" };
+        assert_eq!(said, format!("{expected}{nothing}"), "{why}");
+        assert_eq!(code, Some(if elsewhere { 4 } else { 0 }), "{why}");
+    }
+    assert!(!folder.exists());
+    DONE
+}
+
+fn another_layout_is_refused() -> Outcome {
+    let site = site();
+    let folder = site.bpffs.folder();
+    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
+    drop(site.start());
+    for other in ["v0", "v2", "v10"] {
+        fs::create_dir(folder.join(other)).expect("a folder");
+        let before = site.bpffs.list();
+        for persist in [true, false] {
+            let error = site.try_load(persist, |_| ()).err().expect("it is refused");
+            assert!(matches!(&error, BpfError::Pin(PinError::Unknown(path)) if *path == folder.join(other)), "{error}");
+            for words in [other, "layout v1", "enforcer cleanup"] {
+                assert!(error.to_string().contains(words), "{error}");
+            }
+        }
+        assert!(matches!(set_local_mode(&folder, LocalMode::Audit), Err(PinError::Unknown(_))));
+        assert!(matches!(local_mode(&folder), Err(PinError::Unknown(_))));
+        assert_eq!(site.bpffs.list(), before, "nothing was touched");
+        assert!(judged(&mut owner, &mut stranger, PORT));
+        fs::remove_dir(folder.join(other)).expect("a folder");
+    }
+    drop(site.start());
+    DONE
+}
+
+fn another_layout_in_a_map_is_refused() -> Outcome {
+    let site = site();
+    drop(site.start());
+    let config = MapData::from_pin(site.bpffs.folder().join("v1/g1/maps/CONFIG")).expect("the configuration");
+    let mut config: Array<_, [u64; 8]> = Map::Array(config).try_into().expect("an array");
+    let mut words = config.get(&0, 0).expect("an element");
+    words[0] += 1;
+    config.set(0, words, 0).expect("an element");
+    let before = site.bpffs.list();
+    let error = site.try_load(true, |_| ()).err().expect("it is refused");
+    assert!(matches!(error, BpfError::Pin(PinError::Unknown(_))), "{error}");
+    assert_eq!(site.bpffs.list(), before);
+    assert!(clean_up(&site.bpffs.folder()).expect("a cleanup").is_some());
+    drop(site.start());
+    DONE
+}
+
+fn only_one_has_the_right() -> Outcome {
+    let site = site();
+    let keeper = site.start();
+    let pins = Pins::at(&site.bpffs.folder()).unwrap_or_else(|error| panic!("{error}"));
+    assert!(pins.try_lock().expect("a lock").is_none());
+    let (told, hears) = mpsc::channel();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let guard = pins.lock(|| told.send("it waits").expect("a listener")).expect("a lock");
+            told.send("it has it").expect("a listener");
+            drop(guard);
+        });
+        assert_eq!(hears.recv(), Ok("it waits"));
+        assert!(hears.try_recv().is_err(), "the agent still has it");
+        drop(keeper);
+        assert_eq!(hears.recv(), Ok("it has it"));
+        waiting.join().expect("no panic");
+    });
+    let guard = pins.lock(|| panic!("nobody has it")).expect("a lock");
+    assert_eq!(guard.pins(), &pins);
+    DONE
+}
+
+/// Until somebody waits for the lock on this file, as /proc/locks has it: `1: -> FLOCK ADVISORY WRITE 4711 00:2a:17 0 EOF`.
+fn await_waiter(inode: u64) {
+    let patience = Instant::now() + Duration::from_secs(10);
+    let is_waiter = |line: &str| line.contains(" -> FLOCK ") && line.contains(&format!(":{inode} "));
+    while !fs::read_to_string("/proc/locks").expect("the locks").lines().any(is_waiter) {
+        assert!(Instant::now() < patience, "nobody waits for it");
+        thread::yield_now();
+    }
+}
+
+/// What was locked is not what a later agent would lock.
+fn the_right_waits_for_a_folder_that_is_removed() -> Outcome {
+    let site = site();
+    let pins = Pins::at(&site.bpffs.folder()).unwrap_or_else(|error| panic!("{error}"));
+    let first = pins.try_lock().expect("a lock").expect("nobody has it");
+    let (told, hears) = mpsc::channel();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| pins.lock(|| told.send(()).expect("a listener")).expect("a lock"));
+        hears.recv().expect("it waits");
+        await_waiter(id_of(pins.folder()));
+        fs::remove_dir(pins.folder()).expect("a cleanup removes it");
+        drop(first);
+        let guard = waiting.join().expect("no panic");
+        assert!(pins.folder().exists(), "it was made anew");
+        assert!(pins.try_lock().expect("a lock").is_none(), "and the lock is on the new one");
+        drop(guard);
+    });
+    assert!(pins.try_lock().expect("a lock").is_some());
+    DONE
+}

@@ -1,0 +1,246 @@
+//! SIGKILL after every step that outlives the process: whatever judged before goes on, and the next start or cleanup
+//! heals what was left half-way.
+//!
+//! A start takes a third of a second, so of steps that differ in nothing but the pin only the first and the last are
+//! tried, unless `PORT_ENFORCER_TEST_EVERY_STEP` is set. What switches a link is always tried.
+
+use std::{
+    collections::BTreeSet,
+    env, thread,
+    time::{Duration, Instant},
+};
+
+use enforcer::bpf::pins::clean_up;
+use libtest_mimic::Completion;
+
+use crate::{
+    DONE, Outcome, Test,
+    cleanup::{counters, programs_counting_in},
+    support::{
+        keeper::{Site, Tenant, What, bind, judged, kept},
+        rig::denied,
+        worker::Worker,
+    },
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("a_first_start_is_killed_after_its_steps", a_first_start_is_killed_after_its_steps),
+    ("an_upgrade_is_killed_after_its_steps", an_upgrade_is_killed_after_its_steps),
+    ("a_start_is_killed_while_it_heals", a_start_is_killed_while_it_heals),
+    ("of_two_live_generations_the_newer_is_read", of_two_live_generations_the_newer_is_read),
+    ("an_end_of_keeping_is_killed_after_its_steps", an_end_of_keeping_is_killed_after_its_steps),
+    ("a_cleanup_is_killed_after_its_steps", a_cleanup_is_killed_after_its_steps),
+];
+
+const PORT: u16 = 20080;
+
+/// What is tried, and what is checked around it.
+struct Scene {
+    site: Site,
+    owner: Worker,
+    stranger: Worker,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let site = Site::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
+        let (owner, stranger) = (site.worker("owner"), site.worker("stranger"));
+        Self { site, owner, stranger }
+    }
+
+    fn judged(&mut self) -> bool {
+        judged(&mut self.owner, &mut self.stranger, PORT)
+    }
+
+    /// Nobody judges.
+    fn free(&mut self) -> bool {
+        (self.owner.bind(&bind(PORT)), self.stranger.bind(&bind(PORT))) == (0, 0)
+    }
+
+    /// Whoever judges, the owner is not in anybody's way.
+    fn owner_binds(&mut self) -> bool {
+        let stranger = self.stranger.bind(&bind(PORT));
+        self.owner.bind(&bind(PORT)) == 0 && [0, denied()].contains(&stranger)
+    }
+
+    fn clean_up(&mut self) {
+        clean_up(&self.site.bpffs.folder()).expect("a cleanup").expect("no agent runs");
+        assert!(!self.site.bpffs.folder().exists());
+        assert!(self.free());
+    }
+
+    /// The generations that are pinned, in whatever state.
+    fn generations(&self) -> usize {
+        let pins = self.site.bpffs.list();
+        let names = pins.iter().filter_map(|pin| pin.strip_prefix("v1/g")?.split('/').next());
+        names.collect::<BTreeSet<_>>().len()
+    }
+
+    /// A start over what there is: everything is in order then, and nothing is left of what was before.
+    fn heals(&mut self, after: &str) {
+        drop(self.site.start());
+        assert!(self.judged(), "{after}");
+        let pins = self.site.bpffs.list();
+        let generation = pins[0].split('/').nth(1).expect("a generation").to_owned();
+        assert_eq!(pins, kept(&generation), "{after}");
+        let counters = counters(&self.site);
+        // The kernel lets go of removed pins a moment later.
+        let patience = Instant::now() + Duration::from_secs(10);
+        while programs_counting_in(counters) != 6 {
+            assert!(Instant::now() < patience, "{after}: {} programs", programs_counting_in(counters));
+            thread::yield_now();
+        }
+    }
+}
+
+/// Those that are tried.
+fn chosen(steps: &[String]) -> Vec<&str> {
+    let every = env::var_os("PORT_ENFORCER_TEST_EVERY_STEP").is_some();
+    let kind = |step: &str| step.rsplit_once([' ', '/']).map_or_else(String::new, |(kind, _)| kind.to_owned());
+    let alike = |steps: &[String], step: &str| steps.iter().any(|other| kind(other) == kind(step));
+    let steps = steps.iter().enumerate().filter(|(place, step)| {
+        let middle = alike(&steps[..*place], step) && alike(&steps[place + 1..], step);
+        every || step.starts_with("switched ") || !middle
+    });
+    steps.map(|(_, step)| step.as_str()).collect()
+}
+
+/// Builds without debug assertions have no such steps.
+fn skip() -> Option<Outcome> {
+    (!cfg!(debug_assertions)).then(|| Ok(Completion::ignored_with("a release build cannot be killed after a step")))
+}
+
+/// Each start but the first one begins over what the one before left half-way.
+fn a_first_start_is_killed_after_its_steps() -> Outcome {
+    if let Some(skip) = skip() {
+        return skip;
+    }
+    let mut scene = Scene::new();
+    let steps = scene.site.steps_of(What::Keep);
+    assert!(scene.judged());
+    scene.clean_up();
+    let tried = chosen(&steps);
+    for (place, step) in tried.iter().enumerate() {
+        scene.site.killed_after(What::Keep, step);
+        assert!(scene.owner_binds(), "{step}");
+        assert!(scene.generations() <= 1, "{step}: {:?}", scene.site.bpffs.list());
+        // Once a link is pinned, the next start is no first one any more.
+        if ["pinned the new ", "put in place ", "kept the new "].iter().any(|done| step.starts_with(done)) {
+            scene.heals(step);
+            scene.clean_up();
+        } else if place % 2 == 0 {
+            scene.clean_up();
+        }
+    }
+    scene.heals("the last step");
+    println!("{} of {} steps", tried.len(), steps.len());
+    DONE
+}
+
+fn an_upgrade_is_killed_after_its_steps() -> Outcome {
+    if let Some(skip) = skip() {
+        return skip;
+    }
+    let mut scene = Scene::new();
+    drop(scene.site.start());
+    let steps = scene.site.steps_of(What::Keep);
+    let tried = chosen(&steps);
+    for step in &tried {
+        scene.site.killed_after(What::Keep, step);
+        assert!(scene.judged(), "there is no gap: {step}");
+        assert!(scene.generations() <= 3, "{step}: {:?}", scene.site.bpffs.list());
+    }
+    scene.heals("the last step");
+    println!("{} of {} steps", tried.len(), steps.len());
+    DONE
+}
+
+fn a_start_is_killed_while_it_heals() -> Outcome {
+    if let Some(skip) = skip() {
+        return skip;
+    }
+    let mut scene = Scene::new();
+    drop(scene.site.start());
+    for (half_way, then) in [
+        (
+            "pinned the link cgroup_rmdir",
+            ["removed the half-made links/cgroup_mkdir", "removed the half-made maps/PORTS"],
+        ),
+        ("switched the link bind6", ["retired the links/cgroup_mkdir", "retired the programs/post_bind6"]),
+    ] {
+        scene.site.killed_after(What::Keep, half_way);
+        for step in then {
+            scene.site.killed_after(What::Keep, step);
+            assert!(scene.judged(), "{step}");
+        }
+        scene.heals(half_way);
+    }
+    DONE
+}
+
+fn of_two_live_generations_the_newer_is_read() -> Outcome {
+    if let Some(skip) = skip() {
+        return skip;
+    }
+    let mut scene = Scene::new();
+    drop(scene.site.start());
+    scene.site.tenants.push(Tenant::new("late", "20081/udp"));
+    scene.site.killed_after(What::Keep, "switched the link bind6");
+    let keeper = scene.site.load();
+    let held = keeper.previous.as_ref().expect("an agent before this one").state().expect("its maps");
+    assert!(held.claims.iter().any(|claim| claim.ports.first() == 20081), "{:?}", held.claims);
+    drop(keeper);
+    assert!(scene.judged());
+    DONE
+}
+
+fn an_end_of_keeping_is_killed_after_its_steps() -> Outcome {
+    if let Some(skip) = skip() {
+        return skip;
+    }
+    let mut scene = Scene::new();
+    drop(scene.site.start());
+    let steps = scene.site.steps_of(What::Visit);
+    assert!(!scene.site.bpffs.folder().exists());
+    assert!(scene.free());
+    let tried = chosen(&steps);
+    for step in &tried {
+        drop(scene.site.start());
+        scene.site.killed_after(What::Visit, step);
+        assert!(scene.owner_binds(), "{step}");
+        // What runs this process's programs ends with it.
+        if let Some(hook) = step.strip_prefix("switched the link ") {
+            assert!(!scene.site.bpffs.list().contains(&format!("v1/links/{hook}")), "{step}");
+        }
+    }
+    scene.heals("the last step");
+    println!("{} of {} steps", tried.len(), steps.len());
+    DONE
+}
+
+fn a_cleanup_is_killed_after_its_steps() -> Outcome {
+    if let Some(skip) = skip() {
+        return skip;
+    }
+    let mut scene = Scene::new();
+    drop(scene.site.start());
+    let steps = scene.site.steps_of(What::CleanUp);
+    assert!(!scene.site.bpffs.folder().exists());
+    let tried: Vec<String> = chosen(&steps).into_iter().map(str::to_owned).collect();
+    for (place, step) in tried.iter().enumerate() {
+        // Over what the cleanup before left, or anew. The pins of every generation but the first have other names.
+        if place % 2 == 0 {
+            scene.clean_up();
+            drop(scene.site.start());
+        } else {
+            scene.heals(step);
+            scene.clean_up();
+            drop(scene.site.start());
+        }
+        scene.site.killed_after(What::CleanUp, step);
+        assert!(scene.owner_binds(), "{step}");
+    }
+    scene.heals("the last step");
+    println!("{} of {} steps", tried.len(), steps.len());
+    DONE
+}

@@ -1,0 +1,157 @@
+//! What overrules the mode of a node: the lease that ran out, and the operator on the node.
+
+use std::time::{Duration, Instant};
+
+use enforcer::{
+    bpf::pins::{PinError, local_mode, set_local_mode},
+    host::clock::now,
+};
+use enforcer_ebpf::abi::{LocalMode, Policy, Reason, VerdictKind};
+
+use crate::{
+    DONE, Outcome, Test,
+    support::{
+        keeper::{QUIET, Site, bind, judged},
+        rig::denied,
+    },
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("a_lease_that_ran_out_denies_nothing", a_lease_that_ran_out_denies_nothing),
+    ("a_lease_runs_out_with_the_agent_dead", a_lease_runs_out_with_the_agent_dead),
+    ("an_operator_stops_every_denial", an_operator_stops_every_denial),
+    ("an_operator_enforces", an_operator_enforces),
+    ("an_operators_word_outlives_an_agent_that_keeps_nothing", an_operators_word_outlives_an_agent_that_keeps_nothing),
+    ("without_a_bpf_file_system_no_mode_is_set", without_a_bpf_file_system_no_mode_is_set),
+];
+
+const PORT: u16 = 20080;
+const AUDIT: Policy = Policy { enforce: false, ..QUIET };
+
+fn site() -> Site {
+    Site::new(&[("owner", "20080/udp"), ("stranger", "20099")])
+}
+
+/// So long from now, as the kernel counts.
+fn in_time(wait: Duration) -> u64 {
+    u64::try_from((now().monotonic + wait).as_nanos()).expect("within centuries")
+}
+
+fn a_lease_that_ran_out_denies_nothing() -> Outcome {
+    let site = site();
+    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
+    let mut keeper = site.start_with(true, |options| options.lease_deadline = 1);
+    assert_eq!((owner.bind(&bind(PORT)), stranger.bind(&bind(PORT))), (0, 0));
+    assert_eq!(keeper.count(VerdictKind::Audit, Reason::Stale), 1);
+    assert_eq!(keeper.count(VerdictKind::Allow, Reason::Owner), 1);
+    let told: Vec<_> = keeper.told().iter().map(|told| (told.verdict, told.reason, told.owner.is_some())).collect();
+    assert_eq!(told, [(VerdictKind::Audit, Reason::Stale, true)], "and whose port it is is told");
+    for deadline in [in_time(Duration::from_hours(1)), 0] {
+        keeper.kernel.renew(deadline);
+        assert!(judged(&mut owner, &mut stranger, PORT));
+    }
+    keeper.kernel.renew(1);
+    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    // Where nothing would be denied, nothing lapses.
+    keeper.kernel.set_policy(AUDIT);
+    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    assert_eq!(keeper.count(VerdictKind::Audit, Reason::Claimed), 1);
+    DONE
+}
+
+fn a_lease_runs_out_with_the_agent_dead() -> Outcome {
+    let site = site();
+    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
+    let keeper = site.start_with(true, |options| options.lease_deadline = in_time(Duration::from_hours(1)));
+    assert!(judged(&mut owner, &mut stranger, PORT));
+    keeper.kernel.renew(in_time(Duration::from_millis(300)));
+    drop(keeper);
+    let patience = Instant::now() + Duration::from_secs(30);
+    let mut denials = 2;
+    while stranger.bind(&bind(PORT)) == denied() {
+        denials += 1;
+        assert!(Instant::now() < patience, "the lease does not run out");
+    }
+    assert_eq!(stranger.storm(&bind(PORT), 100, 2).get(&0), Some(&100), "it has lapsed for good");
+    let keeper = site.start();
+    assert_eq!(keeper.count(VerdictKind::Audit, Reason::Stale), 101);
+    assert_eq!(keeper.count(VerdictKind::Deny, Reason::Claimed), denials);
+    assert!(judged(&mut owner, &mut stranger, PORT), "a returning agent enforces again");
+    DONE
+}
+
+fn an_operator_stops_every_denial() -> Outcome {
+    let site = site();
+    let folder = site.bpffs.folder();
+    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
+    let set = |mode| set_local_mode(&folder, mode).unwrap_or_else(|error| panic!("{error}"));
+    let get = || local_mode(&folder).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(get(), LocalMode::Unset);
+    set(LocalMode::Unset);
+    assert!(!folder.exists(), "nothing is made to say that nothing is set");
+
+    // With no agent, and none before.
+    set(LocalMode::Audit);
+    assert_eq!(get(), LocalMode::Audit);
+    let keeper = site.start();
+    assert_eq!(keeper.kernel.local_mode(), LocalMode::Audit);
+    assert_eq!((owner.bind(&bind(PORT)), stranger.bind(&bind(PORT))), (0, 0));
+    assert_eq!(keeper.count(VerdictKind::Audit, Reason::Claimed), 1);
+    // Under an agent.
+    set(LocalMode::Unset);
+    assert!(judged(&mut owner, &mut stranger, PORT));
+    set(LocalMode::Audit);
+    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    // Across agents, and after one.
+    drop(keeper);
+    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    let keeper = site.start();
+    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    drop(keeper);
+    set(LocalMode::Unset);
+    assert!(judged(&mut owner, &mut stranger, PORT));
+    set(LocalMode::Audit);
+    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    DONE
+}
+
+fn an_operator_enforces() -> Outcome {
+    let site = site();
+    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
+    let keeper = site.start_with(true, |options| options.policy = AUDIT);
+    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    set_local_mode(&site.bpffs.folder(), LocalMode::Enforce).unwrap_or_else(|error| panic!("{error}"));
+    assert!(judged(&mut owner, &mut stranger, PORT));
+    keeper.kernel.renew(1);
+    assert_eq!(stranger.bind(&bind(PORT)), 0, "an operator does not vouch for the claims of an agent that is dead");
+    assert_eq!(keeper.count(VerdictKind::Audit, Reason::Stale), 1);
+    DONE
+}
+
+fn an_operators_word_outlives_an_agent_that_keeps_nothing() -> Outcome {
+    let site = site();
+    let folder = site.bpffs.folder();
+    let mut stranger = site.worker("stranger");
+    let keeper = site.start_with(false, |_| ());
+    assert_eq!(stranger.bind(&bind(PORT)), denied());
+    set_local_mode(&folder, LocalMode::Audit).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    drop(keeper);
+    assert_eq!(site.bpffs.list(), ["v1/shared/MODE"]);
+    let keeper = site.start_with(false, |_| ());
+    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    set_local_mode(&folder, LocalMode::Unset).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(stranger.bind(&bind(PORT)), denied());
+    drop(keeper);
+    assert!(!folder.exists());
+    DONE
+}
+
+fn without_a_bpf_file_system_no_mode_is_set() -> Outcome {
+    let folder = tempfile::tempdir().expect("a folder");
+    let error = set_local_mode(folder.path(), LocalMode::Audit).expect_err("not a BPF file system");
+    assert!(matches!(error, PinError::Io { action: "keep the mode in", .. }), "{error}");
+    assert_eq!(local_mode(folder.path()).expect("nothing is set"), LocalMode::Unset);
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
+    DONE
+}
