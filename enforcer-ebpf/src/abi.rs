@@ -14,6 +14,7 @@ mod exact;
 mod identity;
 mod owner;
 mod port;
+mod record;
 
 pub use config::{Config, Policy, ROOT_LEVEL_UNKNOWN, Undeclared};
 pub use counters::{COUNTERS, KernelError, Reason, VerdictKind, counter, error_counter};
@@ -26,6 +27,7 @@ pub use owner::{
     CGROUP_UNKNOWN, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Slot,
 };
 pub use port::{PORTS, PortWord, Protocol, Side, port_index};
+pub use record::RECORD_LEN;
 
 /// Version of the layout of all maps together. A pinned layout of another version is never reused.
 pub const LAYOUT_VERSION: u32 = 1;

@@ -9,6 +9,7 @@
 //! | all claims on one port | which are in force | [`arbiter`] |
 //! | the claims in force | what the kernel's maps hold | [`plan`] |
 //! | pods and cgroups, one by one | all of the above, kept in step | [`index`] |
+//! | an owner | what the next agent must know of it, and back | [`record`], [`recall`] |
 //! | what the kernel tells | sentences | [`report`] |
 
 pub mod address;
@@ -17,9 +18,12 @@ pub mod arbiter;
 pub mod cgroup;
 pub mod cgroup_tree;
 pub mod claims;
+pub mod digest;
 pub mod index;
 pub mod plan;
 pub mod pod;
+pub mod recall;
+pub mod record;
 pub mod report;
 pub mod slots;
 pub mod text;
