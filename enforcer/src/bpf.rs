@@ -133,6 +133,7 @@ pub struct Kernel {
     exact: HashMap<MapData, ExactKey, u64>,
     uids: HashMap<MapData, UidKey, u64>,
     cgroups: HashMap<MapData, u64, u64>,
+    records: HashMap<MapData, u32, [u8; abi::RECORD_LEN]>,
     counters: PerCpuArray<MapData, u64>,
 }
 
@@ -168,6 +169,7 @@ impl Kernel {
             exact: typed(&mut ebpf, "EXACT")?,
             uids: typed(&mut ebpf, "UIDS")?,
             cgroups: typed(&mut ebpf, "CGROUPS")?,
+            records: typed(&mut ebpf, "RECORDS")?,
             counters: typed(&mut ebpf, "COUNTERS")?,
             ebpf,
             options,
@@ -244,6 +246,12 @@ impl Kernel {
     /// If the kernel refuses it, for instance because a map is full. Later changes do not depend on it.
     pub fn apply(&mut self, change: &Change) -> Result<(), BpfError> {
         match *change {
+            Change::Record { slot, ref bytes } => {
+                self.records
+                    .insert(u32::from(slot), **bytes, 0)
+                    .map_err(|source| map_error("write", "RECORDS", source))?;
+            }
+            Change::RecordGone { slot } => removed(self.records.remove(&u32::from(slot)), "RECORDS")?,
             Change::Port { protocol, port, word } => {
                 self.ports.store(abi::port_index(protocol, port) as usize, word.0);
             }

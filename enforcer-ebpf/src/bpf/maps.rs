@@ -36,6 +36,12 @@ pub(super) static UIDS: HashMap<abi::UidKey, u64, { abi::UIDS as usize }> = Hash
 #[btf_map]
 pub(super) static CGROUPS: HashMap<u64, u64, { abi::CGROUPS as usize }> = HashMap::new();
 
+/// What the agent knows of an owner beyond its element in `OWNERS`, by slot. Written and read by agents alone: it tells
+/// the next one who owns what.
+#[btf_map]
+pub(super) static RECORDS: HashMap<u32, [u8; abi::RECORD_LEN], { abi::OWNERS as usize }, { NO_PREALLOC }> =
+    HashMap::new();
+
 /// Exact counts by [`abi::counter`] and [`abi::error_counter`].
 #[btf_map]
 pub(super) static COUNTERS: PerCpuArray<u64, { abi::COUNTERS as usize }> = PerCpuArray::new();

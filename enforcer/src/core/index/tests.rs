@@ -1,217 +1,22 @@
 //! The index driven by hand, its changes carried out on a model of the kernel's maps.
 
+mod histories;
+mod model;
+mod restart;
+mod restore;
+mod taken_over;
+
 use std::collections::{BTreeMap, HashMap};
 
-use enforcer_ebpf::{
-    abi::{
-        ExactKey, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING,
-        Owner as Element, PortWord, Slot,
-    },
-    decide::{Candidates, Cover, Target},
-};
+use enforcer_ebpf::abi::{OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING};
 use proptest::prelude::*;
 
+use self::model::{CGROUP_IDS, Maps, ROOT, Rig, cgroup_name, of_workload, pod, uid};
 use super::*;
 use crate::core::{
     annotation,
     pod::{ARRIVAL_UNKNOWN, Phase, Workload, uid_key},
 };
-
-const ROOT: u64 = 1;
-
-/// The kernel's maps.
-#[derive(Default)]
-struct Maps {
-    owners: BTreeMap<Slot, Element>,
-    uids: HashMap<UidKey, Slot>,
-    cgroups: HashMap<u64, Slot>,
-    exact: HashMap<ExactKey, Slot>,
-    ports: HashMap<(Protocol, u16), PortWord>,
-}
-
-impl Maps {
-    fn carry_out(&mut self, change: &Change) {
-        match *change {
-            Change::Owner { slot, owner } if owner.id() == 0 => {
-                self.owners.remove(&slot);
-                self.check_nothing_points_at(slot);
-            }
-            Change::Owner { slot, owner } => {
-                self.owners.insert(slot, owner);
-            }
-            Change::Uid { key, slot } => {
-                assert!(self.owners.contains_key(&slot), "an owner is written before its UID");
-                self.uids.insert(key, slot);
-            }
-            Change::UidGone { key } => {
-                self.uids.remove(&key);
-            }
-            Change::Cgroup { id, slot, .. } => {
-                assert!(slot == 0 || self.owners.contains_key(&slot), "an owner is written before its cgroup");
-                self.cgroups.insert(id, slot);
-            }
-            Change::CgroupGone { id } => {
-                self.cgroups.remove(&id);
-            }
-            Change::Exact { key, slot } => {
-                assert!(self.owners.contains_key(&slot), "an owner is written before an address points at it");
-                self.exact.insert(key, slot);
-            }
-            Change::ExactGone { key } => {
-                self.exact.remove(&key);
-            }
-            Change::Port { protocol, port, word } => {
-                for slot in slots(word) {
-                    assert!(self.owners.contains_key(&slot), "an owner is written before a port points at it");
-                }
-                if word == PortWord::UNCLAIMED {
-                    self.ports.remove(&(protocol, port));
-                } else {
-                    self.ports.insert((protocol, port), word);
-                }
-            }
-        }
-    }
-
-    fn check_nothing_points_at(&self, slot: Slot) {
-        assert!(!self.uids.values().any(|other| *other == slot), "a UID points at a free slot");
-        assert!(!self.cgroups.values().any(|other| *other == slot), "a cgroup points at a free slot");
-        assert!(!self.exact.values().any(|other| *other == slot), "an address points at a free slot");
-        assert!(!self.ports.values().any(|word| slots(*word).contains(&slot)), "a port points at a free slot");
-    }
-
-    /// The owner ids whose claims a bind meets.
-    fn met(&self, protocol: Protocol, port: u16, target: Target) -> Vec<u32> {
-        let word = self.ports.get(&(protocol, port)).copied().unwrap_or_default();
-        let mut candidates = Candidates::of(word, Cover::of(&target));
-        if candidates.exact {
-            let key = match target {
-                Target::V4(address) => ExactKey::v4(protocol, port, address),
-                Target::V6 { address, .. } => ExactKey::v6(protocol, port, address),
-            };
-            candidates.slots[0] = self.exact.get(&key).copied().unwrap_or(0);
-        }
-        let mut ids: Vec<u32> =
-            candidates.slots.iter().filter_map(|slot| self.owners.get(slot)).map(Element::id).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        ids
-    }
-}
-
-fn slots(word: PortWord) -> Vec<Slot> {
-    [word.v4().first, word.v4().second, word.v6().first, word.v6().second]
-        .into_iter()
-        .filter(|slot| *slot != 0)
-        .collect()
-}
-
-struct Rig {
-    index: Index,
-    maps: Maps,
-    notices: Vec<Notice>,
-    at: u64,
-}
-
-impl Rig {
-    fn new(settings: Settings) -> Self {
-        let mut rig = Self { index: Index::new(settings, ROOT), maps: Maps::default(), notices: Vec::new(), at: 1000 };
-        rig.flush();
-        rig
-    }
-
-    fn now(&self) -> Now {
-        Now { wall: i64::try_from(self.at).unwrap() * 1_000_000, monotonic: Duration::from_secs(self.at) }
-    }
-
-    fn flush(&mut self) {
-        let output = self.index.take();
-        for change in &output.changes {
-            self.maps.carry_out(change);
-        }
-        self.notices.extend(output.notices);
-    }
-
-    fn apply(&mut self, pod: Pod) {
-        self.index.apply(pod, self.now());
-        self.flush();
-    }
-
-    fn delete(&mut self, name: &str) {
-        self.index.delete("default", name, self.now());
-        self.flush();
-    }
-
-    fn made(&mut self, id: u64, parent: u64, name: &str) {
-        self.index.cgroup_made(id, parent, name, self.now());
-        self.flush();
-    }
-
-    fn removed(&mut self, id: u64) {
-        self.index.cgroup_removed(id, self.now());
-        self.flush();
-    }
-
-    fn pass(&mut self, seconds: u64) {
-        self.at += seconds;
-        self.index.tick(self.now());
-        self.flush();
-    }
-
-    /// Names of the pods whose claims a bind to `0.0.0.0:port/tcp` meets.
-    fn owners(&self, port: u16) -> Vec<String> {
-        let ids = self.maps.met(Protocol::Tcp, port, Target::V4([0; 4]));
-        ids.into_iter().map(|id| self.index.name(id).unwrap().name.clone()).collect()
-    }
-
-    fn told(&mut self) -> Vec<String> {
-        let notices = std::mem::take(&mut self.notices);
-        notices.iter().map(|notice| crate::core::report::notice_sentence(notice, "n")).collect()
-    }
-}
-
-fn uid(number: u32) -> String {
-    format!("{number:08x}-0000-4000-8000-000000000000")
-}
-
-fn cgroup_name(number: u32) -> String {
-    format!("kubepods-besteffort-pod{}.slice", uid(number).replace('-', "_"))
-}
-
-/// A pod with an annotation, arriving at second `number`.
-fn pod(number: u32, name: &str, ports: &str) -> Pod {
-    let uid_text = uid(number);
-    Pod {
-        namespace: "default".to_owned(),
-        name: name.to_owned(),
-        uid: uid_key(&uid_text),
-        uid_text,
-        node_name: None,
-        host_network: true,
-        workload: None,
-        share: None,
-        ports_annotation: Some(ports.to_owned()),
-        ports: Vec::new(),
-        phase: Phase::Active,
-        deletion: None,
-        arrival: i64::from(number) * 1_000_000,
-        mirror: None,
-        config_hash: None,
-        containers: Vec::new(),
-        problems: Vec::new(),
-        more_problems: 0,
-    }
-}
-
-fn of_workload(mut pod: Pod, workload: &str) -> Pod {
-    pod.workload = Some(Workload {
-        namespace: "default".to_owned(),
-        kind: "DaemonSet".to_owned(),
-        name: workload.to_owned(),
-        uid: workload.to_owned(),
-    });
-    pod
-}
 
 #[test]
 fn the_first_to_arrive_owns_the_port_until_it_goes() {
@@ -254,6 +59,16 @@ fn an_edit_counts_from_the_edit() {
     assert_eq!(rig.owners(80), ["waiting"], "the old pod's claim is younger than that");
     rig.apply(pod(1, "old", "80"));
     assert!(rig.owners(70).is_empty());
+}
+
+#[test]
+fn what_was_given_up_is_gone() {
+    let mut rig = Rig::new(Settings::default());
+    rig.apply(pod(1, "a", "80"));
+    rig.apply(pod(2, "b", "80"));
+    rig.apply(pod(1, "a", "81"));
+    rig.apply(pod(1, "a", "81, 127.0.0.1:80"));
+    assert_eq!(rig.owners(80), ["b"]);
 }
 
 #[test]
@@ -497,88 +312,4 @@ fn a_pod_without_uid_binds_nobody() {
     rig.apply(Pod { uid: None, uid_text: String::new(), ..pod(1, "a", "80") });
     rig.apply(pod(2, "b", "80"));
     assert_eq!(rig.owners(80), ["b"]);
-}
-
-/// One step of a random history.
-#[derive(Clone, Debug)]
-enum Step {
-    Apply { who: u32, ports: usize, share: bool, workload: Option<u8>, terminating: bool, done: bool },
-    Delete { who: u32 },
-    Made { who: u32 },
-    Removed { who: u32 },
-    Pass { seconds: u64 },
-}
-
-const PORTS: [&str; 8] =
-    ["80", "127.0.0.1:80", "[::1]:80", "0.0.0.0:80", "[::]:80", "10.0.0.1:80", "80-81", "127.0.0.1:80, 127.0.0.2:80"];
-
-fn step() -> impl Strategy<Value = Step> {
-    let who = 1u32..7;
-    prop_oneof![
-        5 => (who.clone(), 0..PORTS.len(), any::<bool>(), prop::option::of(0u8..2), any::<bool>(), prop::bool::weighted(0.1))
-            .prop_map(|(who, ports, share, workload, terminating, done)| Step::Apply {
-                who, ports, share: share && who % 2 == 0, workload, terminating: terminating && workload.is_some(), done,
-            }),
-        2 => who.clone().prop_map(|who| Step::Delete { who }),
-        2 => who.clone().prop_map(|who| Step::Made { who }),
-        1 => who.prop_map(|who| Step::Removed { who }),
-        1 => (1u64..70).prop_map(|seconds| Step::Pass { seconds }),
-    ]
-}
-
-proptest! {
-    /// Whatever happens: nothing ever points at a free slot (the model checks that at every change), whoever wants a
-    /// port meets somebody's claim or has it, and nothing is left behind at the end.
-    #[test]
-    fn random_histories(steps in prop::collection::vec(step(), 1..60)) {
-        let mut rig = Rig::new(Settings::default());
-        let mut present: BTreeMap<u32, usize> = BTreeMap::new();
-        for step in steps {
-            match step {
-                Step::Apply { who, ports, share, workload, terminating, done } => {
-                    let mut pod = pod(who, &format!("p{who}"), PORTS[ports]);
-                    if share {
-                        pod.share = Some("g".to_owned());
-                    }
-                    if let Some(workload) = workload {
-                        pod = of_workload(pod, &format!("w{workload}"));
-                    }
-                    pod.deletion = terminating.then_some(jiff::Timestamp::UNIX_EPOCH);
-                    pod.phase = if done { Phase::Failed } else { Phase::Active };
-                    if done {
-                        present.remove(&who);
-                    } else {
-                        present.insert(who, ports);
-                    }
-                    rig.apply(pod);
-                }
-                Step::Delete { who } => {
-                    present.remove(&who);
-                    rig.delete(&format!("p{who}"));
-                }
-                Step::Made { who } => rig.made(u64::from(who) + 100, ROOT, &cgroup_name(who)),
-                Step::Removed { who } => rig.removed(u64::from(who) + 100),
-                Step::Pass { seconds } => rig.pass(seconds),
-            }
-            let wanted_by_all = present.iter().any(|(who, ports)| {
-                let over = rig.index.owners.values().any(|owner| owner.name.uid == uid(*who) && owner.cgroup_ended);
-                !over && PORTS[*ports].starts_with("80")
-            });
-            // A dual-stack bind meets any claim there is; the wanted one may have lost to one on a single address.
-            let met = rig.maps.met(Protocol::Tcp, 80, Target::V6 { address: [0; 16], v6only: false });
-            prop_assert!(!wanted_by_all || !met.is_empty(), "a claim is missing");
-        }
-        for who in 1u32..7 {
-            rig.delete(&format!("p{who}"));
-            rig.removed(u64::from(who) + 100);
-        }
-        rig.pass(60);
-        prop_assert_eq!(rig.maps.owners.len(), 1, "only the node is left");
-        prop_assert!(rig.maps.ports.is_empty());
-        prop_assert!(rig.maps.exact.is_empty());
-        prop_assert!(rig.maps.uids.is_empty());
-        prop_assert!(rig.maps.cgroups.is_empty());
-        prop_assert!(rig.index.graces.is_empty());
-        prop_assert_eq!(rig.index.claim_counts(), (0, 0));
-    }
 }

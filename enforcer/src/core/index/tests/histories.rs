@@ -1,0 +1,93 @@
+//! Random histories.
+
+use enforcer_ebpf::decide::Target;
+
+use super::*;
+
+/// One step of a random history.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    Apply { who: u32, ports: usize, share: bool, workload: Option<u8>, terminating: bool, done: bool },
+    Delete { who: u32 },
+    Made { who: u32 },
+    Removed { who: u32 },
+    Pass { seconds: u64 },
+}
+
+pub(super) const PORTS: [&str; 8] =
+    ["80", "127.0.0.1:80", "[::1]:80", "0.0.0.0:80", "[::]:80", "10.0.0.1:80", "80-81", "127.0.0.1:80, 127.0.0.2:80"];
+
+pub(super) fn step() -> impl Strategy<Value = Step> {
+    let who = 1u32..7;
+    prop_oneof![
+        5 => (who.clone(), 0..PORTS.len(), any::<bool>(), prop::option::of(0u8..2), any::<bool>(), prop::bool::weighted(0.1))
+            .prop_map(|(who, ports, share, workload, terminating, done)| Step::Apply {
+                who, ports, share: share && who % 2 == 0, workload, terminating: terminating && workload.is_some(), done,
+            }),
+        2 => who.clone().prop_map(|who| Step::Delete { who }),
+        2 => who.clone().prop_map(|who| Step::Made { who }),
+        1 => who.prop_map(|who| Step::Removed { who }),
+        1 => (1u64..70).prop_map(|seconds| Step::Pass { seconds }),
+    ]
+}
+
+pub(super) fn pod_of(who: u32, ports: usize, share: bool, workload: Option<u8>, terminating: bool, done: bool) -> Pod {
+    let mut pod = pod(who, &format!("p{who}"), PORTS[ports]);
+    pod.share = share.then(|| "g".to_owned());
+    if let Some(workload) = workload {
+        pod = of_workload(pod, &format!("w{workload}"));
+    }
+    pod.deletion = terminating.then_some(jiff::Timestamp::UNIX_EPOCH);
+    pod.phase = if done { Phase::Failed } else { Phase::Active };
+    pod
+}
+
+proptest! {
+    /// Whatever happens: nothing ever points at a free slot (the model checks that at every change), whoever wants a
+    /// port meets somebody's claim or has it, and nothing is left behind at the end.
+    #[test]
+    fn random_histories(steps in prop::collection::vec(step(), 1..60)) {
+        let mut rig = Rig::new(Settings::default());
+        let mut present: BTreeMap<u32, usize> = BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Apply { who, ports, share, workload, terminating, done } => {
+                    let pod = pod_of(who, ports, share, workload, terminating, done);
+                    if done {
+                        present.remove(&who);
+                    } else {
+                        present.insert(who, ports);
+                    }
+                    rig.apply(pod);
+                }
+                Step::Delete { who } => {
+                    present.remove(&who);
+                    rig.delete(&format!("p{who}"));
+                }
+                Step::Made { who } => rig.made(u64::from(who) + CGROUP_IDS, ROOT, &cgroup_name(who)),
+                Step::Removed { who } => rig.removed(u64::from(who) + CGROUP_IDS),
+                Step::Pass { seconds } => rig.pass(seconds),
+            }
+            let wanted_by_all = present.iter().any(|(who, ports)| {
+                let over = rig.index.owners.values().any(|owner| owner.name.uid == uid(*who) && owner.cgroup_ended);
+                !over && PORTS[*ports].starts_with("80")
+            });
+            // A dual-stack bind meets any claim there is; the wanted one may have lost to one on a single address.
+            let met = rig.maps.met(Protocol::Tcp, 80, Target::V6 { address: [0; 16], v6only: false });
+            prop_assert!(!wanted_by_all || !met.is_empty(), "a claim is missing");
+        }
+        for who in 1u32..7 {
+            rig.delete(&format!("p{who}"));
+            rig.removed(u64::from(who) + CGROUP_IDS);
+        }
+        rig.pass(60);
+        prop_assert_eq!(rig.maps.owners.len(), 1, "only the node is left");
+        prop_assert!(rig.maps.ports.is_empty());
+        prop_assert!(rig.maps.exact.is_empty());
+        prop_assert_eq!(rig.maps.records.len(), 1);
+        prop_assert!(rig.maps.uids.is_empty());
+        prop_assert!(rig.maps.cgroups.is_empty());
+        prop_assert!(rig.index.graces.is_empty());
+        prop_assert_eq!(rig.index.claim_counts(), (0, 0));
+    }
+}
