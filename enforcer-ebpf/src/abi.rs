@@ -29,7 +29,7 @@ pub use owner::{
     CGROUP_UNKNOWN, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Slot,
 };
 pub use port::{PORTS, PortWord, Protocol, Side, port_index};
-pub use record::{RECORD_BYTES, Record};
+pub use record::RECORD_LEN;
 
 /// Version of the layout of what an agent takes over from the one before it: the shapes and meanings of all maps but the
 /// rings' records, and the names of the pins. A pinned layout of another version is never reused, so this is raised

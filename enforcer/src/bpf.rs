@@ -24,7 +24,7 @@ use aya::{
 };
 use enforcer_ebpf::{
     OBJECT,
-    abi::{self, CgroupIdentity, Config, ExactKey, ExactValue, Policy, Record, UidKey},
+    abi::{self, CgroupIdentity, Config, ExactKey, ExactValue, Policy, RECORD_LEN, UidKey},
 };
 
 use crate::{
@@ -157,7 +157,7 @@ pub struct Kernel {
     store: Option<Store>,
     previous: Found,
     mode: Words,
-    records: Option<HashMap<MapData, u32, Record>>,
+    records: Option<HashMap<MapData, u32, [u8; RECORD_LEN]>>,
     config: Words,
     ports: Words,
     owners: Words,
@@ -269,6 +269,8 @@ impl Kernel {
     /// If the kernel refuses it, for instance because a map is full. Later changes do not depend on it.
     pub fn apply(&mut self, change: &Change) -> Result<(), BpfError> {
         match *change {
+            Change::Record { slot, ref bytes } => self.write_record(slot, bytes)?,
+            Change::RecordGone { slot } => self.remove_record(slot)?,
             Change::Port { protocol, port, word } => {
                 self.ports.store(abi::port_index(protocol, port) as usize, word.0);
             }

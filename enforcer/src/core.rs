@@ -8,8 +8,8 @@
 //! | a pod | its claims | [`claims`] |
 //! | all claims on one port | which are in force | [`arbiter`] |
 //! | the claims in force | what the kernel's maps hold | [`plan`] |
-//! | the maps that an earlier agent left | its owners and claims | [`inherited`] |
 //! | pods and cgroups, one by one | all of the above, kept in step | [`index`] |
+//! | an owner | what the next agent must know of it, and back | [`record`], [`recall`] |
 //! | what the kernel tells | sentences | [`report`] |
 //! | manifests of all kinds | what cannot work, before anything is deployed | [`check`] |
 //! | sentences | Events in the cluster, few enough for its API server | [`events`] |
@@ -21,11 +21,13 @@ pub mod cgroup;
 pub mod cgroup_tree;
 pub mod check;
 pub mod claims;
+pub mod digest;
 pub mod events;
 pub mod index;
-pub mod inherited;
 pub mod plan;
 pub mod pod;
+pub mod recall;
+pub mod record;
 pub mod report;
 pub mod slots;
 pub mod text;

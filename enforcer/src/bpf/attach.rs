@@ -3,7 +3,7 @@
 use std::{ffi::CStr, fs::File, os::fd::AsFd as _};
 
 use aya::programs::{CgroupSock, CgroupSockAddr, ProgramError, ProgramFd, RawTracePoint};
-use enforcer_ebpf::abi::{LocalMode, Record, Slot};
+use enforcer_ebpf::abi::{LocalMode, RECORD_LEN, Slot};
 use rustix::thread::{MembarrierCommand, membarrier};
 
 use crate::bpf::{
@@ -117,7 +117,7 @@ impl Kernel {
     /// # Errors
     ///
     /// If the kernel refuses it.
-    pub fn write_record(&mut self, slot: Slot, record: &Record) -> Result<(), BpfError> {
+    pub(super) fn write_record(&mut self, slot: Slot, record: &[u8; RECORD_LEN]) -> Result<(), BpfError> {
         let Some(records) = &mut self.records else {
             return Ok(());
         };
@@ -129,7 +129,7 @@ impl Kernel {
     /// # Errors
     ///
     /// If the kernel refuses it.
-    pub fn remove_record(&mut self, slot: Slot) -> Result<(), BpfError> {
+    pub(super) fn remove_record(&mut self, slot: Slot) -> Result<(), BpfError> {
         match &mut self.records {
             Some(records) => removed(records.remove(&u32::from(slot)), "RECORDS"),
             None => Ok(()),

@@ -72,6 +72,20 @@ impl Address {
     }
 }
 
+impl Address {
+    /// Whether every socket that could be reached through the other one could be reached through this one.
+    #[must_use]
+    pub fn covers(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) => true,
+            // As every address: a claim on `::` is for dual-stack sockets.
+            (Self::V6(one), _) if one.is_unspecified() => true,
+            (Self::V4(one), Self::V4(_)) if one.is_unspecified() => true,
+            (one, other) => one == other,
+        }
+    }
+}
+
 /// [`Address::Any`] is shown as `*`, which is not read back: in the annotation, no address says it.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -107,8 +107,17 @@ pub fn arbitrate<'a>(stakes: &mut Vec<Stake>, party: impl Fn(OwnerId) -> Party<'
     order.sort_by_cached_key(|&place| {
         let stake = &stakes[place];
         let Party { class, name: (namespace, name), .. } = party(stake.owner);
-        let in_force = stake.standing == Some(Standing::InForce) || successors.contains(&place);
-        (class, Reverse(in_force), stake.since, namespace.to_owned(), name.to_owned(), stake.address)
+        // A successor may claim more than it succeeds to: that much is not taken from whoever has it.
+        let in_force = stake.standing == Some(Standing::InForce);
+        (
+            class,
+            Reverse(in_force),
+            Reverse(successors.contains(&place)),
+            stake.since,
+            namespace.to_owned(),
+            name.to_owned(),
+            stake.address,
+        )
     });
     let mut in_force: Vec<usize> = Vec::new();
     let mut turns = Vec::new();
@@ -133,7 +142,7 @@ pub fn arbitrate<'a>(stakes: &mut Vec<Stake>, party: impl Fn(OwnerId) -> Party<'
 }
 
 /// Drops what is left of gone pods where a pod of the same workload wants the port, and returns the places of the
-/// claims that take over: they rank as in force.
+/// claims that take over: they rank right after those in force.
 fn hand_over<'a>(stakes: &mut Vec<Stake>, party: &impl Fn(OwnerId) -> Party<'a>) -> Vec<usize> {
     if !stakes.iter().any(|stake| party(stake.owner).remnant) {
         return Vec::new();
@@ -269,6 +278,20 @@ mod tests {
         assert_eq!(owners.settle(&mut stakes), [(1, InForce), (2, LostTo(1))]);
         stakes.extend([stake(4, 10), stake(3, 9)]);
         assert_eq!(owners.settle(&mut stakes), [(2, LostTo(3)), (3, InForce), (4, LostTo(3))]);
+    }
+
+    #[test]
+    fn a_successor_takes_over_what_was_left_and_no_more() {
+        let left = Party { remnant: true, workload: Some(4), ..tenant(1, "old") };
+        let owners =
+            Owners::new([(1, left), (2, tenant(2, "runs")), (3, Party { workload: Some(4), ..tenant(3, "new") })]);
+        let at = |owner, last, since| Stake {
+            address: Address::V4(Ipv4Addr::new(10, 0, 0, last)),
+            standing: Some(InForce),
+            ..stake(owner, since)
+        };
+        let mut stakes = vec![at(1, 1, 8), at(2, 2, 9), stake(3, 1)];
+        assert_eq!(owners.settle(&mut stakes), [(2, InForce), (3, LostTo(2))], "nothing is taken from who runs");
     }
 
     #[test]

@@ -98,6 +98,12 @@ impl CgroupTree {
         made
     }
 
+    /// Takes in a pod's cgroup that was there once and may be there no more, if nothing is known of it.
+    pub fn remember(&mut self, cgroup: PodCgroup) {
+        let node = Node { parent: 0, level: cgroup.level, name: String::new(), place: Place::Pod(cgroup) };
+        self.nodes.entry(cgroup.id).or_insert(node);
+    }
+
     /// Forgets a cgroup. Tells whose it was if it was a pod's own.
     pub fn removed(&mut self, id: u64) -> Option<PodCgroup> {
         match self.nodes.remove(&id)?.place {

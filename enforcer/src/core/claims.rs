@@ -17,6 +17,8 @@ pub enum Source {
     HostPort,
     /// By the node, with `--node-reserved`.
     Reserved,
+    /// Before the agent started. Where it was made is known again once the source of pods has spoken.
+    Remembered,
 }
 
 impl Source {
@@ -27,6 +29,7 @@ impl Source {
             Self::Annotation => "annotation",
             Self::HostPort => "hostPort",
             Self::Reserved => "node-reserved",
+            Self::Remembered => "remembered",
         }
     }
 }

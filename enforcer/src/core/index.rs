@@ -5,11 +5,14 @@
 //! cgroup events go to [`Index::cgroup_made`] and [`Index::cgroup_removed`], and the time comes with every call. What
 //! follows waits in [`Index::take`].
 
+mod cgroups;
+mod going;
 mod identity;
 mod ledger;
 mod modes;
 mod names;
 mod owner;
+mod restore;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -19,23 +22,25 @@ use std::{
     time::Duration,
 };
 
-use enforcer_ebpf::abi::{self, Protocol, UidKey};
+use enforcer_ebpf::abi::{Protocol, UidKey};
 
 use crate::core::{
     arbiter::OwnerId,
-    cgroup_tree::{CgroupTree, Made, PodCgroup},
-    claims::{Source, claims_of},
+    cgroup_tree::{CgroupTree, PodCgroup},
+    claims::{Claim, Source, claims_of},
+    digest::Digest,
     index::{
+        identity::static_key,
         ledger::Ledger,
         names::Interner,
-        owner::{Kind, Owner},
+        owner::{Kind, Owner, Stakes},
     },
-    plan::Change,
-    pod::{Phase, Pod, WorkloadKey},
+    pod::{Phase, Pod, uid_key},
     slots::Slots,
 };
 
 pub use names::Name;
+pub use restore::Restored;
 pub use types::{MODE_LABEL, Mode, NamespaceMode, Notice, Now, Output, PortList, Settings, Usage};
 
 /// See the module's documentation.
@@ -49,8 +54,8 @@ pub struct Index {
     pod_cgroup_count: usize,
     tree: CgroupTree,
     slots: Slots,
-    groups: Interner<(String, String)>,
-    workloads: Interner<WorkloadKey>,
+    groups: Interner<Digest>,
+    workloads: Interner<Digest>,
     ledger: Ledger,
     graces: BTreeSet<(Duration, OwnerId)>,
     /// Modes by namespace, from valid labels.
@@ -59,6 +64,8 @@ pub struct Index {
     waiting: HashMap<UidKey, BTreeSet<(String, String)>>,
     /// The name of the mirror pod that first said it mirrors a static pod, for as long as that one's cgroup is there.
     mirrors: HashMap<UidKey, (String, String)>,
+    /// UIDs that such pods may get as soon as all that came at once was taken in.
+    due: BTreeSet<UidKey>,
     past: names::Past,
     last_id: OwnerId,
     output: Output,
@@ -83,6 +90,7 @@ impl Index {
             modes: HashMap::new(),
             waiting: HashMap::new(),
             mirrors: HashMap::new(),
+            due: BTreeSet::new(),
             past: names::Past::default(),
             last_id: 0,
             output: Output::default(),
@@ -95,16 +103,15 @@ impl Index {
     fn add_node(&mut self) {
         let id = self.next_id();
         let slot = self.slots.take();
-        let owner = Owner::node(id, slot);
-        self.output.changes.extend(owner.change());
-        self.owners.insert(id, owner);
+        self.owners.insert(id, Owner::node(id, slot));
+        self.write_owner(id);
         let mut stakes = BTreeMap::new();
         for spec in &self.settings.node_reserved {
             for port in spec.ports {
                 stakes.insert((spec.protocol, port, spec.address), Source::Reserved);
             }
         }
-        self.ledger.restake(id, stakes, i64::MIN);
+        self.restake(id, stakes, i64::MIN);
         self.settle();
     }
 
@@ -122,6 +129,8 @@ impl Index {
     pub fn apply(&mut self, pod: Pod, now: Now) {
         self.apply_unsettled(pod, now);
         self.settle();
+        self.wake_due(now);
+        self.settle();
     }
 
     /// A pod is gone.
@@ -133,17 +142,42 @@ impl Index {
     }
 
     /// These are all pods there are: whatever is not among them is gone.
+    ///
+    /// What goes and what comes is arbitrated at once, so that no port of a share group or workload that goes on is
+    /// anybody's between the two.
     pub fn reset(&mut self, pods: Vec<Pod>, now: Now) {
-        let present: HashSet<(String, String)> =
-            pods.iter().map(|pod| (pod.namespace.clone(), pod.name.clone())).collect();
-        let gone: Vec<OwnerId> =
-            self.pods.iter().filter(|(key, _)| !present.contains(*key)).map(|(_, &id)| id).collect();
-        for id in gone {
+        let listed: HashMap<(&str, &str), &str> =
+            pods.iter().map(|pod| ((&*pod.namespace, &*pod.name), &*pod.uid_text)).collect();
+        let is_listed = |owner: &Owner| {
+            listed.get(&(&*owner.name.namespace, &*owner.name.name)).is_some_and(|uid| *uid == owner.uid_text())
+        };
+        let mut gone: Vec<OwnerId> = self.pods.values().copied().collect();
+        gone.retain(|id| self.owners.get(id).is_some_and(|owner| !is_listed(owner)));
+        gone.sort_unstable();
+        // A UID that another pod says it has must be free before that one comes.
+        let wanted: HashSet<UidKey> = pods.iter().flat_map(|pod| [pod.uid, static_key(pod)]).flatten().collect();
+        let in_the_way = |id: &OwnerId| {
+            let key = self.owners.get(id).and_then(|owner| owner.key);
+            key.is_some_and(|key| wanted.contains(&key))
+        };
+        let (first, gone): (Vec<OwnerId>, Vec<OwnerId>) = gone.into_iter().partition(in_the_way);
+        for id in first {
             self.remove_pod(id, now);
+        }
+        for &id in &gone {
+            self.detach(id);
         }
         for pod in pods {
             self.apply_unsettled(pod, now);
         }
+        for &id in &gone {
+            self.retire(id, now);
+        }
+        self.settle();
+        for id in gone {
+            self.bury(id, now);
+        }
+        self.wake_due(now);
         self.settle();
     }
 
@@ -152,6 +186,7 @@ impl Index {
         if let Some(&id) = self.pods.get(&key) {
             let same = self.owners.get(&id).is_some_and(|owner| owner.uid_text() == pod.uid_text);
             if same {
+                self.confirm(id, &pod);
                 self.update_pod(id, pod, now);
                 return;
             }
@@ -161,20 +196,19 @@ impl Index {
         let id = self.next_id();
         self.pods.insert(key, id);
         let wanted = self.wanted_key(&pod);
-        let class = self.class_of(&pod, wanted);
+        let class = self.class_in(&pod.namespace, wanted);
         let mut owner = Owner::pod(id, class, &pod);
         self.give_identity(&mut owner, wanted);
-        if owner.key.is_some() && owner.key != pod.uid {
-            owner.hash.clone_from(&pod.config_hash);
-        }
+        owner.mirror = owner.key.is_some() && owner.key != pod.uid;
         self.owners.insert(id, owner);
         self.update_pod(id, pod, now);
     }
 
     fn update_pod(&mut self, id: OwnerId, pod: Pod, now: Now) {
         let claims = claims_of(&pod, &self.settings.limits);
-        let group = pod.share.as_ref().map(|share| self.groups.intern(&(pod.namespace.clone(), share.clone())));
-        let workload = pod.workload.as_ref().map(|workload| self.workloads.intern(&workload.key()));
+        let claimed = digest_of(&claims.claims);
+        let group = pod.share.as_ref().map(|share| self.groups.intern(&Digest::of("share", [&*pod.namespace, share])));
+        let workload = pod.workload.as_ref().map(|workload| self.workloads.intern(&workload.key().digest()));
         let mode = self.mode_of(&pod.namespace);
         if pod.deletion.is_some() && pod.phase != Phase::Active {
             // Since Kubernetes 1.27 the kubelet gives a pod that was asked to go its last phase before the object goes:
@@ -190,7 +224,7 @@ impl Index {
         owner.terminating = pod.deletion.is_some();
         owner.terminal = pod.phase != Phase::Active;
         owner.mode = mode;
-        if owner.hash.as_ref().is_some_and(|hash| pod.config_hash.as_ref() != Some(hash)) && !owner.hash_told {
+        if owner.mirror && pod.config_hash.as_deref().and_then(uid_key) != owner.key && !owner.hash_told {
             owner.hash_told = true;
             let why = "its kubernetes.io/config.hash changed, which is ignored";
             self.output.notices.push(Notice::MirrorRejected { pod: owner.name.clone(), why });
@@ -207,21 +241,34 @@ impl Index {
         owner.more_told = claims.more_problems;
         owner.told = claims.problems;
 
-        let first = !owner.arrived;
-        owner.arrived = true;
-        let since = if first { pod.arrival } else { now.wall };
-        let live = owner.slot.is_some() && !owner.terminal && !owner.cgroup_ended;
+        let before = owner.stakes();
         owner.claims = claims.claims;
-        owner.set_pod(pod);
-        self.output.changes.extend(owner.change());
-        if first {
-            let cgroups = owner.key.and_then(|key| self.pod_cgroups.get(&key)).map(Vec::as_slice);
-            self.output.changes.extend(owner.identity_changes(cgroups.unwrap_or_default()));
-        }
         let stakes = owner.stakes();
+        let first = !std::mem::replace(&mut owner.arrived, true);
+        let grew = if std::mem::take(&mut owner.remembered) {
+            // Of what was not in force nobody knows whether it was claimed, only whether all is as it was.
+            owner.claimed != claimed
+        } else {
+            stakes.keys().any(|stake| !before.contains_key(stake))
+        };
+        owner.claimed = claimed;
+        if first {
+            owner.since = pod.arrival;
+        } else if grew {
+            owner.since = owner.since.max(now.wall);
+        }
+        let since = if first || !grew { owner.since } else { now.wall };
+        let live = owner.is_live();
+        owner.set_pod(pod);
+        self.write_owner(id);
+        if first {
+            let cgroups = self.pod_cgroups_of(id).to_vec();
+            let identity = self.owners.get(&id).map(|owner| owner.identity_changes(&cgroups));
+            self.output.changes.extend(identity.into_iter().flatten());
+        }
         // Whatever points at the owner must be written anew when it goes or changes group.
         self.ledger.touch(id);
-        self.ledger.restake(id, if live { stakes } else { BTreeMap::new() }, since);
+        self.restake(id, if live { stakes } else { BTreeMap::new() }, since);
         if let Some(old) = old_group {
             self.groups.release(old);
         }
@@ -230,194 +277,27 @@ impl Index {
         }
     }
 
-    fn pod_cgroups_of(&self, id: OwnerId) -> &[PodCgroup] {
-        let key = self.owners.get(&id).and_then(|owner| owner.key);
-        key.and_then(|key| self.pod_cgroups.get(&key)).map(Vec::as_slice).unwrap_or_default()
-    }
-
-    fn remove_pod(&mut self, id: OwnerId, now: Now) {
-        let cgroups = self.pod_cgroups_of(id).to_vec();
-        let Some(owner) = self.owners.get(&id) else {
-            return;
-        };
-        let (namespace, name) = (owner.name.namespace.clone(), owner.name.name.clone());
-        let key = owner.key;
-        let name = (namespace, name);
-        if owner.pod.is_some() {
-            self.waiting.retain(|_, names| {
-                names.remove(&name);
-                !names.is_empty()
-            });
-        }
-        self.leave_remnant(id, now);
-        self.pods.remove(&name);
-        self.ledger.restake(id, BTreeMap::new(), now.wall);
-        // Before the slot is free, nothing may point at it any more.
-        self.settle();
-        if let Some(key) = key {
-            self.uids.remove(&key);
-            self.output.changes.push(Change::UidGone { key });
-            for cgroup in cgroups {
-                self.output.changes.push(owner::cgroup_change(&cgroup, 0));
-            }
-        }
-        self.free(id);
-        if let Some(key) = key {
-            self.wake(key, now);
-        }
-    }
-
-    /// Frees an owner that nothing points at any more.
-    fn free(&mut self, id: OwnerId) {
-        let Some(owner) = self.owners.remove(&id) else {
-            return;
-        };
-        if let Some(slot) = owner.slot {
-            self.output.changes.push(Change::Owner { slot, owner: abi::Owner::default() });
-            self.slots.give_back(slot);
-        }
-        if let Some(group) = owner.group {
-            self.groups.release(group);
-        }
-        if let Some(workload) = owner.workload {
-            self.workloads.release(workload);
-        }
-        self.past.remember(id, owner.name);
-    }
-
-    /// The ports of a controlled pod stay with its workload for a while, so that its successor finds them and a
-    /// squatter does not. Not so after the pod has done its work or failed before it was asked to go: then nobody
-    /// succeeds it there.
-    fn leave_remnant(&mut self, id: OwnerId, now: Now) {
-        let Some(owner) = self.owners.get(&id) else {
-            return;
-        };
-        let grace = self.settings.handover_grace;
-        let Some(workload) = owner.workload else {
-            return;
-        };
-        if owner.terminal || grace.is_zero() || owner.kind != Kind::Pod || !self.ledger.any_in_force(id) {
-            return;
-        }
-        let (name, class, group) = (owner.name.clone(), owner.class, owner.group);
-        let Some(slot) = self.slots.take() else {
-            return;
-        };
-        let left = self.next_id();
-        self.workloads.hold(workload);
-        let remnant = Owner::remnant(left, slot, class, name, workload);
-        self.output.changes.extend(remnant.change());
-        self.owners.insert(left, remnant);
+    /// Makes these all the claims of the owner; new ones arrived at `since`.
+    fn restake(&mut self, id: OwnerId, stakes: Stakes, since: i64) {
         let owners = &self.owners;
-        let is_kin = |other: OwnerId| {
-            other != id && group.is_some() && owners.get(&other).is_some_and(|other| other.group == group)
-        };
-        self.ledger.bequeath(id, left, is_kin);
-        self.graces.insert((now.monotonic + grace, left));
+        let entity = owners.get(&id).map(Owner::entity);
+        let is_one = |other| owners.get(&other).map(Owner::entity) == entity;
+        self.ledger.restake(id, stakes, since, is_one);
     }
 
-    /// When [`Self::tick`] is to be called next, on the monotonic clock.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Duration> {
-        self.graces.first().map(|(at, _)| *at)
+    /// Writes an owner for the kernel, and before it what the next agent must know of it.
+    fn write_owner(&mut self, id: OwnerId) {
+        self.write_record(id);
+        self.output.changes.extend(self.owners.get(&id).and_then(Owner::change));
     }
 
-    /// Time went by: ends the graces that are over.
-    pub fn tick(&mut self, now: Now) {
-        while let Some(&(at, id)) = self.graces.first() {
-            if at > now.monotonic {
-                break;
-            }
-            self.graces.pop_first();
-            self.ledger.restake(id, BTreeMap::new(), now.wall);
-            self.settle();
-            self.free(id);
-        }
-    }
-
-    /// A cgroup was made, or found by reading the tree. Tells whether the tree should be read anew.
-    pub fn cgroup_made(&mut self, id: u64, parent: u64, name: &str, now: Now) -> Made {
-        let made = self.tree.made(id, parent, name);
-        let Made::Pod(cgroup) = made else {
-            return made;
-        };
-        let known = self.pod_cgroups.entry(cgroup.key).or_default();
-        if !known.iter().any(|known| known.id == id) {
-            known.push(cgroup);
-            self.pod_cgroup_count += 1;
-        }
-        if !self.uids.contains_key(&cgroup.key) {
-            self.wake(cgroup.key, now);
-        }
-        let owner = self.uids.get(&cgroup.key).copied();
-        let slot = owner.and_then(|owner| self.enter_cgroup(owner, cgroup, now)).unwrap_or(0);
-        self.output.changes.push(owner::cgroup_change(&cgroup, slot));
-        self.settle();
-        made
-    }
-
-    fn enter_cgroup(&mut self, id: OwnerId, cgroup: PodCgroup, now: Now) -> Option<abi::Slot> {
-        let owner = self.owners.get_mut(&id)?;
-        if owner.cgroup.is_none() {
-            owner.cgroup = Some(cgroup);
-            self.output.changes.extend(owner.change());
-        }
-        let slot = owner.slot;
-        if owner.cgroup_ended {
-            // The pod came back, after its cgroup had gone.
-            owner.cgroup_ended = false;
-            if !owner.terminal {
-                let stakes = owner.stakes();
-                self.ledger.restake(id, stakes, now.wall);
-            }
-        }
-        slot
-    }
-
-    /// A cgroup was removed.
-    pub fn cgroup_removed(&mut self, id: u64, now: Now) {
-        let Some(cgroup) = self.tree.removed(id) else {
+    fn write_record(&mut self, id: OwnerId) {
+        let Some(owner) = self.owners.get_mut(&id) else {
             return;
         };
-        self.output.changes.push(Change::CgroupGone { id });
-        let left = self.pod_cgroups.get_mut(&cgroup.key).map(|known| {
-            let before = known.len();
-            known.retain(|known| known.id != id);
-            self.pod_cgroup_count -= before - known.len();
-            known.first().copied()
-        });
-        let next = left.flatten();
-        if next.is_none() {
-            self.pod_cgroups.remove(&cgroup.key);
-            self.mirrors.remove(&cgroup.key);
-        }
-        let Some(&owner_id) = self.uids.get(&cgroup.key) else {
-            return;
-        };
-        let Some(owner) = self.owners.get_mut(&owner_id) else {
-            return;
-        };
-        if owner.cgroup.is_some_and(|known| known.id == id) {
-            owner.cgroup = next;
-            self.output.changes.extend(owner.change());
-        }
-        if next.is_none() {
-            // The pod is over, even if its object stays (a finalizer, an API server that cannot be reached).
-            self.leave_remnant(owner_id, now);
-            if let Some(owner) = self.owners.get_mut(&owner_id) {
-                owner.cgroup_ended = true;
-            }
-            self.ledger.restake(owner_id, BTreeMap::new(), now.wall);
-            self.settle();
-        }
-    }
-
-    /// The tree was read and holds just these: whatever else was known is gone.
-    pub fn cgroups_are(&mut self, present: &HashSet<u64>, now: Now) {
-        let gone: Vec<u64> = self.tree.ids().filter(|id| !present.contains(id)).collect();
-        for id in gone {
-            self.cgroup_removed(id, now);
-        }
+        let group = owner.group.and_then(|group| self.groups.key(group)).copied();
+        let workload = owner.workload.and_then(|workload| self.workloads.key(workload)).copied();
+        self.output.changes.extend(owner.record_change(group, workload));
     }
 
     fn settle(&mut self) {
@@ -498,4 +378,10 @@ impl Index {
     pub fn pod_count(&self) -> usize {
         self.pods.len()
     }
+}
+
+/// What a pod claims, in the order in which it says so.
+fn digest_of(claims: &[Claim]) -> Digest {
+    let specs: Vec<String> = claims.iter().map(|claim| claim.spec.to_string()).collect();
+    Digest::of("claims", specs.iter().map(String::as_str))
 }

@@ -4,12 +4,24 @@ use std::collections::BTreeMap;
 
 use enforcer_ebpf::abi::{ExactKey, Form, Owner, PortWord, Protocol, Side, Slot, UidKey};
 
-use crate::core::{address::Address, arbiter::Entity};
+use crate::core::{address::Address, arbiter::Entity, record::RecordBytes};
 
 /// One step in the kernel's maps. Steps are to be carried out in order: a program that runs between any two of them
 /// sees a claim in force either as before or as after, never as missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
+    /// Writes down what the next agent must know of an owner. It comes before the owner that it is of.
+    Record {
+        /// The owner's slot.
+        slot: Slot,
+        /// A [`crate::core::record::Record`].
+        bytes: RecordBytes,
+    },
+    /// Forgets what was written down of an owner. It comes after the slot is free.
+    RecordGone {
+        /// The owner's slot.
+        slot: Slot,
+    },
     /// Writes an owner; all zeros frees the slot.
     Owner {
         /// Where.

@@ -13,6 +13,7 @@ use k8s_openapi::{
 use super::{
     address::{Address, AddressError},
     annotation::{MAX_ITEM, keep},
+    digest::Digest,
     text::{escape, escape_bounded},
 };
 
@@ -186,6 +187,17 @@ pub enum PodProblem {
         /// Why it is none.
         error: AddressError,
     },
+}
+
+impl WorkloadKey {
+    /// The same for equal keys, whichever build of the agent makes it.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        match self {
+            Self::Uid { namespace, uid } => Digest::of("workload uid", [&**namespace, uid]),
+            Self::Name { namespace, kind, name } => Digest::of("workload name", [&**namespace, kind, name]),
+        }
+    }
 }
 
 impl Workload {

@@ -9,20 +9,14 @@ use std::{
 };
 
 use aya::programs::links::PinnedLink;
-use enforcer::{
-    bpf::pins::{Pins, Unusable},
-    core::{
-        address::{Address, PortRange},
-        inherited::InheritedClaim,
-    },
-};
-use enforcer_ebpf::abi::{Protocol, RECORD_BYTES, Reason, Record, VerdictKind};
+use enforcer::bpf::pins::{Pins, Unusable};
+use enforcer_ebpf::abi::{Reason, VerdictKind};
 
 use crate::{
     DONE, Outcome, Test,
     support::{
         bpffs::Bpffs,
-        keeper::{Keeper, PROTOCOL, Site, bind, bind6, id_of, judged, kept},
+        keeper::{Keeper, PROTOCOL, Site, bind, bind6, judged, kept},
         rig::denied,
         worker::{Bind, Worker},
     },
@@ -185,54 +179,30 @@ fn what_an_agent_held_is_read_back() -> Outcome {
         ("idle", ""),
     ]);
     let worker = site.worker("owner");
-    let mut keeper = site.start();
+    let keeper = site.start();
     assert!(keeper.previous.is_none());
-    let record = |byte| {
-        let mut bytes = [0; RECORD_BYTES];
-        bytes[0] = byte;
-        bytes[RECORD_BYTES - 1] = byte;
-        Record(bytes)
-    };
-    keeper.kernel.write_record(1, &record(1)).expect("a record");
-    keeper.kernel.write_record(2, &record(2)).expect("a record");
-    keeper.kernel.write_record(2, &record(3)).expect("a record");
-    keeper.kernel.write_record(3, &record(4)).expect("a record");
-    keeper.kernel.remove_record(3).expect("a record");
-    keeper.kernel.remove_record(3).expect("nothing is there, which is what was wanted");
     drop(keeper);
 
     let keeper = site.load();
-    let held = keeper.previous.as_ref().expect("an agent before this one").state().expect("its maps");
-    assert_eq!(held.root_cgroup, id_of(&site.root));
-    assert_eq!(held.uids.len(), 4);
-    assert_eq!(held.owners.len(), 5, "the node is one");
-    assert!(held.uids.values().all(|slot| held.owners.contains_key(slot)), "{held:?}");
-    let slot_of = |port, address| {
-        let claim = held.claims.iter().find(|claim| claim.ports.first() == port && claim.address == address);
-        claim.unwrap_or_else(|| panic!("{port} in {held:?}")).slot
-    };
-    let (a, b) = (Address::V4([192, 0, 2, 1].into()), Address::V4([192, 0, 2, 2].into()));
-    let localhost = Address::V6(std::net::Ipv6Addr::LOCALHOST);
-    let (owner, narrow, other) = (slot_of(20080, Address::Any), slot_of(20090, a), slot_of(20090, b));
-    let claim = |protocol, address, slot, first, last| {
-        let ports = PortRange::new(first, last).expect("a range");
-        InheritedClaim { protocol, address, slot, ports }
-    };
-    let mut expected = vec![
-        claim(Protocol::Tcp, Address::Any, owner, 20080, 20082),
-        claim(Protocol::Udp, Address::Any, owner, 20080, 20080),
-        claim(Protocol::Tcp, a, narrow, 20090, 20090),
-        claim(Protocol::Tcp, localhost, narrow, 20090, 20090),
-        claim(Protocol::Tcp, b, other, 20090, 20090),
-    ];
-    let mut claims = held.claims.clone();
-    expected.sort();
+    let held = keeper.previous.as_ref().expect("an agent before this one").recall().expect("its maps");
+    assert_eq!(held.forgotten, []);
+    let pods = held.remembered.iter().filter(|owner| !owner.record.name.is_node());
+    let mut claims: Vec<(&str, Vec<String>)> = pods
+        .map(|owner| (owner.record.name.name.as_str(), owner.claims.iter().map(ToString::to_string).collect()))
+        .collect();
     claims.sort();
-    assert_eq!(claims, expected);
-    let records: Vec<_> = held.owners.iter().map(|(slot, held)| (*slot, held.record)).collect();
-    assert_eq!(records, [(1, Some(record(1))), (2, Some(record(3))), (3, None), (4, None), (5, None)]);
-    let pods: Vec<_> = held.owners.values().filter(|held| held.owner.level == 2).collect();
-    assert_eq!(pods.len(), 1, "one has a cgroup: {held:?}");
+    let says = |name, claims: &[&str]| (name, claims.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert_eq!(
+        claims,
+        [
+            says("idle", &[]),
+            says("narrow", &["192.0.2.1:20090/tcp", "[::1]:20090/tcp"]),
+            says("other", &["192.0.2.2:20090/tcp"]),
+            says("owner", &["20080-20082/tcp", "20080/udp"]),
+        ]
+    );
+    let cgroups = held.remembered.iter().filter_map(|owner| owner.cgroup);
+    assert_eq!(cgroups.count(), 1, "one has a cgroup: {held:?}");
     drop(worker);
     DONE
 }
@@ -291,9 +261,9 @@ fn a_root_that_was_made_anew_is_attached_to() -> Outcome {
     let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
     assert_eq!(stranger.bind(&bind(PORT)), 0, "the links went with the cgroup");
     let keeper = site.load();
-    let held = keeper.previous.as_ref().expect("an agent before this one").state().expect("its maps");
-    assert_ne!(held.root_cgroup, id_of(&site.root));
-    assert_eq!(held.claims.len(), 2, "what was in force is known all the same");
+    let held = keeper.previous.as_ref().expect("an agent before this one").recall().expect("its maps");
+    let claims = held.remembered.iter().map(|owner| owner.claims.len());
+    assert_eq!(claims.sum::<usize>(), 2, "what was in force is known all the same");
     drop(keeper);
     let keeper = site.start();
     assert!(judged(&mut owner, &mut stranger, PORT));

@@ -6,7 +6,7 @@ use aya::{
     Pod,
     maps::{HashMap, Map, MapData, MapError, RingBuf},
 };
-use enforcer_ebpf::abi::{self, Config, ExactKey, ExactValue, Owner, PortWord, Record, Slot, UidKey};
+use enforcer_ebpf::abi::{self, Config, ExactKey, ExactValue, Owner, PortWord, Protocol, RECORD_LEN, Slot};
 
 use crate::{
     bpf::{
@@ -14,22 +14,20 @@ use crate::{
         pins::{PinError, store::MAPS},
         words::Words,
     },
-    core::inherited::{Inherited, InheritedOwner, claims_in},
+    core::recall::{Recalled, recall},
 };
 
-/// What the agent before this one left. Owners' ids in its rings are those of its own maps. Its programs judge until [`crate::bpf::Kernel::attach`], and what it holds stays
+/// What the agent before this one left. Its programs judge until [`crate::bpf::Kernel::attach`], and what it holds stays
 /// readable for as long as this lives.
 pub struct Previous {
     /// Cgroups that came and went: what nobody has read yet, and what its programs still tell.
     pub cgroup_events: RingBuf<MapData>,
     /// Bind attempts, likewise.
     pub bind_events: RingBuf<MapData>,
-    config: Words,
     ports: Words,
     owners: Words,
     exact: HashMap<MapData, ExactKey, u64>,
-    uids: HashMap<MapData, UidKey, u64>,
-    records: HashMap<MapData, u32, Record>,
+    records: HashMap<MapData, u32, [u8; RECORD_LEN]>,
 }
 
 impl Previous {
@@ -42,11 +40,9 @@ impl Previous {
             return Err(PinError::Unknown(generation.to_owned()));
         }
         Ok(Self {
-            config,
             ports: words("PORTS", abi::PORTS as usize)?,
             owners: words("OWNERS", abi::OWNERS as usize * owner_word::COUNT)?,
             exact: typed(&maps.join("EXACT"))?,
-            uids: typed(&maps.join("UIDS"))?,
             records: typed(&maps.join("RECORDS"))?,
             cgroup_events: typed(&maps.join("CGROUP_EVENTS"))?,
             bind_events: typed(&maps.join("BIND_EVENTS"))?,
@@ -58,8 +54,10 @@ impl Previous {
     /// # Errors
     ///
     /// If a map cannot be read.
-    pub fn state(&self) -> Result<Inherited, MapError> {
-        let records: BTreeMap<u32, Record> = self.records.iter().collect::<Result<_, _>>()?;
+    pub fn recall(&self) -> Result<Recalled, MapError> {
+        let records: BTreeMap<u32, [u8; RECORD_LEN]> = self.records.iter().collect::<Result<_, _>>()?;
+        let exact: Vec<(ExactKey, u64)> = self.exact.iter().collect::<Result<_, _>>()?;
+        let exact = exact.into_iter().filter_map(|(key, value)| Some((key, ExactValue(value).slot(&key)?)));
         let owner = |slot: Slot| {
             let base = usize::from(slot) * owner_word::COUNT;
             Owner {
@@ -70,20 +68,14 @@ impl Previous {
             }
         };
         let slots = (1..abi::OWNERS).filter_map(|slot| Slot::try_from(slot).ok());
-        let owners = slots.map(|slot| (slot, owner(slot))).filter(|(_, owner)| owner.id() != 0);
-        let owners =
-            owners.map(|(slot, owner)| (slot, InheritedOwner { owner, record: records.get(&slot.into()).copied() }));
-        let uids: BTreeMap<UidKey, u64> = self.uids.iter().collect::<Result<_, _>>()?;
-        let uids = uids.into_iter().filter_map(|(key, slot)| Some((key, Slot::try_from(slot).ok()?)));
-        let exact: Vec<(ExactKey, u64)> = self.exact.iter().collect::<Result<_, _>>()?;
-        let exact = exact.into_iter().filter_map(|(key, value)| Some((key, ExactValue(value).slot(&key)?)));
+        let ports = Protocol::ALL.into_iter().flat_map(|protocol| (1..=u16::MAX).map(move |port| (protocol, port)));
         let word = |protocol, port| PortWord(self.ports.load(abi::port_index(protocol, port) as usize));
-        Ok(Inherited {
-            root_cgroup: self.config.load(config_word::ROOT_CGROUP),
-            owners: owners.collect(),
-            uids: uids.collect(),
-            claims: claims_in(word, exact),
-        })
+        Ok(recall(
+            slots.map(|slot| (slot, owner(slot))),
+            |slot| records.get(&u32::from(slot)),
+            ports.map(|(protocol, port)| (protocol, port, word(protocol, port))),
+            exact,
+        ))
     }
 }
 

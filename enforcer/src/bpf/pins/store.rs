@@ -14,7 +14,7 @@ use aya::{
     pin::PinError as AyaPinError,
     programs::ProgramInfo,
 };
-use enforcer_ebpf::abi::{self, LocalMode, Record};
+use enforcer_ebpf::abi::{self, LocalMode, RECORD_LEN};
 
 use crate::bpf::{
     BpfError,
@@ -140,7 +140,7 @@ impl Store {
     }
 
     /// Makes and pins the map of records; `None` where nothing is kept.
-    pub(in crate::bpf) fn make_records(&self) -> Result<Option<HashMap<MapData, u32, Record>>, PinError> {
+    pub(in crate::bpf) fn make_records(&self) -> Result<Option<HashMap<MapData, u32, [u8; RECORD_LEN]>>, PinError> {
         if !self.keep.persist {
             return Ok(None);
         }
@@ -268,7 +268,8 @@ fn make_shared(pins: &Pins, persist: bool) -> Result<(), PinError> {
 }
 
 fn make_records(path: &Path) -> Result<(), PinError> {
-    let map: HashMap<_, u32, Record> = HashMap::create(abi::OWNERS, NO_PREALLOC).map_err(previous::failed(path))?;
+    let map: HashMap<_, u32, [u8; RECORD_LEN]> =
+        HashMap::create(abi::OWNERS, NO_PREALLOC).map_err(previous::failed(path))?;
     map.pin(path).map_err(|error| aya_pin_failed(path, error))
 }
 

@@ -151,3 +151,19 @@ proptest! {
         prop_assert_eq!(back, ports.into_iter().collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn who_covers_whom() {
+    let all = ["*", "0.0.0.0", "192.0.2.1", "::", "2001:db8::1"];
+    let covered = [
+        ("*", vec!["*", "0.0.0.0", "192.0.2.1", "::", "2001:db8::1"]),
+        ("0.0.0.0", vec!["0.0.0.0", "192.0.2.1"]),
+        ("192.0.2.1", vec!["192.0.2.1"]),
+        ("::", vec!["*", "0.0.0.0", "192.0.2.1", "::", "2001:db8::1"]),
+        ("2001:db8::1", vec!["2001:db8::1"]),
+    ];
+    for (one, expected) in covered {
+        let found: Vec<&str> = all.into_iter().filter(|other| address(one).covers(address(other))).collect();
+        assert_eq!(found, expected, "{one}");
+    }
+}

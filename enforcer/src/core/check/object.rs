@@ -167,7 +167,7 @@ impl Object {
     pub fn place_of(&self, claim: &Claim) -> Place {
         let line = match claim.source {
             Source::Annotation => self.annotation,
-            Source::HostPort | Source::Reserved => {
+            Source::HostPort | Source::Reserved | Source::Remembered => {
                 self.ports.get(&(claim.spec.protocol, claim.spec.ports.first())).copied()
             }
         };

@@ -35,7 +35,7 @@ impl Index {
         Some(key)
     }
 
-    fn wait_for(&mut self, key: UidKey, pod: &Pod) {
+    pub(super) fn wait_for(&mut self, key: UidKey, pod: &Pod) {
         self.waiting.entry(key).or_default().insert((pod.namespace.clone(), pod.name.clone()));
     }
 
@@ -53,10 +53,11 @@ impl Index {
         }
     }
 
-    pub(super) fn class_of(&self, pod: &Pod, key: Option<UidKey>) -> Class {
+    /// The rank of a pod in this namespace that has this UID.
+    pub(super) fn class_in(&self, namespace: &str, key: Option<UidKey>) -> Class {
         if key.is_some_and(|key| key.form == Form::Static as u8) {
             Class::Static
-        } else if self.settings.system_namespaces.contains(&pod.namespace) {
+        } else if self.settings.system_namespaces.contains(namespace) {
             Class::System
         } else {
             Class::Tenant
@@ -89,7 +90,7 @@ impl Index {
 }
 
 /// The UID of the static pod that a mirror pod says it mirrors, if it has the form that the API never issues.
-fn static_key(pod: &Pod) -> Option<UidKey> {
+pub(super) fn static_key(pod: &Pod) -> Option<UidKey> {
     pod.mirror.as_ref()?;
     pod.config_hash.as_deref().and_then(uid_key).filter(|key| key.form == Form::Static as u8)
 }

@@ -8,7 +8,10 @@ use crate::core::{
     address::{Address, compress},
     arbiter::{OwnerId, Stake, Standing, Turn, arbitrate},
     claims::Source,
-    index::{Notice, PortList, owner::Owner},
+    index::{
+        Notice, PortList,
+        owner::{Owner, Stakes},
+    },
     plan::{Change, InForce, PortState},
 };
 
@@ -21,6 +24,8 @@ const TOLD_AGAIN: usize = 10;
 #[derive(Debug, Default)]
 struct Entry {
     stakes: Vec<Stake>,
+    /// Claims that went since the last settling.
+    withdrawn: Vec<Stake>,
     /// What the maps hold.
     state: PortState,
     /// What this port adds to the tally.
@@ -71,14 +76,18 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Makes these all the claims of the owner. New ones arrived at `since`; the others keep their place.
-    pub(super) fn restake(&mut self, owner: OwnerId, wanted: BTreeMap<(Protocol, u16, Address), Source>, since: i64) {
+    /// Makes these all the claims of the owner. New ones arrived at `since`; the others keep their place. A new one is in
+    /// force from the beginning where one that is (or was until now) in force for the same entity (`is_one`) covers it:
+    /// who says less or otherwise what was his already has lost nothing.
+    pub(super) fn restake(&mut self, owner: OwnerId, wanted: Stakes, since: i64, is_one: impl Fn(OwnerId) -> bool) {
         let held = self.by_owner.remove(&owner).unwrap_or_default();
         for key in &held {
             let entry = self.ports.entry(*key).or_default();
-            let before = entry.stakes.len();
-            entry.stakes.retain(|stake| stake.owner != owner || wanted.contains_key(&(key.0, key.1, stake.address)));
-            if entry.stakes.len() != before {
+            let leaves =
+                |stake: &mut Stake| stake.owner == owner && !wanted.contains_key(&(key.0, key.1, stake.address));
+            let before = entry.withdrawn.len();
+            entry.withdrawn.extend(entry.stakes.extract_if(.., leaves));
+            if entry.withdrawn.len() != before {
                 self.dirty.insert(*key);
             }
         }
@@ -87,13 +96,20 @@ impl Ledger {
             let key = (protocol, port);
             keys.insert(key);
             let entry = self.ports.entry(key).or_default();
-            let known = entry.stakes.iter_mut().find(|stake| stake.owner == owner && stake.address == address);
-            if let Some(stake) = known {
+            if let Some(stake) = entry.stakes.iter_mut().find(|stake| stake.owner == owner && stake.address == address)
+            {
                 stake.source = source;
-            } else {
-                entry.stakes.push(Stake { owner, address, source, since, standing: None });
-                self.dirty.insert(key);
+                continue;
             }
+            let covering: Vec<&Stake> = (entry.stakes.iter().chain(&entry.withdrawn))
+                .filter(|stake| stake.standing == Some(Standing::InForce) && stake.address.covers(address))
+                .filter(|stake| stake.owner == owner || is_one(stake.owner))
+                .collect();
+            let standing = covering.first().and_then(|stake| stake.standing);
+            let own = covering.iter().find(|stake| stake.owner == owner);
+            let since = own.map_or(since, |stake| stake.since);
+            entry.stakes.push(Stake { owner, address, source, since, standing });
+            self.dirty.insert(key);
         }
         if !keys.is_empty() {
             self.by_owner.insert(owner, keys);
@@ -157,6 +173,7 @@ impl Ledger {
             let Some(entry) = self.ports.get_mut(&key) else {
                 continue;
             };
+            entry.withdrawn.clear();
             let owners_before: BTreeSet<OwnerId> = entry.stakes.iter().map(|stake| stake.owner).collect();
             entry.stakes.retain(|stake| owner(stake.owner).is_some());
             let party = |id| owner(id).map_or_else(|| unreachable!("only known owners are left"), Owner::party);
@@ -243,6 +260,12 @@ impl Ledger {
             }
         }
         notices
+    }
+
+    /// All claims.
+    #[cfg(test)]
+    pub(super) fn stakes(&self) -> impl Iterator<Item = (Protocol, u16, &Stake)> {
+        self.ports.iter().flat_map(|(key, entry)| entry.stakes.iter().map(|stake| (key.0, key.1, stake)))
     }
 
     pub(super) fn source(&self, owner: OwnerId, protocol: Protocol, port: u16) -> Option<Source> {

@@ -23,11 +23,15 @@ impl Index {
             return;
         }
         let effective = self.mode_of(namespace);
+        let mut turned = Vec::new();
         for owner in self.owners.values_mut().filter(|owner| owner.kind == Kind::Pod) {
             if owner.name.namespace == namespace && owner.mode != effective {
                 owner.mode = effective;
-                self.output.changes.extend(owner.change());
+                turned.push(owner.id);
             }
+        }
+        for id in turned {
+            self.write_owner(id);
         }
     }
 

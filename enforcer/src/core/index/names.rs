@@ -9,7 +9,7 @@ use std::{
 use crate::core::{arbiter::OwnerId, pod::Pod, text::escape};
 
 /// How many owners that went are remembered by name, so that an event that was on its way still finds it.
-const REMEMBERED: usize = 4096;
+pub(super) const REMEMBERED: usize = 4096;
 
 /// What an owner is called.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -111,6 +111,11 @@ impl<K: Clone + Eq + Hash> Interner<K> {
         self.numbers.insert(key.clone(), self.last);
         self.keys.insert(self.last, (key.clone(), 1));
         self.last
+    }
+
+    /// What a number that is held stands for.
+    pub(super) fn key(&self, number: u32) -> Option<&K> {
+        self.keys.get(&number).map(|(key, _)| key)
     }
 
     /// Holds a number once more.

@@ -1,6 +1,6 @@
 //! One owner: a pod, what is left of a pod, or the node.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use enforcer_ebpf::abi::{
     self, CGROUP_UNKNOWN, Form, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING,
@@ -12,10 +12,15 @@ use crate::core::{
     arbiter::{Class, Entity, OwnerId, Party},
     cgroup_tree::PodCgroup,
     claims::{Claim, ClaimProblem, Source},
+    digest::Digest,
     index::{Mode, Name},
     plan::Change,
     pod::{ContainerRef, Pod},
+    record::{Record, Subject},
 };
+
+/// Claims port by port, with where each was made.
+pub(super) type Stakes = BTreeMap<(Protocol, u16, Address), Source>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -50,17 +55,27 @@ pub(super) struct Owner {
     pub(super) more_told: usize,
     /// The namespace's mode, where it overrides the node's.
     pub(super) mode: Option<Mode>,
-    /// `config.hash` of a mirror pod that was accepted as a static pod.
-    pub(super) hash: Option<String>,
+    /// When the youngest of its claims arrived, in microseconds since 1970.
+    pub(super) since: i64,
+    /// What it claims.
+    pub(super) claimed: Digest,
+    /// It is known from the last agent, and the source has not spoken of it yet.
+    pub(super) remembered: bool,
+    /// When a remnant's grace ends.
+    pub(super) until: Option<Duration>,
+    /// A mirror pod that was accepted as a static pod: the key is from its `config.hash`.
+    pub(super) mirror: bool,
     /// Whether it was told that the hash changed.
     pub(super) hash_told: bool,
     /// The pod itself, as long as it waits for its UID.
     pub(super) pod: Option<Box<Pod>>,
     containers: Vec<ContainerRef>,
+    /// Checksum of what was written down of it last.
+    recorded: Option<[u8; 8]>,
 }
 
 impl Owner {
-    fn new(id: OwnerId, kind: Kind, class: Class, name: Name, slot: Option<Slot>) -> Self {
+    pub(super) fn new(id: OwnerId, kind: Kind, class: Class, name: Name, slot: Option<Slot>) -> Self {
         Self {
             id,
             kind,
@@ -79,10 +94,15 @@ impl Owner {
             told: Vec::new(),
             more_told: 0,
             mode: None,
-            hash: None,
+            since: 0,
+            claimed: Digest::default(),
+            remembered: false,
+            until: None,
+            mirror: false,
             hash_told: false,
             pod: None,
             containers: Vec::new(),
+            recorded: None,
         }
     }
 
@@ -94,16 +114,17 @@ impl Owner {
         Self::new(id, Kind::Pod, class, Name::of(pod), None)
     }
 
-    pub(super) fn remnant(id: OwnerId, slot: Slot, class: Class, name: Name, workload: u32) -> Self {
+    pub(super) fn remnant(id: OwnerId, slot: Slot, class: Class, name: Name, workload: u32, until: Duration) -> Self {
         let mut remnant = Self::new(id, Kind::Remnant, class, name, Some(slot));
         remnant.workload = Some(workload);
         remnant.terminating = true;
+        remnant.until = Some(until);
         remnant
     }
 
     pub(super) fn set_pod(&mut self, pod: Pod) {
         self.containers.clone_from(&pod.containers);
-        let waits = self.slot.is_none() || (pod.mirror.is_some() && self.hash.is_none());
+        let waits = self.slot.is_none() || (pod.mirror.is_some() && !self.mirror);
         self.pod = waits.then(|| Box::new(pod));
     }
 
@@ -116,7 +137,7 @@ impl Owner {
     }
 
     /// Its claims port by port. Of claims that repeat a port and address, the first one's source counts.
-    pub(super) fn stakes(&self) -> BTreeMap<(Protocol, u16, Address), Source> {
+    pub(super) fn stakes(&self) -> Stakes {
         let mut stakes = BTreeMap::new();
         for claim in &self.claims {
             for port in claim.spec.ports {
@@ -147,6 +168,49 @@ impl Owner {
             remnant: self.kind == Kind::Remnant,
             name: (&self.name.namespace, &self.name.name),
         }
+    }
+
+    /// Whether its claims count.
+    pub(super) fn is_live(&self) -> bool {
+        self.slot.is_some() && !self.terminal && !self.cgroup_ended
+    }
+
+    /// Whether something is written down of it.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.recorded.is_some()
+    }
+
+    /// The step that writes down what the next agent must know of it, if that is not written already.
+    pub(super) fn record_change(&mut self, group: Option<Digest>, workload: Option<Digest>) -> Option<Change> {
+        let slot = self.slot?;
+        let subject = match self.kind {
+            Kind::Node => Subject::Node,
+            Kind::Pod => Subject::Pod {
+                key: self.key?,
+                claims: self.claimed,
+                terminal: self.terminal,
+                ended: self.cgroup_ended,
+                mirror: self.mirror,
+            },
+            Kind::Remnant => Subject::Remnant { until: self.until? },
+        };
+        let record = Record {
+            subject,
+            class: self.class,
+            name: self.name.clone(),
+            group,
+            workload,
+            terminating: self.terminating,
+            mode: self.mode,
+            since: self.since,
+        };
+        let bytes = record.encode()?;
+        let checksum = bytes.last_chunk().copied();
+        if self.recorded == checksum {
+            return None;
+        }
+        self.recorded = checksum;
+        Some(Change::Record { slot, bytes })
     }
 
     /// The step that writes it into the kernel's map.

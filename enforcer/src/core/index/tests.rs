@@ -2,222 +2,22 @@
 
 mod histories;
 mod identity;
+mod model;
+mod restart;
+mod restore;
+mod taken_over;
 
 use std::collections::{BTreeMap, HashMap};
 
-use enforcer_ebpf::{
-    abi::{
-        ExactKey, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING,
-        Owner as Element, PortWord, Slot,
-    },
-    decide::{Candidates, Cover, Target},
-};
+use enforcer_ebpf::abi::{OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING};
+use proptest::prelude::*;
 
+use self::model::{CGROUP_IDS, Maps, ROOT, Rig, cgroup_name, of_workload, pod, uid};
 use super::*;
 use crate::core::{
     annotation,
     pod::{ARRIVAL_UNKNOWN, Phase, Workload, uid_key},
 };
-
-const ROOT: u64 = 1;
-
-/// The kernel's maps.
-#[derive(Default)]
-struct Maps {
-    owners: BTreeMap<Slot, Element>,
-    uids: HashMap<UidKey, Slot>,
-    cgroups: HashMap<u64, Slot>,
-    exact: HashMap<ExactKey, Slot>,
-    ports: HashMap<(Protocol, u16), PortWord>,
-}
-
-impl Maps {
-    fn carry_out(&mut self, change: &Change) {
-        match *change {
-            Change::Owner { slot, owner } if owner.id() == 0 => {
-                self.owners.remove(&slot);
-                self.check_nothing_points_at(slot);
-            }
-            Change::Owner { slot, owner } => {
-                self.owners.insert(slot, owner);
-            }
-            Change::Uid { key, slot } => {
-                assert!(self.owners.contains_key(&slot), "an owner is written before its UID");
-                self.uids.insert(key, slot);
-            }
-            Change::UidGone { key } => {
-                self.uids.remove(&key);
-            }
-            Change::Cgroup { id, slot, .. } => {
-                assert!(slot == 0 || self.owners.contains_key(&slot), "an owner is written before its cgroup");
-                self.cgroups.insert(id, slot);
-            }
-            Change::CgroupGone { id } => {
-                self.cgroups.remove(&id);
-            }
-            Change::Exact { key, slot } => {
-                assert!(self.owners.contains_key(&slot), "an owner is written before an address points at it");
-                self.exact.insert(key, slot);
-            }
-            Change::ExactGone { key } => {
-                self.exact.remove(&key);
-            }
-            Change::Port { protocol, port, word } => {
-                for slot in slots(word) {
-                    assert!(self.owners.contains_key(&slot), "an owner is written before a port points at it");
-                }
-                if word == PortWord::UNCLAIMED {
-                    self.ports.remove(&(protocol, port));
-                } else {
-                    self.ports.insert((protocol, port), word);
-                }
-            }
-        }
-    }
-
-    fn check_nothing_points_at(&self, slot: Slot) {
-        assert!(!self.uids.values().any(|other| *other == slot), "a UID points at a free slot");
-        assert!(!self.cgroups.values().any(|other| *other == slot), "a cgroup points at a free slot");
-        assert!(!self.exact.values().any(|other| *other == slot), "an address points at a free slot");
-        assert!(!self.ports.values().any(|word| slots(*word).contains(&slot)), "a port points at a free slot");
-    }
-
-    /// The owner ids whose claims a bind meets.
-    fn met(&self, protocol: Protocol, port: u16, target: Target) -> Vec<u32> {
-        let word = self.ports.get(&(protocol, port)).copied().unwrap_or_default();
-        let mut candidates = Candidates::of(word, Cover::of(&target));
-        if candidates.exact {
-            let key = match target {
-                Target::V4(address) => ExactKey::v4(protocol, port, address),
-                Target::V6 { address, .. } => ExactKey::v6(protocol, port, address),
-            };
-            candidates.slots[0] = self.exact.get(&key).copied().unwrap_or(0);
-        }
-        let mut ids: Vec<u32> =
-            candidates.slots.iter().filter_map(|slot| self.owners.get(slot)).map(Element::id).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        ids
-    }
-}
-
-fn slots(word: PortWord) -> Vec<Slot> {
-    [word.v4().first, word.v4().second, word.v6().first, word.v6().second]
-        .into_iter()
-        .filter(|slot| *slot != 0)
-        .collect()
-}
-
-struct Rig {
-    index: Index,
-    maps: Maps,
-    notices: Vec<Notice>,
-    at: u64,
-}
-
-impl Rig {
-    fn new(settings: Settings) -> Self {
-        let mut rig = Self { index: Index::new(settings, ROOT), maps: Maps::default(), notices: Vec::new(), at: 1000 };
-        rig.flush();
-        rig
-    }
-
-    fn now(&self) -> Now {
-        Now { wall: i64::try_from(self.at).unwrap() * 1_000_000, monotonic: Duration::from_secs(self.at) }
-    }
-
-    fn flush(&mut self) {
-        let output = self.index.take();
-        for change in &output.changes {
-            self.maps.carry_out(change);
-        }
-        self.notices.extend(output.notices);
-    }
-
-    fn apply(&mut self, pod: Pod) {
-        self.index.apply(pod, self.now());
-        self.flush();
-    }
-
-    fn delete(&mut self, name: &str) {
-        self.index.delete("default", name, self.now());
-        self.flush();
-    }
-
-    fn made(&mut self, id: u64, parent: u64, name: &str) {
-        self.index.cgroup_made(id, parent, name, self.now());
-        self.flush();
-    }
-
-    fn removed(&mut self, id: u64) {
-        self.index.cgroup_removed(id, self.now());
-        self.flush();
-    }
-
-    fn pass(&mut self, seconds: u64) {
-        self.at += seconds;
-        self.index.tick(self.now());
-        self.flush();
-    }
-
-    /// Names of the pods whose claims a bind to `0.0.0.0:port/tcp` meets.
-    fn owners(&self, port: u16) -> Vec<String> {
-        let ids = self.maps.met(Protocol::Tcp, port, Target::V4([0; 4]));
-        ids.into_iter().map(|id| self.index.name(id).unwrap().name.clone()).collect()
-    }
-
-    fn told(&mut self) -> Vec<String> {
-        let notices = std::mem::take(&mut self.notices);
-        notices.iter().map(|notice| crate::core::report::notice_sentence(notice, "n")).collect()
-    }
-}
-
-fn uid(number: u32) -> String {
-    format!("{number:08x}-0000-4000-8000-000000000000")
-}
-
-fn cgroup_name(number: u32) -> String {
-    format!("kubepods-besteffort-pod{}.slice", uid(number).replace('-', "_"))
-}
-
-/// A pod with an annotation, arriving at second `number`.
-fn pod(number: u32, name: &str, ports: &str) -> Pod {
-    let uid_text = uid(number);
-    Pod {
-        namespace: "default".to_owned(),
-        name: name.to_owned(),
-        uid: uid_key(&uid_text),
-        uid_text,
-        node_name: None,
-        host_network: true,
-        workload: None,
-        share: None,
-        ports_annotation: Some(ports.to_owned()),
-        ports: Vec::new(),
-        phase: Phase::Active,
-        deletion: None,
-        arrival: i64::from(number) * 1_000_000,
-        mirror: None,
-        config_hash: None,
-        containers: Vec::new(),
-        problems: Vec::new(),
-        more_problems: 0,
-    }
-}
-
-fn of_workload(mut pod: Pod, workload: &str) -> Pod {
-    pod.workload = Some(Workload {
-        namespace: "default".to_owned(),
-        kind: "DaemonSet".to_owned(),
-        name: workload.to_owned(),
-        uid: workload.to_owned(),
-    });
-    pod
-}
-
-fn flags(rig: &Rig, port: u16) -> u32 {
-    rig.maps.owners[&rig.maps.ports[&(Protocol::Tcp, port)].v4().first].flags()
-}
 
 #[test]
 fn the_first_to_arrive_owns_the_port_until_it_goes() {
@@ -234,20 +34,6 @@ fn the_first_to_arrive_owns_the_port_until_it_goes() {
     assert_eq!(rig.owners(80), ["early"]);
     assert!(rig.owners(81).is_empty());
     assert_eq!(rig.told(), ["claim of default/early on 80/tcp is now in force on n"]);
-}
-
-#[test]
-fn of_many_that_wait_the_next_in_turn_are_told_of_another_owner() {
-    let mut rig = Rig::new(Settings::default());
-    for number in 1..=40 {
-        rig.apply(pod(number, &format!("p{number}"), "80"));
-    }
-    assert_eq!(rig.told().len(), 39, "whoever loses is told");
-    rig.delete("p1");
-    let told = rig.told();
-    assert_eq!(told.len(), 11);
-    assert!(told[9].starts_with("claim of default/p12 on 80/tcp loses"), "{told:#?}");
-    assert_eq!(told[10], "claim of default/p2 on 80/tcp is now in force on n");
 }
 
 #[test]
@@ -274,6 +60,16 @@ fn an_edit_counts_from_the_edit() {
     assert_eq!(rig.owners(80), ["waiting"], "the old pod's claim is younger than that");
     rig.apply(pod(1, "old", "80"));
     assert!(rig.owners(70).is_empty());
+}
+
+#[test]
+fn what_was_given_up_is_gone() {
+    let mut rig = Rig::new(Settings::default());
+    rig.apply(pod(1, "a", "80"));
+    rig.apply(pod(2, "b", "80"));
+    rig.apply(pod(1, "a", "81"));
+    rig.apply(pod(1, "a", "81, 127.0.0.1:80"));
+    assert_eq!(rig.owners(80), ["b"]);
 }
 
 #[test]
@@ -358,33 +154,6 @@ fn no_grace_after_success_and_none_without_a_controller() {
 }
 
 #[test]
-fn the_last_phase_of_a_pod_that_was_asked_to_go_ends_no_grace() {
-    for phase in [Phase::Succeeded, Phase::Failed] {
-        let mut rig = Rig::new(Settings::default());
-        let old = of_workload(pod(1, "old", "80"), "ds");
-        rig.apply(old.clone());
-        rig.apply(pod(2, "squatter", "80"));
-        let going = Pod { deletion: Some(jiff::Timestamp::UNIX_EPOCH), ..old };
-        rig.apply(going.clone());
-        rig.apply(Pod { phase, ..going.clone() });
-        assert_eq!(rig.owners(80), ["old"], "it did not end by itself");
-        rig.pass(59);
-        rig.apply(Pod { phase, ..going });
-        rig.delete("old");
-        assert_eq!(rig.owners(80), ["old"]);
-        rig.pass(1);
-        assert_eq!(rig.owners(80), ["squatter"], "the grace is counted from the end, and once");
-        rig.delete("squatter");
-
-        let job = of_workload(pod(3, "job", "80"), "job");
-        rig.apply(job.clone());
-        rig.apply(Pod { phase, ..job.clone() });
-        rig.apply(Pod { phase, deletion: Some(jiff::Timestamp::UNIX_EPOCH), ..job });
-        assert!(rig.owners(80).is_empty(), "one that ended by itself leaves nothing when it is tidied away");
-    }
-}
-
-#[test]
 fn a_group_needs_no_grace_while_a_member_is_there() {
     let mut rig = Rig::new(Settings::default());
     let member = |number, name| Pod { share: Some("g".to_owned()), ..of_workload(pod(number, name, "80"), name) };
@@ -436,6 +205,10 @@ fn cgroup_and_pod_meet_in_either_order() {
     }
 }
 
+fn flags(rig: &Rig, port: u16) -> u32 {
+    rig.maps.owners[&rig.maps.ports[&(Protocol::Tcp, port)].v4().first].flags()
+}
+
 #[test]
 fn the_label_of_a_namespace_overrides_the_mode() {
     let mode_flags = OWNER_MODE_AUDIT | OWNER_MODE_ENFORCE;
@@ -479,4 +252,45 @@ fn a_pod_without_uid_binds_nobody() {
     rig.apply(Pod { uid: None, uid_text: String::new(), ..pod(1, "a", "80") });
     rig.apply(pod(2, "b", "80"));
     assert_eq!(rig.owners(80), ["b"]);
+}
+
+#[test]
+fn of_many_that_wait_the_next_in_turn_are_told_of_another_owner() {
+    let mut rig = Rig::new(Settings::default());
+    for number in 1..=40 {
+        rig.apply(pod(number, &format!("p{number}"), "80"));
+    }
+    assert_eq!(rig.told().len(), 39, "whoever loses is told");
+    rig.delete("p1");
+    let told = rig.told();
+    assert_eq!(told.len(), 11);
+    assert!(told[9].starts_with("claim of default/p12 on 80/tcp loses"), "{told:#?}");
+    assert_eq!(told[10], "claim of default/p2 on 80/tcp is now in force on n");
+}
+
+#[test]
+fn the_last_phase_of_a_pod_that_was_asked_to_go_ends_no_grace() {
+    for phase in [Phase::Succeeded, Phase::Failed] {
+        let mut rig = Rig::new(Settings::default());
+        let old = of_workload(pod(1, "old", "80"), "ds");
+        rig.apply(old.clone());
+        rig.apply(pod(2, "squatter", "80"));
+        let going = Pod { deletion: Some(jiff::Timestamp::UNIX_EPOCH), ..old };
+        rig.apply(going.clone());
+        rig.apply(Pod { phase, ..going.clone() });
+        assert_eq!(rig.owners(80), ["old"], "it did not end by itself");
+        rig.pass(59);
+        rig.apply(Pod { phase, ..going });
+        rig.delete("old");
+        assert_eq!(rig.owners(80), ["old"]);
+        rig.pass(1);
+        assert_eq!(rig.owners(80), ["squatter"], "the grace is counted from the end, and once");
+        rig.delete("squatter");
+
+        let job = of_workload(pod(3, "job", "80"), "job");
+        rig.apply(job.clone());
+        rig.apply(Pod { phase, ..job.clone() });
+        rig.apply(Pod { phase, deletion: Some(jiff::Timestamp::UNIX_EPOCH), ..job });
+        assert!(rig.owners(80).is_empty(), "one that ended by itself leaves nothing when it is tidied away");
+    }
 }

@@ -1,12 +1,12 @@
 //! Random histories.
 
-use proptest::prelude::*;
+use enforcer_ebpf::decide::Target;
 
 use super::*;
 
 /// One step of a random history.
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Apply { who: u32, ports: usize, share: bool, workload: Option<u8>, terminating: bool, done: bool },
     Delete { who: u32 },
     Made { who: u32 },
@@ -14,10 +14,10 @@ enum Step {
     Pass { seconds: u64 },
 }
 
-const PORTS: [&str; 8] =
+pub(super) const PORTS: [&str; 8] =
     ["80", "127.0.0.1:80", "[::1]:80", "0.0.0.0:80", "[::]:80", "10.0.0.1:80", "80-81", "127.0.0.1:80, 127.0.0.2:80"];
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let who = 1u32..7;
     prop_oneof![
         5 => (who.clone(), 0..PORTS.len(), any::<bool>(), prop::option::of(0u8..2), any::<bool>(), prop::bool::weighted(0.1))
@@ -31,6 +31,17 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+pub(super) fn pod_of(who: u32, ports: usize, share: bool, workload: Option<u8>, terminating: bool, done: bool) -> Pod {
+    let mut pod = pod(who, &format!("p{who}"), PORTS[ports]);
+    pod.share = share.then(|| "g".to_owned());
+    if let Some(workload) = workload {
+        pod = of_workload(pod, &format!("w{workload}"));
+    }
+    pod.deletion = terminating.then_some(jiff::Timestamp::UNIX_EPOCH);
+    pod.phase = if done { Phase::Failed } else { Phase::Active };
+    pod
+}
+
 proptest! {
     /// Whatever happens: nothing ever points at a free slot (the model checks that at every change), whoever wants a
     /// port meets somebody's claim or has it, and nothing is left behind at the end.
@@ -41,15 +52,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Apply { who, ports, share, workload, terminating, done } => {
-                    let mut pod = pod(who, &format!("p{who}"), PORTS[ports]);
-                    if share {
-                        pod.share = Some("g".to_owned());
-                    }
-                    if let Some(workload) = workload {
-                        pod = of_workload(pod, &format!("w{workload}"));
-                    }
-                    pod.deletion = terminating.then_some(jiff::Timestamp::UNIX_EPOCH);
-                    pod.phase = if done { Phase::Failed } else { Phase::Active };
+                    let pod = pod_of(who, ports, share, workload, terminating, done);
                     if done {
                         present.remove(&who);
                     } else {
@@ -61,8 +64,8 @@ proptest! {
                     present.remove(&who);
                     rig.delete(&format!("p{who}"));
                 }
-                Step::Made { who } => rig.made(u64::from(who) + 100, ROOT, &cgroup_name(who)),
-                Step::Removed { who } => rig.removed(u64::from(who) + 100),
+                Step::Made { who } => rig.made(u64::from(who) + CGROUP_IDS, ROOT, &cgroup_name(who)),
+                Step::Removed { who } => rig.removed(u64::from(who) + CGROUP_IDS),
                 Step::Pass { seconds } => rig.pass(seconds),
             }
             let wanted_by_all = present.iter().any(|(who, ports)| {
@@ -80,12 +83,13 @@ proptest! {
         }
         for who in 1u32..7 {
             rig.delete(&format!("p{who}"));
-            rig.removed(u64::from(who) + 100);
+            rig.removed(u64::from(who) + CGROUP_IDS);
         }
         rig.pass(60);
         prop_assert_eq!(rig.maps.owners.len(), 1, "only the node is left");
         prop_assert!(rig.maps.ports.is_empty());
         prop_assert!(rig.maps.exact.is_empty());
+        prop_assert_eq!(rig.maps.records.len(), 1);
         prop_assert!(rig.maps.uids.is_empty());
         prop_assert!(rig.maps.cgroups.is_empty());
         prop_assert!(rig.index.graces.is_empty());

@@ -1,0 +1,152 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn name() -> impl Strategy<Value = Name> {
+    ("[a-z0-9-]{0,63}", "[a-z0-9.-]{0,253}", "[a-f0-9-]{0,36}").prop_map(|(namespace, name, uid)| Name {
+        namespace,
+        name,
+        uid,
+        mirror: None,
+    })
+}
+
+fn digest() -> impl Strategy<Value = Digest> {
+    any::<[u8; 16]>().prop_map(Digest)
+}
+
+fn subject() -> impl Strategy<Value = Subject> {
+    let form = prop_oneof![Just(Form::Api), Just(Form::Static)];
+    prop_oneof![
+        Just(Subject::Node),
+        (any::<[u8; 16]>(), form, digest(), any::<[bool; 3]>()).prop_map(|(uid, form, claims, bits)| Subject::Pod {
+            key: UidKey::new(uid, form),
+            claims,
+            terminal: bits[0],
+            ended: bits[1],
+            mirror: bits[2],
+        }),
+        any::<u64>().prop_map(|nanos| Subject::Remnant { until: Duration::from_nanos(nanos) }),
+    ]
+}
+
+prop_compose! {
+    fn record()(
+        subject in subject(),
+        class in prop_oneof![Just(Class::Node), Just(Class::Static), Just(Class::System), Just(Class::Tenant)],
+        name in name(),
+        group in prop::option::of(digest()),
+        workload in prop::option::of(digest()),
+        terminating in any::<bool>(),
+        mode in prop_oneof![Just(None), Just(Some(Mode::Audit)), Just(Some(Mode::Enforce))],
+        since in any::<i64>(),
+    ) -> Record {
+        let name = Name { mirror: subject.mirrored(), ..name };
+        Record { subject, class, name, group, workload, terminating, mode, since }
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(record in record()) {
+        let bytes = record.encode().expect("names as Kubernetes allows them fit");
+        prop_assert_eq!(Record::decode(&bytes[..]), Ok(record));
+    }
+
+    #[test]
+    fn a_changed_bit_is_seen(record in record(), bit in 0..RECORD_LEN * 8) {
+        let mut bytes = record.encode().expect("names as Kubernetes allows them fit");
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        prop_assert!(Record::decode(&bytes[..]).is_err());
+    }
+
+    #[test]
+    fn rubbish_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..2 * RECORD_LEN)) {
+        prop_assert!(Record::decode(&bytes).is_err());
+    }
+
+    /// Behind a right version and checksum, where all fields are looked at.
+    #[test]
+    fn sealed_rubbish_is_refused_or_read_as_it_is(fields in prop::collection::vec(any::<u8>(), CHECKSUM), near in any::<bool>()) {
+        let mut bytes = [0; RECORD_LEN];
+        bytes[..CHECKSUM].copy_from_slice(&fields);
+        if near {
+            // Small values, so that more of them make sense.
+            bytes[2..8].iter_mut().for_each(|byte| *byte &= 3);
+            bytes[88..].iter_mut().for_each(|byte| *byte &= 1);
+        }
+        seal(&mut bytes);
+        if let Ok(record) = Record::decode(&bytes) {
+            let again = record.encode().expect("it was read");
+            prop_assert_eq!(&again[..], &bytes[..]);
+        }
+    }
+}
+
+fn seal(bytes: &mut [u8; RECORD_LEN]) {
+    bytes[..2].copy_from_slice(&VERSION.to_le_bytes());
+    let checksum = Digest::of_bytes(&bytes[..CHECKSUM]).short();
+    bytes[CHECKSUM..].copy_from_slice(&checksum);
+}
+
+fn pod() -> Record {
+    Record {
+        subject: Subject::Pod {
+            key: UidKey::new(*b"0123456789abcdef", Form::Api),
+            claims: Digest([7; 16]),
+            terminal: false,
+            ended: true,
+            mirror: false,
+        },
+        class: Class::Tenant,
+        name: Name { namespace: "default".to_owned(), name: "web-0".to_owned(), uid: "u".to_owned(), mirror: None },
+        group: None,
+        workload: Some(Digest([9; 16])),
+        terminating: true,
+        mode: Some(Mode::Enforce),
+        since: 0x0102_0304,
+    }
+}
+
+#[test]
+fn the_bytes_are_as_documented() {
+    let bytes = pod().encode().unwrap();
+    assert_eq!(bytes[..16], [1, 0, 2, 4, 2, 0b10_0101, 1, 0, 4, 3, 2, 1, 0, 0, 0, 0]);
+    assert_eq!(bytes[16..24], [0; 8]);
+    assert_eq!(&bytes[24..40], b"0123456789abcdef");
+    assert_eq!(bytes[40..56], [7; 16]);
+    assert_eq!(bytes[56..72], [0; 16]);
+    assert_eq!(bytes[72..88], [9; 16]);
+    assert_eq!(bytes[88..94], [7, 0, 5, 0, 1, 0]);
+    assert_eq!(&bytes[94..108], b"defaultweb-0u\0");
+}
+
+#[test]
+fn a_name_that_does_not_fit_is_not_written() {
+    let long = |length| Record { name: Name { name: "x".repeat(length), ..pod().name }, ..pod() };
+    assert!(long(402).encode().is_some());
+    assert_eq!(long(403).encode(), None);
+    assert_eq!(long(70_000).encode(), None);
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let sealed = |at: usize, byte: u8| {
+        let mut bytes = *pod().encode().unwrap();
+        bytes[at] = byte;
+        seal(&mut bytes);
+        Record::decode(&bytes)
+    };
+    assert_eq!(Record::decode(&[0; RECORD_LEN]), Err(RecordError::Version(0)));
+    assert_eq!(Record::decode(&[1, 0, 2]), Err(RecordError::Field("length")));
+    assert_eq!(Record::decode(&pod().encode().unwrap()[..RECORD_LEN - 1]), Err(RecordError::Checksum));
+    assert_eq!(sealed(2, 4), Err(RecordError::Field("kind")));
+    assert_eq!(sealed(3, 0), Err(RecordError::Field("class")));
+    assert_eq!(sealed(4, 3), Err(RecordError::Field("mode")));
+    assert_eq!(sealed(6, 0), Err(RecordError::Field("UID")));
+    assert_eq!(sealed(7, 1), Err(RecordError::Field("form")));
+    assert_eq!(sealed(89, 2), Err(RecordError::Field("name")));
+    assert_eq!(sealed(94, 0xff), Err(RecordError::Field("name")));
+    assert_eq!(sealed(200, 1), Err(RecordError::Field("form")), "text that no length covers");
+    assert!(sealed(95, b'x').is_ok(), "the test can tell what is right");
+}
