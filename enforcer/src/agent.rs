@@ -10,7 +10,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::OwnedFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,7 +19,7 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
     task::yield_now,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Interval, MissedTickBehavior, interval, sleep},
 };
 use tracing::{info, warn};
 
@@ -30,12 +30,19 @@ use crate::{
         health::Health,
         reporter::Reporter,
     },
+    bpf::{
+        pins::{Keep, PinError, Pins},
+        probe::Features,
+    },
     k8s::Cluster,
     metrics::Metrics,
 };
 
 /// How often the agent looks again at what it is told of by events: the safety net below them.
 const SAFETY_NET: Duration = Duration::from_secs(30);
+
+/// How often an agent looks whether the one before it has gone.
+const TAKE_OVER: Duration = Duration::from_millis(50);
 
 /// How often the agent looks for a folder that is gone.
 const SEARCH: Duration = Duration::from_secs(1);
@@ -52,6 +59,10 @@ pub struct Config {
     pub node: String,
     /// The mode, for a person.
     pub mode: &'static str,
+    /// Folder of a BPF file system in which is kept what outlives the agent.
+    pub bpffs: PathBuf,
+    /// Whether anything does.
+    pub persist: bool,
 }
 
 /// Where pods come from.
@@ -84,6 +95,9 @@ pub enum AgentError {
     /// The kernel side, the cgroup tree, or the network namespace.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// What an earlier agent left cannot be used.
+    #[error(transparent)]
+    Pins(#[from] PinError),
     /// The folder cannot be watched.
     #[error("cannot watch the folder {}: {source}", path.display())]
     Watch {
@@ -110,13 +124,13 @@ pub enum AgentError {
     },
 }
 
-/// Runs until SIGTERM or SIGINT. Nothing outlives it.
+/// Runs until SIGTERM or SIGINT. What is in force outlives it where it is kept ([`Config::persist`]).
 ///
 /// # Errors
 ///
 /// If the agent cannot start, or loses the kernel's events for good.
 pub async fn run(config: Config) -> Result<(), AgentError> {
-    let Config { start, source, listen, node, mode } = config;
+    let Config { start, source, listen, node, mode, bpffs, persist } = config;
     let started = Instant::now();
     let health = Health::default();
     let metrics = Arc::new(Metrics::new(match &source {
@@ -130,48 +144,38 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let (mut feed, outbox) = Feed::new(source, &node)?;
     let features = start.features;
     let trace = start.trace;
-    let mut engine = Engine::load(start)?;
+    let renewal = start.lease.map_or(SAFETY_NET, |lease| SAFETY_NET.min(lease / 4).max(Duration::from_millis(1)));
+    let system = |what| move |source| AgentError::System { what, source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for SIGINT"))?;
+    let keep = tokio::select! {
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+        keep = keep(&bpffs, persist) => keep?,
+    };
+    let mut engine = Engine::load(start, keep)?;
     metrics.set_counters(engine.counter_map().into());
     let mut reporter = Reporter::new(node, outbox, Arc::clone(&metrics));
     // A folder is read before the first bind is judged. The API server may be out of reach for long: until it
     // answers, what the node reserved is enforced.
     feed.first_look(&mut engine, &mut reporter)?;
     reporter.notices(&mut engine);
-    engine.attach()?;
+    take_over(&mut engine, &mut reporter)?;
     health.set_attached();
 
-    let system = |what| move |source| AgentError::System { what, source };
-    let [cgroup_ring, bind_ring] = engine.rings();
-    let cgroup_ring = readable(cgroup_ring.try_clone_to_owned()).map_err(system("wait for cgroup events"))?;
-    let bind_ring = readable(bind_ring.try_clone_to_owned()).map_err(system("wait for bind events"))?;
+    let [cgroup_ring, bind_ring] = engine.rings().map(|ring| readable(ring.try_clone_to_owned()));
+    let cgroup_ring = cgroup_ring.map_err(system("wait for cgroup events"))?;
+    let bind_ring = bind_ring.map_err(system("wait for bind events"))?;
     let mut tracer = Tracer::new(&mut engine, trace)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for SIGTERM"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for SIGINT"))?;
-    let mut safety_net = interval(SAFETY_NET);
-    safety_net.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut renewals, mut search, mut safety_net) = (paced(renewal), paced(SEARCH), paced(SAFETY_NET));
     safety_net.reset();
-    let mut search = interval(SEARCH);
-    search.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
     if feed.is_synced() {
         health.set_synced();
     } else {
         reporter.waits_for_pods();
     }
-    let (in_force, lost) = engine.index().claim_counts();
-    info!(
-        event = "ready",
-        mode,
-        cgroup = %engine.root().display(),
-        pods = engine.index().pod_count(),
-        claims = in_force,
-        conflicts = lost,
-        errnoChoice = features.set_retval,
-        v6only = features.probe_read,
-        startMs = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        "ready in mode {mode}: binds below {} are judged, {in_force} claims in force",
-        engine.root().display(),
-    );
+    tell_ready(&engine, mode, features, started);
 
     // Whether the ring of binds may hold more: the kernel tells of new records only where all older ones were read.
     let mut backlog = false;
@@ -206,6 +210,10 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
             }
             () = sleep(tick.unwrap_or(SAFETY_NET)), if tick.is_some() => engine.tick(),
             () = tracer.flush() => {}
+            _ = renewals.tick() => {
+                engine.renew();
+                reporter.local_mode(engine.local_mode());
+            }
             _ = safety_net.tick() => {
                 engine.rescan()?;
                 feed.look_again(&mut engine, &mut reporter);
@@ -214,8 +222,79 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         }
         reporter.notices(&mut engine);
     }
-    info!(event = "stopped", "stopped; nothing is judged any more");
+    if engine.is_kept() {
+        info!(
+            event = "stopped",
+            kept = true,
+            "stopped; what is in force is enforced until an agent returns or the lease ends"
+        );
+    } else {
+        info!(event = "stopped", kept = false, "stopped; nothing is judged any more");
+    }
     Ok(())
+}
+
+/// From here on this agent's programs judge.
+fn take_over(engine: &mut Engine, reporter: &mut Reporter) -> Result<(), EngineError> {
+    let left = engine.attach()?;
+    if let Some(resumed) = engine.take_resumed() {
+        reporter.resumed(&resumed, left.reports.len());
+    }
+    reporter.told(&left);
+    reporter.local_mode(engine.local_mode());
+    Ok(())
+}
+
+fn tell_ready(engine: &Engine, mode: &str, features: Features, started: Instant) {
+    let (in_force, lost) = engine.index().claim_counts();
+    info!(
+        event = "ready",
+        mode,
+        cgroup = %engine.root().display(),
+        pods = engine.index().pod_count(),
+        claims = in_force,
+        conflicts = lost,
+        errnoChoice = features.set_retval,
+        v6only = features.probe_read,
+        startMs = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "ready in mode {mode}: binds below {} are judged, {in_force} claims in force",
+        engine.root().display(),
+    );
+}
+
+/// The right to what is kept, which one agent at a time has: a second one waits until the first has gone. `None` where
+/// nothing can be kept.
+async fn keep(folder: &Path, persist: bool) -> Result<Option<Keep>, AgentError> {
+    let pins = match Pins::at(folder) {
+        Ok(pins) => pins,
+        Err(error) => {
+            if persist {
+                warn!(event = "not_kept", %error, "what is in force will end with this agent: {error}");
+            }
+            return Ok(None);
+        }
+    };
+    let mut told = false;
+    loop {
+        if let Some(guard) = pins.try_lock()? {
+            return Ok(Some(Keep { guard, persist }));
+        }
+        if !std::mem::replace(&mut told, true) {
+            let folder = folder.display();
+            warn!(
+                event = "waits",
+                "another agent runs on this node and keeps its state in {folder}; waiting for its end"
+            );
+        }
+        sleep(TAKE_OVER).await;
+    }
+}
+
+/// Ticks that never come in a burst.
+fn paced(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 fn readable(ring: io::Result<OwnedFd>) -> io::Result<AsyncFd<OwnedFd>> {

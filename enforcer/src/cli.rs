@@ -2,6 +2,7 @@
 
 mod check;
 mod cleanup;
+mod mode;
 mod probe;
 mod run;
 
@@ -28,6 +29,12 @@ enum Command {
     /// in vain. Exits with 0 if nothing is wrong, with 1 if something is, and with 2 if nothing could be read.
     #[expect(clippy::doc_markdown, reason = "the help text shows no backticks")]
     Check(check::Check),
+    /// Set the mode of this node by hand, or take that back: break glass
+    ///
+    /// Works without an agent and without the API server, counts at once, and outlives agents: until it is cleared, or the
+    /// node restarts. In audit nothing is denied on this node, whatever --mode and the labels of namespaces say; enforce
+    /// takes the place of --mode, and labels count as ever. Without a mode, tells the one that is set.
+    Mode(mode::SetMode),
     /// Tell what this kernel and this node support, and what that means
     Probe(probe::Probe),
     /// Remove all that agents left in the kernel: links, programs and maps, of whatever version
@@ -71,6 +78,7 @@ pub fn main() -> ExitCode {
     let result = match command {
         Command::Run(run) => run.run(),
         Command::Check(check) => check.run(),
+        Command::Mode(mode) => mode.run(),
         Command::Probe(probe) => probe.run(),
         Command::Cleanup(cleanup) => cleanup.run(),
     };

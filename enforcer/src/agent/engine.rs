@@ -9,18 +9,20 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use enforcer_ebpf::abi::{KernelError, Policy};
+use enforcer_ebpf::abi::{KernelError, LocalMode, Policy};
 
 use crate::{
     bpf::{
         BpfError, CounterMap, Counters, Kernel, Options,
         events::{Bind, CgroupChange, decode_bind, decode_cgroup},
+        pins::{Keep, Previous},
         probe::Features,
     },
     core::{
         cgroup_tree::Made,
-        index::{Index, Notice, Settings},
+        index::{Index, Notice, Restored, Settings},
         pod::Pod,
+        recall::{Forgotten, Recalled},
         report::{Bound, Report},
     },
     host::{
@@ -32,6 +34,8 @@ use crate::{
 
 /// Most records of binds that are taken at once.
 const BATCH: usize = 4096;
+/// Most records of an earlier agent's programs that are taken: more than fit into its ring.
+const MOST_LEFT: usize = 65_536;
 
 /// Why the engine cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +64,17 @@ pub struct Start {
     pub features: Features,
     /// Whether the programs write a trace.
     pub trace: bool,
+    /// How long after the last renewal what is kept goes on to deny; `None` for ever.
+    pub lease: Option<Duration>,
+}
+
+/// What was taken over from the agent before this one.
+#[derive(Clone, Debug, Default)]
+pub struct Resumed {
+    /// The owners that are known again.
+    pub restored: Restored,
+    /// Owners of whom too little was written down: their claims end.
+    pub forgotten: Vec<Forgotten>,
 }
 
 /// What the kernel told since the last time.
@@ -75,6 +90,30 @@ pub struct Told {
     pub more: bool,
 }
 
+impl Told {
+    fn take(&mut self, record: &[u8], index: &Index) {
+        match decode_bind(record) {
+            Ok(Bind::Attempt(attempt)) => self.reports.push(Report::new(attempt, index)),
+            Ok(Bind::Bound(bound)) => self.bound.push(bound),
+            Err(error) => self.undecodable.push(error.to_string()),
+        }
+    }
+}
+
+/// All that is in a ring, which is of bounded size and which nobody fills any more, or not for long.
+fn take_all(ring: &mut RingBuf<MapData>, index: &Index, told: &mut Told) {
+    while told.reports.len() < MOST_LEFT
+        && let Some(record) = ring.next()
+    {
+        told.take(&record, index);
+    }
+}
+
+/// When a lease that is renewed now ends, in nanoseconds since boot; 0 is never.
+fn deadline(lease: Option<Duration>) -> u64 {
+    lease.map_or(0, |lease| u64::try_from((now().monotonic + lease).as_nanos()).unwrap_or(u64::MAX))
+}
+
 /// See the module's documentation.
 pub struct Engine {
     index: Index,
@@ -86,29 +125,43 @@ pub struct Engine {
     failures: Vec<BpfError>,
     cgroup_events_lost: u64,
     cgroup_events_seen: u64,
+    lease: Option<Duration>,
+    previous: Option<Previous>,
+    resumed: Option<Resumed>,
 }
 
 impl Engine {
-    /// Loads the programs and takes in the cgroups that exist. Binds are not judged before [`Self::attach`].
+    /// Loads the programs, takes over what an earlier agent had in force, and takes in the cgroups that exist. What is
+    /// loaded here judges no bind before [`Self::attach`]; what an earlier agent left does until then.
     ///
     /// # Errors
     ///
     /// If the kernel refuses something that is needed.
-    pub fn load(start: Start) -> Result<Self, EngineError> {
-        let Start { root, settings, policy, features, trace } = start;
+    pub fn load(start: Start, keep: Option<Keep>) -> Result<Self, EngineError> {
+        let Start { root, settings, policy, features, trace, lease } = start;
+        // What does not outlive its agent needs no lease.
+        let lease = lease.filter(|_| keep.as_ref().is_some_and(|keep| keep.persist));
         let mut kernel = Kernel::load(Options {
             cgroup: root.path.clone(),
             cgroup_id: root.id,
             cgroup_level: root.level,
             netns_cookie: netns::cookie().map_err(EngineError::Netns)?,
             policy,
-            lease_deadline: 0,
-            keep: None,
+            lease_deadline: deadline(lease),
+            keep,
             features,
             trace,
         })?;
         let cgroup_events = kernel.take_cgroup_events()?;
         let bind_events = kernel.take_bind_events()?;
+        let previous = kernel.take_previous().unwrap_or_else(|error| {
+            tracing::error!(
+                event = "resume_failed",
+                %error,
+                "what the agent before this one had in force cannot be read; it is in force again when the pods are known"
+            );
+            None
+        });
         let index = Index::new(settings, root.id);
         let mut engine = Self {
             index,
@@ -120,19 +173,80 @@ impl Engine {
             failures: Vec::new(),
             cgroup_events_lost: 0,
             cgroup_events_seen: 0,
+            lease,
+            previous,
+            resumed: None,
         };
+        engine.resume();
         // The programs that watch cgroups run already: whatever is made from now on is seen twice rather than never.
         engine.rescan()?;
         Ok(engine)
     }
 
-    /// Starts to judge binds.
+    /// Before the cgroup tree is read: a pod that is remembered and has no cgroup any more ended meanwhile.
+    fn resume(&mut self) {
+        let Some(previous) = &self.previous else {
+            return;
+        };
+        match previous.recall() {
+            Ok(Recalled { remembered, forgotten }) => {
+                let restored = self.index.restore(remembered, now());
+                self.flush();
+                self.resumed = Some(Resumed { restored, forgotten });
+            }
+            Err(error) => tracing::error!(
+                event = "resume_failed",
+                %error,
+                "what the agent before this one had in force cannot be read; it is in force again when the pods are known"
+            ),
+        }
+    }
+
+    /// Starts to judge binds, in the place of an earlier agent's programs if there are any: what those told and nobody
+    /// has read.
     ///
     /// # Errors
     ///
     /// If the kernel refuses a link.
-    pub fn attach(&mut self) -> Result<(), EngineError> {
-        Ok(self.kernel.attach()?)
+    pub fn attach(&mut self) -> Result<Told, EngineError> {
+        let mut told = Told::default();
+        if let Some(previous) = &mut self.previous {
+            take_all(&mut previous.bind_events, &self.index, &mut told);
+        }
+        self.kernel.attach()?;
+        if let Some(mut previous) = self.previous.take() {
+            take_all(&mut previous.bind_events, &self.index, &mut told);
+        }
+        if let Err(error) = self.kernel.retire_previous() {
+            tracing::error!(
+                event = "retire_failed",
+                %error,
+                "what earlier agents pinned cannot be removed; the next start tries again"
+            );
+        }
+        Ok(told)
+    }
+
+    /// What was taken over, once.
+    pub fn take_resumed(&mut self) -> Option<Resumed> {
+        self.resumed.take()
+    }
+
+    /// Whether what is in force outlives the agent.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.kernel.is_kept()
+    }
+
+    /// Puts the end of the lease off, which is what tells the kernel that an agent is alive.
+    pub fn renew(&self) {
+        self.kernel.renew(deadline(self.lease));
+    }
+
+    /// The mode that an operator set on the node.
+    #[must_use]
+    pub fn local_mode(&self) -> LocalMode {
+        self.kernel.local_mode()
     }
 
     /// A pod is there, or changed.
@@ -253,11 +367,7 @@ impl Engine {
             let Some(record) = self.bind_events.next() else {
                 return Ok(told);
             };
-            match decode_bind(&record) {
-                Ok(Bind::Attempt(attempt)) => told.reports.push(Report::new(attempt, &self.index)),
-                Ok(Bind::Bound(bound)) => told.bound.push(bound),
-                Err(error) => told.undecodable.push(error.to_string()),
-            }
+            told.take(&record, &self.index);
         }
         told.more = true;
         Ok(told)

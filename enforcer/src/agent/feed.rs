@@ -1,6 +1,6 @@
 //! Pods and modes coming in, from whatever source: one path into the engine.
 
-use std::time::Instant;
+use std::{collections::HashMap, time::Instant};
 
 use tokio::task::JoinHandle;
 use tracing::warn;
@@ -46,6 +46,8 @@ impl Feed {
             let path = folder.path().to_owned();
             let contents = folder.read().map_err(|source| AgentError::Folder { path, source })?;
             reporter.problems(&contents.problems);
+            // No namespace has a label here, whatever the agent before this one knew.
+            engine.reset_mode_labels(&HashMap::new());
             engine.reset(contents.pods);
         }
         Ok(())

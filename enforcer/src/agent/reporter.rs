@@ -8,14 +8,15 @@ use std::{
     time::Duration,
 };
 
-use enforcer_ebpf::abi::{KernelError, VerdictKind};
+use enforcer_ebpf::abi::{KernelError, LocalMode, VerdictKind};
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    agent::engine::{Engine, Told},
+    agent::engine::{Engine, Resumed, Told},
     core::{
         address::protocol_name,
-        index::{Name, Notice},
+        index::{Name, Notice, Restored},
+        recall::Forgotten,
         report::{Repetitions, Report, notice_sentence, target},
         text::escape,
     },
@@ -25,6 +26,9 @@ use crate::{
     metrics::Metrics,
 };
 
+/// Most claims that are listed in one line.
+const MOST_LISTED: usize = 16;
+
 pub(super) struct Reporter {
     node: String,
     repetitions: Repetitions,
@@ -32,6 +36,7 @@ pub(super) struct Reporter {
     folder_gone: bool,
     synced: bool,
     troubles: BTreeSet<(Resource, TroubleKind)>,
+    local_mode: LocalMode,
     /// Where Events go; `None` without a cluster.
     outbox: Option<Outbox>,
     metrics: Arc<Metrics>,
@@ -46,6 +51,7 @@ impl Reporter {
             folder_gone: false,
             synced: false,
             troubles: BTreeSet::new(),
+            local_mode: LocalMode::Unset,
             outbox,
             metrics,
         }
@@ -173,6 +179,61 @@ impl Reporter {
             }
             events.look_again(engine.index(), now);
         });
+    }
+
+    /// What was taken over from the agent before this one, and how many conflicts nobody had told yet.
+    pub(super) fn resumed(&self, resumed: &Resumed, conflicts: usize) {
+        let Resumed { restored: Restored { pods, remnants, refused }, forgotten } = resumed;
+        info!(
+            event = "resumed",
+            node = self.node,
+            pods,
+            remnants,
+            conflicts,
+            "took over from the agent before this one: {pods} pods with what they had in force, and {conflicts} conflicts \
+             that nobody had told",
+        );
+        for pod in refused {
+            warn!(event = "resume_refused", pod = %pod, "{pod} of before cannot be taken over; its claims end until it is listed");
+        }
+        for Forgotten { claims, why, .. } in forgotten {
+            let claims: Vec<String> = claims.iter().take(MOST_LISTED).map(ToString::to_string).collect();
+            let (claims, why) = (claims.join(", "), why.map_or_else(|| "nothing".to_owned(), |why| why.to_string()));
+            warn!(
+                event = "resume_forgotten",
+                "whose {claims} was in force is not known ({why} was written down); it ends until its pod is listed"
+            );
+        }
+    }
+
+    /// The mode that an operator set on the node. Told when it changes.
+    pub(super) fn local_mode(&mut self, mode: LocalMode) {
+        if std::mem::replace(&mut self.local_mode, mode) == mode {
+            return;
+        }
+        let node = &self.node;
+        match mode {
+            LocalMode::Unset => {
+                info!(
+                    event = "local_mode",
+                    node,
+                    mode = "unset",
+                    "the mode that was set on {node} is cleared; the agent's counts"
+                );
+            }
+            LocalMode::Audit => warn!(
+                event = "local_mode",
+                node,
+                mode = "audit",
+                "an operator set {node} to audit: nothing is denied on it until `enforcer mode --clear`"
+            ),
+            LocalMode::Enforce => warn!(
+                event = "local_mode",
+                node,
+                mode = "enforce",
+                "an operator set {node} to enforce, whatever --mode says, until `enforcer mode --clear`"
+            ),
+        }
     }
 
     /// Manifests that cannot be used.

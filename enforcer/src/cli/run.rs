@@ -10,7 +10,7 @@ use std::{
 };
 
 use aya::programs::ProgramError;
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use enforcer_ebpf::abi::{Policy, Undeclared};
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
         self, AgentError, Config, Source,
         engine::{EngineError, Start},
     },
-    bpf::{BpfError, probe},
+    bpf::{BpfError, pins, probe},
     cli::Failure,
     core::{
         address::PortSpec,
@@ -81,6 +81,19 @@ pub(super) struct Run {
     /// hierarchy]
     #[arg(long, env = "ENFORCER_CGROUP_ROOT", value_name = "PATH")]
     cgroup_root: Option<PathBuf>,
+
+    /// Folder of a BPF file system in which is kept what outlives the agent
+    #[arg(long, env = "ENFORCER_BPFFS", value_name = "PATH", default_value = pins::DEFAULT_FOLDER)]
+    bpffs: PathBuf,
+
+    /// Whether what is in force stays enforced when the agent ends, until the next one takes over
+    #[arg(long, env = "ENFORCER_PERSIST", value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    persist: bool,
+
+    /// How long that lasts after the agent's last sign of life, e.g. 1h; then conflicts are audited with the reason stale.
+    /// 0 is for ever
+    #[arg(long, env = "ENFORCER_LEASE", value_name = "DURATION", default_value = "1h", value_parser = lease)]
+    lease: Lease,
 
     /// What a pod may do with a port that nobody claims
     #[arg(long, env = "ENFORCER_UNDECLARED", value_enum, default_value_t = UndeclaredFlag::Allow)]
@@ -214,6 +227,17 @@ impl FromStr for Ports {
     }
 }
 
+/// How long enforcement outlives its agent; `None` for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lease(Option<Duration>);
+
+fn lease(text: &str) -> Result<Lease, String> {
+    if text == "0" {
+        return Ok(Lease(None));
+    }
+    duration(text).map(|lease| Lease(Some(lease).filter(|lease| !lease.is_zero())))
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("'{text}' is no duration; write it as 60s, 2m or 1h");
     let duration: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
@@ -234,6 +258,9 @@ impl Run {
             pod_namespace,
             scope,
             cgroup_root,
+            bpffs,
+            persist,
+            lease,
             undeclared,
             node_reserved,
             max_ports_per_pod,
@@ -303,8 +330,9 @@ impl Run {
             },
             features,
             trace: log_level == LogLevel::Trace,
+            lease: lease.0,
         };
-        let config = Config { start, source, listen: listen.0, node, mode: mode.as_str() };
+        let config = Config { start, source, listen: listen.0, node, mode: mode.as_str(), bpffs, persist };
         runtime.block_on(agent::run(config)).map_err(|error| agent_failure(&error))
     }
 }

@@ -96,7 +96,7 @@ impl Stage {
         let own = ["--source", "api", "--kubeconfig", &kubeconfig, "--cgroup-root", &root];
         let words = ["--log-format", "json", "--node-name", "node-1"];
         let enforce: &[&str] = if more.contains(&"--mode") { &[] } else { &["--mode", "enforce"] };
-        Agent::start(own.iter().chain(&words).chain(enforce).chain(nowhere(more)).chain(more)).0
+        Agent::start(own.iter().chain(&words).chain(enforce).chain(&nowhere(more)).chain(more)).0
     }
 }
 

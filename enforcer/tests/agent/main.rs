@@ -3,6 +3,7 @@
 //!
 //! One module is one subject, and its list names its tests.
 
+mod absence;
 mod backend;
 mod churn;
 mod cluster;
@@ -26,6 +27,8 @@ mod support {
     pub(crate) mod agent;
     #[expect(dead_code, reason = "its own tests use the rest")]
     pub(crate) mod apiserver;
+    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
+    pub(crate) mod bpffs;
     #[expect(dead_code, reason = "the tests of the documentation use the rest")]
     pub(crate) mod exposition;
     pub(crate) mod http;
@@ -35,7 +38,7 @@ mod support {
 }
 
 use libtest_mimic::{Arguments, Trial};
-use support::{network, worker};
+use support::{bpffs, network, worker};
 
 fn main() {
     worker::run_if_worker();
@@ -43,6 +46,7 @@ fn main() {
     // What one agent attaches to the kernel must not be mistaken for another's.
     arguments.test_threads = Some(1);
     if !arguments.list {
+        bpffs::isolate();
         network::isolate();
     }
     libtest_mimic::run(&arguments, trials()).exit();
@@ -61,6 +65,7 @@ fn trials() -> Vec<Trial> {
         ("backend", backend::TESTS),
         ("cluster", cluster::TESTS),
         ("events", events::TESTS),
+        ("absence", absence::TESTS),
         ("metrics", metrics::TESTS),
         ("lists", lists::TESTS),
         ("rollout", rollout::TESTS),

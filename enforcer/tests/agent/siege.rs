@@ -17,6 +17,8 @@ use crate::support::{
 
 /// Attempts per order to the worker.
 const ROUND: u32 = 10;
+/// The same where nothing else is to be done.
+const STORM_ROUND: u32 = 500;
 /// What is left to all others on this machine between two rounds.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -32,7 +34,16 @@ pub(crate) struct Siege {
 
 impl Siege {
     /// Begins. Every bind was tried when this comes back.
-    pub(crate) fn lay(mut worker: Worker, binds: Vec<Bind>) -> Self {
+    pub(crate) fn lay(worker: Worker, binds: Vec<Bind>) -> Self {
+        Self::of(worker, binds, ROUND, PAUSE)
+    }
+
+    /// Begins, as fast as this machine can.
+    pub(crate) fn storm(worker: Worker, binds: Vec<Bind>) -> Self {
+        Self::of(worker, binds, STORM_ROUND, Duration::ZERO)
+    }
+
+    fn of(mut worker: Worker, binds: Vec<Bind>, round: u32, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let attempts = Arc::new(AtomicU64::new(0));
         let (stopped, made) = (Arc::clone(&stop), Arc::clone(&attempts));
@@ -40,12 +51,12 @@ impl Siege {
             let mut counts = Counts::new();
             while !stopped.load(Ordering::Relaxed) {
                 for bind in &binds {
-                    for (errno, count) in worker.storm(bind, ROUND, 1) {
+                    for (errno, count) in worker.storm(bind, round, 1) {
                         *counts.entry(errno).or_default() += u64::from(count);
                         made.fetch_add(u64::from(count), Ordering::Relaxed);
                     }
                 }
-                thread::sleep(PAUSE);
+                thread::sleep(pause);
             }
             (worker, counts)
         });
@@ -58,6 +69,11 @@ impl Siege {
     pub(crate) fn goes_on(&self) {
         let before = self.attempts.load(Ordering::Relaxed);
         until("the siege goes on", || self.attempts.load(Ordering::Relaxed) > before);
+    }
+
+    /// How many attempts were made so far.
+    pub(crate) fn attempts(&self) -> u64 {
+        self.attempts.load(Ordering::Relaxed)
     }
 
     /// Ends it: the worker, and what became of its attempts.

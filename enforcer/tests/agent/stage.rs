@@ -187,12 +187,17 @@ impl Stage {
         let source = format!("dir:{}", self.folder().display());
         let root = self.root().display().to_string();
         let own = ["--source", &source, "--cgroup-root", &root, "--log-format", log_format, "--node-name", "node-1"];
-        own.iter().chain(nowhere(more)).chain(more).map(ToString::to_string).collect()
+        own.iter().chain(&nowhere(more)).chain(more).map(ToString::to_string).collect()
     }
 
     /// Starts an agent that writes JSON.
     pub(crate) fn agent(&self, more: &[&str]) -> Agent {
         Agent::start(self.arguments("json", more)).0
+    }
+
+    /// Starts an agent that writes JSON, and does not wait for it.
+    pub(crate) fn begin(&self, more: &[&str]) -> Agent {
+        Agent::begin(self.arguments("json", more))
     }
 
     /// Starts an agent that writes JSON and enforces.
@@ -221,6 +226,13 @@ impl Stage {
         self.worker_of(pod.text("uid"))
     }
 
+    /// Starts a worker in the cgroup of a pod's next container.
+    pub(crate) fn other_container(&self, pod: &Pod) -> Worker {
+        let path = self.cgroup(pod.text("uid")).join("cri-containerd-0000000000000000.scope");
+        fs::create_dir_all(&path).expect("creating a cgroup");
+        Worker::start(&path)
+    }
+
     /// Starts a worker in the cgroup of a container of the pod with this UID.
     pub(crate) fn worker_of(&self, uid: &str) -> Worker {
         Worker::start(&self.make_cgroup(uid))
@@ -246,9 +258,10 @@ impl Stage {
     }
 }
 
-/// No agent serves HTTP unless it is told where: there may be others.
-pub(crate) fn nowhere(more: &[&str]) -> &'static [&'static str] {
-    if more.contains(&"--listen") { &[] } else { &["--listen", "none"] }
+/// No agent serves HTTP or keeps anything unless it is told where: there may be others.
+pub(crate) fn nowhere<'a>(more: &[&str]) -> Vec<&'a str> {
+    let defaults = [("--listen", "none"), ("--bpffs", "/nonexistent")];
+    defaults.into_iter().filter(|(flag, _)| !more.contains(flag)).flat_map(|(flag, value)| [flag, value]).collect()
 }
 
 /// A bind that no socket of another stage could be in the way of.

@@ -57,6 +57,15 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts `enforcer run` with these arguments and waits until it is ready: the agent, and what it said then.
     pub(crate) fn start<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> (Self, Value) {
+        let mut agent = Self::begin(arguments);
+        let ready = agent.wait("the agent is ready", |line| {
+            line["event"] == "ready" || line.as_str().is_some_and(|line| line.contains(" ready in mode "))
+        });
+        (agent, ready)
+    }
+
+    /// Starts `enforcer run` with these arguments.
+    pub(crate) fn begin<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
         let mut child =
             enforcer().arg("run").args(arguments).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("spawn");
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
@@ -69,11 +78,7 @@ impl Agent {
                 }
             }
         });
-        let mut agent = Self { child, lines, raw: Vec::new(), told: Vec::new() };
-        let ready = agent.wait("the agent is ready", |line| {
-            line["event"] == "ready" || line.as_str().is_some_and(|line| line.contains(" ready in mode "))
-        });
-        (agent, ready)
+        Self { child, lines, raw: Vec::new(), told: Vec::new() }
     }
 
     fn take_line(&mut self, line: String) {
@@ -151,7 +156,9 @@ impl Agent {
             .flat_map(|program| program.map_ids().expect("the kernel tells of the maps").expect("since 4.15"));
         let found = ids.find(|id| {
             let info = MapInfo::from_id(*id).expect("the agent's map");
-            info.name_as_str() == Some(name)
+            // A map that is kept for the programs of every agent is not made with theirs, and has aya's name.
+            let own = info.name_as_str() == Some(name);
+            own || (name == "COUNTERS" && info.name_as_str() == Some("standalone_perc"))
         });
         MapData::from_id(found.expect("a program uses the map")).expect("the agent's map")
     }

@@ -85,9 +85,10 @@ impl Rig {
             policy: ENFORCE,
             features: features(),
             trace: false,
+            lease: None,
         };
         change(&mut start);
-        let mut engine = Engine::load(start).unwrap_or_else(|error| panic!("{error}"));
+        let mut engine = Engine::load(start, None).unwrap_or_else(|error| panic!("{error}"));
         engine.attach().unwrap_or_else(|error| panic!("{error}"));
         Self { engine, root, sandbox }
     }

@@ -94,7 +94,21 @@ impl Agent {
         let mut arguments: Vec<OsString> = vec!["run".into(), "--mode".into(), mode.as_str().into()];
         arguments.extend(["--source".into(), source, "--cgroup-root".into(), cgroup.into()]);
         // Whatever else runs on this machine may have the usual address.
-        arguments.extend(["--node-name", "node-1", "--log-format", "json", "--listen", "none"].map(OsString::from));
+        arguments.extend(
+            [
+                "--node-name",
+                "node-1",
+                "--log-format",
+                "json",
+                "--listen",
+                "none",
+                "--bpffs",
+                "/nonexistent",
+                "--persist",
+                "false",
+            ]
+            .map(OsString::from),
+        );
         let process = Process::start_program(None, enforcer, arguments)?;
         let mut agent = Self { process, read: 0, log: Log::default() };
         let ready = wait::until("the enforcer to be ready", STARTING, || {

@@ -1,0 +1,74 @@
+//! `enforcer mode`.
+
+use std::{io, path::PathBuf};
+
+use clap::{Args, ValueEnum};
+use enforcer_ebpf::abi::LocalMode;
+
+use crate::{
+    bpf::pins::{self, PinError, local_mode, set_local_mode},
+    cli::Failure,
+};
+
+/// Set the mode of this node by hand, or take that back
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    enforcer mode audit     # nothing is denied on this node any more\n  \
+    enforcer mode --clear   # the agent's own mode counts again")]
+pub(super) struct SetMode {
+    /// The mode
+    #[arg(value_enum)]
+    mode: Option<Word>,
+
+    /// Take back what was set
+    #[arg(long, conflicts_with = "mode")]
+    clear: bool,
+
+    /// Folder of a BPF file system in which agents keep what outlives them
+    #[arg(long, env = "ENFORCER_BPFFS", value_name = "PATH", default_value = pins::DEFAULT_FOLDER)]
+    bpffs: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Word {
+    /// Deny nothing
+    Audit,
+    /// Deny, as with run --mode enforce
+    Enforce,
+}
+
+impl SetMode {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let Self { mode, clear, bpffs } = self;
+        let wanted = match (mode, clear) {
+            (Some(Word::Audit), _) => Some(LocalMode::Audit),
+            (Some(Word::Enforce), _) => Some(LocalMode::Enforce),
+            (None, true) => Some(LocalMode::Unset),
+            (None, false) => None,
+        };
+        if let Some(wanted) = wanted {
+            set_local_mode(&bpffs, wanted).map_err(|error| failure(&error))?;
+        }
+        println!("{}", sentence(local_mode(&bpffs).map_err(|error| failure(&error))?));
+        Ok(())
+    }
+}
+
+fn sentence(mode: LocalMode) -> &'static str {
+    match mode {
+        LocalMode::Unset => "no mode is set on this node: the agent's own counts",
+        LocalMode::Audit => "this node is set to audit: nothing is denied, until `enforcer mode --clear`",
+        LocalMode::Enforce => {
+            "this node is set to enforce, whatever the agent's --mode says, until `enforcer mode --clear`"
+        }
+    }
+}
+
+fn failure(error: &PinError) -> Failure {
+    match error {
+        PinError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Failure::unsupported(format!("{error}; run this as root"))
+        }
+        _ => Failure::runtime(error),
+    }
+}
