@@ -247,6 +247,7 @@ fn help() {
         ("help", &["--help"][..]),
         ("help_run", &["run", "--help"]),
         ("help_check", &["check", "--help"]),
+        ("help_mode", &["mode", "--help"]),
         ("help_probe", &["probe", "--help"]),
         ("help_cleanup", &["cleanup", "--help"]),
     ] {
@@ -258,5 +259,5 @@ fn help() {
     let End { stdout, .. } = run(&mut enforcer(&["--help"]));
     let list = stdout.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("a list");
     let commands: Vec<_> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(commands, ["run", "check", "probe", "cleanup", "help"]);
+    assert_eq!(commands, ["run", "check", "mode", "probe", "cleanup", "help"]);
 }

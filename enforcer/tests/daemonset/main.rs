@@ -10,6 +10,8 @@ mod stage;
 mod support {
     #[expect(dead_code, reason = "the tests of the agent use the rest")]
     pub(crate) mod agent;
+    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
+    pub(crate) mod bpffs;
     pub(crate) mod network;
     pub(crate) mod sandbox;
     #[expect(dead_code, reason = "the tests of the kernel use the rest")]
@@ -36,6 +38,7 @@ use serde_json::Value;
 use stage::{Pod, Stage, bind, denied};
 use support::{
     agent::{enforcer, until},
+    bpffs::{self, Bpffs},
     network, worker,
 };
 
@@ -45,6 +48,7 @@ fn main() {
     // The cleanup must not meet another test's agent.
     arguments.test_threads = Some(1);
     if !arguments.list {
+        bpffs::isolate();
         network::isolate();
     }
     let completed = |run: fn()| {
@@ -56,6 +60,7 @@ fn main() {
     let trials = vec![
         Trial::ignorable_test("an_agent_with_the_manifests_capabilities_enforces", completed(an_agent_enforces)),
         Trial::ignorable_test("an_agent_that_lacks_one_of_them_says_so", completed(an_agent_that_lacks_one_says_so)),
+        Trial::ignorable_test("what_is_kept_outlives_the_agent", completed(what_is_kept_outlives_the_agent)),
         Trial::ignorable_test("a_cleanup_with_the_manifests_capabilities_waits_for_sigterm", || Ok(a_cleanup_waits())),
         Trial::ignorable_test("a_cleanup_that_finds_an_agent_does_not_wait", completed(a_cleanup_that_finds_an_agent)),
     ];
@@ -152,6 +157,28 @@ fn an_agent_enforces() {
     assert_eq!(agent.terminate().code(), Some(0));
 }
 
+fn what_is_kept_outlives_the_agent() {
+    let (stage, bpffs) = (Stage::new(), Bpffs::new());
+    let folder = bpffs.folder().display().to_string();
+    stage.put(&Pod::new("owner").ports("20080/tcp"));
+    let mut stranger = stage.start(&Pod::new("stranger"));
+    let names = agents();
+    for resumes in [false, true] {
+        let mut agent = contained(&names, || stage.enforce(&["--bpffs", &folder]));
+        assert_eq!(agent.rest().iter().any(|line| line["event"] == "resumed"), resumes);
+        assert_eq!(stranger.bind(&bind(20080)), denied());
+        agent.kill();
+        assert_eq!(stranger.bind(&bind(20080)), denied());
+    }
+    let mut command = enforcer();
+    command.args(["cleanup", "--bpffs", &folder]);
+    // It may find an agent of somebody else's, and say so.
+    let (code, said) = contained(&cleanups(), || Guarded::start(&mut command)).end();
+    assert!([0, 4].contains(&code), "{said}");
+    assert_eq!(bpffs.list(), [""; 0], "{said}");
+    until("nothing judges any more", || stranger.bind(&bind(20080)) == 0);
+}
+
 /// A process that does not outlive its test.
 struct Guarded(Child);
 
@@ -193,7 +220,7 @@ fn an_agent_that_lacks_one_says_so() {
         fewer.remove(index);
         let mut command = enforcer();
         command.arg("run").arg("--source").arg(format!("dir:{}", stage.folder().display()));
-        command.arg("--cgroup-root").arg(stage.root());
+        command.arg("--cgroup-root").arg(stage.root()).args(["--bpffs", "/nonexistent"]);
         let (code, said) = contained(&fewer, || Guarded::start(&mut command)).end();
         assert_eq!(code, 3, "without {missing}: {said}");
         assert!(said.contains(&format!("CAP_{missing}")), "without {missing}: {said}");
@@ -209,7 +236,7 @@ fn clean_up() -> Option<(Guarded, String, Lines<BufReader<ChildStdout>>)> {
     let deadline = Instant::now() + Duration::from_secs(10);
     while Instant::now() < deadline {
         let mut command = enforcer();
-        command.args(["cleanup", "--wait"]);
+        command.args(["cleanup", "--wait", "--bpffs", "/nonexistent"]);
         let mut cleanup = contained(&cleanups(), || Guarded::start(&mut command));
         let mut lines = BufReader::new(cleanup.0.stdout.take().expect("piped")).lines();
         if let Some(line) = lines.next() {
@@ -241,7 +268,7 @@ fn a_cleanup_that_finds_an_agent() {
     let stage = Stage::new();
     let _agent = stage.enforce(&[]);
     let mut command = enforcer();
-    command.args(["cleanup", "--wait"]);
+    command.args(["cleanup", "--wait", "--bpffs", "/nonexistent"]);
     let (code, said) = contained(&cleanups(), || Guarded::start(&mut command)).end();
     assert_eq!(code, 4, "{said}");
     let rest = "programs of an agent are loaded, because an agent is running; they go with it: stop it\n";

@@ -337,7 +337,8 @@ fn uninstall_takes_the_agents_place() {
         assert_eq!(container(overlay).args.as_deref(), Some(&["run".to_owned()][..]), "{overlay}");
     }
     let container = container("uninstall");
-    assert_eq!(container.args, Some(vec!["cleanup".to_owned(), "--wait".to_owned()]));
+    let arguments = ["cleanup", "--wait", "--bpffs", "/host/sys/fs/bpf/port-enforcer"];
+    assert_eq!(container.args, Some(arguments.map(str::to_owned).to_vec()));
     assert_eq!((container.env, container.env_from, container.ports), (None, None, None));
     let probes = (container.startup_probe, container.liveness_probe, container.readiness_probe);
     assert_eq!(probes, (None, None, None), "it serves nothing");
