@@ -51,12 +51,13 @@ fn pods_are_made_edited_and_deleted() {
 }
 
 #[test]
-fn events_are_deleted() {
+fn events_are_made_listed_and_deleted() {
     let cluster = Cluster::start();
-    let event = event("told");
     let events = |client| Api::<Event>::namespaced(client, "default");
-    cluster.run(events(cluster.client.clone()).create(&PostParams::default(), &event)).unwrap();
+    cluster.run(events(cluster.client.clone()).create(&PostParams::default(), &event("told"))).unwrap();
     let theirs = events(admin(&cluster));
+    cluster.run(theirs.create(&PostParams::default(), &event("other"))).unwrap();
+    cluster.run(theirs.delete("other", &DeleteParams::default())).unwrap();
     assert_eq!(cluster.run(theirs.list(&ListParams::default())).unwrap().items.len(), 1);
     assert_eq!(cluster.refusal(events(cluster.client.clone()).delete("told", &DeleteParams::default())).code, 403);
     cluster.run(theirs.delete("told", &DeleteParams::default())).unwrap();
