@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::process;
 
 /// What of the environment a program that runs through sudo keeps.
-const KEPT: [&str; 10] = [
+const KEPT: [&str; 11] = [
     "PATH",
     "TERM",
     "COLUMNS",
@@ -18,6 +18,7 @@ const KEPT: [&str; 10] = [
     "PROPTEST_CASES",
     "PORT_ENFORCER_TEST_FULL",
     "KUBECONFIG",
+    "KUBEBUILDER_ASSETS",
 ];
 
 /// How to become root.
@@ -75,6 +76,19 @@ impl Root {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_tests_are_told_by_the_environment_gets_through_sudo() {
+        // It is set wherever this runs; of the others it is enough that they are in the list, and in the help.
+        let path = std::env::var("PATH").unwrap();
+        let command = Root::Sudo.command(Path::new("/test"), vec![("OWN".to_owned(), "1".to_owned())]);
+        let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+        assert_eq!(words[..4], ["-n", "--", "env", &format!("PATH={path}")]);
+        assert_eq!(words[words.len() - 2..], ["OWN=1", "/test"]);
+        for name in ["PORT_ENFORCER_TEST_FULL", "KUBECONFIG", "KUBEBUILDER_ASSETS"] {
+            assert!(KEPT.contains(&name) && crate::test::ENVIRONMENT.contains(name), "{name}");
+        }
+    }
 
     #[test]
     fn sudo_is_asked_only_where_somebody_can_answer() {

@@ -18,10 +18,14 @@ use self::report::{Reader, Report, Skip};
 use crate::root::Root;
 use crate::{process, setup};
 
+/// What of the environment the tests heed.
+pub(crate) const ENVIRONMENT: &str = "With PORT_ENFORCER_TEST_FULL=1 in the environment, tests under load run in full length. With KUBEBUILDER_ASSETS, \
+     tests that need no faults run against etcd and kube-apiserver from that folder; else with KUBECONFIG, against that \
+     cluster.";
+
 /// The flags of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "With PORT_ENFORCER_TEST_FULL=1 in the environment, tests under load run in full length. With \
-                       KUBECONFIG, tests that need no faults run against that cluster.")]
+#[command(after_help = ENVIRONMENT)]
 pub(crate) struct Args {
     /// Run only tests whose name contains this, and no other checks
     #[arg(value_name = "FILTER")]

@@ -1,23 +1,55 @@
 //! The API server behind a test, and how a test speaks to it.
 
+mod plane;
 mod real;
 mod tests;
 
 use std::{
+    collections::BTreeSet,
     env,
     path::{Path, PathBuf},
-    sync::Once,
+    sync::Mutex,
     time::Duration,
 };
 
+use k8s_openapi::api::events::v1::Event;
+use libtest_mimic::Trial;
 use serde_json::json;
+use tempfile::TempDir;
 
-use self::real::Real;
-pub(crate) use self::tests::TESTS;
+use self::{
+    plane::{ASSETS, Failure, Kubeconfigs, Plane},
+    real::Real,
+};
+pub(crate) use self::{
+    plane::{documents, tests::TESTS as PLANE_TESTS, tests::run_if_marked},
+    tests::TESTS,
+};
 use crate::{
     stage::{Pod, Stage, nowhere},
-    support::{agent::Agent, apiserver::ApiServer},
+    support::{
+        agent::{Agent, until_at_last},
+        apiserver::ApiServer,
+    },
 };
+
+/// How long an Event is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long `etcd` and `kube-apiserver` may take to start, each.
+const START: Duration = Duration::from_mins(2);
+
+/// A test that asks nothing of an API server but what every one can do: its name, what it needs, and what it does.
+pub(crate) type Body = (&'static str, Needs, fn(&dyn Backend));
+
+/// What a test needs of the cluster behind the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// Nothing.
+    Nothing,
+    /// That nobody tidies up: its pods have owners that do not exist.
+    NoControllers,
+}
 
 /// What a test asks of an API server, whichever it is.
 pub(crate) trait Backend {
@@ -35,6 +67,27 @@ pub(crate) trait Backend {
 
     /// Labels a namespace with a mode, or takes the label away.
     fn label(&self, namespace: &str, mode: Option<&str>);
+
+    /// The Events that the agent has written since the test began.
+    fn events(&self) -> Vec<Event>;
+
+    /// Deletes an Event, as the server does when it has kept it for its time.
+    fn delete_event(&self, event: &Event);
+
+    /// Waits for an Event.
+    fn wait_for_event(&self, what: &str, wanted: &dyn Fn(&Event) -> bool) -> Event {
+        self.wait_for_event_at_most(PATIENCE, what, wanted)
+    }
+
+    /// The same with another patience.
+    fn wait_for_event_at_most(&self, patience: Duration, what: &str, wanted: &dyn Fn(&Event) -> bool) -> Event {
+        let mut found = None;
+        until_at_last(patience, &format!("there is this Event: {what}"), || {
+            found = self.events().into_iter().find(|event| wanted(event));
+            found.is_some()
+        });
+        found.expect("it was waited for")
+    }
 
     /// Creates or edits a pod of the agent's node.
     fn put(&self, pod: &Pod) -> Pod {
@@ -69,23 +122,109 @@ impl Backend for ApiServer {
         }
         self.put_namespace(serde_json::from_value(object).expect("a Namespace"));
     }
+
+    fn events(&self) -> Vec<Event> {
+        Self::events(self)
+    }
+
+    fn delete_event(&self, event: &Event) {
+        let (namespace, name) = (event.metadata.namespace.as_deref(), event.metadata.name.as_deref());
+        Self::delete_event(self, namespace.expect("its namespace"), name.expect("its name"));
+    }
 }
 
-/// The server for a test that needs no faults: the one that `KUBECONFIG` names, else the project's own.
-pub(crate) fn choose() -> Box<dyn Backend> {
-    static SAID: Once = Once::new();
-    let Some(kubeconfig) = env::var_os("KUBECONFIG").filter(|path| !path.is_empty()) else {
-        SAID.call_once(|| eprintln!("\n    against: the project's own API server"));
-        return Box::new(ApiServer::start());
-    };
-    let real = Real::connect(Path::new(&kubeconfig));
-    SAID.call_once(|| eprintln!("\n    against: kube-apiserver at {}", real.address()));
-    Box::new(real)
+/// The trials of these tests: against the server that is chosen by the environment, and once more as a real server would
+/// be spoken to, by an administrator over HTTP, against the project's own.
+pub(crate) fn trials(subject: &str, bodies: &'static [Body]) -> impl Iterator<Item = Trial> {
+    let subject = subject.to_owned();
+    bodies.iter().flat_map(move |&(name, needs, body)| {
+        let chosen = Trial::test(format!("{subject}::{name}"), move || {
+            against_chosen(needs, body);
+            Ok(())
+        });
+        let over_http = Trial::test(format!("over_http::{subject}::{name}"), move || {
+            over_http(body);
+            Ok(())
+        });
+        [chosen, over_http]
+    })
 }
 
-/// The server for a test whose pods have controllers that do not exist, which a whole cluster would tidy away.
-pub(crate) fn without_controllers() -> Box<dyn Backend> {
-    Box::new(ApiServer::start())
+/// What the environment names.
+enum Named {
+    /// A folder of programs.
+    Assets(PathBuf),
+    /// A cluster.
+    Cluster(PathBuf),
+    Nothing,
+}
+
+impl Named {
+    /// The folder comes first: with a cluster that is everyday's in the environment, nobody means that one.
+    fn read() -> Self {
+        let path = |name| env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let assets = path(ASSETS).map(Self::Assets);
+        assets.or_else(|| path("KUBECONFIG").map(Self::Cluster)).unwrap_or(Self::Nothing)
+    }
+}
+
+/// Whether the server is one outside of this process's network namespace.
+pub(crate) fn is_outside() -> bool {
+    matches!(Named::read(), Named::Cluster(_))
+}
+
+fn against_chosen(needs: Needs, body: fn(&dyn Backend)) {
+    match (Named::read(), needs) {
+        (Named::Assets(folder), _) => {
+            let kubeconfigs = plane(&folder).unwrap_or_else(|failure| panic!("{failure}"));
+            let real = Real::connect(&kubeconfigs.admin, &kubeconfigs.agent);
+            say(&format!("{}, started from {}", real.description(), folder.display()));
+            body(&real);
+        }
+        (Named::Cluster(kubeconfig), Needs::Nothing) => {
+            let real = Real::connect(&kubeconfig, &kubeconfig);
+            say(&format!("{}, as {} says", real.description(), kubeconfig.display()));
+            body(&real);
+        }
+        (Named::Cluster(_), Needs::NoControllers) => {
+            say("the project's own API server where the controllers of a cluster would be in the way");
+            body(&ApiServer::start());
+        }
+        (Named::Nothing, _) => {
+            say("the project's own API server");
+            body(&ApiServer::start());
+        }
+    }
+}
+
+fn over_http(body: fn(&dyn Backend)) {
+    let server = ApiServer::start();
+    let folder = TempDir::new().expect("a folder");
+    // Who may do all that is another one than the agent.
+    body(&Real::connect(&server.kubeconfig_of_admin(folder.path()), &server.kubeconfig(folder.path())));
+}
+
+/// Says what the tests run against, once.
+fn say(what: &str) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if SAID.lock().expect("nobody panics in between").insert(what.to_owned()) {
+        eprintln!("\n    against: {what}");
+    }
+}
+
+/// The control plane of this run, or why there is none.
+static PLANE: Mutex<Option<Result<Plane, Failure>>> = Mutex::new(None);
+
+/// Starts the control plane for the first test that needs it.
+fn plane(folder: &Path) -> Result<Kubeconfigs, Failure> {
+    let mut plane = PLANE.lock().expect("nobody panics in between");
+    let started = plane.get_or_insert_with(|| Plane::start(folder, START));
+    started.as_ref().map(|plane| plane.kubeconfigs().clone()).map_err(Clone::clone)
+}
+
+/// Ends what was started for the tests. To be called when all have run.
+pub(crate) fn end() {
+    drop(PLANE.lock().expect("nobody panics in between").take());
 }
 
 impl Stage {

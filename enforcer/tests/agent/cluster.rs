@@ -1,14 +1,13 @@
 //! Pods and modes from the API server: the real agent on a real connection.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::collections::BTreeSet;
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
-use serde::Deserialize as _;
-use serde_json::Value;
 
 use crate::{
     Test,
-    backend::{self, Backend as _, synced},
+    backend::{Backend, Body, Needs, documents, synced},
+    events,
     metrics::{SERVED, check_api_errors},
     stage::{Pod, Stage, bind, denied, until_bind},
     support::{
@@ -19,45 +18,56 @@ use crate::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    ("an_annotation_becomes_a_denied_bind", an_annotation_becomes_a_denied_bind),
-    ("pods_of_other_nodes_are_of_no_interest", pods_of_other_nodes_are_of_no_interest),
     ("a_server_without_streamed_lists_will_do", a_server_without_streamed_lists_will_do),
     ("what_vanished_unseen_is_gone", what_vanished_unseen_is_gone),
     ("a_server_out_of_reach_at_start_is_waited_for", a_server_out_of_reach_at_start_is_waited_for),
     ("claims_outlive_the_server", claims_outlive_the_server),
     ("the_place_in_history_is_found_again", the_place_in_history_is_found_again),
     ("every_refusal_is_told_by_kind_and_survived", every_refusal_is_told_by_kind_and_survived),
-    ("the_label_of_a_namespace_chooses_the_mode", the_label_of_a_namespace_chooses_the_mode),
-    ("a_mirror_pod_counts_where_its_cgroup_is", a_mirror_pod_counts_where_its_cgroup_is),
     ("what_is_asked_of_the_server_is_what_the_role_allows", what_is_asked_of_the_server_is_what_the_role_allows),
+];
+
+pub(crate) const BODIES: &[Body] = &[
+    ("an_annotation_becomes_a_denied_bind", Needs::Nothing, an_annotation_becomes_a_denied_bind),
+    ("pods_of_other_nodes_are_of_no_interest", Needs::Nothing, pods_of_other_nodes_are_of_no_interest),
+    ("the_label_of_a_namespace_chooses_the_mode", Needs::Nothing, the_label_of_a_namespace_chooses_the_mode),
+    ("a_mirror_pod_counts_where_its_cgroup_is", Needs::NoControllers, a_mirror_pod_counts_where_its_cgroup_is),
 ];
 
 pub(crate) const PODS: Target = Target::ALL.resource("pods");
 pub(crate) const NAMESPACES: Target = Target::ALL.resource("namespaces");
 
-fn an_annotation_becomes_a_denied_bind() {
+fn an_annotation_becomes_a_denied_bind(server: &dyn Backend) {
     let stage = Stage::new();
-    let server = backend::choose();
-    let (owner, other) = (server.put(&Pod::new("web-1")), server.put(&Pod::new("web-2")));
-    let mut agent = synced(&stage, &*server, &[]);
+    let (owner, other) = (server.put(&Pod::new("web-1")), server.put(&Pod::new("web-2").namespace("tenant")));
+    let mut agent = synced(&stage, server, &[]);
     let mut worker = stage.worker(&other);
     until_bind(&mut worker, 20080, 0);
     let owner = server.put(&owner.ports("20080"));
     until_bind(&mut worker, 20080, denied());
-    let told = agent.event("bind", "default/web-2");
+    let told = agent.event("bind", "tenant/web-2");
     assert_eq!((&told["owner"], &told["source"]), (&"default/web-1".into(), &"annotation".into()));
+    // Both find it with their pod, and each finds the other's name.
+    for (pod, words) in [
+        (&other, ["bind 0.0.0.0:20080/tcp by tenant/web-2 ", ": claimed by default/web-1 (annotation)"]),
+        (&owner, ["bind by tenant/web-2 (0.0.0.0:20080/tcp) denied", ": claimed by this pod"]),
+    ] {
+        let event = events::wait(server, "PortBindDenied", pod.name());
+        assert_eq!(event.regarding.as_ref().and_then(|it| it.uid.as_deref()), Some(pod.uid_text()));
+        let note = events::note(&event);
+        assert!(note.starts_with(words[0]) && note.ends_with(words[1]), "{note}");
+    }
     until_bind(&mut stage.worker(&owner), 20080, 0);
     server.delete(&owner);
     until_bind(&mut worker, 20080, 0);
 }
 
-fn pods_of_other_nodes_are_of_no_interest() {
+fn pods_of_other_nodes_are_of_no_interest(server: &dyn Backend) {
     let stage = Stage::new();
-    let server = backend::choose();
     let (elsewhere, here) = (Pod::new("elsewhere").ports("20080"), Pod::new("here").ports("20081"));
     server.put_on(&elsewhere, "node-2");
     server.put(&here);
-    let _agent = synced(&stage, &*server, &[]);
+    let _agent = synced(&stage, server, &[]);
     let stranger = server.put(&Pod::new("stranger"));
     let mut worker = stage.worker(&stranger);
     until_bind(&mut worker, 20081, denied());
@@ -186,14 +196,13 @@ fn every_refusal_is_told_by_kind_and_survived() {
     }
 }
 
-fn the_label_of_a_namespace_chooses_the_mode() {
+fn the_label_of_a_namespace_chooses_the_mode(server: &dyn Backend) {
     let stage = Stage::new();
-    let server = ApiServer::start();
     let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger").namespace("tenant"));
     server.label("tenant", None);
     server.put(&owner);
-    server.put(&stranger);
-    let mut agent = synced(&stage, &server, &[]);
+    let stranger = server.put(&stranger);
+    let mut agent = synced(&stage, server, &[]);
     let mut worker = stage.worker(&stranger);
     until_bind(&mut worker, 20080, denied());
     server.label("tenant", Some("audit"));
@@ -203,22 +212,20 @@ fn the_label_of_a_namespace_chooses_the_mode() {
     until_bind(&mut worker, 20080, denied());
     server.label("tenant", Some("audit"));
     until_bind(&mut worker, 20080, 0);
-    server.wait_for_watches(NAMESPACES, 1);
     server.label("tenant", None);
     until_bind(&mut worker, 20080, denied());
 }
 
-fn a_mirror_pod_counts_where_its_cgroup_is() {
+fn a_mirror_pod_counts_where_its_cgroup_is(server: &dyn Backend) {
     let stage = Stage::new();
-    let server = ApiServer::start();
     let hash = "0123456789abcdef0123456789abcdef";
     let mirror = |name| Pod::new(name).mirror_of(hash);
     let (owner, real, forged) = (Pod::new("owner").ports("20080"), mirror("real"), mirror("forged"));
     server.put(&owner);
     let mut fixed = stage.worker_of(hash);
     server.put(&real);
-    let mut agent = synced(&stage, &server, &[]);
-    server.put(&forged);
+    let mut agent = synced(&stage, server, &[]);
+    let forged = server.put(&forged);
     agent.event("identity_rejected", "default/forged");
     // A static pod is told, by the name of its mirror, and never denied.
     until_bind(&mut fixed, 20080, 0);
@@ -231,11 +238,7 @@ type Call = (String, String, String);
 
 /// What the `ClusterRole` that is installed with the agent allows.
 fn allowed() -> BTreeSet<Call> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/base/rbac.yaml");
-    let text = fs::read_to_string(path).expect("the manifest");
-    let documents = serde_norway::Deserializer::from_str(&text);
-    let documents = documents.map(|document| Value::deserialize(document).expect("YAML"));
-    let roles = documents.filter(|object| object["kind"] == "ClusterRole");
+    let roles = documents("rbac.yaml").into_iter().filter(|object| object["kind"] == "ClusterRole");
     let granted: Vec<PolicyRule> = roles
         .flat_map(|role| serde_json::from_value::<ClusterRole>(role).expect("a ClusterRole").rules.unwrap())
         .collect();

@@ -6,7 +6,7 @@ use k8s_openapi::api::events::v1::Event;
 
 use crate::{
     Test,
-    backend::{Backend as _, synced},
+    backend::{Backend, Body, Needs, synced},
     stage::{Pod, Stage, bind, denied, until_bind},
     support::{
         agent::until,
@@ -15,19 +15,22 @@ use crate::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    ("a_denial_is_told_to_both_pods", a_denial_is_told_to_both_pods),
-    ("what_happens_again_is_a_series", what_happens_again_is_a_series),
-    ("claims_that_lose_or_are_wrong_are_told", claims_that_lose_or_are_wrong_are_told),
-    ("audit_tells_and_denies_nothing", audit_tells_and_denies_nothing),
-    ("a_mirror_pods_event_is_found_with_it", a_mirror_pods_event_is_found_with_it),
     ("an_unknown_caller_is_told_of_when_it_has_a_name", an_unknown_caller_is_told_of_when_it_has_a_name),
-    ("the_nodes_port_is_told_to_the_node", the_nodes_port_is_told_to_the_node),
     ("enforcement_does_not_need_events", enforcement_does_not_need_events),
     ("a_namespace_that_is_gone_holds_nothing_up", a_namespace_that_is_gone_holds_nothing_up),
     (
         "a_thousand_claims_and_a_retry_loop_stay_within_the_budget",
         a_thousand_claims_and_a_retry_loop_stay_within_the_budget,
     ),
+];
+
+pub(crate) const BODIES: &[Body] = &[
+    ("a_denial_is_told_to_both_pods", Needs::Nothing, a_denial_is_told_to_both_pods),
+    ("what_happens_again_is_a_series", Needs::Nothing, what_happens_again_is_a_series),
+    ("claims_that_lose_or_are_wrong_are_told", Needs::Nothing, claims_that_lose_or_are_wrong_are_told),
+    ("audit_tells_and_denies_nothing", Needs::Nothing, audit_tells_and_denies_nothing),
+    ("a_mirror_pods_event_is_found_with_it", Needs::NoControllers, a_mirror_pods_event_is_found_with_it),
+    ("the_nodes_port_is_told_to_the_node", Needs::Nothing, the_nodes_port_is_told_to_the_node),
 ];
 
 const EVENTS: Target = Target::ALL.resource("events");
@@ -37,30 +40,31 @@ fn is(event: &Event, reason: &str, pod: &str) -> bool {
         && event.regarding.as_ref().is_some_and(|it| it.name.as_deref() == Some(pod))
 }
 
-fn wait(server: &ApiServer, reason: &str, pod: &str) -> Event {
-    server.wait_for_event(&format!("{reason} of {pod}"), |event| is(event, reason, pod))
+/// Waits for an Event of a pod.
+pub(crate) fn wait(server: &dyn Backend, reason: &str, pod: &str) -> Event {
+    server.wait_for_event(&format!("{reason} of {pod}"), &|event| is(event, reason, pod))
 }
 
-fn note(event: &Event) -> &str {
+/// What an Event says.
+pub(crate) fn note(event: &Event) -> &str {
     event.note.as_deref().unwrap_or_default()
 }
 
-fn a_denial_is_told_to_both_pods() {
+fn a_denial_is_told_to_both_pods(server: &dyn Backend) {
     let stage = Stage::new();
-    let server = ApiServer::start();
     let (owner, other) = (Pod::new("web-1").ports("20080"), Pod::new("web-2").namespace("tenant"));
     server.put(&owner);
-    server.put(&other);
-    let _agent = synced(&stage, &server, &["--pod-name", "port-enforcer-x7k2p"]);
+    let other = server.put(&other);
+    let _agent = synced(&stage, server, &["--pod-name", "port-enforcer-x7k2p"]);
     let mut worker = stage.worker(&other);
     until_bind(&mut worker, 20080, denied());
 
-    let offenders = wait(&server, "PortBindDenied", "web-2");
+    let offenders = wait(server, "PortBindDenied", "web-2");
     let words = note(&offenders);
     assert!(words.starts_with("bind 0.0.0.0:20080/tcp by tenant/web-2 (container server, command "), "{words}");
     assert!(words.ends_with(" denied on node-1: claimed by default/web-1 (annotation)"), "{words}");
     let regarding = offenders.regarding.as_ref().unwrap();
-    assert_eq!(regarding.uid.as_deref(), other.object["metadata"]["uid"].as_str());
+    assert_eq!(regarding.uid.as_deref(), Some(other.uid_text()));
     assert_eq!((regarding.kind.as_deref(), regarding.namespace.as_deref()), (Some("Pod"), Some("tenant")));
     assert_eq!(offenders.metadata.namespace.as_deref(), Some("tenant"));
     assert_eq!(offenders.related.as_ref().and_then(|it| it.name.as_deref()), Some("web-1"));
@@ -68,80 +72,74 @@ fn a_denial_is_told_to_both_pods() {
     assert_eq!(offenders.reporting_controller.as_deref(), Some("port-enforcer.io/agent"));
     assert_eq!(offenders.reporting_instance.as_deref(), Some("port-enforcer-x7k2p"));
 
-    let owners = wait(&server, "PortBindDenied", "web-1");
+    let owners = wait(server, "PortBindDenied", "web-1");
     let expected = "bind by tenant/web-2 (0.0.0.0:20080/tcp) denied on node-1 (mode enforce): claimed by this pod";
     assert_eq!(note(&owners), expected, "without command and process id");
     assert_eq!(owners.metadata.namespace.as_deref(), Some("default"));
 }
 
-fn what_happens_again_is_a_series() {
+fn what_happens_again_is_a_series(server: &dyn Backend) {
     let stage = Stage::new();
-    let server = ApiServer::start();
     let (owner, other) = (Pod::new("owner").ports("20080"), Pod::new("other"));
     server.put(&owner);
-    server.put(&other);
-    let _agent = synced(&stage, &server, &[]);
+    let other = server.put(&other);
+    let _agent = synced(&stage, server, &[]);
     let mut worker = stage.worker(&other);
     until_bind(&mut worker, 20080, denied());
-    let first = wait(&server, "PortBindDenied", "other");
+    let first = wait(server, "PortBindDenied", "other");
     for _ in 0..41 {
         assert_eq!(worker.bind(&bind(20080)), denied());
     }
     let counted =
-        server.wait_for_event("the series", |event| is(event, "PortBindDenied", "other") && event.series.is_some());
+        server.wait_for_event("the series", &|event| is(event, "PortBindDenied", "other") && event.series.is_some());
     assert_eq!(counted.metadata.name, first.metadata.name);
     assert_eq!(counted.series.unwrap().count, 42);
     // The server forgets Events after an hour; the next time it is a new one.
-    let name = first.metadata.name.unwrap();
-    server.delete_event("default", &name);
+    server.delete_event(&first);
     assert_eq!(worker.bind(&bind(20080)), denied());
-    let again = server.wait_at_most(Duration::from_mins(1), "another Event", |server| {
-        server.events().into_iter().find(|event| is(event, "PortBindDenied", "other"))
-    });
-    assert_ne!(again.metadata.name, Some(name));
+    let again =
+        server.wait_for_event_at_most(Duration::from_mins(1), "another", &|event| is(event, "PortBindDenied", "other"));
+    assert_ne!(again.metadata.name, first.metadata.name);
 }
 
-fn claims_that_lose_or_are_wrong_are_told() {
+fn claims_that_lose_or_are_wrong_are_told(server: &dyn Backend) {
     let stage = Stage::new();
-    let server = ApiServer::start();
     let (first, second) = (Pod::new("first").ports("20080"), Pod::new("second").ports("20080, 0, 99999"));
     server.put(&first);
     server.put(&second);
-    let _agent = synced(&stage, &server, &[]);
-    let lost = wait(&server, "PortClaimConflict", "second");
+    let _agent = synced(&stage, server, &[]);
+    let lost = wait(server, "PortClaimConflict", "second");
     assert_eq!(
         note(&lost),
         "claim of default/second on 20080/tcp loses on node-1: in force for default/first (annotation); it is granted when \
          that one goes"
     );
-    let won = wait(&server, "PortClaimConflict", "first");
+    let won = wait(server, "PortClaimConflict", "first");
     assert!(note(&won).starts_with("claim of default/second (20080/tcp) loses on node-1"), "{}", note(&won));
-    server.wait("both mistakes are told", |server| {
+    until("both mistakes are told", || {
         let wrong = server.events().into_iter().filter(|event| is(event, "PortClaimInvalid", "second"));
-        (wrong.count() == 2).then_some(())
+        wrong.count() == 2
     });
     assert_eq!(lost.action.as_deref(), Some("Claim"));
     server.delete(&first);
-    let granted = wait(&server, "PortClaimGranted", "second");
+    let granted = wait(server, "PortClaimGranted", "second");
     assert_eq!(granted.type_.as_deref(), Some("Normal"));
     assert_eq!(note(&granted), "claim of default/second on 20080/tcp is now in force on node-1");
 }
 
-fn audit_tells_and_denies_nothing() {
+fn audit_tells_and_denies_nothing(server: &dyn Backend) {
     let stage = Stage::new();
-    let server = ApiServer::start();
     let (owner, other) = (Pod::new("owner").ports("20080"), Pod::new("other"));
     server.put(&owner);
-    server.put(&other);
-    let _agent = synced(&stage, &server, &["--mode", "audit"]);
+    let other = server.put(&other);
+    let _agent = synced(&stage, server, &["--mode", "audit"]);
     assert_eq!(stage.worker(&other).bind(&bind(20080)), 0);
-    assert!(note(&wait(&server, "PortBindAudited", "other")).contains(" audited "));
-    assert!(note(&wait(&server, "PortBindAudited", "owner")).contains(" audited on node-1 (mode audit)"));
+    assert!(note(&wait(server, "PortBindAudited", "other")).contains(" audited "));
+    assert!(note(&wait(server, "PortBindAudited", "owner")).contains(" audited on node-1 (mode audit)"));
 }
 
-fn a_mirror_pods_event_is_found_with_it() {
+fn a_mirror_pods_event_is_found_with_it(server: &dyn Backend) {
     let stage = Stage::new();
-    let server = ApiServer::start();
     let hash = "0123456789abcdef0123456789abcdef";
     let mirror = |name: &str| {
         let mut pod = Pod::new(name);
@@ -153,12 +151,12 @@ fn a_mirror_pods_event_is_found_with_it() {
     server.put(&owner);
     let mut fixed = stage.worker_of(hash);
     server.put(&mirror("real"));
-    let _agent = synced(&stage, &server, &[]);
+    let _agent = synced(&stage, server, &[]);
     assert_eq!(fixed.bind(&bind(20080)), 0, "a static pod is never denied");
-    let told = wait(&server, "PortBindAudited", "real");
+    let told = wait(server, "PortBindAudited", "real");
     assert_eq!(told.regarding.unwrap().uid.as_deref(), Some(hash));
     server.put(&mirror("forged"));
-    let rejected = wait(&server, "PortIdentityRejected", "forged");
+    let rejected = wait(server, "PortIdentityRejected", "forged");
     assert!(note(&rejected).contains("another mirror pod was there first"), "{}", note(&rejected));
 }
 
@@ -179,18 +177,17 @@ fn an_unknown_caller_is_told_of_when_it_has_a_name() {
     assert!(note(&told).starts_with("bind by default/late "), "{}", note(&told));
 }
 
-fn the_nodes_port_is_told_to_the_node() {
+fn the_nodes_port_is_told_to_the_node(server: &dyn Backend) {
     let stage = Stage::new();
-    let server = ApiServer::start();
     let pod = Pod::new("web");
-    server.put(&pod);
-    let _agent = synced(&stage, &server, &["--node-reserved", "20022/tcp"]);
+    let pod = server.put(&pod);
+    let _agent = synced(&stage, server, &["--node-reserved", "20022/tcp"]);
     assert_eq!(stage.worker(&pod).bind(&bind(20022)), denied());
-    let told = wait(&server, "PortBindDenied", "node-1");
+    let told = wait(server, "PortBindDenied", "node-1");
     let regarding = told.regarding.unwrap();
     assert_eq!((regarding.kind.as_deref(), regarding.uid.as_deref()), (Some("Node"), Some("node-1")));
     assert_eq!((regarding.namespace, told.metadata.namespace.as_deref()), (None, Some("default")));
-    assert!(note(&wait(&server, "PortBindDenied", "web")).ends_with("reserved for the node (node-reserved)"));
+    assert!(note(&wait(server, "PortBindDenied", "web")).ends_with("reserved for the node (node-reserved)"));
 }
 
 fn enforcement_does_not_need_events() {

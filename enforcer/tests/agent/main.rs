@@ -42,14 +42,20 @@ use support::{bpffs, network, worker};
 
 fn main() {
     worker::run_if_worker();
+    backend::run_if_marked();
     let mut arguments = Arguments::from_args();
     // What one agent attaches to the kernel must not be mistaken for another's.
     arguments.test_threads = Some(1);
     if !arguments.list {
         bpffs::isolate();
+    }
+    // From there nobody could reach a cluster.
+    if !arguments.list && !backend::is_outside() {
         network::isolate();
     }
-    libtest_mimic::run(&arguments, trials()).exit();
+    let conclusion = libtest_mimic::run(&arguments, trials());
+    backend::end();
+    conclusion.exit();
 }
 
 fn trials() -> Vec<Trial> {
@@ -63,6 +69,7 @@ fn trials() -> Vec<Trial> {
         ("flags", flags::TESTS),
         ("refusals", refusals::TESTS),
         ("backend", backend::TESTS),
+        ("plane", backend::PLANE_TESTS),
         ("cluster", cluster::TESTS),
         ("events", events::TESTS),
         ("absence", absence::TESTS),
@@ -78,6 +85,9 @@ fn trials() -> Vec<Trial> {
                 Ok(())
             })
         }));
+    }
+    for (subject, bodies) in [("cluster", cluster::BODIES), ("events", events::BODIES), ("rollout", rollout::BODIES)] {
+        trials.extend(backend::trials(subject, bodies));
     }
     trials
 }

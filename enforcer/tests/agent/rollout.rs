@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     Test,
-    backend::{self, Backend, synced},
+    backend::{Backend, Body, Needs, synced},
     siege::Siege,
     stage::{Pod, Stage, bind, until_bind},
     support::{
@@ -20,16 +20,27 @@ use crate::{
     },
 };
 
-pub(crate) const TESTS: &[Test] = &[
+pub(crate) const TESTS: &[Test] =
+    &[("a_static_pod_is_replaced_while_the_server_is_away", a_static_pod_is_replaced_while_the_server_is_away)];
+
+pub(crate) const BODIES: &[Body] = &[
     (
         "an_update_of_a_daemon_set_keeps_its_port_from_squatters",
+        Needs::NoControllers,
         an_update_of_a_daemon_set_keeps_its_port_from_squatters,
     ),
-    ("who_is_asked_to_go_owns_its_port_until_it_is_gone", who_is_asked_to_go_owns_its_port_until_it_is_gone),
-    ("a_static_pod_is_replaced_while_the_server_is_away", a_static_pod_is_replaced_while_the_server_is_away),
-    ("a_forged_mirror_pod_is_a_tenant_like_any_other", a_forged_mirror_pod_is_a_tenant_like_any_other),
-    ("a_forged_mirror_pod_does_not_inherit", a_forged_mirror_pod_does_not_inherit),
-    ("a_group_ends_at_its_namespace", a_group_ends_at_its_namespace),
+    (
+        "who_is_asked_to_go_owns_its_port_until_it_is_gone",
+        Needs::NoControllers,
+        who_is_asked_to_go_owns_its_port_until_it_is_gone,
+    ),
+    (
+        "a_forged_mirror_pod_is_a_tenant_like_any_other",
+        Needs::NoControllers,
+        a_forged_mirror_pod_is_a_tenant_like_any_other,
+    ),
+    ("a_forged_mirror_pod_does_not_inherit", Needs::NoControllers, a_forged_mirror_pod_does_not_inherit),
+    ("a_group_ends_at_its_namespace", Needs::Nothing, a_group_ends_at_its_namespace),
 ];
 
 /// The UIDs of static pods.
@@ -51,14 +62,13 @@ fn settle(server: &dyn Backend, nobody: &mut Worker) {
     until(&format!("the claim on {port} is enforced"), || nobody.bind(&bind(port)) != 0);
 }
 
-fn an_update_of_a_daemon_set_keeps_its_port_from_squatters() {
+fn an_update_of_a_daemon_set_keeps_its_port_from_squatters(server: &dyn Backend) {
     let stage = Stage::new();
-    let server = backend::without_controllers();
     let old = server.put(&Pod::new("web-old").of_daemon_set("web").ports("20080"));
     let claims = server.put(&Pod::new("squatter-1").ports("20080"));
     let says_nothing = server.put(&Pod::new("squatter-2"));
     let mut nobody = stage.worker(&Pod::new("nobody"));
-    let mut agent = synced(&stage, &*server, &ERRNO);
+    let mut agent = synced(&stage, server, &ERRNO);
     agent.event("claim_conflict", "default/squatter-1");
     let mut serving = stage.worker(&old);
     until_bind(&mut serving, 20080, 0);
@@ -68,24 +78,24 @@ fn an_update_of_a_daemon_set_keeps_its_port_from_squatters() {
 
     // As the controller and the kubelet do it: asked to go, it ends, has its last phase, loses its cgroup, is gone.
     server.ask_to_go(&old, Duration::from_secs(30));
-    settle(&*server, &mut nobody);
+    settle(server, &mut nobody);
     go_on();
     serving.close();
     assert_eq!(serving.bind(&bind(20080).kept()), 0, "a container that starts once more in its grace period");
     drop(serving);
     go_on();
     server.put(&old.clone().phase("Failed"));
-    settle(&*server, &mut nobody);
+    settle(server, &mut nobody);
     go_on();
     stage.remove_cgroup(old.uid_text());
     go_on();
     server.delete(&old);
-    settle(&*server, &mut nobody);
+    settle(server, &mut nobody);
     go_on();
     // Only now does the controller make the next one.
     let new = server.put(&Pod::new("web-new").of_daemon_set("web").ports("20080"));
     let mut serving = stage.worker(&new);
-    settle(&*server, &mut nobody);
+    settle(server, &mut nobody);
     assert_eq!(serving.bind(&bind(20080).kept()), 0);
     go_on();
 
@@ -95,15 +105,14 @@ fn an_update_of_a_daemon_set_keeps_its_port_from_squatters() {
     }
 }
 
-fn who_is_asked_to_go_owns_its_port_until_it_is_gone() {
+fn who_is_asked_to_go_owns_its_port_until_it_is_gone(server: &dyn Backend) {
     let stage = Stage::new();
-    let server = backend::without_controllers();
     let owner = server.put(&Pod::new("web-1").of_deployment("web").ports("20080"));
     let stranger = server.put(&Pod::new("stranger").of_deployment("other"));
-    let mut agent = synced(&stage, &*server, &ERRNO);
+    let mut agent = synced(&stage, server, &ERRNO);
     let (mut owners, mut strangers) = (stage.worker(&owner), stage.worker(&stranger));
     let mut nobody = stage.worker(&Pod::new("nobody"));
-    settle(&*server, &mut nobody);
+    settle(server, &mut nobody);
     let successor = server.put(&Pod::new("web-2").of_deployment("web").ports("20080"));
     let mut successors = stage.worker(&successor);
     agent.event("claim_conflict", "default/web-2");
@@ -111,7 +120,7 @@ fn who_is_asked_to_go_owns_its_port_until_it_is_gone() {
 
     // The time that a deletion names lies ahead.
     server.ask_to_go(&owner, Duration::from_secs(30));
-    settle(&*server, &mut nobody);
+    settle(server, &mut nobody);
     assert_eq!(owners.bind(&bind(20080).kept()), 0);
     owners.close();
     assert_eq!(owners.bind(&bind(20080)), 0, "and again");
@@ -123,7 +132,7 @@ fn who_is_asked_to_go_owns_its_port_until_it_is_gone() {
     drop(owners);
     stage.remove_cgroup(owner.uid_text());
     server.delete(&owner);
-    settle(&*server, &mut nobody);
+    settle(server, &mut nobody);
     successors.close();
     assert_eq!(successors.bind(&bind(20080)), 0);
     assert_eq!(strangers.bind(&bind(20080)), no_access());
@@ -169,13 +178,12 @@ fn a_static_pod_is_replaced_while_the_server_is_away() {
     assert_eq!(unknown.bind(&bind(20643)), no_access());
 }
 
-fn a_forged_mirror_pod_is_a_tenant_like_any_other() {
+fn a_forged_mirror_pod_is_a_tenant_like_any_other(server: &dyn Backend) {
     let stage = Stage::new();
-    let server = backend::without_controllers();
     let victim = server.put(&Pod::new("victim").ports("20081"));
     let real = server.put(&Pod::new("real").mirror_of(HASHES[0]).ports("20643"));
     let mut fixed = stage.worker_of(HASHES[0]);
-    let mut agent = synced(&stage, &*server, &ERRNO);
+    let mut agent = synced(&stage, server, &ERRNO);
     let forged = Pod::new("forged").namespace("tenant").mirror_of(HASHES[0]).ports("20081 20082");
     let forged = server.put(&forged);
     agent.event("identity_rejected", "tenant/forged");
@@ -186,7 +194,7 @@ fn a_forged_mirror_pod_is_a_tenant_like_any_other() {
     agent.event("claim_conflict", "tenant/ghost");
 
     let mut nobody = stage.worker(&Pod::new("nobody"));
-    settle(&*server, &mut nobody);
+    settle(server, &mut nobody);
     let mut victims = stage.worker(&victim);
     for pod in [&forged, &ghost] {
         let mut worker = stage.worker(pod);
@@ -203,44 +211,42 @@ fn a_forged_mirror_pod_is_a_tenant_like_any_other() {
     assert_eq!(fixed.bind(&bind(20643)), 0);
     // A reference to the same node makes nobody kin.
     server.ask_to_go(&real, Duration::from_secs(30));
-    settle(&*server, &mut nobody);
+    settle(server, &mut nobody);
     assert_eq!(pretender.bind(&bind(20643)), no_access());
     assert_eq!(fixed.bind(&bind(20643)), 0);
 }
 
-fn a_forged_mirror_pod_does_not_inherit() {
+fn a_forged_mirror_pod_does_not_inherit(server: &dyn Backend) {
     let stage = Stage::new();
-    let server = backend::without_controllers();
     let victim = server.put(&Pod::new("victim").ports("20081"));
     let mirror = || Pod::new("real").mirror_of(HASHES[0]).ports("20643");
     let real = server.put(&mirror());
     let mut fixed = stage.worker_of(HASHES[0]);
-    let mut agent = synced(&stage, &*server, &ERRNO);
+    let mut agent = synced(&stage, server, &ERRNO);
     server.put(&Pod::new("forged").namespace("tenant").mirror_of(HASHES[0]).ports("20081"));
     agent.event("identity_rejected", "tenant/forged");
     // Somebody deletes the mirror pod; the static pod runs on, and the kubelet makes it a new one.
     server.delete(&real);
     agent.event("identity_rejected", "tenant/forged");
     let mut nobody = stage.worker(&Pod::new("nobody"));
-    settle(&*server, &mut nobody);
+    settle(server, &mut nobody);
     let mut victims = stage.worker(&victim);
     assert_eq!(victims.bind(&bind(20081)), 0);
     assert_eq!(fixed.bind(&bind(20081)), 0, "node software is never denied");
     let told = agent.wait("it is told", |line| line["event"] == "bind" && line["verdict"] == "audit");
     assert_eq!((&told["owner"], &told["pod"]), (&"default/victim".into(), &Value::Null));
     server.put(&mirror());
-    settle(&*server, &mut nobody);
+    settle(server, &mut nobody);
     assert_eq!(fixed.bind(&bind(20643)), 0);
     assert_eq!(victims.bind(&bind(20643)), no_access());
     assert_eq!(agent.event("bind", "default/victim")["owner"], "default/real");
 }
 
-fn a_group_ends_at_its_namespace() {
+fn a_group_ends_at_its_namespace(server: &dyn Backend) {
     let stage = Stage::new();
-    let server = backend::choose();
     let member = |name, namespace| Pod::new(name).namespace(namespace).sharing("web").ports("20080/udp");
     let one = server.put(&member("one", "team-a"));
-    let mut agent = synced(&stage, &*server, &ERRNO);
+    let mut agent = synced(&stage, server, &ERRNO);
     let (other, foreign) = (server.put(&member("other", "team-a")), server.put(&member("foreign", "team-b")));
     let lost = agent.event("claim_conflict", "team-b/foreign");
     assert_eq!(lost["owner"], "team-a/one");

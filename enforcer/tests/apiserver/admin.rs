@@ -1,13 +1,17 @@
 //! What an administrator may do, as a real server does it, and the agent may not.
 
+use k8s_openapi::api::events::v1::Event;
 use kube::{
     Api, Client, Config, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::json;
 
-use crate::cluster::{Cluster, edited, pod};
+use crate::{
+    cluster::{Cluster, edited, pod},
+    events::event,
+};
 
 fn admin(cluster: &Cluster) -> Client {
     let folder = tempfile::tempdir().unwrap();
@@ -44,6 +48,21 @@ fn pods_are_made_edited_and_deleted() {
     assert_eq!(going.metadata.deletion_grace_period_seconds, Some(30));
     cluster.run(pods.delete("a", &within(0))).unwrap();
     assert!(cluster.run(pods.get_opt("a")).unwrap().is_none());
+}
+
+#[test]
+fn events_are_made_listed_and_deleted() {
+    let cluster = Cluster::start();
+    let events = |client| Api::<Event>::namespaced(client, "default");
+    cluster.run(events(cluster.client.clone()).create(&PostParams::default(), &event("told"))).unwrap();
+    let theirs = events(admin(&cluster));
+    cluster.run(theirs.create(&PostParams::default(), &event("other"))).unwrap();
+    cluster.run(theirs.delete("other", &DeleteParams::default())).unwrap();
+    assert_eq!(cluster.run(theirs.list(&ListParams::default())).unwrap().items.len(), 1);
+    assert_eq!(cluster.refusal(events(cluster.client.clone()).delete("told", &DeleteParams::default())).code, 403);
+    cluster.run(theirs.delete("told", &DeleteParams::default())).unwrap();
+    assert_eq!(cluster.server.events(), []);
+    assert_eq!(cluster.refusal(theirs.delete("told", &DeleteParams::default())).code, 404);
 }
 
 #[test]

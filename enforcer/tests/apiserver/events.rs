@@ -20,7 +20,7 @@ use crate::{
 
 const EVENTS: Target = Target::ALL.resource("events");
 
-fn event(name: &str) -> Event {
+pub(crate) fn event(name: &str) -> Event {
     Event {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),

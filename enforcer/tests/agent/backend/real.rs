@@ -5,13 +5,17 @@ use std::{
     cell::RefCell,
     collections::BTreeSet,
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Namespace, Pod as PodObject};
+use k8s_openapi::api::{
+    core::v1::{Namespace, Pod as PodObject},
+    events::v1::Event,
+};
 use kube::{
     Api, Client, Config,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
@@ -23,32 +27,55 @@ use crate::{backend::Backend, stage::Pod};
 pub(crate) struct Real {
     runtime: Runtime,
     client: Client,
+    /// The agent's.
     kubeconfig: PathBuf,
     address: String,
+    /// UIDs of the Events that were there before.
+    old: BTreeSet<String>,
+    /// Namespace and name of all pods that were ever there.
+    made: RefCell<BTreeSet<(String, String)>>,
     /// Namespace and name of the pods that are there.
     pods: RefCell<BTreeSet<(String, String)>>,
     labelled: RefCell<BTreeSet<String>>,
 }
 
 impl Real {
-    /// A client for the server. The kubeconfig must be an administrator's, and the cluster one to play with, in which no
-    /// node has the name that the tests give to theirs.
-    pub(crate) fn connect(kubeconfig: &Path) -> Self {
+    /// A client for the server. The first kubeconfig must be an administrator's, and the cluster one to play with, in
+    /// which no node has the name that the tests give to theirs. The other one is for the agent.
+    pub(crate) fn connect(admin: &Path, agent: &Path) -> Self {
         let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let file = Kubeconfig::read_from(admin).unwrap_or_else(|error| panic!("{}: {error}", admin.display()));
         let (client, address) = runtime.block_on(async {
-            let file = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
             let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
-            let config = config.expect("a configuration");
+            let config = config.unwrap_or_else(|error| panic!("{}: {error}", admin.display()));
             let address = config.cluster_url.to_string();
             (Client::try_from(config).expect("a client"), address)
         });
-        let (pods, labelled) = Default::default();
-        Self { runtime, client, kubeconfig: kubeconfig.to_owned(), address, pods, labelled }
+        let (old, made, pods, labelled) = Default::default();
+        let kubeconfig = agent.to_owned();
+        let mut real = Self { runtime, client, kubeconfig, address, old, made, pods, labelled };
+        let events = Api::<Event>::all(real.client.clone());
+        let before = real.ask("list Events", events.list(&ListParams::default()));
+        real.old = before.items.into_iter().filter_map(|event| event.metadata.uid).collect();
+        real
     }
 
-    /// Where it is.
-    pub(crate) fn address(&self) -> &str {
-        &self.address
+    /// What it is and where, for people.
+    pub(crate) fn description(&self) -> String {
+        let version = self.ask("ask for the version", self.client.apiserver_version());
+        format!("kube-apiserver {} at {}", version.git_version, self.address)
+    }
+
+    /// Whether an Event is the agent's, of this test, and about what this test made: pods, and their node.
+    fn is_of_test(&self, event: &Event) -> bool {
+        let is_new = event.metadata.uid.as_ref().is_some_and(|uid| !self.old.contains(uid));
+        let is_agents = event.reporting_controller.as_deref() == Some("port-enforcer.io/agent");
+        let is_of_ours = event.regarding.as_ref().is_some_and(|it| {
+            let (namespace, name) = (it.namespace.clone().unwrap_or_default(), it.name.clone().unwrap_or_default());
+            let is_node = it.kind.as_deref() == Some("Node") && name == "node-1";
+            is_node || self.made.borrow().contains(&(namespace, name))
+        });
+        is_new && is_agents && is_of_ours
     }
 
     fn pods(&self, namespace: &str) -> Api<PodObject> {
@@ -80,6 +107,13 @@ impl Real {
         let parameters = DeleteParams { grace_period_seconds: Some(seconds), ..DeleteParams::default() };
         self.ask("delete a pod", self.pods(pod.namespace_name()).delete(pod.name(), &parameters));
     }
+}
+
+async fn remove_event(client: &Client, event: &Event) -> kube::Result<()> {
+    let namespace = event.metadata.namespace.as_deref().expect("its namespace");
+    let events = Api::<Event>::namespaced(client.clone(), namespace);
+    let name = event.metadata.name.as_deref().expect("its name");
+    events.delete(name, &DeleteParams::default()).await.map(drop)
 }
 
 /// What an object of ours needs for a server that looks at all of it.
@@ -115,10 +149,16 @@ impl Backend for Real {
                 self.ask("edit a pod", api.replace(name, &PostParams::default(), &there))
             }
         };
+        self.made.borrow_mut().insert((namespace.to_owned(), name.to_owned()));
         self.pods.borrow_mut().insert((namespace.to_owned(), name.to_owned()));
         let mut status: Value = pod.object["status"].clone();
         if status["phase"].is_null() {
             status["phase"] = "Running".into();
+        }
+        if status["conditions"].is_null() {
+            // The server's times of creation are whole seconds, too coarse to say which pod of a test came first.
+            let arrival = &pod.object["metadata"]["creationTimestamp"];
+            status["conditions"] = json!([{"type": "PodScheduled", "status": "True", "lastTransitionTime": arrival}]);
         }
         let patch = Patch::Merge(json!({ "status": status }));
         self.ask("set a pod's status", api.patch_status(name, &PatchParams::default(), &patch));
@@ -139,6 +179,17 @@ impl Backend for Real {
         self.labelled.borrow_mut().insert(namespace.to_owned());
         self.set_mode(namespace, mode);
     }
+
+    fn events(&self) -> Vec<Event> {
+        let events = Api::<Event>::all(self.client.clone());
+        let mut events = self.ask("list Events", events.list(&ListParams::default())).items;
+        events.retain(|event| self.is_of_test(event));
+        events
+    }
+
+    fn delete_event(&self, event: &Event) {
+        self.ask("delete an Event", remove_event(&self.client, event));
+    }
 }
 
 impl Drop for Real {
@@ -147,6 +198,12 @@ impl Drop for Real {
         for (namespace, name) in self.pods.take() {
             // In a test that failed it may be gone, or the server may.
             let _ = self.runtime.block_on(self.pods(&namespace).delete(&name, &parameters));
+        }
+        if !thread::panicking() {
+            // So that the next run finds none either.
+            for event in self.events() {
+                let _ = self.runtime.block_on(remove_event(&self.client, &event));
+            }
         }
         let patch = Patch::Merge(json!({"metadata": {"labels": {"port-enforcer.io/mode": null}}}));
         let namespaces = Api::<Namespace>::all(self.client.clone());

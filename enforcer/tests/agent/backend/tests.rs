@@ -17,14 +17,14 @@ fn a_real_server_is_spoken_to() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let folder = TempDir::new().expect("a folder");
-    let real = Real::connect(&server.kubeconfig_of_admin(folder.path()));
-    assert!(real.address().starts_with("http://127.0.0.1:"));
+    // Who may do all that is another one than the agent.
+    let real = Real::connect(&server.kubeconfig_of_admin(folder.path()), &server.kubeconfig(folder.path()));
+    assert!(real.description().starts_with("kube-apiserver v1.34.0 at http://127.0.0.1:"), "{}", real.description());
     let wanted = Pod::new("owner").namespace("team").ports("20080");
     let owner = real.put(&wanted);
     assert_ne!(owner.uid_text(), wanted.uid_text(), "UIDs are the server's to give");
     let stranger = real.put(&Pod::new("stranger").namespace("other"));
-    // Who may do all that is another one than the agent.
-    let mut agent = synced(&stage, &server, &[]);
+    let mut agent = synced(&stage, &real, &[]);
     let (mut owners, mut strangers) = (stage.worker(&owner), stage.worker(&stranger));
     until_bind(&mut strangers, 20080, denied());
     assert_eq!(owners.bind(&bind(20080)), 0);

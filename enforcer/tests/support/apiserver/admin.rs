@@ -1,4 +1,5 @@
-//! What an administrator may do beside the agent: make, edit and delete pods, set their status, label namespaces.
+//! What an administrator may do and the agent may not: make, edit and delete pods, set their status, label namespaces,
+//! delete Events.
 
 use axum::http::StatusCode;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -17,12 +18,14 @@ use super::{
 pub(super) fn answer(store: &mut Store, asked: &Asked, media: &str, body: &[u8]) -> Option<Result<Good, Refusal>> {
     let name = asked.name.as_deref().unwrap_or_default();
     let pod = |name| Key::new(Resource::Pods, asked.namespace.as_deref().unwrap_or_default(), name);
+    if (asked.group.as_str(), asked.verb.as_str(), asked.resource.as_str()) == ("events.k8s.io", "delete", "events") {
+        return Some(delete_event(store, asked));
+    }
     if !asked.group.is_empty() || asked.version != "v1" {
         return None;
     }
     let done = match (asked.verb.as_str(), asked.resource.as_str()) {
         ("create", "pods") => create_pod(store, asked, body),
-        ("get", "pods") => found(store, &pod(name)).map(good),
         ("update", "pods") => update_pod(store, &pod(name), body),
         ("patch", "pods/status") => patch_status(store, &pod(name), media, body),
         ("delete", "pods") => delete_pod(store, &pod(name), body),
@@ -118,6 +121,14 @@ fn delete_pod(store: &mut Store, key: &Key, body: &[u8]) -> Result<Good, Refusal
         return Ok(good(object));
     }
     Ok(good((*store.ask_to_go(key.clone(), grace)).clone()))
+}
+
+fn delete_event(store: &mut Store, asked: &Asked) -> Result<Good, Refusal> {
+    let (namespace, name) = (asked.namespace.as_deref(), asked.name.as_deref());
+    let key = Key::new(Resource::Events, namespace.unwrap_or_default(), name.unwrap_or_default());
+    let object = found(store, &key)?;
+    store.remove(&key);
+    Ok(good(object))
 }
 
 fn create_namespace(store: &mut Store, body: &[u8]) -> Result<Good, Refusal> {

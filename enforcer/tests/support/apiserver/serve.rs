@@ -105,7 +105,8 @@ async fn answer(
     if asked.version.is_empty() {
         return Ok(path(asked));
     }
-    if is_admin && !matches!(asked.verb.as_str(), "list" | "watch") {
+    let served = asked.served().filter(|resource| resource.verbs().contains(&asked.verb.as_str()));
+    if is_admin && served.is_none() {
         let headers = request.headers().clone();
         let bytes = body::to_bytes(request.into_body(), LIMIT).await;
         let bytes = bytes.map_err(|error| status::bad_request(error.to_string()))?;
@@ -113,7 +114,6 @@ async fn answer(
         let good = done.unwrap_or_else(|| Err(forbidden("the administrator")))?;
         return Ok(whole(good.code, &good.value, met));
     }
-    let served = asked.served().filter(|resource| resource.verbs().contains(&asked.verb.as_str()));
     let resource = served.ok_or_else(|| forbidden(USER))?;
     let headers = request.headers().clone();
     let metadata_only = request::metadata_only(&headers, asked.verb == "list")?;
