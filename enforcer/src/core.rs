@@ -10,6 +10,7 @@
 //! | the claims in force | what the kernel's maps hold | [`plan`] |
 //! | pods and cgroups, one by one | all of the above, kept in step | [`index`] |
 //! | what the kernel tells | sentences | [`report`] |
+//! | binds, releases and dumps of sockets | who holds what, and conflicts that exist | [`holders`] |
 //! | sentences | Events in the cluster, few enough for its API server | [`events`] |
 
 pub mod address;
@@ -19,6 +20,7 @@ pub mod cgroup;
 pub mod cgroup_tree;
 pub mod claims;
 pub mod events;
+pub mod holders;
 pub mod index;
 pub mod plan;
 pub mod pod;

@@ -10,6 +10,7 @@ mod ledger;
 mod modes;
 mod names;
 mod owner;
+mod query;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -36,6 +37,7 @@ use crate::core::{
 };
 
 pub use names::Name;
+pub use query::ClaimInForce;
 pub use types::{MODE_LABEL, Mode, NamespaceMode, Notice, Now, Output, PortList, Settings};
 
 /// See the module's documentation.
