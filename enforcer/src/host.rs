@@ -2,4 +2,5 @@
 
 pub mod cgroup;
 pub mod clock;
+pub mod diag;
 pub mod netns;

@@ -7,7 +7,7 @@
 //!   released is not taken in again, whatever a dump that was under way still shows;
 //! - a dump takes in what no event told: sockets from before the agent, passed descriptors, lost events;
 //! - what a dump does not show and an event told before the dump began is a suspect, and gone if the next dump does not
-//!   show it either (a dump can pass over a socket that changes its state, see the diagnostics). Suspects are no
+//!   show it either (a dump can pass over a socket that changes its state, see [`crate::host::diag`]). Suspects are no
 //!   reason to wait: the second dump is made right after the first.
 //!
 //! A connected TCP socket is a holder if it was bound by name: clients' and accepted connections are not taken in.
@@ -104,7 +104,7 @@ pub struct Holders {
 }
 
 impl Holders {
-    /// An empty table. `shows_bound`: whether dumps show TCP sockets that are bound and do nothing.
+    /// An empty table. `shows_bound`: see [`crate::host::diag::shows_bound`].
     #[must_use]
     pub fn new(limits: Limits, shows_bound: bool) -> Self {
         Self {

@@ -4,6 +4,7 @@
 
 mod cgroups;
 mod counts;
+mod diag;
 mod kin;
 mod layouts;
 mod node;
@@ -41,6 +42,7 @@ fn trials() -> Vec<Trial> {
         ("counts", counts::TESTS),
         ("cgroups", cgroups::TESTS),
         ("oracle", oracle::TESTS),
+        ("diag", diag::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| Trial::ignorable_test(format!("{subject}::{name}"), run)));
     }
