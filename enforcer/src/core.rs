@@ -11,6 +11,7 @@
 //! | pods and cgroups, one by one | all of the above, kept in step | [`index`] |
 //! | what the kernel tells | sentences | [`report`] |
 //! | binds, releases and dumps of sockets | who holds what, and conflicts that exist | [`holders`] |
+//! | claims and the kernel's reserved ports | what to write, and what to remember | [`reserved`] |
 //! | sentences | Events in the cluster, few enough for its API server | [`events`] |
 
 pub mod address;
@@ -25,5 +26,6 @@ pub mod index;
 pub mod plan;
 pub mod pod;
 pub mod report;
+pub mod reserved;
 pub mod slots;
 pub mod text;
