@@ -6,7 +6,7 @@
 //! | [`bpf`] | the kernel side: programs, maps, events, probes |
 //! | [`manifests`] | the embedded source: a folder of Pod manifests |
 //! | [`k8s`] | the cluster: pods and modes in |
-//! | [`host`] | what the agent learns of the host |
+//! | [`host`] | what the agent learns of the host, and the sysctl that it writes |
 //! | [`agent`] | the loop that ties them together |
 //! | [`cli`] | one file per subcommand |
 

@@ -12,6 +12,7 @@ mod oracle;
 mod overlap;
 mod policy;
 mod ports;
+mod reserved;
 mod scope;
 #[path = "../support/mod.rs"]
 mod support;
@@ -21,6 +22,7 @@ use support::{network, worker};
 
 fn main() {
     worker::run_if_worker();
+    reserved::run_if_reserver();
     let mut arguments = Arguments::from_args();
     // The tests measure what one kernel counts and tells, and time it.
     arguments.test_threads = Some(1);
@@ -43,6 +45,7 @@ fn trials() -> Vec<Trial> {
         ("cgroups", cgroups::TESTS),
         ("oracle", oracle::TESTS),
         ("diag", diag::TESTS),
+        ("reserved", reserved::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| Trial::ignorable_test(format!("{subject}::{name}"), run)));
     }
