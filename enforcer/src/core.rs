@@ -12,6 +12,8 @@
 //! | an owner | what the next agent must know of it, and back | [`record`], [`recall`] |
 //! | what the kernel tells | sentences | [`report`] |
 //! | manifests of all kinds | what cannot work, before anything is deployed | [`check`] |
+//! | binds, releases and dumps of sockets | who holds what, and conflicts that exist | [`holders`] |
+//! | claims and the kernel's reserved ports | what to write, and what to remember | [`reserved`] |
 //! | sentences | Events in the cluster, few enough for its API server | [`events`] |
 
 pub mod address;
@@ -23,11 +25,13 @@ pub mod check;
 pub mod claims;
 pub mod digest;
 pub mod events;
+pub mod holders;
 pub mod index;
 pub mod plan;
 pub mod pod;
 pub mod recall;
 pub mod record;
 pub mod report;
+pub mod reserved;
 pub mod slots;
 pub mod text;

@@ -6,7 +6,7 @@
 //! | [`bpf`] | the kernel side: programs, maps, events, probes |
 //! | [`manifests`] | the embedded source: a folder of Pod manifests; and what `enforcer check` reads |
 //! | [`k8s`] | the cluster: pods and modes in |
-//! | [`host`] | what the agent learns of the host |
+//! | [`host`] | what the agent learns of the host, and the sysctl that it writes |
 //! | [`metrics`] | what is counted and measured |
 //! | [`agent`] | the loop that ties them together |
 //! | [`cli`] | one file per subcommand |

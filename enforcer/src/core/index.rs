@@ -12,6 +12,7 @@ mod ledger;
 mod modes;
 mod names;
 mod owner;
+mod query;
 mod restore;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ use crate::core::{
 };
 
 pub use names::Name;
+pub use query::ClaimInForce;
 pub use restore::Restored;
 pub use types::{MODE_LABEL, Mode, NamespaceMode, Notice, Now, Output, PortList, Settings, Usage};
 

@@ -94,6 +94,20 @@ pub enum Who {
 }
 
 impl Who {
+    /// Whose processes are in a cgroup, by what the index knows now.
+    #[must_use]
+    pub fn of_cgroup(cgroup: u64, index: &Index) -> Self {
+        match (index.name_by_cgroup(cgroup), index.uid_by_cgroup(cgroup)) {
+            (Some(name), _) => Self::Known(name.clone()),
+            (None, Some(key)) => Self::UnknownPod {
+                uid: format!("{:032x}", u128::from_be_bytes(key.uid)),
+                form: Form::from_wire(key.form).unwrap_or(Form::Api),
+            },
+            (None, None) if index.knows_cgroup(cgroup) => Self::Unplaced,
+            (None, None) => Self::Host,
+        }
+    }
+
     /// `namespace/name` of a pod that is known.
     #[must_use]
     pub fn pod(&self) -> Option<String> {
@@ -138,13 +152,9 @@ impl Report {
     pub fn new(attempt: Attempt, index: &Index) -> Self {
         let caller = match (attempt.caller, attempt.pod_cgroup) {
             (Some(id), _) if index.name(id).is_some() => index.name(id).cloned().map_or(Who::Unplaced, Who::Known),
-            (_, Some(cgroup)) => match (index.name_by_cgroup(cgroup), index.uid_by_cgroup(cgroup)) {
-                (Some(name), _) => Who::Known(name.clone()),
-                (None, Some(key)) => Who::UnknownPod {
-                    uid: format!("{:032x}", u128::from_be_bytes(key.uid)),
-                    form: Form::from_wire(key.form).unwrap_or(Form::Api),
-                },
-                (None, None) => Who::Unplaced,
+            (_, Some(cgroup)) => match Who::of_cgroup(cgroup, index) {
+                Who::Host => Who::Unplaced,
+                who => who,
             },
             (_, None) if attempt.reason == Reason::Error => Who::Unplaced,
             (_, None) => Who::Host,

@@ -7,6 +7,7 @@ mod arrival;
 mod cgroups;
 mod cleanup;
 mod counts;
+mod diag;
 mod faults;
 mod kin;
 mod layouts;
@@ -16,6 +17,7 @@ mod overlap;
 mod overrule;
 mod policy;
 mod ports;
+mod reserved;
 mod scope;
 #[path = "../support/mod.rs"]
 mod support;
@@ -26,6 +28,7 @@ use support::{bpffs, keeper, network, worker};
 fn main() {
     worker::run_if_worker();
     keeper::run_if_ordered();
+    reserved::run_if_reserver();
     let mut arguments = Arguments::from_args();
     // The tests measure what one kernel counts and tells, and time it.
     arguments.test_threads = Some(1);
@@ -53,6 +56,8 @@ fn trials() -> Vec<Trial> {
         ("cleanup", cleanup::TESTS),
         ("faults", faults::TESTS),
         ("oracle", oracle::TESTS),
+        ("diag", diag::TESTS),
+        ("reserved", reserved::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| Trial::ignorable_test(format!("{subject}::{name}"), run)));
     }

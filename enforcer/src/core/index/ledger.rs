@@ -9,7 +9,7 @@ use crate::core::{
     arbiter::{OwnerId, Stake, Standing, Turn, arbitrate},
     claims::Source,
     index::{
-        Notice, PortList,
+        ClaimInForce, Notice, PortList,
         owner::{Owner, Stakes},
     },
     plan::{Change, InForce, PortState},
@@ -271,6 +271,12 @@ impl Ledger {
     pub(super) fn source(&self, owner: OwnerId, protocol: Protocol, port: u16) -> Option<Source> {
         let entry = self.ports.get(&(protocol, port))?;
         entry.stakes.iter().find(|stake| stake.owner == owner).map(|stake| stake.source)
+    }
+
+    pub(super) fn in_force(&self, protocol: Protocol, port: u16) -> Vec<ClaimInForce> {
+        let stakes = self.ports.get(&(protocol, port)).map(|entry| entry.stakes.as_slice()).unwrap_or_default();
+        let in_force = stakes.iter().filter(|stake| stake.standing == Some(Standing::InForce));
+        in_force.map(|&Stake { owner, address, source, .. }| ClaimInForce { owner, address, source }).collect()
     }
 
     /// How much there was at the last settling.
