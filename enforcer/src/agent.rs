@@ -156,8 +156,8 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let mut engine = Engine::load(start, keep)?;
     metrics.set_counters(engine.counter_map().into());
     let mut reporter = Reporter::new(node, outbox, Arc::clone(&metrics));
-    // A folder is read before the first bind is judged. The API server may be out of reach for long: until it
-    // answers, what the node reserved is enforced.
+    // A folder is read before the first bind is judged. The API server may be out of reach for long: until it answers,
+    // what the node reserved is enforced, and what was in force before this agent came.
     feed.first_look(&mut engine, &mut reporter)?;
     reporter.notices(&mut engine);
     take_over(&mut engine, &mut reporter)?;

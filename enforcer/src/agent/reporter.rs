@@ -253,7 +253,8 @@ impl Reporter {
         let node = &self.node;
         warn!(
             event = "not_synced",
-            node, "the pods of {node} are not known yet; until then only what the node reserved is enforced"
+            node,
+            "the pods of {node} are not known yet; until then what the node reserved is enforced, and what was in force before"
         );
     }
 
