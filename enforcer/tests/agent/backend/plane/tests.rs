@@ -28,7 +28,8 @@ pub(crate) const TESTS: &[Test] = &[
 
 /// How long a program is waited for that will never be ready.
 const IN_VAIN: Duration = Duration::from_millis(300);
-const FOREVER: Duration = Duration::from_hours(1);
+/// Longer than any test needs.
+const LONG: Duration = Duration::from_secs(30);
 
 /// Says that this process is one of those that the tests start: what it does.
 const MARK: &str = "PORT_ENFORCER_TEST_PLANE";
@@ -40,7 +41,7 @@ pub(crate) fn run_if_marked() {
         play_etcd();
         0
     } else {
-        let failure = Plane::start(Path::new(&part), FOREVER).err();
+        let failure = Plane::start(Path::new(&part), LONG).err();
         eprintln!("nobody killed it: {failure:?}");
         1
     };
@@ -131,7 +132,7 @@ fn a_folder_without_a_program_is_refused() {
 
 fn last_words_are_told() {
     let folder = folder("echo 'Error: unknown flag' >&2\nexit 3", IDLE);
-    let told = failure(folder.path(), FOREVER).to_string();
+    let told = failure(folder.path(), LONG).to_string();
     assert!(told.starts_with("etcd ended (exit status: 3) before it was ready."), "{told}");
     assert!(told.contains("/etcd --data-dir=") && told.ends_with("\nError: unknown flag\n"), "{told}");
     assert!(!folder.path().join("kube-apiserver.pid").exists(), "the next was not started");
@@ -149,7 +150,7 @@ fn what_ran_before_is_ended() {
     // Where the programs run is in the flags; there the etcd has written its pid.
     let report = "cp pid-of-etcd \"$0.pid\"\nprintf '%s\\n' \"$@\"\nls -l tokens key >&2\nexit 1";
     let folder = folder(&healthy(), report);
-    let told = failure(folder.path(), FOREVER).to_string();
+    let told = failure(folder.path(), LONG).to_string();
     assert!(told.starts_with("kube-apiserver ended (exit status: 1) before it was ready."), "{told}");
     for flag in ["--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount", "--bind-address=127.0.0.1"]
     {
@@ -163,7 +164,7 @@ fn what_ran_before_is_ended() {
 fn an_etcd_that_dies_is_told() {
     // Killed by the other one, which stays.
     let folder = folder(&healthy(), "kill -KILL $(cat pid-of-etcd)\necho $$ > \"$0.pid\"\nexec sleep 3600");
-    let told = failure(folder.path(), FOREVER).to_string();
+    let told = failure(folder.path(), LONG).to_string();
     assert!(told.starts_with("etcd ended (signal: 9 (SIGKILL)) before it was ready."), "{told}");
     assert!(!runs(pid(&folder.path().join("kube-apiserver.pid"))));
 }
