@@ -334,7 +334,7 @@ fn what_is_left_can_be_cleaned_up() {
 
 fn without_a_bpf_file_system_that_is_said() {
     let stage = Stage::new();
-    let mut agent = stage.enforce(&[]);
+    let mut agent = stage.enforce(&["--bpffs", "/nonexistent"]);
     let said = agent.wait("it is said", |line| line["event"] == "not_kept");
     assert!(said["message"].as_str().expect("words").contains("mount -t bpf"), "{said}");
     let output = enforcer().args(["mode", "audit", "--bpffs", "/nonexistent"]).output().expect("running the binary");

@@ -260,8 +260,9 @@ impl Stage {
 
 /// No agent serves HTTP or keeps anything unless it is told where: there may be others.
 pub(crate) fn nowhere<'a>(more: &[&str]) -> Vec<&'a str> {
-    let defaults = [("--listen", "none"), ("--bpffs", "/nonexistent")];
-    defaults.into_iter().filter(|(flag, _)| !more.contains(flag)).flat_map(|(flag, value)| [flag, value]).collect()
+    let defaults =
+        [("--listen", &["--listen", "none"][..]), ("--bpffs", &["--bpffs", "/nonexistent", "--persist", "false"])];
+    defaults.into_iter().filter(|(flag, _)| !more.contains(flag)).flat_map(|(_, words)| words).copied().collect()
 }
 
 /// A bind that no socket of another stage could be in the way of.
