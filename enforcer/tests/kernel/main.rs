@@ -4,8 +4,11 @@
 
 mod cgroups;
 mod counts;
+mod guest;
 mod kin;
 mod layouts;
+mod machine;
+mod needs;
 mod node;
 mod oracle;
 mod overlap;
@@ -19,6 +22,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use support::{network, worker};
 
 fn main() {
+    guest::run_if_init();
     worker::run_if_worker();
     let mut arguments = Arguments::from_args();
     // The tests measure what one kernel counts and tells, and time it.
@@ -41,6 +45,8 @@ fn trials() -> Vec<Trial> {
         ("counts", counts::TESTS),
         ("cgroups", cgroups::TESTS),
         ("oracle", oracle::TESTS),
+        ("needs", needs::TESTS),
+        ("machine", machine::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| Trial::ignorable_test(format!("{subject}::{name}"), run)));
     }

@@ -1,0 +1,118 @@
+//! This binary as the first process of a virtual machine (`cargo xtask kernels`): it prepares the machine, starts itself
+//! again to run the tests, says on the console how that ended, and switches the machine off.
+
+use std::{
+    env, fs,
+    path::Path,
+    process::{self, Command},
+};
+
+use rustix::{
+    mount::{MountFlags, mount},
+    process::{WaitOptions, wait},
+    system::{RebootCommand, reboot},
+};
+
+use crate::support::network;
+
+/// Where the machine's first process is; anywhere else this binary is none, whatever its process id.
+const INIT: &str = "/init";
+/// Set for the tests of such a machine: what they do to it as a whole, they do to nobody.
+const MACHINE: &str = "PORT_ENFORCER_TEST_MACHINE";
+/// Begins the lines that `cargo xtask kernels` reads.
+const SAYS: &str = "port-enforcer-guest:";
+
+/// What is mounted, in this order: type and place.
+const MOUNTS: [(&str, &str); 7] = [
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+    ("devtmpfs", "/dev"),
+    ("tmpfs", "/tmp"),
+    ("cgroup2", "/sys/fs/cgroup"),
+    ("bpf", "/sys/fs/bpf"),
+    ("tracefs", "/sys/kernel/tracing"),
+];
+
+/// Whether this is a machine that was started for these tests alone.
+pub(crate) fn is_own_machine() -> bool {
+    env::var_os(MACHINE).is_some()
+}
+
+/// Turns this process into the machine's first one if it was started as that.
+pub(crate) fn run_if_init() {
+    if process::id() != 1 || env::args().next().as_deref() != Some(INIT) {
+        return;
+    }
+    if let Err(why) = prepare() {
+        println!("{SAYS} not ready: {why}");
+    } else {
+        println!("{SAYS} kernel {}", rustix::system::uname().release().to_string_lossy());
+        probe();
+        match arguments().and_then(|arguments| run(&arguments)) {
+            Ok(end) => println!("{SAYS} ended {end}"),
+            Err(why) => println!("{SAYS} not run: {why}"),
+        }
+    }
+    let error = reboot(RebootCommand::PowerOff);
+    panic!("the machine goes on: {error:?}");
+}
+
+fn prepare() -> Result<(), String> {
+    for (kind, place) in MOUNTS {
+        // What a kernel was built without stays empty, and the tests say what they miss.
+        let known =
+            || fs::read_to_string("/proc/filesystems").is_ok_and(|all| all.lines().any(|line| line.ends_with(kind)));
+        mount(kind, place, kind, MountFlags::empty(), None)
+            .or_else(|error| if place == "/proc" || known() { Err(error) } else { Ok(()) })
+            .map_err(|error| format!("cannot mount {kind} on {place}: {error}"))?;
+    }
+    network::raise_loopback();
+    Ok(())
+}
+
+/// What the agent says of this kernel, in one line.
+fn probe() {
+    let answer = Command::new("/bin/enforcer").args(["probe", "-o", "json"]).output();
+    let answer = answer.map_err(|error| error.to_string()).and_then(|output| {
+        serde_json::from_slice::<serde_json::Value>(&output.stdout)
+            .map_err(|error| format!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
+    });
+    match answer {
+        Ok(answer) => println!("{SAYS} probe {answer}"),
+        Err(why) => println!("{SAYS} no probe: {why}"),
+    }
+}
+
+/// What stands behind ` -- ` on the kernel's command line: the program that is run, this one or another of the initramfs,
+/// and its arguments. The arguments of this process also hold words that were meant for the kernel and that this one
+/// does not know.
+fn arguments() -> Result<Vec<String>, String> {
+    let line = fs::read_to_string("/proc/cmdline").map_err(|error| format!("/proc/cmdline: {error}"))?;
+    let (_, ours) = line.split_once(" -- ").ok_or("the kernel's command line names no program")?;
+    Ok(ours.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Runs the tests to their end: how they ended. Orphans of theirs are buried meanwhile.
+fn run(arguments: &[String]) -> Result<String, String> {
+    let [program, arguments @ ..] = arguments else {
+        return Err("no program was named".to_owned());
+    };
+    let mut child = Command::new(program);
+    child.args(arguments).env(MACHINE, "1").env("RUST_BACKTRACE", "1").env("PATH", "/bin");
+    if Path::new("/tmp").is_dir() {
+        child.env("TMPDIR", "/tmp");
+    }
+    let child = child.spawn().map_err(|error| format!("{program}: {error}"))?.id();
+    loop {
+        let (pid, status) = wait(WaitOptions::empty())
+            .map_err(|error| format!("waiting for {program}: {error}"))?
+            .ok_or_else(|| format!("nothing to wait for after {program}"))?;
+        if u32::try_from(pid.as_raw_nonzero().get()).is_ok_and(|pid| pid == child) {
+            return Ok(match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => format!("with code {code}"),
+                (None, Some(signal)) => format!("by signal {signal}"),
+                (None, None) => format!("{status:?}"),
+            });
+        }
+    }
+}
