@@ -159,7 +159,7 @@ fn try_kernel(
     for tries in 1.. {
         let console = machine.boot(accelerator, &arguments, limit)?;
         fs::write(&log, &console.text).with_context(|| format!("{} cannot be written", log.display()))?;
-        let outcome = Outcome::read(&console);
+        let outcome = Outcome::read(&console, initramfs::PROGRAMS.len());
         // A machine that ends and says nothing is QEMU's fault or the host's, and gets one more chance, which is told.
         if tries < 2 && outcome.is_silent() {
             continue;

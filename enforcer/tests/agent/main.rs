@@ -10,6 +10,7 @@ mod events;
 mod flags;
 mod folder;
 mod handover;
+mod machine;
 mod malformed;
 mod refusals;
 mod stage;
@@ -19,6 +20,7 @@ mod support {
     #[expect(dead_code, reason = "its own tests use the rest")]
     pub(crate) mod apiserver;
     pub(crate) mod network;
+    pub(crate) mod own_machine;
     pub(crate) mod sandbox;
     pub(crate) mod worker;
 }
@@ -38,7 +40,7 @@ fn main() {
 }
 
 fn trials() -> Vec<Trial> {
-    let mut trials = Vec::new();
+    let mut trials = machine::trials();
     for (subject, tests) in [
         ("conflicts", conflicts::TESTS),
         ("folder", folder::TESTS),

@@ -3,7 +3,6 @@
 
 use std::{
     env, fs,
-    path::Path,
     process::{self, Command},
 };
 
@@ -13,12 +12,12 @@ use rustix::{
     system::{RebootCommand, reboot},
 };
 
-use crate::support::network;
+use crate::support::{network, own_machine};
 
 /// Where the machine's first process is; anywhere else this binary is none, whatever its process id.
 const INIT: &str = "/init";
-/// Set for the tests of such a machine: what they do to it as a whole, they do to nobody.
-const MACHINE: &str = "PORT_ENFORCER_TEST_MACHINE";
+/// Where the agent is.
+const ENFORCER: &str = "/bin/enforcer";
 /// Begins the lines that `cargo xtask kernels` reads.
 const SAYS: &str = "port-enforcer-guest:";
 
@@ -33,11 +32,6 @@ const MOUNTS: [(&str, &str); 7] = [
     ("tracefs", "/sys/kernel/tracing"),
 ];
 
-/// Whether this is a machine that was started for these tests alone.
-pub(crate) fn is_own_machine() -> bool {
-    env::var_os(MACHINE).is_some()
-}
-
 /// Turns this process into the machine's first one if it was started as that.
 pub(crate) fn run_if_init() {
     if process::id() != 1 || env::args().next().as_deref() != Some(INIT) {
@@ -48,9 +42,9 @@ pub(crate) fn run_if_init() {
     } else {
         println!("{SAYS} kernel {}", rustix::system::uname().release().to_string_lossy());
         probe();
-        match arguments().and_then(|arguments| run(&arguments)) {
-            Ok(end) => println!("{SAYS} ended {end}"),
-            Err(why) => println!("{SAYS} not run: {why}"),
+        match run_all() {
+            Ok(()) => println!("{SAYS} ended well"),
+            Err(why) => println!("{SAYS} ended badly: {why}"),
         }
     }
     let error = reboot(RebootCommand::PowerOff);
@@ -72,7 +66,7 @@ fn prepare() -> Result<(), String> {
 
 /// What the agent says of this kernel, in one line.
 fn probe() {
-    let answer = Command::new("/bin/enforcer").args(["probe", "-o", "json"]).output();
+    let answer = Command::new(ENFORCER).args(["probe", "-o", "json"]).output();
     let answer = answer.map_err(|error| error.to_string()).and_then(|output| {
         serde_json::from_slice::<serde_json::Value>(&output.stdout)
             .map_err(|error| format!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
@@ -83,25 +77,34 @@ fn probe() {
     }
 }
 
-/// What stands behind ` -- ` on the kernel's command line: the program that is run, this one or another of the initramfs,
-/// and its arguments. The arguments of this process also hold words that were meant for the kernel and that this one
-/// does not know.
-fn arguments() -> Result<Vec<String>, String> {
+/// Runs what stands behind ` -- ` on the kernel's command line, parted by `,`: programs, this one or others of the
+/// initramfs, and their arguments. (The arguments of this process also hold words that were meant for the kernel, and
+/// that this one does not know.)
+fn run_all() -> Result<(), String> {
     let line = fs::read_to_string("/proc/cmdline").map_err(|error| format!("/proc/cmdline: {error}"))?;
     let (_, ours) = line.split_once(" -- ").ok_or("the kernel's command line names no program")?;
-    Ok(ours.split_whitespace().map(str::to_owned).collect())
+    let words: Vec<&str> = ours.split_whitespace().collect();
+    let mut bad = Vec::new();
+    for command in words.split(|word| *word == ",") {
+        let [program, arguments @ ..] = command else {
+            return Err("a program without a name".to_owned());
+        };
+        let end = run(program, arguments)?;
+        if end != WELL {
+            bad.push(format!("{program} {end}"));
+        }
+    }
+    if bad.is_empty() { Ok(()) } else { Err(bad.join(", ")) }
 }
 
+/// How a program ends whose tests passed.
+const WELL: &str = "with code 0";
+
 /// Runs the tests to their end: how they ended. Orphans of theirs are buried meanwhile.
-fn run(arguments: &[String]) -> Result<String, String> {
-    let [program, arguments @ ..] = arguments else {
-        return Err("no program was named".to_owned());
-    };
+fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
     let mut child = Command::new(program);
-    child.args(arguments).env(MACHINE, "1").env("RUST_BACKTRACE", "1").env("PATH", "/bin");
-    if Path::new("/tmp").is_dir() {
-        child.env("TMPDIR", "/tmp");
-    }
+    child.args(arguments).env(own_machine::MARK, "1").env("RUST_BACKTRACE", "1");
+    child.env("CARGO_BIN_EXE_enforcer", ENFORCER);
     let child = child.spawn().map_err(|error| format!("{program}: {error}"))?.id();
     loop {
         let (pid, status) = wait(WaitOptions::empty())

@@ -8,30 +8,26 @@ use enforcer::{
     host::cgroup::Root,
 };
 use enforcer_ebpf::abi::{KernelError, Policy, Reason, Undeclared, VerdictKind};
-use libtest_mimic::Completion;
 
 use crate::{
-    DONE, Outcome, Test, guest,
+    Test,
     support::{
         manifest::Manifest,
+        own_machine,
         rig::{ENFORCE, Rig, denied},
         worker::{Bind, Worker, bind_socket},
     },
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    ("pods_are_judged_from_the_root_of_the_hierarchy", || alone(pods_are_judged_from_the_root_of_the_hierarchy)),
-    ("host_processes_are_audited_and_never_denied", || alone(host_processes_are_audited_and_never_denied)),
-    ("host_processes_declare_nothing", || alone(host_processes_declare_nothing)),
+    ("pods_are_judged_from_the_root_of_the_hierarchy", || {
+        Ok(own_machine::only_there(pods_are_judged_from_the_root_of_the_hierarchy))
+    }),
+    ("host_processes_are_audited_and_never_denied", || {
+        Ok(own_machine::only_there(host_processes_are_audited_and_never_denied))
+    }),
+    ("host_processes_declare_nothing", || Ok(own_machine::only_there(host_processes_declare_nothing))),
 ];
-
-fn alone(test: fn()) -> Outcome {
-    if !guest::is_own_machine() {
-        return Ok(Completion::ignored_with("it judges every process of the machine; cargo xtask kernels runs it"));
-    }
-    test();
-    DONE
-}
 
 const PORT: u16 = 20080;
 

@@ -7,7 +7,7 @@ use enforcer::bpf::probe::{Finding, findings};
 use rustix::net::SocketFlags;
 use rustix::net::{AddressFamily, Protocol, SocketType, ipproto, socket_with};
 
-use crate::{DONE, Outcome, Test, guest};
+use crate::{DONE, Outcome, Test, support::own_machine};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_skip_must_be_earned", a_skip_must_be_earned),
@@ -112,7 +112,7 @@ fn a_skip_must_be_earned() -> Outcome {
 /// ported features back.
 fn what_the_version_promises_is_there() -> Outcome {
     let release = release();
-    let exact = guest::is_own_machine() && !release.contains(".el");
+    let exact = own_machine::is_here() && !release.contains(".el");
     for Finding { name, since, answer, .. } in findings() {
         let new_enough = version(&release) >= version(since);
         if new_enough && !(name == "reading kernel memory" && is_locked_down()) {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    env,
     ffi::OsStr,
     fs,
     io::{BufRead as _, BufReader},
@@ -18,6 +19,9 @@ use serde_json::Value;
 /// How long anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Where the binary is, as cargo tells tests while they are compiled and `cargo xtask` while they run.
+const BINARY: &str = "CARGO_BIN_EXE_enforcer";
+
 /// Waits until something is so.
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -29,8 +33,9 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// The binary under test, with nothing set in the environment that it would heed.
 pub(crate) fn enforcer() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_enforcer"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ENFORCER_")) {
+    // In a virtual machine it is elsewhere than where it was built.
+    let mut command = Command::new(env::var_os(BINARY).unwrap_or_else(|| env!("CARGO_BIN_EXE_enforcer").into()));
+    for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ENFORCER_")) {
         command.env_remove(name);
     }
     command

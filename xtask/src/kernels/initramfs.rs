@@ -15,21 +15,21 @@ const FLAGS: &str = "-Ctarget-feature=+crt-static";
 /// Faster than a development build, since the machine is emulated; see Cargo.toml.
 const PROFILE: &str = "guest";
 
-/// What stands behind ` -- ` on the kernel's command line: the program to run and its arguments.
+/// What stands behind ` -- ` on the kernel's command line: the programs to run and their arguments.
 pub(super) fn arguments(test: Option<&str>) -> String {
-    let mut arguments = "/init --color=never".to_owned();
-    if let Some(test) = test {
-        arguments.push(' ');
-        arguments.push_str(test);
-    }
-    arguments
+    let filter = test.map(|test| format!(" {test}")).unwrap_or_default();
+    PROGRAMS.map(|program| format!("{program} --color=never{filter}")).join(" , ")
 }
+
+/// The test executables, by their places in a machine.
+pub(super) const PROGRAMS: [&str; 2] = ["/init", "/bin/agent-tests"];
 
 /// The binaries of a machine.
 #[derive(Debug)]
 pub(super) struct Guest {
     /// The tests of the kernel, which are the machine's first process too.
     kernel_tests: PathBuf,
+    agent_tests: PathBuf,
     enforcer: PathBuf,
 }
 
@@ -37,21 +37,35 @@ impl Guest {
     pub(super) fn build() -> anyhow::Result<Self> {
         let mut cargo = process::cargo();
         cargo
-            .args(["test", "--package", "enforcer", "--test", "kernel", "--no-run", "--target", TARGET])
+            .args([
+                "test",
+                "--package",
+                "enforcer",
+                "--test",
+                "kernel",
+                "--test",
+                "agent",
+                "--no-run",
+                "--target",
+                TARGET,
+            ])
             .args(["--profile", PROFILE, "--message-format=json-render-diagnostics"])
             .env("CARGO_ENCODED_RUSTFLAGS", FLAGS);
-        let (mut kernel_tests, mut enforcer) = (None, None);
+        let (mut kernel_tests, mut agent_tests, mut enforcer) = (None, None, None);
         for message in process::cargo_messages(&mut cargo)? {
             let Message::CompilerArtifact(artifact) = message else { continue };
             let Some(path) = artifact.executable else { continue };
-            match artifact.target.name.as_str() {
-                "kernel" if artifact.target.kind.contains(&TargetKind::Test) => kernel_tests = Some(path),
-                "enforcer" if artifact.target.kind.contains(&TargetKind::Bin) => enforcer = Some(path),
+            let is_test = artifact.target.kind.contains(&TargetKind::Test);
+            match (artifact.target.name.as_str(), is_test) {
+                ("kernel", true) => kernel_tests = Some(path),
+                ("agent", true) => agent_tests = Some(path),
+                ("enforcer", false) => enforcer = Some(path),
                 _ => {}
             }
         }
         Ok(Self {
             kernel_tests: kernel_tests.context("cargo built no test named kernel")?.into(),
+            agent_tests: agent_tests.context("cargo built no test named agent")?.into(),
             enforcer: enforcer.context("cargo built no binary named enforcer")?.into(),
         })
     }
@@ -66,6 +80,7 @@ impl Guest {
         // The first process has its descriptors from here; not every kernel mounts devtmpfs by itself.
         archive.add("dev/console", CONSOLE, &[], (5, 1))?;
         archive.add("init", EXECUTABLE, &read(&self.kernel_tests)?, (0, 0))?;
+        archive.add("bin/agent-tests", EXECUTABLE, &read(&self.agent_tests)?, (0, 0))?;
         archive.add("bin/enforcer", EXECUTABLE, &read(&self.enforcer)?, (0, 0))?;
         if let Some(config) = &image.config {
             archive.add(&format!("boot/config-{}", image.release), FILE, &read(config)?, (0, 0))?;
@@ -144,6 +159,7 @@ mod tests {
 
     #[test]
     fn a_filter_goes_to_the_tests() {
-        assert_eq!(arguments(Some("overlap")), "/init --color=never overlap");
+        assert_eq!(arguments(None), "/init --color=never , /bin/agent-tests --color=never");
+        assert!(arguments(Some("overlap")).starts_with("/init --color=never overlap , /bin/"));
     }
 }

@@ -55,6 +55,8 @@ impl Verdict {
 pub(super) struct Outcome {
     features: Vec<Feature>,
     report: Report,
+    /// How many test executables should have come to their end.
+    programs: usize,
     warnings: Vec<String>,
     /// What the first process said of the tests' end.
     end: Option<String>,
@@ -63,7 +65,8 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn read(console: &Console) -> Self {
+    /// Reads what came out of a machine that ran so many test executables.
+    pub(super) fn read(console: &Console, programs: usize) -> Self {
         let mut reader = Reader::default();
         reader.feed(console.text.as_bytes());
         let (mut features, mut end, mut death, mut warnings) = (Vec::new(), None, None, Vec::new());
@@ -87,7 +90,7 @@ impl Outcome {
         } else if end.is_none() && death.is_none() {
             death = Some("it ended without a verdict".to_owned());
         }
-        Self { features, report: reader.finish(), warnings, end, death }
+        Self { features, report: reader.finish(), programs, warnings, end, death }
     }
 
     /// Whether it ended by itself and said nothing of its end, not even a panic.
@@ -96,12 +99,12 @@ impl Outcome {
     }
 
     pub(super) fn verdict(&self) -> Verdict {
-        let Self { report, death, end, warnings, features } = self;
+        let Self { report, programs, death, end, warnings, features } = self;
         if let Some(how) = death {
             return Verdict::Died(how.clone());
         }
-        let whole = report.closings == 1 && report.counts.passed > 0 && !features.is_empty();
-        let clean = report.counts.failed == 0 && end.as_deref() == Some("with code 0") && warnings.is_empty();
+        let whole = report.closings == *programs && report.counts.passed > 0 && !features.is_empty();
+        let clean = report.counts.failed == 0 && end.as_deref() == Some("well") && warnings.is_empty();
         if whole && clean { Verdict::Passed } else { Verdict::Failed }
     }
 
@@ -183,12 +186,12 @@ port-enforcer-guest: probe {"features":[{"name":"rings","since":"5.8","answer":"
 test a ... ok
 test b ... ignored (needs MPTCP)
 test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.00s
-port-enforcer-guest: ended with code 0
+port-enforcer-guest: ended well
 [    4.2] reboot: Power down
 "#;
 
     pub(in crate::kernels) fn outcome(text: &str) -> Outcome {
-        Outcome::read(&Console { text: text.to_owned(), stopped: false })
+        Outcome::read(&Console { text: text.to_owned(), stopped: false }, 1)
     }
 
     #[test]
@@ -203,11 +206,11 @@ port-enforcer-guest: ended with code 0
     #[test]
     fn whatever_is_not_all_right_is_no_pass() {
         for (was, is, verdict) in [
-            ("with code 0", "with code 101", "FAILED"),
-            ("with code 0", "by signal 11", "FAILED"),
-            ("port-enforcer-guest: ended with code 0", "", "DIED"),
-            ("port-enforcer-guest: ended with code 0", "[ 9.0] Kernel panic - not syncing: Fatal exception", "DIED"),
-            ("port-enforcer-guest: ended with code 0", "port-enforcer-guest: not run: no such file", "DIED"),
+            ("ended well", "ended badly: /init with code 101", "FAILED"),
+            ("test result: ok.", "test result: ok. 1 passed; 0 failed; 0 ignored\ntest result: ok.", "FAILED"),
+            ("port-enforcer-guest: ended well", "", "DIED"),
+            ("port-enforcer-guest: ended well", "[ 9.0] Kernel panic - not syncing: Fatal exception", "DIED"),
+            ("port-enforcer-guest: ended well", "port-enforcer-guest: not ready: no such file", "DIED"),
             ("test a ... ok", "[    3.1] WARNING: CPU: 0 PID: 70 at kernel/bpf/verifier.c:1", "FAILED"),
             ("test result: ok. 1 passed; 0 failed", "test result: FAILED. 0 passed; 1 failed", "FAILED"),
             ("test result: ok. 1 passed", "test result: ok. 0 passed", "FAILED"),
@@ -220,7 +223,7 @@ port-enforcer-guest: ended with code 0
             assert_eq!(outcome.verdict().word(), verdict, "{is}");
             assert!(verdict == "DIED" || !outcome.failures().is_empty(), "{is}: what failed is named");
         }
-        let outcome = Outcome::read(&Console { text: GOOD.to_owned(), stopped: true });
+        let outcome = Outcome::read(&Console { text: GOOD.to_owned(), stopped: true }, 1);
         assert_eq!(outcome.verdict(), Verdict::Died("the time was up".to_owned()));
     }
 
@@ -230,6 +233,6 @@ port-enforcer-guest: ended with code 0
         assert!(outcome("qemu-system-x86_64: error: failed to set MSR").is_silent());
         assert!(!outcome(GOOD).is_silent());
         assert!(!outcome("[ 9.0] Kernel panic - not syncing: Fatal exception").is_silent());
-        assert!(!Outcome::read(&Console { text: String::new(), stopped: true }).is_silent());
+        assert!(!Outcome::read(&Console { text: String::new(), stopped: true }, 1).is_silent());
     }
 }
