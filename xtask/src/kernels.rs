@@ -34,6 +34,11 @@ fn folder() -> PathBuf {
     process::root().join("target/kernels")
 }
 
+/// What the machines said.
+fn logs() -> PathBuf {
+    folder().join("logs")
+}
+
 /// The flags of `cargo xtask kernels`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -58,7 +63,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", env = "PORT_ENFORCER_QEMU", default_value = "qemu-system-x86_64")]
     qemu: PathBuf,
     /// Most time that one kernel may take, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     limit: u64,
     /// How the result is written
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
@@ -97,7 +102,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         )
     })?;
     let folder = folder();
-    fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    fs::create_dir_all(logs()).with_context(|| format!("{} cannot be made", logs().display()))?;
     let usual =
         || USUAL.iter().map(|name| name.parse()).collect::<Result<Vec<Wanted>, _>>().map_err(anyhow::Error::msg);
     let images = match &kernels {
@@ -117,7 +122,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         let machine = Machine { qemu: &qemu, kernel: &image.kernel, initramfs: &initramfs };
         let accelerator = match accelerator {
             Some(known) => known,
-            None => *accelerator.insert(Accelerator::find(&machine)?),
+            None => *accelerator.insert(Accelerator::find(&machine, &logs().join("trial.log"))?),
         };
         let run = try_kernel(&machine, accelerator, image.clone(), test.as_deref(), limit)?;
         say(output, &run.line());
@@ -151,14 +156,11 @@ fn try_kernel(
     test: Option<&str>,
     limit: Duration,
 ) -> anyhow::Result<Run> {
-    let logs = folder().join("logs");
-    fs::create_dir_all(&logs).with_context(|| format!("{} cannot be made", logs.display()))?;
-    let log = logs.join(format!("{}.log", image.name));
+    let log = logs().join(format!("{}.log", image.release));
     let start = Instant::now();
     let arguments = initramfs::arguments(test);
     for tries in 1.. {
-        let console = machine.boot(accelerator, &arguments, limit)?;
-        fs::write(&log, &console.text).with_context(|| format!("{} cannot be written", log.display()))?;
+        let console = machine.boot(accelerator, &arguments, limit, &log)?;
         let outcome = Outcome::read(&console, initramfs::PROGRAMS.len());
         // A machine that ends and says nothing is QEMU's fault or the host's, and gets one more chance, which is told.
         if tries < 2 && outcome.is_silent() {

@@ -16,8 +16,8 @@ use aya::maps::{Map, MapData, MapInfo, PerCpuArray};
 use enforcer_ebpf::abi::{self, Protocol, Reason, VerdictKind};
 use serde_json::Value;
 
-/// How long anything is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long anything is waited for. In an emulated machine the kernel takes seconds to verify the programs.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Where the binary is, as cargo tells tests while they are compiled and `cargo xtask` while they run.
 const BINARY: &str = "CARGO_BIN_EXE_enforcer";

@@ -20,7 +20,7 @@ fn write(day: &str, columns: &[(&str, &Outcome)]) -> String {
     let mut text = format!(
         "# Kernels\n\n\
          Written by `cargo xtask kernels --document` on {day}: each kernel booted in a virtual machine, where the tests of\n\
-         `enforcer/tests/kernel` and `enforcer/tests/agent` ran with one and the same BPF object. Do not edit.\n\n"
+         `enforcer/tests/kernel` ran, and of the agent's those of `--scope node`, with one and the same BPF object. Do not edit.\n\n"
     );
     row(&mut text, "", "since", columns.iter().map(|(name, _)| (*name).to_owned()));
     row(&mut text, "---", "---", columns.iter().map(|_| "---".to_owned()));

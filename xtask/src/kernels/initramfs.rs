@@ -17,12 +17,12 @@ const PROFILE: &str = "guest";
 
 /// What stands behind ` -- ` on the kernel's command line: the programs to run and their arguments.
 pub(super) fn arguments(test: Option<&str>) -> String {
-    let filter = test.map(|test| format!(" {test}")).unwrap_or_default();
-    PROGRAMS.map(|program| format!("{program} --color=never{filter}")).join(" , ")
+    PROGRAMS.map(|(program, tests)| format!("{program} --color=never {}", test.unwrap_or(tests))).join(" , ")
 }
 
-/// The test executables, by their places in a machine.
-pub(super) const PROGRAMS: [&str; 2] = ["/init", "/bin/agent-tests"];
+/// The test executables, by their places in a machine, and which of their tests are run there: all of the kernel's, and
+/// of the agent's those that run nowhere else.
+pub(super) const PROGRAMS: [(&str, &str); 2] = [("/init", ""), ("/bin/agent-tests", "machine::")];
 
 /// The binaries of a machine.
 #[derive(Debug)]
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_filter_goes_to_the_tests() {
-        assert_eq!(arguments(None), "/init --color=never , /bin/agent-tests --color=never");
+        assert_eq!(arguments(None), "/init --color=never  , /bin/agent-tests --color=never machine::");
         assert!(arguments(Some("overlap")).starts_with("/init --color=never overlap , /bin/"));
     }
 }

@@ -1,6 +1,7 @@
 //! One machine: QEMU, a kernel, an initramfs, and what comes out of the serial line.
 
-use std::io::{BufRead as _, BufReader};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -29,9 +30,9 @@ pub(super) enum Accelerator {
 impl Accelerator {
     /// KVM if a machine boots with it. On some hosts it is there and QEMU aborts in the midst of a boot, and then QEMU
     /// does not fall back by itself.
-    pub(super) fn find(machine: &Machine<'_>) -> anyhow::Result<Self> {
+    pub(super) fn find(machine: &Machine<'_>, log: &Path) -> anyhow::Result<Self> {
         let usable = rustix::fs::access("/dev/kvm", rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK).is_ok();
-        if usable && machine.boot(Self::Kvm, "", TRIAL)?.text.lines().any(|line| line.starts_with(SAYS)) {
+        if usable && machine.boot(Self::Kvm, "", TRIAL, log)?.text.lines().any(|line| line.starts_with(SAYS)) {
             return Ok(Self::Kvm);
         }
         Ok(Self::Tcg)
@@ -75,8 +76,15 @@ impl Drop for Running {
 }
 
 impl Machine<'_> {
-    /// Boots it and waits until it is off, or the time is up.
-    pub(super) fn boot(&self, accelerator: Accelerator, arguments: &str, limit: Duration) -> anyhow::Result<Console> {
+    /// Boots it and waits until it is off, or the time is up. What it says is written to a file as it comes.
+    pub(super) fn boot(
+        &self,
+        accelerator: Accelerator,
+        arguments: &str,
+        limit: Duration,
+        log: &Path,
+    ) -> anyhow::Result<Console> {
+        let mut log = File::create(log).with_context(|| format!("{} cannot be written", log.display()))?;
         let mut command = Command::new(self.qemu);
         command
             .args(accelerator.arguments())
@@ -117,6 +125,7 @@ impl Machine<'_> {
         loop {
             match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
+                    writeln!(log, "{line}").context("the log cannot be written")?;
                     console.text.push_str(&line);
                     console.text.push('\n');
                     // It is over, even where the kernel does not manage to restart.
