@@ -64,8 +64,10 @@ impl Wanted {
     }
 }
 
-/// All numbers in a release, in their order: what `6.1.0-56-cloud-amd64` is newer by than `6.1.0-9-cloud-amd64`.
+/// All numbers in a release, in their order and without that of its flavour: what `6.1.0-56-cloud-amd64` is newer by than
+/// `6.1.0-9-cloud-amd64`.
 pub(super) fn numbers_of(release: &str) -> Vec<u64> {
+    let release = release.strip_suffix("-amd64").unwrap_or(release);
     let numbers = release.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty());
     numbers.map(|number| number.parse().unwrap_or(u64::MAX)).collect()
 }

@@ -178,7 +178,8 @@ impl Apt {
 fn choose<'a>(packages: &'a [String], wanted: &Wanted) -> Option<(&'a str, &'a str)> {
     let named = packages.iter().filter_map(|package| {
         let release = package.strip_prefix("linux-binary-").or_else(|| package.strip_prefix("linux-image-"))?;
-        Some((package.as_str(), release))
+        // Packages without a kernel, which only depend on the newest of a series, have shorter names.
+        (numbers_of(release).len() > 2).then_some((package.as_str(), release))
     });
     let mut named: Vec<_> = named.collect();
     // Of two with one release the last one is taken.
@@ -231,6 +232,7 @@ mod tests {
         let packages: Vec<String> = [
             "linux-binary-7.3.4+deb13-cloud-amd64",
             "linux-image-7.3.4+deb13-cloud-amd64",
+            "linux-image-6.1-cloud-amd64",
             "linux-image-6.1.0-0.deb11.52-cloud-amd64",
             "linux-image-6.1.0-56-cloud-amd64",
         ]
