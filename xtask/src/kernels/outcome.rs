@@ -120,7 +120,12 @@ impl Outcome {
         let warnings = self.warnings.iter().map(|warning| format!("the kernel warned: {warning}"));
         let mut failures: Vec<_> = self.report.failures.iter().cloned().chain(warnings).collect();
         if failures.is_empty() && self.verdict() == Verdict::Failed {
-            failures.push(format!("the tests ended {}", self.end.as_deref().unwrap_or("without a word")));
+            failures.push(match () {
+                () if self.report.counts.passed == 0 => "no test passed".to_owned(),
+                () if self.report.closings != self.programs => "a test executable came to no end".to_owned(),
+                () if self.features.is_empty() => "enforcer probe told nothing that can be read".to_owned(),
+                () => format!("the tests ended {}", self.end.as_deref().unwrap_or("without a word")),
+            });
         }
         failures
     }
