@@ -2,6 +2,7 @@
 
 mod build_ebpf;
 mod demo;
+mod kernels;
 mod process;
 mod root;
 mod setup;
@@ -30,6 +31,8 @@ enum Command {
     /// Be a process of the demo
     #[command(hide = true)]
     DemoChild(demo::child::Args),
+    /// Run the kernel tests on many kernels, each in a virtual machine of its own
+    Kernels(kernels::Args),
     /// Run every check and test; the last line says how many passed, failed and were skipped
     Test(test::Args),
 }
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf(args) => build_ebpf::run(args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::run(args),
         Command::DemoChild(args) => demo::child::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Kernels(args) => kernels::run(args),
         Command::Test(args) => test::run(args),
     };
     result.unwrap_or_else(|error| {

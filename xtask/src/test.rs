@@ -4,7 +4,7 @@
 //! not get, and because tests that were skipped have to be named.
 
 mod executables;
-mod report;
+pub(crate) mod report;
 
 use std::io::{self, Read as _, Write};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};

@@ -31,6 +31,10 @@ use super::{
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
 
+/// The greatest error number there is (include/linux/err.h); all lower bits are set, so that it masks one. Linux 7.3
+/// refuses a program that could pass a greater one ("should have been in [-4095, 0]").
+const MAX_ERRNO: u16 = 4095;
+
 #[cgroup_sock_addr(bind4)]
 pub(super) fn pe_bind4(ctx: SockAddrContext) -> i32 {
     // SAFETY: reads of the context are rewritten and checked by the verifier.
@@ -196,7 +200,7 @@ fn deny(errno: u16) -> i32 {
     // SAFETY: neither helper has a precondition; where they are missing the verifier never sees them.
     if HAS_SET_RETVAL.load() != 0 && unsafe { bpf_get_retval() } == 0 {
         // SAFETY: as above.
-        unsafe { bpf_set_retval(-i32::from(errno)) };
+        unsafe { bpf_set_retval(-i32::from(errno & MAX_ERRNO)) };
     }
     DENY
 }

@@ -16,6 +16,7 @@ mod folder;
 mod handover;
 mod held;
 mod lists;
+mod machine;
 mod malformed;
 mod metrics;
 mod refusals;
@@ -33,6 +34,7 @@ mod support {
     pub(crate) mod exposition;
     pub(crate) mod http;
     pub(crate) mod network;
+    pub(crate) mod own_machine;
     pub(crate) mod sandbox;
     pub(crate) mod worker;
 }
@@ -59,7 +61,7 @@ fn main() {
 }
 
 fn trials() -> Vec<Trial> {
-    let mut trials = Vec::new();
+    let mut trials = machine::trials();
     for (subject, tests) in [
         ("conflicts", conflicts::TESTS),
         ("folder", folder::TESTS),

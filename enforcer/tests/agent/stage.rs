@@ -165,6 +165,11 @@ impl Stage {
         self.sandbox.path().join(ROOT)
     }
 
+    /// Makes a cgroup beside that of the pods.
+    pub(crate) fn make(&self, relative: &str) -> PathBuf {
+        self.sandbox.make(relative)
+    }
+
     /// Writes a file in one step, as no reader can see half of it.
     pub(crate) fn write(&self, file: &str, text: &str) {
         let new = self.folder().join(".new");

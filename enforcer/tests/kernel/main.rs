@@ -9,8 +9,11 @@ mod cleanup;
 mod counts;
 mod diag;
 mod faults;
+mod guest;
 mod kin;
 mod layouts;
+mod machine;
+mod needs;
 mod node;
 mod oracle;
 mod overlap;
@@ -26,6 +29,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use support::{bpffs, keeper, network, worker};
 
 fn main() {
+    guest::run_if_init();
     worker::run_if_worker();
     keeper::run_if_ordered();
     reserved::run_if_reserver();
@@ -58,6 +62,8 @@ fn trials() -> Vec<Trial> {
         ("oracle", oracle::TESTS),
         ("diag", diag::TESTS),
         ("reserved", reserved::TESTS),
+        ("needs", needs::TESTS),
+        ("machine", machine::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| Trial::ignorable_test(format!("{subject}::{name}"), run)));
     }

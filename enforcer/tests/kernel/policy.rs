@@ -1,6 +1,11 @@
 //! Modes and policies, changed under the running programs; and pods that say something in vain.
 
-use std::{collections::HashMap, thread};
+use std::{
+    collections::HashMap,
+    io::ErrorKind,
+    net::{TcpListener, TcpStream, UdpSocket},
+    thread,
+};
 
 use enforcer::core::{claims::ClaimProblem, index::Notice, pod::PodProblem};
 use enforcer_ebpf::abi::{Policy, Reason, Undeclared, VerdictKind};
@@ -19,6 +24,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("undeclared_ports_are_denied_if_told_so", undeclared_ports_are_denied_if_told_so),
     ("a_share_of_a_wildcard_is_no_declaration_of_it", a_share_of_a_wildcard_is_no_declaration_of_it),
     ("the_error_number_is_chosen", the_error_number_is_chosen),
+    ("a_denied_socket_neither_listens_nor_receives", a_denied_socket_neither_listens_nor_receives),
     ("only_conflicts_are_told_unless_more_is_asked", only_conflicts_are_told_unless_more_is_asked),
     ("a_manifest_without_uid_denies_nobody", a_manifest_without_uid_denies_nobody),
     ("an_annotation_without_host_network_is_refused", an_annotation_without_host_network_is_refused),
@@ -137,6 +143,39 @@ fn the_error_number_is_chosen() -> Outcome {
             assert_eq!(rig.attempt(&mut stranger, &bind).answer(), expected);
         }
     }
+    DONE
+}
+
+/// A program that ignores the error of its bind gets nothing of what is sent to the port.
+fn a_denied_socket_neither_listens_nor_receives() -> Outcome {
+    const PORT: u16 = 20080;
+    let mut rig = Rig::new();
+    rig.apply(&Manifest::new("owner").ports("20080/tcp 20080/udp"));
+    let mut stranger = rig.start(&Manifest::new("stranger"));
+    let denied = (denied(), VerdictKind::Deny, Reason::Claimed);
+
+    let bind = Bind::tcp("127.0.0.1", PORT);
+    let socket = stranger.open(&bind);
+    assert_eq!(rig.watch(|| stranger.bind_given(&socket, &bind)).answer(), denied);
+    let socket = TcpListener::from(socket);
+    assert_eq!(socket.local_addr().unwrap().port(), 0, "it has no port");
+    rustix::net::listen(&socket, 1).unwrap();
+    assert_ne!(socket.local_addr().unwrap().port(), PORT, "it listens on a port that nobody asked for");
+    let refused = TcpStream::connect(("127.0.0.1", PORT)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+
+    let bind = Bind::udp("127.0.0.1", PORT);
+    let socket = stranger.open(&bind);
+    assert_eq!(rig.watch(|| stranger.bind_given(&socket, &bind)).answer(), denied);
+    let socket = UdpSocket::from(socket);
+    assert_eq!(socket.local_addr().unwrap().port(), 0, "it has no port");
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    sender.connect(("127.0.0.1", PORT)).unwrap();
+    sender.send(b"to nobody").unwrap();
+    // The answer of a port that nobody has; on the loopback device it is there when the send returns.
+    assert_eq!(sender.recv(&mut [0; 16]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    socket.set_nonblocking(true).unwrap();
+    assert_eq!(socket.recv(&mut [0; 16]).unwrap_err().kind(), ErrorKind::WouldBlock);
     DONE
 }
 

@@ -7,7 +7,7 @@ use enforcer_ebpf::abi::{Reason, VerdictKind};
 use libtest_mimic::Completion;
 
 use crate::{
-    DONE, Outcome, Test,
+    DONE, Outcome, Test, needs,
     support::{
         manifest::Manifest,
         rig::{Rig, denied},
@@ -117,11 +117,9 @@ fn raw_sockets_are_undisturbed() -> Outcome {
 }
 
 fn udp_lite_is_undisturbed() -> Outcome {
-    match undisturbed(Kind::UdpLite) {
-        libc::EPROTONOSUPPORT => Ok(Completion::ignored_with("this kernel has no UDP-Lite")),
-        errno => {
-            assert_eq!(errno, 0);
-            DONE
-        }
+    if let Some(why) = needs::UDP_LITE.missing() {
+        return Ok(Completion::ignored_with(why));
     }
+    assert_eq!(undisturbed(Kind::UdpLite), 0);
+    DONE
 }

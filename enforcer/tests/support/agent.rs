@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    env,
     ffi::OsStr,
     fs,
     io::{BufRead as _, BufReader},
@@ -18,8 +19,11 @@ use aya::{
 use enforcer_ebpf::abi::{self, Protocol, Reason, VerdictKind};
 use serde_json::Value;
 
-/// How long anything is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long anything is waited for. In an emulated machine the kernel takes seconds to verify the programs.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Where the binary is, as cargo tells tests while they are compiled and `cargo xtask` while they run.
+const BINARY: &str = "CARGO_BIN_EXE_enforcer";
 
 /// Waits until something is so.
 pub(crate) fn until(what: &str, is_so: impl FnMut() -> bool) {
@@ -37,8 +41,9 @@ pub(crate) fn until_at_last(patience: Duration, what: &str, mut is_so: impl FnMu
 
 /// The binary under test, with nothing set in the environment that it would heed.
 pub(crate) fn enforcer() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_enforcer"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ENFORCER_")) {
+    // In a virtual machine it is elsewhere than where it was built.
+    let mut command = Command::new(env::var_os(BINARY).unwrap_or_else(|| env!("CARGO_BIN_EXE_enforcer").into()));
+    for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ENFORCER_")) {
         command.env_remove(name);
     }
     command

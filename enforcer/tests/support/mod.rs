@@ -4,6 +4,7 @@ pub(crate) mod bpffs;
 pub(crate) mod keeper;
 pub(crate) mod manifest;
 pub(crate) mod network;
+pub(crate) mod own_machine;
 pub(crate) mod rig;
 pub(crate) mod sandbox;
 pub(crate) mod sockets;

@@ -19,8 +19,8 @@ pub(crate) fn isolate() {
     raise_loopback();
 }
 
-/// A new namespace has its loopback device down, and so nobody to talk to.
-fn raise_loopback() {
+/// A new namespace, or a new machine, has its loopback device down, and so nobody to talk to.
+pub(crate) fn raise_loopback() {
     let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).expect("a socket");
     // SAFETY: all zeros is a valid ifreq.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };

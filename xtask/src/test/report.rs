@@ -4,34 +4,34 @@ use std::mem;
 
 /// A test that did not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Skip {
-    pub(super) name: String,
+pub(crate) struct Skip {
+    pub(crate) name: String,
     /// As far as the harness prints one.
-    pub(super) reason: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
 /// The numbers of closing lines, `test result: ok. 12 passed; 0 failed; 1 ignored; …`, added up.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) passed: usize,
-    pub(super) failed: usize,
-    pub(super) ignored: usize,
+pub(crate) struct Counts {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+    pub(crate) ignored: usize,
 }
 
 /// What a test executable reported. The counts are the closing lines' word; names can be fewer, when a test wrote
 /// into the middle of the harness' own line.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Report {
+pub(crate) struct Report {
     /// How many closing lines there were; doc tests have several.
-    pub(super) closings: usize,
-    pub(super) counts: Counts,
-    pub(super) failures: Vec<String>,
-    pub(super) skips: Vec<Skip>,
+    pub(crate) closings: usize,
+    pub(crate) counts: Counts,
+    pub(crate) failures: Vec<String>,
+    pub(crate) skips: Vec<Skip>,
 }
 
 /// Reads output in pieces of any size, as they come out of a pipe.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     line: Vec<u8>,
     report: Report,
     /// The names below the latest `failures:`, until a closing line says that they were names. The harness prints
@@ -40,7 +40,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn feed(&mut self, bytes: &[u8]) {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             if byte == b'\n' {
                 let line = mem::take(&mut self.line);
@@ -51,7 +51,7 @@ impl Reader {
         }
     }
 
-    pub(super) fn finish(mut self) -> Report {
+    pub(crate) fn finish(mut self) -> Report {
         let line = mem::take(&mut self.line);
         self.line(&String::from_utf8_lossy(&line));
         self.report
@@ -76,7 +76,7 @@ impl Reader {
 }
 
 /// The numbers of a closing line.
-pub(super) fn closing_line(line: &str) -> Option<Counts> {
+pub(crate) fn closing_line(line: &str) -> Option<Counts> {
     let result = line.strip_prefix("test result: ")?;
     let numbers = result.strip_prefix("ok. ").or_else(|| result.strip_prefix("FAILED. "))?;
     let (mut passed, mut failed, mut ignored) = (None, None, None);

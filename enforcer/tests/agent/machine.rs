@@ -1,0 +1,43 @@
+//! `--scope node`: the agent attaches at the root of the hierarchy and judges every process of the machine, and so only of
+//! one that was started for these tests.
+
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::{
+    stage::{Pod, Stage, bind, denied, until_bind},
+    support::{agent::Agent, own_machine, worker::Worker},
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![Trial::ignorable_test("machine::scope_node_judges_pods_and_audits_the_host", || {
+        Ok(own_machine::only_there(scope_node_judges_pods_and_audits_the_host))
+    })]
+}
+
+fn scope_node_judges_pods_and_audits_the_host() {
+    let stage = Stage::new();
+    let mut owner = stage.start(&Pod::new("owner").ports("20080"));
+    let mut stranger = stage.start(&Pod::new("stranger"));
+    let mut service = Worker::start(&stage.make("system.slice/sshd.service"));
+    // No --cgroup-root: the agent finds the root of the hierarchy by itself.
+    let source = format!("dir:{}", stage.folder().display());
+    let more = ["--scope", "node", "--mode", "enforce", "--node-reserved", "20022/tcp", "--log-format", "json"];
+    let (mut agent, ready) = Agent::start(["--source", &source, "--node-name", "node-1"].iter().chain(&more));
+    assert_eq!(ready["cgroup"], "/sys/fs/cgroup", "{ready}");
+
+    assert_eq!(owner.bind(&bind(20080)), 0);
+    until_bind(&mut stranger, 20080, denied());
+    assert_eq!(agent.event("bind", "default/stranger")["verdict"], "deny");
+
+    assert_eq!(service.bind(&bind(20080)), 0, "a host process is never denied");
+    let is_service = |line: &Value| line["event"] == "bind" && line["pid"] == service.pid();
+    let told = agent.wait("the bind of a host process is told", is_service);
+    assert_eq!((&told["verdict"], &told["reason"]), (&"audit".into(), &"claimed".into()), "{told}");
+    assert_eq!(service.bind(&bind(20022)), 0, "the node's ports are its own");
+    assert_eq!(stranger.bind(&bind(20022)), denied());
+    assert_eq!(agent.event("bind", "default/stranger")["reason"], "reserved");
+
+    assert!(agent.terminate().success());
+    assert_eq!(stranger.bind(&bind(20080)), 0, "nothing is judged any more");
+}

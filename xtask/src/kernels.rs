@@ -1,0 +1,227 @@
+//! `cargo xtask kernels`: the tests of the real kernel on many kernels, each in a virtual machine of its own.
+//!
+//! A machine has no disk, no module and no program but ours: the test binary is its first process as well
+//! (`enforcer/tests/kernel/guest.rs`).
+
+mod document;
+mod images;
+mod initramfs;
+mod machine;
+mod outcome;
+mod packages;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::ValueEnum;
+use comfy_table::{Table, presets::NOTHING};
+use serde_json::json;
+
+use self::images::{Image, Wanted};
+use self::machine::{Accelerator, Machine};
+use self::outcome::{Outcome, Verdict};
+use crate::{process, setup};
+
+/// What is tried if nothing is named: the floor of support first.
+const USUAL: [&str; 4] = ["5.10", "6.1", "6.12", "newest"];
+
+/// Where kernels, logs and the initramfs are kept.
+fn folder() -> PathBuf {
+    process::root().join("target/kernels")
+}
+
+/// What the machines said.
+fn logs() -> PathBuf {
+    folder().join("logs")
+}
+
+/// The flags of `cargo xtask kernels`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Kernels to try, by the beginning of their version or as `newest` [default: 5.10 6.1 6.12 newest, or all of
+    /// --kernels]
+    #[arg(value_name = "VERSION")]
+    versions: Vec<Wanted>,
+    /// Only the oldest one that is supported
+    #[arg(long, conflicts_with = "versions")]
+    quick: bool,
+    /// Take kernels from this folder (vmlinuz-VERSION, with config-VERSION beside it if there is one) instead of
+    /// Debian's packages
+    #[arg(long, value_name = "DIR")]
+    kernels: Option<PathBuf>,
+    /// Ask for newer packages, even where a kernel was fetched before
+    #[arg(long, conflicts_with = "kernels")]
+    update: bool,
+    /// Run only tests whose name contains this
+    #[arg(long, value_name = "FILTER")]
+    test: Option<String>,
+    /// QEMU, which boots the kernels
+    #[arg(long, value_name = "PATH", env = "PORT_ENFORCER_QEMU", default_value = "qemu-system-x86_64")]
+    qemu: PathBuf,
+    /// Most time that one kernel may take, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
+    limit: u64,
+    /// How the result is written
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// Write docs/kernel-support.md from what this run shows
+    #[arg(long, conflicts_with = "test")]
+    document: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+/// What came of one kernel.
+#[derive(Debug)]
+struct Run {
+    image: Image,
+    outcome: Outcome,
+    /// How often it was booted: once more where a machine died without any verdict.
+    tries: u32,
+    took: Duration,
+    log: PathBuf,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Args { versions, quick, kernels, update, test, qemu, limit, output, document } = args;
+    if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        bail!("the kernels are for x86-64, and so this needs Linux on x86-64");
+    }
+    let qemu = which::which(&qemu).with_context(|| {
+        format!(
+            "{} was not found: install QEMU (Debian: apt-get install qemu-system-x86), or name it with --qemu",
+            qemu.display()
+        )
+    })?;
+    let folder = folder();
+    fs::create_dir_all(logs()).with_context(|| format!("{} cannot be made", logs().display()))?;
+    let usual =
+        || USUAL.iter().map(|name| name.parse()).collect::<Result<Vec<Wanted>, _>>().map_err(anyhow::Error::msg);
+    let images = match &kernels {
+        Some(own) => images::own(own, &versions, quick)?,
+        None if quick => packages::images(&folder, &usual()?[..1], update)?,
+        None if versions.is_empty() => packages::images(&folder, &usual()?, update)?,
+        None => packages::images(&folder, &versions, update)?,
+    };
+
+    setup::ensure()?;
+    let guest = initramfs::Guest::build()?;
+    let limit = Duration::from_secs(limit);
+    let mut accelerator = None;
+    let mut runs = Vec::new();
+    for image in images {
+        let initramfs = guest.pack(&folder.join("initramfs"), &image)?;
+        let machine = Machine { qemu: &qemu, kernel: &image.kernel, initramfs: &initramfs };
+        let accelerator = match accelerator {
+            Some(known) => known,
+            None => *accelerator.insert(Accelerator::find(&machine, &logs().join("trial.log"))?),
+        };
+        let run = try_kernel(&machine, accelerator, image.clone(), test.as_deref(), limit)?;
+        say(output, &run.line());
+        runs.push(run);
+    }
+
+    match output {
+        Output::Table => println!("\n{}", table(&runs)),
+        Output::Json => println!("{:#}", json!({ "kernels": runs.iter().map(Run::json).collect::<Vec<_>>() })),
+    }
+    if document {
+        let path = process::root().join("docs/kernel-support.md");
+        fs::write(&path, document::render(&runs)).with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    let passed = !runs.is_empty() && runs.iter().all(|run| run.outcome.verdict() == Verdict::Passed);
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Where standard output is for a program, people read standard error.
+fn say(output: Output, line: &str) {
+    match output {
+        Output::Table => println!("{line}"),
+        Output::Json => eprintln!("{line}"),
+    }
+}
+
+fn try_kernel(
+    machine: &Machine<'_>,
+    accelerator: Accelerator,
+    image: Image,
+    test: Option<&str>,
+    limit: Duration,
+) -> anyhow::Result<Run> {
+    let log = logs().join(format!("{}.log", image.release));
+    let start = Instant::now();
+    let arguments = initramfs::arguments(test);
+    for tries in 1.. {
+        let console = machine.boot(accelerator, &arguments, limit, &log)?;
+        let outcome = Outcome::read(&console, initramfs::PROGRAMS.len());
+        // A machine that ends and says nothing is QEMU's fault or the host's, and gets one more chance, which is told.
+        if tries < 2 && outcome.is_silent() {
+            continue;
+        }
+        return Ok(Run { image, outcome, tries, took: start.elapsed(), log });
+    }
+    unreachable!("the loop ends by itself")
+}
+
+impl Run {
+    /// The verdict in one line, with what failed below it.
+    fn line(&self) -> String {
+        let Self { image, outcome, tries, took, log } = self;
+        let mut line = format!("{}: {}", image.name, outcome.verdict().text());
+        // Writing to a string cannot fail.
+        let _ = write!(line, "; {} in {:.0} s", outcome.counts(), took.as_secs_f64());
+        if *tries > 1 {
+            let _ = write!(line, ", tries={tries}");
+        }
+        for skip in outcome.skips() {
+            let _ = write!(line, "\n    skipped: {skip}");
+        }
+        for failure in outcome.failures() {
+            let _ = write!(line, "\n    failed: {failure}");
+        }
+        if outcome.verdict() != Verdict::Passed {
+            let _ = write!(line, "\n    all it said: {}", log.display());
+        }
+        line
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let Self { image, outcome, tries, took, log } = self;
+        let mut value = outcome.json();
+        value["kernel"] = image.name.as_str().into();
+        value["tries"] = (*tries).into();
+        value["seconds"] = took.as_secs().into();
+        value["log"] = log.display().to_string().into();
+        value
+    }
+}
+
+fn table(runs: &[Run]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_header(["KERNEL", "VERDICT", "TESTS", "SECONDS", "LACKS"]);
+    for run in runs {
+        let lacks = run.outcome.lacking().join(", ");
+        let verdict = run.outcome.verdict().word();
+        let seconds = run.took.as_secs().to_string();
+        table.add_row([run.image.name.as_str(), verdict, &run.outcome.counts(), &seconds, &lacks]);
+    }
+    table
+}
+
+/// The files of a folder, sorted by name.
+fn list(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let unreadable = || format!("the folder {} cannot be read", folder.display());
+    let entries = fs::read_dir(folder).with_context(unreadable)?;
+    let paths: Result<Vec<_>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+    let mut paths = paths.with_context(unreadable)?;
+    paths.sort();
+    Ok(paths)
+}
