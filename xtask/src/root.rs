@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::process;
 
 /// What of the environment a program that runs through sudo keeps.
-const KEPT: [&str; 11] = [
+const KEPT: [&str; 12] = [
     "PATH",
     "TERM",
     "COLUMNS",
@@ -17,6 +17,7 @@ const KEPT: [&str; 11] = [
     "RUST_LOG",
     "PROPTEST_CASES",
     "PORT_ENFORCER_TEST_FULL",
+    "PORT_ENFORCER_TEST_EVERY_STEP",
     "KUBECONFIG",
     "KUBEBUILDER_ASSETS",
 ];
@@ -85,7 +86,7 @@ mod tests {
         let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
         assert_eq!(words[..4], ["-n", "--", "env", &format!("PATH={path}")]);
         assert_eq!(words[words.len() - 2..], ["OWN=1", "/test"]);
-        for name in ["PORT_ENFORCER_TEST_FULL", "KUBECONFIG", "KUBEBUILDER_ASSETS"] {
+        for name in ["PORT_ENFORCER_TEST_FULL", "PORT_ENFORCER_TEST_EVERY_STEP", "KUBECONFIG", "KUBEBUILDER_ASSETS"] {
             assert!(KEPT.contains(&name) && crate::test::ENVIRONMENT.contains(name), "{name}");
         }
     }

@@ -19,9 +19,10 @@ use crate::root::Root;
 use crate::{process, setup};
 
 /// What of the environment the tests heed.
-pub(crate) const ENVIRONMENT: &str = "With PORT_ENFORCER_TEST_FULL=1 in the environment, tests under load run in full length. With KUBEBUILDER_ASSETS, \
-     tests that need no faults run against etcd and kube-apiserver from that folder; else with KUBECONFIG, against that \
-     cluster.";
+pub(crate) const ENVIRONMENT: &str = "With PORT_ENFORCER_TEST_FULL=1 in the environment, tests under load run in full \
+     length; with PORT_ENFORCER_TEST_EVERY_STEP=1, agents are killed after every step and not after some. With \
+     KUBEBUILDER_ASSETS, tests that need no faults run against etcd and kube-apiserver from that folder; else with \
+     KUBECONFIG, against that cluster.";
 
 /// The flags of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
