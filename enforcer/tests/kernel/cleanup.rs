@@ -1,7 +1,7 @@
 //! Removing all that agents left, layouts that are not ours, and the right to change what is kept.
 
 use std::{
-    fs,
+    env, fs,
     process::{Command, Output},
     sync::mpsc,
     thread,
@@ -126,7 +126,9 @@ fn cleanup_detaches_what_another_process_holds() -> Outcome {
 
 /// The command's exit code, and what it said. It also tells of agents elsewhere on this machine.
 fn command(site: &Site) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_enforcer"));
+    // In a virtual machine it is elsewhere than where it was built.
+    let enforcer = env::var_os("CARGO_BIN_EXE_enforcer").unwrap_or_else(|| env!("CARGO_BIN_EXE_enforcer").into());
+    let mut command = Command::new(enforcer);
     let Output { status, stdout, stderr } =
         command.arg("cleanup").arg("--bpffs").arg(site.bpffs.folder()).output().expect("the command");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
