@@ -109,6 +109,14 @@ fn take_all(ring: &mut RingBuf<MapData>, index: &Index, told: &mut Told) {
     }
 }
 
+fn cannot_resume(error: &dyn std::error::Error) {
+    tracing::error!(
+        event = "resume_failed",
+        %error,
+        "what the agent before this one had in force cannot be read; it is in force again when the pods are known"
+    );
+}
+
 /// When a lease that is renewed now ends, in nanoseconds since boot; 0 is never.
 fn deadline(lease: Option<Duration>) -> u64 {
     lease.map_or(0, |lease| u64::try_from((now().monotonic + lease).as_nanos()).unwrap_or(u64::MAX))
@@ -155,11 +163,7 @@ impl Engine {
         let cgroup_events = kernel.take_cgroup_events()?;
         let bind_events = kernel.take_bind_events()?;
         let previous = kernel.take_previous().unwrap_or_else(|error| {
-            tracing::error!(
-                event = "resume_failed",
-                %error,
-                "what the agent before this one had in force cannot be read; it is in force again when the pods are known"
-            );
+            cannot_resume(&error);
             None
         });
         let index = Index::new(settings, root.id);
@@ -194,11 +198,7 @@ impl Engine {
                 self.flush();
                 self.resumed = Some(Resumed { restored, forgotten });
             }
-            Err(error) => tracing::error!(
-                event = "resume_failed",
-                %error,
-                "what the agent before this one had in force cannot be read; it is in force again when the pods are known"
-            ),
+            Err(error) => cannot_resume(&error),
         }
     }
 
