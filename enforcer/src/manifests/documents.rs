@@ -77,7 +77,7 @@ fn chunks(text: &str) -> impl Iterator<Item = Chunk<'_>> {
         }
         let mut end = 0;
         let mut lines = 0u32;
-        for line in rest.split_inclusive('\n') {
+        for line in lines_of(rest) {
             if end > 0 && is_marker(line, "---") {
                 break;
             }
@@ -95,6 +95,25 @@ fn chunks(text: &str) -> impl Iterator<Item = Chunk<'_>> {
     })
 }
 
+/// The lines of a text, each with what ends it. Lines are counted as YAML 1.2 does (5.4, line break characters), and with
+/// it the parser: a carriage return alone ends a line too.
+fn lines_of(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = match rest.find(['\r', '\n']) {
+            None => rest.len(),
+            Some(at) if rest[at..].starts_with("\r\n") => at + 2,
+            Some(at) => at + 1,
+        };
+        let (line, after) = rest.split_at(end);
+        rest = after;
+        Some(line)
+    })
+}
+
 fn is_marker(line: &str, marker: &str) -> bool {
     line.strip_prefix(marker).is_some_and(|rest| rest.chars().next().is_none_or(char::is_whitespace))
 }
@@ -102,7 +121,7 @@ fn is_marker(line: &str, marker: &str) -> bool {
 impl Chunk<'_> {
     /// Whether it holds comments, directives and markers only.
     fn is_blank(&self) -> bool {
-        self.text.lines().all(|line| {
+        lines_of(self.text).all(|line| {
             let word = line.strip_prefix("---").unwrap_or(line).trim();
             word.is_empty() || word.starts_with('#') || line.starts_with('%') || word == "..."
         })
@@ -125,7 +144,7 @@ impl Chunk<'_> {
             let end = stream.byte_offset();
             let text = &self.text[start..end];
             parts.push(Self { lines_before, text });
-            let lines = text.bytes().filter(|byte| *byte == b'\n').count();
+            let lines = lines_of(text).filter(|line| line.ends_with(['\r', '\n'])).count();
             lines_before = lines_before.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX));
             start = end;
         }
