@@ -3,6 +3,7 @@
 pub mod engine;
 mod feed;
 mod health;
+mod holding;
 mod http;
 mod reporter;
 
@@ -40,6 +41,9 @@ use crate::{
 
 /// How often the agent looks again at what it is told of by events: the safety net below them.
 const SAFETY_NET: Duration = Duration::from_secs(30);
+
+/// How often the agent looks at the sockets of the node.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// How often an agent looks whether the one before it has gone.
 const TAKE_OVER: Duration = Duration::from_millis(50);
@@ -142,8 +146,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         served.map_err(|source| AgentError::Listen { address, source })?;
     }
     let (mut feed, outbox) = Feed::new(source, &node)?;
-    let features = start.features;
-    let trace = start.trace;
+    let (features, trace) = (start.features, start.trace);
     let renewal = start.lease.map_or(SAFETY_NET, |lease| SAFETY_NET.min(lease / 4).max(Duration::from_millis(1)));
     let system = |what| move |source| AgentError::System { what, source };
     let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for SIGTERM"))?;
@@ -162,13 +165,16 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     reporter.notices(&mut engine);
     take_over(&mut engine, &mut reporter)?;
     health.set_attached();
+    reporter.looked(&engine.look_at_sockets());
 
     let [cgroup_ring, bind_ring] = engine.rings().map(|ring| readable(ring.try_clone_to_owned()));
     let cgroup_ring = cgroup_ring.map_err(system("wait for cgroup events"))?;
     let bind_ring = bind_ring.map_err(system("wait for bind events"))?;
     let mut tracer = Tracer::new(&mut engine, trace)?;
-    let (mut renewals, mut search, mut safety_net) = (paced(renewal), paced(SEARCH), paced(SAFETY_NET));
+    let (mut renewals, mut search) = (paced(renewal), paced(SEARCH));
+    let (mut safety_net, mut look) = (paced(SAFETY_NET), paced(LOOK));
     safety_net.reset();
+    look.reset();
 
     if feed.is_synced() {
         health.set_synced();
@@ -214,6 +220,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
                 engine.renew();
                 reporter.local_mode(engine.local_mode());
             }
+            _ = look.tick() => reporter.looked(&engine.look_at_sockets()),
             _ = safety_net.tick() => {
                 engine.rescan()?;
                 feed.look_again(&mut engine, &mut reporter);

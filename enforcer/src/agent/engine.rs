@@ -12,6 +12,7 @@ use aya::maps::{MapData, RingBuf};
 use enforcer_ebpf::abi::{KernelError, LocalMode, Policy};
 
 use crate::{
+    agent::holding::{Holding, Looked},
     bpf::{
         BpfError, CounterMap, Counters, Kernel, Options,
         events::{Bind, CgroupChange, decode_bind, decode_cgroup},
@@ -19,7 +20,9 @@ use crate::{
         probe::Features,
     },
     core::{
+        address::PortSpec,
         cgroup_tree::Made,
+        holders::Holders,
         index::{Index, Notice, Restored, Settings},
         pod::Pod,
         recall::{Forgotten, Recalled},
@@ -66,6 +69,8 @@ pub struct Start {
     pub trace: bool,
     /// How long after the last renewal what is kept goes on to deny; `None` for ever.
     pub lease: Option<Duration>,
+    /// Ports that are meant to be shared by whoever binds them.
+    pub shared_ports: Vec<PortSpec>,
 }
 
 /// What was taken over from the agent before this one.
@@ -136,6 +141,7 @@ pub struct Engine {
     lease: Option<Duration>,
     previous: Option<Previous>,
     resumed: Option<Resumed>,
+    holding: Holding,
 }
 
 impl Engine {
@@ -146,7 +152,7 @@ impl Engine {
     ///
     /// If the kernel refuses something that is needed.
     pub fn load(start: Start, keep: Option<Keep>) -> Result<Self, EngineError> {
-        let Start { root, settings, policy, features, trace, lease } = start;
+        let Start { root, settings, policy, features, trace, lease, shared_ports } = start;
         // What does not outlive its agent needs no lease.
         let lease = lease.filter(|_| keep.as_ref().is_some_and(|keep| keep.persist));
         let mut kernel = Kernel::load(Options {
@@ -180,6 +186,7 @@ impl Engine {
             lease,
             previous,
             resumed: None,
+            holding: Holding::new(shared_ports),
         };
         engine.resume();
         // The programs that watch cgroups run already: whatever is made from now on is seen twice rather than never.
@@ -225,6 +232,17 @@ impl Engine {
             );
         }
         Ok(told)
+    }
+
+    /// Looks at the sockets of the node: the table of holders is right then, and what of it is a conflict is told once.
+    pub fn look_at_sockets(&mut self) -> Looked {
+        self.holding.look(&self.index)
+    }
+
+    /// Who holds what.
+    #[must_use]
+    pub fn holders(&self) -> &Holders {
+        self.holding.holders()
     }
 
     /// What was taken over, once.

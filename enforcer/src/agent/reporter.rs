@@ -12,9 +12,13 @@ use enforcer_ebpf::abi::{KernelError, LocalMode, VerdictKind};
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    agent::engine::{Engine, Resumed, Told},
+    agent::{
+        engine::{Engine, Resumed, Told},
+        holding::Looked,
+    },
     core::{
         address::protocol_name,
+        holders::{Audience, Holder},
         index::{Name, Notice, Restored},
         recall::Forgotten,
         report::{Repetitions, Report, notice_sentence, target},
@@ -37,6 +41,8 @@ pub(super) struct Reporter {
     synced: bool,
     troubles: BTreeSet<(Resource, TroubleKind)>,
     local_mode: LocalMode,
+    /// What of the sockets could not be read: each is told once.
+    diag_errors: BTreeSet<String>,
     /// Where Events go; `None` without a cluster.
     outbox: Option<Outbox>,
     metrics: Arc<Metrics>,
@@ -52,6 +58,7 @@ impl Reporter {
             synced: false,
             troubles: BTreeSet::new(),
             local_mode: LocalMode::Unset,
+            diag_errors: BTreeSet::new(),
             outbox,
             metrics,
         }
@@ -161,6 +168,38 @@ impl Reporter {
         for failure in engine.take_failures() {
             self.metrics.map_write_error();
             error!(event = "map_failed", "a claim or a pod is missing in the kernel: {failure}");
+        }
+    }
+
+    /// What a look at the sockets of the node brought.
+    pub(super) fn looked(&mut self, looked: &Looked) {
+        let Looked { existing, errors } = looked;
+        if let Some(outbox) = &self.outbox
+            && !existing.is_empty()
+        {
+            let now = now();
+            outbox.put(|events| existing.iter().for_each(|existing| events.existing(existing, now)));
+        }
+        for existing in existing {
+            let message = existing.sentence(&self.node, Audience::Operators);
+            let [holder, other] = existing.sides().map(ToString::to_string);
+            let Holder { protocol, address, port, .. } = existing.holder().holder;
+            warn!(
+                event = "port_shared",
+                protocol = protocol_name(protocol),
+                %address,
+                port,
+                pod = existing.sides()[0].pod(),
+                holder,
+                other,
+                "{message}"
+            );
+        }
+        for error in errors {
+            let message = error.to_string();
+            if self.diag_errors.insert(message.clone()) {
+                warn!(event = "sockets_unknown", node = self.node, "{message}");
+            }
         }
     }
 

@@ -99,6 +99,10 @@ pub(super) struct Run {
     #[arg(long, env = "ENFORCER_UNDECLARED", value_enum, default_value_t = UndeclaredFlag::Allow)]
     undeclared: UndeclaredFlag,
 
+    /// Ports that pods are meant to share, as in an annotation: who holds them is no conflict
+    #[arg(long, env = "ENFORCER_SHARED_PORTS", value_name = "LIST", default_value = "5353/udp,1900/udp")]
+    shared_ports: Ports,
+
     /// Ports of the node itself, as in an annotation: 22/tcp,10250/tcp
     #[arg(long, env = "ENFORCER_NODE_RESERVED", value_name = "LIST", default_value = "", hide_default_value = true)]
     node_reserved: Ports,
@@ -262,6 +266,7 @@ impl Run {
             persist,
             lease,
             undeclared,
+            shared_ports,
             node_reserved,
             max_ports_per_pod,
             system_namespaces,
@@ -331,6 +336,7 @@ impl Run {
             features,
             trace: log_level == LogLevel::Trace,
             lease: lease.0,
+            shared_ports: shared_ports.0,
         };
         let config = Config { start, source, listen: listen.0, node, mode: mode.as_str(), bpffs, persist };
         runtime.block_on(agent::run(config)).map_err(|error| agent_failure(&error))

@@ -24,6 +24,7 @@ use enforcer_ebpf::abi::{Reason as Cause, VerdictKind};
 
 use crate::core::{
     events::series::{Series, Sight},
+    holders::{Audience, Existing},
     index::{Index, Name, Notice, Now},
     report::{Report, Who, notice_sentence},
     text::escape,
@@ -348,11 +349,7 @@ impl Events {
             (VerdictKind::Deny, _) => EventReason::PortBindDenied,
             _ => EventReason::PortBindAudited,
         };
-        let offender = match &report.caller {
-            Who::Known(name) => Some(self.object(name)),
-            Who::Host => Some(Object::Node(self.node.clone())),
-            Who::UnknownPod { .. } | Who::Unplaced => None,
-        };
+        let offender = self.object_of(&report.caller);
         let owner = report.owner.as_ref().map(|name| self.object(name));
         let target = (attempt.address, attempt.port, attempt.protocol as u8);
         let node = self.node.clone();
@@ -366,6 +363,20 @@ impl Events {
             let line = || format!("{} ({})", report.caller, report.target());
             let sight = Sight { what, line, related: offender, time };
             self.see(Key { object: owner, reason, detail: GATHERED }, sight, now);
+        }
+    }
+
+    /// A conflict that exists already: each side hears of the other one.
+    pub fn existing(&mut self, existing: &Existing, now: Now) {
+        let sentence = existing.sentence(&self.node, Audience::Tenants);
+        let detail = self.detail(&sentence);
+        let [one, other] = existing.sides().map(|who| self.object_of(who));
+        for (object, related) in [(&one, &other), (&other, &one)] {
+            if let Some(object) = object {
+                let key = Key { object: object.clone(), reason: EventReason::PortInUse, detail };
+                let line = || sentence.clone();
+                self.see(key, Sight { what: detail, line, related: related.clone(), time: now.wall }, now);
+            }
         }
     }
 
@@ -393,6 +404,15 @@ impl Events {
             let sight = Sight { what, line: || line, related: Some(object), time: now.wall };
             let key = Key { object: self.object(winner), reason, detail: GATHERED };
             self.see(key, sight, now);
+        }
+    }
+
+    /// What Events about somebody are about.
+    fn object_of(&self, who: &Who) -> Option<Object> {
+        match who {
+            Who::Known(name) => Some(self.object(name)),
+            Who::Host => Some(Object::Node(self.node.clone())),
+            Who::UnknownPod { .. } | Who::Unplaced => None,
         }
     }
 

@@ -23,7 +23,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use enforcer_ebpf::abi::Protocol;
 
-pub use conflict::{Existing, Reported};
+pub use conflict::{Audience, Existing, Reported, Tenure};
 pub use types::{Activity, Binding, Holder, Party, Place, Process, Reuse, Scope, Sighting, Since};
 
 /// Most holders that are remembered.

@@ -11,6 +11,7 @@ mod conflicts;
 mod crowd;
 mod end;
 mod events;
+mod existing;
 mod flags;
 mod folder;
 mod handover;
@@ -74,6 +75,7 @@ fn trials() -> Vec<Trial> {
         ("plane", backend::PLANE_TESTS),
         ("cluster", cluster::TESTS),
         ("events", events::TESTS),
+        ("existing", existing::TESTS),
         ("absence", absence::TESTS),
         ("metrics", metrics::TESTS),
         ("lists", lists::TESTS),

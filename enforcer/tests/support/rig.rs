@@ -86,6 +86,7 @@ impl Rig {
             features: features(),
             trace: false,
             lease: None,
+            shared_ports: Vec::new(),
         };
         change(&mut start);
         let mut engine = Engine::load(start, None).unwrap_or_else(|error| panic!("{error}"));

@@ -13,7 +13,7 @@ use crate::core::{
     arbiter::OwnerId,
     claims::Source,
     holders::{Activity, Holder, Holders, Party},
-    index::{Index, Name},
+    index::Index,
     report::Who,
     text::escape,
 };
@@ -36,7 +36,7 @@ pub enum Existing {
         /// Who holds it.
         holder: Tenure,
         /// Who owns it.
-        owner: Name,
+        owner: Who,
         /// Where that was declared.
         source: Source,
     },
@@ -59,8 +59,11 @@ impl Tenure {
         Self { holder: holder.clone(), who: place.who.clone(), container: place.container.clone() }
     }
 
-    /// `default/web-0 (container nginx, command nginx, pid 4711)`, as much of it as is known. Safe to show.
-    fn name(&self) -> String {
+    /// `default/web-0 (container nginx, command nginx, pid 4711)`, as much of it as is known and may be told. Safe to show.
+    fn name(&self, told_to: Audience) -> String {
+        if told_to == Audience::Tenants {
+            return self.who.to_string();
+        }
         let container = self.container.as_ref().map(|container| format!("container {container}"));
         let process = self.holder.process.as_ref();
         let process = process.map(|process| format!("command {}, pid {}", escape(&process.command), process.pid));
@@ -69,24 +72,50 @@ impl Tenure {
     }
 }
 
+/// Who reads a sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Those who run the node: the log.
+    Operators,
+    /// Those who run one of the pods: the Event on it, which tells nothing of the other one's processes.
+    Tenants,
+}
+
 impl Existing {
-    /// The sentence for the log and the Event.
+    /// Both sides by name, first the one that is in the way.
     #[must_use]
-    pub fn sentence(&self, node: &str) -> String {
+    pub fn sides(&self) -> [&Who; 2] {
+        match self {
+            Self::Shared { first, second } => [&first.who, &second.who],
+            Self::NotOwner { holder, owner, .. } => [&holder.who, owner],
+        }
+    }
+
+    /// The first holder.
+    #[must_use]
+    pub fn holder(&self) -> &Tenure {
+        match self {
+            Self::Shared { first: holder, .. } | Self::NotOwner { holder, .. } => holder,
+        }
+    }
+
+    /// The sentence for the log and the Events.
+    #[must_use]
+    pub fn sentence(&self, node: &str, told_to: Audience) -> String {
         let node = escape(node);
         match self {
             Self::Shared { first, second } => format!(
                 "{} on {node} is held by {} and, as {}, by {} at once; sockets that exist are left alone: stop one of the two",
                 first.holder.target(),
-                first.name(),
+                first.name(told_to),
                 second.holder.target(),
-                second.name(),
+                second.name(told_to),
             ),
             Self::NotOwner { holder, owner, source } => format!(
                 "{} on {node} is held by {}, but claimed by {owner} ({source}); sockets that exist are left alone: stop \
                  the holder, or change the claim",
                 holder.holder.target(),
-                holder.name(),
+                holder.name(told_to),
             ),
         }
     }
@@ -143,7 +172,7 @@ impl Reported {
                     let key = (protocol, port, holder.address, *side, None, Some(claim.owner));
                     tell(key, &|| Existing::NotOwner {
                         holder: Tenure::new(holder, holders),
-                        owner: owner.clone(),
+                        owner: Who::Known(owner.clone()),
                         source: claim.source,
                     });
                 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use crate::core::{
     annotation,
-    holders::{Binding, Holders, Limits, Place, Reported},
+    holders::{Audience, Binding, Holders, Limits, Place, Reported},
     index::{Index, Now, Settings},
     pod::{Phase, Pod, Workload, uid_key},
 };
@@ -89,7 +89,7 @@ impl Node {
     fn look(&mut self) -> Vec<String> {
         let shared = annotation::parse_list("5353/udp").unwrap();
         let found = self.reported.look(&self.holders, &self.index, &shared);
-        found.iter().map(|existing| existing.sentence("node-1")).collect()
+        found.iter().map(|existing| existing.sentence("node-1", Audience::Operators)).collect()
     }
 }
 
