@@ -11,6 +11,7 @@ mod config;
 mod counters;
 mod event;
 mod exact;
+mod hold;
 mod identity;
 mod local_mode;
 mod owner;
@@ -20,9 +21,14 @@ mod record;
 pub use config::{Config, Policy, ROOT_LEVEL_UNKNOWN, Undeclared};
 pub use counters::{COUNTERS, KernelError, Reason, VerdictKind, counter, error_counter};
 pub use event::{
-    BIND_FLAG_V6ONLY, BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY,
+    BIND_FLAG_HELD, BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, BIND_FLAG_V6ONLY,
+    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY,
 };
 pub use exact::{ExactKey, ExactValue};
+pub use hold::{
+    EXTENT_DEVICE_SHIFT, EXTENT_ONE, EXTENT_V4, EXTENT_V6, HOLDER_HOST, HOLDER_UNPLACED, HOLDS_PER_PORT, Hold,
+    HoldSlot, MARK_SOMEBODY, MARKS, Mark, SHARED_WORDS, SLOTS, SUBFLOWS, bpf_spin_lock, v6_address_word,
+};
 pub use identity::{CgroupIdentity, Form, PodUid, UidKey};
 pub use local_mode::LocalMode;
 pub use owner::{
@@ -34,7 +40,7 @@ pub use record::RECORD_LEN;
 /// Version of the layout of what an agent takes over from the one before it: the shapes and meanings of all maps but the
 /// rings' records, and the names of the pins. A pinned layout of another version is never reused, so this is raised
 /// with every change of those, and with no other.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 /// Elements of the `OWNERS` array, slot 0 (nobody) included.
 pub const OWNERS: u32 = 1 << 15;
 /// Most address-specific claims in force at once, over all ports.
@@ -45,6 +51,9 @@ pub const UIDS: u32 = 1 << 14;
 pub const CGROUPS: u32 = 1 << 14;
 /// Bytes of the ring that carries bind attempts.
 pub const BIND_RING_BYTES: u32 = 1 << 20;
+/// Bytes of the ring that carries sockets that were bound and released; its own, so that a storm of sockets cannot crowd
+/// out conflicts.
+pub const HOLDER_RING_BYTES: u32 = 1 << 20;
 /// Bytes of the ring that carries the coming and going of cgroups; its own, so that no storm of binds can crowd out
 /// the identity of a pod.
 pub const CGROUP_RING_BYTES: u32 = 1 << 20;

@@ -6,11 +6,13 @@
 //! 2. [`Candidates::of`]: whose claims among those in force on the port overlap that;
 //! 3. [`decide`]: what that means for this caller under this policy.
 //!
+//! For sockets that could share their port, [`may_join`] and [`decide_held`] say what follows from who holds it.
+//!
 //! Nothing here reads a map, a context or a clock, and nothing here takes a port: that is done under a lock elsewhere.
 
 use crate::abi::{
-    LocalMode, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Policy,
-    PortWord, Reason, Side, Slot, Undeclared, VerdictKind,
+    EXTENT_DEVICE_SHIFT, EXTENT_ONE, EXTENT_V4, EXTENT_V6, LocalMode, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE,
+    OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Policy, PortWord, Protocol, Reason, Side, Slot, Undeclared, VerdictKind,
 };
 use crate::verifier::{forget, forget_bool};
 
@@ -251,16 +253,8 @@ pub fn decide(
         } else if owner.flags() & OWNER_NODE != 0 {
             foreign = !kin.has(OWNER_SOFTWARE);
         } else if owner.id() != kin.id {
-            if owner.group() != 0 && owner.group() == kin.group {
-                relation = SHARE;
-            } else if owner.flags() & OWNER_TERMINATING != 0
-                && owner.workload() != 0
-                && owner.workload() == kin.workload
-            {
-                relation = HANDOVER;
-            } else {
-                foreign = true;
-            }
+            relation = kinship(owner, kin);
+            foreign = relation == 0;
         }
         if foreign || relation > strongest {
             (by, strongest) = (place as u32 - 1, relation);
@@ -287,6 +281,67 @@ pub fn decide(
         };
         Verdict { kind: VerdictKind::Allow, reason, by: by as u8 }
     }
+}
+
+/// [`SHARE`], [`HANDOVER`], or 0 where neither holds between the two.
+#[inline(always)]
+const fn kinship(owner: &Owner, kin: &Kin) -> u32 {
+    if owner.group() != 0 && owner.group() == kin.group {
+        SHARE
+    } else if owner.flags() & OWNER_TERMINATING != 0 && owner.workload() != 0 && owner.workload() == kin.workload {
+        HANDOVER
+    } else {
+        0
+    }
+}
+
+/// Whether a caller may hold a port beside this holder, another pod: both are of one share group, or the holder is going
+/// and both are of one workload.
+#[must_use]
+#[inline(always)]
+pub const fn may_join(holder: &Owner, kin: &Kin) -> bool {
+    kinship(holder, kin) != 0
+}
+
+/// Decides on an attempt to take a port that another one holds, whom the caller may not join.
+#[must_use]
+#[inline(always)]
+pub fn decide_held(kin: &Kin, policy: &Policy, overrule: Overrule) -> Verdict {
+    conflict(Reason::Held, NO_CLAIM, kin, policy, overrule)
+}
+
+/// Whether a socket could hold its port together with one of another pod: for all others the kernel itself refuses the
+/// second (`inet_csk_bind_conflict` in `net/ipv4/inet_connection_sock.c`, `inet_rcv_saddr_equal` and `udp_lib_lport_inuse`
+/// in net/ipv4/udp.c).
+#[must_use]
+#[inline(always)]
+pub const fn could_share(protocol: Protocol, reuse_port: bool, reuse_addr: bool) -> bool {
+    match protocol {
+        Protocol::Tcp => reuse_port,
+        Protocol::Udp => reuse_port | reuse_addr,
+        Protocol::Sctp => false,
+    }
+}
+
+/// [`crate::abi::Hold::extent`] of a bind to this address on this device (its index, 0 for none).
+#[must_use]
+#[inline(always)]
+pub fn extent(target: &Target, device: u32) -> u32 {
+    let Cover { v4, v6 } = Cover::of(target);
+    let families = if matches!(v4, Reach::Nothing) { 0 } else { EXTENT_V4 }
+        | if matches!(v6, Reach::Nothing) { 0 } else { EXTENT_V6 };
+    let one = if matches!(v4, Reach::One) || matches!(v6, Reach::One) { EXTENT_ONE } else { 0 };
+    families | one | device << EXTENT_DEVICE_SHIFT
+}
+
+/// Whether two of [`crate::abi::Hold`] meet: by address word and extent. Sockets on different devices do not.
+#[must_use]
+#[inline(always)]
+pub const fn holds_overlap(one: (u64, u32), other: (u64, u32)) -> bool {
+    let (device, other_device) = (one.1 >> EXTENT_DEVICE_SHIFT, other.1 >> EXTENT_DEVICE_SHIFT);
+    (device == 0 || other_device == 0 || device == other_device)
+        && one.1 & other.1 & (EXTENT_V4 | EXTENT_V6) != 0
+        && (one.1 & other.1 & EXTENT_ONE == 0 || one.0 == other.0)
 }
 
 /// Flags of the owner at a place. Written out: old verifiers refuse a read of the stack at a place that varies.

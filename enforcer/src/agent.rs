@@ -48,6 +48,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How often an agent looks whether the one before it has gone.
 const TAKE_OVER: Duration = Duration::from_millis(50);
 
+/// What the agent does with the rings.
+const WAIT: &str = "wait for what the kernel tells";
+
 /// How often the agent looks for a folder that is gone.
 const SEARCH: Duration = Duration::from_secs(1);
 
@@ -137,14 +140,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let Config { start, source, listen, node, mode, bpffs, persist } = config;
     let started = Instant::now();
     let health = Health::default();
-    let metrics = Arc::new(Metrics::new(match &source {
-        Source::Api { cluster, .. } => Some(cluster.arrivals.clone()),
-        Source::Folder(_) => None,
-    }));
-    if let Some(address) = listen {
-        let served = http::serve(address, health.clone(), Arc::clone(&metrics)).await;
-        served.map_err(|source| AgentError::Listen { address, source })?;
-    }
+    let metrics = measure(&source, listen, &health).await?;
     let (mut feed, outbox) = Feed::new(source, &node)?;
     let (features, trace) = (start.features, start.trace);
     let renewal = start.lease.map_or(SAFETY_NET, |lease| SAFETY_NET.min(lease / 4).max(Duration::from_millis(1)));
@@ -167,9 +163,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     health.set_attached();
     reporter.looked(&engine.look_at_sockets());
 
-    let [cgroup_ring, bind_ring] = engine.rings().map(|ring| readable(ring.try_clone_to_owned()));
-    let cgroup_ring = cgroup_ring.map_err(system("wait for cgroup events"))?;
-    let bind_ring = bind_ring.map_err(system("wait for bind events"))?;
+    let rings = Rings::of(&engine).map_err(system(WAIT))?;
     let mut tracer = Tracer::new(&mut engine, trace)?;
     let (mut renewals, mut search) = (paced(renewal), paced(SEARCH));
     let (mut safety_net, mut look) = (paced(SAFETY_NET), paced(LOOK));
@@ -187,17 +181,17 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let mut backlog = false;
     loop {
         metrics.stand(engine.index(), engine.policy());
-        let tick = engine.time_to_tick();
+        let (tick, settle) = (engine.time_to_tick(), engine.time_to_settle());
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            guard = cgroup_ring.readable() => {
-                guard.map_err(system("wait for cgroup events"))?.clear_ready();
+            guard = rings.cgroups.readable() => {
+                guard.map_err(system(WAIT))?.clear_ready();
                 engine.drain_cgroups()?;
             }
-            guard = bind_ring.readable(), if !backlog => {
+            guard = rings.binds.readable(), if !backlog => {
                 // Before the ring is read: what comes later than that makes it readable again.
-                guard.map_err(system("wait for bind events"))?.clear_ready();
+                guard.map_err(system(WAIT))?.clear_ready();
                 backlog = true;
             }
             () = yield_now(), if backlog => {
@@ -205,6 +199,11 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
                 backlog = told.more;
                 reporter.told(&told);
             }
+            guard = rings.holders.readable() => {
+                guard.map_err(system(WAIT))?.clear_ready();
+                reporter.told(&engine.settle_holders()?);
+            }
+            () = sleep(settle.unwrap_or(SAFETY_NET)), if settle.is_some() => reporter.told(&engine.settle_holders()?),
             input = feed.next() => {
                 feed.take_in(input, &mut engine, &mut reporter);
                 if feed.is_synced() {
@@ -239,6 +238,19 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         info!(event = "stopped", kept = false, "stopped; nothing is judged any more");
     }
     Ok(())
+}
+
+/// The metrics, served if they are to be.
+async fn measure(source: &Source, listen: Option<SocketAddr>, health: &Health) -> Result<Arc<Metrics>, AgentError> {
+    let metrics = Arc::new(Metrics::new(match source {
+        Source::Api { cluster, .. } => Some(cluster.arrivals.clone()),
+        Source::Folder(_) => None,
+    }));
+    if let Some(address) = listen {
+        let served = http::serve(address, health.clone(), Arc::clone(&metrics)).await;
+        served.map_err(|source| AgentError::Listen { address, source })?;
+    }
+    Ok(metrics)
 }
 
 /// From here on this agent's programs judge.
@@ -302,6 +314,20 @@ fn paced(period: Duration) -> Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+/// The rings, to wait for.
+struct Rings {
+    cgroups: AsyncFd<OwnedFd>,
+    binds: AsyncFd<OwnedFd>,
+    holders: AsyncFd<OwnedFd>,
+}
+
+impl Rings {
+    fn of(engine: &Engine) -> io::Result<Self> {
+        let [cgroups, binds, holders] = engine.rings().map(|ring| readable(ring.try_clone_to_owned()));
+        Ok(Self { cgroups: cgroups?, binds: binds?, holders: holders? })
+    }
 }
 
 fn readable(ring: io::Result<OwnedFd>) -> io::Result<AsyncFd<OwnedFd>> {

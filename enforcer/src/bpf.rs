@@ -24,13 +24,13 @@ use aya::{
 };
 use enforcer_ebpf::{
     OBJECT,
-    abi::{self, CgroupIdentity, Config, ExactKey, ExactValue, Policy, RECORD_LEN, UidKey},
+    abi::{self, CgroupIdentity, Config, ExactKey, ExactValue, Policy, Protocol, RECORD_LEN, UidKey},
 };
 
 use crate::{
     bpf::{
         attach::CGROUP_PROGRAMS,
-        btf::Offsets,
+        btf::{MptcpOffsets, Offsets},
         link::{Hook, Link},
         pins::{
             Keep,
@@ -140,6 +140,8 @@ pub struct Options {
     pub policy: Policy,
     /// When enforcement lapses unless [`Kernel::renew`] puts it off: nanoseconds since boot, sleep included; 0 is never.
     pub lease_deadline: u64,
+    /// Ports that may be shared by whoever binds them, by [`abi::port_index`].
+    pub shared_ports: Vec<u32>,
     /// What is kept in a BPF file system, and how; `None` if there is none, or nothing is to be looked for there.
     pub keep: Option<Keep>,
     /// What this kernel can do.
@@ -157,6 +159,8 @@ pub struct Kernel {
     store: Option<Store>,
     previous: Found,
     mode: Words,
+    marks: Words,
+    slots: HashMap<MapData, u32, abi::HoldSlot>,
     records: Option<HashMap<MapData, u32, [u8; RECORD_LEN]>>,
     config: Words,
     ports: Words,
@@ -177,7 +181,8 @@ impl Kernel {
     pub fn load(mut options: Options) -> Result<Self, BpfError> {
         let offsets = Offsets::of_running_kernel()?;
         let has_set_retval = u8::from(options.features.set_retval);
-        let sock_flags = if options.features.probe_read { offsets.sock_flags } else { 0 };
+        let readable = |offset: u32| if options.features.probe_read { offset } else { 0 };
+        let mptcp = |offset: fn(MptcpOffsets) -> u32| offsets.mptcp.map_or(0, |mptcp| readable(offset(mptcp)));
         let log_level = if options.trace { aya_log::Level::Trace as u8 } else { 0 };
         let (store, previous) = match options.keep.take() {
             Some(keep) => Store::open(keep, options.cgroup_id).map(|(store, found)| (Some(store), found))?,
@@ -190,7 +195,15 @@ impl Kernel {
         }
         let mut ebpf = loader
             .override_global("HAS_SET_RETVAL", &has_set_retval, true)
-            .override_global("SOCK_FLAGS_OFFSET", &sock_flags, true)
+            .override_global("SOCK_FLAGS_OFFSET", &readable(offsets.sock_flags), true)
+            .override_global("HAS_POST_SET_RETVAL", &u8::from(options.features.post_set_retval), true)
+            .override_global("POST_BIND_DENIES", &u8::from(offsets.post_bind_denies), true)
+            .override_global("KERN_SOCK_BIT", &readable(offsets.kern_sock_bit), true)
+            .override_global("BOUND_DEV_OFFSET", &readable(offsets.bound_dev), true)
+            .override_global("SOCK_NUM_OFFSET", &readable(offsets.sock_num), true)
+            .override_global("IS_MPTCP_OFFSET", &mptcp(|mptcp| mptcp.is_mptcp), true)
+            .override_global("ULP_DATA_OFFSET", &mptcp(|mptcp| mptcp.ulp_data), true)
+            .override_global("SUBFLOW_CONN_OFFSET", &mptcp(|mptcp| mptcp.conn), true)
             .override_global("CGROUP_KN_OFFSET", &offsets.cgroup_kn, true)
             .override_global("CGROUP_ROOT_OFFSET", &offsets.cgroup_root, true)
             .override_global("ROOT_HIERARCHY_OFFSET", &offsets.root_hierarchy, true)
@@ -215,6 +228,8 @@ impl Kernel {
             cgroups: typed(&mut ebpf, "CGROUPS")?,
             counters: CounterMap::new(typed(&mut ebpf, "COUNTERS")?),
             mode: map_words(&mut ebpf, "MODE", 1)?,
+            slots: typed(&mut ebpf, "SLOTS")?,
+            marks: map_words(&mut ebpf, "MARKS", 2 * abi::MARKS as usize)?,
             links: Vec::new(),
             records,
             previous,
@@ -222,6 +237,11 @@ impl Kernel {
             ebpf,
             options,
         };
+        let shared = map_words(&mut kernel.ebpf, "SHARED", abi::SHARED_WORDS as usize)?;
+        for index in std::mem::take(&mut kernel.options.shared_ports) {
+            let (word, bit) = (index as usize / 64, index % 64);
+            shared.store(word, shared.load(word) | 1 << bit);
+        }
         kernel.write_config();
         kernel.attach_cgroup_programs()?;
         Ok(kernel)
@@ -329,6 +349,48 @@ impl Kernel {
         typed(&mut self.ebpf, "BIND_EVENTS")
     }
 
+    /// Takes the ring of sockets that were bound and released.
+    ///
+    /// # Errors
+    ///
+    /// If it was taken already or cannot be mapped.
+    pub fn take_holder_events(&mut self) -> Result<RingBuf<MapData>, BpfError> {
+        typed(&mut self.ebpf, "HOLDER_EVENTS")
+    }
+
+    /// Says who holds a port: [`abi::Mark::holder`]. For TCP and UDP.
+    pub fn mark(&self, protocol: Protocol, port: u16, holder: u64) {
+        let index = abi::port_index(protocol, port);
+        if index < abi::MARKS {
+            self.marks.store(2 * index as usize, holder);
+        }
+    }
+
+    /// Who is said to hold a port: [`abi::Mark::holder`].
+    #[must_use]
+    pub fn marked(&self, protocol: Protocol, port: u16) -> u64 {
+        let index = abi::port_index(protocol, port);
+        if index < abi::MARKS { self.marks.load(2 * index as usize) } else { 0 }
+    }
+
+    /// Who holds the ports whose sockets could share them, as the programs have noted it: by [`abi::port_index`], and only
+    /// ports that are held.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn holds(&self) -> Result<Vec<(u32, Vec<abi::Hold>)>, BpfError> {
+        let mut held = Vec::new();
+        for entry in &self.slots {
+            let (port, slot) = entry.map_err(|source| map_error("read", "SLOTS", source))?;
+            let holds: Vec<_> = slot.holds.into_iter().filter(|hold| hold.holder != 0).collect();
+            if !holds.is_empty() {
+                held.push((port, holds));
+            }
+        }
+        Ok(held)
+    }
+
     /// Takes the ring of cgroups that come and go.
     ///
     /// # Errors
@@ -357,7 +419,9 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), BpfError> {
     for program in BIND_PROGRAMS {
         let loaded = match program.hook {
             Hook::Bind4 | Hook::Bind6 => program_mut::<CgroupSockAddr>(ebpf, program.name)?.load(),
-            Hook::PostBind4 | Hook::PostBind6 => program_mut::<CgroupSock>(ebpf, program.name)?.load(),
+            Hook::PostBind4 | Hook::PostBind6 | Hook::SockRelease => {
+                program_mut::<CgroupSock>(ebpf, program.name)?.load()
+            }
         };
         loaded.map_err(refused(program.name))?;
     }

@@ -38,13 +38,15 @@ pub enum Undeclared {
     Allow = 0,
     /// Nothing: it may bind only what it declared.
     Deny = 1,
+    /// Bind it, unless another one holds it: the first to bind it owns it until it lets go.
+    Adopt = 2,
 }
 
 /// How verdicts are turned into answers: [`Config::policy`] unpacked.
 ///
 /// Bit 0: enforce; bit 1: undeclared ports are denied; bit 2: an internal error denies; bit 3: every attempt is
 /// reported, not only conflicts; bit 4: sockets that were bound are reported; bit 5: what is below the attached root but
-/// in no pod is a host process; bits 16–31: the error number of a denied bind (positive).
+/// in no pod is a host process; bit 6: undeclared ports are adopted; bits 16–31: the error number of a denied bind (positive).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, and on the wire each is a bit")]
 pub struct Policy {
@@ -56,7 +58,7 @@ pub struct Policy {
     pub deny_on_error: bool,
     /// Report every attempt, not only conflicts.
     pub report_attempts: bool,
-    /// Report what was really bound.
+    /// Report what was really bound and released.
     pub report_bound: bool,
     /// The programs are attached above all processes of the node (scope `node`): a process in no pod's cgroup is a host
     /// process. Else (scope `pods`) it is one that was not recognised.
@@ -70,7 +72,8 @@ impl Policy {
     #[must_use]
     pub const fn to_word(self) -> u64 {
         self.enforce as u64
-            | (self.undeclared as u64) << 1
+            | (self.undeclared as u64 & 1) << 1
+            | (self.undeclared as u64 >> 1) << 6
             | (self.deny_on_error as u64) << 2
             | (self.report_attempts as u64) << 3
             | (self.report_bound as u64) << 4
@@ -84,7 +87,11 @@ impl Policy {
     pub const fn from_word(word: u64) -> Self {
         Self {
             enforce: word & 1 != 0,
-            undeclared: if word & 2 != 0 { Undeclared::Deny } else { Undeclared::Allow },
+            undeclared: match word & (2 | 64) {
+                0 => Undeclared::Allow,
+                2 => Undeclared::Deny,
+                _ => Undeclared::Adopt,
+            },
             deny_on_error: word & 4 != 0,
             report_attempts: word & 8 != 0,
             report_bound: word & 16 != 0,
@@ -100,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_policy_survives_its_word() {
-        for bits in 0..64u64 {
+        for bits in (0..128u64).filter(|bits| bits & (2 | 64) != (2 | 64)) {
             let word = bits | 98 << 16;
             assert_eq!(Policy::from_word(word).to_word(), word);
         }

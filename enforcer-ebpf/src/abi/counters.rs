@@ -132,17 +132,23 @@ pub enum KernelError {
     CallerUnknown = 4,
     /// `CONFIG` or `OWNERS` gave no element.
     MapMiss = 5,
+    /// A socket that was bound or released could not be reported, the ring was full.
+    HolderEventLost = 6,
+    /// There was no room to note who holds a port: others can share it.
+    HoldsFull = 7,
 }
 
 impl KernelError {
     /// Every kind, in the order of their discriminants.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::BindEventLost,
         Self::CgroupEventLost,
         Self::CgroupsFull,
         Self::ReadFailed,
         Self::CallerUnknown,
         Self::MapMiss,
+        Self::HolderEventLost,
+        Self::HoldsFull,
     ];
 
     /// The word for people and metrics.
@@ -155,6 +161,8 @@ impl KernelError {
             Self::ReadFailed => "read_failed",
             Self::CallerUnknown => "caller_unknown",
             Self::MapMiss => "map_miss",
+            Self::HolderEventLost => "holder_event_lost",
+            Self::HoldsFull => "holds_full",
         }
     }
 }

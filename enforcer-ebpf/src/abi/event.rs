@@ -12,6 +12,9 @@ pub enum EventKind {
     CgroupMade = 3,
     /// A [`CgroupEvent`]: a cgroup below the attached root was removed.
     CgroupRemoved = 4,
+    /// A [`BindEvent`]: a socket that may have held a port was closed. Only `protocol`, `port`, `time` and `release` are
+    /// told.
+    Released = 5,
 }
 
 impl EventKind {
@@ -23,6 +26,7 @@ impl EventKind {
             2 => Some(Self::Bound),
             3 => Some(Self::CgroupMade),
             4 => Some(Self::CgroupRemoved),
+            5 => Some(Self::Released),
             _ => None,
         }
     }
@@ -37,6 +41,15 @@ pub const FAMILY_V6: u8 = 6;
 pub const BIND_FLAG_V6ONLY: u8 = 1;
 /// Whether it is could not be read; it was taken to be dual-stack.
 pub const BIND_FLAG_V6ONLY_UNKNOWN: u8 = 1 << 1;
+/// The socket has `SO_REUSEPORT`.
+pub const BIND_FLAG_REUSE_PORT: u8 = 1 << 2;
+/// The socket has `SO_REUSEADDR`.
+pub const BIND_FLAG_REUSE_ADDR: u8 = 1 << 3;
+/// Whether it has one of them could not be read.
+pub const BIND_FLAG_REUSE_UNKNOWN: u8 = 1 << 4;
+/// The port is marked as held by another one ([`crate::abi::Mark`]): if it is, the kernel refuses the bind by itself. An
+/// allowed attempt that is told for that alone is in the ring of holders.
+pub const BIND_FLAG_HELD: u8 = 1 << 5;
 
 /// One bind attempt with its verdict, or one socket that was bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +77,11 @@ pub struct BindEvent {
     pub pod_cgroup: u64,
     /// Cookie of the socket, as `SO_COOKIE` gives it.
     pub socket: u64,
+    /// By what [`EventKind::Released`] will call the socket: the cookie, but for MPTCP, whose subflow is bound and whose
+    /// parent is released, the parent's address in kernel memory; 0 where that is not known.
+    pub release: u64,
+    /// [`crate::abi::Hold::holder`] of one that holds the port, where the reason is `held`; else 0.
+    pub holder: u64,
     /// Id of the owner that the caller is ([`crate::abi::Owner::id`]), 0 if unknown or not looked up.
     pub caller: u32,
     /// Id of the owner whose claim decided, 0 if none did.
@@ -78,7 +96,7 @@ pub struct BindEvent {
     pub command: [u8; 16],
 }
 
-const _: () = assert!(size_of::<BindEvent>() == 88);
+const _: () = assert!(size_of::<BindEvent>() == 104);
 
 /// Bytes of a cgroup's name that fit a [`CgroupEvent`], the closing zero included. The longest names that container
 /// runtimes make have about 150.

@@ -5,35 +5,34 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::bpf_sock_addr,
-    helpers::generated::{bpf_get_netns_cookie, bpf_get_retval, bpf_get_socket_cookie, bpf_set_retval},
+    bindings::{bpf_sock, bpf_sock_addr},
+    helpers::generated::{bpf_get_retval, bpf_get_socket_cookie, bpf_set_retval},
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
 use aya_log_ebpf::debug;
 use enforcer_ebpf::{
     abi::{
-        BIND_FLAG_V6ONLY, BIND_FLAG_V6ONLY_UNKNOWN, EventKind, ExactKey, ExactValue, FAMILY_V4, FAMILY_V6, KernelError,
+        BIND_FLAG_HELD, BIND_FLAG_V6ONLY, BIND_FLAG_V6ONLY_UNKNOWN, EventKind, ExactKey, ExactValue, KernelError,
         Owner, PortWord, Protocol, Reason, Undeclared, VerdictKind, port_index,
     },
     decide::{Candidates, Cover, Kin, Target, Verdict, decide},
 };
 
 use super::{
+    adopt::words,
     caller::{self, Identity},
-    emit::{Facts, count, count_error, send},
-    kernel::{Live, ancestor, config, load, owner, read},
-    maps::{EXACT, HAS_SET_RETVAL, PORTS, SOCK_FLAGS_OFFSET},
+    emit::{Facts, count, count_error, send, send_holder},
+    hold::{mark, marked, set_asked},
+    kernel::{Live, MAX_ERRNO, ancestor, config, is_node_netns, load, owner},
+    maps::{EXACT, HAS_SET_RETVAL, PORTS},
+    socket::Socket,
 };
 
 /// The hook's answers. Bit 1 of an allowing answer would lift the need for `CAP_NET_BIND_SERVICE` and stays 0
 /// (`BPF_RET_BIND_NO_CAP_NET_BIND_SERVICE` in include/linux/bpf.h).
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
-
-/// The greatest error number there is (include/linux/err.h); all lower bits are set, so that it masks one. Linux 7.3
-/// refuses a program that could pass a greater one ("should have been in [-4095, 0]").
-const MAX_ERRNO: u16 = 4095;
 
 #[cgroup_sock_addr(bind4)]
 pub(super) fn pe_bind4(ctx: SockAddrContext) -> i32 {
@@ -72,14 +71,27 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     };
     let word = PortWord(load(word.cast()));
     let policy = config.policy();
-    if word == PortWord::UNCLAIMED && !policy.report_attempts && (port == 0 || policy.undeclared == Undeclared::Allow) {
-        count(&Verdict::allow(Reason::Unclaimed), protocol);
+    let Some(mark) = mark(port_index(protocol, port)) else {
+        return ALLOW;
+    };
+    // Who holds port 0 is nobody's question.
+    let held_by = if port == 0 { 0 } else { marked(mark) };
+    let may_bind = port == 0 || held_by == 0 && !matches!(policy.undeclared, Undeclared::Deny);
+    if word == PortWord::UNCLAIMED && may_bind && !policy.report_attempts {
+        let verdict = Verdict::allow(Reason::Unclaimed);
+        count(&verdict, protocol);
+        if port != 0 {
+            set_asked(mark, &verdict);
+        }
         return ALLOW;
     }
 
-    let (target, flags) = match v4 {
-        Some(target) => (target, 0),
-        None => v6_target(addr),
+    let (target, flags) = if let Some(target) = v4 {
+        (target, 0)
+    } else {
+        // SAFETY: reads of the context, as above, one 32-bit word at a time.
+        let words = unsafe { [(*addr).user_ip6[0], (*addr).user_ip6[1], (*addr).user_ip6[2], (*addr).user_ip6[3]] };
+        v6_target(words, Socket::of(socket(addr)))
     };
     let mut candidates = Candidates::of(word, Cover::of(&target));
     if candidates.exact
@@ -98,31 +110,22 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     };
     let verdict = decide(&owners, candidates.covered, &identity.kin, port, &policy, || config.overrule());
     count(&verdict, protocol);
+    if port != 0 && verdict.kind != VerdictKind::Deny {
+        set_asked(mark, &verdict);
+    }
+    let held = held_by != 0 && held_by != identity.pod_cgroup;
     debug!(ctx, "bind {}/{} -> verdict {} reason {}", port, protocol as u8, verdict.kind as u8, verdict.reason as u8);
-    if verdict.kind != VerdictKind::Allow || verdict.reason == Reason::Error || policy.report_attempts {
-        report(ctx, protocol, port, &target, flags, &identity, &owners, &verdict);
+    let tell = verdict.kind != VerdictKind::Allow || verdict.reason == Reason::Error || policy.report_attempts;
+    if tell || held {
+        let flags = flags | if held { BIND_FLAG_HELD } else { 0 };
+        report(ctx, protocol, port, &target, flags, &identity, &owners, &verdict, tell);
     }
     if verdict.kind == VerdictKind::Deny { deny(policy.errno) } else { ALLOW }
 }
 
-/// Whether the socket is in the node's network namespace. Others are never touched.
+/// The target of an IPv6 bind to this address, in words as the kernel has them, and `BIND_FLAG_*`.
 #[inline(always)]
-fn is_node_netns(ctx: &SockAddrContext, config: &Live) -> bool {
-    // SAFETY: the helper takes this program type's context.
-    let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
-    let node = config.netns_cookie();
-    if node != 0 {
-        return cookie == node;
-    }
-    // SAFETY: without a context the helper answers for the initial network namespace.
-    cookie == unsafe { bpf_get_netns_cookie(core::ptr::null_mut()) }
-}
-
-/// The target of an IPv6 bind.
-#[inline(always)]
-fn v6_target(addr: *mut bpf_sock_addr) -> (Target, u8) {
-    // SAFETY: reads of the context are rewritten and checked by the verifier, one 32-bit word at a time.
-    let words = unsafe { [(*addr).user_ip6[0], (*addr).user_ip6[1], (*addr).user_ip6[2], (*addr).user_ip6[3]] };
+pub(super) fn v6_target(words: [u32; 4], socket: Socket) -> (Target, u8) {
     if words[0] == 0 && words[1] == 0 && words[2] == 0xffff_u32.to_be() {
         // `::ffff:a.b.c.d` binds the IPv4 address.
         return (Target::V4(words[3].to_ne_bytes()), 0);
@@ -134,28 +137,17 @@ fn v6_target(addr: *mut bpf_sock_addr) -> (Target, u8) {
     if low != 0 || high != 0 {
         return (Target::V6 { address, v6only: false }, 0);
     }
-    match is_v6only(addr) {
+    match socket.flags().v6only() {
         Some(v6only) => (Target::V6 { address, v6only }, if v6only { BIND_FLAG_V6ONLY } else { 0 }),
         None => (Target::V6 { address, v6only: false }, BIND_FLAG_V6ONLY_UNKNOWN),
     }
 }
 
-/// `skc_ipv6only` of the socket, where it can be read.
+/// The socket of a bind.
 #[inline(always)]
-fn is_v6only(addr: *mut bpf_sock_addr) -> Option<bool> {
-    const IPV6ONLY: u8 = 1 << 5;
-    let offset = SOCK_FLAGS_OFFSET.load();
-    if offset == 0 {
-        return None;
-    }
-    // SAFETY: a read of the context, as above.
-    let sock = unsafe { (*addr).__bindgen_anon_1.sk };
-    // The verifier forbids arithmetic on a socket pointer, so the pointer's value is read back from the stack as a
-    // plain number ("pointer arithmetic on sock prohibited", adjust_ptr_min_max_vals in kernel/bpf/verifier.c).
-    let slot = [sock as u64];
-    let sock: u64 = read(slot.as_ptr() as u64)?;
-    let byte: u8 = read(sock + u64::from(offset))?;
-    Some(byte & IPV6ONLY != 0)
+fn socket(addr: *mut bpf_sock_addr) -> *mut bpf_sock {
+    // SAFETY: reads of the context are rewritten and checked by the verifier.
+    unsafe { (*addr).__bindgen_anon_1.sk }
 }
 
 /// The owner of the very address, on a port with address-specific claims.
@@ -216,6 +208,7 @@ fn report(
     identity: &Identity,
     owners: &[Owner; 4],
     verdict: &Verdict,
+    tell: bool,
 ) {
     let owner = match verdict.by {
         0 => owners[0].id(),
@@ -224,28 +217,23 @@ fn report(
         3 => owners[3].id(),
         _ => 0,
     };
-    let (family, address) = match target {
-        Target::V4(address) => (FAMILY_V4, [u32::from_ne_bytes(*address), 0, 0, 0]),
-        Target::V6 { address, .. } => (FAMILY_V6, words(address)),
-    };
-    send(&Facts {
+    let (family, address) = words(target);
+    let facts = Facts {
         kind: EventKind::Attempt,
         family,
         protocol,
-        flags,
+        flags: flags | Socket::of(socket(ctx.sock_addr)).flags().reuse_bits(),
         port,
         verdict: *verdict,
         pod_cgroup: identity.pod_cgroup,
         // SAFETY: the helper takes this program type's context.
         socket: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
+        release: 0,
+        holder: 0,
         caller: identity.kin.id,
         owner,
         address,
-    });
-}
-
-#[inline(always)]
-fn words(address: &[u8; 16]) -> [u32; 4] {
-    let number = u128::from_le_bytes(*address);
-    [number, number >> 32, number >> 64, number >> 96].map(|word| (word as u32).to_le())
+    };
+    // What is only of use together with what is bound goes where that goes, and is in nobody's way.
+    if tell { send(&facts) } else { send_holder(&facts) }
 }

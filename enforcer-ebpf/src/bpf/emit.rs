@@ -1,37 +1,54 @@
 //! What goes out: counts and records.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::{
+    intrinsics::{AtomicOrdering, atomic_xadd},
+    ptr,
+};
 
-use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-    generated::{self, bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns},
+use aya_ebpf::{
+    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+        generated::{self, bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns},
+    },
 };
 use enforcer_ebpf::{
-    abi::{BindEvent, EventKind, KernelError, Protocol, counter, error_counter},
+    abi::{BindEvent, EventKind, KernelError, Protocol, Reason, VerdictKind, counter, error_counter},
     decide::Verdict,
 };
 
-use super::maps::{BIND_EVENTS, COUNTERS};
+use super::maps::{BIND_EVENTS, COUNTERS, HOLDER_EVENTS};
+
+/// How long after it was woken for a holder the agent looks again by itself, at least: until then nobody wakes it. In
+/// nanoseconds.
+const QUIET: u64 = 50_000_000;
 
 #[inline(always)]
-fn add_one(index: u32) {
+fn add(index: u32, number: u64) {
     if let Some(count) = COUNTERS.get_ptr_mut(index) {
         // SAFETY: an aligned word of this CPU's element. Atomic, because another hook may preempt this one on the same
         // CPU.
-        let _ = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(count, 1) };
+        let _ = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(count, number) };
     }
 }
 
 /// Counts an attempt.
 #[inline(always)]
 pub(super) fn count(verdict: &Verdict, protocol: Protocol) {
-    add_one(counter(verdict.kind, verdict.reason, protocol));
+    add(counter(verdict.kind, verdict.reason, protocol), 1);
+}
+
+/// Takes back the count of the attempt that a port was last asked for by ([`enforcer_ebpf::abi::Mark::asked`]): it is
+/// counted anew. The sum over the CPUs wraps.
+#[inline(always)]
+pub(super) fn uncount(asked: u64, protocol: Protocol) {
+    add(counter(VerdictKind::Allow, Reason::Owner, protocol) + (asked as u32).wrapping_sub(1), u64::MAX);
 }
 
 /// Counts an error of the programs' own.
 #[inline(always)]
 pub(super) fn count_error(error: KernelError) {
-    add_one(error_counter(error));
+    add(error_counter(error), 1);
 }
 
 /// What a record tells beside the facts of the calling task.
@@ -44,23 +61,58 @@ pub(super) struct Facts {
     pub(super) verdict: Verdict,
     pub(super) pod_cgroup: u64,
     pub(super) socket: u64,
+    pub(super) release: u64,
+    pub(super) holder: u64,
     pub(super) caller: u32,
     pub(super) owner: u32,
     /// Four words, each as the kernel has it.
     pub(super) address: [u32; 4],
 }
 
-/// Sends a record. Its fields are written one by one into the ring: a whole record on the stack beside all else would
-/// be more than the 512 bytes that a program has.
+/// Sends a record about an attempt.
 #[inline(always)]
 pub(super) fn send(facts: &Facts) {
     let Some(mut record) = BIND_EVENTS.reserve(0) else {
         count_error(KernelError::BindEventLost);
         return;
     };
-    let event: *mut BindEvent = record.as_mut_ptr();
+    fill(record.as_mut_ptr(), facts);
+    record.submit(0);
+}
+
+/// Sends a record about a holder. To wake the agent for each would cost more than the bind.
+#[inline(always)]
+pub(super) fn send_holder(facts: &Facts) {
+    let Some(mut record) = HOLDER_EVENTS.reserve(0) else {
+        count_error(KernelError::HolderEventLost);
+        return;
+    };
+    let now = fill(record.as_mut_ptr(), facts);
+    record.submit(wake(now).into());
+}
+
+/// Whether to wake the agent: at most once in a while, see [`QUIET`].
+#[inline(always)]
+fn wake(now: u64) -> u32 {
+    static mut WOKEN: u64 = 0;
+    // SAFETY: an aligned word that the programs alone use; of two that see it at once both wake the agent.
+    let woken = unsafe { ptr::read_volatile(&raw const WOKEN) };
+    if now.wrapping_sub(woken) < QUIET {
+        return BPF_RB_NO_WAKEUP;
+    }
+    // SAFETY: as above.
+    unsafe { ptr::write_volatile(&raw mut WOKEN, now) };
+    BPF_RB_FORCE_WAKEUP
+}
+
+/// Writes a record's fields one by one into the ring, and gives its time: a whole record on the stack beside all else would
+/// be more than the 512 bytes that a program has.
+#[inline(always)]
+fn fill(event: *mut BindEvent, facts: &Facts) -> u64 {
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let uid = bpf_get_current_uid_gid() as u32;
+    // SAFETY: the helper has no precondition.
+    let time = unsafe { bpf_ktime_get_boot_ns() };
     // SAFETY: `event` points to the record that was just reserved, which has room for one `BindEvent`; every field is
     // written before the record is submitted. The helpers have no preconditions.
     unsafe {
@@ -71,10 +123,12 @@ pub(super) fn send(facts: &Facts) {
         (*event).port = facts.port;
         (*event).verdict = facts.verdict.kind as u8;
         (*event).reason = facts.verdict.reason as u8;
-        (*event).time = bpf_ktime_get_boot_ns();
+        (*event).time = time;
         (*event).cgroup = bpf_get_current_cgroup_id();
         (*event).pod_cgroup = facts.pod_cgroup;
         (*event).socket = facts.socket;
+        (*event).release = facts.release;
+        (*event).holder = facts.holder;
         (*event).caller = facts.caller;
         (*event).owner = facts.owner;
         (*event).pid = pid;
@@ -88,5 +142,5 @@ pub(super) fn send(facts: &Facts) {
         // kernel/bpf/helpers.c).
         generated::bpf_get_current_comm((&raw mut (*event).command).cast(), 16);
     }
-    record.submit(0);
+    time
 }

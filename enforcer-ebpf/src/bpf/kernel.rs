@@ -2,9 +2,12 @@
 
 use core::{ffi::c_void, ptr};
 
-use aya_ebpf::helpers::{
-    bpf_get_current_ancestor_cgroup_id, bpf_probe_read_kernel,
-    generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel_str},
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{
+        bpf_get_current_ancestor_cgroup_id, bpf_probe_read_kernel,
+        generated::{bpf_get_netns_cookie, bpf_ktime_get_boot_ns, bpf_probe_read_kernel_str},
+    },
 };
 use enforcer_ebpf::{
     abi::{Config, LocalMode, Owner, Policy, Slot},
@@ -49,6 +52,23 @@ pub(super) fn load(word: *const u64) -> u64 {
 pub(super) fn ancestor(level: u64) -> u64 {
     // SAFETY: the helper takes any level.
     unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) }
+}
+
+/// The greatest error number there is (include/linux/err.h); all lower bits are set, so that it masks one. Linux 7.3
+/// refuses a program that could pass a greater one ("should have been in [-4095, 0]").
+pub(super) const MAX_ERRNO: u16 = 4095;
+
+/// Whether a program's socket is in the node's network namespace. Others are never touched.
+#[inline(always)]
+pub(super) fn is_node_netns(ctx: &impl EbpfContext, config: &Live) -> bool {
+    // SAFETY: the helper takes the context of a socket program.
+    let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    let node = config.netns_cookie();
+    if node != 0 {
+        return cookie == node;
+    }
+    // SAFETY: without a context the helper answers for the initial network namespace.
+    cookie == unsafe { bpf_get_netns_cookie(ptr::null_mut()) }
 }
 
 /// The configuration. `None` cannot happen for an array's first element, but the verifier wants the question asked.

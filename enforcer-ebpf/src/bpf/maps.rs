@@ -3,7 +3,7 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf, SkStorage},
     macros::btf_map,
 };
 use enforcer_ebpf::abi;
@@ -54,11 +54,70 @@ pub(super) static BIND_EVENTS: RingBuf<abi::BindEvent, { abi::BIND_RING_BYTES as
 #[btf_map]
 pub(super) static CGROUP_EVENTS: RingBuf<abi::CgroupEvent, { abi::CGROUP_RING_BYTES as usize }> = RingBuf::new();
 
+/// Sockets that were bound and released, as [`abi::BindEvent`]s to the agent.
+#[btf_map]
+pub(super) static HOLDER_EVENTS: RingBuf<abi::BindEvent, { abi::HOLDER_RING_BYTES as usize }> = RingBuf::new();
+
+/// Which ports are held: [`abi::Mark`] by [`abi::port_index`]. Written by the programs and, through its memory map, by the
+/// agent.
+#[btf_map]
+pub(super) static MARKS: Array<abi::Mark, { abi::MARKS as usize }, MMAPABLE> = Array::new();
+
+/// Ports that may be shared by whoever binds them, a bit for each. Written by the agent through its memory map.
+#[btf_map]
+pub(super) static SHARED: Array<u64, { abi::SHARED_WORDS as usize }, MMAPABLE> = Array::new();
+
+/// Who holds the ports whose sockets could share them: [`abi::HoldSlot`] by [`abi::port_index`]. Every agent's programs
+/// use the same map, so that what is held stays held. Written by the programs only.
+#[btf_map]
+pub(super) static SLOTS: HashMap<u32, abi::HoldSlot, { abi::SLOTS as usize }, { NO_PREALLOC }> = HashMap::new();
+
+/// What a socket holds in `SLOTS`: [`abi::Hold`]. Shared as `SLOTS` is.
+#[btf_map]
+pub(super) static HOLDS: SkStorage<abi::Hold> = SkStorage::new();
+
+/// What an MPTCP socket holds in `SLOTS`, by its address in kernel memory: its subflow is bound, and what is released is
+/// itself. Shared as `SLOTS` is.
+#[btf_map]
+pub(super) static SUBFLOWS: HashMap<u64, abi::Hold, { abi::SUBFLOWS as usize }, { NO_PREALLOC }> = HashMap::new();
+
 const NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
 
 /// 1 where bind hooks may choose the error number (`bpf_set_retval`, since 6.1).
 #[unsafe(no_mangle)]
 pub(super) static HAS_SET_RETVAL: Global<u8> = Global::new(0);
+
+/// 1 where post-bind hooks may choose the error number (`bpf_set_retval`, since 5.18).
+#[unsafe(no_mangle)]
+pub(super) static HAS_POST_SET_RETVAL: Global<u8> = Global::new(0);
+
+/// 1 where a post-bind hook that denies really denies, and gives the port back (since 5.17).
+#[unsafe(no_mangle)]
+pub(super) static POST_BIND_DENIES: Global<u8> = Global::new(0);
+
+/// Bit offset of `sk_kern_sock` in `struct sock`; 0 where it is unknown or may not be read, as all offsets below.
+#[unsafe(no_mangle)]
+pub(super) static KERN_SOCK_BIT: Global<u32> = Global::new(0);
+
+/// Offset of `skc_bound_dev_if` in `struct sock_common`.
+#[unsafe(no_mangle)]
+pub(super) static BOUND_DEV_OFFSET: Global<u32> = Global::new(0);
+
+/// Offset of `skc_num` in `struct sock_common`.
+#[unsafe(no_mangle)]
+pub(super) static SOCK_NUM_OFFSET: Global<u32> = Global::new(0);
+
+/// Offset of `is_mptcp` in `struct tcp_sock`; 0 also where the kernel has no MPTCP, as the two below.
+#[unsafe(no_mangle)]
+pub(super) static IS_MPTCP_OFFSET: Global<u32> = Global::new(0);
+
+/// Offset of `icsk_ulp_data` in `struct inet_connection_sock`.
+#[unsafe(no_mangle)]
+pub(super) static ULP_DATA_OFFSET: Global<u32> = Global::new(0);
+
+/// Offset of `conn` in `struct mptcp_subflow_context`.
+#[unsafe(no_mangle)]
+pub(super) static SUBFLOW_CONN_OFFSET: Global<u32> = Global::new(0);
 
 /// Offset of the byte in `struct sock_common` whose bit 5 is `skc_ipv6only`; 0 where it is unknown or may not be read.
 #[unsafe(no_mangle)]

@@ -238,3 +238,86 @@ fn candidates_of_a_port() {
         assert_eq!(candidates, Candidates { slots, exact, covered }, "{v4:?} {v6:?} {cover:?}");
     }
 }
+
+#[test]
+fn who_may_hold_a_port_beside_another() {
+    let kin = |group, workload| Kin::pod(&pod(9, 0, group, workload));
+    for (holder, caller, expected) in [
+        (pod(1, 0, 0, 0), kin(0, 0), false),
+        (pod(1, 0, 5, 0), kin(5, 0), true),
+        (pod(1, 0, 5, 0), kin(6, 0), false),
+        (pod(1, 0, 0, 7), kin(0, 7), false),
+        (pod(1, OWNER_TERMINATING, 0, 7), kin(0, 7), true),
+        (pod(1, OWNER_TERMINATING, 0, 0), kin(0, 0), false),
+        // A pod that nobody knows.
+        (Owner::default(), kin(5, 7), false),
+    ] {
+        assert_eq!(may_join(&holder, &caller), expected, "{holder:?} {caller:?}");
+    }
+    let enforce = Policy { enforce: true, ..Policy::from_word(0) };
+    let verdict = |kin: &Kin, policy: &Policy, overrule| {
+        let verdict = decide_held(kin, policy, overrule);
+        (verdict.kind, verdict.reason, verdict.by)
+    };
+    let stranger = kin(0, 0);
+    assert_eq!(verdict(&stranger, &enforce, nothing()), (VerdictKind::Deny, Reason::Held, NO_CLAIM));
+    let audit = Policy::from_word(0);
+    assert_eq!(verdict(&stranger, &audit, nothing()), (VerdictKind::Audit, Reason::Held, NO_CLAIM));
+    let software = Kin::nobody(OWNER_SOFTWARE);
+    assert_eq!(verdict(&software, &enforce, nothing()), (VerdictKind::Audit, Reason::Held, NO_CLAIM));
+    let stale = Overrule { stale: true, ..nothing() };
+    assert_eq!(verdict(&stranger, &enforce, stale), (VerdictKind::Audit, Reason::Stale, NO_CLAIM));
+}
+
+#[test]
+fn holds_meet_as_sockets_do() {
+    let v6 = |last: u8| {
+        let mut address = [0; 16];
+        address[15] = last;
+        Target::V6 { address, v6only: false }
+    };
+    let only = Target::V6 { address: [0; 16], v6only: true };
+    let [any4, one, other] = [[0; 4], [127, 0, 0, 1], [127, 0, 0, 2]].map(Target::V4);
+    let hold = |target: &Target, device| {
+        let word = match target {
+            Target::V4(address) => u64::from(u32::from_ne_bytes(*address)),
+            Target::V6 { address, .. } => u64::from(address[15]),
+        };
+        (word, extent(target, device))
+    };
+    for (a, b, expected) in [
+        (&any4, &any4, true),
+        (&any4, &one, true),
+        (&one, &one, true),
+        (&one, &other, false),
+        (&any4, &v6(0), true),
+        (&one, &v6(0), true),
+        (&any4, &only, false),
+        (&any4, &v6(1), false),
+        (&one, &v6(1), false),
+        (&v6(0), &v6(1), true),
+        (&only, &v6(1), true),
+        (&v6(1), &v6(1), true),
+        (&v6(1), &v6(2), false),
+    ] {
+        for (device, other_device, same) in [(0, 0, true), (0, 3, true), (3, 3, true), (3, 4, false)] {
+            let (a, b) = (hold(a, device), hold(b, other_device));
+            assert_eq!(holds_overlap(a, b), expected && same, "{a:?} {b:?}");
+            assert_eq!(holds_overlap(b, a), expected && same, "{b:?} {a:?}");
+        }
+    }
+}
+
+#[test]
+fn what_could_share_a_port() {
+    for (protocol, reuse_port, reuse_addr, expected) in [
+        (Protocol::Tcp, false, true, false),
+        (Protocol::Tcp, true, false, true),
+        (Protocol::Udp, false, false, false),
+        (Protocol::Udp, false, true, true),
+        (Protocol::Udp, true, false, true),
+        (Protocol::Sctp, true, true, false),
+    ] {
+        assert_eq!(could_share(protocol, reuse_port, reuse_addr), expected, "{protocol:?}");
+    }
+}

@@ -2,14 +2,14 @@
 //! kernel tells comes back as reports. Without any waiting of its own, so that tests drive it step by step.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     io,
     path::Path,
     time::Duration,
 };
 
 use aya::maps::{MapData, RingBuf};
-use enforcer_ebpf::abi::{KernelError, LocalMode, Policy};
+use enforcer_ebpf::abi::{KernelError, LocalMode, Policy, Protocol, Reason, VerdictKind};
 
 use crate::{
     agent::holding::{Holding, Looked},
@@ -22,11 +22,11 @@ use crate::{
     core::{
         address::PortSpec,
         cgroup_tree::Made,
-        holders::Holders,
+        holders::{Binding, Existing, Holders},
         index::{Index, Notice, Restored, Settings},
         pod::Pod,
         recall::{Forgotten, Recalled},
-        report::{Bound, Report},
+        report::{Attempt, Report},
     },
     host::{
         cgroup::{CgroupError, Root, scan},
@@ -88,29 +88,25 @@ pub struct Told {
     /// Attempts that were judged, with names.
     pub reports: Vec<Report>,
     /// Sockets that were bound.
-    pub bound: Vec<Bound>,
+    pub bound: Vec<Binding>,
+    /// Conflicts that exist and were not told yet.
+    pub existing: Vec<Existing>,
     /// Records that made no sense.
     pub undecodable: Vec<String>,
     /// There may be more: the call ended because it had taken as much as one call takes.
     pub more: bool,
 }
 
-impl Told {
-    fn take(&mut self, record: &[u8], index: &Index) {
-        match decode_bind(record) {
-            Ok(Bind::Attempt(attempt)) => self.reports.push(Report::new(attempt, index)),
-            Ok(Bind::Bound(bound)) => self.bound.push(bound),
-            Err(error) => self.undecodable.push(error.to_string()),
-        }
-    }
-}
-
-/// All that is in a ring, which is of bounded size and which nobody fills any more, or not for long.
+/// All attempts that are in a ring, which is of bounded size and which nobody fills any more, or not for long.
 fn take_all(ring: &mut RingBuf<MapData>, index: &Index, told: &mut Told) {
     while told.reports.len() < MOST_LEFT
         && let Some(record) = ring.next()
     {
-        told.take(&record, index);
+        match decode_bind(&record) {
+            Ok(Bind::Attempt(attempt)) => told.reports.push(Report::new(attempt, index)),
+            Ok(Bind::Bound(_) | Bind::Released(_)) => {}
+            Err(error) => told.undecodable.push(error.to_string()),
+        }
     }
 }
 
@@ -134,6 +130,7 @@ pub struct Engine {
     root: Root,
     cgroup_events: RingBuf<MapData>,
     bind_events: RingBuf<MapData>,
+    holder_events: RingBuf<MapData>,
     notices: Vec<Notice>,
     failures: Vec<BpfError>,
     cgroup_events_lost: u64,
@@ -162,12 +159,14 @@ impl Engine {
             netns_cookie: netns::cookie().map_err(EngineError::Netns)?,
             policy,
             lease_deadline: deadline(lease),
+            shared_ports: shared_ports.iter().flat_map(PortSpec::indexes).collect(),
             keep,
             features,
             trace,
         })?;
         let cgroup_events = kernel.take_cgroup_events()?;
         let bind_events = kernel.take_bind_events()?;
+        let holder_events = kernel.take_holder_events()?;
         let previous = kernel.take_previous().unwrap_or_else(|error| {
             cannot_resume(&error);
             None
@@ -179,6 +178,7 @@ impl Engine {
             root,
             cgroup_events,
             bind_events,
+            holder_events,
             notices: Vec::new(),
             failures: Vec::new(),
             cgroup_events_lost: 0,
@@ -236,7 +236,65 @@ impl Engine {
 
     /// Looks at the sockets of the node: the table of holders is right then, and what of it is a conflict is told once.
     pub fn look_at_sockets(&mut self) -> Looked {
-        self.holding.look(&self.index)
+        let (looked, changed) = self.holding.look(&self.index);
+        self.mark(changed);
+        looked
+    }
+
+    /// Takes in which sockets were bound and released, so many records at most.
+    fn drain_holders(&mut self, told: &mut Told) {
+        let mut changed = BTreeSet::new();
+        for _ in 0..BATCH {
+            let Some(record) = self.holder_events.next() else {
+                break;
+            };
+            match decode_bind(&record) {
+                Ok(Bind::Bound(binding)) => {
+                    changed.insert((binding.protocol, binding.port));
+                    told.bound.push(binding.clone());
+                    self.holding.bound(binding, &self.index);
+                }
+                Ok(Bind::Released(release)) => {
+                    changed.insert((release.protocol, release.port));
+                    self.holding.released(release);
+                }
+                Ok(Bind::Attempt(attempt)) => self.holding.suspect(attempt),
+                Err(error) => told.undecodable.push(error.to_string()),
+            }
+        }
+        if !changed.is_empty() {
+            self.holding.expect_more();
+        }
+        self.mark(changed);
+    }
+
+    /// Tells the programs who holds these ports.
+    fn mark(&mut self, ports: BTreeSet<(Protocol, u16)>) {
+        for (protocol, port) in ports {
+            self.kernel.mark(protocol, port, self.holding.mark(protocol, port, &self.index));
+        }
+    }
+
+    /// Takes in what the kernel told of holders, and finds out which attempts failed because of one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::drain_cgroups`].
+    pub fn settle_holders(&mut self) -> Result<Told, EngineError> {
+        self.drain_cgroups()?;
+        let mut told = Told::default();
+        self.drain_holders(&mut told);
+        if self.holding.must_look() {
+            told.existing = self.look_at_sockets().existing;
+        }
+        told.reports = self.holding.judge(&self.index);
+        Ok(told)
+    }
+
+    /// How long until [`Self::settle_holders`] is due; `None` if nothing waits.
+    #[must_use]
+    pub fn time_to_settle(&self) -> Option<Duration> {
+        self.holding.due().map(|at| at.saturating_sub(now().monotonic))
     }
 
     /// Who holds what.
@@ -381,14 +439,35 @@ impl Engine {
     pub fn drain_binds(&mut self) -> Result<Told, EngineError> {
         self.drain_cgroups()?;
         let mut told = Told::default();
+        self.drain_holders(&mut told);
+        let report_all = self.policy().report_attempts;
         for _ in 0..BATCH {
             let Some(record) = self.bind_events.next() else {
                 return Ok(told);
             };
-            told.take(&record, &self.index);
+            let decoded = decode_bind(&record);
+            drop(record);
+            match decoded {
+                Ok(Bind::Attempt(attempt)) => self.take_attempt(attempt, report_all, &mut told),
+                Ok(Bind::Bound(_) | Bind::Released(_)) => {
+                    told.undecodable.push("a holder among the attempts".to_owned());
+                }
+                Err(error) => told.undecodable.push(error.to_string()),
+            }
         }
         told.more = true;
         Ok(told)
+    }
+
+    fn take_attempt(&mut self, attempt: Attempt, report_all: bool, told: &mut Told) {
+        let allowed = attempt.verdict == VerdictKind::Allow && attempt.reason != Reason::Error;
+        if attempt.held && allowed {
+            self.holding.suspect(attempt.clone());
+        }
+        if report_all || !allowed {
+            let report = Report::new(attempt, &self.index);
+            told.reports.push(self.holding.name_holder(report, &self.index));
+        }
     }
 
     fn flush(&mut self) {
@@ -457,9 +536,15 @@ impl Engine {
 
     /// The rings, to wait for.
     #[must_use]
-    pub fn rings(&self) -> [std::os::fd::BorrowedFd<'_>; 2] {
+    pub fn rings(&self) -> [std::os::fd::BorrowedFd<'_>; 3] {
         use std::os::fd::AsFd as _;
-        [self.cgroup_events.as_fd(), self.bind_events.as_fd()]
+        [self.cgroup_events.as_fd(), self.bind_events.as_fd(), self.holder_events.as_fd()]
+    }
+
+    /// The kernel side.
+    #[must_use]
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
     }
 
     /// The kernel side, for its trace.

@@ -1,16 +1,41 @@
-//! The table of holders, kept in step with the kernel: what its socket diagnostics show, and what follows for people.
+//! The table of holders, kept in step with the kernel: what its programs tell and its socket diagnostics show, and what
+//! follows for people.
+//!
+//! A bind that the kernel itself refuses is seen by the programs before it is refused, and no program is called after. So an
+//! attempt on a port that is marked as held is a suspect: if its socket was not bound a moment later, and somebody else
+//! holds the port, it failed because of that.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use enforcer_ebpf::{
+    abi::{HOLDER_HOST, MARK_SOMEBODY, Protocol, Reason},
+    decide::could_share,
+};
 
 use crate::{
+    bpf::events::Release,
     core::{
         address::PortSpec,
-        holders::{Existing, Holders, Limits, Place, Reported},
+        holders::{Binding, Existing, Holder, Holders, Limits, Party, Place, Reported, Since, Tenure},
         index::Index,
+        report::{Attempt, Incumbent, Report, Who},
     },
     host::{
         clock::now,
         diag::{self, DiagError},
     },
 };
+
+/// How long after an attempt its socket is bound at the latest, in all likelihood, and how long after a record of a holder
+/// the next one is told without a wake-up (`QUIET` of the programs, and a bit).
+const SETTLE: Duration = Duration::from_millis(60);
+/// How old the last look at the sockets may be when somebody is named as a holder.
+const FRESH: Duration = Duration::from_secs(1);
+/// Most suspects that wait.
+const SUSPECTS: usize = 1024;
 
 /// What a look at the sockets of the node brought.
 #[derive(Debug, Default)]
@@ -26,6 +51,12 @@ pub(super) struct Holding {
     holders: Holders,
     reported: Reported,
     shared: Vec<PortSpec>,
+    /// Ports of which the programs were told that somebody holds them.
+    marked: BTreeSet<(Protocol, u16)>,
+    suspects: VecDeque<(Duration, Attempt)>,
+    /// When to look for records that nobody was woken for.
+    more_at: Option<Duration>,
+    looked_at: Option<Duration>,
 }
 
 impl Holding {
@@ -33,21 +64,181 @@ impl Holding {
     pub(super) fn new(shared: Vec<PortSpec>) -> Self {
         // Where the kernel cannot be asked, the first look says why.
         let shows_bound = diag::shows_bound().unwrap_or(false);
-        Self { holders: Holders::new(Limits::default(), shows_bound), reported: Reported::default(), shared }
+        Self {
+            holders: Holders::new(Limits::default(), shows_bound),
+            reported: Reported::default(),
+            shared,
+            marked: BTreeSet::new(),
+            suspects: VecDeque::new(),
+            more_at: None,
+            looked_at: None,
+        }
     }
 
     pub(super) fn holders(&self) -> &Holders {
         &self.holders
     }
 
-    /// Makes the table agree with the sockets that there are.
-    pub(super) fn look(&mut self, index: &Index) -> Looked {
+    /// Makes the table agree with the sockets that there are. Also the ports of which the programs are to be told anew.
+    pub(super) fn look(&mut self, index: &Index) -> (Looked, BTreeSet<(Protocol, u16)>) {
+        self.looked_at = Some(now().monotonic);
         let resolve = |cgroup| Place::of(cgroup, index);
         let done = diag::reconcile(&mut self.holders, nanos, resolve);
         self.holders.resolve(resolve);
         let existing = self.reported.look(&self.holders, index, &self.shared);
-        Looked { existing, errors: done.errors }
+        let held: BTreeSet<_> = self.holders.iter().map(|holder| (holder.protocol, holder.port)).collect();
+        let changed = self.marked.union(&held).copied().collect();
+        (Looked { existing, errors: done.errors }, changed)
     }
+
+    /// A socket was bound.
+    pub(super) fn bound(&mut self, binding: Binding, index: &Index) {
+        self.holders.bound(binding, |cgroup| Place::of(cgroup, index));
+    }
+
+    /// A socket was released.
+    pub(super) fn released(&mut self, release: Release) {
+        self.holders.released(release.name, release.time);
+    }
+
+    /// Records may follow of which nobody will be told.
+    pub(super) fn expect_more(&mut self) {
+        self.more_at = Some(now().monotonic + SETTLE);
+    }
+
+    /// Who holds a port, in the words of the programs: [`enforcer_ebpf::abi::Mark::holder`]. It is taken for told.
+    pub(super) fn mark(&mut self, protocol: Protocol, port: u16, index: &Index) -> u64 {
+        let mut pods = self.holders.on(protocol, port).map(|holder| index.pod_cgroup(holder.cgroup));
+        let Some(first) = pods.next() else {
+            self.marked.remove(&(protocol, port));
+            return 0;
+        };
+        self.marked.insert((protocol, port));
+        if pods.all(|pod| pod == first) { first.unwrap_or(MARK_SOMEBODY) } else { MARK_SOMEBODY }
+    }
+
+    /// An attempt on a port that was marked as held.
+    pub(super) fn suspect(&mut self, attempt: Attempt) {
+        if self.suspects.len() < SUSPECTS {
+            self.suspects.push_back((now().monotonic + SETTLE, attempt));
+        }
+    }
+
+    /// When something is to be done next.
+    pub(super) fn due(&self) -> Option<Duration> {
+        let suspect = self.suspects.front().map(|(due, _)| *due);
+        suspect.into_iter().chain(self.more_at).min()
+    }
+
+    /// Whether a suspect is due and the last look is too old to name anybody by it.
+    pub(super) fn must_look(&mut self) -> bool {
+        let now = now().monotonic;
+        if self.more_at.is_some_and(|at| at <= now) {
+            self.more_at = None;
+        }
+        let is_fresh = self.looked_at.is_some_and(|at| now.saturating_sub(at) < FRESH);
+        !is_fresh && self.suspects.front().is_some_and(|(due, _)| *due <= now)
+    }
+
+    /// The suspects that are due and did fail because somebody holds the port.
+    pub(super) fn judge(&mut self, index: &Index) -> Vec<Report> {
+        let now = now().monotonic;
+        let mut reports = Vec::new();
+        while let Some((_, attempt)) = self.suspects.pop_front_if(|(due, _)| *due <= now) {
+            if let Some(incumbent) = self.in_the_way(&attempt, index) {
+                reports.push(Report::new(attempt, index).held_by(incumbent));
+            }
+        }
+        reports
+    }
+
+    /// Who holds the port so that the kernel refused the attempt.
+    fn in_the_way(&self, attempt: &Attempt, index: &Index) -> Option<Incumbent> {
+        let caller = Place::of(attempt.cgroup, index).party;
+        let wanted = wanted(attempt);
+        let mut holders = self.holders.on(attempt.protocol, attempt.port);
+        if self.holders.on(attempt.protocol, attempt.port).any(|holder| holder.cookie == attempt.socket) {
+            return None;
+        }
+        let holder = holders.find(|holder| {
+            let before = match holder.since {
+                Since::Bound(time) => time <= attempt.time,
+                // It was there for an unknown time when it was first seen.
+                Since::Seen(_) => true,
+            };
+            before
+                && self.holders.place(holder).party != caller
+                && holder.overlaps(&wanted)
+                && !both_share(attempt, holder)
+        })?;
+        let socket = Tenure::new(holder, &self.holders);
+        Some(incumbent(socket, attempt, index))
+    }
+
+    /// Adds who holds the port, where the programs judged by that.
+    pub(super) fn name_holder(&self, report: Report, index: &Index) -> Report {
+        let attempt = &report.attempt;
+        let (Some(id), Reason::Held | Reason::Stale) = (attempt.holder, attempt.reason) else {
+            return report;
+        };
+        let wanted = wanted(attempt);
+        let is_it = |holder: &&Holder| {
+            let same = match index.pod_cgroup(holder.cgroup) {
+                Some(pod) => pod == id,
+                None => id == HOLDER_HOST && self.holders.place(holder).party == Party::Host,
+            };
+            same && holder.overlaps(&wanted)
+        };
+        let socket = self.holders.on(attempt.protocol, attempt.port).find(is_it);
+        let incumbent = match socket {
+            Some(holder) => incumbent(Tenure::new(holder, &self.holders), attempt, index),
+            // Its record is still to come, or was lost.
+            None => Incumbent {
+                who: if id == HOLDER_HOST { Who::Host } else { Who::of_cgroup(id, index) },
+                socket: None,
+                older: false,
+            },
+        };
+        let reason = attempt.reason;
+        let mut report = report.held_by(incumbent);
+        report.attempt.reason = reason;
+        report
+    }
+}
+
+fn incumbent(socket: Tenure, attempt: &Attempt, index: &Index) -> Incumbent {
+    let older = match (index.owner_by_cgroup(socket.holder.cgroup), index.owner_by_cgroup(attempt.cgroup)) {
+        (Some(holder), Some(caller)) => index.is_older_revision(holder, caller),
+        _ => false,
+    };
+    Incumbent { who: socket.who.clone(), socket: Some(socket), older }
+}
+
+/// What an attempt would hold.
+fn wanted(attempt: &Attempt) -> Holder {
+    Holder {
+        protocol: attempt.protocol,
+        address: attempt.address.to_canonical(),
+        port: attempt.port,
+        cookie: attempt.socket,
+        cgroup: attempt.cgroup,
+        since: Since::Bound(attempt.time),
+        process: None,
+        uid: attempt.uid,
+        activity: None,
+        inode: None,
+        device: None,
+        v6only: attempt.v6only,
+        reuse: attempt.reuse,
+    }
+}
+
+/// Whether the kernel lets both have the port, as far as is known.
+fn both_share(attempt: &Attempt, holder: &Holder) -> bool {
+    let shares = |reuse: Option<crate::core::holders::Reuse>| {
+        reuse.is_some_and(|reuse| could_share(attempt.protocol, reuse.port, reuse.address))
+    };
+    shares(attempt.reuse) && shares(holder.reuse)
 }
 
 /// Nanoseconds since boot, sleep included.

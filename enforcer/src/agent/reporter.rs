@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use enforcer_ebpf::abi::{KernelError, LocalMode, VerdictKind};
+use enforcer_ebpf::abi::{KernelError, LocalMode};
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     },
     core::{
         address::protocol_name,
-        holders::{Audience, Holder},
+        holders::{Audience, Existing, Holder},
         index::{Name, Notice, Restored},
         recall::Forgotten,
         report::{Repetitions, Report, notice_sentence, target},
@@ -96,6 +96,7 @@ impl Reporter {
                 bound.pid
             );
         }
+        self.existing(&told.existing);
         for problem in &told.undecodable {
             error!(event = "record_invalid", "cannot read a record of a bind: {problem}");
         }
@@ -103,11 +104,12 @@ impl Reporter {
 
     fn report(&self, report: &Report, held_back: u64) {
         let attempt = &report.attempt;
-        let mut message = report.sentence(&self.node);
+        let mut message = report.sentence(&self.node, Audience::Operators);
         if held_back > 0 {
             message = format!("{message}; {held_back} like it since the last time it was told");
         }
         let owner = report.owner.as_ref().map(Name::to_string);
+        let holder = report.holder.as_ref().map(|holder| holder.who.to_string());
         let pod = report.caller.pod();
         let command = report.command();
         macro_rules! tell {
@@ -125,16 +127,14 @@ impl Reporter {
                     pid = attempt.pid,
                     uid = attempt.uid,
                     owner,
+                    holder,
                     source = report.source.map(|source| source.as_str()),
                     heldBack = held_back,
                     "{message}"
                 )
             };
         }
-        match attempt.verdict {
-            VerdictKind::Allow => tell!(debug),
-            VerdictKind::Audit | VerdictKind::Deny => tell!(warn),
-        }
+        if report.is_conflict() { tell!(warn) } else { tell!(debug) }
     }
 
     /// What the index found worth telling, and what the kernel refused.
@@ -174,6 +174,16 @@ impl Reporter {
     /// What a look at the sockets of the node brought.
     pub(super) fn looked(&mut self, looked: &Looked) {
         let Looked { existing, errors } = looked;
+        self.existing(existing);
+        for error in errors {
+            let message = error.to_string();
+            if self.diag_errors.insert(message.clone()) {
+                warn!(event = "sockets_unknown", node = self.node, "{message}");
+            }
+        }
+    }
+
+    fn existing(&self, existing: &[Existing]) {
         if let Some(outbox) = &self.outbox
             && !existing.is_empty()
         {
@@ -194,12 +204,6 @@ impl Reporter {
                 other,
                 "{message}"
             );
-        }
-        for error in errors {
-            let message = error.to_string();
-            if self.diag_errors.insert(message.clone()) {
-                warn!(event = "sockets_unknown", node = self.node, "{message}");
-            }
         }
     }
 
@@ -381,6 +385,13 @@ fn meaning(error: KernelError) -> &'static str {
         KernelError::CgroupsFull => "there are more pod cgroups than the kernel's map has room for",
         KernelError::ReadFailed => "the programs could not read kernel memory",
         KernelError::CallerUnknown => "processes below the attached cgroup, but in no pod's cgroup, tried to bind",
+        KernelError::HolderEventLost => {
+            "more sockets were bound and released than could be reported; they are looked up instead"
+        }
+        KernelError::HoldsFull => {
+            "who holds a port could not be noted: others may share it; more than eight pods or addresses share one port, or \
+             kernel memory is short"
+        }
         KernelError::MapMiss => "the programs missed an element of a map that is always there",
     }
 }

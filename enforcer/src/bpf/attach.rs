@@ -51,7 +51,7 @@ impl Kernel {
                 Hook::Bind4 | Hook::Bind6 => {
                     program_mut::<CgroupSockAddr>(&mut self.ebpf, program).map(|hook| loaded(hook.fd(), program))??
                 }
-                Hook::PostBind4 | Hook::PostBind6 => {
+                Hook::PostBind4 | Hook::PostBind6 | Hook::SockRelease => {
                     program_mut::<CgroupSock>(&mut self.ebpf, program).map(|hook| loaded(hook.fd(), program))??
                 }
             };

@@ -29,6 +29,17 @@ pub enum BtfError {
 pub struct Offsets {
     /// The byte of `struct sock_common` with `skc_reuse` (bits 0–3), `skc_reuseport` (4) and `skc_ipv6only` (5).
     pub sock_flags: u32,
+    /// Bit offset of `sk_kern_sock` in `struct sock`.
+    pub kern_sock_bit: u32,
+    /// `skc_bound_dev_if` in `struct sock_common`.
+    pub bound_dev: u32,
+    /// `skc_num` in `struct sock_common`.
+    pub sock_num: u32,
+    /// What is read of MPTCP sockets; `None` where the kernel has none.
+    pub mptcp: Option<MptcpOffsets>,
+    /// Whether a denying `post_bind` gives the port back, and so really denies: since 5.17, when `struct proto` got a
+    /// `put_port` for it.
+    pub post_bind_denies: bool,
     /// `kn` in `struct cgroup`.
     pub cgroup_kn: u32,
     /// `root` in `struct cgroup`.
@@ -41,6 +52,17 @@ pub struct Offsets {
     pub kn_name: u32,
     /// `parent`, since 6.15 `__parent`, in `struct kernfs_node`.
     pub kn_parent: u32,
+}
+
+/// Byte offsets on the way from the subflow of an MPTCP socket to that socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MptcpOffsets {
+    /// `is_mptcp` in `struct tcp_sock`.
+    pub is_mptcp: u32,
+    /// `icsk_ulp_data` in `struct inet_connection_sock`.
+    pub ulp_data: u32,
+    /// `conn` in `struct mptcp_subflow_context`.
+    pub conn: u32,
 }
 
 impl Offsets {
@@ -59,7 +81,24 @@ impl Offsets {
         let member = |structure, names: &[&str], missing| {
             btf.member_bits(structure, names)?.map(|bits| bits / 8).ok_or(BtfError::Missing(missing))
         };
+        let mptcp = |structure, name| Ok::<_, BtfError>(btf.member_bits(structure, &[name])?.map(|bits| bits / 8));
+        let mptcp = match (
+            mptcp("tcp_sock", "is_mptcp")?,
+            mptcp("inet_connection_sock", "icsk_ulp_data")?,
+            mptcp("mptcp_subflow_context", "conn")?,
+        ) {
+            (Some(is_mptcp), Some(ulp_data), Some(conn)) => Some(MptcpOffsets { is_mptcp, ulp_data, conn }),
+            _ => None,
+        };
+        let kern_sock = btf.member_bits("sock", &["sk_kern_sock"])?;
         Ok(Self {
+            kern_sock_bit: kern_sock.ok_or(BtfError::Missing("sock.sk_kern_sock"))?,
+            bound_dev: member("sock_common", &["skc_bound_dev_if"], "sock_common.skc_bound_dev_if")?,
+            // In a union without a name, which the field after it, and all that compares ports and families at once, keeps
+            // in its place (`struct sock_common` in include/net/sock.h).
+            sock_num: member("sock_common", &["skc_family"], "sock_common.skc_family")? - 2,
+            mptcp,
+            post_bind_denies: btf.member_bits("proto", &["put_port"])?.is_some(),
             sock_flags: member("sock_common", &["skc_ipv6only"], "sock_common.skc_ipv6only")?,
             cgroup_kn: member("cgroup", &["kn"], "cgroup.kn")?,
             cgroup_root: member("cgroup", &["root"], "cgroup.root")?,

@@ -36,7 +36,9 @@ impl CounterMap {
 
     fn count(&self, index: u32) -> Result<u64, BpfError> {
         let per_cpu = self.0.get(&index, 0).map_err(|source| map_error("read", "COUNTERS", source))?;
-        Ok(per_cpu.iter().sum())
+        // The programs take a count back where they find out more, on whatever CPU they run then.
+        let sum = per_cpu.iter().fold(0u64, |sum, count| sum.wrapping_add(*count));
+        Ok(u64::try_from(sum.cast_signed()).unwrap_or(0))
     }
 }
 

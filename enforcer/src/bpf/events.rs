@@ -4,11 +4,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Buf;
 use enforcer_ebpf::abi::{
-    BIND_FLAG_V6ONLY, BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, Form,
-    NAME_CAPACITY, Protocol, Reason, VerdictKind,
+    BIND_FLAG_HELD, BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, BIND_FLAG_V6ONLY,
+    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, Form, NAME_CAPACITY, Protocol,
+    Reason, VerdictKind,
 };
 
-use crate::core::report::{Attempt, Bound};
+use crate::core::{
+    holders::{Binding, Reuse},
+    report::Attempt,
+};
 
 /// Why a record makes no sense. The programs and the agent then come from different sources.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +41,22 @@ pub enum Bind {
     /// A bind was judged.
     Attempt(Attempt),
     /// A socket was bound.
-    Bound(Bound),
+    Bound(Binding),
+    /// A socket that may have held a port was released.
+    Released(Release),
+}
+
+/// A socket that may have held a port was released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// When: nanoseconds since boot, sleep included.
+    pub time: u64,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: u16,
+    /// As [`Binding::release`].
+    pub name: u64,
 }
 
 /// A record of the ring of cgroups.
@@ -83,6 +102,8 @@ pub fn decode_bind(mut record: &[u8]) -> Result<Bind, DecodeError> {
     let cgroup = record.get_u64_ne();
     let pod_cgroup = record.get_u64_ne();
     let socket = record.get_u64_ne();
+    let release = record.get_u64_ne();
+    let holder = record.get_u64_ne();
     let caller = record.get_u32_ne();
     let owner = record.get_u32_ne();
     let pid = record.get_u32_ne();
@@ -100,16 +121,19 @@ pub fn decode_bind(mut record: &[u8]) -> Result<Bind, DecodeError> {
     };
     let protocol = field("protocol", protocol, Protocol::from_wire(protocol))?;
     let command = String::from_utf8_lossy(command.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
+    let v6only = match flags {
+        _ if flags & BIND_FLAG_V6ONLY_UNKNOWN != 0 => None,
+        _ => Some(flags & BIND_FLAG_V6ONLY != 0),
+    };
+    let reuse = Reuse { port: flags & BIND_FLAG_REUSE_PORT != 0, address: flags & BIND_FLAG_REUSE_ADDR != 0 };
+    let reuse = (flags & BIND_FLAG_REUSE_UNKNOWN == 0).then_some(reuse);
     match EventKind::from_wire(kind) {
         Some(EventKind::Attempt) => Ok(Bind::Attempt(Attempt {
             time,
             protocol,
             address,
             port,
-            v6only: match flags {
-                _ if flags & BIND_FLAG_V6ONLY_UNKNOWN != 0 => None,
-                _ => Some(flags & BIND_FLAG_V6ONLY != 0),
-            },
+            v6only,
             verdict: field("verdict", verdict, VerdictKind::from_wire(verdict))?,
             reason: field("reason", reason, Reason::from_wire(reason))?,
             cgroup,
@@ -117,13 +141,28 @@ pub fn decode_bind(mut record: &[u8]) -> Result<Bind, DecodeError> {
             socket,
             caller: (caller != 0).then_some(caller),
             owner: (owner != 0).then_some(owner),
+            holder: (holder != 0).then_some(holder),
+            held: flags & BIND_FLAG_HELD != 0,
+            reuse,
             pid,
             uid,
             command,
         })),
-        Some(EventKind::Bound) => {
-            Ok(Bind::Bound(Bound { time, protocol, address, port, cgroup, socket, pid, uid, command }))
-        }
+        Some(EventKind::Bound) => Ok(Bind::Bound(Binding {
+            time,
+            protocol,
+            address: address.to_canonical(),
+            port,
+            cookie: socket,
+            release,
+            cgroup,
+            pid,
+            uid,
+            command,
+            v6only,
+            reuse,
+        })),
+        Some(EventKind::Released) => Ok(Bind::Released(Release { time, protocol, port, name: release })),
         _ => Err(DecodeError::Field { field: "kind", value: kind.into() }),
     }
 }
@@ -161,10 +200,11 @@ mod tests {
 
     fn attempt() -> Vec<u8> {
         let mut record = Vec::new();
-        record.extend([EventKind::Attempt as u8, FAMILY_V6, Protocol::Udp as u8, BIND_FLAG_V6ONLY]);
+        let flags = BIND_FLAG_V6ONLY | BIND_FLAG_HELD | BIND_FLAG_REUSE_ADDR;
+        record.extend([EventKind::Attempt as u8, FAMILY_V6, Protocol::Udp as u8, flags]);
         record.extend(53u16.to_ne_bytes());
         record.extend([VerdictKind::Deny as u8, Reason::Claimed as u8]);
-        record.extend([1u64, 2, 3, 4].into_iter().flat_map(u64::to_ne_bytes));
+        record.extend([1u64, 2, 3, 4, 9, 10].into_iter().flat_map(u64::to_ne_bytes));
         record.extend([5u32, 6, 7, 8].into_iter().flat_map(u32::to_ne_bytes));
         record.extend(Ipv6Addr::LOCALHOST.octets());
         record.extend(*b"named\0\0\0\0\0\0\0\0\0\0\0");
@@ -186,6 +226,9 @@ mod tests {
             socket: 4,
             caller: Some(5),
             owner: Some(6),
+            holder: Some(10),
+            held: true,
+            reuse: Some(Reuse { port: false, address: true }),
             pid: 7,
             uid: 8,
             command: "named".to_owned(),
@@ -194,9 +237,10 @@ mod tests {
         for (offset, size) in [
             (std::mem::offset_of!(BindEvent, port), 4),
             (std::mem::offset_of!(BindEvent, time), 8),
-            (std::mem::offset_of!(BindEvent, caller), 40),
-            (std::mem::offset_of!(BindEvent, address), 56),
-            (std::mem::offset_of!(BindEvent, command), 72),
+            (std::mem::offset_of!(BindEvent, release), 40),
+            (std::mem::offset_of!(BindEvent, caller), 56),
+            (std::mem::offset_of!(BindEvent, address), 72),
+            (std::mem::offset_of!(BindEvent, command), 88),
         ] {
             assert_eq!(offset, size);
         }
@@ -221,7 +265,7 @@ mod tests {
 
     #[test]
     fn wrong_records_are_refused() {
-        assert_eq!(decode_bind(&[]), Err(DecodeError::Length { expected: 88, actual: 0 }));
+        assert_eq!(decode_bind(&[]), Err(DecodeError::Length { expected: 104, actual: 0 }));
         for (at, field) in [(0, "kind"), (1, "family"), (2, "protocol"), (6, "verdict"), (7, "reason")] {
             let mut record = attempt();
             record[at] = 99;

@@ -31,6 +31,7 @@ pub(super) enum Hook {
     Bind6 = 9,
     PostBind4 = 12,
     PostBind6 = 13,
+    SockRelease = 34,
 }
 
 /// What the kernel tells of a link.

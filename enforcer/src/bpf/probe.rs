@@ -16,6 +16,8 @@ pub struct Features {
     /// `bpf_set_retval` in bind hooks, since Linux 6.1: a denied bind fails with the error number of our choice, else
     /// with EPERM.
     pub set_retval: bool,
+    /// The same in post-bind hooks, since 5.18.
+    pub post_set_retval: bool,
     /// Reading kernel memory, which needs `CAP_PERFMON` and no lockdown: whether a socket is IPv6 only is exact, else
     /// `::` counts as dual-stack.
     pub probe_read: bool,
@@ -73,6 +75,7 @@ impl Answer {
 pub fn features() -> Result<Features, ProgramError> {
     Ok(Features {
         set_retval: is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval)?,
+        post_set_retval: is_helper_supported(ProgramType::CgroupSock, BpfHelper::BPF_FUNC_set_retval)?,
         probe_read: is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_probe_read_kernel)?,
     })
 }

@@ -11,7 +11,7 @@ use std::{
 
 use aya::programs::ProgramError;
 use clap::{ArgAction, Args, ValueEnum};
-use enforcer_ebpf::abi::{Policy, Undeclared};
+use enforcer_ebpf::abi::{Policy, Protocol, Undeclared};
 
 use crate::{
     agent::{
@@ -21,7 +21,7 @@ use crate::{
     bpf::{BpfError, pins, probe},
     cli::Failure,
     core::{
-        address::PortSpec,
+        address::{Address, PortSpec},
         annotation,
         claims::Limits,
         index::{NamespaceMode, Settings},
@@ -96,12 +96,12 @@ pub(super) struct Run {
     lease: Lease,
 
     /// What a pod may do with a port that nobody claims
-    #[arg(long, env = "ENFORCER_UNDECLARED", value_enum, default_value_t = UndeclaredFlag::Allow)]
+    #[arg(long, env = "ENFORCER_UNDECLARED", value_enum, default_value_t = UndeclaredFlag::Adopt)]
     undeclared: UndeclaredFlag,
 
-    /// Ports that pods are meant to share, as in an annotation: who holds them is no conflict
+    /// Ports that pods are meant to share, as 5353/udp: who holds them is no conflict, and nobody owns them by binding them
     #[arg(long, env = "ENFORCER_SHARED_PORTS", value_name = "LIST", default_value = "5353/udp,1900/udp")]
-    shared_ports: Ports,
+    shared_ports: WholePorts,
 
     /// Ports of the node itself, as in an annotation: 22/tcp,10250/tcp
     #[arg(long, env = "ENFORCER_NODE_RESERVED", value_name = "LIST", default_value = "", hide_default_value = true)]
@@ -165,6 +165,8 @@ enum UndeclaredFlag {
     Allow,
     /// Nothing: it may bind only what it declared
     Deny,
+    /// Bind it, unless another one holds it: the first to bind it owns it until it lets go
+    Adopt,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -228,6 +230,22 @@ impl FromStr for Ports {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         annotation::parse_list(text).map(Self)
+    }
+}
+
+/// Ports on all addresses.
+#[derive(Clone, Debug)]
+struct WholePorts(Vec<PortSpec>);
+
+impl FromStr for WholePorts {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let ports = annotation::parse_list(text).map_err(|problem| problem.to_string())?;
+        match ports.iter().find(|spec| spec.address != Address::Any || spec.protocol == Protocol::Sctp) {
+            Some(spec) => Err(format!("{spec}: write a port of tcp or udp without an address")),
+            None => Ok(Self(ports)),
+        }
     }
 }
 
@@ -322,10 +340,11 @@ impl Run {
                 undeclared: match undeclared {
                     UndeclaredFlag::Allow => Undeclared::Allow,
                     UndeclaredFlag::Deny => Undeclared::Deny,
+                    UndeclaredFlag::Adopt => Undeclared::Adopt,
                 },
                 deny_on_error: on_error == OnError::Deny,
                 report_attempts: log_level >= LogLevel::Debug,
-                report_bound: log_level >= LogLevel::Debug,
+                report_bound: true,
                 node_scope,
                 errno: match deny_errno {
                     DenyErrno::Eaddrinuse => 98,
@@ -457,6 +476,8 @@ mod tests {
             (["--node-reserved", "22/tcp,0"], "port 0"),
             (["--mode", "deny"], "audit"),
             (["--listen", "localhost"], "127.0.0.1:9489, or none"),
+            (["--shared-ports", "127.0.0.1:53/udp"], "without an address"),
+            (["--shared-ports", "53/sctp"], "tcp or udp"),
         ] {
             let args = [format!("{}={}", args[0], args[1])];
             let error = parse(&[args[0].as_str()]).unwrap_err().to_string();

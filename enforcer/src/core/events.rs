@@ -293,7 +293,7 @@ impl Events {
     /// An attempt that was judged. Of one whose caller has no name yet, the Events wait for it: see [`Self::look_again`].
     pub fn report(&mut self, report: &Report, now: Now) {
         let attempt = &report.attempt;
-        if attempt.verdict == VerdictKind::Allow {
+        if !report.is_conflict() {
             return;
         }
         if let (Who::UnknownPod { .. }, Some(cgroup)) = (&report.caller, attempt.pod_cgroup) {
@@ -350,12 +350,21 @@ impl Events {
             _ => EventReason::PortBindAudited,
         };
         let offender = self.object_of(&report.caller);
-        let owner = report.owner.as_ref().map(|name| self.object(name));
+        // Whose the port is, or who has it.
+        let owner = match &report.holder {
+            Some(holder) => self.object_of(&holder.who),
+            None => report.owner.as_ref().map(|name| self.object(name)),
+        };
         let target = (attempt.address, attempt.port, attempt.protocol as u8);
         let node = self.node.clone();
         if let Some(offender) = &offender {
             let detail = self.detail(&(target, &owner, attempt.reason as u32));
-            let sight = Sight { what: detail, line: || report.sentence(&node), related: owner.clone(), time };
+            let sight = Sight {
+                what: detail,
+                line: || report.sentence(&node, Audience::Tenants),
+                related: owner.clone(),
+                time,
+            };
             self.see(Key { object: offender.clone(), reason, detail }, sight, now);
         }
         if let Some(owner) = owner {

@@ -13,6 +13,7 @@ use crate::core::{
     address::protocol_name,
     arbiter::OwnerId,
     claims::Source,
+    holders::{Audience, Reuse, Tenure},
     index::{Index, Name, Notice, PortList},
     text::escape,
 };
@@ -44,34 +45,17 @@ pub struct Attempt {
     pub caller: Option<OwnerId>,
     /// The owner whose claim decided.
     pub owner: Option<OwnerId>,
+    /// One that holds the port, where the reason is `held`: [`enforcer_ebpf::abi::Hold::holder`].
+    pub holder: Option<u64>,
+    /// The port was marked as held by another one: if it is, the kernel refuses the bind.
+    pub held: bool,
+    /// By which options it may share the port, where they could be read.
+    pub reuse: Option<Reuse>,
     /// Process id of the caller in the initial pid namespace.
     pub pid: u32,
     /// User id of the caller in the initial user namespace.
     pub uid: u32,
     /// Command name of the calling task: whatever the process likes, not safe to show.
-    pub command: String,
-}
-
-/// A socket that was bound, as the kernel tells it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bound {
-    /// Nanoseconds since boot, sleep included.
-    pub time: u64,
-    /// The protocol.
-    pub protocol: Protocol,
-    /// The address taken.
-    pub address: IpAddr,
-    /// The port taken.
-    pub port: u16,
-    /// Cgroup of the calling task.
-    pub cgroup: u64,
-    /// Cookie of the socket.
-    pub socket: u64,
-    /// Process id of the caller in the initial pid namespace.
-    pub pid: u32,
-    /// User id of the caller in the initial user namespace.
-    pub uid: u32,
-    /// Command name of the calling task, not safe to show.
     pub command: String,
 }
 
@@ -144,6 +128,29 @@ pub struct Report {
     pub owner: Option<Name>,
     /// Where that claim was made.
     pub source: Option<Source>,
+    /// Who holds the port, where the reason is `held`.
+    pub holder: Option<Incumbent>,
+}
+
+/// Who holds a port that another one wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incumbent {
+    /// By name.
+    pub who: Who,
+    /// Its socket, where that is known.
+    pub socket: Option<Tenure>,
+    /// It is an older pod of the workload that the caller is of.
+    pub older: bool,
+}
+
+impl fmt::Display for Incumbent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.who.fmt(f)?;
+        if self.older {
+            f.write_str(", an older pod of the same workload, whose end the new one has to wait for")?;
+        }
+        Ok(())
+    }
 }
 
 impl Report {
@@ -164,8 +171,26 @@ impl Report {
             owner: attempt.owner.and_then(|id| index.name(id)).cloned(),
             source: attempt.owner.and_then(|id| index.source(id, attempt.protocol, attempt.port)),
             caller,
+            holder: None,
             attempt,
         }
+    }
+
+    /// Says who holds the port. An attempt that the programs let pass is then one that the kernel itself refuses.
+    #[must_use]
+    pub fn held_by(mut self, holder: Incumbent) -> Self {
+        self.attempt.reason = Reason::Held;
+        if let Who::Known(name) = &holder.who {
+            self.owner = Some(name.clone());
+        }
+        self.holder = Some(holder);
+        self
+    }
+
+    /// Whether it is worth telling: a conflict, or a bind that the kernel itself refuses because another one holds the port.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.attempt.verdict != VerdictKind::Allow || self.attempt.reason == Reason::Held
     }
 
     /// The address, port and protocol as they are written everywhere: `0.0.0.0:80/tcp`, `[::1]:53/udp`.
@@ -180,11 +205,12 @@ impl Report {
         escape(&self.attempt.command)
     }
 
-    /// The sentence for the log and for the offender's Event.
+    /// The sentence for the log and for the offender's Event, which tells nothing of the holder's processes.
     #[must_use]
-    pub fn sentence(&self, node: &str) -> String {
+    pub fn sentence(&self, node: &str, told_to: Audience) -> String {
         let container = self.container.as_ref().map(|name| format!("container {name}, ")).unwrap_or_default();
         let verdict = match self.attempt.verdict {
+            VerdictKind::Allow if self.attempt.reason == Reason::Held => "fails",
             VerdictKind::Allow => "allowed",
             VerdictKind::Audit => "audited (it would be denied in enforce mode)",
             VerdictKind::Deny => "denied",
@@ -196,11 +222,11 @@ impl Report {
             self.command(),
             self.attempt.pid,
             escape(node),
-            self.because(),
+            self.because(told_to),
         )
     }
 
-    fn because(&self) -> String {
+    fn because(&self, told_to: Audience) -> String {
         let source = self.source.map(|source| format!(" ({source})")).unwrap_or_default();
         let owner = self.owner.as_ref().map_or_else(|| "somebody who is gone".to_owned(), Name::to_string);
         match self.attempt.reason {
@@ -211,9 +237,16 @@ impl Report {
             Reason::Exempt => "the socket is exempt".to_owned(),
             Reason::Claimed => format!("claimed by {owner}{source}"),
             Reason::Reserved => "reserved for the node (node-reserved)".to_owned(),
-            Reason::Held => format!("held by {owner}"),
+            Reason::Held => match &self.holder {
+                Some(holder) => match (&holder.socket, told_to) {
+                    (Some(socket), Audience::Operators) => format!("held by {holder}{}", socket.details()),
+                    _ => format!("held by {holder}"),
+                },
+                None => format!("held by {owner}"),
+            },
             Reason::Undeclared => "no claim of the pod in force covers it, and undeclared ports are denied".to_owned(),
             Reason::Quota => "the pod claims more ports than it may".to_owned(),
+            Reason::Stale if self.holder.is_some() => format!("held by {owner}, but no agent has renewed the lease"),
             Reason::Stale => format!("claimed by {owner}{source}, but no agent has renewed the lease"),
             Reason::Error => format!("the caller is in no known pod, and the port is claimed by {owner}{source}"),
         }
@@ -336,6 +369,9 @@ mod tests {
                 socket: 1,
                 caller: Some(1),
                 owner: Some(2),
+                holder: None,
+                held: false,
+                reuse: None,
                 pid: 4711,
                 uid: 0,
                 command: "nginx".to_owned(),
@@ -344,13 +380,14 @@ mod tests {
             container: Some("nginx".to_owned()),
             owner: Some(name("nginx-6fdf99c8b-6wwft")),
             source: Some(Source::Annotation),
+            holder: None,
         }
     }
 
     #[test]
     fn the_sentence_names_both_pods() {
         assert_eq!(
-            report(Reason::Claimed, VerdictKind::Deny).sentence("node-1"),
+            report(Reason::Claimed, VerdictKind::Deny).sentence("node-1", Audience::Tenants),
             "bind 0.0.0.0:80/tcp by default/nginx-6fdf99c8b-rglm7 (container nginx, command nginx, pid 4711) denied \
              on node-1: claimed by default/nginx-6fdf99c8b-6wwft (annotation)"
         );
@@ -362,7 +399,7 @@ mod tests {
         report.attempt.command = "\u{1b}[31mx\n".to_owned();
         report.caller = Who::Known(name("a\u{1b}b"));
         report.owner = Some(name("c\nd"));
-        let sentence = report.sentence("node\u{7}");
+        let sentence = report.sentence("node\u{7}", Audience::Operators);
         assert!(!sentence.chars().any(char::is_control), "{sentence:?}");
         assert!(sentence.contains("audited"), "{sentence}");
     }

@@ -16,6 +16,7 @@ mod flags;
 mod folder;
 mod handover;
 mod held;
+mod in_use;
 mod lists;
 mod machine;
 mod malformed;
@@ -31,11 +32,15 @@ mod support {
     pub(crate) mod apiserver;
     #[expect(dead_code, reason = "the tests of the kernel use the rest")]
     pub(crate) mod bpffs;
+    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
+    pub(crate) mod device;
     #[expect(dead_code, reason = "the tests of the documentation use the rest")]
     pub(crate) mod exposition;
     pub(crate) mod http;
     pub(crate) mod network;
     pub(crate) mod own_machine;
+    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
+    pub(crate) mod race;
     pub(crate) mod sandbox;
     pub(crate) mod worker;
 }
@@ -76,6 +81,7 @@ fn trials() -> Vec<Trial> {
         ("cluster", cluster::TESTS),
         ("events", events::TESTS),
         ("existing", existing::TESTS),
+        ("in_use", in_use::TESTS),
         ("absence", absence::TESTS),
         ("metrics", metrics::TESTS),
         ("lists", lists::TESTS),

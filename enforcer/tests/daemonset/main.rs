@@ -12,7 +12,11 @@ mod support {
     pub(crate) mod agent;
     #[expect(dead_code, reason = "the tests of the kernel use the rest")]
     pub(crate) mod bpffs;
+    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
+    pub(crate) mod device;
     pub(crate) mod network;
+    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
+    pub(crate) mod race;
     pub(crate) mod sandbox;
     #[expect(dead_code, reason = "the tests of the kernel use the rest")]
     pub(crate) mod worker;

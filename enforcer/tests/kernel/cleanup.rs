@@ -53,7 +53,7 @@ pub(super) fn programs_counting_in(counters: u32) -> usize {
 
 /// Id of the map with the counters.
 pub(super) fn counters(site: &Site) -> u32 {
-    MapInfo::from_pin(site.bpffs.folder().join("v1/shared/COUNTERS")).expect("the counters").id()
+    MapInfo::from_pin(site.bpffs.folder().join("v2/shared/COUNTERS")).expect("the counters").id()
 }
 
 fn cleanup_removes_everything_and_does_it_twice() -> Outcome {
@@ -63,9 +63,9 @@ fn cleanup_removes_everything_and_does_it_twice() -> Outcome {
     drop(site.start());
     assert!(judged(&mut owner, &mut stranger, PORT));
     let counters = counters(&site);
-    assert_eq!(programs_counting_in(counters), 6);
+    assert_eq!(programs_counting_in(counters), 7);
     let cleaned = clean_up(&folder).expect("a cleanup").expect("no agent runs");
-    assert_eq!(cleaned, Cleaned { links: 6, pins: 15, held: 0, left_alone: Vec::new() });
+    assert_eq!(cleaned, Cleaned { links: 7, pins: 22, held: 0, left_alone: Vec::new() });
     assert_eq!(stranger.bind(&bind(PORT)), 0);
     assert_eq!(programs_counting_in(counters), 0, "the kernel has let go of the programs");
     assert!(!folder.exists());
@@ -99,12 +99,12 @@ fn cleanup_removes_what_no_version_knows() -> Outcome {
     let folder = site.bpffs.folder();
     drop(site.start());
     // A future version's layout that holds pins of ours, and somebody else's folder.
-    fs::create_dir_all(folder.join("v2/strange/deep")).expect("folders");
-    fs::rename(folder.join("v1/links/bind4"), folder.join("v2/strange/deep/gate")).expect("a pin");
-    fs::create_dir_all(folder.join("v2/empty")).expect("folders");
+    fs::create_dir_all(folder.join("v3/strange/deep")).expect("folders");
+    fs::rename(folder.join("v2/links/bind4"), folder.join("v3/strange/deep/gate")).expect("a pin");
+    fs::create_dir_all(folder.join("v3/empty")).expect("folders");
     fs::create_dir(folder.join("vendor")).expect("a folder");
     let cleaned = clean_up(&folder).expect("a cleanup").expect("no agent runs");
-    assert_eq!((cleaned.links, cleaned.pins, cleaned.held), (6, 15, 0));
+    assert_eq!((cleaned.links, cleaned.pins, cleaned.held), (7, 22, 0));
     assert_eq!(cleaned.left_alone, [folder.join("vendor")]);
     assert_eq!(site.bpffs.list(), ["vendor"]);
     assert_eq!(site.worker("stranger").bind(&bind(PORT)), 0);
@@ -116,9 +116,9 @@ fn cleanup_detaches_what_another_process_holds() -> Outcome {
     let mut stranger = site.worker("stranger");
     drop(site.start());
     assert_eq!(stranger.bind(&bind(PORT)), denied());
-    let held = PinnedLink::from_pin(site.bpffs.folder().join("v1/links/bind4")).expect("a link");
+    let held = PinnedLink::from_pin(site.bpffs.folder().join("v2/links/bind4")).expect("a link");
     let cleaned = clean_up(&site.bpffs.folder()).expect("a cleanup").expect("no agent runs");
-    assert_eq!((cleaned.links, cleaned.held), (6, 1), "and it says so");
+    assert_eq!((cleaned.links, cleaned.held), (7, 1), "and it says so");
     assert_eq!(stranger.bind(&bind(PORT)), 0);
     drop(held);
     DONE
@@ -146,7 +146,7 @@ fn the_command_says_what_it_did() -> Outcome {
 
     let folder = site.bpffs.folder();
     let removed = format!(
-        "removed 6 links and 15 other pins below {}: nothing of them judges binds any more\n",
+        "removed 7 links and 22 other pins below {}: nothing of them judges binds any more\n",
         folder.display()
     );
     for expected in [removed.as_str(), ""] {
@@ -165,13 +165,13 @@ fn another_layout_is_refused() -> Outcome {
     let folder = site.bpffs.folder();
     let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
     drop(site.start());
-    for other in ["v0", "v2", "v10"] {
+    for other in ["v0", "v1", "v10"] {
         fs::create_dir(folder.join(other)).expect("a folder");
         let before = site.bpffs.list();
         for persist in [true, false] {
             let error = site.try_load(persist, |_| ()).err().expect("it is refused");
             assert!(matches!(&error, BpfError::Pin(PinError::Unknown(path)) if *path == folder.join(other)), "{error}");
-            for words in [other, "layout v1", "enforcer cleanup"] {
+            for words in [other, "layout v2", "enforcer cleanup"] {
                 assert!(error.to_string().contains(words), "{error}");
             }
         }
@@ -188,7 +188,7 @@ fn another_layout_is_refused() -> Outcome {
 fn another_layout_in_a_map_is_refused() -> Outcome {
     let site = site();
     drop(site.start());
-    let config = MapData::from_pin(site.bpffs.folder().join("v1/g1/maps/CONFIG")).expect("the configuration");
+    let config = MapData::from_pin(site.bpffs.folder().join("v2/g1/maps/CONFIG")).expect("the configuration");
     let mut config: Array<_, [u64; 8]> = Map::Array(config).try_into().expect("an array");
     let mut words = config.get(&0, 0).expect("an element");
     words[0] += 1;

@@ -321,7 +321,7 @@ fn events_and_diagnostics_mean_the_same_socket() -> Outcome {
         let sightings = on(protocol_of(bind.kind), Scope::Bound, PORT);
         let [sighting] = sightings.as_slice() else { panic!("{sightings:?}") };
         assert_eq!(
-            (bound.socket, bound.protocol, bound.address, bound.port, Some(bound.cgroup)),
+            (bound.cookie, bound.protocol, bound.address, bound.port, Some(bound.cgroup)),
             (sighting.cookie, sighting.protocol, sighting.address, sighting.port, sighting.cgroup),
             "{bind:?}"
         );

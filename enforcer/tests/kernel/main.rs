@@ -10,6 +10,7 @@ mod counts;
 mod diag;
 mod faults;
 mod guest;
+mod holding;
 mod kin;
 mod layouts;
 mod machine;
@@ -24,6 +25,7 @@ mod reserved;
 mod scope;
 #[path = "../support/mod.rs"]
 mod support;
+mod undeclared;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use support::{bpffs, keeper, network, worker};
@@ -56,6 +58,8 @@ fn trials() -> Vec<Trial> {
         ("cgroups", cgroups::TESTS),
         ("arrival", arrival::TESTS),
         ("adoption", adoption::TESTS),
+        ("undeclared", undeclared::TESTS),
+        ("holding", holding::TESTS),
         ("overrule", overrule::TESTS),
         ("cleanup", cleanup::TESTS),
         ("faults", faults::TESTS),

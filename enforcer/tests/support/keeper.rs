@@ -203,6 +203,7 @@ impl Keeper {
             netns_cookie: netns::cookie().expect("a socket"),
             policy: QUIET,
             lease_deadline: 0,
+            shared_ports: Vec::new(),
             keep: Some(keep),
             features: features(),
             trace: false,
@@ -289,13 +290,16 @@ pub(crate) fn bind6(port: u16) -> worker::Bind {
 
 /// What is pinned when an agent's generation is live.
 pub(crate) fn kept(generation: &str) -> Vec<String> {
-    let mut pins: Vec<String> = ["shared/COUNTERS", "shared/MODE"].map(|pin| format!("v1/{pin}")).into();
-    let hooks = ["bind4", "bind6", "post_bind4", "post_bind6"];
-    pins.extend(hooks.map(|hook| format!("v1/links/{hook}")));
-    pins.extend(hooks.map(|hook| format!("v1/{generation}/programs/{hook}")));
-    pins.extend(["mkdir", "rmdir"].map(|hook| format!("v1/{generation}/links/cgroup_{hook}")));
-    let maps = ["BIND_EVENTS", "CGROUPS", "CGROUP_EVENTS", "CONFIG", "EXACT", "OWNERS", "PORTS", "RECORDS", "UIDS"];
-    pins.extend(maps.map(|map| format!("v1/{generation}/maps/{map}")));
+    let shared = ["COUNTERS", "HOLDS", "MODE", "SLOTS", "SUBFLOWS"];
+    let mut pins: Vec<String> = shared.map(|pin| format!("v2/shared/{pin}")).into();
+    let hooks = ["bind4", "bind6", "post_bind4", "post_bind6", "sock_release"];
+    pins.extend(hooks.map(|hook| format!("v2/links/{hook}")));
+    pins.extend(hooks.map(|hook| format!("v2/{generation}/programs/{hook}")));
+    pins.extend(["mkdir", "rmdir"].map(|hook| format!("v2/{generation}/links/cgroup_{hook}")));
+    let events = ["BIND_EVENTS", "CGROUP_EVENTS", "HOLDER_EVENTS"];
+    let own = ["CGROUPS", "CONFIG", "EXACT", "MARKS", "OWNERS", "PORTS", "RECORDS", "SHARED", "UIDS"];
+    let maps = events.into_iter().chain(own);
+    pins.extend(maps.map(|map| format!("v2/{generation}/maps/{map}")));
     pins.sort();
     pins
 }

@@ -98,6 +98,11 @@ impl Rig {
         &self.sandbox
     }
 
+    /// How many holders the programs have noted, by pod and address.
+    pub(crate) fn holds(&self) -> usize {
+        self.engine.kernel().holds().expect("the slots").into_iter().map(|(_, holds)| holds.len()).sum()
+    }
+
     /// Makes a cgroup below the pods' root.
     pub(crate) fn make(&self, relative: &str) -> PathBuf {
         let path = self.root.join(relative);
@@ -165,6 +170,11 @@ pub(crate) fn features() -> Features {
 /// What a process sees that is denied with EADDRINUSE.
 pub(crate) fn denied() -> i32 {
     denied_with(libc::EADDRINUSE)
+}
+
+/// What a process sees that is denied after its bind, with EADDRINUSE.
+pub(crate) fn denied_after() -> i32 {
+    if features().post_set_retval { libc::EADDRINUSE } else { libc::EPERM }
 }
 
 /// What a process sees that is denied with this error number, where the kernel lets us choose.

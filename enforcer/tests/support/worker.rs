@@ -10,6 +10,11 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
+use crate::support::{
+    device::Device,
+    race::{self, Tally},
+};
+
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +60,8 @@ pub(crate) struct Bind {
     pub(crate) unspec: bool,
     pub(crate) reuse_port: bool,
     pub(crate) reuse_addr: bool,
+    /// Device to bind to.
+    pub(crate) device: Option<String>,
     /// Keep the socket open after a success, and listen where that is possible.
     pub(crate) keep: bool,
 }
@@ -71,6 +78,7 @@ impl Bind {
             unspec: false,
             reuse_port: false,
             reuse_addr: false,
+            device: None,
             keep: false,
         }
     }
@@ -102,15 +110,34 @@ pub(crate) enum Order {
         descriptor: RawFd,
         bind: Bind,
     },
+    /// Bind the same port as another worker in the same moment, so many times; the two tell each other by that file.
+    Race {
+        bind: Bind,
+        rounds: u32,
+        place: usize,
+        pid: u32,
+        descriptor: RawFd,
+    },
+    /// Fork: the child keeps all sockets open until it is killed. The answer is its process id.
+    Fork,
+    /// Make and remove a tunnel whose socket the kernel binds to this port.
+    Tunnel(u16),
     Close,
     Unshare,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    Bound { errno: i32, port: u16 },
+    Bound {
+        errno: i32,
+        port: u16,
+    },
     Storm(HashMap<i32, u32>),
     Opened(RawFd),
+    Race(Tally),
+    Forked(i32),
+    /// The kernel has no such thing.
+    Unsupported,
     Done,
 }
 
@@ -217,6 +244,18 @@ fn serve(cgroup: &Path) -> io::Result<()> {
                 Answer::Bound { errno: result.map_or_else(|error| error.raw_os_error().unwrap_or(-1), |()| 0), port: 0 }
             }
             Order::Storm { bind, times, threads } => Answer::Storm(storm(&bind, times, threads)),
+            Order::Race { bind, rounds, place, pid, descriptor } => {
+                Answer::Race(race::run(&bind, rounds, place, pid, descriptor)?)
+            }
+            Order::Fork => Answer::Forked(fork()?),
+            Order::Tunnel(port) => match Device::vxlan("pe-tunnel", port) {
+                Ok(tunnel) => {
+                    drop(tunnel);
+                    Answer::Done
+                }
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Answer::Unsupported,
+                Err(error) => return Err(error),
+            },
             Order::Close => {
                 kept.clear();
                 Answer::Done
@@ -232,6 +271,19 @@ fn serve(cgroup: &Path) -> io::Result<()> {
         writeln!(stdout, "{}", serde_json::to_string(&answer)?)?;
     }
     Ok(())
+}
+
+/// A child that does nothing but keep what is open.
+fn fork() -> io::Result<i32> {
+    // SAFETY: this process has one thread; the child only waits.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => loop {
+            // SAFETY: no memory effects.
+            unsafe { libc::pause() };
+        },
+        child => Ok(child),
+    }
 }
 
 /// Another process's descriptor.
@@ -280,7 +332,7 @@ fn set(socket: &OwnedFd, level: i32, option: i32, value: bool) -> io::Result<()>
     Ok(())
 }
 
-fn open(bind: &Bind) -> io::Result<OwnedFd> {
+pub(crate) fn open(bind: &Bind) -> io::Result<OwnedFd> {
     let (kind, protocol) = match bind.kind {
         Kind::Tcp => (libc::SOCK_STREAM, libc::IPPROTO_TCP),
         Kind::Udp => (libc::SOCK_DGRAM, libc::IPPROTO_UDP),
@@ -302,6 +354,19 @@ fn open(bind: &Bind) -> io::Result<OwnedFd> {
     }
     if bind.reuse_addr {
         set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, true)?;
+    }
+    if let Some(device) = &bind.device {
+        let length = libc::socklen_t::try_from(device.len()).expect("short");
+        // SAFETY: the option reads so many bytes, which live across the call.
+        check(unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_BINDTODEVICE,
+                device.as_ptr().cast(),
+                length,
+            )
+        })?;
     }
     // An address may belong to no interface of this machine.
     set(&socket, libc::IPPROTO_IP, libc::IP_FREEBIND, true)?;

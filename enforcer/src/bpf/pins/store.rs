@@ -39,7 +39,22 @@ const NO_PREALLOC: u32 = 1;
 const NEW_LINK: &str = "new";
 
 /// What is loaded anew by every start. `RECORDS` is pinned too, but is not in the object: no program uses it.
-const OWN_MAPS: [&str; 8] = ["CONFIG", "PORTS", "OWNERS", "EXACT", "UIDS", "CGROUPS", "BIND_EVENTS", "CGROUP_EVENTS"];
+const OWN_MAPS: [&str; 11] = [
+    "CONFIG",
+    "PORTS",
+    "OWNERS",
+    "EXACT",
+    "UIDS",
+    "CGROUPS",
+    "BIND_EVENTS",
+    "CGROUP_EVENTS",
+    "HOLDER_EVENTS",
+    "MARKS",
+    "SHARED",
+];
+
+/// What the programs of every start use: what is held stays held, whichever of them sees it taken and given back.
+const HOLD_MAPS: [&str; 3] = ["SLOTS", "HOLDS", "SUBFLOWS"];
 
 /// A program that judges or reports binds.
 #[derive(Clone, Copy, Debug)]
@@ -53,11 +68,12 @@ pub(in crate::bpf) struct BindProgram {
 }
 
 /// The programs that judge or report binds, in the order in which they are switched.
-pub(in crate::bpf) const BIND_PROGRAMS: [BindProgram; 4] = [
+pub(in crate::bpf) const BIND_PROGRAMS: [BindProgram; 5] = [
     BindProgram { name: "pe_bind4", pin: "bind4", hook: Hook::Bind4 },
     BindProgram { name: "pe_bind6", pin: "bind6", hook: Hook::Bind6 },
     BindProgram { name: "pe_post_bind4", pin: "post_bind4", hook: Hook::PostBind4 },
     BindProgram { name: "pe_post_bind6", pin: "post_bind6", hook: Hook::PostBind6 },
+    BindProgram { name: "pe_sock_release", pin: "sock_release", hook: Hook::SockRelease },
 ];
 
 /// What a start found.
@@ -81,8 +97,8 @@ impl Store {
         let pins = keep.guard.pins();
         pins.check_layout()?;
         let links = BIND_PROGRAMS.map(|program| pinned_link(&pins.links().join(program.pin), program.hook));
-        let [bind4, bind6, post_bind4, post_bind6] = links;
-        let links = [bind4?, bind6?, post_bind4?, post_bind6?];
+        let [bind4, bind6, post_bind4, post_bind6, sock_release] = links;
+        let links = [bind4?, bind6?, post_bind4?, post_bind6?, sock_release?];
         let generations = generations(pins)?;
         let live = live(&generations, &links)?;
         // The first link is the first to be switched: its generation is the newest of those that a start which was
@@ -111,8 +127,9 @@ impl Store {
 
     /// The pinned maps that the programs are to use instead of new ones.
     pub(in crate::bpf) fn shared_maps(&self) -> Vec<(&'static str, PathBuf)> {
-        let maps = ["COUNTERS", "MODE"].map(|name| (name, self.pins().shared().join(name)));
-        maps.into_iter().filter(|(_, path)| path.exists()).collect()
+        let names = ["COUNTERS", "MODE"].into_iter().chain(HOLD_MAPS);
+        let maps = names.map(|name| (name, self.pins().shared().join(name)));
+        maps.filter(|(_, path)| path.exists()).collect()
     }
 
     /// Pins the maps and programs of this start, which are loaded by now. Nothing is live by that.
@@ -129,6 +146,14 @@ impl Store {
             let map = ebpf.map(name).ok_or(BpfError::Missing(name))?;
             map.pin(&path).map_err(|error| pin_failed(&path, error))?;
             step("pinned the map", name);
+        }
+        for name in HOLD_MAPS {
+            let path = self.pins().shared().join(name);
+            if !path.exists() {
+                let map = ebpf.map(name).ok_or(BpfError::Missing(name))?;
+                map.pin(&path).map_err(|error| pin_failed(&path, error))?;
+                step("pinned the map", name);
+            }
         }
         for BindProgram { name, pin, hook: _ } in BIND_PROGRAMS {
             let path = self.generation.join(PROGRAMS).join(pin);
@@ -223,8 +248,10 @@ impl Store {
         }
         if !self.keep.persist {
             remove_tree(&self.pins().links(), "retired the")?;
-            remove_pin(&self.pins().shared().join("COUNTERS"))?;
-            step("removed the map", "COUNTERS");
+            for name in ["COUNTERS"].into_iter().chain(HOLD_MAPS) {
+                remove_pin(&self.pins().shared().join(name))?;
+                step("removed the map", name);
+            }
         }
         Ok(())
     }

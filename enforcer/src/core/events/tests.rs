@@ -38,6 +38,9 @@ fn denied(offender: &str, owner: &str, port: u16) -> Report {
             socket: 1,
             caller: Some(1),
             owner: Some(2),
+            holder: None,
+            held: false,
+            reuse: None,
             pid: 4711,
             uid: 0,
             command: "secret".to_owned(),
@@ -46,6 +49,7 @@ fn denied(offender: &str, owner: &str, port: u16) -> Report {
         container: Some("server".to_owned()),
         owner: Some(pod(owner)),
         source: Some(Source::Annotation),
+        holder: None,
     }
 }
 

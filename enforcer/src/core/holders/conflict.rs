@@ -54,21 +54,27 @@ pub struct Tenure {
 }
 
 impl Tenure {
-    fn new(holder: &Holder, holders: &Holders) -> Self {
+    /// The holder, with its name.
+    #[must_use]
+    pub fn new(holder: &Holder, holders: &Holders) -> Self {
         let place = holders.place(holder);
         Self { holder: holder.clone(), who: place.who.clone(), container: place.container.clone() }
     }
 
     /// `default/web-0 (container nginx, command nginx, pid 4711)`, as much of it as is known and may be told. Safe to show.
     fn name(&self, told_to: Audience) -> String {
-        if told_to == Audience::Tenants {
-            return self.who.to_string();
-        }
+        let details = if told_to == Audience::Tenants { String::new() } else { self.details() };
+        format!("{}{details}", self.who)
+    }
+
+    /// ` (container nginx, command nginx, pid 4711)`, or nothing where nothing is known. Safe to show.
+    #[must_use]
+    pub fn details(&self) -> String {
         let container = self.container.as_ref().map(|container| format!("container {container}"));
         let process = self.holder.process.as_ref();
         let process = process.map(|process| format!("command {}, pid {}", escape(&process.command), process.pid));
         let details: Vec<String> = container.into_iter().chain(process).collect();
-        if details.is_empty() { self.who.to_string() } else { format!("{} ({})", self.who, details.join(", ")) }
+        if details.is_empty() { String::new() } else { format!(" ({})", details.join(", ")) }
     }
 }
 

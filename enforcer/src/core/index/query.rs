@@ -33,6 +33,25 @@ impl Index {
         self.tree.pod(cgroup).and_then(|pod| self.uids.get(&pod.key)).copied()
     }
 
+    /// The own cgroup of the pod that a cgroup belongs to, whether or not the pod is known.
+    #[must_use]
+    pub fn pod_cgroup(&self, cgroup: u64) -> Option<u64> {
+        self.tree.pod(cgroup).map(|pod| pod.id)
+    }
+
+    /// Whether the first is an older pod of the workload that the second is of.
+    #[must_use]
+    pub fn is_older_revision(&self, one: OwnerId, other: OwnerId) -> bool {
+        match (self.owners.get(&one), self.owners.get(&other)) {
+            (Some(one), Some(other)) => {
+                one.workload.is_some()
+                    && one.workload == other.workload
+                    && (one.since, one.id) < (other.since, other.id)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether two owners may hold the same port at once: they are one, of one share group, or successors in one workload.
     #[must_use]
     pub fn may_share(&self, one: OwnerId, other: OwnerId) -> bool {

@@ -1,0 +1,74 @@
+//! `cgroup/sock_release`: what was held is free again.
+//!
+//! It runs at every close of an inet socket of the subtree (`inet_release` in `net/ipv4/af_inet.c`), so that what concerns
+//! none of the programs' sockets goes out early. The port itself is given back by the kernel after this.
+
+use aya_ebpf::{
+    EbpfContext as _, helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock, programs::SockContext,
+};
+use enforcer_ebpf::{
+    abi::{EventKind, FAMILY_V4, Protocol, Reason, port_index},
+    decide::Verdict,
+};
+
+use super::{
+    emit::{Facts, send_holder},
+    hold::{forget_parent, forget_socket, mark, marked},
+    kernel::{config, is_node_netns},
+    socket::Socket,
+};
+
+const ALLOW: i32 = 1;
+/// `IPPROTO_MPTCP` in include/uapi/linux/in.h.
+const MPTCP: u32 = 262;
+/// `TCP_CLOSE` and `TCP_LISTEN` in `include/net/tcp_states.h`.
+const CLOSE: u32 = 7;
+const LISTEN: u32 = 10;
+
+#[cgroup_sock(sock_release)]
+pub(super) fn pe_sock_release(ctx: SockContext) -> i32 {
+    // SAFETY: reads of the context are rewritten and checked by the verifier.
+    let (number, state) = unsafe { ((*ctx.sock).protocol, (*ctx.sock).state) };
+    let Some(protocol) = Protocol::from_ipproto(number) else {
+        return ALLOW;
+    };
+    let socket = Socket::of(ctx.sock);
+    if number == MPTCP {
+        // The subflow was bound, and this is its parent.
+        forget_parent(socket.name());
+    } else {
+        forget_socket(ctx.sock);
+    }
+    let Some(config) = config() else {
+        return ALLOW;
+    };
+    // A connection is no holder, but for one that was bound by name; of those the agent hears by socket diagnostics.
+    if protocol == Protocol::Tcp && state != LISTEN && state != CLOSE || !config.policy().report_bound {
+        return ALLOW;
+    }
+    let port = socket.port().unwrap_or(0);
+    if port == 0
+        || mark(port_index(protocol, port)).is_none_or(|mark| marked(mark) == 0)
+        || !is_node_netns(&ctx, config)
+    {
+        return ALLOW;
+    }
+    // SAFETY: the helper takes this program type's context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    send_holder(&Facts {
+        kind: EventKind::Released,
+        family: FAMILY_V4,
+        protocol,
+        flags: 0,
+        port,
+        verdict: Verdict::allow(Reason::Unclaimed),
+        pod_cgroup: 0,
+        socket: cookie,
+        release: if number == MPTCP { socket.name() } else { cookie },
+        holder: 0,
+        caller: 0,
+        owner: 0,
+        address: [0; 4],
+    });
+    ALLOW
+}

@@ -1,0 +1,108 @@
+//! What is read of a socket in kernel memory. Where it may not be read (lockdown, no `CAP_PERFMON`), nothing is known.
+
+use enforcer_ebpf::abi::{BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN};
+
+use super::{
+    kernel::read,
+    maps::{
+        BOUND_DEV_OFFSET, IS_MPTCP_OFFSET, KERN_SOCK_BIT, SOCK_FLAGS_OFFSET, SOCK_NUM_OFFSET, SUBFLOW_CONN_OFFSET,
+        ULP_DATA_OFFSET,
+    },
+};
+
+const REUSE: u8 = 0xf;
+const REUSEPORT: u8 = 1 << 4;
+const IPV6ONLY: u8 = 1 << 5;
+
+/// Address of a `struct sock`, 0 where it is not known.
+#[derive(Clone, Copy)]
+pub(super) struct Socket(u64);
+
+/// The byte with `skc_reuse`, `skc_reuseport` and `skc_ipv6only`, where it could be read.
+#[derive(Clone, Copy)]
+pub(super) struct Flags(Option<u8>);
+
+impl Socket {
+    /// The socket that a pointer of the verifier's leads to: the context of a socket program, or the field `sk` of another.
+    #[inline(always)]
+    pub(super) fn of<T>(pointer: *const T) -> Self {
+        if SOCK_FLAGS_OFFSET.load() == 0 {
+            return Self(0);
+        }
+        // The verifier forbids arithmetic on a socket pointer, so the pointer's value is read back from the stack as a
+        // plain number ("pointer arithmetic on sock prohibited", adjust_ptr_min_max_vals in kernel/bpf/verifier.c).
+        let slot = [pointer as u64];
+        Self(read(slot.as_ptr() as u64).unwrap_or(0))
+    }
+
+    /// The address, as a name of the socket for as long as it lives.
+    #[inline(always)]
+    pub(super) const fn name(self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    fn field<T>(self, offset: u32) -> Option<T> {
+        if offset == 0 || self.0 == 0 { None } else { read(self.0 + u64::from(offset)) }
+    }
+
+    #[inline(always)]
+    pub(super) fn flags(self) -> Flags {
+        Flags(self.field(SOCK_FLAGS_OFFSET.load()))
+    }
+
+    /// Whether the kernel made it for itself. Its subflows of MPTCP sockets are such, too.
+    #[inline(always)]
+    pub(super) fn is_kernels(self) -> bool {
+        let bit = KERN_SOCK_BIT.load();
+        self.field::<u8>(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 != 0)
+    }
+
+    /// The MPTCP socket of which this TCP socket is a subflow; 0 if it is none.
+    #[inline(always)]
+    pub(super) fn parent(self) -> u64 {
+        if self.field::<u8>(IS_MPTCP_OFFSET.load()).is_none_or(|is_mptcp| is_mptcp == 0) {
+            return 0;
+        }
+        // `mptcp_subflow_ctx` in net/mptcp/protocol.h.
+        let subflow = Self(self.field(ULP_DATA_OFFSET.load()).unwrap_or(0));
+        subflow.field(SUBFLOW_CONN_OFFSET.load()).unwrap_or(0)
+    }
+
+    /// Index of the device that it is bound to, 0 for none.
+    #[inline(always)]
+    pub(super) fn device(self) -> u32 {
+        self.field(BOUND_DEV_OFFSET.load()).unwrap_or(0)
+    }
+
+    /// Its own port, 0 if it has none; `None` where that cannot be read.
+    #[inline(always)]
+    pub(super) fn port(self) -> Option<u16> {
+        self.field(SOCK_NUM_OFFSET.load())
+    }
+}
+
+impl Flags {
+    /// Whether it is IPv6 only, where that is known.
+    #[inline(always)]
+    pub(super) fn v6only(self) -> Option<bool> {
+        self.0.map(|byte| byte & IPV6ONLY != 0)
+    }
+
+    /// `SO_REUSEPORT` and `SO_REUSEADDR`. A socket of which they are not known could share.
+    #[inline(always)]
+    pub(super) fn reuse(self) -> (bool, bool) {
+        let byte = self.0.unwrap_or(REUSE | REUSEPORT);
+        (byte & REUSEPORT != 0, byte & REUSE != 0)
+    }
+
+    /// The same as `BIND_FLAG_*`.
+    #[inline(always)]
+    pub(super) fn reuse_bits(self) -> u8 {
+        let Some(byte) = self.0 else {
+            return BIND_FLAG_REUSE_UNKNOWN;
+        };
+        (if byte & REUSEPORT != 0 { BIND_FLAG_REUSE_PORT } else { 0 })
+            | if byte & REUSE != 0 { BIND_FLAG_REUSE_ADDR } else { 0 }
+    }
+}

@@ -1,0 +1,247 @@
+//! Ports that nobody declared, under `--undeclared adopt`: the first pod to bind one owns it until it lets go.
+
+use enforcer_ebpf::abi::{KernelError, Policy, Protocol, Reason, Undeclared, VerdictKind};
+
+use crate::{
+    DONE, Outcome, Test,
+    needs::post_bind_denies,
+    support::{
+        device::Device,
+        manifest::Manifest,
+        rig::{AUDIT, ENFORCE, Rig, Seen, denied_after},
+        worker::{Bind, Kind, Worker},
+    },
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("the_first_pod_owns_the_port_until_it_lets_go", the_first_pod_owns_the_port_until_it_lets_go),
+    ("only_what_could_be_shared_is_owned", only_what_could_be_shared_is_owned),
+    ("addresses_and_devices_are_told_apart", addresses_and_devices_are_told_apart),
+    ("one_pod_and_its_kin_share", one_pod_and_its_kin_share),
+    ("audit_tells_and_lets_both", audit_tells_and_lets_both),
+    ("what_is_meant_to_be_shared_is_owned_by_nobody", what_is_meant_to_be_shared_is_owned_by_nobody),
+    ("a_bind_to_port_0_makes_no_owner", a_bind_to_port_0_makes_no_owner),
+    ("a_claim_takes_no_port_from_a_pod_that_holds_it", a_claim_takes_no_port_from_a_pod_that_holds_it),
+    ("what_is_full_is_told_and_denies_nobody", what_is_full_is_told_and_denies_nobody),
+];
+
+const PORT: u16 = 20080;
+const ADOPT: Policy = Policy { undeclared: Undeclared::Adopt, ..ENFORCE };
+
+/// Kinds of sockets that can share a port.
+pub(crate) fn sharing(port: u16) -> [Bind; 7] {
+    [
+        Bind::tcp("0.0.0.0", port).reusing_port(),
+        Bind::tcp("::", port).reusing_port(),
+        Bind::tcp("0.0.0.0", port).on(Kind::Mptcp).reusing_port(),
+        Bind::tcp("::", port).on(Kind::Mptcp).reusing_port(),
+        Bind::udp("0.0.0.0", port).reusing_port(),
+        Bind::udp("0.0.0.0", port).reusing_addr(),
+        Bind::udp("::", port).reusing_addr(),
+    ]
+}
+
+fn rig(policy: Policy) -> (Rig, Worker, Worker) {
+    let mut rig = Rig::with(|start| start.policy = policy);
+    let (first, second) = (rig.start(&Manifest::new("first")), rig.start(&Manifest::new("second")));
+    (rig, first, second)
+}
+
+/// The report of the attempt that another holder was in the way of, without that of the bind before it.
+fn verdict(seen: &Seen) -> (i32, VerdictKind, Reason) {
+    let report = seen.reports.last().expect("a report");
+    (seen.errno, report.attempt.verdict, report.attempt.reason)
+}
+
+fn held() -> (i32, VerdictKind, Reason) {
+    (denied_after(), VerdictKind::Deny, Reason::Held)
+}
+
+const FREE: (i32, VerdictKind, Reason) = (0, VerdictKind::Allow, Reason::Unclaimed);
+
+fn the_first_pod_owns_the_port_until_it_lets_go() -> Outcome {
+    post_bind_denies!();
+    let (mut rig, mut first, mut second) = rig(ADOPT);
+    for bind in sharing(PORT) {
+        let count = |rig: &Rig, kind, reason| rig.engine.counters().expect("counters").of(kind, reason);
+        assert_eq!(verdict(&rig.attempt(&mut first, &bind.clone().kept())), FREE, "{bind:?}");
+        let before = (count(&rig, VerdictKind::Deny, Reason::Held), count(&rig, VerdictKind::Allow, Reason::Unclaimed));
+        let seen = rig.attempt(&mut second, &bind);
+        assert_eq!(verdict(&seen), held(), "{bind:?}");
+        let report = seen.reports.last().expect("a report");
+        assert_eq!(report.owner.as_ref().expect("an owner").to_string(), "default/first", "{bind:?}");
+        let after = (count(&rig, VerdictKind::Deny, Reason::Held), count(&rig, VerdictKind::Allow, Reason::Unclaimed));
+        assert_eq!(after, (before.0 + 1, before.1), "an attempt is counted once");
+        first.close();
+        assert_eq!(verdict(&rig.attempt(&mut second, &bind.clone().kept())), FREE, "{bind:?}: it was let go");
+        assert_eq!(verdict(&rig.attempt(&mut first, &bind)), held(), "{bind:?}: and now it is the other's");
+        second.close();
+        assert_eq!(rig.holds(), 0, "{bind:?}: nothing is left");
+    }
+    DONE
+}
+
+fn only_what_could_be_shared_is_owned() -> Outcome {
+    post_bind_denies!();
+    let (mut rig, mut first, mut second) = rig(ADOPT);
+    for bind in [Bind::tcp("0.0.0.0", PORT), Bind::tcp("0.0.0.0", PORT).reusing_addr(), Bind::udp("::", PORT)] {
+        assert_eq!(verdict(&rig.attempt(&mut first, &bind.clone().kept())), FREE);
+        assert_eq!(rig.holds(), 0, "{bind:?}");
+        let seen = rig.attempt(&mut second, &bind);
+        assert_eq!(
+            verdict(&seen),
+            (libc::EADDRINUSE, VerdictKind::Allow, Reason::Unclaimed),
+            "{bind:?}: the kernel's own"
+        );
+        first.close();
+    }
+    DONE
+}
+
+fn addresses_and_devices_are_told_apart() -> Outcome {
+    post_bind_denies!();
+    let (mut rig, mut first, mut second) = rig(ADOPT);
+    let bind = |address: &str| Bind::udp(address, PORT).reusing_addr();
+    assert_eq!(verdict(&rig.attempt(&mut first, &bind("127.0.0.1").kept())), FREE);
+    for (address, expected) in [
+        ("127.0.0.2", FREE),
+        ("127.0.0.1", held()),
+        ("::ffff:127.0.0.1", held()),
+        ("0.0.0.0", held()),
+        ("::", held()),
+        ("::1", FREE),
+    ] {
+        assert_eq!(verdict(&rig.attempt(&mut second, &bind(address))), expected, "{address}");
+    }
+    let only = Bind { v6only: Some(true), ..bind("::") };
+    assert_eq!(verdict(&rig.attempt(&mut second, &only)), FREE, "[::] of an IPv6 only socket");
+    first.close();
+    let _other = Device::bridge("pe-other").expect("a bridge");
+    let on = |device: &str| Bind { device: Some(device.to_owned()), ..bind("0.0.0.0") };
+    assert_eq!(verdict(&rig.attempt(&mut first, &on("lo").kept())), FREE);
+    assert_eq!(verdict(&rig.attempt(&mut second, &on("lo"))), held());
+    assert_eq!(verdict(&rig.attempt(&mut second, &bind("0.0.0.0"))), held(), "on every device");
+    assert_eq!(verdict(&rig.attempt(&mut second, &on("pe-other"))), FREE, "on another device");
+    DONE
+}
+
+fn one_pod_and_its_kin_share() -> Outcome {
+    post_bind_denies!();
+    let mut rig = Rig::with(|start| start.policy = ADOPT);
+    let own = Manifest::new("own");
+    let (mut one, mut container) = (rig.start(&own), rig.worker(&own));
+    let mut kin = rig.start(&Manifest::new("kin").share("g"));
+    let mut other_kin = rig.start(&Manifest::new("other-kin").share("g"));
+    let mut stranger = rig.start(&Manifest::new("stranger"));
+    let bind = Bind::tcp("0.0.0.0", PORT).reusing_port();
+    for (a, b) in [(&mut one, &mut container), (&mut kin, &mut other_kin)] {
+        assert_eq!(rig.attempt(a, &bind.clone().kept()).errno, 0);
+        assert_eq!(rig.attempt(b, &bind.clone().kept()).errno, 0, "they belong together");
+        assert_eq!(verdict(&rig.attempt(&mut stranger, &bind)), held());
+        a.close();
+        assert_eq!(verdict(&rig.attempt(&mut stranger, &bind)), held(), "the other one holds it still");
+        b.close();
+        assert_eq!(verdict(&rig.attempt(&mut stranger, &bind)), FREE);
+    }
+    // In a rolling update of one workload the new pod takes over while the old one is going.
+    let (old, new) = (Manifest::new("web-1").controller("web"), Manifest::new("web-2").controller("web"));
+    let (mut going, mut coming) = (rig.start(&old), rig.start(&new));
+    assert_eq!(rig.attempt(&mut going, &bind.clone().kept()).errno, 0);
+    assert_eq!(verdict(&rig.attempt(&mut coming, &bind)), held());
+    rig.apply(&old.terminating());
+    assert_eq!(rig.attempt(&mut coming, &bind).errno, 0, "it is handed over");
+    DONE
+}
+
+fn audit_tells_and_lets_both() -> Outcome {
+    post_bind_denies!();
+    let (mut rig, mut first, mut second) = rig(Policy { undeclared: Undeclared::Adopt, ..AUDIT });
+    for bind in sharing(PORT) {
+        assert_eq!(verdict(&rig.attempt(&mut first, &bind.clone().kept())), FREE, "{bind:?}");
+        let seen = rig.attempt(&mut second, &bind.clone().kept());
+        assert_eq!(verdict(&seen), (0, VerdictKind::Audit, Reason::Held), "{bind:?}");
+        // Who holds it already conflicts with nobody anew.
+        assert_eq!(verdict(&rig.attempt(&mut first, &bind)), FREE, "{bind:?}");
+        first.close();
+        second.close();
+        assert_eq!(rig.holds(), 0, "{bind:?}");
+    }
+    DONE
+}
+
+fn what_is_meant_to_be_shared_is_owned_by_nobody() -> Outcome {
+    post_bind_denies!();
+    let mut rig = Rig::with(|start| {
+        start.policy = ADOPT;
+        start.shared_ports = enforcer::core::annotation::parse_list("5353/udp").expect("a list");
+    });
+    let (mut first, mut second) = (rig.start(&Manifest::new("first")), rig.start(&Manifest::new("second")));
+    for bind in [
+        Bind::udp("0.0.0.0", 5353).reusing_addr(),
+        Bind::udp("::", 5353).reusing_port(),
+        Bind::udp("224.0.0.251", PORT).reusing_addr(),
+        Bind::udp("ff05::fb", PORT).reusing_addr(),
+    ] {
+        assert_eq!(verdict(&rig.attempt(&mut first, &bind.clone().kept())), FREE, "{bind:?}");
+        assert_eq!(verdict(&rig.attempt(&mut second, &bind.clone().kept())), FREE, "{bind:?}");
+        first.close();
+        second.close();
+    }
+    assert_eq!(rig.holds(), 0);
+    DONE
+}
+
+fn a_bind_to_port_0_makes_no_owner() -> Outcome {
+    post_bind_denies!();
+    let (mut rig, mut first, mut second) = rig(ADOPT);
+    for bind in sharing(0) {
+        let (errno, port) = first.bind_port(&bind.clone().kept());
+        assert_eq!(errno, 0);
+        assert_eq!(rig.holds(), 0, "{bind:?}");
+        assert_eq!(verdict(&rig.attempt(&mut second, &Bind { port, ..bind.clone() })), FREE, "{bind:?}");
+        first.close();
+    }
+    DONE
+}
+
+fn a_claim_takes_no_port_from_a_pod_that_holds_it() -> Outcome {
+    post_bind_denies!();
+    let mut rig = Rig::with(|start| start.policy = ADOPT);
+    let mut holder = rig.start(&Manifest::new("holder"));
+    let bind = Bind::tcp("0.0.0.0", PORT).reusing_port();
+    assert_eq!(rig.attempt(&mut holder, &bind.clone().kept()).errno, 0);
+    let mut claimant = rig.start(&Manifest::new("claimant").ports("20080"));
+    let allow = rig.engine.counters().expect("counters").of(VerdictKind::Allow, Reason::Owner);
+    assert_eq!(verdict(&rig.attempt(&mut claimant, &bind)), held(), "it is a running pod's");
+    assert_eq!(rig.engine.counters().expect("counters").of(VerdictKind::Allow, Reason::Owner), allow, "counted once");
+    holder.close();
+    assert_eq!(verdict(&rig.attempt(&mut claimant, &bind.clone().kept())), (0, VerdictKind::Allow, Reason::Owner));
+    assert_eq!(
+        rig.attempt(&mut holder, &bind).answer(),
+        (crate::support::rig::denied(), VerdictKind::Deny, Reason::Claimed)
+    );
+    DONE
+}
+
+fn what_is_full_is_told_and_denies_nobody() -> Outcome {
+    post_bind_denies!();
+    let (mut rig, mut first, mut second) = rig(ADOPT);
+    let full = |rig: &Rig| rig.engine.counters().expect("counters").errors(KernelError::HoldsFull);
+    let on = |host: u8| Bind::udp(&format!("127.0.0.{host}"), PORT).reusing_addr().kept();
+    for host in 1..=9 {
+        assert_eq!(rig.attempt(&mut first, &on(host)).errno, 0);
+    }
+    assert_eq!((full(&rig), rig.holds()), (1, 8), "eight addresses of a port are told apart");
+    assert_eq!(verdict(&rig.attempt(&mut second, &on(8))), held());
+    assert_eq!(verdict(&rig.attempt(&mut second, &on(9))), FREE, "what could not be noted is in nobody's way");
+    assert_eq!(full(&rig), 2);
+    first.close();
+    second.close();
+    assert_eq!(rig.holds(), 0);
+    assert_eq!(
+        rig.engine.kernel_mut().marked(Protocol::Udp, PORT),
+        1,
+        "somebody, until the agent hears of the release"
+    );
+    DONE
+}
