@@ -201,22 +201,28 @@ impl Report {
     }
 
     fn because(&self) -> String {
-        let source = self.source.map(|source| format!(" ({source})")).unwrap_or_default();
-        let owner = self.owner.as_ref().map_or_else(|| "somebody who is gone".to_owned(), Name::to_string);
-        match self.attempt.reason {
-            Reason::Owner => "it owns the port".to_owned(),
-            Reason::Unclaimed => "nobody claims the port".to_owned(),
-            Reason::Share => format!("it shares the port with {owner}{source}"),
-            Reason::Handover => format!("it takes the port over from {owner}{source}"),
-            Reason::Exempt => "the socket is exempt".to_owned(),
-            Reason::Claimed => format!("claimed by {owner}{source}"),
-            Reason::Reserved => "reserved for the node (node-reserved)".to_owned(),
-            Reason::Held => format!("held by {owner}"),
-            Reason::Undeclared => "no claim of the pod in force covers it, and undeclared ports are denied".to_owned(),
-            Reason::Quota => "the pod claims more ports than it may".to_owned(),
-            Reason::Stale => format!("claimed by {owner}{source}, but no agent has renewed the lease"),
-            Reason::Error => format!("the caller is in no known pod, and the port is claimed by {owner}{source}"),
-        }
+        because(self.attempt.reason, self.owner.as_ref(), self.source)
+    }
+}
+
+/// Why an attempt was answered as it was, for the end of a sentence. `owner` and `source` are of the claim that decided.
+#[must_use]
+pub fn because(reason: Reason, owner: Option<&Name>, source: Option<Source>) -> String {
+    let source = source.map(|source| format!(" ({source})")).unwrap_or_default();
+    let owner = owner.map_or_else(|| "somebody who is gone".to_owned(), Name::to_string);
+    match reason {
+        Reason::Owner => "it owns the port".to_owned(),
+        Reason::Unclaimed => "nobody claims the port".to_owned(),
+        Reason::Share => format!("it shares the port with {owner}{source}"),
+        Reason::Handover => format!("it takes the port over from {owner}{source}"),
+        Reason::Exempt => "the socket is exempt".to_owned(),
+        Reason::Claimed => format!("claimed by {owner}{source}"),
+        Reason::Reserved => "reserved for the node (node-reserved)".to_owned(),
+        Reason::Held => format!("held by {owner}"),
+        Reason::Undeclared => "no claim of the pod in force covers it, and undeclared ports are denied".to_owned(),
+        Reason::Quota => "the pod claims more ports than it may".to_owned(),
+        Reason::Stale => format!("claimed by {owner}{source}, but no agent has renewed the lease"),
+        Reason::Error => format!("the caller is in no known pod, and the port is claimed by {owner}{source}"),
     }
 }
 
