@@ -15,12 +15,13 @@
 //! | binds, releases and dumps of sockets | who holds what, and conflicts that exist | [`holders`] |
 //! | claims and the kernel's reserved ports | what to write, and what to remember | [`reserved`] |
 //! | a question about one port | who owns and holds it, and what would happen to whom | [`explain`] |
-//! | all of that | what `enforcer status` shows | [`status`], [`view`] |
+//! | all of that | what `enforcer status` and `enforcer watch` show | [`status`], [`view`], [`attempt`] |
 //! | sentences | Events in the cluster, few enough for its API server | [`events`] |
 
 pub mod address;
 pub mod annotation;
 pub mod arbiter;
+pub mod attempt;
 pub mod cgroup;
 pub mod cgroup_tree;
 pub mod check;

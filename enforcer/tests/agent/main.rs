@@ -24,6 +24,7 @@ mod refusals;
 mod rollout;
 mod siege;
 mod stage;
+mod status;
 #[path = "../support"]
 mod support {
     pub(crate) mod agent;
@@ -82,6 +83,7 @@ fn trials() -> Vec<Trial> {
         ("rollout", rollout::TESTS),
         ("churn", churn::TESTS),
         ("crowd", crowd::TESTS),
+        ("status", status::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| {
             Trial::test(format!("{subject}::{name}"), move || {
