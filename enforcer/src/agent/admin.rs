@@ -118,7 +118,7 @@ impl Admin {
         let (sender, requests) = mpsc::channel(WAITING);
         let socket = Arc::default();
         if let Some(path) = path {
-            tokio::spawn(serve::serve(path, sender.clone(), Arc::clone(&socket)));
+            serve::serve(path, sender.clone(), Arc::clone(&socket));
         }
         Self { about, requests, watchers: Watchers::default(), rest: Instant::now(), socket, sender }
     }

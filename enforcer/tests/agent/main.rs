@@ -12,6 +12,7 @@ mod crowd;
 mod end;
 mod events;
 mod existing;
+mod explain;
 mod flags;
 mod folder;
 mod handover;
@@ -40,6 +41,8 @@ mod support {
     pub(crate) mod sandbox;
     pub(crate) mod worker;
 }
+
+mod watch;
 
 use libtest_mimic::{Arguments, Trial};
 use support::{bpffs, network, worker};
@@ -84,6 +87,8 @@ fn trials() -> Vec<Trial> {
         ("churn", churn::TESTS),
         ("crowd", crowd::TESTS),
         ("status", status::TESTS),
+        ("explain", explain::TESTS),
+        ("watch", watch::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| {
             Trial::test(format!("{subject}::{name}"), move || {

@@ -51,35 +51,41 @@ const ROOM: Duration = Duration::from_millis(10);
 /// How long until it is tried again to listen or to accept.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Serves for as long as the runtime runs. A path that cannot be had is told, and tried again.
-pub(super) async fn serve(path: PathBuf, requests: mpsc::Sender<Request>, file: Arc<Mutex<Option<Socket>>>) {
-    let listener = listen(&path, &file).await;
+/// Serves in a task of its own, for as long as the runtime runs. Where the path can be had, it is when this returns;
+/// where it cannot, that is told, and it is tried again.
+pub(super) fn serve(path: PathBuf, requests: mpsc::Sender<Request>, file: Arc<Mutex<Option<Socket>>>) {
     let router = Router::new()
         .route("/status", get(status))
         .route("/explain", get(explain))
         .route("/watch", get(watch))
         .with_state(requests);
-    accept(&listener, &router).await;
+    let first = listen(&path, &file);
+    tokio::spawn(async move {
+        let listener = match first {
+            Ok(listener) => listener,
+            Err(error) => {
+                tell(&path, &error);
+                wait_for(&path, &file).await
+            }
+        };
+        accept(&listener, &router).await;
+    });
 }
 
-async fn listen(path: &Path, file: &Mutex<Option<Socket>>) -> UnixListener {
-    let mut told = false;
+fn listen(path: &Path, file: &Mutex<Option<Socket>>) -> Result<UnixListener, SocketError> {
+    let (listener, socket) = Socket::listen(path)?;
+    *file.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
+    Ok(listener)
+}
+
+async fn wait_for(path: &Path, file: &Mutex<Option<Socket>>) -> UnixListener {
     loop {
-        match Socket::listen(path) {
-            Ok((listener, socket)) => {
-                *file.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
-                if told {
-                    info!(event = "admin_back", path = %path.display(), "status, explain and watch are served on {}", path.display());
-                }
-                return listener;
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut told, true) {
-                    tell(path, &error);
-                }
-            }
-        }
         sleep(AGAIN).await;
+        if let Ok(listener) = listen(path, file) {
+            let path = path.display();
+            info!(event = "admin_back", %path, "status, explain and watch are served on {path}");
+            return listener;
+        }
     }
 }
 
