@@ -45,14 +45,14 @@ enum Command {
     /// node restarts. In audit nothing is denied on this node, whatever --mode and the labels of namespaces say; enforce
     /// takes the place of --mode, and labels count as ever. Without a mode, tells the one that is set.
     Mode(mode::SetMode),
-    /// Tell who owns and who holds the ports of this node, what conflicts, and what was judged
+    /// Tell who owns and who holds the ports of this node, and what conflicts
     ///
     /// Asks the agent by its admin socket. Where none answers, tells what can be read from the pinned maps, the cgroup
     /// tree and the kernel's socket diagnostics, and says so. Needs root.
     Status(status::Status),
-    /// Tell who owns and holds a port, and what would happen to whom on binding it now, and why
+    /// Tell who owns and holds a port, and what would happen to whom
     ///
-    /// The verdict is that of the function that runs in the kernel, on the claims that are in force, in the mode that
+    /// What would happen on binding it now, and why. The verdict is that of the function that runs in the kernel, on the claims that are in force, in the mode that
     /// counts. What the kernel itself would say because of sockets that are there is told beside it. Asks the agent by its
     /// admin socket; where none answers, reads the pinned maps, and says so. Needs root.
     Explain(explain::Explain),

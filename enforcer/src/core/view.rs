@@ -55,12 +55,10 @@ impl Scene<'_> {
         }
     }
 
-    /// The moment of the kernel's time: nanoseconds since boot.
+    /// A moment of the kernel's time, which is in nanoseconds since boot.
     #[must_use]
     pub fn time(&self, nanos: u64) -> String {
-        let ago = i64::try_from(self.now.monotonic.as_nanos()).unwrap_or(i64::MAX);
-        let ago = ago.saturating_sub(i64::try_from(nanos).unwrap_or(i64::MAX));
-        time(self.now.wall.saturating_sub(ago / 1000))
+        moment(nanos, self.now)
     }
 
     /// An owner.
@@ -154,6 +152,15 @@ const fn activity_word(activity: Activity) -> &'static str {
 #[must_use]
 pub fn time(wall: i64) -> String {
     Timestamp::from_microsecond(wall).unwrap_or_default().to_string()
+}
+
+/// Nanoseconds since boot in the form of RFC 3339. In milliseconds: the two clocks are not read in the same instant, and a
+/// moment is to be the same however often it is told.
+#[must_use]
+pub fn moment(nanos: u64, now: Now) -> String {
+    let monotonic = i64::try_from(now.monotonic.as_micros()).unwrap_or(i64::MAX);
+    let boot = now.wall.saturating_sub(monotonic).saturating_add(500).div_euclid(1000).saturating_mul(1000);
+    time(boot.saturating_add(i64::try_from(nanos / 1_000_000 * 1000).unwrap_or(i64::MAX)))
 }
 
 /// `None` for every address of both families.

@@ -225,7 +225,9 @@ fn a_watcher_that_does_not_read_is_told_what_it_missed() {
     let mut stream = BufReader::new(slow);
     let (mut seen, mut dropped) = (0, 0);
     // Of the line that tells it there is only one as long as nothing happens later.
+    let deadline = Instant::now() + Duration::from_secs(30);
     while seen + dropped < u64::from(TIMES) {
+        assert!(Instant::now() < deadline, "of {TIMES} attempts it saw {seen} and was told of {dropped} more");
         text.clear();
         if stream.read_line(&mut text).unwrap_or(0) == 0 {
             // What was dropped is told before the next attempt.

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::{Request, json};
 use crate::{
-    core::{attempt::Line, index::Now, report::Report, view::time},
+    core::{attempt::Line, report::Report, view::moment},
     host::clock::now,
 };
 
@@ -89,13 +89,6 @@ fn line(line: &Line) -> Bytes {
     let mut bytes = Vec::from(json(line));
     bytes.push(b'\n');
     bytes.into()
-}
-
-/// A time since boot, in nanoseconds, on the wall clock.
-fn moment(nanos: u64, now: Now) -> String {
-    let nanos = i64::try_from(nanos).unwrap_or(i64::MAX);
-    let boot = i64::try_from(now.monotonic.as_nanos()).unwrap_or(i64::MAX);
-    time(now.wall.saturating_sub(boot.saturating_sub(nanos) / 1000))
 }
 
 /// What one watcher is still to be sent.

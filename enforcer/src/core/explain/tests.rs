@@ -288,3 +288,41 @@ fn nothing_that_a_pod_controls_is_raw() {
     let told = serde_json::to_string(&node.ask(80, None)).unwrap();
     assert!(!told.contains(['\u{1b}', '\u{202e}']) && !told.contains("\\u001b") && !told.contains("\\n"), "{told}");
 }
+
+/// The JSON that is documented in docs/status.md and docs/explain.md.
+#[test]
+fn the_json_is_as_documented() {
+    use crate::core::status::{Abilities, Agent, Facts, Status};
+    use enforcer_ebpf::abi::KernelError;
+
+    let mut node = Node::new();
+    node.pod(10, "default/web-0", "80, 127.0.0.1:8000-8002/udp", |_| ());
+    node.pod(11, "default/web-1", "80", |_| ());
+    node.index.set_mode_label("team-a", Some("audit"));
+    node.bound(10, "0.0.0.0", 80, "nginx", Some(Reuse { port: true, address: false }));
+    node.bound(11, "::1", 80, "squatter", None);
+    let agent = Agent {
+        version: "0.1.0".to_owned(),
+        pid: 1,
+        since: time(NOW.wall - 60_000_000),
+        source: "api".to_owned(),
+        synced: true,
+        pods: 2,
+        cgroup: "/sys/fs/cgroup/kubepods.slice".to_owned(),
+    };
+    let facts = Facts {
+        agent: Some(agent),
+        features: Some(Abilities { errno_choice: true, v6only: true }),
+        lease_deadline: 4_600_000_000_000,
+        shared: &[],
+        attempts: &|verdict, reason, protocol| {
+            let denied = (VerdictKind::Deny, Reason::Claimed, Protocol::Tcp);
+            if (verdict, reason, protocol) == denied { 3 } else { 0 }
+        },
+        errors: &|error| u64::from(error == KernelError::BindEventLost),
+        problems: Vec::new(),
+    };
+    let pretty = |json: Result<String, serde_json::Error>| json.unwrap();
+    insta::assert_snapshot!("status", pretty(serde_json::to_string_pretty(&Status::of(&node.scene(), facts))));
+    insta::assert_snapshot!("explanation", pretty(serde_json::to_string_pretty(&node.ask(80, WEB))));
+}
