@@ -1,13 +1,13 @@
 //! `enforcer watch`, on the real agent, and the admin socket itself.
 
 use std::{
-    fs,
+    env, fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     os::unix::{
-        fs::{MetadataExt as _, PermissionsExt as _},
+        fs::{MetadataExt as _, PermissionsExt as _, symlink},
         net::{UnixListener, UnixStream},
     },
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
     time::{Duration, Instant},
@@ -20,7 +20,10 @@ use crate::{
     Test,
     stage::{Pod, Stage, bind, denied},
     status::{json, run, served, socket},
-    support::agent::{Agent, enforcer, until},
+    support::{
+        agent::{Agent, enforcer, until},
+        worker::{MARK, Order},
+    },
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -30,6 +33,7 @@ pub(crate) const TESTS: &[Test] = &[
         watching_changes_neither_verdicts_nor_counts_nor_the_log,
     ),
     ("a_watcher_that_does_not_read_is_told_what_it_missed", a_watcher_that_does_not_read_is_told_what_it_missed),
+    ("an_odd_command_is_shown_escaped", an_odd_command_is_shown_escaped),
     ("a_watch_ends_with_the_agent_or_with_its_reader", a_watch_ends_with_the_agent_or_with_its_reader),
     ("rubbish_and_silence_do_no_harm", rubbish_and_silence_do_no_harm),
     ("two_hundred_ask_at_once", two_hundred_ask_at_once),
@@ -247,6 +251,40 @@ fn a_watcher_that_does_not_read_is_told_what_it_missed() {
     }
     println!("of {TIMES} attempts the slow watcher saw {seen} and missed {dropped}");
     assert!(dropped > 0, "it was slow");
+}
+
+fn an_odd_command_is_shown_escaped() {
+    let stage = Stage::new();
+    let pod = Pod::new("odd").ports("20080");
+    stage.put(&pod);
+    let socket = socket(&stage);
+    let _agent = stage.enforce(&served(&socket, &[]));
+    let watches = [Watch::start(&stage, &[]), Watch::start(&stage, &["-o", "json"])];
+    // A process is called as the file that it was started from, whatever that leads to.
+    let odd = stage.beside("ng\u{1b}[2J\nx");
+    symlink(env::current_exe().expect("this binary"), &odd).expect("a link");
+    let cgroup = stage.make_cgroup(pod.uid_text());
+    let mut worker = Command::new(&odd)
+        .env(MARK, cgroup)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("starting a worker");
+    let order = serde_json::to_string(&Order::Bind(bind(20080))).expect("an order");
+    let mut orders = worker.stdin.take().expect("piped");
+    for watch in &watches {
+        let mut line = None;
+        until("it is shown", || {
+            writeln!(orders, "{order}").expect("the worker lives");
+            line = watch.lines.recv_timeout(Duration::from_millis(100)).ok();
+            line.is_some()
+        });
+        let line = line.expect("it was shown");
+        assert!(line.contains("ng\\u{1b}[2J\\u{a}x") || line.contains("ng\\\\u{1b}[2J\\\\u{a}x"), "{line}");
+        assert!(!line.contains(char::is_control), "{line:?}");
+    }
+    drop(orders);
+    assert!(worker.wait().expect("a child").success());
 }
 
 fn a_watch_ends_with_the_agent_or_with_its_reader() {
