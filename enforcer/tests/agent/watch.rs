@@ -249,6 +249,18 @@ fn a_watcher_that_does_not_read_is_told_what_it_missed() {
             other => panic!("{other:?}"),
         }
     }
+    // From now on it keeps up, and nothing is left out.
+    for _ in 0..3 {
+        assert_eq!(stranger.bind(&bind(20099)), 0);
+        let line = loop {
+            text.clear();
+            assert_ne!(stream.read_line(&mut text).expect("a line"), 0, "it is served");
+            if text.starts_with('{') {
+                break &text;
+            }
+        };
+        assert!(line.contains(r#""kind":"BindAttempt""#), "{line}");
+    }
     println!("of {TIMES} attempts the slow watcher saw {seen} and missed {dropped}");
     assert!(dropped > 0, "it was slow");
 }
