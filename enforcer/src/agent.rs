@@ -1,5 +1,6 @@
 //! The agent: inputs → core → kernel, events → reports. One loop that waits; what happens is in [`engine`].
 
+mod admin;
 pub mod engine;
 mod feed;
 mod health;
@@ -26,6 +27,7 @@ use tracing::{info, warn};
 
 use crate::{
     agent::{
+        admin::{About, Admin},
         engine::{Engine, EngineError, Start},
         feed::Feed,
         health::Health,
@@ -62,6 +64,8 @@ pub struct Config {
     pub source: Source,
     /// Where health and metrics are served; `None` is nowhere.
     pub listen: Option<SocketAddr>,
+    /// Where status, explain and watch are served; `None` is nowhere.
+    pub admin_socket: Option<PathBuf>,
     /// Name of the node, for reports.
     pub node: String,
     /// The mode, for a person.
@@ -137,10 +141,11 @@ pub enum AgentError {
 ///
 /// If the agent cannot start, or loses the kernel's events for good.
 pub async fn run(config: Config) -> Result<(), AgentError> {
-    let Config { start, source, listen, node, mode, bpffs, persist } = config;
+    let Config { start, source, listen, admin_socket, node, mode, bpffs, persist } = config;
     let started = Instant::now();
     let health = Health::default();
     let metrics = measure(&source, listen, &health).await?;
+    let about = About::new(&node, &source, &start);
     let (mut feed, outbox) = Feed::new(source, &node)?;
     let (features, trace) = (start.features, start.trace);
     let renewal = start.lease.map_or(SAFETY_NET, |lease| SAFETY_NET.min(lease / 4).max(Duration::from_millis(1)));
@@ -175,13 +180,15 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     } else {
         reporter.waits_for_pods();
     }
+    // Only now: an agent that waits for the one before it must leave that one's alone.
+    let mut admin = Admin::start(admin_socket, about);
     tell_ready(&engine, mode, features, started);
 
     // Whether the ring of binds may hold more: the kernel tells of new records only where all older ones were read.
     let mut backlog = false;
     loop {
         metrics.stand(engine.index(), engine.policy());
-        let (tick, settle) = (engine.time_to_tick(), engine.time_to_settle());
+        let (tick, due) = (engine.time_to_tick(), engine.time_to_settle());
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -197,13 +204,15 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
             () = yield_now(), if backlog => {
                 let told = engine.drain_binds()?;
                 backlog = told.more;
+                admin.told(&told);
                 reporter.told(&told);
             }
             guard = rings.holders.readable() => {
                 guard.map_err(system(WAIT))?.clear_ready();
-                reporter.told(&engine.settle_holders()?);
+                settle(&mut engine, &mut admin, &mut reporter)?;
             }
-            () = sleep(settle.unwrap_or(SAFETY_NET)), if settle.is_some() => reporter.told(&engine.settle_holders()?),
+            () = sleep(due.unwrap_or(SAFETY_NET)), if due.is_some() => settle(&mut engine, &mut admin, &mut reporter)?,
+            request = admin.next() => admin.answer(request, &mut engine, &mut reporter, feed.is_synced()),
             input = feed.next() => {
                 feed.take_in(input, &mut engine, &mut reporter);
                 if feed.is_synced() {
@@ -228,15 +237,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         }
         reporter.notices(&mut engine);
     }
-    if engine.is_kept() {
-        info!(
-            event = "stopped",
-            kept = true,
-            "stopped; what is in force is enforced until an agent returns or the lease ends"
-        );
-    } else {
-        info!(event = "stopped", kept = false, "stopped; nothing is judged any more");
-    }
+    tell_stopped(&engine);
     Ok(())
 }
 
@@ -253,6 +254,14 @@ async fn measure(source: &Source, listen: Option<SocketAddr>, health: &Health) -
     Ok(metrics)
 }
 
+/// Takes in who holds what, and what follows.
+fn settle(engine: &mut Engine, admin: &mut Admin, reporter: &mut Reporter) -> Result<(), EngineError> {
+    let told = engine.settle_holders()?;
+    admin.told(&told);
+    reporter.told(&told);
+    Ok(())
+}
+
 /// From here on this agent's programs judge.
 fn take_over(engine: &mut Engine, reporter: &mut Reporter) -> Result<(), EngineError> {
     let left = engine.attach()?;
@@ -262,6 +271,18 @@ fn take_over(engine: &mut Engine, reporter: &mut Reporter) -> Result<(), EngineE
     reporter.told(&left);
     reporter.local_mode(engine.local_mode());
     Ok(())
+}
+
+fn tell_stopped(engine: &Engine) {
+    if engine.is_kept() {
+        info!(
+            event = "stopped",
+            kept = true,
+            "stopped; what is in force is enforced until an agent returns or the lease ends"
+        );
+    } else {
+        info!(event = "stopped", kept = false, "stopped; nothing is judged any more");
+    }
 }
 
 fn tell_ready(engine: &Engine, mode: &str, features: Features, started: Instant) {

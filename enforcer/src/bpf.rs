@@ -275,6 +275,12 @@ impl Kernel {
         Policy::from_word(self.config.load(config_word::POLICY))
     }
 
+    /// When enforcement lapses unless [`Self::renew`] puts it off: nanoseconds since boot; 0 is never.
+    #[must_use]
+    pub fn lease_deadline(&self) -> u64 {
+        self.config.load(config_word::LEASE_DEADLINE)
+    }
+
     /// The level of the attached cgroup in the whole hierarchy, once it is known.
     #[must_use]
     pub fn root_level(&self) -> Option<u64> {

@@ -1,12 +1,22 @@
 //! The command line: one file per subcommand.
 
+mod admin;
 mod check;
 mod cleanup;
+mod completions;
+mod explain;
 mod mode;
+mod pinned;
 mod probe;
 mod run;
+mod status;
+mod watch;
 
-use std::{fmt::Display, process::ExitCode};
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
@@ -35,10 +45,28 @@ enum Command {
     /// node restarts. In audit nothing is denied on this node, whatever --mode and the labels of namespaces say; enforce
     /// takes the place of --mode, and labels count as ever. Without a mode, tells the one that is set.
     Mode(mode::SetMode),
+    /// Tell who owns and who holds the ports of this node, and what conflicts
+    ///
+    /// Asks the agent by its admin socket. Where none answers, tells what can be read from the pinned maps, the cgroup
+    /// tree and the kernel's socket diagnostics, and says so. Needs root.
+    Status(status::Status),
+    /// Tell who owns and holds a port, and what would happen to whom
+    ///
+    /// What would happen on binding it now, and why. The verdict is that of the function that runs in the kernel, on the claims that are in force, in the mode that
+    /// counts. What the kernel itself would say because of sockets that are there is told beside it. Asks the agent by its
+    /// admin socket; where none answers, reads the pinned maps, and says so. Needs root.
+    Explain(explain::Explain),
+    /// Show bind attempts with their verdicts while they happen, one per line
+    ///
+    /// Until Ctrl-C, or until the agent ends (exit code 4). Without --conflicts the kernel programs report every attempt
+    /// for as long as somebody watches; verdicts and counters stay as they are. Needs root.
+    Watch(watch::Watch),
     /// Tell what this kernel and this node support, and what that means
     Probe(probe::Probe),
     /// Remove all that agents left in the kernel: links, programs and maps, of whatever version
     Cleanup(cleanup::Cleanup),
+    /// Write a script by which a shell completes this command line
+    Completions(completions::Completions),
 }
 
 /// Why a command did not do what it was asked for.
@@ -70,6 +98,17 @@ impl Failure {
     }
 }
 
+/// Writes an answer to standard output. That nobody reads it to its end is no failure.
+fn say(answer: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(answer.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::runtime(format!("cannot write the answer: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Runs the command line of this process. Exit codes: 0 fine, 1 findings, 2 usage or bad input, 3 missing privilege or
 /// kernel feature, 4 failure while running.
 #[must_use]
@@ -79,8 +118,12 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Check(check) => check.run(),
         Command::Mode(mode) => mode.run(),
+        Command::Status(status) => status.run(),
+        Command::Explain(explain) => explain.run(),
+        Command::Watch(watch) => watch.run(),
         Command::Probe(probe) => probe.run(),
         Command::Cleanup(cleanup) => cleanup.run(),
+        Command::Completions(completions) => completions.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

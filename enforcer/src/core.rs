@@ -14,17 +14,21 @@
 //! | manifests of all kinds | what cannot work, before anything is deployed | [`check`] |
 //! | binds, releases and dumps of sockets | who holds what, and conflicts that exist | [`holders`] |
 //! | claims and the kernel's reserved ports | what to write, and what to remember | [`reserved`] |
+//! | a question about one port | who owns and holds it, and what would happen to whom | [`explain`] |
+//! | all of that | what `enforcer status` and `enforcer watch` show | [`status`], [`view`], [`attempt`] |
 //! | sentences | Events in the cluster, few enough for its API server | [`events`] |
 
 pub mod address;
 pub mod annotation;
 pub mod arbiter;
+pub mod attempt;
 pub mod cgroup;
 pub mod cgroup_tree;
 pub mod check;
 pub mod claims;
 pub mod digest;
 pub mod events;
+pub mod explain;
 pub mod holders;
 pub mod index;
 pub mod plan;
@@ -34,4 +38,6 @@ pub mod record;
 pub mod report;
 pub mod reserved;
 pub mod slots;
+pub mod status;
 pub mod text;
+pub mod view;

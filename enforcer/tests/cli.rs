@@ -123,7 +123,17 @@ fn bad_values() {
 
 #[test]
 fn unknown_words() {
-    for arguments in [&["explode"][..], &["run", "--explode"], &["probe", "-o", "xml"], &["cleanup", "now"]] {
+    for arguments in [
+        &["explode"][..],
+        &["run", "--explode"],
+        &["probe", "-o", "xml"],
+        &["cleanup", "now"],
+        &["status", "-o", "xml"],
+        &["explain"],
+        &["explain", "http"],
+        &["watch", "-o", "table"],
+        &["completions", "cmd"],
+    ] {
         let End { code, stdout, stderr } = run(&mut enforcer(arguments));
         assert_eq!((code, stdout.as_str()), (Some(2), ""), "{arguments:?}: {stderr}");
         assert!(stderr.starts_with("error: "), "{arguments:?}: {stderr}");
@@ -198,6 +208,39 @@ fn cleanup_without_privileges() {
     assert!(said.ends_with("; run this as root or with CAP_SYS_ADMIN"), "{said}");
 }
 
+#[test]
+fn questions_without_privileges() {
+    let place = Unprivileged::new();
+    let closed = place.path("closed");
+    fs::DirBuilder::new().mode(0o000).create(&closed).unwrap();
+    let inside = |name: &str| closed.join(name).display().to_string();
+    let (socket, bpffs) = (inside("admin.sock"), inside("port-enforcer"));
+    for arguments in [&["status"][..], &["explain", "80"], &["watch"]] {
+        let arguments = [arguments, &["--admin-socket", &socket]].concat();
+        let said = sentence(&mut place.enforcer(&arguments), 3);
+        assert!(said.starts_with(&format!("enforcer: cannot connect to {socket}: ")), "{said}");
+        assert!(said.ends_with("; the socket is root's alone: run this as root"), "{said}");
+    }
+    for arguments in [&["status"][..], &["explain", "80"]] {
+        let arguments = [arguments, &["--admin-socket", "none", "--bpffs", &bpffs]].concat();
+        let said = sentence(&mut place.enforcer(&arguments), 3);
+        assert!(said.starts_with(&format!("enforcer: cannot read the folder {bpffs}: ")), "{said}");
+        assert!(said.ends_with("; run this as root"), "{said}");
+    }
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn shells_complete_every_command() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let End { code, stdout, stderr } = run(&mut enforcer(&["completions", shell]));
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{shell}");
+        for word in ["run", "check", "status", "explain", "watch", "admin-socket", "completions"] {
+            assert!(stdout.contains(word), "{shell}: {word}");
+        }
+    }
+}
+
 /// Where the kernel tells less to this user, the code is 3, and the answer is complete all the same.
 #[test]
 fn probe_answers_in_json() {
@@ -248,6 +291,10 @@ fn help() {
         ("help_run", &["run", "--help"]),
         ("help_check", &["check", "--help"]),
         ("help_mode", &["mode", "--help"]),
+        ("help_status", &["status", "--help"]),
+        ("help_explain", &["explain", "--help"]),
+        ("help_watch", &["watch", "--help"]),
+        ("help_completions", &["completions", "--help"]),
         ("help_probe", &["probe", "--help"]),
         ("help_cleanup", &["cleanup", "--help"]),
     ] {
@@ -258,6 +305,9 @@ fn help() {
     // The list of subcommands is complete.
     let End { stdout, .. } = run(&mut enforcer(&["--help"]));
     let list = stdout.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("a list");
-    let commands: Vec<_> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(commands, ["run", "check", "mode", "probe", "cleanup", "help"]);
+    // What goes on in a second line is further to the right.
+    let names = list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let commands: Vec<_> = names.filter(|name| !name.is_empty()).collect();
+    let expected = ["run", "check", "mode", "status", "explain", "watch", "probe", "cleanup", "completions", "help"];
+    assert_eq!(commands, expected);
 }

@@ -325,6 +325,12 @@ impl Engine {
         self.kernel.local_mode()
     }
 
+    /// When what is kept denies no more unless [`Self::renew`] puts that off: nanoseconds since boot; 0 is never.
+    #[must_use]
+    pub fn lease_deadline(&self) -> u64 {
+        self.kernel.lease_deadline()
+    }
+
     /// A pod is there, or changed.
     pub fn apply(&mut self, pod: Pod) {
         self.catch_up();

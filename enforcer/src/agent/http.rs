@@ -16,9 +16,10 @@ use axum::{
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::sleep,
 };
 use tracing::{debug, error, info, warn};
 
@@ -105,7 +106,7 @@ async fn accept(listener: &TcpListener, router: &Router) {
                 {
                     oldest.abort();
                 }
-                open.push_back(tokio::spawn(answer(stream, router.clone())));
+                open.push_back(tokio::spawn(answer(stream, router.clone(), sleep(LIFETIME))));
             }
             // The client is gone already, or descriptors are short.
             Err(error) => {
@@ -116,16 +117,18 @@ async fn accept(listener: &TcpListener, router: &Router) {
     }
 }
 
-async fn answer(stream: TcpStream, router: Router) {
+/// Answers one request, and gives up at the end of `end`.
+pub(super) async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router, end: impl Future<Output = ()>) {
     let connection = http1::Builder::new()
         .keep_alive(false)
         .max_buf_size(HEAD)
-        // LIFETIME is over the whole.
+        // The end is of the whole.
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    match timeout(LIFETIME, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(event = "http", "a client of health or metrics did not get its answer: {error}"),
-        Err(_) => debug!(event = "http", "a client of health or metrics was too slow"),
+    tokio::select! {
+        ended = connection => if let Err(error) = ended {
+            debug!(event = "http", "a client did not get its answer: {error}");
+        },
+        () = end => debug!(event = "http", "a client was too slow"),
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use enforcer_ebpf::abi::{KernelError, LocalMode};
-use tracing::{debug, error, info, warn};
+use tracing::{Level, debug, enabled, error, info, warn};
 
 use crate::{
     agent::{
@@ -77,6 +77,11 @@ impl Reporter {
             });
         }
         for report in &told.reports {
+            // While somebody watches, allowed attempts come too. They must not push conflicts out of the memory of what
+            // was told.
+            if !report.is_conflict() && !enabled!(Level::DEBUG) {
+                continue;
+            }
             if let Some(held_back) = self.repetitions.admit(report, now().monotonic) {
                 self.report(report, held_back);
             }

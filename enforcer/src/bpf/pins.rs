@@ -17,6 +17,7 @@ mod cleanup;
 mod local_mode;
 mod previous;
 pub(super) mod store;
+mod survey;
 
 use std::{
     fs, io,
@@ -32,6 +33,7 @@ pub use self::{
     cleanup::{Cleaned, clean_up},
     local_mode::{local_mode, set_local_mode},
     previous::Previous,
+    survey::{Survey, survey},
 };
 
 /// Where pins are kept unless somebody says otherwise.

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     path::PathBuf,
 };
 
@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::{
-    cli::{Failure, run::Ports},
+    cli::{Failure, run::Ports, say},
     core::{
         check::{
             Manifests, Outcome, Settings, check,
@@ -67,13 +67,7 @@ impl Check {
             Output::Text => text(&manifests, &outcome, colours()),
             Output::Json => format!("{:#}\n", report(&manifests, &outcome, nodes)),
         };
-        match io::stdout().lock().write_all(answer.as_bytes()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                return Err(Failure::runtime(format!("cannot write the answer: {error}")));
-            }
-            // Whoever reads has read enough; the exit code stands.
-            _ => {}
-        }
+        say(&answer)?;
         if manifests.documents == 0 {
             return Err(Failure::usage(
                 "no manifest could be read; name files or folders with manifests, or - for standard input",

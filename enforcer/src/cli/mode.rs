@@ -47,9 +47,9 @@ impl SetMode {
             (None, false) => None,
         };
         if let Some(wanted) = wanted {
-            set_local_mode(&bpffs, wanted).map_err(|error| failure(&error))?;
+            set_local_mode(&bpffs, wanted).map_err(|error| pin_failure(&error))?;
         }
-        println!("{}", sentence(local_mode(&bpffs).map_err(|error| failure(&error))?));
+        println!("{}", sentence(local_mode(&bpffs).map_err(|error| pin_failure(&error))?));
         Ok(())
     }
 }
@@ -64,7 +64,8 @@ fn sentence(mode: LocalMode) -> &'static str {
     }
 }
 
-fn failure(error: &PinError) -> Failure {
+/// Also for others that read pins.
+pub(super) fn pin_failure(error: &PinError) -> Failure {
     match error {
         PinError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             Failure::unsupported(format!("{error}; run this as root"))

@@ -19,7 +19,10 @@ use crate::{
         engine::{EngineError, Start},
     },
     bpf::{BpfError, pins, probe},
-    cli::Failure,
+    cli::{
+        Failure,
+        admin::{ADMIN_SOCKET, AdminSocket},
+    },
     core::{
         address::{Address, PortSpec},
         annotation,
@@ -31,7 +34,7 @@ use crate::{
     telemetry::{self, LogFormat, LogLevel},
 };
 
-const MOUNTINFO: &str = "/proc/self/mountinfo";
+pub(super) const MOUNTINFO: &str = "/proc/self/mountinfo";
 
 /// Run the agent
 #[derive(Debug, Args)]
@@ -60,6 +63,10 @@ pub(super) struct Run {
     /// Address that serves /livez, /readyz and /metrics over HTTP; none serves nothing
     #[arg(long, env = "ENFORCER_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:9489")]
     listen: Listen,
+
+    /// Unix socket on which status, explain and watch are answered, for root alone; none serves nothing
+    #[arg(long, env = "ENFORCER_ADMIN_SOCKET", value_name = "PATH", default_value = ADMIN_SOCKET)]
+    admin_socket: AdminSocket,
 
     /// Name of this node in reports [default: the host name]
     #[arg(long, env = "ENFORCER_NODE_NAME", value_name = "NAME")]
@@ -275,6 +282,7 @@ impl Run {
             kubeconfig,
             namespace_mode,
             listen,
+            admin_socket,
             node_name,
             pod_name,
             pod_namespace,
@@ -357,7 +365,9 @@ impl Run {
             lease: lease.0,
             shared_ports: shared_ports.0,
         };
-        let config = Config { start, source, listen: listen.0, node, mode: mode.as_str(), bpffs, persist };
+        let admin_socket = admin_socket.0;
+        let config =
+            Config { start, source, listen: listen.0, admin_socket, node, mode: mode.as_str(), bpffs, persist };
         runtime.block_on(agent::run(config)).map_err(|error| agent_failure(&error))
     }
 }
@@ -381,7 +391,7 @@ fn find_root(given: Option<&Path>, node_scope: bool) -> Result<Root, Failure> {
     })
 }
 
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 

@@ -14,6 +14,7 @@ mod names;
 mod owner;
 mod query;
 mod restore;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -43,6 +44,7 @@ use crate::core::{
 pub use names::Name;
 pub use query::ClaimInForce;
 pub use restore::Restored;
+pub use survey::{ClaimView, OwnerKind, OwnerView, Stand};
 pub use types::{MODE_LABEL, Mode, NamespaceMode, Notice, Now, Output, PortList, Settings, Usage};
 
 /// See the module's documentation.

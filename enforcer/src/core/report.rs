@@ -227,29 +227,39 @@ impl Report {
     }
 
     fn because(&self, told_to: Audience) -> String {
-        let source = self.source.map(|source| format!(" ({source})")).unwrap_or_default();
-        let owner = self.owner.as_ref().map_or_else(|| "somebody who is gone".to_owned(), Name::to_string);
-        match self.attempt.reason {
-            Reason::Owner => "it owns the port".to_owned(),
-            Reason::Unclaimed => "nobody claims the port".to_owned(),
-            Reason::Share => format!("it shares the port with {owner}{source}"),
-            Reason::Handover => format!("it takes the port over from {owner}{source}"),
-            Reason::Exempt => "the socket is exempt".to_owned(),
-            Reason::Claimed => format!("claimed by {owner}{source}"),
-            Reason::Reserved => "reserved for the node (node-reserved)".to_owned(),
-            Reason::Held => match &self.holder {
-                Some(holder) => match (&holder.socket, told_to) {
-                    (Some(socket), Audience::Operators) => format!("held by {holder}{}", socket.details()),
-                    _ => format!("held by {holder}"),
-                },
-                None => format!("held by {owner}"),
-            },
-            Reason::Undeclared => "no claim of the pod in force covers it, and undeclared ports are denied".to_owned(),
-            Reason::Quota => "the pod claims more ports than it may".to_owned(),
-            Reason::Stale if self.holder.is_some() => format!("held by {owner}, but no agent has renewed the lease"),
-            Reason::Stale => format!("claimed by {owner}{source}, but no agent has renewed the lease"),
-            Reason::Error => format!("the caller is in no known pod, and the port is claimed by {owner}{source}"),
+        match (self.attempt.reason, &self.holder) {
+            (Reason::Held, Some(Incumbent { socket: Some(socket), .. })) if told_to == Audience::Operators => {
+                format!("{}{}", self.held_by_whom(), socket.details())
+            }
+            (Reason::Held, Some(_)) => self.held_by_whom(),
+            (Reason::Stale, Some(_)) => format!("{}, but no agent has renewed the lease", self.held_by_whom()),
+            (reason, _) => because(reason, self.owner.as_ref(), self.source),
         }
+    }
+
+    fn held_by_whom(&self) -> String {
+        self.holder.as_ref().map_or_else(String::new, |holder| format!("held by {holder}"))
+    }
+}
+
+/// Why an attempt was answered as it was, for the end of a sentence. `owner` and `source` are of the claim that decided.
+#[must_use]
+pub fn because(reason: Reason, owner: Option<&Name>, source: Option<Source>) -> String {
+    let source = source.map(|source| format!(" ({source})")).unwrap_or_default();
+    let owner = owner.map_or_else(|| "somebody who is gone".to_owned(), Name::to_string);
+    match reason {
+        Reason::Owner => "it owns the port".to_owned(),
+        Reason::Unclaimed => "nobody claims the port".to_owned(),
+        Reason::Share => format!("it shares the port with {owner}{source}"),
+        Reason::Handover => format!("it takes the port over from {owner}{source}"),
+        Reason::Exempt => "the socket is exempt".to_owned(),
+        Reason::Claimed => format!("claimed by {owner}{source}"),
+        Reason::Reserved => "reserved for the node (node-reserved)".to_owned(),
+        Reason::Held => format!("held by {owner}"),
+        Reason::Undeclared => "no claim of the pod in force covers it, and undeclared ports are denied".to_owned(),
+        Reason::Quota => "the pod claims more ports than it may".to_owned(),
+        Reason::Stale => format!("claimed by {owner}{source}, but no agent has renewed the lease"),
+        Reason::Error => format!("the caller is in no known pod, and the port is claimed by {owner}{source}"),
     }
 }
 

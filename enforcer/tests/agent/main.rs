@@ -12,6 +12,7 @@ mod crowd;
 mod end;
 mod events;
 mod existing;
+mod explain;
 mod flags;
 mod folder;
 mod handover;
@@ -25,6 +26,7 @@ mod refusals;
 mod rollout;
 mod siege;
 mod stage;
+mod status;
 #[path = "../support"]
 mod support {
     pub(crate) mod agent;
@@ -44,6 +46,8 @@ mod support {
     pub(crate) mod sandbox;
     pub(crate) mod worker;
 }
+
+mod watch;
 
 use libtest_mimic::{Arguments, Trial};
 use support::{bpffs, network, worker};
@@ -88,6 +92,9 @@ fn trials() -> Vec<Trial> {
         ("rollout", rollout::TESTS),
         ("churn", churn::TESTS),
         ("crowd", crowd::TESTS),
+        ("status", status::TESTS),
+        ("explain", explain::TESTS),
+        ("watch", watch::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| {
             Trial::test(format!("{subject}::{name}"), move || {

@@ -150,7 +150,9 @@ fn an_agent_enforces() {
     let mut owner = stage.start(&Pod::new("owner").ports("20080/tcp"));
     let mut stranger = stage.start(&Pod::new("stranger"));
     let names = agents();
-    let mut agent = contained(&names, || stage.enforce(&["--listen", "127.0.0.1:9489"]));
+    let socket = stage.beside("admin.sock").display().to_string();
+    let served = ["--listen", "127.0.0.1:9489", "--admin-socket", &socket];
+    let mut agent = contained(&names, || stage.enforce(&served));
     assert_eq!(stranger.bind(&bind(20080)), denied());
     assert_eq!(owner.bind(&bind(20080)), 0);
     // A pod that comes later: the raw tracepoint works too.
@@ -158,6 +160,12 @@ fn an_agent_enforces() {
     assert_eq!(later.bind(&bind(20080)), denied());
     let told = agent.wait("the conflict is told", |line| line["event"] == "bind" && line["pod"] == "default/stranger");
     assert_eq!(told["owner"], "default/owner");
+    // As `kubectl exec` runs it.
+    let mut status = enforcer();
+    status.args(["status", "-o", "json", "--admin-socket", &socket]);
+    let answer = contained(&names, || status.output()).expect("the binary");
+    let answer: Value = serde_json::from_slice(&answer.stdout).expect("JSON");
+    assert_eq!((&answer["agent"]["synced"], &answer["claims"][0]["ports"]), (&true.into(), &"20080/tcp".into()));
     assert_eq!(agent.terminate().code(), Some(0));
 }
 

@@ -18,7 +18,7 @@ use crate::support::{
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use serde::{Deserialize, Serialize};
 
-const MARK: &str = "PORT_ENFORCER_TEST_WORKER";
+pub(crate) const MARK: &str = "PORT_ENFORCER_TEST_WORKER";
 
 /// Turns this process into a worker if it was started as one.
 pub(crate) fn run_if_worker() {

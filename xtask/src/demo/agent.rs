@@ -102,6 +102,8 @@ impl Agent {
                 "json",
                 "--listen",
                 "none",
+                "--admin-socket",
+                "none",
                 "--bpffs",
                 "/nonexistent",
                 "--persist",

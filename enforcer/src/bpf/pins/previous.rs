@@ -6,7 +6,7 @@ use aya::{
     Pod,
     maps::{HashMap, Map, MapData, MapError, RingBuf},
 };
-use enforcer_ebpf::abi::{self, Config, ExactKey, ExactValue, Owner, PortWord, Protocol, RECORD_LEN, Slot};
+use enforcer_ebpf::abi::{self, Config, ExactKey, ExactValue, Owner, Policy, PortWord, Protocol, RECORD_LEN, Slot};
 
 use crate::{
     bpf::{
@@ -24,6 +24,7 @@ pub struct Previous {
     pub cgroup_events: RingBuf<MapData>,
     /// Bind attempts, likewise.
     pub bind_events: RingBuf<MapData>,
+    config: Words,
     ports: Words,
     owners: Words,
     exact: HashMap<MapData, ExactKey, u64>,
@@ -40,6 +41,7 @@ impl Previous {
             return Err(PinError::Unknown(generation.to_owned()));
         }
         Ok(Self {
+            config,
             ports: words("PORTS", abi::PORTS as usize)?,
             owners: words("OWNERS", abi::OWNERS as usize * owner_word::COUNT)?,
             exact: typed(&maps.join("EXACT"))?,
@@ -47,6 +49,21 @@ impl Previous {
             cgroup_events: typed(&maps.join("CGROUP_EVENTS"))?,
             bind_events: typed(&maps.join("BIND_EVENTS"))?,
         })
+    }
+
+    /// What its programs are told.
+    pub(super) fn policy(&self) -> Policy {
+        Policy::from_word(self.config.load(config_word::POLICY))
+    }
+
+    /// The cgroup that they are attached to.
+    pub(super) fn root_cgroup(&self) -> u64 {
+        self.config.load(config_word::ROOT_CGROUP)
+    }
+
+    /// When they lapse: nanoseconds since boot; 0 is never.
+    pub(super) fn lease_deadline(&self) -> u64 {
+        self.config.load(config_word::LEASE_DEADLINE)
     }
 
     /// What its maps hold. Nobody changes that any more, but for the cgroups of owners, which its programs still note.

@@ -76,6 +76,9 @@ pub(in crate::bpf) const BIND_PROGRAMS: [BindProgram; 5] = [
     BindProgram { name: "pe_sock_release", pin: "sock_release", hook: Hook::SockRelease },
 ];
 
+/// Links with what the kernel says of them.
+type Links = [Option<(Link, LinkInfo)>; BIND_PROGRAMS.len()];
+
 /// What a start found.
 pub(in crate::bpf) type Found = Option<Result<Previous, PinError>>;
 
@@ -96,9 +99,7 @@ impl Store {
     pub(in crate::bpf) fn open(keep: Keep, cgroup: u64) -> Result<(Self, Found), PinError> {
         let pins = keep.guard.pins();
         pins.check_layout()?;
-        let links = BIND_PROGRAMS.map(|program| pinned_link(&pins.links().join(program.pin), program.hook));
-        let [bind4, bind6, post_bind4, post_bind6, sock_release] = links;
-        let links = [bind4?, bind6?, post_bind4?, post_bind6?, sock_release?];
+        let links = pinned_links(pins)?;
         let generations = generations(pins)?;
         let live = live(&generations, &links)?;
         // The first link is the first to be switched: its generation is the newest of those that a start which was
@@ -312,6 +313,18 @@ fn aya_pin_failed(path: &Path, error: AyaPinError) -> PinError {
     PinError::io("pin", path)(source)
 }
 
+/// Folder of the generation that judges, if one does. Nothing is changed.
+pub(super) fn live_generation(pins: &Pins) -> Result<Option<PathBuf>, PinError> {
+    Ok(live(&generations(pins)?, &pinned_links(pins)?)?.into_iter().next())
+}
+
+/// The pinned links to a cgroup, by the place of their program in [`BIND_PROGRAMS`].
+fn pinned_links(pins: &Pins) -> Result<Links, PinError> {
+    let links = BIND_PROGRAMS.map(|program| pinned_link(&pins.links().join(program.pin), program.hook));
+    let [bind4, bind6, post_bind4, post_bind6, sock_release] = links;
+    Ok([bind4?, bind6?, post_bind4?, post_bind6?, sock_release?])
+}
+
 /// A pinned link to a cgroup, if it is one.
 fn pinned_link(path: &Path, hook: Hook) -> Result<Option<(Link, LinkInfo)>, PinError> {
     let link = match Link::pinned(path) {
@@ -337,10 +350,7 @@ fn number(generation: &Path) -> Option<u64> {
 }
 
 /// The generations whose programs the links run, in the order of the links.
-fn live(
-    generations: &[PathBuf],
-    links: &[Option<(Link, LinkInfo)>; BIND_PROGRAMS.len()],
-) -> Result<Vec<PathBuf>, PinError> {
+fn live(generations: &[PathBuf], links: &Links) -> Result<Vec<PathBuf>, PinError> {
     let mut programs = Vec::new();
     for generation in generations {
         programs.push((generation, program_ids(generation)?));

@@ -262,8 +262,12 @@ impl Ledger {
         notices
     }
 
+    /// The claims on one port, and what the kernel's maps hold for it.
+    pub(super) fn port(&self, protocol: Protocol, port: u16) -> Option<(&[Stake], &PortState)> {
+        self.ports.get(&(protocol, port)).map(|entry| (entry.stakes.as_slice(), &entry.state))
+    }
+
     /// All claims.
-    #[cfg(test)]
     pub(super) fn stakes(&self) -> impl Iterator<Item = (Protocol, u16, &Stake)> {
         self.ports.iter().flat_map(|(key, entry)| entry.stakes.iter().map(|stake| (key.0, key.1, stake)))
     }

@@ -67,6 +67,8 @@ pub(super) struct Owner {
     pub(super) mirror: bool,
     /// Whether it was told that the hash changed.
     pub(super) hash_told: bool,
+    /// Whether the pod is on the node's network; `None` as long as no source has said so.
+    pub(super) host_network: Option<bool>,
     /// The pod itself, as long as it waits for its UID.
     pub(super) pod: Option<Box<Pod>>,
     containers: Vec<ContainerRef>,
@@ -100,6 +102,7 @@ impl Owner {
             until: None,
             mirror: false,
             hash_told: false,
+            host_network: None,
             pod: None,
             containers: Vec::new(),
             recorded: None,
@@ -124,6 +127,7 @@ impl Owner {
 
     pub(super) fn set_pod(&mut self, pod: Pod) {
         self.containers.clone_from(&pod.containers);
+        self.host_network = Some(pod.host_network);
         let waits = self.slot.is_none() || (pod.mirror.is_some() && !self.mirror);
         self.pod = waits.then(|| Box::new(pod));
     }
@@ -215,6 +219,11 @@ impl Owner {
 
     /// The step that writes it into the kernel's map.
     pub(super) fn change(&self) -> Option<Change> {
+        self.slot.map(|slot| Change::Owner { slot, owner: self.element() })
+    }
+
+    /// What the kernel's map holds for it.
+    pub(super) fn element(&self) -> abi::Owner {
         let mut flags = 0;
         if self.kind == Kind::Node {
             flags |= OWNER_NODE;
@@ -232,8 +241,7 @@ impl Owner {
         }
         let (cgroup, level) = self.cgroup.map_or((CGROUP_UNKNOWN, 0), |cgroup| (cgroup.id, cgroup.level));
         let (group, workload) = (self.group.unwrap_or(0), self.workload.unwrap_or(0));
-        let owner = abi::Owner::new(cgroup, self.id, flags, level, group, workload);
-        self.slot.map(|slot| Change::Owner { slot, owner })
+        abi::Owner::new(cgroup, self.id, flags, level, group, workload)
     }
 
     /// The steps by which the kernel recognises the pod, once the owner is written.

@@ -80,6 +80,7 @@ proptest! {
             let usage = Usage { ports, owners, exact, uids: uids.len(), cgroups: cgroups.len() };
             prop_assert_eq!(rig.index.usage(), usage);
             prop_assert_eq!(rig.index.ledger.tally(), rig.index.ledger.recount());
+            check_judgements(&rig)?;
         }
         for who in 1u32..7 {
             rig.delete(&format!("p{who}"));
@@ -95,4 +96,35 @@ proptest! {
         prop_assert!(rig.index.graces.is_empty());
         prop_assert_eq!(rig.index.claim_counts(), (0, 0));
     }
+}
+
+/// Whoever asks is told what the kernel, which has the maps alone, would answer.
+fn check_judgements(rig: &Rig) -> Result<(), TestCaseError> {
+    let targets = [
+        Target::V4([0; 4]),
+        Target::V4([127, 0, 0, 1]),
+        Target::V4([10, 0, 0, 9]),
+        Target::V6 { address: [0; 16], v6only: false },
+        Target::V6 { address: [0; 16], v6only: true },
+        Target::V6 { address: std::net::Ipv6Addr::LOCALHOST.octets(), v6only: false },
+    ];
+    for policy in [model::ENFORCE, model::DECLARED_ONLY] {
+        let maps = Maps { policy, ..rig.maps.clone() };
+        for (who, port) in (1u32..7).flat_map(|who| [80, 81].map(|port| (who, port))) {
+            let cgroup = u64::from(who) + CGROUP_IDS;
+            let id = rig.index.pod_named("default", &format!("p{who}"));
+            if !maps.cgroups.contains_key(&cgroup) {
+                continue;
+            }
+            for target in targets {
+                let kernel = maps.verdict(cgroup, Protocol::Tcp, port, target);
+                let overrule = enforcer_ebpf::decide::Overrule::default();
+                let (told, owner) = rig.index.judge(id, (Protocol::Tcp, port), &target, &policy, overrule);
+                prop_assert_eq!(told, kernel, "p{} on {:?}:{}", who, target, port);
+                prop_assert!(owner.is_none_or(|owner| maps.met(Protocol::Tcp, port, target).contains(&owner)));
+                prop_assert_eq!(owner.is_some(), kernel.by < enforcer_ebpf::decide::NO_CLAIM);
+            }
+        }
+    }
+    Ok(())
 }

@@ -1,0 +1,250 @@
+//! The agent's answers to whoever asks on the node: `/status`, `/explain` and `/watch` over a unix socket that is root's
+//! alone.
+//!
+//! The connections are tasks beside the agent's loop, which alone knows the answers: each request goes to it through a
+//! channel and carries the way back. What the loop gives to them is bounded: before an answer it looks at the sockets of
+//! the node, so that it is right at that moment, and after it has answered all that waited by then, it rests for thrice
+//! as long as that took. A watcher that does not read loses records, and is told how many; nobody waits for it.
+
+mod serve;
+mod socket;
+mod watchers;
+
+use std::{
+    path::PathBuf,
+    process,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::body::Bytes;
+use enforcer_ebpf::{
+    abi::{KernelError, Protocol, Reason, VerdictKind},
+    decide::Overrule,
+};
+use serde::Serialize;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
+
+use self::{
+    socket::Socket,
+    watchers::{Lines, Watchers},
+};
+use crate::{
+    agent::{
+        Source,
+        engine::{Engine, Start, Told},
+        reporter::Reporter,
+    },
+    bpf::Counters,
+    core::{
+        address::PortSpec,
+        explain::{Explanation, Question, Unanswerable, explain},
+        index::Now,
+        status::{Abilities, Agent, Facts, Status},
+        view::{Scene, time},
+    },
+    host::clock::now,
+};
+
+/// Most requests that wait for the loop.
+const WAITING: usize = 64;
+/// For how many times as long as answers took the loop does not answer.
+const REST: u32 = 3;
+
+/// What a connection asks of the loop.
+enum Request {
+    /// How the node stands.
+    Status(oneshot::Sender<Bytes>),
+    /// One port.
+    Explain(Asked, oneshot::Sender<Result<Box<Explanation>, Unanswerable>>),
+    /// Attempts from now on; conflicts alone, if so. No answer where there are too many watchers.
+    Watch { conflicts: bool, reply: oneshot::Sender<Option<Lines>> },
+    /// A watcher has gone.
+    Left,
+}
+
+/// A [`Question`] that owns its words.
+struct Asked {
+    protocol: Protocol,
+    port: u16,
+    pod: Option<(String, String)>,
+}
+
+/// See the module's documentation.
+pub(super) struct Admin {
+    about: About,
+    requests: mpsc::Receiver<Request>,
+    /// Keeps the channel open where nothing is served; watchers tell by it that they have gone.
+    sender: mpsc::Sender<Request>,
+    watchers: Watchers,
+    rest: Instant,
+    /// The file, as soon as it is there. It goes with this, and so before another agent may come.
+    socket: Arc<Mutex<Option<Socket>>>,
+}
+
+/// What does not change while the agent runs.
+pub(super) struct About {
+    node: String,
+    source: String,
+    since: String,
+    abilities: Abilities,
+    shared: Vec<PortSpec>,
+    /// Whether every attempt is reported anyhow.
+    reports_attempts: bool,
+}
+
+impl About {
+    pub(super) fn new(node: &str, source: &Source, start: &Start) -> Self {
+        Self {
+            node: node.to_owned(),
+            source: match source {
+                Source::Folder(path) => format!("dir:{}", path.display()),
+                Source::Api { .. } => "api".to_owned(),
+            },
+            since: time(now().wall),
+            abilities: Abilities { errno_choice: start.features.set_retval, v6only: start.features.probe_read },
+            shared: start.shared_ports.clone(),
+            reports_attempts: start.policy.report_attempts,
+        }
+    }
+}
+
+impl Admin {
+    /// Serves at the path, in a task of its own, or nowhere.
+    pub(super) fn start(path: Option<PathBuf>, about: About) -> Self {
+        let (sender, requests) = mpsc::channel(WAITING);
+        let socket = Arc::default();
+        if let Some(path) = path {
+            serve::serve(path, sender.clone(), Arc::clone(&socket));
+        }
+        Self { about, requests, watchers: Watchers::default(), rest: Instant::now(), socket, sender }
+    }
+
+    /// Waits for the next request. It may be given up at any time.
+    pub(super) async fn next(&mut self) -> Wanted {
+        sleep_until(self.rest).await;
+        match self.requests.recv().await {
+            Some(request) => Wanted(request),
+            // A sender is kept.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Answers it, and what waits behind it.
+    pub(super) fn answer(&mut self, first: Wanted, engine: &mut Engine, reporter: &mut Reporter, synced: bool) {
+        let began = Instant::now();
+        let mut requests = vec![first.0];
+        while requests.len() < WAITING
+            && let Ok(request) = self.requests.try_recv()
+        {
+            requests.push(request);
+        }
+        if requests.iter().any(|request| matches!(request, Request::Status(_) | Request::Explain(..))) {
+            reporter.looked(&engine.look_at_sockets());
+        }
+        let mut status = None;
+        // Whoever does not wait any more has closed the connection.
+        for request in requests {
+            match request {
+                Request::Status(reply) => {
+                    let status = status.get_or_insert_with(|| json(&self.status(engine, synced)));
+                    let _ = reply.send(status.clone());
+                }
+                Request::Explain(Asked { protocol, port, pod }, reply) => {
+                    let pod = pod.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
+                    let scene = self.scene(engine);
+                    let _ = reply.send(explain(&Question { protocol, port, pod }, &scene).map(Box::new));
+                }
+                Request::Watch { conflicts, reply } => {
+                    let _ = reply.send(self.watchers.add(conflicts, self.sender.clone()));
+                }
+                Request::Left => {}
+            }
+        }
+        self.heed_watchers(engine);
+        self.rest = Instant::now() + began.elapsed().min(Duration::from_secs(1)) * REST;
+    }
+
+    /// Attempts that the kernel told.
+    pub(super) fn told(&mut self, told: &Told) {
+        self.watchers.tell(&told.reports, &self.about.node);
+    }
+
+    /// Every attempt is reported for as long as somebody watches all.
+    fn heed_watchers(&mut self, engine: &Engine) {
+        let mut policy = engine.policy();
+        let wanted = self.about.reports_attempts || self.watchers.want_all();
+        if policy.report_attempts != wanted {
+            policy.report_attempts = wanted;
+            engine.set_policy(policy);
+        }
+    }
+
+    fn scene<'a>(&'a self, engine: &'a Engine) -> Scene<'a> {
+        let now = now();
+        Scene {
+            node: &self.about.node,
+            index: engine.index(),
+            holders: engine.holders(),
+            policy: engine.policy(),
+            overrule: Overrule { local: engine.local_mode(), stale: is_over(engine.lease_deadline(), now) },
+            shared: &self.about.shared,
+            now,
+        }
+    }
+
+    fn status(&self, engine: &Engine, synced: bool) -> Status {
+        let (counters, problems) = match engine.counters() {
+            Ok(counters) => (Some(counters), Vec::new()),
+            Err(error) => (None, vec![error.to_string()]),
+        };
+        let agent = Agent {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: process::id(),
+            since: self.about.since.clone(),
+            source: self.about.source.clone(),
+            synced,
+            pods: engine.index().pod_count(),
+            cgroup: engine.root().display().to_string(),
+        };
+        let facts = Facts {
+            agent: Some(agent),
+            features: Some(self.about.abilities.clone()),
+            lease_deadline: engine.lease_deadline(),
+            attempts: &|verdict, reason, protocol| attempts(counters.as_ref(), verdict, reason, protocol),
+            errors: &|error| errors(counters.as_ref(), error),
+            problems,
+        };
+        Status::of(&self.scene(engine), facts)
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        drop(self.socket.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+/// A request that the loop is to answer.
+pub(super) struct Wanted(Request);
+
+fn attempts(counters: Option<&Counters>, verdict: VerdictKind, reason: Reason, protocol: Protocol) -> u64 {
+    counters.map_or(0, |counters| counters.attempts(verdict, reason, protocol))
+}
+
+fn errors(counters: Option<&Counters>, error: KernelError) -> u64 {
+    counters.map_or(0, |counters| counters.errors(error))
+}
+
+/// Whether a lease has ended.
+fn is_over(deadline: u64, now: Now) -> bool {
+    deadline != 0 && u128::from(deadline) < now.monotonic.as_nanos()
+}
+
+fn json(value: &impl Serialize) -> Bytes {
+    // Only a map whose keys are no text could fail.
+    serde_json::to_vec(value).unwrap_or_default().into()
+}

@@ -1,0 +1,154 @@
+//! `enforcer explain`.
+
+use std::{fmt::Write as _, path::PathBuf, str::FromStr};
+
+use clap::{Args, ValueEnum};
+use enforcer_ebpf::abi::Protocol;
+
+use crate::{
+    bpf::pins,
+    cli::{
+        Failure,
+        admin::{ADMIN_SOCKET, AdminSocket, get, wait},
+        pinned, say,
+    },
+    core::{
+        address::{protocol_from_name, protocol_name},
+        explain::{Explanation, Question, explain},
+        text::escape,
+    },
+};
+
+/// Tell who owns and holds a port, and what would happen to whom
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    enforcer explain 80\n  \
+    enforcer explain 53/udp --pod kube-system/node-local-dns-x7k2p\n  \
+    enforcer explain 9100/tcp -o json | jq '.binds[].verdict'")]
+pub(super) struct Explain {
+    /// The port, 1 to 65535, and the protocol: tcp (the default), udp or sctp
+    #[arg(value_name = "PORT[/PROTOCOL]")]
+    port: Port,
+
+    /// The pod that would bind it [default: any pod that owns nothing of it]
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pod: Option<Pod>,
+
+    /// How the answer is written
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+
+    /// Unix socket of the agent; none asks no agent
+    #[arg(long, env = "ENFORCER_ADMIN_SOCKET", value_name = "PATH", default_value = ADMIN_SOCKET)]
+    admin_socket: AdminSocket,
+
+    /// Folder of a BPF file system that is read where no agent answers
+    #[arg(long, env = "ENFORCER_BPFFS", value_name = "PATH", default_value = pins::DEFAULT_FOLDER)]
+    bpffs: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Port {
+    port: u16,
+    protocol: Protocol,
+}
+
+impl FromStr for Port {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let port = Some(port).filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+        let port = port.and_then(|port| port.parse().ok()).filter(|port| *port != 0);
+        Ok(Self {
+            port: port.ok_or("write a port from 1 to 65535, as 80, or with its protocol, as 53/udp")?,
+            protocol: protocol_from_name(protocol).ok_or("the protocol is unknown; write /tcp, /udp or /sctp")?,
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pod {
+    namespace: String,
+    name: String,
+}
+
+impl FromStr for Pod {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+                Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+            }
+            _ => Err("write NAMESPACE/NAME, as default/nginx-0"),
+        }
+    }
+}
+
+impl Explain {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let Self { port: Port { port, protocol }, pod, output, admin_socket, bpffs } = self;
+        let mut path = format!("/explain?port={port}&protocol={}", protocol_name(protocol));
+        if let Some(Pod { namespace, name }) = &pod {
+            let _ = write!(path, "&pod={}/{}", encoded(namespace), encoded(name));
+        }
+        let explanation = match wait(async { Ok(get(&admin_socket, &path).await) })? {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                Failure::runtime(format!("the agent's answer makes no sense: {error}; see its version"))
+            })?,
+            Err(no_answer) => {
+                let pinned = pinned::read(&bpffs, no_answer)?;
+                for problem in pinned.problems() {
+                    eprintln!("enforcer: {}", escape(problem));
+                }
+                let pod = pod.as_ref().map(|Pod { namespace, name }| (namespace.as_str(), name.as_str()));
+                explain(&Question { protocol, port, pod }, &pinned.scene()).map_err(Failure::usage)?
+            }
+        };
+        say(&match output {
+            Output::Text => text(&explanation),
+            Output::Json => serde_json::to_string_pretty(&explanation).map_err(Failure::runtime)? + "\n",
+        })
+    }
+}
+
+fn text(Explanation { message, remedy, .. }: &Explanation) -> String {
+    let remedy = remedy.as_ref().map(|remedy| format!("remedy: {}\n", escape(remedy))).unwrap_or_default();
+    format!("{}\n{remedy}", escape(message))
+}
+
+/// For a query: everything but letters, digits, `-`, `.` and `_` as `%XX`.
+fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let code = |byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(code).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_read_and_refused() {
+        assert_eq!("80".parse(), Ok(Port { port: 80, protocol: Protocol::Tcp }));
+        assert_eq!("53/UDP".parse(), Ok(Port { port: 53, protocol: Protocol::Udp }));
+        for wrong in ["", "0", "65536", "+80", "-1", "80/", "80/icmp", "80/tcp/udp", "http", "8 0"] {
+            assert!(wrong.parse::<Port>().is_err(), "{wrong}");
+        }
+        for wrong in ["", "web", "/web", "default/"] {
+            assert!(wrong.parse::<Pod>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn queries_are_encoded() {
+        assert_eq!(encoded("a&b=c d/ü\u{1b}"), "a%26b%3Dc%20d%2F%C3%BC%1B");
+    }
+}

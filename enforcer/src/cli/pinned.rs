@@ -1,0 +1,137 @@
+//! What can be told where no agent answers: from the pinned maps, the cgroup tree and the kernel's socket diagnostics.
+//! Nothing is changed.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::Path,
+    time::Duration,
+};
+
+use enforcer_ebpf::decide::Overrule;
+
+use crate::{
+    bpf::pins::{Survey, survey},
+    cli::{
+        Failure,
+        admin::NoAnswer,
+        mode::pin_failure,
+        run::{MOUNTINFO, host_name},
+    },
+    core::{
+        arbiter::Class,
+        holders::{Holders, Limits, Place},
+        index::{Index, Now, Settings},
+        record::Subject,
+        status::{Facts, Status},
+        view::Scene,
+    },
+    host::{
+        cgroup::{CgroupError, Root, scan},
+        clock::now,
+        diag,
+    },
+};
+
+/// A grace that runs is shown to its end, however long the agent gave it.
+const GRACE: Duration = Duration::from_hours(24);
+
+/// What is pinned, in the form in which an agent has it.
+pub(super) struct Pinned {
+    node: String,
+    index: Index,
+    holders: Holders,
+    survey: Survey,
+    problems: Vec<String>,
+    now: Now,
+}
+
+/// What is pinned in the folder, after no agent answered.
+pub(super) fn read(folder: &Path, no_answer: NoAnswer) -> Result<Pinned, Failure> {
+    let why = match no_answer {
+        NoAnswer::Nobody(why) => why,
+        NoAnswer::Failed(failure) => return Err(failure),
+    };
+    let Some(mut survey) = survey(folder).map_err(|error| pin_failure(&error))? else {
+        return Err(Failure::runtime(format!(
+            "no agent answers ({why}), and no programs are pinned in {}: nothing is judged on this node; start the agent \
+             (enforcer run), or name its socket with --admin-socket",
+            folder.display()
+        )));
+    };
+    let mut problems = vec![format!(
+        "no agent answers ({why}): this is what is pinned in {}; claims that are not in force, and where claims were made, \
+         are not known",
+        folder.display()
+    )];
+    let now = now();
+    let (index, unread) = index(&mut survey, now);
+    problems.extend(unread.map(|error| format!("whose the cgroups are is not known: {error}")));
+    let mut holders = Holders::new(Limits::default(), diag::shows_bound().unwrap_or(false));
+    let nanos = || u64::try_from(now.monotonic.as_nanos()).unwrap_or(u64::MAX);
+    let done = diag::reconcile(&mut holders, nanos, |cgroup| Place::of(cgroup, &index));
+    problems.extend(done.errors.iter().map(ToString::to_string));
+    Ok(Pinned { node: host_name(), index, holders, survey, problems, now })
+}
+
+/// The index that an agent would begin with, but that nothing ends by what it does not find.
+fn index(survey: &mut Survey, now: Now) -> (Index, Option<CgroupError>) {
+    let remembered = std::mem::take(&mut survey.recalled.remembered);
+    let mut settings = Settings { handover_grace: GRACE, system_namespaces: BTreeSet::new(), ..Settings::default() };
+    for owner in &remembered {
+        if owner.record.class == Class::System {
+            settings.system_namespaces.insert(owner.record.name.namespace.clone());
+        }
+        if owner.record.subject == Subject::Node {
+            settings.node_reserved.extend(&owner.claims);
+        }
+    }
+    let mut index = Index::new(settings, survey.root_cgroup);
+    index.restore(remembered, now);
+    let entries = match Root::hierarchy(Path::new(MOUNTINFO)).and_then(|root| scan(&root)) {
+        Ok(entries) => entries,
+        Err(error) => return (index, Some(error)),
+    };
+    let mut below = HashSet::from([survey.root_cgroup]);
+    for entry in entries {
+        if below.contains(&entry.parent) {
+            below.insert(entry.id);
+            index.cgroup_made(entry.id, entry.parent, &entry.name, now);
+        }
+    }
+    (index, None)
+}
+
+impl Pinned {
+    pub(super) fn scene(&self) -> Scene<'_> {
+        let deadline = self.survey.lease_deadline;
+        let stale = deadline != 0 && u128::from(deadline) < self.now.monotonic.as_nanos();
+        Scene {
+            node: &self.node,
+            index: &self.index,
+            holders: &self.holders,
+            policy: self.survey.policy,
+            overrule: Overrule { local: self.survey.local, stale },
+            // Only an agent knows.
+            shared: &[],
+            now: self.now,
+        }
+    }
+
+    /// What is to be said first.
+    pub(super) fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let counters = &self.survey.counters;
+        let facts = Facts {
+            agent: None,
+            features: None,
+            lease_deadline: self.survey.lease_deadline,
+            attempts: &|verdict, reason, protocol| counters.attempts(verdict, reason, protocol),
+            errors: &|error| counters.errors(error),
+            problems: self.problems.clone(),
+        };
+        Status::of(&self.scene(), facts)
+    }
+}
