@@ -11,6 +11,7 @@ mod kernel;
 mod maps;
 mod post_bind;
 mod release;
+mod reserve;
 mod socket;
 
 #[panic_handler]

@@ -19,7 +19,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, Map, MapData, MapError, RingBuf},
+    maps::{HashMap, Map, MapData, MapError, ProgramArray, RingBuf},
     programs::{CgroupSock, CgroupSockAddr, Program, ProgramError, RawTracePoint},
 };
 use enforcer_ebpf::{
@@ -29,7 +29,7 @@ use enforcer_ebpf::{
 
 use crate::{
     bpf::{
-        attach::CGROUP_PROGRAMS,
+        attach::{CGROUP_PROGRAMS, RESERVING_PROGRAMS},
         btf::{MptcpOffsets, Offsets},
         link::{Hook, Link},
         pins::{
@@ -197,7 +197,8 @@ impl Kernel {
             .override_global("HAS_SET_RETVAL", &has_set_retval, true)
             .override_global("SOCK_FLAGS_OFFSET", &readable(offsets.sock_flags), true)
             .override_global("HAS_POST_SET_RETVAL", &u8::from(options.features.post_set_retval), true)
-            .override_global("POST_BIND_DENIES", &u8::from(offsets.post_bind_denies), true)
+            .override_global("POST_BIND_DENIES", &u8::from(options.features.post_bind_denies), true)
+            .override_global("RESERVES", &u8::from(!options.features.post_bind_denies), true)
             .override_global("KERN_SOCK_BIT", &readable(offsets.kern_sock_bit), true)
             .override_global("BOUND_DEV_OFFSET", &readable(offsets.bound_dev), true)
             .override_global("SOCK_NUM_OFFSET", &readable(offsets.sock_num), true)
@@ -214,6 +215,9 @@ impl Kernel {
             .load(OBJECT)?;
         // The programs refer to the maps by descriptor, so they are loaded before the maps are taken out.
         load_programs(&mut ebpf)?;
+        if !options.features.post_bind_denies {
+            load_reserving_programs(&mut ebpf)?;
+        }
         let mut records = None;
         if let Some(store) = &store {
             store.pin_generation(&mut ebpf)?;
@@ -430,6 +434,21 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), BpfError> {
             }
         };
         loaded.map_err(refused(program.name))?;
+    }
+    Ok(())
+}
+
+/// Where a port that could be shared is taken before it is bound: the programs that do it, each in the array that `bind4` or
+/// `bind6` goes on by.
+fn load_reserving_programs(ebpf: &mut Ebpf) -> Result<(), BpfError> {
+    for (program, map) in RESERVING_PROGRAMS {
+        let refused = |source| BpfError::Program { program, source: Box::new(source) };
+        let hook: &mut CgroupSockAddr = program_mut(ebpf, program)?;
+        hook.load().map_err(refused)?;
+        let descriptor = hook.fd().and_then(|program| Ok(program.try_clone()?)).map_err(refused)?;
+        let map = ebpf.map_mut(map).ok_or(BpfError::Missing(map))?;
+        let set = |map| ProgramArray::try_from(map).and_then(|mut array| array.set(0, &descriptor, 0));
+        set(map).map_err(|source| map_error("write", "RESERVE", source))?;
     }
     Ok(())
 }

@@ -1,14 +1,16 @@
 //! Which sockets own the port that they were bound to, and what becomes of those that come second.
 
 use enforcer_ebpf::{
-    abi::{EXTENT_ONE, EventKind, FAMILY_V4, FAMILY_V6, Protocol, Reason, port_index, v6_address_word},
+    abi::{
+        EXTENT_ONE, EventKind, FAMILY_V4, FAMILY_V6, Mark, Protocol, Reason, VerdictKind, port_index, v6_address_word,
+    },
     decide::{Target, could_share, extent},
 };
 
 use super::{
-    caller::Identity,
-    emit::{Facts, count, send},
-    hold::{Outcome, Wanted, holder, remember, take},
+    caller::{self, Identity},
+    emit::{Facts, count, send, uncount},
+    hold::{Outcome, Wanted, asked, holder, remember, take},
     kernel::{Live, load},
     maps::SHARED,
     socket::Socket,
@@ -31,7 +33,7 @@ impl Candidate<'_> {
     /// Whether it may own the port. For sockets that cannot share, the kernel itself refuses the second; multicast is there
     /// to be shared, and so are some ports.
     #[inline(always)]
-    pub(super) fn may_own(&self) -> bool {
+    fn may_own(&self) -> bool {
         let (reuse_port, reuse_addr) = self.socket.flags().reuse();
         could_share(self.protocol, reuse_port, reuse_addr) && !is_multicast(self.target) && !self.is_shared()
     }
@@ -42,9 +44,29 @@ impl Candidate<'_> {
         SHARED.get_ptr(index / 64).is_some_and(|word| load(word) >> (index % 64) & 1 != 0)
     }
 
+    /// Lets the caller own the port, if it is one that can be owned and nobody else does: what is answered. `pointer` leads
+    /// to the socket. What was bound by a bind to port 0 owns nothing.
+    #[inline(always)]
+    pub(super) fn own<T>(&self, pointer: *mut T, mark: *mut Mark, config: &Live) -> VerdictKind {
+        let asked = asked(mark);
+        if asked == 0 || !self.may_own() {
+            return VerdictKind::Allow;
+        }
+        let identity = caller::identify(config);
+        let outcome = self.adopt(pointer, &identity, config);
+        let allowed = asked <= Mark::asked_by(VerdictKind::Allow, Reason::Error);
+        // A conflict with a claim was told already.
+        if outcome.is_conflict() && (allowed || outcome.verdict.kind == VerdictKind::Deny) {
+            // The attempt was counted as passed: it is counted once.
+            uncount(asked, self.protocol);
+            self.report(&outcome, &identity);
+        }
+        outcome.verdict.kind
+    }
+
     /// Takes the port for the caller, unless another one holds it and is in the way. `pointer` leads to the socket.
     #[inline(always)]
-    pub(super) fn adopt<T>(&self, pointer: *mut T, identity: &Identity, config: &Live) -> Outcome {
+    fn adopt<T>(&self, pointer: *mut T, identity: &Identity, config: &Live) -> Outcome {
         let extent = extent(self.target, self.socket.device());
         let wanted = Wanted {
             port: port_index(self.protocol, self.port),
@@ -61,10 +83,10 @@ impl Candidate<'_> {
 
     /// Counts a bind of which another holder is in the way, and tells it.
     #[inline(always)]
-    pub(super) fn report(&self, outcome: &Outcome, identity: &Identity) {
+    fn report(&self, outcome: &Outcome, identity: &Identity) {
         count(&outcome.verdict, self.protocol);
         let (family, address) = words(self.target);
-        send(&Facts {
+        let facts = Facts {
             kind: EventKind::Attempt,
             family,
             protocol: self.protocol,
@@ -78,14 +100,15 @@ impl Candidate<'_> {
             caller: identity.kin.id,
             owner: outcome.owner,
             address,
-        });
+        };
+        send(&facts, false);
     }
 }
 
 impl Outcome {
     /// Whether another one holds the port and may not be joined, whatever follows from it.
     #[inline(always)]
-    pub(super) fn is_conflict(&self) -> bool {
+    fn is_conflict(&self) -> bool {
         self.verdict.reason != Reason::Unclaimed
     }
 }

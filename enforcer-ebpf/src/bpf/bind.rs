@@ -17,21 +17,22 @@ use enforcer_ebpf::{
         Owner, PortWord, Protocol, Reason, Undeclared, VerdictKind, port_index,
     },
     decide::{Candidates, Cover, Kin, Target, Verdict, decide},
+    verifier::forget_bool,
 };
 
 use super::{
     adopt::words,
     caller::{self, Identity},
-    emit::{Facts, count, count_error, send, send_holder},
+    emit::{Facts, count, count_error, send},
     hold::{mark, marked, set_asked},
     kernel::{Live, MAX_ERRNO, ancestor, config, is_node_netns, load, owner},
-    maps::{EXACT, HAS_SET_RETVAL, PORTS},
+    maps::{EXACT, HAS_SET_RETVAL, PORTS, RESERVE4, RESERVE6, RESERVES},
     socket::Socket,
 };
 
 /// The hook's answers. Bit 1 of an allowing answer would lift the need for `CAP_NET_BIND_SERVICE` and stays 0
 /// (`BPF_RET_BIND_NO_CAP_NET_BIND_SERVICE` in include/linux/bpf.h).
-const ALLOW: i32 = 1;
+pub(super) const ALLOW: i32 = 1;
 const DENY: i32 = 0;
 
 #[cgroup_sock_addr(bind4)]
@@ -74,18 +75,17 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     let Some(mark) = mark(port_index(protocol, port)) else {
         return ALLOW;
     };
-    // Who holds port 0 is nobody's question.
-    let held_by = if port == 0 { 0 } else { marked(mark) };
-    let may_bind = port == 0 || held_by == 0 && !matches!(policy.undeclared, Undeclared::Deny);
+    let may_bind = port == 0 || marked(mark) == 0 && !matches!(policy.undeclared, Undeclared::Deny);
     if word == PortWord::UNCLAIMED && may_bind && !policy.report_attempts {
         let verdict = Verdict::allow(Reason::Unclaimed);
         count(&verdict, protocol);
         if port != 0 {
             set_asked(mark, &verdict);
         }
-        return ALLOW;
+        return pass(ctx, v4.is_none(), port, config);
     }
 
+    let is_v6 = v4.is_none();
     let (target, flags) = if let Some(target) = v4 {
         (target, 0)
     } else {
@@ -110,17 +110,41 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     };
     let verdict = decide(&owners, candidates.covered, &identity.kin, port, &policy, || config.overrule());
     count(&verdict, protocol);
-    if port != 0 && verdict.kind != VerdictKind::Deny {
-        set_asked(mark, &verdict);
-    }
-    let held = held_by != 0 && held_by != identity.pod_cgroup;
     debug!(ctx, "bind {}/{} -> verdict {} reason {}", port, protocol as u8, verdict.kind as u8, verdict.reason as u8);
-    let tell = verdict.kind != VerdictKind::Allow || verdict.reason == Reason::Error || policy.report_attempts;
+    let held = port != 0 && is_held_by_another(&verdict, protocol, port, &identity);
+    let tell =
+        forget_bool(verdict.kind != VerdictKind::Allow || verdict.reason == Reason::Error || policy.report_attempts);
     if tell || held {
         let flags = flags | if held { BIND_FLAG_HELD } else { 0 };
         report(ctx, protocol, port, &target, flags, &identity, &owners, &verdict, tell);
     }
-    if verdict.kind == VerdictKind::Deny { deny(policy.errno) } else { ALLOW }
+    if verdict.kind == VerdictKind::Deny { deny(policy.errno) } else { pass(ctx, is_v6, port, config) }
+}
+
+/// Notes that an attempt asks for the port, if it is not denied, and says whether the port is marked as held by another one.
+/// The mark is looked up anew: to keep it would take room on a stack that has none.
+#[inline(always)]
+fn is_held_by_another(verdict: &Verdict, protocol: Protocol, port: u16, identity: &Identity) -> bool {
+    let Some(mark) = mark(port_index(protocol, port)) else {
+        return false;
+    };
+    if verdict.kind != VerdictKind::Deny {
+        set_asked(mark, verdict);
+    }
+    let holder = marked(mark);
+    forget_bool(holder != 0 && holder != identity.pod_cgroup)
+}
+
+/// The answer to an attempt that claims let pass. Where a port that could be shared is taken before it is bound, a program
+/// of its own has the last word: there is no room for it on this one's stack.
+#[inline(always)]
+fn pass(ctx: &SockAddrContext, is_v6: bool, port: u16, config: &Live) -> i32 {
+    if RESERVES.load() != 0 && port != 0 && matches!(config.policy().undeclared, Undeclared::Adopt) {
+        let programs = if is_v6 { &RESERVE6 } else { &RESERVE4 };
+        // SAFETY: nothing of this program is left to be done. Where there is no such program, it goes on.
+        unsafe { programs.tail_call(ctx, 0) };
+    }
+    ALLOW
 }
 
 /// The target of an IPv6 bind to this address, in words as the kernel has them, and `BIND_FLAG_*`.
@@ -145,7 +169,7 @@ pub(super) fn v6_target(words: [u32; 4], socket: Socket) -> (Target, u8) {
 
 /// The socket of a bind.
 #[inline(always)]
-fn socket(addr: *mut bpf_sock_addr) -> *mut bpf_sock {
+pub(super) fn socket(addr: *mut bpf_sock_addr) -> *mut bpf_sock {
     // SAFETY: reads of the context are rewritten and checked by the verifier.
     unsafe { (*addr).__bindgen_anon_1.sk }
 }
@@ -187,7 +211,7 @@ fn is_in_cgroup_of(owner: &Owner, config: &Live) -> bool {
 }
 
 #[inline(always)]
-fn deny(errno: u16) -> i32 {
+pub(super) fn deny(errno: u16) -> i32 {
     // An earlier program of the hierarchy may have denied already, with an error number of its own: that one stands.
     // SAFETY: neither helper has a precondition; where they are missing the verifier never sees them.
     if HAS_SET_RETVAL.load() != 0 && unsafe { bpf_get_retval() } == 0 {
@@ -235,5 +259,5 @@ fn report(
         address,
     };
     // What is only of use together with what is bound goes where that goes, and is in nobody's way.
-    if tell { send(&facts) } else { send_holder(&facts) }
+    send(&facts, !tell);
 }

@@ -69,26 +69,17 @@ pub(super) struct Facts {
     pub(super) address: [u32; 4],
 }
 
-/// Sends a record about an attempt.
+/// Sends a record about an attempt or, to the other ring, about a holder. To wake the agent for each of the latter would
+/// cost more than the bind.
 #[inline(always)]
-pub(super) fn send(facts: &Facts) {
-    let Some(mut record) = BIND_EVENTS.reserve(0) else {
-        count_error(KernelError::BindEventLost);
-        return;
-    };
-    fill(record.as_mut_ptr(), facts);
-    record.submit(0);
-}
-
-/// Sends a record about a holder. To wake the agent for each would cost more than the bind.
-#[inline(always)]
-pub(super) fn send_holder(facts: &Facts) {
-    let Some(mut record) = HOLDER_EVENTS.reserve(0) else {
-        count_error(KernelError::HolderEventLost);
+pub(super) fn send(facts: &Facts, about_holder: bool) {
+    let reserved = if about_holder { HOLDER_EVENTS.reserve(0) } else { BIND_EVENTS.reserve(0) };
+    let Some(mut record) = reserved else {
+        count_error(if about_holder { KernelError::HolderEventLost } else { KernelError::BindEventLost });
         return;
     };
     let now = fill(record.as_mut_ptr(), facts);
-    record.submit(wake(now).into());
+    record.submit(if about_holder { wake(now).into() } else { 0 });
 }
 
 /// Whether to wake the agent: at most once in a while, see [`QUIET`].

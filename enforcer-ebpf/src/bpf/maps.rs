@@ -3,7 +3,7 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, HashMap, PerCpuArray, RingBuf, SkStorage},
+    btf_maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf, SkStorage},
     macros::btf_map,
 };
 use enforcer_ebpf::abi;
@@ -81,6 +81,15 @@ pub(super) static HOLDS: SkStorage<abi::Hold> = SkStorage::new();
 #[btf_map]
 pub(super) static SUBFLOWS: HashMap<u64, abi::Hold, { abi::SUBFLOWS as usize }, { NO_PREALLOC }> = HashMap::new();
 
+/// The program that takes a port before it is bound, for IPv4 sockets. Filled by the agent where [`RESERVES`] is set, and
+/// one for each hook, as such an array takes programs of one hook only.
+#[btf_map]
+pub(super) static RESERVE4: ProgramArray<1> = ProgramArray::new();
+
+/// The same for IPv6 sockets.
+#[btf_map]
+pub(super) static RESERVE6: ProgramArray<1> = ProgramArray::new();
+
 const NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
 
 /// 1 where bind hooks may choose the error number (`bpf_set_retval`, since 6.1).
@@ -94,6 +103,10 @@ pub(super) static HAS_POST_SET_RETVAL: Global<u8> = Global::new(0);
 /// 1 where a post-bind hook that denies really denies, and gives the port back (since 5.17).
 #[unsafe(no_mangle)]
 pub(super) static POST_BIND_DENIES: Global<u8> = Global::new(0);
+
+/// 1 where a port is taken before it is bound, because a post-bind hook could not deny.
+#[unsafe(no_mangle)]
+pub(super) static RESERVES: Global<u8> = Global::new(0);
 
 /// Bit offset of `sk_kern_sock` in `struct sock`; 0 where it is unknown or may not be read, as all offsets below.
 #[unsafe(no_mangle)]

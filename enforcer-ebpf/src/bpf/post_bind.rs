@@ -11,17 +11,16 @@ use aya_ebpf::{
     programs::SockContext,
 };
 use enforcer_ebpf::{
-    abi::{EventKind, Mark, Protocol, Reason, Undeclared, VerdictKind, port_index},
+    abi::{EventKind, Protocol, Reason, Undeclared, VerdictKind, port_index},
     decide::{Target, Verdict},
 };
 
 use super::{
     adopt::{Candidate, words},
     bind::v6_target,
-    caller,
-    emit::{Facts, send_holder, uncount},
-    hold::{asked, mark, set_marked},
-    kernel::{Live, MAX_ERRNO, config, is_node_netns},
+    emit::{Facts, send},
+    hold::{mark, set_marked},
+    kernel::{MAX_ERRNO, config, is_node_netns},
     maps::{HAS_POST_SET_RETVAL, POST_BIND_DENIES},
     socket::Socket,
 };
@@ -81,7 +80,7 @@ fn after_bind(ctx: &SockContext, target: impl FnOnce(Socket) -> (Target, u8)) ->
     let policy = config.policy();
     if POST_BIND_DENIES.load() != 0
         && matches!(policy.undeclared, Undeclared::Adopt)
-        && adopt(ctx, &candidate, mark, config) == VerdictKind::Deny
+        && candidate.own(ctx.sock, mark, config) == VerdictKind::Deny
     {
         return deny(policy.errno);
     }
@@ -92,29 +91,10 @@ fn after_bind(ctx: &SockContext, target: impl FnOnce(Socket) -> (Target, u8)) ->
     ALLOW
 }
 
-/// Lets the caller own the port, if it is one that can be owned. What was bound by a bind to port 0 owns nothing.
-#[inline(always)]
-fn adopt(ctx: &SockContext, candidate: &Candidate<'_>, mark: *mut Mark, config: &Live) -> VerdictKind {
-    let asked = asked(mark);
-    if asked == 0 || !candidate.may_own() {
-        return VerdictKind::Allow;
-    }
-    let identity = caller::identify(config);
-    let outcome = candidate.adopt(ctx.sock, &identity, config);
-    let allowed = asked <= Mark::asked_by(VerdictKind::Allow, Reason::Error);
-    // A conflict with a claim was told already.
-    if outcome.is_conflict() && (allowed || outcome.verdict.kind == VerdictKind::Deny) {
-        // `bind` has counted it: an attempt is counted once.
-        uncount(asked, candidate.protocol);
-        candidate.report(&outcome, &identity);
-    }
-    outcome.verdict.kind
-}
-
 #[inline(always)]
 fn tell(candidate: &Candidate<'_>) {
     let (family, address) = words(candidate.target);
-    send_holder(&Facts {
+    let facts = Facts {
         kind: EventKind::Bound,
         family,
         protocol: candidate.protocol,
@@ -128,7 +108,8 @@ fn tell(candidate: &Candidate<'_>) {
         caller: 0,
         owner: 0,
         address,
-    });
+    };
+    send(&facts, true);
 }
 
 #[inline(always)]

@@ -12,7 +12,7 @@ use enforcer_ebpf::{
 };
 
 use super::{
-    emit::{Facts, send_holder},
+    emit::{Facts, send},
     hold::{forget_parent, forget_socket, mark, marked},
     kernel::{config, is_node_netns},
     socket::Socket,
@@ -55,7 +55,7 @@ pub(super) fn pe_sock_release(ctx: SockContext) -> i32 {
     }
     // SAFETY: the helper takes this program type's context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    send_holder(&Facts {
+    let facts = Facts {
         kind: EventKind::Released,
         family: FAMILY_V4,
         protocol,
@@ -69,6 +69,7 @@ pub(super) fn pe_sock_release(ctx: SockContext) -> i32 {
         caller: 0,
         owner: 0,
         address: [0; 4],
-    });
+    };
+    send(&facts, true);
     ALLOW
 }

@@ -21,6 +21,9 @@ use crate::bpf::{
 pub(super) const CGROUP_PROGRAMS: [(&str, &CStr); 2] =
     [("pe_cgroup_mkdir", c"cgroup_mkdir"), ("pe_cgroup_rmdir", c"cgroup_rmdir")];
 
+/// The programs that `bind4` and `bind6` go on by, and the arrays that hold them.
+pub(super) const RESERVING_PROGRAMS: [(&str, &str); 2] = [("pe_reserve4", "RESERVE4"), ("pe_reserve6", "RESERVE6")];
+
 impl Kernel {
     /// Attaches the programs that note cgroups, beside those of an earlier agent: each note in maps of their own.
     pub(super) fn attach_cgroup_programs(&mut self) -> Result<(), BpfError> {

@@ -8,7 +8,7 @@ use aya::{
     sys::{BpfHelper, SyscallError, is_helper_supported, is_map_supported, is_program_supported},
 };
 
-use crate::host::netns;
+use crate::{bpf::btf::Offsets, host::netns};
 
 /// What the programs are adapted to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,9 @@ pub struct Features {
     pub set_retval: bool,
     /// The same in post-bind hooks, since 5.18.
     pub post_set_retval: bool,
+    /// A post-bind hook that denies gives the port back, and so really denies: since 5.17. Else a port that could be shared
+    /// is taken before it is bound.
+    pub post_bind_denies: bool,
     /// Reading kernel memory, which needs `CAP_PERFMON` and no lockdown: whether a socket is IPv6 only is exact, else
     /// `::` counts as dual-stack.
     pub probe_read: bool,
@@ -76,6 +79,8 @@ pub fn features() -> Result<Features, ProgramError> {
     Ok(Features {
         set_retval: is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval)?,
         post_set_retval: is_helper_supported(ProgramType::CgroupSock, BpfHelper::BPF_FUNC_set_retval)?,
+        // Without type information nothing works, and that is told when the programs are loaded.
+        post_bind_denies: Offsets::of_running_kernel().is_ok_and(|offsets| offsets.post_bind_denies),
         probe_read: is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_probe_read_kernel)?,
     })
 }
@@ -132,7 +137,7 @@ pub fn findings() -> Vec<Finding> {
             name: "kernel type information",
             since: "5.2",
             required: true,
-            answer: match super::btf::Offsets::of_running_kernel() {
+            answer: match Offsets::of_running_kernel() {
                 Ok(_) => Answer::Yes,
                 Err(_) if !Path::new("/sys/kernel/btf/vmlinux").exists() => Answer::No,
                 Err(error) => Answer::Unknown(error.to_string()),

@@ -36,9 +36,8 @@ fn start(stage: &Stage) -> (Agent, BTreeSet<u32>) {
     stage.put(&Pod::new("owner").ports("20080/tcp 20080/udp"));
     let agent = stage.enforce(&[]);
     let ids = agent.programs();
-    let names = ["pe_bind4", "pe_bind6", "pe_post_bind4", "pe_post_bind6", "pe_cgroup_mkdir", "pe_cgroup_rmdir"]
-        .map(str::to_owned);
-    assert_eq!(names_of(&ids), BTreeSet::from(names));
+    let hooks = ["bind4", "bind6", "post_bind4", "post_bind6", "sock_release", "cgroup_mkdir", "cgroup_rmdir"];
+    assert_eq!(names_of(&ids), BTreeSet::from(hooks.map(|hook| format!("pe_{hook}"))));
     (agent, ids)
 }
 

@@ -86,7 +86,7 @@ impl Scene {
         let counters = counters(&self.site);
         // The kernel lets go of removed pins a moment later.
         let patience = Instant::now() + Duration::from_secs(10);
-        while programs_counting_in(counters) != 6 {
+        while programs_counting_in(counters) != 7 {
             assert!(Instant::now() < patience, "{after}: {} programs", programs_counting_in(counters));
             thread::yield_now();
         }

@@ -14,13 +14,12 @@ use libtest_mimic::Completion;
 
 use crate::{
     DONE, Outcome, Test,
-    needs::post_bind_denies,
     support::{
         keeper::Site,
         manifest::{Manifest, SYSTEMD_BESTEFFORT},
         own_machine,
         race::race,
-        rig::{ENFORCE, Rig, denied_after},
+        rig::{ENFORCE, Rig, denied_after, reserving},
         worker::{Answer, Bind, Kind, Order, Worker},
     },
     undeclared::sharing,
@@ -35,6 +34,20 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_container_that_is_restarted_holds_on", a_container_that_is_restarted_holds_on),
     ("what_is_held_outlives_the_agent_and_leaves_no_ghost", what_is_held_outlives_the_agent_and_leaves_no_ghost),
     ("a_tunnel_of_the_kernels_own_holds_nothing", a_tunnel_of_the_kernels_own_holds_nothing),
+];
+
+/// The same where a port is taken before it is bound, as on kernels before 5.17.
+pub(crate) const RESERVING: &[Test] = &[
+    ("of_two_that_race_one_holds", || reserving(of_two_that_race_one_holds)),
+    ("what_is_closed_is_free", || reserving(what_is_closed_is_free)),
+    ("what_was_inherited_is_held_until_the_heir_ends", || reserving(what_was_inherited_is_held_until_the_heir_ends)),
+    ("what_was_passed_on_is_held_until_the_receiver_ends", || {
+        reserving(what_was_passed_on_is_held_until_the_receiver_ends)
+    }),
+    ("what_is_killed_holds_nothing", || reserving(what_is_killed_holds_nothing)),
+    ("what_is_held_outlives_the_agent_and_leaves_no_ghost", || {
+        reserving(what_is_held_outlives_the_agent_and_leaves_no_ghost)
+    }),
 ];
 
 const PORT: u16 = 20080;
@@ -84,7 +97,6 @@ fn until_free(other: &mut Worker, bind: &Bind) {
 }
 
 fn of_two_that_race_one_holds() -> Outcome {
-    post_bind_denies!();
     let rounds = times(100_000, 2_000);
     for bind in sharing(PORT) {
         let mut scene = Scene::new();
@@ -97,7 +109,6 @@ fn of_two_that_race_one_holds() -> Outcome {
 }
 
 fn what_is_closed_is_free() -> Outcome {
-    post_bind_denies!();
     let mut scene = Scene::new();
     for bind in sharing(PORT) {
         for _ in 0..times(1_000, 50) {
@@ -112,7 +123,6 @@ fn what_is_closed_is_free() -> Outcome {
 }
 
 fn what_was_inherited_is_held_until_the_heir_ends() -> Outcome {
-    post_bind_denies!();
     let mut scene = Scene::new();
     for bind in [Bind::tcp("0.0.0.0", PORT).reusing_port(), Bind::udp("0.0.0.0", PORT).reusing_addr()] {
         for _ in 0..times(1_000, 50) {
@@ -130,7 +140,6 @@ fn what_was_inherited_is_held_until_the_heir_ends() -> Outcome {
 }
 
 fn what_was_passed_on_is_held_until_the_receiver_ends() -> Outcome {
-    post_bind_denies!();
     let mut scene = Scene::new();
     for bind in [
         Bind::tcp("0.0.0.0", PORT).reusing_port(),
@@ -151,7 +160,6 @@ fn what_was_passed_on_is_held_until_the_receiver_ends() -> Outcome {
 }
 
 fn what_is_killed_holds_nothing() -> Outcome {
-    post_bind_denies!();
     let mut scene = Scene::new();
     for bind in [
         Bind::tcp("0.0.0.0", PORT).reusing_port(),
@@ -172,7 +180,6 @@ fn what_is_killed_holds_nothing() -> Outcome {
 }
 
 fn a_container_that_is_restarted_holds_on() -> Outcome {
-    post_bind_denies!();
     let mut scene = Scene::new();
     let bind = Bind::tcp("0.0.0.0", PORT).reusing_port();
     for _ in 0..times(1_000, 20) {
@@ -190,7 +197,6 @@ fn a_container_that_is_restarted_holds_on() -> Outcome {
 }
 
 fn what_is_held_outlives_the_agent_and_leaves_no_ghost() -> Outcome {
-    post_bind_denies!();
     let site = Site::new(&[("first", ""), ("second", "")]);
     let (mut holder, mut other) = (site.worker("first"), site.worker("second"));
     let adopting = || site.start_with(true, |options| options.policy = ADOPT);
@@ -220,7 +226,6 @@ fn adopting_again<A>(before: Option<A>, start: impl FnOnce() -> A) -> A {
 }
 
 fn a_tunnel_of_the_kernels_own_holds_nothing() -> Outcome {
-    post_bind_denies!();
     let mut scene = Scene::new();
     scene.rig.engine.set_policy(Policy { report_bound: true, ..ADOPT });
     match scene.holder.order(&Order::Tunnel(PORT)) {

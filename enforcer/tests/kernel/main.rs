@@ -60,6 +60,8 @@ fn trials() -> Vec<Trial> {
         ("adoption", adoption::TESTS),
         ("undeclared", undeclared::TESTS),
         ("holding", holding::TESTS),
+        ("reserving", undeclared::RESERVING),
+        ("reserving", holding::RESERVING),
         ("overrule", overrule::TESTS),
         ("cleanup", cleanup::TESTS),
         ("faults", faults::TESTS),

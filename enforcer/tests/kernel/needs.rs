@@ -3,10 +3,7 @@
 
 use std::fs;
 
-use enforcer::bpf::{
-    btf::Offsets,
-    probe::{Finding, findings},
-};
+use enforcer::bpf::probe::{Finding, findings};
 use rustix::net::SocketFlags;
 use rustix::net::{AddressFamily, Protocol, SocketType, ipproto, socket_with};
 
@@ -39,24 +36,6 @@ pub(crate) const MPTCP: Need = Need {
     config: "CONFIG_MPTCP",
     is_there: || can_open(SocketType::STREAM, ipproto::MPTCP),
 };
-
-pub(crate) const POST_BIND_DENIES: Need = Need {
-    name: "a post_bind that denies",
-    since: (5, 17),
-    until: None,
-    config: "CONFIG_CGROUP_BPF",
-    is_there: || Offsets::of_running_kernel().is_ok_and(|offsets| offsets.post_bind_denies),
-};
-
-/// Skips a test where the programs cannot deny after a bind.
-macro_rules! post_bind_denies {
-    () => {
-        if let Some(why) = $crate::needs::POST_BIND_DENIES.missing() {
-            return Ok(libtest_mimic::Completion::ignored_with(why));
-        }
-    };
-}
-pub(crate) use post_bind_denies;
 
 pub(crate) const UDP_LITE: Need = Need {
     name: "UDP-Lite",

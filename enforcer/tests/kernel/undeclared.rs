@@ -4,11 +4,10 @@ use enforcer_ebpf::abi::{KernelError, Policy, Protocol, Reason, Undeclared, Verd
 
 use crate::{
     DONE, Outcome, Test,
-    needs::post_bind_denies,
     support::{
         device::Device,
         manifest::Manifest,
-        rig::{AUDIT, ENFORCE, Rig, Seen, denied_after},
+        rig::{AUDIT, ENFORCE, Rig, Seen, denied_after, reserving},
         worker::{Bind, Kind, Worker},
     },
 };
@@ -23,6 +22,18 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_bind_to_port_0_makes_no_owner", a_bind_to_port_0_makes_no_owner),
     ("a_claim_takes_no_port_from_a_pod_that_holds_it", a_claim_takes_no_port_from_a_pod_that_holds_it),
     ("what_is_full_is_told_and_denies_nobody", what_is_full_is_told_and_denies_nobody),
+];
+
+/// The same where a port is taken before it is bound, as on kernels before 5.17.
+pub(crate) const RESERVING: &[Test] = &[
+    ("the_first_pod_owns_the_port_until_it_lets_go", || reserving(the_first_pod_owns_the_port_until_it_lets_go)),
+    ("only_what_could_be_shared_is_owned", || reserving(only_what_could_be_shared_is_owned)),
+    ("addresses_and_devices_are_told_apart", || reserving(addresses_and_devices_are_told_apart)),
+    ("one_pod_and_its_kin_share", || reserving(one_pod_and_its_kin_share)),
+    ("audit_tells_and_lets_both", || reserving(audit_tells_and_lets_both)),
+    ("a_bind_to_port_0_makes_no_owner", || reserving(a_bind_to_port_0_makes_no_owner)),
+    ("a_claim_takes_no_port_from_a_pod_that_holds_it", || reserving(a_claim_takes_no_port_from_a_pod_that_holds_it)),
+    ("a_bind_that_the_kernel_refuses_is_forgotten_with_its_socket", || reserving(refused_and_forgotten)),
 ];
 
 const PORT: u16 = 20080;
@@ -60,7 +71,6 @@ fn held() -> (i32, VerdictKind, Reason) {
 const FREE: (i32, VerdictKind, Reason) = (0, VerdictKind::Allow, Reason::Unclaimed);
 
 fn the_first_pod_owns_the_port_until_it_lets_go() -> Outcome {
-    post_bind_denies!();
     let (mut rig, mut first, mut second) = rig(ADOPT);
     for bind in sharing(PORT) {
         let count = |rig: &Rig, kind, reason| rig.engine.counters().expect("counters").of(kind, reason);
@@ -82,7 +92,6 @@ fn the_first_pod_owns_the_port_until_it_lets_go() -> Outcome {
 }
 
 fn only_what_could_be_shared_is_owned() -> Outcome {
-    post_bind_denies!();
     let (mut rig, mut first, mut second) = rig(ADOPT);
     for bind in [Bind::tcp("0.0.0.0", PORT), Bind::tcp("0.0.0.0", PORT).reusing_addr(), Bind::udp("::", PORT)] {
         assert_eq!(verdict(&rig.attempt(&mut first, &bind.clone().kept())), FREE);
@@ -99,7 +108,6 @@ fn only_what_could_be_shared_is_owned() -> Outcome {
 }
 
 fn addresses_and_devices_are_told_apart() -> Outcome {
-    post_bind_denies!();
     let (mut rig, mut first, mut second) = rig(ADOPT);
     let bind = |address: &str| Bind::udp(address, PORT).reusing_addr();
     assert_eq!(verdict(&rig.attempt(&mut first, &bind("127.0.0.1").kept())), FREE);
@@ -126,7 +134,6 @@ fn addresses_and_devices_are_told_apart() -> Outcome {
 }
 
 fn one_pod_and_its_kin_share() -> Outcome {
-    post_bind_denies!();
     let mut rig = Rig::with(|start| start.policy = ADOPT);
     let own = Manifest::new("own");
     let (mut one, mut container) = (rig.start(&own), rig.worker(&own));
@@ -154,7 +161,6 @@ fn one_pod_and_its_kin_share() -> Outcome {
 }
 
 fn audit_tells_and_lets_both() -> Outcome {
-    post_bind_denies!();
     let (mut rig, mut first, mut second) = rig(Policy { undeclared: Undeclared::Adopt, ..AUDIT });
     for bind in sharing(PORT) {
         assert_eq!(verdict(&rig.attempt(&mut first, &bind.clone().kept())), FREE, "{bind:?}");
@@ -170,7 +176,6 @@ fn audit_tells_and_lets_both() -> Outcome {
 }
 
 fn what_is_meant_to_be_shared_is_owned_by_nobody() -> Outcome {
-    post_bind_denies!();
     let mut rig = Rig::with(|start| {
         start.policy = ADOPT;
         start.shared_ports = enforcer::core::annotation::parse_list("5353/udp").expect("a list");
@@ -192,7 +197,6 @@ fn what_is_meant_to_be_shared_is_owned_by_nobody() -> Outcome {
 }
 
 fn a_bind_to_port_0_makes_no_owner() -> Outcome {
-    post_bind_denies!();
     let (mut rig, mut first, mut second) = rig(ADOPT);
     for bind in sharing(0) {
         let (errno, port) = first.bind_port(&bind.clone().kept());
@@ -205,7 +209,6 @@ fn a_bind_to_port_0_makes_no_owner() -> Outcome {
 }
 
 fn a_claim_takes_no_port_from_a_pod_that_holds_it() -> Outcome {
-    post_bind_denies!();
     let mut rig = Rig::with(|start| start.policy = ADOPT);
     let mut holder = rig.start(&Manifest::new("holder"));
     let bind = Bind::tcp("0.0.0.0", PORT).reusing_port();
@@ -224,7 +227,6 @@ fn a_claim_takes_no_port_from_a_pod_that_holds_it() -> Outcome {
 }
 
 fn what_is_full_is_told_and_denies_nobody() -> Outcome {
-    post_bind_denies!();
     let (mut rig, mut first, mut second) = rig(ADOPT);
     let full = |rig: &Rig| rig.engine.counters().expect("counters").errors(KernelError::HoldsFull);
     let on = |host: u8| Bind::udp(&format!("127.0.0.{host}"), PORT).reusing_addr().kept();
@@ -243,5 +245,17 @@ fn what_is_full_is_told_and_denies_nobody() -> Outcome {
         1,
         "somebody, until the agent hears of the release"
     );
+    DONE
+}
+
+/// A bind that the kernel refuses keeps what it took until the socket is closed.
+fn refused_and_forgotten() -> Outcome {
+    let (mut rig, mut first, mut second) = rig(ADOPT);
+    assert_eq!(rig.attempt(&mut first, &Bind::tcp("0.0.0.0", PORT).kept()).errno, 0, "it does not share");
+    let bind = Bind::tcp("0.0.0.0", PORT).reusing_port();
+    assert_eq!(rig.attempt(&mut second, &bind).errno, libc::EADDRINUSE, "the kernel's own word");
+    assert_eq!(rig.holds(), 0, "the socket is closed");
+    first.close();
+    assert_eq!(verdict(&rig.attempt(&mut second, &bind)), FREE);
     DONE
 }

@@ -297,7 +297,8 @@ pub(crate) fn kept(generation: &str) -> Vec<String> {
     pins.extend(hooks.map(|hook| format!("v2/{generation}/programs/{hook}")));
     pins.extend(["mkdir", "rmdir"].map(|hook| format!("v2/{generation}/links/cgroup_{hook}")));
     let events = ["BIND_EVENTS", "CGROUP_EVENTS", "HOLDER_EVENTS"];
-    let own = ["CGROUPS", "CONFIG", "EXACT", "MARKS", "OWNERS", "PORTS", "RECORDS", "SHARED", "UIDS"];
+    let own =
+        ["CGROUPS", "CONFIG", "EXACT", "MARKS", "OWNERS", "PORTS", "RECORDS", "RESERVE4", "RESERVE6", "SHARED", "UIDS"];
     let maps = events.into_iter().chain(own);
     pins.extend(maps.map(|map| format!("v2/{generation}/maps/{map}")));
     pins.sort();

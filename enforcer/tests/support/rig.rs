@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::LazyLock,
+    sync::{
+        LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use enforcer::{
@@ -160,11 +163,27 @@ impl Rig {
     }
 }
 
+/// Whether ports are to be taken before they are bound, whatever the kernel can do.
+static RESERVES: AtomicBool = AtomicBool::new(false);
+
+/// Runs a test as on a kernel where ports are taken before they are bound.
+pub(crate) fn reserving<T>(test: impl FnOnce() -> T) -> T {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            RESERVES.store(false, Ordering::Relaxed);
+        }
+    }
+    let _reset = Reset;
+    RESERVES.store(true, Ordering::Relaxed);
+    test()
+}
+
 /// What this kernel can do.
 pub(crate) fn features() -> Features {
     static FEATURES: LazyLock<Features> =
         LazyLock::new(|| probe::features().unwrap_or_else(|error| panic!("{error}: the tests need root")));
-    *FEATURES
+    Features { post_bind_denies: FEATURES.post_bind_denies && !RESERVES.load(Ordering::Relaxed), ..*FEATURES }
 }
 
 /// What a process sees that is denied with EADDRINUSE.

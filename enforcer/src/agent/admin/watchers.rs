@@ -7,7 +7,6 @@ use std::{
 };
 
 use axum::body::Bytes;
-use enforcer_ebpf::abi::VerdictKind;
 use futures_util::Stream;
 use tokio::sync::mpsc;
 
@@ -60,7 +59,7 @@ impl Watchers {
         }
         let now = now();
         for report in reports {
-            let is_conflict = report.attempt.verdict != VerdictKind::Allow;
+            let is_conflict = report.is_conflict();
             let mut interested = self.0.iter_mut().filter(|watcher| is_conflict || !watcher.conflicts).peekable();
             if interested.peek().is_some() {
                 let line = line(&Line::attempt(report, node, moment(report.attempt.time, now)));

@@ -39,7 +39,7 @@ const NO_PREALLOC: u32 = 1;
 const NEW_LINK: &str = "new";
 
 /// What is loaded anew by every start. `RECORDS` is pinned too, but is not in the object: no program uses it.
-const OWN_MAPS: [&str; 11] = [
+const OWN_MAPS: [&str; 13] = [
     "CONFIG",
     "PORTS",
     "OWNERS",
@@ -50,6 +50,8 @@ const OWN_MAPS: [&str; 11] = [
     "CGROUP_EVENTS",
     "HOLDER_EVENTS",
     "MARKS",
+    "RESERVE4",
+    "RESERVE6",
     "SHARED",
 ];
 
