@@ -6,6 +6,7 @@ mod health;
 mod holding;
 mod http;
 mod reporter;
+pub mod reserved;
 
 use std::{
     io,
@@ -30,6 +31,7 @@ use crate::{
         feed::Feed,
         health::Health,
         reporter::Reporter,
+        reserved::Reserving,
     },
     bpf::{
         pins::{Keep, PinError, Pins},
@@ -67,6 +69,8 @@ pub struct Config {
     pub bpffs: PathBuf,
     /// Whether anything does.
     pub persist: bool,
+    /// What is done to the kernel's list of reserved ports.
+    pub reserved: reserved::Config,
 }
 
 /// Where pods come from.
@@ -134,7 +138,7 @@ pub enum AgentError {
 ///
 /// If the agent cannot start, or loses the kernel's events for good.
 pub async fn run(config: Config) -> Result<(), AgentError> {
-    let Config { start, source, listen, node, mode, bpffs, persist } = config;
+    let Config { start, source, listen, node, mode, bpffs, persist, reserved } = config;
     let started = Instant::now();
     let health = Health::default();
     let metrics = Arc::new(Metrics::new(match &source {
@@ -158,6 +162,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     };
     let mut engine = Engine::load(start, keep)?;
     metrics.set_counters(engine.counter_map().into());
+    let mut reserving = Reserving::new(reserved, node.clone()).map_err(system("start a thread"))?;
     let mut reporter = Reporter::new(node, outbox, Arc::clone(&metrics));
     // A folder is read before the first bind is judged. The API server may be out of reach for long: until it answers,
     // what the node reserved is enforced, and what was in force before this agent came.
@@ -187,6 +192,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let mut backlog = false;
     loop {
         metrics.stand(engine.index(), engine.policy());
+        reserving.look(&engine, feed.is_synced());
         let tick = engine.time_to_tick();
         tokio::select! {
             _ = terminate.recv() => break,
@@ -216,6 +222,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
             }
             () = sleep(tick.unwrap_or(SAFETY_NET)), if tick.is_some() => engine.tick(),
             () = tracer.flush() => {}
+            () = reserving.next() => {}
             _ = renewals.tick() => {
                 engine.renew();
                 reporter.local_mode(engine.local_mode());
@@ -224,20 +231,15 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
             _ = safety_net.tick() => {
                 engine.rescan()?;
                 feed.look_again(&mut engine, &mut reporter);
+                reserving.look_again();
                 reporter.counters(&engine);
             }
         }
         reporter.notices(&mut engine);
     }
-    if engine.is_kept() {
-        info!(
-            event = "stopped",
-            kept = true,
-            "stopped; what is in force is enforced until an agent returns or the lease ends"
-        );
-    } else {
-        info!(event = "stopped", kept = false, "stopped; nothing is judged any more");
-    }
+    let kept = engine.is_kept();
+    reserving.end(kept).await;
+    tell_stopped(kept);
     Ok(())
 }
 
@@ -267,6 +269,17 @@ fn tell_ready(engine: &Engine, mode: &str, features: Features, started: Instant)
         "ready in mode {mode}: binds below {} are judged, {in_force} claims in force",
         engine.root().display(),
     );
+}
+
+fn tell_stopped(kept: bool) {
+    if kept {
+        info!(
+            event = "stopped",
+            kept, "stopped; what is in force is enforced until an agent returns or the lease ends"
+        );
+    } else {
+        info!(event = "stopped", kept, "stopped; nothing is judged any more");
+    }
 }
 
 /// The right to what is kept, which one agent at a time has: a second one waits until the first has gone. `None` where

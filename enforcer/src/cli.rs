@@ -37,7 +37,7 @@ enum Command {
     Mode(mode::SetMode),
     /// Tell what this kernel and this node support, and what that means
     Probe(probe::Probe),
-    /// Remove all that agents left in the kernel: links, programs and maps, of whatever version
+    /// Remove all that agents of whatever version left: programs, maps, reserved ports
     Cleanup(cleanup::Cleanup),
 }
 

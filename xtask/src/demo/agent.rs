@@ -106,6 +106,8 @@ impl Agent {
                 "/nonexistent",
                 "--persist",
                 "false",
+                "--manage-reserved-ports",
+                "false",
             ]
             .map(OsString::from),
         );
