@@ -1,12 +1,18 @@
 //! `--scope node`: the agent attaches at the root of the hierarchy and judges every process of the machine, and so only of
 //! one that was started for these tests.
 
+use std::fs;
+
 use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
     stage::{Pod, Stage, bind, denied, until_bind},
-    support::{agent::Agent, own_machine, worker::Worker},
+    support::{
+        agent::{Agent, until},
+        own_machine,
+        worker::Worker,
+    },
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -30,6 +36,9 @@ fn scope_node_judges_pods_and_audits_the_host() {
     until_bind(&mut stranger, 20080, denied());
     assert_eq!(agent.event("bind", "default/stranger")["verdict"], "deny");
 
+    let reserved = || fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").expect("the list");
+    until("both ports are reserved", || reserved() == "20022,20080\n");
+
     assert_eq!(service.bind(&bind(20080)), 0, "a host process is never denied");
     let is_service = |line: &Value| line["event"] == "bind" && line["pid"] == service.pid();
     let told = agent.wait("the bind of a host process is told", is_service);
@@ -39,5 +48,6 @@ fn scope_node_judges_pods_and_audits_the_host() {
     assert_eq!(agent.event("bind", "default/stranger")["reason"], "reserved");
 
     assert!(agent.terminate().success());
+    assert_eq!(reserved(), "\n", "nothing is reserved any more");
     assert_eq!(stranger.bind(&bind(20080)), 0, "nothing is judged any more");
 }

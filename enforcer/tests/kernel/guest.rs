@@ -22,7 +22,7 @@ const ENFORCER: &str = "/bin/enforcer";
 const SAYS: &str = "port-enforcer-guest:";
 
 /// What is mounted, in this order: type and place.
-const MOUNTS: [(&str, &str); 7] = [
+const MOUNTS: [(&str, &str); 8] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
     ("devtmpfs", "/dev"),
@@ -30,6 +30,7 @@ const MOUNTS: [(&str, &str); 7] = [
     ("cgroup2", "/sys/fs/cgroup"),
     ("bpf", "/sys/fs/bpf"),
     ("tracefs", "/sys/kernel/tracing"),
+    ("securityfs", "/sys/kernel/security"),
 ];
 
 /// Turns this process into the machine's first one if it was started as that.
