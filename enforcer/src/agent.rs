@@ -162,7 +162,8 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     };
     let mut engine = Engine::load(start, keep)?;
     metrics.set_counters(engine.counter_map().into());
-    let mut reserving = Reserving::new(reserved, node.clone()).map_err(system("start a thread"))?;
+    let mut reserving =
+        Reserving::new(reserved, node.clone(), Arc::clone(&metrics)).map_err(system("start a thread"))?;
     let mut reporter = Reporter::new(node, outbox, Arc::clone(&metrics));
     // A folder is read before the first bind is judged. The API server may be out of reach for long: until it answers,
     // what the node reserved is enforced, and what was in force before this agent came.

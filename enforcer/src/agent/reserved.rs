@@ -7,7 +7,10 @@
 use std::{
     io,
     path::PathBuf,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
     thread,
     time::Duration,
 };
@@ -23,6 +26,7 @@ use crate::{
     agent::engine::Engine,
     core::reserved::PortSet,
     host::sysctl::{ReservedPorts, Synced, SysctlError},
+    metrics::Metrics,
 };
 
 /// How long after one order the next may come: a crowd of pods is few writes.
@@ -86,13 +90,13 @@ pub(super) struct Reserving {
 
 impl Reserving {
     /// Starts the thread, which does nothing before the first [`Self::look`].
-    pub(super) fn new(config: Config, node: String) -> io::Result<Self> {
+    pub(super) fn new(config: Config, node: String, metrics: Arc<Metrics>) -> io::Result<Self> {
         let Config { manage, proc_sys, folder } = config;
         let (orders, taken) = channel();
         let (done, outcomes) = unbounded_channel();
         let ports = ReservedPorts::new(&proc_sys, &folder);
         thread::Builder::new().name("reserved-ports".to_owned()).spawn(move || carry_out(&ports, &taken, &done))?;
-        let told = Told { node, left_out: PortSet::default(), error: None, forgotten: None };
+        let told = Told { node, metrics, left_out: PortSet::default(), error: None, forgotten: None };
         let not_before = Instant::now();
         Ok(Self { manage, orders, outcomes, ordered: None, due: false, not_before, busy: false, told })
     }
@@ -191,6 +195,7 @@ fn carry_out(ports: &ReservedPorts, orders: &Receiver<Order>, done: &UnboundedSe
 /// What was told last, so that nothing is told twice.
 struct Told {
     node: String,
+    metrics: Arc<Metrics>,
     left_out: PortSet,
     error: Option<String>,
     forgotten: Option<String>,
@@ -214,6 +219,7 @@ impl Told {
                 return;
             }
         };
+        self.metrics.reserved(ours, left_out.len());
         if self.error.take().is_some() && !given_back {
             info!(event = "reserved_ports_back", node, "the list of reserved ports can be kept again");
         }

@@ -25,6 +25,7 @@ use crate::{
         agent::{Agent, enforcer, until},
         apiserver::ApiServer,
         bpffs::Bpffs,
+        http::{LISTEN, ask},
     },
 };
 
@@ -308,7 +309,7 @@ fn claims_on_the_whole_range_leave_half_of_it() {
     let node = Node::new(&PortSet::default());
     fs::write(RANGE, "32768 60999").expect("the range");
     node.stage.put(&Pod::new("owner").ports("32768-60999/tcp"));
-    let mut agent = node.enforce(&["--max-ports-per-pod", "65535"]);
+    let mut agent = node.enforce(&["--max-ports-per-pod", "65535", "--listen", LISTEN]);
     let told = agent.wait("what is left out is told", |line| line["event"] == "ports_not_reserved");
     assert_eq!((&told["count"], &told["ports"]), (&14_116.into(), &"46884-60999".into()), "{told}");
     until_list(&set("32768-46883"));
@@ -316,6 +317,9 @@ fn claims_on_the_whole_range_leave_half_of_it() {
     node.stage.put(&Pod::new("other").ports("80/tcp"));
     until_list(&set("80,32768-46883"));
     assert_eq!(count(&mut agent, "ports_not_reserved"), 1);
+    for line in ["port_enforcer_reserved_ports 14117", "port_enforcer_unreserved_ports 14116"] {
+        until(line, || ask("GET", "/metrics").2.lines().any(|told| told == line));
+    }
     let seen = ephemeral::connections(10_000);
     assert!(seen.and(&read()).is_empty() && seen.len() > 5_000, "{} ports", seen.len());
     // And the claims that are not reserved are enforced like the others.
