@@ -1,12 +1,13 @@
 //! `cargo xtask kernels`: the tests of the real kernel on many kernels, each in a virtual machine of its own.
 //!
-//! A machine has no disk, no module and no program but ours: the test binary is its first process as well
-//! (`enforcer/tests/kernel/guest.rs`).
+//! A machine has no disk and no program but ours: the test binary is its first process as well
+//! (`enforcer/tests/kernel/guest.rs`). Of modules it has those that tests need.
 
 mod document;
 mod images;
 mod initramfs;
 mod machine;
+mod modules;
 mod outcome;
 mod packages;
 

@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
-    stage::{Pod, Stage, bind, denied, until_bind},
+    stage::{Pod, Stage, bind, denied, nowhere, until_bind},
     support::{
         agent::{Agent, until},
         own_machine,
@@ -28,8 +28,10 @@ fn scope_node_judges_pods_and_audits_the_host() {
     let mut service = Worker::start(&stage.make("system.slice/sshd.service"));
     // No --cgroup-root: the agent finds the root of the hierarchy by itself.
     let source = format!("dir:{}", stage.folder().display());
+    let memory = stage.beside("state").display().to_string();
     let more = ["--scope", "node", "--mode", "enforce", "--node-reserved", "20022/tcp", "--log-format", "json"];
-    let (mut agent, ready) = Agent::start(["--source", &source, "--node-name", "node-1"].iter().chain(&more));
+    let more = [&more[..], &["--state-dir", &memory, "--source", &source, "--node-name", "node-1"]].concat();
+    let (mut agent, ready) = Agent::start(nowhere(&more).iter().chain(&more));
     assert_eq!(ready["cgroup"], "/sys/fs/cgroup", "{ready}");
 
     assert_eq!(owner.bind(&bind(20080)), 0);

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, ErrorKind},
+    mem::offset_of,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
@@ -28,7 +29,7 @@ struct LoadAttributes {
     instructions: u64,
     license: u64,
     /// Log, kernel version, flags, name and device: none.
-    unused: [u64; 6],
+    unused: [u64; 5],
     interface: u32,
     attach_type: u32,
     /// Type information of the program: none.
@@ -38,6 +39,13 @@ struct LoadAttributes {
     attach_program: u32,
     padding: u32,
 }
+
+const _: () = {
+    assert!(offset_of!(LoadAttributes, attach_type) == 68);
+    assert!(offset_of!(LoadAttributes, line_count) == 104);
+    assert!(offset_of!(LoadAttributes, attach_btf_id) == 108);
+    assert!(size_of::<LoadAttributes>() == 120);
+};
 
 /// The same for attaching a program to a raw tracepoint.
 #[repr(C)]
@@ -120,4 +128,19 @@ pub(super) fn has_cgroup_lsm() -> Result<bool, String> {
     let list =
         list.map_err(|_| "whether it would run is not told: securityfs is not mounted on /sys/kernel/security")?;
     Ok(list.trim().split(',').any(|name| name == "bpf"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where a wrong layout, or a wrong number, would be a yes to everything.
+    #[test]
+    fn an_unknown_kind_is_not_there() {
+        for (kind, attach_type) in [(CGROUP_SOCK, u32::MAX), (u32::MAX, 0), (CGROUP_SOCK, LSM_CGROUP)] {
+            let answer = known(load(kind, attach_type, 0));
+            let refused = answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
+            assert!(refused || matches!(answer, Ok(false)), "{kind}, {attach_type}: {answer:?}");
+        }
+    }
 }
