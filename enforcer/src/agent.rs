@@ -7,6 +7,7 @@ mod health;
 mod holding;
 mod http;
 mod reporter;
+pub mod reserved;
 
 use std::{
     io,
@@ -32,6 +33,7 @@ use crate::{
         feed::Feed,
         health::Health,
         reporter::Reporter,
+        reserved::Reserving,
     },
     bpf::{
         pins::{Keep, PinError, Pins},
@@ -74,6 +76,8 @@ pub struct Config {
     pub bpffs: PathBuf,
     /// Whether anything does.
     pub persist: bool,
+    /// What is done to the kernel's list of reserved ports.
+    pub reserved: reserved::Config,
 }
 
 /// Where pods come from.
@@ -141,7 +145,7 @@ pub enum AgentError {
 ///
 /// If the agent cannot start, or loses the kernel's events for good.
 pub async fn run(config: Config) -> Result<(), AgentError> {
-    let Config { start, source, listen, admin_socket, node, mode, bpffs, persist } = config;
+    let Config { start, source, listen, admin_socket, node, mode, bpffs, persist, reserved } = config;
     let started = Instant::now();
     let health = Health::default();
     let metrics = measure(&source, listen, &health).await?;
@@ -159,6 +163,8 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     };
     let mut engine = Engine::load(start, keep)?;
     metrics.set_counters(engine.counter_map().into());
+    let mut reserving =
+        Reserving::new(reserved, node.clone(), Arc::clone(&metrics)).map_err(system("start a thread"))?;
     let mut reporter = Reporter::new(node, outbox, Arc::clone(&metrics));
     // A folder is read before the first bind is judged. The API server may be out of reach for long: until it answers,
     // what the node reserved is enforced, and what was in force before this agent came.
@@ -188,6 +194,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let mut backlog = false;
     loop {
         metrics.stand(engine.index(), engine.policy());
+        reserving.look(&engine, feed.is_synced());
         let (tick, due) = (engine.time_to_tick(), engine.time_to_settle());
         tokio::select! {
             _ = terminate.recv() => break,
@@ -224,6 +231,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
             }
             () = sleep(tick.unwrap_or(SAFETY_NET)), if tick.is_some() => engine.tick(),
             () = tracer.flush() => {}
+            () = reserving.next() => {}
             _ = renewals.tick() => {
                 engine.renew();
                 reporter.local_mode(engine.local_mode());
@@ -232,12 +240,15 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
             _ = safety_net.tick() => {
                 engine.rescan()?;
                 feed.look_again(&mut engine, &mut reporter);
+                reserving.look_again();
                 reporter.counters(&engine);
             }
         }
         reporter.notices(&mut engine);
     }
-    tell_stopped(&engine);
+    let kept = engine.is_kept();
+    reserving.end(kept).await;
+    tell_stopped(kept);
     Ok(())
 }
 
@@ -273,18 +284,6 @@ fn take_over(engine: &mut Engine, reporter: &mut Reporter) -> Result<(), EngineE
     Ok(())
 }
 
-fn tell_stopped(engine: &Engine) {
-    if engine.is_kept() {
-        info!(
-            event = "stopped",
-            kept = true,
-            "stopped; what is in force is enforced until an agent returns or the lease ends"
-        );
-    } else {
-        info!(event = "stopped", kept = false, "stopped; nothing is judged any more");
-    }
-}
-
 fn tell_ready(engine: &Engine, mode: &str, features: Features, started: Instant) {
     let (in_force, lost) = engine.index().claim_counts();
     info!(
@@ -300,6 +299,17 @@ fn tell_ready(engine: &Engine, mode: &str, features: Features, started: Instant)
         "ready in mode {mode}: binds below {} are judged, {in_force} claims in force",
         engine.root().display(),
     );
+}
+
+fn tell_stopped(kept: bool) {
+    if kept {
+        info!(
+            event = "stopped",
+            kept, "stopped; what is in force is enforced until an agent returns or the lease ends"
+        );
+    } else {
+        info!(event = "stopped", kept, "stopped; nothing is judged any more");
+    }
 }
 
 /// The right to what is kept, which one agent at a time has: a second one waits until the first has gone. `None` where

@@ -63,7 +63,7 @@ enum Command {
     Watch(watch::Watch),
     /// Tell what this kernel and this node support, and what that means
     Probe(probe::Probe),
-    /// Remove all that agents left in the kernel: links, programs and maps, of whatever version
+    /// Remove all that agents of whatever version left: programs, maps, reserved ports
     Cleanup(cleanup::Cleanup),
     /// Write a script by which a shell completes this command line
     Completions(completions::Completions),

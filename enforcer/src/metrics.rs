@@ -53,6 +53,8 @@ pub struct Metrics {
     claims: Family<Labels<1>, Gauge>,
     map_entries: Family<Labels<1>, Gauge>,
     mode: Family<Labels<1>, Gauge>,
+    reserved_ports: Gauge,
+    unreserved_ports: Gauge,
 }
 
 impl Metrics {
@@ -70,6 +72,8 @@ impl Metrics {
             claims: Family::default(),
             map_entries: Family::default(),
             mode: Family::default(),
+            reserved_ports: Gauge::default(),
+            unreserved_ports: Gauge::default(),
         };
         metrics.register();
         metrics.registry.register_collector(Box::new(KernelCounters(counters)));
@@ -92,6 +96,10 @@ impl Metrics {
         registry.register("pods", "Pods of this node that are known", self.pods.clone());
         let help = "Claims, one for each port and address, that are in force or have lost";
         registry.register("claims", help, self.claims.clone());
+        let help = "Ports that are in the kernel's list of reserved ports because of claims";
+        registry.register("reserved_ports", help, self.reserved_ports.clone());
+        let help = "Ports with claims that are not in that list, because half of the ephemeral ports are";
+        registry.register("unreserved_ports", help, self.unreserved_ports.clone());
         let help = "Entries of the kernel's maps in use";
         registry.register("map_entries", help, self.map_entries.clone());
         let capacity = Family::<Labels<1>, Gauge>::default();
@@ -133,6 +141,12 @@ impl Metrics {
     /// The kernel refused a change.
     pub fn map_write_error(&self) {
         self.map_write_errors.inc();
+    }
+
+    /// So many ports are reserved because of claims, and so many could not be.
+    pub fn reserved(&self, reserved: u32, unreserved: u32) {
+        self.reserved_ports.set(reserved.into());
+        self.unreserved_ports.set(unreserved.into());
     }
 
     /// How things stand.

@@ -1,19 +1,24 @@
 //! `cargo xtask kernels`: the tests of the real kernel on many kernels, each in a virtual machine of its own.
 //!
-//! A machine has no disk, no module and no program but ours: the test binary is its first process as well
-//! (`enforcer/tests/kernel/guest.rs`).
+//! A machine has no disk and no program but ours: the test binary is its first process as well
+//! (`enforcer/tests/kernel/guest.rs`). Of modules it has those that tests need.
 
 mod document;
 mod images;
 mod initramfs;
 mod machine;
+mod modules;
 mod outcome;
 mod packages;
 
 use std::fmt::Write as _;
 use std::fs;
+use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Mutex, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -65,6 +70,9 @@ pub(crate) struct Args {
     /// Most time that one kernel may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     limit: u64,
+    /// How many machines run at once, each on one CPU
+    #[arg(long, value_name = "N", default_value_t = NonZero::<usize>::MIN)]
+    jobs: NonZero<usize>,
     /// How the result is written
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -91,7 +99,7 @@ struct Run {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { versions, quick, kernels, update, test, qemu, limit, output, document } = args;
+    let Args { versions, quick, kernels, update, test, qemu, limit, jobs, output, document } = args;
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
         bail!("the kernels are for x86-64, and so this needs Linux on x86-64");
     }
@@ -115,19 +123,18 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     setup::ensure()?;
     let guest = initramfs::Guest::build()?;
     let limit = Duration::from_secs(limit);
-    let mut accelerator = None;
-    let mut runs = Vec::new();
-    for image in images {
-        let initramfs = guest.pack(&folder.join("initramfs"), &image)?;
+    let accelerator = OnceLock::new();
+    let one = |image: Image| {
+        let initramfs = guest.pack(&folder.join(format!("initramfs-{}", image.release)), &image)?;
         let machine = Machine { qemu: &qemu, kernel: &image.kernel, initramfs: &initramfs };
-        let accelerator = match accelerator {
-            Some(known) => known,
-            None => *accelerator.insert(Accelerator::find(&machine, &logs().join("trial.log"))?),
-        };
+        let find = || Accelerator::find(&machine, &logs().join("trial.log")).map_err(|error| format!("{error:#}"));
+        let accelerator = accelerator.get_or_init(find).clone().map_err(anyhow::Error::msg)?;
         let run = try_kernel(&machine, accelerator, image.clone(), test.as_deref(), limit)?;
+        fs::remove_file(&initramfs).with_context(|| format!("{} cannot be removed", initramfs.display()))?;
         say(output, &run.line());
-        runs.push(run);
-    }
+        Ok(run)
+    };
+    let runs = in_turn(images, jobs.get(), one)?;
 
     match output {
         Output::Table => println!("\n{}", table(&runs)),
@@ -139,6 +146,31 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let passed = !runs.is_empty() && runs.iter().all(|run| run.outcome.verdict() == Verdict::Passed);
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Does something with each of the things, some of them at once; what came of it, in their order.
+fn in_turn<T: Send, R: Send>(
+    things: Vec<T>,
+    at_once: usize,
+    work: impl Fn(T) -> anyhow::Result<R> + Sync,
+) -> anyhow::Result<Vec<R>> {
+    let queue = Mutex::new(things.into_iter().enumerate());
+    let next = || queue.lock().ok().and_then(|mut queue| queue.next());
+    let worker = || {
+        let mut done = Vec::new();
+        while let Some((place, thing)) = next() {
+            done.push((place, work(thing)?));
+        }
+        Ok(done)
+    };
+    let done: anyhow::Result<Vec<Vec<(usize, R)>>> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(worker)).collect();
+        let ends = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        ends.collect()
+    });
+    let mut done: Vec<_> = done?.into_iter().flatten().collect();
+    done.sort_by_key(|(place, _)| *place);
+    Ok(done.into_iter().map(|(_, result)| result).collect())
 }
 
 /// Where standard output is for a program, people read standard error.
@@ -224,4 +256,22 @@ fn list(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut paths = paths.with_context(unreadable)?;
     paths.sort();
     Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_at_once_comes_in_order() {
+        for at_once in [1, 3, 100] {
+            let done = in_turn((0..10).collect(), at_once, |thing: u64| {
+                thread::sleep(Duration::from_millis(10 - thing));
+                Ok(2 * thing)
+            });
+            assert_eq!(done.unwrap(), (0..10).map(|thing| 2 * thing).collect::<Vec<_>>(), "{at_once} at once");
+        }
+        let failed = in_turn(vec![1, 2, 3], 2, |thing| if thing == 2 { bail!("no") } else { Ok(thing) });
+        assert_eq!(failed.unwrap_err().to_string(), "no");
+    }
 }

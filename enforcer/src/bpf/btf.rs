@@ -110,17 +110,47 @@ impl Offsets {
     }
 }
 
+/// Whether a structure of the running kernel has such a direct member.
+///
+/// # Errors
+///
+/// If the kernel has no BTF.
+pub(super) fn has_member(structure: &str, member: &str) -> Result<bool, BtfError> {
+    let bytes = fs::read(VMLINUX)?;
+    Ok(Btf::new(&bytes)?.member_bits(structure, &[member])?.is_some())
+}
+
+/// Id of the type of a function of the running kernel, by which a program names what it is attached to.
+///
+/// # Errors
+///
+/// If the kernel has no BTF.
+pub(super) fn function_id(name: &str) -> Result<Option<u32>, BtfError> {
+    let bytes = fs::read(VMLINUX)?;
+    Btf::new(&bytes)?.function_id(name)
+}
+
 const KIND_INT: u32 = 1;
 const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
+const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
 const KIND_DECL_TAG: u32 = 17;
 const KIND_ENUM64: u32 = 19;
 const KIND_LAST: u32 = KIND_ENUM64;
+
+/// One type: its kind, the offset of its name, whether its members' offsets are those of bit fields, and its members, if
+/// it has any.
+struct Type<'a> {
+    kind: u32,
+    name: u32,
+    bitfields: bool,
+    members: &'a [u8],
+}
 
 /// BTF in memory: the type section and the string section.
 struct Btf<'a> {
@@ -141,33 +171,56 @@ impl<'a> Btf<'a> {
         Ok(Self { types: section(8, 12)?, strings: section(16, 20)? })
     }
 
+    /// The type at this place, and where the next one begins.
+    fn type_at(&self, at: usize) -> Result<(Type<'a>, usize), BtfError> {
+        let info = word(self.types, at + 4)?;
+        let (kind, count, bitfields) = (info >> 24 & 0x1f, (info & 0xffff) as usize, info >> 31 == 1);
+        let extra = match kind {
+            KIND_INT | KIND_VAR | KIND_DECL_TAG => 4,
+            KIND_ARRAY => 12,
+            KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => 12 * count,
+            KIND_ENUM | KIND_FUNC_PROTO => 8 * count,
+            _ if kind <= KIND_LAST => 0,
+            _ => return Err(BtfError::Malformed("a kind of type that this reader does not know")),
+        };
+        let begin = at + 12;
+        let members = self.types.get(begin..begin + extra).ok_or(BtfError::Malformed("cut short"))?;
+        Ok((Type { kind, name: word(self.types, at)?, bitfields, members }, begin + extra))
+    }
+
     /// Offset in bits of the first of the `names` that is a direct member of the structure.
     fn member_bits(&self, structure: &str, names: &[&str]) -> Result<Option<u32>, BtfError> {
         let mut at = 0;
         while at < self.types.len() {
-            let info = word(self.types, at + 4)?;
-            let (kind, count, bitfields) = (info >> 24 & 0x1f, (info & 0xffff) as usize, info >> 31 == 1);
-            let extra = match kind {
-                KIND_INT | KIND_VAR | KIND_DECL_TAG => 4,
-                KIND_ARRAY => 12,
-                KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => 12 * count,
-                KIND_ENUM | KIND_FUNC_PROTO => 8 * count,
-                _ if kind <= KIND_LAST => 0,
-                _ => return Err(BtfError::Malformed("a kind of type that this reader does not know")),
-            };
-            let members = at + 12;
-            if kind == KIND_STRUCT && count > 0 && self.is(word(self.types, at)?, structure) {
-                for member in (members..members + extra).step_by(12) {
-                    let name = word(self.types, member)?;
+            let (Type { kind, name, bitfields, members }, next) = self.type_at(at)?;
+            if kind == KIND_STRUCT && !members.is_empty() && self.is(name, structure) {
+                for member in (0..members.len()).step_by(12) {
+                    let name = word(members, member)?;
                     if names.iter().any(|wanted| self.is(name, wanted)) {
-                        let offset = word(self.types, member + 8)?;
+                        let offset = word(members, member + 8)?;
                         // With `kind_flag` set the upper byte is the width of a bit field.
                         return Ok(Some(if bitfields { offset & 0x00ff_ffff } else { offset }));
                     }
                 }
                 return Ok(None);
             }
-            at = members + extra;
+            at = next;
+        }
+        Ok(None)
+    }
+
+    /// Id of a function's type: types are numbered from 1, in the order in which they stand.
+    fn function_id(&self, wanted: &str) -> Result<Option<u32>, BtfError> {
+        let mut at = 0;
+        for id in 1.. {
+            if at >= self.types.len() {
+                break;
+            }
+            let (Type { kind, name, .. }, next) = self.type_at(at)?;
+            if kind == KIND_FUNC && self.is(name, wanted) {
+                return Ok(Some(id));
+            }
+            at = next;
         }
         Ok(None)
     }
@@ -195,7 +248,7 @@ mod tests {
 
     use super::*;
 
-    /// A BTF file with `struct s { int a; unsigned b:4, c:1; }`.
+    /// A BTF file with `struct s { int a; unsigned b:4, c:1; }` and a function `c`.
     fn sample() -> Vec<u8> {
         let strings = b"\0s\0a\0b\0c\0int\0";
         let mut types: Vec<u32> = Vec::new();
@@ -204,6 +257,7 @@ mod tests {
         types.extend([3, 1, 0]);
         types.extend([5, 1, 4 << 24 | 0x20]);
         types.extend([7, 1, 1 << 24 | 0x24]);
+        types.extend([7, KIND_FUNC << 24, 0]);
         let type_bytes: Vec<u8> = types.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let mut file = Vec::new();
         file.extend(0xeb9f_u16.to_ne_bytes());
@@ -224,6 +278,8 @@ mod tests {
         assert_eq!(btf.member_bits("s", &["nothing", "c"]).unwrap(), Some(36));
         assert_eq!(btf.member_bits("s", &["d"]).unwrap(), None);
         assert_eq!(btf.member_bits("t", &["a"]).unwrap(), None);
+        assert_eq!(btf.function_id("c").unwrap(), Some(3));
+        assert_eq!(btf.function_id("s").unwrap(), None);
     }
 
     proptest! {
@@ -233,7 +289,7 @@ mod tests {
             file[at] = byte;
             file.truncate(file.len() - cut.min(file.len()));
             if let Ok(btf) = Btf::new(&file) {
-                let _ = btf.member_bits("s", &["c"]);
+                let _ = (btf.member_bits("s", &["c"]), btf.function_id("a"));
             }
         }
     }

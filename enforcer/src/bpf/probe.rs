@@ -1,5 +1,8 @@
 //! What this kernel offers, found out by asking it for the real thing.
 
+mod more;
+mod raw;
+
 use std::path::Path;
 
 use aya::{
@@ -92,7 +95,7 @@ pub fn findings() -> Vec<Finding> {
     let map = |map| Answer::of::<SyscallError>(is_map_supported(map));
     let helper = |program, helper| Answer::of(is_helper_supported(program, helper));
     let newer = "run a kernel of at least that version";
-    vec![
+    let mut findings = vec![
         Finding {
             name: "cgroup bind hooks",
             since: "4.17",
@@ -169,5 +172,8 @@ pub fn findings() -> Vec<Finding> {
             without: "the initial network namespace is taken for the node's, which is wrong where a node is a container",
             remedy: newer,
         },
-    ]
+    ];
+    findings.extend(more::kernel());
+    findings.extend(more::node());
+    findings
 }

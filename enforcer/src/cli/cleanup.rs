@@ -12,14 +12,23 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     bpf::pins::{self, Cleaned, PinError, clean_up},
     cli::Failure,
+    host::sysctl::{self, ReservedPorts, Synced, SysctlError},
 };
 
-/// Remove all that agents left in the kernel: links, programs and maps, of whatever version
+/// Remove all that agents of whatever version left: programs, maps, reserved ports
 #[derive(Debug, Args)]
 pub(super) struct Cleanup {
     /// Folder of a BPF file system in which agents keep what outlives them
     #[arg(long, env = "ENFORCER_BPFFS", value_name = "PATH", default_value = pins::DEFAULT_FOLDER)]
     bpffs: PathBuf,
+
+    /// Folder in which agents remember which ports they reserved
+    #[arg(long, env = "ENFORCER_STATE_DIR", value_name = "PATH", default_value = sysctl::DEFAULT_FOLDER)]
+    state_dir: PathBuf,
+
+    /// Where the node's sysctls can be written to
+    #[arg(long, env = "ENFORCER_PROC_SYS", value_name = "PATH", default_value = sysctl::PROC_SYS)]
+    proc_sys: PathBuf,
 
     /// When nothing is left, stay until SIGTERM: a container that ends is started again
     #[arg(long)]
@@ -31,19 +40,20 @@ const PREFIX: &str = "pe_";
 
 impl Cleanup {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Self { bpffs, wait } = self;
-        if wait { clean_and_wait(&bpffs) } else { clean(&bpffs) }
+        let Self { bpffs, state_dir, proc_sys, wait } = self;
+        let reserved = ReservedPorts::new(&proc_sys, &state_dir);
+        if wait { clean_and_wait(&bpffs, &reserved) } else { clean(&bpffs, &reserved) }
     }
 }
 
-fn clean_and_wait(bpffs: &Path) -> Result<(), Failure> {
+fn clean_and_wait(bpffs: &Path, reserved: &ReservedPorts) -> Result<(), Failure> {
     let cannot = |error: io::Error| Failure::runtime(format!("cannot wait for SIGTERM: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
     runtime.block_on(async {
         // First of all: a signal that is not handled yet does not end the first process of a container.
         let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
-        clean(bpffs)?;
+        clean(bpffs, reserved)?;
         println!("done; waiting for SIGTERM");
         tokio::select! {
             _ = terminate.recv() => {}
@@ -53,8 +63,9 @@ fn clean_and_wait(bpffs: &Path) -> Result<(), Failure> {
     })
 }
 
-fn clean(bpffs: &Path) -> Result<(), Failure> {
-    let removed = remove(bpffs)?;
+fn clean(bpffs: &Path, reserved: &ReservedPorts) -> Result<(), Failure> {
+    let mut removed = remove(bpffs)?;
+    removed |= give_back(reserved)?;
     let mut left = 0;
     for program in loaded_programs() {
         let program = program.map_err(|error| {
@@ -73,6 +84,27 @@ fn clean(bpffs: &Path) -> Result<(), Failure> {
         println!("nothing of an agent is in the kernel");
     }
     Ok(())
+}
+
+/// Takes the agents' ports out of the kernel's list, and says how many there were: whether there was any.
+fn give_back(reserved: &ReservedPorts) -> Result<bool, Failure> {
+    let Synced { removed, forgotten, .. } = reserved.cleanup().map_err(|error| match &error {
+        SysctlError::Write { source, .. } | SysctlError::Memory { source, .. } if is_refused(source) => {
+            Failure::unsupported(error)
+        }
+        _ => Failure::runtime(error),
+    })?;
+    if let Some(why) = forgotten {
+        println!("which ports were reserved is not known, and so they stay so until the node restarts: {why}");
+    }
+    if removed > 0 {
+        println!("took {removed} ports out of net.ipv4.ip_local_reserved_ports; what others put there stays");
+    }
+    Ok(removed > 0)
+}
+
+fn is_refused(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// Removes what is pinned, and says what that was: whether it was anything.

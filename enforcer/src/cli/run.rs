@@ -17,6 +17,7 @@ use crate::{
     agent::{
         self, AgentError, Config, Source,
         engine::{EngineError, Start},
+        reserved,
     },
     bpf::{BpfError, pins, probe},
     cli::{
@@ -29,7 +30,10 @@ use crate::{
         claims::Limits,
         index::{NamespaceMode, Settings},
     },
-    host::cgroup::{CgroupError, Root},
+    host::{
+        cgroup::{CgroupError, Root},
+        sysctl,
+    },
     k8s,
     telemetry::{self, LogFormat, LogLevel},
 };
@@ -134,6 +138,25 @@ pub(super) struct Run {
     /// What becomes of a bind when the kernel program itself does not know
     #[arg(long, env = "ENFORCER_ON_ERROR", value_enum, default_value_t = OnError::Allow)]
     on_error: OnError,
+
+    /// Whether the kernel gives ports with claims in force to no outgoing connection and no bind of port 0: they are
+    /// added to the sysctl of reserved ports, in enforce mode only. What others reserved stays
+    #[arg(
+        long,
+        env = "ENFORCER_MANAGE_RESERVED_PORTS",
+        value_name = "BOOL",
+        default_value_t = true,
+        action = ArgAction::Set
+    )]
+    manage_reserved_ports: bool,
+
+    /// Folder in which is remembered which ports the agent reserved; it may be gone after the node restarted
+    #[arg(long, env = "ENFORCER_STATE_DIR", value_name = "PATH", default_value = sysctl::DEFAULT_FOLDER)]
+    state_dir: PathBuf,
+
+    /// Where the node's sysctls can be written to; the agent writes the one of reserved ports alone
+    #[arg(long, env = "ENFORCER_PROC_SYS", value_name = "PATH", default_value = sysctl::PROC_SYS)]
+    proc_sys: PathBuf,
 
     /// How the log is written [default: text on a terminal, json elsewhere]
     #[arg(long, env = "ENFORCER_LOG_FORMAT", value_enum)]
@@ -299,6 +322,9 @@ impl Run {
             handover_grace,
             deny_errno,
             on_error,
+            manage_reserved_ports,
+            state_dir,
+            proc_sys,
             log_format,
             log_level,
         } = self;
@@ -365,9 +391,9 @@ impl Run {
             lease: lease.0,
             shared_ports: shared_ports.0,
         };
-        let admin_socket = admin_socket.0;
-        let config =
-            Config { start, source, listen: listen.0, admin_socket, node, mode: mode.as_str(), bpffs, persist };
+        let reserved = reserved::Config { manage: manage_reserved_ports, proc_sys, folder: state_dir };
+        let (listen, admin_socket, mode) = (listen.0, admin_socket.0, mode.as_str());
+        let config = Config { start, source, listen, admin_socket, node, mode, bpffs, persist, reserved };
         runtime.block_on(agent::run(config)).map_err(|error| agent_failure(&error))
     }
 }

@@ -32,7 +32,7 @@ use netlink_packet_sock_diag::{
     inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
 };
 use netlink_sys::{Socket as NetlinkSocket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
-use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
+use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
 
 use crate::core::{
     address::protocol_name,
@@ -156,16 +156,34 @@ pub fn reconcile(holders: &mut Holders, now: impl Fn() -> u64, resolve: impl Fn(
 ///
 /// If the socket cannot be made or the kernel cannot be asked.
 pub fn shows_bound() -> Result<bool, DiagError> {
+    shows(false, |_| true)
+}
+
+/// Whether this kernel tells the cgroup of a socket: makes one that listens, and looks.
+///
+/// # Errors
+///
+/// As [`shows_bound`].
+pub fn shows_cgroup() -> Result<bool, DiagError> {
+    shows(true, |sighting| sighting.cgroup.is_some())
+}
+
+/// Whether a TCP socket that is bound, or listens, is shown as it should be.
+fn shows(listens: bool, is_right: impl Fn(&Sighting) -> bool) -> Result<bool, DiagError> {
     let failed = |source: io::Error| DiagError::Failed { protocol: Protocol::Tcp, source };
     let make = || {
         let probe = socket(AddressFamily::INET, SocketType::STREAM, None)?;
         bind(&probe, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
+        if listens {
+            listen(&probe, 1)?;
+        }
         let cookie = sockopt::socket_cookie(&probe)?;
         Ok::<_, rustix::io::Errno>((probe, cookie))
     };
     let (_probe, cookie) = make().map_err(|error| failed(error.into()))?;
     let mut shown = false;
-    dump_family(Protocol::Tcp, libc::AF_INET, Scope::Bound, &mut |sighting| shown |= sighting.cookie == cookie)?;
+    let mut see = |sighting: Sighting| shown |= sighting.cookie == cookie && is_right(&sighting);
+    dump_family(Protocol::Tcp, libc::AF_INET, Scope::Bound, &mut see)?;
     Ok(shown)
 }
 

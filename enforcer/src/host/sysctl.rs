@@ -22,10 +22,19 @@ use crate::{
     host::netns,
 };
 
+/// Where sysctls are, unless somebody says otherwise.
+pub const PROC_SYS: &str = "/proc/sys";
+/// Where is remembered what is ours, unless somebody says otherwise.
+pub const DEFAULT_FOLDER: &str = "/run/port-enforcer";
+
 const LIST: &str = "net/ipv4/ip_local_reserved_ports";
-const EPHEMERAL: &str = "net/ipv4/ip_local_port_range";
-const BOOT_ID: &str = "kernel/random/boot_id";
+/// At its own place, wherever the list can be written to: what is only read is there for everybody.
+const EPHEMERAL: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+/// Likewise.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const MEMORY: &str = "reserved-ports.json";
+/// What becomes the memory once it is written.
+const NEXT: &str = "reserved-ports.json.next";
 /// Room for the longest list there is: every second port, six bytes each, is 192 KiB. The kernel gives a list in one
 /// read or cuts it.
 const ROOM: usize = 256 << 10;
@@ -38,7 +47,7 @@ const ATTEMPTS: u32 = 8;
 #[derive(Debug, thiserror::Error)]
 pub enum SysctlError {
     /// A file below `/proc/sys` cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}; name the root of the node's sysctls with --proc-sys", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -55,8 +64,8 @@ pub enum SysctlError {
     },
     /// The list cannot be written.
     #[error(
-        "cannot write {}: {source}; the agent needs root and a writable /proc/sys (a privileged container), or turn this \
-         off with --manage-reserved-ports=false",
+        "cannot write {}: {source}; run this as root and, in a container, mount the node's {PROC_SYS}/{LIST} where it can \
+         be written to and name the root of that with --proc-sys, or turn this off with --manage-reserved-ports=false",
         path.display()
     )]
     Write {
@@ -66,7 +75,11 @@ pub enum SysctlError {
         source: io::Error,
     },
     /// What was added cannot be remembered, so nothing was added.
-    #[error("cannot remember in {} which ports were reserved, so none is: {source}; free or mount the folder", path.display())]
+    #[error(
+        "cannot remember in {} which ports were reserved, so none is: {source}; make room there, or name another folder \
+         with --state-dir",
+        path.display()
+    )]
     Memory {
         /// The file or its folder.
         path: PathBuf,
@@ -112,7 +125,7 @@ struct Stored {
 }
 
 impl ReservedPorts {
-    /// With the root of the sysctls (`/proc/sys`) and the folder for the memory, which is made when there is something
+    /// With the root of the sysctls ([`PROC_SYS`]; of what is below it, only the list is used) and the folder for the memory, which is made when there is something
     /// to remember. The folder should be gone after a reboot (below `/run`) or may stay.
     #[must_use]
     pub fn new(proc_sys: &Path, folder: &Path) -> Self {
@@ -126,17 +139,24 @@ impl ReservedPorts {
     ///
     /// If something cannot be read or written; what was done until then is remembered, and the next call goes on.
     pub fn sync(&self, wanted: &[u16]) -> Result<Synced, SysctlError> {
-        if wanted.is_empty() && !self.folder.exists() {
+        if wanted.is_empty() && !self.remembers() {
             return Ok(Synced::default());
         }
         let _lock = self.lock()?;
-        let mut total = Synced::default();
-        for _ in 0..ATTEMPTS {
-            if self.attempt(wanted, &mut total)? {
-                return Ok(total);
-            }
+        self.run(wanted, false)
+    }
+
+    /// Reserves these ports too, in order of preference, and lets go of none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::sync`].
+    pub fn add(&self, wanted: &[u16]) -> Result<Synced, SysctlError> {
+        if wanted.is_empty() && !self.remembers() {
+            return Ok(Synced::default());
         }
-        Err(SysctlError::Busy(self.proc_sys.join(LIST)))
+        let _lock = self.lock()?;
+        self.run(wanted, true)
     }
 
     /// Takes everything of ours out of the list, and removes the memory.
@@ -145,20 +165,52 @@ impl ReservedPorts {
     ///
     /// As [`Self::sync`].
     pub fn cleanup(&self) -> Result<Synced, SysctlError> {
-        let done = self.sync(&[])?;
-        let path = self.folder.join(MEMORY);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(SysctlError::Memory { path, source: error }),
-            _ => Ok(done),
+        if !self.remembers() {
+            return Ok(Synced::default());
         }
+        let _lock = self.lock()?;
+        let done = self.run(&[], false)?;
+        for path in self.files() {
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(SysctlError::Memory { path, source });
+                }
+                _ => {}
+            }
+        }
+        Ok(done)
+    }
+
+    fn files(&self) -> [PathBuf; 2] {
+        [MEMORY, NEXT].map(|name| self.folder.join(name))
+    }
+
+    /// Whether there is anything that could be ours. Where there is not, nothing is locked, read or made.
+    fn remembers(&self) -> bool {
+        self.files().iter().any(|path| path.exists())
+    }
+
+    /// To be called with the lock. `keep`: what is ours stays so.
+    fn run(&self, wanted: &[u16], keep: bool) -> Result<Synced, SysctlError> {
+        let mut total = Synced::default();
+        for _ in 0..ATTEMPTS {
+            if self.attempt(wanted, keep, &mut total)? {
+                return Ok(total);
+            }
+        }
+        Err(SysctlError::Busy(self.proc_sys.join(LIST)))
     }
 
     /// Tries once; `false` if the list changed meanwhile.
-    fn attempt(&self, wanted: &[u16], total: &mut Synced) -> Result<bool, SysctlError> {
+    fn attempt(&self, wanted: &[u16], keep: bool, total: &mut Synced) -> Result<bool, SysctlError> {
         let identity = self.identity()?;
         let memory = self.recall(&identity, &mut total.forgotten)?;
         let mut expected = self.list()?;
-        let plan = plan(&expected, &memory, wanted, &self.ephemeral()?);
+        let mut wanted = wanted.to_vec();
+        if keep {
+            wanted.extend(memory.ours.iter());
+        }
+        let plan = plan(&expected, &memory, &wanted, &self.ephemeral()?);
         total.ours = plan.ours.len();
         total.left_out = plan.left_out;
         for step in plan.steps {
@@ -283,7 +335,7 @@ impl ReservedPorts {
             others: memory.others.as_ref().map(PortSet::to_string),
         };
         let write = || {
-            let next = self.folder.join("reserved-ports.json.next");
+            let next = self.folder.join(NEXT);
             let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&next)?;
             file.write_all(serde_json::to_string(&stored)?.as_bytes())?;
             file.sync_all()?;

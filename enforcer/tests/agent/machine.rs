@@ -1,12 +1,18 @@
 //! `--scope node`: the agent attaches at the root of the hierarchy and judges every process of the machine, and so only of
 //! one that was started for these tests.
 
+use std::fs;
+
 use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
-    stage::{Pod, Stage, bind, denied, until_bind},
-    support::{agent::Agent, own_machine, worker::Worker},
+    stage::{Pod, Stage, bind, denied, nowhere, until_bind},
+    support::{
+        agent::{Agent, until},
+        own_machine,
+        worker::Worker,
+    },
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -22,13 +28,18 @@ fn scope_node_judges_pods_and_audits_the_host() {
     let mut service = Worker::start(&stage.make("system.slice/sshd.service"));
     // No --cgroup-root: the agent finds the root of the hierarchy by itself.
     let source = format!("dir:{}", stage.folder().display());
+    let memory = stage.beside("state").display().to_string();
     let more = ["--scope", "node", "--mode", "enforce", "--node-reserved", "20022/tcp", "--log-format", "json"];
-    let (mut agent, ready) = Agent::start(["--source", &source, "--node-name", "node-1"].iter().chain(&more));
+    let more = [&more[..], &["--state-dir", &memory, "--source", &source, "--node-name", "node-1"]].concat();
+    let (mut agent, ready) = Agent::start(nowhere(&more).iter().chain(&more));
     assert_eq!(ready["cgroup"], "/sys/fs/cgroup", "{ready}");
 
     assert_eq!(owner.bind(&bind(20080)), 0);
     until_bind(&mut stranger, 20080, denied());
     assert_eq!(agent.event("bind", "default/stranger")["verdict"], "deny");
+
+    let reserved = || fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").expect("the list");
+    until("both ports are reserved", || reserved() == "20022,20080\n");
 
     assert_eq!(service.bind(&bind(20080)), 0, "a host process is never denied");
     let is_service = |line: &Value| line["event"] == "bind" && line["pid"] == service.pid();
@@ -39,5 +50,6 @@ fn scope_node_judges_pods_and_audits_the_host() {
     assert_eq!(agent.event("bind", "default/stranger")["reason"], "reserved");
 
     assert!(agent.terminate().success());
+    assert_eq!(reserved(), "\n", "nothing is reserved any more");
     assert_eq!(stranger.bind(&bind(20080)), 0, "nothing is judged any more");
 }

@@ -10,6 +10,7 @@ mod cluster;
 mod conflicts;
 mod crowd;
 mod end;
+mod ephemeral;
 mod events;
 mod existing;
 mod explain;
@@ -23,6 +24,7 @@ mod machine;
 mod malformed;
 mod metrics;
 mod refusals;
+mod reserved;
 mod rollout;
 mod siege;
 mod stage;
@@ -72,6 +74,7 @@ fn main() {
 
 fn trials() -> Vec<Trial> {
     let mut trials = machine::trials();
+    trials.extend(reserved::trials());
     for (subject, tests) in [
         ("conflicts", conflicts::TESTS),
         ("folder", folder::TESTS),

@@ -263,12 +263,13 @@ impl Stage {
     }
 }
 
-/// No agent serves anything or keeps anything unless it is told where: there may be others.
+/// No agent serves, keeps or reserves anything unless it is told where: there may be others.
 pub(crate) fn nowhere<'a>(more: &[&str]) -> Vec<&'a str> {
     let defaults = [
         ("--listen", &["--listen", "none"][..]),
         ("--admin-socket", &["--admin-socket", "none"]),
         ("--bpffs", &["--bpffs", "/nonexistent", "--persist", "false"]),
+        ("--state-dir", &["--state-dir", "/nonexistent", "--manage-reserved-ports", "false"]),
     ];
     defaults.into_iter().filter(|(flag, _)| !more.contains(flag)).flat_map(|(_, words)| words).copied().collect()
 }

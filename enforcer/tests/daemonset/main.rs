@@ -1,5 +1,5 @@
 //! The agent and the cleanup with no more than the container of the manifests has: their capabilities and not one
-//! more, a cgroup tree that is read-only, no new privileges. These tests need root.
+//! more, a cgroup tree and sysctls that are read-only, no new privileges. These tests need root.
 //!
 //! Left out: seccomp and the LSMs, which are the runtime's and the node's.
 
@@ -26,6 +26,7 @@ use std::{
     ffi::{CStr, CString},
     fs,
     io::{self, BufRead as _, BufReader, Lines, Read as _},
+    os::unix::ffi::OsStrExt as _,
     panic::resume_unwind,
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
@@ -33,8 +34,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libtest_mimic::{Arguments, Completion, Trial};
+use enforcer::host::netns;
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use rustix::{
+    fs::{StatVfsMountFlags, statvfs},
     process::{Pid, Signal, kill_process},
     thread::{CapabilitySet, remove_capability_from_bounding_set, set_no_new_privs},
 };
@@ -65,6 +68,7 @@ fn main() {
         Trial::ignorable_test("an_agent_with_the_manifests_capabilities_enforces", completed(an_agent_enforces)),
         Trial::ignorable_test("an_agent_that_lacks_one_of_them_says_so", completed(an_agent_that_lacks_one_says_so)),
         Trial::ignorable_test("what_is_kept_outlives_the_agent", completed(what_is_kept_outlives_the_agent)),
+        Trial::ignorable_test("ports_are_reserved_by_one_file_that_is_mounted", ports_are_reserved),
         Trial::ignorable_test("a_cleanup_with_the_manifests_capabilities_waits_for_sigterm", || Ok(a_cleanup_waits())),
         Trial::ignorable_test("a_cleanup_that_finds_an_agent_does_not_wait", completed(a_cleanup_that_finds_an_agent)),
     ];
@@ -89,19 +93,22 @@ fn cleanups() -> Vec<String> {
     capabilities("overlays/uninstall/cleanup.yaml")
 }
 
-/// A mount point of cgroup v2 in the calling thread's mount namespace, which must be its own, made read-only.
+/// Mounts one place at another, in the calling thread's mount namespace, which must be its own.
+fn bind_mount(from: &Path, to: &Path, flags: libc::c_ulong) {
+    let [source, target] = [from, to].map(|path| CString::new(path.as_os_str().as_bytes()).expect("no NUL"));
+    // SAFETY: the strings live across the call, and no type or data is passed.
+    let result =
+        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), ptr::null(), libc::MS_BIND | flags, ptr::null()) };
+    assert_eq!(result, 0, "{}: {}", to.display(), io::Error::last_os_error());
+}
+
+/// A folder in the calling thread's mount namespace, which must be its own, made read-only.
 fn make_read_only(point: &str) {
-    let path = CString::new(point).expect("no NUL");
-    let mount = |flags: libc::c_ulong| {
-        let source: *const libc::c_char = path.as_ptr();
-        // SAFETY: the strings live across the call, and no type or data is passed.
-        let result = unsafe { libc::mount(source, path.as_ptr(), ptr::null(), flags, ptr::null()) };
-        assert_eq!(result, 0, "{point}: {}", io::Error::last_os_error());
-    };
-    mount(libc::MS_BIND);
-    mount(libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY);
-    let written = fs::create_dir(Path::new(point).join("port-enforcer-test-read-only"));
-    assert_eq!(written.map_err(|error| error.kind()), Err(io::ErrorKind::ReadOnlyFilesystem), "{point}");
+    let path = Path::new(point);
+    bind_mount(path, path, 0);
+    bind_mount(path, path, libc::MS_REMOUNT | libc::MS_RDONLY);
+    let flags = statvfs(point).expect("a mount").f_flag;
+    assert!(flags.contains(StatVfsMountFlags::RDONLY), "{point}: {flags:?}");
 }
 
 /// A mount namespace and a view of the cgroups of the calling thread's own.
@@ -118,12 +125,19 @@ fn unshare() {
 
 /// Starts something from a thread that is contained like the manifests' container, and whose children therefore are.
 fn contained<T: Send>(names: &[String], start: impl FnOnce() -> T + Send) -> T {
+    contained_with(names, || {}, start)
+}
+
+/// The same, with mounts of its own that are made before anything is read-only.
+fn contained_with<T: Send>(names: &[String], mounts: impl FnOnce() + Send, start: impl FnOnce() -> T + Send) -> T {
     let kept = capability_set(names);
     let contain = || {
         unshare();
         let mountinfo = fs::read_to_string("/proc/thread-self/mountinfo").expect("mounts");
         let lines = mountinfo.lines().filter(|line| line.contains(" - cgroup2 "));
         lines.filter_map(|line| line.split(' ').nth(4)).for_each(make_read_only);
+        mounts();
+        make_read_only("/proc/sys");
         for (_, capability) in CapabilitySet::all().difference(kept).iter_names() {
             remove_capability_from_bounding_set(capability).expect("root");
         }
@@ -183,12 +197,56 @@ fn what_is_kept_outlives_the_agent() {
         assert_eq!(stranger.bind(&bind(20080)), denied());
     }
     let mut command = enforcer();
-    command.args(["cleanup", "--bpffs", &folder]);
+    command.args(["cleanup", "--bpffs", &folder, "--state-dir", "/nonexistent"]);
     // It may find an agent of somebody else's, and say so.
     let (code, said) = contained(&cleanups(), || Guarded::start(&mut command)).end();
     assert!([0, 4].contains(&code), "{said}");
     assert_eq!(bpffs.list(), [""; 0], "{said}");
     until("nothing judges any more", || stranger.bind(&bind(20080)) == 0);
+}
+
+const LIST: &str = "net/ipv4/ip_local_reserved_ports";
+
+/// The list, by the path that everybody has.
+fn reserved() -> String {
+    fs::read_to_string(Path::new("/proc/sys").join(LIST)).expect("the list").trim_end().to_owned()
+}
+
+/// With the sysctl mounted where the manifests have it: it is found below that, and no other is.
+fn ports_are_reserved() -> Result<Completion, Failed> {
+    if netns::cookie()?.is_none() {
+        return Ok(Completion::ignored_with("the tests have no network namespace of their own"));
+    }
+    let stage = Stage::new();
+    stage.put(&Pod::new("owner").ports("20080/tcp"));
+    let mut stranger = stage.start(&Pod::new("stranger"));
+    let (memory, sysctls) = (stage.beside("state").display().to_string(), stage.beside("sys"));
+    let mounted = sysctls.join(LIST);
+    fs::create_dir_all(mounted.parent().expect("a folder"))?;
+    fs::write(&mounted, "")?;
+    let sysctls = sysctls.display().to_string();
+    let flags = ["--state-dir", &memory, "--proc-sys", &sysctls];
+    let list = Path::new("/proc/sys").join(LIST);
+
+    let start = || stage.enforce(&flags[..2]);
+    let mut agent = contained(&agents(), start);
+    let told = agent.wait("it cannot write", |line| line["event"] == "reserved_ports_failed");
+    let said = told["message"].as_str().expect("a sentence");
+    assert!(said.contains("Read-only file system") && said.contains("--proc-sys"), "{said}");
+    assert_eq!((stranger.bind(&bind(20080)), reserved().as_str()), (denied(), ""), "it enforces all the same");
+    assert_eq!(agent.terminate().code(), Some(0));
+
+    let mut agent = contained_with(&agents(), || bind_mount(&list, &mounted, 0), || stage.enforce(&flags));
+    until("the port is reserved", || reserved() == "20080");
+    agent.kill();
+    let mut command = enforcer();
+    command.args(["cleanup", "--bpffs", "/nonexistent"]).args(flags);
+    let cleanup = contained_with(&cleanups(), || bind_mount(&list, &mounted, 0), || Guarded::start(&mut command));
+    // It may find an agent of somebody else's, and say so.
+    let (code, said) = cleanup.end();
+    assert!([0, 4].contains(&code), "{said}");
+    assert_eq!(reserved(), "", "{said}");
+    Ok(Completion::Completed)
 }
 
 /// A process that does not outlive its test.
@@ -232,7 +290,7 @@ fn an_agent_that_lacks_one_says_so() {
         fewer.remove(index);
         let mut command = enforcer();
         command.arg("run").arg("--source").arg(format!("dir:{}", stage.folder().display()));
-        command.arg("--cgroup-root").arg(stage.root()).args(["--bpffs", "/nonexistent"]);
+        command.arg("--cgroup-root").arg(stage.root()).args(["--bpffs", "/nonexistent", "--state-dir", "/nonexistent"]);
         let (code, said) = contained(&fewer, || Guarded::start(&mut command)).end();
         assert_eq!(code, 3, "without {missing}: {said}");
         assert!(said.contains(&format!("CAP_{missing}")), "without {missing}: {said}");
@@ -248,7 +306,7 @@ fn clean_up() -> Option<(Guarded, String, Lines<BufReader<ChildStdout>>)> {
     let deadline = Instant::now() + Duration::from_secs(10);
     while Instant::now() < deadline {
         let mut command = enforcer();
-        command.args(["cleanup", "--wait", "--bpffs", "/nonexistent"]);
+        command.args(["cleanup", "--wait", "--bpffs", "/nonexistent", "--state-dir", "/nonexistent"]);
         let mut cleanup = contained(&cleanups(), || Guarded::start(&mut command));
         let mut lines = BufReader::new(cleanup.0.stdout.take().expect("piped")).lines();
         if let Some(line) = lines.next() {
@@ -280,7 +338,7 @@ fn a_cleanup_that_finds_an_agent() {
     let stage = Stage::new();
     let _agent = stage.enforce(&[]);
     let mut command = enforcer();
-    command.args(["cleanup", "--wait", "--bpffs", "/nonexistent"]);
+    command.args(["cleanup", "--wait", "--bpffs", "/nonexistent", "--state-dir", "/nonexistent"]);
     let (code, said) = contained(&cleanups(), || Guarded::start(&mut command)).end();
     assert_eq!(code, 4, "{said}");
     let rest = "programs of an agent are loaded, because an agent is running; they go with it: stop it\n";

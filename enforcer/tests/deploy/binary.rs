@@ -8,6 +8,7 @@ use std::{
 use crate::{
     Test,
     overlays::{AGENTS, container, mounts},
+    rendering::OVERLAYS,
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -16,7 +17,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("the_agents_namespace_is_a_system_namespace", the_agents_namespace_is_a_system_namespace),
     ("the_binary_takes_what_the_agents_are_told", the_binary_takes_what_the_agents_are_told),
     ("the_binary_takes_what_the_cleanup_is_told", the_binary_takes_what_the_cleanup_is_told),
-    ("what_is_mounted_for_a_flag_is_writable_once_there_is_one", what_is_mounted_for_a_flag_is_writable),
+    ("what_is_mounted_for_a_flag_is_writable", what_is_mounted_for_a_flag_is_writable),
 ];
 
 /// The exit code, and what it wrote.
@@ -123,23 +124,27 @@ fn the_binary_takes_what_the_cleanup_is_told() {
     assert!(said.starts_with("error: unexpected argument '--unknown' found"), "{said}");
 }
 
-/// As long as the binary has no use for them, the mounts are read-only; when it has, they must not be, and it must be told
-/// where they are.
+/// The agent and the cleanup are told where it is, or know.
 fn what_is_mounted_for_a_flag_is_writable() {
-    let known = known();
-    for overlay in ["audit", "enforce", "uninstall"] {
-        for (flag, host) in
-            [("ENFORCER_BPFFS", "/sys/fs/bpf"), ("ENFORCER_MANAGE_RESERVED_PORTS", "/proc/sys/net/ipv4")]
-        {
+    let cleanup = container("uninstall").args.expect("arguments");
+    for (flag, variable, host) in [
+        ("--bpffs", "ENFORCER_BPFFS", "/sys/fs/bpf"),
+        ("--proc-sys", "ENFORCER_PROC_SYS", "/proc/sys/net/ipv4/ip_local_reserved_ports"),
+        ("--state-dir", "ENFORCER_STATE_DIR", "/run/port-enforcer"),
+    ] {
+        for overlay in OVERLAYS {
             let mounts = mounts(overlay);
-            let (_, _, read_only) = mounts.iter().find(|(path, ..)| path == host).expect("a mount");
-            assert_eq!(*read_only, !known.contains(flag), "{overlay}: {flag}, {host}");
-        }
-    }
-    if known.contains("ENFORCER_BPFFS") {
-        for overlay in AGENTS {
-            let value = &environment(overlay)["ENFORCER_BPFFS"];
-            assert!(mounts(overlay).iter().any(|(_, here, _)| value.starts_with(here)), "{overlay}: {value}");
+            let (_, here, read_only) = mounts.iter().find(|(path, ..)| path == host).expect("a mount");
+            assert!(!read_only, "{overlay}: {host}");
+            let told = if overlay == "uninstall" {
+                cleanup.iter().position(|argument| argument == flag).map(|place| cleanup[place + 1].clone())
+            } else {
+                environment(overlay).get(variable).cloned()
+            };
+            let default = (flag == "--state-dir").then(|| host.to_owned());
+            let told = told.or(default).expect("it is told");
+            // A folder on the mount, or a root with the mount below it.
+            assert!(told.starts_with(here.as_str()) || here.starts_with(&told), "{overlay}: {flag} {told}, {here}");
         }
     }
 }

@@ -258,7 +258,7 @@ fn the_mounts_are_these() {
         let expected = [
             ("/sys/fs/cgroup", "/sys/fs/cgroup"),
             ("/sys/fs/bpf", "/host/sys/fs/bpf"),
-            ("/proc/sys/net/ipv4", "/host/proc/sys/net/ipv4"),
+            ("/proc/sys/net/ipv4/ip_local_reserved_ports", "/host/proc/sys/net/ipv4/ip_local_reserved_ports"),
             ("/run/port-enforcer", "/run/port-enforcer"),
         ];
         assert_eq!(paths, expected, "{overlay}");
@@ -272,8 +272,8 @@ fn the_mounts_are_these() {
             .map(|volume| volume.host_path.and_then(|path| path.type_))
             .collect();
         let directory = Some("Directory".to_owned());
-        let made = Some("DirectoryOrCreate".to_owned());
-        assert_eq!(types, [directory.clone(), directory.clone(), directory, made], "{overlay}");
+        let (file, made) = (Some("File".to_owned()), Some("DirectoryOrCreate".to_owned()));
+        assert_eq!(types, [directory.clone(), directory, file, made], "{overlay}");
     }
 }
 
@@ -337,7 +337,7 @@ fn uninstall_takes_the_agents_place() {
         assert_eq!(container(overlay).args.as_deref(), Some(&["run".to_owned()][..]), "{overlay}");
     }
     let container = container("uninstall");
-    let arguments = ["cleanup", "--wait", "--bpffs", "/host/sys/fs/bpf/port-enforcer"];
+    let arguments = ["cleanup", "--wait", "--bpffs", "/host/sys/fs/bpf/port-enforcer", "--proc-sys", "/host/proc/sys"];
     assert_eq!(container.args, Some(arguments.map(str::to_owned).to_vec()));
     assert_eq!((container.env, container.env_from, container.ports), (None, None, None));
     let probes = (container.startup_probe, container.liveness_probe, container.readiness_probe);

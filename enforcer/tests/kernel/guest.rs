@@ -3,13 +3,14 @@
 
 use std::{
     env, fs,
+    path::PathBuf,
     process::{self, Command},
 };
 
 use rustix::{
     mount::{MountFlags, mount},
     process::{WaitOptions, wait},
-    system::{RebootCommand, reboot},
+    system::{RebootCommand, init_module, reboot},
 };
 
 use crate::support::{network, own_machine};
@@ -18,11 +19,13 @@ use crate::support::{network, own_machine};
 const INIT: &str = "/init";
 /// Where the agent is.
 const ENFORCER: &str = "/bin/enforcer";
+/// Where modules are.
+const MODULES: &str = "/modules";
 /// Begins the lines that `cargo xtask kernels` reads.
 const SAYS: &str = "port-enforcer-guest:";
 
 /// What is mounted, in this order: type and place.
-const MOUNTS: [(&str, &str); 7] = [
+const MOUNTS: [(&str, &str); 8] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
     ("devtmpfs", "/dev"),
@@ -30,6 +33,7 @@ const MOUNTS: [(&str, &str); 7] = [
     ("cgroup2", "/sys/fs/cgroup"),
     ("bpf", "/sys/fs/bpf"),
     ("tracefs", "/sys/kernel/tracing"),
+    ("securityfs", "/sys/kernel/security"),
 ];
 
 /// Turns this process into the machine's first one if it was started as that.
@@ -61,6 +65,18 @@ fn prepare() -> Result<(), String> {
             .map_err(|error| format!("cannot mount {kind} on {place}: {error}"))?;
     }
     network::raise_loopback();
+    load_modules()
+}
+
+/// Loads what the tests need of what the kernel was built with as modules, in the order of their names.
+fn load_modules() -> Result<(), String> {
+    let entries = fs::read_dir(MODULES).map_err(|error| format!("{MODULES}: {error}"))?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
+    paths.sort();
+    for path in paths {
+        let module = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        init_module(&module, c"").map_err(|error| format!("cannot load {}: {error}", path.display()))?;
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use enforcer::bpf::probe::{Finding, findings};
+use enforcer::bpf::probe::{Answer, Finding, findings};
 use rustix::net::SocketFlags;
 use rustix::net::{AddressFamily, Protocol, SocketType, ipproto, socket_with};
 
@@ -12,6 +12,7 @@ use crate::{DONE, Outcome, Test, support::own_machine};
 pub(crate) const TESTS: &[Test] = &[
     ("a_skip_must_be_earned", a_skip_must_be_earned),
     ("what_the_version_promises_is_there", what_the_version_promises_is_there),
+    ("a_wrong_answer_is_found", a_wrong_answer_is_found),
 ];
 
 /// Major and minor number of a kernel.
@@ -108,23 +109,130 @@ fn a_skip_must_be_earned() -> Outcome {
     DONE
 }
 
-/// No probe says less than the kernel's version does. On a machine of the matrix none says more either, where nobody has
-/// ported features back.
-fn what_the_version_promises_is_there() -> Outcome {
-    let release = release();
-    let exact = own_machine::is_here() && !release.contains(".el");
-    for Finding { name, since, answer, .. } in findings() {
-        let new_enough = version(&release) >= version(since);
-        if new_enough && !(name == "reading kernel memory" && is_locked_down()) {
-            assert!(answer.is_yes(), "{name}, since {since}, on {release}: {answer:?}");
-        } else if exact {
-            assert!(!answer.is_yes(), "{name}, since {since}, on {release}: {answer:?}");
+/// What `enforcer probe` tells of, and the first version that has it: written down a second time, by somebody who looked it
+/// up, so that neither a wrong answer nor a wrong table passes.
+const PROMISED: &[(&str, Version)] = &[
+    ("cgroup bind hooks", (4, 17)),
+    ("cgroup post-bind hooks", (4, 17)),
+    ("raw tracepoints", (4, 17)),
+    ("network namespace cookies in bind hooks", (5, 7)),
+    ("ring buffer", (5, 8)),
+    ("kernel type information", (5, 2)),
+    ("choice of the error number", (6, 1)),
+    ("reading kernel memory", (5, 5)),
+    ("cookie of the node's network namespace", (5, 14)),
+    ("post-bind hooks that deny", (5, 17)),
+    ("socket release hooks", (5, 9)),
+    ("socket storage in bind and socket hooks", (5, 9)),
+    ("links of raw tracepoints", (5, 8)),
+    ("cgroups in socket diagnostics", (5, 8)),
+    ("bound sockets in socket diagnostics", (6, 8)),
+    ("LSM programs for cgroups", (6, 0)),
+    ("cgroup v2 is mounted", (4, 5)),
+    ("a BPF file system is mounted", (4, 4)),
+    ("kernel memory is not locked down", (5, 4)),
+];
+
+/// What the answers are measured by.
+struct Here {
+    version: Version,
+    /// A machine of the matrix: nobody has ported features back, and everything is mounted.
+    exact: bool,
+    /// The kernel keeps its memory from everybody.
+    locked_down: bool,
+    /// The LSMs that run, where that is told.
+    lsms: Option<String>,
+}
+
+impl Here {
+    fn new() -> Self {
+        let release = release();
+        let security = |name: &str| fs::read_to_string(format!("/sys/kernel/security/{name}")).ok();
+        Self {
+            version: version(&release),
+            exact: own_machine::is_here() && !release.contains(".el"),
+            locked_down: security("lockdown").is_some_and(|state| state.contains("[confidentiality]")),
+            lsms: security("lsm"),
         }
     }
+
+    /// Whether a kernel that is new enough may lack it all the same.
+    fn excuses(&self, name: &str) -> bool {
+        match name {
+            "reading kernel memory" => self.locked_down,
+            "kernel memory is not locked down" => self.locked_down || !self.exact,
+            "a BPF file system is mounted" => !self.exact,
+            "LSM programs for cgroups" => {
+                !self.lsms.as_deref().is_some_and(|lsms| lsms.split(',').any(|lsm| lsm == "bpf"))
+            }
+            _ => false,
+        }
+    }
+
+    /// What is wrong with the answers.
+    fn faults(&self, findings: &[Finding]) -> Vec<String> {
+        let told: Vec<&str> = findings.iter().map(|finding| finding.name).collect();
+        let known: Vec<&str> = PROMISED.iter().map(|(name, _)| *name).collect();
+        let mut faults = Vec::new();
+        if told != known {
+            faults.push(format!("told is {told:?}, and known {known:?}"));
+        }
+        for Finding { name, since, answer, .. } in findings {
+            let Some((_, promised)) = PROMISED.iter().find(|(known, _)| known == name) else { continue };
+            if version(since) != *promised {
+                faults.push(format!("{name} is not since {since}, but since {promised:?}"));
+            }
+            let new_enough = self.version >= *promised;
+            let wrong = match answer {
+                Answer::Yes => self.exact && !new_enough,
+                Answer::No | Answer::Unknown(_) => new_enough && !self.excuses(name),
+            };
+            if wrong {
+                faults.push(format!("{name}, since {since}, on {:?}: {answer:?}", self.version));
+            }
+        }
+        faults
+    }
+}
+
+/// No probe says less than the kernel's version does. On a machine of the matrix none says more either.
+fn what_the_version_promises_is_there() -> Outcome {
+    assert_eq!(Here::new().faults(&findings()), [""; 0]);
     DONE
 }
 
-/// Whether the kernel keeps its memory from everybody.
-fn is_locked_down() -> bool {
-    fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|state| state.contains("[confidentiality]"))
+/// The net itself: each answer turned round is found, on the oldest kernel and on the newest, and so is a wrong version.
+fn a_wrong_answer_is_found() -> Outcome {
+    let all = |answer: fn(Version) -> Answer| -> Vec<Finding> {
+        let one = |(name, since): &(&'static str, Version)| Finding {
+            name,
+            since: Box::leak(format!("{}.{}", since.0, since.1).into_boxed_str()),
+            required: false,
+            answer: answer(*since),
+            without: "",
+            remedy: "",
+        };
+        PROMISED.iter().map(one).collect()
+    };
+    let of_old = |since| if since <= (5, 10) { Answer::Yes } else { Answer::No };
+    for (version, right) in [((5, 10), all(of_old)), ((7, 3), all(|_| Answer::Yes))] {
+        let lsms = Some("capability,bpf".to_owned());
+        let here = Here { version, exact: true, locked_down: false, lsms };
+        assert_eq!(here.faults(&right), [""; 0]);
+        for place in 0..right.len() {
+            let turned = if right[place].answer == Answer::Yes { Answer::No } else { Answer::Yes };
+            for wrong in [turned, Answer::Unknown("why".to_owned())] {
+                let must_be_known = right[place].answer == Answer::Yes || wrong == Answer::Yes;
+                let mut findings = right.clone();
+                findings[place].answer = wrong;
+                assert_eq!(here.faults(&findings).len(), usize::from(must_be_known), "{:?}", findings[place]);
+            }
+            let mut findings = right.clone();
+            findings[place].since = "4.3";
+            assert_eq!(here.faults(&findings).len(), 1, "{:?}", findings[place]);
+            findings.remove(place);
+            assert_eq!(here.faults(&findings).len(), 1, "{:?} is missing", right[place]);
+        }
+    }
+    DONE
 }

@@ -108,6 +108,8 @@ impl Agent {
                 "/nonexistent",
                 "--persist",
                 "false",
+                "--manage-reserved-ports",
+                "false",
             ]
             .map(OsString::from),
         );

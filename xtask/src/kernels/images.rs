@@ -18,6 +18,8 @@ pub(super) struct Image {
     pub(super) kernel: PathBuf,
     /// What it was built with, if that came with it.
     pub(super) config: Option<PathBuf>,
+    /// Modules that tests need, in the order in which they are loaded.
+    pub(super) modules: Vec<PathBuf>,
 }
 
 /// A kernel that is asked for.
@@ -85,6 +87,8 @@ pub(super) fn own(folder: &Path, wanted: &[Wanted], oldest_only: bool) -> anyhow
                 release: release.to_owned(),
                 kernel: path.clone(),
                 config: config.exists().then_some(config),
+                // What such a kernel was built with and its modules are for who brings it.
+                modules: Vec::new(),
             })
         })
         .collect();

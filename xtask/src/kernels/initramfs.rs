@@ -74,7 +74,7 @@ impl Guest {
     pub(super) fn pack(&self, path: &Path, image: &Image) -> anyhow::Result<PathBuf> {
         let read = |path: &Path| fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
         let mut archive = Archive::default();
-        for folder in ["dev", "proc", "sys", "tmp", "bin", "boot"] {
+        for folder in ["dev", "proc", "sys", "tmp", "bin", "boot", "modules"] {
             archive.add(folder, FOLDER, &[], (0, 0))?;
         }
         // The first process has its descriptors from here; not every kernel mounts devtmpfs by itself.
@@ -84,6 +84,10 @@ impl Guest {
         archive.add("bin/enforcer", EXECUTABLE, &read(&self.enforcer)?, (0, 0))?;
         if let Some(config) = &image.config {
             archive.add(&format!("boot/config-{}", image.release), FILE, &read(config)?, (0, 0))?;
+        }
+        for module in &image.modules {
+            let name = module.file_name().and_then(|name| name.to_str()).context("a module without a name")?;
+            archive.add(&format!("modules/{name}"), FILE, &read(module)?, (0, 0))?;
         }
         fs::write(path, archive.finish()?).with_context(|| format!("{} cannot be written", path.display()))?;
         Ok(path.to_owned())

@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 
 use super::images::{Image, Wanted, numbers_of};
 use super::list;
+use super::modules;
 use crate::process;
 
 /// The archives of Debian: the suites with the kernels that are tried, and a part of a release's name that says which
@@ -51,25 +52,32 @@ pub(super) fn images(folder: &Path, wanted: &[Wanted], update: bool) -> anyhow::
 /// A kernel that was fetched before. What is newest only a list of packages can say, and so the newest of all is the one
 /// that such a list named.
 fn kept(store: &Path, wanted: &Wanted) -> anyhow::Result<Option<Image>> {
-    let folders = list(store)?;
-    let images: Vec<Image> = folders.iter().filter_map(|folder| read(folder)).collect();
     if *wanted == Wanted::Newest && !store.join(NEWEST).exists() {
         return Ok(None);
     }
-    Ok(wanted.choose(images, |image| numbers_of(&image.release)))
+    let named = list(store)?.into_iter().filter_map(|folder| Some((named(&folder)?.0, folder)));
+    let chosen = wanted.choose(named, |(release, _)| numbers_of(release));
+    Ok(chosen.and_then(|(_, folder)| read(&folder)))
+}
+
+/// Release and version of the kernel that a folder is named after.
+fn named(folder: &Path) -> Option<(String, String)> {
+    let (release, version) = folder.file_name()?.to_str()?.split_once('_')?;
+    Some((release.to_owned(), version.to_owned()))
 }
 
 /// A file beside the kernels that says that the newest is among them.
 const NEWEST: &str = "newest-was-fetched";
 
-/// The kernel in a folder that is named `RELEASE_VERSION`.
+/// The kernel in a folder that is named `RELEASE_VERSION`, if it is whole.
 fn read(folder: &Path) -> Option<Image> {
-    let name = folder.file_name()?.to_str()?;
-    let (release, version) = name.split_once('_')?;
+    let (release, version) = named(folder)?;
     let (kernel, config) = (folder.join("vmlinuz"), folder.join("config"));
+    let modules = modules::of(folder)?;
     kernel.exists().then(|| Image {
+        modules,
         name: format!("{release} ({version})"),
-        release: release.to_owned(),
+        release,
         kernel,
         config: config.exists().then_some(config),
     })
@@ -137,21 +145,27 @@ impl Apt {
         command
     }
 
+    /// Fetches a package and unpacks it below a folder: where, and its version.
+    fn unpack(&self, work: &Path, package: &str) -> anyhow::Result<(PathBuf, String)> {
+        let (fetched, unpacked) = (work.join("fetched").join(package), work.join(package));
+        fs::create_dir_all(&fetched)?;
+        eprintln!("kernels: fetching {package}");
+        process::output(self.command("apt-get").args(["download", "-q", package]).current_dir(&fetched))?;
+        let deb = list(&fetched)?.pop().with_context(|| format!("apt-get fetched no {package}"))?;
+        let version = deb
+            .file_name()
+            .and_then(|name| name.to_str()?.split('_').nth(1))
+            .with_context(|| format!("{} names no version", deb.display()))?;
+        process::output(Command::new("dpkg-deb").arg("--extract").args([&deb, &unpacked]))?;
+        Ok((unpacked, version.to_owned()))
+    }
+
     fn fetch(&self, store: &Path, wanted: &Wanted) -> anyhow::Result<Image> {
         let Some((package, release)) = choose(&self.packages, wanted) else {
             bail!("no package has a kernel {wanted}; those there are: {}", self.packages.join(" "));
         };
         let work = tempfile::tempdir_in(&self.root).context("no temporary folder")?;
-        eprintln!("kernels: fetching {package}");
-        process::output(self.command("apt-get").args(["download", "-q", package]).current_dir(work.path()))?;
-        let deb = list(work.path())?.pop().with_context(|| format!("apt-get fetched no {package}"))?;
-        let version = deb
-            .file_name()
-            .and_then(|name| name.to_str()?.split('_').nth(1))
-            .with_context(|| format!("{} names no version", deb.display()))?;
-
-        let unpacked = work.path().join("unpacked");
-        process::output(Command::new("dpkg-deb").arg("--extract").args([&deb, &unpacked]))?;
+        let (unpacked, version) = self.unpack(work.path(), package)?;
         let place = work.path().join("image");
         fs::create_dir(&place)?;
         let first = |paths: [String; 2]| paths.iter().map(|path| unpacked.join(path)).find(|path| path.exists());
@@ -161,8 +175,17 @@ impl Apt {
         if let Some(config) = first([format!("usr/lib/modules/{release}/config"), format!("boot/config-{release}")]) {
             fs::rename(config, place.join("config"))?;
         }
+        let mut roots = vec![unpacked.clone()];
+        // Since 6.19 the modules are in a package of their own.
+        if package.starts_with("linux-binary-") {
+            roots.push(self.unpack(work.path(), &format!("linux-modules-{release}"))?.0);
+        }
+        modules::take(&roots, release, &place)?;
         // In one step, so that a kernel that is there is whole.
         let kept = store.join(format!("{release}_{}", version.replace("%3a", ":")));
+        if kept.exists() && read(&kept).is_none() {
+            fs::remove_dir_all(&kept).with_context(|| format!("{} cannot be removed", kept.display()))?;
+        }
         if !kept.exists() {
             fs::rename(&place, &kept).with_context(|| format!("{} cannot be made", kept.display()))?;
         }
@@ -252,8 +275,14 @@ mod tests {
         let five_ten: Wanted = "5.10".parse().unwrap();
         assert_eq!(kept(store.path(), &five_ten).unwrap(), None, "without its image it is not whole");
         fs::write(folder.join("vmlinuz"), "").unwrap();
+        assert!(read(&folder).is_none(), "nobody looked for its modules");
+        fs::create_dir(folder.join("modules")).unwrap();
         let image = kept(store.path(), &five_ten).unwrap().unwrap();
-        assert_eq!((image.name.as_str(), image.config), ("5.10.0-46-cloud-amd64 (5.10.262-1)", None));
+        assert_eq!((image.name.as_str(), &image.config), ("5.10.0-46-cloud-amd64 (5.10.262-1)", &None));
         assert_eq!(kept(store.path(), &Wanted::Newest).unwrap(), None, "nobody said that it is the newest");
+        fs::write(store.path().join(NEWEST), "").unwrap();
+        assert_eq!(kept(store.path(), &Wanted::Newest).unwrap(), Some(image));
+        fs::create_dir(store.path().join("7.3.4-cloud-amd64_7.3.4-1")).unwrap();
+        assert_eq!(kept(store.path(), &Wanted::Newest).unwrap(), None, "the newest is not whole");
     }
 }

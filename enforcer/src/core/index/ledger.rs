@@ -73,6 +73,8 @@ pub(super) struct Ledger {
     dirty: BTreeSet<Key>,
     spent: Vec<OwnerId>,
     tally: Tally,
+    /// How often a port began to be in force for somebody, or ceased to be for anybody.
+    generation: u64,
 }
 
 impl Ledger {
@@ -206,7 +208,9 @@ impl Ledger {
             entry.state.steps_to(&state, key.0, key.1, changes);
             entry.state = state;
             let tally = Tally::of(&entry.stakes, &entry.state);
-            self.tally.replace(std::mem::replace(&mut entry.tally, tally), tally);
+            let before = std::mem::replace(&mut entry.tally, tally);
+            self.generation += u64::from((before.in_force > 0) != (tally.in_force > 0));
+            self.tally.replace(before, tally);
             if entry.stakes.is_empty() {
                 self.ports.remove(&key);
             }
@@ -281,6 +285,24 @@ impl Ledger {
         let stakes = self.ports.get(&(protocol, port)).map(|entry| entry.stakes.as_slice()).unwrap_or_default();
         let in_force = stakes.iter().filter(|stake| stake.standing == Some(Standing::InForce));
         in_force.map(|&Stake { owner, address, source, .. }| ClaimInForce { owner, address, source }).collect()
+    }
+
+    /// Each port on which somebody has a claim in force, of whatever protocol, with the arrival of the earliest.
+    pub(super) fn ports_in_force(&self) -> HashMap<u16, i64> {
+        let mut ports = HashMap::new();
+        for ((_, port), entry) in &self.ports {
+            let in_force = entry.stakes.iter().filter(|stake| stake.standing == Some(Standing::InForce));
+            if let Some(since) = in_force.map(|stake| stake.since).min() {
+                let earliest = ports.entry(*port).or_insert(since);
+                *earliest = since.min(*earliest);
+            }
+        }
+        ports
+    }
+
+    /// Another number where [`Self::ports_in_force`] says other ports.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// How much there was at the last settling.

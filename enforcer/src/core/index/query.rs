@@ -27,6 +27,21 @@ impl Index {
         self.ledger.in_force(protocol, port)
     }
 
+    /// The ports with claims in force, whatever their protocols and addresses, those whose claims came first in front.
+    #[must_use]
+    pub fn ports_in_force(&self) -> Vec<u16> {
+        let mut ports: Vec<(i64, u16)> =
+            self.ledger.ports_in_force().into_iter().map(|(port, since)| (since, port)).collect();
+        ports.sort_unstable();
+        ports.into_iter().map(|(_, port)| port).collect()
+    }
+
+    /// A number that is another one whenever [`Self::ports_in_force`] says other ports.
+    #[must_use]
+    pub fn ports_generation(&self) -> u64 {
+        self.ledger.generation()
+    }
+
     /// The pod that a cgroup belongs to, if it is known.
     #[must_use]
     pub fn owner_by_cgroup(&self, cgroup: u64) -> Option<OwnerId> {

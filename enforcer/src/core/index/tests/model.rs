@@ -178,6 +178,8 @@ pub(super) struct Rig {
     pub(super) at: u64,
     /// Looks at the maps after every change.
     pub(super) watch: Option<Watch>,
+    /// The ports in force, and their generation.
+    ports: (BTreeSet<u16>, u64),
 }
 
 pub(super) type Watch = Box<dyn FnMut(&Maps, &Change)>;
@@ -190,6 +192,7 @@ impl Rig {
             notices: Vec::new(),
             at: 1000,
             watch: None,
+            ports: (BTreeSet::new(), 0),
         };
         rig.flush();
         rig
@@ -240,6 +243,9 @@ impl Rig {
             }
         }
         self.notices.extend(output.notices);
+        let ports = (self.index.ports_in_force().into_iter().collect(), self.index.ports_generation());
+        let before = std::mem::replace(&mut self.ports, ports);
+        assert!(before.0 == self.ports.0 || before.1 != self.ports.1, "{before:?} became {:?}", self.ports);
     }
 
     pub(super) fn apply(&mut self, pod: Pod) {
