@@ -100,7 +100,7 @@ fn bad_values() {
         ("--namespace-mode", "loose", "[possible values: any, stricter, off]"),
         ("--listen", "localhost", "write an address and a port, as 127.0.0.1:9489, or none"),
         ("--scope", "cluster", "[possible values: pods, node]"),
-        ("--undeclared", "maybe", "[possible values: allow, deny]"),
+        ("--undeclared", "maybe", "[possible values: adopt, allow, deny]"),
         ("--node-reserved", "22/tcp,0", "port 0 cannot be claimed"),
         ("--node-reserved", "22/icmp", "the protocol is unknown; write /tcp, /udp or /sctp"),
         ("--max-ports-per-pod", "-1", "-1 is not in 0..=4294967295"),

@@ -14,6 +14,7 @@ use aya::{
 use crate::{bpf::btf::Offsets, host::netns};
 
 /// What the programs are adapted to.
+#[expect(clippy::struct_excessive_bools, reason = "each is a question of its own")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
     /// `bpf_set_retval` in bind hooks, since Linux 6.1: a denied bind fails with the error number of our choice, else

@@ -191,12 +191,12 @@ enum Scope {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum UndeclaredFlag {
+    /// Bind it, unless another one holds it: the first to bind it owns it until it lets go
+    Adopt,
     /// Bind it
     Allow,
     /// Nothing: it may bind only what it declared
     Deny,
-    /// Bind it, unless another one holds it: the first to bind it owns it until it lets go
-    Adopt,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
