@@ -22,7 +22,7 @@ use crate::{
         rig::{ENFORCE, Rig, denied_after, reserving},
         worker::{Answer, Bind, Kind, Order, Worker},
     },
-    undeclared::sharing,
+    undeclared::{sharing, there},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -141,11 +141,11 @@ fn what_was_inherited_is_held_until_the_heir_ends() -> Outcome {
 
 fn what_was_passed_on_is_held_until_the_receiver_ends() -> Outcome {
     let mut scene = Scene::new();
-    for bind in [
+    for bind in there([
         Bind::tcp("0.0.0.0", PORT).reusing_port(),
         Bind::tcp("0.0.0.0", PORT).on(Kind::Mptcp).reusing_port(),
         Bind::udp("0.0.0.0", PORT).reusing_addr(),
-    ] {
+    ]) {
         for _ in 0..times(1_000, 50) {
             let passed = scene.holder.open(&bind);
             assert_eq!(scene.holder.bind_given(&passed, &bind), 0);
@@ -161,11 +161,11 @@ fn what_was_passed_on_is_held_until_the_receiver_ends() -> Outcome {
 
 fn what_is_killed_holds_nothing() -> Outcome {
     let mut scene = Scene::new();
-    for bind in [
+    for bind in there([
         Bind::tcp("0.0.0.0", PORT).reusing_port(),
         Bind::tcp("0.0.0.0", PORT).on(Kind::Mptcp).reusing_port(),
         Bind::udp("0.0.0.0", PORT).reusing_addr(),
-    ] {
+    ]) {
         for _ in 0..times(1_000, 20) {
             let mut holder = scene.container();
             assert_eq!(holder.bind(&bind.clone().kept()), 0);
@@ -200,7 +200,8 @@ fn what_is_held_outlives_the_agent_and_leaves_no_ghost() -> Outcome {
     let site = Site::new(&[("first", ""), ("second", "")]);
     let (mut holder, mut other) = (site.worker("first"), site.worker("second"));
     let adopting = || site.start_with(true, |options| options.policy = ADOPT);
-    let bind = Bind::tcp("0.0.0.0", PORT).on(Kind::Mptcp).reusing_port();
+    let [plain, multipath] = [Kind::Tcp, Kind::Mptcp].map(|kind| Bind::tcp("0.0.0.0", PORT).on(kind).reusing_port());
+    let bind = there([plain, multipath]).pop().expect("TCP is there");
     drop(adopting());
     for round in 0..times(1_000, 4) {
         // Bound under one agent or none, and released under another or none.
