@@ -288,6 +288,9 @@ impl Engine {
             told.existing = self.look_at_sockets().existing;
         }
         told.reports = self.holding.judge(&self.index);
+        if self.holding.take_look_now() {
+            told.existing.extend(self.look_at_sockets().existing);
+        }
         Ok(told)
     }
 

@@ -6,7 +6,7 @@
 //! holds the port, it failed because of that.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeSet, HashSet, VecDeque},
     time::Duration,
 };
 
@@ -36,6 +36,8 @@ const SETTLE: Duration = Duration::from_millis(60);
 const FRESH: Duration = Duration::from_secs(1);
 /// Most suspects that wait.
 const SUSPECTS: usize = 1024;
+/// Most sockets that are remembered as bound, also when they are released again: those of as many suspects, and more.
+const REMEMBERED: usize = 8 * SUSPECTS;
 
 /// What a look at the sockets of the node brought.
 #[derive(Debug, Default)]
@@ -54,6 +56,11 @@ pub(super) struct Holding {
     /// Ports of which the programs were told that somebody holds them.
     marked: BTreeSet<(Protocol, u16)>,
     suspects: VecDeque<(Duration, Attempt)>,
+    /// Cookies of the sockets that were bound last, in that order.
+    bound: VecDeque<u64>,
+    bound_set: HashSet<u64>,
+    /// Somebody was bound to a port that another one holds.
+    look_now: bool,
     /// When to look for records that nobody was woken for.
     more_at: Option<Duration>,
     looked_at: Option<Duration>,
@@ -70,6 +77,9 @@ impl Holding {
             shared,
             marked: BTreeSet::new(),
             suspects: VecDeque::new(),
+            bound: VecDeque::new(),
+            bound_set: HashSet::new(),
+            look_now: false,
             more_at: None,
             looked_at: None,
         }
@@ -93,6 +103,14 @@ impl Holding {
 
     /// A socket was bound.
     pub(super) fn bound(&mut self, binding: Binding, index: &Index) {
+        if self.bound_set.insert(binding.cookie) {
+            self.bound.push_back(binding.cookie);
+        }
+        if self.bound.len() > REMEMBERED
+            && let Some(oldest) = self.bound.pop_front()
+        {
+            self.bound_set.remove(&oldest);
+        }
         self.holders.bound(binding, |cgroup| Place::of(cgroup, index));
     }
 
@@ -130,6 +148,11 @@ impl Holding {
         suspect.into_iter().chain(self.more_at).min()
     }
 
+    /// Whether somebody was bound to a port that another one holds, since this was asked last.
+    pub(super) fn take_look_now(&mut self) -> bool {
+        std::mem::take(&mut self.look_now)
+    }
+
     /// Whether a suspect is due and the last look is too old to name anybody by it.
     pub(super) fn must_look(&mut self) -> bool {
         let now = now().monotonic;
@@ -145,7 +168,10 @@ impl Holding {
         let now = now().monotonic;
         let mut reports = Vec::new();
         while let Some((_, attempt)) = self.suspects.pop_front_if(|(due, _)| *due <= now) {
-            if let Some(incumbent) = self.in_the_way(&attempt, index) {
+            if self.bound_set.contains(&attempt.socket) {
+                // It shares the port, maybe. What of that is a conflict the look tells.
+                self.look_now |= self.holders.on(attempt.protocol, attempt.port).count() > 1;
+            } else if let Some(incumbent) = self.in_the_way(&attempt, index) {
                 reports.push(Report::new(attempt, index).held_by(incumbent));
             }
         }
@@ -157,9 +183,6 @@ impl Holding {
         let caller = Place::of(attempt.cgroup, index).party;
         let wanted = wanted(attempt);
         let mut holders = self.holders.on(attempt.protocol, attempt.port);
-        if self.holders.on(attempt.protocol, attempt.port).any(|holder| holder.cookie == attempt.socket) {
-            return None;
-        }
         let holder = holders.find(|holder| {
             let before = match holder.since {
                 Since::Bound(time) => time <= attempt.time,

@@ -19,6 +19,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("who_was_first_to_bind_owns_the_port_and_is_named", who_was_first_to_bind_owns_the_port_and_is_named),
     ("an_older_pod_of_the_workload_is_told_as_that", an_older_pod_of_the_workload_is_told_as_that),
     ("what_succeeds_or_is_the_pods_own_is_not_told", what_succeeds_or_is_the_pods_own_is_not_told),
+    (
+        "who_shares_with_one_from_before_the_agent_is_told_at_once",
+        who_shares_with_one_from_before_the_agent_is_told_at_once,
+    ),
 ];
 
 const PORT: u16 = 20080;
@@ -112,4 +116,18 @@ fn what_succeeds_or_is_the_pods_own_is_not_told() {
     sleep(Duration::from_millis(300));
     let told = agent.rest();
     assert!(told.iter().all(|line| line["event"] != "bind"), "{told:?}");
+}
+
+fn who_shares_with_one_from_before_the_agent_is_told_at_once() {
+    let stage = Stage::new();
+    let (one, other) = (Pod::new("one"), Pod::new("other"));
+    let (mut first, mut second) = (stage.start(&one), stage.start(&other));
+    let bind = Bind { reuse_port: true, ..Bind::tcp("0.0.0.0", PORT) };
+    assert_eq!(first.bind(&bind.clone().kept()), 0);
+    let mut agent = stage.enforce(&[]);
+    assert_eq!(second.bind(&bind), 0, "it owns nothing, as it was there before");
+    assert_eq!(second.bind(&bind.kept()), 0);
+    let told = agent.wait("it is told", |line| line["event"] == "port_shared");
+    assert_eq!(told["port"], PORT, "{told}");
+    assert!(agent.rest().iter().all(|line| line["event"] != "bind"), "and nobody is said to have failed");
 }
