@@ -76,7 +76,7 @@ impl Candidate<'_> {
         };
         let outcome = take(&wanted, &identity.kin, config);
         if outcome.taken {
-            remember(pointer, self.parent, &wanted);
+            remember(pointer, self.socket, self.parent, &wanted);
         }
         outcome
     }

@@ -23,7 +23,8 @@ use super::{
     caller::Identity,
     emit::count_error,
     kernel::{Live, load, owner},
-    maps::{CGROUPS, HOLDS, MARKS, SLOTS, SUBFLOWS},
+    maps::{CGROUPS, HOLDS, MARKS, SLOTS, STRAYS, SUBFLOWS},
+    socket::Socket,
 };
 
 /// A place that there is not.
@@ -338,19 +339,25 @@ pub(super) fn of_socket<T>(socket: *mut T, create: bool) -> *mut Hold {
 /// Notes with the socket what was taken for it, or gives it back and counts an error if there is no room. `parent` is the
 /// MPTCP socket whose subflow the socket is, 0 for none.
 #[inline(always)]
-pub(super) fn remember<T>(socket: *mut T, parent: u64, wanted: &Wanted) {
+pub(super) fn remember<T>(pointer: *mut T, socket: Socket, parent: u64, wanted: &Wanted) {
     let hold = Hold { holder: wanted.holder, address: wanted.address, extent: wanted.extent, count: wanted.port };
-    let remembered = if parent != 0 {
-        SUBFLOWS.insert(parent, hold, 0).is_ok()
-    } else {
-        let storage = of_socket(socket, true);
+    let mut name = parent;
+    if parent == 0 {
+        let storage = of_socket(pointer, true);
         if !storage.is_null() {
             // SAFETY: the storage of a socket that is alive and locked; nobody else writes to it meanwhile.
             unsafe { storage.write(hold) };
+            return;
         }
-        !storage.is_null()
-    };
-    if !remembered {
+        // The kernel had no memory, or cannot allocate it here at all: storage comes from `kmalloc_nolock` since 7.0, which
+        // gives none to a CPU without cmpxchg16b.
+        name = socket.name();
+        if let Some(strays) = STRAYS.get_ptr_mut(0) {
+            // SAFETY: an aligned word of the map's element, to which nothing else is ever stored.
+            unsafe { strays.write_volatile(1) };
+        }
+    }
+    if name == 0 || SUBFLOWS.insert(name, hold, 0).is_err() {
         give_back(&hold);
         count_error(KernelError::HoldsFull);
     }
@@ -358,9 +365,12 @@ pub(super) fn remember<T>(socket: *mut T, parent: u64, wanted: &Wanted) {
 
 /// Gives back what a socket holds, if it holds anything.
 #[inline(always)]
-pub(super) fn forget_socket<T>(socket: *mut T) {
-    let storage = of_socket(socket, false);
+pub(super) fn forget_socket<T>(pointer: *mut T, socket: Socket) {
+    let storage = of_socket(pointer, false);
     if storage.is_null() {
+        if STRAYS.get_ptr(0).is_some_and(|strays| load(strays) != 0) {
+            forget_parent(socket.name());
+        }
         return;
     }
     // SAFETY: as in `remember`.
@@ -372,7 +382,7 @@ pub(super) fn forget_socket<T>(socket: *mut T) {
     }
 }
 
-/// Gives back what the subflows of an MPTCP socket hold.
+/// Gives back what the subflows of an MPTCP socket hold, or a socket without storage.
 #[inline(always)]
 pub(super) fn forget_parent(parent: u64) {
     if let Some(element) = SUBFLOWS.get_ptr(parent) {

@@ -77,9 +77,14 @@ pub(super) static SLOTS: HashMap<u32, abi::HoldSlot, { abi::SLOTS as usize }, { 
 pub(super) static HOLDS: SkStorage<abi::Hold> = SkStorage::new();
 
 /// What an MPTCP socket holds in `SLOTS`, by its address in kernel memory: its subflow is bound, and what is released is
-/// itself. Shared as `SLOTS` is.
+/// itself. Also what another socket holds that has no storage (see `STRAYS`). Shared as `SLOTS` is.
 #[btf_map]
 pub(super) static SUBFLOWS: HashMap<u64, abi::Hold, { abi::SUBFLOWS as usize }, { NO_PREALLOC }> = HashMap::new();
+
+/// 1 once a socket that is no MPTCP socket had no room for what it holds, which is then in `SUBFLOWS` too. Shared as `SLOTS`
+/// is.
+#[btf_map]
+pub(super) static STRAYS: Array<u64, 1> = Array::new();
 
 /// The program that takes a port before it is bound, for IPv4 sockets. Filled by the agent where [`RESERVES`] is set, and
 /// one for each hook, as such an array takes programs of one hook only.

@@ -37,7 +37,7 @@ pub(super) fn pe_sock_release(ctx: SockContext) -> i32 {
         // The subflow was bound, and this is its parent.
         forget_parent(socket.name());
     } else {
-        forget_socket(ctx.sock);
+        forget_socket(ctx.sock, socket);
     }
     let Some(config) = config() else {
         return ALLOW;

@@ -58,7 +58,7 @@ fn reserve(ctx: &SockAddrContext, target: impl FnOnce(Socket) -> (Target, u8)) -
     }
     // What an earlier bind of this socket took, which the kernel refused.
     if parent == 0 {
-        forget_socket(pointer);
+        forget_socket(pointer, socket);
     } else {
         forget_parent(parent);
     }

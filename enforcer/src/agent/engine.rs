@@ -35,8 +35,8 @@ use crate::{
     },
 };
 
-/// Most records of binds that are taken at once.
-const BATCH: usize = 4096;
+/// Most records of one ring that are taken at once: what a storm of binds tells must not keep pods waiting.
+const BATCH: usize = 512;
 /// Most records of an earlier agent's programs that are taken: more than fit into its ring.
 const MOST_LEFT: usize = 65_536;
 
@@ -244,10 +244,11 @@ impl Engine {
     /// Takes in which sockets were bound and released, so many records at most.
     fn drain_holders(&mut self, told: &mut Told) {
         let mut changed = BTreeSet::new();
-        for _ in 0..BATCH {
-            let Some(record) = self.holder_events.next() else {
-                break;
-            };
+        let mut taken = 0;
+        while taken < BATCH
+            && let Some(record) = self.holder_events.next()
+        {
+            taken += 1;
             match decode_bind(&record) {
                 Ok(Bind::Bound(binding)) => {
                     changed.insert((binding.protocol, binding.port));
@@ -262,8 +263,8 @@ impl Engine {
                 Err(error) => told.undecodable.push(error.to_string()),
             }
         }
-        if !changed.is_empty() {
-            self.holding.expect_more();
+        if taken > 0 {
+            self.holding.expect_more(taken == BATCH);
         }
         self.mark(changed);
     }

@@ -11,6 +11,9 @@ use crate::{
     manifests::{Folder, Watch},
 };
 
+/// Most updates that are taken in after the first.
+const AT_ONCE: usize = 32;
+
 /// A source at work.
 pub(super) enum Feed {
     Folder { folder: Folder, watch: Watch },
@@ -76,7 +79,21 @@ impl Feed {
         }
     }
 
+    /// Takes it in, and what came with it: in a storm of binds each turn of the loop has to count.
     pub(super) fn take_in(&mut self, input: Input, engine: &mut Engine, reporter: &mut Reporter) {
+        self.take_in_one(input, engine, reporter);
+        for _ in 0..AT_ONCE {
+            let Self::Api { updates, .. } = self else {
+                return;
+            };
+            let Ok((arrived, update)) = updates.try_recv() else {
+                return;
+            };
+            self.take_in_one(Input::Update(arrived, update), engine, reporter);
+        }
+    }
+
+    fn take_in_one(&mut self, input: Input, engine: &mut Engine, reporter: &mut Reporter) {
         match input {
             Input::FolderChanged => self.look_again(engine, reporter),
             Input::Update(arrived, update) => {

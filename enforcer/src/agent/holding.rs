@@ -119,9 +119,10 @@ impl Holding {
         self.holders.released(release.name, release.time);
     }
 
-    /// Records may follow of which nobody will be told.
-    pub(super) fn expect_more(&mut self) {
-        self.more_at = Some(now().monotonic + SETTLE);
+    /// Records may follow of which nobody will be told, or do so already.
+    pub(super) fn expect_more(&mut self, already: bool) {
+        let now = now().monotonic;
+        self.more_at = Some(if already { now } else { now + SETTLE });
     }
 
     /// Who holds a port, in the words of the programs: [`enforcer_ebpf::abi::Mark::holder`]. It is taken for told.

@@ -210,7 +210,7 @@ fn what_an_agent_held_is_read_back() -> Outcome {
 fn an_agent_that_never_judged_changes_nothing() -> Outcome {
     let (site, mut owner, mut stranger) = site();
     drop(site.load());
-    let shared = ["COUNTERS", "HOLDS", "MODE", "SLOTS", "SUBFLOWS"].map(|map| format!("v2/shared/{map}"));
+    let shared = ["COUNTERS", "HOLDS", "MODE", "SLOTS", "STRAYS", "SUBFLOWS"].map(|map| format!("v2/shared/{map}"));
     assert_eq!(site.bpffs.list(), shared, "it took its generation away");
     assert_eq!(stranger.bind(&bind(PORT)), 0);
     drop(site.start());

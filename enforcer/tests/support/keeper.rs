@@ -290,7 +290,7 @@ pub(crate) fn bind6(port: u16) -> worker::Bind {
 
 /// What is pinned when an agent's generation is live.
 pub(crate) fn kept(generation: &str) -> Vec<String> {
-    let shared = ["COUNTERS", "HOLDS", "MODE", "SLOTS", "SUBFLOWS"];
+    let shared = ["COUNTERS", "HOLDS", "MODE", "SLOTS", "STRAYS", "SUBFLOWS"];
     let mut pins: Vec<String> = shared.map(|pin| format!("v2/shared/{pin}")).into();
     let hooks = ["bind4", "bind6", "post_bind4", "post_bind6", "sock_release"];
     pins.extend(hooks.map(|hook| format!("v2/links/{hook}")));

@@ -56,7 +56,7 @@ const OWN_MAPS: [&str; 13] = [
 ];
 
 /// What the programs of every start use: what is held stays held, whichever of them sees it taken and given back.
-const HOLD_MAPS: [&str; 3] = ["SLOTS", "HOLDS", "SUBFLOWS"];
+const HOLD_MAPS: [&str; 4] = ["SLOTS", "HOLDS", "SUBFLOWS", "STRAYS"];
 
 /// A program that judges or reports binds.
 #[derive(Clone, Copy, Debug)]
