@@ -8,7 +8,7 @@ use crate::{
     Test,
     stage::{Pod, Stage},
     support::{
-        agent::Agent,
+        agent::{Agent, until},
         worker::{Bind, Kind},
     },
 };
@@ -69,9 +69,11 @@ fn a_daemon_of_the_host_is_named() {
     assert_eq!(told["holder"], "a host process", "{told}");
     // One that came after the agent is known from the next look at the sockets on.
     let _after = TcpListener::bind(("0.0.0.0", PORT + 1)).expect("a free port");
-    sleep(Duration::from_secs(6));
-    assert_eq!(worker.bind(&Bind::tcp("0.0.0.0", PORT + 1)), libc::EADDRINUSE);
-    assert_eq!(told_held(&mut agent, "default/pod")["port"], PORT + 1);
+    until("the daemon is named", || {
+        assert_eq!(worker.bind(&Bind::tcp("0.0.0.0", PORT + 1)), libc::EADDRINUSE);
+        sleep(Duration::from_millis(100));
+        agent.rest().iter().any(|line| line["reason"] == "held" && line["port"] == PORT + 1)
+    });
 }
 
 fn who_was_first_to_bind_owns_the_port_and_is_named() {
