@@ -476,7 +476,7 @@ impl Engine {
         }
         if report_all || !allowed {
             let report = Report::new(attempt, &self.index);
-            told.reports.push(self.holding.name_holder(report, &self.index));
+            told.reports.push(self.holding.holders().name_in(report, &self.index));
         }
     }
 

@@ -3,25 +3,22 @@
 //!
 //! A bind that the kernel itself refuses is seen by the programs before it is refused, and no program is called after. So an
 //! attempt on a port that is marked as held is a suspect: if its socket was not bound a moment later, and somebody else
-//! holds the port, it failed because of that.
+//! holds the port ([`Holders::in_the_way`]), it failed because of that.
 
 use std::{
     collections::{BTreeSet, HashSet, VecDeque},
     time::Duration,
 };
 
-use enforcer_ebpf::{
-    abi::{HOLDER_HOST, MARK_SOMEBODY, Protocol, Reason},
-    decide::could_share,
-};
+use enforcer_ebpf::abi::Protocol;
 
 use crate::{
     bpf::events::Release,
     core::{
         address::PortSpec,
-        holders::{Binding, Existing, Holder, Holders, Limits, Party, Place, Reported, Since, Tenure},
+        holders::{Binding, Existing, Holders, Limits, Place, Reported},
         index::Index,
-        report::{Attempt, Incumbent, Report, Who},
+        report::{Attempt, Report},
     },
     host::{
         clock::now,
@@ -127,13 +124,13 @@ impl Holding {
 
     /// Who holds a port, in the words of the programs: [`enforcer_ebpf::abi::Mark::holder`]. It is taken for told.
     pub(super) fn mark(&mut self, protocol: Protocol, port: u16, index: &Index) -> u64 {
-        let mut pods = self.holders.on(protocol, port).map(|holder| index.pod_cgroup(holder.cgroup));
-        let Some(first) = pods.next() else {
+        let holder = self.holders.marked(protocol, port, index);
+        if holder == 0 {
             self.marked.remove(&(protocol, port));
-            return 0;
-        };
-        self.marked.insert((protocol, port));
-        if pods.all(|pod| pod == first) { first.unwrap_or(MARK_SOMEBODY) } else { MARK_SOMEBODY }
+        } else {
+            self.marked.insert((protocol, port));
+        }
+        holder
     }
 
     /// An attempt on a port that was marked as held.
@@ -146,22 +143,27 @@ impl Holding {
     /// When something is to be done next.
     pub(super) fn due(&self) -> Option<Duration> {
         let suspect = self.suspects.front().map(|(due, _)| *due);
-        suspect.into_iter().chain(self.more_at).min()
+        let look = self.look_now.then(|| self.looked_at.map_or(Duration::ZERO, |at| at + FRESH));
+        suspect.into_iter().chain(self.more_at).chain(look).min()
     }
 
-    /// Whether somebody was bound to a port that another one holds, since this was asked last.
-    pub(super) fn take_look_now(&mut self) -> bool {
-        std::mem::take(&mut self.look_now)
-    }
-
-    /// Whether a suspect is due and the last look is too old to name anybody by it.
+    /// Whether the sockets are to be looked at before somebody is named: a suspect is due, and the last look is too old.
     pub(super) fn must_look(&mut self) -> bool {
         let now = now().monotonic;
         if self.more_at.is_some_and(|at| at <= now) {
             self.more_at = None;
         }
-        let is_fresh = self.looked_at.is_some_and(|at| now.saturating_sub(at) < FRESH);
-        !is_fresh && self.suspects.front().is_some_and(|(due, _)| *due <= now)
+        !self.is_fresh() && self.suspects.front().is_some_and(|(due, _)| *due <= now)
+    }
+
+    /// Whether to look because somebody was bound to a port that another one holds. Whoever does that again and again does
+    /// not make the agent look more often than [`FRESH`].
+    pub(super) fn take_look_now(&mut self) -> bool {
+        !self.is_fresh() && std::mem::take(&mut self.look_now)
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.looked_at.is_some_and(|at| now().monotonic.saturating_sub(at) < FRESH)
     }
 
     /// The suspects that are due and did fail because somebody holds the port.
@@ -172,97 +174,12 @@ impl Holding {
             if self.bound_set.contains(&attempt.socket) {
                 // It shares the port, maybe. What of that is a conflict the look tells.
                 self.look_now |= self.holders.on(attempt.protocol, attempt.port).count() > 1;
-            } else if let Some(incumbent) = self.in_the_way(&attempt, index) {
+            } else if let Some(incumbent) = self.holders.in_the_way(&attempt, index) {
                 reports.push(Report::new(attempt, index).held_by(incumbent));
             }
         }
         reports
     }
-
-    /// Who holds the port so that the kernel refused the attempt.
-    fn in_the_way(&self, attempt: &Attempt, index: &Index) -> Option<Incumbent> {
-        let caller = Place::of(attempt.cgroup, index).party;
-        let wanted = wanted(attempt);
-        let mut holders = self.holders.on(attempt.protocol, attempt.port);
-        let holder = holders.find(|holder| {
-            let before = match holder.since {
-                Since::Bound(time) => time <= attempt.time,
-                // It was there for an unknown time when it was first seen.
-                Since::Seen(_) => true,
-            };
-            before
-                && self.holders.place(holder).party != caller
-                && holder.overlaps(&wanted)
-                && !both_share(attempt, holder)
-        })?;
-        let socket = Tenure::new(holder, &self.holders);
-        Some(incumbent(socket, attempt, index))
-    }
-
-    /// Adds who holds the port, where the programs judged by that.
-    pub(super) fn name_holder(&self, report: Report, index: &Index) -> Report {
-        let attempt = &report.attempt;
-        let (Some(id), Reason::Held | Reason::Stale) = (attempt.holder, attempt.reason) else {
-            return report;
-        };
-        let wanted = wanted(attempt);
-        let is_it = |holder: &&Holder| {
-            let same = match index.pod_cgroup(holder.cgroup) {
-                Some(pod) => pod == id,
-                None => id == HOLDER_HOST && self.holders.place(holder).party == Party::Host,
-            };
-            same && holder.overlaps(&wanted)
-        };
-        let socket = self.holders.on(attempt.protocol, attempt.port).find(is_it);
-        let incumbent = match socket {
-            Some(holder) => incumbent(Tenure::new(holder, &self.holders), attempt, index),
-            // Its record is still to come, or was lost.
-            None => Incumbent {
-                who: if id == HOLDER_HOST { Who::Host } else { Who::of_cgroup(id, index) },
-                socket: None,
-                older: false,
-            },
-        };
-        let reason = attempt.reason;
-        let mut report = report.held_by(incumbent);
-        report.attempt.reason = reason;
-        report
-    }
-}
-
-fn incumbent(socket: Tenure, attempt: &Attempt, index: &Index) -> Incumbent {
-    let older = match (index.owner_by_cgroup(socket.holder.cgroup), index.owner_by_cgroup(attempt.cgroup)) {
-        (Some(holder), Some(caller)) => index.is_older_revision(holder, caller),
-        _ => false,
-    };
-    Incumbent { who: socket.who.clone(), socket: Some(socket), older }
-}
-
-/// What an attempt would hold.
-fn wanted(attempt: &Attempt) -> Holder {
-    Holder {
-        protocol: attempt.protocol,
-        address: attempt.address.to_canonical(),
-        port: attempt.port,
-        cookie: attempt.socket,
-        cgroup: attempt.cgroup,
-        since: Since::Bound(attempt.time),
-        process: None,
-        uid: attempt.uid,
-        activity: None,
-        inode: None,
-        device: None,
-        v6only: attempt.v6only,
-        reuse: attempt.reuse,
-    }
-}
-
-/// Whether the kernel lets both have the port, as far as is known.
-fn both_share(attempt: &Attempt, holder: &Holder) -> bool {
-    let shares = |reuse: Option<crate::core::holders::Reuse>| {
-        reuse.is_some_and(|reuse| could_share(attempt.protocol, reuse.port, reuse.address))
-    };
-    shares(attempt.reuse) && shares(holder.reuse)
 }
 
 /// Nanoseconds since boot, sleep included.

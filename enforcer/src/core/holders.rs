@@ -15,6 +15,7 @@
 //! Memory is bounded for each pod and for all; what does not fit is counted.
 
 mod conflict;
+mod incumbent;
 #[cfg(test)]
 mod tests;
 mod types;

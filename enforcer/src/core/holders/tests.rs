@@ -8,6 +8,7 @@ use super::*;
 use crate::core::report::Who;
 
 mod existing;
+mod incumbent;
 
 const TCP: Protocol = Protocol::Tcp;
 const UDP: Protocol = Protocol::Udp;

@@ -16,9 +16,9 @@ use jiff::Timestamp;
 const ROOT: u64 = 1;
 const NOW: Now = Now { wall: 0, monotonic: Duration::ZERO };
 
-struct Node {
-    index: Index,
-    holders: Holders,
+pub(super) struct Node {
+    pub(super) index: Index,
+    pub(super) holders: Holders,
     reported: Reported,
     last: u64,
 }
@@ -28,7 +28,7 @@ fn uid(number: u64) -> String {
 }
 
 impl Node {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let settings = Settings {
             node_reserved: annotation::parse_list("22/tcp").unwrap(),
             system_namespaces: BTreeSet::from(["kube-system".to_owned()]),
@@ -39,7 +39,7 @@ impl Node {
     }
 
     /// A pod and its cgroup, which has the number as its id.
-    fn pod(&mut self, number: u64, name: &str, ports: &str, change: impl FnOnce(&mut Pod)) {
+    pub(super) fn pod(&mut self, number: u64, name: &str, ports: &str, change: impl FnOnce(&mut Pod)) {
         let mut pod = Pod {
             namespace: "default".to_owned(),
             name: name.to_owned(),
@@ -66,11 +66,11 @@ impl Node {
         self.holders.resolve(|cgroup| Place::of(cgroup, &self.index));
     }
 
-    fn hold(&mut self, cgroup: u64, protocol: Protocol, address: &str, port: u16) -> u64 {
+    pub(super) fn hold(&mut self, cgroup: u64, protocol: Protocol, address: &str, port: u16) -> u64 {
         self.hold_as(cgroup, protocol, address, port, |_| ())
     }
 
-    fn hold_as(
+    pub(super) fn hold_as(
         &mut self,
         cgroup: u64,
         protocol: Protocol,
