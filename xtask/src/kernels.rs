@@ -10,6 +10,7 @@ mod machine;
 mod modules;
 mod outcome;
 mod packages;
+mod progress;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -17,7 +18,8 @@ use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Mutex, OnceLock};
+use std::slice;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,7 @@ use serde_json::json;
 use self::images::{Image, Wanted};
 use self::machine::{Accelerator, Machine};
 use self::outcome::{Outcome, Verdict};
+use self::progress::Progress;
 use crate::{process, setup};
 
 /// What is tried if nothing is named: the floor of support first.
@@ -73,6 +76,9 @@ pub(crate) struct Args {
     /// How many machines run at once, each on one CPU
     #[arg(long, value_name = "N", default_value_t = NonZero::<usize>::MIN)]
     jobs: NonZero<usize>,
+    /// Share each kernel's tests among so many machines
+    #[arg(long, value_name = "N", default_value_t = NonZero::<usize>::MIN)]
+    parts: NonZero<usize>,
     /// How the result is written
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -92,14 +98,39 @@ enum Output {
 struct Run {
     image: Image,
     outcome: Outcome,
-    /// How often it was booted: once more where a machine died without any verdict.
+    /// How often one of its machines was booted: once more where it died without any verdict.
     tries: u32,
+    /// What its machines took together.
     took: Duration,
-    log: PathBuf,
+    logs: Vec<PathBuf>,
+}
+
+/// A share of a kernel's tests, for one machine.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    /// From 1.
+    number: usize,
+    of: usize,
+}
+
+impl Part {
+    /// All parts of each thing, in order.
+    fn all<T: Clone>(things: &[T], of: usize) -> Vec<(T, Self)> {
+        let parts = |thing: &T| (1..=of).map(|number| (thing.clone(), Self { number, of })).collect::<Vec<_>>();
+        things.iter().flat_map(parts).collect()
+    }
+
+    /// A name that tells it from its fellows.
+    fn name(self, of_what: &str) -> String {
+        match self.of {
+            1 => of_what.to_owned(),
+            of => format!("{of_what}-part-{}-of-{of}", self.number),
+        }
+    }
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { versions, quick, kernels, update, test, qemu, limit, jobs, output, document } = args;
+    let Args { versions, quick, kernels, update, test, qemu, limit, jobs, parts, output, document } = args;
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
         bail!("the kernels are for x86-64, and so this needs Linux on x86-64");
     }
@@ -115,7 +146,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         || USUAL.iter().map(|name| name.parse()).collect::<Result<Vec<Wanted>, _>>().map_err(anyhow::Error::msg);
     let images = match &kernels {
         Some(own) => images::own(own, &versions, quick)?,
-        None if quick => packages::images(&folder, &usual()?[..1], update)?,
+        None if quick => oldest(&usual()?, |wanted| packages::images(&folder, slice::from_ref(wanted), update))?,
         None if versions.is_empty() => packages::images(&folder, &usual()?, update)?,
         None => packages::images(&folder, &versions, update)?,
     };
@@ -124,17 +155,26 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let guest = initramfs::Guest::build()?;
     let limit = Duration::from_secs(limit);
     let accelerator = OnceLock::new();
-    let one = |image: Image| {
-        let initramfs = guest.pack(&folder.join(format!("initramfs-{}", image.release)), &image)?;
+    let progress = Progress::new();
+    let parts = parts.get();
+    let unfinished: Mutex<Vec<Run>> = Mutex::default();
+    let one = |(image, part): (Image, Part)| {
+        let initramfs = guest.pack(&folder.join(part.name(&format!("initramfs-{}", image.release))), &image)?;
         let machine = Machine { qemu: &qemu, kernel: &image.kernel, initramfs: &initramfs };
         let find = || Accelerator::find(&machine, &logs().join("trial.log")).map_err(|error| format!("{error:#}"));
         let accelerator = accelerator.get_or_init(find).clone().map_err(anyhow::Error::msg)?;
-        let run = try_kernel(&machine, accelerator, image.clone(), test.as_deref(), limit)?;
+        let run = try_kernel(&machine, accelerator, image.clone(), part, test.as_deref(), limit, &progress)?;
         fs::remove_file(&initramfs).with_context(|| format!("{} cannot be removed", initramfs.display()))?;
-        say(output, &run.line());
-        Ok(run)
+        if let Some(whole) = join(&unfinished, run, parts) {
+            progress.pause(|| say(output, &whole.line()));
+            return Ok(Some(whole));
+        }
+        Ok(None)
     };
-    let runs = in_turn(images, jobs.get(), one)?;
+    let order: Vec<_> = images.iter().map(|image| image.name.clone()).collect();
+    let mut runs: Vec<Run> = in_turn(Part::all(&images, parts), jobs.get(), one)?.into_iter().flatten().collect();
+    runs.sort_by_key(|run| order.iter().position(|name| *name == run.image.name));
+    drop(progress);
 
     match output {
         Output::Table => println!("\n{}", table(&runs)),
@@ -181,32 +221,76 @@ fn say(output: Output, line: &str) {
     }
 }
 
+/// The first that can be had, with a word on those that cannot.
+fn oldest<T>(of: &[Wanted], get: impl Fn(&Wanted) -> anyhow::Result<Vec<T>>) -> anyhow::Result<Vec<T>> {
+    let mut last = None;
+    for wanted in of {
+        match get(wanted) {
+            Ok(images) => return Ok(images),
+            Err(error) => {
+                eprintln!("warning: Linux {wanted} cannot be tried: {error:#}");
+                last = Some(error);
+            }
+        }
+    }
+    Err(last.context("no kernel is named")?.context("none of the usual kernels can be had"))
+}
+
+/// Adds a part to those of its kernel that have ended: the whole, if it was the last one.
+fn join(unfinished: &Mutex<Vec<Run>>, part: Run, parts: usize) -> Option<Run> {
+    let mut runs = unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+    let place = runs.iter().position(|run| run.image.name == part.image.name);
+    let whole = match place {
+        Some(place) => runs.swap_remove(place).and(part),
+        None => part,
+    };
+    if whole.logs.len() == parts {
+        return Some(whole);
+    }
+    runs.push(whole);
+    None
+}
+
 fn try_kernel(
     machine: &Machine<'_>,
     accelerator: Accelerator,
     image: Image,
+    part: Part,
     test: Option<&str>,
     limit: Duration,
+    progress: &Progress,
 ) -> anyhow::Result<Run> {
-    let log = logs().join(format!("{}.log", image.release));
+    let log = logs().join(format!("{}.log", part.name(&image.release)));
     let start = Instant::now();
-    let arguments = initramfs::arguments(test);
+    let arguments = initramfs::arguments(part, test);
+    let shown = progress.machine(&part.name(&image.release));
     for tries in 1.. {
-        let console = machine.boot(accelerator, &arguments, limit, &log)?;
+        let console = machine.boot(accelerator, &arguments, limit, &log, &|line| shown.line(line))?;
         let outcome = Outcome::read(&console, initramfs::PROGRAMS.len());
         // A machine that ends and says nothing is QEMU's fault or the host's, and gets one more chance, which is told.
         if tries < 2 && outcome.is_silent() {
             continue;
         }
-        return Ok(Run { image, outcome, tries, took: start.elapsed(), log });
+        return Ok(Run { image, outcome, tries, took: start.elapsed(), logs: vec![log] });
     }
     unreachable!("the loop ends by itself")
 }
 
 impl Run {
+    /// This and another part of one kernel's tests together.
+    fn and(self, other: Self) -> Self {
+        Self {
+            image: self.image,
+            outcome: self.outcome.and(other.outcome),
+            tries: self.tries.max(other.tries),
+            took: self.took + other.took,
+            logs: [self.logs, other.logs].concat(),
+        }
+    }
+
     /// The verdict in one line, with what failed below it.
     fn line(&self) -> String {
-        let Self { image, outcome, tries, took, log } = self;
+        let Self { image, outcome, tries, took, logs } = self;
         let mut line = format!("{}: {}", image.name, outcome.verdict().text());
         // Writing to a string cannot fail.
         let _ = write!(line, "; {} in {:.0} s", outcome.counts(), took.as_secs_f64());
@@ -220,18 +304,20 @@ impl Run {
             let _ = write!(line, "\n    failed: {failure}");
         }
         if outcome.verdict() != Verdict::Passed {
-            let _ = write!(line, "\n    all it said: {}", log.display());
+            for log in logs {
+                let _ = write!(line, "\n    all it said: {}", log.display());
+            }
         }
         line
     }
 
     fn json(&self) -> serde_json::Value {
-        let Self { image, outcome, tries, took, log } = self;
+        let Self { image, outcome, tries, took, logs } = self;
         let mut value = outcome.json();
         value["kernel"] = image.name.as_str().into();
         value["tries"] = (*tries).into();
         value["seconds"] = took.as_secs().into();
-        value["log"] = log.display().to_string().into();
+        value["logs"] = logs.iter().map(|log| log.display().to_string()).collect::<Vec<_>>().into();
         value
     }
 }

@@ -67,7 +67,7 @@ fn main() {
     if !arguments.list && !backend::is_outside() {
         network::isolate();
     }
-    let conclusion = libtest_mimic::run(&arguments, trials());
+    let conclusion = libtest_mimic::run(&arguments, own_machine::part(trials()));
     backend::end();
     conclusion.exit();
 }

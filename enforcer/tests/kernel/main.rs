@@ -28,7 +28,7 @@ mod support;
 mod undeclared;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use support::{bpffs, keeper, network, worker};
+use support::{bpffs, keeper, network, own_machine, worker};
 
 fn main() {
     guest::run_if_init();
@@ -42,7 +42,7 @@ fn main() {
         network::isolate();
         bpffs::isolate();
     }
-    libtest_mimic::run(&arguments, trials()).exit();
+    libtest_mimic::run(&arguments, own_machine::part(trials())).exit();
 }
 
 fn trials() -> Vec<Trial> {

@@ -8,6 +8,19 @@ use libtest_mimic::Completion;
 /// Set for the tests by the first process of such a machine.
 pub(crate) const MARK: &str = "PORT_ENFORCER_TEST_MACHINE";
 
+/// Set where several machines share the tests, `NUMBER/OF`: which of them this one runs.
+const PART: &str = "PORT_ENFORCER_TEST_PART";
+
+/// Of the tests those that are run here: all, but where several machines share them.
+pub(crate) fn part<T>(tests: Vec<T>) -> Vec<T> {
+    let Ok(part) = env::var(PART) else { return tests };
+    let numbers = part.split_once('/').and_then(|(number, of)| Some((number.parse().ok()?, of.parse().ok()?)));
+    let Some((number @ 1.., of)): Option<(usize, usize)> = numbers else { panic!("{PART}={part} is no NUMBER/OF") };
+    assert!(number <= of, "{PART}={part}");
+    // One after the other, since neighbours take about as long.
+    tests.into_iter().skip(number - 1).step_by(of).collect()
+}
+
 /// Whether this is one.
 pub(crate) fn is_here() -> bool {
     env::var_os(MARK).is_some()

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use cargo_metadata::{Message, TargetKind};
 
+use super::Part;
 use super::images::Image;
 use crate::process;
 
@@ -15,10 +16,17 @@ const FLAGS: &str = "-Ctarget-feature=+crt-static";
 /// Faster than a development build, since the machine is emulated; see Cargo.toml.
 const PROFILE: &str = "guest";
 
-/// What stands behind ` -- ` on the kernel's command line: the programs to run and their arguments.
-pub(super) fn arguments(test: Option<&str>) -> String {
-    PROGRAMS.map(|(program, tests)| format!("{program} --color=never {}", test.unwrap_or(tests))).join(" , ")
+/// The end of the kernel's command line: which part of the tests is run, and, behind ` -- `, the programs to run and their
+/// arguments.
+pub(super) fn arguments(Part { number, of }: Part, test: Option<&str>) -> String {
+    let programs = PROGRAMS.map(|(program, tests)| format!("{program} --color=never {}", test.unwrap_or(tests)));
+    // A word with a `=` that the kernel does not know goes into the environment of the first process
+    // (`unknown_bootoption` in init/main.c).
+    format!("{PART}={number}/{of} -- {}", programs.join(" , "))
 }
+
+/// Names the variable that tells tests which part of them is run (`enforcer/tests/support/own_machine.rs`).
+const PART: &str = "PORT_ENFORCER_TEST_PART";
 
 /// The test executables, by their places in a machine, and which of their tests are run there: all of the kernel's, and
 /// of the agent's those that run nowhere else.
@@ -163,7 +171,10 @@ mod tests {
 
     #[test]
     fn a_filter_goes_to_the_tests() {
-        assert_eq!(arguments(None), "/init --color=never  , /bin/agent-tests --color=never machine::");
-        assert!(arguments(Some("overlap")).starts_with("/init --color=never overlap , /bin/"));
+        let whole = Part { number: 1, of: 1 };
+        let all = "PORT_ENFORCER_TEST_PART=1/1 -- /init --color=never  , /bin/agent-tests --color=never machine::";
+        assert_eq!(arguments(whole, None), all);
+        let some = arguments(Part { number: 2, of: 3 }, Some("overlap"));
+        assert!(some.starts_with("PORT_ENFORCER_TEST_PART=2/3 -- /init --color=never overlap , /bin/"), "{some}");
     }
 }

@@ -32,7 +32,7 @@ impl Accelerator {
     /// does not fall back by itself.
     pub(super) fn find(machine: &Machine<'_>, log: &Path) -> anyhow::Result<Self> {
         let usable = rustix::fs::access("/dev/kvm", rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK).is_ok();
-        if usable && machine.boot(Self::Kvm, "", TRIAL, log)?.text.lines().any(|line| line.starts_with(SAYS)) {
+        if usable && machine.boot(Self::Kvm, "", TRIAL, log, &|_| ())?.text.lines().any(|line| line.starts_with(SAYS)) {
             return Ok(Self::Kvm);
         }
         Ok(Self::Tcg)
@@ -76,13 +76,14 @@ impl Drop for Running {
 }
 
 impl Machine<'_> {
-    /// Boots it and waits until it is off, or the time is up. What it says is written to a file as it comes.
+    /// Boots it and waits until it is off, or the time is up. What it says is written to a file, and told, as it comes.
     pub(super) fn boot(
         &self,
         accelerator: Accelerator,
         arguments: &str,
         limit: Duration,
         log: &Path,
+        heard: &dyn Fn(&str),
     ) -> anyhow::Result<Console> {
         let mut log = File::create(log).with_context(|| format!("{} cannot be written", log.display()))?;
         let mut command = Command::new(self.qemu);
@@ -94,7 +95,7 @@ impl Machine<'_> {
             .arg(self.kernel)
             .arg("-initrd")
             .arg(self.initramfs)
-            .args(["-append", &format!("{COMMAND_LINE} -- {arguments}")])
+            .args(["-append", &format!("{COMMAND_LINE} {arguments}")])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -126,6 +127,7 @@ impl Machine<'_> {
             match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
                     writeln!(log, "{line}").context("the log cannot be written")?;
+                    heard(&line);
                     console.text.push_str(&line);
                     console.text.push('\n');
                     // It is over, even where the kernel does not manage to restart.

@@ -93,6 +93,19 @@ impl Outcome {
         Self { features, report: reader.finish(), programs, warnings, end, death }
     }
 
+    /// This and another machine's word on one kernel.
+    pub(super) fn and(self, other: Self) -> Self {
+        let ended_well = |outcome: &Self| outcome.end.as_deref() == Some("well");
+        Self {
+            end: if ended_well(&self) { other.end } else { self.end },
+            death: self.death.or(other.death),
+            features: if self.features.is_empty() || other.features.is_empty() { Vec::new() } else { self.features },
+            report: self.report.and(other.report),
+            programs: self.programs + other.programs,
+            warnings: [self.warnings, other.warnings].concat(),
+        }
+    }
+
     /// Whether it ended by itself and said nothing of its end, not even a panic.
     pub(super) fn is_silent(&self) -> bool {
         self.end.is_none() && self.death.as_deref() == Some("it ended without a verdict")
@@ -230,6 +243,24 @@ port-enforcer-guest: ended well
         }
         let outcome = Outcome::read(&Console { text: GOOD.to_owned(), stopped: true }, 1);
         assert_eq!(outcome.verdict(), Verdict::Died("the time was up".to_owned()));
+    }
+
+    #[test]
+    fn of_two_machines_the_worse_one_counts() {
+        let whole = outcome(GOOD).and(outcome(GOOD));
+        assert_eq!((whole.verdict(), whole.counts().as_str()), (Verdict::Passed, "2 passed, 0 failed, 2 skipped"));
+        for (was, is) in [
+            ("ended well", "ended badly: /init with code 101"),
+            ("port-enforcer-guest: ended well", ""),
+            ("test result: ok.", "test res"),
+            ("port-enforcer-guest: probe", "port-enforcer-guest: never:"),
+            ("test a ... ok", "[    3.1] WARNING: CPU: 0 PID: 70 at kernel/bpf/verifier.c:1"),
+        ] {
+            let bad = || outcome(&GOOD.replace(was, is));
+            assert_ne!(bad().verdict(), Verdict::Passed, "{is}");
+            assert_eq!(outcome(GOOD).and(bad()).verdict(), bad().verdict(), "{is}");
+            assert_eq!(bad().and(outcome(GOOD)).verdict(), bad().verdict(), "{is}");
+        }
     }
 
     #[test]

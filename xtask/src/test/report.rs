@@ -29,6 +29,20 @@ pub(crate) struct Report {
     pub(crate) skips: Vec<Skip>,
 }
 
+impl Report {
+    /// This and another report in one.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        let Self { closings, counts, failures, skips } = other;
+        self.closings += closings;
+        self.counts.passed += counts.passed;
+        self.counts.failed += counts.failed;
+        self.counts.ignored += counts.ignored;
+        self.failures.extend(failures);
+        self.skips.extend(skips);
+        self
+    }
+}
+
 /// Reads output in pieces of any size, as they come out of a pipe.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
