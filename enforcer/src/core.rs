@@ -6,6 +6,7 @@
 //! | a pod's annotation | ports | [`annotation`] |
 //! | an API object | the facts of a pod that matter | [`pod`] |
 //! | a pod | its claims | [`claims`] |
+//! | who has how much | what there is still room for | [`room`] |
 //! | all claims on one port | which are in force | [`arbiter`] |
 //! | the claims in force | what the kernel's maps hold | [`plan`] |
 //! | pods and cgroups, one by one | all of the above, kept in step | [`index`] |
@@ -37,6 +38,7 @@ pub mod recall;
 pub mod record;
 pub mod report;
 pub mod reserved;
+pub mod room;
 pub mod slots;
 pub mod status;
 pub mod text;

@@ -23,11 +23,11 @@ use prometheus_client::{
 };
 
 use crate::{
-    core::index::{Index, Mode, Usage},
+    core::index::{Index, Mode, Notice, Usage},
     k8s::{Arrivals, Resource, TroubleKind},
     metrics::{
         kernel::{KernelCounters, ReadCounters},
-        labels::{Labels, Map, Standing, api_error, map, mode, standing},
+        labels::{Labels, Map, Standing, api_error, claim_problem, map, mode, standing},
         watches::LastActivity,
     },
 };
@@ -48,6 +48,7 @@ pub struct Metrics {
     counters: Arc<OnceLock<ReadCounters>>,
     delay: Histogram,
     api_errors: Family<Labels<2>, Counter>,
+    claim_problems: Family<Labels<1>, Counter>,
     map_write_errors: Counter,
     pods: Gauge,
     claims: Family<Labels<1>, Gauge>,
@@ -67,6 +68,7 @@ impl Metrics {
             counters: Arc::clone(&counters),
             delay: Histogram::new(DELAY_BUCKETS),
             api_errors: Family::default(),
+            claim_problems: Family::default(),
             map_write_errors: Counter::default(),
             pods: Gauge::default(),
             claims: Family::default(),
@@ -120,6 +122,12 @@ impl Metrics {
         registry.register_with_unit("enforcement_delay", help, Unit::Seconds, self.delay.clone());
         let help = "Failures of calls to the API server, each time one happened";
         registry.register("api_errors", help, self.api_errors.clone());
+        let help =
+            "What pods say and what counts for nothing: bad items, too many ports, identities that are not theirs";
+        for kind in Notice::PROBLEMS {
+            drop(self.claim_problems.get_or_create(&claim_problem(kind)));
+        }
+        registry.register("claim_problems", help, self.claim_problems.clone());
     }
 
     /// Where the kernel's counters are read from now on. Only the first call counts.
@@ -136,6 +144,13 @@ impl Metrics {
     /// A watch of the API server failed.
     pub fn api_error(&self, resource: Resource, kind: TroubleKind) {
         self.api_errors.get_or_create(&api_error(resource, kind)).inc();
+    }
+
+    /// Something that a pod says counts for nothing, if the notice is of that kind.
+    pub fn claim_problem(&self, notice: &Notice) {
+        if let Some((kind, count)) = notice.problem() {
+            self.claim_problems.get_or_create(&claim_problem(kind)).inc_by(count as u64);
+        }
     }
 
     /// The kernel refused a change.

@@ -147,6 +147,7 @@ impl Reporter {
         let notices = engine.take_notices();
         self.publish(&notices, engine);
         for notice in notices {
+            self.metrics.claim_problem(&notice);
             let message = notice_sentence(&notice, &self.node);
             match &notice {
                 Notice::Problem { pod, problem } => {
@@ -162,7 +163,9 @@ impl Reporter {
                 Notice::MirrorRejected { pod, .. } => {
                     warn!(event = "identity_rejected", pod = %pod, "{message}");
                 }
-                Notice::TooManyPods { pod } => warn!(event = "limit", pod = %pod, "{message}"),
+                Notice::NoRoom { pod, limit } | Notice::NoHandover { pod, limit } => {
+                    warn!(event = "no_room", pod = %pod, limit = %limit, "{message}");
+                }
                 Notice::Conflict { loser, winner, source, .. } => {
                     let source = source.as_str();
                     warn!(event = "claim_conflict", pod = %loser, owner = %winner, source, "{message}");

@@ -29,6 +29,7 @@ use crate::{
         annotation,
         claims::Limits,
         index::{NamespaceMode, Settings},
+        room::Capacity,
     },
     host::{
         cgroup::{CgroupError, Root},
@@ -359,6 +360,7 @@ impl Run {
             root,
             settings: Settings {
                 limits: Limits { max_ports_per_pod },
+                capacity: Capacity::default(),
                 system_namespaces: system_namespaces
                     .map_or_else(|| default_system_namespaces(pod_namespace), BTreeSet::from_iter),
                 handover_grace,

@@ -3,9 +3,10 @@
 use std::{collections::HashSet, fmt};
 
 use super::{
-    address::{PortRange, PortSpec},
+    address::{Address, PortRange, PortSpec},
     annotation::{self, Problem, keep},
     pod::{PORTS_ANNOTATION, Pod, PodProblem},
+    room::{Left, Limit, Room},
 };
 
 /// Where a claim was made.
@@ -99,6 +100,20 @@ pub enum ClaimProblem {
         /// [`Limits::max_ports_per_pod`].
         limit: u32,
     },
+    /// There is no room for the claim: others have too much.
+    #[error(
+        "{} ({}{}) is refused whole: {limit}, and there is no room for it as long as others have theirs; it counts \
+         when the pod changes and there is room",
+        claim.spec, claim.source, at(*position)
+    )]
+    NoRoom {
+        /// What is refused.
+        claim: Claim,
+        /// Where in the annotation it stands, see [`Problem::position`].
+        position: Option<usize>,
+        /// What stands in the way.
+        limit: Limit,
+    },
     /// Something in the object itself: a declared port or the UID.
     #[error(transparent)]
     Pod(PodProblem),
@@ -112,9 +127,20 @@ impl ClaimProblem {
             Self::Item(_) => "annotation",
             Self::NoHostNetwork => "no_host_network",
             Self::Quota { .. } => "quota",
+            Self::NoRoom { .. } => "no_room",
             Self::Pod(PodProblem::UidMissing | PodProblem::UidInvalid { .. }) => "uid",
             Self::Pod(PodProblem::Port { .. } | PodProblem::Protocol { .. } | PodProblem::Address { .. }) => "port",
         }
+    }
+}
+
+/// How many entries a claim can take in the kernel's map of single addresses.
+#[must_use]
+pub fn single_addresses(spec: &PortSpec) -> u32 {
+    match spec.address {
+        Address::V4(address) if !address.is_unspecified() => spec.ports.len(),
+        Address::V6(address) if !address.is_unspecified() => spec.ports.len(),
+        _ => 0,
     }
 }
 
@@ -130,7 +156,13 @@ fn at(position: Option<usize>) -> String {
 /// depend on their order.
 #[must_use]
 pub fn claims_of(pod: &Pod, limits: &Limits) -> PodClaims {
-    let mut book = Book { limits, ports: 0, seen: HashSet::new(), result: PodClaims::default() };
+    claims_within(pod, limits, &Room::UNLIMITED)
+}
+
+/// What a pod claims where others claim too: what there is no room for is refused whole, in the same order.
+#[must_use]
+pub fn claims_within(pod: &Pod, limits: &Limits, room: &Room) -> PodClaims {
+    let mut book = Book { limits, room, ports: 0, addresses: 0, seen: HashSet::new(), result: PodClaims::default() };
     for problem in &pod.problems {
         book.problem(ClaimProblem::Pod(problem.clone()));
     }
@@ -160,8 +192,11 @@ pub fn claims_of(pod: &Pod, limits: &Limits) -> PodClaims {
 /// Claims as they are taken in.
 struct Book<'a> {
     limits: &'a Limits,
+    room: &'a Room,
     /// How many ports are taken in.
     ports: u32,
+    /// Of these, how many on a single address.
+    addresses: u32,
     /// Specs taken in, never more than there are ports.
     seen: HashSet<PortSpec>,
     result: PodClaims,
@@ -178,7 +213,14 @@ impl Book<'_> {
             self.problem(ClaimProblem::Quota { claim, position, limit });
             return;
         }
+        let addresses = self.addresses.saturating_add(single_addresses(&claim.spec));
+        let full = |count: u32, left: &Left| (count as usize > left.most).then_some(left.limit);
+        if let Some(limit) = full(addresses, &self.room.addresses).or_else(|| full(ports, &self.room.claims)) {
+            self.problem(ClaimProblem::NoRoom { claim, position, limit });
+            return;
+        }
         self.ports = ports;
+        self.addresses = addresses;
         self.seen.insert(claim.spec);
         self.result.claims.push(claim);
     }

@@ -393,9 +393,11 @@ impl Events {
     pub fn notice(&mut self, notice: &Notice, now: Now) {
         let sentence = notice_sentence(notice, &self.node);
         let (reason, pod, other) = match notice {
-            Notice::Problem { pod, .. } | Notice::MoreProblems { pod, .. } | Notice::TooManyPods { pod } => {
+            Notice::Problem { pod, .. } | Notice::MoreProblems { pod, .. } | Notice::NoRoom { pod, .. } => {
                 (EventReason::PortClaimInvalid, pod, None)
             }
+            // The pod is gone; it is told to whoever reads the log.
+            Notice::NoHandover { .. } => return,
             Notice::MirrorRejected { pod, .. } => (EventReason::PortIdentityRejected, pod, None),
             Notice::SameUid { pod, first } => (EventReason::PortIdentityRejected, pod, Some(first)),
             Notice::Conflict { loser, winner, .. } => (EventReason::PortClaimConflict, loser, Some(winner)),

@@ -29,7 +29,7 @@ use enforcer_ebpf::abi::{Protocol, UidKey};
 use crate::core::{
     arbiter::OwnerId,
     cgroup_tree::{CgroupTree, PodCgroup},
-    claims::{Claim, Source, claims_of},
+    claims::{Claim, Source, claims_within},
     digest::Digest,
     index::{
         identity::static_key,
@@ -38,6 +38,7 @@ use crate::core::{
         owner::{Kind, Owner, Stakes},
     },
     pod::{Phase, Pod, uid_key},
+    room::{Finite, Rooms},
     slots::Slots,
 };
 
@@ -58,6 +59,7 @@ pub struct Index {
     pod_cgroup_count: usize,
     tree: CgroupTree,
     slots: Slots,
+    rooms: Rooms,
     groups: Interner<Digest>,
     workloads: Interner<Digest>,
     ledger: Ledger,
@@ -87,6 +89,7 @@ impl Index {
             pod_cgroup_count: 0,
             tree: CgroupTree::new(root),
             slots: Slots::default(),
+            rooms: Rooms::new(settings.capacity),
             groups: Interner::default(),
             workloads: Interner::default(),
             ledger: Ledger::default(),
@@ -189,12 +192,13 @@ impl Index {
         let key = (pod.namespace.clone(), pod.name.clone());
         if let Some(&id) = self.pods.get(&key) {
             let same = self.owners.get(&id).is_some_and(|owner| owner.uid_text() == pod.uid_text);
-            if same {
+            let admitted = self.owners.get(&id).is_some_and(|owner| !owner.no_room || !self.has_room(owner));
+            if same && admitted {
                 self.confirm(id, &pod);
                 self.update_pod(id, pod, now);
                 return;
             }
-            // Another pod of the same name, as a StatefulSet makes them.
+            // Another pod of the same name, as a StatefulSet makes them; or there is room for it now.
             self.remove_pod(id, now);
         }
         let id = self.next_id();
@@ -209,7 +213,11 @@ impl Index {
     }
 
     fn update_pod(&mut self, id: OwnerId, pod: Pod, now: Now) {
-        let claims = claims_of(&pod, &self.settings.limits);
+        let Some(owner) = self.owners.get(&id) else {
+            return;
+        };
+        let room = self.rooms.room(owner.class, &pod.namespace, owner.takes);
+        let claims = claims_within(&pod, &self.settings.limits, &room);
         let claimed = digest_of(&claims.claims);
         let group = pod.share.as_ref().map(|share| self.groups.intern(&Digest::of("share", [&*pod.namespace, share])));
         let workload = pod.workload.as_ref().map(|workload| self.workloads.intern(&workload.key().digest()));
@@ -247,6 +255,8 @@ impl Index {
 
         let before = owner.stakes();
         owner.claims = claims.claims;
+        let takes = owner.use_now();
+        self.rooms.replace(&owner.name.namespace, std::mem::replace(&mut owner.takes, takes), takes);
         let stakes = owner.stakes();
         let first = !std::mem::replace(&mut owner.arrived, true);
         let grew = if std::mem::take(&mut owner.remembered) {
@@ -279,6 +289,19 @@ impl Index {
         if let Some(old) = old_workload {
             self.workloads.release(old);
         }
+    }
+
+    /// Counts what an owner has now.
+    fn account(&mut self, id: OwnerId) {
+        if let Some(owner) = self.owners.get_mut(&id) {
+            let takes = owner.use_now();
+            self.rooms.replace(&owner.name.namespace, std::mem::replace(&mut owner.takes, takes), takes);
+        }
+    }
+
+    /// Whether there is room for one more pod where there was none.
+    fn has_room(&self, owner: &Owner) -> bool {
+        self.rooms.left(Finite::Pods, owner.class, &owner.name.namespace, owner.takes).most > 0
     }
 
     /// Makes these all the claims of the owner; new ones arrived at `since`.

@@ -300,9 +300,14 @@ pub fn notice_sentence(notice: &Notice, node: &str) -> String {
         Notice::SameUid { pod, first } => {
             format!("{pod} on {node} has the UID of {first}: its claims bind nobody; give it a UID of its own")
         }
-        Notice::TooManyPods { pod } => {
-            format!("{pod} on {node}: there are more pods than the kernel's maps have room for; its claims bind nobody")
+        Notice::NoRoom { pod, limit } => {
+            format!(
+                "{pod} on {node}: {limit}, and they are there: its claims bind nobody until it changes when others went"
+            )
         }
+        Notice::NoHandover { pod, limit } => format!(
+            "{pod} on {node}: {limit}, and they are there: its ports do not wait for a successor, another one may have them"
+        ),
         Notice::Conflict { loser, winner, source, ports } => format!(
             "claim of {loser} on {} loses on {node}: in force for {winner} ({source}); it is granted when that one goes",
             port_list(ports, LISTED)

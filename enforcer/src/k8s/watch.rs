@@ -33,8 +33,9 @@ use crate::{
     },
 };
 
-/// Most objects in one page of a list, where the server does not stream lists.
-const PAGE: u32 = 500;
+/// Most objects in one page of a list, where the server does not stream lists. A page is in memory as a whole, and an
+/// object may have 1.5 MiB, the largest request that etcd takes: whoever makes pods must not make the agent too large.
+const PAGE: u32 = 50;
 /// How long a list waits that is read anew because the place in history was lost.
 const RELIST: Duration = Duration::from_secs(1);
 

@@ -39,6 +39,11 @@ pub(super) fn api_error(resource: Resource, kind: TroubleKind) -> Labels<2> {
     [("resource", resource.as_str()), ("kind", kind.as_str())]
 }
 
+/// One of [`crate::core::index::Notice::PROBLEMS`].
+pub(super) fn claim_problem(kind: &'static str) -> Labels<1> {
+    [("kind", kind)]
+}
+
 pub(super) fn watch(resource: Resource) -> Labels<1> {
     [("resource", resource.as_str())]
 }

@@ -5,7 +5,10 @@ use enforcer_ebpf::abi::{KernelError, Protocol, Reason, Undeclared, VerdictKind,
 use super::*;
 use crate::{
     bpf::Counters,
-    core::{address::protocol_name, index::Settings},
+    core::{
+        address::protocol_name,
+        index::{Name, Settings},
+    },
 };
 
 #[path = "../../tests/support/exposition.rs"]
@@ -84,6 +87,45 @@ fn the_first_error_and_the_first_denial_are_increases() {
     assert_eq!(scraped.sum("port_enforcer_api_errors_total"), 2);
     let activity = &scraped.0["port_enforcer_watch_last_activity_timestamp_seconds"];
     assert!(activity.samples.is_empty(), "nothing has come");
+}
+
+#[test]
+fn what_counts_for_nothing_is_counted_by_kind() {
+    let metrics = metrics();
+    let pod = Name { namespace: "default".to_owned(), name: "web".to_owned(), uid: String::new(), mirror: None };
+    for notice in [
+        Notice::MoreProblems { pod: pod.clone(), count: 7 },
+        Notice::SameUid { pod: pod.clone(), first: pod.clone() },
+        Notice::MirrorRejected { pod: pod.clone(), why: "why" },
+        Notice::Granted { pod, ports: Vec::new() },
+    ] {
+        metrics.claim_problem(&notice);
+    }
+    let scraped = scrape(&metrics);
+    let count = |kind| scraped.count("port_enforcer_claim_problems_total", &[("kind", kind)]);
+    assert_eq!((count("more"), count("identity"), count("quota")), (Some(7), Some(2), Some(0)));
+    assert_eq!(scraped.sum("port_enforcer_claim_problems_total"), 9);
+}
+
+#[test]
+fn every_claim_problem_has_its_kind() {
+    use crate::core::{annotation, claims::ClaimProblem, room::Room};
+
+    let claim = crate::core::claims::Claim {
+        spec: annotation::parse("80").specs[0],
+        source: crate::core::claims::Source::Annotation,
+    };
+    let limit = Room::UNLIMITED.claims.limit;
+    for problem in [
+        ClaimProblem::Item(annotation::parse("x").problems[0].clone()),
+        ClaimProblem::NoHostNetwork,
+        ClaimProblem::Quota { claim, position: None, limit: 1 },
+        ClaimProblem::NoRoom { claim, position: None, limit },
+        ClaimProblem::Pod(crate::core::pod::PodProblem::UidMissing),
+        ClaimProblem::Pod(crate::core::pod::PodProblem::Port { container: String::new(), port: 0 }),
+    ] {
+        assert!(Notice::PROBLEMS.contains(&problem.as_str()), "{problem:?}");
+    }
 }
 
 #[test]

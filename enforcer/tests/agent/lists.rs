@@ -114,8 +114,8 @@ fn a_paged_list_is_cut() {
 }
 
 fn a_later_page_never_comes() {
-    // A page has 500 pods at most.
-    nothing_changes_during(false, 600, PODS, Fault::CutLaterPage);
+    // A page has 50 pods at most.
+    nothing_changes_during(false, 120, PODS, Fault::CutLaterPage);
 }
 
 fn a_slow_server_is_waited_for() {

@@ -179,7 +179,7 @@ impl Object {
     pub fn place_of_problem(&self, problem: &ClaimProblem) -> Place {
         match problem {
             ClaimProblem::Item(_) | ClaimProblem::NoHostNetwork => self.at(self.annotation),
-            ClaimProblem::Quota { claim, .. } => self.place_of(claim),
+            ClaimProblem::Quota { claim, .. } | ClaimProblem::NoRoom { claim, .. } => self.place_of(claim),
             ClaimProblem::Pod(_) => self.place.clone(),
         }
     }

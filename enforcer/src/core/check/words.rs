@@ -94,13 +94,14 @@ pub(super) fn problems(object: &Object, outcome: &mut Outcome) {
             ClaimProblem::Quota { .. } => {
                 (Code::Quota, "claim fewer ports, or raise --max-ports-per-pod here and in the agent")
             }
+            ClaimProblem::NoRoom { .. } => (Code::Quota, "claim fewer ports"),
             ClaimProblem::Pod(_) => (Code::Port, "correct the port: as it stands, the API server refuses it"),
         };
         let message = format!("{object}: {problem}");
         let mut finding = about(object, object.place_of_problem(problem), code, Severity::Error, message, remedy);
         match problem {
             ClaimProblem::Item(item) => finding.position = Some(item.position),
-            ClaimProblem::Quota { claim, position, .. } => {
+            ClaimProblem::Quota { claim, position, .. } | ClaimProblem::NoRoom { claim, position, .. } => {
                 finding.position = *position;
                 finding.ports = vec![claim.spec.to_string()];
             }

@@ -10,6 +10,7 @@ use crate::core::{
     index::{PortList, Settings},
     pod::from_api,
     report::Attempt,
+    room::{Finite, Limit},
 };
 
 const WALL: i64 = 1_790_000_000_000_000;
@@ -364,11 +365,13 @@ fn mirror_pods_and_the_node_are_found_where_people_look() {
     assert!(node.note.ends_with("claimed by the node"), "{}", node.note);
 }
 
+const LIMIT: Limit = Limit { what: Finite::Pods, of_namespace: true, most: 2 };
+
 #[test]
 fn each_notice_has_its_reason() {
     let cases = [
         (Notice::MoreProblems { pod: pod("a"), count: 3 }, EventReason::PortClaimInvalid),
-        (Notice::TooManyPods { pod: pod("a") }, EventReason::PortClaimInvalid),
+        (Notice::NoRoom { pod: pod("a"), limit: LIMIT }, EventReason::PortClaimInvalid),
         (Notice::MirrorRejected { pod: pod("a"), why: "why" }, EventReason::PortIdentityRejected),
         (Notice::SameUid { pod: pod("a"), first: pod("b") }, EventReason::PortIdentityRejected),
         (Notice::Granted { pod: pod("a"), ports: Vec::new() }, EventReason::PortClaimGranted),

@@ -7,10 +7,11 @@ use enforcer_ebpf::abi;
 use crate::core::{
     arbiter::OwnerId,
     index::{
-        Index, Now,
+        Index, Notice, Now,
         owner::{self, Kind, Owner},
     },
     plan::Change,
+    room::{Finite, Use},
 };
 
 impl Index {
@@ -65,6 +66,7 @@ impl Index {
         let Some(owner) = self.owners.remove(&id) else {
             return;
         };
+        self.rooms.replace(&owner.name.namespace, owner.takes, Use::default());
         if let Some(slot) = owner.slot {
             self.output.changes.push(Change::Owner { slot, owner: abi::Owner::default() });
             if owner.is_recorded() {
@@ -95,14 +97,21 @@ impl Index {
         if owner.terminal || grace.is_zero() || owner.kind != Kind::Pod || !self.ledger.any_in_force(id) {
             return;
         }
-        let (name, class, group) = (owner.name.clone(), owner.class, owner.group);
-        let Some(slot) = self.slots.take() else {
+        let (name, class, group, takes) = (owner.name.clone(), owner.class, owner.group, owner.takes);
+        let room = self.rooms.left(Finite::Handovers, class, &name.namespace, Use::default());
+        let slot = if room.most == 0 { None } else { self.slots.take() };
+        let Some(slot) = slot else {
+            self.output.notices.push(Notice::NoHandover { pod: name, limit: room.limit });
             return;
         };
         let left = self.next_id();
         let until = now.monotonic + grace;
         self.workloads.hold(workload);
-        self.owners.insert(left, Owner::remnant(left, slot, class, name, workload, until));
+        let mut remnant = Owner::remnant(left, slot, class, name, workload, until);
+        // At most as much as the pod had.
+        remnant.takes = Use { pods: 0, handovers: 1, ..takes };
+        self.rooms.replace(&remnant.name.namespace, Use::default(), remnant.takes);
+        self.owners.insert(left, remnant);
         self.write_owner(left);
         let owners = &self.owners;
         let is_kin = |other: OwnerId| {

@@ -1,11 +1,12 @@
 //! Which pod is which: UIDs, and the rule against forged mirror pods.
 
-use enforcer_ebpf::abi::{self, Form, UidKey};
+use enforcer_ebpf::abi::{Form, UidKey};
 
 use crate::core::{
     arbiter::Class,
     index::{Index, Name, Notice, Now, owner::Owner},
     pod::{Pod, uid_key},
+    room::Finite,
 };
 
 impl Index {
@@ -74,12 +75,11 @@ impl Index {
             self.waiting.entry(key).or_default().insert((owner.name.namespace.clone(), owner.name.name.clone()));
             return;
         }
-        if self.uids.len() >= abi::UIDS as usize {
-            self.output.notices.push(Notice::TooManyPods { pod: owner.name.clone() });
-            return;
-        }
-        let Some(slot) = self.slots.take() else {
-            self.output.notices.push(Notice::TooManyPods { pod: owner.name.clone() });
+        let left = self.rooms.left(Finite::Pods, owner.class, &owner.name.namespace, owner.takes);
+        let slot = if left.most == 0 { None } else { self.slots.take() };
+        let Some(slot) = slot else {
+            owner.no_room = true;
+            self.output.notices.push(Notice::NoRoom { pod: owner.name.clone(), limit: left.limit });
             return;
         };
         owner.slot = Some(slot);

@@ -8,15 +8,16 @@ use enforcer_ebpf::abi::{
 };
 
 use crate::core::{
-    address::Address,
+    address::{Address, PortSpec},
     arbiter::{Class, Entity, OwnerId, Party},
     cgroup_tree::PodCgroup,
-    claims::{Claim, ClaimProblem, Source},
+    claims::{Claim, ClaimProblem, Source, single_addresses},
     digest::Digest,
     index::{Mode, Name},
     plan::Change,
     pod::{ContainerRef, Pod},
     record::{Record, Subject},
+    room::Use,
 };
 
 /// Claims port by port, with where each was made.
@@ -69,7 +70,11 @@ pub(super) struct Owner {
     pub(super) hash_told: bool,
     /// Whether the pod is on the node's network; `None` as long as no source has said so.
     pub(super) host_network: Option<bool>,
-    /// The pod itself, as long as it waits for its UID.
+    /// There was no room for it.
+    pub(super) no_room: bool,
+    /// What it takes of what there is only so much of.
+    pub(super) takes: Use,
+    /// The pod itself, as long as it waits for its UID. Its annotation holds what of it counts.
     pub(super) pod: Option<Box<Pod>>,
     containers: Vec<ContainerRef>,
     /// Checksum of what was written down of it last.
@@ -103,6 +108,8 @@ impl Owner {
             mirror: false,
             hash_told: false,
             host_network: None,
+            no_room: false,
+            takes: Use::default(),
             pod: None,
             containers: Vec::new(),
             recorded: None,
@@ -125,11 +132,28 @@ impl Owner {
         remnant
     }
 
-    pub(super) fn set_pod(&mut self, pod: Pod) {
+    pub(super) fn set_pod(&mut self, mut pod: Pod) {
         self.containers.clone_from(&pod.containers);
         self.host_network = Some(pod.host_network);
-        let waits = self.slot.is_none() || (pod.mirror.is_some() && !self.mirror);
-        self.pod = waits.then(|| Box::new(pod));
+        let waits = (self.slot.is_none() && !self.no_room) || (pod.mirror.is_some() && !self.mirror);
+        self.pod = waits.then(|| {
+            // What counts for nothing was told, and could be large.
+            let items = self.claims.iter().filter(|claim| claim.source == Source::Annotation);
+            let items: Vec<String> = items.map(|claim| claim.spec.to_string()).collect();
+            pod.ports_annotation = (!items.is_empty()).then(|| items.join(","));
+            Box::new(pod)
+        });
+    }
+
+    /// What it takes, by what it is and claims now.
+    pub(super) fn use_now(&self) -> Use {
+        let sum = |count: fn(&PortSpec) -> u32| self.claims.iter().map(|claim| count(&claim.spec) as usize).sum();
+        Use {
+            pods: usize::from(self.kind == Kind::Pod && self.slot.is_some()),
+            handovers: usize::from(self.kind == Kind::Remnant),
+            claims: sum(|spec| spec.ports.len()),
+            addresses: sum(single_addresses),
+        }
     }
 
     pub(super) fn uid_text(&self) -> &str {

@@ -110,6 +110,7 @@ impl Index {
         };
         let full_name = (record.name.namespace.clone(), record.name.name.clone());
         let taken = self.pods.contains_key(&full_name) || self.uids.contains_key(&key);
+        // They had room, unless a namespace is no longer one of the system's: then what they have stays theirs.
         if taken || self.uids.len() >= abi::UIDS as usize {
             return None;
         }
@@ -186,6 +187,7 @@ impl Index {
         let (id, since) = (owner.id, owner.since);
         let stakes = if owner.is_live() { owner.stakes() } else { BTreeMap::new() };
         self.owners.insert(id, owner);
+        self.account(id);
         self.write_owner(id);
         let cgroups = self.pod_cgroups_of(id).to_vec();
         if let Some(owner) = self.owners.get(&id) {

@@ -5,6 +5,7 @@ mod identity;
 mod model;
 mod restart;
 mod restore;
+mod room;
 mod taken_over;
 
 use std::collections::{BTreeMap, HashMap};

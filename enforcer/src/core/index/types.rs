@@ -9,6 +9,7 @@ use crate::core::{
     claims::{ClaimProblem, Limits, Source},
     index::Name,
     plan::Change,
+    room::{Capacity, Limit},
 };
 
 /// The time, as the caller's clocks have it.
@@ -25,6 +26,8 @@ pub struct Now {
 pub struct Settings {
     /// What one pod may claim.
     pub limits: Limits,
+    /// How much there is room for.
+    pub capacity: Capacity,
     /// Namespaces whose pods are node software.
     pub system_namespaces: BTreeSet<String>,
     /// How long the ports of a controlled pod stay with its workload after the pod went.
@@ -79,6 +82,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
+            capacity: Capacity::default(),
             system_namespaces: BTreeSet::from(["kube-system".to_owned()]),
             handover_grace: Duration::from_mins(1),
             node_reserved: Vec::new(),
@@ -128,10 +132,19 @@ pub enum Notice {
         /// The first one.
         first: Name,
     },
-    /// There are more pods than the maps have room for; this one's claims bind nobody.
-    TooManyPods {
+    /// There is no room for the pod: its claims bind nobody.
+    NoRoom {
         /// The pod.
         pod: Name,
+        /// What stands in the way.
+        limit: Limit,
+    },
+    /// There is no room for what the pod leaves to its workload: another one may have its ports at once.
+    NoHandover {
+        /// The pod.
+        pod: Name,
+        /// What stands in the way.
+        limit: Limit,
     },
     /// A claim lost to another one.
     Conflict {
@@ -151,6 +164,25 @@ pub enum Notice {
         /// Its ports.
         ports: PortList,
     },
+}
+
+impl Notice {
+    /// Every word of [`Self::problem`].
+    pub const PROBLEMS: [&'static str; 9] =
+        ["annotation", "no_host_network", "quota", "no_room", "uid", "port", "more", "identity", "no_handover"];
+
+    /// For metrics: the word for what counts for nothing, and how often it is told here.
+    #[must_use]
+    pub fn problem(&self) -> Option<(&'static str, usize)> {
+        match self {
+            Self::Problem { problem, .. } => Some((problem.as_str(), 1)),
+            Self::MoreProblems { count, .. } => Some(("more", *count)),
+            Self::MirrorRejected { .. } | Self::SameUid { .. } => Some(("identity", 1)),
+            Self::NoRoom { .. } => Some(("no_room", 1)),
+            Self::NoHandover { .. } => Some(("no_handover", 1)),
+            Self::ModeInvalid { .. } | Self::Conflict { .. } | Self::Granted { .. } => None,
+        }
+    }
 }
 
 /// How many entries of the kernel's maps are in use.

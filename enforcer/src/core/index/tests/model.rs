@@ -10,6 +10,7 @@ use crate::core::{
     plan::Change,
     recall::{Recalled, recall},
     record::Record,
+    room::Use,
 };
 
 pub(super) const ROOT: u64 = 1;
@@ -243,9 +244,29 @@ impl Rig {
             }
         }
         self.notices.extend(output.notices);
+        self.check_room();
         let ports = (self.index.ports_in_force().into_iter().collect(), self.index.ports_generation());
         let before = std::mem::replace(&mut self.ports, ports);
         assert!(before.0 == self.ports.0 || before.1 != self.ports.1, "{before:?} became {:?}", self.ports);
+    }
+
+    /// What is counted is what there is.
+    fn check_room(&self) {
+        let mut all = Use::default();
+        for owner in self.index.owners.values() {
+            let takes = owner.takes;
+            assert!(owner.kind != Kind::Pod || takes == owner.use_now(), "{owner:?}");
+            all.pods += takes.pods;
+            all.handovers += takes.handovers;
+            all.claims += takes.claims;
+            all.addresses += takes.addresses;
+        }
+        assert_eq!(self.index.rooms.all(), all);
+        let usage = self.index.usage();
+        let (in_force, lost) = self.index.claim_counts();
+        let node: usize = self.index.settings.node_reserved.iter().map(|spec| spec.ports.len() as usize).sum();
+        assert!(usage.uids <= all.pods && usage.owners == 1 + all.pods + all.handovers, "{usage:?} {all:?}");
+        assert!(usage.exact <= all.addresses + node && in_force + lost <= all.claims + node, "{usage:?} {all:?}");
     }
 
     pub(super) fn apply(&mut self, pod: Pod) {

@@ -1,0 +1,243 @@
+//! How much there is room for, and how much of it the pods of one namespace may take: half, so that nobody who may make
+//! pods in one namespace can use up what others need. Node software is bound by the whole alone.
+
+use std::{collections::HashMap, fmt};
+
+use enforcer_ebpf::abi;
+
+use super::arbiter::Class;
+
+/// Something that there is only so much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Finite {
+    /// Pods that the kernel can be told of.
+    Pods,
+    /// Pods that went and have left their ports to their workload for a while.
+    Handovers,
+    /// Claims, one for each port and address.
+    Claims,
+    /// Claims on single addresses.
+    Addresses,
+}
+
+impl Finite {
+    /// The plural.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pods => "pods",
+            Self::Handovers => "handovers",
+            Self::Claims => "claims",
+            Self::Addresses => "claims on single addresses",
+        }
+    }
+}
+
+/// What stands in the way of more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Limit {
+    /// Of what.
+    pub what: Finite,
+    /// Whether it is one namespace's limit; else it is the node's.
+    pub of_namespace: bool,
+    /// Most that there may be.
+    pub most: usize,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whose = if self.of_namespace { "one namespace may have on a node" } else { "a node may have" };
+        write!(f, "{whose} {} {}", self.most, self.what.as_str())
+    }
+}
+
+/// How much there is room for on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Pods that can be told apart: the kernel's map of UIDs.
+    pub pods: usize,
+    /// Handovers: what the kernel's array of owners has beside the pods and the node.
+    pub handovers: usize,
+    /// Claims; what bounds them is the agent's memory, some 200 bytes for each.
+    pub claims: usize,
+    /// Claims on single addresses: the kernel's map of them.
+    pub addresses: usize,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self {
+            pods: abi::UIDS as usize,
+            // Slot 0 is nobody's, and one is the node's.
+            handovers: (abi::OWNERS - abi::UIDS - 2) as usize,
+            claims: 1 << 18,
+            addresses: abi::EXACT_CLAIMS as usize,
+        }
+    }
+}
+
+/// How much somebody has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Use {
+    pub(crate) pods: usize,
+    pub(crate) handovers: usize,
+    pub(crate) claims: usize,
+    pub(crate) addresses: usize,
+}
+
+impl Use {
+    fn of(&self, what: Finite) -> usize {
+        match what {
+            Finite::Pods => self.pods,
+            Finite::Handovers => self.handovers,
+            Finite::Claims => self.claims,
+            Finite::Addresses => self.addresses,
+        }
+    }
+
+    fn replace(&mut self, before: Self, after: Self) {
+        self.pods = self.pods + after.pods - before.pods;
+        self.handovers = self.handovers + after.handovers - before.handovers;
+        self.claims = self.claims + after.claims - before.claims;
+        self.addresses = self.addresses + after.addresses - before.addresses;
+    }
+}
+
+/// How much of something there may be, and what stands in the way of more than that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// How much.
+    pub most: usize,
+    /// By what.
+    pub limit: Limit,
+}
+
+/// How much a pod may claim beside what others have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Claims, one for each port and address.
+    pub claims: Left,
+    /// Of these, such on single addresses.
+    pub addresses: Left,
+}
+
+impl Room {
+    /// No limit at all.
+    pub const UNLIMITED: Self = {
+        const fn unlimited(what: Finite) -> Left {
+            Left { most: usize::MAX, limit: Limit { what, of_namespace: false, most: usize::MAX } }
+        }
+        Self { claims: unlimited(Finite::Claims), addresses: unlimited(Finite::Addresses) }
+    };
+}
+
+/// Who has how much of what there is room for.
+#[derive(Debug)]
+pub(crate) struct Rooms {
+    capacity: Capacity,
+    all: Use,
+    /// By namespace; a namespace that has nothing is not there.
+    of: HashMap<String, Use>,
+}
+
+impl Rooms {
+    pub(crate) fn new(capacity: Capacity) -> Self {
+        Self { capacity, all: Use::default(), of: HashMap::new() }
+    }
+
+    /// An owner in this namespace has that much now.
+    pub(crate) fn replace(&mut self, namespace: &str, before: Use, after: Use) {
+        if before == after {
+            return;
+        }
+        self.all.replace(before, after);
+        if let Some(known) = self.of.get_mut(namespace) {
+            known.replace(before, after);
+            if *known == Use::default() {
+                self.of.remove(namespace);
+            }
+        } else {
+            self.of.insert(namespace.to_owned(), after);
+        }
+    }
+
+    /// How much an owner of this class and namespace may have, what it has already included: that is never too much, also
+    /// where all have more than they may, as they can when a namespace is no longer one of the system's.
+    pub(crate) fn left(&self, what: Finite, class: Class, namespace: &str, own: Use) -> Left {
+        let whole = match what {
+            Finite::Pods => self.capacity.pods,
+            Finite::Handovers => self.capacity.handovers,
+            Finite::Claims => self.capacity.claims,
+            Finite::Addresses => self.capacity.addresses,
+        };
+        let rest = |most: usize, used: &Use| most.saturating_sub(used.of(what) - own.of(what)).max(own.of(what));
+        let by_node = Left { most: rest(whole, &self.all), limit: Limit { what, of_namespace: false, most: whole } };
+        if class != Class::Tenant {
+            return by_node;
+        }
+        let used = self.of.get(namespace).copied().unwrap_or_default();
+        let by_namespace =
+            Left { most: rest(whole / 2, &used), limit: Limit { what, of_namespace: true, most: whole / 2 } };
+        if by_namespace.most <= by_node.most { by_namespace } else { by_node }
+    }
+
+    /// How much a pod may claim.
+    pub(crate) fn room(&self, class: Class, namespace: &str, own: Use) -> Room {
+        let left = |what| self.left(what, class, namespace, own);
+        Room { claims: left(Finite::Claims), addresses: left(Finite::Addresses) }
+    }
+
+    /// How much all have together.
+    #[cfg(test)]
+    pub(crate) fn all(&self) -> Use {
+        self.all
+    }
+
+    /// Namespaces that have anything.
+    #[cfg(test)]
+    pub(crate) fn namespaces(&self) -> usize {
+        self.of.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: Capacity = Capacity { pods: 4, handovers: 4, claims: 10, addresses: 6 };
+
+    fn claims(claims: usize) -> Use {
+        Use { pods: 1, claims, ..Use::default() }
+    }
+
+    #[test]
+    fn a_namespace_has_half_and_all_have_the_whole() {
+        let mut rooms = Rooms::new(SMALL);
+        let left = |rooms: &Rooms, namespace, class| {
+            let Left { most, limit } = rooms.left(Finite::Claims, class, namespace, Use::default());
+            (most, limit.of_namespace, limit.most)
+        };
+        assert_eq!(left(&rooms, "a", Class::Tenant), (5, true, 5));
+        rooms.replace("a", Use::default(), claims(4));
+        assert_eq!(left(&rooms, "a", Class::Tenant), (1, true, 5));
+        assert_eq!(left(&rooms, "b", Class::Tenant), (5, true, 5), "what others have takes nothing of a half");
+        assert_eq!(left(&rooms, "a", Class::System), (6, false, 10), "node software may have all that is left");
+        rooms.replace("b", Use::default(), claims(5));
+        assert_eq!(left(&rooms, "c", Class::Tenant), (1, false, 10));
+        assert_eq!(rooms.left(Finite::Claims, Class::Tenant, "b", claims(5)).most, 5, "what it has itself is room too");
+        rooms.replace("b", Use::default(), claims(3));
+        let more = rooms.left(Finite::Claims, Class::Tenant, "b", claims(5));
+        assert_eq!((more.most, more.limit.of_namespace), (5, true), "and is never too much");
+        rooms.replace("b", claims(3), Use::default());
+        rooms.replace("b", claims(5), Use::default());
+        assert_eq!(left(&rooms, "c", Class::Tenant), (5, true, 5));
+        assert_eq!((rooms.all(), rooms.namespaces()), (claims(4), 1));
+    }
+
+    #[test]
+    fn a_limit_is_told_in_numbers() {
+        let limit = |what, class| Rooms::new(SMALL).left(what, class, "a", Use::default()).limit.to_string();
+        assert_eq!(limit(Finite::Pods, Class::Tenant), "one namespace may have on a node 2 pods");
+        assert_eq!(limit(Finite::Addresses, Class::Static), "a node may have 6 claims on single addresses");
+    }
+}
