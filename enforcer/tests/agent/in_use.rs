@@ -9,7 +9,7 @@ use crate::{
     stage::{Pod, Stage},
     support::{
         agent::{Agent, until},
-        worker::{Bind, Kind},
+        worker::{Answer, Bind, Kind, Order, take},
     },
 };
 
@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
         "who_shares_with_one_from_before_the_agent_is_told_at_once",
         who_shares_with_one_from_before_the_agent_is_told_at_once,
     ),
+    ("who_shares_later_is_told", who_shares_later_is_told),
 ];
 
 const PORT: u16 = 20080;
@@ -132,4 +133,24 @@ fn who_shares_with_one_from_before_the_agent_is_told_at_once() {
     let told = agent.wait("it is told", |line| line["event"] == "port_shared");
     assert_eq!(told["port"], PORT, "{told}");
     assert!(agent.rest().iter().all(|line| line["event"] != "bind"), "and nobody is said to have failed");
+}
+
+/// A socket that could not share its port when it was bound, and says later that it will: nothing that the programs see.
+fn who_shares_later_is_told() {
+    let stage = Stage::new();
+    let (sly, victim) = (Pod::new("sly"), Pod::new("victim"));
+    let (mut first, mut second) = (stage.start(&sly), stage.start(&victim));
+    let mut agent = stage.enforce(&[]);
+    for bind in [Bind::tcp("0.0.0.0", PORT), Bind::udp("0.0.0.0", PORT + 1)] {
+        let Answer::Opened(descriptor) = first.order(&Order::Open(bind.clone())) else { panic!("a socket") };
+        let given = Order::BindGiven { pid: first.pid(), descriptor, bind: bind.clone() };
+        assert!(matches!(first.order(&given), Answer::Bound { errno: 0, .. }));
+        let socket = take(first.pid(), descriptor).expect("the worker's socket");
+        rustix::net::sockopt::set_socket_reuseport(&socket, true).expect("an option");
+        let sharing = Bind { reuse_port: true, ..bind }.kept();
+        assert_eq!(second.bind(&sharing), 0, "both have it");
+        let told = agent.wait("both are told", |line| line["event"] == "port_shared" && line["port"] == sharing.port);
+        let names = [&told["holder"], &told["other"]];
+        assert!(names.contains(&&"default/sly".into()) && names.contains(&&"default/victim".into()), "{told}");
+    }
 }

@@ -45,6 +45,8 @@ mod support {
     pub(crate) mod own_machine;
     #[expect(dead_code, reason = "the tests of the kernel use the rest")]
     pub(crate) mod race;
+    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
+    pub(crate) mod ring;
     pub(crate) mod sandbox;
     pub(crate) mod worker;
 }
@@ -52,7 +54,7 @@ mod support {
 mod watch;
 
 use libtest_mimic::{Arguments, Trial};
-use support::{bpffs, network, worker};
+use support::{bpffs, network, own_machine, worker};
 
 fn main() {
     worker::run_if_worker();

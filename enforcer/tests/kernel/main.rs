@@ -26,6 +26,7 @@ mod scope;
 #[path = "../support/mod.rs"]
 mod support;
 mod undeclared;
+mod way_round;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use support::{bpffs, keeper, network, own_machine, worker};
@@ -69,6 +70,7 @@ fn trials() -> Vec<Trial> {
         ("diag", diag::TESTS),
         ("reserved", reserved::TESTS),
         ("needs", needs::TESTS),
+        ("way_round", way_round::TESTS),
         ("machine", machine::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| Trial::ignorable_test(format!("{subject}::{name}"), run)));

@@ -7,7 +7,10 @@ use enforcer::bpf::probe::{Answer, Finding, findings};
 use rustix::net::SocketFlags;
 use rustix::net::{AddressFamily, Protocol, SocketType, ipproto, socket_with};
 
-use crate::{DONE, Outcome, Test, support::own_machine};
+use crate::{
+    DONE, Outcome, Test,
+    support::{own_machine, ring},
+};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_skip_must_be_earned", a_skip_must_be_earned),
@@ -44,6 +47,14 @@ pub(crate) const UDP_LITE: Need = Need {
     until: Some((7, 1)),
     config: "CONFIG_INET",
     is_there: || can_open(SocketType::DGRAM, ipproto::UDPLITE),
+};
+
+pub(crate) const RING_BIND: Need = Need {
+    name: "binds by io_uring",
+    since: (6, 11),
+    until: None,
+    config: "CONFIG_IO_URING",
+    is_there: ring::can_bind,
 };
 
 fn can_open(kind: SocketType, protocol: Protocol) -> bool {

@@ -8,6 +8,7 @@ pub(crate) mod network;
 pub(crate) mod own_machine;
 pub(crate) mod race;
 pub(crate) mod rig;
+pub(crate) mod ring;
 pub(crate) mod sandbox;
 pub(crate) mod sockets;
 pub(crate) mod worker;

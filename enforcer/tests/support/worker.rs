@@ -5,14 +5,18 @@ use std::{
     env, fs,
     io::{self, BufRead as _, Write as _},
     net::IpAddr,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
-    path::Path,
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        unix::process::CommandExt as _,
+    },
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
 use crate::support::{
     device::Device,
     race::{self, Tally},
+    ring,
 };
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -20,8 +24,14 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) const MARK: &str = "PORT_ENFORCER_TEST_WORKER";
 
+/// Says that a process is a program that ends at once.
+const NOTHING: &str = "PORT_ENFORCER_TEST_NOTHING";
+
 /// Turns this process into a worker if it was started as one.
 pub(crate) fn run_if_worker() {
+    if env::var_os(NOTHING).is_some() {
+        std::process::exit(0);
+    }
     if let Some(cgroup) = env::var_os(MARK) {
         let code = match serve(Path::new(&cgroup)) {
             Ok(()) => 0,
@@ -123,7 +133,31 @@ pub(crate) enum Order {
     /// Make and remove a tunnel whose socket the kernel binds to this port.
     Tunnel(u16),
     Close,
+    /// Move to a network namespace of its own.
     Unshare,
+    /// Move back to the network namespace that it was started in.
+    Return,
+    /// Move to another cgroup.
+    Enter(PathBuf),
+    /// Bind by io_uring.
+    RingBind(Bind, Ring),
+    /// Fork and run programs so many times, and bind in each child before it becomes another program, while as many
+    /// binds are tried by a thread; the answer counts all of them by errno.
+    Forks {
+        bind: Bind,
+        times: u32,
+    },
+}
+
+/// Who of io_uring does the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Ring {
+    /// The thread that asks.
+    Inline,
+    /// A worker thread of the process's.
+    Worker,
+    /// The kernel's thread that polls the queue.
+    Poller,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -217,6 +251,7 @@ impl Drop for Worker {
 fn serve(cgroup: &Path) -> io::Result<()> {
     // Before any socket is made: a socket belongs for good to the cgroup it was made in.
     fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string())?;
+    let home = fs::File::open("/proc/self/ns/net")?;
     let mut kept = Vec::new();
     let mut stdout = io::stdout();
     writeln!(stdout, "{}", serde_json::to_string(&Answer::Done)?)?;
@@ -262,15 +297,56 @@ fn serve(cgroup: &Path) -> io::Result<()> {
             }
             Order::Unshare => {
                 // SAFETY: no memory effects.
-                if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-                    return Err(io::Error::last_os_error());
-                }
+                check(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
                 Answer::Done
             }
+            Order::Return => {
+                // SAFETY: no memory effects.
+                check(unsafe { libc::setns(home.as_raw_fd(), libc::CLONE_NEWNET) })?;
+                Answer::Done
+            }
+            Order::Enter(cgroup) => {
+                fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string())?;
+                Answer::Done
+            }
+            Order::RingBind(bind, ring) => match ring::bind(&bind, ring)? {
+                Some(errno) => Answer::Bound { errno, port: 0 },
+                None => Answer::Unsupported,
+            },
+            Order::Forks { bind, times } => Answer::Storm(forks(&bind, times)),
         };
         writeln!(stdout, "{}", serde_json::to_string(&answer)?)?;
     }
     Ok(())
+}
+
+/// See [`Order::Forks`].
+fn forks(bind: &Bind, times: u32) -> HashMap<i32, u32> {
+    let mut counts = HashMap::new();
+    std::thread::scope(|scope| {
+        let meanwhile = scope.spawn(|| storm(bind, times, 1));
+        for _ in 0..times {
+            let bind = bind.clone();
+            let mut child = Command::new("/proc/self/exe");
+            // The exit code says what it saw, as there is nowhere else to write to.
+            let between = move || match try_bind(&bind) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            };
+            child.env(MARK, "").env(NOTHING, "1").stdin(Stdio::null());
+            // SAFETY: between fork and exec it only makes system calls: no device is named, so nothing is allocated.
+            unsafe { child.pre_exec(between) };
+            let errno = match child.status() {
+                Ok(status) => status.code().unwrap_or(-1),
+                Err(error) => error.raw_os_error().unwrap_or(-1),
+            };
+            *counts.entry(errno).or_insert(0) += 1;
+        }
+        for (errno, count) in meanwhile.join().expect("no panic") {
+            *counts.entry(errno).or_insert(0) += count;
+        }
+    });
+    counts
 }
 
 /// A child that does nothing but keep what is open.
@@ -392,7 +468,7 @@ fn try_bind(bind: &Bind) -> io::Result<(OwnedFd, u16)> {
     Ok((socket, port))
 }
 
-fn encode(bind: &Bind) -> (libc::sockaddr_storage, libc::socklen_t) {
+pub(crate) fn encode(bind: &Bind) -> (libc::sockaddr_storage, libc::socklen_t) {
     // SAFETY: all zeros is a valid sockaddr_storage.
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let start = &raw mut storage;
