@@ -41,6 +41,7 @@ use crate::{
     },
     k8s::Cluster,
     metrics::Metrics,
+    telemetry::Lost,
 };
 
 /// How often the agent looks again at what it is told of by events: the safety net below them.
@@ -78,6 +79,8 @@ pub struct Config {
     pub persist: bool,
     /// What is done to the kernel's list of reserved ports.
     pub reserved: reserved::Config,
+    /// How many lines of the log are lost.
+    pub lost_lines: Lost,
 }
 
 /// Where pods come from.
@@ -145,7 +148,7 @@ pub enum AgentError {
 ///
 /// If the agent cannot start, or loses the kernel's events for good.
 pub async fn run(config: Config) -> Result<(), AgentError> {
-    let Config { start, source, listen, admin_socket, node, mode, bpffs, persist, reserved } = config;
+    let Config { start, source, listen, admin_socket, node, mode, bpffs, persist, reserved, lost_lines } = config;
     let started = Instant::now();
     let health = Health::default();
     let metrics = measure(&source, listen, &health).await?;
@@ -236,7 +239,10 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
                 engine.renew();
                 reporter.local_mode(engine.local_mode());
             }
-            _ = look.tick() => reporter.looked(&engine.look_at_sockets()),
+            _ = look.tick() => {
+                reporter.looked(&engine.look_at_sockets());
+                reporter.log_lost(lost_lines.lines());
+            }
             _ = safety_net.tick() => {
                 engine.rescan()?;
                 feed.look_again(&mut engine, &mut reporter);

@@ -17,6 +17,7 @@
 //! | claims and the kernel's reserved ports | what to write, and what to remember | [`reserved`] |
 //! | a question about one port | who owns and holds it, and what would happen to whom | [`explain`] |
 //! | all of that | what `enforcer status` and `enforcer watch` show | [`status`], [`view`], [`attempt`] |
+//! | what is told of one pod | what of it is held back, so that it fills no disk | [`restraint`] |
 //! | sentences | Events in the cluster, few enough for its API server | [`events`] |
 
 pub mod address;
@@ -38,6 +39,7 @@ pub mod recall;
 pub mod record;
 pub mod report;
 pub mod reserved;
+pub mod restraint;
 pub mod room;
 pub mod slots;
 pub mod status;

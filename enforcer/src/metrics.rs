@@ -49,6 +49,7 @@ pub struct Metrics {
     delay: Histogram,
     api_errors: Family<Labels<2>, Counter>,
     claim_problems: Family<Labels<1>, Counter>,
+    log_lines_lost: Counter,
     map_write_errors: Counter,
     pods: Gauge,
     claims: Family<Labels<1>, Gauge>,
@@ -69,6 +70,7 @@ impl Metrics {
             delay: Histogram::new(DELAY_BUCKETS),
             api_errors: Family::default(),
             claim_problems: Family::default(),
+            log_lines_lost: Counter::default(),
             map_write_errors: Counter::default(),
             pods: Gauge::default(),
             claims: Family::default(),
@@ -128,6 +130,8 @@ impl Metrics {
             drop(self.claim_problems.get_or_create(&claim_problem(kind)));
         }
         registry.register("claim_problems", help, self.claim_problems.clone());
+        let help = "Lines of the log that are lost: it could not be written as fast, or there was no room for it";
+        registry.register("log_lines_lost", help, self.log_lines_lost.clone());
     }
 
     /// Where the kernel's counters are read from now on. Only the first call counts.
@@ -144,6 +148,11 @@ impl Metrics {
     /// A watch of the API server failed.
     pub fn api_error(&self, resource: Resource, kind: TroubleKind) {
         self.api_errors.get_or_create(&api_error(resource, kind)).inc();
+    }
+
+    /// So many more lines of the log are lost.
+    pub fn log_lost(&self, lines: u64) {
+        self.log_lines_lost.inc_by(lines);
     }
 
     /// Something that a pod says counts for nothing, if the notice is of that kind.

@@ -1,7 +1,14 @@
 //! Logs: text for people on a terminal, JSON for programs.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     fmt::layer,
@@ -45,8 +52,68 @@ impl From<LogLevel> for LevelFilter {
     }
 }
 
-/// Sends the log to standard error: as text on a terminal and as JSON elsewhere, unless `format` says otherwise.
-pub fn init(format: Option<LogFormat>, level: LogLevel) {
+/// Most lines that wait to be written. Those that come while so many wait are lost, and counted: a log that nobody reads
+/// must not keep the agent from its work.
+const WAITING: usize = 8192;
+
+/// Keeps the log going. What waits to be written is written when this is dropped.
+pub struct Log {
+    lost: Lost,
+    _writer: WorkerGuard,
+}
+
+impl Log {
+    /// How many lines are lost.
+    #[must_use]
+    pub fn lost(&self) -> Lost {
+        self.lost.clone()
+    }
+}
+
+/// Counts the lines of the log that are lost.
+#[derive(Clone, Debug)]
+pub struct Lost {
+    /// Those that came while too many waited.
+    crowded_out: ErrorCounter,
+    /// Those that could not be written.
+    unwritten: Arc<AtomicU64>,
+}
+
+impl Lost {
+    /// How many so far.
+    #[must_use]
+    pub fn lines(&self) -> u64 {
+        self.crowded_out.dropped_lines() as u64 + self.unwritten.load(Ordering::Relaxed)
+    }
+}
+
+/// Standard error, where what cannot be written is counted and forgotten.
+struct Stderr {
+    unwritten: Arc<AtomicU64>,
+}
+
+impl Write for Stderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if io::stderr().write_all(line).is_err() {
+            self.unwritten.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Sends the log to standard error, by a thread of its own: as text on a terminal and as JSON elsewhere, unless `format`
+/// says otherwise.
+#[must_use]
+pub fn init(format: Option<LogFormat>, level: LogLevel) -> Log {
+    let unwritten = Arc::default();
+    let stderr = Stderr { unwritten: Arc::clone(&unwritten) };
+    let (writer, guard) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).thread_name("log").finish(stderr);
+    let log = Log { lost: Lost { crowded_out: writer.error_counter(), unwritten }, _writer: guard };
     let terminal = io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -57,7 +124,7 @@ pub fn init(format: Option<LogFormat>, level: LogLevel) {
         .with_targets(ours)
         .with_target("kube_client", LevelFilter::OFF)
         .with_default(LevelFilter::WARN.min(level.into()));
-    let layer = layer().with_writer(io::stderr).with_ansi(colours);
+    let layer = layer().with_writer(writer).with_ansi(colours);
     let registry = tracing_subscriber::registry().with(filter);
     // A second call, as in tests, keeps the first one's choice. What comes through the `log` crate, the trace of the
     // kernel programs among it, is taken too.
@@ -67,6 +134,7 @@ pub fn init(format: Option<LogFormat>, level: LogLevel) {
             registry.with(layer.json().flatten_event(true).with_current_span(false).with_span_list(false)).try_init()
         }
     };
+    log
 }
 
 /// Target of the kernel programs' trace: the name of their crate.

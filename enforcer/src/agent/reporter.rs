@@ -21,7 +21,8 @@ use crate::{
         holders::{Audience, Existing, Holder},
         index::{Name, Notice, Restored},
         recall::Forgotten,
-        report::{Repetitions, Report, notice_sentence, target},
+        report::{Repetitions, Report, Who, notice_sentence, target},
+        restraint::Restraint,
         text::escape,
     },
     host::clock::now,
@@ -36,6 +37,9 @@ const MOST_LISTED: usize = 16;
 pub(super) struct Reporter {
     node: String,
     repetitions: Repetitions,
+    restraint: Restraint,
+    /// How many lines of the log were lost, at the last look.
+    lost_lines: u64,
     errors: BTreeMap<KernelError, u64>,
     folder_gone: bool,
     synced: bool,
@@ -53,6 +57,8 @@ impl Reporter {
         Self {
             node,
             repetitions: Repetitions::default(),
+            restraint: Restraint::default(),
+            lost_lines: 0,
             errors: BTreeMap::new(),
             folder_gone: false,
             synced: false,
@@ -82,8 +88,15 @@ impl Reporter {
             if !report.is_conflict() && !enabled!(Level::DEBUG) {
                 continue;
             }
-            if let Some(held_back) = self.repetitions.admit(report, now().monotonic) {
-                self.report(report, held_back);
+            let now = now().monotonic;
+            let Some(held_back) = self.repetitions.admit(report, now) else { continue };
+            let others = match report.is_conflict() {
+                true => self.restraint.admit(&report.caller, held_back + 1, now),
+                // Who looks at all of them wants all of them.
+                false => Some(0),
+            };
+            if let Some(others) = others {
+                self.report(report, held_back, others);
             }
         }
         for bound in &told.bound {
@@ -107,12 +120,13 @@ impl Reporter {
         }
     }
 
-    fn report(&self, report: &Report, held_back: u64) {
+    fn report(&self, report: &Report, held_back: u64, others: u64) {
         let attempt = &report.attempt;
         let mut message = report.sentence(&self.node, Audience::Operators);
         if held_back > 0 {
             message = format!("{message}; {held_back} like it since the last time it was told");
         }
+        let message = message + &others_held_back(others);
         let owner = report.owner.as_ref().map(Name::to_string);
         let holder = report.holder.as_ref().map(|holder| holder.who.to_string());
         let pod = report.caller.pod();
@@ -135,6 +149,7 @@ impl Reporter {
                     holder,
                     source = report.source.map(|source| source.as_str()),
                     heldBack = held_back,
+                    othersHeldBack = others,
                     "{message}"
                 )
             };
@@ -143,12 +158,15 @@ impl Reporter {
     }
 
     /// What the index found worth telling, and what the kernel refused.
-    pub(super) fn notices(&self, engine: &mut Engine) {
+    pub(super) fn notices(&mut self, engine: &mut Engine) {
         let notices = engine.take_notices();
         self.publish(&notices, engine);
         for notice in notices {
             self.metrics.claim_problem(&notice);
-            let message = notice_sentence(&notice, &self.node);
+            let others =
+                notice.pod().map_or(Some(0), |pod| self.restraint.admit(&Who::Known(pod.clone()), 1, now().monotonic));
+            let Some(others) = others else { continue };
+            let message = notice_sentence(&notice, &self.node) + &others_held_back(others);
             match &notice {
                 Notice::Problem { pod, problem } => {
                     warn!(event = "claim_invalid", pod = %pod, kind = problem.as_str(), "{message}");
@@ -191,7 +209,7 @@ impl Reporter {
         }
     }
 
-    fn existing(&self, existing: &[Existing]) {
+    fn existing(&mut self, existing: &[Existing]) {
         if let Some(outbox) = &self.outbox
             && !existing.is_empty()
         {
@@ -199,7 +217,9 @@ impl Reporter {
             outbox.put(|events| existing.iter().for_each(|existing| events.existing(existing, now)));
         }
         for existing in existing {
-            let message = existing.sentence(&self.node, Audience::Operators);
+            let others = self.restraint.admit(existing.sides()[0], 1, now().monotonic);
+            let Some(others) = others else { continue };
+            let message = existing.sentence(&self.node, Audience::Operators) + &others_held_back(others);
             let [holder, other] = existing.sides().map(ToString::to_string);
             let Holder { protocol, address, port, .. } = existing.holder().holder;
             warn!(
@@ -365,6 +385,21 @@ impl Reporter {
         }
     }
 
+    /// Lines of the log that were lost since the last time: whoever reads it did not keep up, or there is no room for it.
+    pub(super) fn log_lost(&mut self, total: u64) {
+        let count = total - std::mem::replace(&mut self.lost_lines, total);
+        if count > 0 {
+            self.metrics.log_lost(count);
+            warn!(
+                event = "log_lost",
+                count,
+                total,
+                "{count} lines of the log are lost: it could not be written as fast, or there is no room for it; \
+                 enforcement, counters and Events go on"
+            );
+        }
+    }
+
     /// Errors that the programs counted since the last time.
     pub(super) fn counters(&mut self, engine: &Engine) {
         let counters = match engine.counters() {
@@ -382,6 +417,11 @@ impl Reporter {
             }
         }
     }
+}
+
+/// The end of a line before which others about the same pod were held back.
+fn others_held_back(others: u64) -> String {
+    if others > 0 { format!("; {others} other lines about it were held back") } else { String::new() }
 }
 
 fn meaning(error: KernelError) -> &'static str {

@@ -329,7 +329,7 @@ impl Run {
             log_format,
             log_level,
         } = self;
-        telemetry::init(log_format, log_level);
+        let log = telemetry::init(log_format, log_level);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -395,7 +395,18 @@ impl Run {
         };
         let reserved = reserved::Config { manage: manage_reserved_ports, proc_sys, folder: state_dir };
         let (listen, admin_socket, mode) = (listen.0, admin_socket.0, mode.as_str());
-        let config = Config { start, source, listen, admin_socket, node, mode, bpffs, persist, reserved };
+        let config = Config {
+            start,
+            source,
+            listen,
+            admin_socket,
+            node,
+            mode,
+            bpffs,
+            persist,
+            reserved,
+            lost_lines: log.lost(),
+        };
         runtime.block_on(agent::run(config)).map_err(|error| agent_failure(&error))
     }
 }

@@ -4,6 +4,7 @@
 //! One module is one subject, and its list names its tests.
 
 mod absence;
+mod abuse;
 mod backend;
 mod churn;
 mod cluster;
@@ -34,7 +35,6 @@ mod support {
     pub(crate) mod agent;
     #[expect(dead_code, reason = "its own tests use the rest")]
     pub(crate) mod apiserver;
-    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
     pub(crate) mod bpffs;
     #[expect(dead_code, reason = "the tests of the kernel use the rest")]
     pub(crate) mod device;
@@ -51,6 +51,7 @@ mod support {
     pub(crate) mod worker;
 }
 
+mod trouble;
 mod watch;
 
 use libtest_mimic::{Arguments, Trial};
@@ -78,6 +79,8 @@ fn trials() -> Vec<Trial> {
     let mut trials = machine::trials();
     trials.extend(reserved::trials());
     for (subject, tests) in [
+        ("abuse", abuse::TESTS),
+        ("trouble", trouble::TESTS),
         ("conflicts", conflicts::TESTS),
         ("folder", folder::TESTS),
         ("malformed", malformed::TESTS),

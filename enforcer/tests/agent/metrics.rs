@@ -36,7 +36,7 @@ const ATTEMPTS: &str = "port_enforcer_bind_attempts_total";
 const DELAY: &str = "port_enforcer_enforcement_delay_seconds";
 const ACTIVITY: &str = "port_enforcer_watch_last_activity_timestamp_seconds";
 
-fn scrape() -> Exposition {
+pub(crate) fn scrape() -> Exposition {
     let (status, head, body) = ask("GET", "/metrics");
     assert_eq!(status, 200, "{body}");
     let media = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";

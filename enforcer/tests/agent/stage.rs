@@ -188,7 +188,7 @@ impl Stage {
     }
 
     /// The arguments that an agent needs here, and more.
-    fn arguments(&self, log_format: &str, more: &[&str]) -> Vec<String> {
+    pub(crate) fn arguments(&self, log_format: &str, more: &[&str]) -> Vec<String> {
         let source = format!("dir:{}", self.folder().display());
         let root = self.root().display().to_string();
         let own = ["--source", &source, "--cgroup-root", &root, "--log-format", log_format, "--node-name", "node-1"];

@@ -171,6 +171,22 @@ impl Notice {
     pub const PROBLEMS: [&'static str; 9] =
         ["annotation", "no_host_network", "quota", "no_room", "uid", "port", "more", "identity", "no_handover"];
 
+    /// The pod that it is about, if it is about one: the one that had better change something.
+    #[must_use]
+    pub fn pod(&self) -> Option<&Name> {
+        match self {
+            Self::Problem { pod, .. }
+            | Self::MoreProblems { pod, .. }
+            | Self::MirrorRejected { pod, .. }
+            | Self::SameUid { pod, .. }
+            | Self::NoRoom { pod, .. }
+            | Self::NoHandover { pod, .. }
+            | Self::Conflict { loser: pod, .. }
+            | Self::Granted { pod, .. } => Some(pod),
+            Self::ModeInvalid { .. } => None,
+        }
+    }
+
     /// For metrics: the word for what counts for nothing, and how often it is told here.
     #[must_use]
     pub fn problem(&self) -> Option<(&'static str, usize)> {
