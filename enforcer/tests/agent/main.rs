@@ -28,6 +28,7 @@ mod refusals;
 mod reserved;
 mod rollout;
 mod siege;
+mod soak;
 mod stage;
 mod status;
 #[path = "../support"]
@@ -81,6 +82,7 @@ fn trials() -> Vec<Trial> {
     for (subject, tests) in [
         ("abuse", abuse::TESTS),
         ("trouble", trouble::TESTS),
+        ("soak", soak::TESTS),
         ("conflicts", conflicts::TESTS),
         ("folder", folder::TESTS),
         ("malformed", malformed::TESTS),

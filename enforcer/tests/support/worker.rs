@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     env, fs,
-    io::{self, BufRead as _, Write as _},
+    io::{self, BufRead as _, Read as _, Write as _},
     net::IpAddr,
     os::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
@@ -19,7 +19,9 @@ use crate::support::{
     ring,
 };
 
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Signal, WaitOptions, kill_process, pidfd_getfd, pidfd_open, waitpid,
+};
 use serde::{Deserialize, Serialize};
 
 pub(crate) const MARK: &str = "PORT_ENFORCER_TEST_WORKER";
@@ -141,6 +143,13 @@ pub(crate) enum Order {
     Enter(PathBuf),
     /// Bind by io_uring.
     RingBind(Bind, Ring),
+    /// Start a process that enters a cgroup, makes a socket, binds it and keeps it until it is killed.
+    Live {
+        cgroup: PathBuf,
+        bind: Bind,
+    },
+    /// Kill such a process.
+    Kill(i32),
     /// Fork and run programs so many times, and bind in each child before it becomes another program, while as many
     /// binds are tried by a thread; the answer counts all of them by errno.
     Forks {
@@ -170,6 +179,10 @@ pub(crate) enum Answer {
     Opened(RawFd),
     Race(Tally),
     Forked(i32),
+    Lives {
+        errno: i32,
+        process: i32,
+    },
     /// The kernel has no such thing.
     Unsupported,
     Done,
@@ -291,6 +304,13 @@ fn serve(cgroup: &Path) -> io::Result<()> {
                 Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Answer::Unsupported,
                 Err(error) => return Err(error),
             },
+            Order::Live { cgroup, bind } => live(&cgroup, &bind)?,
+            Order::Kill(process) => {
+                let process = Pid::from_raw(process).ok_or(io::ErrorKind::InvalidInput)?;
+                kill_process(process, Signal::KILL)?;
+                waitpid(Some(process), WaitOptions::empty())?;
+                Answer::Done
+            }
             Order::Close => {
                 kept.clear();
                 Answer::Done
@@ -318,6 +338,27 @@ fn serve(cgroup: &Path) -> io::Result<()> {
         writeln!(stdout, "{}", serde_json::to_string(&answer)?)?;
     }
     Ok(())
+}
+
+/// See [`Order::Live`].
+fn live(cgroup: &Path, bind: &Bind) -> io::Result<Answer> {
+    let (mut reader, writer) = io::pipe()?;
+    // SAFETY: this process has one thread.
+    let process = check(unsafe { libc::fork() })?;
+    if process == 0 {
+        let held = fs::write(cgroup.join("cgroup.procs"), "0").and_then(|()| try_bind(bind));
+        let errno = held.as_ref().err().map_or(0, |error| error.raw_os_error().unwrap_or(-1));
+        // Where nobody reads it, nobody waits for it either.
+        let _ = (&writer).write_all(&errno.to_ne_bytes());
+        loop {
+            // SAFETY: no memory effects.
+            unsafe { libc::pause() };
+        }
+    }
+    drop(writer);
+    let mut errno = [0; 4];
+    reader.read_exact(&mut errno)?;
+    Ok(Answer::Lives { errno: i32::from_ne_bytes(errno), process })
 }
 
 /// See [`Order::Forks`].

@@ -1,0 +1,140 @@
+//! Pods that come, bind, are killed and go, a hundred a second, for a long time: no rightful owner is denied, nobody else
+//! is let in, nothing is left of who went, and neither the agent's memory nor the kernel's maps grow.
+//!
+//! The short form always runs; with `PORT_ENFORCER_TEST_FULL=1` in the environment it takes ten minutes.
+
+use std::{
+    collections::VecDeque,
+    env, fs,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use aya::maps::{HashMap, Map};
+use enforcer_ebpf::abi::{HoldSlot, Protocol, Reason, VerdictKind};
+
+use crate::{
+    Test,
+    backend::{Backend as _, synced},
+    held::held,
+    stage::{Pod, Stage, denied},
+    status::{json, served, socket},
+    support::{
+        agent::{Agent, until},
+        apiserver::ApiServer,
+        worker::{Answer, Bind, Order, Worker},
+    },
+};
+
+pub(crate) const TESTS: &[Test] = &[("pods_come_bind_and_are_killed", pods_come_bind_and_are_killed)];
+
+/// Most pods a second.
+const PER_SECOND: u32 = 100;
+/// How many pods live at once.
+const LIVING: usize = 100;
+/// How many ports there are for them: each is another pod's after so many.
+const PORTS: u16 = 500;
+/// How much the agent may grow after a tenth of the time, when everything that is kept for a while has been kept once.
+const GROWTH: u64 = 2 << 20;
+
+fn duration() -> Duration {
+    let full = env::var("PORT_ENFORCER_TEST_FULL").is_ok_and(|full| full == "1");
+    if full { Duration::from_mins(10) } else { Duration::from_secs(15) }
+}
+
+/// A pod with a process that holds its port.
+struct Life {
+    pod: Pod,
+    bind: Bind,
+    process: i32,
+}
+
+fn pods_come_bind_and_are_killed() {
+    let stage = Stage::new();
+    let server = ApiServer::start();
+    let admin = socket(&stage);
+    let agent = synced(&stage, &server, &served(&admin, &[]));
+    // It makes the processes of all pods; itself it is in none.
+    let mut nursery = Worker::start(&stage.make("system.slice/nursery"));
+    let mut stranger = stage.worker(&server.put(&Pod::new("stranger")));
+    let mut living: VecDeque<Life> = VecDeque::new();
+    let (start, whole) = (Instant::now(), duration());
+    let (mut born, mut early) = (0, None);
+    while start.elapsed() < whole {
+        living.push_back(begin(&stage, &server, &mut nursery, born));
+        born += 1;
+        if living.len() > LIVING {
+            end(&stage, &server, &mut nursery, &mut stranger, living.pop_front().expect("the oldest"));
+        }
+        if early.is_none() && start.elapsed() > whole / 10 {
+            early = Some(memory(&agent));
+        }
+        sleep((Duration::from_secs(1) / PER_SECOND * born).saturating_sub(start.elapsed()));
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    while let Some(life) = living.pop_front() {
+        end(&stage, &server, &mut nursery, &mut stranger, life);
+    }
+    nothing_is_left(&stage, &agent);
+    let (early, late) = (early.expect("a tenth has passed"), memory(&agent));
+    println!(
+        "{born} pods in {seconds:.0} s; the agent has {} KiB of its own, {} KiB after a tenth of the time",
+        late >> 10,
+        early >> 10
+    );
+    assert!(late <= early + GROWTH, "{early} bytes became {late}");
+    let denials = agent.count(VerdictKind::Deny, Reason::Claimed, Protocol::Tcp)
+        + agent.count(VerdictKind::Deny, Reason::Claimed, Protocol::Udp);
+    assert!(denials >= u64::from(born), "each pod's port was tried by the stranger");
+}
+
+fn begin(stage: &Stage, server: &ApiServer, nursery: &mut Worker, number: u32) -> Life {
+    let port = 20_000 + u16::try_from(number % u32::from(PORTS)).expect("a port");
+    let bind =
+        Bind { reuse_port: true, ..if number % 2 == 0 { Bind::tcp("0.0.0.0", port) } else { Bind::udp("::", port) } };
+    let protocol = if number % 2 == 0 { "tcp" } else { "udp" };
+    let pod = server.put(&Pod::new(&format!("pod-{number}")).ports(&format!("{port}/{protocol}")));
+    let cgroup = stage.make_cgroup(pod.uid_text());
+    let order = Order::Live { cgroup, bind: bind.clone() };
+    let Answer::Lives { errno, process } = nursery.order(&order) else { panic!("an answer of the nursery") };
+    assert_eq!(errno, 0, "the rightful owner of {port}, pod {number}");
+    Life { pod, bind, process }
+}
+
+fn end(stage: &Stage, server: &ApiServer, nursery: &mut Worker, stranger: &mut Worker, life: Life) {
+    let Life { pod, bind, process } = life;
+    until("the port is the pod's alone", || match stranger.bind(&bind) {
+        // Its holder is who bound it first, and the claim may come a moment later.
+        errno if errno == denied() => true,
+        errno => panic!("{errno} for a stranger on {bind:?}"),
+    });
+    assert!(matches!(nursery.order(&Order::Kill(process)), Answer::Done));
+    stage.remove_cgroup(pod.uid_text());
+    server.delete(&pod);
+}
+
+/// Of all the pods nothing is known any more, in the kernel or out of it, but of the stranger.
+fn nothing_is_left(stage: &Stage, agent: &Agent) {
+    until("all claims are gone", || held(agent).is_ok_and(|held| held.is_empty()));
+    until("all pods are gone", || agent.entries("UIDS") == 1 && agent.entries("CGROUPS") == 1);
+    until("nobody holds anything", || holds(agent) == 0);
+    let told = json(stage, &["status"]);
+    let pods: Vec<_> = told["holders"].as_array().expect("holders").iter().filter(|it| !it["pod"].is_null()).collect();
+    assert!(pods.is_empty(), "{pods:?}");
+    assert_eq!(told["claims"].as_array().map(Vec::len), Some(0));
+}
+
+/// How many holders the programs have noted.
+fn holds(agent: &Agent) -> usize {
+    let slots = HashMap::<_, u32, HoldSlot>::try_from(Map::HashMap(agent.map("SLOTS"))).expect("the slots");
+    let holders = |slot: HoldSlot| slot.holds.iter().filter(|hold| hold.holder != 0).count();
+    slots.iter().map(|entry| holders(entry.expect("a slot").1)).sum()
+}
+
+/// What the agent has of memory that is its own, in bytes.
+fn memory(agent: &Agent) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("the agent lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("since 4.5");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kib << 10
+}
