@@ -17,6 +17,7 @@ use crate::{
     support::{
         bpffs::Bpffs,
         keeper::{Keeper, PROTOCOL, Site, bind, bind6, judged, kept},
+        own_machine,
         rig::denied,
         worker::{Bind, Worker},
     },
@@ -143,11 +144,11 @@ fn storm_while(site: &Site, swaps: u32, mut swap: impl FnMut(u32)) -> HashMap<(&
 
 /// Every swap is a whole new start over the one before, as an upgrade is.
 fn swaps_in_a_storm_leave_no_gap() -> Outcome {
-    const SWAPS: u32 = 10;
+    let swaps = own_machine::times(10);
     let site = Site::new(&[("owner", "20080/udp"), ("stranger", "20099"), ("other", "")]);
     let mut told = 0;
     let mut keeper = Some(site.start());
-    let seen = storm_while(&site, SWAPS, |number| {
+    let seen = storm_while(&site, swaps, |number| {
         let mut old = keeper.take().expect("an agent");
         // Every other agent reads its ring before it goes; the others leave that to the next one.
         told += if number % 2 == 0 { old.told() } else { old.told_before() }.len();
@@ -166,8 +167,8 @@ fn swaps_in_a_storm_leave_no_gap() -> Outcome {
     let lost = keeper.lost();
     assert_eq!(told as u64 + lost, denials, "each denial was told or counted as lost");
     assert!(told > 0);
-    assert_eq!(site.bpffs.list(), kept(&format!("g{}", SWAPS + 1)));
-    println!("{SWAPS} swaps, {denials} denials ({told} told, {lost} counted as lost), {binds} binds of the owner");
+    assert_eq!(site.bpffs.list(), kept(&format!("g{}", swaps + 1)));
+    println!("{swaps} swaps, {denials} denials ({told} told, {lost} counted as lost), {binds} binds of the owner");
     DONE
 }
 

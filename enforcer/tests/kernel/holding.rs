@@ -96,7 +96,7 @@ fn until_free(other: &mut Worker, bind: &Bind) {
 }
 
 fn of_two_that_race_one_holds() -> Outcome {
-    let rounds = times(100_000, 2_000);
+    let rounds = times(100_000, own_machine::times(2_000));
     for bind in sharing(PORT) {
         let mut scene = Scene::new();
         let tally = race(&mut scene.holder, &mut scene.other, &bind, rounds);

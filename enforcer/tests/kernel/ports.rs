@@ -2,7 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use enforcer_ebpf::abi::{Policy, Reason, Undeclared, VerdictKind};
+use enforcer::core::{claims::ClaimProblem, index::Notice};
+use enforcer_ebpf::abi::{EXACT_CLAIMS, Policy, Reason, Undeclared, VerdictKind};
 
 use crate::{
     DONE, Outcome, Test,
@@ -19,6 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("protocols_do_not_mix", protocols_do_not_mix),
     ("every_port_can_be_claimed", every_port_can_be_claimed),
     ("thousands_of_addresses_on_one_port", thousands_of_addresses_on_one_port),
+    ("one_namespace_cannot_fill_the_map_of_addresses", one_namespace_cannot_fill_the_map_of_addresses),
 ];
 
 const OWNER: (i32, VerdictKind, Reason) = (0, VerdictKind::Allow, Reason::Owner);
@@ -144,6 +146,41 @@ fn thousands_of_addresses_on_one_port() -> Outcome {
     for worker in &mut workers {
         assert_eq!(rig.attempt(worker, &Bind::udp("0.0.0.0", 53)).answer(), claimed());
         assert_eq!(rig.attempt(worker, &Bind::udp("::1", 53)).answer(), UNCLAIMED);
+    }
+    DONE
+}
+
+/// Half of the map is theirs. The other half is there for the others, in the kernel too.
+fn one_namespace_cannot_fill_the_map_of_addresses() -> Outcome {
+    const HALF: usize = EXACT_CLAIMS as usize / 2;
+    let mut rig = Rig::with(|start| start.settings.limits.max_ports_per_pod = 1 << 18);
+    let item = |address: &str| format!("{address}:1-16384/tcp");
+    let mut hoarders: Vec<Worker> = (1..=3)
+        .map(|number| {
+            rig.start(
+                &Manifest::new(&format!("hoarder-{number}"))
+                    .namespace("tenant")
+                    .ports(&item(&format!("10.0.0.{number}"))),
+            )
+        })
+        .collect();
+    assert_eq!(rig.engine.index().usage().exact, HALF);
+    let told = rig.engine.take_notices();
+    let [Notice::Problem { pod, problem: ClaimProblem::NoRoom { limit, .. } }] = told.as_slice() else {
+        panic!("{told:?}");
+    };
+    assert_eq!((pod.name.as_str(), limit.most, limit.of_namespace), ("hoarder-3", HALF, true));
+
+    let victim = Manifest::new("victim").ports("10.0.1.1:53/udp, 10.0.1.1:53/tcp, [fd00::1]:53/tcp");
+    let mut victim = rig.start(&victim);
+    let ours = ["10.0.1.1", "fd00::1"].map(|address| Bind::tcp(address, 53));
+    for bind in ours.iter().chain([&Bind::udp("10.0.1.1", 53)]) {
+        assert_eq!(rig.attempt(&mut victim, bind).answer(), OWNER, "{bind:?}");
+        assert_eq!(rig.attempt(&mut hoarders[0], bind).answer(), claimed(), "{bind:?}");
+    }
+    for (number, expected) in [(1, OWNER), (2, OWNER), (3, UNCLAIMED)] {
+        let bind = Bind::tcp(&format!("10.0.0.{number}"), 16_384);
+        assert_eq!(rig.attempt(&mut hoarders[number - 1], &bind).answer(), expected, "{bind:?}");
     }
     DONE
 }

@@ -20,6 +20,7 @@ use crate::{
     DONE, Outcome, Test, needs,
     support::{
         manifest::{Manifest, SYSTEMD_BESTEFFORT},
+        own_machine,
         rig::{ENFORCE, Rig, Seen, denied, denied_after},
         sandbox::Sandbox,
         worker::{Answer, Bind, Kind, Order, Ring, Worker},
@@ -350,22 +351,22 @@ fn cgroup_of(pod: &str, root: &Path, rig: &Rig) -> PathBuf {
 }
 
 fn forks_programs_and_threads() -> Outcome {
-    const TIMES: u32 = 200;
+    let times = own_machine::times(200);
     let (mut rig, mut owner, mut stranger) = rig("20080/tcp 20080/udp");
     for bind in both(Bind::tcp("0.0.0.0", PORT)) {
         let before = rig.engine.counters().expect("counters").of(VerdictKind::Deny, Reason::Claimed);
-        let Answer::Storm(counts) = stranger.order(&Order::Forks { bind: bind.clone(), times: TIMES }) else {
+        let Answer::Storm(counts) = stranger.order(&Order::Forks { bind: bind.clone(), times }) else {
             panic!("an answer to forks");
         };
-        assert_eq!(counts, [(denied(), 2 * TIMES)].into(), "{bind:?}");
+        assert_eq!(counts, [(denied(), 2 * times)].into(), "{bind:?}");
         let after = rig.engine.counters().expect("counters").of(VerdictKind::Deny, Reason::Claimed);
-        assert_eq!(after - before, u64::from(2 * TIMES), "{bind:?}");
+        assert_eq!(after - before, u64::from(2 * times), "{bind:?}");
         // Both of one process bind at once, so that one may find the other there; nobody else is in the way.
         let sharing = bind.clone().reusing_port();
-        let Answer::Storm(counts) = owner.order(&Order::Forks { bind: sharing, times: TIMES }) else {
+        let Answer::Storm(counts) = owner.order(&Order::Forks { bind: sharing, times }) else {
             panic!("an answer to forks");
         };
-        assert_eq!(counts, [(0, 2 * TIMES)].into(), "{bind:?}");
+        assert_eq!(counts, [(0, 2 * times)].into(), "{bind:?}");
         rig.told();
     }
     DONE

@@ -26,6 +26,11 @@ pub(crate) fn is_here() -> bool {
     env::var_os(MARK).is_some()
 }
 
+/// How often something is done: where every instruction is emulated and one CPU does it all, a fifth is enough.
+pub(crate) fn times(usual: u32) -> u32 {
+    if is_here() { usual.div_ceil(5) } else { usual }
+}
+
 /// Runs a test that needs one, or says that it is skipped.
 pub(crate) fn only_there(test: fn()) -> Completion {
     if !is_here() {

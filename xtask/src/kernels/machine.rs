@@ -76,7 +76,8 @@ impl Drop for Running {
 }
 
 impl Machine<'_> {
-    /// Boots it and waits until it is off, or the time is up. What it says is written to a file, and told, as it comes.
+    /// Boots it and waits until it is off, or the time is up. What it says is written to a file, with the
+    /// seconds since the start, and told, as it comes.
     pub(super) fn boot(
         &self,
         accelerator: Accelerator,
@@ -99,7 +100,8 @@ impl Machine<'_> {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let deadline = Instant::now() + limit;
+        let start = Instant::now();
+        let deadline = start + limit;
         let child = command.spawn();
         let mut running =
             Running(child.with_context(|| format!("`{}` could not be started", process::display(&command)))?);
@@ -126,7 +128,8 @@ impl Machine<'_> {
         loop {
             match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
-                    writeln!(log, "{line}").context("the log cannot be written")?;
+                    let seconds = start.elapsed().as_secs_f64();
+                    writeln!(log, "{seconds:8.1} {line}").context("the log cannot be written")?;
                     heard(&line);
                     console.text.push_str(&line);
                     console.text.push('\n');
