@@ -43,6 +43,7 @@ mod support {
     pub(crate) mod exposition;
     pub(crate) mod http;
     pub(crate) mod network;
+    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
     pub(crate) mod own_machine;
     #[expect(dead_code, reason = "the tests of the kernel use the rest")]
     pub(crate) mod race;
