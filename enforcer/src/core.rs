@@ -16,6 +16,7 @@
 //! | claims and the kernel's reserved ports | what to write, and what to remember | [`reserved`] |
 //! | a question about one port | who owns and holds it, and what would happen to whom | [`explain`] |
 //! | all of that | what `enforcer status` and `enforcer watch` show | [`status`], [`view`], [`attempt`] |
+//! | what an agent finds, and what it is to do | for how long nothing was denied that was to be | [`unenforced`] |
 //! | sentences | Events in the cluster, few enough for its API server | [`events`] |
 
 pub mod address;
@@ -40,4 +41,5 @@ pub mod reserved;
 pub mod slots;
 pub mod status;
 pub mod text;
+pub mod unenforced;
 pub mod view;
