@@ -72,6 +72,11 @@ pub(crate) fn tar() -> Command {
     command("tar")
 }
 
+/// `git` itself.
+pub(crate) fn git() -> Command {
+    command("git")
+}
+
 /// How a command is written in messages.
 pub(crate) fn display(command: &Command) -> String {
     let mut line = command.get_program().to_string_lossy().into_owned();
