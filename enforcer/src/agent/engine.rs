@@ -233,6 +233,8 @@ impl Engine {
         if let Some(previous) = &mut self.previous {
             take_all(&mut previous.bind_events, &self.index, &mut told);
         }
+        // A start can take longer than a short lease.
+        self.kernel.renew(deadline(self.lease));
         self.kernel.attach()?;
         if let Some(mut previous) = self.previous.take() {
             take_all(&mut previous.bind_events, &self.index, &mut told);

@@ -30,6 +30,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("conflicts_are_counted_by_the_callers_namespace", conflicts_are_counted_by_the_callers_namespace),
     ("holders_are_those_of_status", holders_are_those_of_status),
     ("time_without_enforcement_is_counted", time_without_enforcement_is_counted),
+    ("time_without_a_list_is_counted", time_without_a_list_is_counted),
     ("events_that_are_dropped_are_counted", events_that_are_dropped_are_counted),
     ("every_change_has_its_delay", every_change_has_its_delay),
     ("the_last_activity_moves", the_last_activity_moves),
@@ -180,6 +181,11 @@ fn unenforced(cause: &str) -> f64 {
     scrape().value("port_enforcer_unenforced_seconds_total", &[("cause", cause)]).expect("a cause of the list")
 }
 
+/// Whether there was no such time.
+fn is_zero(causes: &[&str]) -> bool {
+    causes.iter().all(|cause| unenforced(cause) < f64::EPSILON)
+}
+
 /// Seconds since boot.
 fn uptime() -> f64 {
     now().monotonic.as_secs_f64()
@@ -195,7 +201,8 @@ fn time_without_enforcement_is_counted() {
     let ready = uptime();
     let boot = unenforced("boot");
     assert!((before..=ready).contains(&boot), "{before} to {ready}: {boot}");
-    assert_eq!([unenforced("start"), unenforced("unsynced"), unenforced("stale")], [0.0; 3]);
+    // On a busy machine such a short lease may end although the agent is there.
+    assert!(is_zero(&["start", "unsynced"]));
     assert!((unenforced("boot") - boot).abs() < f64::EPSILON, "and that is over");
     let end = scrape().value("port_enforcer_lease_end_timestamp_seconds", &[]).expect("it ends");
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
@@ -206,19 +213,33 @@ fn time_without_enforcement_is_counted() {
     until("the lease is over", || uptime() > killed + 3.0);
     let mut agent = stage.enforce(&kept);
     let most = uptime() - killed;
-    let stale = unenforced("stale");
-    assert!((1.0..=most).contains(&stale), "{stale}, {most}");
-    assert_eq!([unenforced("boot"), unenforced("start")], [0.0; 2], "an earlier agent was there");
+    let lapsed = unenforced("stale");
+    assert!((1.0..=most).contains(&lapsed), "{lapsed}, {most}");
+    assert!(is_zero(&["boot", "start"]), "an earlier agent was there");
     // One that is there and does not come to it is no other.
     agent.stop_for(|| until("the lease is over", || uptime() > killed + most + 3.0));
-    until("that counts too", || unenforced("stale") > stale);
+    until("that counts too", || unenforced("stale") > lapsed);
     assert!(agent.terminate().success());
     // Audit misses nothing, and neither does an agent in whose place nothing can be.
     let audit = stage.agent(&[&SERVED[..], &["--mode", "audit"]].concat());
-    assert_eq!(["boot", "start", "unsynced", "stale"].map(unenforced), [0.0; 4]);
+    assert!(is_zero(&["boot", "start", "unsynced", "stale"]));
     drop(audit);
     let _agent = stage.enforce(&SERVED);
-    assert!(unenforced("start") > 0.0 && unenforced("boot") < 1e-9);
+    assert!(unenforced("start") > 0.0 && is_zero(&["boot", "unsynced"]));
+}
+
+fn time_without_a_list_is_counted() {
+    let stage = Stage::new();
+    let server = ApiServer::start();
+    let outage = server.fault(PODS, Fault::Forbidden);
+    let mut agent = stage.on_cluster(&server, &SERVED);
+    until("it goes on", || unenforced("unsynced") > 0.2);
+    assert_eq!(scrape().count("port_enforcer_ready", &[]), Some(0));
+    drop(outage);
+    agent.wait("all pods are known", |line| line["event"] == "synced");
+    until("it is ready", || scrape().count("port_enforcer_ready", &[]) == Some(1));
+    let gap = unenforced("unsynced");
+    assert!((unenforced("unsynced") - gap).abs() < f64::EPSILON, "and that is over");
 }
 
 fn events_that_are_dropped_are_counted() {

@@ -14,8 +14,8 @@ use crate::bind_mount;
 const ROOT: &str = "PORT_ENFORCER_TEST_IMAGE";
 
 /// What a runtime mounts, the manifests' mounts among it; and where the tests keep what they mount instead of the others.
-fn mounted() -> [PathBuf; 3] {
-    ["/proc".into(), "/sys".into(), env::temp_dir()]
+fn mounted() -> [PathBuf; 4] {
+    ["/dev".into(), "/proc".into(), "/sys".into(), env::temp_dir()]
 }
 
 /// The calling thread, whose mounts must be its own, and all that it starts see the image's root from now on. Nothing

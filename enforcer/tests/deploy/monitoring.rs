@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
     fs,
     io::{self, Write as _},
     path::Path,
@@ -106,7 +107,7 @@ fn documented() -> BTreeMap<String, BTreeSet<String>> {
     metrics
 }
 
-/// What the Prometheus operator and the PodMonitor add to every series.
+/// What the Prometheus operator and the `PodMonitor` add to every series.
 const TARGET: [&str; 3] = ["node", "job", "instance"];
 
 fn is_of_a_name(character: char) -> bool {
@@ -257,13 +258,14 @@ fn the_alerts_fire_when_they_should() {
 /// promtool reads the older text form alone, in which a counter's family has the name of its samples and there is no info.
 fn promtool_takes_the_metrics() {
     let text = Metrics::new(None).exposition().expect("metrics");
+    // Writing to a string cannot fail.
     let mut older = String::new();
     for (name, family) in Exposition::parse(&text).0 {
         let (known, kind) = (family.known_as(&name), if family.kind == "info" { "gauge" } else { &family.kind });
-        older += &format!("# HELP {known} {}\n# TYPE {known} {kind}\n", family.help);
+        let _ = writeln!(older, "# HELP {known} {}\n# TYPE {known} {kind}", family.help);
         for ((suffix, labels), value) in family.samples {
             let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
-            older += &format!("{name}{suffix}{{{}}} {value}\n", labels.join(","));
+            let _ = writeln!(older, "{name}{suffix}{{{}}} {value}", labels.join(","));
         }
     }
     assert!(older.contains("port_enforcer_ready{} 0\n"), "{older}");

@@ -36,7 +36,7 @@ fn spec(file: &str) -> ValidatingAdmissionPolicySpec {
 
 /// What the API server asks of a policy.
 #[derive(Clone)]
-struct Request {
+struct Review {
     object: Value,
     old: Value,
     request: Value,
@@ -45,7 +45,7 @@ struct Request {
     authorized: bool,
 }
 
-impl Request {
+impl Review {
     fn new(object: Value) -> Self {
         let request =
             json!({ "namespace": "shop", "userInfo": { "username": "somebody", "groups": ["system:authenticated"] } });
@@ -136,7 +136,7 @@ fn mirror(hash: &str) -> Value {
 }
 
 fn only_kubelets_make_mirror_pods() {
-    let tenant = Request::new(mirror("a"));
+    let tenant = Review::new(mirror("a"));
     assert!(tenant.denied_by("mirror-pods").is_some_and(|why| why.contains("kubelet")));
     let mut kubelet = tenant.clone();
     kubelet.request["userInfo"]["groups"] = json!(["system:nodes", "system:authenticated"]);
@@ -146,7 +146,7 @@ fn only_kubelets_make_mirror_pods() {
     assert!(tenant.clone().instead_of(mirror("b")).denied_by("mirror-pods").is_some());
     assert!(tenant.instead_of(json!({ "metadata": { "name": "etcd" } })).denied_by("mirror-pods").is_some());
     for object in [json!({ "metadata": { "name": "a" } }), json!({ "metadata": { "annotations": { "a": "b" } } })] {
-        assert_eq!(Request::new(object).denied_by("mirror-pods"), None);
+        assert_eq!(Review::new(object).denied_by("mirror-pods"), None);
     }
 }
 
@@ -162,7 +162,7 @@ fn pod(annotation: Option<&str>, ports: &Value) -> Value {
 }
 
 fn claims(lists: &Value, pod: Value) -> Option<String> {
-    let mut request = Request::new(pod);
+    let mut request = Review::new(pod);
     request.params = json!({ "data": lists });
     request.denied_by("claims")
 }
@@ -201,7 +201,7 @@ fn namespaces_claim_what_is_listed() {
 fn what_is_there_may_stay() {
     let update = |new: Option<&str>, old: Option<&str>| {
         let ports = json!([{ "hostPort": 22 }]);
-        let mut request = Request::new(pod(new, &ports)).instead_of(pod(old, &ports));
+        let mut request = Review::new(pod(new, &ports)).instead_of(pod(old, &ports));
         request.params = json!({ "data": { "shop": "22" } });
         request.denied_by("claims")
     };
@@ -222,7 +222,7 @@ fn the_mode_label_takes_a_right_of_its_own() {
         namespace
     };
     let request = |new, old: Option<Option<&str>>, authorized| {
-        let mut request = Request::new(namespace(new)).instead_of(old.map_or(Value::Null, namespace));
+        let mut request = Review::new(namespace(new)).instead_of(old.map_or(Value::Null, namespace));
         request.authorized = authorized;
         request.denied_by("mode-label")
     };
@@ -242,7 +242,7 @@ fn the_mode_label_takes_a_right_of_its_own() {
     }
     assert!(request(Some("x"), Some(None), true).is_some_and(|why| why.contains("audit or enforce")));
     assert_eq!(
-        Request::new(json!({ "metadata": { "name": "shop" } })).denied_by("mode-label"),
+        Review::new(json!({ "metadata": { "name": "shop" } })).denied_by("mode-label"),
         None,
         "no labels at all"
     );
@@ -257,7 +257,7 @@ fn event(kind: &str, name: &str, instance: &str) -> Value {
 
 fn an_agent_tells_events_in_its_own_name() {
     let by_agent = |object: Value| {
-        let mut request = Request::new(object);
+        let mut request = Review::new(object);
         request.request = json!({
             "namespace": "shop", "resource": { "group": "events.k8s.io" },
             "userInfo": {
@@ -270,7 +270,7 @@ fn an_agent_tells_events_in_its_own_name() {
         });
         request
     };
-    let denied = |request: Request| request.denied_by("own-events");
+    let denied = |request: Review| request.denied_by("own-events");
     let own = || by_agent(event("Pod", "nginx", "agent-1"));
     assert_eq!(denied(own()), None);
     assert_eq!(denied(own().instead_of(event("Pod", "nginx", "agent-1"))), None);
