@@ -32,6 +32,8 @@ pub(super) struct Tool {
     pub(super) name: &'static str,
     pub(super) version: String,
     pub(super) licence: &'static str,
+    /// Where its licences' texts are on this machine, if they are here.
+    texts: PathBuf,
 }
 
 /// The target of the kernel programs, which are in the agent as an object.
@@ -56,10 +58,21 @@ impl Dependencies {
         }
         let rust = process::output(process::cargo().arg("--version"))?;
         let rust = rust.split(' ').nth(1).unwrap_or("unknown").to_owned();
+        let sysroot = PathBuf::from(process::output(process::rustc().args(["--print", "sysroot"]))?);
         let libc = process::output(Command::new("getconf").arg("GNU_LIBC_VERSION"))?;
         let tools = vec![
-            Tool { name: "rust-std", version: rust, licence: "MIT OR Apache-2.0" },
-            Tool { name: "glibc", version: libc.trim_start_matches("glibc ").to_owned(), licence: "LGPL-2.1-or-later" },
+            Tool {
+                name: "rust-std",
+                version: rust,
+                licence: "MIT OR Apache-2.0",
+                texts: sysroot.join("share/doc/rust/COPYRIGHT-library.html"),
+            },
+            Tool {
+                name: "glibc",
+                version: libc.trim_start_matches("glibc ").to_owned(),
+                licence: "LGPL-2.1-or-later",
+                texts: "/usr/share/doc/libc6/copyright".into(),
+            },
         ];
         Ok(Self { crates, tools })
     }
@@ -82,8 +95,12 @@ impl Dependencies {
                 texts.insert(format!("{name}-{version}/{file}"), text);
             }
         }
-        for Tool { name, version, licence } in &self.tools {
+        for Tool { name, version, licence, texts: path } in &self.tools {
             texts.insert(format!("{name}-{version}/LICENSE"), format!("{licence}\n").into_bytes());
+            // Not every installation has the texts; the expression above is there always.
+            if let (Ok(text), Some(file)) = (fs::read(path), path.file_name()) {
+                texts.insert(format!("{name}-{version}/{}", file.to_string_lossy()), text);
+            }
         }
         Ok(texts)
     }

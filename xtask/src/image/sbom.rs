@@ -34,7 +34,7 @@ pub(super) fn document(
         }
         packages.push(package);
     }
-    for Tool { name, version, licence } in &dependencies.tools {
+    for Tool { name, version, licence, .. } in &dependencies.tools {
         let id = identifier(name, version);
         packages.push(package(&id, name, version, Some(licence)));
         relationships.push(relationship("SPDXRef-enforcer", "STATIC_LINK", &id));
