@@ -8,6 +8,7 @@ mod holding;
 mod http;
 mod reporter;
 pub mod reserved;
+mod standing;
 
 use std::{
     io,
@@ -34,11 +35,13 @@ use crate::{
         health::Health,
         reporter::Reporter,
         reserved::Reserving,
+        standing::Standing,
     },
     bpf::{
         pins::{Keep, PinError, Pins},
         probe::Features,
     },
+    host::clock::now,
     k8s::Cluster,
     metrics::Metrics,
     telemetry::Lost,
@@ -149,7 +152,7 @@ pub enum AgentError {
 /// If the agent cannot start, or loses the kernel's events for good.
 pub async fn run(config: Config) -> Result<(), AgentError> {
     let Config { start, source, listen, admin_socket, node, mode, bpffs, persist, reserved, lost_lines } = config;
-    let started = Instant::now();
+    let (started, started_at) = (Instant::now(), now().monotonic);
     let health = Health::default();
     let metrics = measure(&source, listen, &health).await?;
     let about = About::new(&node, &source, &start);
@@ -165,7 +168,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
         keep = keep(&bpffs, persist) => keep?,
     };
     let mut engine = Engine::load(start, keep)?;
-    metrics.set_counters(engine.counter_map().into());
+    let mut standing = Standing::new(&engine, started_at, health.clone(), Arc::clone(&metrics));
     let mut reserving =
         Reserving::new(reserved, node.clone(), Arc::clone(&metrics)).map_err(system("start a thread"))?;
     let mut reporter = Reporter::new(node, outbox, Arc::clone(&metrics));
@@ -174,7 +177,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     feed.first_look(&mut engine, &mut reporter)?;
     reporter.notices(&mut engine);
     take_over(&mut engine, &mut reporter)?;
-    health.set_attached();
+    standing.attached(&engine, feed.is_synced());
     reporter.looked(&engine.look_at_sockets());
 
     let rings = Rings::of(&engine).map_err(system(WAIT))?;
@@ -196,7 +199,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     // Whether the ring of binds may hold more: the kernel tells of new records only where all older ones were read.
     let mut backlog = false;
     loop {
-        metrics.stand(engine.index(), engine.policy());
+        standing.look(&engine, feed.is_synced());
         reserving.look(&engine, feed.is_synced());
         let (tick, due) = (engine.time_to_tick(), engine.time_to_settle());
         tokio::select! {
@@ -236,7 +239,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
             () = tracer.flush() => {}
             () = reserving.next() => {}
             _ = renewals.tick() => {
-                engine.renew();
+                standing.renew(&engine);
                 reporter.local_mode(engine.local_mode());
             }
             _ = look.tick() => {

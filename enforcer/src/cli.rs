@@ -23,6 +23,14 @@ use clap::{Parser, Subcommand};
 /// Kernel-enforced ownership of host ports for Kubernetes nodes.
 #[derive(Debug, Parser)]
 #[command(name = "enforcer", version, about, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "Examples:\n  \
+    enforcer probe                          # will this node do?\n  \
+    enforcer run --source dir:/etc/kubernetes/manifests\n  \
+    enforcer explain 80/tcp                 # who owns it, who holds it, what would happen to whom\n  \
+    enforcer check --nodes 3 manifests/     # before anything is deployed\n  \
+    enforcer mode audit                     # break glass: deny nothing on this node\n\n\
+    Exit codes: 0 fine, 1 findings of check, 2 wrong usage or input, 3 a privilege or kernel feature is\n\
+    missing, 4 failure while running. Colours are for terminals only, and NO_COLOR turns them off.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -18,6 +18,7 @@
 //! | a question about one port | who owns and holds it, and what would happen to whom | [`explain`] |
 //! | all of that | what `enforcer status` and `enforcer watch` show | [`status`], [`view`], [`attempt`] |
 //! | what is told of one pod | what of it is held back, so that it fills no disk | [`restraint`] |
+//! | what an agent finds, and what it is to do | for how long nothing was denied that was to be | [`unenforced`] |
 //! | sentences | Events in the cluster, few enough for its API server | [`events`] |
 
 pub mod address;
@@ -44,4 +45,5 @@ pub mod room;
 pub mod slots;
 pub mod status;
 pub mod text;
+pub mod unenforced;
 pub mod view;

@@ -1,8 +1,12 @@
 //! What the agent counts and measures, as `OpenMetrics` text.
 //!
-//! Labels are closed lists: never a pod, a port or a command, so that nobody who makes pods can make series. Every metric
-//! is described in `docs/metrics.md`, and a test compares the two.
+//! Labels are closed lists: never a pod, a port or a command, so that nobody who makes pods can make series. The one
+//! exception is the namespace of who caused a conflict, and those are as many as have pods on the node. Every metric is
+//! described in `docs/metrics.md`, and a test compares the two.
 
+mod conflicts;
+mod enforcement;
+mod events;
 mod kernel;
 mod labels;
 #[cfg(test)]
@@ -15,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use enforcer_ebpf::abi::{self, Policy};
+use enforcer_ebpf::abi::{self, Policy, VerdictKind};
 use prometheus_client::{
     encoding::text,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
@@ -23,9 +27,15 @@ use prometheus_client::{
 };
 
 use crate::{
-    core::index::{Index, Mode, Notice, Usage},
-    k8s::{Arrivals, Resource, TroubleKind},
+    core::{
+        index::{Index, Mode, Notice, Usage},
+        unenforced::Cause,
+    },
+    k8s::{Arrivals, Outbox, Resource, TroubleKind},
     metrics::{
+        conflicts::Conflicts,
+        enforcement::Enforcement,
+        events::EventsDropped,
         kernel::{KernelCounters, ReadCounters},
         labels::{Labels, Map, Standing, api_error, claim_problem, map, mode, standing},
         watches::LastActivity,
@@ -46,6 +56,11 @@ const DELAY_BUCKETS: [f64; 19] = [
 pub struct Metrics {
     registry: Registry,
     counters: Arc<OnceLock<ReadCounters>>,
+    outbox: Arc<OnceLock<Outbox>>,
+    conflicts: Conflicts,
+    enforcement: Enforcement,
+    ready: Gauge,
+    holders: Gauge,
     delay: Histogram,
     api_errors: Family<Labels<2>, Counter>,
     claim_problems: Family<Labels<1>, Counter>,
@@ -63,10 +78,15 @@ impl Metrics {
     /// Metrics of an agent that takes its pods from the API server if there are `arrivals`.
     #[must_use]
     pub fn new(arrivals: Option<Arrivals>) -> Self {
-        let counters = Arc::default();
+        let (counters, outbox) = (Arc::default(), Arc::default());
         let mut metrics = Self {
             registry: Registry::with_prefix("port_enforcer"),
             counters: Arc::clone(&counters),
+            outbox: Arc::clone(&outbox),
+            conflicts: Conflicts::default(),
+            enforcement: Enforcement::default(),
+            ready: Gauge::default(),
+            holders: Gauge::default(),
             delay: Histogram::new(DELAY_BUCKETS),
             api_errors: Family::default(),
             claim_problems: Family::default(),
@@ -81,6 +101,9 @@ impl Metrics {
         };
         metrics.register();
         metrics.registry.register_collector(Box::new(KernelCounters(counters)));
+        metrics.registry.register_collector(Box::new(metrics.conflicts.clone()));
+        metrics.registry.register_collector(Box::new(metrics.enforcement.clone()));
+        metrics.registry.register_collector(Box::new(EventsDropped(outbox)));
         if let Some(arrivals) = arrivals {
             // A counter that begins with its first error shows no increase then.
             for resource in Resource::ALL {
@@ -100,6 +123,10 @@ impl Metrics {
         registry.register("pods", "Pods of this node that are known", self.pods.clone());
         let help = "Claims, one for each port and address, that are in force or have lost";
         registry.register("claims", help, self.claims.clone());
+        let help = "Sockets that are bound to ports of the node, claimed or not, whoever has them";
+        registry.register("holders", help, self.holders.clone());
+        let help = "1 once binds are judged and all pods of the node were seen, as /readyz says it, else 0";
+        registry.register("ready", help, self.ready.clone());
         let help = "Ports that are in the kernel's list of reserved ports because of claims";
         registry.register("reserved_ports", help, self.reserved_ports.clone());
         let help = "Ports with claims that are not in that list, because half of the ephemeral ports are";
@@ -140,6 +167,37 @@ impl Metrics {
         let _ = self.counters.set(read);
     }
 
+    /// Whose Events those are that are lost. Only the first call counts.
+    pub fn set_outbox(&self, outbox: Outbox) {
+        // There is one for the life of an agent.
+        let _ = self.outbox.set(outbox);
+    }
+
+    /// A conflict that somebody of this namespace caused; of no namespace is who is in no pod that is known.
+    pub fn conflict(&self, namespace: Option<&str>, verdict: VerdictKind) {
+        self.conflicts.count(namespace, verdict);
+    }
+
+    /// Since when nothing is denied although the node is to deny, and why; times are since boot.
+    pub fn unenforced(&self, open: Option<(Cause, Duration)>, now: Duration) {
+        self.enforcement.turn(open, now);
+    }
+
+    /// So long nothing was denied, and that is over.
+    pub fn was_unenforced(&self, cause: Cause, gap: Duration) {
+        self.enforcement.add(cause, gap);
+    }
+
+    /// When the lease ends, in nanoseconds since boot; 0 is never.
+    pub fn lease_ends(&self, deadline: u64) {
+        self.enforcement.set_lease(deadline);
+    }
+
+    /// What `/readyz` says.
+    pub fn ready(&self, ready: bool) {
+        self.ready.set(ready.into());
+    }
+
     /// An update took so long from its arrival to the kernel's maps.
     pub fn enforced(&self, delay: Duration) {
         self.delay.observe(delay.as_secs_f64());
@@ -174,8 +232,10 @@ impl Metrics {
     }
 
     /// How things stand.
-    pub fn stand(&self, index: &Index, policy: Policy) {
+    pub fn stand(&self, index: &Index, holders: usize, policy: Policy) {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.conflicts.prune(index);
+        self.holders.set(gauge(holders));
         self.pods.set(gauge(index.pod_count()));
         let (in_force, lost) = index.claim_counts();
         self.claims.get_or_create(&standing(Standing::InForce)).set(gauge(in_force));

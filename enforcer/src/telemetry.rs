@@ -105,6 +105,12 @@ impl Write for Stderr {
     }
 }
 
+/// Whether to write colours: to a terminal, unless `NO_COLOR` says no.
+#[must_use]
+pub fn shows_colours(terminal: bool) -> bool {
+    terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// Sends the log to standard error, by a thread of its own: as text on a terminal and as JSON elsewhere, unless `format`
 /// says otherwise.
 #[must_use]
@@ -116,7 +122,7 @@ pub fn init(format: Option<LogFormat>, level: LogLevel) -> Log {
     let log = Log { lost: Lost { crowded_out: writer.error_counter(), unwritten }, _writer: guard };
     let terminal = io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
-    let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colours = shows_colours(terminal);
     // Of the libraries only what is wrong.
     let ours = [env!("CARGO_CRATE_NAME"), KERNEL_PROGRAMS].map(|target| (target, LevelFilter::from(level)));
     // The API client logs each failed try as an error; the agent tells it once, with what to do.

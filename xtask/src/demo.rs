@@ -13,6 +13,7 @@ mod outcome;
 mod programs;
 mod server;
 mod stage;
+mod svg;
 mod wait;
 
 use std::fs;
@@ -49,6 +50,9 @@ pub(crate) struct Args {
     /// Print the acts as JSON
     #[arg(long)]
     json: bool,
+    /// Draw the closing table into this file too, as SVG
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// The port to fight for, instead of 80 or a free one
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
@@ -57,7 +61,7 @@ pub(crate) struct Args {
     enforcer: Option<PathBuf>,
 }
 
-pub(crate) fn run(Args { json, port, enforcer }: Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(Args { json, svg, port, enforcer }: Args) -> anyhow::Result<ExitCode> {
     if Root::find() == Root::Unavailable {
         bail!(WITHOUT_ROOT);
     }
@@ -68,9 +72,9 @@ pub(crate) fn run(Args { json, port, enforcer }: Args) -> anyhow::Result<ExitCod
     };
     // Asked again, since sudo may have forgotten the password during the build.
     match Root::find() {
-        Root::Already => show(json, port, &enforcer).map(|()| ExitCode::SUCCESS),
+        Root::Already => show(json, svg.as_deref(), port, &enforcer).map(|()| ExitCode::SUCCESS),
         Root::Unavailable => bail!(WITHOUT_ROOT),
-        root => again(root, json, port, &enforcer),
+        root => again(root, json, svg.as_deref(), port, &enforcer),
     }
 }
 
@@ -87,12 +91,15 @@ fn build() -> anyhow::Result<PathBuf> {
 }
 
 /// Starts this command again as root. It says itself what goes wrong.
-fn again(root: Root, json: bool, port: Option<u16>, enforcer: &Path) -> anyhow::Result<ExitCode> {
+fn again(root: Root, json: bool, svg: Option<&Path>, port: Option<u16>, enforcer: &Path) -> anyhow::Result<ExitCode> {
     let program = std::env::current_exe().context("cannot find this program itself")?;
     let mut command = root.command(&program, Vec::new());
     command.arg("demo").arg("--enforcer").arg(enforcer);
     if json {
         command.arg("--json");
+    }
+    if let Some(svg) = svg {
+        command.arg("--svg").arg(std::path::absolute(svg).context("cannot tell where the picture goes")?);
     }
     if let Some(port) = port {
         command.args(["--port", &port.to_string()]);
@@ -100,7 +107,7 @@ fn again(root: Root, json: bool, port: Option<u16>, enforcer: &Path) -> anyhow::
     Ok(if process::status(&mut command)?.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn show(json: bool, port: Option<u16>, enforcer: &Path) -> anyhow::Result<()> {
+fn show(json: bool, svg: Option<&Path>, port: Option<u16>, enforcer: &Path) -> anyhow::Result<()> {
     wait::watch_signals()?;
     let stage = Stage::new(json);
     let web = web_port(port)?;
@@ -134,6 +141,10 @@ fn show(json: bool, port: Option<u16>, enforcer: &Path) -> anyhow::Result<()> {
     }
     if let Err(differs) = outcome::check(&story, &cast) {
         bail!("what was seen is not what the story promises: {differs}");
+    }
+    // Only of what is as it should be.
+    if let Some(path) = svg {
+        fs::write(path, Stage::picture(&story.acts)).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if !json {
         println!();

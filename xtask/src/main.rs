@@ -2,6 +2,7 @@
 
 mod build_ebpf;
 mod demo;
+mod image;
 mod kernels;
 mod process;
 mod root;
@@ -31,6 +32,8 @@ enum Command {
     /// Be a process of the demo
     #[command(hide = true)]
     DemoChild(demo::child::Args),
+    /// Build the container image, as an OCI archive
+    Image(image::Args),
     /// Run the kernel tests on many kernels, each in a virtual machine of its own
     Kernels(kernels::Args),
     /// Run every check and test; the last line says how many passed, failed and were skipped
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf(args) => build_ebpf::run(args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::run(args),
         Command::DemoChild(args) => demo::child::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Image(args) => image::run(args).map(|()| ExitCode::SUCCESS),
         Command::Kernels(args) => kernels::run(args),
         Command::Test(args) => test::run(args),
     };
@@ -50,4 +54,37 @@ fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// What the documentation tells people to type is taken, flags and all.
+    #[test]
+    fn every_command_of_the_documentation_is_one() {
+        let root = process::root();
+        let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+        let pages = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+        let mut count = 0;
+        for page in pages.chain([root.join("README.md")]) {
+            let text = fs::read_to_string(&page).unwrap();
+            let mut inside = false;
+            for line in text.lines() {
+                if let Some(language) = line.strip_prefix("```") {
+                    inside = language == "sh";
+                }
+                let Some(words) = line.strip_prefix("cargo xtask ").filter(|_| inside) else { continue };
+                let words = words.split('#').next().unwrap_or_default().split_whitespace();
+                if let Err(error) = Cli::try_parse_from(["cargo xtask"].into_iter().chain(words)) {
+                    panic!("{}: {line}: {error}", page.display());
+                }
+                count += 1;
+            }
+        }
+        assert!(count >= 8, "{count} commands were found");
+        assert!(Cli::try_parse_from(["cargo xtask", "image", "--no-such-flag"]).is_err());
+    }
 }

@@ -53,6 +53,11 @@ pub(crate) fn cargo() -> Command {
     command("cargo")
 }
 
+/// `rustc` of the toolchain that runs this program.
+pub(crate) fn rustc() -> Command {
+    command("rustc")
+}
+
 /// `program` of the nightly toolchain.
 pub(crate) fn nightly(program: &str) -> Command {
     let mut command = rustup();
@@ -70,6 +75,11 @@ pub(crate) fn rustup() -> Command {
 /// `tar` itself.
 pub(crate) fn tar() -> Command {
     command("tar")
+}
+
+/// `git` itself.
+pub(crate) fn git() -> Command {
+    command("git")
 }
 
 /// How a command is written in messages.

@@ -27,6 +27,7 @@ use crate::{
         pod::Pod,
         recall::{Forgotten, Recalled},
         report::{Attempt, Report},
+        unenforced::{Found, is_wanted},
     },
     host::{
         cgroup::{CgroupError, Root, scan},
@@ -137,6 +138,7 @@ pub struct Engine {
     cgroup_events_seen: u64,
     lease: Option<Duration>,
     previous: Option<Previous>,
+    found: Found,
     resumed: Option<Resumed>,
     holding: Holding,
 }
@@ -167,10 +169,20 @@ impl Engine {
         let cgroup_events = kernel.take_cgroup_events()?;
         let bind_events = kernel.take_bind_events()?;
         let holder_events = kernel.take_holder_events()?;
-        let previous = kernel.take_previous().unwrap_or_else(|error| {
-            cannot_resume(&error);
-            None
-        });
+        let (previous, found) = match kernel.take_previous() {
+            Ok(Some(previous)) => {
+                let enforced = is_wanted(previous.policy().enforce, kernel.local_mode());
+                let found = Found::Left { enforced, lease_deadline: previous.lease_deadline() };
+                (Some(previous), found)
+            }
+            Ok(None) if kernel.is_kept() => (None, Found::Nothing),
+            Ok(None) => (None, Found::NotKept),
+            Err(error) => {
+                cannot_resume(&error);
+                // It judges; more is not known of it.
+                (None, Found::Left { enforced: true, lease_deadline: 0 })
+            }
+        };
         let index = Index::new(settings, root.id);
         let mut engine = Self {
             index,
@@ -185,6 +197,7 @@ impl Engine {
             cgroup_events_seen: 0,
             lease,
             previous,
+            found,
             resumed: None,
             holding: Holding::new(shared_ports),
         };
@@ -220,6 +233,8 @@ impl Engine {
         if let Some(previous) = &mut self.previous {
             take_all(&mut previous.bind_events, &self.index, &mut told);
         }
+        // A start can take longer than a short lease.
+        self.kernel.renew(deadline(self.lease));
         self.kernel.attach()?;
         if let Some(mut previous) = self.previous.take() {
             take_all(&mut previous.bind_events, &self.index, &mut told);
@@ -318,9 +333,18 @@ impl Engine {
         self.kernel.is_kept()
     }
 
-    /// Puts the end of the lease off, which is what tells the kernel that an agent is alive.
-    pub fn renew(&self) {
+    /// What was there when this agent came.
+    #[must_use]
+    pub fn found(&self) -> Found {
+        self.found
+    }
+
+    /// Puts the end of the lease off, which is what tells the kernel that an agent is alive. For how long it was over.
+    #[must_use]
+    pub fn renew(&self) -> Duration {
+        let before = self.kernel.lease_deadline();
         self.kernel.renew(deadline(self.lease));
+        if before == 0 { Duration::ZERO } else { now().monotonic.saturating_sub(Duration::from_nanos(before)) }
     }
 
     /// The mode that an operator set on the node.

@@ -29,6 +29,11 @@ impl Health {
         self.0.attached.store(true, Ordering::Release);
     }
 
+    /// Whether [`Self::readiness`] is good.
+    pub(super) fn is_ready(&self) -> bool {
+        self.readiness().0 == StatusCode::OK
+    }
+
     /// The answer to `/readyz`.
     pub(super) fn readiness(&self) -> (StatusCode, &'static str) {
         match (self.0.attached.load(Ordering::Acquire), self.0.synced.load(Ordering::Acquire)) {

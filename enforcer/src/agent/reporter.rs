@@ -54,6 +54,9 @@ pub(super) struct Reporter {
 
 impl Reporter {
     pub(super) fn new(node: String, outbox: Option<Outbox>, metrics: Arc<Metrics>) -> Self {
+        if let Some(outbox) = &outbox {
+            metrics.set_outbox(outbox.clone());
+        }
         Self {
             node,
             repetitions: Repetitions::default(),
@@ -81,6 +84,9 @@ impl Reporter {
                     events.report(report, now);
                 }
             });
+        }
+        for report in told.reports.iter().filter(|report| report.is_conflict()) {
+            self.metrics.conflict(report.caller.namespace(), report.attempt.verdict);
         }
         for report in &told.reports {
             // While somebody watches, allowed attempts come too. They must not push conflicts out of the memory of what

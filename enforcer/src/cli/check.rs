@@ -19,6 +19,7 @@ use crate::{
         claims::Limits,
     },
     manifests::input::read_all,
+    telemetry::shows_colours,
 };
 
 /// Tell what cannot work among manifests
@@ -64,7 +65,7 @@ impl Check {
         let settings = Settings { nodes, node_reserved: node_reserved.0, limits };
         let outcome = check(&manifests, &settings);
         let answer = match output {
-            Output::Text => text(&manifests, &outcome, colours()),
+            Output::Text => text(&manifests, &outcome, shows_colours(io::stdout().is_terminal())),
             Output::Json => format!("{:#}\n", report(&manifests, &outcome, nodes)),
         };
         say(&answer)?;
@@ -80,11 +81,6 @@ impl Check {
         }
         Ok(())
     }
-}
-
-/// Whether standard output is a terminal of somebody who has nothing against colours.
-fn colours() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 fn counted(count: usize, one: &str, many: &str) -> String {

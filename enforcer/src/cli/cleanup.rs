@@ -17,6 +17,9 @@ use crate::{
 
 /// Remove all that agents of whatever version left: programs, maps, reserved ports
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    enforcer cleanup           # on a node whose agent has ended\n  \
+    enforcer cleanup --wait    # in the place of an agent, as the overlay uninstall does")]
 pub(super) struct Cleanup {
     /// Folder of a BPF file system in which agents keep what outlives them
     #[arg(long, env = "ENFORCER_BPFFS", value_name = "PATH", default_value = pins::DEFAULT_FOLDER)]

@@ -4,17 +4,20 @@ use std::{io, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use enforcer_ebpf::abi::LocalMode;
+use serde_json::{Value, json};
 
 use crate::{
     bpf::pins::{self, PinError, local_mode, set_local_mode},
-    cli::Failure,
+    cli::{Failure, say},
+    core::view::API_VERSION,
 };
 
 /// Set the mode of this node by hand, or take that back
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    enforcer mode audit     # nothing is denied on this node any more\n  \
-    enforcer mode --clear   # the agent's own mode counts again")]
+    enforcer mode audit      # nothing is denied on this node any more\n  \
+    enforcer mode --clear    # the agent's own mode counts again\n  \
+    enforcer mode -o json    # what is set, for a program")]
 pub(super) struct SetMode {
     /// The mode
     #[arg(value_enum)]
@@ -23,6 +26,10 @@ pub(super) struct SetMode {
     /// Take back what was set
     #[arg(long, conflicts_with = "mode")]
     clear: bool,
+
+    /// How the answer is written
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
 
     /// Folder of a BPF file system in which agents keep what outlives them
     #[arg(long, env = "ENFORCER_BPFFS", value_name = "PATH", default_value = pins::DEFAULT_FOLDER)]
@@ -37,9 +44,15 @@ enum Word {
     Enforce,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
 impl SetMode {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Self { mode, clear, bpffs } = self;
+        let Self { mode, clear, output, bpffs } = self;
         let wanted = match (mode, clear) {
             (Some(Word::Audit), _) => Some(LocalMode::Audit),
             (Some(Word::Enforce), _) => Some(LocalMode::Enforce),
@@ -49,9 +62,22 @@ impl SetMode {
         if let Some(wanted) = wanted {
             set_local_mode(&bpffs, wanted).map_err(|error| pin_failure(&error))?;
         }
-        println!("{}", sentence(local_mode(&bpffs).map_err(|error| pin_failure(&error))?));
-        Ok(())
+        let mode = local_mode(&bpffs).map_err(|error| pin_failure(&error))?;
+        match output {
+            Output::Text => say(&format!("{}\n", sentence(mode))),
+            Output::Json => say(&format!("{}\n", json(mode))),
+        }
     }
+}
+
+/// What is set; `null` is nothing.
+fn json(mode: LocalMode) -> Value {
+    let word = match mode {
+        LocalMode::Unset => None,
+        LocalMode::Audit => Some("audit"),
+        LocalMode::Enforce => Some("enforce"),
+    };
+    json!({ "apiVersion": API_VERSION, "kind": "LocalMode", "mode": word })
 }
 
 fn sentence(mode: LocalMode) -> &'static str {

@@ -14,6 +14,9 @@ use crate::{
 
 /// Tell what this kernel and this node support
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    enforcer probe\n  \
+    enforcer probe -o json | jq -r '.features[] | select(.answer != \"yes\") | .name'")]
 pub(super) struct Probe {
     /// How the answer is written
     #[arg(short, long, value_enum, default_value_t = Output::Table)]

@@ -204,6 +204,29 @@ pub enum Next {
     Nothing,
 }
 
+/// Why no Event tells of something. A closed list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// There was no room for more.
+    Full,
+    /// The API server will never take it.
+    Refused,
+}
+
+impl Loss {
+    /// Every cause.
+    pub const ALL: [Self; 2] = [Self::Full, Self::Refused];
+
+    /// The word in the metric.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// Which series something belongs to: what it is about, why, and a hash of what else makes it another one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
@@ -260,7 +283,7 @@ pub struct Events {
     next_call: Duration,
     last_number: u64,
     last_prune: Option<Duration>,
-    dropped: u64,
+    lost: [u64; Loss::ALL.len()],
     hasher: RandomState,
 }
 
@@ -279,15 +302,19 @@ impl Events {
             next_call: Duration::ZERO,
             last_number: 0,
             last_prune: None,
-            dropped: 0,
+            lost: [0; Loss::ALL.len()],
             hasher: RandomState::new(),
         }
     }
 
-    /// How many things happened that no Event will tell of, because there was no room for more.
+    /// How many things happened that no Event will tell of, for this cause.
     #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.dropped
+    pub fn lost(&self, why: Loss) -> u64 {
+        self.lost[why as usize]
+    }
+
+    fn lose(&mut self, why: Loss) {
+        self.lost[why as usize] += 1;
     }
 
     /// An attempt that was judged. Of one whose caller has no name yet, the Events wait for it: see [`Self::look_again`].
@@ -315,7 +342,7 @@ impl Events {
         if waiting.reports.len() < MAX_WAITING_REPORTS {
             waiting.reports.push((report.clone(), now.wall));
         } else {
-            self.dropped += 1;
+            self.lose(Loss::Full);
         }
     }
 
@@ -438,7 +465,7 @@ impl Events {
     fn see(&mut self, key: Key, sight: Sight<impl FnOnce() -> String>, now: Now) {
         self.prune_after(PRUNE_EVERY, now.monotonic);
         if !self.series.contains_key(&key) && !self.make_room(&key.object, now) {
-            self.dropped += 1;
+            self.lose(Loss::Full);
             return;
         }
         let calling = self.calling.as_ref().is_some_and(|(calling, _)| *calling == key);
@@ -545,7 +572,7 @@ impl Events {
         };
         if outcome == Outcome::Refused {
             self.forget(&key);
-            self.dropped += 1;
+            self.lose(Loss::Refused);
             return;
         }
         let Some(series) = self.series.get_mut(&key) else {

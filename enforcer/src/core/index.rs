@@ -54,6 +54,8 @@ pub struct Index {
     settings: Settings,
     owners: HashMap<OwnerId, Owner>,
     pods: HashMap<(String, String), OwnerId>,
+    /// Another number whenever [`Self::pods`] changes.
+    pods_generation: u64,
     uids: HashMap<UidKey, OwnerId>,
     pod_cgroups: HashMap<UidKey, Vec<PodCgroup>>,
     pod_cgroup_count: usize,
@@ -84,6 +86,7 @@ impl Index {
         let mut index = Self {
             owners: HashMap::new(),
             pods: HashMap::new(),
+            pods_generation: 0,
             uids: HashMap::new(),
             pod_cgroups: HashMap::new(),
             pod_cgroup_count: 0,
@@ -203,6 +206,7 @@ impl Index {
         }
         let id = self.next_id();
         self.pods.insert(key, id);
+        self.pods_generation += 1;
         let wanted = self.wanted_key(&pod);
         let class = self.class_in(&pod.namespace, wanted);
         let mut owner = Owner::pod(id, class, &pod);

@@ -100,6 +100,15 @@ impl Who {
             _ => None,
         }
     }
+
+    /// Namespace of a pod that is known.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Known(name) if !name.is_node() => Some(&name.namespace),
+            _ => None,
+        }
+    }
 }
 
 /// Safe to print.

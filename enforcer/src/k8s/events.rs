@@ -25,7 +25,7 @@ use tokio::{
 
 use crate::{
     core::{
-        events::{Call, Event, Events, Next, Object, Outcome},
+        events::{Call, Event, Events, Loss, Next, Object, Outcome},
         text::escape_bounded,
     },
     host::clock,
@@ -70,6 +70,12 @@ impl Outbox {
     #[must_use]
     pub fn waits_for_names(&self) -> bool {
         self.lock().waits_for_names()
+    }
+
+    /// How many things happened that no Event will tell of, for this cause.
+    #[must_use]
+    pub fn lost(&self, why: Loss) -> u64 {
+        self.lock().lost(why)
     }
 
     fn lock(&self) -> MutexGuard<'_, Events> {

@@ -3,7 +3,7 @@
 use enforcer_ebpf::abi::{KernelError, Protocol, Reason, VerdictKind};
 
 use crate::{
-    core::{address::protocol_name, index::Mode},
+    core::{address::protocol_name, events::Loss, index::Mode, unenforced::Cause},
     k8s::{Resource, TroubleKind},
 };
 
@@ -58,6 +58,14 @@ pub(super) fn standing(standing: Standing) -> Labels<1> {
 
 pub(super) fn mode(mode: Mode) -> Labels<1> {
     [("mode", mode.as_str())]
+}
+
+pub(super) fn cause(cause: Cause) -> Labels<1> {
+    [("cause", cause.as_str())]
+}
+
+pub(super) fn loss(loss: Loss) -> Labels<1> {
+    [("cause", loss.as_str())]
 }
 
 pub(super) fn map(map: Map) -> Labels<1> {

@@ -7,7 +7,8 @@ use crate::{
     bpf::Counters,
     core::{
         address::protocol_name,
-        index::{Name, Settings},
+        index::{Name, Now, Settings},
+        pod::from_api,
     },
 };
 
@@ -33,7 +34,10 @@ fn metrics() -> Metrics {
         node_scope: false,
         errno: 98,
     };
-    metrics.stand(&Index::new(Settings::default(), 1), policy);
+    metrics.set_outbox(Outbox::new("node-1"));
+    metrics.conflict(None, VerdictKind::Deny);
+    metrics.lease_ends(1);
+    metrics.stand(&Index::new(Settings::default(), 1), 7, policy);
     metrics
 }
 
@@ -87,6 +91,72 @@ fn the_first_error_and_the_first_denial_are_increases() {
     assert_eq!(scraped.sum("port_enforcer_api_errors_total"), 2);
     let activity = &scraped.0["port_enforcer_watch_last_activity_timestamp_seconds"];
     assert!(activity.samples.is_empty(), "nothing has come");
+}
+
+const CONFLICTS: &str = "port_enforcer_conflicts_total";
+
+#[test]
+fn a_namespace_has_its_series_while_it_has_a_pod() {
+    let at = |seconds| Now { wall: 0, monotonic: Duration::from_secs(seconds) };
+    let pod = |namespace: &str, name: &str| {
+        let uid = format!("3f2c9a1e-8d47-4b7c-9f0a-{:012x}", name.len());
+        let object = serde_json::json!({
+            "metadata": { "namespace": namespace, "name": name, "uid": uid },
+            "spec": { "hostNetwork": true, "containers": [] },
+        });
+        from_api(&serde_json::from_value(object).unwrap())
+    };
+    let metrics = metrics();
+    let mut index = Index::new(Settings::default(), 1);
+    let stand = |index: &Index| {
+        metrics.stand(index, 0, Policy::from_word(0));
+        let scraped = scrape(&metrics);
+        ["", "shop", "else"].map(|namespace| scraped.count(CONFLICTS, &[("namespace", namespace), ("verdict", "deny")]))
+    };
+    index.apply(pod("shop", "a"), at(0));
+    index.apply(pod("shop", "ab"), at(0));
+    for (namespace, times) in [("shop", 3), ("gone", 5)] {
+        (0..times).for_each(|_| metrics.conflict(Some(namespace), VerdictKind::Deny));
+    }
+    metrics.conflict(Some("shop"), VerdictKind::Audit);
+    // One is there already, of nobody's.
+    assert_eq!(stand(&index), [Some(1), Some(3), None]);
+    assert_eq!(scrape(&metrics).sum(CONFLICTS), 5, "what a namespace without pods caused is not kept");
+    index.delete("shop", "a", at(1));
+    index.apply(pod("else", "abc"), at(1));
+    metrics.conflict(Some("else"), VerdictKind::Deny);
+    assert_eq!(stand(&index), [Some(1), Some(3), Some(1)]);
+    index.delete("shop", "ab", at(2));
+    assert_eq!(stand(&index), [Some(1), None, Some(1)], "with its last pod");
+    metrics.conflict(Some("shop"), VerdictKind::Deny);
+    assert_eq!(stand(&index), [Some(1), None, Some(1)], "nor does it come back without one");
+}
+
+#[test]
+fn a_gap_grows_while_it_is_open() {
+    let metrics = metrics();
+    let boot = crate::host::clock::now().monotonic;
+    let gap = |cause| scrape(&metrics).value("port_enforcer_unenforced_seconds_total", &[("cause", cause)]).unwrap();
+    assert!(gap("boot") == 0.0 && gap("unsynced") == 0.0);
+    metrics.unenforced(Some((Cause::Boot, Duration::ZERO)), boot);
+    let before = gap("boot");
+    assert!(before >= boot.as_secs_f64(), "{before}");
+    metrics.unenforced(None, boot + Duration::from_secs(1));
+    metrics.was_unenforced(Cause::Stale, Duration::from_millis(1500));
+    assert!((gap("boot") - boot.as_secs_f64() - 1.0).abs() < 1e-6);
+    assert!((gap("stale") - 1.5).abs() < 1e-6);
+}
+
+#[test]
+fn the_lease_ends_at_a_time_of_day() {
+    let metrics = metrics();
+    let end = || scrape(&metrics).value("port_enforcer_lease_end_timestamp_seconds", &[]);
+    metrics.lease_ends(0);
+    assert_eq!(end(), None, "never");
+    let now = crate::host::clock::now();
+    metrics.lease_ends(u64::try_from((now.monotonic + Duration::from_mins(10)).as_nanos()).unwrap());
+    let expected = Duration::from_micros(u64::try_from(now.wall).unwrap()).as_secs_f64() + 600.0;
+    assert!((end().unwrap() - expected).abs() < 60.0, "{:?}, {expected}", end());
 }
 
 #[test]
@@ -206,7 +276,9 @@ fn the_documentation_has_every_value_of_every_label() {
     let scraped = scrape(&metrics());
     for family in scraped.0.values() {
         for (_, labels) in family.samples.keys() {
-            for (name, value) in labels.iter().filter(|(name, _)| !matches!(name.as_str(), "le" | "version")) {
+            for (name, value) in
+                labels.iter().filter(|(name, _)| !matches!(name.as_str(), "le" | "version" | "namespace"))
+            {
                 assert!(text.contains(&format!("`{value}`")), "{name}={value}");
             }
         }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use enforcer_ebpf::abi::{Protocol, Reason, VerdictKind};
+use serde_json::Value;
 
 use crate::{
     Test,
@@ -257,7 +258,11 @@ fn a_lease_that_nobody_renews_lapses() {
 fn the_operators_word_counts_with_and_without_an_agent() {
     let (stage, bpffs) = (Stage::new(), Bpffs::new());
     let folder = bpffs.folder().display().to_string();
+    let json = |text: String| serde_json::from_str::<Value>(&text).expect("JSON");
+    assert_eq!(json(set_mode(&bpffs, &["-o", "json"]))["mode"], Value::Null);
     assert!(set_mode(&bpffs, &["audit"]).starts_with("this node is set to audit"), "before any agent");
+    let told = json(set_mode(&bpffs, &["-o", "json"]));
+    assert_eq!((&told["kind"], &told["mode"]), (&"LocalMode".into(), &"audit".into()));
     let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger"));
     stage.put(&owner);
     let mut other = stage.start(&stranger);

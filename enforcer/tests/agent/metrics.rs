@@ -6,14 +6,18 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use enforcer::{core::events::BURST, host::clock::now};
+use serde_json::Value;
+
 use crate::{
     Test,
     backend::Backend as _,
     cluster::{NAMESPACES, PODS},
     stage::{Pod, Stage, bind, denied, until_bind},
     support::{
-        agent::{Agent, until},
+        agent::{Agent, enforcer, until},
         apiserver::{ApiServer, Fault, Interruption},
+        bpffs::Bpffs,
         exposition::Exposition,
         http::{LISTEN, ask, connect, get, rest, say},
         worker::{Bind, Worker},
@@ -23,6 +27,11 @@ use crate::{
 pub(crate) const TESTS: &[Test] = &[
     ("counts_agree_with_what_was_bound", counts_agree_with_what_was_bound),
     ("gauges_agree_with_the_kernels_maps", gauges_agree_with_the_kernels_maps),
+    ("conflicts_are_counted_by_the_callers_namespace", conflicts_are_counted_by_the_callers_namespace),
+    ("holders_are_those_of_status", holders_are_those_of_status),
+    ("time_without_enforcement_is_counted", time_without_enforcement_is_counted),
+    ("time_without_a_list_is_counted", time_without_a_list_is_counted),
+    ("events_that_are_dropped_are_counted", events_that_are_dropped_are_counted),
     ("every_change_has_its_delay", every_change_has_its_delay),
     ("the_last_activity_moves", the_last_activity_moves),
     ("bad_requests_are_answered_and_do_no_harm", bad_requests_are_answered_and_do_no_harm),
@@ -118,6 +127,140 @@ fn gauges_agree_with_the_kernels_maps() {
     for (map, capacity) in [("ports", 196_608), ("owners", 32_767), ("exact", 65_536), ("uids", 16_384)] {
         assert_eq!(scraped.count("port_enforcer_map_capacity", &[("map", map)]), Some(capacity));
     }
+}
+
+fn conflicts(namespace: &str, verdict: &str) -> Option<u64> {
+    scrape().count("port_enforcer_conflicts_total", &[("namespace", namespace), ("verdict", verdict)])
+}
+
+fn conflicts_are_counted_by_the_callers_namespace() {
+    let stage = Stage::new();
+    stage.put(&Pod::new("owner").ports("20080"));
+    let (first, second) = (Pod::new("first").namespace("shop"), Pod::new("second").namespace("shop"));
+    let (mut one, mut other) = (stage.start(&first), stage.start(&second));
+    let mut software = stage.start(&Pod::new("software").namespace("kube-system"));
+    let _agent = stage.enforce(&SERVED);
+    assert_eq!(conflicts("shop", "deny"), None, "there was none yet");
+    assert_eq!(one.storm(&bind(20080), 40, 1), HashMap::from([(denied(), 40)]));
+    assert_eq!(other.bind(&bind(20080)), denied());
+    assert_eq!(software.bind(&bind(20080)), 0, "it is audited");
+    until("each is counted", || conflicts("shop", "deny") == Some(41));
+    until("by its own namespace", || conflicts("kube-system", "audit") == Some(1));
+    assert_eq!((conflicts("default", "deny"), conflicts("", "deny")), (None, None), "not the owner's");
+    let mut unknown = stage.worker(&Pod::new("unknown"));
+    assert_eq!(unknown.bind(&bind(20080)), denied());
+    until("who is not known has no namespace", || conflicts("", "deny") == Some(1));
+    stage.remove(&first);
+    until("it is gone", || scrape().count("port_enforcer_pods", &[]) == Some(3));
+    assert_eq!(conflicts("shop", "deny"), Some(41), "there is another one");
+    stage.remove(&second);
+    until("the namespace goes with its last pod", || conflicts("shop", "deny").is_none());
+    assert_eq!(conflicts("kube-system", "audit"), Some(1));
+}
+
+fn holders_are_those_of_status() {
+    let stage = Stage::new();
+    let mut worker = stage.start(&Pod::new("pod"));
+    let socket = stage.beside("admin.sock").display().to_string();
+    let _agent = stage.enforce(&[&SERVED[..], &["--admin-socket", &socket]].concat());
+    let holders = || scrape().count("port_enforcer_holders", &[]).expect("a gauge");
+    let before = holders();
+    for port in 20080..20083 {
+        assert_eq!(worker.bind(&bind(port).kept()), 0);
+    }
+    until("three more", || holders() == before + 3);
+    let mut status = enforcer();
+    status.args(["status", "-o", "json", "--admin-socket", &socket]);
+    let answer: Value = serde_json::from_slice(&status.output().expect("the binary").stdout).expect("JSON");
+    assert_eq!(answer["holders"].as_array().map(Vec::len), usize::try_from(before + 3).ok());
+    drop(worker);
+    until("they are gone", || holders() == before);
+}
+
+fn unenforced(cause: &str) -> f64 {
+    scrape().value("port_enforcer_unenforced_seconds_total", &[("cause", cause)]).expect("a cause of the list")
+}
+
+/// Whether there was no such time.
+fn is_zero(causes: &[&str]) -> bool {
+    causes.iter().all(|cause| unenforced(cause) < f64::EPSILON)
+}
+
+/// Seconds since boot.
+fn uptime() -> f64 {
+    now().monotonic.as_secs_f64()
+}
+
+fn time_without_enforcement_is_counted() {
+    let (stage, bpffs) = (Stage::new(), Bpffs::new());
+    let folder = bpffs.folder().display().to_string();
+    let kept = [&SERVED[..], &["--bpffs", &folder, "--lease", "2s"]].concat();
+    // Nothing was there, so the node was without since it started.
+    let before = uptime();
+    let mut agent = stage.enforce(&kept);
+    let ready = uptime();
+    let boot = unenforced("boot");
+    assert!((before..=ready).contains(&boot), "{before} to {ready}: {boot}");
+    // On a busy machine such a short lease may end although the agent is there.
+    assert!(is_zero(&["start", "unsynced"]));
+    assert!((unenforced("boot") - boot).abs() < f64::EPSILON, "and that is over");
+    let end = scrape().value("port_enforcer_lease_end_timestamp_seconds", &[]).expect("it ends");
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+    assert!((wall - 60.0..wall + 60.0).contains(&end), "{end}");
+    // No agent for longer than the lease.
+    agent.kill();
+    let killed = uptime();
+    until("the lease is over", || uptime() > killed + 3.0);
+    let mut agent = stage.enforce(&kept);
+    let most = uptime() - killed;
+    let lapsed = unenforced("stale");
+    assert!((1.0..=most).contains(&lapsed), "{lapsed}, {most}");
+    assert!(is_zero(&["boot", "start"]), "an earlier agent was there");
+    // One that is there and does not come to it is no other.
+    agent.stop_for(|| until("the lease is over", || uptime() > killed + most + 3.0));
+    until("that counts too", || unenforced("stale") > lapsed);
+    assert!(agent.terminate().success());
+    // Audit misses nothing, and neither does an agent in whose place nothing can be.
+    let audit = stage.agent(&[&SERVED[..], &["--mode", "audit"]].concat());
+    assert!(is_zero(&["boot", "start", "unsynced", "stale"]));
+    drop(audit);
+    let _agent = stage.enforce(&SERVED);
+    assert!(unenforced("start") > 0.0 && is_zero(&["boot", "unsynced"]));
+}
+
+fn time_without_a_list_is_counted() {
+    let stage = Stage::new();
+    let server = ApiServer::start();
+    let outage = server.fault(PODS, Fault::Forbidden);
+    let mut agent = stage.on_cluster(&server, &SERVED);
+    until("it goes on", || unenforced("unsynced") > 0.2);
+    assert_eq!(scrape().count("port_enforcer_ready", &[]), Some(0));
+    drop(outage);
+    agent.wait("all pods are known", |line| line["event"] == "synced");
+    until("it is ready", || scrape().count("port_enforcer_ready", &[]) == Some(1));
+    let gap = unenforced("unsynced");
+    assert!((unenforced("unsynced") - gap).abs() < f64::EPSILON, "and that is over");
+}
+
+fn events_that_are_dropped_are_counted() {
+    let stage = Stage::new();
+    let server = ApiServer::start();
+    let (owner, flood) = (Pod::new("owner").ports("20080-20179"), Pod::new("flood"));
+    for pod in [&owner, &flood] {
+        server.put(pod);
+    }
+    let mut agent = stage.on_cluster(&server, &SERVED);
+    agent.wait("all pods are known", |line| line["event"] == "synced");
+    let dropped = |cause| scrape().count("port_enforcer_kubernetes_events_dropped_total", &[("cause", cause)]);
+    assert_eq!((dropped("full"), dropped("refused")), (Some(0), Some(0)));
+    let mut worker = stage.worker(&flood);
+    until_bind(&mut worker, 20080, denied());
+    for port in 20081..20180 {
+        assert_eq!(worker.bind(&bind(port)), denied());
+    }
+    // As many as one pod may have told, and the others are counted.
+    until("there is no room for all", || dropped("full") == Some(100 - u64::from(BURST)));
+    assert_eq!(dropped("refused"), Some(0));
 }
 
 /// Microseconds, as the log has them.

@@ -3,6 +3,7 @@
 //!
 //! Left out: seccomp and the LSMs, which are the runtime's and the node's.
 
+mod image;
 #[path = "../agent/stage.rs"]
 #[expect(dead_code, reason = "the tests of the agent use the rest")]
 mod stage;
@@ -144,6 +145,7 @@ fn contained_with<T: Send>(names: &[String], mounts: impl FnOnce() + Send, start
             remove_capability_from_bounding_set(capability).expect("root");
         }
         set_no_new_privs(true).expect("no more privileges");
+        image::enter();
         start()
     };
     thread::scope(|scope| scope.spawn(contain).join().unwrap_or_else(|panic| resume_unwind(panic)))
@@ -338,7 +340,7 @@ fn a_cleanup_waits() -> Completion {
 
 fn a_cleanup_that_finds_an_agent() {
     let stage = Stage::new();
-    let _agent = stage.enforce(&[]);
+    let _agent = contained(&agents(), || stage.enforce(&[]));
     let mut command = enforcer();
     command.args(["cleanup", "--wait", "--bpffs", "/nonexistent", "--state-dir", "/nonexistent"]);
     let (code, said) = contained(&cleanups(), || Guarded::start(&mut command)).end();

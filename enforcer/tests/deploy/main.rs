@@ -5,11 +5,18 @@
 //! meant, `INSTA_UPDATE=always cargo test --package enforcer --test deploy` writes them anew.
 
 mod binary;
+mod components;
 mod examples;
+#[path = "../support/exposition.rs"]
+#[expect(dead_code, reason = "the tests of the agent use the rest")]
+mod exposition;
 mod manifests;
+mod monitoring;
 mod overlays;
+mod policies;
 mod rendering;
 mod strict;
+mod systemd;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -28,6 +35,9 @@ fn trials() -> Vec<Trial> {
         ("overlays", overlays::TESTS),
         ("binary", binary::TESTS),
         ("examples", examples::TESTS),
+        ("monitoring", monitoring::TESTS),
+        ("policies", policies::TESTS),
+        ("systemd", systemd::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| {
             Trial::test(format!("{subject}::{name}"), move || {
@@ -37,5 +47,7 @@ fn trials() -> Vec<Trial> {
         }));
     }
     trials.extend(rendering::trials());
+    trials.extend(monitoring::trials());
+    trials.extend(systemd::trials());
     trials
 }

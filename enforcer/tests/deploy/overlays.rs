@@ -1,5 +1,7 @@
 //! What the overlays render to, as it is committed: every property that matters, whether kubectl is here or not.
 
+use std::fs;
+
 use enforcer::core::{
     claims::{Limits, Source, claims_of},
     pod::from_api,
@@ -20,6 +22,7 @@ use crate::{
 
 pub(crate) const TESTS: &[Test] = &[
     ("they_hold_these_objects", they_hold_these_objects),
+    ("install_yaml_is_the_audit_overlay", install_yaml_is_the_audit_overlay),
     ("they_are_the_base_and_their_patches", they_are_the_base_and_their_patches),
     ("the_namespace_admits_the_pods", the_namespace_admits_the_pods),
     ("the_agent_may_do_this_and_no_more", the_agent_may_do_this_and_no_more),
@@ -86,6 +89,16 @@ fn they_hold_these_objects() {
             assert_eq!(metadata.get("namespace").unwrap_or(&Value::Null), &namespace, "{overlay}: {metadata}");
         }
     }
+}
+
+/// For people without kustomize. The overlay itself is compared with a fresh rendering.
+fn install_yaml_is_the_audit_overlay() {
+    let text = fs::read_to_string(deploy().join("install.yaml")).expect("a manifest");
+    assert_eq!(
+        text.trim_end(),
+        committed("audit").trim_end(),
+        "kubectl kustomize deploy/overlays/audit > deploy/install.yaml"
+    );
 }
 
 /// As a patch of kustomize is merged, as far as the patches here need it: lists of named things by name.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    Test,
+    Test, components,
     strict::{assert_same, deploy, documents},
 };
 
@@ -28,8 +28,9 @@ const TESTS: &[Test] = &[
 
 pub(crate) fn trials() -> Vec<Trial> {
     let kubectl = has_kubectl();
-    let trials = TESTS.iter().map(|&(name, run)| {
-        Trial::ignorable_test(format!("rendering::{name}"), move || {
+    let own = TESTS.iter().map(|test| ("rendering", test));
+    let trials = own.chain(components::TESTS.iter().map(|test| ("components", test))).map(|(subject, &(name, run))| {
+        Trial::ignorable_test(format!("{subject}::{name}"), move || {
             if !kubectl {
                 return Ok(Completion::ignored_with("kubectl is not installed"));
             }
@@ -106,7 +107,7 @@ fn a_change_of_the_base_reaches_every_overlay() {
 }
 
 /// Renders a kustomization on top of the audit overlay.
-fn on_top(kustomization: &Value) -> Vec<Value> {
+pub(crate) fn on_top(kustomization: &Value) -> Vec<Value> {
     let top = copy();
     let folder = top.path().join("mine");
     fs::create_dir(&folder).expect("a folder");

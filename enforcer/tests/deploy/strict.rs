@@ -3,14 +3,17 @@
 //! The types of the API ignore what they do not know. So an object is read, written again, and compared: what it said
 //! and does not say any more is unknown to the type, or not in the form that the type has.
 
+mod crds;
+
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
 use k8s_openapi::api::{
+    admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
     apps::v1::{DaemonSet, Deployment},
-    core::v1::{Namespace, Pod, ResourceQuota, ServiceAccount},
+    core::v1::{ConfigMap, Namespace, Pod, ResourceQuota, ServiceAccount},
     rbac::v1::{ClusterRole, ClusterRoleBinding},
 };
 use serde::{Deserialize as _, Serialize, de::DeserializeOwned};
@@ -106,6 +109,7 @@ pub(crate) fn check(object: &Value) -> Result<(), String> {
     }
     let text = |key: &str| object[key].as_str().unwrap_or_default();
     match (text("apiVersion"), text("kind")) {
+        ("v1", "ConfigMap") => known::<ConfigMap>(object),
         ("v1", "Namespace") => known::<Namespace>(object),
         ("v1", "ServiceAccount") => known::<ServiceAccount>(object),
         ("v1", "ResourceQuota") => known::<ResourceQuota>(object),
@@ -114,6 +118,15 @@ pub(crate) fn check(object: &Value) -> Result<(), String> {
         ("apps/v1", "Deployment") => known::<Deployment>(object),
         ("rbac.authorization.k8s.io/v1", "ClusterRole") => known::<ClusterRole>(object),
         ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => known::<ClusterRoleBinding>(object),
+        ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy") => known::<ValidatingAdmissionPolicy>(object),
+        ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding") => {
+            known::<ValidatingAdmissionPolicyBinding>(object)
+        }
+        ("monitoring.coreos.com/v1", "PodMonitor") => crds::known::<crds::PodMonitor>(object),
+        ("monitoring.coreos.com/v1", "PrometheusRule") => crds::known::<crds::PrometheusRule>(object),
+        ("security.openshift.io/v1", "SecurityContextConstraints") => {
+            crds::known::<crds::SecurityContextConstraints>(object)
+        }
         (version, kind) => Err(format!("{version} {kind} is not known here")),
     }
 }

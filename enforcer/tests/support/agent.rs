@@ -207,6 +207,13 @@ impl Agent {
         status.expect("it ended")
     }
 
+    /// Does something while the agent does nothing.
+    pub(crate) fn stop_for(&self, something: impl FnOnce()) {
+        self.signal(libc::SIGSTOP);
+        something();
+        self.signal(libc::SIGCONT);
+    }
+
     /// Asks it to end by SIGTERM: how it ended.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         self.end(libc::SIGTERM)

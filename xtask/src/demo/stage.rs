@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use super::cast::short;
 use super::outcome::{Act, Attempt};
+use super::svg;
 
 /// Text is never narrower or wider than that.
 const NARROWEST: usize = 80;
@@ -80,6 +81,16 @@ impl Stage {
 
     /// The closing table.
     pub(super) fn table(&self, acts: &[Act]) -> anyhow::Result<()> {
+        self.print(&self.table_text(acts))
+    }
+
+    /// The closing table as a picture, which has room and colours.
+    pub(super) fn picture(acts: &[Act]) -> String {
+        let stage = Self { quiet: false, colours: true, width: WIDEST };
+        svg::picture(&stage.table_text(acts), "What the demo saw: off, audit, enforce")
+    }
+
+    fn table_text(&self, acts: &[Act]) -> String {
         let rows: Vec<_> = acts.iter().flat_map(|act| &act.attempts).map(cells).collect();
         let mut widths = HEADER.map(str::len);
         for row in &rows {
@@ -114,7 +125,7 @@ impl Stage {
                 text.push_str(&line(row, style));
             }
         }
-        self.print(&text)
+        text
     }
 
     fn print(&self, text: &str) -> anyhow::Result<()> {

@@ -52,7 +52,8 @@ impl Previous {
     }
 
     /// What its programs are told.
-    pub(super) fn policy(&self) -> Policy {
+    #[must_use]
+    pub fn policy(&self) -> Policy {
         Policy::from_word(self.config.load(config_word::POLICY))
     }
 
@@ -62,7 +63,8 @@ impl Previous {
     }
 
     /// When they lapse: nanoseconds since boot; 0 is never.
-    pub(super) fn lease_deadline(&self) -> u64 {
+    #[must_use]
+    pub fn lease_deadline(&self) -> u64 {
         self.config.load(config_word::LEASE_DEADLINE)
     }
 

@@ -234,7 +234,7 @@ fn an_object_has_a_budget_of_its_own() {
     assert_eq!(of(&created, "owner").len(), 1, "all of its ports in one");
     assert!(of(&created, "owner")[0].note.contains("and 1999 others"), "{:?}", of(&created, "owner")[0].note);
     assert_eq!((of(&created, "other").len(), of(&created, "bystander").len()), (1, 1));
-    assert_eq!(events.dropped(), 2000 - u64::from(BURST), "counted, since there is no room for them");
+    assert_eq!(events.lost(Loss::Full), 2000 - u64::from(BURST), "counted, since there is no room for them");
     // Then one in five minutes.
     events.report(&denied("flood", "owner", 1), at(201));
     let later = run(&mut events, at(201).monotonic, at(3600).monotonic, Outcome::Done);
@@ -264,7 +264,7 @@ fn what_the_server_never_takes_is_given_up() {
     events.notice(&conflict("web-2", "web-1"), at(0));
     let calls = run(&mut events, at(0).monotonic, HOUR, Outcome::Refused);
     assert_eq!(calls.len(), 2);
-    assert_eq!(events.dropped(), 2);
+    assert_eq!(events.lost(Loss::Refused), 2);
     assert!(events.series.is_empty() && events.keys.is_empty() && events.due.is_empty());
 }
 
@@ -335,7 +335,7 @@ fn a_name_that_never_comes_is_not_waited_for_for_ever() {
         "bind by an unknown pod (UID 0a1b2c3d4e5f40718293a4b5c6d7e8f9) (0.0.0.0:80/tcp) denied on node-1 (mode enforce): \
          claimed by this pod"
     );
-    assert_eq!(events.dropped(), 20 - MAX_WAITING_REPORTS as u64);
+    assert_eq!(events.lost(Loss::Full), 20 - MAX_WAITING_REPORTS as u64);
 }
 
 #[test]
@@ -417,7 +417,7 @@ fn memory_is_bounded_and_given_back() {
         events.notice(&Notice::MoreProblems { pod: self::pod(&format!("pod-{pod}")), count: 1 }, at(0));
     }
     assert_eq!(events.series.len(), MAX_SERIES);
-    assert_eq!(events.dropped(), MAX_SERIES as u64);
+    assert_eq!(events.lost(Loss::Full), MAX_SERIES as u64);
     let calls = run(&mut events, at(0).monotonic, HOUR * 2, Outcome::Done);
     assert_eq!(calls.len(), MAX_SERIES);
     events.notice(&conflict("a", "b"), at(3 * 3600));

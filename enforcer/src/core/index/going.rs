@@ -36,6 +36,7 @@ impl Index {
             });
         }
         self.pods.remove(&name);
+        self.pods_generation += 1;
     }
 
     /// The second step: its claims end, and its workload has what it had in force. To be settled then.

@@ -42,6 +42,18 @@ impl Index {
         self.ledger.generation()
     }
 
+    /// Whether a pod of this namespace is known.
+    #[must_use]
+    pub fn has_pods_in(&self, namespace: &str) -> bool {
+        self.pods.keys().any(|(of, _)| of == namespace)
+    }
+
+    /// A number that is another one whenever [`Self::has_pods_in`] may say something else.
+    #[must_use]
+    pub fn pods_generation(&self) -> u64 {
+        self.pods_generation
+    }
+
     /// The pod that a cgroup belongs to, if it is known.
     #[must_use]
     pub fn owner_by_cgroup(&self, cgroup: u64) -> Option<OwnerId> {

@@ -144,6 +144,7 @@ impl Index {
         owner.cgroup = self.pod_cgroups.get(&key).and_then(|cgroups| cgroups.first()).copied();
         self.uids.insert(key, id);
         self.pods.insert(full_name, id);
+        self.pods_generation += 1;
         self.enter_restored(owner);
         Some(())
     }

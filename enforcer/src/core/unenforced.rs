@@ -1,0 +1,158 @@
+//! For how long binds were not denied although the node was to deny them: the gap that people should hear of.
+//!
+//! Only the node's own mode counts here: what the agent was told, or what an operator said on the node. Where that is audit,
+//! there is no gap, whatever single namespaces say.
+
+use std::time::Duration;
+
+use enforcer_ebpf::abi::LocalMode;
+
+/// Why nothing was denied. A closed list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The node ran, and no agent had left anything.
+    Boot,
+    /// The agent started, and nothing of an earlier one can outlive that.
+    Start,
+    /// Binds are judged, but no pod of the node is known, and nothing was taken over from an earlier agent.
+    Unsynced,
+    /// No agent had renewed the lease.
+    Stale,
+}
+
+impl Cause {
+    /// Every cause.
+    pub const ALL: [Self; 4] = [Self::Boot, Self::Start, Self::Unsynced, Self::Stale];
+
+    /// The word in the metric.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Boot => "boot",
+            Self::Start => "start",
+            Self::Unsynced => "unsynced",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+/// What an agent finds when it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing, although what agents do outlives them here.
+    Nothing,
+    /// Nothing is kept here.
+    NotKept,
+    /// What an earlier agent left.
+    Left {
+        /// Whether it denied.
+        enforced: bool,
+        /// When it lapsed, or will; in nanoseconds since boot, 0 is never.
+        lease_deadline: u64,
+    },
+}
+
+/// Whether the node is to deny.
+#[must_use]
+pub const fn is_wanted(told: bool, local: LocalMode) -> bool {
+    match local {
+        LocalMode::Unset => told,
+        LocalMode::Audit => false,
+        LocalMode::Enforce => true,
+    }
+}
+
+/// Since when nothing is denied on the node, as an agent finds it that is to enforce and started at `started`. All times are
+/// since boot.
+#[must_use]
+pub fn gap_before(found: Found, started: Duration, now: Duration) -> Option<(Cause, Duration)> {
+    match found {
+        Found::Nothing => Some((Cause::Boot, Duration::ZERO)),
+        Found::NotKept => Some((Cause::Start, started)),
+        Found::Left { enforced, lease_deadline } => {
+            let lapsed = Duration::from_nanos(lease_deadline);
+            (enforced && lease_deadline != 0 && lapsed < now).then_some((Cause::Stale, lapsed))
+        }
+    }
+}
+
+/// Adds up the gaps.
+#[derive(Debug, Default)]
+pub struct Unenforced {
+    ended: [Duration; Cause::ALL.len()],
+    open: Option<(Cause, Duration)>,
+}
+
+impl Unenforced {
+    /// From this moment on, nothing is denied for this cause, or all is well. A gap that is open already goes on since it
+    /// opened, if the cause is the same.
+    pub fn turn(&mut self, open: Option<(Cause, Duration)>, now: Duration) {
+        if let (Some((before, _)), Some((cause, _))) = (self.open, open)
+            && before == cause
+        {
+            return;
+        }
+        if let Some((cause, since)) = self.open {
+            self.ended[cause as usize] += now.saturating_sub(since);
+        }
+        self.open = open;
+    }
+
+    /// A gap that was over before anybody saw it.
+    pub fn add(&mut self, cause: Cause, gap: Duration) {
+        self.ended[cause as usize] += gap;
+    }
+
+    /// The sum of a cause's gaps until now.
+    #[must_use]
+    pub fn total(&self, cause: Cause, now: Duration) -> Duration {
+        let open =
+            self.open.filter(|(open, _)| *open == cause).map_or(Duration::ZERO, |(_, since)| now.saturating_sub(since));
+        self.ended[cause as usize] + open
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn the_operators_word_stands_above_the_flag() {
+        for told in [false, true] {
+            assert_eq!(is_wanted(told, LocalMode::Unset), told);
+            assert!(!is_wanted(told, LocalMode::Audit));
+            assert!(is_wanted(told, LocalMode::Enforce));
+        }
+    }
+
+    #[test]
+    fn the_gap_begins_where_enforcement_ended() {
+        let gap = |found| gap_before(found, seconds(90), seconds(100));
+        assert_eq!(gap(Found::Nothing), Some((Cause::Boot, seconds(0))));
+        assert_eq!(gap(Found::NotKept), Some((Cause::Start, seconds(90))));
+        let left = |enforced, deadline: u64| Found::Left { enforced, lease_deadline: deadline * 1_000_000_000 };
+        assert_eq!(gap(left(true, 40)), Some((Cause::Stale, seconds(40))));
+        assert_eq!(gap(left(true, 101)), None, "it still denies");
+        assert_eq!(gap(left(true, 0)), None, "it never lapses");
+        assert_eq!(gap(left(false, 40)), None, "nobody wanted that");
+    }
+
+    #[test]
+    fn gaps_add_up_by_cause() {
+        let mut sum = Unenforced::default();
+        sum.turn(Some((Cause::Boot, seconds(0))), seconds(30));
+        assert_eq!(sum.total(Cause::Boot, seconds(31)), seconds(31), "also while it is open");
+        sum.turn(Some((Cause::Unsynced, seconds(40))), seconds(40));
+        sum.turn(Some((Cause::Unsynced, seconds(45))), seconds(45));
+        assert_eq!(sum.total(Cause::Unsynced, seconds(50)), seconds(10), "since it opened");
+        sum.turn(None, seconds(60));
+        sum.turn(None, seconds(70));
+        sum.add(Cause::Stale, seconds(5));
+        let totals = Cause::ALL.map(|cause| sum.total(cause, seconds(99)));
+        assert_eq!(totals, [seconds(40), seconds(0), seconds(20), seconds(5)]);
+    }
+}

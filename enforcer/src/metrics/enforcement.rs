@@ -1,0 +1,73 @@
+//! Whether what was to be enforced is, until when, and for how long it was not.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Unit,
+};
+
+use crate::{
+    core::unenforced::{Cause, Unenforced},
+    host::clock::now,
+    metrics::labels::cause,
+};
+
+#[derive(Debug, Default)]
+struct State {
+    unenforced: Unenforced,
+    /// Nanoseconds since boot; 0 is never.
+    lease_deadline: u64,
+}
+
+/// See the module's documentation. A clone is about the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Enforcement(Arc<Mutex<State>>);
+
+impl Enforcement {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Sums are right after every statement.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn turn(&self, open: Option<(Cause, Duration)>, now: Duration) {
+        self.lock().unenforced.turn(open, now);
+    }
+
+    pub(super) fn add(&self, cause: Cause, gap: Duration) {
+        self.lock().unenforced.add(cause, gap);
+    }
+
+    pub(super) fn set_lease(&self, deadline: u64) {
+        self.lock().lease_deadline = deadline;
+    }
+}
+
+impl Collector for Enforcement {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let state = self.lock();
+        let now = now();
+        let help = "Time in which the node was to deny conflicts and did not.";
+        let mut family = encoder.encode_descriptor("unenforced", help, Some(&Unit::Seconds), MetricType::Counter)?;
+        for why in Cause::ALL {
+            let seconds = state.unenforced.total(why, now.monotonic).as_secs_f64();
+            ConstCounter::new(seconds).encode(family.encode_family(&cause(why))?)?;
+        }
+        // Of a lease that never ends there is nothing to say.
+        if state.lease_deadline != 0 {
+            let since_boot = Duration::from_nanos(state.lease_deadline).as_secs_f64() - now.monotonic.as_secs_f64();
+            let wall = Duration::from_micros(u64::try_from(now.wall).unwrap_or_default()).as_secs_f64();
+            let help = "When what is kept in the kernel denies no more unless an agent puts that off.";
+            let name = "lease_end_timestamp";
+            let gauge = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+            ConstGauge::new(wall + since_boot).encode(gauge)?;
+        }
+        Ok(())
+    }
+}

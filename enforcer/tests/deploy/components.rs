@@ -1,0 +1,113 @@
+//! What the components add to an agent, as kubectl makes it. Without kubectl these tests are skipped, and say so.
+
+use std::fs;
+
+use enforcer::core::{
+    claims::{Limits, claims_of},
+    pod::from_api,
+};
+use k8s_openapi::api::{
+    apps::v1::DaemonSet,
+    core::v1::{Container, Pod},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    Test,
+    rendering::{committed, on_top},
+    strict::{assert_same, check, deploy, documents, typed},
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("every_component_renders_on_every_agent", every_component_renders_on_every_agent),
+    ("monitoring_serves_on_the_nodes_address", monitoring_serves_on_the_nodes_address),
+    ("policies_change_nothing_else", policies_change_nothing_else),
+    ("openshift_admits_what_the_agents_ask_for", openshift_admits_what_the_agents_ask_for),
+];
+
+fn with(overlay: &str, component: &str) -> Vec<Value> {
+    on_top(&json!({
+        "resources": [format!("../deploy/overlays/{overlay}")],
+        "components": [format!("../deploy/components/{component}")],
+    }))
+}
+
+fn daemonset(objects: &[Value]) -> DaemonSet {
+    typed(objects.iter().find(|object| object["kind"] == "DaemonSet").expect("a DaemonSet"))
+}
+
+fn container(objects: &[Value]) -> Container {
+    let pod = daemonset(objects).spec.expect("a spec").template.spec.expect("a pod");
+    pod.containers.into_iter().next().expect("a container")
+}
+
+fn every_component_renders_on_every_agent() {
+    for overlay in ["audit", "enforce"] {
+        for component in ["linux-5.10", "monitoring", "policies", "openshift"] {
+            for object in with(overlay, component) {
+                assert_eq!(check(&object), Ok(()), "{overlay}, {component}");
+                let labels = &object["metadata"]["labels"];
+                assert_eq!(labels["app.kubernetes.io/part-of"], "port-enforcer", "{overlay}, {component}: {object}");
+            }
+        }
+    }
+}
+
+fn monitoring_serves_on_the_nodes_address() {
+    let objects = with("enforce", "monitoring");
+    let container = container(&objects);
+    let variables = container.env.expect("an environment");
+    let place = |name| variables.iter().position(|variable| variable.name == name).expect("it is set");
+    // The kubelet fills in only what stands above.
+    assert!(place("NODE_IP") < place("ENFORCER_LISTEN"));
+    assert_eq!(variables[place("ENFORCER_LISTEN")].value.as_deref(), Some("$(NODE_IP):9489"));
+    let address = variables[place("NODE_IP")].value_from.as_ref().and_then(|from| from.field_ref.as_ref());
+    assert_eq!(address.map(|field| field.field_path.as_str()), Some("status.hostIP"));
+    for probe in [container.startup_probe, container.liveness_probe, container.readiness_probe] {
+        let get = probe.and_then(|probe| probe.http_get).expect("a probe");
+        assert_eq!(get.host, None, "the kubelet takes the node's address");
+    }
+    // What it binds is claimed.
+    let template = daemonset(&objects).spec.expect("a spec").template;
+    let pod = Pod { metadata: template.metadata.expect("metadata"), spec: template.spec, status: None };
+    let said = claims_of(&from_api(&pod), &Limits::default());
+    let claims: Vec<_> = said.claims.iter().map(|claim| claim.spec.to_string()).collect();
+    assert_eq!(claims, ["9489/tcp"]);
+    // The port that is scraped is one of the container's.
+    let monitor = objects.iter().find(|object| object["kind"] == "PodMonitor").expect("a PodMonitor");
+    let ports = container.ports.expect("ports");
+    assert_eq!(monitor["spec"]["podMetricsEndpoints"][0]["port"], ports[0].name.clone().expect("a name"));
+    let dashboard = objects.iter().find(|object| object["kind"] == "ConfigMap").expect("a ConfigMap");
+    let text = fs::read_to_string(deploy().join("components/monitoring/dashboard.json")).expect("a dashboard");
+    assert_eq!(dashboard["data"]["dashboard.json"], text);
+}
+
+fn policies_change_nothing_else() {
+    for overlay in ["audit", "enforce"] {
+        let rendered = with(overlay, "policies");
+        let names: Vec<_> = documents(&committed(overlay)).iter().map(head).collect();
+        let same: Vec<_> = rendered.iter().filter(|object| names.contains(&head(object))).cloned().collect();
+        assert_same(&same, &documents(&committed(overlay)), overlay);
+        assert_eq!(rendered.len() - same.len(), 10, "four policies, their bindings, a list and a role");
+    }
+}
+
+fn head(object: &Value) -> (Value, Value) {
+    (object["kind"].clone(), object["metadata"]["name"].clone())
+}
+
+fn openshift_admits_what_the_agents_ask_for() {
+    for overlay in ["audit", "enforce"] {
+        let objects = with(overlay, "openshift");
+        let constraints = objects.iter().find(|object| object["kind"] == "SecurityContextConstraints").expect("one");
+        let context = serde_json::to_value(container(&objects).security_context).expect("JSON");
+        let allowed = constraints["allowedCapabilities"].as_array().expect("a list");
+        for capability in context["capabilities"]["add"].as_array().expect("a list") {
+            assert!(allowed.contains(capability), "{overlay}: {capability}");
+        }
+        assert_eq!(context["seLinuxOptions"], json!({ "type": "spc_t" }), "{overlay}");
+        let account = daemonset(&objects).spec.and_then(|spec| spec.template.spec?.service_account_name);
+        let user = format!("system:serviceaccount:port-enforcer:{}", account.expect("an account"));
+        assert_eq!(constraints["users"], json!([user]), "{overlay}");
+    }
+}

@@ -1,0 +1,312 @@
+//! The admission policies, by evaluating their expressions as the API server does: match conditions, variables, validations.
+//! The functions of `authorizer`, which only the API server has, are played here.
+
+use std::sync::Arc;
+
+use cel::{Context, Env, Value as Cel, extensions, extractors::This, objects::Key};
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicySpec,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    Test,
+    strict::{deploy, read, typed},
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("only_kubelets_make_mirror_pods", only_kubelets_make_mirror_pods),
+    ("namespaces_claim_what_is_listed", namespaces_claim_what_is_listed),
+    ("what_is_there_may_stay", what_is_there_may_stay),
+    ("the_mode_label_takes_a_right_of_its_own", the_mode_label_takes_a_right_of_its_own),
+    ("an_agent_tells_events_in_its_own_name", an_agent_tells_events_in_its_own_name),
+    ("every_policy_is_bound_and_denies", every_policy_is_bound_and_denies),
+];
+
+const FILES: [&str; 4] = ["mirror-pods", "claims", "mode-label", "own-events"];
+
+fn objects(file: &str) -> Vec<Value> {
+    read(&deploy().join(format!("components/policies/{file}.yaml")))
+}
+
+fn spec(file: &str) -> ValidatingAdmissionPolicySpec {
+    let found = objects(file).into_iter().find(|object| object["kind"] == "ValidatingAdmissionPolicy");
+    typed::<ValidatingAdmissionPolicy>(&found.expect("a policy")).spec.expect("a spec")
+}
+
+/// What the API server asks of a policy.
+#[derive(Clone)]
+struct Review {
+    object: Value,
+    old: Value,
+    request: Value,
+    params: Value,
+    /// Whether RBAC says yes.
+    authorized: bool,
+}
+
+impl Review {
+    fn new(object: Value) -> Self {
+        let request =
+            json!({ "namespace": "shop", "userInfo": { "username": "somebody", "groups": ["system:authenticated"] } });
+        Self { object, old: Value::Null, request, params: Value::Null, authorized: false }
+    }
+
+    fn instead_of(mut self, old: Value) -> Self {
+        self.old = old;
+        self
+    }
+
+    /// The expression's value with these variables.
+    fn value(&self, expression: &str, variables: &[(String, Cel)]) -> Cel {
+        let mut env = Env::stdlib();
+        env.add_extension(extensions::strings).expect("the functions of strings");
+        let env = Arc::new(env);
+        let program = env.compile(expression).unwrap_or_else(|error| panic!("{expression}: {error}"));
+        let mut context = Context::with_env(env);
+        for (name, value) in
+            [("object", &self.object), ("oldObject", &self.old), ("request", &self.request), ("params", &self.params)]
+        {
+            context.add_variable(name, value).expect("JSON");
+        }
+        let known: std::collections::HashMap<Key, Cel> =
+            variables.iter().map(|(name, value)| (Key::from(name.as_str()), value.clone())).collect();
+        context.add_variable_from_value("variables", known);
+        // What was asked so far, and the answer.
+        context.add_variable("authorizer", json!([self.authorized])).expect("JSON");
+        for step in ["group", "resource", "name", "check"] {
+            context
+                .add_function(step, move |This(this): This<Cel>, word: Arc<String>| ask(&this, step, &word))
+                .expect("a new name");
+        }
+        context.add_function("allowed", |This(this): This<Cel>| answer(&this)).expect("a new name");
+        program.execute(&context).unwrap_or_else(|error| panic!("{expression}: {error}"))
+    }
+
+    fn holds(&self, expression: &str, variables: &[(String, Cel)]) -> bool {
+        match self.value(expression, variables) {
+            Cel::Bool(holds) => holds,
+            other => panic!("{expression} is {other:?}"),
+        }
+    }
+
+    /// Why the policy denies it, `None` if it does not.
+    fn denied_by(&self, file: &str) -> Option<String> {
+        let spec = spec(file);
+        if !spec.match_conditions.iter().flatten().all(|condition| self.holds(&condition.expression, &[])) {
+            return None;
+        }
+        let mut variables = Vec::new();
+        for variable in spec.variables.into_iter().flatten() {
+            let value = self.value(&variable.expression, &variables);
+            variables.push((variable.name, value));
+        }
+        let broken = spec.validations.into_iter().flatten().find(|rule| !self.holds(&rule.expression, &variables))?;
+        Some(match broken.message_expression {
+            Some(expression) => match self.value(&expression, &variables) {
+                Cel::String(message) => message.to_string(),
+                other => panic!("{expression} is {other:?}"),
+            },
+            None => broken.message.expect("a message"),
+        })
+    }
+}
+
+/// One more word of a question to the authorizer.
+fn ask(this: &Cel, step: &str, word: &str) -> Cel {
+    let Cel::List(asked) = this else { panic!("{this:?} is no question") };
+    let mut asked = asked.to_vec();
+    asked.push(Cel::from(format!("{step} {word}")));
+    Cel::from(asked)
+}
+
+fn answer(this: &Cel) -> bool {
+    let Cel::List(asked) = this else { panic!("{this:?} is no question") };
+    let [Cel::Bool(authorized), words @ ..] = &asked[..] else { panic!("{this:?} is no question") };
+    let words: Vec<String> = words
+        .iter()
+        .map(|word| if let Cel::String(word) = word { word.to_string() } else { panic!("{word:?}") })
+        .collect();
+    assert_eq!(words, ["group port-enforcer.io", "resource modes", "name shop", "check set"]);
+    *authorized
+}
+
+fn mirror(hash: &str) -> Value {
+    json!({ "metadata": { "name": "etcd", "annotations": { "kubernetes.io/config.mirror": hash } } })
+}
+
+fn only_kubelets_make_mirror_pods() {
+    let tenant = Review::new(mirror("a"));
+    assert!(tenant.denied_by("mirror-pods").is_some_and(|why| why.contains("kubelet")));
+    let mut kubelet = tenant.clone();
+    kubelet.request["userInfo"]["groups"] = json!(["system:nodes", "system:authenticated"]);
+    assert_eq!(kubelet.denied_by("mirror-pods"), None);
+    // What a mirror pod carries already may stay when somebody labels it, and may not change.
+    assert_eq!(tenant.clone().instead_of(mirror("a")).denied_by("mirror-pods"), None);
+    assert!(tenant.clone().instead_of(mirror("b")).denied_by("mirror-pods").is_some());
+    assert!(tenant.instead_of(json!({ "metadata": { "name": "etcd" } })).denied_by("mirror-pods").is_some());
+    for object in [json!({ "metadata": { "name": "a" } }), json!({ "metadata": { "annotations": { "a": "b" } } })] {
+        assert_eq!(Review::new(object).denied_by("mirror-pods"), None);
+    }
+}
+
+fn pod(annotation: Option<&str>, ports: &Value) -> Value {
+    let mut pod = json!({
+        "metadata": { "name": "pod" },
+        "spec": { "containers": [{ "name": "one" }, { "name": "two", "ports": ports }] },
+    });
+    if let Some(annotation) = annotation {
+        pod["metadata"]["annotations"] = json!({ "port-enforcer.io/ports": annotation });
+    }
+    pod
+}
+
+fn claims(lists: &Value, pod: Value) -> Option<String> {
+    let mut request = Review::new(pod);
+    request.params = json!({ "data": lists });
+    request.denied_by("claims")
+}
+
+fn namespaces_claim_what_is_listed() {
+    let lists = json!({ "_default": "", "shop": "80/tcp 443, 8000-8010/udp\n127.0.0.1:9099/tcp" });
+    let annotated = |text| claims(&lists, pod(Some(text), &json!([])));
+    for fine in ["80", "80/tcp,443/tcp", "  443\t80\r\n", "8000-8010/udp", "127.0.0.1:9099", "none", ""] {
+        assert_eq!(annotated(fine), None, "{fine:?}");
+    }
+    for bad in ["81", "80/udp", "8000-8009/udp", "8000/udp", "80 22", "127.0.0.1:80", "any", "any/tcp", "80/TCP"] {
+        assert!(annotated(bad).is_some_and(|why| why.contains("pods of shop may not claim")), "{bad:?}");
+    }
+    let declared = |ports: &Value| claims(&lists, pod(None, ports));
+    assert_eq!(declared(&json!([{ "containerPort": 8080 }, { "containerPort": 1, "hostPort": 80 }])), None);
+    assert_eq!(declared(&json!([{ "hostPort": 443, "protocol": "TCP" }])), None);
+    for bad in [
+        json!([{ "hostPort": 22 }]),
+        json!([{ "hostPort": 80, "protocol": "UDP" }]),
+        json!([{ "hostPort": 443, "protocol": "SCTP" }]),
+    ] {
+        assert!(declared(&bad).is_some(), "{bad}");
+    }
+    let mut sidecar = pod(None, &json!([]));
+    sidecar["spec"]["initContainers"] = json!([{ "name": "sidecar", "ports": [{ "hostPort": 22 }] }]);
+    assert!(claims(&lists, sidecar).is_some());
+    // Who is not listed has the default, which is all to begin with.
+    let committed = objects("claims").into_iter().find(|object| object["kind"] == "ConfigMap").expect("a list");
+    assert_eq!(claims(&committed["data"], pod(Some("22 1-65535/udp"), &json!([{ "hostPort": 22 }]))), None);
+    assert!(claims(&json!({ "_default": "" }), pod(Some("80"), &json!([]))).is_some());
+    assert!(claims(&json!({}), pod(Some("80"), &json!([]))).is_some());
+    assert!(claims(&json!({ "_default": "any", "shop": "443" }), pod(Some("80"), &json!([]))).is_some());
+}
+
+/// The controllers of a pod must be able to change it, whatever its list has become.
+fn what_is_there_may_stay() {
+    let update = |new: Option<&str>, old: Option<&str>| {
+        let ports = json!([{ "hostPort": 22 }]);
+        let mut request = Review::new(pod(new, &ports)).instead_of(pod(old, &ports));
+        request.params = json!({ "data": { "shop": "22" } });
+        request.denied_by("claims")
+    };
+    assert_eq!(update(Some("80"), Some("80")), None);
+    assert_eq!(update(None, Some("80")), None);
+    assert_eq!(update(None, None), None);
+    assert_eq!(update(Some("22"), Some("80")), None);
+    assert!(update(Some("80 81"), Some("80")).is_some());
+    assert!(update(Some("80"), None).is_some());
+}
+
+fn the_mode_label_takes_a_right_of_its_own() {
+    let namespace = |mode: Option<&str>| {
+        let mut namespace = json!({ "metadata": { "name": "shop", "labels": { "a": "b" } } });
+        if let Some(mode) = mode {
+            namespace["metadata"]["labels"]["port-enforcer.io/mode"] = mode.into();
+        }
+        namespace
+    };
+    let request = |new, old: Option<Option<&str>>, authorized| {
+        let mut request = Review::new(namespace(new)).instead_of(old.map_or(Value::Null, namespace));
+        request.authorized = authorized;
+        request.denied_by("mode-label")
+    };
+    for (new, old) in
+        [(None, None), (None, Some(None)), (Some("audit"), Some(Some("audit"))), (Some("x"), Some(Some("x")))]
+    {
+        assert_eq!(request(new, old, false), None, "{new:?} {old:?} is no change");
+    }
+    for (new, old) in [
+        (Some("audit"), None),
+        (Some("enforce"), Some(None)),
+        (Some("audit"), Some(Some("enforce"))),
+        (None, Some(Some("enforce"))),
+    ] {
+        assert!(request(new, old, false).is_some_and(|why| why.contains("the verb set")), "{new:?} {old:?}");
+        assert_eq!(request(new, old, true), None, "{new:?} {old:?}");
+    }
+    assert!(request(Some("x"), Some(None), true).is_some_and(|why| why.contains("audit or enforce")));
+    assert_eq!(
+        Review::new(json!({ "metadata": { "name": "shop" } })).denied_by("mode-label"),
+        None,
+        "no labels at all"
+    );
+}
+
+fn event(kind: &str, name: &str, instance: &str) -> Value {
+    json!({
+        "reportingController": "port-enforcer.io/agent", "reportingInstance": instance,
+        "regarding": { "kind": kind, "name": name, "namespace": "shop" },
+    })
+}
+
+fn an_agent_tells_events_in_its_own_name() {
+    let by_agent = |object: Value| {
+        let mut request = Review::new(object);
+        request.request = json!({
+            "namespace": "shop", "resource": { "group": "events.k8s.io" },
+            "userInfo": {
+                "username": "system:serviceaccount:port-enforcer:port-enforcer", "groups": [],
+                "extra": {
+                    "authentication.kubernetes.io/pod-name": ["agent-1"],
+                    "authentication.kubernetes.io/node-name": ["node-1"],
+                },
+            },
+        });
+        request
+    };
+    let denied = |request: Review| request.denied_by("own-events");
+    let own = || by_agent(event("Pod", "nginx", "agent-1"));
+    assert_eq!(denied(own()), None);
+    assert_eq!(denied(own().instead_of(event("Pod", "nginx", "agent-1"))), None);
+    assert_eq!(denied(by_agent(event("Node", "node-1", "agent-1"))), None);
+    assert!(denied(by_agent(event("Node", "node-2", "agent-1"))).is_some());
+    assert!(denied(by_agent(event("Deployment", "nginx", "agent-1"))).is_some());
+    assert!(denied(by_agent(event("Pod", "nginx", "agent-2"))).is_some());
+    assert!(denied(own().instead_of(event("Pod", "nginx", "agent-2"))).is_some(), "somebody else's");
+    assert!(denied(own().instead_of(json!({}))).is_some(), "somebody else's");
+    let mut forged = event("Pod", "nginx", "agent-1");
+    forged["reportingController"] = "kubelet".into();
+    assert!(denied(by_agent(forged)).is_some());
+    let mut older = own();
+    older.request["resource"]["group"] = "".into();
+    assert!(denied(older).is_some(), "by the older name");
+    let mut bare = own();
+    bare.request["userInfo"].as_object_mut().expect("an object").remove("extra");
+    assert!(denied(bare).is_some(), "a token of no pod");
+    // Others are none of its business.
+    let mut other = own();
+    other.request["userInfo"]["username"] = "system:serviceaccount:kube-system:job-controller".into();
+    other.object = json!({});
+    assert_eq!(denied(other), None);
+}
+
+fn every_policy_is_bound_and_denies() {
+    for file in FILES {
+        let objects = objects(file);
+        let bound =
+            objects.iter().find(|object| object["kind"] == "ValidatingAdmissionPolicyBinding").expect("a binding");
+        let policy = objects.iter().find(|object| object["kind"] == "ValidatingAdmissionPolicy").expect("a policy");
+        let binding = typed::<ValidatingAdmissionPolicyBinding>(bound).spec.expect("a spec");
+        assert_eq!(binding.policy_name.as_deref(), policy["metadata"]["name"].as_str(), "{file}");
+        assert_eq!(binding.validation_actions, Some(vec!["Deny".to_owned()]), "{file}");
+        let spec = spec(file);
+        assert_eq!(spec.failure_policy.as_deref(), Some("Fail"), "{file}");
+        assert_eq!(spec.param_kind.is_some(), binding.param_ref.is_some(), "{file}");
+    }
+}

@@ -1,0 +1,62 @@
+//! The documentation says what is so: every link leads somewhere, every command is one, every manifest can be read, and what
+//! a command is said to print it prints.
+
+mod commands;
+mod links;
+mod manifests;
+mod table;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The workspace's root.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
+}
+
+/// A text with its place below the root.
+struct Page {
+    path: PathBuf,
+    text: String,
+}
+
+/// Every page: what lies at the top and what is below `docs/`.
+fn pages() -> Vec<Page> {
+    let mut paths = Vec::new();
+    for folder in ["", "docs", "docs/adr"] {
+        for entry in fs::read_dir(root().join(folder)).expect("a folder") {
+            let name = entry.expect("an entry").file_name();
+            if Path::new(&name).extension().is_some_and(|extension| extension == "md") {
+                paths.push(Path::new(folder).join(name));
+            }
+        }
+    }
+    paths.sort();
+    assert!(paths.len() > 20, "{paths:?}");
+    let read = |path: PathBuf| Page { text: fs::read_to_string(root().join(&path)).expect("a page"), path };
+    paths.into_iter().map(read).collect()
+}
+
+/// The fenced blocks of a page: language, first line's number, lines.
+fn blocks(text: &str) -> Vec<(&str, usize, Vec<&str>)> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(&str, usize, Vec<&str>)> = None;
+    for (number, line) in text.lines().enumerate() {
+        match (line.strip_prefix("```"), &mut open) {
+            (Some(language), None) => open = Some((language, number + 2, Vec::new())),
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (None, Some((_, _, lines))) => lines.push(line),
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a block has no end");
+    blocks
+}
+
+#[test]
+fn blocks_are_found_with_their_lines() {
+    let found = blocks("a\n```sh\none\ntwo\n```\nb\n```text\nthree\n```\n");
+    assert_eq!(found, [("sh", 3, vec!["one", "two"]), ("text", 8, vec!["three"])]);
+}

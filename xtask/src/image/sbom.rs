@@ -1,0 +1,110 @@
+//! What the image is made of, in the words of SPDX 2.3.
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::dependencies::{Crate, Dependencies, Tool};
+
+/// The document about a binary with this hash.
+pub(super) fn document(
+    dependencies: &Dependencies,
+    version: &str,
+    sha256: &str,
+    epoch: u64,
+) -> anyhow::Result<Vec<u8>> {
+    let created =
+        Timestamp::from_second(i64::try_from(epoch).context("a time far away")?).context("a time far away")?;
+    let mut packages = Vec::new();
+    let mut relationships = vec![relationship("SPDXRef-DOCUMENT", "DESCRIBES", "SPDXRef-enforcer")];
+    for ((name, version), Crate { licence, own, .. }) in &dependencies.crates {
+        let id = if name == "enforcer" { "SPDXRef-enforcer".to_owned() } else { identifier(name, version) };
+        let mut package = package(&id, name, version, licence.as_deref());
+        if !own {
+            package["externalRefs"] = json!([{
+                "referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl",
+                "referenceLocator": format!("pkg:cargo/{name}@{version}"),
+            }]);
+        }
+        if name == "enforcer" {
+            package["checksums"] = json!([{ "algorithm": "SHA256", "checksumValue": sha256 }]);
+            package["primaryPackagePurpose"] = "APPLICATION".into();
+        } else {
+            relationships.push(relationship("SPDXRef-enforcer", "STATIC_LINK", &id));
+        }
+        packages.push(package);
+    }
+    for Tool { name, version, licence, .. } in &dependencies.tools {
+        let id = identifier(name, version);
+        packages.push(package(&id, name, version, Some(licence)));
+        relationships.push(relationship("SPDXRef-enforcer", "STATIC_LINK", &id));
+    }
+    let document = json!({
+        "spdxVersion": "SPDX-2.3",
+        "dataLicense": "CC0-1.0",
+        "SPDXID": "SPDXRef-DOCUMENT",
+        "name": format!("port-enforcer-{version}"),
+        "documentNamespace": format!("urn:port-enforcer:sbom:{version}:{sha256}"),
+        "creationInfo": { "created": created.to_string(), "creators": ["Tool: port-enforcer-xtask"] },
+        "packages": packages,
+        "relationships": relationships,
+    });
+    serde_json::to_vec_pretty(&document).context("the list of contents is no JSON")
+}
+
+fn package(id: &str, name: &str, version: &str, licence: Option<&str>) -> Value {
+    json!({
+        "SPDXID": id,
+        "name": name,
+        "versionInfo": version,
+        "downloadLocation": "NOASSERTION",
+        "filesAnalyzed": false,
+        "licenseConcluded": "NOASSERTION",
+        // Older crates write `/` for `OR`.
+        "licenseDeclared": licence.map_or_else(|| "NOASSERTION".to_owned(), |licence| licence.replace('/', " OR ")),
+        "copyrightText": "NOASSERTION",
+    })
+}
+
+fn relationship(one: &str, kind: &str, other: &str) -> Value {
+    json!({ "spdxElementId": one, "relationshipType": kind, "relatedSpdxElement": other })
+}
+
+/// An identifier may hold letters, digits, dots and hyphens.
+fn identifier(name: &str, version: &str) -> String {
+    let text = format!("{name}-{version}");
+    let safe = text
+        .chars()
+        .map(|character| if character.is_ascii_alphanumeric() || character == '.' { character } else { '-' });
+    format!("SPDXRef-Package-{}", safe.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_package_is_listed_once_and_linked() {
+        let dependencies = Dependencies::of_the_agent("x86_64-unknown-linux-gnu").unwrap();
+        let bytes = document(&dependencies, "0.1.0", "abc", 0).unwrap();
+        let document: Value = serde_json::from_slice(&bytes).unwrap();
+        let packages = document["packages"].as_array().unwrap();
+        assert_eq!(packages.len(), dependencies.crates.len() + dependencies.tools.len());
+        let ids: BTreeSet<&str> = packages.iter().map(|package| package["SPDXID"].as_str().unwrap()).collect();
+        assert_eq!(ids.len(), packages.len());
+        let linked: BTreeSet<&str> = document["relationships"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|relationship| relationship["relatedSpdxElement"].as_str().unwrap())
+            .collect();
+        assert_eq!(linked, ids);
+        assert_eq!(document["creationInfo"]["created"], "1970-01-01T00:00:00Z");
+        for package in packages {
+            let licence = package["licenseDeclared"].as_str().unwrap();
+            assert!(licence != "NOASSERTION" && !licence.contains('/'), "{package}");
+        }
+    }
+}
