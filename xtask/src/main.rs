@@ -2,11 +2,13 @@
 
 mod build_ebpf;
 mod demo;
+mod fuzz;
 mod kernels;
 mod process;
 mod root;
 mod setup;
 mod test;
+mod turns;
 
 use std::process::ExitCode;
 
@@ -31,6 +33,8 @@ enum Command {
     /// Be a process of the demo
     #[command(hide = true)]
     DemoChild(demo::child::Args),
+    /// Fuzz what others write and the enforcer reads
+    Fuzz(fuzz::Args),
     /// Run the kernel tests on many kernels, each in a virtual machine of its own
     Kernels(kernels::Args),
     /// Run every check and test; the last line says how many passed, failed and were skipped
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf(args) => build_ebpf::run(args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::run(args),
         Command::DemoChild(args) => demo::child::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Fuzz(args) => fuzz::run(args),
         Command::Kernels(args) => kernels::run(args),
         Command::Test(args) => test::run(args),
     };
