@@ -192,8 +192,9 @@ fn command(target: &str, task: Task<'_>, artifacts: &Path, kept: &Path) -> Comma
         Task::Short(seconds) => command.arg(seeds).arg(format!("-max_total_time={seconds}")),
         Task::Inputs(inputs) => command.args(inputs),
     };
-    // Nothing here can leak but by intent, and looking for it after every input takes nearly all of the time.
-    command.args(["-print_final_stats=1", "-detect_leaks=0"]);
+    // Nothing here can leak but by intent. Looking for leaks after every input, and for the names of functions whenever
+    // one is new, takes nearly all of the time.
+    command.args(["-print_final_stats=1", "-detect_leaks=0", "-print_funcs=0"]);
     command
 }
 
