@@ -15,12 +15,10 @@ mod progress;
 use std::fmt::Write as _;
 use std::fs;
 use std::num::NonZero;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::slice;
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -32,7 +30,7 @@ use self::images::{Image, Wanted};
 use self::machine::{Accelerator, Machine};
 use self::outcome::{Outcome, Verdict};
 use self::progress::Progress;
-use crate::{process, setup};
+use crate::{process, setup, turns::in_turn};
 
 /// What is tried if nothing is named: the floor of support first.
 const USUAL: [&str; 4] = ["5.10", "6.1", "6.12", "newest"];
@@ -188,31 +186,6 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Does something with each of the things, some of them at once; what came of it, in their order.
-fn in_turn<T: Send, R: Send>(
-    things: Vec<T>,
-    at_once: usize,
-    work: impl Fn(T) -> anyhow::Result<R> + Sync,
-) -> anyhow::Result<Vec<R>> {
-    let queue = Mutex::new(things.into_iter().enumerate());
-    let next = || queue.lock().ok().and_then(|mut queue| queue.next());
-    let worker = || {
-        let mut done = Vec::new();
-        while let Some((place, thing)) = next() {
-            done.push((place, work(thing)?));
-        }
-        Ok(done)
-    };
-    let done: anyhow::Result<Vec<Vec<(usize, R)>>> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(worker)).collect();
-        let ends = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        ends.collect()
-    });
-    let mut done: Vec<_> = done?.into_iter().flatten().collect();
-    done.sort_by_key(|(place, _)| *place);
-    Ok(done.into_iter().map(|(_, result)| result).collect())
-}
-
 /// Where standard output is for a program, people read standard error.
 fn say(output: Output, line: &str) {
     match output {
@@ -342,22 +315,4 @@ fn list(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut paths = paths.with_context(unreadable)?;
     paths.sort();
     Ok(paths)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_done_at_once_comes_in_order() {
-        for at_once in [1, 3, 100] {
-            let done = in_turn((0..10).collect(), at_once, |thing: u64| {
-                thread::sleep(Duration::from_millis(10 - thing));
-                Ok(2 * thing)
-            });
-            assert_eq!(done.unwrap(), (0..10).map(|thing| 2 * thing).collect::<Vec<_>>(), "{at_once} at once");
-        }
-        let failed = in_turn(vec![1, 2, 3], 2, |thing| if thing == 2 { bail!("no") } else { Ok(thing) });
-        assert_eq!(failed.unwrap_err().to_string(), "no");
-    }
 }

@@ -2,12 +2,14 @@
 
 mod build_ebpf;
 mod demo;
+mod fuzz;
 mod image;
 mod kernels;
 mod process;
 mod root;
 mod setup;
 mod test;
+mod turns;
 
 use std::process::ExitCode;
 
@@ -32,6 +34,8 @@ enum Command {
     /// Be a process of the demo
     #[command(hide = true)]
     DemoChild(demo::child::Args),
+    /// Fuzz what others write and the enforcer reads
+    Fuzz(fuzz::Args),
     /// Build the container image, as an OCI archive
     Image(image::Args),
     /// Run the kernel tests on many kernels, each in a virtual machine of its own
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf(args) => build_ebpf::run(args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::run(args),
         Command::DemoChild(args) => demo::child::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Fuzz(args) => fuzz::run(args),
         Command::Image(args) => image::run(args).map(|()| ExitCode::SUCCESS),
         Command::Kernels(args) => kernels::run(args),
         Command::Test(args) => test::run(args),

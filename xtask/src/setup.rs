@@ -27,11 +27,12 @@ const NEAREST_RELEASES: u32 = 3;
 
 const BPF_LINKER: Tool = Tool { name: "bpf-linker", version: "0.10.3" };
 const CARGO_DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2" };
+const CARGO_FUZZ: Tool = Tool { name: "cargo-fuzz", version: "0.13.2" };
 
 /// The flags of `cargo xtask setup`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Also what only `cargo xtask test` needs: cargo-deny and the nightly toolchain's clippy
+    /// Also what only `cargo xtask test` needs: cargo-deny, cargo-fuzz and the nightly toolchain's clippy
     #[arg(long)]
     tools: bool,
 }
@@ -44,6 +45,7 @@ pub(crate) fn run(Args { tools }: Args) -> anyhow::Result<()> {
         ensure_clippy()?;
         println!("clippy: {}", process::output(process::nightly("cargo").args(["clippy", "--version"]))?);
         println!("cargo-deny: {}", CARGO_DENY.describe(&CARGO_DENY.ensure()?));
+        println!("cargo-fuzz: {}", CARGO_FUZZ.describe(&CARGO_FUZZ.ensure()?));
     }
     Ok(())
 }
@@ -70,6 +72,12 @@ pub(crate) fn ensure_clippy() -> anyhow::Result<()> {
 
 pub(crate) fn ensure_cargo_deny() -> anyhow::Result<()> {
     CARGO_DENY.ensure().map(drop)
+}
+
+/// What building the fuzz targets needs. Nothing of it is for the BPF target.
+pub(crate) fn ensure_cargo_fuzz() -> anyhow::Result<()> {
+    ensure_nightly()?;
+    CARGO_FUZZ.ensure().map(drop)
 }
 
 /// The nightly compiler's version.

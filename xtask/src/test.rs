@@ -16,7 +16,7 @@ use clap::ValueEnum;
 use self::executables::Executable;
 use self::report::{Reader, Report, Skip};
 use crate::root::Root;
-use crate::{process, setup};
+use crate::{fuzz, process, setup};
 
 /// What of the environment the tests heed.
 pub(crate) const ENVIRONMENT: &str = "With PORT_ENFORCER_TEST_FULL=1 in the environment, tests under load run in full \
@@ -41,7 +41,7 @@ pub(crate) struct Args {
 enum Step {
     /// rustfmt
     Fmt,
-    /// Clippy on the host and on the BPF target, warnings denied
+    /// Clippy on the host, on the BPF target and on the fuzz targets, warnings denied
     Clippy,
     /// cargo-deny: licences, duplicates, sources
     Deny,
@@ -53,6 +53,8 @@ enum Step {
     Kernel,
     /// The examples in the documentation
     Doctests,
+    /// Every fuzz target: its seeds, and some seconds of fuzzing
+    Fuzz,
 }
 
 impl Step {
@@ -65,6 +67,7 @@ impl Step {
             Self::Tests => "tests",
             Self::Kernel => "kernel",
             Self::Doctests => "doctests",
+            Self::Fuzz => "fuzz",
         }
     }
 
@@ -75,7 +78,7 @@ impl Step {
 
     /// Whether the step compiles the kernel programs.
     fn needs_setup(self) -> bool {
-        !matches!(self, Self::Fmt | Self::Deny)
+        !matches!(self, Self::Fmt | Self::Deny | Self::Fuzz)
     }
 }
 
@@ -118,6 +121,7 @@ pub(crate) fn run(Args { filter, only }: Args) -> anyhow::Result<ExitCode> {
             Step::Doc => tally.check(step, doc()),
             Step::Tests | Step::Kernel => run_executables(step, filter, &mut built, &mut tally),
             Step::Doctests => doctests(filter, &mut tally),
+            Step::Fuzz => fuzz::short().map(|results| tally.fuzzed(results)),
         };
         if let Err(error) = done {
             println!("error: {error:#}");
@@ -180,6 +184,17 @@ impl Tally {
         Ok(())
     }
 
+    /// Counts each target as one test.
+    fn fuzzed(&mut self, results: Vec<(String, bool)>) {
+        for (target, clean) in results {
+            if clean {
+                self.passed += 1;
+            } else {
+                self.fail(&format!("fuzz: {target}"));
+            }
+        }
+    }
+
     /// Counts what a run of tests reported, and how it ended.
     fn add(&mut self, name: &str, report: Report, status: ExitStatus) {
         let Report { closings, counts, failures, skips } = report;
@@ -230,10 +245,11 @@ impl Tally {
 }
 
 fn fmt() -> anyhow::Result<()> {
-    process::run(process::cargo().args(["fmt", "--all", "--check"])).context("`cargo fmt` mends the format")
+    process::run(process::cargo().args(["fmt", "--all", "--check"])).context("`cargo fmt` mends the format")?;
+    fuzz::fmt()
 }
 
-/// Both targets are always checked, so that one run shows everything.
+/// All are always checked, so that one run shows everything.
 fn clippy() -> anyhow::Result<()> {
     let mut host = process::cargo();
     host.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
@@ -250,10 +266,11 @@ fn clippy() -> anyhow::Result<()> {
         .env("CARGO_ENCODED_RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH));
     let bpf = process::run(&mut bpf).context("on the BPF target");
 
-    match (host, bpf) {
-        (Err(host), Err(bpf)) => bail!("{host:#}; {bpf:#}"),
-        (host, bpf) => host.and(bpf),
-    }
+    let failures: Vec<String> = [host, bpf, fuzz::clippy()]
+        .into_iter()
+        .filter_map(|result| result.err().map(|error| format!("{error:#}")))
+        .collect();
+    if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
 }
 
 fn deny() -> anyhow::Result<()> {
@@ -397,6 +414,14 @@ mod tests {
         assert!(tally.failures[0].starts_with("silent: ended without a test result"), "{:?}", tally.failures);
         assert!(tally.failures[1].starts_with("liar: no test failed, but it ended with"), "{:?}", tally.failures);
         assert!(tally.failures[2].contains("signal: 6"), "{:?}", tally.failures);
+    }
+
+    #[test]
+    fn every_fuzz_target_is_a_test() {
+        let mut tally = Tally::default();
+        tally.fuzzed(vec![("ring".into(), true), ("text".into(), false), ("pod".into(), true)]);
+        assert_eq!(tally.closing_line(), "2 passed, 1 failed");
+        assert_eq!(tally.failures, ["fuzz: text"]);
     }
 
     #[test]

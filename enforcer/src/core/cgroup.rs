@@ -9,7 +9,10 @@
 //! under systemd and `<id>` under cgroupfs. With the runtime set to cgroupfs and the kubelet to systemd, pod and
 //! container are one segment, somewhere: `kubepods-burstable-pod<UID_>.slice:cri-containerd:<id>`.
 
-use enforcer_ebpf::{abi::UidKey, cgroup_name};
+use enforcer_ebpf::{
+    abi::{Form, PodUid, UidKey},
+    cgroup_name,
+};
 
 /// Characters of a container's id.
 const ID_LEN: usize = 64;
@@ -32,7 +35,7 @@ pub struct PodCgroup {
 #[must_use]
 pub fn pod_of(path: &str) -> Option<PodCgroup> {
     segments(path).find_map(|(start, segment)| {
-        let (uid, form) = cgroup_name::pod_uid(pod_part(segment).as_bytes())?;
+        let (uid, form) = pod_uid(segment)?;
         Some(PodCgroup { key: UidKey::new(uid, form), path_len: start + segment.len() })
     })
 }
@@ -71,12 +74,14 @@ fn segments(path: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// What names the pod in a segment: all of it, or the slice before the colon.
-fn pod_part(segment: &str) -> &str {
-    match segment.split_once(':') {
-        Some((slice, _)) if slice.strip_suffix(".slice").is_some() => slice,
-        _ => segment,
-    }
+/// The pod's UID in a segment: all of it is the pod's name, as the kernel programs read it, or else the slice before the
+/// first colon is, which they do not look at.
+fn pod_uid(segment: &str) -> Option<(PodUid, Form)> {
+    cgroup_name::pod_uid(segment.as_bytes()).or_else(|| {
+        let (slice, _container) = segment.split_once(':')?;
+        slice.strip_suffix(".slice")?;
+        cgroup_name::pod_uid(slice.as_bytes())
+    })
 }
 
 fn container_of(segment: &str) -> Option<&str> {

@@ -81,6 +81,18 @@ fn every_layout() {
     }
 }
 
+/// Found by fuzzing: a colon behind another slice hid the pod from the agent, and the programs saw it.
+#[test]
+fn what_the_programs_take_for_a_pod_is_one() {
+    for pattern in ["a.slice:b-podU.slice", "a.slice:b:c-podS.slice", "kubepods-podU.slice:b-podS.slice"] {
+        let name = path(pattern);
+        let (uid, form) = cgroup_name::pod_uid(name.as_bytes()).expect(pattern);
+        let found = pod_of(&name).expect(pattern);
+        assert_eq!((found.key, found.path_len), (UidKey::new(uid, form), name.len()), "{pattern}");
+        assert_eq!(container_id(&name), None, "{pattern}");
+    }
+}
+
 #[test]
 fn paths_without_a_pod() {
     for (pattern, container) in [

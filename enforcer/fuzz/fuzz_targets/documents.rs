@@ -1,0 +1,90 @@
+//! What `enforcer check` reads: every line that is told is one of the text, whatever is in it.
+#![no_main]
+
+use std::sync::Arc;
+
+use enforcer_fuzz::sound::{assert_bounded, assert_safe};
+use enforcer_fuzz::{
+    core::{
+        check::{object::read, tree::Node},
+        claims::{ClaimProblem, Limits, PodClaims},
+    },
+    manifests::documents::{Document, Unreadable, documents},
+};
+use libfuzzer_sys::fuzz_target;
+
+/// Deepest nesting that is let through.
+const MAX_DEPTH: usize = 128;
+/// Longest message, in characters.
+const MAX_MESSAGE: usize = 300;
+
+// On the main thread: where code is optimised its stack has room for the deepest document.
+fuzz_target!(|text: &str| check(text));
+
+/// Lines of a text, the empty one behind the last line break included: an error may stand at the very end.
+fn lines(text: &str) -> u32 {
+    let breaks = text.replace("\r\n", "\n").matches(['\r', '\n']).count();
+    u32::try_from(breaks).unwrap_or(u32::MAX).saturating_add(1)
+}
+
+fn check(text: &str) {
+    let lines = lines(text);
+    let file: Arc<str> = "file".into();
+    let limits = Limits::default();
+    let mut before = 0;
+    for document in documents(text) {
+        match document {
+            Err(Unreadable { line, message }) => {
+                assert!((before + 1..=lines).contains(&line), "line {line} of {lines}, after {before}: {message}");
+                assert!(message.chars().count() <= MAX_MESSAGE);
+                assert_safe(&message);
+            }
+            Ok(Document { lines_before, root }) => {
+                assert!((before..lines).contains(&lines_before), "{lines_before} of {lines}, after {before}");
+                before = lines_before;
+                walk(&root, lines - lines_before, 0);
+                objects(&root, &file, lines_before, lines, &limits);
+            }
+        }
+    }
+}
+
+fn walk(node: &Node, lines: u32, depth: usize) {
+    assert!((1..=lines).contains(&node.line), "line {} of {lines}", node.line);
+    assert!(depth <= MAX_DEPTH);
+    let entries = node.entries().iter().map(|(_, value)| value);
+    node.items().iter().chain(entries).for_each(|child| walk(child, lines, depth + 1));
+}
+
+fn objects(root: &Node, file: &Arc<str>, lines_before: u32, lines: u32, limits: &Limits) {
+    let contents = read(root, file, lines_before, limits);
+    let known = |line: Option<u32>| line.is_some_and(|line| lines_before < line && line <= lines);
+    for (place, message) in &contents.unreadable {
+        assert!(known(place.line), "{place}: {message}");
+        assert_safe(message);
+    }
+    for object in contents.objects {
+        assert!(known(object.place.line));
+        assert_safe(&object.to_string());
+        let claims = PodClaims {
+            claims: object.claims.clone(),
+            problems: object.problems.clone(),
+            more_problems: object.more_problems,
+        };
+        for claim in &claims.claims {
+            assert!(known(object.place_of(claim).line), "{}", claim.spec);
+        }
+        for problem in &claims.problems {
+            assert!(known(object.place_of_problem(problem).line), "{problem}");
+            assert_safe(&problem.to_string());
+        }
+        for (_, line) in object.not_text.iter().chain(&object.misplaced) {
+            assert!(known(Some(*line)));
+        }
+        // One that every manifest has was taken out, so that there may be room.
+        let has_room = !claims.problems.iter().any(|problem| matches!(problem, ClaimProblem::Pod(_)));
+        if has_room && claims.more_problems == 0 {
+            assert_bounded(&claims, limits);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Records of the rings: what is decoded is what the programs' own type says, and what is told of it is safe to show.
+#![no_main]
+
+use std::net::IpAddr;
+
+use enforcer_fuzz::abi::{
+    BIND_FLAG_HELD, BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, BIND_FLAG_V6ONLY,
+    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, Form, NAME_CAPACITY, Protocol,
+};
+use enforcer_fuzz::sound::assert_safe;
+use enforcer_fuzz::{
+    core::{
+        attempt::Line,
+        holders::Audience,
+        index::{Index, Settings},
+        report::Report,
+    },
+    events::{Bind, CgroupChange, DecodeError, decode_bind, decode_cgroup},
+};
+use libfuzzer_sys::fuzz_target;
+
+thread_local! {
+    /// Of a node where nothing is.
+    static INDEX: Index = Index::new(Settings::default(), 1);
+}
+
+fuzz_target!(|data: &[u8]| {
+    // Of any length; only one length is right.
+    let wrong = |record: &[u8], right: usize| record.len() != right;
+    let is_length = |error: Option<DecodeError>| matches!(error, Some(DecodeError::Length { .. }));
+    assert_eq!(is_length(decode_bind(data).err()), wrong(data, size_of::<BindEvent>()));
+    assert_eq!(is_length(decode_cgroup(data).err()), wrong(data, size_of::<CgroupEvent>()));
+
+    let record = fit(data);
+    // SAFETY: integers and arrays of them, which any bytes are, and so many bytes.
+    let event = unsafe { std::mem::transmute::<[u8; size_of::<BindEvent>()], BindEvent>(record) };
+    bind(&record, &event);
+    let record = fit(data);
+    // SAFETY: as above.
+    let event = unsafe { std::mem::transmute::<[u8; size_of::<CgroupEvent>()], CgroupEvent>(record) };
+    cgroup(&record, &event);
+});
+
+/// The data, cut or with zeros behind it.
+fn fit<const LENGTH: usize>(data: &[u8]) -> [u8; LENGTH] {
+    let mut record = [0; LENGTH];
+    let length = data.len().min(LENGTH);
+    record[..length].copy_from_slice(&data[..length]);
+    record
+}
+
+fn bind(record: &[u8], event: &BindEvent) {
+    let known = Protocol::from_wire(event.protocol).is_some() && matches!(event.family, FAMILY_V4 | FAMILY_V6);
+    let flag = |bit| event.flags & bit != 0;
+    let v6only = (!flag(BIND_FLAG_V6ONLY_UNKNOWN)).then_some(flag(BIND_FLAG_V6ONLY));
+    let reuse = (!flag(BIND_FLAG_REUSE_UNKNOWN)).then_some((flag(BIND_FLAG_REUSE_PORT), flag(BIND_FLAG_REUSE_ADDR)));
+    let some = |id: u32| (id != 0).then_some(id);
+    match decode_bind(record) {
+        Err(DecodeError::Field { value, .. }) => {
+            let fields = [event.kind, event.family, event.protocol, event.verdict, event.reason];
+            assert!(fields.iter().any(|field| u64::from(*field) == value));
+        }
+        Err(DecodeError::Length { .. }) => panic!("the length is right"),
+        Ok(Bind::Attempt(attempt)) => {
+            assert!(known && event.kind == EventKind::Attempt as u8);
+            assert_eq!((attempt.verdict as u8, attempt.reason as u8), (event.verdict, event.reason));
+            assert_eq!((attempt.time, attempt.cgroup, attempt.socket), (event.time, event.cgroup, event.socket));
+            assert_eq!((attempt.protocol as u8, attempt.port), (event.protocol, event.port));
+            assert_eq!((attempt.caller, attempt.owner), (some(event.caller), some(event.owner)));
+            assert_eq!((attempt.pid, attempt.uid), (event.pid, event.uid));
+            assert_eq!(attempt.pod_cgroup.unwrap_or(0), event.pod_cgroup);
+            assert_eq!(attempt.holder.unwrap_or(0), event.holder);
+            assert_eq!((attempt.v6only, attempt.held), (v6only, flag(BIND_FLAG_HELD)));
+            assert_eq!(attempt.reuse.map(|reuse| (reuse.port, reuse.address)), reuse);
+            assert!(is_address(attempt.address, event));
+            is_command(&attempt.command, event);
+            INDEX.with(|index| told(&Report::new(attempt, index)));
+        }
+        Ok(Bind::Bound(binding)) => {
+            assert!(known && event.kind == EventKind::Bound as u8);
+            assert_eq!((binding.time, binding.cgroup, binding.cookie), (event.time, event.cgroup, event.socket));
+            assert_eq!((binding.protocol as u8, binding.port), (event.protocol, event.port));
+            assert_eq!((binding.release, binding.pid, binding.uid), (event.release, event.pid, event.uid));
+            assert_eq!(binding.v6only, v6only);
+            assert_eq!(binding.reuse.map(|reuse| (reuse.port, reuse.address)), reuse);
+            assert_eq!(binding.address, binding.address.to_canonical());
+            is_command(&binding.command, event);
+        }
+        Ok(Bind::Released(release)) => {
+            assert!(known && event.kind == EventKind::Released as u8);
+            assert_eq!((release.time, release.name), (event.time, event.release));
+            assert_eq!((release.protocol as u8, release.port), (event.protocol, event.port));
+        }
+    }
+}
+
+fn is_address(address: IpAddr, event: &BindEvent) -> bool {
+    match address {
+        IpAddr::V4(address) => event.family == FAMILY_V4 && address.octets() == event.address[..4],
+        IpAddr::V6(address) => event.family == FAMILY_V6 && address.octets() == event.address,
+    }
+}
+
+fn is_command(command: &str, event: &BindEvent) {
+    assert!(!command.contains('\0') && command.chars().count() <= event.command.len());
+    assert!(event.command.starts_with(command.split('\u{fffd}').next().unwrap_or(command).as_bytes()));
+}
+
+/// All that is made of an attempt.
+fn told(report: &Report) {
+    let node = "node\u{1b}]0;\u{7}";
+    assert_safe(&report.command());
+    assert_safe(&report.target());
+    for audience in [Audience::Operators, Audience::Tenants] {
+        assert_safe(&report.sentence(node, audience));
+    }
+    let line = Line::attempt(report, node, "2026-01-01T00:00:00Z".to_owned());
+    assert_safe(&line.text());
+    let json = serde_json::to_string(&line).expect("a line is written as JSON");
+    assert_safe(&json);
+    assert_eq!(serde_json::from_str::<Line>(&json).ok(), Some(line), "and read");
+}
+
+fn cgroup(record: &[u8], event: &CgroupEvent) {
+    let length = usize::from(event.name_len);
+    match decode_cgroup(record) {
+        Err(DecodeError::Field { field: "name length", value }) => {
+            assert!(length > NAME_CAPACITY && value == u64::from(event.name_len));
+        }
+        Err(DecodeError::Field { value, .. }) => {
+            let kinds = [EventKind::CgroupMade as u8, EventKind::CgroupRemoved as u8];
+            assert!(value == u64::from(event.kind) && !kinds.contains(&event.kind));
+        }
+        Err(DecodeError::Length { .. }) => panic!("the length is right"),
+        Ok(CgroupChange { made, id, parent, name, form }) => {
+            let kind = if made { EventKind::CgroupMade } else { EventKind::CgroupRemoved };
+            assert_eq!((kind as u8, id, parent), (event.kind, event.id, event.parent));
+            assert_eq!(form, Form::from_wire(event.form));
+            match name {
+                Some(name) => assert_eq!(name.as_bytes(), &event.name[..length]),
+                None => assert!(length >= NAME_CAPACITY - 1 || std::str::from_utf8(&event.name[..length]).is_err()),
+            }
+        }
+    }
+}
