@@ -12,6 +12,7 @@ use enforcer_fuzz::core::{
     pod::{Pod, from_api, uid_key},
     record::{Record, Subject},
     report::notice_sentence,
+    room::Room,
 };
 use enforcer_fuzz::sound::{assert_bounded, assert_safe};
 use k8s_openapi::api::core::v1 as api;
@@ -89,7 +90,8 @@ fn told(pod: &Pod, claims: &PodClaims) {
         Notice::MoreProblems { pod: name.clone(), count: claims.more_problems },
         Notice::MirrorRejected { pod: name.clone(), why: "why" },
         Notice::SameUid { pod: other.clone(), first: name.clone() },
-        Notice::TooManyPods { pod: name.clone() },
+        Notice::NoRoom { pod: name.clone(), limit: Room::UNLIMITED.claims.limit },
+        Notice::NoHandover { pod: name.clone(), limit: Room::UNLIMITED.addresses.limit },
         Notice::Conflict { loser: name.clone(), winner: other.clone(), source, ports: ports.clone() },
         Notice::Conflict { loser: other, winner: name.clone(), source, ports: ports.clone() },
         Notice::Granted { pod: name, ports },
