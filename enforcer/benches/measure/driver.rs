@@ -25,6 +25,8 @@ pub(crate) struct Order {
     pub(crate) times: u32,
     /// With `SO_REUSEPORT`: a socket that could share its port.
     pub(crate) reuse: bool,
+    /// Whether it is bound at all.
+    pub(crate) bind: bool,
 }
 
 /// What came of it.
@@ -108,14 +110,14 @@ fn run(order: &Order) -> Done {
     let start = Instant::now();
     for round in 0..order.times {
         let port = order.port + (round % u32::from(order.ports)) as u16;
-        failed += u32::from(!cycle(port, order.reuse));
+        failed += u32::from(!cycle(port, order));
     }
     let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
     Done { nanos, failed }
 }
 
 /// A socket, its bind, its close; whether the bind succeeded. By bare system calls, since all else would be measured too.
-fn cycle(port: u16, reuse: bool) -> bool {
+fn cycle(port: u16, order: &Order) -> bool {
     let address = libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
         sin_port: port.to_be(),
@@ -126,11 +128,11 @@ fn cycle(port: u16, reuse: bool) -> bool {
     // SAFETY: the calls read an int and an address of these sizes, which live across them; the descriptor is closed once.
     unsafe {
         let socket = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
-        if reuse {
+        if order.reuse {
             libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, (&raw const one).cast(), 4);
         }
         let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
-        let result = libc::bind(socket, (&raw const address).cast(), length);
+        let result = if order.bind { libc::bind(socket, (&raw const address).cast(), length) } else { 0 };
         libc::close(socket);
         result == 0
     }

@@ -119,7 +119,10 @@ fn statistics(descriptor: i32) -> anyhow::Result<(u64, u64)> {
 fn runs(samples: &Samples) -> Vec<Run> {
     let mut runs = Vec::new();
     let of = |scene, what| samples.get(&(scene, what));
-    for scene in scenes::NAMES {
+    let mut scenes: Vec<_> = samples.keys().map(|(scene, _)| *scene).collect();
+    scenes.sort_unstable();
+    scenes.dedup();
+    for scene in scenes {
         for what in What::ALL {
             if let Some(values) = of(scene, what) {
                 runs.push(Run::of(format!("{scene}/{}", what.name()), "ns", values.clone()));
