@@ -89,14 +89,7 @@ impl Flags {
         self.0.map(|byte| byte & IPV6ONLY != 0)
     }
 
-    /// `SO_REUSEPORT` and `SO_REUSEADDR`. A socket of which they are not known could share.
-    #[inline(always)]
-    pub(super) fn reuse(self) -> (bool, bool) {
-        let byte = self.0.unwrap_or(REUSE | REUSEPORT);
-        (byte & REUSEPORT != 0, byte & REUSE != 0)
-    }
-
-    /// The same as `BIND_FLAG_*`.
+    /// `SO_REUSEPORT` and `SO_REUSEADDR` as `BIND_FLAG_*`.
     #[inline(always)]
     pub(super) fn reuse_bits(self) -> u8 {
         let Some(byte) = self.0 else {
