@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 /// Names the cgroup to the process that is to be a driver.
 const MARK: &str = "PORT_ENFORCER_BENCH_DRIVER";
 
+/// The same for the number of its processor.
+const PROCESSOR: &str = "PORT_ENFORCER_BENCH_PROCESSOR";
+
 /// What to do over and over: a TCP socket, bound to all addresses, and closed.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Order {
@@ -56,10 +59,11 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// Starts one in a cgroup. They all share one CPU, so that no two are compared on different ones.
-    pub(crate) fn start(cgroup: &Path) -> io::Result<Self> {
+    /// Starts one in a cgroup and on a processor.
+    pub(crate) fn start(cgroup: &Path, processor: usize) -> io::Result<Self> {
         let mut child = Command::new(env::current_exe()?)
             .env(MARK, cgroup)
+            .env(PROCESSOR, processor.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -93,8 +97,8 @@ fn serve(cgroup: &Path) -> io::Result<()> {
     // Before any socket is made: a socket belongs for good to the cgroup it was made in.
     fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string())?;
     let mut one = CpuSet::new();
-    one.set(0);
-    // A machine that does not have this CPU is measured all the same.
+    one.set(env::var(PROCESSOR).ok().and_then(|number| number.parse().ok()).unwrap_or(0));
+    // Where it may not choose, it is measured all the same.
     let _ = sched_setaffinity(None, &one);
     let mut stdout = io::stdout();
     writeln!(stdout, "{}", serde_json::to_string(&Done { nanos: 0, failed: 0 })?)?;

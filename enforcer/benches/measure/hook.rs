@@ -53,7 +53,6 @@ impl What {
 }
 
 pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
-    crate::support::network::isolate();
     eprintln!("hook: loading what is compared");
     let mut scenes = Scenes::new(quick)?;
     let rounds = if quick { 40 } else { 200 };

@@ -207,7 +207,7 @@ impl Scenes {
             }
         }
         let pod = self.sandbox.make(&format!("{name}/pod/container"));
-        self.drivers.push(Driver::start(&pod)?);
+        self.drivers.push(Driver::start(&pod, 0)?);
         self.settings.push(Setting { engine: None, programs, owner: 0, read: false, _kept: kept });
         self.add(name, self.settings.len() - 1, self.drivers.len() - 1, order);
         Ok(())
@@ -255,8 +255,9 @@ impl Scenes {
         engine.attach()?;
         ensure!(engine.take_failures().is_empty(), "the kernel refused some of the claims");
         let programs = programs(&before)?;
-        self.drivers.push(Driver::start(&owner)?);
-        self.drivers.push(Driver::start(&stranger)?);
+        // They all share one processor, so that no two are compared on different ones.
+        self.drivers.push(Driver::start(&owner, 0)?);
+        self.drivers.push(Driver::start(&stranger, 0)?);
         let pod = owner.parent().context("a container's cgroup is in a pod's")?;
         let owner = std::os::unix::fs::MetadataExt::ino(&fs::metadata(pod)?);
         self.settings.push(Setting { engine: Some(engine), programs, owner, read, _kept: Vec::new() });
