@@ -152,6 +152,9 @@ impl Verdict {
     pub const fn allow(reason: Reason) -> Self {
         Self { kind: VerdictKind::Allow, reason, by: NO_CLAIM }
     }
+
+    /// What [`decide`] says of a pod that owns the whole port ([`PortWord::sole`]), whatever the address: known without it.
+    pub const OWNER: Self = Self { kind: VerdictKind::Allow, reason: Reason::Owner, by: 0 };
 }
 
 /// The caller as far as a verdict depends on it. Every [`Caller`] has one; the kernel programs make it directly.

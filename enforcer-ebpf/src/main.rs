@@ -3,7 +3,7 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(
     target_arch = "bpf",
-    feature(core_intrinsics),
+    feature(asm_experimental_arch, core_intrinsics),
     expect(internal_features, reason = "atomic_xadd: the only way to an XADD on this target"),
     expect(
         clippy::inline_always,

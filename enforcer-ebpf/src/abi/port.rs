@@ -99,6 +99,14 @@ impl PortWord {
         Self(pack(v4) | pack(v6) << 32)
     }
 
+    /// The slot of the one owner of every address of both families, as of most claims; 0 if there is none.
+    #[must_use]
+    #[inline(always)]
+    pub const fn sole(self) -> u16 {
+        // On a whole side there is no second owner.
+        if self.0 >> 32 == self.0 & 0xffff_ffff && self.0 & WHOLE != 0 { (self.0 & SLOT_MASK) as u16 } else { 0 }
+    }
+
     /// The IPv4 side.
     #[must_use]
     #[inline(always)]

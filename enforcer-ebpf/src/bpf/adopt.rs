@@ -2,7 +2,8 @@
 
 use enforcer_ebpf::{
     abi::{
-        EXTENT_ONE, EventKind, FAMILY_V4, FAMILY_V6, Mark, Protocol, Reason, VerdictKind, port_index, v6_address_word,
+        BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, EXTENT_ONE, EventKind, FAMILY_V4,
+        FAMILY_V6, Mark, Protocol, Reason, VerdictKind, port_index, v6_address_word,
     },
     decide::{Target, could_share, extent},
 };
@@ -34,7 +35,9 @@ impl Candidate<'_> {
     /// to be shared, and so are some ports.
     #[inline(always)]
     fn may_own(&self) -> bool {
-        let (reuse_port, reuse_addr) = self.socket.flags().reuse();
+        // A socket of which they are not known could share.
+        let has = |flag: u8| self.flags & (flag | BIND_FLAG_REUSE_UNKNOWN) != 0;
+        let (reuse_port, reuse_addr) = (has(BIND_FLAG_REUSE_PORT), has(BIND_FLAG_REUSE_ADDR));
         could_share(self.protocol, reuse_port, reuse_addr) && !is_multicast(self.target) && !self.is_shared()
     }
 

@@ -23,7 +23,7 @@ use enforcer_ebpf::{
 use super::{
     adopt::words,
     caller::{self, Identity},
-    emit::{Facts, count, count_error, send},
+    emit::{Facts, count, count_error, has_room, send},
     hold::{mark, marked, set_asked},
     kernel::{Live, MAX_ERRNO, ancestor, config, is_node_netns, load, owner},
     maps::{EXACT, HAS_SET_RETVAL, PORTS, RESERVE4, RESERVE6, RESERVES},
@@ -86,6 +86,20 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     }
 
     let is_v6 = v4.is_none();
+    // Most claims are on every address, and most binds of a claimed port are its owner's: no need to look further.
+    let sole = word.sole();
+    let mut is_sole_owner = false;
+    if sole != 0 {
+        let owner = owner_or_nobody(sole);
+        is_sole_owner = forget_bool(is_in_cgroup_of(&owner, config));
+        let holder = marked(mark);
+        if is_sole_owner && port != 0 && (holder == 0 || holder == owner.cgroup) && !policy.report_attempts {
+            count(&Verdict::OWNER, protocol);
+            set_asked(mark, &Verdict::OWNER);
+            return pass(ctx, is_v6, port, config);
+        }
+    }
+
     let (target, flags) = if let Some(target) = v4 {
         (target, 0)
     } else {
@@ -105,7 +119,9 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
 
     // The rightful owner is recognised by one helper and one comparison; only others are looked up.
     let identity = match sole_owner(&owners) {
-        Some(owner) if is_in_cgroup_of(owner, config) => Identity { kin: Kin::pod(owner), pod_cgroup: owner.cgroup },
+        Some(owner) if is_sole_owner || sole == 0 && is_in_cgroup_of(owner, config) => {
+            Identity { kin: Kin::pod(owner), pod_cgroup: owner.cgroup }
+        }
         _ => caller::identify(config),
     };
     let verdict = decide(&owners, candidates.covered, &identity.kin, port, &policy, || config.overrule());
@@ -114,7 +130,7 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     let held = port != 0 && is_held_by_another(&verdict, protocol, port, &identity);
     let tell =
         forget_bool(verdict.kind != VerdictKind::Allow || verdict.reason == Reason::Error || policy.report_attempts);
-    if tell || held {
+    if if tell { has_room() } else { held } {
         let flags = flags | if held { BIND_FLAG_HELD } else { 0 };
         report(ctx, protocol, port, &target, flags, &identity, &owners, &verdict, tell);
     }

@@ -50,11 +50,6 @@ fn find_root_level(config: &Live) {
 #[inline(always)]
 pub(super) fn identify(config: &Live) -> Identity {
     let root_level = root_level(config);
-    // The program that runs is chosen by the socket's cgroup, but it is the task that binds: a descriptor may have
-    // been handed to a process outside the subtree.
-    if ancestor(root_level) != config.root_cgroup() {
-        return Identity { kin: Kin::nobody(forget(HOST | OWNER_SOFTWARE)), pod_cgroup: 0 };
-    }
     let levels = config.pod_levels();
     let mut found = CgroupIdentity(0);
     let mut pod_cgroup = 0;
@@ -76,7 +71,11 @@ pub(super) fn identify(config: &Live) -> Identity {
         }
     }
     if pod_cgroup == 0 {
-        let traits = if config.policy().node_scope {
+        // The program that runs is chosen by the socket's cgroup, but it is the task that binds: a descriptor may have
+        // been handed to a process outside the subtree. Asked here and not first, since only cgroups below the root are
+        // noted: who is in one of them is below it.
+        let is_outside = ancestor(root_level) != config.root_cgroup();
+        let traits = if is_outside || config.policy().node_scope {
             HOST | OWNER_SOFTWARE
         } else {
             count_error(KernelError::CallerUnknown);

@@ -1,19 +1,20 @@
 //! What goes out: counts and records.
 
 use core::{
+    ffi::c_void,
     intrinsics::{AtomicOrdering, atomic_xadd},
     ptr,
 };
 
 use aya_ebpf::{
-    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{
         bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-        generated::{self, bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns},
+        generated::{self, bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns, bpf_ringbuf_query},
     },
 };
 use enforcer_ebpf::{
-    abi::{BindEvent, EventKind, KernelError, Protocol, Reason, VerdictKind, counter, error_counter},
+    abi::{BIND_RING_BYTES, BindEvent, EventKind, KernelError, Protocol, Reason, VerdictKind, counter, error_counter},
     decide::Verdict,
 };
 
@@ -96,12 +97,26 @@ fn wake(now: u64) -> u32 {
     BPF_RB_FORCE_WAKEUP
 }
 
+/// Whether there is room for one more record about an attempt, as far as can be said. Where there is none, as in a storm of
+/// binds that are denied, there is no need to find out what it would tell; it is counted as lost.
+#[inline(always)]
+pub(super) fn has_room() -> bool {
+    /// What the kernel puts before each record (`BPF_RINGBUF_HDR_SZ` in include/uapi/linux/bpf.h).
+    const HEADER: u64 = 8;
+    const MOST: u64 = BIND_RING_BYTES as u64 - 1 - HEADER - size_of::<BindEvent>() as u64;
+    let ring = (&raw const BIND_EVENTS).cast_mut().cast::<c_void>();
+    // SAFETY: the verifier checks that the pointer is of a ring.
+    let has = unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()) } <= MOST;
+    if !has {
+        count_error(KernelError::BindEventLost);
+    }
+    has
+}
+
 /// Writes a record's fields one by one into the ring, and gives its time: a whole record on the stack beside all else would
 /// be more than the 512 bytes that a program has.
 #[inline(always)]
 fn fill(event: *mut BindEvent, facts: &Facts) -> u64 {
-    let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    let uid = bpf_get_current_uid_gid() as u32;
     // SAFETY: the helper has no precondition.
     let time = unsafe { bpf_ktime_get_boot_ns() };
     // SAFETY: `event` points to the record that was just reserved, which has room for one `BindEvent`; every field is
@@ -115,23 +130,31 @@ fn fill(event: *mut BindEvent, facts: &Facts) -> u64 {
         (*event).verdict = facts.verdict.kind as u8;
         (*event).reason = facts.verdict.reason as u8;
         (*event).time = time;
-        (*event).cgroup = bpf_get_current_cgroup_id();
         (*event).pod_cgroup = facts.pod_cgroup;
         (*event).socket = facts.socket;
         (*event).release = facts.release;
         (*event).holder = facts.holder;
         (*event).caller = facts.caller;
         (*event).owner = facts.owner;
-        (*event).pid = pid;
-        (*event).uid = uid;
         let address: *mut [u32; 4] = (&raw mut (*event).address).cast();
         (*address)[0] = facts.address[0];
         (*address)[1] = facts.address[1];
         (*address)[2] = facts.address[2];
         (*address)[3] = facts.address[3];
-        // It cannot fail: there is a current task, and the size is right (`bpf_get_current_comm` in
-        // kernel/bpf/helpers.c).
-        generated::bpf_get_current_comm((&raw mut (*event).command).cast(), 16);
+        if matches!(facts.kind, EventKind::Released) {
+            // Nobody asks who let go, and this is on the way of every close.
+            (*event).cgroup = 0;
+            (*event).pid = 0;
+            (*event).uid = 0;
+            (*event).command = [0; 16];
+        } else {
+            (*event).cgroup = bpf_get_current_cgroup_id();
+            (*event).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+            (*event).uid = bpf_get_current_uid_gid() as u32;
+            // It cannot fail: there is a current task, and the size is right (`bpf_get_current_comm` in
+            // kernel/bpf/helpers.c).
+            generated::bpf_get_current_comm((&raw mut (*event).command).cast(), 16);
+        }
     }
     time
 }

@@ -365,11 +365,11 @@ pub(super) fn remember<T>(pointer: *mut T, socket: Socket, parent: u64, wanted: 
 
 /// Gives back what a socket holds, if it holds anything.
 #[inline(always)]
-pub(super) fn forget_socket<T>(pointer: *mut T, socket: Socket) {
+pub(super) fn forget_socket<T>(pointer: *mut T) {
     let storage = of_socket(pointer, false);
     if storage.is_null() {
         if STRAYS.get_ptr(0).is_some_and(|strays| load(strays) != 0) {
-            forget_parent(socket.name());
+            forget_parent(Socket::of(pointer).name());
         }
         return;
     }

@@ -61,8 +61,9 @@ fn after_bind(ctx: &SockContext, target: impl FnOnce(Socket) -> (Target, u8)) ->
         return ALLOW;
     };
     let socket = Socket::of(ctx.sock);
-    let parent = if socket.is_kernels() { socket.parent() } else { 0 };
-    if parent == 0 && socket.is_kernels() {
+    let is_kernels = socket.is_kernels();
+    let parent = if is_kernels { socket.parent() } else { 0 };
+    if parent == 0 && is_kernels {
         // Opened by the kernel on behalf of whoever called (a tunnel, NFS): nobody's, and never released.
         return ALLOW;
     }

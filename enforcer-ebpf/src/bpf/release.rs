@@ -32,12 +32,11 @@ pub(super) fn pe_sock_release(ctx: SockContext) -> i32 {
     let Some(protocol) = Protocol::from_ipproto(number) else {
         return ALLOW;
     };
-    let socket = Socket::of(ctx.sock);
     if number == MPTCP {
         // The subflow was bound, and this is its parent.
-        forget_parent(socket.name());
+        forget_parent(Socket::of(ctx.sock).name());
     } else {
-        forget_socket(ctx.sock, socket);
+        forget_socket(ctx.sock);
     }
     let Some(config) = config() else {
         return ALLOW;
@@ -46,6 +45,8 @@ pub(super) fn pe_sock_release(ctx: SockContext) -> i32 {
     if protocol == Protocol::Tcp && state != LISTEN && state != CLOSE || !config.policy().report_bound {
         return ALLOW;
     }
+    // Only now, since it costs as much as all that was done so far.
+    let socket = Socket::of(ctx.sock);
     let port = socket.port().unwrap_or(0);
     if port == 0
         || mark(port_index(protocol, port)).is_none_or(|mark| marked(mark) == 0)

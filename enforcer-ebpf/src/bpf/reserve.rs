@@ -52,13 +52,14 @@ fn reserve(ctx: &SockAddrContext, target: impl FnOnce(Socket) -> (Target, u8)) -
         return ALLOW;
     }
     let socket = Socket::of(pointer);
-    let parent = if socket.is_kernels() { socket.parent() } else { 0 };
-    if parent == 0 && socket.is_kernels() {
+    let is_kernels = socket.is_kernels();
+    let parent = if is_kernels { socket.parent() } else { 0 };
+    if parent == 0 && is_kernels {
         return ALLOW;
     }
     // What an earlier bind of this socket took, which the kernel refused.
     if parent == 0 {
-        forget_socket(pointer, socket);
+        forget_socket(pointer);
     } else {
         forget_parent(parent);
     }

@@ -1,14 +1,35 @@
 //! What is read of a socket in kernel memory. Where it may not be read (lockdown, no `CAP_PERFMON`), nothing is known.
 
+use core::{arch::asm, ffi::c_void};
+
+use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
 use enforcer_ebpf::abi::{BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN};
 
 use super::{
     kernel::read,
     maps::{
-        BOUND_DEV_OFFSET, IS_MPTCP_OFFSET, KERN_SOCK_BIT, SOCK_FLAGS_OFFSET, SOCK_NUM_OFFSET, SUBFLOW_CONN_OFFSET,
-        ULP_DATA_OFFSET,
+        BOUND_DEV_OFFSET, IS_MPTCP_OFFSET, KERN_SOCK_BIT, SOCK_FLAGS_OFFSET, SOCK_NUM_OFFSET, STRAYS,
+        SUBFLOW_CONN_OFFSET, ULP_DATA_OFFSET,
     },
 };
+
+/// The value of a pointer of the verifier's, as a plain number.
+///
+/// The verifier forbids arithmetic on a socket pointer ("pointer arithmetic on sock prohibited", `adjust_ptr_min_max_vals` in
+/// kernel/bpf/verifier.c). But the difference of two pointers is a number, of which it knows nothing
+/// (`adjust_reg_min_max_vals`; for programs that may leak pointers, which are those that may read kernel memory), and a
+/// pointer to an element that no array has is 0. To write the pointer to the stack and let a helper read it back from there
+/// as a number costs much more.
+#[inline(always)]
+fn number<T>(pointer: *const T) -> u64 {
+    let beyond = 1_u32;
+    let mut number = pointer.cast::<c_void>();
+    // SAFETY: the key lives across the call; the verifier checks that the map is one.
+    let nothing = unsafe { bpf_map_lookup_elem((&raw const STRAYS).cast_mut().cast(), (&raw const beyond).cast()) };
+    // SAFETY: a subtraction of two registers. By hand, since the compiler would find out that 0 is subtracted.
+    unsafe { asm!("{0} -= {1}", inout(reg) number, in(reg) nothing, options(pure, nomem, nostack)) };
+    number as u64
+}
 
 const REUSE: u8 = 0xf;
 const REUSEPORT: u8 = 1 << 4;
@@ -29,10 +50,7 @@ impl Socket {
         if SOCK_FLAGS_OFFSET.load() == 0 {
             return Self(0);
         }
-        // The verifier forbids arithmetic on a socket pointer, so the pointer's value is read back from the stack as a
-        // plain number ("pointer arithmetic on sock prohibited", adjust_ptr_min_max_vals in kernel/bpf/verifier.c).
-        let slot = [pointer as u64];
-        Self(read(slot.as_ptr() as u64).unwrap_or(0))
+        Self(number(pointer))
     }
 
     /// The address, as a name of the socket for as long as it lives.
@@ -89,14 +107,7 @@ impl Flags {
         self.0.map(|byte| byte & IPV6ONLY != 0)
     }
 
-    /// `SO_REUSEPORT` and `SO_REUSEADDR`. A socket of which they are not known could share.
-    #[inline(always)]
-    pub(super) fn reuse(self) -> (bool, bool) {
-        let byte = self.0.unwrap_or(REUSE | REUSEPORT);
-        (byte & REUSEPORT != 0, byte & REUSE != 0)
-    }
-
-    /// The same as `BIND_FLAG_*`.
+    /// `SO_REUSEPORT` and `SO_REUSEADDR` as `BIND_FLAG_*`.
     #[inline(always)]
     pub(super) fn reuse_bits(self) -> u8 {
         let Some(byte) = self.0 else {

@@ -1,0 +1,125 @@
+//! The real agent with so many pods, on a folder or on an API server.
+
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+
+use crate::{
+    stage::{Pod, Stage, nowhere},
+    support::{agent::Agent, apiserver::ApiServer},
+};
+
+/// The first port that is claimed.
+pub(crate) const FIRST_PORT: u16 = 10_000;
+/// About as much as is in the other fields of a pod's object in a cluster: environment, volumes, conditions.
+const FILLING: usize = 4000;
+
+/// Where pods come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Folder,
+    Api,
+}
+
+impl Source {
+    pub(crate) const ALL: [Self; 2] = [Self::Folder, Self::Api];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Folder => "folder",
+            Self::Api => "api",
+        }
+    }
+}
+
+/// An agent at work, with what it works on. The agent goes first.
+pub(crate) struct Scene {
+    pub(crate) agent: Agent,
+    pub(crate) server: Option<ApiServer>,
+    pub(crate) stage: Stage,
+    pub(crate) pods: Vec<Pod>,
+    /// From the start of the process until it said that it was ready, and with an API server until it had all pods.
+    pub(crate) start: Duration,
+}
+
+/// A pod with a port of its own, its object as large as in a cluster.
+pub(crate) fn pod(number: u16) -> Pod {
+    let mut pod = Pod::new(&format!("pod-{number}")).ports(&(FIRST_PORT + number).to_string());
+    pod.object["metadata"]["annotations"]["example.com/filling"] = "x".repeat(FILLING).into();
+    pod
+}
+
+impl Scene {
+    /// Starts the agent where so many pods are, each with a cgroup and a claim, and waits until it enforces them.
+    pub(crate) fn new(source: Source, count: u16) -> anyhow::Result<Self> {
+        let stage = Stage::new();
+        let mut pods: Vec<Pod> = (0..count).map(pod).collect();
+        let server = (source == Source::Api).then(ApiServer::start);
+        for pod in &mut pods {
+            match &server {
+                Some(server) => *pod = put(server, pod)?,
+                None => stage.put(pod),
+            }
+            stage.make_cgroup(pod.uid_text());
+        }
+        let root = stage.root().display().to_string();
+        let from = match &server {
+            Some(server) => format!("--kubeconfig={}", server.kubeconfig(stage.top()).display()),
+            None => format!("--source=dir:{}", stage.folder().display()),
+        };
+        let mut words =
+            vec!["--mode=enforce", "--log-format=json", "--node-name=node-1", "--cgroup-root", &root, &from];
+        words.extend(nowhere(&[]));
+        let begun = Instant::now();
+        let mut agent = Agent::begin(words);
+        // Of an API server it says so when it has all pods, which is after it was ready.
+        let last = if server.is_some() { "synced" } else { "ready" };
+        agent.wait(last, |line| line["event"] == last);
+        Ok(Self { agent, server, start: begun.elapsed(), stage, pods })
+    }
+
+    /// Creates or edits a pod.
+    pub(crate) fn put(&self, pod: &Pod) -> anyhow::Result<Pod> {
+        match &self.server {
+            Some(server) => put(server, pod),
+            None => {
+                self.stage.put(pod);
+                Ok(pod.clone())
+            }
+        }
+    }
+
+    /// The agent's memory of this kind, in MiB: a line of its status.
+    pub(crate) fn memory(&self, line: &str) -> anyhow::Result<f64> {
+        let path = self.proc("status");
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let value = text.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':')?.strip_suffix("kB"));
+        let kilobytes: f64 = value.with_context(|| format!("{} says no {line}", path.display()))?.trim().parse()?;
+        Ok(kilobytes / 1024.0)
+    }
+
+    /// How long the agent's threads have run.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+        let mut nanos = 0;
+        for entry in fs::read_dir(self.proc("task"))? {
+            let text = fs::read_to_string(entry?.path().join("schedstat"))?;
+            nanos += text.split_whitespace().next().context("schedstat is empty")?.parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(nanos))
+    }
+
+    fn proc(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.agent.pid()))
+    }
+}
+
+fn put(server: &ApiServer, pod: &Pod) -> anyhow::Result<Pod> {
+    let mut object = pod.object.clone();
+    object["spec"]["nodeName"] = "node-1".into();
+    let kept = server.put_pod(serde_json::from_value(object)?);
+    Ok(pod.clone().uid(kept.metadata.uid.as_deref().context("every object has a UID")?))
+}

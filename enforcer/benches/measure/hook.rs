@@ -1,0 +1,140 @@
+//! What the programs cost: in the kernel by its own statistics, and as a process sees it.
+//!
+//! Everything that is compared exists at once, each in a cgroup of its own, and takes turns in an order that rotates. So
+//! whatever else happens on the machine happens to all of them, and each pays for the cold cache as often as the others.
+
+mod scenes;
+
+use std::{collections::HashMap, fs};
+
+use anyhow::Context as _;
+use aya::sys::{Stats, enable_stats};
+
+use self::scenes::{Scene, Scenes};
+use crate::{
+    raw::Hook,
+    samples::{Run, ratios},
+};
+
+/// Binds per turn: few enough that what the programs tell of them fits into the rings.
+const TURN: u32 = 1000;
+
+/// Nanoseconds per run of each program of a scene, or per whole cycle in user space, by round.
+type Samples = HashMap<(&'static str, What), Vec<f64>>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum What {
+    /// Kernel time of a program.
+    Program(Hook),
+    /// Kernel time of all programs.
+    Programs,
+    /// Time of socket, bind and close.
+    Cycle,
+}
+
+impl What {
+    const ALL: [Self; 5] = [
+        Self::Program(Hook::Bind4),
+        Self::Program(Hook::PostBind4),
+        Self::Program(Hook::SockRelease),
+        Self::Programs,
+        Self::Cycle,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Program(Hook::Bind4) => "bind",
+            Self::Program(Hook::PostBind4) => "post_bind",
+            Self::Program(Hook::SockRelease) => "release",
+            Self::Programs => "programs",
+            Self::Cycle => "cycle",
+        }
+    }
+}
+
+pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
+    eprintln!("hook: loading what is compared");
+    let mut scenes = Scenes::new(quick)?;
+    let rounds = if quick { 40 } else { 200 };
+    let mut samples = Samples::new();
+    // Statistics cost time themselves, so user space is measured without them.
+    for kernel in [true, false] {
+        let _statistics = kernel.then(|| enable_stats(Stats::RunTime)).transpose().context("run-time statistics")?;
+        for round in 0..rounds {
+            if round % 10 == 0 {
+                eprintln!("hook: round {round} of {rounds}{}", if kernel { "" } else { ", as user space sees it" });
+            }
+            let mut order: Vec<usize> = (0..scenes.count()).collect();
+            order.rotate_left(round % scenes.count());
+            for place in order {
+                turn(scenes.scene(place), kernel, &mut samples)?;
+            }
+        }
+    }
+    Ok(runs(&samples))
+}
+
+/// Lets one scene play, and adds what it took.
+fn turn(mut scene: Scene<'_>, kernel: bool, samples: &mut Samples) -> anyhow::Result<()> {
+    scene.prepare()?;
+    // The first ones bring everything back into the caches.
+    scene.play(TURN / 10)?;
+    scene.prepare()?;
+    let before = scene.statistics()?;
+    let done = scene.play(TURN)?;
+    let after = scene.statistics()?;
+    scene.check(done, TURN)?;
+    let mut add = |what, value| samples.entry((scene.name(), what)).or_default().push(value);
+    if !kernel {
+        add(What::Cycle, done.nanos as f64 / f64::from(TURN));
+        return Ok(());
+    }
+    let mut all = 0.0;
+    for (hook, before) in before {
+        let (nanos, count) = (after[&hook].0 - before.0, after[&hook].1 - before.1);
+        // A bind that is denied runs no `post_bind`.
+        if count > 0 {
+            add(What::Program(hook), nanos as f64 / count as f64);
+            all += nanos as f64 / f64::from(TURN);
+        }
+    }
+    if all > 0.0 {
+        add(What::Programs, all);
+    }
+    Ok(())
+}
+
+/// What the kernel counts for a program: nanoseconds, and runs.
+fn statistics(descriptor: i32) -> anyhow::Result<(u64, u64)> {
+    let path = format!("/proc/self/fdinfo/{descriptor}");
+    let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+    let number = |name: &str| -> anyhow::Result<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|number| number.trim().parse().ok()).with_context(|| format!("{path} says no {name}"))
+    };
+    Ok((number("run_time_ns:")?, number("run_cnt:")?))
+}
+
+fn runs(samples: &Samples) -> Vec<Run> {
+    let mut runs = Vec::new();
+    let of = |scene, what| samples.get(&(scene, what));
+    let mut scenes: Vec<_> = samples.keys().map(|(scene, _)| *scene).collect();
+    scenes.sort_unstable();
+    scenes.dedup();
+    for scene in scenes {
+        for what in What::ALL {
+            if let Some(values) = of(scene, what) {
+                runs.push(Run::of(format!("{scene}/{}", what.name()), "ns", values.clone()));
+            }
+        }
+    }
+    for (scene, base) in scenes::COMPARED {
+        for what in What::ALL {
+            if let (Some(these), Some(those)) = (of(scene, what), of(base, what)) {
+                let name = format!("{scene}/{} ÷ {base}", what.name());
+                runs.push(Run::of(name, "ratio", ratios(these, those)));
+            }
+        }
+    }
+    runs
+}

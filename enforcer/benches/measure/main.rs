@@ -1,0 +1,73 @@
+//! What `cargo xtask bench` measures: prints what was measured as JSON. Needs root.
+//!
+//! Not a benchmark of cargo's kind: each part sets up cgroups, programs, agents of its own, and compares in rounds.
+
+mod agents;
+mod driver;
+mod footprint;
+mod hook;
+mod raw;
+mod samples;
+#[expect(dead_code, reason = "the tests use the rest")]
+#[path = "../../tests/agent/stage.rs"]
+mod stage;
+#[path = "../../tests/support"]
+mod support {
+    #[expect(dead_code, reason = "the tests use the rest")]
+    pub(crate) mod agent;
+    #[expect(dead_code, reason = "the tests use the rest")]
+    pub(crate) mod apiserver;
+    #[expect(dead_code, reason = "the tests use the rest")]
+    pub(crate) mod device;
+    #[expect(dead_code, reason = "the tests use the rest")]
+    pub(crate) mod manifest;
+    pub(crate) mod network;
+    #[expect(dead_code, reason = "the tests use the rest")]
+    pub(crate) mod race;
+    pub(crate) mod sandbox;
+    #[expect(dead_code, reason = "the tests use the rest")]
+    pub(crate) mod worker;
+}
+mod way_in;
+mod way_out;
+
+use std::process::ExitCode;
+
+use samples::Run;
+
+/// What is measured, by name.
+const PARTS: [(&str, fn(bool) -> anyhow::Result<Vec<Run>>); 4] = [
+    ("hook", hook::measure),
+    ("way-in", way_in::measure),
+    ("way-out", way_out::measure),
+    ("footprint", footprint::measure),
+];
+
+fn main() -> ExitCode {
+    driver::run_if_driver();
+    let (mut quick, mut wanted) = (false, None);
+    for argument in std::env::args().skip(1) {
+        match argument.as_str() {
+            "--quick" => quick = true,
+            // What cargo passes on to every benchmark.
+            "--bench" => {}
+            name => wanted = Some(name.to_owned()),
+        }
+    }
+    let Some((_, measure)) = PARTS.iter().find(|(name, _)| Some(*name) == wanted.as_deref()) else {
+        eprintln!("name what to measure: {}", PARTS.map(|(name, _)| name).join(", "));
+        return ExitCode::from(2);
+    };
+    // Its own ports and loopback: no part meets those of the machine.
+    support::network::isolate();
+    match measure(quick) {
+        Ok(runs) => {
+            println!("{}", serde_json::to_string(&runs).expect("numbers and strings"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

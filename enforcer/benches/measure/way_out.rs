@@ -1,0 +1,75 @@
+//! A storm of binds that are denied, from every processor.
+
+use std::{
+    thread::{self, available_parallelism, sleep},
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use enforcer_ebpf::abi::{KernelError, Protocol, Reason, VerdictKind, error_counter};
+
+use crate::{
+    agents::{FIRST_PORT, Scene, Source},
+    driver::{Driver, Order},
+    samples::Run,
+};
+
+/// Binds per order.
+const ROUND: u32 = 2000;
+/// How long the agent may take to read what is left.
+const SETTLE: Duration = Duration::from_secs(1);
+
+pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
+    let length = Duration::from_secs(if quick { 5 } else { 30 });
+    let cores = available_parallelism()?.get();
+    eprintln!("way-out: a storm of {} s from {cores} processors", length.as_secs());
+    let scene = Scene::new(Source::Folder, 110)?;
+    let stranger = scene.stage.make_cgroup("ffffffff-4e5f-4071-8293-a4b5c6d7e8f9");
+    let before = scene.cpu()?;
+    let start = Instant::now();
+    let storms: Vec<_> = (0..cores)
+        .map(|core| {
+            let stranger = stranger.clone();
+            thread::spawn(move || -> anyhow::Result<(u64, u64)> {
+                let mut driver = Driver::start(&stranger, core)?;
+                let order = Order { port: FIRST_PORT, ports: 1, times: ROUND, reuse: false, bind: true };
+                let (mut tried, mut failed) = (0, 0);
+                while start.elapsed() < length {
+                    failed += u64::from(driver.run(&order)?.failed);
+                    tried += u64::from(ROUND);
+                }
+                Ok((tried, failed))
+            })
+        })
+        .collect();
+    let (mut tried, mut failed) = (0, 0);
+    for storm in storms {
+        let (these, those) = storm.join().expect("no panic")?;
+        (tried, failed) = (tried + these, failed + those);
+    }
+    let took = start.elapsed();
+    let cpu = scene.cpu()? - before;
+
+    let counters = PerCpuArray::<MapData, u64>::try_from(Map::PerCpuArray(scene.agent.map("COUNTERS")))?;
+    let lost: u64 = counters.get(&error_counter(KernelError::BindEventLost), 0)?.iter().sum();
+    let denied = scene.agent.count(VerdictKind::Deny, Reason::Claimed, Protocol::Tcp);
+    ensure!(failed == tried, "{} of {tried} binds were let through", tried - failed);
+    // A second reader sees no record where the agent has read all of them; it takes none away from it but then.
+    let ring = scene.agent.map("BIND_EVENTS");
+    let mut left = RingBuf::try_from(Map::RingBuf(ring))?;
+    sleep(SETTLE);
+    let unread = left.next().is_some();
+    let alive = scene.memory("VmRSS").is_ok();
+    let yes = |is: bool| f64::from(u8::from(is));
+    Ok(vec![
+        Run::one("denied", "binds", denied as f64),
+        Run::one("denied-per-second", "binds/s", tried as f64 / took.as_secs_f64()),
+        Run::one("uncounted", "binds", tried.abs_diff(denied) as f64),
+        Run::one("told", "records", denied.saturating_sub(lost) as f64),
+        Run::one("lost", "records", lost as f64),
+        Run::one("unread", "yes or no", yes(unread)),
+        Run::one("alive", "yes or no", yes(alive)),
+        Run::one("agent-cpu", "% of a core", cpu.as_secs_f64() / took.as_secs_f64() * 100.0),
+    ])
+}
