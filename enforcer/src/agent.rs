@@ -171,7 +171,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let mut standing = Standing::new(&engine, started_at, health.clone(), Arc::clone(&metrics));
     let mut reserving =
         Reserving::new(reserved, node.clone(), Arc::clone(&metrics)).map_err(system("start a thread"))?;
-    let mut reporter = Reporter::new(node, outbox, Arc::clone(&metrics));
+    let mut reporter = Reporter::new(node, outbox, Arc::clone(&metrics), lost_lines);
     // A folder is read before the first bind is judged. The API server may be out of reach for long: until it answers,
     // what the node reserved is enforced, and what was in force before this agent came.
     feed.first_look(&mut engine, &mut reporter)?;
@@ -242,10 +242,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
                 standing.renew(&engine);
                 reporter.local_mode(engine.local_mode());
             }
-            _ = look.tick() => {
-                reporter.looked(&engine.look_at_sockets());
-                reporter.log_lost(lost_lines.lines());
-            }
+            _ = look.tick() => reporter.looked(&engine.look_at_sockets()),
             _ = safety_net.tick() => {
                 engine.rescan()?;
                 feed.look_again(&mut engine, &mut reporter);

@@ -5,6 +5,7 @@
 
 mod outcome;
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::num::NonZero;
@@ -258,15 +259,17 @@ impl Run {
     fn line(&self) -> String {
         let Self { target, outcome, took, log } = self;
         let mut line = format!("{}; finding: {}", progress(target, outcome, *took), self.finding());
+        // Writing to a string cannot fail.
         if let Some(reproducer) = &outcome.reproducer {
             let reproducer = reproducer.strip_prefix(process::root()).unwrap_or(reproducer).display();
-            line += &format!(
+            let _ = write!(
+                line,
                 "\n    reproducer: {reproducer}\n    run it: cargo xtask fuzz {target} --input {reproducer}\n    \
                  once it is mended, keep it: cp {reproducer} {CRATE}/seeds/{target}/"
             );
         }
         if !self.is_clean() {
-            line += &format!("\n    all it said: {}", log.display());
+            let _ = write!(line, "\n    all it said: {}", log.display());
         }
         line
     }

@@ -24,6 +24,8 @@ mod support {
     pub(crate) mod network;
     #[expect(dead_code, reason = "the tests use the rest")]
     pub(crate) mod race;
+    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
+    pub(crate) mod ring;
     pub(crate) mod sandbox;
     #[expect(dead_code, reason = "the tests use the rest")]
     pub(crate) mod worker;

@@ -29,6 +29,7 @@ use crate::{
     k8s::{Outbox, Resource, Trouble, TroubleKind},
     manifests::FileProblem,
     metrics::Metrics,
+    telemetry::Lost,
 };
 
 /// Most claims that are listed in one line.
@@ -38,8 +39,8 @@ pub(super) struct Reporter {
     node: String,
     repetitions: Repetitions,
     restraint: Restraint,
-    /// How many lines of the log were lost, at the last look.
-    lost_lines: u64,
+    /// Counts the lines of the log that are lost, and how many there were at the last look.
+    log: (Lost, u64),
     errors: BTreeMap<KernelError, u64>,
     folder_gone: bool,
     synced: bool,
@@ -53,7 +54,7 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    pub(super) fn new(node: String, outbox: Option<Outbox>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(node: String, outbox: Option<Outbox>, metrics: Arc<Metrics>, log: Lost) -> Self {
         if let Some(outbox) = &outbox {
             metrics.set_outbox(outbox.clone());
         }
@@ -61,7 +62,7 @@ impl Reporter {
             node,
             repetitions: Repetitions::default(),
             restraint: Restraint::default(),
-            lost_lines: 0,
+            log: (log, 0),
             errors: BTreeMap::new(),
             folder_gone: false,
             synced: false,
@@ -96,10 +97,11 @@ impl Reporter {
             }
             let now = now().monotonic;
             let Some(held_back) = self.repetitions.admit(report, now) else { continue };
-            let others = match report.is_conflict() {
-                true => self.restraint.admit(&report.caller, held_back + 1, now),
+            let others = if report.is_conflict() {
+                self.restraint.admit(&report.caller, held_back + 1, now)
+            } else {
                 // Who looks at all of them wants all of them.
-                false => Some(0),
+                Some(0)
             };
             if let Some(others) = others {
                 self.report(report, held_back, others);
@@ -203,8 +205,9 @@ impl Reporter {
         }
     }
 
-    /// What a look at the sockets of the node brought.
+    /// What a look at the sockets of the node brought. Such looks are taken every few seconds, and so one at the log is too.
     pub(super) fn looked(&mut self, looked: &Looked) {
+        self.log_lost();
         let Looked { existing, errors } = looked;
         self.existing(existing);
         for error in errors {
@@ -392,8 +395,10 @@ impl Reporter {
     }
 
     /// Lines of the log that were lost since the last time: whoever reads it did not keep up, or there is no room for it.
-    pub(super) fn log_lost(&mut self, total: u64) {
-        let count = total - std::mem::replace(&mut self.lost_lines, total);
+    fn log_lost(&mut self) {
+        let (log, before) = &mut self.log;
+        let total = log.lines();
+        let count = total - std::mem::replace(before, total);
         if count > 0 {
             self.metrics.log_lost(count);
             warn!(

@@ -297,6 +297,26 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(duration).map_err(|_| wrong())
 }
 
+impl From<NamespaceModeFlag> for NamespaceMode {
+    fn from(flag: NamespaceModeFlag) -> Self {
+        match flag {
+            NamespaceModeFlag::Any => Self::Any,
+            NamespaceModeFlag::Stricter => Self::Stricter,
+            NamespaceModeFlag::Off => Self::Off,
+        }
+    }
+}
+
+impl From<UndeclaredFlag> for Undeclared {
+    fn from(flag: UndeclaredFlag) -> Self {
+        match flag {
+            UndeclaredFlag::Allow => Self::Allow,
+            UndeclaredFlag::Deny => Self::Deny,
+            UndeclaredFlag::Adopt => Self::Adopt,
+        }
+    }
+}
+
 impl Run {
     pub(super) fn run(self) -> Result<(), Failure> {
         // Every flag by name, so that none is forgotten.
@@ -365,19 +385,11 @@ impl Run {
                     .map_or_else(|| default_system_namespaces(pod_namespace), BTreeSet::from_iter),
                 handover_grace,
                 node_reserved: node_reserved.0,
-                namespace_mode: match namespace_mode {
-                    NamespaceModeFlag::Any => NamespaceMode::Any,
-                    NamespaceModeFlag::Stricter => NamespaceMode::Stricter,
-                    NamespaceModeFlag::Off => NamespaceMode::Off,
-                },
+                namespace_mode: namespace_mode.into(),
             },
             policy: Policy {
                 enforce: mode == Mode::Enforce,
-                undeclared: match undeclared {
-                    UndeclaredFlag::Allow => Undeclared::Allow,
-                    UndeclaredFlag::Deny => Undeclared::Deny,
-                    UndeclaredFlag::Adopt => Undeclared::Adopt,
-                },
+                undeclared: undeclared.into(),
                 deny_on_error: on_error == OnError::Deny,
                 report_attempts: log_level >= LogLevel::Debug,
                 report_bound: true,

@@ -423,14 +423,12 @@ impl Events {
             Notice::Problem { pod, .. } | Notice::MoreProblems { pod, .. } | Notice::NoRoom { pod, .. } => {
                 (EventReason::PortClaimInvalid, pod, None)
             }
-            // The pod is gone; it is told to whoever reads the log.
-            Notice::NoHandover { .. } => return,
             Notice::MirrorRejected { pod, .. } => (EventReason::PortIdentityRejected, pod, None),
             Notice::SameUid { pod, first } => (EventReason::PortIdentityRejected, pod, Some(first)),
             Notice::Conflict { loser, winner, .. } => (EventReason::PortClaimConflict, loser, Some(winner)),
             Notice::Granted { pod, .. } => (EventReason::PortClaimGranted, pod, None),
-            // No pod's business; whoever labels namespaces finds it in the log.
-            Notice::ModeInvalid { .. } => return,
+            // No pod's business, or that of one that is gone; whoever labels namespaces finds it in the log.
+            Notice::ModeInvalid { .. } | Notice::NoHandover { .. } => return,
         };
         let (object, related) = (self.object(pod), other.map(|name| self.object(name)));
         let detail = self.detail(&sentence);

@@ -90,9 +90,11 @@ fn pods_come_bind_and_are_killed() {
 
 fn begin(stage: &Stage, server: &ApiServer, nursery: &mut Worker, number: u32) -> Life {
     let port = 20_000 + u16::try_from(number % u32::from(PORTS)).expect("a port");
-    let bind =
-        Bind { reuse_port: true, ..if number % 2 == 0 { Bind::tcp("0.0.0.0", port) } else { Bind::udp("::", port) } };
-    let protocol = if number % 2 == 0 { "tcp" } else { "udp" };
+    let bind = Bind {
+        reuse_port: true,
+        ..if number.is_multiple_of(2) { Bind::tcp("0.0.0.0", port) } else { Bind::udp("::", port) }
+    };
+    let protocol = if number.is_multiple_of(2) { "tcp" } else { "udp" };
     let pod = server.put(&Pod::new(&format!("pod-{number}")).ports(&format!("{port}/{protocol}")));
     let cgroup = stage.make_cgroup(pod.uid_text());
     let order = Order::Live { cgroup, bind: bind.clone() };

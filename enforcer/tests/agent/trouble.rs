@@ -76,7 +76,7 @@ fn a_log_that_nobody_reads_stops_nothing() {
     until_bind(&mut stranger, 20_081, denied());
     // It reads again, and hears of it.
     let mut log = Vec::new();
-    let mut buffer = [0; 1 << 16];
+    let mut buffer = [0; 1 << 12];
     until("it is told", || {
         let count = reader.read(&mut buffer).expect("the agent's log");
         log.extend_from_slice(&buffer[..count]);

@@ -5,6 +5,7 @@ mod commands;
 mod links;
 mod manifests;
 mod table;
+mod threats;
 
 use std::{
     fs,

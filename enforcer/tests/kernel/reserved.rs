@@ -134,6 +134,14 @@ fn stream_on_any_port() -> io::Result<(OwnedFd, u16)> {
     Ok((socket, port))
 }
 
+/// The kernel picks a port as for port 0 (`inet_csk_listen_start` in net/ipv4/inet_connection_sock.c).
+fn listener_without_bind() -> io::Result<(OwnedFd, u16)> {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    listen(&socket, 1)?;
+    let port = port_of(&socket)?;
+    Ok((socket, port))
+}
+
 fn connection(server: SocketAddrV4) -> io::Result<(OwnedFd, u16)> {
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
     connect(&socket, &server)?;
@@ -173,6 +181,7 @@ fn assert_only_these_are_taken(free: &PortSet) {
     assert_eq!(&exhaust(datagram_on_any_port), free, "bind to port 0, UDP");
     assert_eq!(&exhaust(stream_on_any_port), free, "bind to port 0, TCP");
     assert_eq!(&exhaust(|| connection(address)), free, "connect");
+    assert_eq!(&exhaust(listener_without_bind), free, "listen without bind");
 }
 
 fn nothing_lands_on_a_reserved_port() -> Outcome {

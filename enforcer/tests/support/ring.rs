@@ -1,4 +1,4 @@
-//! A bind by io_uring.
+//! A bind by `io_uring`.
 
 use std::{io, os::fd::AsRawFd as _};
 
@@ -6,7 +6,7 @@ use io_uring::{IoUring, Probe, opcode, squeue::Flags, types::Fd};
 
 use crate::support::worker::{Bind, Ring, encode, open};
 
-/// Makes a socket and lets io_uring bind it: the errno, 0 for success; `None` if this kernel's cannot.
+/// Makes a socket and lets `io_uring` bind it: the errno, 0 for success; `None` if this kernel's cannot.
 pub(crate) fn bind(bind: &Bind, by: Ring) -> io::Result<Option<i32>> {
     let Some(mut ring) = ring(by)? else { return Ok(None) };
     let socket = open(bind)?;
@@ -20,7 +20,7 @@ pub(crate) fn bind(bind: &Bind, by: Ring) -> io::Result<Option<i32>> {
     Ok(Some(-answer.result()))
 }
 
-/// Whether this kernel's io_uring can bind sockets.
+/// Whether this kernel's `io_uring` can bind sockets.
 pub(crate) fn can_bind() -> bool {
     ring(Ring::Inline).is_ok_and(|ring| ring.is_some())
 }

@@ -141,7 +141,7 @@ pub(crate) enum Order {
     Return,
     /// Move to another cgroup.
     Enter(PathBuf),
-    /// Bind by io_uring.
+    /// Bind by `io_uring`.
     RingBind(Bind, Ring),
     /// Start a process that enters a cgroup, makes a socket, binds it and keeps it until it is killed.
     Live {
@@ -158,7 +158,7 @@ pub(crate) enum Order {
     },
 }
 
-/// Who of io_uring does the work.
+/// Who of `io_uring` does the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Ring {
     /// The thread that asks.
