@@ -39,6 +39,7 @@ use crate::{
         pins::{Keep, PinError, Pins},
         probe::Features,
     },
+    host::memory,
     k8s::Cluster,
     metrics::Metrics,
 };
@@ -189,6 +190,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     // Only now: an agent that waits for the one before it must leave that one's alone.
     let mut admin = Admin::start(admin_socket, about);
     tell_ready(&engine, mode, features, started);
+    memory::give_back();
 
     // Whether the ring of binds may hold more: the kernel tells of new records only where all older ones were read.
     let mut backlog = false;
@@ -221,8 +223,12 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
             () = sleep(due.unwrap_or(SAFETY_NET)), if due.is_some() => settle(&mut engine, &mut admin, &mut reporter)?,
             request = admin.next() => admin.answer(request, &mut engine, &mut reporter, feed.is_synced()),
             input = feed.next() => {
+                let was_synced = feed.is_synced();
                 feed.take_in(input, &mut engine, &mut reporter);
                 if feed.is_synced() {
+                    if !was_synced {
+                        memory::give_back();
+                    }
                     health.set_synced();
                 }
             }

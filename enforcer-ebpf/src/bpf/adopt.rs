@@ -2,7 +2,8 @@
 
 use enforcer_ebpf::{
     abi::{
-        BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, EXTENT_ONE, EventKind, FAMILY_V4, FAMILY_V6, Mark, Protocol, Reason, VerdictKind, port_index, v6_address_word,
+        BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, EXTENT_ONE, EventKind, FAMILY_V4,
+        FAMILY_V6, Mark, Protocol, Reason, VerdictKind, port_index, v6_address_word,
     },
     decide::{Target, could_share, extent},
 };

@@ -119,7 +119,9 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
 
     // The rightful owner is recognised by one helper and one comparison; only others are looked up.
     let identity = match sole_owner(&owners) {
-        Some(owner) if is_sole_owner || sole == 0 && is_in_cgroup_of(owner, config) => Identity { kin: Kin::pod(owner), pod_cgroup: owner.cgroup },
+        Some(owner) if is_sole_owner || sole == 0 && is_in_cgroup_of(owner, config) => {
+            Identity { kin: Kin::pod(owner), pod_cgroup: owner.cgroup }
+        }
         _ => caller::identify(config),
     };
     let verdict = decide(&owners, candidates.covered, &identity.kin, port, &policy, || config.overrule());

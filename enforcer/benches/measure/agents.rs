@@ -71,7 +71,8 @@ impl Scene {
             Some(server) => format!("--kubeconfig={}", server.kubeconfig(stage.top()).display()),
             None => format!("--source=dir:{}", stage.folder().display()),
         };
-        let mut words = vec!["--mode=enforce", "--log-format=json", "--node-name=node-1", "--cgroup-root", &root, &from];
+        let mut words =
+            vec!["--mode=enforce", "--log-format=json", "--node-name=node-1", "--cgroup-root", &root, &from];
         words.extend(nowhere(&[]));
         let begun = Instant::now();
         let mut agent = Agent::begin(words);

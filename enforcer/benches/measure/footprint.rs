@@ -9,10 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use aya::{
-    maps::MapInfo,
-    programs::loaded_programs,
-};
+use aya::{maps::MapInfo, programs::loaded_programs};
 
 use crate::{
     agents::{Scene, Source},
@@ -32,9 +29,13 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
             let scene = Scene::new(source, pods)?;
             runs.push(Run::one(name("start"), "ms", scene.start.as_secs_f64() * 1000.0));
             sleep(SETTLE);
-            for (what, line) in
-                [("rss", "VmRSS"), ("rss-anon", "RssAnon"), ("rss-file", "RssFile"), ("rss-shmem", "RssShmem"), ("peak", "VmHWM")]
-            {
+            for (what, line) in [
+                ("rss", "VmRSS"),
+                ("rss-anon", "RssAnon"),
+                ("rss-file", "RssFile"),
+                ("rss-shmem", "RssShmem"),
+                ("peak", "VmHWM"),
+            ] {
                 runs.push(Run::one(name(what), "MiB", scene.memory(line)?));
             }
             if let Some(server) = &scene.server {
