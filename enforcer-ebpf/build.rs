@@ -2,11 +2,15 @@
 
 use std::{
     env,
+    path::{Path, PathBuf},
     process::{Command, exit},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use aya_build::{Package, Toolchain};
+
+/// Name of the object, as aya-build leaves it in `OUT_DIR`.
+const BINARY: &str = "port-enforcer-bpf";
 
 /// Set for the copy of this script that does the work.
 const INNER: &str = "PORT_ENFORCER_BUILD_EBPF";
@@ -41,5 +45,22 @@ fn build() -> anyhow::Result<()> {
         [Package { name: env!("CARGO_PKG_NAME"), root_dir: env!("CARGO_MANIFEST_DIR"), ..Package::default() }],
         Toolchain::default(),
     )
-    .context("building the BPF object failed; `cargo xtask setup` finds or installs what it needs")
+    .context("building the BPF object failed; `cargo xtask setup` finds or installs what it needs")?;
+    let object = Path::new(&env::var_os("OUT_DIR").context("cargo tells no OUT_DIR")?).join(BINARY);
+    strip(&object).with_context(|| format!("{} cannot be stripped", object.display()))
+}
+
+/// Leaves out what is for debuggers: it is four fifths of the object, which every agent carries and parses. What the kernel
+/// and its verifier's log want to know of types and lines is in `.BTF` and `.BTF.ext`.
+fn strip(object: &Path) -> anyhow::Result<()> {
+    // The one that rustc itself strips with.
+    let sysroot = Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]).output();
+    let sysroot = String::from_utf8(sysroot.context("cannot run rustup")?.stdout)?;
+    let host = env::var("HOST").context("cargo tells no HOST")?;
+    let tool: PathBuf = [sysroot.trim(), "lib", "rustlib", &host, "bin", "rust-objcopy"].iter().collect();
+    // Through rustup, which says where the toolchain's libraries are.
+    let status = Command::new("rustup").args(["run", "nightly"]).arg(&tool).arg("--strip-debug").arg(object).status();
+    let status = status.with_context(|| format!("cannot run {}", tool.display()))?;
+    ensure!(status.success(), "{} ended with {status}", tool.display());
+    Ok(())
 }

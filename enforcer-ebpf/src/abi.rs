@@ -50,10 +50,10 @@ pub const UIDS: u32 = 1 << 14;
 /// Most pod cgroups that can exist at once.
 pub const CGROUPS: u32 = 1 << 14;
 /// Bytes of the ring that carries bind attempts.
-pub const BIND_RING_BYTES: u32 = 1 << 20;
+pub const BIND_RING_BYTES: u32 = 1 << 19;
 /// Bytes of the ring that carries sockets that were bound and released; its own, so that a storm of sockets cannot crowd
 /// out conflicts.
-pub const HOLDER_RING_BYTES: u32 = 1 << 20;
+pub const HOLDER_RING_BYTES: u32 = 1 << 19;
 /// Bytes of the ring that carries the coming and going of cgroups; its own, so that no storm of binds can crowd out
 /// the identity of a pod.
-pub const CGROUP_RING_BYTES: u32 = 1 << 20;
+pub const CGROUP_RING_BYTES: u32 = 1 << 18;

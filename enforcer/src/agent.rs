@@ -41,7 +41,7 @@ use crate::{
         pins::{Keep, PinError, Pins},
         probe::Features,
     },
-    host::clock::now,
+    host::{clock::now, memory},
     k8s::Cluster,
     metrics::Metrics,
     telemetry::Lost,
@@ -195,6 +195,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     // Only now: an agent that waits for the one before it must leave that one's alone.
     let mut admin = Admin::start(admin_socket, about);
     tell_ready(&engine, mode, features, started);
+    memory::give_back();
 
     // Whether the ring of binds may hold more: the kernel tells of new records only where all older ones were read.
     let mut backlog = false;

@@ -9,6 +9,7 @@ mod fault;
 mod link;
 pub mod pins;
 pub mod probe;
+mod windows;
 mod words;
 
 use std::{
@@ -37,6 +38,7 @@ use crate::{
             store::{BIND_PROGRAMS, Found, Store},
         },
         probe::Features,
+        windows::Windows,
         words::Words,
     },
     core::plan::Change,
@@ -159,12 +161,12 @@ pub struct Kernel {
     store: Option<Store>,
     previous: Found,
     mode: Words,
-    marks: Words,
+    marks: Windows,
     slots: HashMap<MapData, u32, abi::HoldSlot>,
     records: Option<HashMap<MapData, u32, [u8; RECORD_LEN]>>,
     config: Words,
-    ports: Words,
-    owners: Words,
+    ports: Windows,
+    owners: Windows,
     exact: HashMap<MapData, ExactKey, u64>,
     uids: HashMap<MapData, UidKey, u64>,
     cgroups: HashMap<MapData, u64, u64>,
@@ -225,15 +227,15 @@ impl Kernel {
         }
         let mut kernel = Self {
             config: map_words(&mut ebpf, "CONFIG", size_of::<Config>() / 8)?,
-            ports: map_words(&mut ebpf, "PORTS", abi::PORTS as usize)?,
-            owners: map_words(&mut ebpf, "OWNERS", abi::OWNERS as usize * owner_word::COUNT)?,
+            ports: windows(&mut ebpf, "PORTS", abi::PORTS as usize)?,
+            owners: windows(&mut ebpf, "OWNERS", abi::OWNERS as usize * owner_word::COUNT)?,
             exact: typed(&mut ebpf, "EXACT")?,
             uids: typed(&mut ebpf, "UIDS")?,
             cgroups: typed(&mut ebpf, "CGROUPS")?,
             counters: CounterMap::new(typed(&mut ebpf, "COUNTERS")?),
             mode: map_words(&mut ebpf, "MODE", 1)?,
             slots: typed(&mut ebpf, "SLOTS")?,
-            marks: map_words(&mut ebpf, "MARKS", 2 * abi::MARKS as usize)?,
+            marks: windows(&mut ebpf, "MARKS", 2 * abi::MARKS as usize)?,
             links: Vec::new(),
             records,
             previous,
@@ -302,9 +304,10 @@ impl Kernel {
             Change::Record { slot, ref bytes } => self.write_record(slot, bytes)?,
             Change::RecordGone { slot } => self.remove_record(slot)?,
             Change::Port { protocol, port, word } => {
-                self.ports.store(abi::port_index(protocol, port) as usize, word.0);
+                let index = abi::port_index(protocol, port) as usize;
+                self.ports.store(index, word.0).map_err(mapping("PORTS"))?;
             }
-            Change::Owner { slot, owner } => self.write_owner(slot, &owner),
+            Change::Owner { slot, owner } => self.write_owner(slot, &owner).map_err(mapping("OWNERS"))?,
             Change::Exact { key, slot } => {
                 let value = ExactValue::new(slot, &key).0;
                 self.exact.insert(key, value, 0).map_err(|source| map_error("write", "EXACT", source))?;
@@ -324,16 +327,16 @@ impl Kernel {
         Ok(())
     }
 
-    fn write_owner(&self, slot: abi::Slot, owner: &abi::Owner) {
+    fn write_owner(&self, slot: abi::Slot, owner: &abi::Owner) -> io::Result<()> {
         let base = usize::from(slot) * owner_word::COUNT;
         let free = owner.id() == 0;
-        self.owners.store(base + owner_word::KINSHIP, owner.kinship);
+        self.owners.store(base + owner_word::KINSHIP, owner.kinship)?;
         // `cgroup_mkdir` may have noted the cgroup before we heard of it: what we do not know, we leave alone.
         if free || owner.cgroup != abi::CGROUP_UNKNOWN {
-            self.owners.store(base + owner_word::LEVEL, owner.level);
-            self.owners.store(base + owner_word::CGROUP, owner.cgroup);
+            self.owners.store(base + owner_word::LEVEL, owner.level)?;
+            self.owners.store(base + owner_word::CGROUP, owner.cgroup)?;
         }
-        self.owners.store(base + owner_word::IDENTITY, owner.identity);
+        self.owners.store(base + owner_word::IDENTITY, owner.identity)
     }
 
     fn add_pod_level(&self, level: u8) {
@@ -369,18 +372,29 @@ impl Kernel {
     }
 
     /// Says who holds a port: [`abi::Mark::holder`]. For TCP and UDP.
-    pub fn mark(&self, protocol: Protocol, port: u16, holder: u64) {
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be mapped into memory.
+    pub fn mark(&self, protocol: Protocol, port: u16, holder: u64) -> Result<(), BpfError> {
         let index = abi::port_index(protocol, port);
-        if index < abi::MARKS {
-            self.marks.store(2 * index as usize, holder);
+        if index >= abi::MARKS {
+            return Ok(());
         }
+        self.marks.store(2 * index as usize, holder).map_err(mapping("MARKS"))
     }
 
     /// Who is said to hold a port: [`abi::Mark::holder`].
-    #[must_use]
-    pub fn marked(&self, protocol: Protocol, port: u16) -> u64 {
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::mark`].
+    pub fn marked(&self, protocol: Protocol, port: u16) -> Result<u64, BpfError> {
         let index = abi::port_index(protocol, port);
-        if index < abi::MARKS { self.marks.load(2 * index as usize) } else { 0 }
+        if index >= abi::MARKS {
+            return Ok(0);
+        }
+        self.marks.load(2 * index as usize).map_err(mapping("MARKS"))
     }
 
     /// Who holds the ports whose sockets could share them, as the programs have noted it: by [`abi::port_index`], and only
@@ -474,11 +488,24 @@ where
     M::try_from(map).map_err(|source| map_error("use", name, source))
 }
 
+fn mapping(map: &'static str) -> impl Fn(io::Error) -> BpfError {
+    move |source| BpfError::Mmap { map, source }
+}
+
+fn array(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, BpfError> {
+    match ebpf.take_map(name) {
+        Some(Map::Array(data)) => Ok(data),
+        _ => Err(BpfError::Missing(name)),
+    }
+}
+
 fn map_words(ebpf: &mut Ebpf, name: &'static str, count: usize) -> Result<Words, BpfError> {
-    let Some(Map::Array(data)) = ebpf.take_map(name) else {
-        return Err(BpfError::Missing(name));
-    };
-    Words::map(data.fd().as_fd(), count).map_err(|source| BpfError::Mmap { map: name, source })
+    Words::map(array(ebpf, name)?.fd().as_fd(), count).map_err(mapping(name))
+}
+
+fn windows(ebpf: &mut Ebpf, name: &'static str, count: usize) -> Result<Windows, BpfError> {
+    let map = array(ebpf, name)?.fd().as_fd().try_clone_to_owned().map_err(mapping(name))?;
+    Ok(Windows::of(map, count))
 }
 
 fn program_mut<'a, P: 'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, BpfError>

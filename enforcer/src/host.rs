@@ -3,5 +3,6 @@
 pub mod cgroup;
 pub mod clock;
 pub mod diag;
+pub mod memory;
 pub mod netns;
 pub mod sysctl;

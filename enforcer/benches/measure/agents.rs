@@ -84,13 +84,11 @@ impl Scene {
 
     /// Creates or edits a pod.
     pub(crate) fn put(&self, pod: &Pod) -> anyhow::Result<Pod> {
-        match &self.server {
-            Some(server) => put(server, pod),
-            None => {
-                self.stage.put(pod);
-                Ok(pod.clone())
-            }
+        if let Some(server) = &self.server {
+            return put(server, pod);
         }
+        self.stage.put(pod);
+        Ok(pod.clone())
     }
 
     /// The agent's memory of this kind, in MiB: a line of its status.

@@ -45,7 +45,7 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
                 eprintln!("footprint: doing nothing for {} s", idle.as_secs());
                 let before = scene.cpu()?;
                 sleep(idle);
-                let percent = (scene.cpu()? - before).as_secs_f64() / idle.as_secs_f64() * 100.0;
+                let percent = scene.cpu()?.saturating_sub(before).as_secs_f64() / idle.as_secs_f64() * 100.0;
                 runs.push(Run::one(name("idle-cpu"), "% of a core", percent));
             }
             if pods == 5000 || source == Source::Folder {

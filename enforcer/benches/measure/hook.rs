@@ -53,21 +53,23 @@ impl What {
 }
 
 pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
-    eprintln!("hook: loading what is compared");
-    let mut scenes = Scenes::new(quick)?;
-    let rounds = if quick { 40 } else { 200 };
+    let (sittings, rounds) = if quick { (3, 15) } else { (10, 30) };
     let mut samples = Samples::new();
-    // Statistics cost time themselves, so user space is measured without them.
-    for kernel in [true, false] {
-        let _statistics = kernel.then(|| enable_stats(Stats::RunTime)).transpose().context("run-time statistics")?;
-        for round in 0..rounds {
-            if round % 10 == 0 {
-                eprintln!("hook: round {round} of {rounds}{}", if kernel { "" } else { ", as user space sees it" });
-            }
-            let mut order: Vec<usize> = (0..scenes.count()).collect();
-            order.rotate_left(round % scenes.count());
-            for place in order {
-                turn(scenes.scene(place), kernel, &mut samples)?;
+    for sitting in 1..=sittings {
+        // All is loaded anew each time, since where the kernel puts a program makes it faster or slower.
+        eprintln!("hook: loading what is compared, {sitting} of {sittings}");
+        let mut scenes = Scenes::new()?;
+        // Statistics cost time themselves, so user space is measured without them.
+        for kernel in [true, false] {
+            eprintln!("hook: {rounds} rounds {}", if kernel { "in the kernel" } else { "as a process sees it" });
+            let _statistics =
+                kernel.then(|| enable_stats(Stats::RunTime)).transpose().context("run-time statistics")?;
+            for round in 0..rounds {
+                let mut order: Vec<usize> = (0..scenes.count()).collect();
+                order.rotate_left(round % scenes.count());
+                for place in order {
+                    turn(scenes.scene(place), kernel, &mut samples)?;
+                }
             }
         }
     }

@@ -1,6 +1,12 @@
 //! What `cargo xtask bench` measures: prints what was measured as JSON. Needs root.
 //!
 //! Not a benchmark of cargo's kind: each part sets up cgroups, programs, agents of its own, and compares in rounds.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "times, sizes and counts become ratios; none of them is near what a float holds exactly"
+)]
 
 mod agents;
 mod driver;
@@ -37,8 +43,11 @@ use std::process::ExitCode;
 
 use samples::Run;
 
+/// Measures something, quickly or well.
+type Measure = fn(bool) -> anyhow::Result<Vec<Run>>;
+
 /// What is measured, by name.
-const PARTS: [(&str, fn(bool) -> anyhow::Result<Vec<Run>>); 4] = [
+const PARTS: [(&str, Measure); 4] = [
     ("hook", hook::measure),
     ("way-in", way_in::measure),
     ("way-out", way_out::measure),

@@ -37,6 +37,6 @@ pub(crate) fn quantile(sorted: &[f64], part: f64) -> f64 {
 }
 
 /// Round by round, one divided by the other.
-pub(crate) fn ratios(these: &[f64], those: &[f64]) -> Vec<f64> {
-    these.iter().zip(those).map(|(this, that)| this / that).collect()
+pub(crate) fn ratios(these: &[f64], others: &[f64]) -> Vec<f64> {
+    these.iter().zip(others).map(|(this, other)| this / other).collect()
 }

@@ -45,11 +45,11 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
         .collect();
     let (mut tried, mut failed) = (0, 0);
     for storm in storms {
-        let (these, those) = storm.join().expect("no panic")?;
-        (tried, failed) = (tried + these, failed + those);
+        let (more, refused) = storm.join().expect("no panic")?;
+        (tried, failed) = (tried + more, failed + refused);
     }
     let took = start.elapsed();
-    let cpu = scene.cpu()? - before;
+    let cpu = scene.cpu()?.saturating_sub(before);
 
     let counters = PerCpuArray::<MapData, u64>::try_from(Map::PerCpuArray(scene.agent.map("COUNTERS")))?;
     let lost: u64 = counters.get(&error_counter(KernelError::BindEventLost), 0)?.iter().sum();

@@ -287,7 +287,8 @@ impl Engine {
     /// Tells the programs who holds these ports.
     fn mark(&mut self, ports: BTreeSet<(Protocol, u16)>) {
         for (protocol, port) in ports {
-            self.kernel.mark(protocol, port, self.holding.mark(protocol, port, &self.index));
+            let mark = self.holding.mark(protocol, port, &self.index);
+            self.failures.extend(self.kernel.mark(protocol, port, mark).err());
         }
     }
 

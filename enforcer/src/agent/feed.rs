@@ -7,6 +7,7 @@ use tracing::warn;
 
 use crate::{
     agent::{AgentError, Source, engine::Engine, reporter::Reporter},
+    host::memory,
     k8s::{self, Outbox, Update, Updates},
     manifests::{Folder, Watch},
 };
@@ -79,8 +80,17 @@ impl Feed {
         }
     }
 
-    /// Takes it in, and what came with it: in a storm of binds each turn of the loop has to count.
+    /// Takes it in, and what came with it. The memory that reading a first list took is given back.
     pub(super) fn take_in(&mut self, input: Input, engine: &mut Engine, reporter: &mut Reporter) {
+        let was_synced = self.is_synced();
+        self.take_in_all(input, engine, reporter);
+        if self.is_synced() && !was_synced {
+            memory::give_back();
+        }
+    }
+
+    /// In a storm of binds each turn of the loop has to count.
+    fn take_in_all(&mut self, input: Input, engine: &mut Engine, reporter: &mut Reporter) {
         self.take_in_one(input, engine, reporter);
         for _ in 0..AT_ONCE {
             let Self::Api { updates, .. } = self else {

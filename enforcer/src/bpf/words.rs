@@ -25,9 +25,16 @@ impl Words {
     /// Maps the first `count` words of the array, whose elements must be multiples of 8 bytes long and which must have
     /// been created with `BPF_F_MMAPABLE`.
     pub(super) fn map(fd: BorrowedFd<'_>, count: usize) -> io::Result<Self> {
+        Self::map_from(fd, 0, count)
+    }
+
+    /// The same from this word on, which must be the first of a page.
+    pub(super) fn map_from(fd: BorrowedFd<'_>, first: usize, count: usize) -> io::Result<Self> {
+        let offset = first as u64 * 8;
         // SAFETY: a new mapping at an address of the kernel's choice; nothing else refers to that memory.
-        let start =
-            unsafe { mmap(ptr::null_mut(), count * 8, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0) }?;
+        let start = unsafe {
+            mmap(ptr::null_mut(), count * 8, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, offset)
+        }?;
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
         Ok(Self { start, count })
     }

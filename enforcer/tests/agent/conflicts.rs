@@ -58,7 +58,7 @@ fn check(mut told: Value, worker: &Worker, verdict: &str, word: &str) {
         "uid": 0,
         "owner": "default/web-1",
         "source": "annotation",
-        "heldBack": 0,
+        "heldBack": 0, "othersHeldBack": 0,
         "message": format!(
             "bind 0.0.0.0:20080/tcp by default/web-2 (container server, command {command}, pid {pid}) {word} on \
              node-1: claimed by default/web-1 (annotation)"

@@ -238,7 +238,7 @@ fn a_tunnel_of_the_kernels_own_holds_nothing() -> Outcome {
     let told = scene.rig.engine.settle_holders().expect("the rings");
     assert_eq!(told.bound, []);
     assert_eq!(scene.rig.holds(), 0);
-    assert_eq!(scene.rig.engine.kernel().marked(Protocol::Udp, PORT), 0);
+    assert_eq!(scene.rig.engine.kernel().marked(Protocol::Udp, PORT).expect("the marks"), 0);
     scene.is_free(&Bind::udp("0.0.0.0", PORT).reusing_addr());
     DONE
 }

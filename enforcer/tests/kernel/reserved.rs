@@ -134,7 +134,7 @@ fn stream_on_any_port() -> io::Result<(OwnedFd, u16)> {
     Ok((socket, port))
 }
 
-/// The kernel picks a port as for port 0 (`inet_csk_listen_start` in net/ipv4/inet_connection_sock.c).
+/// The kernel picks a port as for port 0 (`inet_csk_listen_start` in `net/ipv4/inet_connection_sock.c`).
 fn listener_without_bind() -> io::Result<(OwnedFd, u16)> {
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
     listen(&socket, 1)?;

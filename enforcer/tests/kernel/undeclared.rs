@@ -260,7 +260,7 @@ fn what_is_full_is_told_and_denies_nobody() -> Outcome {
     second.close();
     assert_eq!(rig.holds(), 0);
     assert_eq!(
-        rig.engine.kernel_mut().marked(Protocol::Udp, PORT),
+        rig.engine.kernel_mut().marked(Protocol::Udp, PORT).expect("the marks"),
         1,
         "somebody, until the agent hears of the release"
     );

@@ -124,7 +124,7 @@ fn a_wildcard_of_the_other_family() -> Outcome {
     DONE
 }
 
-/// `do_ipv6_setsockopt` in net/ipv6/ipv6_sockglue.c refuses it once the socket has a port.
+/// `do_ipv6_setsockopt` in `net/ipv6/ipv6_sockglue.c` refuses it once the socket has a port.
 fn ipv6_only_cannot_be_taken_back() -> Outcome {
     let (mut rig, _owner, mut stranger) = rig("0.0.0.0:20080/tcp 0.0.0.0:20080/udp");
     for only in both(Bind { v6only: Some(true), ..Bind::tcp("::", PORT) }) {
@@ -405,7 +405,7 @@ fn an_owner_that_is_gone() -> Outcome {
 }
 
 /// Open on ports that nobody claims: a socket that could not share when it was bound is nobody's holder, and the kernel
-/// heeds what it says later (`inet_csk_bind_conflict` in net/ipv4/inet_connection_sock.c). The agent tells of it
+/// heeds what it says later (`inet_csk_bind_conflict` in `net/ipv4/inet_connection_sock.c`). The agent tells of it
 /// (`in_use::who_shares_later_is_told`).
 fn options_after_the_bind() -> Outcome {
     let (mut rig, _owner, mut stranger) = rig("20080/tcp 20080/udp");

@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     net::{Ipv4Addr, TcpListener},
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -13,7 +16,7 @@ use aya::programs::loaded_programs;
 use enforcer::{
     agent::engine::{Engine, Start},
     bpf::probe,
-    core::{claims::Limits, index::Settings},
+    core::{claims::Limits, index::Settings, pod::Pod},
     host::cgroup::Root,
 };
 use enforcer_ebpf::abi::{BIND_RING_BYTES, BindEvent, Policy, Protocol, Undeclared};
@@ -54,7 +57,7 @@ const EMPTY_REFUSED: &str = "empty-refused";
 const EMPTY_UNBOUND: &str = "empty-unbound";
 
 /// Which scene is divided by which.
-pub(super) const COMPARED: [(&str, &str); 26] = [
+pub(super) const COMPARED: [(&str, &str); 27] = [
     (NONE, EMPTY),
     ("rules-1", EMPTY_REFUSED),
     ("rules-16", EMPTY_REFUSED),
@@ -71,16 +74,17 @@ pub(super) const COMPARED: [(&str, &str); 26] = [
     ("unclaimed", "rules-1"),
     ("unclaimed", "rules-16"),
     ("unclaimed", "rules-128"),
-    ("unclaimed-10000-claims", "unclaimed"),
+    ("owned", "rules-128"),
+    ("denied", "rules-128"),
     ("owned-10000-claims", "owned"),
     ("denied-10000-claims", "denied"),
     ("owned-65535-claims", "owned"),
     ("denied-65535-claims", "denied"),
-    ("unclaimed-1000-pods", "unclaimed"),
+    ("unclaimed-1000-pods", "unclaimed-1-pod"),
     ("owned-1000-pods", "owned"),
     ("denied-1000-pods", "denied"),
-    ("owned-depth-8", "owned"),
-    ("denied-depth-8", "denied"),
+    ("owned-depth-8", "owned-depth-3"),
+    ("denied-depth-8", "denied-depth-3"),
 ];
 
 /// Programs on a cgroup.
@@ -92,6 +96,9 @@ struct Setting {
     owner: u64,
     /// Whether what the programs tell of binds is read, as the agent does. Where it is not, their ring is full.
     read: bool,
+    /// The pods that there may be, and which of these there are.
+    crowds: Vec<Vec<Pod>>,
+    crowd: usize,
     /// What lives as long as the setting does.
     _kept: Vec<OwnedFd>,
 }
@@ -102,7 +109,9 @@ struct Part {
     setting: usize,
     driver: usize,
     order: Order,
-    /// Whether the binds are denied.
+    /// Which of the crowds there is.
+    crowd: usize,
+    /// Whether the binds fail.
     fails: bool,
 }
 
@@ -116,23 +125,37 @@ pub(super) struct Scenes {
     _holder: TcpListener,
 }
 
-/// Claims and pods of an engine.
+/// Claims and pods beside the owner and the stranger.
+#[derive(Clone, Copy)]
 struct Crowd {
-    /// Pods beside the owner and the stranger.
     pods: u16,
-    /// Claims of all these.
     claims: u16,
 }
 
+/// What an engine is made of.
+struct Cast<'a> {
+    root: &'a str,
+    policy: Policy,
+    /// The layouts of the owner's and of the stranger's cgroup, and what is below them.
+    cgroups: [(&'a str, &'a str); 2],
+    crowds: &'a [Crowd],
+    read: bool,
+}
+
+const KUBELET: (&str, &str) = (SYSTEMD_BESTEFFORT, "");
+const CAST: Cast<'static> =
+    Cast { root: "kubepods.slice", policy: POLICY, cgroups: [KUBELET; 2], crowds: &[], read: true };
+/// A cgroup of a guaranteed pod: the third one from the root, as the sandbox is one too.
+const GUARANTEED: &str = "kubepods-pod{uid_}.slice";
+
 impl Scenes {
-    pub(super) fn new(quick: bool) -> anyhow::Result<Self> {
-        let holder = TcpListener::bind((Ipv4Addr::UNSPECIFIED, REFUSED))?;
+    pub(super) fn new() -> anyhow::Result<Self> {
         let mut this = Self {
             settings: Vec::new(),
             drivers: Vec::new(),
             parts: Vec::new(),
             sandbox: Sandbox::new(),
-            _holder: holder,
+            _holder: TcpListener::bind((Ipv4Addr::UNSPECIFIED, REFUSED))?,
         };
         this.reference(NONE, walk(), |_| Ok(None))?;
         for (name, order) in [(EMPTY, walk()), (EMPTY_REFUSED, refused()), (EMPTY_UNBOUND, unbound())] {
@@ -144,47 +167,48 @@ impl Scenes {
                 _ => Ok(None),
             })?;
         }
-        let alone = Crowd { pods: 0, claims: 0 };
-        let alone = || Crowd { pods: 0, claims: 0 };
-        let (setting, owner, stranger) = this.engine("kubepods.slice", POLICY, &alone(), true)?;
-        this.add("unclaimed", setting, stranger, refused());
-        this.add("bound", setting, stranger, walk());
-        this.add("unbound", setting, stranger, unbound());
-        this.add("adopted", setting, stranger, Order { reuse: true, ..walk() });
-        this.add("denied-told", setting, stranger, claimed());
-        let audit = Policy { enforce: false, ..POLICY };
-        let (setting, _, other) = this.engine("audit/kubepods.slice", audit, &alone(), true)?;
-        this.add("audited", setting, other, claimed());
-        for (root, crowd, names) in [
-            ("one/kubepods.slice", alone(), ["", "owned", "denied"]),
-            (
-                "claims-10000/kubepods.slice",
-                Crowd { pods: 100, claims: 10_000 },
-                ["unclaimed-10000-claims", "owned-10000-claims", "denied-10000-claims"],
-            ),
-            (
-                "claims-65535/kubepods.slice",
-                Crowd { pods: 100, claims: u16::MAX },
-                ["", "owned-65535-claims", "denied-65535-claims"],
-            ),
-            (
-                "pods-1000/kubepods.slice",
-                Crowd { pods: 1000, claims: 1000 },
-                ["unclaimed-1000-pods", "owned-1000-pods", "denied-1000-pods"],
-            ),
-            ("a/b/c/d/kubepods.slice", alone(), ["", "owned-depth-8", "denied-depth-8"]),
+
+        let (setting, _, stranger) = this.engine(&CAST)?;
+        this.add("unclaimed", setting, stranger, refused(), 0);
+        this.add("bound", setting, stranger, walk(), 0);
+        this.add("unbound", setting, stranger, unbound(), 0);
+        this.add("adopted", setting, stranger, Order { reuse: true, ..walk() }, 0);
+        this.add("denied-told", setting, stranger, claimed(), 0);
+        let audit = Cast { root: "audit/kubepods.slice", policy: Policy { enforce: false, ..POLICY }, ..CAST };
+        let (setting, _, stranger) = this.engine(&audit)?;
+        this.add("audited", setting, stranger, claimed(), 0);
+
+        // One and the same programs with few and with many claims and pods: where the kernel puts a program makes more of a
+        // difference than these.
+        let crowds = [(100, 10_000), (100, u16::MAX), (1000, 1000)].map(|(pods, claims)| Crowd { pods, claims });
+        let cast = Cast { root: "crowds/kubepods.slice", crowds: &crowds, read: false, ..CAST };
+        let (setting, owner, stranger) = this.engine(&cast)?;
+        this.add("unclaimed-1-pod", setting, stranger, refused(), 0);
+        this.add("unclaimed-1000-pods", setting, stranger, refused(), 3);
+        for (crowd, names) in [
+            ["owned", "denied"],
+            ["owned-10000-claims", "denied-10000-claims"],
+            ["owned-65535-claims", "denied-65535-claims"],
+            ["owned-1000-pods", "denied-1000-pods"],
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            this.add(names[0], setting, owner, claimed(), crowd);
+            this.add(names[1], setting, stranger, claimed(), crowd);
+        }
+        for (root, cgroup, names) in [
+            ("shallow", (GUARANTEED, ""), ["owned-depth-3", "denied-depth-3"]),
+            ("a/b/c/d", (SYSTEMD_BESTEFFORT, ""), ["owned-depth-8", "denied-depth-8"]),
         ] {
-            if quick && names[1].ends_with("-10000-claims") {
-                continue;
-            }
-            let (setting, owner, stranger) = this.engine(root, POLICY, &crowd, false)?;
-            if !names[0].is_empty() {
-                this.add(names[0], setting, stranger, refused());
-            }
-            this.add(names[1], setting, owner, claimed());
-            this.add(names[2], setting, stranger, claimed());
-            // Nobody reads what is told of denials, which are told until the ring is full.
-            this.drivers[stranger].run(&Order { times: FILL, ..claimed() })?;
+            let cast = Cast { root, cgroups: [cgroup; 2], read: false, ..CAST };
+            let (setting, owner, stranger) = this.engine(&cast)?;
+            this.add(names[0], setting, owner, claimed(), 0);
+            this.add(names[1], setting, stranger, claimed(), 0);
+        }
+        // Where nobody reads what is told of denials, they are told until the ring is full.
+        for part in this.parts.iter().filter(|part| part.name == "denied" || part.name.starts_with("denied-depth")) {
+            this.drivers[part.driver].run(&Order { times: FILL, ..part.order })?;
         }
         Ok(this)
     }
@@ -208,31 +232,26 @@ impl Scenes {
         }
         let pod = self.sandbox.make(&format!("{name}/pod/container"));
         self.drivers.push(Driver::start(&pod, 0)?);
-        self.settings.push(Setting { engine: None, programs, owner: 0, read: false, _kept: kept });
-        self.add(name, self.settings.len() - 1, self.drivers.len() - 1, order);
+        let (crowds, crowd) = (Vec::new(), 0);
+        self.settings.push(Setting { engine: None, programs, owner: 0, read: false, crowds, crowd, _kept: kept });
+        self.add(name, self.settings.len() - 1, self.drivers.len() - 1, order, 0);
         Ok(())
     }
 
-    fn add(&mut self, name: &'static str, setting: usize, driver: usize, order: Order) {
+    fn add(&mut self, name: &'static str, setting: usize, driver: usize, order: Order, crowd: usize) {
         let fails = order.bind && order.port == REFUSED || name.starts_with("denied");
-        self.parts.push(Part { name, setting, driver, order, fails });
+        self.parts.push(Part { name, setting, driver, order, crowd, fails });
     }
 
     /// An engine on a cgroup, with a driver in the pod that owns a port, and one in a pod that owns nothing.
-    fn engine(
-        &mut self,
-        root: &str,
-        policy: Policy,
-        crowd: &Crowd,
-        read: bool,
-    ) -> anyhow::Result<(usize, usize, usize)> {
-        let path = self.sandbox.make(root);
+    fn engine(&mut self, cast: &Cast<'_>) -> anyhow::Result<(usize, usize, usize)> {
+        let path = self.sandbox.make(cast.root);
         let before = descriptors()?;
         let mut engine = Engine::load(
             Start {
                 root: Root::find(Some(&path), Path::new("/proc/self/mountinfo"))?,
                 settings: Settings { limits: Limits { max_ports_per_pod: 65_535 }, ..Settings::default() },
-                policy,
+                policy: cast.policy,
                 features: probe::features()?,
                 trace: false,
                 lease: None,
@@ -240,27 +259,38 @@ impl Scenes {
             },
             None,
         )?;
-        let (owner, stranger) = (Manifest::new("owner").ports(&CLAIMED.to_string()), Manifest::new("stranger"));
-        let mut cgroup = |manifest: &Manifest| -> anyhow::Result<PathBuf> {
-            let cgroup = path.join(manifest.cgroup(SYSTEMD_BESTEFFORT));
+        let make = |manifest: &Manifest, (layout, below): (&str, &str)| -> anyhow::Result<PathBuf> {
+            let cgroup = path.join(manifest.cgroup(layout)).join(below);
             fs::create_dir_all(&cgroup)?;
-            engine.apply(manifest.pod());
-            engine.drain_cgroups()?;
             Ok(cgroup)
         };
-        let (owner, stranger) = (cgroup(&owner)?, cgroup(&stranger)?);
-        for (number, ports) in crowd.ports().into_iter().enumerate() {
-            cgroup(&Manifest::new(&format!("pod-{number}")).ports(&ports))?;
+        let (owner, stranger) = (Manifest::new("owner").ports(&CLAIMED.to_string()), Manifest::new("stranger"));
+        let cgroups = [make(&owner, cast.cgroups[0])?, make(&stranger, cast.cgroups[1])?];
+        let mut crowds = vec![vec![owner.pod(), stranger.pod()]];
+        for crowd in cast.crowds {
+            let mut pods = crowds[0].clone();
+            for (number, ports) in crowd.ports().into_iter().enumerate() {
+                let pod = Manifest::new(&format!("pod-{number}")).ports(&ports);
+                make(&pod, KUBELET)?;
+                pods.push(pod.pod());
+            }
+            crowds.push(pods);
+            engine.drain_cgroups()?;
         }
+        engine.drain_cgroups()?;
+        engine.reset(crowds[0].clone());
         engine.attach()?;
         ensure!(engine.take_failures().is_empty(), "the kernel refused some of the claims");
         let programs = programs(&before)?;
         // They all share one processor, so that no two are compared on different ones.
-        self.drivers.push(Driver::start(&owner, 0)?);
-        self.drivers.push(Driver::start(&stranger, 0)?);
-        let pod = owner.parent().context("a container's cgroup is in a pod's")?;
-        let owner = std::os::unix::fs::MetadataExt::ino(&fs::metadata(pod)?);
-        self.settings.push(Setting { engine: Some(engine), programs, owner, read, _kept: Vec::new() });
+        for cgroup in &cgroups {
+            self.drivers.push(Driver::start(cgroup, 0)?);
+        }
+        let pod = if cast.cgroups[0].0 == GUARANTEED { Some(cgroups[0].as_path()) } else { cgroups[0].parent() };
+        let owner = fs::metadata(pod.context("a container's cgroup is in a pod's")?)?.ino();
+        let engine = Some(engine);
+        let setting = Setting { engine, programs, owner, read: cast.read, crowds, crowd: 0, _kept: Vec::new() };
+        self.settings.push(setting);
         Ok((self.settings.len() - 1, self.drivers.len() - 2, self.drivers.len() - 1))
     }
 
@@ -276,7 +306,7 @@ impl Scenes {
 
 impl Crowd {
     /// What each pod claims; never the port of the owner.
-    fn ports(&self) -> Vec<String> {
+    fn ports(self) -> Vec<String> {
         let (pods, claims) = (u32::from(self.pods), u32::from(self.claims));
         let range = |number: u32| {
             let (first, last) = (number * claims / pods + 1, (number + 1) * claims / pods);
@@ -356,15 +386,21 @@ impl Scene<'_> {
     /// Makes everything as it is where the agent keeps up: rings read, and marks of who holds what as they should be.
     pub(super) fn prepare(&mut self) -> anyhow::Result<()> {
         let Some(engine) = &mut self.setting.engine else { return Ok(()) };
+        if self.part.crowd != self.setting.crowd {
+            engine.reset(self.setting.crowds[self.part.crowd].clone());
+            ensure!(engine.take_failures().is_empty(), "the kernel refused some of the claims");
+            engine.take_notices();
+            self.setting.crowd = self.part.crowd;
+        }
         if self.setting.read {
             while engine.drain_binds()?.more {}
         }
         while engine.settle_holders()?.more {}
         let kernel = engine.kernel();
         for port in UNCLAIMED..UNCLAIMED + TURNED {
-            kernel.mark(Protocol::Tcp, port, 0);
+            kernel.mark(Protocol::Tcp, port, 0)?;
         }
-        kernel.mark(Protocol::Tcp, CLAIMED, self.setting.owner);
+        kernel.mark(Protocol::Tcp, CLAIMED, self.setting.owner)?;
         Ok(())
     }
 
