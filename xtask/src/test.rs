@@ -16,7 +16,7 @@ use clap::ValueEnum;
 use self::executables::Executable;
 use self::report::{Reader, Report, Skip};
 use crate::root::Root;
-use crate::{process, setup};
+use crate::{bench, process, setup};
 
 /// What of the environment the tests heed.
 pub(crate) const ENVIRONMENT: &str = "With PORT_ENFORCER_TEST_FULL=1 in the environment, tests under load run in full \
@@ -53,6 +53,8 @@ enum Step {
     Kernel,
     /// The examples in the documentation
     Doctests,
+    /// Instructions of the agent's work, compared with the baseline
+    Instructions,
 }
 
 impl Step {
@@ -65,6 +67,7 @@ impl Step {
             Self::Tests => "tests",
             Self::Kernel => "kernel",
             Self::Doctests => "doctests",
+            Self::Instructions => "instructions",
         }
     }
 
@@ -118,6 +121,7 @@ pub(crate) fn run(Args { filter, only }: Args) -> anyhow::Result<ExitCode> {
             Step::Doc => tally.check(step, doc()),
             Step::Tests | Step::Kernel => run_executables(step, filter, &mut built, &mut tally),
             Step::Doctests => doctests(filter, &mut tally),
+            Step::Instructions => instructions(&mut tally),
         };
         if let Err(error) = done {
             println!("error: {error:#}");
@@ -165,6 +169,11 @@ impl Tally {
     fn fail(&mut self, name: &str) {
         self.failed += 1;
         self.failures.push(name.to_owned());
+    }
+
+    fn skip(&mut self, name: &str, reason: String) {
+        self.skipped += 1;
+        self.skips.push(Skip { name: name.to_owned(), reason: Some(reason) });
     }
 
     /// Counts a step that is one test.
@@ -254,6 +263,17 @@ fn clippy() -> anyhow::Result<()> {
         (Err(host), Err(bpf)) => bail!("{host:#}; {bpf:#}"),
         (host, bpf) => host.and(bpf),
     }
+}
+
+/// Where the baseline says nothing, that is a skip with its reason.
+fn instructions(tally: &mut Tally) -> anyhow::Result<()> {
+    let step = Step::Instructions;
+    if let Some(reason) = bench::obstacle()? {
+        println!("skipped: {reason}");
+        tally.skip(step.name(), reason);
+        return Ok(());
+    }
+    tally.check(step, bench::compare())
 }
 
 fn deny() -> anyhow::Result<()> {
