@@ -1,5 +1,6 @@
 //! The developer's commands: `cargo xtask <command>`.
 
+mod bench;
 mod build_ebpf;
 mod demo;
 mod fuzz;
@@ -25,6 +26,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measure what the enforcer costs, beside what people would use instead; fails if it is more than it may
+    Bench(bench::Args),
     /// Find or install what the build of the kernel programs needs
     Setup(setup::Args),
     /// Build the kernel programs' object as the agent embeds it, and print its path
@@ -46,6 +49,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Bench(args) => bench::run(args),
         Command::Setup(args) => setup::run(args).map(|()| ExitCode::SUCCESS),
         Command::BuildEbpf(args) => build_ebpf::run(args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::run(args),

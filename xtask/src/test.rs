@@ -16,7 +16,7 @@ use clap::ValueEnum;
 use self::executables::Executable;
 use self::report::{Reader, Report, Skip};
 use crate::root::Root;
-use crate::{fuzz, process, setup};
+use crate::{bench, fuzz, process, setup};
 
 /// What of the environment the tests heed.
 pub(crate) const ENVIRONMENT: &str = "With PORT_ENFORCER_TEST_FULL=1 in the environment, tests under load run in full \
@@ -55,6 +55,8 @@ enum Step {
     Doctests,
     /// Every fuzz target: its seeds, and some seconds of fuzzing
     Fuzz,
+    /// Instructions of the agent's work, compared with the baseline
+    Instructions,
 }
 
 impl Step {
@@ -68,6 +70,7 @@ impl Step {
             Self::Kernel => "kernel",
             Self::Doctests => "doctests",
             Self::Fuzz => "fuzz",
+            Self::Instructions => "instructions",
         }
     }
 
@@ -122,6 +125,7 @@ pub(crate) fn run(Args { filter, only }: Args) -> anyhow::Result<ExitCode> {
             Step::Tests | Step::Kernel => run_executables(step, filter, &mut built, &mut tally),
             Step::Doctests => doctests(filter, &mut tally),
             Step::Fuzz => fuzz::short().map(|results| tally.fuzzed(results)),
+            Step::Instructions => instructions(&mut tally),
         };
         if let Err(error) = done {
             println!("error: {error:#}");
@@ -169,6 +173,11 @@ impl Tally {
     fn fail(&mut self, name: &str) {
         self.failed += 1;
         self.failures.push(name.to_owned());
+    }
+
+    fn skip(&mut self, name: &str, reason: String) {
+        self.skipped += 1;
+        self.skips.push(Skip { name: name.to_owned(), reason: Some(reason) });
     }
 
     /// Counts a step that is one test.
@@ -271,6 +280,17 @@ fn clippy() -> anyhow::Result<()> {
         .filter_map(|result| result.err().map(|error| format!("{error:#}")))
         .collect();
     if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
+}
+
+/// Where the baseline says nothing, that is a skip with its reason.
+fn instructions(tally: &mut Tally) -> anyhow::Result<()> {
+    let step = Step::Instructions;
+    if let Some(reason) = bench::obstacle()? {
+        println!("skipped: {reason}");
+        tally.skip(step.name(), reason);
+        return Ok(());
+    }
+    tally.check(step, bench::compare())
 }
 
 fn deny() -> anyhow::Result<()> {

@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
 use enforcer_ebpf::abi::{KernelError, Protocol, Reason, VerdictKind, error_counter};
 
@@ -54,7 +53,6 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
     let counters = PerCpuArray::<MapData, u64>::try_from(Map::PerCpuArray(scene.agent.map("COUNTERS")))?;
     let lost: u64 = counters.get(&error_counter(KernelError::BindEventLost), 0)?.iter().sum();
     let denied = scene.agent.count(VerdictKind::Deny, Reason::Claimed, Protocol::Tcp);
-    ensure!(failed == tried, "{} of {tried} binds were let through", tried - failed);
     // A second reader sees no record where the agent has read all of them; it takes none away from it but then.
     let ring = scene.agent.map("BIND_EVENTS");
     let mut left = RingBuf::try_from(Map::RingBuf(ring))?;
@@ -69,7 +67,8 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
         Run::one("told", "records", denied.saturating_sub(lost) as f64),
         Run::one("lost", "records", lost as f64),
         Run::one("unread", "yes or no", yes(unread)),
-        Run::one("alive", "yes or no", yes(alive)),
+        Run::one("dead", "yes or no", yes(!alive)),
+        Run::one("let-through", "binds", (tried - failed) as f64),
         Run::one("agent-cpu", "% of a core", cpu.as_secs_f64() / took.as_secs_f64() * 100.0),
     ])
 }
