@@ -65,6 +65,11 @@ pub(crate) fn nightly(program: &str) -> Command {
     command
 }
 
+/// The platform of this machine. Sanitizers need it named, so that build scripts go without them.
+pub(crate) fn triple() -> String {
+    format!("{}-unknown-linux-gnu", env::consts::ARCH)
+}
+
 /// `rustup` itself.
 pub(crate) fn rustup() -> Command {
     let mut command = command("rustup");

@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// Run only these steps
     #[arg(long, value_name = "STEP", value_enum, num_args = 1.., value_delimiter = ',')]
     only: Vec<Step>,
+    /// Run only the tests of what is `unsafe`, with AddressSanitizer: unit tests and those on the real kernel
+    #[arg(long)]
+    sanitized: bool,
 }
 
 /// In the order in which they run: what is quick and often wrong comes first.
@@ -79,6 +82,11 @@ impl Step {
         matches!(self, Self::Tests | Self::Kernel | Self::Doctests)
     }
 
+    /// Whether the step has tests that can be sanitized.
+    fn has_sanitized(self) -> bool {
+        matches!(self, Self::Tests | Self::Kernel)
+    }
+
     /// Whether the step compiles the kernel programs.
     fn needs_setup(self) -> bool {
         !matches!(self, Self::Fmt | Self::Deny | Self::Fuzz)
@@ -86,8 +94,9 @@ impl Step {
 }
 
 /// What to run: the steps asked for, or all that fit.
-fn plan(only: &[Step], filter: Option<&str>) -> anyhow::Result<Vec<Step>> {
-    let wanted = |step: &Step| only.contains(step) || (only.is_empty() && (filter.is_none() || step.has_tests()));
+fn plan(only: &[Step], filter: Option<&str>, sanitized: bool) -> anyhow::Result<Vec<Step>> {
+    let fits = |step: &Step| (filter.is_none() || step.has_tests()) && (!sanitized || step.has_sanitized());
+    let wanted = |step: &Step| only.contains(step) || (only.is_empty() && fits(step));
     let steps: Vec<Step> = Step::value_variants().iter().copied().filter(wanted).collect();
     if let (Some(filter), Some(step)) = (filter, steps.iter().find(|step| !step.has_tests())) {
         bail!(
@@ -95,12 +104,15 @@ fn plan(only: &[Step], filter: Option<&str>) -> anyhow::Result<Vec<Step>> {
             step.name()
         );
     }
+    if let Some(step) = steps.iter().find(|step| sanitized && !step.has_sanitized()) {
+        bail!("nothing of the step `{}` can be sanitized: leave it or --sanitized out", step.name());
+    }
     Ok(steps)
 }
 
-pub(crate) fn run(Args { filter, only }: Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(Args { filter, only, sanitized }: Args) -> anyhow::Result<ExitCode> {
     let filter = filter.as_deref();
-    let mut steps = plan(&only, filter)?;
+    let mut steps = plan(&only, filter, sanitized)?;
     let mut tally = Tally::default();
 
     if steps.iter().any(|step| step.needs_setup())
@@ -112,7 +124,7 @@ pub(crate) fn run(Args { filter, only }: Args) -> anyhow::Result<ExitCode> {
         steps.retain(|step| !step.needs_setup());
     }
 
-    let mut built = Built::NotYet;
+    let mut built = Built::NotYet { sanitized };
     for step in steps {
         heading(step.name());
         let start = Instant::now();
@@ -150,7 +162,7 @@ pub(crate) fn run(Args { filter, only }: Args) -> anyhow::Result<ExitCode> {
 
 /// The test executables, which several steps share.
 enum Built {
-    NotYet,
+    NotYet { sanitized: bool },
     Broken,
     Done(Vec<Executable>),
 }
@@ -304,8 +316,8 @@ fn doc() -> anyhow::Result<()> {
 
 /// Runs the executables that belong to the step. They are built by the first step that asks for them.
 fn run_executables(step: Step, filter: Option<&str>, built: &mut Built, tally: &mut Tally) -> anyhow::Result<()> {
-    if let Built::NotYet = built {
-        *built = match executables::build() {
+    if let Built::NotYet { sanitized } = *built {
+        *built = match executables::build(sanitized) {
             Ok(executables) => Built::Done(executables),
             Err(error) => {
                 println!("error: {error:#}");
@@ -406,11 +418,19 @@ mod tests {
     #[test]
     fn filter_restricts_to_tests() {
         let all = Step::value_variants();
-        assert_eq!(plan(&[], None).unwrap(), all);
-        assert_eq!(plan(&[], Some("x")).unwrap(), [Step::Tests, Step::Kernel, Step::Doctests]);
-        assert_eq!(plan(&[Step::Doc, Step::Fmt], None).unwrap(), [Step::Fmt, Step::Doc], "in the usual order");
-        assert_eq!(plan(&[Step::Kernel], Some("x")).unwrap(), [Step::Kernel]);
-        assert!(plan(&[Step::Kernel, Step::Fmt], Some("x")).is_err());
+        assert_eq!(plan(&[], None, false).unwrap(), all);
+        assert_eq!(plan(&[], Some("x"), false).unwrap(), [Step::Tests, Step::Kernel, Step::Doctests]);
+        assert_eq!(plan(&[Step::Doc, Step::Fmt], None, false).unwrap(), [Step::Fmt, Step::Doc], "in the usual order");
+        assert_eq!(plan(&[Step::Kernel], Some("x"), false).unwrap(), [Step::Kernel]);
+        assert!(plan(&[Step::Kernel, Step::Fmt], Some("x"), false).is_err());
+    }
+
+    #[test]
+    fn sanitizing_restricts_to_what_runs_unsafe_code() {
+        assert_eq!(plan(&[], None, true).unwrap(), [Step::Tests, Step::Kernel]);
+        assert_eq!(plan(&[], Some("x"), true).unwrap(), [Step::Tests, Step::Kernel]);
+        assert_eq!(plan(&[Step::Kernel], None, true).unwrap(), [Step::Kernel]);
+        assert!(plan(&[Step::Kernel, Step::Doctests], None, true).is_err());
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::{
 /// (`adjust_reg_min_max_vals`; for programs that may leak pointers, which are those that may read kernel memory), and a
 /// pointer to an element that no array has is 0. To write the pointer to the stack and let a helper read it back from there
 /// as a number costs much more.
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "the registers are subtracted, and nothing is read by them")]
 #[inline(always)]
 fn number<T>(pointer: *const T) -> u64 {
     let beyond = 1_u32;

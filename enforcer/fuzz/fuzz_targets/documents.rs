@@ -7,7 +7,7 @@ use enforcer_fuzz::sound::{assert_bounded, assert_safe};
 use enforcer_fuzz::{
     core::{
         check::{object::read, tree::Node},
-        claims::{ClaimProblem, Limits, PodClaims},
+        claims::{Limits, PodClaims},
     },
     manifests::documents::{Document, Unreadable, documents},
 };
@@ -30,7 +30,6 @@ fn lines(text: &str) -> u32 {
 fn check(text: &str) {
     let lines = lines(text);
     let file: Arc<str> = "file".into();
-    let limits = Limits::default();
     let mut before = 0;
     for document in documents(text) {
         match document {
@@ -43,7 +42,7 @@ fn check(text: &str) {
                 assert!((before..lines).contains(&lines_before), "{lines_before} of {lines}, after {before}");
                 before = lines_before;
                 walk(&root, lines - lines_before, 0);
-                objects(&root, &file, lines_before, lines, &limits);
+                objects(&root, &file, lines_before, lines, Limits::default());
             }
         }
     }
@@ -56,8 +55,8 @@ fn walk(node: &Node, lines: u32, depth: usize) {
     node.items().iter().chain(entries).for_each(|child| walk(child, lines, depth + 1));
 }
 
-fn objects(root: &Node, file: &Arc<str>, lines_before: u32, lines: u32, limits: &Limits) {
-    let contents = read(root, file, lines_before, limits);
+fn objects(root: &Node, file: &Arc<str>, lines_before: u32, lines: u32, limits: Limits) {
+    let contents = read(root, file, lines_before, &limits);
     let known = |line: Option<u32>| line.is_some_and(|line| lines_before < line && line <= lines);
     for (place, message) in &contents.unreadable {
         assert!(known(place.line), "{place}: {message}");
@@ -66,11 +65,8 @@ fn objects(root: &Node, file: &Arc<str>, lines_before: u32, lines: u32, limits: 
     for object in contents.objects {
         assert!(known(object.place.line));
         assert_safe(&object.to_string());
-        let claims = PodClaims {
-            claims: object.claims.clone(),
-            problems: object.problems.clone(),
-            more_problems: object.more_problems,
-        };
+        // How many more there were is not looked at: one problem, which every manifest has, was taken out.
+        let claims = PodClaims { claims: object.claims.clone(), problems: object.problems.clone(), more_problems: 0 };
         for claim in &claims.claims {
             assert!(known(object.place_of(claim).line), "{}", claim.spec);
         }
@@ -81,10 +77,6 @@ fn objects(root: &Node, file: &Arc<str>, lines_before: u32, lines: u32, limits: 
         for (_, line) in object.not_text.iter().chain(&object.misplaced) {
             assert!(known(Some(*line)));
         }
-        // One that every manifest has was taken out, so that there may be room.
-        let has_room = !claims.problems.iter().any(|problem| matches!(problem, ClaimProblem::Pod(_)));
-        if has_room && claims.more_problems == 0 {
-            assert_bounded(&claims, limits);
-        }
+        assert_bounded(&claims, &limits);
     }
 }

@@ -26,7 +26,7 @@ fuzz_target!(|input: (u8, &str)| {
         let kept = cut.strip_suffix('…').expect("a text that was cut says so");
         assert!(whole.starts_with(kept));
         let (before, after) = whole.split_at(kept.len());
-        assert!(before == escape(before) && text.starts_with(&unescape(kept)) || text.contains(r"\u{"));
+        assert!(text.starts_with(&unescape(kept)) || text.contains(r"\u{"));
         // The next character, or its escape, would not have fit.
         let next = if after.starts_with('\\') { after.find('}').map_or(1, |end| end + 1) } else { 1 };
         assert!(before.chars().count() + next >= max, "{cut:?} has room for more of {whole:?}");
@@ -48,15 +48,12 @@ fn unescape(text: &str) -> String {
             let character = u32::from_str_radix(&digits[..end], 16).ok().and_then(char::from_u32)?;
             Some((character, end))
         });
-        match character {
-            Some((character, end)) => {
-                plain.push(character);
-                rest = &digits[end + 1..];
-            }
-            None => {
-                plain.push_str(r"\u{");
-                rest = digits;
-            }
+        if let Some((character, end)) = character {
+            plain.push(character);
+            rest = &digits[end + 1..];
+        } else {
+            plain.push_str(r"\u{");
+            rest = digits;
         }
     }
     plain.push_str(rest);

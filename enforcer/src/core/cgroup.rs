@@ -51,9 +51,15 @@ pub fn container_id(path: &str) -> Option<&str> {
     };
     let (own, below) = path.split_at(pod.path_len);
     let own = own.rsplit('/').next().unwrap_or(own);
-    match own.rsplit_once(':') {
+    container_in(own, segments(below).next().map(|(_, child)| child))
+}
+
+/// As [`container_id`], by the segment that names the pod and the one below it.
+#[must_use]
+pub fn container_in<'a>(pod: &'a str, below: Option<&'a str>) -> Option<&'a str> {
+    match pod.rsplit_once(':') {
         Some((_, id)) => is_id(id).then_some(id),
-        None => segments(below).next().and_then(|(_, child)| container_of(child)),
+        None => below.and_then(container_of),
     }
 }
 

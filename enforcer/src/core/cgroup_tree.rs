@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use enforcer_ebpf::abi::UidKey;
 
-use crate::core::cgroup::{container_id, pod_of};
+use crate::core::cgroup::{container_in, pod_of};
 
 /// Most cgroups that are remembered. A container with a writable cgroup tree can make as many as it likes; what is
 /// beyond this is forgotten, except pods' own cgroups.
@@ -136,14 +136,14 @@ impl CgroupTree {
     #[must_use]
     pub fn container(&self, id: u64) -> Option<&str> {
         let mut at = id;
+        let mut below = None;
         for _ in 0..MAX_DEPTH {
             let node = self.nodes.get(&at)?;
             // The runtime makes the direct children of a pod's cgroup; what lies deeper is the container's own making.
-            // Under a misconfigured driver the pod's cgroup is the container's.
-            let above = self.nodes.get(&node.parent).map(|parent| parent.place);
-            if matches!(node.place, Place::Pod(_)) || matches!(above, Some(Place::Pod(_))) {
-                return container_id(&node.name);
+            if let Place::Pod(_) = node.place {
+                return container_in(&node.name, below);
             }
+            below = Some(node.name.as_str());
             at = node.parent;
         }
         None
@@ -155,6 +155,7 @@ mod tests {
     use enforcer_ebpf::abi::Form;
 
     use super::*;
+    use crate::core::cgroup::container_id;
 
     const ROOT: u64 = 5;
     const POD: &str = "kubepods-besteffort-pod0a1b2c3d_4e5f_6071_8293_a4b5c6d7e8f9.slice";
@@ -177,6 +178,27 @@ mod tests {
         assert_eq!(tree.pod(6), None);
         assert_eq!(tree.container(8).map(str::len), Some(64));
         assert_eq!(tree.container(7), None);
+    }
+
+    /// Found by fuzzing: what lies below a cgroup that is pod and container at once was asked for the name of another one.
+    #[test]
+    fn pod_and_container_in_one_segment() {
+        let mut tree = tree();
+        let own = format!("{POD}:cri-containerd:{}", "c0".repeat(32));
+        assert!(matches!(tree.made(20, ROOT, &own), Made::Pod(_)));
+        assert_eq!(tree.made(21, 20, "container"), Made::Other);
+        assert_eq!(tree.made(22, 20, CONTAINER), Made::Other);
+        // No runtime makes such a child of a pod's own cgroup.
+        assert_eq!(tree.made(23, 7, &own), Made::Other);
+        for (id, path) in [
+            (20, own.clone()),
+            (21, format!("{own}/container")),
+            (22, format!("{own}/{CONTAINER}")),
+            (23, format!("{POD}/{own}")),
+        ] {
+            assert_eq!(tree.container(id), container_id(&path), "{path}");
+            assert_eq!(tree.container(id).is_some(), id != 23, "{path}");
+        }
     }
 
     #[test]

@@ -68,10 +68,19 @@ impl Executable {
     }
 }
 
-/// Compiles all tests of the workspace.
-pub(super) fn build() -> anyhow::Result<Vec<Executable>> {
-    let mut cargo = process::cargo();
-    cargo.args(["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]);
+/// Compiles all tests of the workspace or, sanitized, what of them runs the code that is `unsafe`.
+pub(super) fn build(sanitized: bool) -> anyhow::Result<Vec<Executable>> {
+    let mut cargo = if sanitized { process::nightly("cargo") } else { process::cargo() };
+    cargo.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
+    if sanitized {
+        cargo
+            .args(["--package", "enforcer-ebpf", "--package", "enforcer", "--lib", "--test", "kernel"])
+            // With the platform named, build scripts go without the sanitizer.
+            .args(["--target", &process::triple(), "--target-dir", "target/sanitized"])
+            .env("RUSTFLAGS", "-Zsanitizer=address");
+    } else {
+        cargo.arg("--workspace");
+    }
     let messages = process::cargo_messages(&mut cargo)?;
     let artifacts = messages.into_iter().filter_map(|message| match message {
         Message::CompilerArtifact(artifact) => Some(artifact),
