@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// Run only these steps
     #[arg(long, value_name = "STEP", value_enum, num_args = 1.., value_delimiter = ',')]
     only: Vec<Step>,
-    /// Run only the tests of what is `unsafe`, with AddressSanitizer: unit tests and those on the real kernel
+    /// Run only the tests of what is `unsafe`, with the address sanitizer: unit tests and those on the real kernel
     #[arg(long)]
     sanitized: bool,
 }
