@@ -34,8 +34,8 @@ const PER_SECOND: u32 = 100;
 const LIVING: usize = 100;
 /// How many ports there are for them: each is another pod's after so many.
 const PORTS: u16 = 500;
-/// How much the agent may grow after a tenth of the time, when everything that is kept for a while has been kept once.
-const GROWTH: u64 = 2 << 20;
+/// How much the agent may grow in the second half of the time, after everything that is kept for a while has been kept once.
+const GROWTH: u64 = 4 << 20;
 
 fn duration() -> Duration {
     let full = env::var("PORT_ENFORCER_TEST_FULL").is_ok_and(|full| full == "1");
@@ -66,7 +66,7 @@ fn pods_come_bind_and_are_killed() {
         if living.len() > LIVING {
             end(&stage, &server, &mut nursery, &mut stranger, living.pop_front().expect("the oldest"));
         }
-        if early.is_none() && start.elapsed() > whole / 10 {
+        if early.is_none() && start.elapsed() > whole / 2 {
             early = Some(memory(&agent));
         }
         sleep((Duration::from_secs(1) / PER_SECOND * born).saturating_sub(start.elapsed()));
@@ -76,9 +76,9 @@ fn pods_come_bind_and_are_killed() {
         end(&stage, &server, &mut nursery, &mut stranger, life);
     }
     nothing_is_left(&stage, &agent);
-    let (early, late) = (early.expect("a tenth has passed"), memory(&agent));
+    let (early, late) = (early.expect("half has passed"), memory(&agent));
     println!(
-        "{born} pods in {seconds:.0} s; the agent has {} KiB of its own, {} KiB after a tenth of the time",
+        "{born} pods in {seconds:.0} s; the agent has {} KiB of its own, {} KiB after half of the time",
         late >> 10,
         early >> 10
     );

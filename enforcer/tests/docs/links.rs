@@ -55,9 +55,6 @@ fn links(text: &str) -> Vec<String> {
     targets.map(str::to_owned).collect()
 }
 
-/// Pages that are written apart from the others; a checkout may be without them.
-const APART: [&str; 3] = ["threat-model.md", "fuzzing.md", "performance.md"];
-
 /// Why a link from a file leads nowhere.
 fn broken(from: &Path, link: &str) -> Option<String> {
     if link.contains("://") || link.starts_with("mailto:") {
@@ -65,9 +62,6 @@ fn broken(from: &Path, link: &str) -> Option<String> {
     }
     let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
     let target = if path.is_empty() { root().join(from) } else { root().join(from).parent()?.join(path) };
-    if !target.exists() && APART.iter().any(|page| path.ends_with(page)) {
-        return None;
-    }
     if !target.exists() {
         return Some(format!("{}: {link}: there is no such file", from.display()));
     }
