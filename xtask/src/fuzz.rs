@@ -14,12 +14,11 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use clap::ValueEnum;
 use comfy_table::{Table, presets::NOTHING};
 use serde_json::json;
 
 use self::outcome::Outcome;
-use crate::{process, setup, turns::in_turn};
+use crate::{output::Output, process, setup, turns::in_turn};
 
 /// The crate with the targets. It is none of the workspace.
 const CRATE: &str = "enforcer/fuzz";
@@ -52,18 +51,12 @@ pub(crate) struct Args {
     output: Output,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Table,
-    Json,
-}
-
 /// What is done with a target.
 #[derive(Clone, Copy, Debug)]
 enum Task<'a> {
     /// Run the seeds and what was found before, then look for more, for so many seconds; and keep that.
     Long(u64),
-    /// As above, and keep nothing.
+    /// Run the seeds, and look for more for so many seconds. Every run begins anew.
     Short(u64),
     /// Run these inputs.
     Inputs(&'a [PathBuf]),
@@ -89,10 +82,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let input: Vec<PathBuf> = input.collect::<anyhow::Result<_>>()?;
     build()?;
     let task = if input.is_empty() { Task::Long(time.get()) } else { Task::Inputs(&input) };
-    let say = |line: &str| match output {
-        Output::Table => println!("{line}"),
-        Output::Json => eprintln!("{line}"),
-    };
+    let say = |line: &str| output.say(line);
     let runs = in_turn(targets, jobs.get(), |target| {
         let run = fuzz(&target, task, &say)?;
         say(&run.line());
@@ -178,15 +168,23 @@ fn folder(kind: &str, target: &str) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
+/// As [`folder`], with nothing in it.
+fn empty(kind: &str, target: &str) -> anyhow::Result<PathBuf> {
+    let emptied = folder(kind, target)?;
+    fs::remove_dir_all(&emptied).with_context(|| format!("{} cannot be emptied", emptied.display()))?;
+    folder(kind, target)
+}
+
 fn command(target: &str, task: Task<'_>, artifacts: &Path, kept: &Path) -> Command {
     let executable = process::root().join(FOLDER).join(process::triple()).join("release").join(target);
     let mut command = Command::new(executable);
     command.arg(format!("-artifact_prefix={}/", artifacts.display())).arg(format!("-timeout={TIMEOUT}"));
     let seeds = process::root().join(CRATE).join("seeds").join(target);
     match task {
-        // What is found goes to the first folder.
-        Task::Long(seconds) => command.args([kept, &seeds]).arg(format!("-max_total_time={seconds}")),
-        Task::Short(seconds) => command.arg(seeds).arg(format!("-max_total_time={seconds}")),
+        // What is found goes to the first folder, and never to the seeds.
+        Task::Long(seconds) | Task::Short(seconds) => {
+            command.args([kept, &seeds]).arg(format!("-max_total_time={seconds}"))
+        }
         Task::Inputs(inputs) => command.args(inputs),
     };
     // Nothing here can leak but by intent. Looking for leaks after every input, and for the names of functions whenever
@@ -197,7 +195,10 @@ fn command(target: &str, task: Task<'_>, artifacts: &Path, kept: &Path) -> Comma
 
 fn fuzz(target: &str, task: Task<'_>, say: &dyn Fn(&str)) -> anyhow::Result<Run> {
     let artifacts = folder("artifacts", target)?;
-    let kept = folder("corpus", target)?;
+    let kept = match task {
+        Task::Short(_) => empty("short", target)?,
+        Task::Long(_) | Task::Inputs(_) => folder("corpus", target)?,
+    };
     let log = folder("logs", target)?.join("log");
     let mut command = command(target, task, &artifacts, &kept);
     let start = Instant::now();
@@ -346,6 +347,19 @@ mod tests {
         assert_eq!(chosen(&all, &names(&["text", "annotation"])).unwrap(), names(&["annotation", "text"]));
         let error = chosen(&all, &names(&["txt"])).unwrap_err().to_string();
         assert_eq!(error, "there is no target `txt`; there are annotation, ring, text");
+    }
+
+    #[test]
+    fn what_is_found_does_not_go_to_the_seeds() {
+        for task in [Task::Long(7), Task::Short(7)] {
+            let command = command("text", task, Path::new("/artifacts"), Path::new("/kept"));
+            let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
+            let folders: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+            assert_eq!(folders.len(), 2, "{arguments:?}");
+            assert_eq!(folders[0], "/kept", "libFuzzer writes to the first one");
+            assert!(folders[1].ends_with("enforcer/fuzz/seeds/text"), "{arguments:?}");
+            assert!(arguments.contains(&"-max_total_time=7".into()), "{arguments:?}");
+        }
     }
 
     #[test]

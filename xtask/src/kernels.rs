@@ -22,7 +22,6 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use clap::ValueEnum;
 use comfy_table::{Table, presets::NOTHING};
 use serde_json::json;
 
@@ -30,7 +29,7 @@ use self::images::{Image, Wanted};
 use self::machine::{Accelerator, Machine};
 use self::outcome::{Outcome, Verdict};
 use self::progress::Progress;
-use crate::{process, setup, turns::in_turn};
+use crate::{output::Output, process, setup, turns::in_turn};
 
 /// What is tried if nothing is named: the floor of support first.
 const USUAL: [&str; 4] = ["5.10", "6.1", "6.12", "newest"];
@@ -83,12 +82,6 @@ pub(crate) struct Args {
     /// Write docs/kernel-support.md from what this run shows
     #[arg(long, conflicts_with = "test")]
     document: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Table,
-    Json,
 }
 
 /// What came of one kernel.
@@ -164,7 +157,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         let run = try_kernel(&machine, accelerator, image.clone(), part, test.as_deref(), limit, &progress)?;
         fs::remove_file(&initramfs).with_context(|| format!("{} cannot be removed", initramfs.display()))?;
         if let Some(whole) = join(&unfinished, run, parts) {
-            progress.pause(|| say(output, &whole.line()));
+            progress.pause(|| output.say(&whole.line()));
             return Ok(Some(whole));
         }
         Ok(None)
@@ -184,14 +177,6 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let passed = !runs.is_empty() && runs.iter().all(|run| run.outcome.verdict() == Verdict::Passed);
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Where standard output is for a program, people read standard error.
-fn say(output: Output, line: &str) {
-    match output {
-        Output::Table => println!("{line}"),
-        Output::Json => eprintln!("{line}"),
-    }
 }
 
 /// The first that can be had, with a word on those that cannot.

@@ -6,9 +6,11 @@ mod demo;
 mod fuzz;
 mod image;
 mod kernels;
+mod output;
 mod process;
 mod root;
 mod setup;
+mod svg;
 mod test;
 mod turns;
 

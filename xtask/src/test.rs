@@ -124,7 +124,7 @@ pub(crate) fn run(Args { filter, only, sanitized }: Args) -> anyhow::Result<Exit
         steps.retain(|step| !step.needs_setup());
     }
 
-    let mut built = Built::NotYet { sanitized };
+    let mut built = Built::NotYet;
     for step in steps {
         heading(step.name());
         let start = Instant::now();
@@ -134,7 +134,7 @@ pub(crate) fn run(Args { filter, only, sanitized }: Args) -> anyhow::Result<Exit
             Step::Clippy => tally.check(step, clippy()),
             Step::Deny => tally.check(step, deny()),
             Step::Doc => tally.check(step, doc()),
-            Step::Tests | Step::Kernel => run_executables(step, filter, &mut built, &mut tally),
+            Step::Tests | Step::Kernel => run_executables(step, filter, sanitized, &mut built, &mut tally),
             Step::Doctests => doctests(filter, &mut tally),
             Step::Fuzz => fuzz::short().map(|results| tally.fuzzed(results)),
             Step::Instructions => instructions(&mut tally),
@@ -162,7 +162,7 @@ pub(crate) fn run(Args { filter, only, sanitized }: Args) -> anyhow::Result<Exit
 
 /// The test executables, which several steps share.
 enum Built {
-    NotYet { sanitized: bool },
+    NotYet,
     Broken,
     Done(Vec<Executable>),
 }
@@ -315,8 +315,14 @@ fn doc() -> anyhow::Result<()> {
 }
 
 /// Runs the executables that belong to the step. They are built by the first step that asks for them.
-fn run_executables(step: Step, filter: Option<&str>, built: &mut Built, tally: &mut Tally) -> anyhow::Result<()> {
-    if let Built::NotYet { sanitized } = *built {
+fn run_executables(
+    step: Step,
+    filter: Option<&str>,
+    sanitized: bool,
+    built: &mut Built,
+    tally: &mut Tally,
+) -> anyhow::Result<()> {
+    if let Built::NotYet = built {
         *built = match executables::build(sanitized) {
             Ok(executables) => Built::Done(executables),
             Err(error) => {
@@ -346,7 +352,12 @@ fn run_executables(step: Step, filter: Option<&str>, built: &mut Built, tally: &
         return Ok(());
     }
     for executable in executables {
-        let mut command = root.command(executable.path().as_std_path(), executable.environment());
+        let mut environment = executable.environment();
+        if sanitized {
+            // Tests leak on purpose, and a process that is traced cannot be searched for leaks.
+            environment.push(("ASAN_OPTIONS".to_owned(), "detect_leaks=0".to_owned()));
+        }
+        let mut command = root.command(executable.path().as_std_path(), environment);
         command.current_dir(executable.package_folder());
         if as_root {
             // They share one kernel: cgroups, programs, ports, sysctls.

@@ -158,6 +158,16 @@ mod tests {
 
     proptest! {
         #[test]
+        fn only_who_has_both_sides_whole_is_the_sole_owner(v4 in side(), v6 in side(), same in any::<bool>()) {
+            // On a whole side there is no second owner.
+            let alone = |side: Side| if side.whole { Side { second: 0, ..side } } else { side };
+            let (v4, v6) = (alone(v4), alone(v6));
+            let v6 = if same { v4 } else { v6 };
+            let is_sole = v4.whole && v6.whole && v4.first == v6.first;
+            prop_assert_eq!(PortWord::new(v4, v6).sole(), if is_sole { v4.first } else { 0 });
+        }
+
+        #[test]
         fn packing_loses_nothing(v4 in side(), v6 in side()) {
             let word = PortWord::new(v4, v6);
             prop_assert_eq!(word.v4(), v4);

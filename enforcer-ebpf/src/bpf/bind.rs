@@ -130,7 +130,8 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     let held = port != 0 && is_held_by_another(&verdict, protocol, port, &identity);
     let tell =
         forget_bool(verdict.kind != VerdictKind::Allow || verdict.reason == Reason::Error || policy.report_attempts);
-    if if tell { has_room() } else { held } {
+    let goes_out = if tell { has_room() } else { held };
+    if goes_out {
         let flags = flags | if held { BIND_FLAG_HELD } else { 0 };
         report(ctx, protocol, port, &target, flags, &identity, &owners, &verdict, tell);
     }

@@ -72,6 +72,40 @@ fn who_may_bind_a_claimed_port() {
     }
 }
 
+/// What the programs answer without asking, on the way that most binds of claimed ports take.
+#[test]
+fn the_sole_owner_of_a_port_is_its_owner_whatever_else() {
+    let whole = Side { first: 3, second: 0, whole: true };
+    let word = PortWord::new(whole, whole);
+    assert_eq!(word.sole(), 3);
+    let targets = [
+        Target::V4([0; 4]),
+        Target::V4([10, 0, 0, 1]),
+        Target::V6 { address: [0; 16], v6only: false },
+        Target::V6 { address: [0; 16], v6only: true },
+        Target::V6 { address: [9; 16], v6only: false },
+    ];
+    for flags in [0, OWNER_TERMINATING, OWNER_SOFTWARE, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE] {
+        for (group, workload) in [(0, 0), (5, 7)] {
+            let owner = pod(1, flags, group, workload);
+            for target in targets {
+                let candidates = Candidates::of(word, Cover::of(&target));
+                assert!(!candidates.exact, "nothing else is looked up");
+                let owners = candidates.slots.map(|slot| if slot == 3 { owner } else { NOBODY });
+                for policy in [ENFORCE, AUDIT, DECLARED_ONLY] {
+                    let kin = Kin::from(&Caller::Pod(owner));
+                    let verdict = decide(&owners, candidates.covered, &kin, 80, &policy, nothing);
+                    assert_eq!(
+                        (verdict.kind, verdict.reason),
+                        (Verdict::OWNER.kind, Verdict::OWNER.reason),
+                        "{target:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn the_namespace_of_the_offender_has_the_last_word() {
     let owner = pod(1, 0, 0, 0);

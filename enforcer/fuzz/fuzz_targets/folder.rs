@@ -1,11 +1,7 @@
 //! The folder of manifests: what cannot be read takes nothing away, and is told once.
 #![no_main]
 
-use std::{
-    fs,
-    path::Path,
-    sync::{LazyLock, Mutex, PoisonError},
-};
+use std::{fs, path::Path};
 
 use enforcer_fuzz::sound::{assert_bounded, assert_safe};
 use enforcer_fuzz::{
@@ -15,29 +11,28 @@ use enforcer_fuzz::{
     },
     manifests::{Contents, Folder},
 };
-use libfuzzer_sys::{Corpus, fuzz_target};
+use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 
 /// Longest message, in characters.
 const MAX_MESSAGE: usize = 300;
 
-// In memory, where there is such a place: every input writes two files.
-static FOLDER: LazyLock<Mutex<TempDir>> = LazyLock::new(|| {
-    let memory = Path::new("/dev/shm");
-    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    Mutex::new(folder.expect("a folder for the manifests"))
-});
-
 // A file, and behind a zero byte what it is changed to.
-fuzz_target!(|data: &[u8]| -> Corpus {
+fuzz_target!(|data: &[u8]| {
     let (before, after) = match data.iter().position(|byte| *byte == 0) {
         Some(at) => (&data[..at], &data[at + 1..]),
         None => (data, &b""[..]),
     };
-    let folder = FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = folder();
     check(folder.path(), before, after);
-    Corpus::Keep
 });
+
+/// One for each input, so that none is left behind; in memory, where there is such a place.
+fn folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    folder.expect("a folder for the manifests")
+}
 
 fn check(path: &Path, before: &[u8], after: &[u8]) {
     let file = path.join("pods.yaml");

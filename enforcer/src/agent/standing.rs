@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     agent::{engine::Engine, health::Health},
-    core::unenforced::{Cause, Found, gap_before, is_wanted},
+    core::unenforced::{Cause, Found, gap_after, gap_before, is_wanted},
     host::clock::now,
     metrics::Metrics,
 };
@@ -40,11 +40,10 @@ impl Standing {
         let now = now().monotonic;
         let open = if !is_wanted(engine.policy().enforce, engine.local_mode()) {
             None
-        } else if !self.attached {
-            gap_before(self.found, self.started, now)
+        } else if self.attached {
+            gap_after(self.found, synced, now)
         } else {
-            // What an earlier agent had in force is in force again, and so is not a gap.
-            (!synced && !matches!(self.found, Found::Left { .. })).then_some((Cause::Unsynced, now))
+            gap_before(self.found, self.started, now)
         };
         self.metrics.unenforced(open, now);
         self.metrics.ready(self.health.is_ready());

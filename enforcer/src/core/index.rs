@@ -259,8 +259,6 @@ impl Index {
 
         let before = owner.stakes();
         owner.claims = claims.claims;
-        let takes = owner.use_now();
-        self.rooms.replace(&owner.name.namespace, std::mem::replace(&mut owner.takes, takes), takes);
         let stakes = owner.stakes();
         let first = !std::mem::replace(&mut owner.arrived, true);
         let grew = if std::mem::take(&mut owner.remembered) {
@@ -278,6 +276,7 @@ impl Index {
         let since = if first || !grew { owner.since } else { now.wall };
         let live = owner.is_live();
         owner.set_pod(pod);
+        self.account(id);
         self.write_owner(id);
         if first {
             let cgroups = self.pod_cgroups_of(id).to_vec();

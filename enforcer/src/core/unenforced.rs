@@ -76,6 +76,12 @@ pub fn gap_before(found: Found, started: Duration, now: Duration) -> Option<(Cau
     }
 }
 
+/// The same once binds are judged. What an earlier agent had in force is in force again, and so is no gap.
+#[must_use]
+pub fn gap_after(found: Found, synced: bool, now: Duration) -> Option<(Cause, Duration)> {
+    (!synced && !matches!(found, Found::Left { .. })).then_some((Cause::Unsynced, now))
+}
+
 /// Adds up the gaps.
 #[derive(Debug, Default)]
 pub struct Unenforced {
@@ -139,6 +145,16 @@ mod tests {
         assert_eq!(gap(left(true, 101)), None, "it still denies");
         assert_eq!(gap(left(true, 0)), None, "it never lapses");
         assert_eq!(gap(left(false, 40)), None, "nobody wanted that");
+    }
+
+    #[test]
+    fn once_judged_only_unknown_pods_are_a_gap() {
+        let now = seconds(100);
+        let left = Found::Left { enforced: true, lease_deadline: 0 };
+        assert_eq!(gap_after(Found::Nothing, false, now), Some((Cause::Unsynced, now)));
+        assert_eq!(gap_after(Found::NotKept, false, now), Some((Cause::Unsynced, now)));
+        assert_eq!(gap_after(left, false, now), None, "what was in force is in force again");
+        assert_eq!(gap_after(Found::Nothing, true, now), None);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::svg::escape;
+
 const WIDTH: f64 = 760.0;
 const LABELS: f64 = 230.0;
 const VALUES: f64 = 90.0;
@@ -48,10 +50,6 @@ pub(super) fn bars(title: &str, unit: &str, rows: &[Row<'_>]) -> String {
     }
     svg.push_str("</svg>\n");
     svg
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

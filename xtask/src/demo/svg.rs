@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::svg::escape;
+
 /// Pixels of a character and of a line.
 const CHARACTER: usize = 9;
 const LINE: usize = 20;
@@ -64,10 +66,6 @@ fn spans(line: &str) -> Vec<(u8, String)> {
     }
     spans.retain(|(_, text)| !text.is_empty());
     spans
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]
