@@ -53,10 +53,9 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
     let counters = PerCpuArray::<MapData, u64>::try_from(Map::PerCpuArray(scene.agent.map("COUNTERS")))?;
     let lost: u64 = counters.get(&error_counter(KernelError::BindEventLost), 0)?.iter().sum();
     let denied = scene.agent.count(VerdictKind::Deny, Reason::Claimed, Protocol::Tcp);
-    // A second reader sees no record where the agent has read all of them; it takes none away from it but then.
-    let ring = scene.agent.map("BIND_EVENTS");
-    let mut left = RingBuf::try_from(Map::RingBuf(ring))?;
     sleep(SETTLE);
+    // A second reader begins where the agent is when it is opened, and so sees no record where the agent has read all.
+    let mut left = RingBuf::try_from(Map::RingBuf(scene.agent.map("BIND_EVENTS")))?;
     let unread = left.next().is_some();
     let alive = scene.memory("VmRSS").is_ok();
     let yes = |is: bool| f64::from(u8::from(is));
