@@ -20,6 +20,7 @@ use k8s_openapi::api::core::v1 as api;
 use serde::Deserialize as _;
 
 use crate::core::{
+    digest::Digest,
     pod::{Pod, from_api},
     text::{escape, escape_bounded},
 };
@@ -30,6 +31,8 @@ pub use watch::Watch;
 pub const MAX_FILE: u64 = 4 << 20;
 /// Longest message of the YAML reader that is passed on, in characters. It may quote the file.
 const MAX_MESSAGE: usize = 300;
+/// Most documents of a file of which it is said one by one what is wrong.
+const MAX_PROBLEMS: usize = 20;
 
 /// A path, safe to show: whoever writes the manifests also chooses the names of their files.
 fn shown(path: &Path) -> String {
@@ -74,12 +77,58 @@ pub struct Contents {
     pub problems: Vec<FileProblem>,
 }
 
+/// What is known of a file.
+#[derive(Debug, Default)]
+struct File {
+    /// Of the text that was parsed last. One that did not change is not parsed again: the folder is looked at every now and
+    /// then, and most of the time nothing happened.
+    text: Option<Digest>,
+    /// The good pods.
+    pods: Vec<Pod>,
+    /// What is wrong with that text.
+    problems: Vec<FileProblem>,
+}
+
+impl File {
+    /// Takes in a new text of the file.
+    fn parse(&mut self, path: &Path, text: &str) {
+        let mut pods = Vec::new();
+        let mut more = 0;
+        self.problems.clear();
+        for (document, result) in (1..).zip(documents(text)) {
+            match result {
+                Ok(pod) => pods.push(pod),
+                Err(message) if self.problems.len() < MAX_PROBLEMS => {
+                    self.problems.push(problem(path, Some(document), &message));
+                }
+                Err(_) => more += 1,
+            }
+        }
+        if more > 0 {
+            self.problems.push(problem(path, None, &format_args!("{more} more documents of it are wrong")));
+        }
+        if pods.is_empty() && self.problems.is_empty() {
+            // Somebody may be writing it at this moment.
+            self.problems.push(problem(path, None, &"holds no pod; delete the file to delete its pods"));
+        }
+        let before = std::mem::take(&mut self.pods);
+        if !self.problems.is_empty() {
+            let present: BTreeSet<_> = pods.iter().map(|pod| (pod.namespace.clone(), pod.name.clone())).collect();
+            pods.extend(before.into_iter().filter(|pod| !present.contains(&(pod.namespace.clone(), pod.name.clone()))));
+        }
+        self.pods = pods;
+    }
+}
+
+fn problem(path: &Path, document: Option<usize>, message: &dyn fmt::Display) -> FileProblem {
+    FileProblem { path: path.to_owned(), document, message: escape_bounded(&message.to_string(), MAX_MESSAGE) }
+}
+
 /// The folder. It remembers what was good.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    /// The good pods of each file.
-    good: BTreeMap<PathBuf, Vec<Pod>>,
+    files: BTreeMap<PathBuf, File>,
     told: BTreeSet<(PathBuf, Option<usize>, String)>,
 }
 
@@ -87,7 +136,7 @@ impl Folder {
     /// A folder that has not been looked at.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, good: BTreeMap::new(), told: BTreeSet::new() }
+        Self { path, files: BTreeMap::new(), told: BTreeSet::new() }
     }
 
     /// The folder's path.
@@ -109,10 +158,10 @@ impl Folder {
                 files.insert(path);
             }
         }
-        self.good.retain(|path, _| files.contains(path));
+        self.files.retain(|path, _| files.contains(path));
         let mut problems = Vec::new();
         for path in files {
-            self.read_file(path, &mut problems);
+            self.read_file(&path, &mut problems);
         }
         let mut contents = Contents { pods: self.pods(&mut problems), problems: Vec::new() };
         let mut told = BTreeSet::new();
@@ -127,53 +176,30 @@ impl Folder {
         Ok(contents)
     }
 
-    fn read_file(&mut self, path: PathBuf, problems: &mut Vec<FileProblem>) {
-        let problem = |document, message: &dyn fmt::Display| FileProblem {
-            path: path.clone(),
-            document,
-            message: escape_bounded(&message.to_string(), MAX_MESSAGE),
-        };
-        let text = match read_bounded(&path) {
-            Ok(text) => text,
-            Err(ReadError::Gone) => {
-                self.good.remove(&path);
-                return;
-            }
-            Err(ReadError::Other(error)) => {
-                problems.push(problem(None, &error));
-                return;
-            }
-        };
-        let mut pods = Vec::new();
-        let mut broken = false;
-        for (document, result) in (1..).zip(documents(&text)) {
-            match result {
-                Ok(pod) => pods.push(pod),
-                Err(message) => {
-                    broken = true;
-                    problems.push(problem(Some(document), &message));
+    fn read_file(&mut self, path: &Path, problems: &mut Vec<FileProblem>) {
+        match read_bounded(path) {
+            Ok(text) => {
+                let digest = Some(Digest::of_bytes(text.as_bytes()));
+                let file = self.files.entry(path.to_owned()).or_default();
+                if file.text != digest {
+                    file.parse(path, &text);
+                    file.text = digest;
                 }
+                problems.extend(file.problems.iter().cloned());
             }
+            Err(ReadError::Gone) => {
+                self.files.remove(path);
+            }
+            Err(ReadError::Other(error)) => problems.push(problem(path, None, &error)),
         }
-        if pods.is_empty() && !broken {
-            // Somebody may be writing it at this moment.
-            broken = true;
-            problems.push(problem(None, &"holds no pod; delete the file to delete its pods"));
-        }
-        if broken {
-            let present: BTreeSet<_> = pods.iter().map(|pod| (pod.namespace.clone(), pod.name.clone())).collect();
-            let before = self.good.remove(&path).unwrap_or_default();
-            pods.extend(before.into_iter().filter(|pod| !present.contains(&(pod.namespace.clone(), pod.name.clone()))));
-        }
-        self.good.insert(path, pods);
     }
 
     /// All good pods; of several with one name, the first one by file name and place.
     fn pods(&self, problems: &mut Vec<FileProblem>) -> Vec<Pod> {
         let mut first: HashMap<(&str, &str), &Path> = HashMap::new();
         let mut pods = Vec::new();
-        for (path, of_file) in &self.good {
-            for pod in of_file {
+        for (path, file) in &self.files {
+            for pod in &file.pods {
                 if let Some(other) = first.get(&(pod.namespace.as_str(), pod.name.as_str())) {
                     problems.push(FileProblem {
                         path: path.clone(),

@@ -23,11 +23,7 @@ use serde_json::json;
 use self::bars::Bar;
 pub(crate) use self::instructions::{compare, obstacle};
 use crate::root::Root;
-use crate::{process, setup};
-
-/// As the binary is shipped: one file, whatever C library is where it runs, and as small as it gets.
-const PROFILE: &str = "dist";
-const RUSTFLAGS: &str = "-Ctarget-feature=+crt-static\u{1f}-Cforce-unwind-tables=no";
+use crate::{dist, image, process, setup};
 
 /// The flags of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
@@ -78,6 +74,13 @@ struct Run {
     rounds: usize,
 }
 
+impl Run {
+    /// Of one measurement.
+    fn one(name: &str, unit: &str, value: f64) -> Self {
+        Self { name: name.to_owned(), unit: unit.to_owned(), median: value, low: value, high: value, rounds: 1 }
+    }
+}
+
 /// All of them, by name.
 type Runs = BTreeMap<String, Run>;
 
@@ -94,6 +97,11 @@ pub(crate) fn run(Args { name, quick, json, document }: Args) -> anyhow::Result<
         let built = build()?;
         for part in parts.iter().filter(|part| **part != Part::Instructions) {
             measure(&built, *part, quick, &mut runs)?;
+        }
+        if parts.contains(&Part::Footprint) {
+            let image =
+                Run::one("footprint/image", "MiB", image::size_with(&built.enforcer)? as f64 / f64::from(1 << 20));
+            runs.insert(image.name.clone(), image);
         }
     }
     if parts.contains(&Part::Instructions) {
@@ -123,15 +131,9 @@ struct Built {
 
 /// Builds what measures and what is measured; cargo shows its progress.
 fn build() -> anyhow::Result<Built> {
-    let mut cargo = process::cargo();
-    // With a target, the flags are not those of build scripts and macros, which cannot be linked that way.
-    cargo
-        .args(["build", "--package", "enforcer", "--bin", "enforcer", "--bench", "measure", "--profile", PROFILE])
-        .args(["--target", &format!("{}-unknown-linux-gnu", std::env::consts::ARCH)])
-        .arg("--message-format=json-render-diagnostics")
-        .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS);
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let (mut measure, mut enforcer) = (None, None);
-    for message in process::cargo_messages(&mut cargo)? {
+    for message in dist::build(&target, &["--bin", "enforcer", "--bench", "measure"])? {
         if let Message::CompilerArtifact(artifact) = message {
             match artifact.target.name.as_str() {
                 "measure" => measure = artifact.executable,

@@ -8,7 +8,7 @@ mod dependencies;
 mod sbom;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
@@ -16,7 +16,7 @@ use cargo_metadata::Message;
 use clap::ValueEnum;
 
 use self::dependencies::Dependencies;
-use crate::{process, setup};
+use crate::{dist, process, setup};
 
 /// The flags of `cargo xtask image`.
 #[derive(Debug, clap::Args)]
@@ -67,6 +67,13 @@ impl Arch {
     }
 }
 
+/// Size in bytes of the archive with this binary, which is for this machine's processor.
+pub(crate) fn size_with(binary: &Path) -> anyhow::Result<usize> {
+    let arch = Arch::here();
+    let dependencies = Dependencies::of_the_agent(arch.target())?;
+    Ok(archive::Image::of(binary, &dependencies, arch.as_str(), epoch()?)?.archive.len())
+}
+
 pub(crate) fn run(Args { out, arch, check }: Args) -> anyhow::Result<()> {
     if check && arch != Arch::here() {
         bail!("an image for {} cannot run on this machine: leave --check or --arch out", arch.as_str());
@@ -76,11 +83,7 @@ pub(crate) fn run(Args { out, arch, check }: Args) -> anyhow::Result<()> {
     let epoch = epoch()?;
     let binary = build(arch)?;
     let dependencies = Dependencies::of_the_agent(arch.target())?;
-    let image = || -> anyhow::Result<archive::Image> {
-        let program = fs::read(&binary).with_context(|| format!("{} cannot be read", binary.display()))?;
-        let layer = contents::layer(&program, &dependencies, version, epoch)?;
-        archive::Image::new(&layer, version, arch.as_str(), epoch)
-    };
+    let image = || archive::Image::of(&binary, &dependencies, arch.as_str(), epoch);
     let made = image()?;
     let path = out
         .unwrap_or_else(|| process::root().join(format!("target/image/port-enforcer-{version}-{}.tar", arch.as_str())));
@@ -111,28 +114,9 @@ fn epoch() -> anyhow::Result<u64> {
     Ok(u64::min(epoch, now))
 }
 
-/// The release build, linked statically. The target is named, even where it is this machine's own, so that the flags do not
-/// reach build scripts.
 fn build(arch: Arch) -> anyhow::Result<PathBuf> {
-    let cargo_home = std::env::var("CARGO_HOME").map_or_else(
-        |_| std::env::var("HOME").map(|home| format!("{home}/.cargo")).unwrap_or_default(),
-        |home| home.clone(),
-    );
-    // Where the sources were does not belong into the binary.
-    let flags = [
-        "-Ctarget-feature=+crt-static".to_owned(),
-        format!("--remap-path-prefix={}=/source", process::root().display()),
-        format!("--remap-path-prefix={cargo_home}=/cargo"),
-    ];
     eprintln!("image: building the agent for {} (some minutes, if it is the first time)", arch.target());
-    let mut cargo = process::cargo();
-    cargo
-        .args(["build", "--release", "--locked", "--package", "enforcer", "--bin", "enforcer"])
-        .args(["--target", arch.target(), "--message-format=json-render-diagnostics"])
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-    let messages = process::cargo_messages(&mut cargo).with_context(|| {
-        format!("the agent could not be built; for another target than this machine's, `rustup target add {}` and its linker are needed", arch.target())
-    })?;
+    let messages = dist::build(arch.target(), &["--bin", "enforcer"])?;
     let built = messages.into_iter().find_map(|message| match message {
         Message::CompilerArtifact(artifact) if artifact.target.name == "enforcer" => artifact.executable,
         _ => None,

@@ -114,6 +114,35 @@ fn what_is_wrong_is_said() {
 }
 
 #[test]
+fn a_file_of_rubbish_is_told_in_a_few_words() {
+    let mut fixture = Fixture::new();
+    fixture.write("a.yaml", &(pod("one", 1) + &"---\nrubbish\n".repeat(1_000)));
+    let problems = fixture.problems();
+    assert_eq!(problems.len(), MAX_PROBLEMS + 1);
+    assert!(problems[0].starts_with("a.yaml, document 2: "), "{problems:?}");
+    assert_eq!(problems[MAX_PROBLEMS], "a.yaml: 980 more documents of it are wrong");
+    assert_eq!(fixture.problems(), [""; 0], "told once");
+    assert_eq!(fixture.names(), ["one"]);
+}
+
+#[test]
+fn what_did_not_change_is_not_parsed_again() {
+    let mut fixture = Fixture::new();
+    fixture.write("a.yaml", &pod("one", 1));
+    fixture.write("b.yaml", "kind: {");
+    assert_eq!(fixture.names(), ["one"]);
+    let path = fixture.directory.path().join("a.yaml");
+    // A mark of the test's own, which only parsing takes away.
+    fixture.folder.files.get_mut(&path).unwrap().pods[0].name = "remembered".to_owned();
+    assert_eq!(fixture.names(), ["remembered"]);
+    // A text of the same length, within the resolution of the file's times.
+    fixture.write("a.yaml", &pod("two", 1));
+    assert_eq!(fixture.names(), ["two"]);
+    fixture.write("b.yaml", &pod("three", 1));
+    assert_eq!(fixture.names(), ["two", "three"]);
+}
+
+#[test]
 fn a_folder_that_goes_takes_nothing_with_it() {
     let mut fixture = Fixture::new();
     fixture.write("a.yaml", &pod("one", 1));

@@ -131,6 +131,9 @@ fn storm_while(site: &Site, swaps: u32, mut swap: impl FnMut(u32)) -> HashMap<(&
         ("stranger", site.worker("stranger"), bind(PORT)),
         ("stranger", site.worker("other"), bind6(PORT)),
     ];
+    for (_, worker, _) in &workers {
+        own_machine::give_way(worker.pid());
+    }
     let end = AtomicBool::new(false);
     thread::scope(|scope| {
         let storm = scope.spawn(|| storm(workers, &end));

@@ -4,6 +4,7 @@
 use std::env;
 
 use libtest_mimic::Completion;
+use rustix::process::Pid;
 
 /// Set for the tests by the first process of such a machine.
 pub(crate) const MARK: &str = "PORT_ENFORCER_TEST_MACHINE";
@@ -29,6 +30,14 @@ pub(crate) fn is_here() -> bool {
 /// How often something is done: where every instruction is emulated and one CPU does it all, a fifth is enough.
 pub(crate) fn times(usual: u32) -> u32 {
     if is_here() { usual.div_ceil(5) } else { usual }
+}
+
+/// Lets others of the machine go before a process that does as much as it can: the one CPU is wanted elsewhere too.
+pub(crate) fn give_way(pid: u32) {
+    if is_here() {
+        let pid = Pid::from_raw(pid.cast_signed()).expect("the id of a process");
+        rustix::process::setpriority_process(Some(pid), 10).expect("a process of the test's own");
+    }
 }
 
 /// Runs a test that needs one, or says that it is skipped.

@@ -67,10 +67,7 @@ mod tests {
     use super::*;
 
     fn runs(values: &[(&str, f64)]) -> Runs {
-        let run = |&(name, median): &(&str, f64)| {
-            let run = Run { name: name.to_owned(), unit: String::new(), median, low: 0.0, high: 0.0, rounds: 1 };
-            (name.to_owned(), run)
-        };
+        let run = |&(name, value): &(&str, f64)| (name.to_owned(), Run::one(name, "", value));
         values.iter().map(run).collect()
     }
 

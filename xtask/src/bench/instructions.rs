@@ -103,10 +103,7 @@ pub(crate) fn obstacle() -> anyhow::Result<Option<String>> {
 
 /// One count as a run, and how many times the baseline the worst of all is.
 pub(super) fn runs(counts: &Counts) -> anyhow::Result<Vec<Run>> {
-    let run = |name: &str, unit: &str, value: f64| {
-        let (name, unit) = (format!("instructions/{name}"), unit.to_owned());
-        Run { name, unit, median: value, low: value, high: value, rounds: 1 }
-    };
+    let run = |name: &str, unit: &str, value: f64| Run::one(&format!("instructions/{name}"), unit, value);
     let mut runs: Vec<_> = counts.iter().map(|(name, count)| run(name, "instructions", *count as f64)).collect();
     if baseline().exists() {
         let (_, worst) = worst(counts, &kept()?.instructions)?;

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
 use std::str::FromStr as _;
 
 use anyhow::Context as _;
@@ -16,6 +18,7 @@ use ring::digest::{SHA256, digest};
 use serde::Serialize;
 
 use super::contents::{self, Tree};
+use super::dependencies::Dependencies;
 
 /// Where the agent is in the image.
 pub(super) const PROGRAM: &str = "usr/bin/enforcer";
@@ -40,8 +43,15 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
 }
 
 impl Image {
+    /// With this binary in it.
+    pub(super) fn of(binary: &Path, dependencies: &Dependencies, arch: &str, epoch: u64) -> anyhow::Result<Self> {
+        let program = fs::read(binary).with_context(|| format!("{} cannot be read", binary.display()))?;
+        let version = env!("CARGO_PKG_VERSION");
+        Self::new(&contents::layer(&program, dependencies, version, epoch)?, version, arch, epoch)
+    }
+
     /// Around one layer.
-    pub(super) fn new(layer: &[u8], version: &str, arch: &str, epoch: u64) -> anyhow::Result<Self> {
+    fn new(layer: &[u8], version: &str, arch: &str, epoch: u64) -> anyhow::Result<Self> {
         let seconds = i64::try_from(epoch).context("a time far away")?;
         let created = Timestamp::from_second(seconds).context("a time far away")?.to_string();
         let name = format!("docker.io/library/port-enforcer:{version}");
