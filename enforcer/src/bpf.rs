@@ -199,6 +199,7 @@ impl Kernel {
             .override_global("HAS_SET_RETVAL", &has_set_retval, true)
             .override_global("SOCK_FLAGS_OFFSET", &readable(offsets.sock_flags), true)
             .override_global("HAS_POST_SET_RETVAL", &u8::from(options.features.post_set_retval), true)
+            .override_global("HAS_COARSE_TIME", &u8::from(options.features.coarse_time), true)
             .override_global("POST_BIND_DENIES", &u8::from(options.features.post_bind_denies), true)
             .override_global("RESERVES", &u8::from(!options.features.post_bind_denies), true)
             .override_global("KERN_SOCK_BIT", &readable(offsets.kern_sock_bit), true)

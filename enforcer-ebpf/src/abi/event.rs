@@ -69,7 +69,9 @@ pub struct BindEvent {
     pub verdict: u8,
     /// [`crate::abi::Reason`].
     pub reason: u8,
-    /// When: nanoseconds since boot, sleep included (`CLOCK_BOOTTIME`).
+    /// When, in nanoseconds since boot. In the ring of attempts, sleep included (`CLOCK_BOOTTIME`). In the ring of holders,
+    /// which is filled at every bind and close, the time of the last tick without sleep (`CLOCK_MONOTONIC_COARSE`; before
+    /// Linux 5.11 `CLOCK_MONOTONIC`).
     pub time: u64,
     /// Cgroup of the calling task: a container's, usually.
     pub cgroup: u64,

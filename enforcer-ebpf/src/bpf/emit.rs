@@ -18,7 +18,10 @@ use enforcer_ebpf::{
     decide::Verdict,
 };
 
-use super::maps::{BIND_EVENTS, COUNTERS, HOLDER_EVENTS};
+use super::{
+    kernel::coarse_time,
+    maps::{BIND_EVENTS, COUNTERS, HOLDER_EVENTS},
+};
 
 /// How long after it was woken for a holder the agent looks again by itself, at least: until then nobody wakes it. In
 /// nanoseconds.
@@ -79,8 +82,15 @@ pub(super) fn send(facts: &Facts, about_holder: bool) {
         count_error(if about_holder { KernelError::HolderEventLost } else { KernelError::BindEventLost });
         return;
     };
-    let now = fill(record.as_mut_ptr(), facts);
-    record.submit(if about_holder { wake(now).into() } else { 0 });
+    if about_holder {
+        let now = coarse_time();
+        fill(record.as_mut_ptr(), facts, now);
+        record.submit(wake(now).into());
+    } else {
+        // SAFETY: the helper has no precondition.
+        fill(record.as_mut_ptr(), facts, unsafe { bpf_ktime_get_boot_ns() });
+        record.submit(0);
+    }
 }
 
 /// Whether to wake the agent: at most once in a while, see [`QUIET`].
@@ -113,12 +123,10 @@ pub(super) fn has_room() -> bool {
     has
 }
 
-/// Writes a record's fields one by one into the ring, and gives its time: a whole record on the stack beside all else would
-/// be more than the 512 bytes that a program has.
+/// Writes a record's fields one by one into the ring: a whole record on the stack beside all else would be more than the 512
+/// bytes that a program has.
 #[inline(always)]
-fn fill(event: *mut BindEvent, facts: &Facts) -> u64 {
-    // SAFETY: the helper has no precondition.
-    let time = unsafe { bpf_ktime_get_boot_ns() };
+fn fill(event: *mut BindEvent, facts: &Facts, time: u64) {
     // SAFETY: `event` points to the record that was just reserved, which has room for one `BindEvent`; every field is
     // written before the record is submitted. The helpers have no preconditions.
     unsafe {
@@ -156,5 +164,4 @@ fn fill(event: *mut BindEvent, facts: &Facts) -> u64 {
             generated::bpf_get_current_comm((&raw mut (*event).command).cast(), 16);
         }
     }
-    time
 }

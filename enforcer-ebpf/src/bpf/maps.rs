@@ -105,6 +105,10 @@ pub(super) static HAS_SET_RETVAL: Global<u8> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(super) static HAS_POST_SET_RETVAL: Global<u8> = Global::new(0);
 
+/// 1 where there is the time of the last tick (`bpf_ktime_get_coarse_ns`, since 5.11).
+#[unsafe(no_mangle)]
+pub(super) static HAS_COARSE_TIME: Global<u8> = Global::new(0);
+
 /// 1 where a post-bind hook that denies really denies, and gives the port back (since 5.17).
 #[unsafe(no_mangle)]
 pub(super) static POST_BIND_DENIES: Global<u8> = Global::new(0);

@@ -31,7 +31,7 @@ use crate::{
     },
     host::{
         cgroup::{CgroupError, Root, scan},
-        clock::now,
+        clock::{self, now},
         netns,
     },
 };
@@ -260,21 +260,27 @@ impl Engine {
     fn drain_holders(&mut self, told: &mut Told) {
         let mut changed = BTreeSet::new();
         let mut taken = 0;
+        let slept = clock::slept();
         while taken < BATCH
             && let Some(record) = self.holder_events.next()
         {
             taken += 1;
             match decode_bind(&record) {
-                Ok(Bind::Bound(binding)) => {
+                Ok(Bind::Bound(mut binding)) => {
+                    binding.time = binding.time.saturating_add(slept);
                     changed.insert((binding.protocol, binding.port));
                     told.bound.push(binding.clone());
                     self.holding.bound(binding, &self.index);
                 }
-                Ok(Bind::Released(release)) => {
+                Ok(Bind::Released(mut release)) => {
+                    release.time = release.time.saturating_add(slept);
                     changed.insert((release.protocol, release.port));
                     self.holding.released(release);
                 }
-                Ok(Bind::Attempt(attempt)) => self.holding.suspect(attempt),
+                Ok(Bind::Attempt(mut attempt)) => {
+                    attempt.time = attempt.time.saturating_add(slept);
+                    self.holding.suspect(attempt);
+                }
                 Err(error) => told.undecodable.push(error.to_string()),
             }
         }

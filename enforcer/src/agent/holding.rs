@@ -21,7 +21,7 @@ use crate::{
         report::{Attempt, Report},
     },
     host::{
-        clock::now,
+        clock::{self, now},
         diag::{self, DiagError},
     },
 };
@@ -90,7 +90,7 @@ impl Holding {
     pub(super) fn look(&mut self, index: &Index) -> (Looked, BTreeSet<(Protocol, u16)>) {
         self.looked_at = Some(now().monotonic);
         let resolve = |cgroup| Place::of(cgroup, index);
-        let done = diag::reconcile(&mut self.holders, nanos, resolve);
+        let done = diag::reconcile(&mut self.holders, clock::coarse, resolve);
         self.holders.resolve(resolve);
         let existing = self.reported.look(&self.holders, index, &self.shared);
         let held: BTreeSet<_> = self.holders.iter().map(|holder| (holder.protocol, holder.port)).collect();
@@ -180,9 +180,4 @@ impl Holding {
         }
         reports
     }
-}
-
-/// Nanoseconds since boot, sleep included.
-fn nanos() -> u64 {
-    u64::try_from(now().monotonic.as_nanos()).unwrap_or(u64::MAX)
 }

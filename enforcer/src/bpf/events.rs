@@ -49,7 +49,7 @@ pub enum Bind {
 /// A socket that may have held a port was released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Release {
-    /// When: nanoseconds since boot, sleep included.
+    /// When: nanoseconds since boot.
     pub time: u64,
     /// The protocol.
     pub protocol: Protocol,
@@ -83,7 +83,7 @@ fn field<T>(field: &'static str, value: impl Into<u64> + Copy, decoded: Option<T
     decoded.ok_or(DecodeError::Field { field, value: value.into() })
 }
 
-/// Decodes a [`BindEvent`].
+/// Decodes a [`BindEvent`]. Its time is as the programs wrote it: in the ring of holders it leaves sleep out.
 ///
 /// # Errors
 ///

@@ -25,6 +25,9 @@ pub struct Features {
     /// A post-bind hook that denies gives the port back, and so really denies: since 5.17. Else a port that could be shared
     /// is taken before it is bound.
     pub post_bind_denies: bool,
+    /// The time of the last tick (`bpf_ktime_get_coarse_ns`), since 5.11: who holds a port is noted at a tenth of the cost of
+    /// reading a clock.
+    pub coarse_time: bool,
     /// Reading kernel memory, which needs `CAP_PERFMON` and no lockdown: whether a socket is IPv6 only is exact, else
     /// `::` counts as dual-stack.
     pub probe_read: bool,
@@ -85,6 +88,7 @@ pub fn features() -> Result<Features, ProgramError> {
         post_set_retval: is_helper_supported(ProgramType::CgroupSock, BpfHelper::BPF_FUNC_set_retval)?,
         // Without type information nothing works, and that is told when the programs are loaded.
         post_bind_denies: Offsets::of_running_kernel().is_ok_and(|offsets| offsets.post_bind_denies),
+        coarse_time: is_helper_supported(ProgramType::CgroupSock, BpfHelper::BPF_FUNC_ktime_get_coarse_ns)?,
         probe_read: is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_probe_read_kernel)?,
     })
 }
@@ -155,6 +159,14 @@ pub fn findings() -> Vec<Finding> {
             required: false,
             answer: helper(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval),
             without: "a denied bind fails with EPERM, whatever --deny-errno says",
+            remedy: newer,
+        },
+        Finding {
+            name: "time of the last tick",
+            since: "5.11",
+            required: false,
+            answer: helper(ProgramType::CgroupSock, BpfHelper::BPF_FUNC_ktime_get_coarse_ns),
+            without: "every bind and close reads a clock, which takes some tens of nanoseconds",
             remedy: newer,
         },
         Finding {

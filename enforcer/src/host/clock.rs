@@ -1,4 +1,8 @@
 //! The time.
+//!
+//! The kernel programs note who holds a port by the coarse clock, which costs next to nothing to read and stands still between
+//! two ticks. What is compared with that is read from the same clock: so a socket that was noted before a dump of the sockets
+//! began has a smaller time than the dump, or the same and counts as noted later, which is the careful side.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,8 +14,42 @@ use crate::core::index::Now;
 #[must_use]
 pub fn now() -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let boot = clock_gettime(ClockId::Boottime);
-    let monotonic =
-        Duration::new(u64::try_from(boot.tv_sec).unwrap_or_default(), u32::try_from(boot.tv_nsec).unwrap_or_default());
-    Now { wall: i64::try_from(wall.as_micros()).unwrap_or(i64::MAX), monotonic }
+    Now { wall: i64::try_from(wall.as_micros()).unwrap_or(i64::MAX), monotonic: read(ClockId::Boottime) }
+}
+
+/// How long the machine slept since boot, in nanoseconds: what is to be added to a time of the kernel's that leaves sleep out.
+/// In whole milliseconds, since the two clocks are not read in the same instant.
+#[must_use]
+pub fn slept() -> u64 {
+    let awake = read(ClockId::Monotonic);
+    let slept = read(ClockId::Boottime).saturating_sub(awake);
+    u64::try_from(slept.as_millis()).unwrap_or(u64::MAX).saturating_mul(1_000_000)
+}
+
+/// The time of the last tick, in nanoseconds since boot, sleep included.
+#[must_use]
+pub fn coarse() -> u64 {
+    let awake = read(ClockId::MonotonicCoarse).as_nanos();
+    u64::try_from(awake).unwrap_or(u64::MAX).saturating_add(slept())
+}
+
+fn read(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_coarse_clock_follows_the_exact_one() {
+        let before = coarse();
+        let exact = u64::try_from(now().monotonic.as_nanos()).unwrap();
+        // A tick is ten milliseconds at most, and sleep is told in whole ones.
+        assert!(before <= exact + 1_000_000, "{before} {exact}");
+        assert!(exact - before.min(exact) < 1_000_000_000, "{before} {exact}");
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(coarse() > before);
+    }
 }

@@ -128,7 +128,8 @@ pub struct Reconciled {
 }
 
 /// Makes the table agree with the sockets that there are. Holders that one dump does not show are looked for in a second
-/// one, so that after this call none is there that is gone. `now` is the time since boot in nanoseconds.
+/// one, so that after this call none is there that is gone. `now` is the time of the last tick since boot, in nanoseconds
+/// ([`crate::host::clock::coarse`]).
 pub fn reconcile(holders: &mut Holders, now: impl Fn() -> u64, resolve: impl Fn(u64) -> Place) -> Reconciled {
     let mut done = Reconciled::default();
     for protocol in [Protocol::Tcp, Protocol::Udp] {

@@ -130,6 +130,7 @@ const PROMISED: &[(&str, Version)] = &[
     ("ring buffer", (5, 8)),
     ("kernel type information", (5, 2)),
     ("choice of the error number", (6, 1)),
+    ("time of the last tick", (5, 11)),
     ("reading kernel memory", (5, 5)),
     ("cookie of the node's network namespace", (5, 14)),
     ("post-bind hooks that deny", (5, 17)),
