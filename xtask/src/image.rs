@@ -114,6 +114,7 @@ fn epoch() -> anyhow::Result<u64> {
     Ok(u64::min(epoch, now))
 }
 
+/// The agent as it is shipped.
 fn build(arch: Arch) -> anyhow::Result<PathBuf> {
     eprintln!("image: building the agent for {} (some minutes, if it is the first time)", arch.target());
     let messages = dist::build(arch.target(), &["--bin", "enforcer"])?;

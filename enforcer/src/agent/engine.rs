@@ -265,22 +265,17 @@ impl Engine {
             && let Some(record) = self.holder_events.next()
         {
             taken += 1;
-            match decode_bind(&record) {
-                Ok(Bind::Bound(mut binding)) => {
-                    binding.time = binding.time.saturating_add(slept);
+            match decode_bind(&record).map(|told| told.with_sleep(slept)) {
+                Ok(Bind::Bound(binding)) => {
                     changed.insert((binding.protocol, binding.port));
                     told.bound.push(binding.clone());
                     self.holding.bound(binding, &self.index);
                 }
-                Ok(Bind::Released(mut release)) => {
-                    release.time = release.time.saturating_add(slept);
+                Ok(Bind::Released(release)) => {
                     changed.insert((release.protocol, release.port));
                     self.holding.released(release);
                 }
-                Ok(Bind::Attempt(mut attempt)) => {
-                    attempt.time = attempt.time.saturating_add(slept);
-                    self.holding.suspect(attempt);
-                }
+                Ok(Bind::Attempt(attempt)) => self.holding.suspect(attempt),
                 Err(error) => told.undecodable.push(error.to_string()),
             }
         }

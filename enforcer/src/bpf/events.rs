@@ -46,6 +46,20 @@ pub enum Bind {
     Released(Release),
 }
 
+impl Bind {
+    /// A record of the ring of holders, whose times leave sleep out, with the sleep that there was since boot, in nanoseconds.
+    #[must_use]
+    pub fn with_sleep(mut self, slept: u64) -> Self {
+        let time = match &mut self {
+            Self::Attempt(attempt) => &mut attempt.time,
+            Self::Bound(binding) => &mut binding.time,
+            Self::Released(release) => &mut release.time,
+        };
+        *time = time.saturating_add(slept);
+        self
+    }
+}
+
 /// A socket that may have held a port was released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Release {
@@ -83,7 +97,7 @@ fn field<T>(field: &'static str, value: impl Into<u64> + Copy, decoded: Option<T
     decoded.ok_or(DecodeError::Field { field, value: value.into() })
 }
 
-/// Decodes a [`BindEvent`]. Its time is as the programs wrote it: in the ring of holders it leaves sleep out.
+/// Decodes a [`BindEvent`]. Its time is as the programs wrote it: see [`Bind::with_sleep`].
 ///
 /// # Errors
 ///
@@ -243,6 +257,20 @@ mod tests {
             (std::mem::offset_of!(BindEvent, command), 88),
         ] {
             assert_eq!(offset, size);
+        }
+    }
+
+    #[test]
+    fn sleep_is_added_to_every_kind() {
+        for kind in [EventKind::Attempt, EventKind::Bound, EventKind::Released] {
+            let mut record = attempt();
+            record[0] = kind as u8;
+            let times = [0, 5, u64::MAX].map(|slept| match decode_bind(&record).unwrap().with_sleep(slept) {
+                Bind::Attempt(Attempt { time, .. })
+                | Bind::Bound(Binding { time, .. })
+                | Bind::Released(Release { time, .. }) => time,
+            });
+            assert_eq!(times, [1, 6, u64::MAX], "{kind:?}");
         }
     }
 

@@ -32,7 +32,7 @@ pub fn slept() -> u64 {
         let boot = read(ClockId::Boottime);
         let after = read(ClockId::Monotonic);
         slept = boot.saturating_sub(after);
-        if after - before < CLOSE {
+        if after.saturating_sub(before) < CLOSE {
             break;
         }
     }

@@ -32,11 +32,6 @@ pub(crate) fn times(usual: u32) -> u32 {
     if is_here() { usual.div_ceil(5) } else { usual }
 }
 
-/// Of so many that are alike how many one stands for: each for itself, but where every instruction is emulated.
-pub(crate) fn one_of(many: usize) -> usize {
-    if is_here() { many } else { 1 }
-}
-
 /// Lets others of the machine go before a process that does as much as it can: the one CPU is wanted elsewhere too.
 pub(crate) fn give_way(pid: u32) {
     if is_here() {
