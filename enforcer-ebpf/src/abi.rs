@@ -19,7 +19,7 @@ mod port;
 mod record;
 
 pub use config::{Config, Policy, ROOT_LEVEL_UNKNOWN, Undeclared};
-pub use counters::{COUNTERS, KernelError, Reason, VerdictKind, counter, error_counter};
+pub use counters::{COUNTERS, KernelError, Reason, VerdictKind, counter, error_counter, untold_counter};
 pub use event::{
     BIND_FLAG_HELD, BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, BIND_FLAG_V6ONLY,
     BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY,
@@ -40,7 +40,7 @@ pub use record::RECORD_LEN;
 /// Version of the layout of what an agent takes over from the one before it: the shapes and meanings of all maps but the
 /// rings' records, and the names of the pins. A pinned layout of another version is never reused, so this is raised
 /// with every change of those, and with no other.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 /// Elements of the `OWNERS` array, slot 0 (nobody) included.
 pub const OWNERS: u32 = 1 << 15;
 /// Most address-specific claims in force at once, over all ports.

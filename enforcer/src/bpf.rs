@@ -6,6 +6,7 @@ pub mod btf;
 mod counters;
 pub mod events;
 mod fault;
+mod lease;
 mod link;
 pub mod pins;
 pub mod probe;
@@ -262,7 +263,7 @@ impl Kernel {
         self.config.store(config_word::ROOT_LEVEL, cgroup_level.unwrap_or(abi::ROOT_LEVEL_UNKNOWN));
         self.config.store(config_word::POD_LEVELS, USUAL_POD_LEVELS);
         self.config.store(config_word::NETNS_COOKIE, netns_cookie.unwrap_or(0));
-        self.config.store(config_word::LEASE_DEADLINE, *lease_deadline);
+        self.config.store(config_word::LEASE_DEADLINE, lease::to_word(*lease_deadline));
     }
 
     /// The cgroup that the programs are attached to.
@@ -285,7 +286,7 @@ impl Kernel {
     /// When enforcement lapses unless [`Self::renew`] puts it off: nanoseconds since boot; 0 is never.
     #[must_use]
     pub fn lease_deadline(&self) -> u64 {
-        self.config.load(config_word::LEASE_DEADLINE)
+        lease::from_word(self.config.load(config_word::LEASE_DEADLINE))
     }
 
     /// The level of the attached cgroup in the whole hierarchy, once it is known.
@@ -324,6 +325,12 @@ impl Kernel {
                 self.cgroups.insert(id, value, 0).map_err(|source| map_error("write", "CGROUPS", source))?;
             }
             Change::CgroupGone { id } => removed(self.cgroups.remove(&id), "CGROUPS")?,
+            Change::CgroupInPod { id, slot } => {
+                removed(self.cgroups.remove(&id), "CGROUPS")?;
+                if slot != 0 {
+                    self.disown(slot, id).map_err(mapping("OWNERS"))?;
+                }
+            }
         }
         Ok(())
     }
@@ -338,6 +345,17 @@ impl Kernel {
             self.owners.store(base + owner_word::CGROUP, owner.cgroup)?;
         }
         self.owners.store(base + owner_word::IDENTITY, owner.identity)
+    }
+
+    /// Makes an owner whose cgroup is said to be this one an owner whose cgroup is not known. If its own is noted in this
+    /// very moment, it is recognised the long way.
+    fn disown(&self, slot: abi::Slot, cgroup: u64) -> io::Result<()> {
+        let base = usize::from(slot) * owner_word::COUNT;
+        if self.owners.load(base + owner_word::CGROUP)? == cgroup {
+            self.owners.store(base + owner_word::LEVEL, 0)?;
+            self.owners.store(base + owner_word::CGROUP, abi::CGROUP_UNKNOWN)?;
+        }
+        Ok(())
     }
 
     fn add_pod_level(&self, level: u8) {

@@ -21,8 +21,8 @@ pub struct Config {
     /// Cookie of the node's network namespace (`SO_NETNS_COOKIE`), 0 where the kernel does not tell it (before 5.14);
     /// the programs then take the initial network namespace for the node's.
     pub netns_cookie: u64,
-    /// When enforcement lapses unless the agent puts this off: nanoseconds since boot, sleep included
-    /// (`CLOCK_BOOTTIME`); 0 is never. Looked at only where a bind is about to be denied.
+    /// When enforcement lapses unless the agent puts this off: nanoseconds since boot, sleep not included
+    /// (`CLOCK_MONOTONIC`); 0 is never. Looked at only where a bind is about to be denied.
     pub lease_deadline: u64,
     /// Zero.
     pub reserved: u64,

@@ -1,5 +1,8 @@
 //! `COUNTERS`: exact counts, one `u64` per CPU and index.
 //!
+//! An attempt is counted once: where it is told or need not be, or where it should be told and is not, because the ring is
+//! full. So a denial in a storm costs one count and not two.
+//!
 //! They are added to atomically although they are per CPU: a hook can be preempted by another one on the same CPU, so
 //! a plain `+= 1` would lose counts.
 
@@ -120,7 +123,8 @@ impl Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum KernelError {
-    /// A bind attempt could not be reported, the ring was full.
+    /// A bind attempt could not be reported, the ring was full. All in all these are the attempts at [`untold_counter`] and
+    /// those at this error's own index, for whose records room was gone when they came to ask for it.
     BindEventLost = 0,
     /// A cgroup event could not be reported, the ring was full.
     CgroupEventLost = 1,
@@ -169,14 +173,24 @@ impl KernelError {
 
 const ATTEMPTS: u32 = 3 * 3 * 16;
 
-/// Elements of the `COUNTERS` array.
-pub const COUNTERS: u32 = ATTEMPTS + 16;
+const ERRORS: u32 = 16;
 
-/// Index of the count of attempts with this verdict, reason and protocol.
+/// Elements of the `COUNTERS` array.
+pub const COUNTERS: u32 = ATTEMPTS + ERRORS + ATTEMPTS;
+
+/// Index of the count of attempts with this verdict, reason and protocol that were told or need not be.
 #[must_use]
 #[inline(always)]
 pub const fn counter(verdict: VerdictKind, reason: Reason, protocol: Protocol) -> u32 {
     ((protocol as u32) * 3 + verdict as u32) * 16 + reason as u32
+}
+
+/// Index of the count of attempts with this verdict, reason and protocol that should be told, and for which the ring had no
+/// room.
+#[must_use]
+#[inline(always)]
+pub const fn untold_counter(verdict: VerdictKind, reason: Reason, protocol: Protocol) -> u32 {
+    ATTEMPTS + ERRORS + counter(verdict, reason, protocol)
 }
 
 /// Index of the count of this error.
@@ -199,6 +213,7 @@ mod tests {
             for verdict in VerdictKind::ALL {
                 for reason in Reason::ALL {
                     assert!(seen.insert(counter(verdict, reason, protocol)));
+                    assert!(seen.insert(untold_counter(verdict, reason, protocol)));
                 }
             }
         }

@@ -9,7 +9,7 @@ use enforcer_ebpf::{
 };
 
 use super::{
-    caller::{self, Identity},
+    caller::{self, Ancestor, Identity},
     emit::{Facts, count, send, uncount},
     hold::{Outcome, Wanted, asked, holder, remember, take},
     kernel::{Live, load},
@@ -55,7 +55,7 @@ impl Candidate<'_> {
         if asked == 0 || !self.may_own() {
             return VerdictKind::Allow;
         }
-        let identity = caller::identify(config);
+        let identity = caller::identify(config, Ancestor::NONE);
         let outcome = self.adopt(pointer, &identity, config);
         let allowed = asked <= Mark::asked_by(VerdictKind::Allow, Reason::Error);
         // A conflict with a claim was told already.

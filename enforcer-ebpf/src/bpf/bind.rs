@@ -22,10 +22,10 @@ use enforcer_ebpf::{
 
 use super::{
     adopt::words,
-    caller::{self, Identity},
-    emit::{Facts, count, count_error, has_room, send},
+    caller::{self, Ancestor, Identity},
+    emit::{Facts, count, count_error, count_untold, has_room, send},
     hold::{mark, marked, set_asked},
-    kernel::{Live, MAX_ERRNO, ancestor, config, is_node_netns, load, owner},
+    kernel::{Live, MAX_ERRNO, config, is_node_netns, load, owner},
     maps::{EXACT, HAS_SET_RETVAL, PORTS, RESERVE4, RESERVE6, RESERVES},
     socket::Socket,
 };
@@ -89,9 +89,11 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     // Most claims are on every address, and most binds of a claimed port are its owner's: no need to look further.
     let sole = word.sole();
     let mut is_sole_owner = false;
+    let mut known = Ancestor::NONE;
     if sole != 0 {
         let owner = owner_or_nobody(sole);
-        is_sole_owner = forget_bool(is_in_cgroup_of(&owner, config));
+        known = Ancestor::at(owner.level, config);
+        is_sole_owner = forget_bool(known.id != 0 && known.id == owner.cgroup);
         let holder = marked(mark);
         if is_sole_owner && port != 0 && (holder == 0 || holder == owner.cgroup) && !policy.report_attempts {
             count(&Verdict::OWNER, protocol);
@@ -122,15 +124,22 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         Some(owner) if is_sole_owner || sole == 0 && is_in_cgroup_of(owner, config) => {
             Identity { kin: Kin::pod(owner), pod_cgroup: owner.cgroup }
         }
-        _ => caller::identify(config),
+        _ => caller::identify(config, known),
     };
     let verdict = decide(&owners, candidates.covered, &identity.kin, port, &policy, || config.overrule());
-    count(&verdict, protocol);
-    debug!(ctx, "bind {}/{} -> verdict {} reason {}", port, protocol as u8, verdict.kind as u8, verdict.reason as u8);
-    let held = port != 0 && is_held_by_another(&verdict, protocol, port, &identity);
     let tell =
         forget_bool(verdict.kind != VerdictKind::Allow || verdict.reason == Reason::Error || policy.report_attempts);
-    let goes_out = if tell { has_room() } else { held };
+    let is_lost = tell && !has_room();
+    if is_lost {
+        count_untold(&verdict, protocol);
+    } else {
+        count(&verdict, protocol);
+    }
+    debug!(ctx, "bind {}/{} -> verdict {} reason {}", port, protocol as u8, verdict.kind as u8, verdict.reason as u8);
+    // What is denied asks for nothing, and where it is not told either, nobody wants to know who holds the port.
+    let is_over = is_lost && verdict.kind == VerdictKind::Deny;
+    let held = port != 0 && !is_over && is_held_by_another(&verdict, protocol, port, &identity);
+    let goes_out = if tell { !is_lost } else { held };
     if goes_out {
         let flags = flags | if held { BIND_FLAG_HELD } else { 0 };
         report(ctx, protocol, port, &target, flags, &identity, &owners, &verdict, tell);
@@ -220,11 +229,11 @@ fn sole_owner(owners: &[Owner; 4]) -> Option<&Owner> {
     }
 }
 
-/// Whether the calling task is in this owner's pod cgroup. That cgroup is the outermost one of its path, since the
-/// agent and `cgroup_mkdir` note no other.
+/// Whether the calling task is in this owner's pod cgroup. That cgroup is the outermost one of its path, since no other is
+/// noted.
 #[inline(always)]
 fn is_in_cgroup_of(owner: &Owner, config: &Live) -> bool {
-    owner.level != 0 && ancestor(caller::root_level(config) + owner.level) == owner.cgroup
+    owner.level != 0 && Ancestor::at(owner.level, config).id == owner.cgroup
 }
 
 #[inline(always)]

@@ -45,27 +45,45 @@ fn find_root_level(config: &Live) {
     }
 }
 
-/// Finds out who the calling task is. The *outermost* pod cgroup on the way from the root counts: what lies below a
-/// pod's cgroup belongs to that pod, whatever its name says.
+/// A cgroup on the way from the root to the calling task, which was asked for already. To ask costs as much as a look-up.
+#[derive(Clone, Copy)]
+pub(super) struct Ancestor {
+    /// Its level below the attached root.
+    pub(super) level: u64,
+    /// Its id; 0 if the task is not that deep, or none was asked for.
+    pub(super) id: u64,
+}
+
+impl Ancestor {
+    /// None.
+    pub(super) const NONE: Self = Self { level: 0, id: 0 };
+
+    /// The one at this level below the attached root.
+    #[inline(always)]
+    pub(super) fn at(level: u64, config: &Live) -> Self {
+        Self { level, id: if level == 0 { 0 } else { ancestor(root_level(config) + level) } }
+    }
+}
+
+/// Finds out who the calling task is. Of the cgroups on the way from the root at most one is noted, the outermost that is a
+/// pod's: what lies below a pod's cgroup belongs to that pod, whatever its name says. So it does not matter at which level
+/// the search begins.
 #[inline(always)]
-pub(super) fn identify(config: &Live) -> Identity {
+pub(super) fn identify(config: &Live, known: Ancestor) -> Identity {
     let root_level = root_level(config);
-    let levels = config.pod_levels();
-    let mut found = CgroupIdentity(0);
-    let mut pod_cgroup = 0;
-    for below in 1..=DEEPEST_POD {
-        if levels & (1 << below) == 0 {
-            continue;
-        }
-        let id = ancestor(root_level + below);
-        if id == 0 {
-            break;
-        }
-        if let Some(value) = CGROUPS.get_ptr(id) {
-            let value = CgroupIdentity(load(value));
-            if value.is_of(id) {
-                found = value;
-                pod_cgroup = id;
+    let (mut found, mut pod_cgroup) = noted(known.id);
+    if pod_cgroup == 0 {
+        let levels = config.pod_levels() & !(1 << (known.level & 63));
+        for below in 1..=DEEPEST_POD {
+            if levels & (1 << below) == 0 {
+                continue;
+            }
+            let id = ancestor(root_level + below);
+            if id == 0 {
+                break;
+            }
+            (found, pod_cgroup) = noted(id);
+            if pod_cgroup != 0 {
                 break;
             }
         }
@@ -91,4 +109,14 @@ pub(super) fn identify(config: &Live) -> Identity {
         Kin::nobody(forget(if found.is_static() { OWNER_SOFTWARE } else { 0 }))
     };
     Identity { kin, pod_cgroup }
+}
+
+/// What is noted of a cgroup, and its id; zeros if nothing is.
+#[inline(always)]
+fn noted(id: u64) -> (CgroupIdentity, u64) {
+    let Some(value) = CGROUPS.get_ptr(id) else {
+        return (CgroupIdentity(0), 0);
+    };
+    let value = CgroupIdentity(load(value));
+    if value.is_of(id) { (value, id) } else { (CgroupIdentity(0), 0) }
 }

@@ -14,7 +14,10 @@ use aya_ebpf::{
     },
 };
 use enforcer_ebpf::{
-    abi::{BIND_RING_BYTES, BindEvent, EventKind, KernelError, Protocol, Reason, VerdictKind, counter, error_counter},
+    abi::{
+        BIND_RING_BYTES, BindEvent, EventKind, KernelError, Protocol, Reason, VerdictKind, counter, error_counter,
+        untold_counter,
+    },
     decide::Verdict,
 };
 
@@ -42,8 +45,14 @@ pub(super) fn count(verdict: &Verdict, protocol: Protocol) {
     add(counter(verdict.kind, verdict.reason, protocol), 1);
 }
 
+/// Counts an attempt that should be told, and for which there is no room.
+#[inline(always)]
+pub(super) fn count_untold(verdict: &Verdict, protocol: Protocol) {
+    add(untold_counter(verdict.kind, verdict.reason, protocol), 1);
+}
+
 /// Takes back the count of the attempt that a port was last asked for by ([`enforcer_ebpf::abi::Mark::asked`]): it is
-/// counted anew. The sum over the CPUs wraps.
+/// counted anew. The sum over the CPUs wraps, and that with what was not told.
 #[inline(always)]
 pub(super) fn uncount(asked: u64, protocol: Protocol) {
     add(counter(VerdictKind::Allow, Reason::Owner, protocol) + (asked as u32).wrapping_sub(1), u64::MAX);
@@ -108,7 +117,7 @@ fn wake(now: u64) -> u32 {
 }
 
 /// Whether there is room for one more record about an attempt, as far as can be said. Where there is none, as in a storm of
-/// binds that are denied, there is no need to find out what it would tell; it is counted as lost.
+/// binds that are denied, there is no need to find out what it would tell.
 #[inline(always)]
 pub(super) fn has_room() -> bool {
     /// What the kernel puts before each record (`BPF_RINGBUF_HDR_SZ` in include/uapi/linux/bpf.h).
@@ -116,11 +125,7 @@ pub(super) fn has_room() -> bool {
     const MOST: u64 = BIND_RING_BYTES as u64 - 1 - HEADER - size_of::<BindEvent>() as u64;
     let ring = (&raw const BIND_EVENTS).cast_mut().cast::<c_void>();
     // SAFETY: the verifier checks that the pointer is of a ring.
-    let has = unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()) } <= MOST;
-    if !has {
-        count_error(KernelError::BindEventLost);
-    }
-    has
+    unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()) <= MOST }
 }
 
 /// Writes a record's fields one by one into the ring: a whole record on the stack beside all else would be more than the 512

@@ -6,10 +6,7 @@ use aya_ebpf::{
     EbpfContext,
     helpers::{
         bpf_get_current_ancestor_cgroup_id, bpf_probe_read_kernel,
-        generated::{
-            bpf_get_netns_cookie, bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns,
-            bpf_probe_read_kernel_str,
-        },
+        generated::{bpf_get_netns_cookie, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_probe_read_kernel_str},
     },
 };
 use enforcer_ebpf::{
@@ -135,8 +132,7 @@ impl Live {
     pub(super) fn overrule(&self) -> Overrule {
         // SAFETY: only the address is taken.
         let deadline = self.field(|config| unsafe { &raw mut (*config).lease_deadline });
-        // SAFETY: the helper has no precondition.
-        let stale = deadline != 0 && unsafe { bpf_ktime_get_boot_ns() } > deadline;
+        let stale = deadline != 0 && coarse_time() > deadline;
         let local = MODE.get_ptr(0).map_or(0, |word| load(word.cast()));
         Overrule { local: LocalMode::from_word(local), stale }
     }

@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
-use enforcer_ebpf::abi::{KernelError, Protocol, Reason, VerdictKind, error_counter};
+use aya::maps::{Map, RingBuf};
+use enforcer_ebpf::abi::{KernelError, Protocol, Reason, VerdictKind};
 
 use crate::{
     agents::{FIRST_PORT, Scene, Source},
@@ -50,9 +50,9 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
     let took = start.elapsed();
     let cpu = scene.cpu()?.saturating_sub(before);
 
-    let counters = PerCpuArray::<MapData, u64>::try_from(Map::PerCpuArray(scene.agent.map("COUNTERS")))?;
-    let lost: u64 = counters.get(&error_counter(KernelError::BindEventLost), 0)?.iter().sum();
-    let denied = scene.agent.count(VerdictKind::Deny, Reason::Claimed, Protocol::Tcp);
+    let counters = scene.agent.counters();
+    let lost = counters.errors(KernelError::BindEventLost);
+    let denied = counters.attempts(VerdictKind::Deny, Reason::Claimed, Protocol::Tcp);
     sleep(SETTLE);
     // A second reader begins where the agent is when it is opened, and so sees no record where the agent has read all.
     let mut left = RingBuf::try_from(Map::RingBuf(scene.agent.map("BIND_EVENTS")))?;

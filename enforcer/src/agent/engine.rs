@@ -9,7 +9,7 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use enforcer_ebpf::abi::{KernelError, LocalMode, Policy, Protocol, Reason, VerdictKind};
+use enforcer_ebpf::abi::{LocalMode, Policy, Protocol, Reason, VerdictKind};
 
 use crate::{
     agent::holding::{Holding, Looked},
@@ -237,6 +237,9 @@ impl Engine {
         self.kernel.renew(deadline(self.lease));
         self.kernel.attach()?;
         if let Some(mut previous) = self.previous.take() {
+            if let Err(error) = previous.wait_for_programs() {
+                tracing::warn!(event = "wait_failed", %error, "what the agent before this one told last may be missing");
+            }
             take_all(&mut previous.bind_events, &self.index, &mut told);
         }
         if let Err(error) = self.kernel.retire_previous() {
@@ -441,7 +444,7 @@ impl Engine {
             }
         }
         self.flush();
-        let lost = self.kernel.counters().errors(KernelError::CgroupEventLost)?;
+        let lost = self.kernel.counters().cgroup_events_lost()?;
         if unplaced || lost != self.cgroup_events_lost {
             self.cgroup_events_lost = lost;
             self.rescan()?;

@@ -4,10 +4,9 @@ use std::{ffi::CStr, fs::File, os::fd::AsFd as _};
 
 use aya::programs::{CgroupSock, CgroupSockAddr, ProgramError, ProgramFd, RawTracePoint};
 use enforcer_ebpf::abi::{LocalMode, RECORD_LEN, Slot};
-use rustix::thread::{MembarrierCommand, membarrier};
 
 use crate::bpf::{
-    BpfError, Kernel, config_word,
+    BpfError, Kernel, config_word, lease,
     link::{Hook, Link},
     map_error,
     pins::{
@@ -68,9 +67,6 @@ impl Kernel {
             };
             self.links.push(link);
         }
-        // Waits until no program runs that was started before (`synchronize_rcu` in kernel/sched/membarrier.c), so that
-        // an earlier agent's rings are complete. A kernel that refuses it (nohz_full) leaves the last record in doubt.
-        let _ = membarrier(MembarrierCommand::Global);
         Ok(())
     }
 
@@ -106,7 +102,7 @@ impl Kernel {
     /// Puts off the moment when enforcement lapses, to so many nanoseconds since boot, sleep included; 0 is never. One
     /// store, at any time.
     pub fn renew(&self, deadline: u64) {
-        self.config.store(config_word::LEASE_DEADLINE, deadline);
+        self.config.store(config_word::LEASE_DEADLINE, lease::to_word(deadline));
     }
 
     /// The mode that an operator set on the node.

@@ -1,4 +1,5 @@
-//! Links by raw system call: `aya` cannot replace the program of a cgroup link in place, nor tell where one is attached.
+//! Links by raw system call: `aya` cannot replace the program of a cgroup link in place, nor tell where one is attached; and
+//! the wait for the programs that were replaced, for which `aya` would have to make a map of maps.
 //!
 //! The attributes of each command are as much of `union bpf_attr` (include/uapi/linux/bpf.h) as the command needs: the
 //! kernel takes what is missing for zeros (`__sys_bpf` in kernel/bpf/syscall.c).
@@ -7,12 +8,14 @@ use std::{
     ffi::{CStr, CString},
     fs, io,
     os::{
-        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
 };
 
+const MAP_CREATE: libc::c_int = 0;
+const MAP_UPDATE_ELEM: libc::c_int = 2;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
@@ -22,6 +25,9 @@ const LINK_UPDATE: libc::c_int = 29;
 const LINK_DETACH: libc::c_int = 34;
 
 const LINK_TYPE_CGROUP: u32 = 3;
+
+const MAP_TYPE_ARRAY: u32 = 2;
+const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 
 /// Where a bind is hooked into: `enum bpf_attach_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +149,33 @@ impl Link {
     fn raw(&self) -> u32 {
         self.0.as_raw_fd().cast_unsigned()
     }
+}
+
+/// Waits until no program runs any more that was started before: until then one that was replaced may still count and
+/// tell. Whoever changes a map of maps waits for an RCU grace period (`maybe_wait_bpf_programs` in kernel/bpf/syscall.c), and
+/// a program runs in one RCU read-side section (`bpf_prog_run_array_cg` in kernel/bpf/cgroup.c). `membarrier` would not do:
+/// with a single CPU it returns at once (kernel/sched/membarrier.c), although a program can be preempted there as well.
+pub(super) fn wait_for_programs() -> io::Result<()> {
+    #[repr(C)]
+    struct Element {
+        map: u32,
+        padding: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    // Type, size of key and value, number of elements, flags, inner map.
+    let inner = descriptor(MAP_CREATE, &mut [MAP_TYPE_ARRAY, 4, 4, 1, 0, 0])?;
+    let (first, value) = (0u32, raw(inner.as_fd()));
+    let outer = descriptor(MAP_CREATE, &mut [MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 1, 0, value])?;
+    let mut element = Element {
+        map: raw(outer.as_fd()),
+        padding: 0,
+        key: (&raw const first).expose_provenance() as u64,
+        value: (&raw const value).expose_provenance() as u64,
+        flags: 0,
+    };
+    call(MAP_UPDATE_ELEM, &mut element).map(drop)
 }
 
 /// Attributes of `BPF_OBJ_PIN` and `BPF_OBJ_GET`.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! FOLDER/                    --bpffs; whoever holds its lock is the one agent (or cleanup) that changes anything
-//!   v2/                      version of the layout, LAYOUT_VERSION
+//!   v3/                      version of the layout, LAYOUT_VERSION
 //!     shared/COUNTERS …      used by the programs of every generation: counts, the operator's mode, who holds what
 //!     links/bind4 …          the links to the cgroup: whose programs they run is the live generation
 //!     g7/                    a generation: what one start of an agent loaded

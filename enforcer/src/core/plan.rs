@@ -57,6 +57,14 @@ pub enum Change {
         /// Cgroup id.
         id: u64,
     },
+    /// Takes out a cgroup inside a pod's that is named like another pod's own. `cgroup_mkdir` notes none that it knows to be
+    /// inside a pod, but the pod around it may have been there before and not be noted yet.
+    CgroupInPod {
+        /// Cgroup id.
+        id: u64,
+        /// Slot of the owner that it is named after, whose cgroup it is not; 0 if there is none.
+        slot: Slot,
+    },
     /// Writes the owner of one address of a port.
     Exact {
         /// Protocol, port and address.

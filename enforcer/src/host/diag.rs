@@ -25,7 +25,8 @@ use std::{
 
 use enforcer_ebpf::abi::Protocol;
 use netlink_packet_core::{
-    DecodeError, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
+    DecodeError, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, Nla as _,
 };
 use netlink_packet_sock_diag::{
     SockDiagMessage,
@@ -52,6 +53,9 @@ const TIME_WAIT: u8 = 6;
 const CLOSE: u8 = 7;
 const LISTEN: u8 = 10;
 const NEW_SYN_RECV: u8 = 12;
+/// Types of messages (include/uapi/linux/inet_diag.h and sock_diag.h).
+const TCPDIAG_GETSOCK: u16 = 18;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `INET_DIAG_CGROUP_ID` in `include/uapi/linux/inet_diag.h`.
 const ATTRIBUTE_CGROUP: u16 = 21;
 
@@ -110,8 +114,12 @@ fn module(protocol: Protocol) -> &'static str {
 ///
 /// If the kernel does not tell of them all. What was seen until then was really there.
 pub fn dump(protocol: Protocol, scope: Scope, mut see: impl FnMut(Sighting)) -> Result<(), DiagError> {
+    if protocol == Protocol::Tcp {
+        // The kernel walks the whole of its tables for each question, however few sockets there are.
+        return ask(protocol, &request_for_both(scope), &mut see);
+    }
     for family in [libc::AF_INET, libc::AF_INET6] {
-        dump_family(protocol, family, scope, &mut see)?;
+        ask(protocol, &request(protocol, family, scope), &mut see)?;
     }
     Ok(())
 }
@@ -184,16 +192,17 @@ fn shows(listens: bool, is_right: impl Fn(&Sighting) -> bool) -> Result<bool, Di
     let (_probe, cookie) = make().map_err(|error| failed(error.into()))?;
     let mut shown = false;
     let mut see = |sighting: Sighting| shown |= sighting.cookie == cookie && is_right(&sighting);
-    dump_family(Protocol::Tcp, libc::AF_INET, Scope::Bound, &mut see)?;
+    ask(Protocol::Tcp, &request(Protocol::Tcp, libc::AF_INET, Scope::Bound), &mut see)?;
     Ok(shown)
 }
 
-fn dump_family(protocol: Protocol, family: i32, scope: Scope, see: &mut impl FnMut(Sighting)) -> Result<(), DiagError> {
+/// Sends the request for a dump, and shows what is answered.
+fn ask(protocol: Protocol, request: &[u8], see: &mut impl FnMut(Sighting)) -> Result<(), DiagError> {
     let mut buffer = vec![0; ROOM];
     for _ in 0..ATTEMPTS {
         // A connection for each dump: the kernel refuses a second dump while the rest of one that failed was not read.
         let kernel = connect().map_err(DiagError::Unsupported)?;
-        kernel.send(&request(protocol, family, scope), 0).map_err(|source| DiagError::Failed { protocol, source })?;
+        kernel.send(request, 0).map_err(|source| DiagError::Failed { protocol, source })?;
         let mut interrupted = false;
         while receive(&kernel, &mut buffer, protocol, &mut interrupted, see)?.is_continue() {}
         if !interrupted {
@@ -233,6 +242,21 @@ fn request(protocol: Protocol, family: i32, scope: Scope) -> Vec<u8> {
     bytes
 }
 
+/// The request for TCP sockets of both families, which only its old form can ask for (`inet_diag_dump_compat` in
+/// net/ipv4/inet_diag.c): `struct inet_diag_req` in include/uapi/linux/inet_diag.h.
+fn request_for_both(scope: Scope) -> Vec<u8> {
+    const HEADER: usize = 16;
+    const STATES: usize = HEADER + 52;
+    const LENGTH: usize = HEADER + 60;
+    let mut bytes = vec![0; LENGTH];
+    let mut header = NetlinkBuffer::new(&mut bytes);
+    header.set_length(u32::try_from(LENGTH).unwrap_or_default());
+    header.set_message_type(TCPDIAG_GETSOCK);
+    header.set_flags(NLM_F_REQUEST | NLM_F_DUMP);
+    bytes[STATES..STATES + 4].copy_from_slice(&states(Protocol::Tcp, scope).to_ne_bytes());
+    bytes
+}
+
 /// Reads one datagram. Breaks after the last one of the dump.
 fn receive(
     kernel: &NetlinkSocket,
@@ -249,12 +273,18 @@ fn receive(
             result => break result.map_err(failed)?,
         }
     };
-    let mut rest = &buffer[..length];
+    let mut rest = &mut buffer[..length];
     while !rest.is_empty() {
+        if let Ok(mut header) = NetlinkBuffer::new_checked(&mut *rest)
+            && header.message_type() == TCPDIAG_GETSOCK
+        {
+            // The old question has the old type in its answers, which are the same else.
+            header.set_message_type(SOCK_DIAG_BY_FAMILY);
+        }
         let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(misunderstood)?;
         // The next message begins at a multiple of four (NLMSG_ALIGN in include/uapi/linux/netlink.h).
         let taken = usize::try_from(message.header.length).unwrap_or(usize::MAX).next_multiple_of(4);
-        rest = rest.get(taken..).unwrap_or_default();
+        rest = rest.get_mut(taken..).unwrap_or_default();
         *interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
         match message.payload {
             NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
@@ -285,8 +315,9 @@ fn states(protocol: Protocol, scope: Scope) -> u32 {
 }
 
 fn refused(protocol: Protocol, source: io::Error) -> DiagError {
-    // There is no handler for the protocol, and no module to load (`inet_diag_lock_handler` in net/ipv4/inet_diag.c).
-    if source.raw_os_error() == Some(libc::ENOENT) {
+    // There is no handler for the protocol, and no module to load (`inet_diag_lock_handler` in net/ipv4/inet_diag.c); or for
+    // no protocol at all, which the old request gets another answer for (`sock_diag_rcv_msg` in net/core/sock_diag.c).
+    if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::EOPNOTSUPP)) {
         DiagError::NoProtocol(protocol)
     } else {
         DiagError::Failed { protocol, source }

@@ -214,7 +214,7 @@ fn what_an_agent_held_is_read_back() -> Outcome {
 fn an_agent_that_never_judged_changes_nothing() -> Outcome {
     let (site, mut owner, mut stranger) = site();
     drop(site.load());
-    let shared = ["COUNTERS", "HOLDS", "MODE", "SLOTS", "STRAYS", "SUBFLOWS"].map(|map| format!("v2/shared/{map}"));
+    let shared = ["COUNTERS", "HOLDS", "MODE", "SLOTS", "STRAYS", "SUBFLOWS"].map(|map| format!("v3/shared/{map}"));
     assert_eq!(site.bpffs.list(), shared, "it took its generation away");
     assert_eq!(stranger.bind(&bind(PORT)), 0);
     drop(site.start());
@@ -241,7 +241,7 @@ fn an_agent_that_keeps_nothing_takes_over_and_leaves_nothing() -> Outcome {
     assert_eq!(seen.len(), 2, "{seen:?}");
     assert!(before > 0, "the storm was on");
     assert_eq!(keeper.count(VerdictKind::Deny, Reason::Claimed), seen[&("stranger", denied())], "the count went on");
-    assert_eq!(site.bpffs.list(), ["v2/shared/MODE"], "an operator can still set a mode");
+    assert_eq!(site.bpffs.list(), ["v3/shared/MODE"], "an operator can still set a mode");
     let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
     assert!(judged(&mut owner, &mut stranger, PORT));
     drop(keeper);
@@ -282,7 +282,7 @@ fn another_root_is_attached_to_instead() -> Outcome {
     drop(site.start());
     assert!(judged(&mut owner, &mut stranger, PORT));
     // Somebody who looks at the links must not keep them attached.
-    let looked_at = PinnedLink::from_pin(site.bpffs.folder().join("v2/links/bind4")).expect("a link");
+    let looked_at = PinnedLink::from_pin(site.bpffs.folder().join("v3/links/bind4")).expect("a link");
     site.root = site.root.join("../kubelet.slice");
     fs::create_dir(&site.root).expect("a cgroup");
     let (mut new_owner, mut new_stranger) = (site.worker("owner"), site.worker("stranger"));

@@ -58,7 +58,7 @@ pub(super) fn programs_of_an_agent() -> usize {
 
 /// Id of the map with the counters.
 pub(super) fn counters(site: &Site) -> u32 {
-    MapInfo::from_pin(site.bpffs.folder().join("v2/shared/COUNTERS")).expect("the counters").id()
+    MapInfo::from_pin(site.bpffs.folder().join("v3/shared/COUNTERS")).expect("the counters").id()
 }
 
 fn cleanup_removes_everything_and_does_it_twice() -> Outcome {
@@ -104,9 +104,9 @@ fn cleanup_removes_what_no_version_knows() -> Outcome {
     let folder = site.bpffs.folder();
     drop(site.start());
     // A future version's layout that holds pins of ours, and somebody else's folder.
-    fs::create_dir_all(folder.join("v3/strange/deep")).expect("folders");
-    fs::rename(folder.join("v2/links/bind4"), folder.join("v3/strange/deep/gate")).expect("a pin");
-    fs::create_dir_all(folder.join("v3/empty")).expect("folders");
+    fs::create_dir_all(folder.join("v4/strange/deep")).expect("folders");
+    fs::rename(folder.join("v3/links/bind4"), folder.join("v4/strange/deep/gate")).expect("a pin");
+    fs::create_dir_all(folder.join("v4/empty")).expect("folders");
     fs::create_dir(folder.join("vendor")).expect("a folder");
     let cleaned = clean_up(&folder).expect("a cleanup").expect("no agent runs");
     assert_eq!((cleaned.links, cleaned.pins, cleaned.held), (7, 25, 0));
@@ -121,7 +121,7 @@ fn cleanup_detaches_what_another_process_holds() -> Outcome {
     let mut stranger = site.worker("stranger");
     drop(site.start());
     assert_eq!(stranger.bind(&bind(PORT)), denied());
-    let held = PinnedLink::from_pin(site.bpffs.folder().join("v2/links/bind4")).expect("a link");
+    let held = PinnedLink::from_pin(site.bpffs.folder().join("v3/links/bind4")).expect("a link");
     let cleaned = clean_up(&site.bpffs.folder()).expect("a cleanup").expect("no agent runs");
     assert_eq!((cleaned.links, cleaned.held), (7, 1), "and it says so");
     assert_eq!(stranger.bind(&bind(PORT)), 0);
@@ -176,7 +176,7 @@ fn another_layout_is_refused() -> Outcome {
         for persist in [true, false] {
             let error = site.try_load(persist, |_| ()).err().expect("it is refused");
             assert!(matches!(&error, BpfError::Pin(PinError::Unknown(path)) if *path == folder.join(other)), "{error}");
-            for words in [other, "layout v2", "enforcer cleanup"] {
+            for words in [other, "layout v3", "enforcer cleanup"] {
                 assert!(error.to_string().contains(words), "{error}");
             }
         }
@@ -193,7 +193,7 @@ fn another_layout_is_refused() -> Outcome {
 fn another_layout_in_a_map_is_refused() -> Outcome {
     let site = site();
     drop(site.start());
-    let config = MapData::from_pin(site.bpffs.folder().join("v2/g1/maps/CONFIG")).expect("the configuration");
+    let config = MapData::from_pin(site.bpffs.folder().join("v3/g1/maps/CONFIG")).expect("the configuration");
     let mut config: Array<_, [u64; 8]> = Map::Array(config).try_into().expect("an array");
     let mut words = config.get(&0, 0).expect("an element");
     words[0] += 1;

@@ -74,7 +74,7 @@ impl Scene {
     /// The generations that are pinned, in whatever state.
     fn generations(&self) -> usize {
         let pins = self.site.bpffs.list();
-        let names = pins.iter().filter_map(|pin| pin.strip_prefix("v2/g")?.split('/').next());
+        let names = pins.iter().filter_map(|pin| pin.strip_prefix("v3/g")?.split('/').next());
         names.collect::<BTreeSet<_>>().len()
     }
 
@@ -214,7 +214,7 @@ fn an_end_of_keeping_is_killed_after_its_steps() -> Outcome {
         assert!(scene.owner_binds(), "{step}");
         // What runs this process's programs ends with it.
         if let Some(hook) = step.strip_prefix("switched the link ") {
-            assert!(!scene.site.bpffs.list().contains(&format!("v2/links/{hook}")), "{step}");
+            assert!(!scene.site.bpffs.list().contains(&format!("v3/links/{hook}")), "{step}");
         }
     }
     scene.heals("the last step");

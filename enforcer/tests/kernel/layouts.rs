@@ -5,12 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use enforcer::core::report::Who;
+use enforcer::core::{plan::Change, report::Who};
 use enforcer_ebpf::abi::{KernelError, Policy, Reason, VerdictKind};
 
 use crate::{
     DONE, Outcome, Test,
     support::{
+        keeper::id_of,
         manifest::{CONTAINER_ID, Manifest, SYSTEMD_BESTEFFORT, api_uid, cgroup_for, static_uid},
         rig::{ENFORCE, Rig, Seen, denied},
         sandbox::Sandbox,
@@ -24,6 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("cgroups_that_were_there_before_the_engine", cgroups_that_were_there_before_the_engine),
     ("a_child_that_is_named_like_a_pod_is_no_other_pod", a_child_that_is_named_like_a_pod_is_no_other_pod),
     ("such_a_child_from_before_the_engine_is_none_either", such_a_child_from_before_the_engine_is_none_either),
+    ("such_a_child_that_was_noted_is_taken_out", such_a_child_that_was_noted_is_taken_out),
     ("a_root_of_unknown_level", a_root_of_unknown_level),
     ("a_process_in_no_pod_is_allowed_and_counted", a_process_in_no_pod_is_allowed_and_counted),
     ("an_unknown_pod_is_denied_on_a_claimed_port", an_unknown_pod_is_denied_on_a_claimed_port),
@@ -226,6 +228,29 @@ fn such_a_child_from_before_the_engine_is_none_either() -> Outcome {
     for process in &mut processes {
         let seen = rig.attempt(process, &Bind::tcp("0.0.0.0", 20080));
         expect_stranger(&seen, &container);
+    }
+    DONE
+}
+
+/// As in the moment of a start, when the programs that note cgroups run already and the pod around the child is not noted yet.
+fn such_a_child_that_was_noted_is_taken_out() -> Outcome {
+    let mut rig = Rig::new();
+    let (owner, stranger) = (Manifest::new("owner").ports("20080"), Manifest::new("stranger"));
+    rig.apply(&owner);
+    rig.apply(&stranger);
+    let container = rig.make(&stranger.cgroup(SYSTEMD_BESTEFFORT));
+    let pod = id_of(container.parent().expect("the pod's own cgroup"));
+    let bind = Bind::tcp("0.0.0.0", 20080);
+    for uid in [owner.pod().uid_text, static_uid()] {
+        for name in disguises(&uid) {
+            rig.told();
+            rig.engine.kernel_mut().apply(&Change::CgroupGone { id: pod }).expect("it is noted");
+            let mut process = Worker::start(&make(&container.join(&name)));
+            assert_eq!(process.bind(&bind), 0, "{name}: noted as another one's, or nobody's");
+            rig.engine.rescan().expect("the tree");
+            let seen = rig.attempt(&mut process, &bind);
+            expect_stranger(&seen, &container);
+        }
     }
     DONE
 }

@@ -137,7 +137,7 @@ fn an_operators_word_outlives_an_agent_that_keeps_nothing() -> Outcome {
     set_local_mode(&folder, LocalMode::Audit).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(stranger.bind(&bind(PORT)), 0);
     drop(keeper);
-    assert_eq!(site.bpffs.list(), ["v2/shared/MODE"]);
+    assert_eq!(site.bpffs.list(), ["v3/shared/MODE"]);
     let keeper = site.start_with(false, |_| ());
     assert_eq!(stranger.bind(&bind(PORT)), 0);
     set_local_mode(&folder, LocalMode::Unset).unwrap_or_else(|error| panic!("{error}"));

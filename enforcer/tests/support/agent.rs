@@ -16,7 +16,8 @@ use aya::{
     maps::{HashMap, Map, MapData, MapInfo, PerCpuArray},
     programs::loaded_programs,
 };
-use enforcer_ebpf::abi::{self, Protocol, Reason, VerdictKind};
+use enforcer::bpf::{CounterMap, Counters};
+use enforcer_ebpf::abi::{Protocol, Reason, VerdictKind};
 use serde_json::Value;
 
 /// How long anything is waited for. In an emulated machine the kernel takes seconds to verify the programs.
@@ -183,12 +184,15 @@ impl Agent {
         u32::try_from(count).expect("few")
     }
 
+    /// The kernel's own counts.
+    pub(crate) fn counters(&self) -> Counters {
+        let map = PerCpuArray::try_from(Map::PerCpuArray(self.map("COUNTERS"))).expect("counters");
+        CounterMap::new(map).read().expect("counters")
+    }
+
     /// The kernel's own count of attempts.
     pub(crate) fn count(&self, verdict: VerdictKind, reason: Reason, protocol: Protocol) -> u64 {
-        let map = Map::PerCpuArray(self.map("COUNTERS"));
-        let counts = PerCpuArray::<_, u64>::try_from(map).expect("counters");
-        let per_cpu = counts.get(&abi::counter(verdict, reason, protocol), 0).expect("a counter");
-        per_cpu.iter().sum()
+        self.counters().attempts(verdict, reason, protocol)
     }
 
     fn signal(&self, signal: libc::c_int) {

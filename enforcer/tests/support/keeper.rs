@@ -234,6 +234,9 @@ impl Keeper {
     pub(crate) fn take_over(&mut self) {
         self.take_previous_events();
         self.kernel.attach().unwrap_or_else(|error| panic!("{error}"));
+        if let Some(previous) = &self.previous {
+            previous.wait_for_programs().unwrap_or_else(|error| panic!("{error}"));
+        }
         self.take_previous_events();
         self.kernel.retire_previous().unwrap_or_else(|error| panic!("{error}"));
         self.previous = None;
@@ -291,16 +294,16 @@ pub(crate) fn bind6(port: u16) -> worker::Bind {
 /// What is pinned when an agent's generation is live.
 pub(crate) fn kept(generation: &str) -> Vec<String> {
     let shared = ["COUNTERS", "HOLDS", "MODE", "SLOTS", "STRAYS", "SUBFLOWS"];
-    let mut pins: Vec<String> = shared.map(|pin| format!("v2/shared/{pin}")).into();
+    let mut pins: Vec<String> = shared.map(|pin| format!("v3/shared/{pin}")).into();
     let hooks = ["bind4", "bind6", "post_bind4", "post_bind6", "sock_release"];
-    pins.extend(hooks.map(|hook| format!("v2/links/{hook}")));
-    pins.extend(hooks.map(|hook| format!("v2/{generation}/programs/{hook}")));
-    pins.extend(["mkdir", "rmdir"].map(|hook| format!("v2/{generation}/links/cgroup_{hook}")));
+    pins.extend(hooks.map(|hook| format!("v3/links/{hook}")));
+    pins.extend(hooks.map(|hook| format!("v3/{generation}/programs/{hook}")));
+    pins.extend(["mkdir", "rmdir"].map(|hook| format!("v3/{generation}/links/cgroup_{hook}")));
     let events = ["BIND_EVENTS", "CGROUP_EVENTS", "HOLDER_EVENTS"];
     let own =
         ["CGROUPS", "CONFIG", "EXACT", "MARKS", "OWNERS", "PORTS", "RECORDS", "RESERVE4", "RESERVE6", "SHARED", "UIDS"];
     let maps = events.into_iter().chain(own);
-    pins.extend(maps.map(|map| format!("v2/{generation}/maps/{map}")));
+    pins.extend(maps.map(|map| format!("v3/{generation}/maps/{map}")));
     pins.sort();
     pins
 }

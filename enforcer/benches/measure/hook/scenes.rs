@@ -259,6 +259,8 @@ impl Scenes {
             },
             None,
         )?;
+        // As in an agent whose work is kept: where a bind is about to be denied, the programs look how late it is.
+        engine.kernel().renew(u64::MAX);
         let make = |manifest: &Manifest, (layout, below): (&str, &str)| -> anyhow::Result<PathBuf> {
             let cgroup = path.join(manifest.cgroup(layout)).join(below);
             fs::create_dir_all(&cgroup)?;

@@ -1,6 +1,6 @@
 //! The generation that is live when an agent starts: what the agent before it left.
 
-use std::{collections::BTreeMap, os::fd::AsFd as _, path::Path};
+use std::{collections::BTreeMap, io, os::fd::AsFd as _, path::Path};
 
 use aya::{
     Pod,
@@ -10,7 +10,7 @@ use enforcer_ebpf::abi::{self, Config, ExactKey, ExactValue, Owner, Policy, Port
 
 use crate::{
     bpf::{
-        config_word, owner_word,
+        config_word, lease, link, owner_word,
         pins::{PinError, store::MAPS},
         words::Words,
     },
@@ -65,7 +65,18 @@ impl Previous {
     /// When they lapse: nanoseconds since boot; 0 is never.
     #[must_use]
     pub fn lease_deadline(&self) -> u64 {
-        self.config.load(config_word::LEASE_DEADLINE)
+        lease::from_word(self.config.load(config_word::LEASE_DEADLINE))
+    }
+
+    /// Waits until its programs have told all they will, when others were put in their place: one that was started before
+    /// that may still run.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses what is waited with.
+    #[expect(clippy::unused_self, reason = "there is nothing to wait for without it")]
+    pub fn wait_for_programs(&self) -> io::Result<()> {
+        link::wait_for_programs()
     }
 
     /// What its maps hold. Nobody changes that any more, but for the cgroups of owners, which its programs still note.

@@ -6,6 +6,7 @@ use enforcer_ebpf::abi;
 
 use crate::core::{
     arbiter::OwnerId,
+    cgroup::pod_of,
     cgroup_tree::{Made, PodCgroup},
     index::{Index, Now, owner},
     plan::Change,
@@ -21,6 +22,7 @@ impl Index {
     pub fn cgroup_made(&mut self, id: u64, parent: u64, name: &str, now: Now) -> Made {
         let made = self.tree.made(id, parent, name);
         let Made::Pod(cgroup) = made else {
+            self.take_out_of_pod(made, id, name);
             return made;
         };
         let known = self.pod_cgroups.entry(cgroup.key).or_default();
@@ -39,6 +41,19 @@ impl Index {
         self.output.changes.push(owner::cgroup_change(&cgroup, slot));
         self.settle();
         made
+    }
+
+    /// A cgroup inside a pod is that pod's, whatever its name says, and whatever the kernel noted meanwhile.
+    fn take_out_of_pod(&mut self, made: Made, id: u64, name: &str) {
+        let Some(named) = pod_of(name).filter(|_| made != Made::Unplaced) else {
+            return;
+        };
+        let owner = self.uids.get(&named.key).copied();
+        let slot = owner.and_then(|owner| self.owners.get(&owner)?.slot).unwrap_or(0);
+        self.output.changes.push(Change::CgroupInPod { id, slot });
+        if let Some(owner) = owner {
+            self.write_owner(owner);
+        }
     }
 
     fn enter_cgroup(&mut self, id: OwnerId, cgroup: PodCgroup, now: Now) -> Option<abi::Slot> {

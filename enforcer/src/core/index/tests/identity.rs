@@ -68,3 +68,24 @@ fn the_first_mirror_keeps_the_hash() {
     rig.made(11, ROOT, &format!("kubepods-burstable-pod{HASH}.slice"));
     assert_eq!(flags(&rig, 80), OWNER_SOFTWARE, "then it is the next one's");
 }
+
+#[test]
+fn a_cgroup_in_a_pod_is_taken_out_where_the_kernel_noted_it() {
+    for known in [false, true] {
+        let mut rig = Rig::new(Settings::default());
+        rig.apply(pod(1, "owner", "80"));
+        if known {
+            rig.made(10, ROOT, &cgroup_name(1));
+        }
+        rig.made(20, ROOT, &cgroup_name(2));
+        let slot = rig.maps.uids[&uid_key(&uid(1)).unwrap()];
+        let noted = rig.maps.owners.get_mut(&slot).unwrap();
+        (noted.cgroup, noted.level) = (21, 2);
+        rig.maps.cgroups.insert(21, slot);
+        rig.made(21, 20, &cgroup_name(1));
+        assert!(!rig.maps.cgroups.contains_key(&21));
+        let owner = &rig.maps.owners[&slot];
+        assert_eq!((owner.cgroup, owner.level), if known { (10, 1) } else { (enforcer_ebpf::abi::CGROUP_UNKNOWN, 0) });
+        assert!(rig.index.name_by_cgroup(21).is_none(), "it is the other pod's, which nobody has told of");
+    }
+}

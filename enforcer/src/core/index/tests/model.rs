@@ -91,6 +91,13 @@ impl Maps {
             Change::CgroupGone { id } => {
                 self.cgroups.remove(&id);
             }
+            Change::CgroupInPod { id, slot } => {
+                assert!(slot == 0 || self.owners.contains_key(&slot), "an owner that is written");
+                self.cgroups.remove(&id);
+                if let Some(owner) = self.owners.get_mut(&slot).filter(|owner| owner.cgroup == id) {
+                    (owner.cgroup, owner.level) = (CGROUP_UNKNOWN, 0);
+                }
+            }
             Change::Exact { key, slot } => {
                 assert!(self.owners.contains_key(&slot), "an owner is written before an address points at it");
                 self.exact.insert(key, slot);
