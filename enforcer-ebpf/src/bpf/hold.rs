@@ -363,15 +363,16 @@ pub(super) fn remember<T>(pointer: *mut T, socket: Socket, parent: u64, wanted: 
     }
 }
 
-/// Gives back what a socket holds, if it holds anything.
+/// Gives back what a socket holds, if it holds anything. The socket.
 #[inline(always)]
-pub(super) fn forget_socket<T>(pointer: *mut T) {
+pub(super) fn forget_socket<T>(pointer: *mut T) -> Socket {
     let storage = of_socket(pointer, false);
+    let socket = Socket::if_null(pointer, storage);
     if storage.is_null() {
         if STRAYS.get_ptr(0).is_some_and(|strays| load(strays) != 0) {
-            forget_parent(Socket::of(pointer).name());
+            forget_parent(socket.name());
         }
-        return;
+        return socket;
     }
     // SAFETY: as in `remember`.
     let hold = unsafe { storage.read() };
@@ -380,6 +381,7 @@ pub(super) fn forget_socket<T>(pointer: *mut T) {
         unsafe { (&raw mut (*storage).extent).write(0) };
         give_back(&hold);
     }
+    Socket::of(pointer)
 }
 
 /// Gives back what the subflows of an MPTCP socket hold, or a socket without storage.

@@ -32,12 +32,14 @@ pub(super) fn pe_sock_release(ctx: SockContext) -> i32 {
     let Some(protocol) = Protocol::from_ipproto(number) else {
         return ALLOW;
     };
-    if number == MPTCP {
+    let socket = if number == MPTCP {
         // The subflow was bound, and this is its parent.
-        forget_parent(Socket::of(ctx.sock).name());
+        let parent = Socket::of(ctx.sock);
+        forget_parent(parent.name());
+        parent
     } else {
-        forget_socket(ctx.sock);
-    }
+        forget_socket(ctx.sock)
+    };
     let Some(config) = config() else {
         return ALLOW;
     };
@@ -46,7 +48,6 @@ pub(super) fn pe_sock_release(ctx: SockContext) -> i32 {
         return ALLOW;
     }
     // Only now, since it costs as much as all that was done so far.
-    let socket = Socket::of(ctx.sock);
     let port = socket.port().unwrap_or(0);
     if port == 0
         || mark(port_index(protocol, port)).is_none_or(|mark| marked(mark) == 0)

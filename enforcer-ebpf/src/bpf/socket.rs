@@ -20,15 +20,23 @@ use super::{
 /// (`adjust_reg_min_max_vals`; for programs that may leak pointers, which are those that may read kernel memory), and a
 /// pointer to an element that no array has is 0. To write the pointer to the stack and let a helper read it back from there
 /// as a number costs much more.
-#[expect(clippy::pointers_in_nomem_asm_block, reason = "the registers are subtracted, and nothing is read by them")]
 #[inline(always)]
 fn number<T>(pointer: *const T) -> u64 {
     let beyond = 1_u32;
-    let mut number = pointer.cast::<c_void>();
     // SAFETY: the key lives across the call; the verifier checks that the map is one.
     let nothing = unsafe { bpf_map_lookup_elem((&raw const STRAYS).cast_mut().cast(), (&raw const beyond).cast()) };
-    // SAFETY: a subtraction of two registers. By hand, since the compiler would find out that 0 is subtracted.
-    unsafe { asm!("{0} -= {1}", inout(reg) number, in(reg) nothing, options(pure, nomem, nostack)) };
+    less(pointer, nothing)
+}
+
+/// What [`number`] is about: the difference of two pointers, and so the first one's value if the second is null. The verifier
+/// must not know yet whether it is.
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "the registers are subtracted, and nothing is read by them")]
+#[inline(always)]
+fn less<T, U>(pointer: *const T, other: *const U) -> u64 {
+    let mut number = pointer.cast::<c_void>();
+    // SAFETY: a subtraction of two registers. By hand, since the compiler would find out that 0 is subtracted, and not `pure`,
+    // since it would put it behind the question whether the second is null.
+    unsafe { asm!("{0} -= {1}", inout(reg) number, in(reg) other, options(nomem, nostack)) };
     number as u64
 }
 
@@ -52,6 +60,16 @@ impl Socket {
             return Self(0);
         }
         Self(number(pointer))
+    }
+
+    /// As [`Self::of`], where there is a pointer to a map's element that may be null and was not looked at yet. It is the
+    /// socket only if that pointer is.
+    #[inline(always)]
+    pub(super) fn if_null<T, U>(pointer: *const T, element: *const U) -> Self {
+        if SOCK_FLAGS_OFFSET.load() == 0 {
+            return Self(0);
+        }
+        Self(less(pointer, element))
     }
 
     /// The address, as a name of the socket for as long as it lives.

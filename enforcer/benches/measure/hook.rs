@@ -58,7 +58,7 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
     for sitting in 1..=sittings {
         // All is loaded anew each time, since where the kernel puts a program makes it faster or slower.
         eprintln!("hook: loading what is compared, {sitting} of {sittings}");
-        let mut scenes = Scenes::new()?;
+        let mut scenes = Scenes::new(sitting)?;
         // Statistics cost time themselves, so user space is measured without them.
         for kernel in [true, false] {
             eprintln!("hook: {rounds} rounds {}", if kernel { "in the kernel" } else { "as a process sees it" });
