@@ -53,7 +53,7 @@ const TIME_WAIT: u8 = 6;
 const CLOSE: u8 = 7;
 const LISTEN: u8 = 10;
 const NEW_SYN_RECV: u8 = 12;
-/// Types of messages (include/uapi/linux/inet_diag.h and sock_diag.h).
+/// Types of messages (`inet_diag.h` and `sock_diag.h` in `include/uapi/linux`).
 const TCPDIAG_GETSOCK: u16 = 18;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `INET_DIAG_CGROUP_ID` in `include/uapi/linux/inet_diag.h`.
@@ -243,7 +243,7 @@ fn request(protocol: Protocol, family: i32, scope: Scope) -> Vec<u8> {
 }
 
 /// The request for TCP sockets of both families, which only its old form can ask for (`inet_diag_dump_compat` in
-/// net/ipv4/inet_diag.c): `struct inet_diag_req` in include/uapi/linux/inet_diag.h.
+/// `net/ipv4/inet_diag.c`): `struct inet_diag_req` in `include/uapi/linux/inet_diag.h`.
 fn request_for_both(scope: Scope) -> Vec<u8> {
     const HEADER: usize = 16;
     const STATES: usize = HEADER + 52;

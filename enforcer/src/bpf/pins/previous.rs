@@ -74,7 +74,6 @@ impl Previous {
     /// # Errors
     ///
     /// If the kernel refuses what is waited with.
-    #[expect(clippy::unused_self, reason = "there is nothing to wait for without it")]
     pub fn wait_for_programs(&self) -> io::Result<()> {
         link::wait_for_programs()
     }
