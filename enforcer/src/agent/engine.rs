@@ -23,7 +23,7 @@ use crate::{
         address::PortSpec,
         cgroup_tree::Made,
         holders::{Binding, Existing, Holders},
-        index::{Index, Notice, Restored, Settings},
+        index::{Index, Introduced, Notice, Restored, Settings},
         pod::Pod,
         recall::{Forgotten, Recalled},
         report::{Attempt, Report},
@@ -136,6 +136,10 @@ pub struct Engine {
     failures: Vec<BpfError>,
     cgroup_events_lost: u64,
     cgroup_events_seen: u64,
+    /// Cgroups that are gone, of which the index has not heard yet.
+    removed_cgroups: Vec<u64>,
+    /// There are cgroups whose place is not known: the tree is to be read.
+    unplaced_cgroups: bool,
     lease: Option<Duration>,
     previous: Option<Previous>,
     found: Found,
@@ -195,6 +199,8 @@ impl Engine {
             failures: Vec::new(),
             cgroup_events_lost: 0,
             cgroup_events_seen: 0,
+            removed_cgroups: Vec::new(),
+            unplaced_cgroups: false,
             lease,
             previous,
             found,
@@ -367,9 +373,8 @@ impl Engine {
     /// A pod is there, or changed.
     pub fn apply(&mut self, pod: Pod) {
         self.catch_up();
-        self.index.apply(pod, now());
-        self.flush();
-        self.catch_up();
+        self.index.introduce(pod, now());
+        self.enforce(Introduced::default());
     }
 
     /// A pod is gone.
@@ -381,17 +386,25 @@ impl Engine {
     /// These are all pods there are.
     pub fn reset(&mut self, pods: Vec<Pod>) {
         self.catch_up();
-        self.index.reset(pods, now());
+        let introduced = self.index.introduce_all(pods, now());
+        self.enforce(introduced);
+    }
+
+    /// Puts in force what was introduced, when the kernel knows whose cgroups are whose.
+    ///
+    /// A cgroup that was made before the kernel knew its pod's UID was noted as nobody's, so that the pod would be denied
+    /// on its own port from the moment its claim is written until the record of that cgroup is read. So the UID is written
+    /// first, then the records are read, and then the claim is written: a cgroup that is made from the UID on is noted as the
+    /// pod's. The last look is for one that was just being made, whose record came after the others.
+    fn enforce(&mut self, introduced: Introduced) {
+        self.flush();
+        self.note_cgroups();
+        self.index.enforce(introduced, now());
         self.flush();
         self.catch_up();
     }
 
     /// Takes in the cgroups of which the kernel has told, before and after pods are taken in.
-    ///
-    /// A cgroup that was made before the kernel knew its pod's UID was noted as nobody's, so that the pod would be denied
-    /// on its own port from the moment its claim is written until the record of that cgroup is read. So records go
-    /// first: a process that runs already is known before its claim is. And they go last, for a cgroup that was made in
-    /// between: from then on the kernel knows the UID.
     fn catch_up(&mut self) {
         if let Err(error) = self.drain_cgroups() {
             tracing::error!(%error, "cannot take in the cgroups that came and went");
@@ -428,28 +441,38 @@ impl Engine {
     ///
     /// If records were lost and the tree cannot be read instead.
     pub fn drain_cgroups(&mut self) -> Result<(), EngineError> {
-        let mut unplaced = false;
-        while let Some(record) = self.cgroup_events.next() {
-            self.cgroup_events_seen += 1;
-            match decode_cgroup(&record) {
-                Ok(CgroupChange { made: true, id, parent, name: Some(name), form: _ }) => {
-                    unplaced |= self.index.cgroup_made(id, parent, &name, now()) == Made::Unplaced;
-                }
-                Ok(CgroupChange { made: true, name: None, .. }) => unplaced = true,
-                Ok(CgroupChange { made: false, id, .. }) => self.index.cgroup_removed(id, now()),
-                Err(error) => {
-                    tracing::error!(%error, "cannot read a cgroup record; reading the cgroup tree instead");
-                    unplaced = true;
-                }
-            }
+        self.note_cgroups();
+        for id in std::mem::take(&mut self.removed_cgroups) {
+            self.index.cgroup_removed(id, now());
         }
+        self.index.settle();
         self.flush();
         let lost = self.kernel.counters().cgroup_events_lost()?;
-        if unplaced || lost != self.cgroup_events_lost {
+        if std::mem::take(&mut self.unplaced_cgroups) || lost != self.cgroup_events_lost {
             self.cgroup_events_lost = lost;
             self.rescan()?;
         }
         Ok(())
+    }
+
+    /// Reads the records of cgroups, and tells the kernel whose those are that were made. All else is for
+    /// [`Self::drain_cgroups`].
+    fn note_cgroups(&mut self) {
+        while let Some(record) = self.cgroup_events.next() {
+            self.cgroup_events_seen += 1;
+            match decode_cgroup(&record) {
+                Ok(CgroupChange { made: true, id, parent, name: Some(name), form: _ }) => {
+                    self.unplaced_cgroups |= self.index.cgroup_noted(id, parent, &name, now()) == Made::Unplaced;
+                }
+                Ok(CgroupChange { made: true, name: None, .. }) => self.unplaced_cgroups = true,
+                Ok(CgroupChange { made: false, id, .. }) => self.removed_cgroups.push(id),
+                Err(error) => {
+                    tracing::error!(%error, "cannot read a cgroup record; reading the cgroup tree instead");
+                    self.unplaced_cgroups = true;
+                }
+            }
+        }
+        self.flush();
     }
 
     /// Reads the whole cgroup tree: the safety net below the events.

@@ -79,6 +79,14 @@ pub struct Index {
     output: Output,
 }
 
+/// What was introduced and is not in force yet.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Introduced {
+    /// Owners that are no more, and go when the others are in force.
+    gone: Vec<OwnerId>,
+}
+
 impl Index {
     /// An index for the cgroups below the one with the id `root`. The node's own claims are in force at once.
     #[must_use]
@@ -137,8 +145,26 @@ impl Index {
 
     /// A pod is there, or changed.
     pub fn apply(&mut self, pod: Pod, now: Now) {
+        self.introduce(pod, now);
+        self.enforce(Introduced::default(), now);
+    }
+
+    /// The first half of [`Self::apply`]: who the pod is. Its claims wait for [`Self::enforce`], so that what belongs to the
+    /// pod can be told apart before anybody is denied for its sake.
+    pub fn introduce(&mut self, pod: Pod, now: Now) {
         self.apply_unsettled(pod, now);
+    }
+
+    /// The second half of [`Self::apply`] or [`Self::reset`]: what was introduced is in force.
+    pub fn enforce(&mut self, introduced: Introduced, now: Now) {
+        let Introduced { gone } = introduced;
+        for &id in &gone {
+            self.retire(id, now);
+        }
         self.settle();
+        for id in gone {
+            self.bury(id, now);
+        }
         self.wake_due(now);
         self.settle();
     }
@@ -156,6 +182,12 @@ impl Index {
     /// What goes and what comes is arbitrated at once, so that no port of a share group or workload that goes on is
     /// anybody's between the two.
     pub fn reset(&mut self, pods: Vec<Pod>, now: Now) {
+        let introduced = self.introduce_all(pods, now);
+        self.enforce(introduced, now);
+    }
+
+    /// The first half of [`Self::reset`], as [`Self::introduce`] is of [`Self::apply`].
+    pub fn introduce_all(&mut self, pods: Vec<Pod>, now: Now) -> Introduced {
         let listed: HashMap<(&str, &str), &str> =
             pods.iter().map(|pod| ((&*pod.namespace, &*pod.name), &*pod.uid_text)).collect();
         let is_listed = |owner: &Owner| {
@@ -180,15 +212,7 @@ impl Index {
         for pod in pods {
             self.apply_unsettled(pod, now);
         }
-        for &id in &gone {
-            self.retire(id, now);
-        }
-        self.settle();
-        for id in gone {
-            self.bury(id, now);
-        }
-        self.wake_due(now);
-        self.settle();
+        Introduced { gone }
     }
 
     fn apply_unsettled(&mut self, pod: Pod, now: Now) {
@@ -330,7 +354,8 @@ impl Index {
         self.output.changes.extend(owner.record_change(group, workload));
     }
 
-    fn settle(&mut self) {
+    /// Puts in force what follows from the inputs so far: nothing is left to do after any of them but those that say so.
+    pub fn settle(&mut self) {
         let owners = &self.owners;
         let told = self.ledger.settle(|id| owners.get(&id), &mut self.output.changes);
         self.output.notices.extend(told);

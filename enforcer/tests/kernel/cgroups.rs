@@ -38,7 +38,8 @@ fn six_thousand_cgroups_are_all_seen() -> Outcome {
     let before = rig.engine.cgroup_events_seen();
     let stop = AtomicBool::new(false);
     let ready = Barrier::new(MAKERS + 2);
-    let (made, batches) = mpsc::channel();
+    // No more at once than the ring has room for, however fast they are made.
+    let (made, batches) = mpsc::sync_channel(1);
     thread::scope(|scope| {
         for maker in 0..MAKERS {
             let (made, parent, ready) = (made.clone(), &parent, &ready);
@@ -58,7 +59,7 @@ fn six_thousand_cgroups_are_all_seen() -> Outcome {
         });
         ready.wait();
         let mut turns = 0u32;
-        let all_known = batches.iter().all(|batch| {
+        let all_known = batches.into_iter().all(|batch| {
             // Meanwhile the engine changes its own maps too.
             let port = 20_000 + turns % 100;
             rig.apply(&Manifest::new("changing").uid(CHANGING_UID).ports(&format!("192.0.2.1:{port}")));

@@ -20,9 +20,18 @@ impl Index {
 
     /// A cgroup was made, or found by reading the tree. Tells whether the tree should be read anew.
     pub fn cgroup_made(&mut self, id: u64, parent: u64, name: &str, now: Now) -> Made {
+        let made = self.cgroup_noted(id, parent, name, now);
+        self.settle();
+        made
+    }
+
+    /// As [`Self::cgroup_made`], but for what follows for claims, which is in force with whatever comes next but more of these.
+    pub fn cgroup_noted(&mut self, id: u64, parent: u64, name: &str, now: Now) -> Made {
         let made = self.tree.made(id, parent, name);
         let Made::Pod(cgroup) = made else {
-            self.take_out_of_pod(made, id, name);
+            if self.tree.pod(parent).is_some() {
+                self.take_out_of_pod(id, name);
+            }
             return made;
         };
         let known = self.pod_cgroups.entry(cgroup.key).or_default();
@@ -39,13 +48,12 @@ impl Index {
         let owner = self.uids.get(&cgroup.key).copied();
         let slot = owner.and_then(|owner| self.enter_cgroup(owner, cgroup, now)).unwrap_or(0);
         self.output.changes.push(owner::cgroup_change(&cgroup, slot));
-        self.settle();
         made
     }
 
     /// A cgroup inside a pod is that pod's, whatever its name says, and whatever the kernel noted meanwhile.
-    fn take_out_of_pod(&mut self, made: Made, id: u64, name: &str) {
-        let Some(named) = pod_of(name).filter(|_| made != Made::Unplaced) else {
+    fn take_out_of_pod(&mut self, id: u64, name: &str) {
+        let Some(named) = pod_of(name) else {
             return;
         };
         let owner = self.uids.get(&named.key).copied();

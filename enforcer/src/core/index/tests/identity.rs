@@ -89,3 +89,20 @@ fn a_cgroup_in_a_pod_is_taken_out_where_the_kernel_noted_it() {
         assert!(rig.index.name_by_cgroup(21).is_none(), "it is the other pod's, which nobody has told of");
     }
 }
+
+#[test]
+fn whose_a_cgroup_is_comes_before_the_claim() {
+    let mut rig = Rig::new(Settings::default());
+    // Made before the kernel knew the UID, and told between the two halves.
+    rig.index.introduce(pod(1, "owner", "80"), rig.now());
+    rig.flush();
+    assert!(rig.maps.ports.is_empty() && rig.maps.uids.len() == 1);
+    rig.index.cgroup_noted(10, ROOT, &cgroup_name(1), rig.now());
+    rig.index.cgroup_noted(11, ROOT, &cgroup_name(2), rig.now());
+    rig.flush();
+    let slot = rig.maps.uids[&uid_key(&uid(1)).unwrap()];
+    assert!(rig.maps.ports.is_empty() && rig.maps.cgroups[&10] == slot);
+    rig.index.enforce(Introduced::default(), rig.now());
+    rig.flush();
+    assert_eq!(rig.owners(80), ["owner"]);
+}
