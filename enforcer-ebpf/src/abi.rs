@@ -22,7 +22,7 @@ pub use config::{Config, Policy, ROOT_LEVEL_UNKNOWN, Undeclared};
 pub use counters::{COUNTERS, KernelError, Reason, VerdictKind, counter, error_counter, untold_counter};
 pub use event::{
     BIND_FLAG_HELD, BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, BIND_FLAG_V6ONLY,
-    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY,
+    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY, ReleaseEvent,
 };
 pub use exact::{ExactKey, ExactValue};
 pub use hold::{
@@ -41,6 +41,9 @@ pub use record::RECORD_LEN;
 /// rings' records, and the names of the pins. A pinned layout of another version is never reused, so this is raised
 /// with every change of those, and with no other.
 pub const LAYOUT_VERSION: u32 = 3;
+/// What stands in the programs, moved to register 0, where the agent puts the call of `bpf_rdonly_cast`, a function of the
+/// kernel. Nothing else in the programs has this number.
+pub const PLACE_OF_CAST: i32 = 0x6361_7374;
 /// Elements of the `OWNERS` array, slot 0 (nobody) included.
 pub const OWNERS: u32 = 1 << 15;
 /// Most address-specific claims in force at once, over all ports.

@@ -13,6 +13,7 @@ mod post_bind;
 mod release;
 mod reserve;
 mod socket;
+mod task;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -3,6 +3,7 @@
 
 mod attach;
 pub mod btf;
+pub mod cast;
 mod counters;
 pub mod events;
 mod fault;
@@ -14,6 +15,7 @@ mod windows;
 mod words;
 
 use std::{
+    borrow::Cow,
     io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
@@ -33,6 +35,7 @@ use crate::{
     bpf::{
         attach::{CGROUP_PROGRAMS, RESERVING_PROGRAMS},
         btf::{MptcpOffsets, Offsets},
+        cast::Cast,
         link::{Hook, Link},
         pins::{
             Keep,
@@ -192,6 +195,9 @@ impl Kernel {
             None => (None, None),
         };
         let shared = store.as_ref().map(Store::shared_maps).unwrap_or_default();
+        let cast = options.features.cast;
+        let casted = |number: fn(Cast) -> u32| cast.map_or(0, number);
+        let object = cast.map_or(Cow::Borrowed(OBJECT), |cast| Cow::Owned(cast.put_into(OBJECT)));
         let mut loader = EbpfLoader::new();
         for (name, path) in &shared {
             loader.map_pin_path(name, path);
@@ -215,8 +221,14 @@ impl Kernel {
             .override_global("KN_ID_OFFSET", &offsets.kn_id, true)
             .override_global("KN_NAME_OFFSET", &offsets.kn_name, true)
             .override_global("KN_PARENT_OFFSET", &offsets.kn_parent, true)
+            .override_global("SOCK_TYPE", &casted(|cast| cast.sock), true)
+            .override_global("TASK_TYPE", &casted(|cast| cast.task), true)
+            .override_global("TASK_TGID_OFFSET", &casted(|cast| cast.offsets.tgid), true)
+            .override_global("TASK_COMM_OFFSET", &casted(|cast| cast.offsets.comm), true)
+            .override_global("TASK_CRED_OFFSET", &casted(|cast| cast.offsets.cred), true)
+            .override_global("CRED_UID_OFFSET", &casted(|cast| cast.offsets.uid), true)
             .override_global(aya_log::LEVEL, &log_level, true)
-            .load(OBJECT)?;
+            .load(&object)?;
         // The programs refer to the maps by descriptor, so they are loaded before the maps are taken out.
         load_programs(&mut ebpf)?;
         if !options.features.post_bind_denies {

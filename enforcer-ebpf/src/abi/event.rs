@@ -12,8 +12,7 @@ pub enum EventKind {
     CgroupMade = 3,
     /// A [`CgroupEvent`]: a cgroup below the attached root was removed.
     CgroupRemoved = 4,
-    /// A [`BindEvent`]: a socket that may have held a port was closed. Only `protocol`, `port`, `time` and `release` are
-    /// told.
+    /// A [`ReleaseEvent`]: a socket that may have held a port was closed.
     Released = 5,
 }
 
@@ -99,6 +98,26 @@ pub struct BindEvent {
 }
 
 const _: () = assert!(size_of::<BindEvent>() == 104);
+
+/// One socket that may have held a port and was closed. Nobody asks who closed it, and this is on the way of every close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ReleaseEvent {
+    /// [`EventKind`].
+    pub kind: u8,
+    /// [`crate::abi::Protocol`].
+    pub protocol: u8,
+    /// The port.
+    pub port: u16,
+    /// Zero.
+    pub padding: u32,
+    /// When: as [`BindEvent::time`] in the ring of holders.
+    pub time: u64,
+    /// Which: [`BindEvent::release`].
+    pub release: u64,
+}
+
+const _: () = assert!(size_of::<ReleaseEvent>() == 24);
 
 /// Bytes of a cgroup's name that fit a [`CgroupEvent`], the closing zero included. The longest names that container
 /// runtimes make have about 150.

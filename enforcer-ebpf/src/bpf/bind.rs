@@ -135,7 +135,9 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     } else {
         count(&verdict, protocol);
     }
-    debug!(ctx, "bind {}/{} -> verdict {} reason {}", port, protocol as u8, verdict.kind as u8, verdict.reason as u8);
+    // No more than these: each number takes room on the stack, of which the trace's own function needs some too. The verdict is
+    // counted, and told where it is asked for.
+    debug!(ctx, "judges a bind of {}/{}", port, protocol as u8);
     // What is denied asks for nothing, and where it is not told either, nobody wants to know who holds the port.
     let is_over = is_lost && verdict.kind == VerdictKind::Deny;
     let held = port != 0 && !is_over && is_held_by_another(&verdict, protocol, port, &identity);

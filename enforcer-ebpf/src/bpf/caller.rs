@@ -71,7 +71,8 @@ impl Ancestor {
 #[inline(always)]
 pub(super) fn identify(config: &Live, known: Ancestor) -> Identity {
     let root_level = root_level(config);
-    let (mut found, mut pod_cgroup) = noted(known.id);
+    // Where no ancestor is known, which the compiler can see, there is nothing to look up.
+    let (mut found, mut pod_cgroup) = if known.id == 0 { (CgroupIdentity(0), 0) } else { noted(known.id) };
     if pod_cgroup == 0 {
         let levels = config.pod_levels() & !(1 << (known.level & 63));
         for below in 1..=DEEPEST_POD {

@@ -8,15 +8,12 @@ use core::{
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::{
-        bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-        generated::{self, bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns, bpf_ringbuf_query},
-    },
+    helpers::generated::{bpf_ktime_get_boot_ns, bpf_ringbuf_query},
 };
 use enforcer_ebpf::{
     abi::{
-        BIND_RING_BYTES, BindEvent, EventKind, KernelError, Protocol, Reason, VerdictKind, counter, error_counter,
-        untold_counter,
+        BIND_RING_BYTES, BindEvent, EventKind, KernelError, Protocol, Reason, ReleaseEvent, VerdictKind, counter,
+        error_counter, untold_counter,
     },
     decide::Verdict,
 };
@@ -24,6 +21,7 @@ use enforcer_ebpf::{
 use super::{
     kernel::coarse_time,
     maps::{BIND_EVENTS, COUNTERS, HOLDER_EVENTS},
+    task,
 };
 
 /// How long after it was woken for a holder the agent looks again by itself, at least: until then nobody wakes it. In
@@ -102,6 +100,27 @@ pub(super) fn send(facts: &Facts, about_holder: bool) {
     }
 }
 
+/// Sends a record about a socket that is closed: [`ReleaseEvent::release`] says which.
+#[inline(always)]
+pub(super) fn send_release(protocol: Protocol, port: u16, release: u64) {
+    let Some(mut record) = HOLDER_EVENTS.reserve_untyped::<ReleaseEvent>(0) else {
+        count_error(KernelError::HolderEventLost);
+        return;
+    };
+    let now = coarse_time();
+    let event = record.as_mut_ptr();
+    // SAFETY: `event` points to the record that was just reserved, of which every field is written before it is submitted.
+    unsafe {
+        (*event).kind = EventKind::Released as u8;
+        (*event).protocol = protocol as u8;
+        (*event).port = port;
+        (*event).padding = 0;
+        (*event).time = now;
+        (*event).release = release;
+    }
+    record.submit(wake(now).into());
+}
+
 /// Whether to wake the agent: at most once in a while, see [`QUIET`].
 #[inline(always)]
 fn wake(now: u64) -> u32 {
@@ -154,19 +173,6 @@ fn fill(event: *mut BindEvent, facts: &Facts, time: u64) {
         (*address)[1] = facts.address[1];
         (*address)[2] = facts.address[2];
         (*address)[3] = facts.address[3];
-        if matches!(facts.kind, EventKind::Released) {
-            // Nobody asks who let go, and this is on the way of every close.
-            (*event).cgroup = 0;
-            (*event).pid = 0;
-            (*event).uid = 0;
-            (*event).command = [0; 16];
-        } else {
-            (*event).cgroup = bpf_get_current_cgroup_id();
-            (*event).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-            (*event).uid = bpf_get_current_uid_gid() as u32;
-            // It cannot fail: there is a current task, and the size is right (`bpf_get_current_comm` in
-            // kernel/bpf/helpers.c).
-            generated::bpf_get_current_comm((&raw mut (*event).command).cast(), 16);
-        }
+        task::fill(event);
     }
 }

@@ -145,6 +145,31 @@ pub(super) static SUBFLOW_CONN_OFFSET: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(super) static SOCK_FLAGS_OFFSET: Global<u32> = Global::new(0);
 
+/// Number of `struct sock` in the running kernel's type information, where programs may read through a pointer to one
+/// (`bpf_rdonly_cast`, since 6.2); else 0.
+#[unsafe(no_mangle)]
+pub(super) static SOCK_TYPE: Global<u32> = Global::new(0);
+
+/// The same of `struct task_struct`.
+#[unsafe(no_mangle)]
+pub(super) static TASK_TYPE: Global<u32> = Global::new(0);
+
+/// Offset of `tgid` in `struct task_struct`. These are only of use where [`TASK_TYPE`] is known.
+#[unsafe(no_mangle)]
+pub(super) static TASK_TGID_OFFSET: Global<u32> = Global::new(0);
+
+/// Offset of `comm` in `struct task_struct`, a multiple of 8.
+#[unsafe(no_mangle)]
+pub(super) static TASK_COMM_OFFSET: Global<u32> = Global::new(0);
+
+/// Offset of `cred` in `struct task_struct`.
+#[unsafe(no_mangle)]
+pub(super) static TASK_CRED_OFFSET: Global<u32> = Global::new(0);
+
+/// Offset of `uid` in `struct cred`.
+#[unsafe(no_mangle)]
+pub(super) static CRED_UID_OFFSET: Global<u32> = Global::new(0);
+
 /// Offset of `kn` in `struct cgroup`.
 #[unsafe(no_mangle)]
 pub(super) static CGROUP_KN_OFFSET: Global<u32> = Global::new(0);

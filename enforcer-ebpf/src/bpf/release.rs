@@ -6,13 +6,10 @@
 use aya_ebpf::{
     EbpfContext as _, helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock, programs::SockContext,
 };
-use enforcer_ebpf::{
-    abi::{EventKind, FAMILY_V4, Protocol, Reason, port_index},
-    decide::Verdict,
-};
+use enforcer_ebpf::abi::{Protocol, port_index};
 
 use super::{
-    emit::{Facts, send},
+    emit::send_release,
     hold::{forget_parent, forget_socket, mark, marked},
     kernel::{config, is_node_netns},
     socket::Socket,
@@ -57,21 +54,6 @@ pub(super) fn pe_sock_release(ctx: SockContext) -> i32 {
     }
     // SAFETY: the helper takes this program type's context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    let facts = Facts {
-        kind: EventKind::Released,
-        family: FAMILY_V4,
-        protocol,
-        flags: 0,
-        port,
-        verdict: Verdict::allow(Reason::Unclaimed),
-        pod_cgroup: 0,
-        socket: cookie,
-        release: if number == MPTCP { socket.name() } else { cookie },
-        holder: 0,
-        caller: 0,
-        owner: 0,
-        address: [0; 4],
-    };
-    send(&facts, true);
+    send_release(protocol, port, if number == MPTCP { socket.name() } else { cookie });
     ALLOW
 }

@@ -6,9 +6,9 @@ use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
 use enforcer_ebpf::abi::{BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN};
 
 use super::{
-    kernel::read,
+    kernel::{cast, read},
     maps::{
-        BOUND_DEV_OFFSET, IS_MPTCP_OFFSET, KERN_SOCK_BIT, SOCK_FLAGS_OFFSET, SOCK_NUM_OFFSET, STRAYS,
+        BOUND_DEV_OFFSET, IS_MPTCP_OFFSET, KERN_SOCK_BIT, SOCK_FLAGS_OFFSET, SOCK_NUM_OFFSET, SOCK_TYPE, STRAYS,
         SUBFLOW_CONN_OFFSET, ULP_DATA_OFFSET,
     },
 };
@@ -83,16 +83,28 @@ impl Socket {
         if offset == 0 || self.0 == 0 { None } else { read(self.0 + u64::from(offset)) }
     }
 
+    /// A field of `struct sock` itself.
+    #[inline(always)]
+    fn of_sock<T: Copy>(self, offset: u32) -> Option<T> {
+        let type_id = SOCK_TYPE.load();
+        if type_id == 0 || offset == 0 || self.0 == 0 {
+            return self.field(offset);
+        }
+        // SAFETY: the verifier checks that the field is one of the structure, and the kernel gives 0 for what is not there.
+        // Callers ask for integers only.
+        Some(unsafe { cast(self.0, type_id).add(offset as usize).cast::<T>().read_volatile() })
+    }
+
     #[inline(always)]
     pub(super) fn flags(self) -> Flags {
-        Flags(self.field(SOCK_FLAGS_OFFSET.load()))
+        Flags(self.of_sock(SOCK_FLAGS_OFFSET.load()))
     }
 
     /// Whether the kernel made it for itself. Its subflows of MPTCP sockets are such, too.
     #[inline(always)]
     pub(super) fn is_kernels(self) -> bool {
         let bit = KERN_SOCK_BIT.load();
-        self.field::<u8>(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 != 0)
+        self.of_sock::<u8>(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 != 0)
     }
 
     /// The MPTCP socket of which this TCP socket is a subflow; 0 if it is none.
@@ -109,13 +121,13 @@ impl Socket {
     /// Index of the device that it is bound to, 0 for none.
     #[inline(always)]
     pub(super) fn device(self) -> u32 {
-        self.field(BOUND_DEV_OFFSET.load()).unwrap_or(0)
+        self.of_sock(BOUND_DEV_OFFSET.load()).unwrap_or(0)
     }
 
     /// Its own port, 0 if it has none; `None` where that cannot be read.
     #[inline(always)]
     pub(super) fn port(self) -> Option<u16> {
-        self.field(SOCK_NUM_OFFSET.load())
+        self.of_sock(SOCK_NUM_OFFSET.load())
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Offsets {
     pub bound_dev: u32,
     /// `skc_num` in `struct sock_common`.
     pub sock_num: u32,
+    /// What is read of a task; `None` where the kernel was built with its structures' fields in an order of chance.
+    pub task: Option<TaskOffsets>,
     /// What is read of MPTCP sockets; `None` where the kernel has none.
     pub mptcp: Option<MptcpOffsets>,
     /// Whether a denying `post_bind` gives the port back, and so really denies: since 5.17, when `struct proto` got a
@@ -52,6 +54,19 @@ pub struct Offsets {
     pub kn_name: u32,
     /// `parent`, since 6.15 `__parent`, in `struct kernfs_node`.
     pub kn_parent: u32,
+}
+
+/// Byte offsets of what is read of a task without a helper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskOffsets {
+    /// `tgid` in `struct task_struct`.
+    pub tgid: u32,
+    /// `comm` in `struct task_struct`.
+    pub comm: u32,
+    /// `cred` in `struct task_struct`.
+    pub cred: u32,
+    /// `uid` in `struct cred`.
+    pub uid: u32,
 }
 
 /// Byte offsets on the way from the subflow of an MPTCP socket to that socket.
@@ -81,13 +96,18 @@ impl Offsets {
         let member = |structure, names: &[&str], missing| {
             btf.member_bits(structure, names)?.map(|bits| bits / 8).ok_or(BtfError::Missing(missing))
         };
-        let mptcp = |structure, name| Ok::<_, BtfError>(btf.member_bits(structure, &[name])?.map(|bits| bits / 8));
+        let known = |structure, name| Ok::<_, BtfError>(btf.member_bits(structure, &[name])?.map(|bits| bits / 8));
         let mptcp = match (
-            mptcp("tcp_sock", "is_mptcp")?,
-            mptcp("inet_connection_sock", "icsk_ulp_data")?,
-            mptcp("mptcp_subflow_context", "conn")?,
+            known("tcp_sock", "is_mptcp")?,
+            known("inet_connection_sock", "icsk_ulp_data")?,
+            known("mptcp_subflow_context", "conn")?,
         ) {
             (Some(is_mptcp), Some(ulp_data), Some(conn)) => Some(MptcpOffsets { is_mptcp, ulp_data, conn }),
+            _ => None,
+        };
+        let task = |name| known("task_struct", name);
+        let task = match (task("tgid")?, task("comm")?, task("cred")?, known("cred", "uid")?) {
+            (Some(tgid), Some(comm), Some(cred), Some(uid)) => Some(TaskOffsets { tgid, comm, cred, uid }),
             _ => None,
         };
         let kern_sock = btf.member_bits("sock", &["sk_kern_sock"])?;
@@ -97,6 +117,7 @@ impl Offsets {
             // In a union without a name, which the field after it, and all that compares ports and families at once, keeps
             // in its place (`struct sock_common` in include/net/sock.h).
             sock_num: member("sock_common", &["skc_family"], "sock_common.skc_family")? - 2,
+            task,
             mptcp,
             post_bind_denies: btf.member_bits("proto", &["put_port"])?.is_some(),
             sock_flags: member("sock_common", &["skc_ipv6only"], "sock_common.skc_ipv6only")?,
@@ -127,7 +148,24 @@ pub(super) fn has_member(structure: &str, member: &str) -> Result<bool, BtfError
 /// If the kernel has no BTF.
 pub(super) fn function_id(name: &str) -> Result<Option<u32>, BtfError> {
     let bytes = fs::read(VMLINUX)?;
-    Btf::new(&bytes)?.function_id(name)
+    Btf::new(&bytes)?.id(KIND_FUNC, name)
+}
+
+/// Ids of a function and of structures of the running kernel, if it has all of them.
+///
+/// # Errors
+///
+/// If the kernel has no BTF.
+pub(super) fn ids<const N: usize>(function: &str, structures: [&str; N]) -> Result<Option<(u32, [u32; N])>, BtfError> {
+    let bytes = fs::read(VMLINUX)?;
+    let btf = Btf::new(&bytes)?;
+    let Some(function) = btf.id(KIND_FUNC, function)? else { return Ok(None) };
+    let mut ids = [0; N];
+    for (id, name) in ids.iter_mut().zip(structures) {
+        let Some(found) = btf.id(KIND_STRUCT, name)? else { return Ok(None) };
+        *id = found;
+    }
+    Ok(Some((function, ids)))
 }
 
 const KIND_INT: u32 = 1;
@@ -209,15 +247,15 @@ impl<'a> Btf<'a> {
         Ok(None)
     }
 
-    /// Id of a function's type: types are numbered from 1, in the order in which they stand.
-    fn function_id(&self, wanted: &str) -> Result<Option<u32>, BtfError> {
+    /// Id of the type of this kind and name: types are numbered from 1, in the order in which they stand.
+    fn id(&self, wanted_kind: u32, wanted: &str) -> Result<Option<u32>, BtfError> {
         let mut at = 0;
         for id in 1.. {
             if at >= self.types.len() {
                 break;
             }
             let (Type { kind, name, .. }, next) = self.type_at(at)?;
-            if kind == KIND_FUNC && self.is(name, wanted) {
+            if kind == wanted_kind && self.is(name, wanted) {
                 return Ok(Some(id));
             }
             at = next;
@@ -278,8 +316,10 @@ mod tests {
         assert_eq!(btf.member_bits("s", &["nothing", "c"]).unwrap(), Some(36));
         assert_eq!(btf.member_bits("s", &["d"]).unwrap(), None);
         assert_eq!(btf.member_bits("t", &["a"]).unwrap(), None);
-        assert_eq!(btf.function_id("c").unwrap(), Some(3));
-        assert_eq!(btf.function_id("s").unwrap(), None);
+        assert_eq!(btf.id(KIND_FUNC, "c").unwrap(), Some(3));
+        assert_eq!(btf.id(KIND_FUNC, "s").unwrap(), None);
+        assert_eq!(btf.id(KIND_STRUCT, "s").unwrap(), Some(2));
+        assert_eq!(btf.id(KIND_STRUCT, "c").unwrap(), None);
     }
 
     proptest! {
@@ -289,7 +329,7 @@ mod tests {
             file[at] = byte;
             file.truncate(file.len() - cut.min(file.len()));
             if let Ok(btf) = Btf::new(&file) {
-                let _ = (btf.member_bits("s", &["c"]), btf.function_id("a"));
+                let _ = (btf.member_bits("s", &["c"]), btf.id(KIND_FUNC, "a"));
             }
         }
     }

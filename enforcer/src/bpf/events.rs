@@ -6,7 +6,7 @@ use bytes::Buf;
 use enforcer_ebpf::abi::{
     BIND_FLAG_HELD, BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, BIND_FLAG_V6ONLY,
     BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, Form, NAME_CAPACITY, Protocol,
-    Reason, VerdictKind,
+    Reason, ReleaseEvent, VerdictKind,
 };
 
 use crate::core::{
@@ -97,12 +97,15 @@ fn field<T>(field: &'static str, value: impl Into<u64> + Copy, decoded: Option<T
     decoded.ok_or(DecodeError::Field { field, value: value.into() })
 }
 
-/// Decodes a [`BindEvent`]. Its time is as the programs wrote it: see [`Bind::with_sleep`].
+/// Decodes a [`BindEvent`] or a [`ReleaseEvent`]. Its time is as the programs wrote it: see [`Bind::with_sleep`].
 ///
 /// # Errors
 ///
 /// If the record is not what the programs of this build write.
 pub fn decode_bind(mut record: &[u8]) -> Result<Bind, DecodeError> {
+    if record.first() == Some(&(EventKind::Released as u8)) {
+        return decode_release(record).map(Bind::Released);
+    }
     check_length(record, size_of::<BindEvent>())?;
     // In the order of the fields of `BindEvent`.
     let kind = record.get_u8();
@@ -176,9 +179,20 @@ pub fn decode_bind(mut record: &[u8]) -> Result<Bind, DecodeError> {
             v6only,
             reuse,
         })),
-        Some(EventKind::Released) => Ok(Bind::Released(Release { time, protocol, port, name: release })),
         _ => Err(DecodeError::Field { field: "kind", value: kind.into() }),
     }
+}
+
+fn decode_release(mut record: &[u8]) -> Result<Release, DecodeError> {
+    check_length(record, size_of::<ReleaseEvent>())?;
+    // In the order of the fields of `ReleaseEvent`.
+    let _kind = record.get_u8();
+    let protocol = record.get_u8();
+    let port = record.get_u16_ne();
+    let _padding = record.get_u32_ne();
+    let time = record.get_u64_ne();
+    let name = record.get_u64_ne();
+    Ok(Release { time, protocol: field("protocol", protocol, Protocol::from_wire(protocol))?, port, name })
 }
 
 /// Decodes a [`CgroupEvent`].
@@ -260,17 +274,42 @@ mod tests {
         }
     }
 
+    fn release() -> Vec<u8> {
+        let mut record = vec![EventKind::Released as u8, Protocol::Udp as u8];
+        record.extend(53u16.to_ne_bytes());
+        record.extend([0; 4]);
+        record.extend([1u64, 7].into_iter().flat_map(u64::to_ne_bytes));
+        record
+    }
+
+    #[test]
+    fn a_release_record() {
+        let expected = Release { time: 1, protocol: Protocol::Udp, port: 53, name: 7 };
+        assert_eq!(decode_bind(&release()), Ok(Bind::Released(expected)));
+        assert_eq!(decode_bind(&release()[..23]), Err(DecodeError::Length { expected: 24, actual: 23 }));
+        let mut record = release();
+        record[1] = 99;
+        assert_eq!(decode_bind(&record), Err(DecodeError::Field { field: "protocol", value: 99 }));
+        for (offset, size) in [
+            (std::mem::offset_of!(ReleaseEvent, port), 2),
+            (std::mem::offset_of!(ReleaseEvent, time), 8),
+            (std::mem::offset_of!(ReleaseEvent, release), 16),
+        ] {
+            assert_eq!(offset, size);
+        }
+    }
+
     #[test]
     fn sleep_is_added_to_every_kind() {
-        for kind in [EventKind::Attempt, EventKind::Bound, EventKind::Released] {
-            let mut record = attempt();
-            record[0] = kind as u8;
+        let mut bound = attempt();
+        bound[0] = EventKind::Bound as u8;
+        for record in [attempt(), bound, release()] {
             let times = [0, 5, u64::MAX].map(|slept| match decode_bind(&record).unwrap().with_sleep(slept) {
                 Bind::Attempt(Attempt { time, .. })
                 | Bind::Bound(Binding { time, .. })
                 | Bind::Released(Release { time, .. }) => time,
             });
-            assert_eq!(times, [1, 6, u64::MAX], "{kind:?}");
+            assert_eq!(times, [1, 6, u64::MAX], "{record:?}");
         }
     }
 

@@ -11,7 +11,10 @@ use aya::{
     sys::{BpfHelper, SyscallError, is_helper_supported, is_map_supported, is_program_supported},
 };
 
-use crate::{bpf::btf::Offsets, host::netns};
+use crate::{
+    bpf::{btf::Offsets, cast::Cast},
+    host::netns,
+};
 
 /// What the programs are adapted to.
 #[expect(clippy::struct_excessive_bools, reason = "each is a question of its own")]
@@ -31,6 +34,8 @@ pub struct Features {
     /// Reading kernel memory, which needs `CAP_PERFMON` and no lockdown: whether a socket is IPv6 only is exact, else
     /// `::` counts as dual-stack.
     pub probe_read: bool,
+    /// Reading sockets and tasks by loads and not by helpers, since 6.2: a tenth of the cost.
+    pub cast: Option<Cast>,
 }
 
 /// One thing that was asked, for `enforcer probe`.
@@ -83,13 +88,15 @@ impl Answer {
 ///
 /// If the kernel refuses the question, which means that a privilege is missing.
 pub fn features() -> Result<Features, ProgramError> {
+    // Without type information nothing works, and that is told when the programs are loaded.
+    let offsets = Offsets::of_running_kernel().ok();
     Ok(Features {
         set_retval: is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval)?,
         post_set_retval: is_helper_supported(ProgramType::CgroupSock, BpfHelper::BPF_FUNC_set_retval)?,
-        // Without type information nothing works, and that is told when the programs are loaded.
-        post_bind_denies: Offsets::of_running_kernel().is_ok_and(|offsets| offsets.post_bind_denies),
+        post_bind_denies: offsets.is_some_and(|offsets| offsets.post_bind_denies),
         coarse_time: is_helper_supported(ProgramType::CgroupSock, BpfHelper::BPF_FUNC_ktime_get_coarse_ns)?,
         probe_read: is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_probe_read_kernel)?,
+        cast: offsets.and_then(|offsets| raw::cast(&offsets).ok().flatten()),
     })
 }
 

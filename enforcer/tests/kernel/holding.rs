@@ -19,7 +19,7 @@ use crate::{
         manifest::{Manifest, SYSTEMD_BESTEFFORT},
         own_machine,
         race::race,
-        rig::{ENFORCE, Rig, denied_after, reserving},
+        rig::{ENFORCE, Rig, by_helper, denied_after, reserving},
         worker::{Answer, Bind, Kind, Order, Worker},
     },
     undeclared::{sharing, there},
@@ -48,6 +48,12 @@ pub(crate) const RESERVING: &[Test] = &[
     ("what_is_held_outlives_the_agent_and_leaves_no_ghost", || {
         reserving(what_is_held_outlives_the_agent_and_leaves_no_ghost)
     }),
+];
+
+/// The same where sockets are read by a helper, as on kernels before 6.2.
+pub(crate) const BY_HELPER: &[Test] = &[
+    ("what_is_closed_is_free", || by_helper(what_is_closed_is_free)),
+    ("a_tunnel_of_the_kernels_own_holds_nothing", || by_helper(a_tunnel_of_the_kernels_own_holds_nothing)),
 ];
 
 const PORT: u16 = 20080;

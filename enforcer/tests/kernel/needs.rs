@@ -139,6 +139,7 @@ const PROMISED: &[(&str, Version)] = &[
     ("links of raw tracepoints", (5, 8)),
     ("cgroups in socket diagnostics", (5, 8)),
     ("bound sockets in socket diagnostics", (6, 8)),
+    ("reading sockets and tasks without helpers", (6, 2)),
     ("LSM programs for cgroups", (6, 0)),
     ("cgroup v2 is mounted", (4, 5)),
     ("a BPF file system is mounted", (4, 4)),
@@ -171,7 +172,7 @@ impl Here {
     /// Whether a kernel that is new enough may lack it all the same.
     fn excuses(&self, name: &str) -> bool {
         match name {
-            "reading kernel memory" => self.locked_down,
+            "reading kernel memory" | "reading sockets and tasks without helpers" => self.locked_down,
             "kernel memory is not locked down" => self.locked_down || !self.exact,
             "a BPF file system is mounted" => !self.exact,
             "LSM programs for cgroups" => {

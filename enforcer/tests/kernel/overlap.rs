@@ -4,10 +4,10 @@ use enforcer_ebpf::abi::{Reason, VerdictKind};
 use libtest_mimic::{Completion, Trial};
 
 use crate::{
-    DONE, needs,
+    DONE, Test, needs,
     support::{
         manifest::Manifest,
-        rig::{AUDIT, ENFORCE, Rig, denied, features},
+        rig::{AUDIT, ENFORCE, Rig, by_helper, denied, features},
         worker::{Bind, Kind},
     },
 };
@@ -55,6 +55,12 @@ fn overlaps(row: &str) -> Vec<bool> {
     }
     cells
 }
+
+/// The same where sockets are read by a helper, as on kernels before 6.2.
+pub(crate) const BY_HELPER: &[Test] = &[("tcp_in_enforce", || {
+    by_helper(|| table(Kind::Tcp, true));
+    DONE
+})];
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();

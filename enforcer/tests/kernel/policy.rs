@@ -14,7 +14,7 @@ use crate::{
     DONE, Outcome, Test,
     support::{
         manifest::{Manifest, static_uid},
-        rig::{AUDIT, ENFORCE, Rig, denied, denied_with},
+        rig::{AUDIT, ENFORCE, Rig, by_helper, denied, denied_with, features, reserving},
         worker::{Bind, Worker, bind_socket},
     },
 };
@@ -26,6 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("the_error_number_is_chosen", the_error_number_is_chosen),
     ("a_denied_socket_neither_listens_nor_receives", a_denied_socket_neither_listens_nor_receives),
     ("only_conflicts_are_told_unless_more_is_asked", only_conflicts_are_told_unless_more_is_asked),
+    ("the_trace_changes_no_verdict", the_trace_changes_no_verdict),
     ("a_manifest_without_uid_denies_nobody", a_manifest_without_uid_denies_nobody),
     ("an_annotation_without_host_network_is_refused", an_annotation_without_host_network_is_refused),
     ("a_claim_on_every_port_is_refused", a_claim_on_every_port_is_refused),
@@ -202,6 +203,24 @@ fn problems(rig: &mut Rig, name: &str) -> Vec<ClaimProblem> {
             _ => None,
         })
         .collect()
+}
+
+/// With it the programs are the largest, in what the verifier counts: steps, and bytes of the stack.
+fn the_trace_changes_no_verdict() -> Outcome {
+    for features in [features(), by_helper(features), reserving(features)] {
+        let mut rig = Rig::with(|start| {
+            start.trace = true;
+            start.features = features;
+        });
+        let (mut owner, mut stranger) =
+            (rig.start(&Manifest::new("owner").ports("20080/tcp 20080/udp")), rig.start(&Manifest::new("stranger")));
+        for bind in [Bind::tcp("0.0.0.0", 20080), Bind::udp("::", 20080)] {
+            assert_eq!(rig.attempt(&mut owner, &bind).answer(), OWNER, "{bind:?}");
+            let conflict = (denied(), VerdictKind::Deny, Reason::Claimed);
+            assert_eq!(rig.attempt(&mut stranger, &bind).answer(), conflict, "{bind:?}");
+        }
+    }
+    DONE
 }
 
 fn a_manifest_without_uid_denies_nobody() -> Outcome {

@@ -1,16 +1,17 @@
 //! What is judged at all: binds of the node's network namespace by processes of pods, and no others.
 
-use std::fs;
+use std::{ffi::CStr, fs, thread};
 
 use enforcer::core::report::Who;
 use enforcer_ebpf::abi::{Reason, VerdictKind};
 use libtest_mimic::Completion;
+use rustix::thread::set_name;
 
 use crate::{
     DONE, Outcome, Test, needs,
     support::{
         manifest::Manifest,
-        rig::{Rig, denied},
+        rig::{Rig, by_helper, denied},
         worker::{Bind, Kind, Worker, bind_socket},
     },
 };
@@ -19,11 +20,15 @@ pub(crate) const TESTS: &[Test] = &[
     ("another_network_namespace_is_untouched", another_network_namespace_is_untouched),
     ("host_processes_are_untouched", host_processes_are_untouched),
     ("a_host_process_with_a_pods_socket_is_audited", a_host_process_with_a_pods_socket_is_audited),
+    ("the_task_that_asks_is_told", the_task_that_asks_is_told),
     ("a_socket_is_judged_by_who_binds_it", a_socket_is_judged_by_who_binds_it),
     ("ping_sockets_are_undisturbed", ping_sockets_are_undisturbed),
     ("raw_sockets_are_undisturbed", raw_sockets_are_undisturbed),
     ("udp_lite_is_undisturbed", udp_lite_is_undisturbed),
 ];
+
+/// The same where tasks are read by helpers, as on kernels before 6.2.
+pub(crate) const BY_HELPER: &[Test] = &[("the_task_that_asks_is_told", || by_helper(the_task_that_asks_is_told))];
 
 const PORT: u16 = 20080;
 
@@ -70,6 +75,28 @@ fn a_host_process_with_a_pods_socket_is_audited() -> Outcome {
     assert_eq!(seen.answer(), (0, VerdictKind::Audit, Reason::Claimed));
     assert_eq!(seen.report().caller, Who::Host);
     assert_eq!(seen.report().attempt.pid, std::process::id());
+    DONE
+}
+
+/// Of the thread that calls: its process, its real user, and its own name, all that there is room for.
+fn the_task_that_asks_is_told() -> Outcome {
+    const NAME: &CStr = c"of 15 letters X";
+    const USER: u32 = 12_345;
+    let (mut rig, _owner, mut stranger) = rig();
+    let bind = Bind::tcp("0.0.0.0", PORT);
+    let socket = stranger.open(&bind);
+    let ask = || {
+        set_name(NAME).expect("a name");
+        // The bare call, which changes this thread only; the effective user stays, and with it what this may do.
+        // SAFETY: it takes numbers only.
+        assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, USER, 0, 0) }, 0);
+        errno(bind_socket(&socket, &bind))
+    };
+    let seen = rig.watch(|| thread::scope(|scope| scope.spawn(ask).join().expect("a thread")));
+    assert_eq!(seen.answer(), (0, VerdictKind::Audit, Reason::Claimed));
+    let attempt = &seen.report().attempt;
+    let told = (attempt.pid, attempt.uid, attempt.command.as_bytes());
+    assert_eq!(told, (std::process::id(), USER, NAME.to_bytes()));
     DONE
 }
 

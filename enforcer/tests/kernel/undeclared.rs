@@ -9,7 +9,7 @@ use crate::{
         device::Device,
         manifest::Manifest,
         own_machine,
-        rig::{AUDIT, ENFORCE, Rig, Seen, denied_after, reserving},
+        rig::{AUDIT, ENFORCE, Rig, Seen, by_helper, denied_after, reserving},
         worker::{Bind, Kind, Worker},
     },
 };
@@ -36,6 +36,12 @@ pub(crate) const RESERVING: &[Test] = &[
     ("a_bind_to_port_0_makes_no_owner", || reserving(a_bind_to_port_0_makes_no_owner)),
     ("a_claim_takes_no_port_from_a_pod_that_holds_it", || reserving(a_claim_takes_no_port_from_a_pod_that_holds_it)),
     ("a_bind_that_the_kernel_refuses_is_forgotten_with_its_socket", || reserving(refused_and_forgotten)),
+];
+
+/// The same where sockets are read by a helper, as on kernels before 6.2.
+pub(crate) const BY_HELPER: &[Test] = &[
+    ("only_what_could_be_shared_is_owned", || by_helper(only_what_could_be_shared_is_owned)),
+    ("addresses_and_devices_are_told_apart", || by_helper(addresses_and_devices_are_told_apart)),
 ];
 
 const PORT: u16 = 20080;

@@ -166,16 +166,28 @@ impl Rig {
 /// Whether ports are to be taken before they are bound, whatever the kernel can do.
 static RESERVES: AtomicBool = AtomicBool::new(false);
 
+/// Whether sockets are to be read by a helper, whatever the kernel can do.
+static READS_BY_HELPER: AtomicBool = AtomicBool::new(false);
+
 /// Runs a test as on a kernel where ports are taken before they are bound.
 pub(crate) fn reserving<T>(test: impl FnOnce() -> T) -> T {
-    struct Reset;
+    with(&RESERVES, test)
+}
+
+/// Runs a test as on a kernel where sockets are read by a helper.
+pub(crate) fn by_helper<T>(test: impl FnOnce() -> T) -> T {
+    with(&READS_BY_HELPER, test)
+}
+
+fn with<T>(switch: &'static AtomicBool, test: impl FnOnce() -> T) -> T {
+    struct Reset(&'static AtomicBool);
     impl Drop for Reset {
         fn drop(&mut self) {
-            RESERVES.store(false, Ordering::Relaxed);
+            self.0.store(false, Ordering::Relaxed);
         }
     }
-    let _reset = Reset;
-    RESERVES.store(true, Ordering::Relaxed);
+    let _reset = Reset(switch);
+    switch.store(true, Ordering::Relaxed);
     test()
 }
 
@@ -183,7 +195,11 @@ pub(crate) fn reserving<T>(test: impl FnOnce() -> T) -> T {
 pub(crate) fn features() -> Features {
     static FEATURES: LazyLock<Features> =
         LazyLock::new(|| probe::features().unwrap_or_else(|error| panic!("{error}: the tests need root")));
-    Features { post_bind_denies: FEATURES.post_bind_denies && !RESERVES.load(Ordering::Relaxed), ..*FEATURES }
+    Features {
+        post_bind_denies: FEATURES.post_bind_denies && !RESERVES.load(Ordering::Relaxed),
+        cast: FEATURES.cast.filter(|_| !READS_BY_HELPER.load(Ordering::Relaxed)),
+        ..*FEATURES
+    }
 }
 
 /// What a process sees that is denied with EADDRINUSE.

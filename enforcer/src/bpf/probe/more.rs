@@ -8,7 +8,10 @@ use aya::{
 };
 
 use super::{Answer, Finding, raw};
-use crate::{bpf::btf, host::diag};
+use crate::{
+    bpf::btf::{self, Offsets},
+    host::diag,
+};
 
 const NEWER: &str = "run a kernel of at least that version";
 
@@ -67,6 +70,14 @@ pub(super) fn kernel() -> Vec<Finding> {
             required: false,
             answer: Answer::of(diag::shows_bound()),
             without: "TCP sockets that were bound before the agent came and do not listen yet are not seen",
+            remedy: NEWER,
+        },
+        Finding {
+            name: "reading sockets and tasks without helpers",
+            since: "6.2",
+            required: false,
+            answer: Answer::of(Offsets::of_running_kernel().and_then(|offsets| Ok(raw::cast(&offsets)?.is_some()))),
+            without: "every bind and close takes some tens of nanoseconds longer",
             remedy: NEWER,
         },
         Finding {
