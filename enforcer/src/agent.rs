@@ -157,7 +157,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     let metrics = measure(&source, listen, &health).await?;
     let about = About::new(&node, &source, &start);
     let (mut feed, outbox) = Feed::new(source, &node)?;
-    let (features, trace) = (start.features, start.trace);
+    let features = start.features;
     let renewal = start.lease.map_or(SAFETY_NET, |lease| SAFETY_NET.min(lease / 4).max(Duration::from_millis(1)));
     let system = |what| move |source| AgentError::System { what, source };
     let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for SIGTERM"))?;
@@ -181,7 +181,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     reporter.looked(&engine.look_at_sockets());
 
     let rings = Rings::of(&engine).map_err(system(WAIT))?;
-    let mut tracer = Tracer::new(&mut engine, trace)?;
+    let mut tracer = Tracer::new(&mut engine)?;
     let (mut renewals, mut search) = (paced(renewal), paced(SEARCH));
     let (mut safety_net, mut look) = (paced(SAFETY_NET), paced(LOOK));
     safety_net.reset();
@@ -379,8 +379,8 @@ struct Tracer {
 }
 
 impl Tracer {
-    fn new(engine: &mut Engine, trace: bool) -> Result<Self, AgentError> {
-        if !trace {
+    fn new(engine: &mut Engine) -> Result<Self, AgentError> {
+        if !engine.kernel().traces() {
             return Ok(Self { logger: None });
         }
         let logger = match engine.kernel_mut().take_trace() {

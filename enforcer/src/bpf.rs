@@ -30,6 +30,7 @@ use enforcer_ebpf::{
     OBJECT,
     abi::{self, CgroupIdentity, Config, ExactKey, ExactValue, Policy, Protocol, RECORD_LEN, UidKey},
 };
+use tracing::warn;
 
 use crate::{
     bpf::{
@@ -185,55 +186,27 @@ impl Kernel {
     ///
     /// If the object, a program or a map is refused. The verifier's words are part of the error.
     pub fn load(mut options: Options) -> Result<Self, BpfError> {
-        let offsets = Offsets::of_running_kernel()?;
-        let has_set_retval = u8::from(options.features.set_retval);
-        let readable = |offset: u32| if options.features.probe_read { offset } else { 0 };
-        let mptcp = |offset: fn(MptcpOffsets) -> u32| offsets.mptcp.map_or(0, |mptcp| readable(offset(mptcp)));
-        let log_level = if options.trace { aya_log::Level::Trace as u8 } else { 0 };
         let (store, previous) = match options.keep.take() {
             Some(keep) => Store::open(keep, options.cgroup_id).map(|(store, found)| (Some(store), found))?,
             None => (None, None),
         };
         let shared = store.as_ref().map(Store::shared_maps).unwrap_or_default();
-        let cast = options.features.cast;
-        let casted = |number: fn(Cast) -> u32| cast.map_or(0, number);
-        let object = cast.map_or(Cow::Borrowed(OBJECT), |cast| Cow::Owned(cast.put_into(OBJECT)));
-        let mut loader = EbpfLoader::new();
-        for (name, path) in &shared {
-            loader.map_pin_path(name, path);
-        }
-        let mut ebpf = loader
-            .override_global("HAS_SET_RETVAL", &has_set_retval, true)
-            .override_global("SOCK_FLAGS_OFFSET", &readable(offsets.sock_flags), true)
-            .override_global("HAS_POST_SET_RETVAL", &u8::from(options.features.post_set_retval), true)
-            .override_global("HAS_COARSE_TIME", &u8::from(options.features.coarse_time), true)
-            .override_global("POST_BIND_DENIES", &u8::from(options.features.post_bind_denies), true)
-            .override_global("RESERVES", &u8::from(!options.features.post_bind_denies), true)
-            .override_global("KERN_SOCK_BIT", &readable(offsets.kern_sock_bit), true)
-            .override_global("BOUND_DEV_OFFSET", &readable(offsets.bound_dev), true)
-            .override_global("SOCK_NUM_OFFSET", &readable(offsets.sock_num), true)
-            .override_global("IS_MPTCP_OFFSET", &mptcp(|mptcp| mptcp.is_mptcp), true)
-            .override_global("ULP_DATA_OFFSET", &mptcp(|mptcp| mptcp.ulp_data), true)
-            .override_global("SUBFLOW_CONN_OFFSET", &mptcp(|mptcp| mptcp.conn), true)
-            .override_global("CGROUP_KN_OFFSET", &offsets.cgroup_kn, true)
-            .override_global("CGROUP_ROOT_OFFSET", &offsets.cgroup_root, true)
-            .override_global("ROOT_HIERARCHY_OFFSET", &offsets.root_hierarchy, true)
-            .override_global("KN_ID_OFFSET", &offsets.kn_id, true)
-            .override_global("KN_NAME_OFFSET", &offsets.kn_name, true)
-            .override_global("KN_PARENT_OFFSET", &offsets.kn_parent, true)
-            .override_global("SOCK_TYPE", &casted(|cast| cast.sock), true)
-            .override_global("TASK_TYPE", &casted(|cast| cast.task), true)
-            .override_global("TASK_TGID_OFFSET", &casted(|cast| cast.offsets.tgid), true)
-            .override_global("TASK_COMM_OFFSET", &casted(|cast| cast.offsets.comm), true)
-            .override_global("TASK_CRED_OFFSET", &casted(|cast| cast.offsets.cred), true)
-            .override_global("CRED_UID_OFFSET", &casted(|cast| cast.offsets.uid), true)
-            .override_global(aya_log::LEVEL, &log_level, true)
-            .load(&object)?;
-        // The programs refer to the maps by descriptor, so they are loaded before the maps are taken out.
-        load_programs(&mut ebpf)?;
-        if !options.features.post_bind_denies {
-            load_reserving_programs(&mut ebpf)?;
-        }
+        let mut ebpf = match load_object(&options, &shared) {
+            // With the trace the programs are larger, and older verifiers need more steps for the same.
+            Err(BpfError::Program { program, source }) if options.trace => {
+                let why = match *source {
+                    ProgramError::LoadError { ref io_error, .. } => io_error.to_string(),
+                    ref other => other.to_string(),
+                };
+                warn!(
+                    event = "trace",
+                    program, why, "this kernel refuses the programs with their trace: they run without it"
+                );
+                options.trace = false;
+                load_object(&options, &shared)?
+            }
+            loaded => loaded?,
+        };
         let mut records = None;
         if let Some(store) = &store {
             store.pin_generation(&mut ebpf)?;
@@ -276,6 +249,12 @@ impl Kernel {
         self.config.store(config_word::POD_LEVELS, USUAL_POD_LEVELS);
         self.config.store(config_word::NETNS_COOKIE, netns_cookie.unwrap_or(0));
         self.config.store(config_word::LEASE_DEADLINE, lease::to_word(*lease_deadline));
+    }
+
+    /// Whether the programs write a trace: if that was asked for, and the kernel takes them with it.
+    #[must_use]
+    pub fn traces(&self) -> bool {
+        self.options.trace
     }
 
     /// The cgroup that the programs are attached to.
@@ -463,6 +442,55 @@ impl Kernel {
     pub fn take_trace(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, aya_log::Error> {
         aya_log::EbpfLogger::init(&mut self.ebpf)
     }
+}
+
+/// The object with its programs, which are loaded and not attached. `shared` are the pinned maps that they use.
+fn load_object(options: &Options, shared: &[(&str, PathBuf)]) -> Result<Ebpf, BpfError> {
+    let offsets = Offsets::of_running_kernel()?;
+    let has_set_retval = u8::from(options.features.set_retval);
+    let readable = |offset: u32| if options.features.probe_read { offset } else { 0 };
+    let mptcp = |offset: fn(MptcpOffsets) -> u32| offsets.mptcp.map_or(0, |mptcp| readable(offset(mptcp)));
+    let log_level = if options.trace { aya_log::Level::Trace as u8 } else { 0 };
+    let cast = options.features.cast;
+    let casted = |number: fn(Cast) -> u32| cast.map_or(0, number);
+    let object = cast.map_or(Cow::Borrowed(OBJECT), |cast| Cow::Owned(cast.put_into(OBJECT)));
+    let mut loader = EbpfLoader::new();
+    for (name, path) in shared {
+        loader.map_pin_path(name, path);
+    }
+    let mut ebpf = loader
+        .override_global("HAS_SET_RETVAL", &has_set_retval, true)
+        .override_global("SOCK_FLAGS_OFFSET", &readable(offsets.sock_flags), true)
+        .override_global("HAS_POST_SET_RETVAL", &u8::from(options.features.post_set_retval), true)
+        .override_global("HAS_COARSE_TIME", &u8::from(options.features.coarse_time), true)
+        .override_global("POST_BIND_DENIES", &u8::from(options.features.post_bind_denies), true)
+        .override_global("RESERVES", &u8::from(!options.features.post_bind_denies), true)
+        .override_global("KERN_SOCK_BIT", &readable(offsets.kern_sock_bit), true)
+        .override_global("BOUND_DEV_OFFSET", &readable(offsets.bound_dev), true)
+        .override_global("SOCK_NUM_OFFSET", &readable(offsets.sock_num), true)
+        .override_global("IS_MPTCP_OFFSET", &mptcp(|mptcp| mptcp.is_mptcp), true)
+        .override_global("ULP_DATA_OFFSET", &mptcp(|mptcp| mptcp.ulp_data), true)
+        .override_global("SUBFLOW_CONN_OFFSET", &mptcp(|mptcp| mptcp.conn), true)
+        .override_global("CGROUP_KN_OFFSET", &offsets.cgroup_kn, true)
+        .override_global("CGROUP_ROOT_OFFSET", &offsets.cgroup_root, true)
+        .override_global("ROOT_HIERARCHY_OFFSET", &offsets.root_hierarchy, true)
+        .override_global("KN_ID_OFFSET", &offsets.kn_id, true)
+        .override_global("KN_NAME_OFFSET", &offsets.kn_name, true)
+        .override_global("KN_PARENT_OFFSET", &offsets.kn_parent, true)
+        .override_global("SOCK_TYPE", &casted(|cast| cast.sock), true)
+        .override_global("TASK_TYPE", &casted(|cast| cast.task), true)
+        .override_global("TASK_TGID_OFFSET", &casted(|cast| cast.offsets.tgid), true)
+        .override_global("TASK_COMM_OFFSET", &casted(|cast| cast.offsets.comm), true)
+        .override_global("TASK_CRED_OFFSET", &casted(|cast| cast.offsets.cred), true)
+        .override_global("CRED_UID_OFFSET", &casted(|cast| cast.offsets.uid), true)
+        .override_global(aya_log::LEVEL, &log_level, true)
+        .load(&object)?;
+    // The programs refer to the maps by descriptor, so they are loaded before the maps are taken out.
+    load_programs(&mut ebpf)?;
+    if !options.features.post_bind_denies {
+        load_reserving_programs(&mut ebpf)?;
+    }
+    Ok(ebpf)
 }
 
 fn load_programs(ebpf: &mut Ebpf) -> Result<(), BpfError> {

@@ -164,7 +164,7 @@ pub(super) struct Run {
     log_format: Option<LogFormat>,
 
     /// What is logged; debug includes every bind attempt and every socket that was bound, trace also the trace of the
-    /// kernel programs
+    /// kernel programs, if the kernel takes them with it (older ones may not)
     #[arg(long, env = "ENFORCER_LOG_LEVEL", value_enum, default_value_t = LogLevel::Info)]
     log_level: LogLevel,
 }

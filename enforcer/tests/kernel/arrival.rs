@@ -6,6 +6,8 @@ use std::{
     thread,
 };
 
+use enforcer_ebpf::abi::{Reason, VerdictKind};
+
 use crate::{
     DONE, Outcome, Test,
     support::{
@@ -23,12 +25,14 @@ pub(crate) const TESTS: &[Test] = &[
 const PORT: u16 = 20080;
 const ROUNDS: usize = 20;
 
-/// Lets a process bind without a pause while something happens: the error numbers that it saw.
-fn during(rig: &mut Rig, manifest: &Manifest, happen: impl FnOnce(&mut Rig)) -> BTreeSet<i32> {
+/// Lets a process bind without a pause while something happens: how many of its binds were denied, and the error numbers that
+/// it saw.
+fn during(rig: &mut Rig, manifest: &Manifest, happen: impl FnOnce(&mut Rig)) -> (u64, BTreeSet<i32>) {
     let mut worker = rig.worker(manifest);
+    let before = denials(rig);
     let (stop, orders) = (AtomicBool::new(false), AtomicU32::new(0));
     let bind = Bind::tcp("0.0.0.0", PORT);
-    thread::scope(|scope| {
+    let seen = thread::scope(|scope| {
         let storm = scope.spawn(|| {
             let mut seen = BTreeMap::new();
             while !stop.load(Ordering::Relaxed) {
@@ -45,7 +49,20 @@ fn during(rig: &mut Rig, manifest: &Manifest, happen: impl FnOnce(&mut Rig)) -> 
         happen(rig);
         stop.store(true, Ordering::Relaxed);
         storm.join().expect("the storm")
-    })
+    });
+    (denials(rig) - before, seen)
+}
+
+/// How many binds were denied.
+fn denials(rig: &Rig) -> u64 {
+    let counters = rig.engine.counters().expect("the counters");
+    Reason::ALL.into_iter().map(|reason| counters.of(VerdictKind::Deny, reason)).sum()
+}
+
+/// Whether nobody was denied. On a machine with much to do the kernel itself refuses a bind once in some hundred thousand, of a
+/// port that the same thread has closed a moment before; that is no denial.
+fn is_undisturbed((denied, seen): &(u64, BTreeSet<i32>)) -> bool {
+    *denied == 0 && seen.contains(&0) && seen.iter().all(|errno| [0, libc::EADDRINUSE].contains(errno))
 }
 
 /// The agent has not yet read that the pod's cgroup was made when it is told of the pod.
@@ -54,7 +71,7 @@ fn an_owner_is_known_before_its_claim_is() -> Outcome {
     for round in 0..ROUNDS {
         let owner = Manifest::new(&format!("owner-{round}")).ports(&format!("{PORT}"));
         let seen = during(&mut rig, &owner, |rig| rig.apply(&owner));
-        assert_eq!(seen, [0].into(), "round {round}");
+        assert!(is_undisturbed(&seen), "round {round}: {seen:?}");
         let stranger = Manifest::new("stranger");
         assert_eq!(rig.worker(&stranger).bind(&Bind::tcp("0.0.0.0", PORT)), denied());
         rig.delete(&owner);
@@ -71,7 +88,7 @@ fn an_owner_in_a_list_is_known_before_its_claim_is() -> Outcome {
             (0..1000).map(|number| Manifest::new(&format!("other-{number}")).ports(&(30_000 + number).to_string()));
         let list: Vec<_> = others.chain([owner.clone()]).map(|manifest| manifest.pod()).collect();
         let seen = during(&mut rig, &owner, |rig| rig.engine.reset(list));
-        assert_eq!(seen, [0].into(), "round {round}");
+        assert!(is_undisturbed(&seen), "round {round}: {seen:?}");
         rig.engine.reset(Vec::new());
     }
     DONE

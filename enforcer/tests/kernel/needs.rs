@@ -102,6 +102,11 @@ fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
+/// The version of the kernel that the tests run on.
+pub(crate) fn here() -> Version {
+    version(&release())
+}
+
 /// Of `6.12.57+deb13-cloud-amd64` the first two numbers.
 fn version(release: &str) -> Version {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().expect("a version"));
@@ -162,7 +167,7 @@ impl Here {
         let release = release();
         let security = |name: &str| fs::read_to_string(format!("/sys/kernel/security/{name}")).ok();
         Self {
-            version: version(&release),
+            version: here(),
             exact: own_machine::is_here() && !release.contains(".el"),
             locked_down: security("lockdown").is_some_and(|state| state.contains("[confidentiality]")),
             lsms: security("lsm"),
