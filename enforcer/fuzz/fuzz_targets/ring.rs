@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use enforcer_fuzz::abi::{
     BIND_FLAG_HELD, BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, BIND_FLAG_V6ONLY,
     BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, Form, NAME_CAPACITY, Protocol,
+    ReleaseEvent,
 };
 use enforcer_fuzz::sound::assert_safe;
 use enforcer_fuzz::{
@@ -25,16 +26,25 @@ thread_local! {
 }
 
 fuzz_target!(|data: &[u8]| {
-    // Of any length; only one length is right.
+    // Of any length; only one length is right for each kind.
     let wrong = |record: &[u8], right: usize| record.len() != right;
     let is_length = |error: Option<DecodeError>| matches!(error, Some(DecodeError::Length { .. }));
-    assert_eq!(is_length(decode_bind(data).err()), wrong(data, size_of::<BindEvent>()));
+    let is_release = |data: &[u8]| data.first() == Some(&(EventKind::Released as u8));
+    let right = if is_release(data) { size_of::<ReleaseEvent>() } else { size_of::<BindEvent>() };
+    assert_eq!(is_length(decode_bind(data).err()), wrong(data, right));
     assert_eq!(is_length(decode_cgroup(data).err()), wrong(data, size_of::<CgroupEvent>()));
 
-    let record = fit(data);
-    // SAFETY: integers and arrays of them, which any bytes are, and so many bytes.
-    let event = unsafe { std::mem::transmute::<[u8; size_of::<BindEvent>()], BindEvent>(record) };
-    bind(&record, &event);
+    if is_release(data) {
+        let record = fit(data);
+        // SAFETY: integers, which any bytes are, and so many bytes.
+        let event = unsafe { std::mem::transmute::<[u8; size_of::<ReleaseEvent>()], ReleaseEvent>(record) };
+        release(&record, &event);
+    } else {
+        let record = fit(data);
+        // SAFETY: integers and arrays of them, which any bytes are, and so many bytes.
+        let event = unsafe { std::mem::transmute::<[u8; size_of::<BindEvent>()], BindEvent>(record) };
+        bind(&record, &event);
+    }
     let record = fit(data);
     // SAFETY: as above.
     let event = unsafe { std::mem::transmute::<[u8; size_of::<CgroupEvent>()], CgroupEvent>(record) };
@@ -86,11 +96,20 @@ fn bind(record: &[u8], event: &BindEvent) {
             assert_eq!(binding.address, binding.address.to_canonical());
             is_command(&binding.command, event);
         }
+        Ok(Bind::Released(_)) => panic!("it is of another kind"),
+    }
+}
+
+fn release(record: &[u8], event: &ReleaseEvent) {
+    match decode_bind(record) {
+        Err(DecodeError::Field { field: "protocol", value }) => {
+            assert!(value == u64::from(event.protocol) && Protocol::from_wire(event.protocol).is_none());
+        }
         Ok(Bind::Released(release)) => {
-            assert!(known && event.kind == EventKind::Released as u8);
             assert_eq!((release.time, release.name), (event.time, event.release));
             assert_eq!((release.protocol as u8, release.port), (event.protocol, event.port));
         }
+        other => panic!("{other:?}"),
     }
 }
 
