@@ -3,7 +3,7 @@
 //!
 //! The library is `no_std` and holds no map, no context and no clock, so that the very same code runs in the kernel
 //! (`src/main.rs`), answers `enforcer explain`, and is tested on the host. On the host it also carries the compiled
-//! object, [`OBJECT`].
+//! object, `OBJECT` (feature `object`).
 #![cfg_attr(not(test), no_std)]
 #![expect(
     clippy::inline_always,
@@ -17,5 +17,5 @@ pub mod decide;
 pub mod verifier;
 
 /// The ELF object with all programs and maps, for the BPF target of this host's byte order.
-#[cfg(not(target_arch = "bpf"))]
+#[cfg(all(feature = "object", not(target_arch = "bpf")))]
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/port-enforcer-bpf"));

@@ -1,14 +1,14 @@
 //! The agent: inputs → core → kernel, events → reports. One loop that waits; what happens is in [`engine`].
 
 mod admin;
-pub mod engine;
-mod feed;
-mod health;
-mod holding;
+mod gauges;
 mod http;
+mod pod_source;
+mod readiness;
+pub mod reconciler;
 mod reporter;
-pub mod reserved;
-mod standing;
+pub mod reserved_ports_worker;
+mod socket_tracker;
 
 use std::{
     io,
@@ -30,19 +30,19 @@ use tracing::{info, warn};
 use crate::{
     agent::{
         admin::{About, Admin},
-        engine::{Engine, EngineError, Start},
-        feed::Feed,
-        health::Health,
+        gauges::Standing,
+        pod_source::Feed,
+        readiness::Health,
+        reconciler::{Engine, EngineError, Start},
         reporter::Reporter,
-        reserved::Reserving,
-        standing::Standing,
+        reserved_ports_worker::Reserving,
     },
-    bpf::{
+    host::{allocator, clock::now},
+    k8s::Cluster,
+    kernel::{
         pins::{Keep, PinError, Pins},
         probe::Features,
     },
-    host::{clock::now, memory},
-    k8s::Cluster,
     metrics::Metrics,
     telemetry::Lost,
 };
@@ -81,7 +81,7 @@ pub struct Config {
     /// Whether anything does.
     pub persist: bool,
     /// What is done to the kernel's list of reserved ports.
-    pub reserved: reserved::Config,
+    pub reserved: reserved_ports_worker::Config,
     /// How many lines of the log are lost.
     pub lost_lines: Lost,
 }
@@ -195,7 +195,7 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
     // Only now: an agent that waits for the one before it must leave that one's alone.
     let mut admin = Admin::start(admin_socket, about);
     tell_ready(&engine, mode, features, started);
-    memory::give_back();
+    allocator::give_back();
 
     // Whether the ring of binds may hold more: the kernel tells of new records only where all older ones were read.
     let mut backlog = false;

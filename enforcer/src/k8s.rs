@@ -1,7 +1,7 @@
 //! The cluster: the pods of this node and the modes of namespaces in, by watches that never give up; Events out.
 
-mod arrivals;
-mod events;
+mod event_publisher;
+mod last_activity;
 mod watch;
 
 use std::{
@@ -18,10 +18,10 @@ use kube::{
 };
 use tokio::sync::mpsc;
 
-use crate::core::{pod::Pod, text::escape_bounded};
+use enforcer_core::{model::text::escape_bounded, pods::pod::Pod};
 
-pub use arrivals::{Arrival, Arrivals};
-pub use events::Outbox;
+pub use event_publisher::Outbox;
+pub use last_activity::{Arrival, Arrivals};
 pub use watch::start;
 
 /// Updates that wait for the agent at most; a watch that is faster waits.

@@ -2,8 +2,7 @@
 //!
 //! | room | what |
 //! | --- | --- |
-//! | [`core`] | the rules of the product, pure |
-//! | [`bpf`] | the kernel side: programs, maps, events, probes |
+//! | [`kernel`] | the kernel side: programs, maps, events, probes |
 //! | [`manifests`] | the embedded source: a folder of Pod manifests; and what `enforcer check` reads |
 //! | [`k8s`] | the cluster: pods and modes in |
 //! | [`host`] | what the agent learns of the host, and the sysctl that it writes |
@@ -12,11 +11,10 @@
 //! | [`cli`] | one file per subcommand |
 
 pub mod agent;
-pub mod bpf;
 pub mod cli;
-pub mod core;
 pub mod host;
 pub mod k8s;
+pub mod kernel;
 pub mod manifests;
 pub mod metrics;
 pub mod telemetry;

@@ -6,9 +6,8 @@
 //!
 //! [`input`] reads manifests of all kinds, for `enforcer check`; [`mod@documents`] finds the documents in a text.
 
-pub mod documents;
+mod folder_watch;
 pub mod input;
-mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -19,13 +18,15 @@ use std::{
 use k8s_openapi::api::core::v1 as api;
 use serde::Deserialize as _;
 
-use crate::core::{
-    digest::Digest,
-    pod::{Pod, from_api},
-    text::{escape, escape_bounded},
+use enforcer_core::{
+    model::{
+        digest::Digest,
+        text::{escape, escape_bounded},
+    },
+    pods::pod::{Pod, from_api},
 };
 
-pub use watch::Watch;
+pub use folder_watch::Watch;
 
 /// Largest file that is read, in bytes.
 pub const MAX_FILE: u64 = 4 << 20;

@@ -26,11 +26,12 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use enforcer_core::{
+    index::{Index, Mode, Notice, Usage},
+    views::enforcement_gap::Cause,
+};
+
 use crate::{
-    core::{
-        index::{Index, Mode, Notice, Usage},
-        unenforced::Cause,
-    },
     k8s::{Arrivals, Outbox, Resource, TroubleKind},
     metrics::{
         conflicts::Conflicts,

@@ -21,7 +21,7 @@ pub struct ExactKey {
 const _: () = assert!(size_of::<ExactKey>() == 24);
 
 // SAFETY: `repr(C)`, integers only, no implicit padding (the size is asserted above).
-#[cfg(not(target_arch = "bpf"))]
+#[cfg(all(feature = "object", not(target_arch = "bpf")))]
 unsafe impl aya::Pod for ExactKey {}
 
 impl ExactKey {

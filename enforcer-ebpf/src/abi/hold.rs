@@ -66,7 +66,7 @@ pub struct HoldSlot {
 const _: () = assert!(size_of::<HoldSlot>() == 8 + HOLDS_PER_PORT * 24);
 
 // SAFETY: `repr(C)`, integers only, no implicit padding (the size is asserted above).
-#[cfg(not(target_arch = "bpf"))]
+#[cfg(all(feature = "object", not(target_arch = "bpf")))]
 unsafe impl aya::Pod for HoldSlot {}
 
 /// [`Hold::address`] of an IPv6 address, from its halves as the kernel has them in memory: a hash, with the upper bit set. Two

@@ -43,7 +43,7 @@ pub struct UidKey {
 const _: () = assert!(size_of::<UidKey>() == 24);
 
 // SAFETY: `repr(C)`, integers only, no implicit padding (the size is asserted above).
-#[cfg(not(target_arch = "bpf"))]
+#[cfg(all(feature = "object", not(target_arch = "bpf")))]
 unsafe impl aya::Pod for UidKey {}
 
 impl UidKey {

@@ -8,9 +8,10 @@ use std::{
 
 use anyhow::Context as _;
 
-use crate::{
-    stage::{Pod, Stage, nowhere},
-    support::{agent::Agent, apiserver::ApiServer},
+use enforcer_testing::{
+    agent::Agent,
+    agent_fixture::{Pod, Stage, nowhere},
+    apiserver::ApiServer,
 };
 
 /// The first port that is claimed.

@@ -14,28 +14,6 @@ mod footprint;
 mod hook;
 mod raw;
 mod samples;
-#[expect(dead_code, reason = "the tests use the rest")]
-#[path = "../../tests/agent/stage.rs"]
-mod stage;
-#[path = "../../tests/support"]
-mod support {
-    #[expect(dead_code, reason = "the tests use the rest")]
-    pub(crate) mod agent;
-    #[expect(dead_code, reason = "the tests use the rest")]
-    pub(crate) mod apiserver;
-    #[expect(dead_code, reason = "the tests use the rest")]
-    pub(crate) mod device;
-    #[expect(dead_code, reason = "the tests use the rest")]
-    pub(crate) mod manifest;
-    pub(crate) mod network;
-    #[expect(dead_code, reason = "the tests use the rest")]
-    pub(crate) mod race;
-    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
-    pub(crate) mod ring;
-    pub(crate) mod sandbox;
-    #[expect(dead_code, reason = "the tests use the rest")]
-    pub(crate) mod worker;
-}
 mod way_in;
 mod way_out;
 
@@ -70,7 +48,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     // Its own ports and loopback: no part meets those of the machine.
-    support::network::isolate();
+    enforcer_testing::network::isolate();
     match measure(quick) {
         Ok(runs) => {
             println!("{}", serde_json::to_string(&runs).expect("numbers and strings"));

@@ -8,17 +8,18 @@ use std::{
 use anyhow::{bail, ensure};
 use aya::maps::{Array, Map, MapData};
 use enforcer::{
-    agent::engine::{Engine, Start},
-    bpf::probe,
-    core::{index::Settings, pod},
+    agent::reconciler::{Engine, Start},
     host::cgroup::Root,
+    kernel::probe,
 };
+use enforcer_core::{index::Settings, pods::pod};
 use enforcer_ebpf::abi::{Policy, Protocol, Undeclared, port_index};
+
+use enforcer_testing::agent_fixture::Stage;
 
 use crate::{
     agents::{self, FIRST_PORT, Scene, Source},
     samples::{Run, quantile},
-    stage::Stage,
 };
 
 /// How long a change is waited for.

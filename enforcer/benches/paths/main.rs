@@ -3,12 +3,14 @@
 
 use std::{hint::black_box, net::Ipv4Addr, process::ExitCode, time::Duration};
 
-use enforcer::core::{
-    annotation,
-    holders::Audience,
+use enforcer_core::{
     index::{Index, Now, Settings},
-    pod::{self, Pod},
-    report::{Attempt, Repetitions, Report},
+    pods::{
+        annotation,
+        pod::{self, Pod},
+    },
+    reports::report::{Attempt, Repetitions, Report},
+    sockets::Audience,
 };
 use enforcer_ebpf::abi::{Protocol, Reason, VerdictKind};
 use k8s_openapi::api::core::v1 as api;

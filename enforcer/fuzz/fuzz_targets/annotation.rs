@@ -1,12 +1,14 @@
 //! The annotation `port-enforcer.io/ports`: every item of a text is read as if it stood alone, and nothing is widened.
 #![no_main]
 
-use enforcer_fuzz::abi::Protocol;
-use enforcer_fuzz::core::{
-    address::{PortSpec, protocol_from_name},
-    annotation::{MAX_ITEM, MAX_PROBLEMS, ProblemKind, parse, parse_list},
-    text::escape_bounded,
+use enforcer_core::{
+    model::{
+        port_spec::{PortSpec, protocol_from_name},
+        text::escape_bounded,
+    },
+    pods::annotation::{MAX_ITEM, MAX_PROBLEMS, ProblemKind, parse, parse_list},
 };
+use enforcer_ebpf::abi::Protocol;
 use enforcer_fuzz::sound::{assert_safe, assert_sound};
 use libfuzzer_sys::fuzz_target;
 

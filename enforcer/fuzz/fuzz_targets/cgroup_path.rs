@@ -1,11 +1,11 @@
 //! The path of a cgroup: user space and the kernel programs find the same pod in it, and it is the outermost one.
 #![no_main]
 
-use enforcer_fuzz::core::{
-    cgroup::{container_id, is_pods_root, pod_of},
-    cgroup_tree::{CgroupTree, Made},
+use enforcer_core::cgroups::{
+    path::{container_id, is_pods_root, pod_of},
+    tree::{CgroupTree, Made},
 };
-use enforcer_fuzz::{
+use enforcer_ebpf::{
     abi::{Form, PodUid, UidKey},
     cgroup_name,
 };

@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use enforcer_fuzz::sound::{assert_bounded, assert_safe};
-use enforcer_fuzz::{
-    core::{
-        check::{object::read, tree::Node},
-        claims::{Limits, PodClaims},
+use enforcer_core::{
+    check::object::read,
+    pods::claims::{Limits, PodClaims},
+    yaml::{
+        documents::{Document, Unreadable, documents},
+        spanned::Node,
     },
-    manifests::documents::{Document, Unreadable, documents},
 };
+use enforcer_fuzz::sound::{assert_bounded, assert_safe};
 use libfuzzer_sys::fuzz_target;
 
 /// Deepest nesting that is let through.

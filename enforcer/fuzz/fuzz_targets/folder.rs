@@ -3,14 +3,12 @@
 
 use std::{fs, path::Path};
 
-use enforcer_fuzz::sound::{assert_bounded, assert_safe};
-use enforcer_fuzz::{
-    core::{
-        claims::{Limits, claims_of},
-        pod::Pod,
-    },
-    manifests::{Contents, Folder},
+use enforcer_core::pods::{
+    claims::{Limits, claims_of},
+    pod::Pod,
 };
+use enforcer_fuzz::manifests::{Contents, Folder};
+use enforcer_fuzz::sound::{assert_bounded, assert_safe};
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 

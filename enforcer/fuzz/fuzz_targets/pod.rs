@@ -3,16 +3,17 @@
 
 use std::time::Duration;
 
-use enforcer_fuzz::core::{
-    arbiter::Class,
-    claims::{Claim, Limits, PodClaims, Source, claims_of},
-    digest::Digest,
-    events::{Call, Events, MAX_NOTE, Next, Outcome},
+use enforcer_core::{
+    arbitration::{arbiter::Class, quota::Room},
     index::{Name, Notice, Now, PortList},
-    pod::{Pod, from_api, uid_key},
-    record::{Record, Subject},
-    report::notice_sentence,
-    room::Room,
+    k8s_events::{Call, Events, MAX_NOTE, Next, Outcome},
+    model::digest::Digest,
+    plan::owner_record::{Record, Subject},
+    pods::{
+        claims::{Claim, Limits, PodClaims, Source, claims_of},
+        pod::{Pod, from_api, uid_key},
+    },
+    reports::report::notice_sentence,
 };
 use enforcer_fuzz::sound::{assert_bounded, assert_safe};
 use k8s_openapi::api::core::v1 as api;

@@ -1,11 +1,11 @@
 //! What the agent writes down for its successor: whatever lies in the map is refused, or is exactly what it says.
 #![no_main]
 
-use enforcer_fuzz::abi::RECORD_LEN;
-use enforcer_fuzz::core::{
-    digest::Digest,
-    record::{Record, RecordError, Subject, VERSION},
+use enforcer_core::{
+    model::digest::Digest,
+    plan::owner_record::{Record, RecordError, Subject, VERSION},
 };
+use enforcer_ebpf::abi::RECORD_LEN;
 use enforcer_fuzz::sound::assert_safe;
 use libfuzzer_sys::fuzz_target;
 

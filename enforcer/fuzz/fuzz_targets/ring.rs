@@ -3,21 +3,19 @@
 
 use std::net::IpAddr;
 
-use enforcer_fuzz::abi::{
+use enforcer_core::{
+    index::{Index, Settings},
+    reports::report::Report,
+    sockets::Audience,
+    views::watch::Line,
+};
+use enforcer_ebpf::abi::{
     BIND_FLAG_HELD, BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, BIND_FLAG_V6ONLY,
     BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, Form, NAME_CAPACITY, Protocol,
     ReleaseEvent,
 };
+use enforcer_fuzz::ring_records::{Bind, CgroupChange, DecodeError, decode_bind, decode_cgroup};
 use enforcer_fuzz::sound::assert_safe;
-use enforcer_fuzz::{
-    core::{
-        attempt::Line,
-        holders::Audience,
-        index::{Index, Settings},
-        report::Report,
-    },
-    events::{Bind, CgroupChange, DecodeError, decode_bind, decode_cgroup},
-};
 use libfuzzer_sys::fuzz_target;
 
 thread_local! {

@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 
-use crate::core::{
-    address::{Address, PortSpec},
-    annotation::MAX_PROBLEMS,
-    claims::{Limits, PodClaims},
+use enforcer_core::{
+    model::port_spec::{Address, PortSpec},
+    pods::{
+        annotation::MAX_PROBLEMS,
+        claims::{Limits, PodClaims},
+    },
 };
 
 /// Asserts that a text moves no cursor, starts no line of its own and turns no reading direction around.

@@ -32,21 +32,24 @@ use self::{
     socket::Socket,
     watchers::{Lines, Watchers},
 };
+use enforcer_core::{
+    index::Now,
+    model::port_spec::PortSpec,
+    views::{
+        explain::{Explanation, Question, Unanswerable, explain},
+        json::{Scene, time},
+        status::{Abilities, Agent, Facts, Status},
+    },
+};
+
 use crate::{
     agent::{
         Source,
-        engine::{Engine, Start, Told},
+        reconciler::{Engine, Start, Told},
         reporter::Reporter,
     },
-    bpf::Counters,
-    core::{
-        address::PortSpec,
-        explain::{Explanation, Question, Unanswerable, explain},
-        index::Now,
-        status::{Abilities, Agent, Facts, Status},
-        view::{Scene, time},
-    },
     host::clock::now,
+    kernel::Counters,
 };
 
 /// Most requests that wait for the loop.

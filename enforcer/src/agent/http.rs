@@ -24,7 +24,7 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    agent::health::Health,
+    agent::readiness::Health,
     metrics::{self, Metrics},
 };
 

@@ -11,19 +11,21 @@ use std::{
 use enforcer_ebpf::abi::{KernelError, LocalMode};
 use tracing::{Level, debug, enabled, error, info, warn};
 
+use enforcer_core::{
+    index::{Name, Notice, Restored},
+    model::{port_spec::protocol_name, text::escape},
+    plan::recover::Forgotten,
+    reports::{
+        rate_limit::Restraint,
+        report::{Repetitions, Report, Who, notice_sentence, target},
+    },
+    sockets::{Audience, Existing, Holder},
+};
+
 use crate::{
     agent::{
-        engine::{Engine, Resumed, Told},
-        holding::Looked,
-    },
-    core::{
-        address::protocol_name,
-        holders::{Audience, Existing, Holder},
-        index::{Name, Notice, Restored},
-        recall::Forgotten,
-        report::{Repetitions, Report, Who, notice_sentence, target},
-        restraint::Restraint,
-        text::escape,
+        reconciler::{Engine, Resumed, Told},
+        socket_tracker::Looked,
     },
     host::clock::now,
     k8s::{Outbox, Resource, Trouble, TroubleKind},

@@ -15,7 +15,9 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::{net::UnixStream, time::timeout};
 
-use crate::{cli::Failure, core::text::escape};
+use enforcer_core::model::text::escape;
+
+use crate::cli::Failure;
 
 /// Where agents answer unless somebody says otherwise.
 pub(super) const ADMIN_SOCKET: &str = "/run/port-enforcer/admin.sock";

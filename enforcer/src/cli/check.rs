@@ -9,15 +9,16 @@ use std::{
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use enforcer_core::{
+    check::{
+        Manifests, Outcome, Settings, check,
+        finding::{Finding, Named, Severity},
+    },
+    pods::claims::Limits,
+};
+
 use crate::{
     cli::{Failure, run::Ports, say},
-    core::{
-        check::{
-            Manifests, Outcome, Settings, check,
-            finding::{Finding, Named, Severity},
-        },
-        claims::Limits,
-    },
     manifests::input::read_all,
     telemetry::shows_colours,
 };
@@ -170,7 +171,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::core::check::object::Place;
+    use enforcer_core::check::object::Place;
 
     #[test]
     fn colours_change_no_word() {

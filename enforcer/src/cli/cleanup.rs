@@ -10,9 +10,9 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    bpf::pins::{self, Cleaned, PinError, clean_up},
     cli::Failure,
-    host::sysctl::{self, ReservedPorts, Synced, SysctlError},
+    host::reserved_ports_sysctl::{self, ReservedPorts, Synced, SysctlError},
+    kernel::pins::{self, Cleaned, PinError, clean_up},
 };
 
 /// Remove all that agents of whatever version left: programs, maps, reserved ports
@@ -26,11 +26,11 @@ pub(super) struct Cleanup {
     bpffs: PathBuf,
 
     /// Folder in which agents remember which ports they reserved
-    #[arg(long, env = "ENFORCER_STATE_DIR", value_name = "PATH", default_value = sysctl::DEFAULT_FOLDER)]
+    #[arg(long, env = "ENFORCER_STATE_DIR", value_name = "PATH", default_value = reserved_ports_sysctl::DEFAULT_FOLDER)]
     state_dir: PathBuf,
 
     /// Where the node's sysctls can be written to
-    #[arg(long, env = "ENFORCER_PROC_SYS", value_name = "PATH", default_value = sysctl::PROC_SYS)]
+    #[arg(long, env = "ENFORCER_PROC_SYS", value_name = "PATH", default_value = reserved_ports_sysctl::PROC_SYS)]
     proc_sys: PathBuf,
 
     /// When nothing is left, stay until SIGTERM: a container that ends is started again

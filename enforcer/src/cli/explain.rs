@@ -5,18 +5,21 @@ use std::{fmt::Write as _, path::PathBuf, str::FromStr};
 use clap::{Args, ValueEnum};
 use enforcer_ebpf::abi::Protocol;
 
+use enforcer_core::{
+    model::{
+        port_spec::{protocol_from_name, protocol_name},
+        text::escape,
+    },
+    views::explain::{Explanation, Question, explain},
+};
+
 use crate::{
-    bpf::pins,
     cli::{
         Failure,
         admin::{ADMIN_SOCKET, AdminSocket, get, wait},
         pinned, say,
     },
-    core::{
-        address::{protocol_from_name, protocol_name},
-        explain::{Explanation, Question, explain},
-        text::escape,
-    },
+    kernel::pins,
 };
 
 /// Tell who owns and holds a port, and what would happen to whom

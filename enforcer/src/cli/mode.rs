@@ -6,10 +6,11 @@ use clap::{Args, ValueEnum};
 use enforcer_ebpf::abi::LocalMode;
 use serde_json::{Value, json};
 
+use enforcer_core::views::json::API_VERSION;
+
 use crate::{
-    bpf::pins::{self, PinError, local_mode, set_local_mode},
     cli::{Failure, say},
-    core::view::API_VERSION,
+    kernel::pins::{self, PinError, local_mode, set_local_mode},
 };
 
 /// Set the mode of this node by hand, or take that back

@@ -9,27 +9,30 @@ use std::{
 
 use enforcer_ebpf::decide::Overrule;
 
+use enforcer_core::{
+    arbitration::arbiter::Class,
+    index::{Index, Now, Settings},
+    plan::owner_record::Subject,
+    sockets::{Holders, Limits, Place},
+    views::{
+        json::Scene,
+        status::{Facts, Status},
+    },
+};
+
 use crate::{
-    bpf::pins::{Survey, survey},
     cli::{
         Failure,
         admin::NoAnswer,
         mode::pin_failure,
         run::{MOUNTINFO, host_name},
     },
-    core::{
-        arbiter::Class,
-        holders::{Holders, Limits, Place},
-        index::{Index, Now, Settings},
-        record::Subject,
-        status::{Facts, Status},
-        view::Scene,
-    },
     host::{
         cgroup::{CgroupError, Root, scan},
         clock::now,
-        diag,
+        sock_diag,
     },
+    kernel::pins::{Survey, survey},
 };
 
 /// A grace that runs is shown to its end, however long the agent gave it.
@@ -66,9 +69,9 @@ pub(super) fn read(folder: &Path, no_answer: NoAnswer) -> Result<Pinned, Failure
     let now = now();
     let (index, unread) = index(&mut survey, now);
     problems.extend(unread.map(|error| format!("whose the cgroups are is not known: {error}")));
-    let mut holders = Holders::new(Limits::default(), diag::shows_bound().unwrap_or(false));
+    let mut holders = Holders::new(Limits::default(), sock_diag::shows_bound().unwrap_or(false));
     let nanos = || u64::try_from(now.monotonic.as_nanos()).unwrap_or(u64::MAX);
-    let done = diag::reconcile(&mut holders, nanos, |cgroup| Place::of(cgroup, &index));
+    let done = sock_diag::reconcile(&mut holders, nanos, |cgroup| Place::of(cgroup, &index));
     problems.extend(done.errors.iter().map(ToString::to_string));
     Ok(Pinned { node: host_name(), index, holders, survey, problems, now })
 }

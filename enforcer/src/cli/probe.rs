@@ -7,9 +7,9 @@ use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use serde_json::json;
 
 use crate::{
-    bpf::probe::{Answer, Finding, findings},
     cli::Failure,
     host::cgroup::Root,
+    kernel::probe::{Answer, Finding, findings},
 };
 
 /// Tell what this kernel and this node support

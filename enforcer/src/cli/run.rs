@@ -13,29 +13,29 @@ use aya::programs::ProgramError;
 use clap::{ArgAction, Args, ValueEnum};
 use enforcer_ebpf::abi::{Policy, Protocol, Undeclared};
 
+use enforcer_core::{
+    arbitration::quota::Capacity,
+    index::{NamespaceMode, Settings},
+    model::port_spec::{Address, PortSpec},
+    pods::{annotation, claims::Limits},
+};
+
 use crate::{
     agent::{
         self, AgentError, Config, Source,
-        engine::{EngineError, Start},
-        reserved,
+        reconciler::{EngineError, Start},
+        reserved_ports_worker,
     },
-    bpf::{BpfError, pins, probe},
     cli::{
         Failure,
         admin::{ADMIN_SOCKET, AdminSocket},
     },
-    core::{
-        address::{Address, PortSpec},
-        annotation,
-        claims::Limits,
-        index::{NamespaceMode, Settings},
-        room::Capacity,
-    },
     host::{
         cgroup::{CgroupError, Root},
-        sysctl,
+        reserved_ports_sysctl,
     },
     k8s,
+    kernel::{BpfError, pins, probe},
     telemetry::{self, LogFormat, LogLevel},
 };
 
@@ -152,11 +152,11 @@ pub(super) struct Run {
     manage_reserved_ports: bool,
 
     /// Folder in which is remembered which ports the agent reserved; it may be gone after the node restarted
-    #[arg(long, env = "ENFORCER_STATE_DIR", value_name = "PATH", default_value = sysctl::DEFAULT_FOLDER)]
+    #[arg(long, env = "ENFORCER_STATE_DIR", value_name = "PATH", default_value = reserved_ports_sysctl::DEFAULT_FOLDER)]
     state_dir: PathBuf,
 
     /// Where the node's sysctls can be written to; the agent writes the one of reserved ports alone
-    #[arg(long, env = "ENFORCER_PROC_SYS", value_name = "PATH", default_value = sysctl::PROC_SYS)]
+    #[arg(long, env = "ENFORCER_PROC_SYS", value_name = "PATH", default_value = reserved_ports_sysctl::PROC_SYS)]
     proc_sys: PathBuf,
 
     /// How the log is written [default: text on a terminal, json elsewhere]
@@ -405,7 +405,7 @@ impl Run {
             lease: lease.0,
             shared_ports: shared_ports.0,
         };
-        let reserved = reserved::Config { manage: manage_reserved_ports, proc_sys, folder: state_dir };
+        let reserved = reserved_ports_worker::Config { manage: manage_reserved_ports, proc_sys, folder: state_dir };
         let (listen, admin_socket, mode) = (listen.0, admin_socket.0, mode.as_str());
         let config = Config {
             start,

@@ -6,14 +6,15 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use enforcer_core::views::status::Status as Answer;
+
 use crate::{
-    bpf::pins,
     cli::{
         Failure,
         admin::{ADMIN_SOCKET, AdminSocket, get, wait},
         pinned, say,
     },
-    core::status::Status as Answer,
+    kernel::pins,
 };
 
 /// Tell who owns and who holds the ports of this node

@@ -5,12 +5,11 @@ use std::io::{self, Write as _};
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{
-    cli::{
-        Failure,
-        admin::{ADMIN_SOCKET, AdminSocket, Answer, open, wait},
-    },
-    core::{attempt::Line, text::escape},
+use enforcer_core::{model::text::escape, views::watch::Line};
+
+use crate::cli::{
+    Failure,
+    admin::{ADMIN_SOCKET, AdminSocket, Answer, open, wait},
 };
 
 /// Most bytes of one line; the agent's have a tenth of that.

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::core::cgroup::is_pods_root;
+use enforcer_core::cgroups::path::is_pods_root;
 
 /// How deep the kubelet's cgroup is looked for: `kubelet.slice/kubelet-kubepods.slice` (kind) is the deepest seen.
 const SEARCH_DEPTH: usize = 3;

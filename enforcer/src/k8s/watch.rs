@@ -22,15 +22,14 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{
-    core::{
-        index::MODE_LABEL,
-        pod::{Pod, from_api},
-    },
-    k8s::{
-        Arrivals, Cluster, QUEUE, Resource, Trouble, TroubleKind, Update, Updates,
-        events::{Outbox, publish},
-    },
+use enforcer_core::{
+    index::MODE_LABEL,
+    pods::pod::{Pod, from_api},
+};
+
+use crate::k8s::{
+    Arrivals, Cluster, QUEUE, Resource, Trouble, TroubleKind, Update, Updates,
+    event_publisher::{Outbox, publish},
 };
 
 /// Most objects in one page of a list, where the server does not stream lists. A page is in memory as a whole, and an

@@ -7,19 +7,17 @@ use std::{
     sync::Arc,
 };
 
-use super::{
-    MAX_MESSAGE,
-    documents::{Document, Unreadable, documents, with_room},
-    is_manifest, shown,
-};
-use crate::core::{
+use enforcer_core::yaml::documents::{Document, Unreadable, documents, with_room};
+
+use super::{MAX_MESSAGE, is_manifest, shown};
+use enforcer_core::{
     check::{
         Manifests,
         object::{Place, read},
-        tree::Value,
     },
-    claims::Limits,
-    text::escape_bounded,
+    model::text::escape_bounded,
+    pods::claims::Limits,
+    yaml::spanned::Value,
 };
 
 /// Largest input that is read, in bytes: one file, or standard input.
@@ -135,7 +133,7 @@ fn text_of(source: impl Read) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::check::{Settings, check, finding::Severity};
+    use enforcer_core::check::{Settings, check, finding::Severity};
 
     #[test]
     fn what_is_too_much_is_counted() {

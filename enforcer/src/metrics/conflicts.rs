@@ -14,7 +14,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter},
 };
 
-use crate::core::index::Index;
+use enforcer_core::index::Index;
 
 /// Who is in no pod that is known has no namespace.
 const NOBODY: &str = "";

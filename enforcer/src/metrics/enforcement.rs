@@ -13,11 +13,9 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use crate::{
-    core::unenforced::{Cause, Unenforced},
-    host::clock::now,
-    metrics::labels::cause,
-};
+use enforcer_core::views::enforcement_gap::{Cause, Unenforced};
+
+use crate::{host::clock::now, metrics::labels::cause};
 
 #[derive(Debug, Default)]
 struct State {

@@ -11,7 +11,9 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter},
 };
 
-use crate::{core::events::Loss, k8s::Outbox, metrics::labels::loss};
+use enforcer_core::k8s_events::Loss;
+
+use crate::{k8s::Outbox, metrics::labels::loss};
 
 /// Nothing, until it is told whose Events.
 #[derive(Debug)]

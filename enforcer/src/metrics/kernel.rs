@@ -13,7 +13,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    bpf::{BpfError, CounterMap, Counters},
+    kernel::{BpfError, CounterMap, Counters},
     metrics::labels::{attempt, kernel_error},
 };
 

@@ -2,10 +2,9 @@
 
 use enforcer_ebpf::abi::{KernelError, Protocol, Reason, VerdictKind};
 
-use crate::{
-    core::{address::protocol_name, events::Loss, index::Mode, unenforced::Cause},
-    k8s::{Resource, TroubleKind},
-};
+use enforcer_core::{index::Mode, k8s_events::Loss, model::port_spec::protocol_name, views::enforcement_gap::Cause};
+
+use crate::k8s::{Resource, TroubleKind};
 
 /// Names and values.
 pub(super) type Labels<const COUNT: usize> = [(&'static str, &'static str); COUNT];
@@ -39,7 +38,7 @@ pub(super) fn api_error(resource: Resource, kind: TroubleKind) -> Labels<2> {
     [("resource", resource.as_str()), ("kind", kind.as_str())]
 }
 
-/// One of [`crate::core::index::Notice::PROBLEMS`].
+/// One of [`enforcer_core::index::Notice::PROBLEMS`].
 pub(super) fn claim_problem(kind: &'static str) -> Labels<1> {
     [("kind", kind)]
 }

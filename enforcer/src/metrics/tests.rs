@@ -5,19 +5,15 @@ use enforcer_ebpf::abi::{
 };
 
 use super::*;
-use crate::{
-    bpf::Counters,
-    core::{
-        address::protocol_name,
-        index::{Name, Now, Settings},
-        pod::from_api,
-    },
+use enforcer_core::{
+    index::{Name, Now, Settings},
+    model::port_spec::protocol_name,
+    pods::pod::from_api,
 };
 
-#[path = "../../tests/support/exposition.rs"]
-mod exposition;
+use crate::kernel::Counters;
 
-use exposition::{Exposition, Family};
+use enforcer_testing::exposition::{Exposition, Family};
 
 /// How many attempts of each kind were not told.
 const UNTOLD: u64 = 1;
@@ -192,11 +188,14 @@ fn what_counts_for_nothing_is_counted_by_kind() {
 
 #[test]
 fn every_claim_problem_has_its_kind() {
-    use crate::core::{annotation, claims::ClaimProblem, room::Room};
+    use enforcer_core::{
+        arbitration::quota::Room,
+        pods::{annotation, claims::ClaimProblem},
+    };
 
-    let claim = crate::core::claims::Claim {
+    let claim = enforcer_core::pods::claims::Claim {
         spec: annotation::parse("80").specs[0],
-        source: crate::core::claims::Source::Annotation,
+        source: enforcer_core::pods::claims::Source::Annotation,
     };
     let limit = Room::UNLIMITED.claims.limit;
     for problem in [
@@ -204,8 +203,8 @@ fn every_claim_problem_has_its_kind() {
         ClaimProblem::NoHostNetwork,
         ClaimProblem::Quota { claim, position: None, limit: 1 },
         ClaimProblem::NoRoom { claim, position: None, limit },
-        ClaimProblem::Pod(crate::core::pod::PodProblem::UidMissing),
-        ClaimProblem::Pod(crate::core::pod::PodProblem::Port { container: String::new(), port: 0 }),
+        ClaimProblem::Pod(enforcer_core::pods::pod::PodProblem::UidMissing),
+        ClaimProblem::Pod(enforcer_core::pods::pod::PodProblem::Port { container: String::new(), port: 0 }),
     ] {
         assert!(Notice::PROBLEMS.contains(&problem.as_str()), "{problem:?}");
     }
@@ -246,7 +245,7 @@ fn a_delay_falls_into_its_bucket() {
 #[test]
 fn a_scrape_that_would_not_be_true_fails() {
     let metrics = Metrics::new(None);
-    metrics.set_counters(ReadCounters::new(|| Err(crate::bpf::BpfError::Missing("COUNTERS"))));
+    metrics.set_counters(ReadCounters::new(|| Err(crate::kernel::BpfError::Missing("COUNTERS"))));
     assert!(metrics.exposition().is_err());
 }
 

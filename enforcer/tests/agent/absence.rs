@@ -9,17 +9,18 @@ use std::{
 use enforcer_ebpf::abi::{Protocol, Reason, VerdictKind};
 use serde_json::Value;
 
+use enforcer_testing::{
+    agent::{Agent, enforcer, until},
+    agent_fixture::{Pod, Stage, bind, denied, until_bind},
+    apiserver::ApiServer,
+    bpffs::Bpffs,
+    worker::{Bind, Worker},
+};
+
 use crate::{
     Test,
-    backend::{Backend as _, synced},
-    siege::Siege,
-    stage::{Pod, Stage, bind, denied, until_bind},
-    support::{
-        agent::{Agent, enforcer, until},
-        apiserver::ApiServer,
-        bpffs::Bpffs,
-        worker::{Bind, Worker},
-    },
+    backend::{Backend as _, on_cluster, synced},
+    load::Siege,
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -142,7 +143,7 @@ fn what_was_in_force_stays_so_without_the_server() {
     until_bind(&mut other, 20080, denied());
     agent.kill();
     server.stop();
-    let mut agent = stage.on_cluster(&server, &kept(&folder, &[]));
+    let mut agent = on_cluster(&stage, &server, &kept(&folder, &[]));
     agent.wait("the trouble is told", |line| line["event"] == "api_trouble");
     assert_eq!(rightful.bind(&bind(20080)), 0);
     assert_eq!((waits.bind(&bind(20080)), other.bind(&bind(20080))), (denied(), denied()));

@@ -7,19 +7,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::core::restraint::{BURST, PACE};
+use enforcer_core::reports::rate_limit::{BURST, PACE};
 use serde_json::{Value, json};
+
+use enforcer_testing::{
+    agent::{Agent, until},
+    agent_fixture::{Pod, Stage, bind, denied, until_bind},
+    apiserver::{ApiServer, Target},
+    worker::Bind,
+};
 
 use crate::{
     Test,
     backend::{Backend as _, synced},
     metrics::SERVED,
-    stage::{Pod, Stage, bind, denied, until_bind},
-    support::{
-        agent::{Agent, until},
-        apiserver::{ApiServer, Target},
-        worker::Bind,
-    },
 };
 
 pub(crate) const TESTS: &[Test] = &[

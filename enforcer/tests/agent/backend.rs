@@ -1,6 +1,6 @@
 //! The API server behind a test, and how a test speaks to it.
 
-mod plane;
+mod control_plane;
 mod real;
 mod tests;
 
@@ -18,19 +18,17 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use self::{
-    plane::{ASSETS, Failure, Kubeconfigs, Plane},
+    control_plane::{ASSETS, Failure, Kubeconfigs, Plane},
     real::Real,
 };
 pub(crate) use self::{
-    plane::{documents, tests::TESTS as PLANE_TESTS, tests::run_if_marked},
+    control_plane::{documents, tests::TESTS as PLANE_TESTS, tests::run_if_marked},
     tests::TESTS,
 };
-use crate::{
-    stage::{Pod, Stage, nowhere},
-    support::{
-        agent::{Agent, until_at_last},
-        apiserver::ApiServer,
-    },
+use enforcer_testing::{
+    agent::{Agent, until_at_last},
+    agent_fixture::{Pod, Stage, nowhere},
+    apiserver::ApiServer,
 };
 
 /// How long an Event is waited for.
@@ -227,21 +225,19 @@ pub(crate) fn end() {
     drop(PLANE.lock().expect("nobody panics in between").take());
 }
 
-impl Stage {
-    /// Starts an agent that takes its pods from an API server, writes JSON and, unless it is told another mode, enforces.
-    pub(crate) fn on_cluster(&self, server: &dyn Backend, more: &[&str]) -> Agent {
-        let kubeconfig = server.kubeconfig(self.top()).display().to_string();
-        let root = self.root().display().to_string();
-        let own = ["--source", "api", "--kubeconfig", &kubeconfig, "--cgroup-root", &root];
-        let words = ["--log-format", "json", "--node-name", "node-1"];
-        let enforce: &[&str] = if more.contains(&"--mode") { &[] } else { &["--mode", "enforce"] };
-        Agent::start(own.iter().chain(&words).chain(enforce).chain(&nowhere(more)).chain(more)).0
-    }
+/// Starts an agent that reads its pods from an API server, writes JSON and enforces, unless `more` sets another mode.
+pub(crate) fn on_cluster(stage: &Stage, server: &dyn Backend, more: &[&str]) -> Agent {
+    let kubeconfig = server.kubeconfig(stage.top()).display().to_string();
+    let root = stage.root().display().to_string();
+    let own = ["--source", "api", "--kubeconfig", &kubeconfig, "--cgroup-root", &root];
+    let words = ["--log-format", "json", "--node-name", "node-1"];
+    let enforce: &[&str] = if more.contains(&"--mode") { &[] } else { &["--mode", "enforce"] };
+    Agent::start(own.iter().chain(&words).chain(enforce).chain(&nowhere(more)).chain(more)).0
 }
 
 /// An agent that enforces and knows all pods.
 pub(crate) fn synced(stage: &Stage, server: &dyn Backend, more: &[&str]) -> Agent {
-    let mut agent = stage.on_cluster(server, more);
+    let mut agent = on_cluster(stage, server, more);
     agent.wait("all pods are known", |line| line["event"] == "synced");
     agent
 }

@@ -12,21 +12,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::bpf::probe;
+use enforcer::kernel::probe;
 use enforcer_ebpf::abi::{Protocol, Reason, VerdictKind};
 
 use self::model::{Claim, Dice, Model};
+use enforcer_testing::{
+    agent::Agent,
+    agent_fixture::{Pod, Stage, bind},
+    apiserver::{ApiServer, Fault, Interruption, Outage, Target},
+    worker::Bind,
+};
+
 use crate::{
     Test,
     backend::{Backend, synced},
-    held::{Part, held},
-    siege::{Counts, Siege},
-    stage::{Pod, Stage, bind},
-    support::{
-        agent::Agent,
-        apiserver::{ApiServer, Fault, Interruption, Outage, Target},
-        worker::Bind,
-    },
+    claims_in_force::{Part, held},
+    load::{Counts, Siege},
 };
 
 pub(crate) const TESTS: &[Test] = &[("the_kernel_holds_what_the_rules_say", the_kernel_holds_what_the_rules_say)];

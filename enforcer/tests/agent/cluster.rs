@@ -4,17 +4,18 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 
+use enforcer_testing::{
+    agent::until,
+    agent_fixture::{Pod, Stage, bind, denied, until_bind},
+    apiserver::{ApiServer, Fault, Interruption, Target},
+    http::{LISTEN, get},
+};
+
 use crate::{
     Test,
-    backend::{Backend, Body, Needs, documents, synced},
+    backend::{Backend, Body, Needs, documents, on_cluster, synced},
     events,
     metrics::{SERVED, check_api_errors},
-    stage::{Pod, Stage, bind, denied, until_bind},
-    support::{
-        agent::until,
-        apiserver::{ApiServer, Fault, Interruption, Target},
-        http::{LISTEN, get},
-    },
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -114,7 +115,7 @@ fn a_server_out_of_reach_at_start_is_waited_for() {
     server.put(&owner);
     server.stop();
     let listen = ["--listen", LISTEN];
-    let mut agent = stage.on_cluster(&server, &[&listen[..], &["--node-reserved", "20022/tcp"]].concat());
+    let mut agent = on_cluster(&stage, &server, &[&listen[..], &["--node-reserved", "20022/tcp"]].concat());
     assert_eq!(get("/livez"), (200, "ok\n".to_owned()), "the server's trouble is none of its own");
     assert_eq!(get("/readyz"), (503, "the pods of this node are not known yet\n".to_owned()));
     agent.wait("it is told", |line| line["event"] == "not_synced");
@@ -184,7 +185,7 @@ fn every_refusal_is_told_by_kind_and_survived() {
         server.put(&owner);
         server.put(&stranger);
         let outage = server.fault(PODS, fault);
-        let mut agent = stage.on_cluster(&server, &SERVED);
+        let mut agent = on_cluster(&stage, &server, &SERVED);
         agent.wait("the trouble is told", |line| line["event"] == "api_trouble" && line["kind"] == kind);
         until("it is tried again", || outage.hits() > 1);
         drop(outage);

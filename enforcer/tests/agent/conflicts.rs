@@ -5,11 +5,12 @@ use std::{collections::HashMap, fs, process};
 use enforcer_ebpf::abi::{Protocol, Reason, VerdictKind};
 use serde_json::{Value, json};
 
-use crate::{
-    Test,
-    stage::{Pod, Stage, bind, denied},
-    support::worker::{Bind, Worker},
+use enforcer_testing::{
+    agent_fixture::{Pod, Stage, bind, denied},
+    worker::{Bind, Worker},
 };
+
+use crate::Test;
 
 pub(crate) const TESTS: &[Test] = &[
     ("audit_tells_and_denies_nothing", audit_tells_and_denies_nothing),

@@ -5,15 +5,14 @@ use std::{collections::BTreeSet, fs, thread};
 use aya::programs::loaded_programs;
 use enforcer_ebpf::abi::{Protocol, Reason, VerdictKind};
 
-use crate::{
-    Test,
-    stage::{Pod, Stage, bind, denied},
-    support::{
-        agent::{Agent, until},
-        sandbox,
-        worker::Bind,
-    },
+use enforcer_testing::{
+    agent::{Agent, until},
+    agent_fixture::{Pod, Stage, bind, denied},
+    sandbox,
+    worker::Bind,
 };
+
+use crate::Test;
 
 pub(crate) const TESTS: &[Test] = &[
     ("sigterm_leaves_nothing_behind", sigterm_leaves_nothing_behind),

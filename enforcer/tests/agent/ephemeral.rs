@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use enforcer::core::reserved::PortSet;
+use enforcer_core::reserved_ports::PortSet;
 use rustix::net::{
     AddressFamily, SocketFlags, SocketType, accept_with, bind, connect, getsockname, listen, socket,
     sockopt::set_socket_linger,

@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::events::v1::Event;
 
+use enforcer_testing::{
+    agent::until,
+    agent_fixture::{Pod, Stage, bind, denied, until_bind},
+    apiserver::{ApiServer, Fault, Target},
+};
+
 use crate::{
     Test,
     backend::{Backend, Body, Needs, synced},
-    stage::{Pod, Stage, bind, denied, until_bind},
-    support::{
-        agent::until,
-        apiserver::{ApiServer, Fault, Target},
-    },
 };
 
 pub(crate) const TESTS: &[Test] = &[

@@ -2,11 +2,12 @@
 
 use std::net::TcpListener;
 
-use crate::{
-    Test,
-    stage::{Pod, Stage},
-    support::worker::Bind,
+use enforcer_testing::{
+    agent_fixture::{Pod, Stage},
+    worker::Bind,
 };
+
+use crate::Test;
 
 pub(crate) const TESTS: &[Test] = &[
     ("what_two_pods_share_already_is_told_once", what_two_pods_share_already_is_told_once),

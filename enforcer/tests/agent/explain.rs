@@ -2,11 +2,14 @@
 
 use serde_json::Value;
 
+use enforcer_testing::{
+    agent_fixture::{Pod, Stage, bind, denied},
+    worker::{Bind, Worker},
+};
+
 use crate::{
     Test,
-    stage::{Pod, Stage, bind, denied},
     status::{json, run, served, socket},
-    support::worker::{Bind, Worker},
 };
 
 pub(crate) const TESTS: &[Test] = &[

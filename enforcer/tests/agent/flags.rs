@@ -1,11 +1,10 @@
 //! Flags of `enforcer run` that change verdicts.
 
-use enforcer::bpf::probe;
+use enforcer::kernel::probe;
 
-use crate::{
-    Test,
-    stage::{Pod, Stage, bind, denied},
-};
+use enforcer_testing::agent_fixture::{Pod, Stage, bind, denied};
+
+use crate::Test;
 
 pub(crate) const TESTS: &[Test] = &[
     ("undeclared_ports_are_denied", undeclared_ports_are_denied),

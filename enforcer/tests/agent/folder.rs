@@ -2,11 +2,13 @@
 
 use std::fs;
 
-use crate::{
-    Test,
-    stage::{Pod, Stage, bind, denied, until_bind},
-    support::{agent::Agent, worker::Worker},
+use enforcer_testing::{
+    agent::Agent,
+    agent_fixture::{Pod, Stage, bind, denied, until_bind},
+    worker::Worker,
 };
+
+use crate::Test;
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_manifest_is_added_edited_broken_removed", a_manifest_is_added_edited_broken_removed),

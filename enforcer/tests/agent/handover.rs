@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{
-    Test,
-    stage::{Pod, Stage, bind, denied, until_bind},
-    support::agent::until,
+use enforcer_testing::{
+    agent::until,
+    agent_fixture::{Pod, Stage, bind, denied, until_bind},
 };
+
+use crate::Test;
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_squatter_waits_until_the_grace_is_over", a_squatter_waits_until_the_grace_is_over),

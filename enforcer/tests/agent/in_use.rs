@@ -4,14 +4,13 @@ use std::{net::TcpListener, thread::sleep, time::Duration};
 
 use serde_json::Value;
 
-use crate::{
-    Test,
-    stage::{Pod, Stage},
-    support::{
-        agent::{Agent, until},
-        worker::{Answer, Bind, Kind, Order, take},
-    },
+use enforcer_testing::{
+    agent::{Agent, until},
+    agent_fixture::{Pod, Stage},
+    worker::{Answer, Bind, Kind, Order, take},
 };
+
+use crate::Test;
 
 pub(crate) const TESTS: &[Test] = &[
     ("the_kernels_refusal_comes_with_the_holders_name", the_kernels_refusal_comes_with_the_holders_name),

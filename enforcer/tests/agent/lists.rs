@@ -5,15 +5,16 @@ use std::{collections::HashMap, time::Duration};
 
 use serde_json::Value;
 
+use enforcer_testing::{
+    agent::{Agent, until, until_at_last},
+    agent_fixture::{Pod, Stage, bind, denied},
+    apiserver::{ApiServer, Fault, Target},
+    worker::Worker,
+};
+
 use crate::{
     Test,
-    backend::{Backend as _, synced},
-    stage::{Pod, Stage, bind, denied},
-    support::{
-        agent::{Agent, until, until_at_last},
-        apiserver::{ApiServer, Fault, Target},
-        worker::Worker,
-    },
+    backend::{Backend as _, on_cluster, synced},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -144,7 +145,7 @@ fn the_first_list_is_cut() {
         server.put(&last);
         let fault = if streamed { Fault::CutWatchAfter(1) } else { Fault::CutList };
         let outage = server.fault(PODS, fault);
-        let mut agent = stage.on_cluster(&server, &[]);
+        let mut agent = on_cluster(&stage, &server, &[]);
         agent.wait("the trouble is told", |line| line["event"] == "api_trouble" && line["resource"] == "pods");
         until("it is tried again", || outage.hits() > 1);
         let mut strangers = stage.worker(&Pod::new("stranger"));

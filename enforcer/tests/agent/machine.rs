@@ -6,13 +6,11 @@ use std::fs;
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use crate::{
-    stage::{Pod, Stage, bind, denied, nowhere, until_bind},
-    support::{
-        agent::{Agent, until},
-        own_machine,
-        worker::Worker,
-    },
+use enforcer_testing::{
+    agent::{Agent, until},
+    agent_fixture::{Pod, Stage, bind, denied, nowhere, until_bind},
+    own_machine,
+    worker::Worker,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {

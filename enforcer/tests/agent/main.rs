@@ -7,9 +7,10 @@ mod absence;
 mod abuse;
 mod backend;
 mod churn;
+mod claims_in_force;
 mod cluster;
 mod conflicts;
-mod crowd;
+mod contention;
 mod end;
 mod ephemeral;
 mod events;
@@ -18,46 +19,23 @@ mod explain;
 mod flags;
 mod folder;
 mod handover;
-mod held;
 mod in_use;
 mod lists;
+mod load;
 mod machine;
 mod malformed;
 mod metrics;
 mod refusals;
 mod reserved;
 mod rollout;
-mod siege;
 mod soak;
-mod stage;
 mod status;
-#[path = "../support"]
-mod support {
-    pub(crate) mod agent;
-    #[expect(dead_code, reason = "its own tests use the rest")]
-    pub(crate) mod apiserver;
-    pub(crate) mod bpffs;
-    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
-    pub(crate) mod device;
-    #[expect(dead_code, reason = "the tests of the documentation use the rest")]
-    pub(crate) mod exposition;
-    pub(crate) mod http;
-    pub(crate) mod network;
-    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
-    pub(crate) mod own_machine;
-    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
-    pub(crate) mod race;
-    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
-    pub(crate) mod ring;
-    pub(crate) mod sandbox;
-    pub(crate) mod worker;
-}
 
 mod trouble;
 mod watch;
 
+use enforcer_testing::{bpffs, network, own_machine, worker};
 use libtest_mimic::{Arguments, Trial};
-use support::{bpffs, network, own_machine, worker};
 
 fn main() {
     worker::run_if_worker();
@@ -102,7 +80,7 @@ fn trials() -> Vec<Trial> {
         ("lists", lists::TESTS),
         ("rollout", rollout::TESTS),
         ("churn", churn::TESTS),
-        ("crowd", crowd::TESTS),
+        ("contention", contention::TESTS),
         ("status", status::TESTS),
         ("explain", explain::TESTS),
         ("watch", watch::TESTS),

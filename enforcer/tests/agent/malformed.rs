@@ -1,12 +1,11 @@
 //! Manifests that are wrong, or mean harm: whatever is good in them counts, and nothing else is lost.
 
-use enforcer::core::annotation::MAX_PROBLEMS;
+use enforcer_core::pods::annotation::MAX_PROBLEMS;
 use serde_json::{Value, json};
 
-use crate::{
-    Test,
-    stage::{Pod, Stage, bind, denied},
-};
+use enforcer_testing::agent_fixture::{Pod, Stage, bind, denied};
+
+use crate::Test;
 
 pub(crate) const TESTS: &[Test] = &[
     ("every_bad_item_is_told_and_the_good_ones_count", every_bad_item_is_told_and_the_good_ones_count),

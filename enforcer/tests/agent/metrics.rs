@@ -6,22 +6,24 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use enforcer::{core::events::BURST, host::clock::now};
+use enforcer::host::clock::now;
+use enforcer_core::k8s_events::BURST;
 use serde_json::Value;
+
+use enforcer_testing::{
+    agent::{Agent, enforcer, until},
+    agent_fixture::{Pod, Stage, bind, denied, until_bind},
+    apiserver::{ApiServer, Fault, Interruption},
+    bpffs::Bpffs,
+    exposition::Exposition,
+    http::{LISTEN, ask, connect, get, rest, say},
+    worker::{Bind, Worker},
+};
 
 use crate::{
     Test,
-    backend::Backend as _,
+    backend::{Backend as _, on_cluster},
     cluster::{NAMESPACES, PODS},
-    stage::{Pod, Stage, bind, denied, until_bind},
-    support::{
-        agent::{Agent, enforcer, until},
-        apiserver::{ApiServer, Fault, Interruption},
-        bpffs::Bpffs,
-        exposition::Exposition,
-        http::{LISTEN, ask, connect, get, rest, say},
-        worker::{Bind, Worker},
-    },
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -232,7 +234,7 @@ fn time_without_a_list_is_counted() {
     let stage = Stage::new();
     let server = ApiServer::start();
     let outage = server.fault(PODS, Fault::Forbidden);
-    let mut agent = stage.on_cluster(&server, &SERVED);
+    let mut agent = on_cluster(&stage, &server, &SERVED);
     until("it goes on", || unenforced("unsynced") > 0.2);
     assert_eq!(scrape().count("port_enforcer_ready", &[]), Some(0));
     drop(outage);
@@ -249,7 +251,7 @@ fn events_that_are_dropped_are_counted() {
     for pod in [&owner, &flood] {
         server.put(pod);
     }
-    let mut agent = stage.on_cluster(&server, &SERVED);
+    let mut agent = on_cluster(&stage, &server, &SERVED);
     agent.wait("all pods are known", |line| line["event"] == "synced");
     let dropped = |cause| scrape().count("port_enforcer_kubernetes_events_dropped_total", &[("cause", cause)]);
     assert_eq!((dropped("full"), dropped("refused")), (Some(0), Some(0)));
@@ -289,7 +291,7 @@ fn every_change_has_its_delay() {
     server.set_history(10 * usize::from(CHANGES));
     let (owner, stranger) = (Pod::new("owner"), Pod::new("stranger"));
     server.put(&stranger);
-    let mut agent = stage.on_cluster(&server, &[&SERVED[..], &["--log-level", "debug"]].concat());
+    let mut agent = on_cluster(&stage, &server, &[&SERVED[..], &["--log-level", "debug"]].concat());
     // The two lists.
     let mut delays = vec![delay(&mut agent), delay(&mut agent)];
     let count = |scraped: &Exposition| scraped.count(&format!("{DELAY}_count"), &[]);
@@ -339,7 +341,7 @@ fn the_last_activity_moves() {
     let server = ApiServer::start();
     let activity = |resource| scrape().value(ACTIVITY, &[("resource", resource)]);
     let outage = server.fault(PODS, Fault::Forbidden);
-    let mut agent = stage.on_cluster(&server, &SERVED);
+    let mut agent = on_cluster(&stage, &server, &SERVED);
     until("it is tried again", || outage.hits() > 1);
     until("the other watch is heard of", || activity("namespaces").is_some());
     assert_eq!(activity("pods"), None, "a refusal is no activity");

@@ -8,7 +8,9 @@ use std::{
     ptr,
 };
 
-use crate::{Test, stage::Stage, support::agent::enforcer};
+use enforcer_testing::{agent::enforcer, agent_fixture::Stage};
+
+use crate::Test;
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_root_that_is_no_cgroup", a_root_that_is_no_cgroup),

@@ -11,24 +11,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::{
-    core::reserved::{MOST_BYTES, PortSet},
-    host::netns,
-};
+use enforcer::host::netns;
+use enforcer_core::reserved_ports::{MOST_BYTES, PortSet};
 use libtest_mimic::{Completion, Trial};
 use serde_json::Value;
 
+use enforcer_testing::{
+    agent::{Agent, enforcer, until},
+    agent_fixture::{Pod, Stage, denied, until_bind},
+    apiserver::ApiServer,
+    bpffs::Bpffs,
+    http::{LISTEN, ask},
+};
+
 use crate::{
     Test,
-    backend::{self, Backend as _, synced},
+    backend::{self, Backend as _, on_cluster, synced},
     ephemeral,
-    stage::{Pod, Stage, denied, until_bind},
-    support::{
-        agent::{Agent, enforcer, until},
-        apiserver::ApiServer,
-        bpffs::Bpffs,
-        http::{LISTEN, ask},
-    },
 };
 
 const TESTS: &[Test] = &[
@@ -253,7 +252,7 @@ fn nothing_is_given_back_before_the_pods_are_known() {
     agent.kill();
     server.stop();
     // It remembers nothing of the claims; what the node reserved is known all the same.
-    let mut agent = node.stage.on_cluster(&server, &node.flags(&["--node-reserved", "22/tcp"]));
+    let mut agent = on_cluster(&node.stage, &server, &node.flags(&["--node-reserved", "22/tcp"]));
     agent.wait("the trouble is told", |line| line["event"] == "api_trouble");
     until_list(&set("22,100,20080-20081"));
     thread::sleep(Duration::from_secs(1));

@@ -5,19 +5,20 @@ use std::{
     time::Duration,
 };
 
-use enforcer::bpf::probe;
+use enforcer::kernel::probe;
 use serde_json::Value;
+
+use enforcer_testing::{
+    agent::until,
+    agent_fixture::{Pod, Stage, bind, until_bind},
+    apiserver::ApiServer,
+    worker::{Bind, Worker},
+};
 
 use crate::{
     Test,
     backend::{Backend, Body, Needs, synced},
-    siege::Siege,
-    stage::{Pod, Stage, bind, until_bind},
-    support::{
-        agent::until,
-        apiserver::ApiServer,
-        worker::{Bind, Worker},
-    },
+    load::Siege,
 };
 
 pub(crate) const TESTS: &[Test] =

@@ -13,17 +13,18 @@ use std::{
 use aya::maps::{HashMap, Map};
 use enforcer_ebpf::abi::{HoldSlot, Protocol, Reason, VerdictKind};
 
+use enforcer_testing::{
+    agent::{Agent, until},
+    agent_fixture::{Pod, Stage, denied},
+    apiserver::ApiServer,
+    worker::{Answer, Bind, Order, Worker},
+};
+
 use crate::{
     Test,
     backend::{Backend as _, synced},
-    held::held,
-    stage::{Pod, Stage, denied},
+    claims_in_force::held,
     status::{json, served, socket},
-    support::{
-        agent::{Agent, until},
-        apiserver::ApiServer,
-        worker::{Answer, Bind, Order, Worker},
-    },
 };
 
 pub(crate) const TESTS: &[Test] = &[("pods_come_bind_and_are_killed", pods_come_bind_and_are_killed)];

@@ -11,15 +11,14 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{
-    Test,
-    stage::{CONTAINER_ID, Pod, Stage, bind, denied},
-    support::{
-        agent::{enforcer, until},
-        bpffs::Bpffs,
-        worker::{Bind, Worker},
-    },
+use enforcer_testing::{
+    agent::{enforcer, until},
+    agent_fixture::{CONTAINER_ID, Pod, Stage, bind, denied},
+    bpffs::Bpffs,
+    worker::{Bind, Worker},
 };
+
+use crate::Test;
 
 pub(crate) const TESTS: &[Test] = &[
     ("holders_agree_with_proc", holders_agree_with_proc),

@@ -8,14 +8,15 @@ use std::{
     time::Duration,
 };
 
+use enforcer_testing::{
+    agent::{enforcer, until},
+    agent_fixture::{Pod, Stage, bind, denied, until_bind},
+    bpffs::Bpffs,
+};
+
 use crate::{
     Test,
     metrics::{SERVED, scrape},
-    stage::{Pod, Stage, bind, denied, until_bind},
-    support::{
-        agent::{enforcer, until},
-        bpffs::Bpffs,
-    },
 };
 
 pub(crate) const TESTS: &[Test] = &[

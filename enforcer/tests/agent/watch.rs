@@ -16,14 +16,15 @@ use std::{
 use enforcer_ebpf::abi::{Protocol, Reason, VerdictKind};
 use serde_json::Value;
 
+use enforcer_testing::{
+    agent::{Agent, enforcer, until},
+    agent_fixture::{Pod, Stage, bind, denied},
+    worker::{MARK, Order},
+};
+
 use crate::{
     Test,
-    stage::{Pod, Stage, bind, denied},
     status::{json, run, served, socket},
-    support::{
-        agent::{Agent, enforcer, until},
-        worker::{MARK, Order},
-    },
 };
 
 pub(crate) const TESTS: &[Test] = &[

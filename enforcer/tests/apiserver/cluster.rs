@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 use tokio::{runtime::Runtime, time};
 
-use crate::support::apiserver::ApiServer;
+use enforcer_testing::apiserver::ApiServer;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -13,10 +13,9 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    cluster::{Cluster, namespace, pod},
-    support::apiserver::Target,
-};
+use enforcer_testing::apiserver::Target;
+
+use crate::cluster::{Cluster, namespace, pod};
 
 const EVENTS: Target = Target::ALL.resource("events");
 

@@ -6,10 +6,9 @@ use axum::http::Request;
 use k8s_openapi::api::{core::v1::Pod, events::v1::Event};
 use kube::{Api, api::ListParams, client::Body, runtime::watcher::Config};
 
-use crate::{
-    cluster::{Cluster, Watcher, pod},
-    support::apiserver::{Fault, Interruption, Target},
-};
+use enforcer_testing::apiserver::{Fault, Interruption, Target};
+
+use crate::cluster::{Cluster, Watcher, pod};
 
 const PODS: Target = Target::ALL.resource("pods");
 

@@ -9,10 +9,9 @@ use kube::{
 };
 use serde_json::Value;
 
-use crate::{
-    cluster::{Cluster, edited, namespace, pod},
-    support::apiserver::Target,
-};
+use enforcer_testing::apiserver::Target;
+
+use crate::cluster::{Cluster, edited, namespace, pod};
 
 fn names<K: kube::ResourceExt>(list: impl IntoIterator<Item = K>) -> Vec<String> {
     list.into_iter().map(|object| object.name_any()).collect()
@@ -179,7 +178,7 @@ fn requests_are_recorded_as_access_control_sees_them() {
 #[test]
 #[should_panic(expected = "in vain for what never comes")]
 fn waits_end() {
-    let server = crate::support::apiserver::ApiServer::start();
+    let server = enforcer_testing::apiserver::ApiServer::start();
     server.wait_at_most(Duration::from_millis(50), "what never comes", |_| None::<()>);
 }
 

@@ -5,8 +5,4 @@ mod cluster;
 mod events;
 mod faults;
 mod lists;
-#[path = "../support"]
-mod support {
-    pub(crate) mod apiserver;
-}
 mod watches;

@@ -5,10 +5,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{Api, api::PartialObjectMeta, runtime::watcher::Config};
 
-use crate::{
-    cluster::{Cluster, Watcher, edited, namespace, pod},
-    support::apiserver::{Interruption, Target},
-};
+use enforcer_testing::apiserver::{Interruption, Target};
+
+use crate::cluster::{Cluster, Watcher, edited, namespace, pod};
 
 const PODS: Target = Target::ALL.resource("pods");
 

@@ -4,26 +4,6 @@
 //! Left out: seccomp and the LSMs, which are the runtime's and the node's.
 
 mod image;
-#[path = "../agent/stage.rs"]
-#[expect(dead_code, reason = "the tests of the agent use the rest")]
-mod stage;
-#[path = "../support"]
-mod support {
-    #[expect(dead_code, reason = "the tests of the agent use the rest")]
-    pub(crate) mod agent;
-    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
-    pub(crate) mod bpffs;
-    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
-    pub(crate) mod device;
-    pub(crate) mod network;
-    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
-    pub(crate) mod race;
-    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
-    pub(crate) mod ring;
-    pub(crate) mod sandbox;
-    #[expect(dead_code, reason = "the tests of the kernel use the rest")]
-    pub(crate) mod worker;
-}
 
 use std::{
     ffi::{CStr, CString},
@@ -38,6 +18,12 @@ use std::{
 };
 
 use enforcer::host::netns;
+use enforcer_testing::agent_fixture::{Pod, Stage, bind, denied};
+use enforcer_testing::{
+    agent::{enforcer, until},
+    bpffs::{self, Bpffs},
+    network, worker,
+};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use rustix::{
     fs::{StatVfsMountFlags, statvfs},
@@ -45,12 +31,6 @@ use rustix::{
     thread::{CapabilitySet, remove_capability_from_bounding_set, set_no_new_privs},
 };
 use serde_json::Value;
-use stage::{Pod, Stage, bind, denied};
-use support::{
-    agent::{enforcer, until},
-    bpffs::{self, Bpffs},
-    network, worker,
-};
 
 fn main() {
     worker::run_if_worker();

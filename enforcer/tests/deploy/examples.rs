@@ -1,9 +1,11 @@
 //! The examples say what they are there to say, in the agent's own reading.
 
-use enforcer::core::{
-    claims::{Limits, claims_of},
+use enforcer_core::{
     index::MODE_LABEL,
-    pod::{Pod, from_api},
+    pods::{
+        claims::{Limits, claims_of},
+        pod::{Pod, from_api},
+    },
 };
 use k8s_openapi::api::{
     apps::v1::{Deployment, DeploymentSpec},

@@ -7,9 +7,6 @@
 mod binary;
 mod components;
 mod examples;
-#[path = "../support/exposition.rs"]
-#[expect(dead_code, reason = "the tests of the agent use the rest")]
-mod exposition;
 mod manifests;
 mod monitoring;
 mod overlays;

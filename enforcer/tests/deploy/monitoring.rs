@@ -18,9 +18,9 @@ use tempfile::TempDir;
 
 use crate::{
     Test,
-    exposition::Exposition,
     strict::{deploy, read},
 };
+use enforcer_testing::exposition::Exposition;
 
 pub(crate) const TESTS: &[Test] = &[
     ("every_query_asks_for_what_is_served", every_query_asks_for_what_is_served),

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use enforcer::core::{
+use enforcer_core::pods::{
     claims::{Limits, Source, claims_of},
     pod::from_api,
 };

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use enforcer::core::address::Address;
+use enforcer_core::model::port_spec::Address;
 
 use crate::root;
 

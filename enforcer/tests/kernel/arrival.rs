@@ -8,14 +8,13 @@ use std::{
 
 use enforcer_ebpf::abi::{Reason, VerdictKind};
 
-use crate::{
-    DONE, Outcome, Test,
-    support::{
-        manifest::Manifest,
-        rig::{Rig, denied},
-        worker::Bind,
-    },
+use enforcer_testing::{
+    kernel_fixture::{Rig, denied},
+    manifest::Manifest,
+    worker::Bind,
 };
+
+use crate::{DONE, Outcome, Test};
 
 pub(crate) const TESTS: &[Test] = &[
     ("an_owner_is_known_before_its_claim_is", an_owner_is_known_before_its_claim_is),

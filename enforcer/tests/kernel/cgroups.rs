@@ -15,10 +15,9 @@ use std::{
 use aya::maps::{HashMap, MapData};
 use enforcer_ebpf::abi::KernelError;
 
-use crate::{
-    DONE, Outcome, Test,
-    support::{manifest::Manifest, rig::Rig},
-};
+use enforcer_testing::{kernel_fixture::Rig, manifest::Manifest};
+
+use crate::{DONE, Outcome, Test};
 
 pub(crate) const TESTS: &[Test] = &[("six_thousand_cgroups_are_all_seen", six_thousand_cgroups_are_all_seen)];
 

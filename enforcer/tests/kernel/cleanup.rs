@@ -12,19 +12,18 @@ use aya::{
     maps::{Array, Map, MapData, MapInfo},
     programs::{links::PinnedLink, loaded_programs},
 };
-use enforcer::bpf::{
+use enforcer::kernel::{
     BpfError,
     pins::{Cleaned, PinError, Pins, clean_up, local_mode, set_local_mode},
 };
 use enforcer_ebpf::abi::LocalMode;
 
-use crate::{
-    DONE, Outcome, Test,
-    support::{
-        keeper::{Site, bind, id_of, judged, kept},
-        rig::{denied, features},
-    },
+use enforcer_testing::{
+    kernel_fixture::{denied, features},
+    mini_agent::{Site, bind, id_of, judged, kept},
 };
+
+use crate::{DONE, Outcome, Test};
 
 pub(crate) const TESTS: &[Test] = &[
     ("cleanup_removes_everything_and_does_it_twice", cleanup_removes_everything_and_does_it_twice),

@@ -2,17 +2,16 @@
 
 use std::{collections::HashMap, thread};
 
-use enforcer::bpf::Counters;
+use enforcer::kernel::Counters;
 use enforcer_ebpf::abi::{KernelError, Policy, Protocol, Reason, VerdictKind};
 
-use crate::{
-    DONE, Outcome, Test,
-    support::{
-        manifest::Manifest,
-        rig::{AUDIT, ENFORCE, Rig, denied},
-        worker::{Bind, Worker},
-    },
+use enforcer_testing::{
+    kernel_fixture::{AUDIT, ENFORCE, Rig, denied},
+    manifest::Manifest,
+    worker::{Bind, Worker},
 };
+
+use crate::{DONE, Outcome, Test};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_thousand_denied_binds_are_a_thousand", a_thousand_denied_binds_are_a_thousand),

@@ -10,10 +10,8 @@ use std::{
     time::Instant,
 };
 
-use enforcer::{
-    core::holders::{Activity, Holders, Limits, Place, Scope, Sighting},
-    host::{clock, diag},
-};
+use enforcer::host::{clock, sock_diag};
+use enforcer_core::sockets::{Activity, Holders, Limits, Place, Scope, Sighting};
 use enforcer_ebpf::abi::{Policy, Protocol};
 use libtest_mimic::Completion;
 use rustix::{
@@ -22,16 +20,14 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
-use crate::{
-    DONE, Outcome, Test,
-    needs::MPTCP,
-    support::{
-        manifest::Manifest,
-        rig::{ENFORCE, Rig},
-        sandbox::Sandbox,
-        worker::{Bind, Kind, Worker, bind_socket},
-    },
+use enforcer_testing::{
+    kernel_fixture::{ENFORCE, Rig},
+    manifest::Manifest,
+    sandbox::Sandbox,
+    worker::{Bind, Kind, Worker, bind_socket},
 };
+
+use crate::{DONE, Outcome, Test, requirements::MPTCP};
 
 pub(crate) const TESTS: &[Test] = &[
     ("every_kind_is_found_with_its_cgroup", every_kind_is_found_with_its_cgroup),
@@ -48,7 +44,7 @@ const PORT: u16 = 21080;
 
 fn dump(protocol: Protocol, scope: Scope) -> Vec<Sighting> {
     let mut sightings = Vec::new();
-    diag::dump(protocol, scope, |sighting| sightings.push(sighting)).unwrap_or_else(|error| panic!("{error}"));
+    sock_diag::dump(protocol, scope, |sighting| sightings.push(sighting)).unwrap_or_else(|error| panic!("{error}"));
     sightings
 }
 
@@ -146,7 +142,7 @@ fn kernel_is(major: u32, minor: u32) -> bool {
 }
 
 fn a_bound_socket_that_does_nothing_is_found() -> Outcome {
-    let shown = diag::shows_bound().unwrap_or_else(|error| panic!("{error}"));
+    let shown = sock_diag::shows_bound().unwrap_or_else(|error| panic!("{error}"));
     if !shown && !kernel_is(6, 8) {
         return Ok(Completion::ignored_with("before 6.8, TCP sockets that are bound and do nothing are not shown"));
     }
@@ -303,7 +299,7 @@ fn sixty_thousand_sockets_take_no_memory() -> Outcome {
     fs::write("/proc/self/clear_refs", "5").expect("the peak can be reset");
     let (start, memory) = (Instant::now(), peak());
     let mut shown = 0;
-    diag::dump(Protocol::Udp, Scope::Bound, |sighting| {
+    sock_diag::dump(Protocol::Udp, Scope::Bound, |sighting| {
         shown += usize::from(matches!(sighting.address, IpAddr::V4(address) if address.octets()[2] == 3));
     })
     .unwrap_or_else(|error| panic!("{error}"));
@@ -341,10 +337,10 @@ fn events_and_diagnostics_mean_the_same_socket() -> Outcome {
 }
 
 fn a_kernel_without_a_part_says_which() -> Outcome {
-    match diag::dump(Protocol::Sctp, Scope::Bound, |sighting| panic!("{sighting:?}")) {
+    match sock_diag::dump(Protocol::Sctp, Scope::Bound, |sighting| panic!("{sighting:?}")) {
         Ok(()) => Ok(Completion::ignored_with("this kernel has diagnostics for SCTP too")),
         Err(error) => {
-            assert!(matches!(error, diag::DiagError::NoProtocol(Protocol::Sctp)), "{error}");
+            assert!(matches!(error, sock_diag::DiagError::NoProtocol(Protocol::Sctp)), "{error}");
             assert!(error.to_string().contains("load the module sctp_diag"), "{error}");
             DONE
         }
@@ -355,9 +351,10 @@ fn the_table_finds_what_nobody_told_and_keeps_no_ghost() -> Outcome {
     let sandbox = Sandbox::new();
     let (one, other) = (sandbox.make("one"), sandbox.make("other"));
     let (mut maker, mut keeper) = (Worker::start(&one), Worker::start(&other));
-    let mut holders = Holders::new(Limits::default(), diag::shows_bound().unwrap_or_else(|error| panic!("{error}")));
+    let mut holders =
+        Holders::new(Limits::default(), sock_diag::shows_bound().unwrap_or_else(|error| panic!("{error}")));
     let reconcile = |holders: &mut Holders| {
-        let done = diag::reconcile(holders, boot_time, |_| Place::HOST);
+        let done = sock_diag::reconcile(holders, boot_time, |_| Place::HOST);
         assert!(done.errors.is_empty(), "{:?}", done.errors);
         done
     };

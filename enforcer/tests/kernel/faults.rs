@@ -11,18 +11,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::bpf::pins::clean_up;
+use enforcer::kernel::pins::clean_up;
 use libtest_mimic::Completion;
+
+use enforcer_testing::{
+    kernel_fixture::denied,
+    mini_agent::{Site, Tenant, What, bind, judged, kept},
+    own_machine,
+    worker::Worker,
+};
 
 use crate::{
     DONE, Outcome, Test,
     cleanup::{counters, programs_counting_in, programs_of_an_agent},
-    support::{
-        keeper::{Site, Tenant, What, bind, judged, kept},
-        own_machine,
-        rig::denied,
-        worker::Worker,
-    },
 };
 
 pub(crate) const TESTS: &[Test] = &[

@@ -13,7 +13,7 @@ use rustix::{
     system::{RebootCommand, init_module, reboot},
 };
 
-use crate::support::{network, own_machine};
+use enforcer_testing::{network, own_machine};
 
 /// Where the machine's first process is; anywhere else this binary is none, whatever its process id.
 const INIT: &str = "/init";

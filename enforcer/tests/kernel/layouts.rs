@@ -5,19 +5,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use enforcer::core::{plan::Change, report::Who};
+use enforcer_core::{plan::port_state::Change, reports::report::Who};
 use enforcer_ebpf::abi::{KernelError, Policy, Reason, VerdictKind};
 
-use crate::{
-    DONE, Outcome, Test,
-    support::{
-        keeper::id_of,
-        manifest::{CONTAINER_ID, Manifest, SYSTEMD_BESTEFFORT, api_uid, cgroup_for, static_uid},
-        rig::{ENFORCE, Rig, Seen, denied},
-        sandbox::Sandbox,
-        worker::{Bind, Worker, bind_socket},
-    },
+use enforcer_testing::{
+    kernel_fixture::{ENFORCE, Rig, Seen, denied},
+    manifest::{CONTAINER_ID, Manifest, SYSTEMD_BESTEFFORT, api_uid, cgroup_for, static_uid},
+    mini_agent::id_of,
+    sandbox::Sandbox,
+    worker::{Bind, Worker, bind_socket},
 };
+
+use crate::{DONE, Outcome, Test};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_pod_that_is_known_before_its_cgroup", a_pod_that_is_known_before_its_cgroup),

@@ -3,21 +3,18 @@
 
 use std::path::Path;
 
-use enforcer::{
-    core::{annotation::parse_list, report::Who},
-    host::cgroup::Root,
-};
+use enforcer::host::cgroup::Root;
+use enforcer_core::{pods::annotation::parse_list, reports::report::Who};
 use enforcer_ebpf::abi::{KernelError, Policy, Reason, Undeclared, VerdictKind};
 
-use crate::{
-    Test,
-    support::{
-        manifest::Manifest,
-        own_machine,
-        rig::{ENFORCE, Rig, denied},
-        worker::{Bind, Worker, bind_socket},
-    },
+use enforcer_testing::{
+    kernel_fixture::{ENFORCE, Rig, denied},
+    manifest::Manifest,
+    own_machine,
+    worker::{Bind, Worker, bind_socket},
 };
+
+use crate::Test;
 
 pub(crate) const TESTS: &[Test] = &[
     ("pods_are_judged_from_the_root_of_the_hierarchy", || {

@@ -2,39 +2,37 @@
 //!
 //! One module is one subject, and its list names its tests: a test that is in no list is dead code, which is an error.
 
-mod adoption;
 mod arrival;
+mod bypass;
 mod cgroups;
 mod cleanup;
 mod counts;
 mod diag;
 mod faults;
 mod guest;
-mod holding;
-mod kin;
+mod holders;
 mod layouts;
 mod machine;
-mod needs;
 mod node;
 mod oracle;
 mod overlap;
 mod overrule;
 mod policy;
 mod ports;
+mod requirements;
 mod reserved;
 mod scope;
-#[path = "../support/mod.rs"]
-mod support;
+mod sharing;
+mod takeover;
 mod undeclared;
-mod way_round;
 
+use enforcer_testing::{bpffs, mini_agent, network, own_machine, worker};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use support::{bpffs, keeper, network, own_machine, worker};
 
 fn main() {
     guest::run_if_init();
     worker::run_if_worker();
-    keeper::run_if_ordered();
+    mini_agent::run_if_ordered();
     reserved::run_if_reserver();
     let mut arguments = Arguments::from_args();
     // The tests measure what one kernel counts and tells, and time it.
@@ -53,28 +51,28 @@ fn trials() -> Vec<Trial> {
         ("layouts", layouts::TESTS),
         ("ports", ports::TESTS),
         ("node", node::TESTS),
-        ("kin", kin::TESTS),
+        ("sharing", sharing::TESTS),
         ("policy", policy::TESTS),
         ("counts", counts::TESTS),
         ("cgroups", cgroups::TESTS),
         ("arrival", arrival::TESTS),
-        ("adoption", adoption::TESTS),
+        ("takeover", takeover::TESTS),
         ("undeclared", undeclared::TESTS),
-        ("holding", holding::TESTS),
+        ("holders", holders::TESTS),
         ("reserving", undeclared::RESERVING),
-        ("reserving", holding::RESERVING),
+        ("reserving", holders::RESERVING),
         ("by_helper", scope::BY_HELPER),
         ("by_helper", overlap::BY_HELPER),
         ("by_helper", undeclared::BY_HELPER),
-        ("by_helper", holding::BY_HELPER),
+        ("by_helper", holders::BY_HELPER),
         ("overrule", overrule::TESTS),
         ("cleanup", cleanup::TESTS),
         ("faults", faults::TESTS),
         ("oracle", oracle::TESTS),
         ("diag", diag::TESTS),
         ("reserved", reserved::TESTS),
-        ("needs", needs::TESTS),
-        ("way_round", way_round::TESTS),
+        ("requirements", requirements::TESTS),
+        ("bypass", bypass::TESTS),
         ("machine", machine::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| Trial::ignorable_test(format!("{subject}::{name}"), run)));

@@ -1,16 +1,15 @@
 //! The node's own ports, and node software: never denied, only audited.
 
-use enforcer::core::annotation::parse_list;
+use enforcer_core::pods::annotation::parse_list;
 use enforcer_ebpf::abi::{Reason, VerdictKind};
 
-use crate::{
-    DONE, Outcome, Test,
-    support::{
-        manifest::{Manifest, SYSTEMD_BESTEFFORT, cgroup_for, static_uid},
-        rig::{Rig, denied},
-        worker::{Bind, Worker, bind_socket},
-    },
+use enforcer_testing::{
+    kernel_fixture::{Rig, denied},
+    manifest::{Manifest, SYSTEMD_BESTEFFORT, cgroup_for, static_uid},
+    worker::{Bind, Worker, bind_socket},
 };
+
+use crate::{DONE, Outcome, Test};
 
 pub(crate) const TESTS: &[Test] = &[
     ("reserved_ports_are_for_node_software", reserved_ports_are_for_node_software),

@@ -7,18 +7,17 @@ mod model;
 
 use std::{cell::RefCell, collections::BTreeMap, env, time::Duration};
 
-use enforcer::core::annotation::parse_list;
+use enforcer_core::pods::annotation::parse_list;
 use enforcer_ebpf::abi::{Reason, VerdictKind};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
-use crate::{
-    DONE, Outcome, Test,
-    support::{
-        manifest::{SYSTEMD_BESTEFFORT, cgroup_for},
-        rig::{Rig, denied},
-        worker::Worker,
-    },
+use enforcer_testing::{
+    kernel_fixture::{Rig, denied},
+    manifest::{SYSTEMD_BESTEFFORT, cgroup_for},
+    worker::Worker,
 };
+
+use crate::{DONE, Outcome, Test};
 use case::{CALLERS, Case, MEMBERS, NODE_RESERVED, UIDS, UNRESOLVED};
 
 pub(crate) const TESTS: &[Test] =

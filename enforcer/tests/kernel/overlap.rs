@@ -3,14 +3,13 @@
 use enforcer_ebpf::abi::{Reason, VerdictKind};
 use libtest_mimic::{Completion, Trial};
 
-use crate::{
-    DONE, Test, needs,
-    support::{
-        manifest::Manifest,
-        rig::{AUDIT, ENFORCE, Rig, by_helper, denied, features},
-        worker::{Bind, Kind},
-    },
+use enforcer_testing::{
+    kernel_fixture::{AUDIT, ENFORCE, Rig, by_helper, denied, features},
+    manifest::Manifest,
+    worker::{Bind, Kind},
 };
+
+use crate::{DONE, Test, requirements};
 
 /// The address of each column: `v4` and `v6` sockets, `only` for `IPV6_V6ONLY`, `unspec` for a v4 socket's address
 /// whose family is `AF_UNSPEC`.
@@ -68,7 +67,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         for (mode, enforce) in [("audit", false), ("enforce", true)] {
             trials.push(Trial::ignorable_test(format!("overlap::{protocol}_in_{mode}"), move || {
                 if kind == Kind::Mptcp
-                    && let Some(why) = needs::MPTCP.missing()
+                    && let Some(why) = requirements::MPTCP.missing()
                 {
                     return Ok(Completion::ignored_with(why));
                 }

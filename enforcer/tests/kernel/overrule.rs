@@ -3,18 +3,17 @@
 use std::time::{Duration, Instant};
 
 use enforcer::{
-    bpf::pins::{PinError, local_mode, set_local_mode},
     host::clock::now,
+    kernel::pins::{PinError, local_mode, set_local_mode},
 };
 use enforcer_ebpf::abi::{LocalMode, Policy, Reason, VerdictKind};
 
-use crate::{
-    DONE, Outcome, Test,
-    support::{
-        keeper::{QUIET, Site, bind, judged},
-        rig::denied,
-    },
+use enforcer_testing::{
+    kernel_fixture::denied,
+    mini_agent::{QUIET, Site, bind, judged},
 };
+
+use crate::{DONE, Outcome, Test};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_lease_that_ran_out_denies_nothing", a_lease_that_ran_out_denies_nothing),

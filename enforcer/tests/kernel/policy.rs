@@ -7,17 +7,19 @@ use std::{
     thread,
 };
 
-use enforcer::core::{claims::ClaimProblem, index::Notice, pod::PodProblem};
+use enforcer_core::{
+    index::Notice,
+    pods::{claims::ClaimProblem, pod::PodProblem},
+};
 use enforcer_ebpf::abi::{Policy, Reason, Undeclared, VerdictKind};
 
-use crate::{
-    DONE, Outcome, Test, needs,
-    support::{
-        manifest::{Manifest, static_uid},
-        rig::{AUDIT, ENFORCE, Rig, by_helper, denied, denied_with, features, reserving},
-        worker::{Bind, Worker, bind_socket},
-    },
+use enforcer_testing::{
+    kernel_fixture::{AUDIT, ENFORCE, Rig, by_helper, denied, denied_with, features, reserving},
+    manifest::{Manifest, static_uid},
+    worker::{Bind, Worker, bind_socket},
 };
+
+use crate::{DONE, Outcome, Test, requirements};
 
 pub(crate) const TESTS: &[Test] = &[
     ("the_mode_is_switched_under_load", the_mode_is_switched_under_load),
@@ -213,7 +215,7 @@ fn the_trace_changes_no_verdict() -> Outcome {
             start.trace = true;
             start.features = features;
         });
-        assert!(rig.engine.kernel().traces() || needs::here() < (6, 12), "the trace fits");
+        assert!(rig.engine.kernel().traces() || requirements::here() < (6, 12), "the trace fits");
         let (mut owner, mut stranger) =
             (rig.start(&Manifest::new("owner").ports("20080/tcp 20080/udp")), rig.start(&Manifest::new("stranger")));
         for bind in [Bind::tcp("0.0.0.0", 20080), Bind::udp("::", 20080)] {

@@ -2,17 +2,16 @@
 
 use std::net::Ipv4Addr;
 
-use enforcer::core::{claims::ClaimProblem, index::Notice};
+use enforcer_core::{index::Notice, pods::claims::ClaimProblem};
 use enforcer_ebpf::abi::{EXACT_CLAIMS, Policy, Reason, Undeclared, VerdictKind};
 
-use crate::{
-    DONE, Outcome, Test,
-    support::{
-        manifest::Manifest,
-        rig::{ENFORCE, Rig, denied},
-        worker::{Bind, Worker},
-    },
+use enforcer_testing::{
+    kernel_fixture::{ENFORCE, Rig, denied},
+    manifest::Manifest,
+    worker::{Bind, Worker},
 };
+
+use crate::{DONE, Outcome, Test};
 
 pub(crate) const TESTS: &[Test] = &[
     ("port_0_never_conflicts", port_0_never_conflicts),

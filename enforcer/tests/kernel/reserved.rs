@@ -11,18 +11,18 @@ use std::{
     process::Command,
 };
 
-use enforcer::{
-    core::reserved::{MOST_BYTES, PortSet},
-    host::{
-        netns,
-        sysctl::{ReservedPorts, SysctlError},
-    },
+use enforcer::host::{
+    netns,
+    reserved_ports_sysctl::{ReservedPorts, SysctlError},
 };
+use enforcer_core::reserved_ports::{MOST_BYTES, PortSet};
 use libtest_mimic::Completion;
 use rustix::net::{AddressFamily, SocketType, bind, connect, getsockname, listen, socket};
 use tempfile::TempDir;
 
-use crate::{DONE, Outcome, Test, support::own_machine};
+use enforcer_testing::own_machine;
+
+use crate::{DONE, Outcome, Test};
 
 pub(crate) const TESTS: &[Test] = &[
     ("three_thousand_foreign_entries_stay", three_thousand_foreign_entries_stay),

@@ -2,19 +2,18 @@
 
 use std::{ffi::CStr, fs, thread};
 
-use enforcer::core::report::Who;
+use enforcer_core::reports::report::Who;
 use enforcer_ebpf::abi::{Reason, VerdictKind};
 use libtest_mimic::Completion;
 use rustix::thread::set_name;
 
-use crate::{
-    DONE, Outcome, Test, needs,
-    support::{
-        manifest::Manifest,
-        rig::{Rig, by_helper, denied},
-        worker::{Bind, Kind, Worker, bind_socket},
-    },
+use enforcer_testing::{
+    kernel_fixture::{Rig, by_helper, denied},
+    manifest::Manifest,
+    worker::{Bind, Kind, Worker, bind_socket},
 };
+
+use crate::{DONE, Outcome, Test, requirements};
 
 pub(crate) const TESTS: &[Test] = &[
     ("another_network_namespace_is_untouched", another_network_namespace_is_untouched),
@@ -144,7 +143,7 @@ fn raw_sockets_are_undisturbed() -> Outcome {
 }
 
 fn udp_lite_is_undisturbed() -> Outcome {
-    if let Some(why) = needs::UDP_LITE.missing() {
+    if let Some(why) = requirements::UDP_LITE.missing() {
         return Ok(Completion::ignored_with(why));
     }
     assert_eq!(undisturbed(Kind::UdpLite), 0);

@@ -2,17 +2,15 @@
 
 use enforcer_ebpf::abi::{KernelError, Policy, Protocol, Reason, Undeclared, VerdictKind};
 
-use crate::{
-    DONE, Outcome, Test,
-    needs::MPTCP,
-    support::{
-        device::Device,
-        manifest::Manifest,
-        own_machine,
-        rig::{AUDIT, ENFORCE, Rig, Seen, by_helper, denied_after, reserving},
-        worker::{Bind, Kind, Worker},
-    },
+use enforcer_testing::{
+    device::Device,
+    kernel_fixture::{AUDIT, ENFORCE, Rig, Seen, by_helper, denied_after, reserving},
+    manifest::Manifest,
+    own_machine,
+    worker::{Bind, Kind, Worker},
 };
+
+use crate::{DONE, Outcome, Test, requirements::MPTCP};
 
 pub(crate) const TESTS: &[Test] = &[
     ("the_first_pod_owns_the_port_until_it_lets_go", the_first_pod_owns_the_port_until_it_lets_go),
@@ -203,7 +201,7 @@ fn audit_tells_and_lets_both() -> Outcome {
 fn what_is_meant_to_be_shared_is_owned_by_nobody() -> Outcome {
     let mut rig = Rig::with(|start| {
         start.policy = ADOPT;
-        start.shared_ports = enforcer::core::annotation::parse_list("5353/udp").expect("a list");
+        start.shared_ports = enforcer_core::pods::annotation::parse_list("5353/udp").expect("a list");
     });
     let (mut first, mut second) = (rig.start(&Manifest::new("first")), rig.start(&Manifest::new("second")));
     for bind in [
@@ -246,7 +244,7 @@ fn a_claim_takes_no_port_from_a_pod_that_holds_it() -> Outcome {
     assert_eq!(verdict(&rig.attempt(&mut claimant, &bind.clone().kept())), (0, VerdictKind::Allow, Reason::Owner));
     assert_eq!(
         rig.attempt(&mut holder, &bind).answer(),
-        (crate::support::rig::denied(), VerdictKind::Deny, Reason::Claimed)
+        (enforcer_testing::kernel_fixture::denied(), VerdictKind::Deny, Reason::Claimed)
     );
     DONE
 }

@@ -14,21 +14,25 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use aya::programs::loaded_programs;
 use enforcer::{
-    agent::engine::{Engine, Start},
-    bpf::probe,
-    core::{claims::Limits, index::Settings, pod::Pod},
+    agent::reconciler::{Engine, Start},
     host::cgroup::Root,
+    kernel::probe,
+};
+use enforcer_core::{
+    index::Settings,
+    pods::{claims::Limits, pod::Pod},
 };
 use enforcer_ebpf::abi::{BIND_RING_BYTES, BindEvent, Policy, Protocol, Undeclared};
 
 use super::statistics;
+use enforcer_testing::{
+    manifest::{Manifest, SYSTEMD_BESTEFFORT},
+    sandbox::Sandbox,
+};
+
 use crate::{
     driver::{Done, Driver, Order},
     raw::{self, Hook},
-    support::{
-        manifest::{Manifest, SYSTEMD_BESTEFFORT},
-        sandbox::Sandbox,
-    },
 };
 
 /// The port that the pod `owner` claims.

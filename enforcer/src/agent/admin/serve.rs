@@ -35,10 +35,9 @@ use super::{
     Asked, Request,
     socket::{Socket, SocketError},
 };
-use crate::{
-    agent::http::answer,
-    core::{address::protocol_from_name, text::escape},
-};
+use enforcer_core::model::{port_spec::protocol_from_name, text::escape};
+
+use crate::agent::http::answer;
 
 /// Most connections at once.
 const CONNECTIONS: usize = 32;

@@ -11,10 +11,12 @@ use futures_util::Stream;
 use tokio::sync::mpsc;
 
 use super::{Request, json};
-use crate::{
-    core::{attempt::Line, report::Report, view::moment},
-    host::clock::now,
+use enforcer_core::{
+    reports::report::Report,
+    views::{json::moment, watch::Line},
 };
+
+use crate::host::clock::now;
 
 /// Most watchers at once.
 const MOST: usize = 8;

@@ -3,10 +3,12 @@
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use jiff::Timestamp;
 
-use crate::core::{
-    status::{Agent, Modes, Status},
-    text::escape,
-    view::{Claim, Holder},
+use enforcer_core::{
+    model::text::escape,
+    views::{
+        json::{Claim, Holder},
+        status::{Agent, Modes, Status},
+    },
 };
 
 /// What is unknown or does not apply.

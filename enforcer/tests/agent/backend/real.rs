@@ -21,7 +21,9 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::runtime::{self, Runtime};
 
-use crate::{backend::Backend, stage::Pod};
+use enforcer_testing::agent_fixture::Pod;
+
+use crate::backend::Backend;
 
 /// The server that a kubeconfig names. What a test made there is deleted when this is dropped.
 pub(crate) struct Real {

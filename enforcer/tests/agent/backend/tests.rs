@@ -5,11 +5,12 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::{Backend, real::Real, synced};
-use crate::{
-    Test,
-    stage::{Pod, Stage, bind, denied, until_bind},
-    support::apiserver::ApiServer,
+use enforcer_testing::{
+    agent_fixture::{Pod, Stage, bind, denied, until_bind},
+    apiserver::ApiServer,
 };
+
+use crate::Test;
 
 pub(crate) const TESTS: &[Test] = &[("a_real_server_is_spoken_to", a_real_server_is_spoken_to)];
 

@@ -11,10 +11,9 @@ use std::{
 
 use enforcer_ebpf::abi::Protocol;
 
-use crate::{
-    held::{Held, Part},
-    stage::Pod,
-};
+use enforcer_testing::agent_fixture::Pod;
+
+use crate::claims_in_force::{Held, Part};
 
 /// Ports that pods claim on all addresses.
 const WHOLE: std::ops::Range<u16> = 30_000..31_500;

@@ -3,9 +3,9 @@
 use enforcer_ebpf::abi::{Policy, Undeclared};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
-use crate::support::{
+use enforcer_testing::{
+    kernel_fixture::ENFORCE,
     manifest::Manifest,
-    rig::ENFORCE,
     worker::{Bind, Kind},
 };
 

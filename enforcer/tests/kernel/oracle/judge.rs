@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use enforcer::core::{
-    address::Address,
-    arbiter::Entity,
-    plan::{InForce, PortState},
+use enforcer_core::{
+    arbitration::arbiter::Entity,
+    model::port_spec::Address,
+    plan::port_state::{InForce, PortState},
 };
 use enforcer_ebpf::{
     abi::{
@@ -15,7 +15,7 @@ use enforcer_ebpf::{
     decide::{Caller, Candidates, Cover, Kin, Overrule, Target, decide},
 };
 
-use crate::support::rig::features;
+use enforcer_testing::kernel_fixture::features;
 
 use super::{
     case::{Attempt, Case, Member, UNRESOLVED},

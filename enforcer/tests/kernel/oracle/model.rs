@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use enforcer_ebpf::abi::{Reason, VerdictKind};
 
-use crate::support::rig::features;
+use enforcer_testing::kernel_fixture::features;
 
 use super::case::{Attempt, Case, Member, NODE_CLAIMS, UNRESOLVED};
 

@@ -1,0 +1,4 @@
+//! From claims to claims in force.
+
+pub mod arbiter;
+pub mod quota;

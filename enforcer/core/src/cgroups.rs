@@ -1,0 +1,4 @@
+//! Cgroups of pods: their paths, and the tree below the attached root.
+
+pub mod path;
+pub mod tree;

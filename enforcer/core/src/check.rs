@@ -1,0 +1,256 @@
+//! What cannot work among manifests, before anything is deployed.
+//!
+//! | from | to | in |
+//! | --- | --- | --- |
+//! | a document | values with their lines | [`tree`] |
+//! | such values | the objects that make pods, and what each pod claims | [`object`] |
+//! | their specs | how many pods at once, and on which nodes | [`scale`], [`placement`] |
+//! | the claims of all | which exclude each other | [`mod@pairs`] |
+//! | all of it | findings with a remedy | [`finding`] |
+//!
+//! What a pod claims and when two claims exclude each other is said where the agent's rules are: in
+//! [`super::claims`] and [`super::arbiter`].
+
+pub mod finding;
+mod messages;
+pub mod object;
+pub mod pairs;
+pub mod placement;
+pub mod scale;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
+
+use crate::{
+    arbitration::arbiter::{Entity, OwnerId},
+    check::{
+        finding::{Finding, Severity},
+        object::{Kind, Object, Place},
+        pairs::{Holder, Overlap, Pair, exclude, pairs},
+        placement::Meeting,
+        scale::Scale,
+    },
+    model::port_spec::{PortRange, PortSpec},
+    pods::claims::{Claim, Limits},
+};
+
+/// Most findings that are kept; the others are counted.
+const MAX_FINDINGS: usize = 10_000;
+
+/// What is known of the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// How many nodes there are; `None` if that is not known.
+    pub nodes: Option<u32>,
+    /// The node's own claims.
+    pub node_reserved: Vec<PortSpec>,
+    /// What one pod may claim.
+    pub limits: Limits,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What is wrong, or may be, or is worth knowing; by file, in the order of the input, and line.
+    pub findings: Vec<Finding>,
+    /// How many findings there were beyond those: errors, warnings and notes.
+    pub more: [usize; 3],
+}
+
+impl Outcome {
+    /// Takes a finding in, or counts it.
+    pub fn push(&mut self, finding: Finding) {
+        if self.findings.len() < MAX_FINDINGS {
+            self.findings.push(finding);
+        } else {
+            self.more[finding.severity as usize] += 1;
+        }
+    }
+
+    /// How many findings of a severity there are.
+    #[must_use]
+    pub fn count(&self, severity: Severity) -> usize {
+        self.more[severity as usize] + self.findings.iter().filter(|finding| finding.severity == severity).count()
+    }
+}
+
+/// What was read.
+#[derive(Clone, Debug, Default)]
+pub struct Manifests {
+    /// The files, safe to show, in the order of the input.
+    pub files: Vec<Arc<str>>,
+    /// The objects that make pods, in the order of the input.
+    pub objects: Vec<Object>,
+    /// How many documents could be read.
+    pub documents: usize,
+    /// How many objects are of kinds that make no pods.
+    pub ignored: usize,
+    /// What could not be read, and why. Safe to show.
+    pub unreadable: Vec<(Place, String)>,
+    /// How much more could not be read.
+    pub more_unreadable: usize,
+}
+
+/// Checks the manifests of one cluster.
+#[must_use]
+pub fn check(manifests: &Manifests, settings: &Settings) -> Outcome {
+    let Manifests { files, objects, documents: _, ignored: _, unreadable, more_unreadable } = manifests;
+    let mut outcome = Outcome::default();
+    for (place, message) in unreadable {
+        outcome.push(messages::unreadable(place.clone(), message));
+    }
+    outcome.more[Severity::Error as usize] += more_unreadable;
+    for object in objects {
+        messages::problems(object, &mut outcome);
+    }
+    let objects = first_of_each(objects, &mut outcome);
+    let mut groups = Groups::default();
+    let entities: Vec<Entity> = (0..).zip(&objects).map(|(id, object)| groups.entity(id, object)).collect();
+    for (object, &entity) in objects.iter().zip(&entities) {
+        reserved(object, entity, settings, &mut outcome);
+        copies(object, entity, settings, &mut outcome);
+    }
+    let holders: Vec<Holder<'_>> = objects
+        .iter()
+        .zip(&entities)
+        .map(|(object, &entity)| {
+            let none = object.scale.replicas() == Some(0);
+            Holder { entity, claims: if none { &[] } else { &object.claims } }
+        })
+        .collect();
+    let found = pairs(&holders);
+    for (&(first, second), pair) in &found.pairs {
+        conflict(objects[first], objects[second], pair, settings, &mut outcome);
+    }
+    if let Some(last) = objects.last().filter(|_| found.gave_up) {
+        outcome.push(messages::gave_up(Place { line: None, ..last.place.clone() }));
+    }
+    let mut order: HashMap<&str, usize> = HashMap::new();
+    for (place, file) in files.iter().enumerate() {
+        order.entry(file).or_insert(place);
+    }
+    outcome.findings.sort_by_key(|finding| {
+        (order.get(&*finding.place.file).copied(), finding.place.line, finding.severity, finding.code)
+    });
+    outcome
+}
+
+/// The objects without those that are there already: of one object that is there twice, the first one counts.
+fn first_of_each<'a>(objects: &'a [Object], outcome: &mut Outcome) -> Vec<&'a Object> {
+    let mut seen: HashMap<(Kind, &str, &str), &Object> = HashMap::new();
+    let mut first = Vec::new();
+    for object in objects {
+        if object.generated {
+            first.push(object);
+            continue;
+        }
+        match seen.entry((object.kind, &object.namespace, &object.name)) {
+            Entry::Vacant(entry) => {
+                entry.insert(object);
+                first.push(object);
+            }
+            Entry::Occupied(entry) => outcome.push(messages::duplicate(object, entry.get())),
+        }
+    }
+    first
+}
+
+/// Whom the claims of an object's pods are for, as the index has it.
+#[derive(Default)]
+struct Groups<'a> {
+    known: HashMap<(&'a str, &'a str), u32>,
+}
+
+impl<'a> Groups<'a> {
+    fn entity(&mut self, id: OwnerId, object: &'a Object) -> Entity {
+        let Some(share) = &object.share else {
+            return Entity::Pod(id);
+        };
+        let next = u32::try_from(self.known.len()).unwrap_or(u32::MAX);
+        Entity::Group(*self.known.entry((&object.namespace, share)).or_insert(next))
+    }
+}
+
+fn reserved(object: &Object, entity: Entity, settings: &Settings, outcome: &mut Outcome) {
+    for claim in &object.claims {
+        let taken = |spec: &&PortSpec| exclude((Entity::Node, *spec), (entity, &claim.spec));
+        if let Some(spec) = settings.node_reserved.iter().find(taken) {
+            outcome.push(messages::reserved(object, claim, spec));
+        }
+    }
+}
+
+/// The object's pods among themselves.
+fn copies(object: &Object, entity: Entity, settings: &Settings, outcome: &mut Outcome) {
+    // Another pod of the same object: itself again if they share, else somebody else.
+    let other = if let Entity::Pod(id) = entity { Entity::Pod(!id) } else { entity };
+    let twice = |claim: &&Claim| exclude((entity, &claim.spec), (other, &claim.spec));
+    let Some(claim) = object.claims.iter().find(twice) else {
+        return;
+    };
+    let (replicas, update) = match object.scale {
+        Scale::EveryNode { surge } => {
+            if surge {
+                outcome.push(messages::daemon_set_surge(object, claim));
+            }
+            return;
+        }
+        Scale::Count { replicas, update } => (replicas, update),
+    };
+    let nodes = if object.placement.is_one_node() { Some(1) } else { settings.nodes };
+    if nodes.is_some_and(|nodes| replicas > nodes) || nodes.is_none() && replicas > 1 {
+        outcome.push(messages::replicas(object, claim, replicas, nodes));
+    }
+    if let Some(update) = update
+        && update.surge > 0
+        // Too many replicas is told already.
+        && nodes.is_none_or(|nodes| replicas <= nodes)
+    {
+        let most = replicas.saturating_add(update.surge);
+        if nodes.is_none_or(|nodes| most > nodes) {
+            outcome.push(messages::surge(object, claim, update, most, nodes));
+        }
+    }
+}
+
+/// What is to be said of two objects of which no two pods can share a node.
+struct Conflict<'a> {
+    first: &'a Object,
+    second: &'a Object,
+    pair: &'a Pair,
+    meeting: Meeting,
+    /// Whether the scheduler sees it, and so never places them on one node.
+    scheduler: bool,
+    /// How many pods there are of both; `None` if there is one on every node.
+    pods: Option<u32>,
+    nodes: Option<u32>,
+}
+
+fn conflict(first: &Object, second: &Object, pair: &Pair, settings: &Settings, outcome: &mut Outcome) {
+    let every = |object: &Object| matches!(object.scale, Scale::EveryNode { .. });
+    let meeting = first.placement.meeting(every(first), &second.placement, every(second));
+    if meeting == Meeting::Never {
+        return;
+    }
+    let pods = first.scale.replicas().zip(second.scale.replicas());
+    outcome.push(messages::conflict(&Conflict {
+        first,
+        second,
+        pair,
+        meeting,
+        // One overlap that it sees keeps the pods apart, whatever else they claim.
+        scheduler: pair.overlaps.iter().any(Overlap::is_seen_by_scheduler),
+        pods: pods.map(|(one, other)| one.saturating_add(other)),
+        nodes: settings.nodes,
+    }));
+}
+
+/// The ports of which both of an overlap's claims speak.
+fn common(overlap: &Overlap) -> Option<PortRange> {
+    let (one, other) = (overlap.first.spec.ports, overlap.second.spec.ports);
+    PortRange::new(one.first().max(other.first()), one.last().min(other.last())).ok()
+}

@@ -1,0 +1,143 @@
+//! Which claims of which objects exclude each other.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    arbitration::arbiter::{Entity, excludes},
+    model::port_spec::{Address, PortSpec},
+    pods::claims::{Claim, Source},
+};
+
+/// Most comparisons of two claims, so that no input keeps the check busy for minutes.
+const MAX_COMPARISONS: u64 = 50_000_000;
+/// Most pairs that are found.
+const MAX_PAIRS: usize = 10_000;
+/// Most overlaps that are kept of one pair.
+const MAX_OVERLAPS: usize = 64;
+
+/// Whoever claims something.
+#[derive(Clone, Copy, Debug)]
+pub struct Holder<'a> {
+    /// For whom.
+    pub entity: Entity,
+    /// What.
+    pub claims: &'a [Claim],
+}
+
+/// Two claims on ports of one protocol that cannot both be in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Overlap {
+    /// The claim of the first one of the pair.
+    pub first: Claim,
+    /// The claim of the second one.
+    pub second: Claim,
+}
+
+/// Two holders that cannot have all that they claim on one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pair {
+    /// Why, as far as there was room, in ascending order.
+    pub overlaps: Vec<Overlap>,
+    /// How many more overlaps there are.
+    pub more: usize,
+}
+
+/// All pairs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pairs {
+    /// By the places of the two holders, the lower one first.
+    pub pairs: BTreeMap<(usize, usize), Pair>,
+    /// There was too much to compare; there may be more pairs.
+    pub gave_up: bool,
+}
+
+impl Overlap {
+    /// Whether the scheduler refuses to place both on one node (`CheckConflict` of `HostPortInfo`, in
+    /// k8s.io/kube-scheduler/framework): it knows declared ports only, and of addresses only `0.0.0.0` as a wildcard.
+    #[must_use]
+    pub fn is_seen_by_scheduler(&self) -> bool {
+        let any = |claim: &Claim| match claim.spec.address {
+            Address::Any => true,
+            Address::V4(address) => address.is_unspecified(),
+            Address::V6(_) => false,
+        };
+        self.is_declared()
+            && (any(&self.first) || any(&self.second) || self.first.spec.address == self.second.spec.address)
+    }
+
+    /// Whether both are ports that containers declare.
+    #[must_use]
+    pub fn is_declared(&self) -> bool {
+        self.first.source == Source::HostPort && self.second.source == Source::HostPort
+    }
+
+    /// Whether both claim the same.
+    #[must_use]
+    pub fn is_equal(&self) -> bool {
+        self.first.spec == self.second.spec
+    }
+}
+
+/// Whether claims on these, for these, cannot both be in force on some port.
+#[must_use]
+pub fn exclude(one: (Entity, &PortSpec), other: (Entity, &PortSpec)) -> bool {
+    one.1.protocol == other.1.protocol
+        && one.1.ports.overlaps(other.1.ports)
+        && excludes((one.0, one.1.address), (other.0, other.1.address))
+}
+
+/// Finds all pairs. The time is that of sorting, plus that of comparing claims whose ports overlap.
+#[must_use]
+pub fn pairs(holders: &[Holder<'_>]) -> Pairs {
+    let mut claims: Vec<(Claim, usize)> = holders
+        .iter()
+        .enumerate()
+        .flat_map(|(place, holder)| holder.claims.iter().map(move |claim| (*claim, place)))
+        .collect();
+    claims.sort_unstable_by_key(|(claim, place)| (claim.spec.protocol, claim.spec.ports, *place, claim.spec.address));
+    let mut found = Pairs::default();
+    let mut comparisons = 0;
+    // Those that reach to the port at hand.
+    let mut active: Vec<(Claim, usize)> = Vec::new();
+    for (claim, place) in claims {
+        active.retain(|(before, _)| {
+            before.spec.protocol == claim.spec.protocol && before.spec.ports.last() >= claim.spec.ports.first()
+        });
+        comparisons += active.len() as u64;
+        if comparisons > MAX_COMPARISONS {
+            found.gave_up = true;
+            break;
+        }
+        for &(before, other) in &active {
+            let entities = (holders[other].entity, holders[place].entity);
+            if other != place && exclude((entities.0, &before.spec), (entities.1, &claim.spec)) {
+                found.add(other, before, place, claim);
+            }
+        }
+        active.push((claim, place));
+    }
+    for pair in found.pairs.values_mut() {
+        pair.overlaps.sort_unstable();
+    }
+    found
+}
+
+impl Pairs {
+    fn add(&mut self, one: usize, of_one: Claim, other: usize, of_other: Claim) {
+        let (key, overlap) = if one < other {
+            ((one, other), Overlap { first: of_one, second: of_other })
+        } else {
+            ((other, one), Overlap { first: of_other, second: of_one })
+        };
+        if self.pairs.len() >= MAX_PAIRS && !self.pairs.contains_key(&key) {
+            self.gave_up = true;
+            return;
+        }
+        let pair = self.pairs.entry(key).or_default();
+        if pair.overlaps.len() < MAX_OVERLAPS {
+            pair.overlaps.push(overlap);
+        } else {
+            pair.more += 1;
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! How many pods of an object there are at once, also while it is updated.
+
+use crate::yaml::spanned::{Node, Value};
+
+/// What the API server fills in for `maxSurge` and `maxUnavailable` of a Deployment
+/// (`SetDefaults_Deployment` in pkg/apis/apps/v1/defaults.go).
+const DEFAULT_SHARE: Share = Share::Percent(25);
+
+/// How many pods there are at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// One on every node that suits it.
+    EveryNode {
+        /// Whether an update starts the new pod of a node while the old one is there.
+        surge: bool,
+    },
+    /// As many as it says.
+    Count {
+        /// How many, 0 included.
+        replicas: u32,
+        /// How they are replaced; `None` if each goes before its successor comes.
+        update: Option<Update>,
+    },
+}
+
+/// A rolling update of a Deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Update {
+    /// How many pods there may be beyond the replicas.
+    pub surge: u32,
+    /// How many of the replicas may be missing. With 0, no old pod goes before a new one is ready.
+    pub unavailable: u32,
+    /// Whether the manifest says `maxSurge`, or it is the default.
+    pub stated: bool,
+}
+
+impl Scale {
+    /// Most pods there can be at once, when nothing is being updated; `None` if nodes decide.
+    #[must_use]
+    pub fn replicas(self) -> Option<u32> {
+        match self {
+            Self::EveryNode { .. } => None,
+            Self::Count { replicas, .. } => Some(replicas),
+        }
+    }
+
+    /// One pod.
+    #[must_use]
+    pub fn one() -> Self {
+        Self::Count { replicas: 1, update: None }
+    }
+
+    /// That of a Deployment.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be read.
+    pub fn of_deployment(spec: &Node) -> Result<Self, String> {
+        let replicas = count(spec, "replicas", 1)?;
+        let strategy = spec.get("strategy");
+        let kind = strategy.and_then(|strategy| strategy.get("type")).and_then(Node::text);
+        if kind == Some("Recreate") || replicas == 0 {
+            return Ok(Self::Count { replicas, update: None });
+        }
+        let rolling = strategy.and_then(|strategy| strategy.get("rollingUpdate"));
+        let surge = rolling.map(|rolling| share(rolling, "maxSurge")).transpose()?.flatten();
+        let unavailable = rolling.map(|rolling| share(rolling, "maxUnavailable")).transpose()?.flatten();
+        let update = Update {
+            surge: surge.unwrap_or(DEFAULT_SHARE).of(replicas, true),
+            unavailable: unavailable.unwrap_or(DEFAULT_SHARE).of(replicas, false),
+            stated: surge.is_some(),
+        };
+        Ok(Self::Count { replicas, update: Some(update.fenced()) })
+    }
+
+    /// That of a `DaemonSet`.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be read.
+    pub fn of_daemon_set(spec: &Node) -> Result<Self, String> {
+        let strategy = spec.get("updateStrategy");
+        let on_delete = strategy.and_then(|strategy| strategy.get("type")).and_then(Node::text) == Some("OnDelete");
+        let rolling = strategy.and_then(|strategy| strategy.get("rollingUpdate"));
+        let surge = rolling.map(|rolling| share(rolling, "maxSurge")).transpose()?.flatten();
+        Ok(Self::EveryNode { surge: !on_delete && surge.is_some_and(|surge| surge.of(1, true) > 0) })
+    }
+
+    /// That of a `StatefulSet` or a `ReplicaSet`.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be read.
+    pub fn of_set(spec: &Node) -> Result<Self, String> {
+        Ok(Self::Count { replicas: count(spec, "replicas", 1)?, update: None })
+    }
+
+    /// That of a Job: no more pods at once than are still to succeed.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be read.
+    pub fn of_job(spec: &Node) -> Result<Self, String> {
+        let parallelism = count(spec, "parallelism", 1)?;
+        let completions = count(spec, "completions", u32::MAX)?;
+        Ok(Self::Count { replicas: parallelism.min(completions), update: None })
+    }
+}
+
+impl Update {
+    /// With neither a surge nor a missing pod nothing would ever move, so one pod may be missing
+    /// (`ResolveFenceposts` in `pkg/controller/deployment/util/deployment_util.go`).
+    fn fenced(self) -> Self {
+        Self { unavailable: if self.surge == 0 { self.unavailable.max(1) } else { self.unavailable }, ..self }
+    }
+}
+
+fn count(spec: &Node, key: &str, default: u32) -> Result<u32, String> {
+    let Some(node) = spec.get(key) else {
+        return Ok(default);
+    };
+    let number = if let Value::Number(number) = &node.value { number.as_u64() } else { None };
+    number
+        .and_then(|number| i32::try_from(number).ok())
+        .and_then(|number| u32::try_from(number).ok())
+        .ok_or_else(|| format!("{key} is not a whole number from 0 on"))
+}
+
+/// A number of pods, or a part of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Share {
+    Number(u32),
+    Percent(u32),
+}
+
+impl Share {
+    /// How many of so many pods (`GetScaledValueFromIntOrPercent` in k8s.io/apimachinery/pkg/util/intstr).
+    fn of(self, pods: u32, up: bool) -> u32 {
+        match self {
+            Self::Number(number) => number,
+            Self::Percent(percent) => {
+                let hundredths = u64::from(percent) * u64::from(pods);
+                let part = if up { hundredths.div_ceil(100) } else { hundredths / 100 };
+                u32::try_from(part).unwrap_or(u32::MAX)
+            }
+        }
+    }
+}
+
+fn share(rolling: &Node, key: &str) -> Result<Option<Share>, String> {
+    let Some(node) = rolling.get(key) else {
+        return Ok(None);
+    };
+    if let Some(percent) = node.text().and_then(|text| text.strip_suffix('%')) {
+        let digits = !percent.is_empty() && percent.bytes().all(|byte| byte.is_ascii_digit());
+        let percent = percent.parse().ok().filter(|_| digits).map(Share::Percent);
+        return percent.map(Some).ok_or_else(|| format!("{key} is no percentage"));
+    }
+    count(rolling, key, 0)
+        .map(|number| Some(Share::Number(number)))
+        .map_err(|_| format!("{key} is neither a whole number from 0 on nor a percentage"))
+}

@@ -1,0 +1,196 @@
+//! What is found, by tables.
+
+use super::{codes, found, host, manifests, workload};
+use crate::check::{Settings, check, finding::Code, pairs::Overlap};
+use crate::{
+    model::port_spec::{Address, PortSpec},
+    pods::{
+        annotation::parse_list,
+        claims::{Claim, Source},
+    },
+};
+
+const WEB: &str = "{containerPort: 80}";
+
+fn deployment(name: &str, spec: &str, pod: &str) -> String {
+    workload("Deployment", name, spec, "", pod)
+}
+
+#[test]
+fn replicas_against_nodes() {
+    let recreate = |kind: &str, count: &str| {
+        let spec =
+            if kind == "Deployment" { format!("{count}, strategy: {{type: Recreate}},") } else { format!("{count},") };
+        workload(kind, "x", &spec, "", &host(WEB))
+    };
+    for (text, nodes, expected) in [
+        (recreate("Deployment", "replicas: 2"), Some(1), &["0.yaml:1: error replicas"][..]),
+        (recreate("Deployment", "replicas: 2"), Some(2), &[]),
+        (recreate("Deployment", "replicas: 2"), None, &["0.yaml:1: note replicas"]),
+        (recreate("Deployment", "replicas: 1"), None, &[]),
+        (recreate("StatefulSet", "replicas: 3"), Some(2), &["0.yaml:1: error replicas"]),
+        (recreate("ReplicaSet", "replicas: 3"), Some(3), &[]),
+        (recreate("Job", "parallelism: 2"), Some(1), &["0.yaml:1: error replicas"]),
+        // Nothing claimed, nothing to say; and those who share do not exclude each other.
+        (deployment("x", "replicas: 9,", "hostNetwork: true, containers: [{name: c}]"), Some(1), &[]),
+        (deployment("x", "replicas: 9,", "containers: [{name: c, ports: [{containerPort: 80}]}]"), Some(1), &[]),
+        (workload("StatefulSet", "x", "replicas: 2,", "port-enforcer.io/share: web", &host(WEB)), Some(1), &[]),
+        // One node, however many there are.
+        (
+            workload("StatefulSet", "x", "replicas: 2,", "", &format!("nodeName: a, {}", host(WEB))),
+            Some(5),
+            &["0.yaml:1: error replicas"],
+        ),
+    ] {
+        assert_eq!(found(&[&text], nodes), expected, "{text} on {nodes:?}");
+    }
+}
+
+#[test]
+fn surges_against_nodes() {
+    let rolling = |replicas: u32, rest: &str| {
+        deployment("x", &format!("replicas: {replicas}, strategy: {{rollingUpdate: {{{rest}}}}},"), &host(WEB))
+    };
+    for (text, nodes, expected) in [
+        (rolling(2, "maxSurge: 1, maxUnavailable: 0"), Some(2), &["0.yaml:1: error surge"][..]),
+        (rolling(2, "maxSurge: 1, maxUnavailable: 1"), Some(2), &["0.yaml:1: warning surge"]),
+        (rolling(2, "maxSurge: 1, maxUnavailable: 0"), Some(3), &[]),
+        (rolling(2, "maxSurge: 51%"), Some(3), &["0.yaml:1: error surge"]),
+        (rolling(2, "maxSurge: 50%"), Some(3), &[]),
+        (rolling(2, "maxSurge: 0"), Some(2), &[]),
+        (rolling(2, ""), Some(2), &["0.yaml:1: note surge"]),
+        (rolling(2, "maxSurge: 1"), Some(1), &["0.yaml:1: error replicas"]),
+        (rolling(1, "maxSurge: 1"), None, &["0.yaml:1: note surge"]),
+    ] {
+        assert_eq!(found(&[&text], nodes), expected, "{text} on {nodes:?}");
+    }
+    let daemons = |strategy: &str, annotations: &str| {
+        workload("DaemonSet", "x", &format!("updateStrategy: {{{strategy}}},"), annotations, &host(WEB))
+    };
+    let surge = "rollingUpdate: {maxSurge: 10%}";
+    assert_eq!(found(&[&daemons(surge, "")], Some(9)), ["0.yaml:1: error surge"]);
+    assert_eq!(found(&[&daemons("", "")], Some(9)), [""; 0]);
+    assert_eq!(found(&[&daemons(surge, "port-enforcer.io/share: x")], Some(9)), [""; 0]);
+}
+
+#[test]
+fn two_that_cannot_share_a_node() {
+    let set = |name: &str, annotations: &str, pod: &str| workload("StatefulSet", name, "", annotations, pod);
+    let by_annotation = "hostNetwork: true, containers: []";
+    let [a, b] = ["a", "b"].map(|name| set(name, "", &host(WEB)));
+    let [daemon, other_daemon] = ["c", "d"].map(|name| workload("DaemonSet", name, "", "", &host(WEB)));
+    let silent = set("e", "port-enforcer.io/ports: '80'", by_annotation);
+    let none = workload("StatefulSet", "f", "replicas: 0,", "", &host(WEB));
+    let picky = set("g", "", &format!("nodeSelector: {{pool: a}}, {}", host(WEB)));
+    let elsewhere = set("h", "", &format!("nodeSelector: {{pool: b}}, {}", host(WEB)));
+    let forwarded = set("i", "", "containers: [{name: c, ports: [{containerPort: 8080, hostPort: 80}]}]");
+    let [share, sharing] = ["j", "k"].map(|name| set(name, "port-enforcer.io/share: web", &host(WEB)));
+    let far = sharing.replace("name: k", "name: k, namespace: far");
+    let udp = set("l", "", &host("{containerPort: 80, protocol: UDP}"));
+    let pair = |severity: &str, code: &str| vec![format!("1.yaml:1: {severity} {code}")];
+    for (one, other, nodes, expected) in [
+        (&a, &b, None, pair("error", "conflict")),
+        (&a, &b, Some(1), pair("error", "conflict")),
+        (&a, &b, Some(2), pair("warning", "conflict")),
+        (&a, &daemon, Some(9), pair("error", "conflict")),
+        (&daemon, &other_daemon, Some(9), pair("error", "conflict")),
+        (&a, &silent, Some(9), pair("error", "conflict")),
+        (&a, &none, Some(1), vec![]),
+        (&a, &picky, Some(1), pair("warning", "conflict")),
+        (&daemon, &picky, Some(9), pair("error", "conflict")),
+        (&picky, &elsewhere, Some(1), vec![]),
+        (&a, &forwarded, Some(1), pair("error", "shadowed")),
+        (&forwarded, &a, Some(1), pair("error", "shadowed")),
+        (&share, &sharing, Some(1), vec![]),
+        (&share, &far, Some(1), pair("error", "conflict")),
+        (&share, &a, Some(1), pair("error", "conflict")),
+        (&a, &udp, Some(1), vec![]),
+        (&a, &a, Some(1), pair("note", "duplicate")),
+    ] {
+        assert_eq!(found(&[one, other], nodes), expected, "{one}\n{other}\non {nodes:?}");
+    }
+}
+
+#[test]
+fn what_annotations_say_in_vain() {
+    let silent = "hostNetwork: true, containers: []";
+    for (annotations, pod, expected) in [
+        ("port-enforcer.io/ports: '80 http 0'", silent, &["annotation at 4", "annotation at 9"][..]),
+        ("port-enforcer.io/ports: 80", silent, &["annotation"]),
+        ("port-enforcer.io/share: true", silent, &["annotation"]),
+        ("port-enforcer.io/ports: '80'", "containers: []", &["no_host_network"]),
+        ("port-enforcer.io/ports: '1-1025'", silent, &["quota at 1"]),
+        ("", &host("{containerPort: 0}, {containerPort: 1, protocol: ICMP}"), &["port", "port"]),
+        ("port-enforcer.io/ports: none", silent, &[]),
+    ] {
+        // Annotations are text in quotes; what is a number here is one.
+        let text = workload("StatefulSet", "x", "", annotations, pod);
+        let outcome = check(&manifests(&[&text]), &Settings::default());
+        let words: Vec<String> = outcome
+            .findings
+            .iter()
+            .map(|finding| {
+                let at = finding.position.map(|position| format!(" at {position}")).unwrap_or_default();
+                format!("{}{at}", finding.code.as_str())
+            })
+            .collect();
+        assert_eq!(words, expected, "{text}");
+    }
+    let text = workload("StatefulSet", "x", "", "", silent)
+        .replace("{name: x}", "{name: x, annotations: {port-enforcer.io/ports: '80'}}");
+    assert_eq!(found(&[&text], None), ["0.yaml:1: warning misplaced"]);
+    let many = workload("StatefulSet", "x", "", &format!("port-enforcer.io/ports: '{}'", "0 ".repeat(40)), silent);
+    let told = check(&manifests(&[&many]), &Settings::default()).findings;
+    let last = told.iter().find(|finding| finding.position.is_none()).expect("how many more");
+    assert!(last.message.ends_with(&format!("there are {} more problems like these", 41 - told.len())), "{last:?}");
+}
+
+#[test]
+fn ports_of_the_node() {
+    let text =
+        workload("DaemonSet", "x", "", "port-enforcer.io/ports: '10.0.0.1:22, 10250'", &host("{containerPort: 53}"));
+    let reserved = |list: &str| {
+        let node_reserved = parse_list(list).unwrap();
+        let outcome = check(&manifests(&[&text]), &Settings { node_reserved, ..Settings::default() });
+        (codes(&outcome), outcome.findings.into_iter().flat_map(|finding| finding.ports).collect::<Vec<_>>())
+    };
+    let one = || vec!["0.yaml:1: error reserved".to_owned()];
+    assert_eq!(reserved("22/tcp"), (one(), vec!["10.0.0.1:22/tcp".to_owned()]));
+    assert_eq!(reserved("10.0.0.2:22, 53/udp"), (vec![], vec![]));
+    assert_eq!(reserved("10000-20000"), (one(), vec!["10250/tcp".to_owned()]));
+}
+
+/// `CheckConflict` of the scheduler, case by case.
+#[test]
+fn what_the_scheduler_sees() {
+    let claim = |text: &str, source| Claim { spec: text.parse::<PortSpec>().unwrap(), source };
+    for (one, other, seen) in [
+        ("80", "80", true),
+        ("0.0.0.0:80", "10.0.0.1:80", true),
+        ("80", "[::1]:80", true),
+        ("10.0.0.1:80", "10.0.0.1:80", true),
+        ("[::]:80", "10.0.0.1:80", false),
+        ("[::]:80", "[::]:80", true),
+    ] {
+        let overlap = |source| Overlap { first: claim(one, source), second: claim(other, Source::HostPort) };
+        assert_eq!(overlap(Source::HostPort).is_seen_by_scheduler(), seen, "{one} and {other}");
+        assert!(!overlap(Source::Annotation).is_seen_by_scheduler(), "{one} and {other}");
+    }
+    assert_eq!(claim("80", Source::HostPort).spec.address, Address::Any);
+}
+
+#[test]
+fn a_great_many_are_bounded() {
+    let pod = host(WEB);
+    let one = |name: usize| workload("DaemonSet", &format!("d{name}"), "", "", &pod);
+    let texts: Vec<String> = (0..200).map(one).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let outcome = check(&manifests(&texts), &Settings::default());
+    let count = |code| outcome.findings.iter().filter(|finding| finding.code == code).count();
+    assert_eq!(
+        outcome.findings.len() + outcome.more.iter().sum::<usize>(),
+        10_001,
+        "10,000 pairs of 19,900, and a word"
+    );
+    assert!(count(Code::Conflict) >= 9_999);
+}

@@ -1,0 +1,214 @@
+//! From documents to objects: kinds, templates, numbers of pods, placement.
+
+use super::{manifests, object};
+use crate::{
+    check::{
+        object::{Kind, Object},
+        placement::{Meeting, Placement},
+        scale::{Scale, Update},
+    },
+    yaml::spanned::Node,
+};
+
+fn claims(object: &Object) -> Vec<String> {
+    object.claims.iter().map(|claim| format!("{} {} {}", claim.spec, claim.source, object.place_of(claim))).collect()
+}
+
+const POD: &str = "\
+spec:
+  hostNetwork: true
+  initContainers:
+  - {name: plain, ports: [{containerPort: 1}]}
+  - name: sidecar
+    restartPolicy: Always
+    ports:
+    - {containerPort: 2}
+  containers:
+  - name: main
+    ports:
+    - containerPort: 80
+    - containerPort: 8053
+      hostPort: 53
+      hostIP: 169.254.20.10
+      protocol: UDP
+    volumeMounts: 7
+  securityContext: {fsGroup: many}
+";
+
+/// The same pod in the template of every kind: what it claims, and on which lines.
+#[test]
+fn templates_of_all_kinds() {
+    let annotations = "metadata:\n  annotations:\n    port-enforcer.io/ports: 9100/tcp\n    other: 1\n";
+    let indented = |text: &str, depth: usize| -> String {
+        text.split_inclusive('\n').flat_map(|line| [" ".repeat(depth), line.to_owned()]).collect()
+    };
+    let template = format!("{annotations}{POD}");
+    for (kind, version, before, depth) in [
+        (Kind::Deployment, "apps/v1", "spec:\n  template:\n", 4),
+        (Kind::DaemonSet, "apps/v1", "spec:\n  template:\n", 4),
+        (Kind::StatefulSet, "apps/v1beta2", "spec:\n  template:\n", 4),
+        (Kind::ReplicaSet, "apps/v1", "spec:\n  template:\n", 4),
+        (Kind::Job, "batch/v1", "spec:\n  template:\n", 4),
+        (Kind::CronJob, "batch/v1", "spec:\n  jobTemplate:\n    spec:\n      template:\n", 8),
+    ] {
+        let text = format!(
+            "apiVersion: {version}\nkind: {}\nmetadata: {{name: x}}\n{before}{}",
+            kind.as_str(),
+            indented(&template, depth)
+        );
+        let object = object(&text);
+        let first = 4 + u32::try_from(before.lines().count()).unwrap();
+        assert_eq!((object.kind, object.to_string()), (kind, format!("{} default/x", kind.as_str())));
+        assert_eq!(
+            claims(&object),
+            [
+                format!("80/tcp hostPort 0.yaml:{}", first + 15),
+                format!("169.254.20.10:53/udp hostPort 0.yaml:{}", first + 16),
+                format!("2/tcp hostPort 0.yaml:{}", first + 11),
+                format!("9100/tcp annotation 0.yaml:{}", first + 2),
+            ],
+            "{text}"
+        );
+        assert!(object.problems.is_empty() && object.host_network, "{object:?}");
+    }
+    let pod = object(&format!("apiVersion: v1\nkind: Pod\nmetadata: {{generateName: x-, namespace: far}}\n{POD}"));
+    assert_eq!((pod.to_string().as_str(), claims(&pod).len()), ("Pod far/x-*", 3));
+}
+
+#[test]
+fn lists_and_what_is_not_read() {
+    let item = "{metadata: {name: a}, spec: {containers: [{name: c, ports: [{containerPort: 1, hostPort: 80}]}]}}";
+    let found = manifests(&[
+        &format!("apiVersion: v1\nkind: PodList\nitems:\n- {item}\n"),
+        "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: b}, spec: {containers: []}}\n- \
+         {apiVersion: v1, kind: Service}\n- {kind: Pod}\n",
+        "apiVersion: v1\nkind: List\nitems: []\n",
+        "apiVersion: argoproj.io/v1alpha1\nkind: Deployment\n",
+        "- a list\n",
+        "text\n",
+        "apiVersion: v1\nkind: Pod\nmetadata: {}\nspec: {}\n",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n",
+        "apiVersion: v1\nkind: Pod\nspec: {}\n",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {hostNetwork: 7}\n",
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {replicas: two}\n",
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {replicas: 2}\n",
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {template: {}}\n",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: 7}\nspec: {}\n",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: true}\nspec: {}\n",
+        "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: a}\nspec: {}\n",
+    ]);
+    let names: Vec<_> = found.objects.iter().map(|object| format!("{object} {}", object.place)).collect();
+    assert_eq!(names, ["Pod default/a 0.yaml:4", "Pod default/b 1.yaml:4"]);
+    assert_eq!(found.ignored, 2);
+    let unreadable: Vec<_> = found.unreadable.iter().map(|(place, message)| format!("{place} {message}")).collect();
+    let expected = [
+        "1.yaml:6 is no manifest: it has no apiVersion or no kind",
+        "4.yaml:1 is no manifest: it has no apiVersion or no kind",
+        "5.yaml:1 is no manifest: it has no apiVersion or no kind",
+        "6.yaml:1 is not a valid Pod: it has no metadata.name",
+        "7.yaml:1 is not a valid Pod: it has no spec",
+        "8.yaml:1 is not a valid Pod: it has no metadata",
+        "9.yaml:1 is not a valid Pod: invalid type: integer `7`, expected a boolean",
+        "10.yaml:1 is not a valid Deployment: replicas is not a whole number from 0 on",
+        "11.yaml:1 is not a valid Deployment: it has no pod template",
+        "12.yaml:1 is not a valid Deployment: its pod template has no spec",
+        "13.yaml:1 is not a valid Pod: metadata.name is not text; put it in quotes",
+        "14.yaml:1 is not a valid Pod: metadata.namespace is not text; put it in quotes",
+        "15.yaml:1 is not a valid CronJob: it has no jobTemplate.spec",
+    ];
+    assert_eq!(unreadable, expected);
+}
+
+fn node(text: &str) -> Node {
+    serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+#[test]
+fn how_many_pods() {
+    let count = |replicas, update: Option<(u32, u32, bool)>| Scale::Count {
+        replicas,
+        update: update.map(|(surge, unavailable, stated)| Update { surge, unavailable, stated }),
+    };
+    let rolling = |rest: &str| format!("{{replicas: 5, strategy: {{rollingUpdate: {{{rest}}}}}}}");
+    for (text, expected) in [
+        ("{}", count(1, Some((1, 0, false)))),
+        ("{replicas: 0}", count(0, None)),
+        ("{replicas: 3}", count(3, Some((1, 0, false)))),
+        ("{replicas: 4}", count(4, Some((1, 1, false)))),
+        ("{replicas: 5}", count(5, Some((2, 1, false)))),
+        ("{replicas: 9, strategy: {type: Recreate}}", count(9, None)),
+        (&rolling("maxSurge: 0"), count(5, Some((0, 1, true)))),
+        (&rolling("maxSurge: 0, maxUnavailable: 10%"), count(5, Some((0, 1, true)))),
+        (&rolling("maxSurge: 21%, maxUnavailable: 0"), count(5, Some((2, 0, true)))),
+        (&rolling("maxSurge: 200%, maxUnavailable: 39%"), count(5, Some((10, 1, true)))),
+        (&rolling("maxSurge: 3, maxUnavailable: 2"), count(5, Some((3, 2, true)))),
+        (&rolling("maxUnavailable: 40%"), count(5, Some((2, 2, false)))),
+    ] {
+        assert_eq!(Scale::of_deployment(&node(text)), Ok(expected), "{text}");
+    }
+    for text in ["{replicas: -1}", "{replicas: 2147483648}", "{replicas: 1.5}", "{replicas: '1'}"] {
+        assert!(Scale::of_deployment(&node(text)).is_err(), "{text}");
+    }
+    for bad in ["maxSurge: x", "maxSurge: '%'", "maxSurge: -1", "maxSurge: +5%", "maxUnavailable: '2'"] {
+        assert!(Scale::of_deployment(&node(&rolling(bad))).is_err(), "{bad}");
+    }
+    for (text, surge) in [
+        ("{}", false),
+        ("{updateStrategy: {rollingUpdate: {maxSurge: 0}}}", false),
+        ("{updateStrategy: {rollingUpdate: {maxSurge: 0%}}}", false),
+        ("{updateStrategy: {rollingUpdate: {maxSurge: 1}}}", true),
+        ("{updateStrategy: {rollingUpdate: {maxSurge: 1%}}}", true),
+        ("{updateStrategy: {type: OnDelete, rollingUpdate: {maxSurge: 1}}}", false),
+    ] {
+        assert_eq!(Scale::of_daemon_set(&node(text)), Ok(Scale::EveryNode { surge }), "{text}");
+    }
+    for (text, replicas) in [("{}", 1), ("{parallelism: 3}", 3), ("{parallelism: 3, completions: 2}", 2)] {
+        assert_eq!(Scale::of_job(&node(text)), Ok(count(replicas, None)), "{text}");
+    }
+    assert_eq!(Scale::of_set(&node("{replicas: 2}")), Ok(count(2, None)));
+}
+
+#[test]
+fn where_pods_meet() {
+    use Meeting::{Free, Never, Perhaps};
+    let rule = |value: &str| {
+        format!(
+            "affinity: {{nodeAffinity: {{requiredDuringSchedulingIgnoredDuringExecution: {{nodeSelectorTerms: [{value}]}}}}}}"
+        )
+    };
+    let anti = "affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: k}]}}";
+    let wish = "affinity: {podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 1}]}}";
+    // Whether the first one is a DaemonSet, and what comes of it.
+    for (one, other, every, expected) in [
+        ("", "", false, Free),
+        ("nodeSelector: {pool: a}", "nodeSelector: {pool: b}", false, Never),
+        ("nodeSelector: {pool: a, x: y}", "nodeSelector: {pool: b, z: y}", true, Never),
+        ("nodeSelector: {gpu: true}", "nodeSelector: {gpu: 'true'}", false, Free),
+        ("nodeSelector: {pool: a}", "nodeSelector: {pool: a}", false, Free),
+        ("nodeSelector: {pool: a}", "nodeSelector: {zone: a}", false, Perhaps),
+        ("nodeSelector: {pool: a}", "", false, Perhaps),
+        ("nodeSelector: {pool: a}", "", true, Perhaps),
+        ("", "nodeSelector: {pool: a}", false, Perhaps),
+        ("", "nodeSelector: {pool: a}", true, Free),
+        ("nodeSelector: {pool: a}", "nodeSelector: {pool: a, zone: b}", true, Free),
+        ("", "nodeSelector: {kubernetes.io/os: linux}", false, Free),
+        ("nodeName: a", "nodeName: b", false, Never),
+        ("nodeName: a", "nodeName: a", false, Free),
+        ("nodeName: a", "", false, Perhaps),
+        ("", "nodeName: a", true, Free),
+        (&rule("{a: 1}"), &rule("{a: 1}"), false, Free),
+        (&rule("{a: 1}"), &rule("{a: 2}"), false, Perhaps),
+        (&rule("{a: 1}"), "", true, Perhaps),
+        ("", &rule("{a: 1}"), true, Free),
+        (anti, "", true, Perhaps),
+        ("", anti, true, Perhaps),
+        (wish, "", false, Free),
+        ("tolerations: [{key: a}]", "", false, Free),
+        ("tolerations: [{key: a}]", "tolerations: [{key: b}]", false, Perhaps),
+        ("tolerations: [{key: a}]", "tolerations: [{key: b}, {key: a}]", false, Free),
+    ] {
+        let [first, second] = [one, other].map(|text| Placement::of(&node(&format!("{{{text}}}"))));
+        assert_eq!(first.meeting(every, &second, false), expected, "{one:?} and {other:?}, everywhere: {every}");
+        assert_eq!(second.meeting(false, &first, every), expected, "{other:?} and {one:?}, turned");
+    }
+}

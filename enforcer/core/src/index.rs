@@ -1,0 +1,446 @@
+//! The pods of this node, the cgroups below the attached root, the claims in force: kept in step with whatever comes
+//! in, and what follows for the kernel's maps and for people.
+//!
+//! It is driven from outside: a source calls [`Index::apply`], [`Index::delete`] and [`Index::reset`], the kernel's
+//! cgroup events go to [`Index::cgroup_made`] and [`Index::cgroup_removed`], and the time comes with every call. What
+//! follows waits in [`Index::take`].
+
+mod cgroups;
+mod identity;
+mod inspect;
+mod modes;
+mod names;
+mod owner;
+mod port_table;
+mod query;
+mod removal;
+mod restore;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    time::Duration,
+};
+
+use enforcer_ebpf::abi::{Protocol, UidKey};
+
+use crate::{
+    arbitration::{
+        arbiter::OwnerId,
+        quota::{Finite, Rooms},
+    },
+    cgroups::tree::{CgroupTree, PodCgroup},
+    index::{
+        identity::static_key,
+        names::Interner,
+        owner::{Kind, Owner, Stakes},
+        port_table::Ledger,
+    },
+    model::digest::Digest,
+    plan::slots::Slots,
+    pods::{
+        claims::{Claim, Source, claims_within},
+        pod::{Phase, Pod, uid_key},
+    },
+};
+
+pub use inspect::{ClaimView, OwnerKind, OwnerView, Stand};
+pub use names::Name;
+pub use query::ClaimInForce;
+pub use restore::Restored;
+pub use types::{MODE_LABEL, Mode, NamespaceMode, Notice, Now, Output, PortList, Settings, Usage};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Index {
+    settings: Settings,
+    owners: HashMap<OwnerId, Owner>,
+    pods: HashMap<(String, String), OwnerId>,
+    /// Another number whenever [`Self::pods`] changes.
+    pods_generation: u64,
+    uids: HashMap<UidKey, OwnerId>,
+    pod_cgroups: HashMap<UidKey, Vec<PodCgroup>>,
+    pod_cgroup_count: usize,
+    tree: CgroupTree,
+    slots: Slots,
+    rooms: Rooms,
+    groups: Interner<Digest>,
+    workloads: Interner<Digest>,
+    ledger: Ledger,
+    graces: BTreeSet<(Duration, OwnerId)>,
+    /// Modes by namespace, from valid labels.
+    modes: HashMap<String, Mode>,
+    /// Pods that wait for a UID: another pod has it, or it is a static pod's and its cgroup has not been seen.
+    waiting: HashMap<UidKey, BTreeSet<(String, String)>>,
+    /// The name of the mirror pod that first said it mirrors a static pod, for as long as that one's cgroup is there.
+    mirrors: HashMap<UidKey, (String, String)>,
+    /// UIDs that such pods may get as soon as all that came at once was taken in.
+    due: BTreeSet<UidKey>,
+    past: names::Past,
+    last_id: OwnerId,
+    output: Output,
+}
+
+/// What was introduced and is not in force yet.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Introduced {
+    /// Owners that are no more, and go when the others are in force.
+    gone: Vec<OwnerId>,
+}
+
+impl Index {
+    /// An index for the cgroups below the one with the id `root`. The node's own claims are in force at once.
+    #[must_use]
+    pub fn new(settings: Settings, root: u64) -> Self {
+        let mut index = Self {
+            owners: HashMap::new(),
+            pods: HashMap::new(),
+            pods_generation: 0,
+            uids: HashMap::new(),
+            pod_cgroups: HashMap::new(),
+            pod_cgroup_count: 0,
+            tree: CgroupTree::new(root),
+            slots: Slots::default(),
+            rooms: Rooms::new(settings.capacity),
+            groups: Interner::default(),
+            workloads: Interner::default(),
+            ledger: Ledger::default(),
+            graces: BTreeSet::new(),
+            modes: HashMap::new(),
+            waiting: HashMap::new(),
+            mirrors: HashMap::new(),
+            due: BTreeSet::new(),
+            past: names::Past::default(),
+            last_id: 0,
+            output: Output::default(),
+            settings,
+        };
+        index.add_node();
+        index
+    }
+
+    fn add_node(&mut self) {
+        let id = self.next_id();
+        let slot = self.slots.take();
+        self.owners.insert(id, Owner::node(id, slot));
+        self.write_owner(id);
+        let mut stakes = BTreeMap::new();
+        for spec in &self.settings.node_reserved {
+            for port in spec.ports {
+                stakes.insert((spec.protocol, port, spec.address), Source::Reserved);
+            }
+        }
+        self.restake(id, stakes, i64::MIN);
+        self.settle();
+    }
+
+    fn next_id(&mut self) -> OwnerId {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// Takes what follows from the inputs so far.
+    pub fn take(&mut self) -> Output {
+        std::mem::take(&mut self.output)
+    }
+
+    /// A pod is there, or changed.
+    pub fn apply(&mut self, pod: Pod, now: Now) {
+        self.introduce(pod, now);
+        self.enforce(Introduced::default(), now);
+    }
+
+    /// The first half of [`Self::apply`]: who the pod is. Its claims wait for [`Self::enforce`], so that what belongs to the
+    /// pod can be told apart before anybody is denied for its sake.
+    pub fn introduce(&mut self, pod: Pod, now: Now) {
+        self.apply_unsettled(pod, now);
+    }
+
+    /// The second half of [`Self::apply`] or [`Self::reset`]: what was introduced is in force.
+    pub fn enforce(&mut self, introduced: Introduced, now: Now) {
+        let Introduced { gone } = introduced;
+        for &id in &gone {
+            self.retire(id, now);
+        }
+        self.settle();
+        for id in gone {
+            self.bury(id, now);
+        }
+        self.wake_due(now);
+        self.settle();
+    }
+
+    /// A pod is gone.
+    pub fn delete(&mut self, namespace: &str, name: &str, now: Now) {
+        if let Some(&id) = self.pods.get(&(namespace.to_owned(), name.to_owned())) {
+            self.remove_pod(id, now);
+            self.settle();
+        }
+    }
+
+    /// These are all pods there are: whatever is not among them is gone.
+    ///
+    /// What goes and what comes is arbitrated at once, so that no port of a share group or workload that goes on is
+    /// anybody's between the two.
+    pub fn reset(&mut self, pods: Vec<Pod>, now: Now) {
+        let introduced = self.introduce_all(pods, now);
+        self.enforce(introduced, now);
+    }
+
+    /// The first half of [`Self::reset`], as [`Self::introduce`] is of [`Self::apply`].
+    pub fn introduce_all(&mut self, pods: Vec<Pod>, now: Now) -> Introduced {
+        let listed: HashMap<(&str, &str), &str> =
+            pods.iter().map(|pod| ((&*pod.namespace, &*pod.name), &*pod.uid_text)).collect();
+        let is_listed = |owner: &Owner| {
+            listed.get(&(&*owner.name.namespace, &*owner.name.name)).is_some_and(|uid| *uid == owner.uid_text())
+        };
+        let mut gone: Vec<OwnerId> = self.pods.values().copied().collect();
+        gone.retain(|id| self.owners.get(id).is_some_and(|owner| !is_listed(owner)));
+        gone.sort_unstable();
+        // A UID that another pod says it has must be free before that one comes.
+        let wanted: HashSet<UidKey> = pods.iter().flat_map(|pod| [pod.uid, static_key(pod)]).flatten().collect();
+        let in_the_way = |id: &OwnerId| {
+            let key = self.owners.get(id).and_then(|owner| owner.key);
+            key.is_some_and(|key| wanted.contains(&key))
+        };
+        let (first, gone): (Vec<OwnerId>, Vec<OwnerId>) = gone.into_iter().partition(in_the_way);
+        for id in first {
+            self.remove_pod(id, now);
+        }
+        for &id in &gone {
+            self.detach(id);
+        }
+        for pod in pods {
+            self.apply_unsettled(pod, now);
+        }
+        Introduced { gone }
+    }
+
+    fn apply_unsettled(&mut self, pod: Pod, now: Now) {
+        let key = (pod.namespace.clone(), pod.name.clone());
+        if let Some(&id) = self.pods.get(&key) {
+            let same = self.owners.get(&id).is_some_and(|owner| owner.uid_text() == pod.uid_text);
+            let admitted = self.owners.get(&id).is_some_and(|owner| !owner.no_room || !self.has_room(owner));
+            if same && admitted {
+                self.confirm(id, &pod);
+                self.update_pod(id, pod, now);
+                return;
+            }
+            // Another pod of the same name, as a StatefulSet makes them; or there is room for it now.
+            self.remove_pod(id, now);
+        }
+        let id = self.next_id();
+        self.pods.insert(key, id);
+        self.pods_generation += 1;
+        let wanted = self.wanted_key(&pod);
+        let class = self.class_in(&pod.namespace, wanted);
+        let mut owner = Owner::pod(id, class, &pod);
+        self.give_identity(&mut owner, wanted);
+        owner.mirror = owner.key.is_some() && owner.key != pod.uid;
+        self.owners.insert(id, owner);
+        self.update_pod(id, pod, now);
+    }
+
+    fn update_pod(&mut self, id: OwnerId, pod: Pod, now: Now) {
+        let Some(owner) = self.owners.get(&id) else {
+            return;
+        };
+        let room = self.rooms.room(owner.class, &pod.namespace, owner.takes);
+        let claims = claims_within(&pod, &self.settings.limits, &room);
+        let claimed = digest_of(&claims.claims);
+        let group = pod.share.as_ref().map(|share| self.groups.intern(&Digest::of("share", [&*pod.namespace, share])));
+        let workload = pod.workload.as_ref().map(|workload| self.workloads.intern(&workload.key().digest()));
+        let mode = self.mode_of(&pod.namespace);
+        if pod.deletion.is_some() && pod.phase != Phase::Active {
+            // Since Kubernetes 1.27 the kubelet gives a pod that was asked to go its last phase before the object goes:
+            // that is the end of a going pod and not of one that ended by itself.
+            self.leave_remnant(id, now);
+        }
+        let Some(owner) = self.owners.get_mut(&id) else {
+            return;
+        };
+        let (old_group, old_workload) = (owner.group, owner.workload);
+        owner.group = group;
+        owner.workload = workload;
+        owner.terminating = pod.deletion.is_some();
+        owner.terminal = pod.phase != Phase::Active;
+        owner.mode = mode;
+        if owner.mirror && pod.config_hash.as_deref().and_then(uid_key) != owner.key && !owner.hash_told {
+            owner.hash_told = true;
+            let why = "its kubernetes.io/config.hash changed, which is ignored";
+            self.output.notices.push(Notice::MirrorRejected { pod: owner.name.clone(), why });
+        }
+        for problem in &claims.problems {
+            if !owner.told.contains(problem) {
+                self.output.notices.push(Notice::Problem { pod: owner.name.clone(), problem: problem.clone() });
+            }
+        }
+        if claims.more_problems > 0 && claims.more_problems != owner.more_told {
+            let notice = Notice::MoreProblems { pod: owner.name.clone(), count: claims.more_problems };
+            self.output.notices.push(notice);
+        }
+        owner.more_told = claims.more_problems;
+        owner.told = claims.problems;
+
+        let before = owner.stakes();
+        owner.claims = claims.claims;
+        let stakes = owner.stakes();
+        let first = !std::mem::replace(&mut owner.arrived, true);
+        let grew = if std::mem::take(&mut owner.remembered) {
+            // Of what was not in force nobody knows whether it was claimed, only whether all is as it was.
+            owner.claimed != claimed
+        } else {
+            stakes.keys().any(|stake| !before.contains_key(stake))
+        };
+        owner.claimed = claimed;
+        if first {
+            owner.since = pod.arrival;
+        } else if grew {
+            owner.since = owner.since.max(now.wall);
+        }
+        let since = if first || !grew { owner.since } else { now.wall };
+        let live = owner.is_live();
+        owner.set_pod(pod);
+        self.account(id);
+        self.write_owner(id);
+        if first {
+            let cgroups = self.pod_cgroups_of(id).to_vec();
+            let identity = self.owners.get(&id).map(|owner| owner.identity_changes(&cgroups));
+            self.output.changes.extend(identity.into_iter().flatten());
+        }
+        // Whatever points at the owner must be written anew when it goes or changes group.
+        self.ledger.touch(id);
+        self.restake(id, if live { stakes } else { BTreeMap::new() }, since);
+        if let Some(old) = old_group {
+            self.groups.release(old);
+        }
+        if let Some(old) = old_workload {
+            self.workloads.release(old);
+        }
+    }
+
+    /// Counts what an owner has now.
+    fn account(&mut self, id: OwnerId) {
+        if let Some(owner) = self.owners.get_mut(&id) {
+            let takes = owner.use_now();
+            self.rooms.replace(&owner.name.namespace, std::mem::replace(&mut owner.takes, takes), takes);
+        }
+    }
+
+    /// Whether there is room for one more pod where there was none.
+    fn has_room(&self, owner: &Owner) -> bool {
+        self.rooms.left(Finite::Pods, owner.class, &owner.name.namespace, owner.takes).most > 0
+    }
+
+    /// Makes these all the claims of the owner; new ones arrived at `since`.
+    fn restake(&mut self, id: OwnerId, stakes: Stakes, since: i64) {
+        let owners = &self.owners;
+        let entity = owners.get(&id).map(Owner::entity);
+        let is_one = |other| owners.get(&other).map(Owner::entity) == entity;
+        self.ledger.restake(id, stakes, since, is_one);
+    }
+
+    /// Writes an owner for the kernel, and before it what the next agent must know of it.
+    fn write_owner(&mut self, id: OwnerId) {
+        self.write_record(id);
+        self.output.changes.extend(self.owners.get(&id).and_then(Owner::change));
+    }
+
+    fn write_record(&mut self, id: OwnerId) {
+        let Some(owner) = self.owners.get_mut(&id) else {
+            return;
+        };
+        let group = owner.group.and_then(|group| self.groups.key(group)).copied();
+        let workload = owner.workload.and_then(|workload| self.workloads.key(workload)).copied();
+        self.output.changes.extend(owner.record_change(group, workload));
+    }
+
+    /// Puts in force what follows from the inputs so far: nothing is left to do after any of them but those that say so.
+    pub fn settle(&mut self) {
+        let owners = &self.owners;
+        let told = self.ledger.settle(|id| owners.get(&id), &mut self.output.changes);
+        self.output.notices.extend(told);
+        for id in self.ledger.take_spent() {
+            // A remnant whose ports all found an heir has nothing left to hold.
+            if self.owners.get(&id).is_some_and(|owner| owner.kind == Kind::Remnant) {
+                self.graces.retain(|(_, left)| *left != id);
+                self.free(id);
+            }
+        }
+    }
+
+    /// The name of an owner, also for a while after it went.
+    #[must_use]
+    pub fn name(&self, id: OwnerId) -> Option<&Name> {
+        self.owners.get(&id).map(|owner| &owner.name).or_else(|| self.past.name(id))
+    }
+
+    /// The pod that a cgroup belongs to, by its id: a pod's own or one below.
+    #[must_use]
+    pub fn name_by_cgroup(&self, cgroup: u64) -> Option<&Name> {
+        let pod = self.tree.pod(cgroup)?;
+        self.uids.get(&pod.key).and_then(|id| self.name(*id))
+    }
+
+    /// UID of the pod that a cgroup belongs to, from the cgroup's name, whether or not the pod is known.
+    #[must_use]
+    pub fn uid_by_cgroup(&self, cgroup: u64) -> Option<UidKey> {
+        self.tree.pod(cgroup).map(|pod| pod.key)
+    }
+
+    /// Name of the container that a cgroup belongs to, or the beginning of its id where the name is not known.
+    #[must_use]
+    pub fn container(&self, cgroup: u64) -> Option<String> {
+        let id = self.tree.container(cgroup)?;
+        let pod = self.tree.pod(cgroup).and_then(|pod| self.uids.get(&pod.key)).and_then(|id| self.owners.get(id));
+        let named = pod.and_then(|owner| owner.container_name(id));
+        Some(named.map_or_else(|| id.chars().take(12).collect(), str::to_owned))
+    }
+
+    /// Whether the cgroup is known.
+    #[must_use]
+    pub fn knows_cgroup(&self, id: u64) -> bool {
+        self.tree.contains(id)
+    }
+
+    /// Where an owner declared a port that a bind to this address would overlap.
+    #[must_use]
+    pub fn source(&self, id: OwnerId, protocol: Protocol, port: u16) -> Option<Source> {
+        self.ledger.source(id, protocol, port)
+    }
+
+    /// How many claims are in force, and how many have lost.
+    #[must_use]
+    pub fn claim_counts(&self) -> (usize, usize) {
+        let tally = self.ledger.tally();
+        (tally.in_force, tally.lost)
+    }
+
+    /// How many entries of the kernel's maps the index has planned.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let tally = self.ledger.tally();
+        Usage {
+            ports: tally.ports,
+            owners: self.slots.in_use(),
+            exact: tally.exact,
+            uids: self.uids.len(),
+            cgroups: self.pod_cgroup_count,
+        }
+    }
+
+    /// How many pods are known.
+    #[must_use]
+    pub fn pod_count(&self) -> usize {
+        self.pods.len()
+    }
+}
+
+/// What a pod claims, in the order in which it says so.
+fn digest_of(claims: &[Claim]) -> Digest {
+    let specs: Vec<String> = claims.iter().map(|claim| claim.spec.to_string()).collect();
+    Digest::of("claims", specs.iter().map(String::as_str))
+}

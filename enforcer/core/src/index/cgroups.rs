@@ -1,0 +1,138 @@
+//! Cgroups that come and go, and what that means for the pods that they are of.
+
+use std::collections::HashSet;
+
+use enforcer_ebpf::abi;
+
+use crate::{
+    arbitration::arbiter::OwnerId,
+    cgroups::{
+        path::pod_of,
+        tree::{Made, PodCgroup},
+    },
+    index::{Index, Now, owner},
+    plan::port_state::Change,
+};
+
+impl Index {
+    pub(super) fn pod_cgroups_of(&self, id: OwnerId) -> &[PodCgroup] {
+        let key = self.owners.get(&id).and_then(|owner| owner.key);
+        key.and_then(|key| self.pod_cgroups.get(&key)).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// A cgroup was made, or found by reading the tree. Tells whether the tree should be read anew.
+    pub fn cgroup_made(&mut self, id: u64, parent: u64, name: &str, now: Now) -> Made {
+        let made = self.cgroup_noted(id, parent, name, now);
+        self.settle();
+        made
+    }
+
+    /// As [`Self::cgroup_made`], but for what follows for claims, which is in force with whatever comes next but more of these.
+    pub fn cgroup_noted(&mut self, id: u64, parent: u64, name: &str, now: Now) -> Made {
+        let made = self.tree.made(id, parent, name);
+        let Made::Pod(cgroup) = made else {
+            if self.tree.pod(parent).is_some() {
+                self.take_out_of_pod(id, name);
+            }
+            return made;
+        };
+        let known = self.pod_cgroups.entry(cgroup.key).or_default();
+        if let Some(known) = known.iter_mut().find(|known| known.id == id) {
+            // The last agent may have been attached elsewhere, so that the level is another one.
+            *known = cgroup;
+        } else {
+            known.push(cgroup);
+            self.pod_cgroup_count += 1;
+        }
+        if !self.uids.contains_key(&cgroup.key) {
+            self.wake(cgroup.key, now);
+        }
+        let owner = self.uids.get(&cgroup.key).copied();
+        let slot = owner.and_then(|owner| self.enter_cgroup(owner, cgroup, now)).unwrap_or(0);
+        self.output.changes.push(owner::cgroup_change(&cgroup, slot));
+        made
+    }
+
+    /// A cgroup inside a pod is that pod's, whatever its name says, and whatever the kernel noted meanwhile.
+    fn take_out_of_pod(&mut self, id: u64, name: &str) {
+        let Some(named) = pod_of(name) else {
+            return;
+        };
+        let owner = self.uids.get(&named.key).copied();
+        let slot = owner.and_then(|owner| self.owners.get(&owner)?.slot).unwrap_or(0);
+        self.output.changes.push(Change::CgroupInPod { id, slot });
+        if let Some(owner) = owner {
+            self.write_owner(owner);
+        }
+    }
+
+    fn enter_cgroup(&mut self, id: OwnerId, cgroup: PodCgroup, now: Now) -> Option<abi::Slot> {
+        let owner = self.owners.get_mut(&id)?;
+        // The pod came back, after its cgroup had gone.
+        let back = std::mem::take(&mut owner.cgroup_ended);
+        let enters = owner.cgroup.is_none_or(|known| known.id == cgroup.id && known != cgroup);
+        if enters {
+            owner.cgroup = Some(cgroup);
+        }
+        if back {
+            owner.since = owner.since.max(now.wall);
+        }
+        let (slot, terminal) = (owner.slot, owner.terminal);
+        if enters || back {
+            self.write_owner(id);
+        }
+        if back && !terminal {
+            let stakes = self.owners.get(&id)?.stakes();
+            self.restake(id, stakes, now.wall);
+        }
+        slot
+    }
+
+    /// A cgroup was removed.
+    pub fn cgroup_removed(&mut self, id: u64, now: Now) {
+        let Some(cgroup) = self.tree.removed(id) else {
+            return;
+        };
+        self.output.changes.push(Change::CgroupGone { id });
+        let left = self.pod_cgroups.get_mut(&cgroup.key).map(|known| {
+            let before = known.len();
+            known.retain(|known| known.id != id);
+            self.pod_cgroup_count -= before - known.len();
+            known.first().copied()
+        });
+        let next = left.flatten();
+        if next.is_none() {
+            self.pod_cgroups.remove(&cgroup.key);
+            self.mirrors.remove(&cgroup.key);
+        }
+        let Some(&owner_id) = self.uids.get(&cgroup.key) else {
+            return;
+        };
+        let Some(owner) = self.owners.get_mut(&owner_id) else {
+            return;
+        };
+        if owner.cgroup.is_some_and(|known| known.id == id) {
+            owner.cgroup = next;
+            self.write_owner(owner_id);
+        }
+        if next.is_none() {
+            // The pod is over, even if its object stays (a finalizer, an API server that cannot be reached).
+            self.retire(owner_id, now);
+            self.settle();
+            // Only now that its claims have passed to whom they pass: an agent that dies before this finds the cgroup
+            // gone and does all of it again.
+            if let Some(owner) = self.owners.get_mut(&owner_id) {
+                owner.cgroup_ended = true;
+            }
+            self.write_record(owner_id);
+        }
+    }
+
+    /// The tree was read and holds just these: whatever else was known is gone.
+    pub fn cgroups_are(&mut self, present: &HashSet<u64>, now: Now) {
+        let gone: Vec<u64> = self.tree.ids().filter(|id| !present.contains(id)).collect();
+        for id in gone {
+            self.cgroup_removed(id, now);
+        }
+    }
+}

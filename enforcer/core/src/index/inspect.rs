@@ -1,0 +1,216 @@
+//! What people who ask are told: all claims with how they stand, and how a bind would be judged now.
+
+use enforcer_ebpf::{
+    abi::{ExactKey, Policy, Protocol, Reason, Slot},
+    decide::{Caller, Candidates, Cover, Kin, Overrule, Target, Verdict, decide, decide_held, may_join},
+};
+
+use crate::{
+    arbitration::arbiter::{OwnerId, Stake, Standing},
+    index::{
+        Index, Mode, Name,
+        owner::{Kind, Owner},
+    },
+    model::port_spec::Address,
+    plan::port_state::PortState,
+    pods::claims::Source,
+};
+
+/// How a claim stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stand {
+    /// It is in force.
+    InForce,
+    /// It waits for its predecessor in the same workload to go, as it is meant to.
+    Waits(OwnerId),
+    /// It lost to a claim of this owner.
+    Lost(OwnerId),
+}
+
+impl Stand {
+    /// The word for people and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InForce => "inForce",
+            Self::Waits(_) => "waiting",
+            Self::Lost(_) => "lost",
+        }
+    }
+
+    /// Whose claim stands in the way.
+    #[must_use]
+    pub const fn behind(self) -> Option<OwnerId> {
+        match self {
+            Self::InForce => None,
+            Self::Waits(owner) | Self::Lost(owner) => Some(owner),
+        }
+    }
+}
+
+/// A claim on one port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimView {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: u16,
+    /// Its address.
+    pub address: Address,
+    /// Whose it is.
+    pub owner: OwnerId,
+    /// Where it was declared.
+    pub source: Source,
+    /// When it arrived, in microseconds since 1970; [`i64::MIN`] for the node's.
+    pub since: i64,
+    /// How it stands.
+    pub stand: Stand,
+}
+
+/// What an owner is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnerKind {
+    /// The node itself.
+    Node,
+    /// A pod.
+    Pod,
+    /// What is left of a pod that went: it keeps the port for its workload for a while.
+    Remnant,
+}
+
+/// An owner as far as it concerns those who ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnerView<'a> {
+    /// What it is.
+    pub kind: OwnerKind,
+    /// What it is called.
+    pub name: &'a Name,
+    /// It is going.
+    pub terminating: bool,
+    /// Static pods and pods of the system namespaces: never denied.
+    pub software: bool,
+    /// The mode that its namespace sets, where that overrides the node's.
+    pub mode: Option<Mode>,
+    /// Whether it is on the node's network; `None` as long as no source has said so.
+    pub host_network: Option<bool>,
+    /// Whether the kernel can tell its processes: it has a UID of its own and a place in the kernel's maps.
+    pub recognised: bool,
+}
+
+impl Index {
+    /// All claims, in no order.
+    pub fn claims(&self) -> impl Iterator<Item = ClaimView> {
+        self.ledger.stakes().map(|(protocol, port, stake)| self.view(protocol, port, stake))
+    }
+
+    /// The claims on one port.
+    pub fn claims_on(&self, protocol: Protocol, port: u16) -> impl Iterator<Item = ClaimView> {
+        let stakes = self.ledger.port(protocol, port).map(|(stakes, _)| stakes).unwrap_or_default();
+        stakes.iter().map(move |stake| self.view(protocol, port, stake))
+    }
+
+    fn view(&self, protocol: Protocol, port: u16, stake: &Stake) -> ClaimView {
+        let &Stake { owner, address, source, since, standing } = stake;
+        let workload = self.owners.get(&owner).and_then(|owner| owner.workload);
+        let stand = match standing {
+            None | Some(Standing::InForce) => Stand::InForce,
+            Some(Standing::LostTo(winner)) => {
+                let heir = self.owners.get(&winner).and_then(Owner::handover_to);
+                if heir.is_some() && heir == workload { Stand::Waits(winner) } else { Stand::Lost(winner) }
+            }
+        };
+        ClaimView { protocol, port, address, owner, source, since, stand }
+    }
+
+    /// An owner that is there.
+    #[must_use]
+    pub fn owner(&self, id: OwnerId) -> Option<OwnerView<'_>> {
+        self.owners.get(&id).map(|owner| OwnerView {
+            kind: match owner.kind {
+                Kind::Node => OwnerKind::Node,
+                Kind::Pod => OwnerKind::Pod,
+                Kind::Remnant => OwnerKind::Remnant,
+            },
+            name: &owner.name,
+            terminating: owner.terminating,
+            software: owner.class.is_software(),
+            mode: owner.mode,
+            host_network: owner.host_network,
+            recognised: is_recognised(owner),
+        })
+    }
+
+    /// The pod of this name.
+    #[must_use]
+    pub fn pod_named(&self, namespace: &str, name: &str) -> Option<OwnerId> {
+        self.pods.get(&(namespace.to_owned(), name.to_owned())).copied()
+    }
+
+    /// The namespaces that override the node's mode, and how.
+    pub fn namespace_modes(&self) -> impl Iterator<Item = (&str, Mode)> {
+        self.modes.keys().filter_map(|namespace| Some((namespace.as_str(), self.mode_of(namespace)?)))
+    }
+
+    /// What the kernel programs would answer to a bind, by the same words and the same function, and whose claim decides.
+    /// The caller is a pod or, without one, any pod that is a stranger to every owner.
+    #[must_use]
+    pub fn judge(
+        &self,
+        caller: Option<OwnerId>,
+        (protocol, port): (Protocol, u16),
+        target: &Target,
+        policy: &Policy,
+        overrule: Overrule,
+    ) -> (Verdict, Option<OwnerId>) {
+        let (stakes, state) = self.ledger.port(protocol, port).unzip();
+        let mut candidates = Candidates::of(state.map(PortState::word).unwrap_or_default(), Cover::of(target));
+        if candidates.exact {
+            let key = match target {
+                Target::V4(address) => ExactKey::v4(protocol, port, *address),
+                Target::V6 { address, .. } => ExactKey::v6(protocol, port, *address),
+            };
+            if let Some(&slot) = state.and_then(|state| state.exact().get(&key)) {
+                candidates.slots[0] = slot;
+                candidates.covered = true;
+            }
+        }
+        let element = |slot: Slot| {
+            let owners = stakes.unwrap_or_default().iter().filter_map(|stake| self.owners.get(&stake.owner));
+            owners.into_iter().find(|owner| owner.slot == Some(slot)).map(Owner::element).unwrap_or_default()
+        };
+        let owners = candidates.slots.map(element);
+        let known = caller.and_then(|id| self.owners.get(&id)).filter(|owner| is_recognised(owner));
+        let caller = known.map_or(Caller::UnknownApi, |owner| Caller::Pod(owner.element()));
+        let verdict = decide(&owners, candidates.covered, &Kin::from(&caller), port, policy, || overrule);
+        (verdict, owners.get(usize::from(verdict.by)).map(enforcer_ebpf::abi::Owner::id).filter(|id| *id != 0))
+    }
+}
+
+impl Index {
+    /// The verdict on a bind of a socket that could share its port with one that somebody else holds, `holder` if that is a
+    /// pod that is known: by the same functions as the programs'.
+    #[must_use]
+    pub fn judge_sharing(
+        &self,
+        caller: Option<OwnerId>,
+        holder: Option<OwnerId>,
+        policy: &Policy,
+        overrule: Overrule,
+    ) -> Verdict {
+        let element = |id: Option<OwnerId>| {
+            id.and_then(|id| self.owners.get(&id)).filter(|owner| is_recognised(owner)).map(Owner::element)
+        };
+        let kin = Kin::from(&element(caller).map_or(Caller::UnknownApi, Caller::Pod));
+        let holder = element(holder).unwrap_or_default();
+        if (holder.id() != 0 && holder.id() == kin.id) || may_join(&holder, &kin) {
+            Verdict::allow(Reason::Unclaimed)
+        } else {
+            decide_held(&kin, policy, overrule)
+        }
+    }
+}
+
+/// Whether the kernel can tell the owner's processes.
+fn is_recognised(owner: &Owner) -> bool {
+    owner.slot.is_some() && owner.key.is_some()
+}

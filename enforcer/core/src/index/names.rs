@@ -1,0 +1,171 @@
+//! Names, and numbers for them.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    hash::Hash,
+};
+
+use crate::{arbitration::arbiter::OwnerId, model::text::escape, pods::pod::Pod};
+
+/// How many owners that went are remembered by name, so that an event that was on its way still finds it.
+pub(super) const REMEMBERED: usize = 4096;
+
+/// What an owner is called.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    /// Namespace; empty for the node.
+    pub namespace: String,
+    /// Name; empty for the node.
+    pub name: String,
+    /// UID as its object has it; empty for the node.
+    pub uid: String,
+    /// Of a mirror pod, the UID that Events must carry to be shown: what its annotation `config.mirror` says.
+    pub mirror: Option<String>,
+}
+
+/// Longest value of `config.mirror` that is passed on; the kubelet's are far shorter.
+const MAX_MIRROR: usize = 128;
+
+impl Name {
+    /// Of a pod.
+    #[must_use]
+    pub fn of(pod: &Pod) -> Self {
+        let is_uid = |text: &&String| text.len() <= MAX_MIRROR && text.bytes().all(|byte| byte.is_ascii_graphic());
+        Self {
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            uid: pod.uid_text.clone(),
+            mirror: pod.mirror.as_ref().filter(is_uid).cloned(),
+        }
+    }
+
+    /// The node itself.
+    #[must_use]
+    pub fn node() -> Self {
+        Self { namespace: String::new(), name: String::new(), uid: String::new(), mirror: None }
+    }
+
+    /// Whether it is the node itself.
+    #[must_use]
+    pub fn is_node(&self) -> bool {
+        self.name.is_empty()
+    }
+}
+
+/// `namespace/name`, safe to print, or `the node`.
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_node() {
+            return f.pad("the node");
+        }
+        f.pad(&escape(&format!("{}/{}", self.namespace, self.name)))
+    }
+}
+
+/// Names of owners that went.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    names: HashMap<OwnerId, Name>,
+    order: VecDeque<OwnerId>,
+}
+
+impl Past {
+    pub(super) fn remember(&mut self, id: OwnerId, name: Name) {
+        if self.order.len() >= REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.names.remove(&oldest);
+        }
+        self.order.push_back(id);
+        self.names.insert(id, name);
+    }
+
+    pub(super) fn name(&self, id: OwnerId) -> Option<&Name> {
+        self.names.get(&id)
+    }
+}
+
+/// Gives out numbers, equal for equal keys for as long as anybody holds them. 0 is never given out.
+#[derive(Debug)]
+pub(super) struct Interner<K> {
+    numbers: HashMap<K, u32>,
+    keys: HashMap<u32, (K, usize)>,
+    last: u32,
+}
+
+impl<K> Default for Interner<K> {
+    fn default() -> Self {
+        Self { numbers: HashMap::new(), keys: HashMap::new(), last: 0 }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Interner<K> {
+    /// The number of a key, held once more.
+    pub(super) fn intern(&mut self, key: &K) -> u32 {
+        if let Some(&number) = self.numbers.get(key) {
+            self.hold(number);
+            return number;
+        }
+        self.last += 1;
+        self.numbers.insert(key.clone(), self.last);
+        self.keys.insert(self.last, (key.clone(), 1));
+        self.last
+    }
+
+    /// What a number that is held stands for.
+    pub(super) fn key(&self, number: u32) -> Option<&K> {
+        self.keys.get(&number).map(|(key, _)| key)
+    }
+
+    /// Holds a number once more.
+    pub(super) fn hold(&mut self, number: u32) {
+        if let Some((_, holders)) = self.keys.get_mut(&number) {
+            *holders += 1;
+        }
+    }
+
+    /// Lets a number go once.
+    pub(super) fn release(&mut self, number: u32) {
+        let Some((_, holders)) = self.keys.get_mut(&number) else {
+            return;
+        };
+        *holders -= 1;
+        if *holders == 0
+            && let Some((key, _)) = self.keys.remove(&number)
+        {
+            self.numbers.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_last_as_long_as_they_are_held() {
+        let mut interner = Interner::default();
+        let one = interner.intern(&"a");
+        assert_eq!(interner.intern(&"a"), one);
+        let other = interner.intern(&"b");
+        assert_ne!(one, other);
+        interner.release(one);
+        assert_eq!(interner.intern(&"a"), one, "still held once");
+        interner.release(one);
+        interner.release(one);
+        assert!(!interner.keys.contains_key(&one));
+        assert!(interner.intern(&"a") > other, "a number is never given out for another key");
+    }
+
+    #[test]
+    fn the_past_is_bounded() {
+        let mut past = Past::default();
+        for id in 0..=u32::try_from(REMEMBERED).unwrap() {
+            past.remember(id, Name::node());
+        }
+        assert_eq!(past.name(0), None);
+        assert!(past.name(1).is_some());
+        assert_eq!(past.names.len(), REMEMBERED);
+    }
+}

@@ -1,0 +1,293 @@
+//! One owner: a pod, what is left of a pod, or the node.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use enforcer_ebpf::abi::{
+    self, CGROUP_UNKNOWN, Form, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING,
+    Protocol, Slot, UidKey,
+};
+
+use crate::{
+    arbitration::{
+        arbiter::{Class, Entity, OwnerId, Party},
+        quota::Use,
+    },
+    cgroups::tree::PodCgroup,
+    index::{Mode, Name},
+    model::{
+        digest::Digest,
+        port_spec::{Address, PortSpec},
+    },
+    plan::{
+        owner_record::{Record, Subject},
+        port_state::Change,
+    },
+    pods::{
+        claims::{Claim, ClaimProblem, Source, single_addresses},
+        pod::{ContainerRef, Pod},
+    },
+};
+
+/// Claims port by port, with where each was made.
+pub(super) type Stakes = BTreeMap<(Protocol, u16, Address), Source>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Node,
+    Pod,
+    /// What is left of a pod that went: it holds the port for a successor.
+    Remnant,
+}
+
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a pod's life, not one state")]
+pub(super) struct Owner {
+    pub(super) id: OwnerId,
+    pub(super) kind: Kind,
+    pub(super) class: Class,
+    pub(super) name: Name,
+    /// Place in the kernel's map; `None` if its claims bind nobody.
+    pub(super) slot: Option<Slot>,
+    pub(super) key: Option<UidKey>,
+    pub(super) group: Option<u32>,
+    pub(super) workload: Option<u32>,
+    pub(super) terminating: bool,
+    /// `Succeeded` or `Failed`.
+    pub(super) terminal: bool,
+    /// Whether it went through its first update.
+    pub(super) arrived: bool,
+    pub(super) cgroup: Option<PodCgroup>,
+    /// Its cgroup was there and went.
+    pub(super) cgroup_ended: bool,
+    pub(super) claims: Vec<Claim>,
+    pub(super) told: Vec<ClaimProblem>,
+    pub(super) more_told: usize,
+    /// The namespace's mode, where it overrides the node's.
+    pub(super) mode: Option<Mode>,
+    /// When the youngest of its claims arrived, in microseconds since 1970.
+    pub(super) since: i64,
+    /// What it claims.
+    pub(super) claimed: Digest,
+    /// It is known from the last agent, and the source has not spoken of it yet.
+    pub(super) remembered: bool,
+    /// When a remnant's grace ends.
+    pub(super) until: Option<Duration>,
+    /// A mirror pod that was accepted as a static pod: the key is from its `config.hash`.
+    pub(super) mirror: bool,
+    /// Whether it was told that the hash changed.
+    pub(super) hash_told: bool,
+    /// Whether the pod is on the node's network; `None` as long as no source has said so.
+    pub(super) host_network: Option<bool>,
+    /// There was no room for it.
+    pub(super) no_room: bool,
+    /// What it takes of what there is only so much of.
+    pub(super) takes: Use,
+    /// The pod itself, as long as it waits for its UID. Its annotation holds what of it counts.
+    pub(super) pod: Option<Box<Pod>>,
+    containers: Vec<ContainerRef>,
+    /// Checksum of what was written down of it last.
+    recorded: Option<[u8; 8]>,
+}
+
+impl Owner {
+    pub(super) fn new(id: OwnerId, kind: Kind, class: Class, name: Name, slot: Option<Slot>) -> Self {
+        Self {
+            id,
+            kind,
+            class,
+            name,
+            slot,
+            key: None,
+            group: None,
+            workload: None,
+            terminating: false,
+            terminal: false,
+            arrived: false,
+            cgroup: None,
+            cgroup_ended: false,
+            claims: Vec::new(),
+            told: Vec::new(),
+            more_told: 0,
+            mode: None,
+            since: 0,
+            claimed: Digest::default(),
+            remembered: false,
+            until: None,
+            mirror: false,
+            hash_told: false,
+            host_network: None,
+            no_room: false,
+            takes: Use::default(),
+            pod: None,
+            containers: Vec::new(),
+            recorded: None,
+        }
+    }
+
+    pub(super) fn node(id: OwnerId, slot: Option<Slot>) -> Self {
+        Self::new(id, Kind::Node, Class::Node, Name::node(), slot)
+    }
+
+    pub(super) fn pod(id: OwnerId, class: Class, pod: &Pod) -> Self {
+        Self::new(id, Kind::Pod, class, Name::of(pod), None)
+    }
+
+    pub(super) fn remnant(id: OwnerId, slot: Slot, class: Class, name: Name, workload: u32, until: Duration) -> Self {
+        let mut remnant = Self::new(id, Kind::Remnant, class, name, Some(slot));
+        remnant.workload = Some(workload);
+        remnant.terminating = true;
+        remnant.until = Some(until);
+        remnant
+    }
+
+    pub(super) fn set_pod(&mut self, mut pod: Pod) {
+        self.containers.clone_from(&pod.containers);
+        self.host_network = Some(pod.host_network);
+        let waits = (self.slot.is_none() && !self.no_room) || (pod.mirror.is_some() && !self.mirror);
+        self.pod = waits.then(|| {
+            // What counts for nothing was told, and could be large.
+            let items = self.claims.iter().filter(|claim| claim.source == Source::Annotation);
+            let items: Vec<String> = items.map(|claim| claim.spec.to_string()).collect();
+            pod.ports_annotation = (!items.is_empty()).then(|| items.join(","));
+            Box::new(pod)
+        });
+    }
+
+    /// What it takes, by what it is and claims now.
+    pub(super) fn use_now(&self) -> Use {
+        let sum = |count: fn(&PortSpec) -> u32| self.claims.iter().map(|claim| count(&claim.spec) as usize).sum();
+        Use {
+            pods: usize::from(self.kind == Kind::Pod && self.slot.is_some()),
+            handovers: usize::from(self.kind == Kind::Remnant),
+            claims: sum(|spec| spec.ports.len()),
+            addresses: sum(single_addresses),
+        }
+    }
+
+    pub(super) fn uid_text(&self) -> &str {
+        &self.name.uid
+    }
+
+    pub(super) fn container_name(&self, id: &str) -> Option<&str> {
+        self.containers.iter().find(|container| container.id == id).map(|container| container.name.as_str())
+    }
+
+    /// Its claims port by port. Of claims that repeat a port and address, the first one's source counts.
+    pub(super) fn stakes(&self) -> Stakes {
+        let mut stakes = BTreeMap::new();
+        for claim in &self.claims {
+            for port in claim.spec.ports {
+                stakes.entry((claim.spec.protocol, port, claim.spec.address)).or_insert(claim.source);
+            }
+        }
+        stakes
+    }
+
+    pub(super) fn entity(&self) -> Entity {
+        match (self.kind, self.group) {
+            (Kind::Node, _) => Entity::Node,
+            (_, Some(group)) => Entity::Group(group),
+            (_, None) => Entity::Pod(self.id),
+        }
+    }
+
+    /// The workload that may bind this owner's ports because it is going.
+    pub(super) fn handover_to(&self) -> Option<u32> {
+        if self.terminating { self.workload } else { None }
+    }
+
+    pub(super) fn party(&self) -> Party<'_> {
+        Party {
+            class: self.class,
+            entity: self.entity(),
+            workload: self.workload,
+            remnant: self.kind == Kind::Remnant,
+            name: (&self.name.namespace, &self.name.name),
+        }
+    }
+
+    /// Whether its claims count.
+    pub(super) fn is_live(&self) -> bool {
+        self.slot.is_some() && !self.terminal && !self.cgroup_ended
+    }
+
+    /// Whether something is written down of it.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.recorded.is_some()
+    }
+
+    /// The step that writes down what the next agent must know of it, if that is not written already.
+    pub(super) fn record_change(&mut self, group: Option<Digest>, workload: Option<Digest>) -> Option<Change> {
+        let slot = self.slot?;
+        let subject = match self.kind {
+            Kind::Node => Subject::Node,
+            Kind::Pod => Subject::Pod {
+                key: self.key?,
+                claims: self.claimed,
+                terminal: self.terminal,
+                ended: self.cgroup_ended,
+                mirror: self.mirror,
+            },
+            Kind::Remnant => Subject::Remnant { until: self.until? },
+        };
+        let record = Record {
+            subject,
+            class: self.class,
+            name: self.name.clone(),
+            group,
+            workload,
+            terminating: self.terminating,
+            mode: self.mode,
+            since: self.since,
+        };
+        let bytes = record.encode()?;
+        let checksum = bytes.last_chunk().copied();
+        if self.recorded == checksum {
+            return None;
+        }
+        self.recorded = checksum;
+        Some(Change::Record { slot, bytes })
+    }
+
+    /// The step that writes it into the kernel's map.
+    pub(super) fn change(&self) -> Option<Change> {
+        self.slot.map(|slot| Change::Owner { slot, owner: self.element() })
+    }
+
+    /// What the kernel's map holds for it.
+    pub(super) fn element(&self) -> abi::Owner {
+        let mut flags = 0;
+        if self.kind == Kind::Node {
+            flags |= OWNER_NODE;
+        }
+        if self.class.is_software() {
+            flags |= OWNER_SOFTWARE;
+        }
+        if self.terminating {
+            flags |= OWNER_TERMINATING;
+        }
+        match self.mode {
+            Some(Mode::Audit) => flags |= OWNER_MODE_AUDIT,
+            Some(Mode::Enforce) => flags |= OWNER_MODE_ENFORCE,
+            None => {}
+        }
+        let (cgroup, level) = self.cgroup.map_or((CGROUP_UNKNOWN, 0), |cgroup| (cgroup.id, cgroup.level));
+        let (group, workload) = (self.group.unwrap_or(0), self.workload.unwrap_or(0));
+        abi::Owner::new(cgroup, self.id, flags, level, group, workload)
+    }
+
+    /// The steps by which the kernel recognises the pod, once the owner is written.
+    pub(super) fn identity_changes(&self, cgroups: &[PodCgroup]) -> Vec<Change> {
+        let (Some(key), Some(slot)) = (self.key, self.slot) else {
+            return Vec::new();
+        };
+        let known = cgroups.iter().map(|cgroup| cgroup_change(cgroup, slot));
+        [Change::Uid { key, slot }].into_iter().chain(known).collect()
+    }
+}
+
+/// The step that tells the kernel whose a pod's cgroup is; slot 0 is nobody known.
+pub(super) fn cgroup_change(cgroup: &PodCgroup, slot: Slot) -> Change {
+    let form = Form::from_wire(cgroup.key.form).unwrap_or(Form::Api);
+    Change::Cgroup { id: cgroup.id, level: cgroup.level, slot, form }
+}

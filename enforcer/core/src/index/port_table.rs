@@ -1,0 +1,336 @@
+//! All claims port by port, with what the kernel's maps hold for each port.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use enforcer_ebpf::abi::{PortWord, Protocol};
+
+use crate::{
+    arbitration::arbiter::{OwnerId, Stake, Standing, Turn, arbitrate},
+    index::{
+        ClaimInForce, Notice, PortList,
+        owner::{Owner, Stakes},
+    },
+    model::port_spec::{Address, compress},
+    plan::port_state::{Change, InForce, PortState},
+    pods::claims::Source,
+};
+
+type Key = (Protocol, u16);
+
+/// How many of those who wait for a port are told when they wait for another owner than before, the next in turn first.
+/// All of them know that they wait; a thousand that want one port must not be a thousand lines whenever one goes.
+const TOLD_AGAIN: usize = 10;
+
+#[derive(Debug, Default)]
+struct Entry {
+    stakes: Vec<Stake>,
+    /// Claims that went since the last settling.
+    withdrawn: Vec<Stake>,
+    /// What the maps hold.
+    state: PortState,
+    /// What this port adds to the tally.
+    tally: Tally,
+}
+
+/// How much there is, kept while it changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// Claims in force.
+    pub(super) in_force: usize,
+    /// Claims that have lost.
+    pub(super) lost: usize,
+    /// Ports that somebody owns, at least on some address.
+    pub(super) ports: usize,
+    /// Single addresses of ports that somebody owns.
+    pub(super) exact: usize,
+}
+
+impl Tally {
+    fn of(stakes: &[Stake], state: &PortState) -> Self {
+        let lost = stakes.iter().filter(|stake| matches!(stake.standing, Some(Standing::LostTo(_)))).count();
+        Self {
+            in_force: stakes.len() - lost,
+            lost,
+            ports: usize::from(state.word() != PortWord::UNCLAIMED),
+            exact: state.exact().len(),
+        }
+    }
+
+    fn replace(&mut self, before: Self, after: Self) {
+        let Self { in_force, lost, ports, exact } = self;
+        *in_force = *in_force - before.in_force + after.in_force;
+        *lost = *lost - before.lost + after.lost;
+        *ports = *ports - before.ports + after.ports;
+        *exact = *exact - before.exact + after.exact;
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    ports: HashMap<Key, Entry>,
+    /// The ports on which an owner has a claim.
+    by_owner: HashMap<OwnerId, BTreeSet<Key>>,
+    dirty: BTreeSet<Key>,
+    spent: Vec<OwnerId>,
+    tally: Tally,
+    /// How often a port began to be in force for somebody, or ceased to be for anybody.
+    generation: u64,
+}
+
+impl Ledger {
+    /// Makes these all the claims of the owner. New ones arrived at `since`; the others keep their place. A new one is in
+    /// force from the beginning where one that is (or was until now) in force for the same entity (`is_one`) covers it:
+    /// who says less or otherwise what was his already has lost nothing.
+    pub(super) fn restake(&mut self, owner: OwnerId, wanted: Stakes, since: i64, is_one: impl Fn(OwnerId) -> bool) {
+        let held = self.by_owner.remove(&owner).unwrap_or_default();
+        for key in &held {
+            let entry = self.ports.entry(*key).or_default();
+            let leaves =
+                |stake: &mut Stake| stake.owner == owner && !wanted.contains_key(&(key.0, key.1, stake.address));
+            let before = entry.withdrawn.len();
+            entry.withdrawn.extend(entry.stakes.extract_if(.., leaves));
+            if entry.withdrawn.len() != before {
+                self.dirty.insert(*key);
+            }
+        }
+        let mut keys = BTreeSet::new();
+        for ((protocol, port, address), source) in wanted {
+            let key = (protocol, port);
+            keys.insert(key);
+            let entry = self.ports.entry(key).or_default();
+            if let Some(stake) = entry.stakes.iter_mut().find(|stake| stake.owner == owner && stake.address == address)
+            {
+                stake.source = source;
+                continue;
+            }
+            let covering: Vec<&Stake> = (entry.stakes.iter().chain(&entry.withdrawn))
+                .filter(|stake| stake.standing == Some(Standing::InForce) && stake.address.covers(address))
+                .filter(|stake| stake.owner == owner || is_one(stake.owner))
+                .collect();
+            let standing = covering.first().and_then(|stake| stake.standing);
+            let own = covering.iter().find(|stake| stake.owner == owner);
+            let since = own.map_or(since, |stake| stake.since);
+            entry.stakes.push(Stake { owner, address, source, since, standing });
+            self.dirty.insert(key);
+        }
+        if !keys.is_empty() {
+            self.by_owner.insert(owner, keys);
+        }
+    }
+
+    /// The owner is not what it was: its ports are to be arbitrated and written anew.
+    pub(super) fn touch(&mut self, owner: OwnerId) {
+        if let Some(keys) = self.by_owner.get(&owner) {
+            self.dirty.extend(keys);
+        }
+    }
+
+    /// Passes what an owner has in force to another one. What it has lost stays with it, and so does what another
+    /// member of its share group (`is_kin`) has in force too: the group needs no heir there.
+    pub(super) fn bequeath(&mut self, from: OwnerId, to: OwnerId, is_kin: impl Fn(OwnerId) -> bool) {
+        let mut keys = BTreeSet::new();
+        for key in self.by_owner.get(&from).into_iter().flatten() {
+            let Some(entry) = self.ports.get_mut(key) else {
+                continue;
+            };
+            let shared: Vec<Address> = entry
+                .stakes
+                .iter()
+                .filter(|stake| stake.standing == Some(Standing::InForce) && is_kin(stake.owner))
+                .map(|stake| stake.address)
+                .collect();
+            for stake in &mut entry.stakes {
+                if shared.iter().any(|address| address.overlaps(stake.address)) {
+                    continue;
+                }
+                if stake.owner == from && stake.standing == Some(Standing::InForce) {
+                    stake.owner = to;
+                    keys.insert(*key);
+                }
+            }
+        }
+        self.dirty.extend(&keys);
+        if keys.is_empty() {
+            self.spent.push(to);
+        } else {
+            self.by_owner.insert(to, keys);
+        }
+    }
+
+    pub(super) fn any_in_force(&self, owner: OwnerId) -> bool {
+        self.by_owner.get(&owner).into_iter().flatten().any(|key| {
+            let stakes = self.ports.get(key).map(|entry| entry.stakes.as_slice()).unwrap_or_default();
+            stakes.iter().any(|stake| stake.owner == owner && stake.standing == Some(Standing::InForce))
+        })
+    }
+
+    /// Arbitrates whatever changed, plans the steps for the maps and returns what is to be told.
+    pub(super) fn settle<'a>(
+        &mut self,
+        owner: impl Fn(OwnerId) -> Option<&'a Owner>,
+        changes: &mut Vec<Change>,
+    ) -> Vec<Notice> {
+        let mut turns: Vec<(Key, Turn)> = Vec::new();
+        for key in std::mem::take(&mut self.dirty) {
+            let Some(entry) = self.ports.get_mut(&key) else {
+                continue;
+            };
+            entry.withdrawn.clear();
+            let owners_before: BTreeSet<OwnerId> = entry.stakes.iter().map(|stake| stake.owner).collect();
+            entry.stakes.retain(|stake| owner(stake.owner).is_some());
+            let party = |id| owner(id).map_or_else(|| unreachable!("only known owners are left"), Owner::party);
+            turns.extend(arbitrate(&mut entry.stakes, party).into_iter().map(|turn| (key, turn)));
+            let owners_after: BTreeSet<OwnerId> = entry.stakes.iter().map(|stake| stake.owner).collect();
+            for id in owners_before.difference(&owners_after) {
+                if let Some(keys) = self.by_owner.get_mut(id) {
+                    keys.remove(&key);
+                    if keys.is_empty() {
+                        self.by_owner.remove(id);
+                        self.spent.push(*id);
+                    }
+                }
+            }
+            let in_force: Vec<InForce> = entry
+                .stakes
+                .iter()
+                .filter(|stake| stake.standing == Some(Standing::InForce))
+                .filter_map(|stake| {
+                    let owner = owner(stake.owner)?;
+                    Some(InForce {
+                        address: stake.address,
+                        slot: owner.slot?,
+                        entity: owner.entity(),
+                        handover_to: owner.handover_to(),
+                    })
+                })
+                .collect();
+            let state = PortState::of(key.0, key.1, &in_force);
+            entry.state.steps_to(&state, key.0, key.1, changes);
+            entry.state = state;
+            let tally = Tally::of(&entry.stakes, &entry.state);
+            let before = std::mem::replace(&mut entry.tally, tally);
+            self.generation += u64::from((before.in_force > 0) != (tally.in_force > 0));
+            self.tally.replace(before, tally);
+            if entry.stakes.is_empty() {
+                self.ports.remove(&key);
+            }
+        }
+        self.tell(&turns, &owner)
+    }
+
+    /// Owners that have no claim left after the last settling.
+    pub(super) fn take_spent(&mut self) -> Vec<OwnerId> {
+        std::mem::take(&mut self.spent)
+    }
+
+    fn tell<'a>(&self, turns: &[(Key, Turn)], owner: &impl Fn(OwnerId) -> Option<&'a Owner>) -> Vec<Notice> {
+        let mut lost: BTreeMap<(OwnerId, OwnerId), Vec<(Key, Address)>> = BTreeMap::new();
+        let mut granted: BTreeMap<OwnerId, Vec<(Key, Address)>> = BTreeMap::new();
+        let mut told_again: BTreeMap<Key, usize> = BTreeMap::new();
+        for &(key, Turn { owner: id, address, before, now }) in turns {
+            if let (Some(Standing::LostTo(_)), Standing::LostTo(_)) = (before, now) {
+                let count = told_again.entry(key).or_default();
+                *count += 1;
+                if *count > TOLD_AGAIN {
+                    continue;
+                }
+            }
+            match (before, now) {
+                (_, Standing::LostTo(winner)) => lost.entry((id, winner)).or_default().push((key, address)),
+                (Some(Standing::LostTo(_)), Standing::InForce) => granted.entry(id).or_default().push((key, address)),
+                (_, Standing::InForce) => {}
+            }
+        }
+        let mut notices = Vec::new();
+        for ((loser_id, winner_id), ports) in lost {
+            let (Some(loser), Some(winner)) = (owner(loser_id), owner(winner_id)) else {
+                continue;
+            };
+            if winner.handover_to().is_some() && winner.handover_to() == loser.workload {
+                // A successor that waits for its predecessor to go: that is what is meant to happen.
+                continue;
+            }
+            let source = ports.first().and_then(|((protocol, port), _)| self.source(winner_id, *protocol, *port));
+            notices.push(Notice::Conflict {
+                loser: loser.name.clone(),
+                winner: winner.name.clone(),
+                source: source.unwrap_or(Source::Annotation),
+                ports: list(&ports),
+            });
+        }
+        for (id, ports) in granted {
+            if let Some(owner) = owner(id) {
+                notices.push(Notice::Granted { pod: owner.name.clone(), ports: list(&ports) });
+            }
+        }
+        notices
+    }
+
+    /// The claims on one port, and what the kernel's maps hold for it.
+    pub(super) fn port(&self, protocol: Protocol, port: u16) -> Option<(&[Stake], &PortState)> {
+        self.ports.get(&(protocol, port)).map(|entry| (entry.stakes.as_slice(), &entry.state))
+    }
+
+    /// All claims.
+    pub(super) fn stakes(&self) -> impl Iterator<Item = (Protocol, u16, &Stake)> {
+        self.ports.iter().flat_map(|(key, entry)| entry.stakes.iter().map(|stake| (key.0, key.1, stake)))
+    }
+
+    pub(super) fn source(&self, owner: OwnerId, protocol: Protocol, port: u16) -> Option<Source> {
+        let entry = self.ports.get(&(protocol, port))?;
+        entry.stakes.iter().find(|stake| stake.owner == owner).map(|stake| stake.source)
+    }
+
+    pub(super) fn in_force(&self, protocol: Protocol, port: u16) -> Vec<ClaimInForce> {
+        let stakes = self.ports.get(&(protocol, port)).map(|entry| entry.stakes.as_slice()).unwrap_or_default();
+        let in_force = stakes.iter().filter(|stake| stake.standing == Some(Standing::InForce));
+        in_force.map(|&Stake { owner, address, source, .. }| ClaimInForce { owner, address, source }).collect()
+    }
+
+    /// Each port on which somebody has a claim in force, of whatever protocol, with the arrival of the earliest.
+    pub(super) fn ports_in_force(&self) -> HashMap<u16, i64> {
+        let mut ports = HashMap::new();
+        for ((_, port), entry) in &self.ports {
+            let in_force = entry.stakes.iter().filter(|stake| stake.standing == Some(Standing::InForce));
+            if let Some(since) = in_force.map(|stake| stake.since).min() {
+                let earliest = ports.entry(*port).or_insert(since);
+                *earliest = since.min(*earliest);
+            }
+        }
+        ports
+    }
+
+    /// Another number where [`Self::ports_in_force`] says other ports.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// How much there was at the last settling.
+    pub(super) fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// The same, counted anew.
+    #[cfg(test)]
+    pub(super) fn recount(&self) -> Tally {
+        let mut tally = Tally::default();
+        for entry in self.ports.values() {
+            tally.replace(Tally::default(), Tally::of(&entry.stakes, &entry.state));
+        }
+        tally
+    }
+}
+
+/// Ports as few ranges.
+fn list(ports: &[(Key, Address)]) -> PortList {
+    let mut by_address: BTreeMap<(Protocol, Address), Vec<u16>> = BTreeMap::new();
+    for &((protocol, port), address) in ports {
+        by_address.entry((protocol, address)).or_default().push(port);
+    }
+    by_address
+        .into_iter()
+        .flat_map(|((protocol, address), ports)| {
+            compress(ports).into_iter().map(move |range| (protocol, address, range))
+        })
+        .collect()
+}

@@ -1,0 +1,236 @@
+//! What the last agent knew, taken over: its claims in force are in force again before anybody has said anything.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+
+use enforcer_ebpf::abi::{self, Slot, UidKey};
+
+use crate::{
+    arbitration::arbiter::{Class, OwnerId},
+    cgroups::tree::PodCgroup,
+    index::{
+        Index, Name, Now,
+        identity::static_key,
+        names,
+        owner::{Kind, Owner},
+    },
+    model::{digest::Digest, port_spec::PortSpec},
+    plan::{
+        owner_record::{Record, Subject},
+        recover::Remembered,
+    },
+    pods::{
+        claims::{Claim, Source},
+        pod::Pod,
+    },
+};
+
+/// Ids from here on are given anew: no agent has come so far.
+const IDS_END: OwnerId = 1 << 31;
+
+/// What came of what was remembered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// How many pods are known again.
+    pub pods: usize,
+    /// How many pods that had gone have left their ports to their workload for a while yet.
+    pub remnants: usize,
+    /// Pods that cannot be taken over: another one has their name or UID, or there is no room. Their claims end.
+    pub refused: Vec<Name>,
+}
+
+/// The members of share groups that claim the very same.
+type Alike = (Digest, Digest);
+
+impl Index {
+    /// Takes over what the last agent knew: just the claims that were in force then are in force again, save those that
+    /// the new settings stand against.
+    ///
+    /// To be called once, on a new index, before anything else; then the cgroup tree is read ([`Self::cgroup_made`],
+    /// [`Self::cgroups_are`]), and then the sources may speak. The tree comes second because a pod whose cgroup is no
+    /// longer there has ended while no agent was looking: its claims end with it, and its workload has the handover
+    /// grace from now. A pod that never had a cgroup is still awaited. What remains of a grace that was running then
+    /// goes on; one that is over is not taken up again.
+    ///
+    /// Owners keep their ids, so that what the kernel told meanwhile names the right ones; they get new slots. The
+    /// node's own claims, the ranks and the limits are those of the new settings. Modes of namespaces hold until
+    /// [`Self::reset_mode_labels`]: a source that knows no namespaces should say so by calling it with none.
+    ///
+    /// The first [`Self::reset`] then ends what is gone and confirms what is still there: a pod with the same
+    /// namespace, name and UID keeps what it has in force whoever else wants it.
+    ///
+    /// Of a share group, the maps name one member for each port. Members that claim just what that one does are in force
+    /// with it from the beginning, others as soon as they are listed: if the one that is named ended or left the group
+    /// meanwhile, what only they claim beside it waits for the list.
+    pub fn restore(&mut self, remembered: Vec<Remembered>, now: Now) -> Restored {
+        let mut restored = Restored::default();
+        let last = remembered.iter().map(|owner| owner.id).filter(|id| *id < IDS_END).max().unwrap_or(0);
+        if !remembered.is_empty() {
+            // Others came later and are gone already, but what the kernel told of them may not have been read yet.
+            let gap = OwnerId::try_from(names::REMEMBERED).unwrap_or(0);
+            self.last_id = self.last_id.max(last.saturating_add(gap));
+        }
+        let shared = shared_claims(&remembered);
+        for Remembered { id, cgroup, record, claims } in remembered {
+            match record.subject {
+                // This agent's own node claims what the settings say.
+                Subject::Node => {}
+                Subject::Pod { key, claims: digest, .. } => {
+                    let shared = record.group.and_then(|group| shared.get(&(group, digest)));
+                    let claims = shared.map_or(claims, |shared| shared.iter().copied().collect());
+                    let name = record.name.clone();
+                    if self.restore_pod(id, key, record, cgroup, &claims).is_some() {
+                        restored.pods += 1;
+                    } else {
+                        restored.refused.push(name);
+                    }
+                }
+                Subject::Remnant { until } => {
+                    // The new settings may have a shorter grace.
+                    let until = until.min(now.monotonic + self.settings.handover_grace);
+                    if until > now.monotonic && self.restore_remnant(id, until, record, &claims).is_some() {
+                        restored.remnants += 1;
+                    }
+                }
+            }
+        }
+        self.settle();
+        restored
+    }
+
+    fn restore_pod(
+        &mut self,
+        id: OwnerId,
+        key: UidKey,
+        record: Record,
+        cgroup: Option<(u64, u8)>,
+        claims: &[PortSpec],
+    ) -> Option<()> {
+        let Subject::Pod { claims: digest, terminal, ended, mirror, .. } = record.subject else {
+            return None;
+        };
+        let full_name = (record.name.namespace.clone(), record.name.name.clone());
+        let taken = self.pods.contains_key(&full_name) || self.uids.contains_key(&key);
+        // They had room, unless a namespace is no longer one of the system's: then what they have stays theirs.
+        if taken || self.uids.len() >= abi::UIDS as usize {
+            return None;
+        }
+        let slot = self.slots.take()?;
+        if let Some(mode) = record.mode {
+            self.modes.entry(full_name.0.clone()).or_insert(mode);
+        }
+        // Where its cgroup has ended, the kernel still has the old one's id.
+        if let Some(cgroup) = cgroup.filter(|_| !ended).map(|(id, level)| PodCgroup { id, level, key }) {
+            self.tree.remember(cgroup);
+            let known = self.pod_cgroups.entry(key).or_default();
+            if !known.iter().any(|known| known.id == cgroup.id) {
+                known.push(cgroup);
+                self.pod_cgroup_count += 1;
+            }
+        }
+        let id = self.free_id(id);
+        let class = self.class_in(&full_name.0, Some(key));
+        let mut owner = self.restored_owner(id, Kind::Pod, slot, class, record);
+        owner.key = Some(key);
+        owner.terminal = terminal;
+        owner.cgroup_ended = ended;
+        owner.mirror = mirror;
+        if mirror {
+            // Its place is not another's because the agent was away.
+            self.mirrors.insert(key, full_name.clone());
+        }
+        owner.mode = self.mode_of(&full_name.0);
+        owner.claims = claims.iter().map(|&spec| Claim { spec, source: Source::Remembered }).collect();
+        owner.claimed = digest;
+        owner.cgroup = self.pod_cgroups.get(&key).and_then(|cgroups| cgroups.first()).copied();
+        self.uids.insert(key, id);
+        self.pods.insert(full_name, id);
+        self.pods_generation += 1;
+        self.enter_restored(owner);
+        Some(())
+    }
+
+    fn restore_remnant(&mut self, id: OwnerId, until: Duration, record: Record, claims: &[PortSpec]) -> Option<()> {
+        // Without a workload there is nobody to keep anything for.
+        record.workload?;
+        if claims.is_empty() {
+            return None;
+        }
+        let slot = self.slots.take()?;
+        let id = self.free_id(id);
+        let class = match record.class {
+            Class::Static => Class::Static,
+            _ => self.class_in(&record.name.namespace, None),
+        };
+        let mut owner = self.restored_owner(id, Kind::Remnant, slot, class, record);
+        owner.until = Some(until);
+        owner.claims = claims.iter().map(|&spec| Claim { spec, source: Source::Remembered }).collect();
+        self.graces.insert((until, id));
+        self.enter_restored(owner);
+        Some(())
+    }
+
+    fn free_id(&mut self, id: OwnerId) -> OwnerId {
+        if id == 0 || id >= IDS_END || self.owners.contains_key(&id) { self.next_id() } else { id }
+    }
+
+    fn restored_owner(&mut self, id: OwnerId, kind: Kind, slot: Slot, class: Class, record: Record) -> Owner {
+        let mut owner = Owner::new(id, kind, class, record.name, Some(slot));
+        owner.group = record.group.as_ref().map(|group| self.groups.intern(group));
+        owner.workload = record.workload.as_ref().map(|workload| self.workloads.intern(workload));
+        owner.terminating = record.terminating;
+        owner.since = record.since;
+        owner.arrived = true;
+        owner.remembered = true;
+        owner
+    }
+
+    fn enter_restored(&mut self, owner: Owner) {
+        let (id, since) = (owner.id, owner.since);
+        let stakes = if owner.is_live() { owner.stakes() } else { BTreeMap::new() };
+        self.owners.insert(id, owner);
+        self.account(id);
+        self.write_owner(id);
+        let cgroups = self.pod_cgroups_of(id).to_vec();
+        if let Some(owner) = self.owners.get(&id) {
+            self.output.changes.extend(owner.identity_changes(&cgroups));
+        }
+        // They were in force together, so nothing among them stands against another; only the new settings may.
+        self.restake(id, stakes, since);
+    }
+
+    /// The source knows the pod too.
+    pub(super) fn confirm(&mut self, id: OwnerId, pod: &Pod) {
+        let Some(owner) = self.owners.get(&id).filter(|owner| owner.remembered && !owner.mirror) else {
+            return;
+        };
+        // A mirror pod that waited for its static pod waits again. Who was accepted stays what it is.
+        if let Some(key) = static_key(pod).filter(|key| owner.key != Some(*key)) {
+            self.wait_for(key, pod);
+            self.due.insert(key);
+        }
+    }
+
+    /// Gives those that were confirmed and wait for the UID of a static pod what may be there already.
+    pub(super) fn wake_due(&mut self, now: Now) {
+        for key in std::mem::take(&mut self.due) {
+            if self.pod_cgroups.contains_key(&key) && !self.uids.contains_key(&key) {
+                self.wake(key, now);
+            }
+        }
+    }
+}
+
+/// The maps name one member of a share group where several claim the same. Members that claim just the same, which is
+/// what the members of a group do, have the same in force: the group keeps it when the one that is named goes first.
+fn shared_claims(remembered: &[Remembered]) -> HashMap<Alike, BTreeSet<PortSpec>> {
+    let mut shared: HashMap<Alike, BTreeSet<PortSpec>> = HashMap::new();
+    for owner in remembered {
+        if let (Some(group), Subject::Pod { claims, .. }) = (owner.record.group, &owner.record.subject) {
+            shared.entry((group, *claims)).or_default().extend(&owner.claims);
+        }
+    }
+    shared
+}

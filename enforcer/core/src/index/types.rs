@@ -1,0 +1,226 @@
+//! What goes into the index and comes out of it.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use enforcer_ebpf::abi::Protocol;
+
+use crate::{
+    arbitration::quota::{Capacity, Limit},
+    index::Name,
+    model::port_spec::{Address, PortRange, PortSpec},
+    plan::port_state::Change,
+    pods::claims::{ClaimProblem, Limits, Source},
+};
+
+/// The time, as the caller's clocks have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Wall clock, in microseconds since 1970: ranks claims by arrival.
+    pub wall: i64,
+    /// Monotonic clock, since any fixed moment: ends grace periods.
+    pub monotonic: Duration,
+}
+
+/// What the index is told once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What one pod may claim.
+    pub limits: Limits,
+    /// How much there is room for.
+    pub capacity: Capacity,
+    /// Namespaces whose pods are node software.
+    pub system_namespaces: BTreeSet<String>,
+    /// How long the ports of a controlled pod stay with its workload after the pod went.
+    pub handover_grace: Duration,
+    /// The node's own claims.
+    pub node_reserved: Vec<PortSpec>,
+    /// What a namespace's label may do to the mode.
+    pub namespace_mode: NamespaceMode,
+}
+
+/// A mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mode {
+    /// Conflicts are told.
+    Audit,
+    /// Conflicts are denied.
+    Enforce,
+}
+
+impl Mode {
+    /// The word for people, labels and flags.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Audit => "audit",
+            Self::Enforce => "enforce",
+        }
+    }
+
+    /// The mode with this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Audit, Self::Enforce].into_iter().find(|mode| mode.as_str() == word)
+    }
+}
+
+/// What the label [`MODE_LABEL`] of a namespace may do to the mode for offenders in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NamespaceMode {
+    /// It overrides the node's mode.
+    Any,
+    /// It may turn enforcement on, not off.
+    Stricter,
+    /// Nothing.
+    Off,
+}
+
+/// Label of a namespace with the mode for offenders in it.
+pub const MODE_LABEL: &str = "port-enforcer.io/mode";
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            capacity: Capacity::default(),
+            system_namespaces: BTreeSet::from(["kube-system".to_owned()]),
+            handover_grace: Duration::from_mins(1),
+            node_reserved: Vec::new(),
+            namespace_mode: NamespaceMode::Any,
+        }
+    }
+}
+
+/// Ports of one owner, for a sentence: protocol, address, range.
+pub type PortList = Vec<(Protocol, Address, PortRange)>;
+
+/// Something that people should hear of, told when it begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Something that a pod says counts for nothing.
+    Problem {
+        /// The pod.
+        pod: Name,
+        /// What is wrong.
+        problem: ClaimProblem,
+    },
+    /// There are more problems than are told one by one.
+    MoreProblems {
+        /// The pod.
+        pod: Name,
+        /// How many more.
+        count: usize,
+    },
+    /// The mode label of a namespace has a value that is no mode; it counts for nothing.
+    ModeInvalid {
+        /// The namespace, safe to show.
+        namespace: String,
+        /// The value, safe to show.
+        value: String,
+    },
+    /// A mirror pod says that it is a static pod that another mirror pod is already, or changed what it says.
+    MirrorRejected {
+        /// The pod.
+        pod: Name,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// Two pods say that they have the same UID; the later one's claims bind nobody.
+    SameUid {
+        /// The later one.
+        pod: Name,
+        /// The first one.
+        first: Name,
+    },
+    /// There is no room for the pod: its claims bind nobody.
+    NoRoom {
+        /// The pod.
+        pod: Name,
+        /// What stands in the way.
+        limit: Limit,
+    },
+    /// There is no room for what the pod leaves to its workload: another one may have its ports at once.
+    NoHandover {
+        /// The pod.
+        pod: Name,
+        /// What stands in the way.
+        limit: Limit,
+    },
+    /// A claim lost to another one.
+    Conflict {
+        /// Whose claim lost.
+        loser: Name,
+        /// Whose claim is in force.
+        winner: Name,
+        /// Where the winner declared it.
+        source: Source,
+        /// The loser's ports.
+        ports: PortList,
+    },
+    /// A claim that had lost is now in force.
+    Granted {
+        /// The pod.
+        pod: Name,
+        /// Its ports.
+        ports: PortList,
+    },
+}
+
+impl Notice {
+    /// Every word of [`Self::problem`].
+    pub const PROBLEMS: [&'static str; 9] =
+        ["annotation", "no_host_network", "quota", "no_room", "uid", "port", "more", "identity", "no_handover"];
+
+    /// The pod that it is about, if it is about one: the one that had better change something.
+    #[must_use]
+    pub fn pod(&self) -> Option<&Name> {
+        match self {
+            Self::Problem { pod, .. }
+            | Self::MoreProblems { pod, .. }
+            | Self::MirrorRejected { pod, .. }
+            | Self::SameUid { pod, .. }
+            | Self::NoRoom { pod, .. }
+            | Self::NoHandover { pod, .. }
+            | Self::Conflict { loser: pod, .. }
+            | Self::Granted { pod, .. } => Some(pod),
+            Self::ModeInvalid { .. } => None,
+        }
+    }
+
+    /// For metrics: the word for what counts for nothing, and how often it is told here.
+    #[must_use]
+    pub fn problem(&self) -> Option<(&'static str, usize)> {
+        match self {
+            Self::Problem { problem, .. } => Some((problem.as_str(), 1)),
+            Self::MoreProblems { count, .. } => Some(("more", *count)),
+            Self::MirrorRejected { .. } | Self::SameUid { .. } => Some(("identity", 1)),
+            Self::NoRoom { .. } => Some(("no_room", 1)),
+            Self::NoHandover { .. } => Some(("no_handover", 1)),
+            Self::ModeInvalid { .. } | Self::Conflict { .. } | Self::Granted { .. } => None,
+        }
+    }
+}
+
+/// How many entries of the kernel's maps are in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Ports that somebody owns, at least on some address: words of `PORTS` that are not zero.
+    pub ports: usize,
+    /// Slots of `OWNERS`; nobody's does not count.
+    pub owners: usize,
+    /// Single addresses of ports, in `EXACT`.
+    pub exact: usize,
+    /// Pod UIDs, in `UIDS`.
+    pub uids: usize,
+    /// Cgroups of pods, in `CGROUPS`, whether or not the pod is known.
+    pub cgroups: usize,
+}
+
+/// What follows from the inputs since the last time.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Steps for the kernel's maps, in order.
+    pub changes: Vec<Change>,
+    /// What people should hear of.
+    pub notices: Vec<Notice>,
+}

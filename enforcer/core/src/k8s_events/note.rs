@@ -1,0 +1,81 @@
+//! The words of Events.
+
+use crate::{
+    index::{Name, PortList},
+    k8s_events::{EventReason, GATHERED, Key, Object},
+    model::text::escape,
+    reports::report::port_list,
+};
+
+/// Longest note, in bytes: what the API server takes.
+pub const MAX_NOTE: usize = 1024;
+/// Longest name of an object (RFC 1123 subdomain).
+const MAX_NAME: usize = 253;
+/// How many are named before the rest is a number.
+pub(super) const NAMED: usize = 3;
+/// Most ports of one loser that are listed.
+const PORTS: usize = 4;
+
+/// A loser and its ports, as one of those that are gathered.
+pub(super) fn loser(name: &Name, ports: &PortList) -> String {
+    format!("{name} ({})", port_list(ports, PORTS))
+}
+
+/// The sentence, at most [`MAX_NOTE`] bytes.
+pub(super) fn note(key: &Key, lines: &[String], different: usize, node: &str) -> String {
+    let text = if key.detail == GATHERED {
+        gathered(key, lines, different, &escape(node))
+    } else {
+        lines.first().cloned().unwrap_or_default()
+    };
+    cut(text)
+}
+
+fn gathered(key: &Key, lines: &[String], different: usize, node: &str) -> String {
+    let who = match lines {
+        [first, ..] if different > lines.len() => {
+            let others = different - 1;
+            format!("{first} and {others} {}", if others == 1 { "other" } else { "others" })
+        }
+        [one] => one.clone(),
+        [init @ .., last] => format!("{} and {last}", init.join(", ")),
+        [] => String::new(),
+    };
+    let whose = match key.object {
+        Object::Pod(_) => "this pod",
+        Object::Node(_) => "the node",
+    };
+    let s = if different > 1 { "s" } else { "" };
+    match key.reason {
+        EventReason::PortBindDenied => {
+            format!("bind{s} by {who} denied on {node} (mode enforce): claimed by {whose}")
+        }
+        EventReason::PortBindAudited => {
+            format!("bind{s} by {who} audited on {node} (mode audit): claimed by {whose}")
+        }
+        EventReason::PortInUse => format!("bind{s} by {who} failed on {node}: held by {whose}"),
+        _ => {
+            let lost = if different > 1 { "lose" } else { "loses" };
+            format!("claim{s} of {who} {lost} on {node}: in force for {whose}, and granted when it goes")
+        }
+    }
+}
+
+/// Cuts at the end of a character, and says so.
+fn cut(mut text: String) -> String {
+    const MARK: &str = "…";
+    if text.len() > MAX_NOTE {
+        text.truncate(text.floor_char_boundary(MAX_NOTE - MARK.len()));
+        text.push_str(MARK);
+    }
+    text
+}
+
+/// A name for an Event, as the API's own clients make them: the object's, and the time in hexadecimal. `wall` is in
+/// microseconds since 1970; `number` tells Events of one moment apart.
+pub(super) fn event_name(object: &Object, wall: i64, number: u64) -> String {
+    let suffix = format!(".{wall:x}{:04x}", number & 0xffff);
+    let name = object.name();
+    let name = name[..name.floor_char_boundary(MAX_NAME - suffix.len())].trim_end_matches(['.', '-']);
+    format!("{name}{suffix}")
+}

@@ -1,0 +1,35 @@
+//! Rules of the product, pure: inputs and the time go in, changes and reports come out. No system call, no map, no
+//! connection and no clock.
+//!
+//! The same crate serves the agent, `enforcer check` and the kubectl plugin. It builds and tests without a BPF tool and
+//! without root, and for hosts other than Linux. The modules follow the flow of data:
+//!
+//! | from | to | module |
+//! | --- | --- | --- |
+//! | | types that every step uses: ports, names, owners, modes, time | [`model`] |
+//! | an API object | a pod, and its claims | [`pods`] |
+//! | paths of cgroups | pods and containers | [`cgroups`] |
+//! | all claims on one port | the claims in force, and quotas | [`arbitration`] |
+//! | pods and cgroups, one by one | all of the above, kept in step | [`index`] |
+//! | claims in force | the contents of the kernel's maps, and back | [`plan`] |
+//! | binds, releases and dumps of sockets | holders of ports, and live conflicts | [`sockets`] |
+//! | kernel events and notices | messages | [`reports`] |
+//! | messages | Kubernetes Events, few enough for the API server | [`k8s_events`] |
+//! | claims in force | `net.ipv4.ip_local_reserved_ports` | [`reserved_ports`] |
+//! | all of the above | `enforcer status`, `explain` and `watch` | [`views`] |
+//! | YAML text | documents with line numbers | [`yaml`] |
+//! | manifests of all kinds | conflicts, before anything is deployed | [`check`] |
+
+pub mod arbitration;
+pub mod cgroups;
+pub mod check;
+pub mod index;
+pub mod k8s_events;
+pub mod model;
+pub mod plan;
+pub mod pods;
+pub mod reports;
+pub mod reserved_ports;
+pub mod sockets;
+pub mod views;
+pub mod yaml;

@@ -1,0 +1,5 @@
+//! Types that every step uses.
+
+pub mod digest;
+pub mod port_spec;
+pub mod text;

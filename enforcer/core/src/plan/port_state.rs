@@ -1,0 +1,391 @@
+//! From the claims in force to what the kernel's maps hold, and the steps from one state of them to the next.
+
+use std::collections::BTreeMap;
+
+use enforcer_ebpf::abi::{ExactKey, Form, Owner, PortWord, Protocol, Side, Slot, UidKey};
+
+use crate::{arbitration::arbiter::Entity, model::port_spec::Address, plan::owner_record::RecordBytes};
+
+/// One step in the kernel's maps. Steps are to be carried out in order: a program that runs between any two of them
+/// sees a claim in force either as before or as after, never as missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Writes down what the next agent must know of an owner. It comes before the owner that it is of.
+    Record {
+        /// The owner's slot.
+        slot: Slot,
+        /// A [`crate::plan::owner_record::Record`].
+        bytes: RecordBytes,
+    },
+    /// Forgets what was written down of an owner. It comes after the slot is free.
+    RecordGone {
+        /// The owner's slot.
+        slot: Slot,
+    },
+    /// Writes an owner; all zeros frees the slot.
+    Owner {
+        /// Where.
+        slot: Slot,
+        /// What.
+        owner: Owner,
+    },
+    /// Tells the kernel which owner a pod UID is.
+    Uid {
+        /// The UID.
+        key: UidKey,
+        /// The owner's slot.
+        slot: Slot,
+    },
+    /// Forgets a pod UID.
+    UidGone {
+        /// The UID.
+        key: UidKey,
+    },
+    /// Tells the kernel whose a pod's cgroup is.
+    Cgroup {
+        /// Cgroup id.
+        id: u64,
+        /// Its level below the attached root.
+        level: u8,
+        /// The owner's slot, 0 while no pod with that UID is known.
+        slot: Slot,
+        /// How the UID is written.
+        form: Form,
+    },
+    /// Forgets a cgroup.
+    CgroupGone {
+        /// Cgroup id.
+        id: u64,
+    },
+    /// Takes out a cgroup inside a pod's that is named like another pod's own. `cgroup_mkdir` notes none that it knows to be
+    /// inside a pod, but the pod around it may have been there before and not be noted yet.
+    CgroupInPod {
+        /// Cgroup id.
+        id: u64,
+        /// Slot of the owner that it is named after, whose cgroup it is not; 0 if there is none.
+        slot: Slot,
+    },
+    /// Writes the owner of one address of a port.
+    Exact {
+        /// Protocol, port and address.
+        key: ExactKey,
+        /// The owner's slot.
+        slot: Slot,
+    },
+    /// Forgets one address of a port.
+    ExactGone {
+        /// Protocol, port and address.
+        key: ExactKey,
+    },
+    /// Writes who owns a port.
+    Port {
+        /// The protocol.
+        protocol: Protocol,
+        /// The port.
+        port: u16,
+        /// The word.
+        word: PortWord,
+    },
+}
+
+/// A claim in force on the port in question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// Its address.
+    pub address: Address,
+    /// Its owner's slot.
+    pub slot: Slot,
+    /// Whom it is for.
+    pub entity: Entity,
+    /// The workload that may bind the port because the owner is going.
+    pub handover_to: Option<u32>,
+}
+
+/// What the maps hold for one port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortState {
+    word: PortWord,
+    exact: BTreeMap<ExactKey, Slot>,
+}
+
+impl PortState {
+    /// What the maps are to hold for these claims in force.
+    #[must_use]
+    pub fn of(protocol: Protocol, port: u16, claims: &[InForce]) -> Self {
+        let claims = &with_stand_ins(claims);
+        let mut exact = BTreeMap::new();
+        let v4 = side(
+            claims,
+            is_v4_wildcard,
+            |address| match address {
+                Address::V4(address) => Some(ExactKey::v4(protocol, port, address.octets())),
+                _ => None,
+            },
+            &mut exact,
+        );
+        let v6 = side(
+            claims,
+            is_v6_wildcard,
+            |address| match address {
+                Address::V6(address) => Some(ExactKey::v6(protocol, port, address.octets())),
+                _ => None,
+            },
+            &mut exact,
+        );
+        Self { word: PortWord::new(v4, v6), exact }
+    }
+
+    /// The word in `PORTS`.
+    #[must_use]
+    pub fn word(&self) -> PortWord {
+        self.word
+    }
+
+    /// The owner of each single address, in `EXACT`.
+    #[must_use]
+    pub fn exact(&self) -> &BTreeMap<ExactKey, Slot> {
+        &self.exact
+    }
+
+    /// Steps from this state to `next`. Owners of single addresses are written before the word that sends a bind to
+    /// look for them, and removed after it.
+    pub fn steps_to(&self, next: &Self, protocol: Protocol, port: u16, steps: &mut Vec<Change>) {
+        for (&key, &slot) in &next.exact {
+            if self.exact.get(&key) != Some(&slot) {
+                steps.push(Change::Exact { key, slot });
+            }
+        }
+        if self.word != next.word {
+            steps.push(Change::Port { protocol, port, word: next.word });
+        }
+        for &key in self.exact.keys() {
+            if !next.exact.contains_key(&key) {
+                steps.push(Change::ExactGone { key });
+            }
+        }
+    }
+}
+
+/// A share group's port is not handed over as long as a member that stays claims it: such a member stands in for those
+/// that go, on whatever address they claim the port.
+fn with_stand_ins(claims: &[InForce]) -> Vec<InForce> {
+    let mut staying: BTreeMap<Entity, &InForce> = BTreeMap::new();
+    for claim in claims.iter().filter(|claim| claim.handover_to.is_none()) {
+        let first = staying.entry(claim.entity).or_insert(claim);
+        if claim.slot < first.slot {
+            *first = claim;
+        }
+    }
+    let stand_in = |claim: &InForce| match staying.get(&claim.entity) {
+        Some(&member) if claim.handover_to.is_some() => InForce { address: claim.address, ..*member },
+        _ => *claim,
+    };
+    claims.iter().map(stand_in).collect()
+}
+
+fn is_v4_wildcard(address: Address) -> bool {
+    match address {
+        Address::Any => true,
+        Address::V4(address) => address.is_unspecified(),
+        // A claim on `::` is for dual-stack sockets.
+        Address::V6(address) => address.is_unspecified(),
+    }
+}
+
+fn is_v6_wildcard(address: Address) -> bool {
+    match address {
+        Address::Any => true,
+        Address::V4(_) => false,
+        Address::V6(address) => address.is_unspecified(),
+    }
+}
+
+fn side(
+    claims: &[InForce],
+    is_wildcard: impl Fn(Address) -> bool,
+    key: impl Fn(Address) -> Option<ExactKey>,
+    exact: &mut BTreeMap<ExactKey, Slot>,
+) -> Side {
+    let whole = claims.iter().filter(|claim| is_wildcard(claim.address));
+    if let Some(claim) = representative(whole) {
+        return Side { first: claim.slot, second: 0, whole: true };
+    }
+    let mut by_key: BTreeMap<ExactKey, Vec<&InForce>> = BTreeMap::new();
+    for claim in claims {
+        if let Some(key) = key(claim.address) {
+            by_key.entry(key).or_default().push(claim);
+        }
+    }
+    let mut owners: Vec<&InForce> = Vec::new();
+    for (key, claims) in by_key {
+        if let Some(claim) = representative(claims.into_iter()) {
+            exact.insert(key, claim.slot);
+            owners.push(claim);
+        }
+    }
+    let (first, second) = pair(&owners);
+    Side { first, second, whole: false }
+}
+
+/// Of several claims of one entity on one address, the one that stands for all. If all members of a group go, the port
+/// is handed over to the workload of this one alone.
+fn representative<'a>(claims: impl Iterator<Item = &'a InForce>) -> Option<&'a InForce> {
+    claims.min_by_key(|claim| (claim.handover_to.is_some(), claim.slot))
+}
+
+/// Two owners such that a bind to the wildcard address, which overlaps all of them, is foreign to at least one of the
+/// two whenever it is foreign to any.
+///
+/// A caller gets along with its own entity and with owners that hand over to its workload, and with nobody else. So
+/// two that stay and are different entities will do. So will two that hand over to different workloads and are
+/// different entities, save for a caller that is one's entity and of the other's workload, which is let in even if
+/// there is a third owner: no two owners can tell that. Else all that go are one entity or are of one workload.
+fn pair(owners: &[&InForce]) -> (Slot, Slot) {
+    let (going, staying): (Vec<&InForce>, Vec<&InForce>) = owners.iter().partition(|owner| owner.handover_to.is_some());
+    let (stays, other_stays) = two(&staying, |one, other| one.entity != other.entity);
+    if other_stays != 0 {
+        return (stays, other_stays);
+    }
+    let (goes, other_goes) = two_unlike(&going);
+    if other_goes != 0 {
+        return (goes, other_goes);
+    }
+    if stays != 0 {
+        return (stays, goes);
+    }
+    two(&going, |one, other| one.entity != other.entity || one.handover_to != other.handover_to)
+}
+
+/// The slots of the first owner and of the first one that differs from it, 0 where there is none.
+fn two(owners: &[&InForce], differ: impl Fn(&InForce, &InForce) -> bool) -> (Slot, Slot) {
+    let Some(first) = owners.first() else {
+        return (0, 0);
+    };
+    let other = owners.iter().find(|other| differ(first, other));
+    (first.slot, other.map_or(0, |other| other.slot))
+}
+
+/// The slots of two owners that differ in both entity and workload; if there are no two, of the first one alone.
+fn two_unlike(owners: &[&InForce]) -> (Slot, Slot) {
+    let unlike = |one: &InForce, other: &InForce| one.entity != other.entity && one.handover_to != other.handover_to;
+    let pair = two(owners, unlike);
+    let Some(first) = owners.first().filter(|_| pair.1 == 0) else {
+        return pair;
+    };
+    // All others have the first one's entity or its workload. One that has only the former differs in both from one
+    // that has only the latter.
+    let same_entity = owners.iter().find(|other| other.handover_to != first.handover_to);
+    let same_workload = owners.iter().find(|other| other.entity != first.entity);
+    match (same_entity, same_workload) {
+        (Some(one), Some(other)) => (one.slot, other.slot),
+        _ => pair,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    const TCP: Protocol = Protocol::Tcp;
+
+    fn claim(slot: Slot, address: Address) -> InForce {
+        InForce { address, slot, entity: Entity::Pod(u32::from(slot)), handover_to: None }
+    }
+
+    fn v4(last: u8) -> Address {
+        Address::V4(Ipv4Addr::new(10, 0, 0, last))
+    }
+
+    fn sides(claims: &[InForce]) -> (Side, Side, usize) {
+        let state = PortState::of(TCP, 80, claims);
+        (state.word.v4(), state.word.v6(), state.exact.len())
+    }
+
+    fn whole(first: Slot) -> Side {
+        Side { first, second: 0, whole: true }
+    }
+
+    fn some(first: Slot, second: Slot) -> Side {
+        Side { first, second, whole: false }
+    }
+
+    #[test]
+    fn wildcards_take_a_whole_side() {
+        let nobody = Side::default();
+        assert_eq!(sides(&[]), (nobody, nobody, 0));
+        assert_eq!(sides(&[claim(1, Address::Any)]), (whole(1), whole(1), 0));
+        assert_eq!(sides(&[claim(1, Address::V6(Ipv6Addr::UNSPECIFIED))]), (whole(1), whole(1), 0));
+        assert_eq!(sides(&[claim(1, Address::V4(Ipv4Addr::UNSPECIFIED))]), (whole(1), nobody, 0));
+        let mixed = [claim(1, Address::V4(Ipv4Addr::UNSPECIFIED)), claim(2, Address::V6(Ipv6Addr::LOCALHOST))];
+        assert_eq!(sides(&mixed), (whole(1), some(2, 0), 1));
+        assert_eq!(sides(&[claim(1, Address::Any), claim(1, v4(1))]), (whole(1), whole(1), 0));
+    }
+
+    #[test]
+    fn addresses_are_looked_up_and_summed_up() {
+        let nobody = Side::default();
+        assert_eq!(sides(&[claim(1, v4(1))]), (some(1, 0), nobody, 1));
+        assert_eq!(sides(&[claim(1, v4(1)), claim(1, v4(2))]), (some(1, 0), nobody, 2));
+        assert_eq!(sides(&[claim(1, v4(1)), claim(2, v4(2)), claim(3, v4(3))]), (some(1, 2), nobody, 3));
+    }
+
+    #[test]
+    fn the_pair_is_foreign_to_whoever_is_foreign_to_any() {
+        let going = |slot, last, workload| InForce { handover_to: Some(workload), ..claim(slot, v4(last)) };
+        // One that stays outweighs two that hand over to the same workload, and so on.
+        assert_eq!(sides(&[going(1, 1, 9), going(2, 2, 9), claim(3, v4(3))]).0, some(3, 1));
+        assert_eq!(sides(&[going(1, 1, 9), going(2, 2, 9)]).0, some(1, 2));
+        assert_eq!(sides(&[going(1, 1, 9), going(2, 2, 8), claim(3, v4(3))]).0, some(1, 2));
+        assert_eq!(sides(&[going(1, 1, 9), claim(2, v4(2)), claim(3, v4(3))]).0, some(2, 3));
+    }
+
+    #[test]
+    fn the_pair_tells_kin_by_group_from_kin_by_workload() {
+        let going = |slot, last, group, workload| InForce {
+            entity: Entity::Group(group),
+            handover_to: Some(workload),
+            ..claim(slot, v4(last))
+        };
+        // A caller of group 4 is foreign to group 5, and one of workload 9 is foreign to workload 8.
+        assert_eq!(sides(&[going(1, 1, 4, 9), going(2, 2, 5, 9)]).0, some(1, 2));
+        assert_eq!(sides(&[going(1, 1, 4, 9), going(2, 2, 4, 8)]).0, some(1, 2));
+        assert_eq!(sides(&[going(1, 1, 4, 9), going(2, 2, 4, 8), going(3, 3, 5, 9)]).0, some(2, 3));
+        assert_eq!(sides(&[going(1, 1, 4, 9), going(2, 2, 4, 9)]).0, some(1, 0));
+        // Who stays stands in for the group, so the other group is the second.
+        let staying = InForce { entity: Entity::Group(4), ..claim(3, v4(3)) };
+        assert_eq!(sides(&[going(1, 1, 4, 9), going(2, 2, 5, 9), staying]).0, some(3, 2));
+    }
+
+    #[test]
+    fn a_group_is_one_entity_and_is_represented_by_who_stays() {
+        let member = |slot, address| InForce { entity: Entity::Group(4), ..claim(slot, address) };
+        let going = InForce { handover_to: Some(9), ..member(1, Address::Any) };
+        assert_eq!(sides(&[going, member(2, Address::Any)]).0, whole(2));
+        assert_eq!(sides(&[going, member(2, v4(1))]), (whole(2), whole(2), 0), "also if it claims less");
+        assert_eq!(sides(&[member(1, v4(1)), member(2, v4(2))]).0, some(1, 0));
+    }
+
+    #[test]
+    fn steps_never_leave_a_claim_in_force_unseen() {
+        let specific = PortState::of(TCP, 80, &[claim(1, v4(1)), claim(2, v4(2))]);
+        let wild = PortState::of(TCP, 80, &[claim(1, Address::Any)]);
+        let kinds = |from: &PortState, to: &PortState| {
+            let mut steps = Vec::new();
+            from.steps_to(to, TCP, 80, &mut steps);
+            steps
+                .into_iter()
+                .map(|step| match step {
+                    Change::Exact { .. } => '+',
+                    Change::ExactGone { .. } => '-',
+                    Change::Port { .. } => 'p',
+                    _ => '?',
+                })
+                .collect::<String>()
+        };
+        assert_eq!(kinds(&wild, &specific), "++p");
+        assert_eq!(kinds(&specific, &wild), "p--");
+        assert_eq!(kinds(&specific, &specific), "");
+    }
+}

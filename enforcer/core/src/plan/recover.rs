@@ -1,0 +1,137 @@
+//! What the last agent left behind: from the contents of the kernel's maps to the owners and their claims in force.
+//!
+//! The maps may stem from an agent that died between any two steps. They are read as the programs read them: an address
+//! in `EXACT` counts only where the port's word sends a bind to look for it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use enforcer_ebpf::abi::{self, CGROUP_UNKNOWN, ExactKey, PortWord, Protocol, Slot};
+
+use crate::{
+    arbitration::arbiter::OwnerId,
+    model::port_spec::{Address, PortSpec, compress},
+    plan::owner_record::{Record, RecordError},
+};
+
+/// An owner that the last agent knew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// Its id. The kernel's events that nobody has read yet carry it.
+    pub id: OwnerId,
+    /// Its pod's cgroup and the level of that, as the kernel has them; `None` if there never was one.
+    pub cgroup: Option<(u64, u8)>,
+    /// What was written down of it.
+    pub record: Record,
+    /// What it had in force.
+    pub claims: Vec<PortSpec>,
+}
+
+/// An owner of whom too little is known: its claims end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Its id.
+    pub id: OwnerId,
+    /// What it had in force.
+    pub claims: Vec<PortSpec>,
+    /// What is wrong with its record; `None` if there is none.
+    pub why: Option<RecordError>,
+}
+
+/// What the maps hold.
+#[derive(Debug, Default)]
+pub struct Recalled {
+    /// The owners, in the order of their slots: of several members of a share group, the kernel names the first one.
+    pub remembered: Vec<Remembered>,
+    /// Owners of whom too little is known. Those that have nothing in force are left out: nothing is lost with them.
+    pub forgotten: Vec<Forgotten>,
+}
+
+/// Reads the contents of `OWNERS`, `RECORDS`, `PORTS` and `EXACT`. Free slots and unclaimed ports may be left out. The
+/// slots in `exact` are those of [`abi::ExactValue::slot`].
+pub fn recall<B: AsRef<[u8]>>(
+    owners: impl IntoIterator<Item = (Slot, abi::Owner)>,
+    record: impl Fn(Slot) -> Option<B>,
+    ports: impl IntoIterator<Item = (Protocol, u16, PortWord)>,
+    exact: impl IntoIterator<Item = (ExactKey, Slot)>,
+) -> Recalled {
+    let mut claims = in_force(ports, exact);
+    let owners: BTreeMap<Slot, abi::Owner> = owners.into_iter().filter(|(_, owner)| owner.id() != 0).collect();
+    let mut recalled = Recalled::default();
+    for (slot, owner) in owners {
+        let claims = claims.remove(&slot).unwrap_or_default();
+        match record(slot).map(|bytes| Record::decode(bytes.as_ref())) {
+            Some(Ok(record)) => {
+                recalled.remembered.push(Remembered { id: owner.id(), cgroup: cgroup(&owner), record, claims });
+            }
+            Some(Err(_)) | None if claims.is_empty() => {}
+            Some(Err(why)) => recalled.forgotten.push(Forgotten { id: owner.id(), claims, why: Some(why) }),
+            None => recalled.forgotten.push(Forgotten { id: owner.id(), claims, why: None }),
+        }
+    }
+    recalled
+}
+
+/// The element's cgroup. `cgroup_mkdir` may have put it there while no agent was looking.
+fn cgroup(owner: &abi::Owner) -> Option<(u64, u8)> {
+    let level = u8::try_from(owner.level).ok().filter(|level| *level != 0)?;
+    (owner.cgroup != 0 && owner.cgroup != CGROUP_UNKNOWN).then_some((owner.cgroup, level))
+}
+
+/// The claims in force by slot. Where several members of a share group claim a port, or several addresses are covered
+/// by one claim, they are one claim of one member here, as in the maps.
+fn in_force(
+    ports: impl IntoIterator<Item = (Protocol, u16, PortWord)>,
+    exact: impl IntoIterator<Item = (ExactKey, Slot)>,
+) -> HashMap<Slot, Vec<PortSpec>> {
+    let mut found: BTreeMap<(Slot, Protocol, Address), Vec<u16>> = BTreeMap::new();
+    let mut words = HashMap::new();
+    for (protocol, port, word) in ports {
+        if word == PortWord::UNCLAIMED {
+            continue;
+        }
+        words.insert((protocol, port), word);
+        let mut claim = |slot, address| found.entry((slot, protocol, address)).or_default().push(port);
+        let (v4, v6) = (word.v4(), word.v6());
+        if v6.whole {
+            // No claim takes all of IPv6 and leaves IPv4 out. What it says of IPv4 another member of the group may say too.
+            claim(v6.first, Address::Any);
+        }
+        if v4.whole && !(v6.whole && v6.first == v4.first) {
+            claim(v4.first, Address::V4(Ipv4Addr::UNSPECIFIED));
+        }
+    }
+    for (key, slot) in exact {
+        let word = Protocol::from_wire(key.protocol).and_then(|protocol| words.get(&(protocol, key.port)));
+        let (Some(protocol), Some(word), Some(address)) = (Protocol::from_wire(key.protocol), word, address(&key))
+        else {
+            continue;
+        };
+        let side = if key.family == 4 { word.v4() } else { word.v6() };
+        if side.first != 0 && !side.whole {
+            found.entry((slot, protocol, address)).or_default().push(key.port);
+        }
+    }
+    let mut claims: HashMap<Slot, Vec<PortSpec>> = HashMap::new();
+    for ((slot, protocol, address), ports) in found {
+        let specs = compress(ports).into_iter().map(|ports| PortSpec { protocol, address, ports });
+        claims.entry(slot).or_default().extend(specs);
+    }
+    claims
+}
+
+fn address(key: &ExactKey) -> Option<Address> {
+    match key.family {
+        4 => {
+            let [a, b, c, d, ..] = key.address;
+            Some(Address::new(IpAddr::V4(Ipv4Addr::new(a, b, c, d))))
+        }
+        6 => Some(Address::new(IpAddr::V6(Ipv6Addr::from(key.address)))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+use enforcer_ebpf::abi::{Form, Side, UidKey};
+
+use super::*;
+use crate::{arbitration::arbiter::Class, index::Name, model::digest::Digest, plan::owner_record::Subject};
+
+const TCP: Protocol = Protocol::Tcp;
+
+fn whole(first: Slot) -> Side {
+    Side { first, second: 0, whole: true }
+}
+
+fn some(first: Slot, second: Slot) -> Side {
+    Side { first, second, whole: false }
+}
+
+const NOBODY: Side = Side { first: 0, second: 0, whole: false };
+
+fn claims(ports: &[(u16, Side, Side)], exact: &[(ExactKey, Slot)]) -> Vec<(Slot, Vec<String>)> {
+    let ports = ports.iter().map(|&(port, v4, v6)| (TCP, port, PortWord::new(v4, v6)));
+    let mut claims: Vec<_> = in_force(ports, exact.iter().copied())
+        .into_iter()
+        .map(|(slot, specs)| (slot, specs.iter().map(ToString::to_string).collect()))
+        .collect();
+    claims.sort_unstable();
+    claims
+}
+
+fn says(slot: Slot, specs: &[&str]) -> (Slot, Vec<String>) {
+    (slot, specs.iter().map(|spec| (*spec).to_owned()).collect())
+}
+
+#[test]
+fn words_are_read_as_claims() {
+    let one = |v4, v6| claims(&[(80, v4, v6)], &[]);
+    assert_eq!(one(NOBODY, NOBODY), []);
+    assert_eq!(one(whole(3), whole(3)), [says(3, &["80/tcp"])]);
+    assert_eq!(one(whole(3), NOBODY), [says(3, &["0.0.0.0:80/tcp"])]);
+    assert_eq!(one(whole(3), whole(4)), [says(3, &["0.0.0.0:80/tcp"]), says(4, &["80/tcp"])], "a share group");
+    let range = [(80, whole(3), whole(3)), (82, whole(3), whole(3)), (81, whole(3), whole(3)), (90, whole(3), NOBODY)];
+    assert_eq!(claims(&range, &[]), [says(3, &["80-82/tcp", "0.0.0.0:90/tcp"])]);
+}
+
+#[test]
+fn an_address_counts_where_the_word_sends_a_bind_to_it() {
+    let v4 = |last| ExactKey::v4(TCP, 80, [10, 0, 0, last]);
+    let v6 = ExactKey::v6(TCP, 80, Ipv6Addr::LOCALHOST.octets());
+    let exact = [(v4(1), 3), (v4(2), 4), (v4(3), 5), (v6, 6)];
+    assert_eq!(
+        claims(&[(80, some(3, 4), whole(7))], &exact),
+        [
+            says(3, &["10.0.0.1:80/tcp"]),
+            says(4, &["10.0.0.2:80/tcp"]),
+            says(5, &["10.0.0.3:80/tcp"]),
+            says(7, &["80/tcp"])
+        ]
+    );
+    assert_eq!(
+        claims(&[(80, whole(3), some(6, 0))], &exact),
+        [says(3, &["0.0.0.0:80/tcp"]), says(6, &["[::1]:80/tcp"])]
+    );
+    assert_eq!(claims(&[(80, whole(3), NOBODY)], &exact), [says(3, &["0.0.0.0:80/tcp"])]);
+    assert_eq!(claims(&[(81, some(3, 4), whole(7))], &exact), [says(7, &["81/tcp"])], "another port");
+    assert_eq!(claims(&[(80, NOBODY, NOBODY)], &exact), []);
+    let rubbish = ExactKey { family: 5, ..v4(1) };
+    let more = ExactKey { protocol: 9, ..v4(1) };
+    assert_eq!(claims(&[(80, some(3, 4), NOBODY)], &[(rubbish, 3), (more, 3)]), []);
+}
+
+fn record() -> Record {
+    Record {
+        subject: Subject::Pod {
+            key: UidKey::new([1; 16], Form::Api),
+            claims: Digest::default(),
+            terminal: false,
+            ended: false,
+            mirror: false,
+        },
+        class: Class::Tenant,
+        name: Name { namespace: "default".to_owned(), name: "a".to_owned(), uid: "u".to_owned(), mirror: None },
+        group: None,
+        workload: None,
+        terminating: false,
+        mode: None,
+        since: 0,
+    }
+}
+
+fn recalled(owners: &[(Slot, abi::Owner)], bytes: Option<&[u8]>) -> Recalled {
+    let ports = [(TCP, 80, PortWord::new(whole(3), whole(3)))];
+    recall(owners.iter().copied(), |slot| bytes.filter(|_| slot < 5), ports, [])
+}
+
+#[test]
+fn an_owner_needs_a_record() {
+    let element = abi::Owner::new(77, 9, 0, 2, 0, 0);
+    let good = record().encode().unwrap().to_vec();
+    let known = recalled(&[(3, element)], Some(&good));
+    let claims = vec!["80/tcp".parse().unwrap()];
+    assert_eq!(
+        known.remembered,
+        [Remembered { id: 9, cgroup: Some((77, 2)), record: record(), claims: claims.clone() }]
+    );
+    assert_eq!(known.forgotten, []);
+
+    let missing = recalled(&[(3, element)], None);
+    assert_eq!(missing.remembered, []);
+    assert_eq!(missing.forgotten, [Forgotten { id: 9, claims: claims.clone(), why: None }]);
+
+    let mut bad = good.clone();
+    bad[100] ^= 1;
+    let damaged = recalled(&[(3, element)], Some(&bad));
+    assert_eq!(damaged.forgotten, [Forgotten { id: 9, claims, why: Some(RecordError::Checksum) }]);
+
+    assert_eq!(recalled(&[(5, element)], Some(&good)).forgotten, [], "nothing is lost with it");
+    let free = recalled(&[(3, abi::Owner::default())], Some(&good));
+    assert_eq!((free.remembered, free.forgotten), (vec![], vec![]), "the agent died before it removed the record");
+}
+
+#[test]
+fn a_cgroup_is_known_with_its_level() {
+    let good = record().encode().unwrap().to_vec();
+    for (cgroup, level, expected) in
+        [(77, 2, Some((77, 2))), (CGROUP_UNKNOWN, 0, None), (0, 0, None), (77, 0, None), (0, 2, None)]
+    {
+        let element = abi::Owner::new(cgroup, 9, 0, level, 0, 0);
+        assert_eq!(recalled(&[(3, element)], Some(&good)).remembered[0].cgroup, expected, "{cgroup} {level}");
+    }
+    let deep = abi::Owner { level: 256, ..abi::Owner::new(77, 9, 0, 1, 0, 0) };
+    assert_eq!(recalled(&[(3, deep)], Some(&good)).remembered[0].cgroup, None);
+}

@@ -1,0 +1,5 @@
+//! From API objects to pods and their claims.
+
+pub mod annotation;
+pub mod claims;
+pub mod pod;

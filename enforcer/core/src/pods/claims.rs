@@ -1,0 +1,236 @@
+//! From a pod to what it claims.
+
+use std::{collections::HashSet, fmt};
+
+use super::{
+    annotation::{self, Problem, keep},
+    pod::{PORTS_ANNOTATION, Pod, PodProblem},
+};
+use crate::{
+    arbitration::quota::{Left, Limit, Room},
+    model::port_spec::{Address, PortRange, PortSpec},
+};
+
+/// Where a claim was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// In the annotation `port-enforcer.io/ports`.
+    Annotation,
+    /// In the `ports` of a container.
+    HostPort,
+    /// By the node, with `--node-reserved`.
+    Reserved,
+    /// Before the agent started. Where it was made is known again once the source of pods has spoken.
+    Remembered,
+}
+
+impl Source {
+    /// The word for people and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Annotation => "annotation",
+            Self::HostPort => "hostPort",
+            Self::Reserved => "node-reserved",
+            Self::Remembered => "remembered",
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// One claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Claim {
+    /// What is claimed.
+    pub spec: PortSpec,
+    /// Where it was said.
+    pub source: Source,
+}
+
+/// What one pod may claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most ports. A range counts with its width, and each protocol and each address of a port for itself.
+    pub max_ports_per_pod: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_ports_per_pod: 1024 }
+    }
+}
+
+/// What a pod claims, and what it said in vain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodClaims {
+    /// The claims: declared ports first, then the annotation's items, each in their order. No [`PortSpec`] is there
+    /// twice; different ones may overlap.
+    pub claims: Vec<Claim>,
+    /// What counts for nothing, [`annotation::MAX_PROBLEMS`] at most.
+    pub problems: Vec<ClaimProblem>,
+    /// How many problems there were beyond those.
+    pub more_problems: usize,
+}
+
+/// Why something that a pod says counts for nothing. A closed list; none of it is fatal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum ClaimProblem {
+    /// A bad item in the annotation.
+    #[error("annotation {PORTS_ANNOTATION}: {0}")]
+    Item(Problem),
+    /// The annotation is on a pod without host network.
+    #[error(
+        "annotation {PORTS_ANNOTATION} counts on pods with hostNetwork: true only; declare a hostPort of a container \
+         instead"
+    )]
+    NoHostNetwork,
+    /// The claim would exceed [`Limits::max_ports_per_pod`].
+    #[error(
+        "{} ({}{}) is refused whole: the pod would claim more than {limit} ports",
+        claim.spec, claim.source, at(*position)
+    )]
+    Quota {
+        /// What is refused.
+        claim: Claim,
+        /// Where in the annotation it stands, see [`Problem::position`].
+        position: Option<usize>,
+        /// [`Limits::max_ports_per_pod`].
+        limit: u32,
+    },
+    /// There is no room for the claim: others have too much.
+    #[error(
+        "{} ({}{}) is refused whole: {limit}, and there is no room for it as long as others have theirs; it counts \
+         when the pod changes and there is room",
+        claim.spec, claim.source, at(*position)
+    )]
+    NoRoom {
+        /// What is refused.
+        claim: Claim,
+        /// Where in the annotation it stands, see [`Problem::position`].
+        position: Option<usize>,
+        /// What stands in the way.
+        limit: Limit,
+    },
+    /// Something in the object itself: a declared port or the UID.
+    #[error(transparent)]
+    Pod(PodProblem),
+}
+
+impl ClaimProblem {
+    /// The word for metrics.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Item(_) => "annotation",
+            Self::NoHostNetwork => "no_host_network",
+            Self::Quota { .. } => "quota",
+            Self::NoRoom { .. } => "no_room",
+            Self::Pod(PodProblem::UidMissing | PodProblem::UidInvalid { .. }) => "uid",
+            Self::Pod(PodProblem::Port { .. } | PodProblem::Protocol { .. } | PodProblem::Address { .. }) => "port",
+        }
+    }
+}
+
+/// How many entries a claim can take in the kernel's map of single addresses.
+#[must_use]
+pub fn single_addresses(spec: &PortSpec) -> u32 {
+    match spec.address {
+        Address::V4(address) if !address.is_unspecified() => spec.ports.len(),
+        Address::V6(address) if !address.is_unspecified() => spec.ports.len(),
+        _ => 0,
+    }
+}
+
+fn at(position: Option<usize>) -> String {
+    position.map(|position| format!(" at character {position}")).unwrap_or_default()
+}
+
+/// What a pod claims, whatever its phase: the life of claims is not looked at here.
+///
+/// Ports count up to the limit, declared ports first, then the annotation's items. What would exceed it is refused
+/// whole, and smaller claims that come later may still fit. A claim that repeats another one word for word counts
+/// once; two that merely overlap (`80` and `80-81`, or `80` and `127.0.0.1:80`) count both, so that the sum does not
+/// depend on their order.
+#[must_use]
+pub fn claims_of(pod: &Pod, limits: &Limits) -> PodClaims {
+    claims_within(pod, limits, &Room::UNLIMITED)
+}
+
+/// What a pod claims where others claim too: what there is no room for is refused whole, in the same order.
+#[must_use]
+pub fn claims_within(pod: &Pod, limits: &Limits, room: &Room) -> PodClaims {
+    let mut book = Book { limits, room, ports: 0, addresses: 0, seen: HashSet::new(), result: PodClaims::default() };
+    for problem in &pod.problems {
+        book.problem(ClaimProblem::Pod(problem.clone()));
+    }
+    book.result.more_problems += pod.more_problems;
+    for port in &pod.ports {
+        let Ok(ports) = PortRange::single(port.host_port) else {
+            continue;
+        };
+        let spec = PortSpec { protocol: port.protocol, address: port.host_ip, ports };
+        book.claim(Claim { spec, source: Source::HostPort }, None);
+    }
+    match &pod.ports_annotation {
+        None => {}
+        Some(_) if !pod.host_network => book.problem(ClaimProblem::NoHostNetwork),
+        Some(text) => {
+            for (position, item) in annotation::items(text) {
+                match item {
+                    Ok(spec) => book.claim(Claim { spec, source: Source::Annotation }, Some(position)),
+                    Err(problem) => book.problem(ClaimProblem::Item(problem)),
+                }
+            }
+        }
+    }
+    book.result
+}
+
+/// Claims as they are taken in.
+struct Book<'a> {
+    limits: &'a Limits,
+    room: &'a Room,
+    /// How many ports are taken in.
+    ports: u32,
+    /// Of these, how many on a single address.
+    addresses: u32,
+    /// Specs taken in, never more than there are ports.
+    seen: HashSet<PortSpec>,
+    result: PodClaims,
+}
+
+impl Book<'_> {
+    fn claim(&mut self, claim: Claim, position: Option<usize>) {
+        if self.seen.contains(&claim.spec) {
+            return;
+        }
+        let limit = self.limits.max_ports_per_pod;
+        let ports = self.ports.saturating_add(claim.spec.ports.len());
+        if ports > limit {
+            self.problem(ClaimProblem::Quota { claim, position, limit });
+            return;
+        }
+        let addresses = self.addresses.saturating_add(single_addresses(&claim.spec));
+        let full = |count: u32, left: &Left| (count as usize > left.most).then_some(left.limit);
+        if let Some(limit) = full(addresses, &self.room.addresses).or_else(|| full(ports, &self.room.claims)) {
+            self.problem(ClaimProblem::NoRoom { claim, position, limit });
+            return;
+        }
+        self.ports = ports;
+        self.addresses = addresses;
+        self.seen.insert(claim.spec);
+        self.result.claims.push(claim);
+    }
+
+    fn problem(&mut self, problem: ClaimProblem) {
+        keep(&mut self.result.problems, &mut self.result.more_problems, problem);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,4 @@
+//! From kernel events and notices to messages.
+
+pub mod rate_limit;
+pub mod report;

@@ -1,0 +1,108 @@
+//! Who is in the way of an attempt: of one that the kernel itself refused, or of one that the programs judged by who holds
+//! the port.
+
+use enforcer_ebpf::{
+    abi::{HOLDER_HOST, MARK_SOMEBODY, Protocol, Reason},
+    decide::could_share,
+};
+
+use crate::{
+    index::Index,
+    reports::report::{Attempt, Incumbent, Report, Who},
+    sockets::{Holder, Holders, Party, Place, Reuse, Since, Tenure},
+};
+
+impl Holders {
+    /// Who holds a port, in the words of the programs: [`enforcer_ebpf::abi::Mark::holder`].
+    #[must_use]
+    pub fn marked(&self, protocol: Protocol, port: u16, index: &Index) -> u64 {
+        let mut pods = self.on(protocol, port).map(|holder| index.pod_cgroup(holder.cgroup));
+        let Some(first) = pods.next() else {
+            return 0;
+        };
+        if pods.all(|pod| pod == first) { first.unwrap_or(MARK_SOMEBODY) } else { MARK_SOMEBODY }
+    }
+
+    /// Who holds the port so that the kernel refused the attempt.
+    #[must_use]
+    pub fn in_the_way(&self, attempt: &Attempt, index: &Index) -> Option<Incumbent> {
+        let caller = Place::of(attempt.cgroup, index).party;
+        let wanted = wanted(attempt);
+        let mut holders = self.on(attempt.protocol, attempt.port);
+        let holder = holders.find(|holder| {
+            let before = match holder.since {
+                Since::Bound(time) => time <= attempt.time,
+                // It was there for an unknown time when it was first seen.
+                Since::Seen(_) => true,
+            };
+            before && self.place(holder).party != caller && holder.overlaps(&wanted) && !both_share(attempt, holder)
+        })?;
+        let socket = Tenure::new(holder, self);
+        Some(incumbent(socket, attempt, index))
+    }
+
+    /// Adds who holds the port, where the programs judged by that.
+    #[must_use]
+    pub fn name_in(&self, report: Report, index: &Index) -> Report {
+        let attempt = &report.attempt;
+        let (Some(id), Reason::Held | Reason::Stale) = (attempt.holder, attempt.reason) else {
+            return report;
+        };
+        let wanted = wanted(attempt);
+        let is_it = |holder: &&Holder| {
+            let same = match index.pod_cgroup(holder.cgroup) {
+                Some(pod) => pod == id,
+                None => id == HOLDER_HOST && self.place(holder).party == Party::Host,
+            };
+            same && holder.overlaps(&wanted)
+        };
+        let socket = self.on(attempt.protocol, attempt.port).find(is_it);
+        let incumbent = match socket {
+            Some(holder) => incumbent(Tenure::new(holder, self), attempt, index),
+            // Its record is still to come, or was lost.
+            None => Incumbent {
+                who: if id == HOLDER_HOST { Who::Host } else { Who::of_cgroup(id, index) },
+                socket: None,
+                older: false,
+            },
+        };
+        let reason = attempt.reason;
+        let mut report = report.held_by(incumbent);
+        report.attempt.reason = reason;
+        report
+    }
+}
+
+fn incumbent(socket: Tenure, attempt: &Attempt, index: &Index) -> Incumbent {
+    let older = match (index.owner_by_cgroup(socket.holder.cgroup), index.owner_by_cgroup(attempt.cgroup)) {
+        (Some(holder), Some(caller)) => index.is_older_revision(holder, caller),
+        _ => false,
+    };
+    Incumbent { who: socket.who.clone(), socket: Some(socket), older }
+}
+
+/// What an attempt would hold.
+fn wanted(attempt: &Attempt) -> Holder {
+    Holder {
+        protocol: attempt.protocol,
+        address: attempt.address.to_canonical(),
+        port: attempt.port,
+        cookie: attempt.socket,
+        cgroup: attempt.cgroup,
+        since: Since::Bound(attempt.time),
+        process: None,
+        uid: attempt.uid,
+        activity: None,
+        inode: None,
+        device: None,
+        v6only: attempt.v6only,
+        reuse: attempt.reuse,
+    }
+}
+
+/// Whether the kernel lets both have the port, as far as is known.
+fn both_share(attempt: &Attempt, holder: &Holder) -> bool {
+    let shares =
+        |reuse: Option<Reuse>| reuse.is_some_and(|reuse| could_share(attempt.protocol, reuse.port, reuse.address));
+    shares(attempt.reuse) && shares(holder.reuse)
+}

@@ -1,0 +1,229 @@
+//! Conflicts that are there already: sockets that were bound before the agent came, in audit mode or in a gap. They are
+//! told once each, and nothing is taken away.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+};
+
+use enforcer_ebpf::abi::Protocol;
+
+use crate::{
+    arbitration::arbiter::OwnerId,
+    index::Index,
+    model::{
+        port_spec::{Address, PortSpec},
+        text::escape,
+    },
+    pods::claims::Source,
+    reports::report::Who,
+    sockets::{Activity, Holder, Holders, Party},
+};
+
+/// Most conflicts that are told of one look; those that are left out are told next time.
+const MOST: usize = 1024;
+
+/// A conflict that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Two parties that do not belong together hold the port at once, and the kernel splits what comes in.
+    Shared {
+        /// The one.
+        first: Tenure,
+        /// The other.
+        second: Tenure,
+    },
+    /// Somebody holds what another one owns.
+    NotOwner {
+        /// Who holds it.
+        holder: Tenure,
+        /// Who owns it.
+        owner: Who,
+        /// Where that was declared.
+        source: Source,
+    },
+}
+
+/// A holder with its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenure {
+    /// The holder.
+    pub holder: Holder,
+    /// Who that is.
+    pub who: Who,
+    /// The container, safe to show.
+    pub container: Option<String>,
+}
+
+impl Tenure {
+    /// The holder, with its name.
+    #[must_use]
+    pub fn new(holder: &Holder, holders: &Holders) -> Self {
+        let place = holders.place(holder);
+        Self { holder: holder.clone(), who: place.who.clone(), container: place.container.clone() }
+    }
+
+    /// `default/web-0 (container nginx, command nginx, pid 4711)`, as much of it as is known and may be told. Safe to show.
+    fn name(&self, told_to: Audience) -> String {
+        let details = if told_to == Audience::Tenants { String::new() } else { self.details() };
+        format!("{}{details}", self.who)
+    }
+
+    /// ` (container nginx, command nginx, pid 4711)`, or nothing where nothing is known. Safe to show.
+    #[must_use]
+    pub fn details(&self) -> String {
+        let container = self.container.as_ref().map(|container| format!("container {container}"));
+        let process = self.holder.process.as_ref();
+        let process = process.map(|process| format!("command {}, pid {}", escape(&process.command), process.pid));
+        let details: Vec<String> = container.into_iter().chain(process).collect();
+        if details.is_empty() { String::new() } else { format!(" ({})", details.join(", ")) }
+    }
+}
+
+/// Who reads a sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Those who run the node: the log.
+    Operators,
+    /// Those who run one of the pods: the Event on it, which tells nothing of the other one's processes.
+    Tenants,
+}
+
+impl Existing {
+    /// Both sides by name, first the one that is in the way.
+    #[must_use]
+    pub fn sides(&self) -> [&Who; 2] {
+        match self {
+            Self::Shared { first, second } => [&first.who, &second.who],
+            Self::NotOwner { holder, owner, .. } => [&holder.who, owner],
+        }
+    }
+
+    /// The first holder.
+    #[must_use]
+    pub fn holder(&self) -> &Tenure {
+        match self {
+            Self::Shared { first: holder, .. } | Self::NotOwner { holder, .. } => holder,
+        }
+    }
+
+    /// The sentence for the log and the Events.
+    #[must_use]
+    pub fn sentence(&self, node: &str, told_to: Audience) -> String {
+        let node = escape(node);
+        match self {
+            Self::Shared { first, second } => format!(
+                "{} on {node} is held by {} and, as {}, by {} at once; sockets that exist are left alone: stop one of the two",
+                first.holder.target(),
+                first.name(told_to),
+                second.holder.target(),
+                second.name(told_to),
+            ),
+            Self::NotOwner { holder, owner, source } => format!(
+                "{} on {node} is held by {}, but claimed by {owner} ({source}); sockets that exist are left alone: stop \
+                 the holder, or change the claim",
+                holder.holder.target(),
+                holder.name(told_to),
+            ),
+        }
+    }
+}
+
+/// Who a holder is, for conflicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Side {
+    /// The pod, if the index knows it.
+    owner: Option<OwnerId>,
+    party: Party,
+}
+
+/// What was told, so that it is told once.
+#[derive(Debug, Default)]
+pub struct Reported {
+    told: HashSet<Key>,
+}
+
+type Key = (Protocol, u16, IpAddr, Side, Option<(IpAddr, Side)>, Option<OwnerId>);
+
+impl Reported {
+    /// The conflicts that exist now and did not the last time. Ports in `shared` are meant to be shared: their holders
+    /// conflict with claims only.
+    pub fn look(&mut self, holders: &Holders, index: &Index, shared: &[PortSpec]) -> Vec<Existing> {
+        let mut now = HashSet::new();
+        let mut fresh = Vec::new();
+        let mut tell = |key: Key, existing: &dyn Fn() -> Existing| {
+            if self.told.contains(&key) {
+                now.insert(key);
+            } else if fresh.len() < MOST && now.insert(key) {
+                fresh.push(existing());
+            }
+        };
+        let mut ports: BTreeMap<(Protocol, u16), Vec<(Side, &Holder)>> = BTreeMap::new();
+        for holder in holders.iter().filter(|holder| !holder.address.is_multicast()) {
+            let side = Side { owner: index.owner_by_cgroup(holder.cgroup), party: holders.place(holder).party };
+            ports.entry((holder.protocol, holder.port)).or_default().push((side, holder));
+        }
+        for ((protocol, port), mut all) in ports {
+            // Of sockets that are alike, as a server with many workers has them, one stands for all.
+            let alike = |(side, holder): &(Side, &Holder)| (*side, holder.address, holder.v6only, holder.device);
+            let mut seen = HashSet::new();
+            all.retain(|one| seen.insert(alike(one)));
+            for claim in index.claims_in_force(protocol, port) {
+                for (side, holder) in &all {
+                    let rightful = index.may_hold(side.owner, side.party == Party::Host, claim.owner);
+                    if rightful || !covers(claim.address, holder) {
+                        continue;
+                    }
+                    let Some(owner) = index.name(claim.owner) else {
+                        continue;
+                    };
+                    let key = (protocol, port, holder.address, *side, None, Some(claim.owner));
+                    tell(key, &|| Existing::NotOwner {
+                        holder: Tenure::new(holder, holders),
+                        owner: Who::Known(owner.clone()),
+                        source: claim.source,
+                    });
+                }
+            }
+            // A connected socket takes only what its peer sends.
+            all.retain(|(_, holder)| holder.activity != Some(Activity::Connected));
+            all.retain(|(_, holder)| !shared.iter().any(|spec| is_in(spec, holder)));
+            each_pair(&all, |(one, first), (other, second)| {
+                let together = one.party == other.party
+                    || matches!((one.owner, other.owner), (Some(one), Some(other)) if index.may_share(one, other));
+                if together || !first.overlaps(second) {
+                    return;
+                }
+                let key = (protocol, port, first.address, *one, Some((second.address, *other)), None);
+                let (first, second) = (Tenure::new(first, holders), Tenure::new(second, holders));
+                tell(key, &|| Existing::Shared { first: first.clone(), second: second.clone() });
+            });
+        }
+        self.told = now;
+        fresh
+    }
+}
+
+/// Calls with each pair that could overlap: of sockets on single addresses those with the same one.
+fn each_pair<'a>(all: &[(Side, &'a Holder)], mut with: impl FnMut(&(Side, &'a Holder), &(Side, &'a Holder))) {
+    let mut sorted = all.to_vec();
+    sorted.sort_by_key(|(_, holder)| (!holder.address.is_unspecified(), holder.address, holder.cookie));
+    for (place, one) in sorted.iter().enumerate() {
+        for other in &sorted[place + 1..] {
+            if !one.1.address.is_unspecified() && one.1.address != other.1.address {
+                break;
+            }
+            with(one, other);
+        }
+    }
+}
+
+/// Whether a claim on this address covers the holder's socket, in part at least.
+fn covers(claim: Address, holder: &Holder) -> bool {
+    let v6only = holder.v6only == Some(true) && matches!(claim, Address::V4(_));
+    !v6only && claim.overlaps(Address::new(holder.address))
+}
+
+fn is_in(spec: &PortSpec, holder: &Holder) -> bool {
+    spec.protocol == holder.protocol && spec.ports.contains(holder.port) && covers(spec.address, holder)
+}

@@ -1,0 +1,415 @@
+//! Who holds what: the sockets that are bound in the node's network namespace, from what the kernel programs tell and
+//! from what its socket diagnostics show.
+//!
+//! Events are quick and can get lost; diagnostics are complete, and late. So:
+//!
+//! - an event of a bind takes a holder in, an event of a release takes it out, at once and for good: a cookie that was
+//!   released is not taken in again, whatever a dump that was under way still shows;
+//! - a dump takes in what no event told: sockets from before the agent, passed descriptors, lost events;
+//! - what a dump does not show and an event told before the dump began is a suspect, and gone if the next dump does not
+//!   show it either (a dump can pass over a socket that changes its state, see [`enforcer::host::sock_diag`]). Suspects are no
+//!   reason to wait: the second dump is made right after the first.
+//!
+//! A connected TCP socket is a holder if it was bound by name: clients' and accepted connections are not taken in.
+//!
+//! Memory is bounded for each pod and for all; what does not fit is counted.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+
+use enforcer_ebpf::abi::Protocol;
+
+use crate::sockets::{Activity, Binding, Holder, Party, Place, Process, Scope, Sighting, Since};
+
+/// Most holders that are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Of one pod, and of the host.
+    pub per_party: usize,
+    /// Of all together.
+    pub total: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { per_party: 1 << 13, total: 1 << 16 }
+    }
+}
+
+/// Most released cookies that are remembered. They are needed from the release until the dump after next.
+const RELEASED: usize = 1 << 16;
+
+/// What came of a dump.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Holders that it did not show and that are still in the table: dump once more, with [`Scope::Connected`].
+    pub suspects: usize,
+    /// Holders that are gone.
+    pub removed: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    holder: Holder,
+    release: u64,
+    /// Number of the last dump that showed it; 0 if none did.
+    seen: u64,
+    /// The last dump that could have did not show it.
+    suspect: bool,
+}
+
+/// The dumps of one protocol.
+#[derive(Debug, Default)]
+struct Dumps {
+    /// Number of the last one.
+    number: u64,
+    /// When it began, and the one before.
+    began: u64,
+    before: u64,
+    /// What it showed and there was no room for.
+    untracked: HashMap<Party, usize>,
+}
+
+#[derive(Debug)]
+struct Residents {
+    place: Place,
+    holders: usize,
+    gone: bool,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Holders {
+    limits: Limits,
+    /// Whether dumps show TCP sockets that are bound and do nothing (6.8).
+    shows_bound: bool,
+    entries: HashMap<u64, Entry>,
+    /// Cookies by what a release calls them, where that is something else.
+    releases: HashMap<u64, u64>,
+    ports: BTreeSet<(Protocol, u16, u64)>,
+    /// Cgroups that holders are in.
+    cgroups: HashMap<u64, Residents>,
+    counts: HashMap<Party, usize>,
+    released: HashSet<u64>,
+    released_at: VecDeque<(u64, u64)>,
+    tcp: Dumps,
+    udp: Dumps,
+    /// Last complete count of what there is no room for.
+    untracked: HashMap<(Protocol, Party), usize>,
+}
+
+impl Holders {
+    /// An empty table. `shows_bound`: see [`enforcer::host::sock_diag::shows_bound`].
+    #[must_use]
+    pub fn new(limits: Limits, shows_bound: bool) -> Self {
+        Self {
+            limits,
+            shows_bound,
+            entries: HashMap::new(),
+            releases: HashMap::new(),
+            ports: BTreeSet::new(),
+            cgroups: HashMap::new(),
+            counts: HashMap::new(),
+            released: HashSet::new(),
+            released_at: VecDeque::new(),
+            tcp: Dumps::default(),
+            udp: Dumps::default(),
+            untracked: HashMap::new(),
+        }
+    }
+
+    fn dumps(&mut self, protocol: Protocol) -> &mut Dumps {
+        if protocol == Protocol::Udp { &mut self.udp } else { &mut self.tcp }
+    }
+
+    /// A socket was bound. `resolve` tells whose a cgroup is.
+    pub fn bound(&mut self, binding: Binding, resolve: impl FnOnce(u64) -> Place) {
+        if self.released.contains(&binding.cookie) {
+            return;
+        }
+        let Binding { time, protocol, address, port, cookie, release, cgroup, pid, uid, command, v6only, reuse } =
+            binding;
+        // What diagnostics have shown of it already. It is bound anew if its port is another one.
+        let known = self.remove(cookie);
+        let shown = known.as_ref().filter(|entry| (entry.holder.protocol, entry.holder.port) == (protocol, port));
+        let entry = Entry {
+            seen: shown.map_or(0, |entry| entry.seen),
+            suspect: false,
+            release,
+            holder: Holder {
+                protocol,
+                address,
+                port,
+                cookie,
+                cgroup,
+                since: Since::Bound(time),
+                process: Some(Process { pid, command }),
+                uid,
+                activity: shown.and_then(|entry| entry.holder.activity),
+                inode: known.as_ref().and_then(|entry| entry.holder.inode),
+                device: known.as_ref().and_then(|entry| entry.holder.device),
+                v6only: v6only.or_else(|| known.as_ref().and_then(|entry| entry.holder.v6only)),
+                reuse,
+            },
+        };
+        if let Err(party) = self.insert(entry, resolve) {
+            *self.untracked.entry((protocol, party)).or_default() += 1;
+        }
+    }
+
+    /// A socket was released, at this time since boot: it is gone. Tells whether it was a holder; for one that was not,
+    /// as most sockets are not, nothing is to be done.
+    pub fn released(&mut self, release: u64, time: u64) -> bool {
+        let cookie = self.releases.get(&release).copied().unwrap_or(release);
+        if self.released.insert(cookie) {
+            self.released_at.push_back((time, cookie));
+        }
+        if self.released_at.len() > RELEASED
+            && let Some((_, oldest)) = self.released_at.pop_front()
+        {
+            self.released.remove(&oldest);
+        }
+        self.remove(cookie).is_some()
+    }
+
+    /// A cgroup is gone. Its sockets went with their processes or were passed on: `true` if holders are left that a dump
+    /// should confirm soon. Those that no dump of this kernel can show are taken for gone.
+    pub fn cgroup_gone(&mut self, cgroup: u64) -> bool {
+        let Some(residents) = self.cgroups.get_mut(&cgroup) else {
+            return false;
+        };
+        residents.gone = true;
+        if !self.shows_bound {
+            let blind = |entry: &&Entry| entry.holder.cgroup == cgroup && self.is_blind(entry);
+            let gone: Vec<u64> = self.entries.values().filter(blind).map(|entry| entry.holder.cookie).collect();
+            for cookie in gone {
+                self.remove(cookie);
+            }
+        }
+        self.cgroups.contains_key(&cgroup)
+    }
+
+    /// Whether dumps never showed it and could not: its absence tells nothing.
+    fn is_blind(&self, entry: &Entry) -> bool {
+        !self.shows_bound && entry.holder.protocol == Protocol::Tcp && entry.seen == 0
+    }
+
+    /// A dump begins, at this time since boot, which is taken before the kernel is asked. One that is under way counts
+    /// for nothing.
+    pub fn begin(&mut self, protocol: Protocol, now: u64) {
+        let dumps = self.dumps(protocol);
+        dumps.number += 1;
+        dumps.before = dumps.began;
+        dumps.began = now;
+        dumps.untracked.clear();
+    }
+
+    /// The dump shows a socket. Tells whether it is a holder that nobody had told of.
+    pub fn see(&mut self, sighting: &Sighting, resolve: impl FnOnce(u64) -> Place) -> bool {
+        if self.released.contains(&sighting.cookie) {
+            // The answer is older than the release.
+            return false;
+        }
+        let Dumps { number, began, .. } = *self.dumps(sighting.protocol);
+        if let Some(entry) = self.entries.get_mut(&sighting.cookie) {
+            let holder = &mut entry.holder;
+            entry.seen = number;
+            entry.suspect = false;
+            let told = match holder.since {
+                Since::Bound(time) | Since::Seen(time) => time,
+            };
+            let same = (holder.port, holder.address) == (sighting.port, sighting.address);
+            if !same && told >= began {
+                // It was bound anew after the kernel looked.
+                return false;
+            }
+            holder.address = sighting.address;
+            holder.uid = sighting.uid;
+            holder.activity = Some(sighting.activity);
+            holder.inode = sighting.inode;
+            holder.device = sighting.device;
+            holder.v6only = sighting.v6only.or(holder.v6only);
+            let port = std::mem::replace(&mut holder.port, sighting.port);
+            if port != sighting.port {
+                // Without an event: disconnecting freed the port, and sending took another.
+                self.ports.remove(&(sighting.protocol, port, sighting.cookie));
+                self.ports.insert((sighting.protocol, sighting.port, sighting.cookie));
+            }
+            return false;
+        }
+        if sighting.activity == Activity::Connected {
+            return false;
+        }
+        let entry = Entry {
+            release: sighting.cookie,
+            seen: number,
+            suspect: false,
+            holder: Holder {
+                protocol: sighting.protocol,
+                address: sighting.address,
+                port: sighting.port,
+                cookie: sighting.cookie,
+                cgroup: sighting.cgroup.unwrap_or(0),
+                since: Since::Seen(began),
+                process: None,
+                uid: sighting.uid,
+                activity: Some(sighting.activity),
+                inode: sighting.inode,
+                device: sighting.device,
+                v6only: sighting.v6only,
+                reuse: None,
+            },
+        };
+        match self.insert(entry, resolve) {
+            Ok(()) => true,
+            Err(party) => {
+                *self.dumps(sighting.protocol).untracked.entry(party).or_default() += 1;
+                false
+            }
+        }
+    }
+
+    /// The dump came to its end, and all sockets in its scope were shown. (One that failed is not ended: the next one
+    /// begins.)
+    pub fn end(&mut self, protocol: Protocol, scope: Scope) -> Ended {
+        let Dumps { number, began, .. } = *self.dumps(protocol);
+        let complete = scope == Scope::Connected || protocol == Protocol::Udp;
+        let shows_bound = self.shows_bound;
+        let mut ended = Ended::default();
+        let mut gone = Vec::new();
+        for entry in self.entries.values_mut() {
+            let blind = !shows_bound && protocol == Protocol::Tcp && entry.seen == 0;
+            let later = matches!(entry.holder.since, Since::Bound(time) if time >= began);
+            if entry.holder.protocol != protocol || entry.seen == number || blind || later {
+                continue;
+            }
+            if entry.suspect && complete {
+                gone.push(entry.holder.cookie);
+            } else {
+                entry.suspect = true;
+                ended.suspects += 1;
+            }
+        }
+        ended.removed = gone.len();
+        for cookie in gone {
+            self.remove(cookie);
+        }
+        let untracked = std::mem::take(&mut self.dumps(protocol).untracked);
+        self.untracked.retain(|(of, _), _| *of != protocol);
+        self.untracked.extend(untracked.into_iter().map(|(party, count)| ((protocol, party), count)));
+        let needed = self.tcp.before.min(self.udp.before);
+        while let Some((_, cookie)) = self.released_at.pop_front_if(|(time, _)| *time < needed) {
+            self.released.remove(&cookie);
+        }
+        ended
+    }
+
+    /// Asks again whose the cgroups are whose pods were not known: pods and cgroups may be told after a bind.
+    pub fn resolve(&mut self, resolve: impl Fn(u64) -> Place) {
+        for (&cgroup, residents) in &mut self.cgroups {
+            if residents.gone || matches!(residents.place.who, crate::reports::report::Who::Known(_)) {
+                continue;
+            }
+            let place = resolve(cgroup);
+            if place.party != residents.place.party {
+                take(&mut self.counts, residents.place.party, residents.holders);
+                *self.counts.entry(place.party).or_default() += residents.holders;
+            }
+            residents.place = place;
+        }
+    }
+
+    fn insert(&mut self, entry: Entry, resolve: impl FnOnce(u64) -> Place) -> Result<(), Party> {
+        let Holder { protocol, port, cookie, cgroup, .. } = entry.holder;
+        let known = self.cgroups.get(&cgroup).map(|residents| residents.place.party);
+        let (party, place) = known.map_or_else(
+            || {
+                let place = if cgroup == 0 { Place::HOST } else { resolve(cgroup) };
+                (place.party, Some(place))
+            },
+            |party| (party, None),
+        );
+        let count = self.counts.get(&party).copied().unwrap_or(0);
+        if count >= self.limits.per_party || self.entries.len() >= self.limits.total {
+            return Err(party);
+        }
+        *self.counts.entry(party).or_default() += 1;
+        if let Some(place) = place {
+            self.cgroups.insert(cgroup, Residents { place, holders: 0, gone: false });
+        }
+        if let Some(residents) = self.cgroups.get_mut(&cgroup) {
+            residents.holders += 1;
+        }
+        self.ports.insert((protocol, port, cookie));
+        if entry.release != cookie {
+            self.releases.insert(entry.release, cookie);
+        }
+        self.entries.insert(cookie, entry);
+        Ok(())
+    }
+
+    fn remove(&mut self, cookie: u64) -> Option<Entry> {
+        let entry = self.entries.remove(&cookie)?;
+        let holder = &entry.holder;
+        self.ports.remove(&(holder.protocol, holder.port, cookie));
+        self.releases.remove(&entry.release);
+        if let Some(residents) = self.cgroups.get_mut(&holder.cgroup) {
+            residents.holders -= 1;
+            take(&mut self.counts, residents.place.party, 1);
+            if residents.holders == 0 {
+                self.cgroups.remove(&holder.cgroup);
+            }
+        }
+        Some(entry)
+    }
+
+    /// Who holds a port, on whatever address.
+    pub fn on(&self, protocol: Protocol, port: u16) -> impl Iterator<Item = &Holder> {
+        let cookies = self.ports.range((protocol, port, 0)..=(protocol, port, u64::MAX));
+        cookies.filter_map(|(_, _, cookie)| self.entries.get(cookie)).map(|entry| &entry.holder)
+    }
+
+    /// What a pod or the host holds, by protocol and port.
+    pub fn of(&self, party: Party) -> impl Iterator<Item = &Holder> {
+        self.iter().filter(move |holder| self.place(holder).party == party)
+    }
+
+    /// All holders, by protocol and port.
+    pub fn iter(&self) -> impl Iterator<Item = &Holder> {
+        self.ports.iter().filter_map(|(_, _, cookie)| self.entries.get(cookie)).map(|entry| &entry.holder)
+    }
+
+    /// Whose the holder's cgroup is.
+    #[must_use]
+    pub fn place(&self, holder: &Holder) -> &Place {
+        self.cgroups.get(&holder.cgroup).map_or(&Place::HOST, |residents| &residents.place)
+    }
+
+    /// How many holders there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// About how many sockets there was no room for, and whose.
+    pub fn untracked(&self) -> impl Iterator<Item = (Protocol, Party, usize)> {
+        self.untracked.iter().map(|(&(protocol, party), &count)| (protocol, party, count))
+    }
+}
+
+fn take(counts: &mut HashMap<Party, usize>, party: Party, number: usize) {
+    if let Some(count) = counts.get_mut(&party) {
+        *count = count.saturating_sub(number);
+        if *count == 0 {
+            counts.remove(&party);
+        }
+    }
+}

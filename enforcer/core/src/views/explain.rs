@@ -1,0 +1,242 @@
+//! One port explained: who owns it, who holds it, and what would happen to whom on binding it now, and why. The JSON is
+//! documented in docs/explain.md.
+//!
+//! The verdicts are those of [`Index::judge`](crate::index::Index::judge), which is the kernel programs' own function
+//! on the words that the programs read. What the kernel itself would say because of sockets that are there
+//! is told beside it: a bind that the programs let through can still fail.
+
+mod kernel_verdict;
+mod messages;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+
+use enforcer_ebpf::{
+    abi::{Protocol, Reason, Undeclared, VerdictKind},
+    decide::could_share,
+};
+use serde::{Deserialize, Serialize};
+
+pub use kernel_verdict::KernelSays;
+
+use crate::{
+    arbitration::arbiter::OwnerId,
+    index::Name,
+    model::{
+        port_spec::{PortSpec, protocol_name},
+        text::escape,
+    },
+    pods::claims::Source,
+    sockets,
+    views::json::{API_VERSION, Claim, Holder, Scene, WILDCARDS, Who, dual_stack, time},
+};
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question<'a> {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port, not 0.
+    pub port: u16,
+    /// Namespace and name of the pod that would bind it; any pod that is a stranger to all owners if none is given.
+    pub pod: Option<(&'a str, &'a str)>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswerable {
+    /// There is no such pod.
+    #[error("no pod {pod} is known on {node}; write --pod NAMESPACE/NAME, as `kubectl get pods -A` shows them")]
+    NoPod {
+        /// The pod, safe to show.
+        pod: String,
+        /// The node, safe to show.
+        node: String,
+    },
+}
+
+/// See the module's documentation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// [`API_VERSION`].
+    pub api_version: String,
+    /// `Explanation`.
+    pub kind: String,
+    /// Name of the node.
+    pub node: String,
+    /// When this was so.
+    pub time: String,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+    /// The port.
+    pub port: u16,
+    /// The mode that counts for pods whose namespace says nothing.
+    pub mode: String,
+    /// The claims on it.
+    pub claims: Vec<Claim>,
+    /// Who holds it.
+    pub holders: Vec<Holder>,
+    /// Who would bind it; `None` is any pod that is a stranger to all owners.
+    pub pod: Option<Who>,
+    /// What would happen; nothing where no bind is judged.
+    pub binds: Vec<Bind>,
+    /// The paragraph, for people; its words may change.
+    pub message: String,
+    /// What can be done, for people; `None` if nothing needs to be.
+    pub remedy: Option<String>,
+}
+
+/// What would happen to a bind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bind {
+    /// The address that would be bound.
+    pub address: IpAddr,
+    /// What the programs would answer: `allow`, `audit` or `deny`.
+    pub verdict: String,
+    /// Why.
+    pub reason: String,
+    /// Whose claim decides.
+    pub owner: Option<Who>,
+    /// Where that was declared.
+    pub source: Option<String>,
+    /// What the kernel itself would say: `free`, `inUse` or `inUseUnlessShared`.
+    pub kernel: String,
+    /// What the programs would answer to a socket that could share the port with those that are there, where that is
+    /// something else.
+    pub if_shared: Option<IfShared>,
+}
+
+/// What would happen to a socket that could share the port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IfShared {
+    /// `audit` or `deny`.
+    pub verdict: String,
+    /// Why.
+    pub reason: String,
+    /// Who holds the port.
+    pub holder: Who,
+}
+
+/// What would happen to a bind, before it becomes JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Prospect {
+    address: IpAddr,
+    verdict: VerdictKind,
+    reason: Reason,
+    owner: Option<(OwnerId, Name)>,
+    source: Option<Source>,
+    kernel: KernelSays,
+    /// Places of the holders that are in the way.
+    in_the_way: Vec<usize>,
+    /// What becomes of a socket that could share, where that is something else, and the place of the holder.
+    if_shared: Option<(VerdictKind, Reason, usize)>,
+}
+
+/// Answers.
+///
+/// # Errors
+///
+/// If there is no such pod.
+pub fn explain(question: &Question<'_>, scene: &Scene<'_>) -> Result<Explanation, Unanswerable> {
+    let &Question { protocol, port, pod } = question;
+    let unknown = |(namespace, name)| Unanswerable::NoPod {
+        pod: escape(&format!("{namespace}/{name}")),
+        node: escape(scene.node),
+    };
+    let pod =
+        pod.map(|(namespace, name)| scene.index.pod_named(namespace, name).ok_or_else(|| unknown((namespace, name))));
+    let pod = pod.transpose()?;
+    let sockets: Vec<_> = scene.holders.on(protocol, port).collect();
+    let holders: Vec<Holder> = sockets.iter().map(|holder| scene.holder(holder)).collect();
+    let judged = protocol != Protocol::Sctp && pod.is_none_or(|pod| is_on_the_nodes_network(scene, pod));
+    let prospects: Vec<Prospect> = WILDCARDS
+        .into_iter()
+        .filter(|_| judged)
+        .map(|address| {
+            let (policy, overrule) = (&scene.policy, scene.overrule);
+            let (verdict, owner) = scene.index.judge(pod, (protocol, port), &dual_stack(address), policy, overrule);
+            let (kernel, in_the_way) = kernel_verdict::says(address, protocol, port, &sockets);
+            Prospect {
+                address,
+                verdict: verdict.kind,
+                reason: verdict.reason,
+                owner: owner.and_then(|id| Some((id, scene.index.name(id)?.clone()))),
+                source: owner.and_then(|id| scene.index.source(id, protocol, port)),
+                kernel,
+                if_shared: if_shared(scene, pod, verdict.kind, &sockets, &in_the_way),
+                in_the_way,
+            }
+        })
+        .collect();
+    let claims = scene.claims(scene.index.claims_on(protocol, port));
+    let parts = messages::Parts { question, scene, pod, claims: &claims, holders: &holders, prospects: &prospects };
+    let (message, remedy) = (parts.message(), parts.remedy());
+    Ok(Explanation {
+        api_version: API_VERSION.to_owned(),
+        kind: "Explanation".to_owned(),
+        node: escape(scene.node),
+        time: time(scene.now.wall),
+        protocol: protocol_name(protocol).to_owned(),
+        port,
+        mode: scene.mode().as_str().to_owned(),
+        pod: pod.map(|pod| scene.owner(pod)),
+        binds: prospects.iter().map(|prospect| bind(prospect, scene, &holders)).collect(),
+        claims,
+        holders,
+        message,
+        remedy,
+    })
+}
+
+/// A pod of which nobody has said is taken to be: only what is on it has a claim in force that outlives the agent.
+fn is_on_the_nodes_network(scene: &Scene<'_>, pod: OwnerId) -> bool {
+    scene.index.owner(pod).and_then(|owner| owner.host_network) != Some(false)
+}
+
+/// Under `--undeclared adopt` the first pod to bind a port owns it, also against those that could share it.
+fn if_shared(
+    scene: &Scene<'_>,
+    pod: Option<OwnerId>,
+    verdict: VerdictKind,
+    sockets: &[&sockets::Holder],
+    in_the_way: &[usize],
+) -> Option<(VerdictKind, Reason, usize)> {
+    if scene.policy.undeclared != Undeclared::Adopt || verdict == VerdictKind::Deny {
+        return None;
+    }
+    let answers = in_the_way.iter().filter_map(|&place| {
+        let holder = sockets[place];
+        let shares = holder.reuse.is_none_or(|reuse| could_share(holder.protocol, reuse.port, reuse.address));
+        let is_shared = |spec: &PortSpec| spec.protocol == holder.protocol && spec.ports.contains(holder.port);
+        if !shares || holder.address.is_multicast() || scene.shared.iter().any(is_shared) {
+            return None;
+        }
+        let owner = scene.index.owner_by_cgroup(holder.cgroup);
+        let verdict = scene.index.judge_sharing(pod, owner, &scene.policy, scene.overrule);
+        (verdict.reason != Reason::Unclaimed).then_some((verdict.kind, verdict.reason, place))
+    });
+    answers.max_by_key(|(kind, ..)| *kind)
+}
+
+fn bind(prospect: &Prospect, scene: &Scene<'_>, holders: &[Holder]) -> Bind {
+    let Prospect { address, verdict, reason, owner, source, kernel, in_the_way: _, if_shared } = prospect;
+    Bind {
+        address: *address,
+        verdict: verdict.as_str().to_owned(),
+        reason: reason.as_str().to_owned(),
+        owner: owner.as_ref().map(|(id, _)| scene.owner(*id)),
+        source: source.map(|source| source.to_string()),
+        kernel: kernel.as_str().to_owned(),
+        if_shared: if_shared.and_then(|(verdict, reason, place)| {
+            Some(IfShared {
+                verdict: verdict.as_str().to_owned(),
+                reason: reason.as_str().to_owned(),
+                holder: holders.get(place)?.who.clone(),
+            })
+        }),
+    }
+}

@@ -1,0 +1,62 @@
+//! What the kernel itself says to a bind, whatever the programs say: sockets that are there may be in the way.
+
+use std::net::IpAddr;
+
+use enforcer_ebpf::abi::Protocol;
+
+use crate::sockets::{Activity, Holder, Since};
+
+/// The kernel's own answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KernelSays {
+    /// No socket is in the way.
+    Free,
+    /// Sockets are in the way, and none of them is known not to share.
+    InUseUnlessShared,
+    /// A socket is in the way that does not share.
+    InUse,
+}
+
+impl KernelSays {
+    /// The word for JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::InUseUnlessShared => "inUseUnlessShared",
+            Self::InUse => "inUse",
+        }
+    }
+}
+
+/// What it says to a bind of a dual-stack socket on no device, and which of the holders on the port are in the way.
+pub(super) fn says(address: IpAddr, protocol: Protocol, port: u16, holders: &[&Holder]) -> (KernelSays, Vec<usize>) {
+    let wanted = Holder {
+        protocol,
+        address,
+        port,
+        cookie: 0,
+        cgroup: 0,
+        since: Since::Seen(0),
+        process: None,
+        uid: 0,
+        activity: None,
+        inode: None,
+        device: None,
+        v6only: Some(false),
+        reuse: None,
+    };
+    let in_the_way: Vec<usize> = (0..holders.len()).filter(|place| wanted.overlaps(holders[*place])).collect();
+    let says = in_the_way.iter().map(|place| of(holders[*place])).max();
+    (says.unwrap_or(KernelSays::Free), in_the_way)
+}
+
+/// Two sockets share by `SO_REUSEPORT` and one user id, or by `SO_REUSEADDR` where none of them listens
+/// (`inet_bind_conflict` in `net/ipv4/inet_connection_sock.c`, `inet_rcv_saddr_equal`'s callers in `net/ipv4/udp.c`).
+fn of(holder: &Holder) -> KernelSays {
+    let listens = holder.activity == Some(Activity::Listening);
+    match holder.reuse {
+        Some(reuse) if !reuse.port && (!reuse.address || listens) => KernelSays::InUse,
+        _ => KernelSays::InUseUnlessShared,
+    }
+}

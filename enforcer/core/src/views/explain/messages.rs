@@ -1,0 +1,253 @@
+//! The paragraph, and what can be done.
+
+use std::net::SocketAddr;
+
+use enforcer_ebpf::abi::{LocalMode, Protocol, Reason, VerdictKind};
+
+use super::{KernelSays, Prospect, Question};
+use crate::{
+    arbitration::arbiter::OwnerId,
+    index::{Mode, OwnerView},
+    model::text::escape,
+    reports::report::because,
+    views::json::{Claim, Holder, Scene, Who, port_name},
+};
+
+/// Most items of a list in a sentence.
+const MOST: usize = 6;
+
+/// What the paragraph is made of.
+pub(super) struct Parts<'a> {
+    pub(super) question: &'a Question<'a>,
+    pub(super) scene: &'a Scene<'a>,
+    pub(super) pod: Option<OwnerId>,
+    pub(super) claims: &'a [Claim],
+    pub(super) holders: &'a [Holder],
+    pub(super) prospects: &'a [Prospect],
+}
+
+/// `a`, `a and b`, `a, b and c`, `a, b and 4 more`.
+fn list(items: &[String]) -> String {
+    let shown = &items[..items.len().min(MOST)];
+    let more = items.len() - shown.len();
+    match shown {
+        _ if more > 0 => format!("{} and {more} more", shown.join(", ")),
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+impl Parts<'_> {
+    pub(super) fn message(&self) -> String {
+        let mut sentences = vec![self.owned()];
+        sentences.extend(self.waited_for());
+        sentences.push(self.held());
+        sentences.extend(self.judged());
+        sentences.extend(self.kernel());
+        sentences.join(" ")
+    }
+
+    fn port(&self) -> String {
+        port_name(self.question.protocol, self.question.port)
+    }
+
+    fn owned(&self) -> String {
+        let (port, node) = (self.port(), escape(self.scene.node));
+        let in_force = self.claims.iter().filter(|claim| claim.standing == "inForce");
+        let owners: Vec<String> = in_force
+            .map(|Claim { owner, source, address, .. }| match address {
+                None => format!("{owner} ({source})"),
+                Some(address) => format!("{owner} on {address} ({source})"),
+            })
+            .collect();
+        if owners.is_empty() {
+            return format!("Nobody owns {port} on {node}.");
+        }
+        format!("{port} on {node} is owned by {}.", list(&owners))
+    }
+
+    fn waited_for(&self) -> Option<String> {
+        let behind: Vec<String> = (self.claims.iter())
+            .filter_map(|claim| {
+                let winner = claim.behind.as_ref()?;
+                let verb = if claim.standing == "waiting" { "waits for" } else { "lost to" };
+                Some(format!("{} ({}) {verb} {winner}", claim.owner, claim.source))
+            })
+            .collect();
+        (!behind.is_empty()).then(|| format!("It is claimed in vain too: {}.", list(&behind)))
+    }
+
+    fn held(&self) -> String {
+        let holders: Vec<String> = (self.holders.iter())
+            .map(|holder| {
+                let since = if holder.since_is_exact { "since" } else { "since before" };
+                let activity = if holder.activity.as_deref() == Some("connected") { ", connected" } else { "" };
+                format!("{} on {}{activity} {since} {}", holder.name(), holder.address, holder.since)
+            })
+            .collect();
+        if holders.is_empty() {
+            return "Nobody holds it.".to_owned();
+        }
+        format!("It is held by {}.", list(&holders))
+    }
+
+    fn caller(&self) -> String {
+        match self.pod {
+            Some(pod) => self.scene.owner(pod).to_string(),
+            None if self.claims.iter().any(|claim| claim.standing == "inForce") => "any other pod".to_owned(),
+            None => "any pod on the host network".to_owned(),
+        }
+    }
+
+    fn view(&self) -> Option<OwnerView<'_>> {
+        self.pod.and_then(|pod| self.scene.index.owner(pod))
+    }
+
+    fn judged(&self) -> Vec<String> {
+        if self.question.protocol == Protocol::Sctp {
+            let why = "No bind of SCTP is judged: the kernel has no hook for it, so claims on it are arbitrated and told only.";
+            return vec![why.to_owned()];
+        }
+        if self.prospects.is_empty() {
+            return vec![format!(
+                "{} has a network of its own, so it never binds a port of the node and is never judged; a hostPort that it \
+                 declares is forwarded to it without any socket.",
+                self.caller()
+            )];
+        }
+        let mut sentences = Vec::new();
+        let mut left: Vec<&Prospect> = self.prospects.iter().collect();
+        while let Some(&first) = left.first() {
+            let is_alike = |other: &&Prospect| {
+                (other.verdict, other.reason, &other.owner, other.source)
+                    == (first.verdict, first.reason, &first.owner, first.source)
+            };
+            let (alike, others): (Vec<_>, Vec<_>) = left.into_iter().partition(is_alike);
+            let targets: Vec<String> = alike.iter().map(|prospect| self.target(prospect)).collect();
+            let targets = targets.join(" or ");
+            let because = because(first.reason, first.owner.as_ref().map(|(_, name)| name), first.source);
+            let caller = self.caller();
+            sentences.push(match first.verdict {
+                VerdictKind::Allow => format!("If {caller} binds {targets} now, that is allowed: {because}."),
+                VerdictKind::Audit => {
+                    format!(
+                        "If {caller} binds {targets} now, that is let through and told: {because}; {}.",
+                        self.lenient(first.reason)
+                    )
+                }
+                VerdictKind::Deny => {
+                    format!("If {caller} binds {targets} now, that is denied: {because}; {}.", self.strict())
+                }
+            });
+            left = others;
+        }
+        if self.view().is_some_and(|view| !view.recognised) {
+            let why = "It has no UID of its own on this node, so that its processes are taken for a stranger's.";
+            sentences.push(why.to_owned());
+        }
+        sentences
+    }
+
+    fn target(&self, prospect: &Prospect) -> String {
+        SocketAddr::new(prospect.address, self.question.port).to_string()
+    }
+
+    /// Why a conflict is not denied.
+    fn lenient(&self, reason: Reason) -> &'static str {
+        let view = self.view();
+        let is_strict = view.is_some_and(|view| view.mode == Some(Mode::Enforce));
+        let enforces = self.scene.policy.enforce || self.scene.overrule.local == LocalMode::Enforce;
+        if reason == Reason::Stale {
+            "nothing is denied until one does"
+        } else if self.scene.overrule.local == LocalMode::Audit {
+            "an operator set this node to audit"
+        } else if view.is_some_and(|view| view.mode == Some(Mode::Audit)) {
+            "its namespace is in audit mode"
+        } else if (enforces || is_strict) && view.is_some_and(|view| view.software) {
+            "it is node software, which is never denied"
+        } else {
+            "this node is in audit mode"
+        }
+    }
+
+    /// Why it is.
+    fn strict(&self) -> &'static str {
+        if self.view().is_some_and(|view| view.mode == Some(Mode::Enforce)) {
+            "its namespace is in enforce mode"
+        } else if self.scene.overrule.local == LocalMode::Enforce {
+            "an operator set this node to enforce"
+        } else {
+            "this node is in enforce mode"
+        }
+    }
+
+    /// What the kernel itself would say.
+    fn kernel(&self) -> Option<String> {
+        let worst = self.prospects.iter().max_by_key(|prospect| prospect.kernel)?;
+        let holders: Vec<&Holder> = worst.in_the_way.iter().filter_map(|place| self.holders.get(*place)).collect();
+        let mut names: Vec<String> = holders.iter().map(|holder| self.holder(&holder.who)).collect();
+        names.dedup();
+        let so = if worst.verdict == VerdictKind::Deny { "Apart from that, the kernel" } else { "But the kernel" };
+        let sharing = match self.question.protocol {
+            Protocol::Udp => {
+                "unless both sockets set SO_REUSEADDR, or SO_REUSEPORT as one user, and then packets go to one of them"
+            }
+            _ => "unless both sockets set SO_REUSEPORT as one user, and then connections are split between them",
+        };
+        match worst.kernel {
+            KernelSays::Free => None,
+            KernelSays::InUse => {
+                Some(format!("{so} itself refuses it with EADDRINUSE while {} holds the port.", list(&names)))
+            }
+            KernelSays::InUseUnlessShared => {
+                let refuses = format!("{so} itself refuses it with EADDRINUSE while {} holds the port", list(&names));
+                Some(match worst.if_shared {
+                    None => format!("{refuses}, {sharing}."),
+                    Some((verdict, ..)) => {
+                        let then = if verdict == VerdictKind::Deny {
+                            "is denied all the same"
+                        } else {
+                            "is let through and told"
+                        };
+                        format!(
+                            "{refuses}; a bind that could share it {then}: whoever binds an undeclared port first owns it."
+                        )
+                    }
+                })
+            }
+        }
+    }
+
+    fn holder(&self, who: &Who) -> String {
+        let itself = self.pod.map(|pod| self.scene.owner(pod)).is_some_and(|pod| pod == *who);
+        if itself { format!("{who} itself") } else { who.to_string() }
+    }
+
+    pub(super) fn remedy(&self) -> Option<String> {
+        let worst = self.prospects.iter().max_by_key(|prospect| (prospect.verdict, prospect.kernel))?;
+        let port = self.port();
+        let conflict = worst.verdict != VerdictKind::Allow;
+        match (conflict, worst.reason) {
+            (true, Reason::Reserved) => {
+                Some(format!("use another port, or take {port} out of the agent's --node-reserved"))
+            }
+            (true, Reason::Undeclared) => {
+                Some(format!("declare it: add {port} to the pod's annotation port-enforcer.io/ports, or a hostPort"))
+            }
+            (true, Reason::Stale) => Some("see why no agent runs on this node".to_owned()),
+            (true, _) => Some(
+                "give one of the two another port, or keep them apart with podAntiAffinity or a nodeSelector; pods of one \
+                 namespace that mean to share it say so with port-enforcer.io/share"
+                    .to_owned(),
+            ),
+            (false, _) if worst.kernel != KernelSays::Free => {
+                let stranger = worst.in_the_way.iter().filter_map(|place| self.holders.get(*place));
+                let mut names: Vec<String> = stranger.map(Holder::name).collect();
+                names.dedup();
+                Some(format!("end what holds it ({}), or use another port", list(&names)))
+            }
+            (false, _) => None,
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! The paragraph, word for word, and what it is made of.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use enforcer_ebpf::{
+    abi::{LocalMode, Policy, Undeclared},
+    decide::Overrule,
+};
+
+use super::*;
+use crate::{
+    index::{Index, Now, Settings},
+    pods::{
+        annotation,
+        pod::{Phase, Pod, Workload, uid_key},
+    },
+    sockets::{Activity, Binding, Holders, Limits, Place, Reuse, Scope, Sighting},
+};
+
+const ROOT: u64 = 1;
+const NOW: Now = Now { wall: 1_700_000_000_000_000, monotonic: Duration::from_secs(1000) };
+const ENFORCE: Policy = Policy { enforce: true, ..Policy::from_word(98 << 16) };
+
+struct Node {
+    index: Index,
+    holders: Holders,
+    policy: Policy,
+    overrule: Overrule,
+}
+
+fn uid(number: u64) -> String {
+    format!("00000000-0000-4000-8000-{number:012x}")
+}
+
+impl Node {
+    fn new() -> Self {
+        let settings = Settings {
+            node_reserved: annotation::parse_list("22/tcp").unwrap(),
+            system_namespaces: BTreeSet::from(["kube-system".to_owned()]),
+            ..Settings::default()
+        };
+        Self {
+            index: Index::new(settings, ROOT),
+            holders: Holders::new(Limits::default(), true),
+            policy: ENFORCE,
+            overrule: Overrule::default(),
+        }
+    }
+
+    /// A pod, and its cgroup of that number.
+    fn pod(&mut self, number: u64, name: &str, ports: &str, change: impl FnOnce(&mut Pod)) {
+        let (namespace, name) = name.split_once('/').unwrap();
+        let mut pod = Pod {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: uid_key(&uid(number)),
+            uid_text: uid(number),
+            host_network: true,
+            node_name: None,
+            workload: None,
+            share: None,
+            ports_annotation: Some(ports.to_owned()),
+            ports: Vec::new(),
+            phase: Phase::Active,
+            deletion: None,
+            arrival: i64::try_from(number).unwrap(),
+            mirror: None,
+            config_hash: None,
+            containers: Vec::new(),
+            problems: Vec::new(),
+            more_problems: 0,
+        };
+        change(&mut pod);
+        self.index.cgroup_made(number, ROOT, &format!("pod{}", uid(number)), NOW);
+        self.index.apply(pod, NOW);
+    }
+
+    fn bound(&mut self, cgroup: u64, address: &str, port: u16, command: &str, reuse: Option<Reuse>) {
+        let binding = Binding {
+            time: 500_000_000_000,
+            protocol: Protocol::Tcp,
+            address: address.parse().unwrap(),
+            port,
+            cookie: cgroup * 100_000 + u64::from(port),
+            release: cgroup * 100_000 + u64::from(port),
+            cgroup,
+            pid: 4711,
+            uid: 0,
+            command: command.to_owned(),
+            v6only: None,
+            reuse,
+        };
+        self.holders.bound(binding, |cgroup| Place::of(cgroup, &self.index));
+    }
+
+    fn scene(&self) -> Scene<'_> {
+        Scene {
+            node: "node-1",
+            index: &self.index,
+            holders: &self.holders,
+            policy: self.policy,
+            overrule: self.overrule,
+            shared: &[],
+            now: NOW,
+        }
+    }
+
+    fn ask(&self, port: u16, pod: Option<(&str, &str)>) -> Explanation {
+        explain(&Question { protocol: Protocol::Tcp, port, pod }, &self.scene()).unwrap()
+    }
+
+    fn message(&self, port: u16, pod: Option<(&str, &str)>) -> String {
+        self.ask(port, pod).message
+    }
+}
+
+const WEB: Option<(&str, &str)> = Some(("default", "web-1"));
+
+#[test]
+fn who_owns_and_holds_it_and_what_would_happen() {
+    let mut node = Node::new();
+    node.pod(10, "default/web-0", "80", |_| ());
+    node.pod(11, "default/web-1", "80", |_| ());
+    node.bound(10, "0.0.0.0", 80, "nginx", Some(Reuse::default()));
+    assert_eq!(
+        node.message(80, WEB),
+        "80/tcp on node-1 is owned by default/web-0 (annotation). It is claimed in vain too: default/web-1 (annotation) \
+         lost to default/web-0. It is held by default/web-0 (command nginx, pid 4711) on 0.0.0.0 since \
+         2023-11-14T22:05:00Z. If default/web-1 binds 0.0.0.0:80 or [::]:80 now, that is denied: claimed by \
+         default/web-0 (annotation); this node is in enforce mode. Apart from that, the kernel itself refuses it with \
+         EADDRINUSE while default/web-0 holds the port."
+    );
+    let told = node.ask(80, WEB);
+    assert_eq!(told.claims.iter().map(|claim| claim.standing.as_str()).collect::<Vec<_>>(), ["inForce", "lost"]);
+    for bind in &told.binds {
+        assert_eq!((&*bind.verdict, &*bind.reason, &*bind.kernel), ("deny", "claimed", "inUse"));
+    }
+    assert!(told.remedy.unwrap().contains("another port"));
+    let stranger = node.message(80, None);
+    assert!(stranger.contains("If any other pod binds 0.0.0.0:80 or [::]:80 now, that is denied"), "{stranger}");
+    let owner = node.message(80, Some(("default", "web-0")));
+    assert!(owner.contains("that is allowed: it owns the port. But the kernel itself refuses it"), "{owner}");
+    assert!(owner.contains("while default/web-0 itself holds the port"), "{owner}");
+}
+
+#[test]
+fn nobody_owns_or_holds_it() {
+    let mut node = Node::new();
+    let told = node.ask(81, None);
+    assert_eq!(
+        told.message,
+        "Nobody owns 81/tcp on node-1. Nobody holds it. If any pod on the host network binds 0.0.0.0:81 or [::]:81 now, \
+         that is allowed: nobody claims the port."
+    );
+    assert_eq!(told.remedy, None);
+    node.policy.undeclared = Undeclared::Deny;
+    let told = node.ask(81, None);
+    assert_eq!(told.binds[0].reason, "undeclared");
+    assert!(told.remedy.unwrap().starts_with("declare it: add 81/tcp"));
+}
+
+#[test]
+fn what_becomes_of_a_socket_that_could_share() {
+    let mut node = Node::new();
+    node.policy.undeclared = Undeclared::Adopt;
+    node.pod(10, "default/web-0", "", |_| ());
+    node.pod(11, "default/web-1", "", |_| ());
+    node.bound(10, "0.0.0.0", 80, "nginx", Some(Reuse { port: true, address: false }));
+    let told = node.ask(80, WEB);
+    let told = told.binds[0].if_shared.as_ref().expect("it is denied");
+    assert_eq!((&*told.verdict, &*told.reason, told.holder.to_string()), ("deny", "held", "default/web-0".to_owned()));
+    let message = node.message(80, WEB);
+    assert!(
+        message.ends_with(
+            "a bind that could share it is denied all the same: whoever binds an undeclared port first owns it."
+        ),
+        "{message}"
+    );
+    assert_eq!(node.ask(80, Some(("default", "web-0"))).binds[0].if_shared, None, "its own");
+    node.policy.enforce = false;
+    assert_eq!(node.ask(80, WEB).binds[0].if_shared.as_ref().expect("it is told").verdict, "audit");
+    node.policy.undeclared = Undeclared::Allow;
+    assert_eq!(node.ask(80, WEB).binds[0].if_shared, None);
+    // For one that does not share, the kernel has the only word.
+    node.policy.undeclared = Undeclared::Adopt;
+    node.bound(10, "0.0.0.0", 81, "nginx", Some(Reuse::default()));
+    assert_eq!(node.ask(81, WEB).binds[0].if_shared, None);
+}
+
+#[test]
+fn the_mode_says_why_nothing_is_denied() {
+    let mut node = Node::new();
+    node.pod(10, "default/web-0", "80", |_| ());
+    node.pod(11, "default/web-1", "80", |_| ());
+    node.pod(12, "kube-system/dns", "", |_| ());
+    let system = Some(("kube-system", "dns"));
+    let ends = |text: String, end: &str| assert!(text.contains(&format!("; {end}.")), "{text}");
+    ends(node.message(80, system), "it is node software, which is never denied");
+    node.index.set_mode_label("default", Some("audit"));
+    ends(node.message(80, WEB), "its namespace is in audit mode");
+    node.index.set_mode_label("default", Some("enforce"));
+    ends(node.message(80, WEB), "its namespace is in enforce mode");
+    node.index.set_mode_label("default", None);
+    node.overrule.stale = true;
+    ends(node.message(80, WEB), "nothing is denied until one does");
+    assert_eq!(node.ask(80, WEB).mode, "audit");
+    ends(node.message(80, system), "it is node software, which is never denied");
+    node.overrule = Overrule { local: LocalMode::Audit, stale: false };
+    ends(node.message(80, WEB), "an operator set this node to audit");
+    node.overrule = Overrule::default();
+    node.policy.enforce = false;
+    ends(node.message(80, WEB), "this node is in audit mode");
+    ends(node.message(80, system), "this node is in audit mode");
+    node.overrule.local = LocalMode::Enforce;
+    ends(node.message(80, WEB), "an operator set this node to enforce");
+}
+
+#[test]
+fn a_pod_with_a_network_of_its_own_is_not_judged() {
+    let mut node = Node::new();
+    node.pod(10, "default/web-0", "80", |_| ());
+    node.pod(11, "default/own", "", |pod| pod.host_network = false);
+    let told = node.ask(80, Some(("default", "own")));
+    assert_eq!((told.binds, told.remedy), (vec![], None));
+    assert!(told.message.contains("default/own has a network of its own, so it never binds"), "{}", told.message);
+    let sctp = explain(&Question { protocol: Protocol::Sctp, port: 80, pod: None }, &node.scene()).unwrap();
+    assert!(sctp.binds.is_empty() && sctp.message.contains("No bind of SCTP is judged"), "{}", sctp.message);
+    let unknown = Question { protocol: Protocol::Tcp, port: 80, pod: Some(("default", "wab\u{1b}")) };
+    assert_eq!(
+        explain(&unknown, &node.scene()).unwrap_err().to_string(),
+        r"no pod default/wab\u{1b} is known on node-1; write --pod NAMESPACE/NAME, as `kubectl get pods -A` shows them"
+    );
+}
+
+#[test]
+fn addresses_are_told_apart() {
+    let mut node = Node::new();
+    node.pod(10, "default/dns", "169.254.20.10:53/tcp", |_| ());
+    node.pod(11, "default/other", "[::1]:53/tcp", |_| ());
+    let message = node.message(53, None);
+    assert!(
+        message.starts_with(
+            "53/tcp on node-1 is owned by default/dns on 169.254.20.10 (annotation) and default/other on ::1"
+        ),
+        "{message}"
+    );
+    let other = node.message(53, Some(("default", "dns")));
+    assert!(other.contains("binds 0.0.0.0:53 now, that is allowed: it owns the port."), "{other}");
+    assert!(other.contains("binds [::]:53 now, that is denied: claimed by default/other"), "{other}");
+    assert_eq!(node.ask(22, None).binds[0].reason, "reserved");
+    assert!(
+        node.message(22, None).starts_with("22/tcp on node-1 is owned by the node (node-reserved). Nobody holds it.")
+    );
+}
+
+#[test]
+fn who_may_share_is_said_with_a_condition() {
+    let mut node = Node::new();
+    node.pod(10, "default/web-0", "", |_| ());
+    let says = |node: &Node| node.ask(80, None).binds.iter().map(|bind| bind.kernel.clone()).collect::<Vec<_>>();
+    node.bound(10, "127.0.0.1", 80, "nginx", Some(Reuse { port: true, address: false }));
+    assert_eq!(says(&node), ["inUseUnlessShared"; 2]);
+    assert!(node.message(80, None).contains("unless both sockets set SO_REUSEPORT as one user"));
+    node.bound(11, "::1", 80, "nginx", Some(Reuse { port: false, address: true }));
+    assert_eq!(says(&node), ["inUseUnlessShared"; 2], "it may not listen yet");
+    let seen = Sighting {
+        protocol: Protocol::Tcp,
+        address: "::1".parse().unwrap(),
+        port: 81,
+        cookie: 9,
+        cgroup: Some(10),
+        uid: 0,
+        inode: Some(1),
+        device: None,
+        activity: Activity::Listening,
+        v6only: Some(true),
+    };
+    // Without an event nobody knows its options, nor since when.
+    node.holders.begin(Protocol::Tcp, 600_000_000_000);
+    node.holders.see(&seen, |cgroup| Place::of(cgroup, &node.index));
+    node.holders.end(Protocol::Tcp, Scope::Connected);
+    let told = node.ask(81, None);
+    assert_eq!(told.binds.iter().map(|bind| &*bind.kernel).collect::<Vec<_>>(), ["free", "inUseUnlessShared"]);
+    assert!(
+        told.message.contains("It is held by default/web-0 on ::1 since before 2023-11-14T22:06:40Z."),
+        "{}",
+        told.message
+    );
+    assert_eq!(told.remedy.as_deref(), Some("end what holds it (default/web-0), or use another port"));
+}
+
+#[test]
+fn a_successor_waits() {
+    let mut node = Node::new();
+    let of = |pod: &mut Pod| {
+        pod.workload = Some(Workload {
+            namespace: "default".to_owned(),
+            kind: "DaemonSet".to_owned(),
+            name: "web".to_owned(),
+            uid: "w".to_owned(),
+        });
+    };
+    node.pod(10, "default/web-0", "80", |pod| {
+        of(pod);
+        pod.deletion = Some(jiff::Timestamp::UNIX_EPOCH);
+    });
+    node.pod(11, "default/web-1", "80", of);
+    let told = node.ask(80, WEB);
+    assert_eq!(told.claims[1].standing, "waiting");
+    assert_eq!(told.binds[0].reason, "handover");
+    assert!(told.message.contains("default/web-1 (annotation) waits for default/web-0"), "{}", told.message);
+}
+
+#[test]
+fn nothing_that_a_pod_controls_is_raw() {
+    let mut node = Node::new();
+    node.pod(10, "de\u{1b}fault/we\u{202e}b", "80", |_| ());
+    node.bound(10, "0.0.0.0", 80, "ng\u{1b}[2Jinx\n", None);
+    let told = serde_json::to_string(&node.ask(80, None)).unwrap();
+    assert!(!told.contains(['\u{1b}', '\u{202e}']) && !told.contains("\\u001b") && !told.contains("\\n"), "{told}");
+}
+
+/// The JSON that is documented in docs/status.md and docs/explain.md.
+#[test]
+fn the_json_is_as_documented() {
+    use crate::views::status::{Abilities, Agent, Facts, Status};
+    use enforcer_ebpf::abi::KernelError;
+
+    let mut node = Node::new();
+    node.pod(10, "default/web-0", "80, 127.0.0.1:8000-8002/udp", |_| ());
+    node.pod(11, "default/web-1", "80", |_| ());
+    node.index.set_mode_label("team-a", Some("audit"));
+    node.bound(10, "0.0.0.0", 80, "nginx", Some(Reuse { port: true, address: false }));
+    node.bound(11, "::1", 80, "squatter", None);
+    let agent = Agent {
+        version: "0.1.0".to_owned(),
+        pid: 1,
+        since: time(NOW.wall - 60_000_000),
+        source: "api".to_owned(),
+        synced: true,
+        pods: 2,
+        cgroup: "/sys/fs/cgroup/kubepods.slice".to_owned(),
+    };
+    let facts = Facts {
+        agent: Some(agent),
+        features: Some(Abilities { errno_choice: true, v6only: true }),
+        lease_deadline: 4_600_000_000_000,
+        attempts: &|verdict, reason, protocol| {
+            let denied = (VerdictKind::Deny, Reason::Claimed, Protocol::Tcp);
+            if (verdict, reason, protocol) == denied { 3 } else { 0 }
+        },
+        errors: &|error| u64::from(error == KernelError::BindEventLost),
+        problems: Vec::new(),
+    };
+    let pretty = |json: Result<String, serde_json::Error>| json.unwrap();
+    insta::assert_snapshot!("status", pretty(serde_json::to_string_pretty(&Status::of(&node.scene(), facts))));
+    insta::assert_snapshot!("explanation", pretty(serde_json::to_string_pretty(&node.ask(80, WEB))));
+}

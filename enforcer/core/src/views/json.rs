@@ -1,0 +1,336 @@
+//! Claims and holders as people and programs are shown them, by `enforcer status` and `enforcer explain`.
+//!
+//! The JSON is documented in docs/status.md. Every text that others chose is safe to show.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use enforcer_ebpf::{
+    abi::{Form, LocalMode, Policy, Protocol},
+    decide::Overrule,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    arbitration::arbiter::OwnerId,
+    index::{ClaimView, Index, Mode, Name, Now, OwnerKind, Stand},
+    model::{
+        port_spec::{Address, PortRange, PortSpec, compress, protocol_name},
+        text::escape,
+    },
+    pods::claims::Source,
+    reports::report,
+    sockets::{self, Activity, Holders, Since},
+};
+
+/// Version of the JSON.
+pub const API_VERSION: &str = "port-enforcer.io/v1alpha1";
+
+/// What is looked at, at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene<'a> {
+    /// Name of the node.
+    pub node: &'a str,
+    /// Pods and claims.
+    pub index: &'a Index,
+    /// Who holds what.
+    pub holders: &'a Holders,
+    /// Policy of the programs.
+    pub policy: Policy,
+    /// What can overrule it.
+    pub overrule: Overrule,
+    /// Ports that are meant to be shared.
+    pub shared: &'a [PortSpec],
+    /// The moment.
+    pub now: Now,
+}
+
+impl Scene<'_> {
+    /// The mode that counts for pods whose namespace says nothing.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        match (self.overrule.local, self.policy.enforce, self.overrule.stale) {
+            (LocalMode::Audit, ..) | (_, _, true) | (LocalMode::Unset, false, _) => Mode::Audit,
+            _ => Mode::Enforce,
+        }
+    }
+
+    /// A moment of the kernel's time, which is in nanoseconds since boot.
+    #[must_use]
+    pub fn time(&self, nanos: u64) -> String {
+        moment(nanos, self.now)
+    }
+
+    /// An owner.
+    #[must_use]
+    pub fn owner(&self, id: OwnerId) -> Who {
+        let kind = self.index.owner(id).map_or("pod", |owner| match owner.kind {
+            OwnerKind::Node => "node",
+            OwnerKind::Pod => "pod",
+            OwnerKind::Remnant => "remnant",
+        });
+        match self.index.name(id) {
+            Some(name) if !name.is_node() => Who::named(kind, name),
+            _ => Who::of("node"),
+        }
+    }
+
+    /// Claims, those that differ in nothing but the port as few ranges, by protocol and port.
+    pub fn claims(&self, claims: impl Iterator<Item = ClaimView>) -> Vec<Claim> {
+        let mut groups: BTreeMap<Group, Vec<u16>> = BTreeMap::new();
+        for ClaimView { protocol, port, address, owner, source, since, stand } in claims {
+            groups.entry((protocol, address, owner, source, since, stand)).or_default().push(port);
+        }
+        let mut ranges: Vec<_> = groups
+            .into_iter()
+            .flat_map(|(group, ports)| compress(ports).into_iter().map(move |ports| (group, ports)))
+            .collect();
+        ranges.sort_by_key(|((protocol, address, owner, _, since, stand), ports)| {
+            (*protocol, ports.first(), *stand != Stand::InForce, *address, *since, *owner)
+        });
+        let claim = |(group, ports): (Group, PortRange)| {
+            let (protocol, address, owner, source, since, stand) = group;
+            Claim {
+                ports: PortSpec { protocol, address, ports }.to_string(),
+                protocol: protocol_name(protocol).to_owned(),
+                address: ip(address),
+                first_port: ports.first(),
+                last_port: ports.last(),
+                owner: self.owner(owner),
+                source: source.to_string(),
+                standing: stand.as_str().to_owned(),
+                behind: stand.behind().map(|owner| self.owner(owner)),
+                since: (since != i64::MIN).then(|| time(since)),
+            }
+        };
+        ranges.into_iter().map(claim).collect()
+    }
+
+    /// A holder.
+    #[must_use]
+    pub fn holder(&self, holder: &sockets::Holder) -> Holder {
+        let place = self.holders.place(holder);
+        let (since, exact) = match holder.since {
+            Since::Bound(at) => (at, true),
+            Since::Seen(at) => (at, false),
+        };
+        Holder {
+            protocol: protocol_name(holder.protocol).to_owned(),
+            address: holder.address,
+            port: holder.port,
+            who: Who::from(&place.who),
+            container: place.container.clone(),
+            command: holder.process.as_ref().map(|process| escape(&process.command)),
+            pid: holder.process.as_ref().map(|process| process.pid),
+            since: self.time(since),
+            since_is_exact: exact,
+            activity: holder.activity.map(|activity| activity_word(activity).to_owned()),
+            reuse_port: holder.reuse.map(|reuse| reuse.port),
+            reuse_address: holder.reuse.map(|reuse| reuse.address),
+            v6only: holder.v6only,
+            uid: holder.uid,
+            cgroup: (holder.cgroup != 0).then_some(holder.cgroup),
+            inode: holder.inode,
+            device: holder.device,
+        }
+    }
+}
+
+/// What claims have in common that are shown as one range.
+type Group = (Protocol, Address, OwnerId, Source, i64, Stand);
+
+/// The word for people and JSON.
+const fn activity_word(activity: Activity) -> &'static str {
+    match activity {
+        Activity::Bound => "bound",
+        Activity::Listening => "listening",
+        Activity::Connected => "connected",
+    }
+}
+
+/// Microseconds since 1970 in the form of RFC 3339.
+#[must_use]
+pub fn time(wall: i64) -> String {
+    Timestamp::from_microsecond(wall).unwrap_or_default().to_string()
+}
+
+/// Nanoseconds since boot in the form of RFC 3339. In milliseconds: the two clocks are not read in the same instant, and a
+/// moment is to be the same however often it is told.
+#[must_use]
+pub fn moment(nanos: u64, now: Now) -> String {
+    let monotonic = i64::try_from(now.monotonic.as_micros()).unwrap_or(i64::MAX);
+    let boot = now.wall.saturating_sub(monotonic).saturating_add(500).div_euclid(1000).saturating_mul(1000);
+    time(boot.saturating_add(i64::try_from(nanos / 1_000_000 * 1000).unwrap_or(i64::MAX)))
+}
+
+/// `None` for every address of both families.
+const fn ip(address: Address) -> Option<IpAddr> {
+    match address {
+        Address::Any => None,
+        Address::V4(address) => Some(IpAddr::V4(address)),
+        Address::V6(address) => Some(IpAddr::V6(address)),
+    }
+}
+
+/// The two wildcard addresses, which servers bind.
+pub const WILDCARDS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+
+/// An owner, a holder or a caller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Who {
+    /// `pod`, `node`, `remnant` (what is left of a pod), `unknownPod`, `host`, or `unplaced`.
+    pub kind: String,
+    /// Namespace of a pod that is known.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// UID of a pod, known or not.
+    pub uid: Option<String>,
+}
+
+impl Who {
+    fn of(kind: &str) -> Self {
+        Self { kind: kind.to_owned(), namespace: None, name: None, uid: None }
+    }
+
+    fn named(kind: &str, name: &Name) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            namespace: Some(escape(&name.namespace)),
+            name: Some(escape(&name.name)),
+            uid: Some(escape(&name.uid)),
+        }
+    }
+}
+
+impl From<&report::Who> for Who {
+    fn from(who: &report::Who) -> Self {
+        match who {
+            report::Who::Known(name) if name.is_node() => Self::of("node"),
+            report::Who::Known(name) => Self::named("pod", name),
+            report::Who::UnknownPod { uid, form: Form::Api | Form::Static } => {
+                Self { uid: Some(uid.clone()), ..Self::of("unknownPod") }
+            }
+            report::Who::Host => Self::of("host"),
+            report::Who::Unplaced => Self::of("unplaced"),
+        }
+    }
+}
+
+/// As everywhere in sentences.
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.kind.as_str(), &self.namespace, &self.name, &self.uid) {
+            ("remnant", Some(namespace), Some(name), _) => write!(f, "{namespace}/{name} (gone)"),
+            (_, Some(namespace), Some(name), _) => write!(f, "{namespace}/{name}"),
+            ("node", ..) => f.write_str("the node"),
+            ("host", ..) => f.write_str("a host process"),
+            ("unknownPod", _, _, Some(uid)) => write!(f, "an unknown pod (UID {uid})"),
+            _ => f.write_str("a process in no known pod"),
+        }
+    }
+}
+
+/// Claims of one owner that differ in the port alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// In the grammar of the annotation.
+    pub ports: String,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+    /// `None` is every address of both families.
+    pub address: Option<IpAddr>,
+    /// The lowest port.
+    pub first_port: u16,
+    /// The highest port.
+    pub last_port: u16,
+    /// Whose they are.
+    pub owner: Who,
+    /// Where they were declared.
+    pub source: String,
+    /// `inForce`, `waiting` (for its predecessor to go) or `lost`.
+    pub standing: String,
+    /// Whose claim stands in the way.
+    pub behind: Option<Who>,
+    /// When they arrived; `None` for the node's.
+    pub since: Option<String>,
+}
+
+/// A socket that is bound.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Holder {
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// The address.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// Who holds it.
+    pub who: Who,
+    /// Name of the container, or the beginning of its id.
+    pub container: Option<String>,
+    /// Command of the process that bound it, where that was told.
+    pub command: Option<String>,
+    /// Id of that process in the node's pid namespace.
+    pub pid: Option<u32>,
+    /// Since when.
+    pub since: String,
+    /// Whether it was bound then; else it was first seen then.
+    pub since_is_exact: bool,
+    /// `bound`, `listening` or `connected`.
+    pub activity: Option<String>,
+    /// `SO_REUSEPORT`, where known.
+    pub reuse_port: Option<bool>,
+    /// `SO_REUSEADDR`, where known.
+    pub reuse_address: Option<bool>,
+    /// `IPV6_V6ONLY`, where known.
+    pub v6only: Option<bool>,
+    /// User id.
+    pub uid: u32,
+    /// Id of the cgroup.
+    pub cgroup: Option<u64>,
+    /// Inode number of the socket.
+    pub inode: Option<u32>,
+    /// Index of the device that it is bound to.
+    pub device: Option<u32>,
+}
+
+impl Holder {
+    /// `0.0.0.0:80/tcp`.
+    #[must_use]
+    pub fn target(&self) -> String {
+        format!("{}/{}", std::net::SocketAddr::new(self.address, self.port), self.protocol)
+    }
+
+    /// `default/web-0 (container nginx, command nginx, pid 4711)`, as much of it as is known.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let container = self.container.as_ref().map(|name| format!("container {name}"));
+        let command = self.command.as_ref().map(|command| format!("command {command}"));
+        let pid = self.pid.map(|pid| format!("pid {pid}"));
+        let details: Vec<String> = [container, command, pid].into_iter().flatten().collect();
+        if details.is_empty() { self.who.to_string() } else { format!("{} ({})", self.who, details.join(", ")) }
+    }
+}
+
+/// Which address a bind reaches, for [`Index::judge`].
+#[must_use]
+pub fn dual_stack(address: IpAddr) -> enforcer_ebpf::decide::Target {
+    match address.to_canonical() {
+        IpAddr::V4(address) => enforcer_ebpf::decide::Target::V4(address.octets()),
+        IpAddr::V6(address) => enforcer_ebpf::decide::Target::V6 { address: address.octets(), v6only: false },
+    }
+}
+
+/// `80/tcp`.
+#[must_use]
+pub fn port_name(protocol: Protocol, port: u16) -> String {
+    format!("{port}/{}", protocol_name(protocol))
+}

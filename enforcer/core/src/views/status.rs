@@ -1,0 +1,262 @@
+//! How a node stands: what `enforcer status` shows. The JSON is documented in docs/status.md.
+
+use std::collections::BTreeMap;
+
+use enforcer_ebpf::abi::{KernelError, LocalMode, Protocol, Reason, Undeclared, VerdictKind};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    model::{port_spec::protocol_name, text::escape},
+    sockets::{Audience, Reported},
+    views::json::{API_VERSION, Claim, Holder, Scene, Who, time},
+};
+
+/// Most holders that are shown.
+const MOST: usize = 1 << 16;
+
+/// See the module's documentation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// [`API_VERSION`].
+    pub api_version: String,
+    /// `Status`.
+    pub kind: String,
+    /// Name of the node.
+    pub node: String,
+    /// When this was so.
+    pub time: String,
+    /// The agent; `None` where none answered, and all else is from the pinned maps.
+    pub agent: Option<Agent>,
+    /// The mode.
+    pub mode: Modes,
+    /// What else the programs are told.
+    pub policy: Rules,
+    /// What the kernel can do; `None` where no agent answered.
+    pub features: Option<Abilities>,
+    /// Claims, by protocol and port.
+    pub claims: Vec<Claim>,
+    /// Holders, by protocol and port.
+    pub holders: Vec<Holder>,
+    /// How many sockets there are more.
+    pub holders_left_out: usize,
+    /// Conflicts that exist.
+    pub conflicts: Vec<Conflict>,
+    /// Bind attempts as the kernel counts them; those that are 0 are left out.
+    pub counters: Vec<Count>,
+    /// Errors of the programs by kind; those that are 0 are left out.
+    pub errors: BTreeMap<String, u64>,
+    /// What could not be found out, as sentences.
+    pub problems: Vec<String>,
+}
+
+/// The agent that answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Agent {
+    /// Its version.
+    pub version: String,
+    /// Its process id, in its own pid namespace.
+    pub pid: u32,
+    /// When it started.
+    pub since: String,
+    /// Where pods come from: `api` or `dir:PATH`.
+    pub source: String,
+    /// Whether all pods were seen once.
+    pub synced: bool,
+    /// How many pods are known.
+    pub pods: usize,
+    /// The cgroup below which binds are judged.
+    pub cgroup: String,
+}
+
+/// The mode and what it comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Modes {
+    /// What counts for pods whose namespace says nothing: `audit` or `enforce`.
+    pub effective: String,
+    /// What the agent was told.
+    pub agent: String,
+    /// What an operator set on the node, if anything.
+    pub local: Option<String>,
+    /// Namespaces that override it.
+    pub namespaces: BTreeMap<String, String>,
+    /// When enforcement lapses unless an agent puts that off; `None` is never.
+    pub lease_ends: Option<String>,
+    /// Whether it has lapsed.
+    pub stale: bool,
+}
+
+/// What the programs are told beside the mode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rules {
+    /// `allow` or `deny`.
+    pub undeclared: String,
+    /// `allow` or `deny`.
+    pub on_error: String,
+    /// `pods` or `node`.
+    pub scope: String,
+    /// Error number of a denied bind, where the kernel lets us choose.
+    pub deny_errno: u16,
+}
+
+/// What the kernel can do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Abilities {
+    /// A denied bind fails with the error number of our choice; else with EPERM.
+    pub errno_choice: bool,
+    /// Whether a socket is IPv6 only is exact; else `::` counts as dual-stack.
+    pub v6only: bool,
+}
+
+/// A conflict that exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Conflict {
+    /// `claimLost`, `shared` or `notOwner`.
+    pub kind: String,
+    /// What it is about: ports in the grammar of the annotation, or an address with its port.
+    pub ports: String,
+    /// Who is in the way, or has lost.
+    pub who: Who,
+    /// The other one.
+    pub other: Who,
+    /// For people; its words may change.
+    pub message: String,
+}
+
+/// Attempts with one verdict, reason and protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Count {
+    /// `allow`, `audit` or `deny`.
+    pub verdict: String,
+    /// Why.
+    pub reason: String,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// What a status is made of beside the scene.
+pub struct Facts<'a> {
+    /// The agent, if one answers.
+    pub agent: Option<Agent>,
+    /// What the kernel can do, if that is known.
+    pub features: Option<Abilities>,
+    /// When the lease ends, in nanoseconds since boot; 0 is never.
+    pub lease_deadline: u64,
+    /// How many attempts there were.
+    pub attempts: &'a dyn Fn(VerdictKind, Reason, Protocol) -> u64,
+    /// How many errors there were.
+    pub errors: &'a dyn Fn(KernelError) -> u64,
+    /// What could not be found out.
+    pub problems: Vec<String>,
+}
+
+impl Status {
+    /// How it stands.
+    #[must_use]
+    pub fn of(scene: &Scene<'_>, facts: Facts<'_>) -> Self {
+        let Facts { agent, features, lease_deadline, attempts, errors, problems } = facts;
+        let word = |denied: bool| if denied { "deny" } else { "allow" }.to_owned();
+        let claims = scene.claims(scene.index.claims());
+        let conflicts = claims.iter().filter_map(lost).chain(existing(scene)).collect();
+        Self {
+            api_version: API_VERSION.to_owned(),
+            kind: "Status".to_owned(),
+            node: escape(scene.node),
+            time: time(scene.now.wall),
+            agent,
+            mode: Modes {
+                effective: scene.mode().as_str().to_owned(),
+                agent: if scene.policy.enforce { "enforce" } else { "audit" }.to_owned(),
+                local: match scene.overrule.local {
+                    LocalMode::Unset => None,
+                    LocalMode::Audit => Some("audit".to_owned()),
+                    LocalMode::Enforce => Some("enforce".to_owned()),
+                },
+                namespaces: (scene.index.namespace_modes())
+                    .map(|(namespace, mode)| (escape(namespace), mode.as_str().to_owned()))
+                    .collect(),
+                lease_ends: (lease_deadline != 0).then(|| scene.time(lease_deadline)),
+                stale: scene.overrule.stale,
+            },
+            policy: Rules {
+                undeclared: match scene.policy.undeclared {
+                    Undeclared::Allow => "allow",
+                    Undeclared::Deny => "deny",
+                    Undeclared::Adopt => "adopt",
+                }
+                .to_owned(),
+                on_error: word(scene.policy.deny_on_error),
+                scope: if scene.policy.node_scope { "node" } else { "pods" }.to_owned(),
+                deny_errno: scene.policy.errno,
+            },
+            features,
+            claims,
+            holders: scene.holders.iter().take(MOST).map(|holder| scene.holder(holder)).collect(),
+            holders_left_out: scene.holders.untracked().map(|(_, _, count)| count).sum(),
+            conflicts,
+            counters: counts(attempts),
+            errors: KernelError::ALL
+                .into_iter()
+                .map(|error| (error.as_str().to_owned(), errors(error)))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            problems,
+        }
+    }
+}
+
+fn lost(claim: &Claim) -> Option<Conflict> {
+    let winner = claim.behind.as_ref().filter(|_| claim.standing == "lost")?;
+    Some(Conflict {
+        kind: "claimLost".to_owned(),
+        ports: claim.ports.clone(),
+        who: claim.owner.clone(),
+        other: winner.clone(),
+        message: format!("{} claims {}, which is in force for {winner}", claim.owner, claim.ports),
+    })
+}
+
+fn existing(scene: &Scene<'_>) -> impl Iterator<Item = Conflict> {
+    // Nothing was told to whoever asks, so all of them are new.
+    let found = Reported::default().look(scene.holders, scene.index, scene.shared);
+    let node = scene.node.to_owned();
+    found.into_iter().map(move |existing| {
+        let [who, other] = existing.sides().map(Who::from);
+        Conflict {
+            kind: if matches!(existing, crate::sockets::Existing::Shared { .. }) { "shared" } else { "notOwner" }
+                .to_owned(),
+            ports: existing.holder().holder.target(),
+            who,
+            other,
+            message: existing.sentence(&node, Audience::Operators),
+        }
+    })
+}
+
+fn counts(attempts: &dyn Fn(VerdictKind, Reason, Protocol) -> u64) -> Vec<Count> {
+    let mut counts = Vec::new();
+    for verdict in [VerdictKind::Deny, VerdictKind::Audit, VerdictKind::Allow] {
+        for reason in Reason::ALL {
+            for protocol in Protocol::ALL {
+                let count = attempts(verdict, reason, protocol);
+                if count > 0 {
+                    counts.push(Count {
+                        verdict: verdict.as_str().to_owned(),
+                        reason: reason.as_str().to_owned(),
+                        protocol: protocol_name(protocol).to_owned(),
+                        count,
+                    });
+                }
+            }
+        }
+    }
+    counts
+}

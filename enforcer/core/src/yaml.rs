@@ -1,0 +1,4 @@
+//! YAML and JSON text as documents with line numbers.
+
+pub mod documents;
+pub mod spanned;

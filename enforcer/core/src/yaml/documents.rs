@@ -1,0 +1,201 @@
+//! The documents of a text, each with its lines, as `kustomize build` and `helm template` write them.
+//!
+//! One that cannot be read does not hide those after it: the text is cut at the markers before anything is parsed. YAML
+//! allows a line that begins with `---` nowhere but between documents.
+
+use serde::de::IgnoredAny;
+use serde_saphyr::{
+    MergeKeyPolicy, NonFiniteFloatPolicy, Options, SnippetMode, budget,
+    options::{AliasLimits, DuplicateKeyPolicy},
+    render_options,
+};
+
+use crate::{model::text::escape_bounded, yaml::spanned::Node};
+
+/// Largest document that is parsed, in bytes: a list of some thousand pods.
+pub const MAX_DOCUMENT: usize = 32 << 20;
+/// Longest error message about a text, in characters.
+pub const MAX_MESSAGE: usize = 300;
+/// How deep a document may be nested. Definitions of custom resources are the deepest there are, with half of it.
+const MAX_DEPTH: usize = 128;
+/// Stack for a document of that depth: the parser takes 50 KiB a level where nothing is optimised.
+const STACK: usize = 32 << 20;
+/// Most values that the aliases of one document may add.
+const MAX_ALIASED: usize = 100_000;
+
+/// A document that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Line of the text, counted from 1.
+    pub line: u32,
+    /// What is wrong. Safe to show.
+    pub message: String,
+}
+
+/// A document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    /// Lines of the text before those of [`Self::root`].
+    pub lines_before: u32,
+    /// What it holds. Its lines count from the document's beginning.
+    pub root: Node,
+}
+
+/// Runs it where the deepest document that is allowed fits on the stack, whatever the caller's stack is.
+///
+/// # Panics
+///
+/// If `work` does, or if no thread can be started.
+pub fn with_room<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let worker = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+        worker.expect("a thread can be started").join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// The documents of a text, one after the other; empty ones are left out. See [`with_room`].
+pub fn documents(text: &str) -> impl Iterator<Item = Result<Document, Unreadable>> {
+    chunks(text.strip_prefix('\u{feff}').unwrap_or(text))
+        .filter(|chunk| !chunk.is_blank())
+        .flat_map(Chunk::objects)
+        .map(|chunk| chunk.parse())
+}
+
+/// The lines of one document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Chunk<'a> {
+    lines_before: u32,
+    text: &'a str,
+}
+
+/// Cuts a text before each line that begins a document, and after each that ends one.
+fn chunks(text: &str) -> impl Iterator<Item = Chunk<'_>> {
+    let mut rest = text;
+    let mut lines_before = 0u32;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let mut end = 0;
+        let mut lines = 0u32;
+        for line in lines_of(rest) {
+            if end > 0 && is_marker(line, "---") {
+                break;
+            }
+            end += line.len();
+            lines = lines.saturating_add(1);
+            if is_marker(line, "...") {
+                break;
+            }
+        }
+        let (text, after) = rest.split_at(end);
+        let chunk = Chunk { lines_before, text };
+        lines_before = lines_before.saturating_add(lines);
+        rest = after;
+        Some(chunk)
+    })
+}
+
+/// The lines of a text, each with what ends it. Lines are counted as YAML 1.2 does (5.4, line break characters), and with
+/// it the parser: a carriage return alone ends a line too.
+fn lines_of(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = match rest.find(['\r', '\n']) {
+            None => rest.len(),
+            Some(at) if rest[at..].starts_with("\r\n") => at + 2,
+            Some(at) => at + 1,
+        };
+        let (line, after) = rest.split_at(end);
+        rest = after;
+        Some(line)
+    })
+}
+
+fn is_marker(line: &str, marker: &str) -> bool {
+    line.strip_prefix(marker).is_some_and(|rest| rest.chars().next().is_none_or(char::is_whitespace))
+}
+
+impl Chunk<'_> {
+    /// Whether it holds comments, directives and markers only.
+    fn is_blank(&self) -> bool {
+        lines_of(self.text).all(|line| {
+            let word = line.strip_prefix("---").unwrap_or(line).trim();
+            word.is_empty() || word.starts_with('#') || line.starts_with('%') || word == "..."
+        })
+    }
+
+    /// JSON objects one after the other need no marker between them.
+    fn objects(self) -> Vec<Self> {
+        if !self.text.trim_start().starts_with('{') {
+            return vec![self];
+        }
+        let mut parts = Vec::new();
+        let mut start = 0;
+        let mut lines_before = self.lines_before;
+        let mut stream = serde_json::Deserializer::from_str(self.text).into_iter::<IgnoredAny>();
+        while let Some(object) = stream.next() {
+            if object.is_err() {
+                // Not JSON; the YAML parser may know better, and says what is wrong.
+                return vec![self];
+            }
+            let end = stream.byte_offset();
+            let text = &self.text[start..end];
+            parts.push(Self { lines_before, text });
+            let lines = lines_of(text).filter(|line| line.ends_with(['\r', '\n'])).count();
+            lines_before = lines_before.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX));
+            start = end;
+        }
+        parts
+    }
+
+    fn parse(&self) -> Result<Document, Unreadable> {
+        let lines_before = self.lines_before;
+        if self.text.len() > MAX_DOCUMENT {
+            let message = format!("the document is larger than {MAX_DOCUMENT} bytes; split it");
+            return Err(Unreadable { line: lines_before.saturating_add(1), message });
+        }
+        match serde_saphyr::from_str_with_options(self.text, options(self.text.len())) {
+            Ok(root) => Ok(Document { lines_before, root }),
+            Err(error) => {
+                let line = error.location().map_or(1, |location| u32::try_from(location.line()).unwrap_or(u32::MAX));
+                let offset = u64::from(lines_before);
+                let rendered =
+                    error.render_with_options(render_options! { snippets: SnippetMode::Off, line_offset: offset });
+                let message = escape_bounded(&format!("is not valid YAML: {rendered}"), MAX_MESSAGE);
+                Err(Unreadable { line: lines_before.saturating_add(line.max(1)), message })
+            }
+        }
+    }
+}
+
+/// Reads as the API server's own reader does (sigs.k8s.io/yaml, which is YAML 1.1): `yes` is true, `0644` is octal, and
+/// of a key that is there twice the last one counts.
+fn options(length: usize) -> Options {
+    let mut limits = AliasLimits::default();
+    limits.max_total_replayed_events = MAX_ALIASED;
+    serde_saphyr::options! {
+        budget: budget! {
+            max_depth: MAX_DEPTH,
+            flow_nesting_limit: MAX_DEPTH,
+            // The text itself is bounded already, and a value takes a byte at least.
+            max_events: 4 * length + MAX_ALIASED,
+            max_nodes: 2 * length + MAX_ALIASED,
+            // How much aliases may add is bounded below; one anchor for a hundred labels is fine.
+            enforce_alias_anchor_ratio: false,
+        },
+        alias_limits: limits,
+        duplicate_keys: DuplicateKeyPolicy::LastWins,
+        merge_keys: MergeKeyPolicy::Merge,
+        legacy_octal_numbers: true,
+        strict_booleans: false,
+        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
+        with_snippet: false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

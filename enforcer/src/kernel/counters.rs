@@ -1,0 +1,126 @@
+//! `COUNTERS`, read at any time.
+
+use std::sync::Arc;
+
+use aya::maps::{MapData, PerCpuArray};
+use enforcer_ebpf::abi::{self, KernelError, Protocol, Reason, VerdictKind};
+
+use crate::kernel::{BpfError, map_error};
+
+/// The exact counters of the running programs. A clone reads the same ones.
+#[derive(Clone)]
+pub struct CounterMap(Arc<PerCpuArray<MapData, u64>>);
+
+impl CounterMap {
+    /// The counters in this map, which is `COUNTERS`.
+    #[must_use]
+    pub fn new(map: PerCpuArray<MapData, u64>) -> Self {
+        Self(Arc::new(map))
+    }
+
+    /// Reads all counters, summed over the CPUs: a system call for each.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn read(&self) -> Result<Counters, BpfError> {
+        (0..abi::COUNTERS).map(|index| self.count(index)).collect::<Result<_, _>>().map(|counts| Counters { counts })
+    }
+
+    /// Reads how many records of cgroups were lost.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn cgroup_events_lost(&self) -> Result<u64, BpfError> {
+        self.count(abi::error_counter(KernelError::CgroupEventLost))
+    }
+
+    fn count(&self, index: u32) -> Result<u64, BpfError> {
+        let per_cpu = self.0.get(&index, 0).map_err(|source| map_error("read", "COUNTERS", source))?;
+        Ok(per_cpu.iter().fold(0, |sum: u64, count| sum.wrapping_add(*count)))
+    }
+}
+
+/// A snapshot of the exact counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// Wrapped: the programs take a count back where they find out more, on whatever CPU they run then.
+    counts: Vec<u64>,
+}
+
+impl Counters {
+    /// Attempts with this verdict, reason and protocol.
+    #[must_use]
+    pub fn attempts(&self, verdict: VerdictKind, reason: Reason, protocol: Protocol) -> u64 {
+        let told = self.counts[abi::counter(verdict, reason, protocol) as usize];
+        let sum = told.wrapping_add(self.untold(verdict, reason, protocol));
+        u64::try_from(sum.cast_signed()).unwrap_or(0)
+    }
+
+    /// Attempts with this verdict and reason, of all protocols.
+    #[must_use]
+    pub fn of(&self, verdict: VerdictKind, reason: Reason) -> u64 {
+        Protocol::ALL.into_iter().map(|protocol| self.attempts(verdict, reason, protocol)).sum()
+    }
+
+    /// Errors of the programs of this kind.
+    #[must_use]
+    pub fn errors(&self, error: KernelError) -> u64 {
+        let own = self.counts[abi::error_counter(error) as usize];
+        match error {
+            KernelError::BindEventLost => own + self.all_untold(),
+            _ => own,
+        }
+    }
+
+    fn untold(&self, verdict: VerdictKind, reason: Reason, protocol: Protocol) -> u64 {
+        self.counts[abi::untold_counter(verdict, reason, protocol) as usize]
+    }
+
+    fn all_untold(&self) -> u64 {
+        let of = |verdict, reason| Protocol::ALL.map(|protocol| self.untold(verdict, reason, protocol));
+        VerdictKind::ALL
+            .iter()
+            .flat_map(|verdict| Reason::ALL.into_iter().flat_map(move |reason| of(*verdict, reason)))
+            .sum()
+    }
+
+    /// Counters whose count at each index is what the function says.
+    #[cfg(test)]
+    pub(crate) fn from_fn(count: impl Fn(u32) -> u64) -> Self {
+        Self { counts: (0..abi::COUNTERS).map(count).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: (VerdictKind, Reason, Protocol) = (VerdictKind::Audit, Reason::Claimed, Protocol::Tcp);
+
+    fn counters(told: u64, untold: u64) -> Counters {
+        let (verdict, reason, protocol) = KEY;
+        Counters::from_fn(|index| match index {
+            _ if index == abi::counter(verdict, reason, protocol) => told,
+            _ if index == abi::untold_counter(verdict, reason, protocol) => untold,
+            _ if index == abi::error_counter(KernelError::BindEventLost) => 1,
+            _ => 0,
+        })
+    }
+
+    #[test]
+    fn what_was_not_told_was_counted_and_lost() {
+        let counters = counters(5, 7);
+        assert_eq!((counters.attempts(KEY.0, KEY.1, KEY.2), counters.of(KEY.0, KEY.1)), (12, 12));
+        assert_eq!(counters.errors(KernelError::BindEventLost), 8);
+        assert_eq!(counters.errors(KernelError::CgroupEventLost), 0);
+    }
+
+    #[test]
+    fn a_count_that_is_taken_back_may_be_of_what_was_not_told() {
+        let counters = counters(u64::MAX, 7);
+        assert_eq!(counters.attempts(KEY.0, KEY.1, KEY.2), 6);
+        assert_eq!(counters.errors(KernelError::BindEventLost), 8);
+    }
+}

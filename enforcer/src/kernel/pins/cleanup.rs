@@ -1,0 +1,101 @@
+//! Removing everything that agents of whatever version left.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::programs::loaded_programs;
+use rustix::fs::FlockOperation;
+
+use crate::kernel::{
+    crash_point::step,
+    link::Link,
+    pins::{PinError, entries, layouts, lock_folder, on_bpffs, remove_empty_folder, remove_pin, store::remove_tree},
+};
+
+/// How long the kernel may take to let go of what was removed: it does so after a grace period and in a work queue
+/// (`bpf_link_put` in kernel/bpf/syscall.c).
+const RELEASE: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// What a cleanup did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    /// Links that it detached and removed.
+    pub links: usize,
+    /// Other pins that it removed.
+    pub pins: usize,
+    /// Programs of the removed pins and links that are in the kernel all the same, because a process holds them.
+    pub held: usize,
+    /// What it found beside our own and left alone.
+    pub left_alone: Vec<PathBuf>,
+}
+
+/// Removes all that agents of whatever version pinned below this folder, also what a start or a cleanup that was stopped
+/// half-way left; `None` while a running agent has the right to change it. Nothing is judged any more after that. A
+/// folder that is not there, or not on a BPF file system, holds nothing.
+///
+/// # Errors
+///
+/// If something cannot be read or removed.
+pub fn clean_up(folder: &Path) -> Result<Option<Cleaned>, PinError> {
+    if !folder.exists() || !on_bpffs(folder) {
+        return Ok(Some(Cleaned::default()));
+    }
+    let Some(_lock) = lock_folder(folder, FlockOperation::NonBlockingLockExclusive)? else {
+        return Ok(None);
+    };
+    let layouts = layouts(folder)?;
+    let mut cleaned = Cleaned::default();
+    let mut programs = BTreeSet::new();
+    // Links first: what is left half-way must not judge.
+    for path in layouts.iter().map(|layout| files(layout)).collect::<Result<Vec<_>, _>>()?.concat() {
+        let opened = Link::pinned(&path).map_err(PinError::io("open", &path))?;
+        let Some(link) = opened.checked() else {
+            cleaned.pins += 1;
+            continue;
+        };
+        let info = link.info().map_err(PinError::io("learn what is pinned at", &path))?;
+        programs.insert(info.program);
+        if info.cgroup.is_some() {
+            // At once, and also where another process has the link open.
+            link.detach().map_err(PinError::io("detach", &path))?;
+            step("detached the link", path.display());
+        }
+        remove_pin(&path)?;
+        step("removed the pin of the link", path.display());
+        cleaned.links += 1;
+    }
+    for layout in &layouts {
+        remove_tree(layout, "cleaned up the")?;
+    }
+    cleaned.left_alone = entries(folder)?;
+    remove_empty_folder(folder);
+    step("removed the folder", folder.display());
+    cleaned.held = await_release(&programs);
+    Ok(Some(cleaned))
+}
+
+/// All pins below a folder.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, PinError> {
+    let mut found = Vec::new();
+    for entry in entries(folder)? {
+        if entry.is_dir() { found.extend(files(&entry)?) } else { found.push(entry) }
+    }
+    Ok(found)
+}
+
+/// Waits until the programs are gone: how many are not. Who may not list programs is not kept waiting.
+fn await_release(programs: &BTreeSet<u32>) -> usize {
+    let deadline = Instant::now() + RELEASE;
+    loop {
+        let held = loaded_programs().flatten().filter(|program| programs.contains(&program.id())).count();
+        if held == 0 || Instant::now() >= deadline {
+            return held;
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+}

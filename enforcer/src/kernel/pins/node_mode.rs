@@ -1,0 +1,105 @@
+//! The mode that an operator set on the node: one word that outlives every agent, and is set without one.
+
+use std::{io, path::Path};
+
+use aya::{
+    maps::{Array, MapInfo, MapType},
+    pin::PinError as AyaPinError,
+};
+use enforcer_ebpf::abi::LocalMode;
+
+use crate::kernel::{
+    mmap_array::Words,
+    pins::{PinError, Pins, make_folder, on_bpffs, previous},
+};
+
+/// `BPF_F_MMAPABLE` in include/uapi/linux/bpf.h.
+const MMAPABLE: u32 = 1 << 10;
+
+/// How often a mode is set anew that an agent's end takes away at the same time.
+const TRIES: u32 = 8;
+
+/// The mode that was set on this node, whether or not an agent runs.
+///
+/// # Errors
+///
+/// If another version of the agent left something there, or what is pinned cannot be read.
+pub fn local_mode(folder: &Path) -> Result<LocalMode, PinError> {
+    let pins = Pins { folder: folder.to_owned() };
+    pins.check_layout()?;
+    Ok(open(&pins)?.map_or(LocalMode::Unset, |mode| mode.get()))
+}
+
+/// Sets the mode of this node, or takes it back with [`LocalMode::Unset`]. Programs that run obey at once, and those of
+/// every agent to come.
+///
+/// # Errors
+///
+/// If the folder is not on a BPF file system or cannot be written to, or another version of the agent left something
+/// there.
+pub fn set_local_mode(folder: &Path, mode: LocalMode) -> Result<(), PinError> {
+    let pins = Pins { folder: folder.to_owned() };
+    pins.check_layout()?;
+    if mode == LocalMode::Unset {
+        if let Some(set) = open(&pins)? {
+            set.set(mode);
+        }
+        return Ok(());
+    }
+    for _ in 0..TRIES {
+        open_or_make(&pins)?.set(mode);
+        // An agent that keeps nothing removes the map at its end if no mode is set: it may just have looked.
+        if local_mode(folder)? == mode {
+            return Ok(());
+        }
+    }
+    Err(PinError::Contended(folder.to_owned()))
+}
+
+/// The map with the mode.
+pub(super) struct Mode(Words);
+
+impl Mode {
+    pub(super) fn get(&self) -> LocalMode {
+        LocalMode::from_word(self.0.load(0))
+    }
+
+    fn set(&self, mode: LocalMode) {
+        self.0.store(0, mode.to_word());
+    }
+}
+
+/// The map, if it is pinned.
+pub(super) fn open(pins: &Pins) -> Result<Option<Mode>, PinError> {
+    let path = pins.shared().join("MODE");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let info = MapInfo::from_pin(&path).map_err(previous::failed(&path))?;
+    if !matches!(info.map_type(), Ok(MapType::Array)) || (info.value_size(), info.max_entries()) != (8, 1) {
+        return Err(PinError::Unknown(path));
+    }
+    previous::words(&path, 1).map(|words| Some(Mode(words)))
+}
+
+/// The map, made and pinned if it is not there.
+pub(super) fn open_or_make(pins: &Pins) -> Result<Mode, PinError> {
+    if let Some(mode) = open(pins)? {
+        return Ok(mode);
+    }
+    if !on_bpffs(&pins.folder) {
+        let source = io::Error::other("it is not on a BPF file system; mount one there, or name another folder");
+        return Err(PinError::Io { action: "keep the mode in", path: pins.folder.clone(), source });
+    }
+    make_folder(&pins.shared())?;
+    let path = pins.shared().join("MODE");
+    let map: Array<_, u64> = Array::create(1, MMAPABLE).map_err(previous::failed(&path))?;
+    match map.pin(&path) {
+        // Somebody else was quicker.
+        Err(AyaPinError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(AyaPinError::SyscallError(error)) => return Err(PinError::io("pin", &path)(error.io_error)),
+        Err(error) => return Err(PinError::io("pin", &path)(io::Error::other(error))),
+        Ok(()) => {}
+    }
+    open(pins)?.ok_or(PinError::Contended(path))
+}

@@ -1,0 +1,403 @@
+//! What a start does with the pins: take over what is live, put this start's generation beside it, and remove the rest.
+
+use std::{
+    collections::BTreeSet,
+    ffi::CStr,
+    fs, io,
+    os::fd::BorrowedFd,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData, MapInfo, PerCpuArray},
+    pin::PinError as AyaPinError,
+    programs::ProgramInfo,
+};
+use enforcer_ebpf::abi::{self, LocalMode, RECORD_LEN};
+
+use crate::kernel::{
+    BpfError,
+    crash_point::step,
+    link::{Hook, Link, LinkInfo},
+    pins::{
+        Keep, PinError, Pins, Previous, entries, make_folder, node_mode, previous, remove_empty_folder, remove_pin,
+    },
+};
+
+/// Folder of a generation's maps.
+pub(super) const MAPS: &str = "maps";
+/// Folder of a generation's programs.
+const PROGRAMS: &str = "programs";
+/// Folder of a generation's links.
+const LINKS: &str = "links";
+
+/// `BPF_F_NO_PREALLOC` in include/uapi/linux/bpf.h: most slots have no record.
+const NO_PREALLOC: u32 = 1;
+
+/// Name of a link that was not yet put in the place of another.
+const NEW_LINK: &str = "new";
+
+/// What is loaded anew by every start. `RECORDS` is pinned too, but is not in the object: no program uses it.
+const OWN_MAPS: [&str; 13] = [
+    "CONFIG",
+    "PORTS",
+    "OWNERS",
+    "EXACT",
+    "UIDS",
+    "CGROUPS",
+    "BIND_EVENTS",
+    "CGROUP_EVENTS",
+    "HOLDER_EVENTS",
+    "MARKS",
+    "RESERVE4",
+    "RESERVE6",
+    "SHARED",
+];
+
+/// What the programs of every start use: what is held stays held, whichever of them sees it taken and given back.
+const HOLD_MAPS: [&str; 4] = ["SLOTS", "HOLDS", "SUBFLOWS", "STRAYS"];
+
+/// A program that judges or reports binds.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::kernel) struct BindProgram {
+    /// Its name in the object.
+    pub(in crate::kernel) name: &'static str,
+    /// Its name, and its link's, among the pins.
+    pin: &'static str,
+    /// Where it is attached.
+    pub(in crate::kernel) hook: Hook,
+}
+
+/// The programs that judge or report binds, in the order in which they are switched.
+pub(in crate::kernel) const BIND_PROGRAMS: [BindProgram; 5] = [
+    BindProgram { name: "pe_bind4", pin: "bind4", hook: Hook::Bind4 },
+    BindProgram { name: "pe_bind6", pin: "bind6", hook: Hook::Bind6 },
+    BindProgram { name: "pe_post_bind4", pin: "post_bind4", hook: Hook::PostBind4 },
+    BindProgram { name: "pe_post_bind6", pin: "post_bind6", hook: Hook::PostBind6 },
+    BindProgram { name: "pe_sock_release", pin: "sock_release", hook: Hook::SockRelease },
+];
+
+/// Links with what the kernel says of them.
+type Links = [Option<(Link, LinkInfo)>; BIND_PROGRAMS.len()];
+
+/// What a start found.
+pub(in crate::kernel) type Found = Option<Result<Previous, PinError>>;
+
+/// The pins in the hands of the agent that has the lock.
+pub(in crate::kernel) struct Store {
+    keep: Keep,
+    /// Folder of this start's generation.
+    generation: PathBuf,
+    /// The pinned links to the wanted cgroup, by the place of their program in [`BIND_PROGRAMS`].
+    links: [Option<Link>; BIND_PROGRAMS.len()],
+    /// Whether a link runs a program of this generation.
+    live: bool,
+}
+
+impl Store {
+    /// Looks at what is pinned, removes what no link needs, and makes what all generations share. `cgroup` is the id of
+    /// the wanted one. Also the generation that is live.
+    pub(in crate::kernel) fn open(keep: Keep, cgroup: u64) -> Result<(Self, Found), PinError> {
+        let pins = keep.guard.pins();
+        pins.check_layout()?;
+        let links = pinned_links(pins)?;
+        let generations = generations(pins)?;
+        let live = live(&generations, &links)?;
+        // The first link is the first to be switched: its generation is the newest of those that a start which was
+        // stopped half-way left live, and was filled before.
+        let found = match live.first().map(|generation| Previous::open(generation)) {
+            Some(Err(error @ PinError::Unknown(_))) => return Err(error),
+            found => found,
+        };
+        remove_pin(&pins.links().join(NEW_LINK))?;
+        for generation in &generations {
+            if !live.contains(generation) {
+                remove_tree(generation, "removed the half-made")?;
+            }
+        }
+        let number = generations.iter().filter_map(|path| number(path)).max().map_or(1, |number| number + 1);
+        let generation = pins.layout().join(format!("g{number}"));
+        make_shared(pins, keep.persist)?;
+        let wanted = |info: &LinkInfo| info.cgroup.is_some_and(|attached| attached.id == cgroup);
+        let links = links.map(|link| link.filter(|(_, info)| wanted(info)).map(|(link, _)| link));
+        Ok((Self { keep, generation, links, live: false }, found))
+    }
+
+    fn pins(&self) -> &Pins {
+        self.keep.guard.pins()
+    }
+
+    /// The pinned maps that the programs are to use instead of new ones.
+    pub(in crate::kernel) fn shared_maps(&self) -> Vec<(&'static str, PathBuf)> {
+        let names = ["COUNTERS", "MODE"].into_iter().chain(HOLD_MAPS);
+        let maps = names.map(|name| (name, self.pins().shared().join(name)));
+        maps.filter(|(_, path)| path.exists()).collect()
+    }
+
+    /// Pins the maps and programs of this start, which are loaded by now. Nothing is live by that.
+    pub(in crate::kernel) fn pin_generation(&self, ebpf: &mut Ebpf) -> Result<(), BpfError> {
+        if !self.keep.persist {
+            return Ok(());
+        }
+        for folder in [MAPS, PROGRAMS, LINKS] {
+            make_folder(&self.generation.join(folder))?;
+            step("made the folder", folder);
+        }
+        for name in OWN_MAPS {
+            let path = self.generation.join(MAPS).join(name);
+            let map = ebpf.map(name).ok_or(BpfError::Missing(name))?;
+            map.pin(&path).map_err(|error| pin_failed(&path, error))?;
+            step("pinned the map", name);
+        }
+        for name in HOLD_MAPS {
+            let path = self.pins().shared().join(name);
+            if !path.exists() {
+                let map = ebpf.map(name).ok_or(BpfError::Missing(name))?;
+                map.pin(&path).map_err(|error| pin_failed(&path, error))?;
+                step("pinned the map", name);
+            }
+        }
+        for BindProgram { name, pin, hook: _ } in BIND_PROGRAMS {
+            let path = self.generation.join(PROGRAMS).join(pin);
+            let program = ebpf.program_mut(name).ok_or(BpfError::Missing(name))?;
+            program.pin(&path).map_err(|error| pin_failed(&path, error))?;
+            step("pinned the program", pin);
+        }
+        Ok(())
+    }
+
+    /// Makes and pins the map of records; `None` where nothing is kept.
+    pub(in crate::kernel) fn make_records(&self) -> Result<Option<HashMap<MapData, u32, [u8; RECORD_LEN]>>, PinError> {
+        if !self.keep.persist {
+            return Ok(None);
+        }
+        let path = self.generation.join(MAPS).join("RECORDS");
+        make_records(&path)?;
+        step("pinned the map", "RECORDS");
+        previous::pinned_hash(&path).map(Some)
+    }
+
+    /// Keeps a link to a raw tracepoint.
+    pub(in crate::kernel) fn keep_tracepoint(&self, link: &Link, tracepoint: &CStr) -> Result<(), PinError> {
+        if self.keep.persist {
+            let path = self.generation.join(LINKS).join(tracepoint.to_string_lossy().as_ref());
+            link.pin(&path).map_err(PinError::io("pin", &path))?;
+            step("pinned the link", tracepoint.to_string_lossy());
+        }
+        Ok(())
+    }
+
+    /// Lets a program of this generation judge, in the place of the one that does by now if there is one: every bind is
+    /// judged by one of the two. `attach` makes a new link.
+    pub(in crate::kernel) fn switch(
+        &mut self,
+        place: usize,
+        program: BorrowedFd<'_>,
+        attach: impl FnOnce() -> Result<Link, BpfError>,
+    ) -> Result<Link, BpfError> {
+        let pin = BIND_PROGRAMS[place].pin;
+        let path = self.pins().links().join(pin);
+        if let Some(link) = self.links[place].take() {
+            if !self.keep.persist {
+                // First, so that the link ends with this process whatever happens. Until then its descriptor keeps it.
+                remove_pin(&path)?;
+                step("removed the pin of the link", pin);
+            }
+            match link.update(program) {
+                Ok(()) => {
+                    self.live = true;
+                    step("switched the link", pin);
+                    return Ok(link);
+                }
+                // The cgroup was removed meanwhile (`cgroup_bpf_replace` in kernel/bpf/cgroup.c).
+                Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}
+                Err(source) => return Err(PinError::Io { action: "replace the program of", path, source }.into()),
+            }
+        }
+        let link = attach()?;
+        if self.keep.persist {
+            self.put_link(&link, pin, &path)?;
+        } else {
+            remove_pin(&path)?;
+        }
+        self.live = true;
+        step("kept the new link", pin);
+        Ok(link)
+    }
+
+    /// Pins a new link, in the place of one that is attached elsewhere if there is one.
+    fn put_link(&self, link: &Link, pin: &str, path: &Path) -> Result<(), PinError> {
+        make_folder(&self.pins().links())?;
+        let new = self.pins().links().join(NEW_LINK);
+        link.pin(&new).map_err(PinError::io("pin", &new))?;
+        step("pinned the new link", pin);
+        let old = Link::pinned(path).ok().and_then(Link::checked);
+        fs::rename(&new, path).map_err(PinError::io("rename the new link to", path))?;
+        step("put in place the link", pin);
+        if let Some(old) = old {
+            // Without a pin it goes by itself, but only after a while.
+            old.detach().map_err(PinError::io("detach what was pinned at", path))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what is of no use once this generation judges.
+    pub(in crate::kernel) fn retire(&mut self) -> Result<(), PinError> {
+        for generation in generations(self.pins())? {
+            if generation != self.generation || !self.keep.persist {
+                remove_tree(&generation, "retired the")?;
+            }
+        }
+        if !self.keep.persist {
+            remove_tree(&self.pins().links(), "retired the")?;
+            for name in ["COUNTERS"].into_iter().chain(HOLD_MAPS) {
+                remove_pin(&self.pins().shared().join(name))?;
+                step("removed the map", name);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if !self.live {
+            // Nothing judges by it. What cannot be removed now is removed by the next start.
+            let _ = remove_tree(&self.generation, "took back the");
+        }
+        if self.keep.persist {
+            return;
+        }
+        let pins = self.pins();
+        if !matches!(node_mode::open(pins), Ok(Some(mode)) if mode.get() != LocalMode::Unset) {
+            let _ = remove_pin(&pins.shared().join("MODE"));
+        }
+        for folder in [&pins.shared(), &pins.layout(), pins.folder()] {
+            remove_empty_folder(folder);
+        }
+    }
+}
+
+/// Makes the maps that all generations share, or checks them.
+fn make_shared(pins: &Pins, persist: bool) -> Result<(), PinError> {
+    node_mode::open_or_make(pins)?;
+    step("made the map", "MODE");
+    let path = pins.shared().join("COUNTERS");
+    if path.exists() {
+        let info = MapInfo::from_pin(&path).map_err(previous::failed(&path))?;
+        if (info.key_size(), info.value_size(), info.max_entries()) != (4, 8, abi::COUNTERS) {
+            return Err(PinError::Unknown(path));
+        }
+    } else if persist {
+        let map: PerCpuArray<_, u64> = PerCpuArray::create(abi::COUNTERS, 0).map_err(previous::failed(&path))?;
+        map.pin(&path).map_err(|error| aya_pin_failed(&path, error))?;
+        step("made the map", "COUNTERS");
+    }
+    Ok(())
+}
+
+fn make_records(path: &Path) -> Result<(), PinError> {
+    let map: HashMap<_, u32, [u8; RECORD_LEN]> =
+        HashMap::create(abi::OWNERS, NO_PREALLOC).map_err(previous::failed(path))?;
+    map.pin(path).map_err(|error| aya_pin_failed(path, error))
+}
+
+fn pin_failed(path: &Path, error: AyaPinError) -> BpfError {
+    aya_pin_failed(path, error).into()
+}
+
+fn aya_pin_failed(path: &Path, error: AyaPinError) -> PinError {
+    let source = match error {
+        AyaPinError::SyscallError(error) => error.io_error,
+        other => io::Error::other(other),
+    };
+    PinError::io("pin", path)(source)
+}
+
+/// Folder of the generation that judges, if one does. Nothing is changed.
+pub(super) fn live_generation(pins: &Pins) -> Result<Option<PathBuf>, PinError> {
+    Ok(live(&generations(pins)?, &pinned_links(pins)?)?.into_iter().next())
+}
+
+/// The pinned links to a cgroup, by the place of their program in [`BIND_PROGRAMS`].
+fn pinned_links(pins: &Pins) -> Result<Links, PinError> {
+    let links = BIND_PROGRAMS.map(|program| pinned_link(&pins.links().join(program.pin), program.hook));
+    let [bind4, bind6, post_bind4, post_bind6, sock_release] = links;
+    Ok([bind4?, bind6?, post_bind4?, post_bind6?, sock_release?])
+}
+
+/// A pinned link to a cgroup, if it is one.
+fn pinned_link(path: &Path, hook: Hook) -> Result<Option<(Link, LinkInfo)>, PinError> {
+    let link = match Link::pinned(path) {
+        Ok(link) => link,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(PinError::io("open", path)(error)),
+    };
+    let Some(link) = link.checked() else {
+        return Ok(None);
+    };
+    let info = link.info().map_err(PinError::io("learn what is pinned at", path))?;
+    Ok(info.cgroup.is_some_and(|attached| attached.hook == hook as u32).then_some((link, info)))
+}
+
+/// The folders of generations.
+fn generations(pins: &Pins) -> Result<Vec<PathBuf>, PinError> {
+    Ok(entries(&pins.layout())?.into_iter().filter(|path| number(path).is_some()).collect())
+}
+
+/// Number of a generation.
+fn number(generation: &Path) -> Option<u64> {
+    generation.file_name()?.to_str()?.strip_prefix('g')?.parse().ok()
+}
+
+/// The generations whose programs the links run, in the order of the links.
+fn live(generations: &[PathBuf], links: &Links) -> Result<Vec<PathBuf>, PinError> {
+    let mut programs = Vec::new();
+    for generation in generations {
+        programs.push((generation, program_ids(generation)?));
+    }
+    let mut live = Vec::new();
+    for (_, info) in links.iter().flatten() {
+        let of = programs.iter().find(|(_, ids)| ids.contains(&info.program));
+        if let Some((generation, _)) = of.filter(|(generation, _)| !live.contains(*generation)) {
+            live.push((*generation).clone());
+        }
+    }
+    Ok(live)
+}
+
+/// Ids of the pinned programs of a generation.
+fn program_ids(generation: &Path) -> Result<BTreeSet<u32>, PinError> {
+    let mut ids = BTreeSet::new();
+    for path in entries(&generation.join(PROGRAMS))? {
+        let info = ProgramInfo::from_pin(&path)
+            .map_err(|error| PinError::io("learn what is pinned at", &path)(io::Error::other(error)))?;
+        ids.insert(info.id());
+    }
+    Ok(ids)
+}
+
+/// Removes a folder and all pins below it; it need not be there. `done` says why, for [`step`].
+pub(super) fn remove_tree(path: &Path, done: &str) -> Result<(), PinError> {
+    // Without the number of a generation, so that a step has the same name in every start.
+    let name = |path: &Path| match number(path) {
+        Some(_) => "generation".into(),
+        None => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+    };
+    for entry in entries(path)? {
+        if entry.is_dir() {
+            remove_tree(&entry, done)?;
+        } else {
+            remove_pin(&entry)?;
+            step(done, format_args!("{}/{}", name(path), name(&entry)));
+        }
+    }
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(PinError::io("remove the folder", path)(error)),
+        _ => {
+            step(done, format_args!("folder {}", name(path)));
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What the tests and the server share.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::http::Uri;
+use tokio::sync::watch as latest;
+
+use super::{
+    fault::{Active, Interruption},
+    request,
+    store::{Change, Resource, Store},
+};
+
+/// How many changes are remembered unless a test says otherwise.
+const HISTORY: usize = 16_384;
+
+/// A request that reached the server, as role-based access control sees it.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    pub at: Instant,
+    pub verb: String,
+    pub group: String,
+    /// With the subresource, as in `pods/status`; the whole path where it is no resource.
+    pub resource: String,
+    pub namespace: Option<String>,
+    pub name: Option<String>,
+    /// As it was sent, percent-encoded.
+    pub query: String,
+    /// `None` as long as there is no answer.
+    pub status: Option<u16>,
+}
+
+impl Recorded {
+    pub(super) fn new(asked: &request::Asked, uri: &Uri) -> Self {
+        let request::Asked { verb, group, resource, namespace, name, .. } = asked.clone();
+        let query = uri.query().unwrap_or_default().to_owned();
+        Self { at: Instant::now(), verb, group, resource, namespace, name, query, status: None }
+    }
+}
+
+/// What happens to an open watch.
+#[derive(Clone, Debug)]
+pub(super) enum Happening {
+    Change(Change),
+    Interruption(Interruption),
+}
+
+/// An open watch.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) resource: Resource,
+    pub(super) pending: Vec<Happening>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) store: Store,
+    pub(super) faults: Vec<Active>,
+    pub(super) requests: Vec<Recorded>,
+    pub(super) watches: BTreeMap<u64, Open>,
+    pub(super) last_id: u64,
+    pub(super) streaming_lists: bool,
+    /// Whether a watch from too old a version is told so in its stream; else by the status of its answer.
+    pub(super) gone_in_stream: bool,
+}
+
+/// What the tests and the server share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    inner: Mutex<Inner>,
+    /// Counts the updates, for those who wait: in threads, and in tasks.
+    updates: Mutex<u64>,
+    updated: Condvar,
+    pub(super) wake: latest::Sender<u64>,
+}
+
+impl Shared {
+    /// Nothing yet.
+    pub(super) fn new() -> Self {
+        let inner = Inner {
+            store: Store::new(HISTORY),
+            faults: Vec::new(),
+            requests: Vec::new(),
+            watches: BTreeMap::new(),
+            last_id: 0,
+            streaming_lists: true,
+            gone_in_stream: true,
+        };
+        let (wake, _) = latest::channel(0);
+        Self { inner: Mutex::new(inner), updates: Mutex::default(), updated: Condvar::new(), wake }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes something, and tells everyone who waits for that.
+    pub(super) fn update<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        let mut inner = self.lock();
+        let result = change(&mut inner);
+        let Inner { store, watches, .. } = &mut *inner;
+        for change in store.take_fresh() {
+            for open in watches.values_mut() {
+                open.pending.push(Happening::Change(change.clone()));
+            }
+        }
+        drop(inner);
+        let mut updates = self.count();
+        *updates += 1;
+        self.wake.send_replace(*updates);
+        self.updated.notify_all();
+        result
+    }
+
+    fn count(&self) -> MutexGuard<'_, u64> {
+        self.updates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many updates there were.
+    pub(super) fn updates(&self) -> u64 {
+        *self.count()
+    }
+
+    /// Waits until there are more updates than were seen; whether that came in time.
+    pub(super) fn wait_for_update(&self, seen: u64, at_most: Duration) -> bool {
+        let waited = self.updated.wait_timeout_while(self.count(), at_most, |updates| *updates == seen);
+        let (updates, result) = waited.unwrap_or_else(PoisonError::into_inner);
+        drop(updates);
+        !result.timed_out()
+    }
+}

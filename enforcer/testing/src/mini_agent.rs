@@ -1,0 +1,322 @@
+//! A small agent whose kernel side outlives it: the real index on the real kernel side, step by step.
+
+use std::{
+    env,
+    os::unix::{fs::MetadataExt as _, process::ExitStatusExt as _},
+    path::{Path, PathBuf},
+    process::{self, Command, ExitStatus, Output},
+};
+
+use aya::maps::{MapData, RingBuf};
+use enforcer::{
+    host::{
+        cgroup::{Root, scan},
+        clock::now,
+        netns,
+    },
+    kernel::{
+        BpfError, Counters, Kernel, Options,
+        pins::{Keep, Pins, Previous, clean_up},
+        ring_records::{Bind, decode_bind},
+    },
+};
+use enforcer_core::{
+    index::{Index, Settings},
+    reports::report::Attempt,
+};
+use enforcer_ebpf::abi::{KernelError, Policy, Protocol, Reason, VerdictKind};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    bpffs::Bpffs,
+    kernel_fixture::{ENFORCE, denied, features},
+    manifest::{Manifest, SYSTEMD_BESTEFFORT, api_uid},
+    sandbox::Sandbox,
+    worker::{self, Worker},
+};
+
+/// Only conflicts are told.
+pub const QUIET: Policy = Policy { report_attempts: false, ..ENFORCE };
+
+const MARK: &str = "PORT_ENFORCER_TEST_START";
+/// Known to builds with debug assertions only.
+const DIE: &str = "PORT_ENFORCER_DIE_AFTER";
+
+/// A pod, as it can be told to another process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tenant {
+    name: String,
+    uid: String,
+    ports: String,
+}
+
+impl Tenant {
+    pub fn new(name: &str, ports: &str) -> Self {
+        Self { name: name.to_owned(), uid: api_uid(), ports: ports.to_owned() }
+    }
+
+    fn manifest(&self) -> Manifest {
+        Manifest::new(&self.name).uid(&self.uid).ports(&self.ports)
+    }
+
+    fn cgroup(&self) -> String {
+        self.manifest().cgroup(SYSTEMD_BESTEFFORT)
+    }
+}
+
+/// A BPF file system, a pods' root and the pods below it: what stays when an agent goes.
+pub struct Site {
+    pub bpffs: Bpffs,
+    pub tenants: Vec<Tenant>,
+    pub root: PathBuf,
+    _sandbox: Sandbox,
+}
+
+impl Site {
+    pub fn new(tenants: &[(&str, &str)]) -> Self {
+        let sandbox = Sandbox::new();
+        let root = sandbox.make("kubepods.slice");
+        let tenants = tenants.iter().map(|(name, ports)| Tenant::new(name, ports)).collect();
+        Self { bpffs: Bpffs::new(), tenants, root, _sandbox: sandbox }
+    }
+
+    /// A worker in a pod's cgroup, whether or not an agent runs.
+    pub fn worker(&self, name: &str) -> Worker {
+        let tenant = self.tenants.iter().find(|tenant| tenant.name == name).expect("a tenant");
+        let cgroup = self.root.join(tenant.cgroup());
+        std::fs::create_dir_all(&cgroup).expect("a cgroup");
+        Worker::start(&cgroup)
+    }
+
+    pub fn keep(&self, persist: bool) -> Keep {
+        let pins = Pins::at(&self.bpffs.folder()).unwrap_or_else(|error| panic!("{error}"));
+        let guard = pins.try_lock().unwrap_or_else(|error| panic!("{error}")).expect("no other agent");
+        Keep { guard, persist }
+    }
+
+    /// Loads an agent that is kept, and tells it of all pods. It does not judge yet.
+    pub fn load(&self) -> Keeper {
+        self.try_load(true, |_| ()).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    pub fn try_load(&self, persist: bool, change: impl FnOnce(&mut Options)) -> Result<Keeper, BpfError> {
+        Keeper::load(self.keep(persist), &self.root, &self.tenants, change)
+    }
+
+    /// An agent that is kept and judges.
+    pub fn start(&self) -> Keeper {
+        self.start_with(true, |_| ())
+    }
+
+    pub fn start_with(&self, persist: bool, change: impl FnOnce(&mut Options)) -> Keeper {
+        let mut keeper = self.try_load(persist, change).unwrap_or_else(|error| panic!("{error}"));
+        keeper.take_over();
+        keeper
+    }
+
+    /// Does something in another process, which ends by SIGKILL after this step: the steps that it took.
+    pub fn killed_after(&self, what: What, step: &str) -> Vec<String> {
+        let (status, steps) = self.in_process(what, step);
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "{what:?} takes the step '{step}': {status}, {steps:?}");
+        assert_eq!(steps.last().map(String::as_str), Some(step));
+        steps
+    }
+
+    /// Does something in another process: the steps that it takes.
+    pub fn steps_of(&self, what: What) -> Vec<String> {
+        let (status, steps) = self.in_process(what, "");
+        assert_eq!(status.code(), Some(0), "{what:?}: {steps:?}");
+        steps
+    }
+
+    fn in_process(&self, what: What, step: &str) -> (ExitStatus, Vec<String>) {
+        let order = Order { what, folder: self.bpffs.folder(), root: self.root.clone(), tenants: self.tenants.clone() };
+        let Output { status, stderr, .. } = Command::new(env::current_exe().expect("this binary"))
+            .env(MARK, serde_json::to_string(&order).expect("an order"))
+            .env(DIE, step)
+            .output()
+            .expect("starting an agent");
+        let stderr = String::from_utf8_lossy(&stderr);
+        let steps = stderr.lines().filter_map(|line| line.strip_prefix("step: "));
+        let others = stderr.lines().filter(|line| !line.starts_with("step: "));
+        others.for_each(|line| eprintln!("{what:?}: {line}"));
+        (status, steps.map(str::to_owned).collect())
+    }
+}
+
+/// What is done in a process of its own.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum What {
+    /// Start an agent, let it judge, and leave it behind.
+    Keep,
+    /// Start an agent of which nothing is kept, let it judge, and end it.
+    Visit,
+    /// Remove everything.
+    CleanUp,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Order {
+    what: What,
+    folder: PathBuf,
+    root: PathBuf,
+    tenants: Vec<Tenant>,
+}
+
+/// Turns this process into what a [`Site`] started it for.
+pub fn run_if_ordered() {
+    let Some(order) = env::var_os(MARK) else {
+        return;
+    };
+    let Order { what, folder, root, tenants } = serde_json::from_str(order.to_str().expect("text")).expect("an order");
+    match what {
+        What::CleanUp => {
+            clean_up(&folder).unwrap_or_else(|error| panic!("{error}")).expect("no agent runs");
+        }
+        What::Keep | What::Visit => {
+            let pins = Pins::at(&folder).unwrap_or_else(|error| panic!("{error}"));
+            let guard = pins.lock(|| ()).unwrap_or_else(|error| panic!("{error}"));
+            let keep = Keep { guard, persist: matches!(what, What::Keep) };
+            let mut keeper = Keeper::load(keep, &root, &tenants, |_| ()).unwrap_or_else(|error| panic!("{error}"));
+            keeper.take_over();
+        }
+    }
+    process::exit(0);
+}
+
+/// The small agent.
+pub struct Keeper {
+    pub kernel: Kernel,
+    pub previous: Option<Previous>,
+    index: Index,
+    bind_events: RingBuf<MapData>,
+    told: Vec<Attempt>,
+}
+
+impl Keeper {
+    fn load(keep: Keep, root: &Path, tenants: &[Tenant], change: impl FnOnce(&mut Options)) -> Result<Self, BpfError> {
+        let root = Root::find(Some(root), Path::new("/proc/self/mountinfo")).expect("a root");
+        let mut options = Options {
+            cgroup: root.path.clone(),
+            cgroup_id: root.id,
+            cgroup_level: root.level,
+            netns_cookie: netns::cookie().expect("a socket"),
+            policy: QUIET,
+            lease_deadline: 0,
+            shared_ports: Vec::new(),
+            keep: Some(keep),
+            features: features(),
+            trace: false,
+        };
+        change(&mut options);
+        let mut kernel = Kernel::load(options)?;
+        let previous = kernel.take_previous()?;
+        let bind_events = kernel.take_bind_events()?;
+        let mut index = Index::new(Settings::default(), root.id);
+        for tenant in tenants {
+            index.apply(tenant.manifest().pod(), now());
+        }
+        for entry in scan(&root).expect("the tree") {
+            index.cgroup_made(entry.id, entry.parent, &entry.name, now());
+        }
+        let mut keeper = Self { kernel, previous, index, bind_events, told: Vec::new() };
+        keeper.flush();
+        Ok(keeper)
+    }
+
+    fn flush(&mut self) {
+        for change in self.index.take().changes {
+            self.kernel.apply(&change).unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+
+    /// Judges from now on, in the place of the agent before this one.
+    pub fn take_over(&mut self) {
+        self.take_previous_events();
+        self.kernel.attach().unwrap_or_else(|error| panic!("{error}"));
+        if let Some(previous) = &self.previous {
+            previous.wait_for_programs().unwrap_or_else(|error| panic!("{error}"));
+        }
+        self.take_previous_events();
+        self.kernel.retire_previous().unwrap_or_else(|error| panic!("{error}"));
+        self.previous = None;
+    }
+
+    fn take_previous_events(&mut self) {
+        if let Some(previous) = &mut self.previous {
+            take(&mut previous.bind_events, &mut self.told);
+        }
+    }
+
+    /// The attempts that were told and not yet taken.
+    pub fn told(&mut self) -> Vec<Attempt> {
+        take(&mut self.bind_events, &mut self.told);
+        std::mem::take(&mut self.told)
+    }
+
+    /// What was told to the agent before this one, without what its own programs told.
+    pub fn told_before(&mut self) -> Vec<Attempt> {
+        std::mem::take(&mut self.told)
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.kernel.counters().read().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    pub fn count(&self, kind: VerdictKind, reason: Reason) -> u64 {
+        self.counters().of(kind, reason)
+    }
+
+    pub fn lost(&self) -> u64 {
+        self.counters().errors(KernelError::BindEventLost)
+    }
+}
+
+fn take(ring: &mut RingBuf<MapData>, told: &mut Vec<Attempt>) {
+    while let Some(record) = ring.next() {
+        match decode_bind(&record) {
+            Ok(Bind::Attempt(attempt)) => told.push(attempt),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A bind that any number of sockets can make at once.
+pub fn bind(port: u16) -> worker::Bind {
+    worker::Bind::udp("0.0.0.0", port).reusing_addr()
+}
+
+/// The same for IPv6 and IPv4.
+pub fn bind6(port: u16) -> worker::Bind {
+    worker::Bind::udp("::", port).reusing_addr()
+}
+
+/// What is pinned when an agent's generation is live.
+pub fn kept(generation: &str) -> Vec<String> {
+    let shared = ["COUNTERS", "HOLDS", "MODE", "SLOTS", "STRAYS", "SUBFLOWS"];
+    let mut pins: Vec<String> = shared.map(|pin| format!("v3/shared/{pin}")).into();
+    let hooks = ["bind4", "bind6", "post_bind4", "post_bind6", "sock_release"];
+    pins.extend(hooks.map(|hook| format!("v3/links/{hook}")));
+    pins.extend(hooks.map(|hook| format!("v3/{generation}/programs/{hook}")));
+    pins.extend(["mkdir", "rmdir"].map(|hook| format!("v3/{generation}/links/cgroup_{hook}")));
+    let events = ["BIND_EVENTS", "CGROUP_EVENTS", "HOLDER_EVENTS"];
+    let own =
+        ["CGROUPS", "CONFIG", "EXACT", "MARKS", "OWNERS", "PORTS", "RECORDS", "RESERVE4", "RESERVE6", "SHARED", "UIDS"];
+    let maps = events.into_iter().chain(own);
+    pins.extend(maps.map(|map| format!("v3/{generation}/maps/{map}")));
+    pins.sort();
+    pins
+}
+
+/// The protocol of [`bind`].
+pub const PROTOCOL: Protocol = Protocol::Udp;
+
+/// Inode number of a directory; a cgroup's id.
+pub fn id_of(directory: &Path) -> u64 {
+    std::fs::metadata(directory).expect("a directory").ino()
+}
+
+/// The owner of the port may bind it, and the other one may not.
+pub fn judged(owner: &mut Worker, stranger: &mut Worker, port: u16) -> bool {
+    [bind(port), bind6(port)].iter().all(|bind| (owner.bind(bind), stranger.bind(bind)) == (0, denied()))
+}

@@ -1,0 +1,84 @@
+//! Processes that bind and close all the time, and what became of each attempt.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use enforcer_testing::{
+    agent::until,
+    worker::{Bind, Worker},
+};
+
+/// Attempts per order to the worker.
+const ROUND: u32 = 10;
+/// The same where nothing else is to be done.
+const STORM_ROUND: u32 = 500;
+/// What is left to all others on this machine between two rounds.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// How often each error number came, 0 for success.
+pub(crate) type Counts = BTreeMap<i32, u64>;
+
+/// A worker that tries its binds in turn, over and over, from a thread of its own.
+pub(crate) struct Siege {
+    stop: Arc<AtomicBool>,
+    attempts: Arc<AtomicU64>,
+    thread: JoinHandle<(Worker, Counts)>,
+}
+
+impl Siege {
+    /// Begins. Every bind was tried when this comes back.
+    pub(crate) fn lay(worker: Worker, binds: Vec<Bind>) -> Self {
+        Self::of(worker, binds, ROUND, PAUSE)
+    }
+
+    /// Begins, as fast as this machine can.
+    pub(crate) fn storm(worker: Worker, binds: Vec<Bind>) -> Self {
+        Self::of(worker, binds, STORM_ROUND, Duration::ZERO)
+    }
+
+    fn of(mut worker: Worker, binds: Vec<Bind>, round: u32, pause: Duration) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let attempts = Arc::new(AtomicU64::new(0));
+        let (stopped, made) = (Arc::clone(&stop), Arc::clone(&attempts));
+        let thread = thread::spawn(move || {
+            let mut counts = Counts::new();
+            while !stopped.load(Ordering::Relaxed) {
+                for bind in &binds {
+                    for (errno, count) in worker.storm(bind, round, 1) {
+                        *counts.entry(errno).or_default() += u64::from(count);
+                        made.fetch_add(u64::from(count), Ordering::Relaxed);
+                    }
+                }
+                thread::sleep(pause);
+            }
+            (worker, counts)
+        });
+        let siege = Self { stop, attempts, thread };
+        siege.goes_on();
+        siege
+    }
+
+    /// Waits until it has tried again.
+    pub(crate) fn goes_on(&self) {
+        let before = self.attempts.load(Ordering::Relaxed);
+        until("the siege goes on", || self.attempts.load(Ordering::Relaxed) > before);
+    }
+
+    /// How many attempts were made so far.
+    pub(crate) fn attempts(&self) -> u64 {
+        self.attempts.load(Ordering::Relaxed)
+    }
+
+    /// Ends it: the worker, and what became of its attempts.
+    pub(crate) fn lift(self) -> (Worker, Counts) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the siege")
+    }
+}

@@ -1,0 +1,311 @@
+//! What outlives an agent, and how the next one takes over.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use aya::programs::links::PinnedLink;
+use enforcer::kernel::pins::{Pins, Unusable};
+use enforcer_ebpf::abi::{Reason, VerdictKind};
+
+use enforcer_testing::{
+    bpffs::Bpffs,
+    kernel_fixture::denied,
+    mini_agent::{Keeper, PROTOCOL, Site, bind, bind6, judged, kept},
+    own_machine,
+    worker::{Bind, Worker},
+};
+
+use crate::{DONE, Outcome, Test};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("what_is_kept_judges_without_an_agent", what_is_kept_judges_without_an_agent),
+    ("a_pod_that_starts_while_the_agent_is_away_is_known", a_pod_that_starts_while_the_agent_is_away_is_known),
+    ("swaps_in_a_storm_leave_no_gap", swaps_in_a_storm_leave_no_gap),
+    ("what_an_agent_held_is_read_back", what_an_agent_held_is_read_back),
+    ("an_agent_that_never_judged_changes_nothing", an_agent_that_never_judged_changes_nothing),
+    (
+        "an_agent_that_keeps_nothing_takes_over_and_leaves_nothing",
+        an_agent_that_keeps_nothing_takes_over_and_leaves_nothing,
+    ),
+    ("a_root_that_was_made_anew_is_attached_to", a_root_that_was_made_anew_is_attached_to),
+    ("another_root_is_attached_to_instead", another_root_is_attached_to_instead),
+    ("where_nothing_can_be_kept_that_is_said", where_nothing_can_be_kept_that_is_said),
+];
+
+const PORT: u16 = 20080;
+
+fn site() -> (Site, Worker, Worker) {
+    let site = Site::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
+    let (owner, stranger) = (site.worker("owner"), site.worker("stranger"));
+    (site, owner, stranger)
+}
+
+fn what_is_kept_judges_without_an_agent() -> Outcome {
+    let (site, mut owner, mut stranger) = site();
+    assert_eq!(stranger.bind(&bind(PORT)), 0, "nobody judges yet");
+    let keeper = site.start();
+    assert!(keeper.kernel.is_kept());
+    assert!(judged(&mut owner, &mut stranger, PORT));
+    let before = keeper.count(VerdictKind::Deny, Reason::Claimed);
+    drop(keeper);
+    assert_eq!(site.bpffs.list(), kept("g1"));
+    assert!(judged(&mut owner, &mut stranger, PORT), "nobody is there, and the claims are enforced");
+
+    // The next one goes on counting, and hears what nobody heard.
+    let mut keeper = site.start();
+    assert_eq!(site.bpffs.list(), kept("g2"));
+    assert_eq!(keeper.count(VerdictKind::Deny, Reason::Claimed), before + 2);
+    let told = keeper.told();
+    assert_eq!(told.len(), 4, "two before it went, two while it was away: {told:?}");
+    assert!(told.iter().all(|attempt| (attempt.verdict, attempt.port) == (VerdictKind::Deny, PORT)));
+    assert!(judged(&mut owner, &mut stranger, PORT));
+    assert_eq!(keeper.count(VerdictKind::Deny, Reason::Claimed), before + 4, "each is counted once");
+    assert_eq!(keeper.told().len(), 2);
+    DONE
+}
+
+fn a_pod_that_starts_while_the_agent_is_away_is_known() -> Outcome {
+    let site = Site::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
+    drop(site.start());
+    // Neither has a cgroup yet.
+    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
+    assert!(judged(&mut owner, &mut stranger, PORT));
+    let nobody =
+        site.root.join("kubepods-besteffort.slice/kubepods-besteffort-pod0a0a0a0a_0000_4000_8000_000000000001.slice");
+    fs::create_dir_all(&nobody).expect("a cgroup");
+    assert_eq!(Worker::start(&nobody).bind(&bind(PORT)), denied(), "a pod that nobody has told the kernel of");
+
+    let mut keeper = site.load();
+    assert!(judged(&mut owner, &mut stranger, PORT));
+    let made = keeper.previous.as_mut().map(|previous| {
+        let mut made = 0;
+        while previous.cgroup_events.next().is_some() {
+            made += 1;
+        }
+        made
+    });
+    assert_eq!(made, Some(6), "the slice, and for two pods the pod and its container, and the last one");
+    keeper.take_over();
+    assert!(judged(&mut owner, &mut stranger, PORT));
+    DONE
+}
+
+/// What the storm saw, by who and errno.
+fn storm(workers: Vec<(&'static str, Worker, Bind)>, end: &AtomicBool) -> HashMap<(&'static str, i32), u64> {
+    const CHUNK: u32 = 500;
+    let seen = thread::scope(|scope| {
+        let storms: Vec<_> = workers
+            .into_iter()
+            .map(|(who, mut worker, bind)| {
+                scope.spawn(move || {
+                    let mut seen = HashMap::new();
+                    while !end.load(Ordering::Relaxed) {
+                        for (errno, count) in worker.storm(&bind, CHUNK, 1) {
+                            *seen.entry((who, errno)).or_insert(0) += u64::from(count);
+                        }
+                    }
+                    seen
+                })
+            })
+            .collect();
+        storms.into_iter().flat_map(|storm| storm.join().expect("a storm")).collect::<Vec<_>>()
+    });
+    let mut sum = HashMap::new();
+    for (what, count) in seen {
+        *sum.entry(what).or_insert(0) += count;
+    }
+    sum
+}
+
+/// A storm of both families while `swap` is done so many times: what it saw.
+fn storm_while(site: &Site, swaps: u32, mut swap: impl FnMut(u32)) -> HashMap<(&'static str, i32), u64> {
+    let workers = vec![
+        ("owner", site.worker("owner"), bind(PORT)),
+        ("owner", site.worker("owner"), bind6(PORT)),
+        ("stranger", site.worker("stranger"), bind(PORT)),
+        ("stranger", site.worker("other"), bind6(PORT)),
+    ];
+    for (_, worker, _) in &workers {
+        own_machine::give_way(worker.pid());
+    }
+    let end = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let storm = scope.spawn(|| storm(workers, &end));
+        for number in 0..swaps {
+            swap(number);
+        }
+        end.store(true, Ordering::Relaxed);
+        storm.join().expect("the storm")
+    })
+}
+
+/// Every swap is a whole new start over the one before, as an upgrade is.
+fn swaps_in_a_storm_leave_no_gap() -> Outcome {
+    let swaps = own_machine::times(10);
+    let site = Site::new(&[("owner", "20080/udp"), ("stranger", "20099"), ("other", "")]);
+    let mut told = 0;
+    let mut keeper = Some(site.start());
+    let seen = storm_while(&site, swaps, |number| {
+        let mut old = keeper.take().expect("an agent");
+        // Every other agent reads its ring before it goes; the others leave that to the next one.
+        told += if number % 2 == 0 { old.told() } else { old.told_before() }.len();
+        drop(old);
+        keeper = Some(site.start());
+    });
+    let mut keeper = keeper.expect("an agent");
+    let (denials, binds) = (seen[&("stranger", denied())], seen[&("owner", 0)]);
+    assert_eq!(seen.len(), 2, "no stranger got through and no owner was denied: {seen:?}");
+    assert_eq!(keeper.counters().attempts(VerdictKind::Deny, Reason::Claimed, PROTOCOL), denials);
+    assert_eq!(keeper.counters().attempts(VerdictKind::Allow, Reason::Owner, PROTOCOL), binds);
+    let counted: u64 =
+        VerdictKind::ALL.iter().flat_map(|kind| Reason::ALL.map(|reason| keeper.count(*kind, reason))).sum();
+    assert_eq!(counted, denials + binds, "nothing else was counted");
+    told += keeper.told().len();
+    let lost = keeper.lost();
+    assert_eq!(told as u64 + lost, denials, "each denial was told or counted as lost");
+    assert!(told > 0);
+    assert_eq!(site.bpffs.list(), kept(&format!("g{}", swaps + 1)));
+    println!("{swaps} swaps, {denials} denials ({told} told, {lost} counted as lost), {binds} binds of the owner");
+    DONE
+}
+
+fn what_an_agent_held_is_read_back() -> Outcome {
+    let site = Site::new(&[
+        ("owner", "20080-20082 20080/udp"),
+        ("narrow", "192.0.2.1:20090 [::1]:20090"),
+        ("other", "192.0.2.2:20090"),
+        ("idle", ""),
+    ]);
+    let worker = site.worker("owner");
+    let keeper = site.start();
+    assert!(keeper.previous.is_none());
+    drop(keeper);
+
+    let keeper = site.load();
+    let held = keeper.previous.as_ref().expect("an agent before this one").recall().expect("its maps");
+    assert_eq!(held.forgotten, []);
+    let pods = held.remembered.iter().filter(|owner| !owner.record.name.is_node());
+    let mut claims: Vec<(&str, Vec<String>)> = pods
+        .map(|owner| (owner.record.name.name.as_str(), owner.claims.iter().map(ToString::to_string).collect()))
+        .collect();
+    claims.sort();
+    let says = |name, claims: &[&str]| (name, claims.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert_eq!(
+        claims,
+        [
+            says("idle", &[]),
+            says("narrow", &["192.0.2.1:20090/tcp", "[::1]:20090/tcp"]),
+            says("other", &["192.0.2.2:20090/tcp"]),
+            says("owner", &["20080-20082/tcp", "20080/udp"]),
+        ]
+    );
+    let cgroups = held.remembered.iter().filter_map(|owner| owner.cgroup);
+    assert_eq!(cgroups.count(), 1, "one has a cgroup: {held:?}");
+    drop(worker);
+    DONE
+}
+
+fn an_agent_that_never_judged_changes_nothing() -> Outcome {
+    let (site, mut owner, mut stranger) = site();
+    drop(site.load());
+    let shared = ["COUNTERS", "HOLDS", "MODE", "SLOTS", "STRAYS", "SUBFLOWS"].map(|map| format!("v3/shared/{map}"));
+    assert_eq!(site.bpffs.list(), shared, "it took its generation away");
+    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    drop(site.start());
+    let keeper = site.load();
+    assert!(keeper.previous.is_some());
+    drop(keeper);
+    assert_eq!(site.bpffs.list(), kept("g1"));
+    assert!(judged(&mut owner, &mut stranger, PORT));
+    DONE
+}
+
+fn an_agent_that_keeps_nothing_takes_over_and_leaves_nothing() -> Outcome {
+    let site = Site::new(&[("owner", "20080/udp"), ("stranger", "20099"), ("other", "")]);
+    drop(site.start());
+    let mut guest: Option<Keeper> = None;
+    let mut before = 0;
+    let seen = storm_while(&site, 1, |_| {
+        let keeper = site.start_with(false, |_| ());
+        assert!(!keeper.kernel.is_kept());
+        before = keeper.count(VerdictKind::Deny, Reason::Claimed);
+        guest = Some(keeper);
+    });
+    let keeper = guest.expect("an agent");
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    assert!(before > 0, "the storm was on");
+    assert_eq!(keeper.count(VerdictKind::Deny, Reason::Claimed), seen[&("stranger", denied())], "the count went on");
+    assert_eq!(site.bpffs.list(), ["v3/shared/MODE"], "an operator can still set a mode");
+    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
+    assert!(judged(&mut owner, &mut stranger, PORT));
+    drop(keeper);
+    assert!(!site.bpffs.folder().exists(), "{:?}", site.bpffs.list());
+    assert_eq!(stranger.bind(&bind(PORT)), 0, "nobody judges any more");
+
+    // And where nothing was kept before.
+    let keeper = site.start_with(false, |_| ());
+    assert!(judged(&mut owner, &mut stranger, PORT));
+    drop(keeper);
+    assert!(!site.bpffs.folder().exists());
+    DONE
+}
+
+fn a_root_that_was_made_anew_is_attached_to() -> Outcome {
+    let (site, owner, stranger) = site();
+    drop(site.start());
+    drop((owner, stranger));
+    enforcer_testing::sandbox::remove(&site.root).expect("the pods' cgroup goes");
+    fs::create_dir(&site.root).expect("and comes back");
+    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
+    assert_eq!(stranger.bind(&bind(PORT)), 0, "the links went with the cgroup");
+    let keeper = site.load();
+    let held = keeper.previous.as_ref().expect("an agent before this one").recall().expect("its maps");
+    let claims = held.remembered.iter().map(|owner| owner.claims.len());
+    assert_eq!(claims.sum::<usize>(), 2, "what was in force is known all the same");
+    drop(keeper);
+    let keeper = site.start();
+    assert!(judged(&mut owner, &mut stranger, PORT));
+    drop(keeper);
+    assert!(judged(&mut owner, &mut stranger, PORT));
+    assert_eq!(site.bpffs.list(), kept("g2"));
+    DONE
+}
+
+fn another_root_is_attached_to_instead() -> Outcome {
+    let (mut site, mut owner, mut stranger) = site();
+    drop(site.start());
+    assert!(judged(&mut owner, &mut stranger, PORT));
+    // Somebody who looks at the links must not keep them attached.
+    let looked_at = PinnedLink::from_pin(site.bpffs.folder().join("v3/links/bind4")).expect("a link");
+    site.root = site.root.join("../kubelet.slice");
+    fs::create_dir(&site.root).expect("a cgroup");
+    let (mut new_owner, mut new_stranger) = (site.worker("owner"), site.worker("stranger"));
+    let keeper = site.start();
+    assert!(judged(&mut new_owner, &mut new_stranger, PORT));
+    assert_eq!(stranger.bind(&bind(PORT)), 0, "the link to the other one was detached");
+    drop(looked_at);
+    drop(keeper);
+    assert!(judged(&mut new_owner, &mut new_stranger, PORT));
+    assert_eq!(site.bpffs.list(), kept("g2"));
+    DONE
+}
+
+fn where_nothing_can_be_kept_that_is_said() -> Outcome {
+    let error = Pins::at(Path::new("/tmp/port-enforcer")).expect_err("not a BPF file system");
+    assert!(matches!(error, Unusable::NotBpffs(_)), "{error}");
+    assert!(!Path::new("/tmp/port-enforcer").exists());
+    assert!(error.to_string().contains("mount -t bpf bpf /sys/fs/bpf"), "{error}");
+    let bpffs = Bpffs::new();
+    fs::create_dir(bpffs.folder()).expect("a folder");
+    bpffs.make_read_only();
+    for folder in [bpffs.folder(), bpffs.path().join("other")] {
+        let error = Pins::at(&folder).expect_err("it is read-only");
+        assert!(matches!(error, Unusable::Refused { .. }), "{error}");
+    }
+    DONE
+}
