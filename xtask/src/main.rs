@@ -78,10 +78,11 @@ mod tests {
     #[test]
     fn every_command_of_the_documentation_is_one() {
         let root = process::root();
-        let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
-        let pages = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+        let folders = [root.to_path_buf(), root.join("docs")];
+        let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+        let paths = entries.map(|entry| entry.unwrap().path());
         let mut count = 0;
-        for page in pages.chain([root.join("README.md")]) {
+        for page in paths.filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
             let text = fs::read_to_string(&page).unwrap();
             let mut inside = false;
             for line in text.lines() {
