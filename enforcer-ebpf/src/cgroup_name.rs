@@ -10,7 +10,7 @@
 //!
 //! A static pod's UID is 32 hex digits without dashes.
 
-use crate::abi::{Form, PodUid};
+use crate::wire::{PodUid, UidForm};
 
 /// Characters of a UID with dashes.
 pub const API_LEN: usize = 36;
@@ -27,15 +27,15 @@ pub const TAIL: usize = 4 + API_LEN + 6;
 /// `len` bytes are looked at.
 #[must_use]
 #[inline(always)]
-pub fn from_cgroupfs(head: &[u8; CGROUPFS_API], len: usize) -> Option<(PodUid, Form)> {
+pub fn from_cgroupfs(head: &[u8; CGROUPFS_API], len: usize) -> Option<(PodUid, UidForm)> {
     if head[0] != b'p' || head[1] != b'o' || head[2] != b'd' {
         return None;
     }
     if len == CGROUPFS_API {
-        return Some((dashed(head, 3)?, Form::Api));
+        return Some((dashed(head, 3)?, UidForm::Api));
     }
     if len == CGROUPFS_STATIC {
-        return Some((plain(head, 3)?, Form::Static));
+        return Some((plain(head, 3)?, UidForm::Static));
     }
     None
 }
@@ -43,16 +43,16 @@ pub fn from_cgroupfs(head: &[u8; CGROUPFS_API], len: usize) -> Option<(PodUid, F
 /// Reads the last [`TAIL`] bytes of a name of the systemd driver.
 #[must_use]
 #[inline(always)]
-pub fn from_systemd(tail: &[u8; TAIL]) -> Option<(PodUid, Form)> {
+pub fn from_systemd(tail: &[u8; TAIL]) -> Option<(PodUid, UidForm)> {
     if tail.last_chunk() != Some(b".slice") {
         return None;
     }
     if is_prefix(tail, 0) {
-        return Some((dashed(tail, 4)?, Form::Api));
+        return Some((dashed(tail, 4)?, UidForm::Api));
     }
     let shift = API_LEN - STATIC_LEN;
     if is_prefix(tail, shift) {
-        return Some((plain(tail, shift + 4)?, Form::Static));
+        return Some((plain(tail, shift + 4)?, UidForm::Static));
     }
     None
 }
@@ -132,7 +132,7 @@ fn nibble(digit: u8) -> Option<u8> {
 
 /// Reads a whole name, of either driver, as the kernel programs do.
 #[must_use]
-pub fn pod_uid(name: &[u8]) -> Option<(PodUid, Form)> {
+pub fn pod_uid(name: &[u8]) -> Option<(PodUid, UidForm)> {
     if name.len() == CGROUPFS_API || name.len() == CGROUPFS_STATIC {
         let mut head = [0; CGROUPFS_API];
         head[..name.len()].copy_from_slice(name);
@@ -153,13 +153,13 @@ mod tests {
     #[test]
     fn every_driver_and_form() {
         for (name, form) in [
-            ("pod0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", Form::Api),
-            ("pod0a1b2c3d4e5f60718293a4b5c6d7e8f9", Form::Static),
-            ("kubepods-pod0a1b2c3d_4e5f_6071_8293_a4b5c6d7e8f9.slice", Form::Api),
-            ("kubepods-burstable-pod0a1b2c3d_4e5f_6071_8293_a4b5c6d7e8f9.slice", Form::Api),
-            ("kubelet-kubepods-besteffort-pod0a1b2c3d_4e5f_6071_8293_a4b5c6d7e8f9.slice", Form::Api),
-            ("kubepods-burstable-pod0a1b2c3d4e5f60718293a4b5c6d7e8f9.slice", Form::Static),
-            ("kubepods-pod0a1b2c3d4e5f60718293a4b5c6d7e8f9.slice", Form::Static),
+            ("pod0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", UidForm::Api),
+            ("pod0a1b2c3d4e5f60718293a4b5c6d7e8f9", UidForm::Static),
+            ("kubepods-pod0a1b2c3d_4e5f_6071_8293_a4b5c6d7e8f9.slice", UidForm::Api),
+            ("kubepods-burstable-pod0a1b2c3d_4e5f_6071_8293_a4b5c6d7e8f9.slice", UidForm::Api),
+            ("kubelet-kubepods-besteffort-pod0a1b2c3d_4e5f_6071_8293_a4b5c6d7e8f9.slice", UidForm::Api),
+            ("kubepods-burstable-pod0a1b2c3d4e5f60718293a4b5c6d7e8f9.slice", UidForm::Static),
+            ("kubepods-pod0a1b2c3d4e5f60718293a4b5c6d7e8f9.slice", UidForm::Static),
         ] {
             assert_eq!(pod_uid(name.as_bytes()), Some((UID, form)), "{name}");
         }
@@ -192,12 +192,12 @@ mod tests {
         }
 
         #[test]
-        fn reads_what_is_written(uid in any::<PodUid>(), systemd in any::<bool>(), form in prop_oneof![Just(Form::Api), Just(Form::Static)]) {
+        fn reads_what_is_written(uid in any::<PodUid>(), systemd in any::<bool>(), form in prop_oneof![Just(UidForm::Api), Just(UidForm::Static)]) {
             let hex = format!("{:032x}", u128::from_be_bytes(uid));
             let dash = if systemd { "_" } else { "-" };
             let written = match form {
-                Form::Api => [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join(dash),
-                Form::Static => hex,
+                UidForm::Api => [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join(dash),
+                UidForm::Static => hex,
             };
             let name = if systemd { format!("kubepods-besteffort-pod{written}.slice") } else { format!("pod{written}") };
             prop_assert_eq!(pod_uid(name.as_bytes()), Some((uid, form)));

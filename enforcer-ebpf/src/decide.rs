@@ -10,11 +10,11 @@
 //!
 //! Nothing here reads a map, a context or a clock, and nothing here takes a port: that is done under a lock elsewhere.
 
-use crate::abi::{
-    EXTENT_DEVICE_SHIFT, EXTENT_ONE, EXTENT_V4, EXTENT_V6, LocalMode, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE,
+use crate::verifier::{forget, forget_bool};
+use crate::wire::{
+    EXTENT_DEVICE_SHIFT, EXTENT_ONE, EXTENT_V4, EXTENT_V6, NodeMode, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE,
     OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Policy, PortWord, Protocol, Reason, Side, Slot, Undeclared, VerdictKind,
 };
-use crate::verifier::{forget, forget_bool};
 
 /// How much of an address family a socket reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -159,7 +159,7 @@ impl Verdict {
 
 /// The caller as far as a verdict depends on it. Every [`Caller`] has one; the kernel programs make it directly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kin {
+pub struct CallerIdentity {
     /// Id of the owner that the caller is, 0 if it is none that is known.
     pub id: u32,
     /// Its share group, 0 for none.
@@ -168,7 +168,7 @@ pub struct Kin {
     pub workload: u32,
     /// [`HOST`], [`UNRESOLVED`], and of the `OWNER_*` flags [`OWNER_SOFTWARE`], [`OWNER_MODE_AUDIT`] and
     /// [`OWNER_MODE_ENFORCE`].
-    pub traits: u32,
+    pub flags: u32,
 }
 
 /// [`Kin::traits`] of [`Caller::Host`], beside [`OWNER_SOFTWARE`].
@@ -176,29 +176,29 @@ pub const HOST: u32 = 1 << 16;
 /// [`Kin::traits`] of [`Caller::Unresolved`].
 pub const UNRESOLVED: u32 = 1 << 17;
 
-impl Kin {
+impl CallerIdentity {
     /// Of a pod that is known.
     #[must_use]
     #[inline(always)]
     pub const fn pod(pod: &Owner) -> Self {
-        let traits = pod.flags() & (OWNER_SOFTWARE | OWNER_MODE_AUDIT | OWNER_MODE_ENFORCE);
-        Self { id: pod.id(), group: pod.group(), workload: pod.workload(), traits }
+        let flags = pod.flags() & (OWNER_SOFTWARE | OWNER_MODE_AUDIT | OWNER_MODE_ENFORCE);
+        Self { id: pod.id(), group: pod.group(), workload: pod.workload(), flags }
     }
 
     /// Of a caller that is no owner.
     #[must_use]
     #[inline(always)]
-    pub const fn nobody(traits: u32) -> Self {
-        Self { id: 0, group: 0, workload: 0, traits }
+    pub const fn nobody(flags: u32) -> Self {
+        Self { id: 0, group: 0, workload: 0, flags }
     }
 
     #[inline(always)]
     const fn has(&self, traits: u32) -> bool {
-        self.traits & traits != 0
+        self.flags & traits != 0
     }
 }
 
-impl From<&Caller> for Kin {
+impl From<&Caller> for CallerIdentity {
     fn from(caller: &Caller) -> Self {
         match caller {
             Caller::Host => Self::nobody(HOST | OWNER_SOFTWARE),
@@ -212,9 +212,9 @@ impl From<&Caller> for Kin {
 
 /// What can overrule a conflict's mode. Asked for on the way to a conflict only, so that it costs others nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Overrule {
+pub struct ModeOverride {
     /// What an operator set on the node.
-    pub local: LocalMode,
+    pub local: NodeMode,
     /// The lease ran out: no agent has vouched for the claims for too long, so that none of them denies any more.
     pub stale: bool,
 }
@@ -235,10 +235,10 @@ const HANDOVER: u32 = 3;
 pub fn decide(
     owners: &[Owner; 4],
     covered: bool,
-    kin: &Kin,
+    kin: &CallerIdentity,
     port: u16,
     policy: &Policy,
-    overrule: impl FnOnce() -> Overrule,
+    overrule: impl FnOnce() -> ModeOverride,
 ) -> Verdict {
     if port == 0 {
         // The kernel picks a free port.
@@ -256,7 +256,7 @@ pub fn decide(
         } else if owner.flags() & OWNER_NODE != 0 {
             foreign = !kin.has(OWNER_SOFTWARE);
         } else if owner.id() != kin.id {
-            relation = kinship(owner, kin);
+            relation = relation_to(owner, kin);
             foreign = relation == 0;
         }
         if foreign || relation > strongest {
@@ -288,7 +288,7 @@ pub fn decide(
 
 /// [`SHARE`], [`HANDOVER`], or 0 where neither holds between the two.
 #[inline(always)]
-const fn kinship(owner: &Owner, kin: &Kin) -> u32 {
+const fn relation_to(owner: &Owner, kin: &CallerIdentity) -> u32 {
     if owner.group() != 0 && owner.group() == kin.group {
         SHARE
     } else if owner.flags() & OWNER_TERMINATING != 0 && owner.workload() != 0 && owner.workload() == kin.workload {
@@ -302,14 +302,14 @@ const fn kinship(owner: &Owner, kin: &Kin) -> u32 {
 /// and both are of one workload.
 #[must_use]
 #[inline(always)]
-pub const fn may_join(holder: &Owner, kin: &Kin) -> bool {
-    kinship(holder, kin) != 0
+pub const fn may_share_with(holder: &Owner, kin: &CallerIdentity) -> bool {
+    relation_to(holder, kin) != 0
 }
 
 /// Decides on an attempt to take a port that another one holds, whom the caller may not join.
 #[must_use]
 #[inline(always)]
-pub fn decide_held(kin: &Kin, policy: &Policy, overrule: Overrule) -> Verdict {
+pub fn decide_held(kin: &CallerIdentity, policy: &Policy, overrule: ModeOverride) -> Verdict {
     conflict(Reason::Held, NO_CLAIM, kin, policy, overrule)
 }
 
@@ -326,7 +326,7 @@ pub const fn could_share(protocol: Protocol, reuse_port: bool, reuse_addr: bool)
     }
 }
 
-/// [`crate::abi::Hold::extent`] of a bind to this address on this device (its index, 0 for none).
+/// [`crate::wire::Hold::extent`] of a bind to this address on this device (its index, 0 for none).
 #[must_use]
 #[inline(always)]
 pub fn extent(target: &Target, device: u32) -> u32 {
@@ -337,7 +337,7 @@ pub fn extent(target: &Target, device: u32) -> u32 {
     families | one | device << EXTENT_DEVICE_SHIFT
 }
 
-/// Whether two of [`crate::abi::Hold`] meet: by address word and extent. Sockets on different devices do not.
+/// Whether two of [`crate::wire::Hold`] meet: by address word and extent. Sockets on different devices do not.
 #[must_use]
 #[inline(always)]
 pub const fn holds_overlap(one: (u64, u32), other: (u64, u32)) -> bool {
@@ -359,11 +359,11 @@ const fn place_flags(owners: &[Owner; 4], place: u32) -> u32 {
 }
 
 #[inline(always)]
-fn conflict(reason: Reason, by: u8, kin: &Kin, policy: &Policy, overrule: Overrule) -> Verdict {
-    let Overrule { local, stale } = overrule;
-    let mode = policy.enforce || matches!(local, LocalMode::Enforce);
+fn conflict(reason: Reason, by: u8, kin: &CallerIdentity, policy: &Policy, overrule: ModeOverride) -> Verdict {
+    let ModeOverride { local, stale } = overrule;
+    let mode = policy.enforce || matches!(local, NodeMode::Enforce);
     let enforced =
-        !matches!(local, LocalMode::Audit) && !kin.has(OWNER_MODE_AUDIT) && (kin.has(OWNER_MODE_ENFORCE) || mode);
+        !matches!(local, NodeMode::Audit) && !kin.has(OWNER_MODE_AUDIT) && (kin.has(OWNER_MODE_ENFORCE) || mode);
     // A caller that cannot be placed may be the rightful owner, whose cgroup we failed to recognise.
     let unresolved = kin.has(UNRESOLVED);
     let denied = enforced && if unresolved { policy.deny_on_error } else { !kin.has(OWNER_SOFTWARE) };

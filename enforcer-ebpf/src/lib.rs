@@ -1,4 +1,4 @@
-//! What the kernel programs and the agent agree on: the bytes in the maps ([`abi`]), the pure function that gives a
+//! What the kernel programs and the agent agree on: the bytes in the maps ([`wire`]), the pure function that gives a
 //! verdict ([`decide`]) and the reader of pod cgroup names ([`cgroup_name`]).
 //!
 //! The library is `no_std` and holds no map, no context and no clock, so that the very same code runs in the kernel
@@ -11,10 +11,10 @@
 )]
 #![expect(clippy::cast_possible_truncation, reason = "words are taken apart by masks and shifts")]
 
-pub mod abi;
 pub mod cgroup_name;
 pub mod decide;
 pub mod verifier;
+pub mod wire;
 
 /// The ELF object with all programs and maps, for the BPF target of this host's byte order.
 #[cfg(all(feature = "object", not(target_arch = "bpf")))]

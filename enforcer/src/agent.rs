@@ -29,45 +29,45 @@ use tracing::{info, warn};
 
 use crate::{
     agent::{
-        admin::{About, Admin},
-        gauges::Standing,
-        pod_source::Feed,
-        readiness::Health,
-        reconciler::{Engine, EngineError, Start},
+        admin::{Admin, AgentInfo},
+        gauges::EnforcementGauges,
+        pod_source::PodSource,
+        readiness::Readiness,
+        reconciler::{Reconciler, ReconcilerError, Start},
         reporter::Reporter,
-        reserved_ports_worker::Reserving,
+        reserved_ports_worker::ReservedPortsWorker,
     },
     host::{allocator, clock::now},
     k8s::Cluster,
     kernel::{
-        pins::{Keep, PinError, Pins},
+        pins::{Persistence, PinError, Pins},
         probe::Features,
     },
     metrics::Metrics,
-    telemetry::Lost,
+    telemetry::DroppedLines,
 };
 
 /// How often the agent looks again at what it is told of by events: the safety net below them.
-const SAFETY_NET: Duration = Duration::from_secs(30);
+const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How often the agent looks at the sockets of the node.
-const LOOK: Duration = Duration::from_secs(5);
+const SOCKET_SCAN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often an agent looks whether the one before it has gone.
-const TAKE_OVER: Duration = Duration::from_millis(50);
+const LOCK_RETRY: Duration = Duration::from_millis(50);
 
 /// What the agent does with the rings.
 const WAIT: &str = "wait for what the kernel tells";
 
 /// How often the agent looks for a folder that is gone.
-const SEARCH: Duration = Duration::from_secs(1);
+const FOLDER_RETRY: Duration = Duration::from_secs(1);
 
 /// What the agent runs with.
-pub struct Config {
+pub struct AgentConfig {
     /// What the engine starts with.
     pub start: Start,
     /// Where pods come from.
-    pub source: Source,
+    pub source: SourceConfig,
     /// Where health and metrics are served; `None` is nowhere.
     pub listen: Option<SocketAddr>,
     /// Where status, explain and watch are served; `None` is nowhere.
@@ -81,14 +81,14 @@ pub struct Config {
     /// Whether anything does.
     pub persist: bool,
     /// What is done to the kernel's list of reserved ports.
-    pub reserved: reserved_ports_worker::Config,
+    pub reserved: reserved_ports_worker::ReservedPortsConfig,
     /// How many lines of the log are lost.
-    pub lost_lines: Lost,
+    pub lost_lines: DroppedLines,
 }
 
 /// Where pods come from.
 #[derive(Clone)]
-pub enum Source {
+pub enum SourceConfig {
     /// A folder of manifests.
     Folder(PathBuf),
     /// The API server.
@@ -115,7 +115,7 @@ pub enum AgentError {
     },
     /// The kernel side, the cgroup tree, or the network namespace.
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Engine(#[from] ReconcilerError),
     /// What an earlier agent left cannot be used.
     #[error(transparent)]
     Pins(#[from] PinError),
@@ -150,65 +150,66 @@ pub enum AgentError {
 /// # Errors
 ///
 /// If the agent cannot start, or loses the kernel's events for good.
-pub async fn run(config: Config) -> Result<(), AgentError> {
-    let Config { start, source, listen, admin_socket, node, mode, bpffs, persist, reserved, lost_lines } = config;
-    let (started, started_at) = (Instant::now(), now().monotonic);
-    let health = Health::default();
+pub async fn run(config: AgentConfig) -> Result<(), AgentError> {
+    let AgentConfig { start, source, listen, admin_socket, node, mode, bpffs, persist, reserved, lost_lines } = config;
+    let (started, started_at) = (Instant::now(), now().boottime);
+    let health = Readiness::default();
     let metrics = measure(&source, listen, &health).await?;
-    let about = About::new(&node, &source, &start);
-    let (mut feed, outbox) = Feed::new(source, &node)?;
+    let about = AgentInfo::new(&node, &source, &start);
+    let (mut feed, outbox) = PodSource::new(source, &node)?;
     let features = start.features;
-    let renewal = start.lease.map_or(SAFETY_NET, |lease| SAFETY_NET.min(lease / 4).max(Duration::from_millis(1)));
+    let renewal =
+        start.lease.map_or(RESYNC_INTERVAL, |lease| RESYNC_INTERVAL.min(lease / 4).max(Duration::from_millis(1)));
     let system = |what| move |source| AgentError::System { what, source };
     let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for SIGINT"))?;
     let keep = tokio::select! {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
-        keep = keep(&bpffs, persist) => keep?,
+        keep = acquire_lock(&bpffs, persist) => keep?,
     };
-    let mut engine = Engine::load(start, keep)?;
-    let mut standing = Standing::new(&engine, started_at, health.clone(), Arc::clone(&metrics));
+    let mut engine = Reconciler::load(start, keep)?;
+    let mut standing = EnforcementGauges::new(&engine, started_at, health.clone(), Arc::clone(&metrics));
     let mut reserving =
-        Reserving::new(reserved, node.clone(), Arc::clone(&metrics)).map_err(system("start a thread"))?;
+        ReservedPortsWorker::new(reserved, node.clone(), Arc::clone(&metrics)).map_err(system("start a thread"))?;
     let mut reporter = Reporter::new(node, outbox, Arc::clone(&metrics), lost_lines);
     // A folder is read before the first bind is judged. The API server may be out of reach for long: until it answers,
     // what the node reserved is enforced, and what was in force before this agent came.
-    feed.first_look(&mut engine, &mut reporter)?;
+    feed.initial_sync(&mut engine, &mut reporter)?;
     reporter.notices(&mut engine);
     take_over(&mut engine, &mut reporter)?;
     standing.attached(&engine, feed.is_synced());
-    reporter.looked(&engine.look_at_sockets());
+    reporter.socket_report(&engine.reconcile_sockets());
 
     let rings = Rings::of(&engine).map_err(system(WAIT))?;
     let mut tracer = Tracer::new(&mut engine)?;
-    let (mut renewals, mut search) = (paced(renewal), paced(SEARCH));
-    let (mut safety_net, mut look) = (paced(SAFETY_NET), paced(LOOK));
+    let (mut renewals, mut search) = (paced(renewal), paced(FOLDER_RETRY));
+    let (mut safety_net, mut look) = (paced(RESYNC_INTERVAL), paced(SOCKET_SCAN_INTERVAL));
     safety_net.reset();
     look.reset();
 
     if feed.is_synced() {
         health.set_synced();
     } else {
-        reporter.waits_for_pods();
+        reporter.not_synced();
     }
     // Only now: an agent that waits for the one before it must leave that one's alone.
     let mut admin = Admin::start(admin_socket, about);
-    tell_ready(&engine, mode, features, started);
+    log_ready(&engine, mode, features, started);
     allocator::give_back();
 
     // Whether the ring of binds may hold more: the kernel tells of new records only where all older ones were read.
     let mut backlog = false;
     loop {
-        standing.look(&engine, feed.is_synced());
-        reserving.look(&engine, feed.is_synced());
+        standing.refresh(&engine, feed.is_synced());
+        reserving.refresh(&engine, feed.is_synced());
         let (tick, due) = (engine.time_to_tick(), engine.time_to_settle());
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             guard = rings.cgroups.readable() => {
                 guard.map_err(system(WAIT))?.clear_ready();
-                engine.drain_cgroups()?;
+                engine.apply_cgroup_changes()?;
             }
             guard = rings.binds.readable(), if !backlog => {
                 // Before the ring is read: what comes later than that makes it readable again.
@@ -216,16 +217,16 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
                 backlog = true;
             }
             () = yield_now(), if backlog => {
-                let told = engine.drain_binds()?;
+                let told = engine.drain_verdict_ring()?;
                 backlog = told.more;
-                admin.told(&told);
-                reporter.told(&told);
+                admin.broadcast(&told);
+                reporter.handle_events(&told);
             }
             guard = rings.holders.readable() => {
                 guard.map_err(system(WAIT))?.clear_ready();
                 settle(&mut engine, &mut admin, &mut reporter)?;
             }
-            () = sleep(due.unwrap_or(SAFETY_NET)), if due.is_some() => settle(&mut engine, &mut admin, &mut reporter)?,
+            () = sleep(due.unwrap_or(RESYNC_INTERVAL)), if due.is_some() => settle(&mut engine, &mut admin, &mut reporter)?,
             request = admin.next() => admin.answer(request, &mut engine, &mut reporter, feed.is_synced()),
             input = feed.next() => {
                 feed.take_in(input, &mut engine, &mut reporter);
@@ -233,37 +234,41 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
                     health.set_synced();
                 }
             }
-            _ = search.tick(), if reporter.misses_folder() => {
-                feed.look_again(&mut engine, &mut reporter);
+            _ = search.tick(), if reporter.is_source_lost() => {
+                feed.resync(&mut engine, &mut reporter);
             }
-            () = sleep(tick.unwrap_or(SAFETY_NET)), if tick.is_some() => engine.tick(),
+            () = sleep(tick.unwrap_or(RESYNC_INTERVAL)), if tick.is_some() => engine.tick(),
             () = tracer.flush() => {}
             () = reserving.next() => {}
             _ = renewals.tick() => {
                 standing.renew(&engine);
-                reporter.local_mode(engine.local_mode());
+                reporter.local_mode(engine.node_mode());
             }
-            _ = look.tick() => reporter.looked(&engine.look_at_sockets()),
+            _ = look.tick() => reporter.socket_report(&engine.reconcile_sockets()),
             _ = safety_net.tick() => {
                 engine.rescan()?;
-                feed.look_again(&mut engine, &mut reporter);
-                reserving.look_again();
+                feed.resync(&mut engine, &mut reporter);
+                reserving.resync();
                 reporter.counters(&engine);
             }
         }
         reporter.notices(&mut engine);
     }
-    let kept = engine.is_kept();
+    let kept = engine.is_persistent();
     reserving.end(kept).await;
-    tell_stopped(kept);
+    log_stopped(kept);
     Ok(())
 }
 
 /// The metrics, served if they are to be.
-async fn measure(source: &Source, listen: Option<SocketAddr>, health: &Health) -> Result<Arc<Metrics>, AgentError> {
+async fn measure(
+    source: &SourceConfig,
+    listen: Option<SocketAddr>,
+    health: &Readiness,
+) -> Result<Arc<Metrics>, AgentError> {
     let metrics = Arc::new(Metrics::new(match source {
-        Source::Api { cluster, .. } => Some(cluster.arrivals.clone()),
-        Source::Folder(_) => None,
+        SourceConfig::Api { cluster, .. } => Some(cluster.arrivals.clone()),
+        SourceConfig::Folder(_) => None,
     }));
     if let Some(address) = listen {
         let served = http::serve(address, health.clone(), Arc::clone(&metrics)).await;
@@ -273,25 +278,25 @@ async fn measure(source: &Source, listen: Option<SocketAddr>, health: &Health) -
 }
 
 /// Takes in who holds what, and what follows.
-fn settle(engine: &mut Engine, admin: &mut Admin, reporter: &mut Reporter) -> Result<(), EngineError> {
-    let told = engine.settle_holders()?;
-    admin.told(&told);
-    reporter.told(&told);
+fn settle(engine: &mut Reconciler, admin: &mut Admin, reporter: &mut Reporter) -> Result<(), ReconcilerError> {
+    let told = engine.settle_sockets()?;
+    admin.broadcast(&told);
+    reporter.handle_events(&told);
     Ok(())
 }
 
 /// From here on this agent's programs judge.
-fn take_over(engine: &mut Engine, reporter: &mut Reporter) -> Result<(), EngineError> {
+fn take_over(engine: &mut Reconciler, reporter: &mut Reporter) -> Result<(), ReconcilerError> {
     let left = engine.attach()?;
-    if let Some(resumed) = engine.take_resumed() {
-        reporter.resumed(&resumed, left.reports.len());
+    if let Some(resumed) = engine.take_takeover() {
+        reporter.takeover(&resumed, left.reports.len());
     }
-    reporter.told(&left);
-    reporter.local_mode(engine.local_mode());
+    reporter.handle_events(&left);
+    reporter.local_mode(engine.node_mode());
     Ok(())
 }
 
-fn tell_ready(engine: &Engine, mode: &str, features: Features, started: Instant) {
+fn log_ready(engine: &Reconciler, mode: &str, features: Features, started: Instant) {
     let (in_force, lost) = engine.index().claim_counts();
     info!(
         event = "ready",
@@ -308,7 +313,7 @@ fn tell_ready(engine: &Engine, mode: &str, features: Features, started: Instant)
     );
 }
 
-fn tell_stopped(kept: bool) {
+fn log_stopped(kept: bool) {
     if kept {
         info!(
             event = "stopped",
@@ -321,7 +326,7 @@ fn tell_stopped(kept: bool) {
 
 /// The right to what is kept, which one agent at a time has: a second one waits until the first has gone. `None` where
 /// nothing can be kept.
-async fn keep(folder: &Path, persist: bool) -> Result<Option<Keep>, AgentError> {
+async fn acquire_lock(folder: &Path, persist: bool) -> Result<Option<Persistence>, AgentError> {
     let pins = match Pins::at(folder) {
         Ok(pins) => pins,
         Err(error) => {
@@ -334,7 +339,7 @@ async fn keep(folder: &Path, persist: bool) -> Result<Option<Keep>, AgentError> 
     let mut told = false;
     loop {
         if let Some(guard) = pins.try_lock()? {
-            return Ok(Some(Keep { guard, persist }));
+            return Ok(Some(Persistence { guard, persist }));
         }
         if !std::mem::replace(&mut told, true) {
             let folder = folder.display();
@@ -343,7 +348,7 @@ async fn keep(folder: &Path, persist: bool) -> Result<Option<Keep>, AgentError> 
                 "another agent runs on this node and keeps its state in {folder}; waiting for its end"
             );
         }
-        sleep(TAKE_OVER).await;
+        sleep(LOCK_RETRY).await;
     }
 }
 
@@ -362,7 +367,7 @@ struct Rings {
 }
 
 impl Rings {
-    fn of(engine: &Engine) -> io::Result<Self> {
+    fn of(engine: &Reconciler) -> io::Result<Self> {
         let [cgroups, binds, holders] = engine.rings().map(|ring| readable(ring.try_clone_to_owned()));
         Ok(Self { cgroups: cgroups?, binds: binds?, holders: holders? })
     }
@@ -379,7 +384,7 @@ struct Tracer {
 }
 
 impl Tracer {
-    fn new(engine: &mut Engine) -> Result<Self, AgentError> {
+    fn new(engine: &mut Reconciler) -> Result<Self, AgentError> {
         if !engine.kernel().traces() {
             return Ok(Self { logger: None });
         }

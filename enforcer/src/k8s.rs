@@ -20,8 +20,8 @@ use tokio::sync::mpsc;
 
 use enforcer_core::{model::text::escape_bounded, pods::pod::Pod};
 
-pub use event_publisher::Outbox;
-pub use last_activity::{Arrival, Arrivals};
+pub use event_publisher::EventQueue;
+pub use last_activity::{LastActivity, WatchActivity};
 pub use watch::start;
 
 /// Updates that wait for the agent at most; a watch that is faster waits.
@@ -57,7 +57,7 @@ pub struct Cluster {
     /// The client.
     pub client: Client,
     /// When something last came through it.
-    pub arrivals: Arrivals,
+    pub arrivals: LastActivity,
 }
 
 /// A client for the cluster: by the given kubeconfig, else by the environment (`KUBECONFIG`, `~/.kube/config`, the
@@ -80,7 +80,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Cluster, ConnectError>
     };
     // The watches try again by themselves, and tell what went wrong; the client would do so in silence.
     config.default_retry = false;
-    let arrivals = Arrivals::default();
+    let arrivals = LastActivity::default();
     let builder = ClientBuilder::try_from(config).map_err(|error| ConnectError::Client(error.to_string()))?;
     Ok(Cluster { client: builder.with_layer(&arrivals).build(), arrivals })
 }
@@ -134,7 +134,7 @@ impl Resource {
 
 /// What is wrong with the API. A closed list, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum TroubleKind {
+pub enum ApiErrorKind {
     /// It cannot be reached, or the connection broke.
     Unreachable,
     /// It does not know us (401): the token has expired, or was never right.
@@ -151,7 +151,7 @@ pub enum TroubleKind {
     Invalid,
 }
 
-impl TroubleKind {
+impl ApiErrorKind {
     /// Every kind.
     pub const ALL: [Self; 7] = [
         Self::Unreachable,
@@ -194,17 +194,17 @@ impl TroubleKind {
 
 /// Trouble with one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub struct ApiError {
     /// Which resource.
     pub resource: Resource,
     /// What kind.
-    pub kind: TroubleKind,
+    pub kind: ApiErrorKind,
     /// What the client said. Safe to show.
     pub message: String,
 }
 
-impl Trouble {
-    fn new(resource: Resource, kind: TroubleKind, message: &str) -> Self {
+impl ApiError {
+    fn new(resource: Resource, kind: ApiErrorKind, message: &str) -> Self {
         Self { resource, kind, message: escape_bounded(message, MAX_MESSAGE) }
     }
 }
@@ -213,29 +213,29 @@ impl Trouble {
 #[derive(Debug)]
 pub enum Update {
     /// These are all pods of this node.
-    PodsAre(Vec<Pod>),
+    PodsReset(Vec<Pod>),
     /// A pod is there, or changed.
     Pod(Box<Pod>),
     /// A pod is gone.
-    PodGone {
+    PodDeleted {
         /// Its namespace.
         namespace: String,
         /// Its name.
         name: String,
     },
     /// These are all namespaces with a mode label, and their labels.
-    ModesAre(HashMap<String, String>),
+    NamespaceModesReset(HashMap<String, String>),
     /// The mode label of a namespace; `None` if it was taken away or the namespace is gone.
-    Mode {
+    NamespaceMode {
         /// The namespace.
         namespace: String,
         /// Its label.
         label: Option<String>,
     },
     /// Something does not work; it is tried again.
-    Trouble(Trouble),
+    ApiError(ApiError),
     /// It works again.
-    Recovered(Resource),
+    ApiRecovered(Resource),
 }
 
 /// Updates, each with the moment at which it arrived.

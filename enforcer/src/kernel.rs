@@ -28,7 +28,7 @@ use aya::{
 };
 use enforcer_ebpf::{
     OBJECT,
-    abi::{self, CgroupIdentity, Config, ExactKey, ExactValue, Policy, Protocol, RECORD_LEN, UidKey},
+    wire::{self, AddressKey, AddressOwner, CgroupIdentity, Config, OWNER_RECORD_BYTES, Policy, Protocol, UidKey},
 };
 use tracing::warn;
 
@@ -36,20 +36,20 @@ use enforcer_core::plan::port_state::Change;
 
 use crate::kernel::{
     btf::{MptcpOffsets, Offsets},
-    kfunc::Cast,
-    lazy_mmap_array::Windows,
+    kfunc::RdonlyCast,
+    lazy_mmap_array::LazyMmapArray,
     link::{Hook, Link},
-    mmap_array::Words,
+    mmap_array::MmapArray,
     pins::{
-        Keep,
-        store::{BIND_PROGRAMS, Found, Store},
+        Persistence,
+        store::{BIND_PROGRAMS, PinStore, PreviousGeneration},
     },
     probe::Features,
-    programs::{CGROUP_PROGRAMS, RESERVING_PROGRAMS},
+    programs::{BIND_TAIL_PROGRAMS, CGROUP_PROGRAMS},
 };
 
 pub use counters::{CounterMap, Counters};
-/// Indexes of the words of an [`abi::Owner`].
+/// Indexes of the words of an [`wire::Owner`].
 mod owner_word {
     pub(super) const CGROUP: usize = 0;
     pub(super) const IDENTITY: usize = 1;
@@ -58,7 +58,7 @@ mod owner_word {
     pub(super) const COUNT: usize = 4;
 }
 
-/// Indexes of the words of [`abi::Config`].
+/// Indexes of the words of [`wire::Config`].
 mod config_word {
     pub(super) const LAYOUT: usize = 0;
     pub(super) const POLICY: usize = 1;
@@ -133,7 +133,7 @@ pub enum BpfError {
 
 /// What the programs are loaded with.
 #[derive(Debug)]
-pub struct Options {
+pub struct LoadOptions {
     /// Directory of the cgroup that the programs are attached to.
     pub cgroup: PathBuf,
     /// Its id: the inode number of the directory.
@@ -146,10 +146,10 @@ pub struct Options {
     pub policy: Policy,
     /// When enforcement lapses unless [`Kernel::renew`] puts it off: nanoseconds since boot, sleep included; 0 is never.
     pub lease_deadline: u64,
-    /// Ports that may be shared by whoever binds them, by [`abi::port_index`].
+    /// Ports that may be shared by whoever binds them, by [`wire::port_index`].
     pub shared_ports: Vec<u32>,
     /// What is kept in a BPF file system, and how; `None` if there is none, or nothing is to be looked for there.
-    pub keep: Option<Keep>,
+    pub persistence: Option<Persistence>,
     /// What this kernel can do.
     pub features: Features,
     /// Whether the programs write a trace (`aya-log`). Without it, they hold no trace code at all.
@@ -160,18 +160,18 @@ pub struct Options {
 /// ([`Options::keep`]).
 pub struct Kernel {
     ebpf: Ebpf,
-    options: Options,
+    options: LoadOptions,
     links: Vec<Link>,
-    store: Option<Store>,
-    previous: Found,
-    mode: Words,
-    marks: Windows,
-    slots: HashMap<MapData, u32, abi::HoldSlot>,
-    records: Option<HashMap<MapData, u32, [u8; RECORD_LEN]>>,
-    config: Words,
-    ports: Windows,
-    owners: Windows,
-    exact: HashMap<MapData, ExactKey, u64>,
+    store: Option<PinStore>,
+    previous: PreviousGeneration,
+    mode: MmapArray,
+    marks: LazyMmapArray,
+    slots: HashMap<MapData, u32, wire::PortHolds>,
+    records: Option<HashMap<MapData, u32, [u8; OWNER_RECORD_BYTES]>>,
+    config: MmapArray,
+    ports: LazyMmapArray,
+    owners: LazyMmapArray,
+    exact: HashMap<MapData, AddressKey, u64>,
     uids: HashMap<MapData, UidKey, u64>,
     cgroups: HashMap<MapData, u64, u64>,
     counters: CounterMap,
@@ -184,12 +184,12 @@ impl Kernel {
     /// # Errors
     ///
     /// If the object, a program or a map is refused. The verifier's words are part of the error.
-    pub fn load(mut options: Options) -> Result<Self, BpfError> {
-        let (store, previous) = match options.keep.take() {
-            Some(keep) => Store::open(keep, options.cgroup_id).map(|(store, found)| (Some(store), found))?,
+    pub fn load(mut options: LoadOptions) -> Result<Self, BpfError> {
+        let (store, previous) = match options.persistence.take() {
+            Some(keep) => PinStore::open(keep, options.cgroup_id).map(|(store, found)| (Some(store), found))?,
             None => (None, None),
         };
-        let shared = store.as_ref().map(Store::shared_maps).unwrap_or_default();
+        let shared = store.as_ref().map(PinStore::shared_maps).unwrap_or_default();
         let mut ebpf = match load_object(&options, &shared) {
             // With the trace the programs are larger, and older verifiers need more steps for the same.
             Err(BpfError::Program { program, source }) if options.trace => {
@@ -212,16 +212,16 @@ impl Kernel {
             records = store.make_records()?;
         }
         let mut kernel = Self {
-            config: map_words(&mut ebpf, "CONFIG", size_of::<Config>() / 8)?,
-            ports: windows(&mut ebpf, "PORTS", abi::PORTS as usize)?,
-            owners: windows(&mut ebpf, "OWNERS", abi::OWNERS as usize * owner_word::COUNT)?,
+            config: mmap_array(&mut ebpf, "CONFIG", size_of::<Config>() / 8)?,
+            ports: lazy_mmap_array(&mut ebpf, "PORTS", wire::PORT_COUNT as usize)?,
+            owners: lazy_mmap_array(&mut ebpf, "OWNERS", wire::MAX_OWNERS as usize * owner_word::COUNT)?,
             exact: typed(&mut ebpf, "EXACT")?,
             uids: typed(&mut ebpf, "UIDS")?,
             cgroups: typed(&mut ebpf, "CGROUPS")?,
             counters: CounterMap::new(typed(&mut ebpf, "COUNTERS")?),
-            mode: map_words(&mut ebpf, "MODE", 1)?,
+            mode: mmap_array(&mut ebpf, "MODE", 1)?,
             slots: typed(&mut ebpf, "SLOTS")?,
-            marks: windows(&mut ebpf, "MARKS", 2 * abi::MARKS as usize)?,
+            marks: lazy_mmap_array(&mut ebpf, "MARKS", 2 * wire::ENFORCED_PORT_COUNT as usize)?,
             links: Vec::new(),
             records,
             previous,
@@ -229,7 +229,7 @@ impl Kernel {
             ebpf,
             options,
         };
-        let shared = map_words(&mut kernel.ebpf, "SHARED", abi::SHARED_WORDS as usize)?;
+        let shared = mmap_array(&mut kernel.ebpf, "SHARED", wire::SHARED_PORT_WORDS as usize)?;
         for index in std::mem::take(&mut kernel.options.shared_ports) {
             let (word, bit) = (index as usize / 64, index % 64);
             shared.store(word, shared.load(word) | 1 << bit);
@@ -240,11 +240,12 @@ impl Kernel {
     }
 
     fn write_config(&self) {
-        let Options { cgroup: _, cgroup_id, cgroup_level, netns_cookie, policy, lease_deadline, .. } = &self.options;
-        self.config.store(config_word::LAYOUT, u64::from(abi::LAYOUT_VERSION));
+        let LoadOptions { cgroup: _, cgroup_id, cgroup_level, netns_cookie, policy, lease_deadline, .. } =
+            &self.options;
+        self.config.store(config_word::LAYOUT, u64::from(wire::LAYOUT_VERSION));
         self.config.store(config_word::POLICY, policy.to_word());
         self.config.store(config_word::ROOT_CGROUP, *cgroup_id);
-        self.config.store(config_word::ROOT_LEVEL, cgroup_level.unwrap_or(abi::ROOT_LEVEL_UNKNOWN));
+        self.config.store(config_word::ROOT_LEVEL, cgroup_level.unwrap_or(wire::ROOT_LEVEL_UNKNOWN));
         self.config.store(config_word::POD_LEVELS, USUAL_POD_LEVELS);
         self.config.store(config_word::NETNS_COOKIE, netns_cookie.unwrap_or(0));
         self.config.store(config_word::LEASE_DEADLINE, lease::to_word(*lease_deadline));
@@ -283,7 +284,7 @@ impl Kernel {
     #[must_use]
     pub fn root_level(&self) -> Option<u64> {
         let level = self.config.load(config_word::ROOT_LEVEL);
-        (level != abi::ROOT_LEVEL_UNKNOWN).then_some(level)
+        (level != wire::ROOT_LEVEL_UNKNOWN).then_some(level)
     }
 
     /// Carries out one change that the core planned.
@@ -293,18 +294,18 @@ impl Kernel {
     /// If the kernel refuses it, for instance because a map is full. Later changes do not depend on it.
     pub fn apply(&mut self, change: &Change) -> Result<(), BpfError> {
         match *change {
-            Change::Record { slot, ref bytes } => self.write_record(slot, bytes)?,
-            Change::RecordGone { slot } => self.remove_record(slot)?,
+            Change::OwnerRecord { slot, ref bytes } => self.write_owner_record(slot, bytes)?,
+            Change::OwnerRecordGone { slot } => self.remove_owner_record(slot)?,
             Change::Port { protocol, port, word } => {
-                let index = abi::port_index(protocol, port) as usize;
+                let index = wire::port_index(protocol, port) as usize;
                 self.ports.store(index, word.0).map_err(mapping("PORTS"))?;
             }
             Change::Owner { slot, owner } => self.write_owner(slot, &owner).map_err(mapping("OWNERS"))?,
-            Change::Exact { key, slot } => {
-                let value = ExactValue::new(slot, &key).0;
+            Change::AddressOwner { key, slot } => {
+                let value = AddressOwner::new(slot, &key).0;
                 self.exact.insert(key, value, 0).map_err(|source| map_error("write", "EXACT", source))?;
             }
-            Change::ExactGone { key } => removed(self.exact.remove(&key), "EXACT")?,
+            Change::AddressOwnerGone { key } => removed(self.exact.remove(&key), "EXACT")?,
             Change::Uid { key, slot } => {
                 self.uids.insert(key, u64::from(slot), 0).map_err(|source| map_error("write", "UIDS", source))?;
             }
@@ -325,12 +326,12 @@ impl Kernel {
         Ok(())
     }
 
-    fn write_owner(&self, slot: abi::Slot, owner: &abi::Owner) -> io::Result<()> {
+    fn write_owner(&self, slot: wire::Slot, owner: &wire::Owner) -> io::Result<()> {
         let base = usize::from(slot) * owner_word::COUNT;
         let free = owner.id() == 0;
         self.owners.store(base + owner_word::KINSHIP, owner.kinship)?;
         // `cgroup_mkdir` may have noted the cgroup before we heard of it: what we do not know, we leave alone.
-        if free || owner.cgroup != abi::CGROUP_UNKNOWN {
+        if free || owner.cgroup != wire::CGROUP_UNKNOWN {
             self.owners.store(base + owner_word::LEVEL, owner.level)?;
             self.owners.store(base + owner_word::CGROUP, owner.cgroup)?;
         }
@@ -339,11 +340,11 @@ impl Kernel {
 
     /// Makes an owner whose cgroup is said to be this one an owner whose cgroup is not known. If its own is noted in this
     /// very moment, it is recognised the long way.
-    fn disown(&self, slot: abi::Slot, cgroup: u64) -> io::Result<()> {
+    fn disown(&self, slot: wire::Slot, cgroup: u64) -> io::Result<()> {
         let base = usize::from(slot) * owner_word::COUNT;
         if self.owners.load(base + owner_word::CGROUP)? == cgroup {
             self.owners.store(base + owner_word::LEVEL, 0)?;
-            self.owners.store(base + owner_word::CGROUP, abi::CGROUP_UNKNOWN)?;
+            self.owners.store(base + owner_word::CGROUP, wire::CGROUP_UNKNOWN)?;
         }
         Ok(())
     }
@@ -367,7 +368,7 @@ impl Kernel {
     /// # Errors
     ///
     /// If it was taken already or cannot be mapped.
-    pub fn take_bind_events(&mut self) -> Result<RingBuf<MapData>, BpfError> {
+    pub fn take_verdict_ring(&mut self) -> Result<RingBuf<MapData>, BpfError> {
         typed(&mut self.ebpf, "BIND_EVENTS")
     }
 
@@ -376,43 +377,43 @@ impl Kernel {
     /// # Errors
     ///
     /// If it was taken already or cannot be mapped.
-    pub fn take_holder_events(&mut self) -> Result<RingBuf<MapData>, BpfError> {
+    pub fn take_socket_ring(&mut self) -> Result<RingBuf<MapData>, BpfError> {
         typed(&mut self.ebpf, "HOLDER_EVENTS")
     }
 
-    /// Says who holds a port: [`abi::Mark::holder`]. For TCP and UDP.
+    /// Says who holds a port: [`wire::Mark::holder`]. For TCP and UDP.
     ///
     /// # Errors
     ///
     /// If the map cannot be mapped into memory.
-    pub fn mark(&self, protocol: Protocol, port: u16, holder: u64) -> Result<(), BpfError> {
-        let index = abi::port_index(protocol, port);
-        if index >= abi::MARKS {
+    pub fn set_port_holder(&self, protocol: Protocol, port: u16, holder: u64) -> Result<(), BpfError> {
+        let index = wire::port_index(protocol, port);
+        if index >= wire::ENFORCED_PORT_COUNT {
             return Ok(());
         }
         self.marks.store(2 * index as usize, holder).map_err(mapping("MARKS"))
     }
 
-    /// Who is said to hold a port: [`abi::Mark::holder`].
+    /// Who is said to hold a port: [`wire::Mark::holder`].
     ///
     /// # Errors
     ///
     /// As [`Self::mark`].
-    pub fn marked(&self, protocol: Protocol, port: u16) -> Result<u64, BpfError> {
-        let index = abi::port_index(protocol, port);
-        if index >= abi::MARKS {
+    pub fn port_holder(&self, protocol: Protocol, port: u16) -> Result<u64, BpfError> {
+        let index = wire::port_index(protocol, port);
+        if index >= wire::ENFORCED_PORT_COUNT {
             return Ok(0);
         }
         self.marks.load(2 * index as usize).map_err(mapping("MARKS"))
     }
 
-    /// Who holds the ports whose sockets could share them, as the programs have noted it: by [`abi::port_index`], and only
+    /// Who holds the ports whose sockets could share them, as the programs have noted it: by [`wire::port_index`], and only
     /// ports that are held.
     ///
     /// # Errors
     ///
     /// If the map cannot be read.
-    pub fn holds(&self) -> Result<Vec<(u32, Vec<abi::Hold>)>, BpfError> {
+    pub fn port_holds(&self) -> Result<Vec<(u32, Vec<wire::PortHold>)>, BpfError> {
         let mut held = Vec::new();
         for entry in &self.slots {
             let (port, slot) = entry.map_err(|source| map_error("read", "SLOTS", source))?;
@@ -429,7 +430,7 @@ impl Kernel {
     /// # Errors
     ///
     /// If it was taken already or cannot be mapped.
-    pub fn take_cgroup_events(&mut self) -> Result<RingBuf<MapData>, BpfError> {
+    pub fn take_cgroup_ring(&mut self) -> Result<RingBuf<MapData>, BpfError> {
         typed(&mut self.ebpf, "CGROUP_EVENTS")
     }
 
@@ -444,15 +445,15 @@ impl Kernel {
 }
 
 /// The object with its programs, which are loaded and not attached. `shared` are the pinned maps that they use.
-fn load_object(options: &Options, shared: &[(&str, PathBuf)]) -> Result<Ebpf, BpfError> {
+fn load_object(options: &LoadOptions, shared: &[(&str, PathBuf)]) -> Result<Ebpf, BpfError> {
     let offsets = Offsets::of_running_kernel()?;
     let has_set_retval = u8::from(options.features.set_retval);
     let readable = |offset: u32| if options.features.probe_read { offset } else { 0 };
     let mptcp = |offset: fn(MptcpOffsets) -> u32| offsets.mptcp.map_or(0, |mptcp| readable(offset(mptcp)));
     let log_level = if options.trace { aya_log::Level::Trace as u8 } else { 0 };
     let cast = options.features.cast;
-    let casted = |number: fn(Cast) -> u32| cast.map_or(0, number);
-    let object = cast.map_or(Cow::Borrowed(OBJECT), |cast| Cow::Owned(cast.put_into(OBJECT)));
+    let casted = |number: fn(RdonlyCast) -> u32| cast.map_or(0, number);
+    let object = cast.map_or(Cow::Borrowed(OBJECT), |cast| Cow::Owned(cast.patch_calls(OBJECT)));
     let mut loader = EbpfLoader::new();
     for (name, path) in shared {
         loader.map_pin_path(name, path);
@@ -487,7 +488,7 @@ fn load_object(options: &Options, shared: &[(&str, PathBuf)]) -> Result<Ebpf, Bp
     // The programs refer to the maps by descriptor, so they are loaded before the maps are taken out.
     load_programs(&mut ebpf)?;
     if !options.features.post_bind_denies {
-        load_reserving_programs(&mut ebpf)?;
+        load_bind_tail_programs(&mut ebpf)?;
     }
     Ok(ebpf)
 }
@@ -512,8 +513,8 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), BpfError> {
 
 /// Where a port that could be shared is taken before it is bound: the programs that do it, each in the array that `bind4` or
 /// `bind6` goes on by.
-fn load_reserving_programs(ebpf: &mut Ebpf) -> Result<(), BpfError> {
-    for (program, map) in RESERVING_PROGRAMS {
+fn load_bind_tail_programs(ebpf: &mut Ebpf) -> Result<(), BpfError> {
+    for (program, map) in BIND_TAIL_PROGRAMS {
         let refused = |source| BpfError::Program { program, source: Box::new(source) };
         let hook: &mut CgroupSockAddr = program_mut(ebpf, program)?;
         hook.load().map_err(refused)?;
@@ -557,13 +558,13 @@ fn array(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, BpfError> {
     }
 }
 
-fn map_words(ebpf: &mut Ebpf, name: &'static str, count: usize) -> Result<Words, BpfError> {
-    Words::map(array(ebpf, name)?.fd().as_fd(), count).map_err(mapping(name))
+fn mmap_array(ebpf: &mut Ebpf, name: &'static str, count: usize) -> Result<MmapArray, BpfError> {
+    MmapArray::map(array(ebpf, name)?.fd().as_fd(), count).map_err(mapping(name))
 }
 
-fn windows(ebpf: &mut Ebpf, name: &'static str, count: usize) -> Result<Windows, BpfError> {
+fn lazy_mmap_array(ebpf: &mut Ebpf, name: &'static str, count: usize) -> Result<LazyMmapArray, BpfError> {
     let map = array(ebpf, name)?.fd().as_fd().try_clone_to_owned().map_err(mapping(name))?;
-    Ok(Windows::of(map, count))
+    Ok(LazyMmapArray::of(map, count))
 }
 
 fn program_mut<'a, P: 'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, BpfError>

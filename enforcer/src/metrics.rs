@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use enforcer_ebpf::abi::{self, Policy, VerdictKind};
+use enforcer_ebpf::wire::{self, Policy, VerdictKind};
 use prometheus_client::{
     encoding::text,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
@@ -27,19 +27,19 @@ use prometheus_client::{
 };
 
 use enforcer_core::{
-    index::{Index, Mode, Notice, Usage},
-    views::enforcement_gap::Cause,
+    index::{Index, MapUsage, Mode, Notice},
+    views::enforcement_gap::GapCause,
 };
 
 use crate::{
-    k8s::{Arrivals, Outbox, Resource, TroubleKind},
+    k8s::{ApiErrorKind, EventQueue, LastActivity, Resource},
     metrics::{
         conflicts::Conflicts,
         enforcement::Enforcement,
         events::EventsDropped,
         kernel::{KernelCounters, ReadCounters},
-        labels::{Labels, Map, Standing, api_error, claim_problem, map, mode, standing},
-        watches::LastActivity,
+        labels::{ClaimStateLabel, Labels, Map, api_error, claim_problem, map, mode, standing},
+        watches::WatchActivityCollector,
     },
 };
 
@@ -57,7 +57,7 @@ const DELAY_BUCKETS: [f64; 19] = [
 pub struct Metrics {
     registry: Registry,
     counters: Arc<OnceLock<ReadCounters>>,
-    outbox: Arc<OnceLock<Outbox>>,
+    outbox: Arc<OnceLock<EventQueue>>,
     conflicts: Conflicts,
     enforcement: Enforcement,
     ready: Gauge,
@@ -78,7 +78,7 @@ pub struct Metrics {
 impl Metrics {
     /// Metrics of an agent that takes its pods from the API server if there are `arrivals`.
     #[must_use]
-    pub fn new(arrivals: Option<Arrivals>) -> Self {
+    pub fn new(arrivals: Option<LastActivity>) -> Self {
         let (counters, outbox) = (Arc::default(), Arc::default());
         let mut metrics = Self {
             registry: Registry::with_prefix("port_enforcer"),
@@ -108,11 +108,11 @@ impl Metrics {
         if let Some(arrivals) = arrivals {
             // A counter that begins with its first error shows no increase then.
             for resource in Resource::ALL {
-                for kind in TroubleKind::ALL {
+                for kind in ApiErrorKind::ALL {
                     drop(metrics.api_errors.get_or_create(&api_error(resource, kind)));
                 }
             }
-            metrics.registry.register_collector(Box::new(LastActivity(arrivals)));
+            metrics.registry.register_collector(Box::new(WatchActivityCollector(arrivals)));
         }
         metrics
     }
@@ -136,12 +136,12 @@ impl Metrics {
         registry.register("map_entries", help, self.map_entries.clone());
         let capacity = Family::<Labels<1>, Gauge>::default();
         for (name, most) in [
-            (Map::Ports, abi::PORTS),
+            (Map::Ports, wire::PORT_COUNT),
             // The first slot is nobody's.
-            (Map::Owners, abi::OWNERS - 1),
-            (Map::Exact, abi::EXACT_CLAIMS),
-            (Map::Uids, abi::UIDS),
-            (Map::Cgroups, abi::CGROUPS),
+            (Map::Owners, wire::MAX_OWNERS - 1),
+            (Map::Exact, wire::MAX_ADDRESS_CLAIMS),
+            (Map::Uids, wire::MAX_POD_UIDS),
+            (Map::Cgroups, wire::MAX_POD_CGROUPS),
         ] {
             capacity.get_or_create(&map(name)).set(most.into());
         }
@@ -169,7 +169,7 @@ impl Metrics {
     }
 
     /// Whose Events those are that are lost. Only the first call counts.
-    pub fn set_outbox(&self, outbox: Outbox) {
+    pub fn set_outbox(&self, outbox: EventQueue) {
         // There is one for the life of an agent.
         let _ = self.outbox.set(outbox);
     }
@@ -180,12 +180,12 @@ impl Metrics {
     }
 
     /// Since when nothing is denied although the node is to deny, and why; times are since boot.
-    pub fn unenforced(&self, open: Option<(Cause, Duration)>, now: Duration) {
+    pub fn unenforced(&self, open: Option<(GapCause, Duration)>, now: Duration) {
         self.enforcement.turn(open, now);
     }
 
     /// So long nothing was denied, and that is over.
-    pub fn was_unenforced(&self, cause: Cause, gap: Duration) {
+    pub fn was_unenforced(&self, cause: GapCause, gap: Duration) {
         self.enforcement.add(cause, gap);
     }
 
@@ -205,7 +205,7 @@ impl Metrics {
     }
 
     /// A watch of the API server failed.
-    pub fn api_error(&self, resource: Resource, kind: TroubleKind) {
+    pub fn api_error(&self, resource: Resource, kind: ApiErrorKind) {
         self.api_errors.get_or_create(&api_error(resource, kind)).inc();
     }
 
@@ -233,15 +233,15 @@ impl Metrics {
     }
 
     /// How things stand.
-    pub fn stand(&self, index: &Index, holders: usize, policy: Policy) {
+    pub fn set_gauges(&self, index: &Index, holders: usize, policy: Policy) {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.conflicts.prune(index);
         self.holders.set(gauge(holders));
         self.pods.set(gauge(index.pod_count()));
         let (in_force, lost) = index.claim_counts();
-        self.claims.get_or_create(&standing(Standing::InForce)).set(gauge(in_force));
-        self.claims.get_or_create(&standing(Standing::Lost)).set(gauge(lost));
-        let Usage { ports, owners, exact, uids, cgroups } = index.usage();
+        self.claims.get_or_create(&standing(ClaimStateLabel::InForce)).set(gauge(in_force));
+        self.claims.get_or_create(&standing(ClaimStateLabel::Lost)).set(gauge(lost));
+        let MapUsage { ports, owners, exact, uids, cgroups } = index.usage();
         for (name, entries) in [
             (Map::Ports, ports),
             (Map::Owners, owners),

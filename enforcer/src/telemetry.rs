@@ -58,28 +58,28 @@ const WAITING: usize = 8192;
 
 /// Keeps the log going. What waits to be written is written when this is dropped.
 pub struct Log {
-    lost: Lost,
+    lost: DroppedLines,
     _writer: WorkerGuard,
 }
 
 impl Log {
     /// How many lines are lost.
     #[must_use]
-    pub fn lost(&self) -> Lost {
+    pub fn lost(&self) -> DroppedLines {
         self.lost.clone()
     }
 }
 
 /// Counts the lines of the log that are lost.
 #[derive(Clone, Debug)]
-pub struct Lost {
+pub struct DroppedLines {
     /// Those that came while too many waited.
     crowded_out: ErrorCounter,
     /// Those that could not be written.
     unwritten: Arc<AtomicU64>,
 }
 
-impl Lost {
+impl DroppedLines {
     /// How many so far.
     #[must_use]
     pub fn lines(&self) -> u64 {
@@ -119,7 +119,7 @@ pub fn init(format: Option<LogFormat>, level: LogLevel) -> Log {
     let stderr = Stderr { unwritten: Arc::clone(&unwritten) };
     let (writer, guard) =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).thread_name("log").finish(stderr);
-    let log = Log { lost: Lost { crowded_out: writer.error_counter(), unwritten }, _writer: guard };
+    let log = Log { lost: DroppedLines { crowded_out: writer.error_counter(), unwritten }, _writer: guard };
     let terminal = io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     let colours = shows_colours(terminal);

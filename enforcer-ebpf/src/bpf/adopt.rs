@@ -1,11 +1,11 @@
 //! Which sockets own the port that they were bound to, and what becomes of those that come second.
 
 use enforcer_ebpf::{
-    abi::{
-        BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, EXTENT_ONE, EventKind, FAMILY_V4,
-        FAMILY_V6, Mark, Protocol, Reason, VerdictKind, port_index, v6_address_word,
-    },
     decide::{Target, could_share, extent},
+    wire::{
+        BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, EXTENT_ONE, EventKind, FAMILY_V4,
+        FAMILY_V6, PortHolder, Protocol, Reason, VerdictKind, port_index, v6_address_word,
+    },
 };
 
 use super::{
@@ -50,14 +50,14 @@ impl Candidate<'_> {
     /// Lets the caller own the port, if it is one that can be owned and nobody else does: what is answered. `pointer` leads
     /// to the socket. What was bound by a bind to port 0 owns nothing.
     #[inline(always)]
-    pub(super) fn own<T>(&self, pointer: *mut T, mark: *mut Mark, config: &Live) -> VerdictKind {
+    pub(super) fn own<T>(&self, pointer: *mut T, mark: *mut PortHolder, config: &Live) -> VerdictKind {
         let asked = asked(mark);
         if asked == 0 || !self.may_own() {
             return VerdictKind::Allow;
         }
         let identity = caller::identify(config, Ancestor::NONE);
         let outcome = self.adopt(pointer, &identity, config);
-        let allowed = asked <= Mark::asked_by(VerdictKind::Allow, Reason::Error);
+        let allowed = asked <= PortHolder::asked_by(VerdictKind::Allow, Reason::Error);
         // A conflict with a claim was told already.
         if outcome.is_conflict() && (allowed || outcome.verdict.kind == VerdictKind::Deny) {
             // The attempt was counted as passed: it is counted once.

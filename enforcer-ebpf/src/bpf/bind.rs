@@ -12,12 +12,12 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use enforcer_ebpf::{
-    abi::{
-        BIND_FLAG_HELD, BIND_FLAG_V6ONLY, BIND_FLAG_V6ONLY_UNKNOWN, EventKind, ExactKey, ExactValue, KernelError,
+    decide::{CallerIdentity, Candidates, Cover, Target, Verdict, decide},
+    verifier::forget_bool,
+    wire::{
+        AddressKey, AddressOwner, BIND_FLAG_HELD, BIND_FLAG_V6ONLY, BIND_FLAG_V6ONLY_UNKNOWN, EventKind, KernelError,
         Owner, PortWord, Protocol, Reason, Undeclared, VerdictKind, port_index,
     },
-    decide::{Candidates, Cover, Kin, Target, Verdict, decide},
-    verifier::forget_bool,
 };
 
 use super::{
@@ -122,7 +122,7 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     // The rightful owner is recognised by one helper and one comparison; only others are looked up.
     let identity = match sole_owner(&owners) {
         Some(owner) if is_sole_owner || sole == 0 && is_in_cgroup_of(owner, config) => {
-            Identity { kin: Kin::pod(owner), pod_cgroup: owner.cgroup }
+            Identity { kin: CallerIdentity::pod(owner), pod_cgroup: owner.cgroup }
         }
         _ => caller::identify(config, known),
     };
@@ -206,11 +206,11 @@ pub(super) fn socket(addr: *mut bpf_sock_addr) -> *mut bpf_sock {
 #[inline(always)]
 fn exact_owner(protocol: Protocol, port: u16, target: &Target) -> Option<u16> {
     let key = match target {
-        Target::V4(address) => ExactKey::v4(protocol, port, *address),
-        Target::V6 { address, .. } => ExactKey::v6(protocol, port, *address),
+        Target::V4(address) => AddressKey::v4(protocol, port, *address),
+        Target::V6 { address, .. } => AddressKey::v6(protocol, port, *address),
     };
     let value = EXACT.get_ptr(key)?;
-    ExactValue(load(value)).slot(&key)
+    AddressOwner(load(value)).slot(&key)
 }
 
 #[inline(always)]

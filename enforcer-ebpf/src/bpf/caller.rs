@@ -1,9 +1,9 @@
 //! Who calls: from the calling task's cgroup to the pod.
 
 use enforcer_ebpf::{
-    abi::{CgroupIdentity, KernelError, OWNER_SOFTWARE, ROOT_LEVEL_UNKNOWN},
-    decide::{HOST, Kin, UNRESOLVED},
+    decide::{CallerIdentity, HOST, UNRESOLVED},
     verifier::forget,
+    wire::{CgroupIdentity, KernelError, OWNER_SOFTWARE, ROOT_LEVEL_UNKNOWN},
 };
 
 use super::{
@@ -19,7 +19,7 @@ const DEEPEST_POD: u64 = 8;
 
 /// The caller and the cgroup of its pod (0 if it is in none).
 pub(super) struct Identity {
-    pub(super) kin: Kin,
+    pub(super) kin: CallerIdentity,
     pub(super) pod_cgroup: u64,
 }
 
@@ -94,20 +94,20 @@ pub(super) fn identify(config: &Live, known: Ancestor) -> Identity {
         // been handed to a process outside the subtree. Asked here and not first, since only cgroups below the root are
         // noted: who is in one of them is below it.
         let is_outside = ancestor(root_level) != config.root_cgroup();
-        let traits = if is_outside || config.policy().node_scope {
+        let flags = if is_outside || config.policy().node_scope {
             HOST | OWNER_SOFTWARE
         } else {
             count_error(KernelError::CallerUnknown);
             UNRESOLVED
         };
-        return Identity { kin: Kin::nobody(forget(traits)), pod_cgroup };
+        return Identity { kin: CallerIdentity::nobody(forget(flags)), pod_cgroup };
     }
     let owner = owner(found.slot()).unwrap_or_default();
     // The id is 0 in slot 0, and where the pod is gone and its slot was freed.
     let kin = if owner.id() != 0 {
-        Kin::pod(&owner)
+        CallerIdentity::pod(&owner)
     } else {
-        Kin::nobody(forget(if found.is_static() { OWNER_SOFTWARE } else { 0 }))
+        CallerIdentity::nobody(forget(if found.is_static() { OWNER_SOFTWARE } else { 0 }))
     };
     Identity { kin, pod_cgroup }
 }

@@ -7,8 +7,8 @@
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use enforcer_ebpf::{
-    abi::{CgroupEvent, CgroupIdentity, EventKind, Form, KernelError, NAME_CAPACITY, PodUid, Slot, UidKey},
     cgroup_name::{self, CGROUPFS_API, TAIL},
+    wire::{CgroupEvent, CgroupIdentity, EventKind, KernelError, NAME_CAPACITY, PodUid, Slot, UidForm, UidKey},
 };
 
 use super::{
@@ -129,7 +129,7 @@ const POD_NAME: usize = 96;
 
 /// The UID in a pod cgroup's name. The end of the name is read anew, to have it at a fixed place.
 #[inline(always)]
-fn pod_uid(name: u64) -> Option<(PodUid, Form)> {
+fn pod_uid(name: u64) -> Option<(PodUid, UidForm)> {
     let mut head = [0; POD_NAME];
     // SAFETY: `head` has room for so many bytes.
     let len = u64::from(unsafe { read_str(head.as_mut_ptr(), POD_NAME as u32, name) }?);
@@ -149,7 +149,7 @@ fn pod_uid(name: u64) -> Option<(PodUid, Form)> {
 
 /// Notes whose the cgroup is.
 #[inline(always)]
-fn identify(id: u64, level: u64, uid: PodUid, form: Form) {
+fn identify(id: u64, level: u64, uid: PodUid, form: UidForm) {
     let key = UidKey::new(uid, form);
     let slot = match UIDS.get_ptr(key) {
         Some(slot) => load(slot) as Slot,

@@ -11,11 +11,11 @@ use aya_ebpf::{
     helpers::generated::{bpf_ktime_get_boot_ns, bpf_ringbuf_query},
 };
 use enforcer_ebpf::{
-    abi::{
-        BIND_RING_BYTES, BindEvent, EventKind, KernelError, Protocol, Reason, ReleaseEvent, VerdictKind, counter,
-        error_counter, untold_counter,
-    },
     decide::Verdict,
+    wire::{
+        BindEvent, EventKind, KernelError, Protocol, Reason, ReleaseEvent, VERDICT_RING_BYTES, VerdictKind, counter,
+        error_counter, unreported_counter,
+    },
 };
 
 use super::{
@@ -46,10 +46,10 @@ pub(super) fn count(verdict: &Verdict, protocol: Protocol) {
 /// Counts an attempt that should be told, and for which there is no room.
 #[inline(always)]
 pub(super) fn count_untold(verdict: &Verdict, protocol: Protocol) {
-    add(untold_counter(verdict.kind, verdict.reason, protocol), 1);
+    add(unreported_counter(verdict.kind, verdict.reason, protocol), 1);
 }
 
-/// Takes back the count of the attempt that a port was last asked for by ([`enforcer_ebpf::abi::Mark::asked`]): it is
+/// Takes back the count of the attempt that a port was last asked for by ([`enforcer_ebpf::wire::PortHolder::asked`]): it is
 /// counted anew. The sum over the CPUs wraps, and that with what was not told.
 #[inline(always)]
 pub(super) fn uncount(asked: u64, protocol: Protocol) {
@@ -141,7 +141,7 @@ fn wake(now: u64) -> u32 {
 pub(super) fn has_room() -> bool {
     /// What the kernel puts before each record (`BPF_RINGBUF_HDR_SZ` in include/uapi/linux/bpf.h).
     const HEADER: u64 = 8;
-    const MOST: u64 = BIND_RING_BYTES as u64 - 1 - HEADER - size_of::<BindEvent>() as u64;
+    const MOST: u64 = VERDICT_RING_BYTES as u64 - 1 - HEADER - size_of::<BindEvent>() as u64;
     let ring = (&raw const BIND_EVENTS).cast_mut().cast::<c_void>();
     // SAFETY: the verifier checks that the pointer is of a ring.
     unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()) <= MOST }

@@ -11,12 +11,12 @@ use aya_ebpf::{
     helpers::generated::{bpf_sk_storage_get, bpf_spin_lock as lock, bpf_spin_unlock as unlock},
 };
 use enforcer_ebpf::{
-    abi::{
-        CgroupIdentity, HOLDER_HOST, HOLDER_UNPLACED, HOLDS_PER_PORT, Hold, HoldSlot, KernelError, MARK_SOMEBODY, Mark,
-        Owner, Reason, VerdictKind, bpf_spin_lock,
-    },
-    decide::{HOST, Kin, Verdict, decide_held, holds_overlap, may_join},
+    decide::{CallerIdentity, HOST, Verdict, decide_held, holds_overlap, may_share_with},
     verifier::forget,
+    wire::{
+        CgroupIdentity, HOLDER_HOST, HOLDER_SOMEBODY, HOLDER_UNPLACED, KernelError, MAX_HOLDS_PER_PORT, Owner,
+        PortHold, PortHolder, PortHolds, Reason, VerdictKind, bpf_spin_lock,
+    },
 };
 
 use super::{
@@ -28,7 +28,7 @@ use super::{
 };
 
 /// A place that there is not.
-const NOWHERE: u32 = HOLDS_PER_PORT as u32;
+const NOWHERE: u32 = MAX_HOLDS_PER_PORT as u32;
 /// How often a port is tried for whose holders change meanwhile, all of them such as the caller may join.
 const ATTEMPTS: u32 = 2;
 
@@ -36,11 +36,11 @@ const ATTEMPTS: u32 = 2;
 pub(super) struct Wanted {
     /// `port_index` of the port.
     pub(super) port: u32,
-    /// [`Hold::holder`].
+    /// [`PortHold::holder`].
     pub(super) holder: u64,
-    /// [`Hold::address`].
+    /// [`PortHold::address`].
     pub(super) address: u64,
-    /// [`Hold::extent`].
+    /// [`PortHold::extent`].
     pub(super) extent: u32,
 }
 
@@ -56,12 +56,12 @@ pub(super) struct Outcome {
     pub(super) owner: u32,
 }
 
-/// [`Hold::holder`] for a caller.
+/// [`PortHold::holder`] for a caller.
 #[inline(always)]
 pub(super) fn holder(identity: &Identity) -> u64 {
     if identity.pod_cgroup != 0 {
         identity.pod_cgroup
-    } else if identity.kin.traits & HOST != 0 {
+    } else if identity.kin.flags & HOST != 0 {
         HOLDER_HOST
     } else {
         HOLDER_UNPLACED
@@ -70,7 +70,7 @@ pub(super) fn holder(identity: &Identity) -> u64 {
 
 /// Takes a port for a caller, unless another one holds it and that is in the way.
 #[inline(always)]
-pub(super) fn take(wanted: &Wanted, kin: &Kin, config: &Live) -> Outcome {
+pub(super) fn take(wanted: &Wanted, kin: &CallerIdentity, config: &Live) -> Outcome {
     let mut outcome = Outcome { verdict: Verdict::allow(Reason::Unclaimed), taken: false, holder: 0, owner: 0 };
     let Some(slot) = slot(wanted.port) else {
         count_error(KernelError::HoldsFull);
@@ -84,13 +84,13 @@ pub(super) fn take(wanted: &Wanted, kin: &Kin, config: &Live) -> Outcome {
         }
         let version = version(slot);
         let mut from = 0;
-        for _ in 0..HOLDS_PER_PORT {
+        for _ in 0..MAX_HOLDS_PER_PORT {
             let next = pe_in_the_way(wanted.port, wanted.holder, wanted.address, wanted.extent, from);
             if next == 0 {
                 break;
             }
             let other = owner_of(next & HOLDER_MASK);
-            if !may_join(&other, kin) {
+            if !may_share_with(&other, kin) {
                 outcome.holder = next & HOLDER_MASK;
                 outcome.owner = other.id();
                 break;
@@ -118,7 +118,7 @@ pub(super) fn take(wanted: &Wanted, kin: &Kin, config: &Live) -> Outcome {
 
 /// The slot of a port, made if it is not there.
 #[inline(always)]
-fn slot(port: u32) -> Option<*mut HoldSlot> {
+fn slot(port: u32) -> Option<*mut PortHolds> {
     if let Some(slot) = SLOTS.get_ptr_mut(port) {
         return Some(slot);
     }
@@ -130,10 +130,10 @@ fn slot(port: u32) -> Option<*mut HoldSlot> {
 
 /// A new slot. Not on the stack, of which it would take half.
 #[unsafe(no_mangle)]
-static EMPTY: HoldSlot = HoldSlot {
+static EMPTY: PortHolds = PortHolds {
     lock: bpf_spin_lock { val: 0 },
     version: 0,
-    holds: [Hold { holder: 0, address: 0, extent: 0, count: 0 }; 8],
+    holds: [PortHold { holder: 0, address: 0, extent: 0, count: 0 }; 8],
 };
 
 /// Owner of a pod's cgroup; nobody's where it is not known.
@@ -146,7 +146,7 @@ fn owner_of(holder: u64) -> Owner {
 
 /// How often holders of the slot changed.
 #[inline(always)]
-fn version(slot: *const HoldSlot) -> u32 {
+fn version(slot: *const PortHolds) -> u32 {
     // SAFETY: an aligned word of the map's element.
     unsafe { (&raw const (*slot).version).read_volatile() }
 }
@@ -155,11 +155,11 @@ fn version(slot: *const HoldSlot) -> u32 {
 ///
 /// # Safety
 ///
-/// `place` must be less than [`HOLDS_PER_PORT`].
+/// `place` must be less than [`MAX_HOLDS_PER_PORT`].
 #[inline(always)]
-unsafe fn place_of(slot: *mut HoldSlot, place: usize) -> *mut Hold {
+unsafe fn place_of(slot: *mut PortHolds, place: usize) -> *mut PortHold {
     // SAFETY: within the element, as the caller vouches and the verifier checks.
-    unsafe { (&raw mut (*slot).holds).cast::<Hold>().add(place) }
+    unsafe { (&raw mut (*slot).holds).cast::<PortHold>().add(place) }
 }
 
 /// What [`pe_take`] may do: take the port if nobody else is in the way; if nobody came or went since this version of the
@@ -194,7 +194,7 @@ pub(super) extern "C" fn pe_take(port: u32, holder: u64, address: u64, extent: u
     // All accesses are of fields of the element, through raw pointers, as other CPUs use it before and after.
     unsafe {
         lock((&raw mut (*slot).lock).cast());
-        for place in 0..HOLDS_PER_PORT {
+        for place in 0..MAX_HOLDS_PER_PORT {
             let hold = place_of(slot, place);
             let by = (&raw const (*hold).holder).read_volatile();
             if by == 0 {
@@ -215,13 +215,13 @@ pub(super) extern "C" fn pe_take(port: u32, holder: u64, address: u64, extent: u
             || if permit == IF_FREE { others.get() == 0 } else { permit as u32 == version.read_volatile() };
         if own.get() < NOWHERE {
             // The compiler leaves out a mask of what it knows to be less, which the verifier does not: so it is read anew.
-            let count = &raw mut (*place_of(slot, own.get() as usize & (HOLDS_PER_PORT - 1))).count;
+            let count = &raw mut (*place_of(slot, own.get() as usize & (MAX_HOLDS_PER_PORT - 1))).count;
             count.write_volatile(count.read_volatile() + 1);
             answer = TAKEN;
         } else if !may {
             answer = IN_THE_WAY;
         } else if free.get() < NOWHERE {
-            let hold = place_of(slot, free.get() as usize & (HOLDS_PER_PORT - 1));
+            let hold = place_of(slot, free.get() as usize & (MAX_HOLDS_PER_PORT - 1));
             (&raw mut (*hold).holder).write_volatile(holder);
             (&raw mut (*hold).address).write_volatile(address);
             (&raw mut (*hold).extent).write_volatile(extent);
@@ -247,7 +247,7 @@ pub(super) extern "C" fn pe_in_the_way(port: u32, holder: u64, address: u64, ext
     // SAFETY: as in `pe_take`.
     unsafe {
         lock((&raw mut (*slot).lock).cast());
-        for place in 0..HOLDS_PER_PORT {
+        for place in 0..MAX_HOLDS_PER_PORT {
             let hold = place_of(slot, place);
             let by = (&raw const (*hold).holder).read_volatile();
             let there = ((&raw const (*hold).address).read_volatile(), (&raw const (*hold).extent).read_volatile());
@@ -272,7 +272,7 @@ pub(super) extern "C" fn pe_give_back(port: u32, holder: u64, address: u64, exte
     // SAFETY: as in `pe_take`.
     unsafe {
         lock((&raw mut (*slot).lock).cast());
-        for place in 0..HOLDS_PER_PORT {
+        for place in 0..MAX_HOLDS_PER_PORT {
             let hold = place_of(slot, place);
             let count = &raw mut (*hold).count;
             if (&raw const (*hold).holder).read_volatile() == holder
@@ -298,7 +298,7 @@ pub(super) extern "C" fn pe_give_back(port: u32, holder: u64, address: u64, exte
 
 /// Gives back what [`take`] took.
 #[inline(always)]
-fn give_back(held: &Hold) {
+fn give_back(held: &PortHold) {
     pe_give_back(held.count, held.holder, held.address, held.extent);
 }
 
@@ -329,7 +329,7 @@ impl Unknown {
 
 /// What a socket holds, made (as nothing) where it is not there and `create` is set; null if there is none, or no memory.
 #[inline(always)]
-pub(super) fn of_socket<T>(socket: *mut T, create: bool) -> *mut Hold {
+pub(super) fn of_socket<T>(socket: *mut T, create: bool) -> *mut PortHold {
     let flags = if create { u64::from(BPF_SK_STORAGE_GET_F_CREATE) } else { 0 };
     let map = (&raw const HOLDS).cast_mut().cast::<c_void>();
     // SAFETY: the verifier checks that the pointers are of a map and of a socket.
@@ -340,7 +340,7 @@ pub(super) fn of_socket<T>(socket: *mut T, create: bool) -> *mut Hold {
 /// MPTCP socket whose subflow the socket is, 0 for none.
 #[inline(always)]
 pub(super) fn remember<T>(pointer: *mut T, socket: Socket, parent: u64, wanted: &Wanted) {
-    let hold = Hold { holder: wanted.holder, address: wanted.address, extent: wanted.extent, count: wanted.port };
+    let hold = PortHold { holder: wanted.holder, address: wanted.address, extent: wanted.extent, count: wanted.port };
     let mut name = parent;
     if parent == 0 {
         let storage = of_socket(pointer, true);
@@ -397,37 +397,37 @@ pub(super) fn forget_parent(parent: u64) {
 
 /// The mark of a port; `None` of protocols whose binds no hook sees.
 #[inline(always)]
-pub(super) fn mark(port: u32) -> Option<*mut Mark> {
+pub(super) fn mark(port: u32) -> Option<*mut PortHolder> {
     MARKS.get_ptr_mut(port)
 }
 
-/// Who holds the port by its mark: [`Mark::holder`].
+/// Who holds the port by its mark: [`PortHolder::holder`].
 #[inline(always)]
-pub(super) fn marked(mark: *const Mark) -> u64 {
+pub(super) fn marked(mark: *const PortHolder) -> u64 {
     // SAFETY: only an address of a field of the map's element is taken.
     load(unsafe { &raw const (*mark).holder })
 }
 
 /// Marks the port as held by somebody, unless it is said already by whom.
 #[inline(always)]
-pub(super) fn set_marked(mark: *mut Mark) {
+pub(super) fn set_marked(mark: *mut PortHolder) {
     if marked(mark) == 0 {
         // SAFETY: an aligned word of the map's element; whoever else stores here says the same, or knows more.
-        unsafe { (&raw mut (*mark).holder).write_volatile(MARK_SOMEBODY) };
+        unsafe { (&raw mut (*mark).holder).write_volatile(HOLDER_SOMEBODY) };
     }
 }
 
 /// How the last attempt was counted that asked for the port and was not denied, plus 1; 0 if there was none.
 #[inline(always)]
-pub(super) fn asked(mark: *const Mark) -> u64 {
+pub(super) fn asked(mark: *const PortHolder) -> u64 {
     // SAFETY: only an address of a field of the map's element is taken.
     load(unsafe { &raw const (*mark).asked })
 }
 
 /// Notes how an attempt that asked for the port is counted.
 #[inline(always)]
-pub(super) fn set_asked(mark: *mut Mark, verdict: &Verdict) {
-    let value = Mark::asked_by(verdict.kind, verdict.reason);
+pub(super) fn set_asked(mark: *mut PortHolder, verdict: &Verdict) {
+    let value = PortHolder::asked_by(verdict.kind, verdict.reason);
     if asked(mark) != value {
         // SAFETY: an aligned word of the map's element; whoever else stores here asked for the port too.
         unsafe { (&raw mut (*mark).asked).write_volatile(value) };

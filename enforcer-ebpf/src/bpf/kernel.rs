@@ -10,8 +10,8 @@ use aya_ebpf::{
     },
 };
 use enforcer_ebpf::{
-    abi::{Config, LocalMode, Owner, PLACE_OF_CAST, Policy, Slot},
-    decide::Overrule,
+    decide::ModeOverride,
+    wire::{Config, NodeMode, Owner, Policy, RDONLY_CAST_PLACEHOLDER, Slot},
 };
 
 use super::maps::{CONFIG, HAS_COARSE_TIME, MODE, OWNERS};
@@ -45,7 +45,7 @@ pub(super) unsafe fn read_str(to: *mut u8, capacity: u32, address: u64) -> Optio
 /// what a helper takes for it.
 ///
 /// A call of a function of the kernel names it by its number in the running kernel's type information, for which the loader
-/// has no relocation. So here stands an instruction that does nothing of use ([`PLACE_OF_CAST`]), and the agent puts the call
+/// has no relocation. So here stands an instruction that does nothing of use ([`RDONLY_CAST_PLACEHOLDER`]), and the agent puts the call
 /// in its place; or it leaves the type's number 0, and the verifier never comes here.
 #[inline(always)]
 pub(super) fn cast(address: u64, type_id: u32) -> *const u8 {
@@ -54,7 +54,7 @@ pub(super) fn cast(address: u64, type_id: u32) -> *const u8 {
     unsafe {
         asm!(
             "r0 = {place}",
-            place = const PLACE_OF_CAST,
+            place = const RDONLY_CAST_PLACEHOLDER,
             inlateout("r1") address => _,
             inlateout("r2") u64::from(type_id) => _,
             lateout("r0") pointer,
@@ -156,12 +156,12 @@ impl Live {
 
     /// What may overrule the mode of a conflict now.
     #[inline(always)]
-    pub(super) fn overrule(&self) -> Overrule {
+    pub(super) fn overrule(&self) -> ModeOverride {
         // SAFETY: only the address is taken.
         let deadline = self.field(|config| unsafe { &raw mut (*config).lease_deadline });
         let stale = deadline != 0 && coarse_time() > deadline;
         let local = MODE.get_ptr(0).map_or(0, |word| load(word.cast()));
-        Overrule { local: LocalMode::from_word(local), stale }
+        ModeOverride { local: NodeMode::from_word(local), stale }
     }
 
     /// Notes that a pod's cgroup was made so many levels below the root.

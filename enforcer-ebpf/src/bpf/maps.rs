@@ -6,80 +6,83 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf, SkStorage},
     macros::btf_map,
 };
-use enforcer_ebpf::abi;
+use enforcer_ebpf::wire;
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 /// What the programs are told; one element, written by the agent through its memory map.
 #[btf_map]
-pub(super) static CONFIG: Array<abi::Config, 1, MMAPABLE> = Array::new();
+pub(super) static CONFIG: Array<wire::Config, 1, MMAPABLE> = Array::new();
 
-/// Who claims a port: [`abi::PortWord`] by [`abi::port_index`]. Written by the agent through its memory map.
+/// Who claims a port: [`wire::PortWord`] by [`wire::port_index`]. Written by the agent through its memory map.
 #[btf_map]
-pub(super) static PORTS: Array<u64, { abi::PORTS as usize }, MMAPABLE> = Array::new();
+pub(super) static PORTS: Array<u64, { wire::PORT_COUNT as usize }, MMAPABLE> = Array::new();
 
 /// Owners by slot; slot 0 is nobody and stays zero. Written by the agent through its memory map.
 #[btf_map]
-pub(super) static OWNERS: Array<abi::Owner, { abi::OWNERS as usize }, MMAPABLE> = Array::new();
+pub(super) static OWNERS: Array<wire::Owner, { wire::MAX_OWNERS as usize }, MMAPABLE> = Array::new();
 
-/// Owners of single addresses: [`abi::ExactValue`] by key. Written by the agent.
+/// Owners of single addresses: [`wire::AddressOwner`] by key. Written by the agent.
 #[btf_map]
-pub(super) static EXACT: HashMap<abi::ExactKey, u64, { abi::EXACT_CLAIMS as usize }, { NO_PREALLOC }> = HashMap::new();
+pub(super) static EXACT: HashMap<wire::AddressKey, u64, { wire::MAX_ADDRESS_CLAIMS as usize }, { NO_PREALLOC }> =
+    HashMap::new();
 
 /// From a pod's UID to its owner's slot (`u64`). Written by the agent, read when a cgroup is made.
 #[btf_map]
-pub(super) static UIDS: HashMap<abi::UidKey, u64, { abi::UIDS as usize }> = HashMap::new();
+pub(super) static UIDS: HashMap<wire::UidKey, u64, { wire::MAX_POD_UIDS as usize }> = HashMap::new();
 
-/// From the id of a pod's cgroup to [`abi::CgroupIdentity`]. Written by `cgroup_mkdir` and `cgroup_rmdir`, and by the
+/// From the id of a pod's cgroup to [`wire::CgroupIdentity`]. Written by `cgroup_mkdir` and `cgroup_rmdir`, and by the
 /// agent for what existed before it. Preallocated, as `UIDS` is: kernels before 6.1 warn about anything else in a
 /// tracing program (`check_map_prog_compatibility` in kernel/bpf/verifier.c).
 #[btf_map]
-pub(super) static CGROUPS: HashMap<u64, u64, { abi::CGROUPS as usize }> = HashMap::new();
+pub(super) static CGROUPS: HashMap<u64, u64, { wire::MAX_POD_CGROUPS as usize }> = HashMap::new();
 
-/// Exact counts by [`abi::counter`] and [`abi::error_counter`]. Every agent's programs use the same map, so that totals
+/// Exact counts by [`wire::counter`] and [`wire::error_counter`]. Every agent's programs use the same map, so that totals
 /// go on.
 #[btf_map]
-pub(super) static COUNTERS: PerCpuArray<u64, { abi::COUNTERS as usize }> = PerCpuArray::new();
+pub(super) static COUNTERS: PerCpuArray<u64, { wire::COUNTER_COUNT as usize }> = PerCpuArray::new();
 
-/// The mode that an operator set on the node: [`abi::LocalMode`]. Every agent's programs use the same map. Written by
+/// The mode that an operator set on the node: [`wire::NodeMode`]. Every agent's programs use the same map. Written by
 /// user space through its memory map.
 #[btf_map]
 pub(super) static MODE: Array<u64, 1, MMAPABLE> = Array::new();
 
-/// [`abi::BindEvent`]s to the agent.
+/// [`wire::BindEvent`]s to the agent.
 #[btf_map]
-pub(super) static BIND_EVENTS: RingBuf<abi::BindEvent, { abi::BIND_RING_BYTES as usize }> = RingBuf::new();
+pub(super) static BIND_EVENTS: RingBuf<wire::BindEvent, { wire::VERDICT_RING_BYTES as usize }> = RingBuf::new();
 
-/// [`abi::CgroupEvent`]s to the agent.
+/// [`wire::CgroupEvent`]s to the agent.
 #[btf_map]
-pub(super) static CGROUP_EVENTS: RingBuf<abi::CgroupEvent, { abi::CGROUP_RING_BYTES as usize }> = RingBuf::new();
+pub(super) static CGROUP_EVENTS: RingBuf<wire::CgroupEvent, { wire::CGROUP_RING_BYTES as usize }> = RingBuf::new();
 
-/// Sockets that were bound and released, as [`abi::BindEvent`]s to the agent.
+/// Sockets that were bound and released, as [`wire::BindEvent`]s to the agent.
 #[btf_map]
-pub(super) static HOLDER_EVENTS: RingBuf<abi::BindEvent, { abi::HOLDER_RING_BYTES as usize }> = RingBuf::new();
+pub(super) static HOLDER_EVENTS: RingBuf<wire::BindEvent, { wire::SOCKET_RING_BYTES as usize }> = RingBuf::new();
 
-/// Which ports are held: [`abi::Mark`] by [`abi::port_index`]. Written by the programs and, through its memory map, by the
+/// Which ports are held: [`wire::PortHolder`] by [`wire::port_index`]. Written by the programs and, through its memory map, by the
 /// agent.
 #[btf_map]
-pub(super) static MARKS: Array<abi::Mark, { abi::MARKS as usize }, MMAPABLE> = Array::new();
+pub(super) static MARKS: Array<wire::PortHolder, { wire::ENFORCED_PORT_COUNT as usize }, MMAPABLE> = Array::new();
 
 /// Ports that may be shared by whoever binds them, a bit for each. Written by the agent through its memory map.
 #[btf_map]
-pub(super) static SHARED: Array<u64, { abi::SHARED_WORDS as usize }, MMAPABLE> = Array::new();
+pub(super) static SHARED: Array<u64, { wire::SHARED_PORT_WORDS as usize }, MMAPABLE> = Array::new();
 
-/// Who holds the ports whose sockets could share them: [`abi::HoldSlot`] by [`abi::port_index`]. Every agent's programs
+/// Who holds the ports whose sockets could share them: [`wire::PortHolds`] by [`wire::port_index`]. Every agent's programs
 /// use the same map, so that what is held stays held. Written by the programs only.
 #[btf_map]
-pub(super) static SLOTS: HashMap<u32, abi::HoldSlot, { abi::SLOTS as usize }, { NO_PREALLOC }> = HashMap::new();
+pub(super) static SLOTS: HashMap<u32, wire::PortHolds, { wire::MAX_PORT_HOLDS as usize }, { NO_PREALLOC }> =
+    HashMap::new();
 
-/// What a socket holds in `SLOTS`: [`abi::Hold`]. Shared as `SLOTS` is.
+/// What a socket holds in `SLOTS`: [`wire::PortHold`]. Shared as `SLOTS` is.
 #[btf_map]
-pub(super) static HOLDS: SkStorage<abi::Hold> = SkStorage::new();
+pub(super) static HOLDS: SkStorage<wire::PortHold> = SkStorage::new();
 
 /// What an MPTCP socket holds in `SLOTS`, by its address in kernel memory: its subflow is bound, and what is released is
 /// itself. Also what another socket holds that has no storage (see `STRAYS`). Shared as `SLOTS` is.
 #[btf_map]
-pub(super) static SUBFLOWS: HashMap<u64, abi::Hold, { abi::SUBFLOWS as usize }, { NO_PREALLOC }> = HashMap::new();
+pub(super) static SUBFLOWS: HashMap<u64, wire::PortHold, { wire::MAX_FALLBACK_HOLDS as usize }, { NO_PREALLOC }> =
+    HashMap::new();
 
 /// 1 once a socket that is no MPTCP socket had no room for what it holds, which is then in `SUBFLOWS` too. Shared as `SLOTS`
 /// is.

@@ -11,8 +11,8 @@ use aya_ebpf::{
     programs::SockContext,
 };
 use enforcer_ebpf::{
-    abi::{EventKind, Protocol, Reason, Undeclared, VerdictKind, port_index},
     decide::{Target, Verdict},
+    wire::{EventKind, Protocol, Reason, Undeclared, VerdictKind, port_index},
 };
 
 use super::{

@@ -6,7 +6,7 @@
 use aya_ebpf::{
     EbpfContext as _, helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock, programs::SockContext,
 };
-use enforcer_ebpf::abi::{Protocol, port_index};
+use enforcer_ebpf::wire::{Protocol, port_index};
 
 use super::{
     emit::send_release,

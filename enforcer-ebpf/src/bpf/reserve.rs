@@ -7,8 +7,8 @@ use aya_ebpf::{
     EbpfContext as _, helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock_addr, programs::SockAddrContext,
 };
 use enforcer_ebpf::{
-    abi::{Protocol, VerdictKind, port_index},
     decide::Target,
+    wire::{Protocol, VerdictKind, port_index},
 };
 
 use super::{

@@ -3,7 +3,7 @@
 use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
-use enforcer_ebpf::abi::{BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN};
+use enforcer_ebpf::wire::{BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN};
 
 use super::{
     kernel::{cast, read},

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
     generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task},
 };
-use enforcer_ebpf::abi::BindEvent;
+use enforcer_ebpf::wire::BindEvent;
 
 use super::{
     kernel::cast,

@@ -20,8 +20,8 @@ fn pod(id: u32, flags: u32, group: u32, workload: u32) -> Owner {
 }
 
 /// Nothing overrules.
-fn nothing() -> Overrule {
-    Overrule::default()
+fn nothing() -> ModeOverride {
+    ModeOverride::default()
 }
 
 fn one(owner: Owner, caller: &Caller, policy: Policy) -> (VerdictKind, Reason) {
@@ -93,7 +93,7 @@ fn the_sole_owner_of_a_port_is_its_owner_whatever_else() {
                 assert!(!candidates.exact, "nothing else is looked up");
                 let owners = candidates.slots.map(|slot| if slot == 3 { owner } else { NOBODY });
                 for policy in [ENFORCE, AUDIT, DECLARED_ONLY] {
-                    let kin = Kin::from(&Caller::Pod(owner));
+                    let kin = CallerIdentity::from(&Caller::Pod(owner));
                     let verdict = decide(&owners, candidates.covered, &kin, 80, &policy, nothing);
                     assert_eq!(
                         (verdict.kind, verdict.reason),
@@ -128,10 +128,10 @@ fn any_foreign_claim_is_a_conflict_and_is_named() {
     for place in 0..4u8 {
         let mut owners = [me; 4];
         owners[usize::from(place)] = other;
-        let verdict = decide(&owners, true, &Kin::pod(&me), 80, &ENFORCE, nothing);
+        let verdict = decide(&owners, true, &CallerIdentity::pod(&me), 80, &ENFORCE, nothing);
         assert_eq!(verdict, Verdict { kind: VerdictKind::Deny, reason: Reason::Claimed, by: place });
     }
-    let verdict = decide(&[NOBODY, me, NOBODY, NOBODY], false, &Kin::pod(&me), 80, &ENFORCE, nothing);
+    let verdict = decide(&[NOBODY, me, NOBODY, NOBODY], false, &CallerIdentity::pod(&me), 80, &ENFORCE, nothing);
     assert_eq!(verdict, Verdict { kind: VerdictKind::Allow, reason: Reason::Owner, by: 1 });
 }
 
@@ -181,10 +181,10 @@ fn what_overrules_the_mode() {
     let labelled_audit = Caller::Pod(pod(2, OWNER_MODE_AUDIT, 0, 0));
     let software = Caller::Pod(pod(2, OWNER_SOFTWARE | OWNER_MODE_ENFORCE, 0, 0));
     let strict = |policy| Policy { deny_on_error: true, ..policy };
-    let unset = (LocalMode::Unset, false);
-    let audit = (LocalMode::Audit, false);
-    let enforce = (LocalMode::Enforce, false);
-    let stale = (LocalMode::Unset, true);
+    let unset = (NodeMode::Unset, false);
+    let audit = (NodeMode::Audit, false);
+    let enforce = (NodeMode::Enforce, false);
+    let stale = (NodeMode::Unset, true);
     for (what, caller, policy, (local, stale), expected) in [
         ("nothing", stranger, ENFORCE, unset, (Deny, Claimed)),
         ("local audit", stranger, ENFORCE, audit, (Audit, Claimed)),
@@ -200,11 +200,12 @@ fn what_overrules_the_mode() {
         ("stale where nothing is denied", stranger, AUDIT, stale, (Audit, Claimed)),
         ("stale where nothing is denied to it", software, ENFORCE, stale, (Audit, Claimed)),
         ("stale and not to be placed", Caller::Unresolved, ENFORCE, stale, (Allow, Error)),
-        ("stale under local enforce", stranger, AUDIT, (LocalMode::Enforce, true), (Audit, Stale)),
-        ("stale under local audit", stranger, ENFORCE, (LocalMode::Audit, true), (Audit, Claimed)),
+        ("stale under local enforce", stranger, AUDIT, (NodeMode::Enforce, true), (Audit, Stale)),
+        ("stale under local audit", stranger, ENFORCE, (NodeMode::Audit, true), (Audit, Claimed)),
     ] {
         let owners = [owner, NOBODY, NOBODY, NOBODY];
-        let verdict = decide(&owners, true, &Kin::from(&caller), 80, &policy, || Overrule { local, stale });
+        let verdict =
+            decide(&owners, true, &CallerIdentity::from(&caller), 80, &policy, || ModeOverride { local, stale });
         assert_eq!((verdict.kind, verdict.reason, verdict.by), (expected.0, expected.1, 0), "{what}");
     }
 }
@@ -214,16 +215,16 @@ fn what_overrules_is_asked_for_on_a_conflict_only() {
     let never = || panic!("there is no conflict");
     let me = pod(1, 0, 0, 0);
     for (owner, covered, policy) in [(me, true, ENFORCE), (NOBODY, false, ENFORCE), (me, true, DECLARED_ONLY)] {
-        let verdict = decide(&[owner, NOBODY, NOBODY, NOBODY], covered, &Kin::pod(&me), 80, &policy, never);
+        let verdict = decide(&[owner, NOBODY, NOBODY, NOBODY], covered, &CallerIdentity::pod(&me), 80, &policy, never);
         assert_eq!(verdict.kind, VerdictKind::Allow);
     }
     for (owner, policy) in [(pod(2, 0, 0, 0), ENFORCE), (NOBODY, DECLARED_ONLY)] {
         let mut asked = 0;
         let overrule = || {
             asked += 1;
-            Overrule::default()
+            ModeOverride::default()
         };
-        let verdict = decide(&[owner, NOBODY, NOBODY, NOBODY], false, &Kin::pod(&me), 80, &policy, overrule);
+        let verdict = decide(&[owner, NOBODY, NOBODY, NOBODY], false, &CallerIdentity::pod(&me), 80, &policy, overrule);
         assert_eq!((verdict.kind, asked), (VerdictKind::Deny, 1));
     }
 }
@@ -275,7 +276,7 @@ fn candidates_of_a_port() {
 
 #[test]
 fn who_may_hold_a_port_beside_another() {
-    let kin = |group, workload| Kin::pod(&pod(9, 0, group, workload));
+    let kin = |group, workload| CallerIdentity::pod(&pod(9, 0, group, workload));
     for (holder, caller, expected) in [
         (pod(1, 0, 0, 0), kin(0, 0), false),
         (pod(1, 0, 5, 0), kin(5, 0), true),
@@ -286,10 +287,10 @@ fn who_may_hold_a_port_beside_another() {
         // A pod that nobody knows.
         (Owner::default(), kin(5, 7), false),
     ] {
-        assert_eq!(may_join(&holder, &caller), expected, "{holder:?} {caller:?}");
+        assert_eq!(may_share_with(&holder, &caller), expected, "{holder:?} {caller:?}");
     }
     let enforce = Policy { enforce: true, ..Policy::from_word(0) };
-    let verdict = |kin: &Kin, policy: &Policy, overrule| {
+    let verdict = |kin: &CallerIdentity, policy: &Policy, overrule| {
         let verdict = decide_held(kin, policy, overrule);
         (verdict.kind, verdict.reason, verdict.by)
     };
@@ -297,9 +298,9 @@ fn who_may_hold_a_port_beside_another() {
     assert_eq!(verdict(&stranger, &enforce, nothing()), (VerdictKind::Deny, Reason::Held, NO_CLAIM));
     let audit = Policy::from_word(0);
     assert_eq!(verdict(&stranger, &audit, nothing()), (VerdictKind::Audit, Reason::Held, NO_CLAIM));
-    let software = Kin::nobody(OWNER_SOFTWARE);
+    let software = CallerIdentity::nobody(OWNER_SOFTWARE);
     assert_eq!(verdict(&software, &enforce, nothing()), (VerdictKind::Audit, Reason::Held, NO_CLAIM));
-    let stale = Overrule { stale: true, ..nothing() };
+    let stale = ModeOverride { stale: true, ..nothing() };
     assert_eq!(verdict(&stranger, &enforce, stale), (VerdictKind::Audit, Reason::Stale, NO_CLAIM));
 }
 

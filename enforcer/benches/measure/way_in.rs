@@ -8,12 +8,12 @@ use std::{
 use anyhow::{bail, ensure};
 use aya::maps::{Array, Map, MapData};
 use enforcer::{
-    agent::reconciler::{Engine, Start},
+    agent::reconciler::{Reconciler, Start},
     host::cgroup::Root,
     kernel::probe,
 };
 use enforcer_core::{index::Settings, pods::pod};
-use enforcer_ebpf::abi::{Policy, Protocol, Undeclared, port_index};
+use enforcer_ebpf::wire::{Policy, Protocol, Undeclared, port_index};
 
 use enforcer_testing::agent_fixture::Stage;
 
@@ -92,7 +92,7 @@ fn rebuild(rounds: usize) -> anyhow::Result<Run> {
     }
     let mut times = Vec::new();
     for _ in 0..rounds {
-        let mut engine = Engine::load(
+        let mut engine = Reconciler::load(
             Start {
                 root: Root::find(Some(&stage.root()), Path::new("/proc/self/mountinfo"))?,
                 settings: Settings::default(),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::maps::{Map, RingBuf};
-use enforcer_ebpf::abi::{KernelError, Protocol, Reason, VerdictKind};
+use enforcer_ebpf::wire::{KernelError, Protocol, Reason, VerdictKind};
 
 use crate::{
     agents::{FIRST_PORT, Scene, Source},

@@ -9,14 +9,14 @@ use enforcer_core::{
         annotation,
         pod::{self, Pod},
     },
-    reports::report::{Attempt, Repetitions, Report},
+    reports::report::{Attempt, Deduplicator, Report},
     sockets::Audience,
 };
-use enforcer_ebpf::abi::{Protocol, Reason, VerdictKind};
+use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 use k8s_openapi::api::core::v1 as api;
 use serde_json::json;
 
-const NOW: Now = Now { wall: 1_700_000_000_000_000, monotonic: Duration::from_secs(1000) };
+const NOW: Now = Now { wall: 1_700_000_000_000_000, boottime: Duration::from_secs(1000) };
 /// As many as a node has at most by default.
 const PODS: u16 = 110;
 
@@ -37,7 +37,7 @@ fn decode_pods(texts: &[String]) -> Vec<Pod> {
 #[inline(never)]
 fn take_in_pods(index: &mut Index, pods: Vec<Pod>) -> usize {
     index.reset(pods, NOW);
-    index.take().changes.len()
+    index.drain_output().changes.len()
 }
 
 /// One pod after the other claims something else.
@@ -46,7 +46,7 @@ fn change_pods(index: &mut Index, pods: Vec<Pod>) -> usize {
     let mut changes = 0;
     for pod in pods {
         index.apply(pod, NOW);
-        changes += index.take().changes.len();
+        changes += index.drain_output().changes.len();
     }
     changes
 }
@@ -54,11 +54,11 @@ fn change_pods(index: &mut Index, pods: Vec<Pod>) -> usize {
 /// Denied binds, to sentences that are told once.
 #[inline(never)]
 fn report_binds(index: &Index, attempts: Vec<Attempt>) -> usize {
-    let mut repetitions = Repetitions::default();
+    let mut repetitions = Deduplicator::default();
     let mut told = 0;
     for attempt in attempts {
         let report = Report::new(attempt, index);
-        if repetitions.admit(&report, NOW.monotonic).is_some() {
+        if repetitions.admit(&report, NOW.boottime).is_some() {
             told += report.sentence("node-1", Audience::Operators).len();
         }
     }
@@ -97,7 +97,7 @@ fn objects(first: u16) -> Vec<String> {
 fn index() -> Index {
     let mut index = Index::new(Settings::default(), 1);
     index.reset(decode_pods(&objects(10_000)), NOW);
-    index.take();
+    index.drain_output();
     index
 }
 

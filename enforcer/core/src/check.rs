@@ -26,16 +26,16 @@ use std::{
 };
 
 use crate::{
-    arbitration::arbiter::{Entity, OwnerId},
+    arbitration::arbiter::{ClaimGroup, OwnerId},
     check::{
         finding::{Finding, Severity},
-        object::{Kind, Object, Place},
-        pairs::{Holder, Overlap, Pair, exclude, pairs},
-        placement::Meeting,
-        scale::Scale,
+        object::{Location, ManifestObject, WorkloadKind},
+        pairs::{Overlap, Pair, PairSide, exclude, pairs},
+        placement::CoPlacement,
+        scale::ReplicaCount,
     },
     model::port_spec::{PortRange, PortSpec},
-    pods::claims::{Claim, Limits},
+    pods::claims::{ClaimLimits, PodClaim},
 };
 
 /// Most findings that are kept; the others are counted.
@@ -43,25 +43,25 @@ const MAX_FINDINGS: usize = 10_000;
 
 /// What is known of the cluster.
 #[derive(Clone, Debug, Default)]
-pub struct Settings {
+pub struct CheckSettings {
     /// How many nodes there are; `None` if that is not known.
     pub nodes: Option<u32>,
     /// The node's own claims.
     pub node_reserved: Vec<PortSpec>,
     /// What one pod may claim.
-    pub limits: Limits,
+    pub limits: ClaimLimits,
 }
 
 /// What came of it.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
+pub struct CheckResult {
     /// What is wrong, or may be, or is worth knowing; by file, in the order of the input, and line.
     pub findings: Vec<Finding>,
     /// How many findings there were beyond those: errors, warnings and notes.
     pub more: [usize; 3],
 }
 
-impl Outcome {
+impl CheckResult {
     /// Takes a finding in, or counts it.
     pub fn push(&mut self, finding: Finding) {
         if self.findings.len() < MAX_FINDINGS {
@@ -80,26 +80,26 @@ impl Outcome {
 
 /// What was read.
 #[derive(Clone, Debug, Default)]
-pub struct Manifests {
+pub struct ManifestSet {
     /// The files, safe to show, in the order of the input.
     pub files: Vec<Arc<str>>,
     /// The objects that make pods, in the order of the input.
-    pub objects: Vec<Object>,
+    pub objects: Vec<ManifestObject>,
     /// How many documents could be read.
     pub documents: usize,
     /// How many objects are of kinds that make no pods.
     pub ignored: usize,
     /// What could not be read, and why. Safe to show.
-    pub unreadable: Vec<(Place, String)>,
+    pub unreadable: Vec<(Location, String)>,
     /// How much more could not be read.
     pub more_unreadable: usize,
 }
 
 /// Checks the manifests of one cluster.
 #[must_use]
-pub fn check(manifests: &Manifests, settings: &Settings) -> Outcome {
-    let Manifests { files, objects, documents: _, ignored: _, unreadable, more_unreadable } = manifests;
-    let mut outcome = Outcome::default();
+pub fn check(manifests: &ManifestSet, settings: &CheckSettings) -> CheckResult {
+    let ManifestSet { files, objects, documents: _, ignored: _, unreadable, more_unreadable } = manifests;
+    let mut outcome = CheckResult::default();
     for (place, message) in unreadable {
         outcome.push(messages::unreadable(place.clone(), message));
     }
@@ -109,17 +109,17 @@ pub fn check(manifests: &Manifests, settings: &Settings) -> Outcome {
     }
     let objects = first_of_each(objects, &mut outcome);
     let mut groups = Groups::default();
-    let entities: Vec<Entity> = (0..).zip(&objects).map(|(id, object)| groups.entity(id, object)).collect();
+    let entities: Vec<ClaimGroup> = (0..).zip(&objects).map(|(id, object)| groups.entity(id, object)).collect();
     for (object, &entity) in objects.iter().zip(&entities) {
         reserved(object, entity, settings, &mut outcome);
-        copies(object, entity, settings, &mut outcome);
+        check_replicas(object, entity, settings, &mut outcome);
     }
-    let holders: Vec<Holder<'_>> = objects
+    let holders: Vec<PairSide<'_>> = objects
         .iter()
         .zip(&entities)
         .map(|(object, &entity)| {
             let none = object.scale.replicas() == Some(0);
-            Holder { entity, claims: if none { &[] } else { &object.claims } }
+            PairSide { entity, claims: if none { &[] } else { &object.claims } }
         })
         .collect();
     let found = pairs(&holders);
@@ -127,7 +127,7 @@ pub fn check(manifests: &Manifests, settings: &Settings) -> Outcome {
         conflict(objects[first], objects[second], pair, settings, &mut outcome);
     }
     if let Some(last) = objects.last().filter(|_| found.gave_up) {
-        outcome.push(messages::gave_up(Place { line: None, ..last.place.clone() }));
+        outcome.push(messages::gave_up(Location { line: None, ..last.place.clone() }));
     }
     let mut order: HashMap<&str, usize> = HashMap::new();
     for (place, file) in files.iter().enumerate() {
@@ -140,8 +140,8 @@ pub fn check(manifests: &Manifests, settings: &Settings) -> Outcome {
 }
 
 /// The objects without those that are there already: of one object that is there twice, the first one counts.
-fn first_of_each<'a>(objects: &'a [Object], outcome: &mut Outcome) -> Vec<&'a Object> {
-    let mut seen: HashMap<(Kind, &str, &str), &Object> = HashMap::new();
+fn first_of_each<'a>(objects: &'a [ManifestObject], outcome: &mut CheckResult) -> Vec<&'a ManifestObject> {
+    let mut seen: HashMap<(WorkloadKind, &str, &str), &ManifestObject> = HashMap::new();
     let mut first = Vec::new();
     for object in objects {
         if object.generated {
@@ -166,18 +166,18 @@ struct Groups<'a> {
 }
 
 impl<'a> Groups<'a> {
-    fn entity(&mut self, id: OwnerId, object: &'a Object) -> Entity {
+    fn entity(&mut self, id: OwnerId, object: &'a ManifestObject) -> ClaimGroup {
         let Some(share) = &object.share else {
-            return Entity::Pod(id);
+            return ClaimGroup::Pod(id);
         };
         let next = u32::try_from(self.known.len()).unwrap_or(u32::MAX);
-        Entity::Group(*self.known.entry((&object.namespace, share)).or_insert(next))
+        ClaimGroup::Group(*self.known.entry((&object.namespace, share)).or_insert(next))
     }
 }
 
-fn reserved(object: &Object, entity: Entity, settings: &Settings, outcome: &mut Outcome) {
+fn reserved(object: &ManifestObject, entity: ClaimGroup, settings: &CheckSettings, outcome: &mut CheckResult) {
     for claim in &object.claims {
-        let taken = |spec: &&PortSpec| exclude((Entity::Node, *spec), (entity, &claim.spec));
+        let taken = |spec: &&PortSpec| exclude((ClaimGroup::Node, *spec), (entity, &claim.spec));
         if let Some(spec) = settings.node_reserved.iter().find(taken) {
             outcome.push(messages::reserved(object, claim, spec));
         }
@@ -185,21 +185,21 @@ fn reserved(object: &Object, entity: Entity, settings: &Settings, outcome: &mut 
 }
 
 /// The object's pods among themselves.
-fn copies(object: &Object, entity: Entity, settings: &Settings, outcome: &mut Outcome) {
+fn check_replicas(object: &ManifestObject, entity: ClaimGroup, settings: &CheckSettings, outcome: &mut CheckResult) {
     // Another pod of the same object: itself again if they share, else somebody else.
-    let other = if let Entity::Pod(id) = entity { Entity::Pod(!id) } else { entity };
-    let twice = |claim: &&Claim| exclude((entity, &claim.spec), (other, &claim.spec));
+    let other = if let ClaimGroup::Pod(id) = entity { ClaimGroup::Pod(!id) } else { entity };
+    let twice = |claim: &&PodClaim| exclude((entity, &claim.spec), (other, &claim.spec));
     let Some(claim) = object.claims.iter().find(twice) else {
         return;
     };
     let (replicas, update) = match object.scale {
-        Scale::EveryNode { surge } => {
+        ReplicaCount::EveryNode { surge } => {
             if surge {
                 outcome.push(messages::daemon_set_surge(object, claim));
             }
             return;
         }
-        Scale::Count { replicas, update } => (replicas, update),
+        ReplicaCount::Count { replicas, update } => (replicas, update),
     };
     let nodes = if object.placement.is_one_node() { Some(1) } else { settings.nodes };
     if nodes.is_some_and(|nodes| replicas > nodes) || nodes.is_none() && replicas > 1 {
@@ -219,10 +219,10 @@ fn copies(object: &Object, entity: Entity, settings: &Settings, outcome: &mut Ou
 
 /// What is to be said of two objects of which no two pods can share a node.
 struct Conflict<'a> {
-    first: &'a Object,
-    second: &'a Object,
+    first: &'a ManifestObject,
+    second: &'a ManifestObject,
     pair: &'a Pair,
-    meeting: Meeting,
+    meeting: CoPlacement,
     /// Whether the scheduler sees it, and so never places them on one node.
     scheduler: bool,
     /// How many pods there are of both; `None` if there is one on every node.
@@ -230,10 +230,16 @@ struct Conflict<'a> {
     nodes: Option<u32>,
 }
 
-fn conflict(first: &Object, second: &Object, pair: &Pair, settings: &Settings, outcome: &mut Outcome) {
-    let every = |object: &Object| matches!(object.scale, Scale::EveryNode { .. });
-    let meeting = first.placement.meeting(every(first), &second.placement, every(second));
-    if meeting == Meeting::Never {
+fn conflict(
+    first: &ManifestObject,
+    second: &ManifestObject,
+    pair: &Pair,
+    settings: &CheckSettings,
+    outcome: &mut CheckResult,
+) {
+    let every = |object: &ManifestObject| matches!(object.scale, ReplicaCount::EveryNode { .. });
+    let meeting = first.placement.co_placement(every(first), &second.placement, every(second));
+    if meeting == CoPlacement::Never {
         return;
     }
     let pods = first.scale.replicas().zip(second.scale.replicas());

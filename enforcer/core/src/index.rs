@@ -24,52 +24,52 @@ use std::{
     time::Duration,
 };
 
-use enforcer_ebpf::abi::{Protocol, UidKey};
+use enforcer_ebpf::wire::{Protocol, UidKey};
 
 use crate::{
     arbitration::{
         arbiter::OwnerId,
-        quota::{Finite, Rooms},
+        quota::{QuotaTracker, Resource},
     },
-    cgroups::tree::{CgroupTree, PodCgroup},
+    cgroups::tree::{CgroupTree, PlacedPodCgroup},
     index::{
         identity::static_key,
         names::Interner,
-        owner::{Kind, Owner, Stakes},
-        port_table::Ledger,
+        owner::{Kind, OwnerState, PortClaimSet},
+        port_table::PortTable,
     },
     model::digest::Digest,
-    plan::slots::Slots,
+    plan::slots::SlotAllocator,
     pods::{
-        claims::{Claim, Source, claims_within},
+        claims::{ClaimSource, PodClaim, claims_within_quota},
         pod::{Phase, Pod, uid_key},
     },
 };
 
-pub use inspect::{ClaimView, OwnerKind, OwnerView, Stand};
+pub use inspect::{ClaimStatus, ClaimView, OwnerKind, OwnerView};
 pub use names::Name;
-pub use query::ClaimInForce;
-pub use restore::Restored;
-pub use types::{MODE_LABEL, Mode, NamespaceMode, Notice, Now, Output, PortList, Settings, Usage};
+pub use query::ActiveClaim;
+pub use restore::RestoreSummary;
+pub use types::{IndexOutput, MODE_LABEL, MapUsage, Mode, NamespaceMode, Notice, Now, PortList, Settings};
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Index {
     settings: Settings,
-    owners: HashMap<OwnerId, Owner>,
+    owners: HashMap<OwnerId, OwnerState>,
     pods: HashMap<(String, String), OwnerId>,
     /// Another number whenever [`Self::pods`] changes.
     pods_generation: u64,
     uids: HashMap<UidKey, OwnerId>,
-    pod_cgroups: HashMap<UidKey, Vec<PodCgroup>>,
+    pod_cgroups: HashMap<UidKey, Vec<PlacedPodCgroup>>,
     pod_cgroup_count: usize,
     tree: CgroupTree,
-    slots: Slots,
-    rooms: Rooms,
+    slots: SlotAllocator,
+    quotas: QuotaTracker,
     groups: Interner<Digest>,
     workloads: Interner<Digest>,
-    ledger: Ledger,
-    graces: BTreeSet<(Duration, OwnerId)>,
+    port_table: PortTable,
+    reservations: BTreeSet<(Duration, OwnerId)>,
     /// Modes by namespace, from valid labels.
     modes: HashMap<String, Mode>,
     /// Pods that wait for a UID: another pod has it, or it is a static pod's and its cgroup has not been seen.
@@ -77,16 +77,16 @@ pub struct Index {
     /// The name of the mirror pod that first said it mirrors a static pod, for as long as that one's cgroup is there.
     mirrors: HashMap<UidKey, (String, String)>,
     /// UIDs that such pods may get as soon as all that came at once was taken in.
-    due: BTreeSet<UidKey>,
-    past: names::Past,
+    released_uids: BTreeSet<UidKey>,
+    recent_names: names::RecentNames,
     last_id: OwnerId,
-    output: Output,
+    output: IndexOutput,
 }
 
 /// What was introduced and is not in force yet.
 #[derive(Debug, Default)]
 #[must_use]
-pub struct Introduced {
+pub struct Staged {
     /// Owners that are no more, and go when the others are in force.
     gone: Vec<OwnerId>,
 }
@@ -103,19 +103,19 @@ impl Index {
             pod_cgroups: HashMap::new(),
             pod_cgroup_count: 0,
             tree: CgroupTree::new(root),
-            slots: Slots::default(),
-            rooms: Rooms::new(settings.capacity),
+            slots: SlotAllocator::default(),
+            quotas: QuotaTracker::new(settings.capacity),
             groups: Interner::default(),
             workloads: Interner::default(),
-            ledger: Ledger::default(),
-            graces: BTreeSet::new(),
+            port_table: PortTable::default(),
+            reservations: BTreeSet::new(),
             modes: HashMap::new(),
             waiting: HashMap::new(),
             mirrors: HashMap::new(),
-            due: BTreeSet::new(),
-            past: names::Past::default(),
+            released_uids: BTreeSet::new(),
+            recent_names: names::RecentNames::default(),
             last_id: 0,
-            output: Output::default(),
+            output: IndexOutput::default(),
             settings,
         };
         index.add_node();
@@ -125,16 +125,16 @@ impl Index {
     fn add_node(&mut self) {
         let id = self.next_id();
         let slot = self.slots.take();
-        self.owners.insert(id, Owner::node(id, slot));
+        self.owners.insert(id, OwnerState::node(id, slot));
         self.write_owner(id);
         let mut stakes = BTreeMap::new();
         for spec in &self.settings.node_reserved {
             for port in spec.ports {
-                stakes.insert((spec.protocol, port, spec.address), Source::Reserved);
+                stakes.insert((spec.protocol, port, spec.address), ClaimSource::Reserved);
             }
         }
-        self.restake(id, stakes, i64::MIN);
-        self.settle();
+        self.set_claims(id, stakes, i64::MIN);
+        self.arbitrate_dirty();
     }
 
     fn next_id(&mut self) -> OwnerId {
@@ -143,41 +143,41 @@ impl Index {
     }
 
     /// Takes what follows from the inputs so far.
-    pub fn take(&mut self) -> Output {
+    pub fn drain_output(&mut self) -> IndexOutput {
         std::mem::take(&mut self.output)
     }
 
     /// A pod is there, or changed.
     pub fn apply(&mut self, pod: Pod, now: Now) {
-        self.introduce(pod, now);
-        self.enforce(Introduced::default(), now);
+        self.stage(pod, now);
+        self.commit(Staged::default(), now);
     }
 
     /// The first half of [`Self::apply`]: who the pod is. Its claims wait for [`Self::enforce`], so that what belongs to the
     /// pod can be told apart before anybody is denied for its sake.
-    pub fn introduce(&mut self, pod: Pod, now: Now) {
-        self.apply_unsettled(pod, now);
+    pub fn stage(&mut self, pod: Pod, now: Now) {
+        self.stage_pod(pod, now);
     }
 
     /// The second half of [`Self::apply`] or [`Self::reset`]: what was introduced is in force.
-    pub fn enforce(&mut self, introduced: Introduced, now: Now) {
-        let Introduced { gone } = introduced;
+    pub fn commit(&mut self, introduced: Staged, now: Now) {
+        let Staged { gone } = introduced;
         for &id in &gone {
-            self.retire(id, now);
+            self.withdraw_claims(id, now);
         }
-        self.settle();
+        self.arbitrate_dirty();
         for id in gone {
-            self.bury(id, now);
+            self.release_identity(id, now);
         }
-        self.wake_due(now);
-        self.settle();
+        self.retry_released(now);
+        self.arbitrate_dirty();
     }
 
     /// A pod is gone.
     pub fn delete(&mut self, namespace: &str, name: &str, now: Now) {
         if let Some(&id) = self.pods.get(&(namespace.to_owned(), name.to_owned())) {
             self.remove_pod(id, now);
-            self.settle();
+            self.arbitrate_dirty();
         }
     }
 
@@ -186,15 +186,15 @@ impl Index {
     /// What goes and what comes is arbitrated at once, so that no port of a share group or workload that goes on is
     /// anybody's between the two.
     pub fn reset(&mut self, pods: Vec<Pod>, now: Now) {
-        let introduced = self.introduce_all(pods, now);
-        self.enforce(introduced, now);
+        let introduced = self.stage_all(pods, now);
+        self.commit(introduced, now);
     }
 
     /// The first half of [`Self::reset`], as [`Self::introduce`] is of [`Self::apply`].
-    pub fn introduce_all(&mut self, pods: Vec<Pod>, now: Now) -> Introduced {
+    pub fn stage_all(&mut self, pods: Vec<Pod>, now: Now) -> Staged {
         let listed: HashMap<(&str, &str), &str> =
             pods.iter().map(|pod| ((&*pod.namespace, &*pod.name), &*pod.uid_text)).collect();
-        let is_listed = |owner: &Owner| {
+        let is_listed = |owner: &OwnerState| {
             listed.get(&(&*owner.name.namespace, &*owner.name.name)).is_some_and(|uid| *uid == owner.uid_text())
         };
         let mut gone: Vec<OwnerId> = self.pods.values().copied().collect();
@@ -211,21 +211,22 @@ impl Index {
             self.remove_pod(id, now);
         }
         for &id in &gone {
-            self.detach(id);
+            self.unlink_name(id);
         }
         for pod in pods {
-            self.apply_unsettled(pod, now);
+            self.stage_pod(pod, now);
         }
-        Introduced { gone }
+        Staged { gone }
     }
 
-    fn apply_unsettled(&mut self, pod: Pod, now: Now) {
+    fn stage_pod(&mut self, pod: Pod, now: Now) {
         let key = (pod.namespace.clone(), pod.name.clone());
         if let Some(&id) = self.pods.get(&key) {
             let same = self.owners.get(&id).is_some_and(|owner| owner.uid_text() == pod.uid_text);
-            let admitted = self.owners.get(&id).is_some_and(|owner| !owner.no_room || !self.has_room(owner));
+            let admitted =
+                self.owners.get(&id).is_some_and(|owner| !owner.exceeds_quota || !self.is_within_quota(owner));
             if same && admitted {
-                self.confirm(id, &pod);
+                self.confirm_restored(id, &pod);
                 self.update_pod(id, pod, now);
                 return;
             }
@@ -237,7 +238,7 @@ impl Index {
         self.pods_generation += 1;
         let wanted = self.wanted_key(&pod);
         let class = self.class_in(&pod.namespace, wanted);
-        let mut owner = Owner::pod(id, class, &pod);
+        let mut owner = OwnerState::pod(id, class, &pod);
         self.give_identity(&mut owner, wanted);
         owner.mirror = owner.key.is_some() && owner.key != pod.uid;
         self.owners.insert(id, owner);
@@ -248,8 +249,8 @@ impl Index {
         let Some(owner) = self.owners.get(&id) else {
             return;
         };
-        let room = self.rooms.room(owner.class, &pod.namespace, owner.takes);
-        let claims = claims_within(&pod, &self.settings.limits, &room);
+        let room = self.quotas.quota(owner.class, &pod.namespace, owner.usage);
+        let claims = claims_within_quota(&pod, &self.settings.limits, &room);
         let claimed = digest_of(&claims.claims);
         let group = pod.share.as_ref().map(|share| self.groups.intern(&Digest::of("share", [&*pod.namespace, share])));
         let workload = pod.workload.as_ref().map(|workload| self.workloads.intern(&workload.key().digest()));
@@ -257,7 +258,7 @@ impl Index {
         if pod.deletion.is_some() && pod.phase != Phase::Active {
             // Since Kubernetes 1.27 the kubelet gives a pod that was asked to go its last phase before the object goes:
             // that is the end of a going pod and not of one that ended by itself.
-            self.leave_remnant(id, now);
+            self.leave_reservation(id, now);
         }
         let Some(owner) = self.owners.get_mut(&id) else {
             return;
@@ -268,28 +269,28 @@ impl Index {
         owner.terminating = pod.deletion.is_some();
         owner.terminal = pod.phase != Phase::Active;
         owner.mode = mode;
-        if owner.mirror && pod.config_hash.as_deref().and_then(uid_key) != owner.key && !owner.hash_told {
-            owner.hash_told = true;
+        if owner.mirror && pod.config_hash.as_deref().and_then(uid_key) != owner.key && !owner.hash_change_reported {
+            owner.hash_change_reported = true;
             let why = "its kubernetes.io/config.hash changed, which is ignored";
             self.output.notices.push(Notice::MirrorRejected { pod: owner.name.clone(), why });
         }
         for problem in &claims.problems {
-            if !owner.told.contains(problem) {
+            if !owner.reported_problems.contains(problem) {
                 self.output.notices.push(Notice::Problem { pod: owner.name.clone(), problem: problem.clone() });
             }
         }
-        if claims.more_problems > 0 && claims.more_problems != owner.more_told {
+        if claims.more_problems > 0 && claims.more_problems != owner.more_reported {
             let notice = Notice::MoreProblems { pod: owner.name.clone(), count: claims.more_problems };
             self.output.notices.push(notice);
         }
-        owner.more_told = claims.more_problems;
-        owner.told = claims.problems;
+        owner.more_reported = claims.more_problems;
+        owner.reported_problems = claims.problems;
 
-        let before = owner.stakes();
+        let before = owner.port_claims();
         owner.claims = claims.claims;
-        let stakes = owner.stakes();
+        let stakes = owner.port_claims();
         let first = !std::mem::replace(&mut owner.arrived, true);
-        let grew = if std::mem::take(&mut owner.remembered) {
+        let grew = if std::mem::take(&mut owner.restored) {
             // Of what was not in force nobody knows whether it was claimed, only whether all is as it was.
             owner.claimed != claimed
         } else {
@@ -304,7 +305,7 @@ impl Index {
         let since = if first || !grew { owner.since } else { now.wall };
         let live = owner.is_live();
         owner.set_pod(pod);
-        self.account(id);
+        self.update_quota(id);
         self.write_owner(id);
         if first {
             let cgroups = self.pod_cgroups_of(id).to_vec();
@@ -312,8 +313,8 @@ impl Index {
             self.output.changes.extend(identity.into_iter().flatten());
         }
         // Whatever points at the owner must be written anew when it goes or changes group.
-        self.ledger.touch(id);
-        self.restake(id, if live { stakes } else { BTreeMap::new() }, since);
+        self.port_table.touch(id);
+        self.set_claims(id, if live { stakes } else { BTreeMap::new() }, since);
         if let Some(old) = old_group {
             self.groups.release(old);
         }
@@ -323,30 +324,30 @@ impl Index {
     }
 
     /// Counts what an owner has now.
-    fn account(&mut self, id: OwnerId) {
+    fn update_quota(&mut self, id: OwnerId) {
         if let Some(owner) = self.owners.get_mut(&id) {
-            let takes = owner.use_now();
-            self.rooms.replace(&owner.name.namespace, std::mem::replace(&mut owner.takes, takes), takes);
+            let takes = owner.usage();
+            self.quotas.replace(&owner.name.namespace, std::mem::replace(&mut owner.usage, takes), takes);
         }
     }
 
     /// Whether there is room for one more pod where there was none.
-    fn has_room(&self, owner: &Owner) -> bool {
-        self.rooms.left(Finite::Pods, owner.class, &owner.name.namespace, owner.takes).most > 0
+    fn is_within_quota(&self, owner: &OwnerState) -> bool {
+        self.quotas.remaining(Resource::Pods, owner.class, &owner.name.namespace, owner.usage).most > 0
     }
 
     /// Makes these all the claims of the owner; new ones arrived at `since`.
-    fn restake(&mut self, id: OwnerId, stakes: Stakes, since: i64) {
+    fn set_claims(&mut self, id: OwnerId, stakes: PortClaimSet, since: i64) {
         let owners = &self.owners;
-        let entity = owners.get(&id).map(Owner::entity);
-        let is_one = |other| owners.get(&other).map(Owner::entity) == entity;
-        self.ledger.restake(id, stakes, since, is_one);
+        let entity = owners.get(&id).map(OwnerState::group_key);
+        let is_one = |other| owners.get(&other).map(OwnerState::group_key) == entity;
+        self.port_table.set_claims(id, stakes, since, is_one);
     }
 
     /// Writes an owner for the kernel, and before it what the next agent must know of it.
     fn write_owner(&mut self, id: OwnerId) {
         self.write_record(id);
-        self.output.changes.extend(self.owners.get(&id).and_then(Owner::change));
+        self.output.changes.extend(self.owners.get(&id).and_then(OwnerState::change));
     }
 
     fn write_record(&mut self, id: OwnerId) {
@@ -359,15 +360,15 @@ impl Index {
     }
 
     /// Puts in force what follows from the inputs so far: nothing is left to do after any of them but those that say so.
-    pub fn settle(&mut self) {
+    pub fn arbitrate_dirty(&mut self) {
         let owners = &self.owners;
-        let told = self.ledger.settle(|id| owners.get(&id), &mut self.output.changes);
+        let told = self.port_table.arbitrate_dirty(|id| owners.get(&id), &mut self.output.changes);
         self.output.notices.extend(told);
-        for id in self.ledger.take_spent() {
+        for id in self.port_table.take_owners_without_claims() {
             // A remnant whose ports all found an heir has nothing left to hold.
-            if self.owners.get(&id).is_some_and(|owner| owner.kind == Kind::Remnant) {
-                self.graces.retain(|(_, left)| *left != id);
-                self.free(id);
+            if self.owners.get(&id).is_some_and(|owner| owner.kind == Kind::HandoverReservation) {
+                self.reservations.retain(|(_, left)| *left != id);
+                self.free_slot(id);
             }
         }
     }
@@ -375,7 +376,7 @@ impl Index {
     /// The name of an owner, also for a while after it went.
     #[must_use]
     pub fn name(&self, id: OwnerId) -> Option<&Name> {
-        self.owners.get(&id).map(|owner| &owner.name).or_else(|| self.past.name(id))
+        self.owners.get(&id).map(|owner| &owner.name).or_else(|| self.recent_names.name(id))
     }
 
     /// The pod that a cgroup belongs to, by its id: a pod's own or one below.
@@ -408,22 +409,22 @@ impl Index {
 
     /// Where an owner declared a port that a bind to this address would overlap.
     #[must_use]
-    pub fn source(&self, id: OwnerId, protocol: Protocol, port: u16) -> Option<Source> {
-        self.ledger.source(id, protocol, port)
+    pub fn source(&self, id: OwnerId, protocol: Protocol, port: u16) -> Option<ClaimSource> {
+        self.port_table.source(id, protocol, port)
     }
 
     /// How many claims are in force, and how many have lost.
     #[must_use]
     pub fn claim_counts(&self) -> (usize, usize) {
-        let tally = self.ledger.tally();
+        let tally = self.port_table.tally();
         (tally.in_force, tally.lost)
     }
 
     /// How many entries of the kernel's maps the index has planned.
     #[must_use]
-    pub fn usage(&self) -> Usage {
-        let tally = self.ledger.tally();
-        Usage {
+    pub fn usage(&self) -> MapUsage {
+        let tally = self.port_table.tally();
+        MapUsage {
             ports: tally.ports,
             owners: self.slots.in_use(),
             exact: tally.exact,
@@ -440,7 +441,7 @@ impl Index {
 }
 
 /// What a pod claims, in the order in which it says so.
-fn digest_of(claims: &[Claim]) -> Digest {
+fn digest_of(claims: &[PodClaim]) -> Digest {
     let specs: Vec<String> = claims.iter().map(|claim| claim.spec.to_string()).collect();
     Digest::of("claims", specs.iter().map(String::as_str))
 }

@@ -5,6 +5,9 @@ mod queue;
 mod series;
 
 pub use note::MAX_NOTE;
-use queue::{GATHERED, Key};
+use queue::{GATHERED, SeriesKey};
 
-pub use queue::{BURST, Call, Event, EventReason, Events, Loss, NAME_WAIT, Next, Object, Outcome, PACE, REFILL};
+pub use queue::{
+    BURST, Call, CallOutcome, DropReason, Event, EventObject, EventReason, EventScheduler, NAME_WAIT, NextCall, PACE,
+    REFILL,
+};

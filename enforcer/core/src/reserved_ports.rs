@@ -3,5 +3,5 @@
 mod plan;
 mod set;
 
-pub use plan::{MOST_BYTES, Memory, Step, plan};
+pub use plan::{MAX_WRITE_BYTES, RememberedPorts, Step, plan};
 pub use set::{PortSet, PortSetError};

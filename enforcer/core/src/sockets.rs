@@ -5,6 +5,8 @@ mod live_conflict;
 mod table;
 mod types;
 
-pub use live_conflict::{Audience, Existing, Reported, Tenure};
-pub use table::{Ended, Holders, Limits};
-pub use types::{Activity, Binding, Holder, Party, Place, Process, Reuse, Scope, Sighting, Since};
+pub use live_conflict::{Audience, LiveConflict, NamedSocket, ReportedConflicts};
+pub use table::{BoundSockets, DumpSummary, SocketLimits};
+pub use types::{
+    Activity, BoundSince, BoundSocket, DumpedSocket, Process, Reuse, Scope, SocketBinding, SocketOwner, SocketPlace,
+};

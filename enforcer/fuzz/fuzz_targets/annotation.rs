@@ -6,9 +6,9 @@ use enforcer_core::{
         port_spec::{PortSpec, protocol_from_name},
         text::escape_bounded,
     },
-    pods::annotation::{MAX_ITEM, MAX_PROBLEMS, ProblemKind, parse, parse_list},
+    pods::annotation::{ItemProblemKind, MAX_ITEM, MAX_PROBLEMS, parse, parse_list},
 };
-use enforcer_ebpf::abi::Protocol;
+use enforcer_ebpf::wire::Protocol;
 use enforcer_fuzz::sound::{assert_safe, assert_sound};
 use libfuzzer_sys::fuzz_target;
 
@@ -40,7 +40,7 @@ fn check(text: &str) {
                 says(item, &spec);
             }
             Err(kind) => {
-                let kind = if item == "none" { ProblemKind::NoneWithOthers } else { kind };
+                let kind = if item == "none" { ItemProblemKind::NoneWithOthers } else { kind };
                 if let Some(problem) = parsed.problems.get(bad) {
                     assert_eq!((problem.kind, &problem.item), (kind, &escape_bounded(item, MAX_ITEM)));
                     assert!(text.chars().skip(problem.position - 1).collect::<String>().starts_with(item));

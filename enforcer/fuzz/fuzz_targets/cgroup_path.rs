@@ -3,11 +3,11 @@
 
 use enforcer_core::cgroups::{
     path::{container_id, is_pods_root, pod_of},
-    tree::{CgroupTree, Made},
+    tree::{CgroupTree, Insertion},
 };
 use enforcer_ebpf::{
-    abi::{Form, PodUid, UidKey},
     cgroup_name,
+    wire::{PodUid, UidForm, UidKey},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -20,7 +20,7 @@ fuzz_target!(|data: &[u8]| {
 
 /// The UID in a name, by the rules for names and not by places in them. What stands before a pod's own part of a slice
 /// is nobody's business, and need not even be text.
-fn written(name: &[u8]) -> Option<(PodUid, Form)> {
+fn written(name: &[u8]) -> Option<(PodUid, UidForm)> {
     let text = String::from_utf8_lossy(name);
     let uid = match text.strip_suffix(".slice") {
         Some(slice) if name.len() >= cgroup_name::TAIL => {
@@ -33,8 +33,8 @@ fn written(name: &[u8]) -> Option<(PodUid, Form)> {
     };
     let digits = uid.replace(['-', '_'], "");
     let form = match uid.split(['-', '_']).map(str::len).collect::<Vec<_>>()[..] {
-        [8, 4, 4, 4, 12] => Form::Api,
-        [32] => Form::Static,
+        [8, 4, 4, 4, 12] => UidForm::Api,
+        [32] => UidForm::Static,
         _ => return None,
     };
     let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
@@ -56,13 +56,13 @@ fn check(path: &str) {
     let mut by_tree = None;
     for (at, segment) in segments.iter().enumerate() {
         let id = at as u64 + 1;
-        match tree.made(id, at as u64, segment) {
-            Made::Pod(made) => {
+        match tree.insert(id, at as u64, segment) {
+            Insertion::Pod(made) => {
                 assert_eq!(by_tree.replace((at, made.key)), None, "a path has one pod");
                 assert_eq!(made.id, id);
             }
-            Made::Other => {}
-            Made::Unplaced | Made::Full => panic!("a path of {} segments", segments.len()),
+            Insertion::Other => {}
+            Insertion::Unplaced | Insertion::Full => panic!("a path of {} segments", segments.len()),
         }
         assert_eq!(tree.pod(id).map(|pod| pod.key), by_tree.map(|(_, key)| key), "what lies below belongs to the pod");
     }

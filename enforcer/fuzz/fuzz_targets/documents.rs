@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use enforcer_core::{
     check::object::read,
-    pods::claims::{Limits, PodClaims},
+    pods::claims::{ClaimLimits, PodClaims},
     yaml::{
-        documents::{Document, Unreadable, documents},
+        documents::{Document, UnreadableDocument, documents},
         spanned::Node,
     },
 };
@@ -34,7 +34,7 @@ fn check(text: &str) {
     let mut before = 0;
     for document in documents(text) {
         match document {
-            Err(Unreadable { line, message }) => {
+            Err(UnreadableDocument { line, message }) => {
                 assert!((before + 1..=lines).contains(&line), "line {line} of {lines}, after {before}: {message}");
                 assert!(message.chars().count() <= MAX_MESSAGE);
                 assert_safe(&message);
@@ -43,7 +43,7 @@ fn check(text: &str) {
                 assert!((before..lines).contains(&lines_before), "{lines_before} of {lines}, after {before}");
                 before = lines_before;
                 walk(&root, lines - lines_before, 0);
-                objects(&root, &file, lines_before, lines, Limits::default());
+                objects(&root, &file, lines_before, lines, ClaimLimits::default());
             }
         }
     }
@@ -56,7 +56,7 @@ fn walk(node: &Node, lines: u32, depth: usize) {
     node.items().iter().chain(entries).for_each(|child| walk(child, lines, depth + 1));
 }
 
-fn objects(root: &Node, file: &Arc<str>, lines_before: u32, lines: u32, limits: Limits) {
+fn objects(root: &Node, file: &Arc<str>, lines_before: u32, lines: u32, limits: ClaimLimits) {
     let contents = read(root, file, lines_before, &limits);
     let known = |line: Option<u32>| line.is_some_and(|line| lines_before < line && line <= lines);
     for (place, message) in &contents.unreadable {

@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use enforcer_core::pods::{
-    claims::{Limits, claims_of},
+    claims::{ClaimLimits, claims_of},
     pod::Pod,
 };
 use enforcer_fuzz::manifests::{Contents, Folder};
@@ -63,7 +63,7 @@ fn sound(Contents { pods, problems }: &Contents) {
         assert!(!pod.name.is_empty());
         let same = |other: &&Pod| (&other.namespace, &other.name) == (&pod.namespace, &pod.name);
         assert_eq!(pods.iter().position(|other| same(&other)), Some(at), "a pod is there once");
-        assert_bounded(&claims_of(pod, &Limits::default()), &Limits::default());
+        assert_bounded(&claims_of(pod, &ClaimLimits::default()), &ClaimLimits::default());
     }
     for problem in problems {
         assert!(problem.document != Some(0));

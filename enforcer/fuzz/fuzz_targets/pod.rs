@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use enforcer_core::{
-    arbitration::{arbiter::Class, quota::Room},
+    arbitration::{arbiter::OwnerClass, quota::Quota},
     index::{Name, Notice, Now, PortList},
-    k8s_events::{Call, Events, MAX_NOTE, Next, Outcome},
+    k8s_events::{Call, CallOutcome, EventScheduler, MAX_NOTE, NextCall},
     model::digest::Digest,
-    plan::owner_record::{Record, Subject},
+    plan::owner_record::{OwnerRecord, RecordedOwner},
     pods::{
-        claims::{Claim, Limits, PodClaims, Source, claims_of},
+        claims::{ClaimLimits, ClaimSource, PodClaim, PodClaims, claims_of},
         pod::{Pod, from_api, uid_key},
     },
     reports::report::notice_sentence,
@@ -20,8 +20,8 @@ use k8s_openapi::api::core::v1 as api;
 use libfuzzer_sys::{Corpus, fuzz_target};
 
 /// Few, so that a short input meets the limit.
-const LIMITS: Limits = Limits { max_ports_per_pod: 50 };
-const NOW: Now = Now { wall: 1_790_000_000_000_000, monotonic: Duration::from_secs(1000) };
+const LIMITS: ClaimLimits = ClaimLimits { max_ports_per_pod: 50 };
+const NOW: Now = Now { wall: 1_790_000_000_000_000, boottime: Duration::from_secs(1000) };
 
 fuzz_target!(|data: &[u8]| -> Corpus {
     let Ok(object) = serde_json::from_slice::<api::Pod>(data) else {
@@ -46,7 +46,10 @@ fn check(object: &api::Pod) {
     let claims = claims_of(&pod, &LIMITS);
     assert_bounded(&claims, &LIMITS);
     if !pod.host_network {
-        assert!(claims.claims.iter().all(|claim| claim.source == Source::HostPort), "an annotation counts for nothing");
+        assert!(
+            claims.claims.iter().all(|claim| claim.source == ClaimSource::HostPort),
+            "an annotation counts for nothing"
+        );
     }
     let silent = claims_of(&Pod { ports_annotation: None, ..pod.clone() }, &LIMITS);
     assert!(claims.claims.starts_with(&silent.claims), "an annotation never removes what is declared");
@@ -60,9 +63,9 @@ fn remembered(pod: &Pod) {
     let Some(key) = pod.uid else { return };
     let claims = Digest::of("claims", [pod.name.as_str()]);
     let name = Name { mirror: None, ..Name::of(pod) };
-    let record = Record {
-        subject: Subject::Pod { key, claims, terminal: false, ended: true, mirror: false },
-        class: Class::Tenant,
+    let record = OwnerRecord {
+        subject: RecordedOwner::Pod { key, claims, terminal: false, ended: true, mirror: false },
+        class: OwnerClass::Tenant,
         group: pod.share.as_ref().map(|share| Digest::of("group", [share.as_str()])),
         workload: pod.workload.as_ref().map(|workload| workload.key().digest()),
         terminating: pod.deletion.is_some(),
@@ -71,7 +74,7 @@ fn remembered(pod: &Pod) {
         name,
     };
     if let Some(bytes) = record.encode() {
-        assert_eq!(Record::decode(&bytes[..]), Ok(record));
+        assert_eq!(OwnerRecord::decode(&bytes[..]), Ok(record));
     } else {
         assert!(pod.namespace.len() + pod.name.len() + pod.uid_text.len() > 410);
     }
@@ -81,24 +84,24 @@ fn remembered(pod: &Pod) {
 fn told(pod: &Pod, claims: &PodClaims) {
     let name = Name::of(pod);
     let other = Name { name: "other".to_owned(), mirror: None, ..name.clone() };
-    let list = |claim: &Claim| (claim.spec.protocol, claim.spec.address, claim.spec.ports);
+    let list = |claim: &PodClaim| (claim.spec.protocol, claim.spec.address, claim.spec.ports);
     let ports: PortList = claims.claims.iter().map(list).collect();
     let problems =
         claims.problems.iter().map(|problem| Notice::Problem { pod: name.clone(), problem: problem.clone() });
-    let source = Source::Annotation;
+    let source = ClaimSource::Annotation;
     let mut notices: Vec<Notice> = problems.collect();
     notices.extend([
         Notice::MoreProblems { pod: name.clone(), count: claims.more_problems },
         Notice::MirrorRejected { pod: name.clone(), why: "why" },
         Notice::SameUid { pod: other.clone(), first: name.clone() },
-        Notice::NoRoom { pod: name.clone(), limit: Room::UNLIMITED.claims.limit },
-        Notice::NoHandover { pod: name.clone(), limit: Room::UNLIMITED.addresses.limit },
+        Notice::QuotaExceeded { pod: name.clone(), limit: Quota::UNLIMITED.claims.limit },
+        Notice::HandoverQuotaExceeded { pod: name.clone(), limit: Quota::UNLIMITED.addresses.limit },
         Notice::Conflict { loser: name.clone(), winner: other.clone(), source, ports: ports.clone() },
         Notice::Conflict { loser: other, winner: name.clone(), source, ports: ports.clone() },
         Notice::Granted { pod: name, ports },
     ]);
     let node = "node\u{1b}[2J";
-    let mut events = Events::new(node);
+    let mut events = EventScheduler::new(node);
     for notice in &notices {
         assert_safe(&notice_sentence(notice, node));
         events.notice(notice, NOW);
@@ -106,16 +109,16 @@ fn told(pod: &Pod, claims: &PodClaims) {
     let mut now = NOW;
     let mut calls = 0;
     loop {
-        match events.next(now) {
-            Next::Call(call) => {
+        match events.poll_call(now) {
+            NextCall::Call(call) => {
                 sound(&call);
                 calls += 1;
-                events.done(Outcome::Done, now);
+                events.handle_outcome(CallOutcome::Done, now);
             }
-            Next::Wait(until) => now.monotonic = until,
-            Next::Nothing => break,
+            NextCall::Wait(until) => now.boottime = until,
+            NextCall::Nothing => break,
         }
-        assert!(calls <= 2 * notices.len(), "a notice makes two Events at most");
+        assert!(calls <= 2 * notices.len(), "a notice makes two EventScheduler at most");
     }
 }
 

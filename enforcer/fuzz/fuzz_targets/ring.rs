@@ -7,14 +7,14 @@ use enforcer_core::{
     index::{Index, Settings},
     reports::report::Report,
     sockets::Audience,
-    views::watch::Line,
+    views::watch::WatchLine,
 };
-use enforcer_ebpf::abi::{
+use enforcer_ebpf::wire::{
     BIND_FLAG_HELD, BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, BIND_FLAG_V6ONLY,
-    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, Form, NAME_CAPACITY, Protocol,
-    ReleaseEvent,
+    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY, Protocol,
+    ReleaseEvent, UidForm,
 };
-use enforcer_fuzz::ring_records::{Bind, CgroupChange, DecodeError, decode_bind, decode_cgroup};
+use enforcer_fuzz::ring_records::{CgroupChange, DecodeError, SocketRecord, decode_bind, decode_cgroup};
 use enforcer_fuzz::sound::assert_safe;
 use libfuzzer_sys::fuzz_target;
 
@@ -69,7 +69,7 @@ fn bind(record: &[u8], event: &BindEvent) {
             assert!(fields.iter().any(|field| u64::from(*field) == value));
         }
         Err(DecodeError::Length { .. }) => panic!("the length is right"),
-        Ok(Bind::Attempt(attempt)) => {
+        Ok(SocketRecord::Attempt(attempt)) => {
             assert!(known && event.kind == EventKind::Attempt as u8);
             assert_eq!((attempt.verdict as u8, attempt.reason as u8), (event.verdict, event.reason));
             assert_eq!((attempt.time, attempt.cgroup, attempt.socket), (event.time, event.cgroup, event.socket));
@@ -84,7 +84,7 @@ fn bind(record: &[u8], event: &BindEvent) {
             is_command(&attempt.command, event);
             INDEX.with(|index| told(&Report::new(attempt, index)));
         }
-        Ok(Bind::Bound(binding)) => {
+        Ok(SocketRecord::Bound(binding)) => {
             assert!(known && event.kind == EventKind::Bound as u8);
             assert_eq!((binding.time, binding.cgroup, binding.cookie), (event.time, event.cgroup, event.socket));
             assert_eq!((binding.protocol as u8, binding.port), (event.protocol, event.port));
@@ -94,7 +94,7 @@ fn bind(record: &[u8], event: &BindEvent) {
             assert_eq!(binding.address, binding.address.to_canonical());
             is_command(&binding.command, event);
         }
-        Ok(Bind::Released(_)) => panic!("it is of another kind"),
+        Ok(SocketRecord::Released(_)) => panic!("it is of another kind"),
     }
 }
 
@@ -103,7 +103,7 @@ fn release(record: &[u8], event: &ReleaseEvent) {
         Err(DecodeError::Field { field: "protocol", value }) => {
             assert!(value == u64::from(event.protocol) && Protocol::from_wire(event.protocol).is_none());
         }
-        Ok(Bind::Released(release)) => {
+        Ok(SocketRecord::Released(release)) => {
             assert_eq!((release.time, release.name), (event.time, event.release));
             assert_eq!((release.protocol as u8, release.port), (event.protocol, event.port));
         }
@@ -131,11 +131,11 @@ fn told(report: &Report) {
     for audience in [Audience::Operators, Audience::Tenants] {
         assert_safe(&report.sentence(node, audience));
     }
-    let line = Line::attempt(report, node, "2026-01-01T00:00:00Z".to_owned());
+    let line = WatchLine::attempt(report, node, "2026-01-01T00:00:00Z".to_owned());
     assert_safe(&line.text());
     let json = serde_json::to_string(&line).expect("a line is written as JSON");
     assert_safe(&json);
-    assert_eq!(serde_json::from_str::<Line>(&json).ok(), Some(line), "and read");
+    assert_eq!(serde_json::from_str::<WatchLine>(&json).ok(), Some(line), "and read");
 }
 
 fn cgroup(record: &[u8], event: &CgroupEvent) {
@@ -152,7 +152,7 @@ fn cgroup(record: &[u8], event: &CgroupEvent) {
         Ok(CgroupChange { made, id, parent, name, form }) => {
             let kind = if made { EventKind::CgroupMade } else { EventKind::CgroupRemoved };
             assert_eq!((kind as u8, id, parent), (event.kind, event.id, event.parent));
-            assert_eq!(form, Form::from_wire(event.form));
+            assert_eq!(form, UidForm::from_wire(event.form));
             match name {
                 Some(name) => assert_eq!(name.as_bytes(), &event.name[..length]),
                 None => assert!(length >= NAME_CAPACITY - 1 || std::str::from_utf8(&event.name[..length]).is_err()),

@@ -6,7 +6,7 @@ use enforcer_core::{
     model::port_spec::{Address, PortSpec},
     pods::{
         annotation::MAX_PROBLEMS,
-        claims::{Limits, PodClaims},
+        claims::{ClaimLimits, PodClaims},
     },
 };
 
@@ -52,7 +52,7 @@ pub fn assert_sound(spec: &PortSpec) {
 /// # Panics
 ///
 /// If it does not.
-pub fn assert_bounded(claims: &PodClaims, limits: &Limits) {
+pub fn assert_bounded(claims: &PodClaims, limits: &ClaimLimits) {
     let ports: u64 = claims.claims.iter().map(|claim| u64::from(claim.spec.ports.len())).sum();
     assert!(ports <= u64::from(limits.max_ports_per_pod), "{ports} ports");
     let mut seen = HashSet::new();

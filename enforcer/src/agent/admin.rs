@@ -19,8 +19,8 @@ use std::{
 
 use axum::body::Bytes;
 use enforcer_ebpf::{
-    abi::{KernelError, Protocol, Reason, VerdictKind},
-    decide::Overrule,
+    decide::ModeOverride,
+    wire::{KernelError, Protocol, Reason, VerdictKind},
 };
 use serde::Serialize;
 use tokio::{
@@ -36,16 +36,16 @@ use enforcer_core::{
     index::Now,
     model::port_spec::PortSpec,
     views::{
-        explain::{Explanation, Question, Unanswerable, explain},
-        json::{Scene, time},
-        status::{Abilities, Agent, Facts, Status},
+        explain::{ExplainError, ExplainQuestion, Explanation, explain},
+        json::{NodeSnapshot, time},
+        status::{AgentView, KernelFeatures, Status, StatusInputs},
     },
 };
 
 use crate::{
     agent::{
-        Source,
-        reconciler::{Engine, Start, Told},
+        SourceConfig,
+        reconciler::{KernelEvents, Reconciler, Start},
         reporter::Reporter,
     },
     host::clock::now,
@@ -53,16 +53,16 @@ use crate::{
 };
 
 /// Most requests that wait for the loop.
-const WAITING: usize = 64;
+const MAX_WAITING: usize = 64;
 /// For how many times as long as answers took the loop does not answer.
-const REST: u32 = 3;
+const COOLDOWN_FACTOR: u32 = 3;
 
 /// What a connection asks of the loop.
 enum Request {
     /// How the node stands.
     Status(oneshot::Sender<Bytes>),
     /// One port.
-    Explain(Asked, oneshot::Sender<Result<Box<Explanation>, Unanswerable>>),
+    Explain(ExplainRequest, oneshot::Sender<Result<Box<Explanation>, ExplainError>>),
     /// Attempts from now on; conflicts alone, if so. No answer where there are too many watchers.
     Watch { conflicts: bool, reply: oneshot::Sender<Option<Lines>> },
     /// A watcher has gone.
@@ -70,7 +70,7 @@ enum Request {
 }
 
 /// A [`Question`] that owns its words.
-struct Asked {
+struct ExplainRequest {
     protocol: Protocol,
     port: u16,
     pod: Option<(String, String)>,
@@ -78,37 +78,37 @@ struct Asked {
 
 /// See the module's documentation.
 pub(super) struct Admin {
-    about: About,
+    about: AgentInfo,
     requests: mpsc::Receiver<Request>,
     /// Keeps the channel open where nothing is served; watchers tell by it that they have gone.
     sender: mpsc::Sender<Request>,
     watchers: Watchers,
-    rest: Instant,
+    cooldown_until: Instant,
     /// The file, as soon as it is there. It goes with this, and so before another agent may come.
     socket: Arc<Mutex<Option<Socket>>>,
 }
 
 /// What does not change while the agent runs.
-pub(super) struct About {
+pub(super) struct AgentInfo {
     node: String,
     source: String,
     since: String,
-    abilities: Abilities,
+    abilities: KernelFeatures,
     shared: Vec<PortSpec>,
     /// Whether every attempt is reported anyhow.
     reports_attempts: bool,
 }
 
-impl About {
-    pub(super) fn new(node: &str, source: &Source, start: &Start) -> Self {
+impl AgentInfo {
+    pub(super) fn new(node: &str, source: &SourceConfig, start: &Start) -> Self {
         Self {
             node: node.to_owned(),
             source: match source {
-                Source::Folder(path) => format!("dir:{}", path.display()),
-                Source::Api { .. } => "api".to_owned(),
+                SourceConfig::Folder(path) => format!("dir:{}", path.display()),
+                SourceConfig::Api { .. } => "api".to_owned(),
             },
             since: time(now().wall),
-            abilities: Abilities { errno_choice: start.features.set_retval, v6only: start.features.probe_read },
+            abilities: KernelFeatures { errno_choice: start.features.set_retval, v6only: start.features.probe_read },
             shared: start.shared_ports.clone(),
             reports_attempts: start.policy.report_attempts,
         }
@@ -117,36 +117,42 @@ impl About {
 
 impl Admin {
     /// Serves at the path, in a task of its own, or nowhere.
-    pub(super) fn start(path: Option<PathBuf>, about: About) -> Self {
-        let (sender, requests) = mpsc::channel(WAITING);
+    pub(super) fn start(path: Option<PathBuf>, about: AgentInfo) -> Self {
+        let (sender, requests) = mpsc::channel(MAX_WAITING);
         let socket = Arc::default();
         if let Some(path) = path {
             serve::serve(path, sender.clone(), Arc::clone(&socket));
         }
-        Self { about, requests, watchers: Watchers::default(), rest: Instant::now(), socket, sender }
+        Self { about, requests, watchers: Watchers::default(), cooldown_until: Instant::now(), socket, sender }
     }
 
     /// Waits for the next request. It may be given up at any time.
-    pub(super) async fn next(&mut self) -> Wanted {
-        sleep_until(self.rest).await;
+    pub(super) async fn next(&mut self) -> AdminRequest {
+        sleep_until(self.cooldown_until).await;
         match self.requests.recv().await {
-            Some(request) => Wanted(request),
+            Some(request) => AdminRequest(request),
             // A sender is kept.
             None => std::future::pending().await,
         }
     }
 
     /// Answers it, and what waits behind it.
-    pub(super) fn answer(&mut self, first: Wanted, engine: &mut Engine, reporter: &mut Reporter, synced: bool) {
+    pub(super) fn answer(
+        &mut self,
+        first: AdminRequest,
+        engine: &mut Reconciler,
+        reporter: &mut Reporter,
+        synced: bool,
+    ) {
         let began = Instant::now();
         let mut requests = vec![first.0];
-        while requests.len() < WAITING
+        while requests.len() < MAX_WAITING
             && let Ok(request) = self.requests.try_recv()
         {
             requests.push(request);
         }
         if requests.iter().any(|request| matches!(request, Request::Status(_) | Request::Explain(..))) {
-            reporter.looked(&engine.look_at_sockets());
+            reporter.socket_report(&engine.reconcile_sockets());
         }
         let mut status = None;
         // Whoever does not wait any more has closed the connection.
@@ -156,10 +162,10 @@ impl Admin {
                     let status = status.get_or_insert_with(|| json(&self.status(engine, synced)));
                     let _ = reply.send(status.clone());
                 }
-                Request::Explain(Asked { protocol, port, pod }, reply) => {
+                Request::Explain(ExplainRequest { protocol, port, pod }, reply) => {
                     let pod = pod.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
-                    let scene = self.scene(engine);
-                    let _ = reply.send(explain(&Question { protocol, port, pod }, &scene).map(Box::new));
+                    let scene = self.snapshot(engine);
+                    let _ = reply.send(explain(&ExplainQuestion { protocol, port, pod }, &scene).map(Box::new));
                 }
                 Request::Watch { conflicts, reply } => {
                     let _ = reply.send(self.watchers.add(conflicts, self.sender.clone()));
@@ -167,44 +173,44 @@ impl Admin {
                 Request::Left => {}
             }
         }
-        self.heed_watchers(engine);
-        self.rest = Instant::now() + began.elapsed().min(Duration::from_secs(1)) * REST;
+        self.update_report_policy(engine);
+        self.cooldown_until = Instant::now() + began.elapsed().min(Duration::from_secs(1)) * COOLDOWN_FACTOR;
     }
 
     /// Attempts that the kernel told.
-    pub(super) fn told(&mut self, told: &Told) {
+    pub(super) fn broadcast(&mut self, told: &KernelEvents) {
         self.watchers.tell(&told.reports, &self.about.node);
     }
 
     /// Every attempt is reported for as long as somebody watches all.
-    fn heed_watchers(&mut self, engine: &Engine) {
+    fn update_report_policy(&mut self, engine: &Reconciler) {
         let mut policy = engine.policy();
-        let wanted = self.about.reports_attempts || self.watchers.want_all();
+        let wanted = self.about.reports_attempts || self.watchers.wants_all();
         if policy.report_attempts != wanted {
             policy.report_attempts = wanted;
             engine.set_policy(policy);
         }
     }
 
-    fn scene<'a>(&'a self, engine: &'a Engine) -> Scene<'a> {
+    fn snapshot<'a>(&'a self, engine: &'a Reconciler) -> NodeSnapshot<'a> {
         let now = now();
-        Scene {
+        NodeSnapshot {
             node: &self.about.node,
             index: engine.index(),
             holders: engine.holders(),
             policy: engine.policy(),
-            overrule: Overrule { local: engine.local_mode(), stale: is_over(engine.lease_deadline(), now) },
+            overrule: ModeOverride { local: engine.node_mode(), stale: is_over(engine.lease_deadline(), now) },
             shared: &self.about.shared,
             now,
         }
     }
 
-    fn status(&self, engine: &Engine, synced: bool) -> Status {
+    fn status(&self, engine: &Reconciler, synced: bool) -> Status {
         let (counters, problems) = match engine.counters() {
             Ok(counters) => (Some(counters), Vec::new()),
             Err(error) => (None, vec![error.to_string()]),
         };
-        let agent = Agent {
+        let agent = AgentView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: process::id(),
             since: self.about.since.clone(),
@@ -213,7 +219,7 @@ impl Admin {
             pods: engine.index().pod_count(),
             cgroup: engine.root().display().to_string(),
         };
-        let facts = Facts {
+        let facts = StatusInputs {
             agent: Some(agent),
             features: Some(self.about.abilities.clone()),
             lease_deadline: engine.lease_deadline(),
@@ -221,7 +227,7 @@ impl Admin {
             errors: &|error| errors(counters.as_ref(), error),
             problems,
         };
-        Status::of(&self.scene(engine), facts)
+        Status::of(&self.snapshot(engine), facts)
     }
 }
 
@@ -232,7 +238,7 @@ impl Drop for Admin {
 }
 
 /// A request that the loop is to answer.
-pub(super) struct Wanted(Request);
+pub(super) struct AdminRequest(Request);
 
 fn attempts(counters: Option<&Counters>, verdict: VerdictKind, reason: Reason, protocol: Protocol) -> u64 {
     counters.map_or(0, |counters| counters.attempts(verdict, reason, protocol))
@@ -244,7 +250,7 @@ fn errors(counters: Option<&Counters>, error: KernelError) -> u64 {
 
 /// Whether a lease has ended.
 fn is_over(deadline: u64, now: Now) -> bool {
-    deadline != 0 && u128::from(deadline) < now.monotonic.as_nanos()
+    deadline != 0 && u128::from(deadline) < now.boottime.as_nanos()
 }
 
 fn json(value: &impl Serialize) -> Bytes {

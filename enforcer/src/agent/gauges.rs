@@ -2,44 +2,44 @@
 
 use std::{sync::Arc, time::Duration};
 
-use enforcer_core::views::enforcement_gap::{Cause, Found, gap_after, gap_before, is_wanted};
+use enforcer_core::views::enforcement_gap::{GapCause, PredecessorState, gap_after, gap_before, should_enforce};
 
 use crate::{
-    agent::{readiness::Health, reconciler::Engine},
+    agent::{readiness::Readiness, reconciler::Reconciler},
     host::clock::now,
     metrics::Metrics,
 };
 
 /// See the module's documentation.
-pub(super) struct Standing {
+pub(super) struct EnforcementGauges {
     metrics: Arc<Metrics>,
-    health: Health,
+    health: Readiness,
     /// Since boot.
     started: Duration,
-    found: Found,
+    found: PredecessorState,
     attached: bool,
 }
 
-impl Standing {
+impl EnforcementGauges {
     /// Of an engine that does not judge yet, in an agent that started so long after boot.
-    pub(super) fn new(engine: &Engine, started: Duration, health: Health, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(engine: &Reconciler, started: Duration, health: Readiness, metrics: Arc<Metrics>) -> Self {
         metrics.set_counters(engine.counter_map().into());
-        let standing = Self { metrics, health, started, found: engine.found(), attached: false };
-        standing.look(engine, false);
+        let standing = Self { metrics, health, started, found: engine.predecessor(), attached: false };
+        standing.refresh(engine, false);
         standing
     }
 
     /// From now on binds are judged.
-    pub(super) fn attached(&mut self, engine: &Engine, synced: bool) {
+    pub(super) fn attached(&mut self, engine: &Reconciler, synced: bool) {
         self.attached = true;
         self.health.set_attached();
-        self.look(engine, synced);
+        self.refresh(engine, synced);
     }
 
     /// How it is now.
-    pub(super) fn look(&self, engine: &Engine, synced: bool) {
-        let now = now().monotonic;
-        let open = if !is_wanted(engine.policy().enforce, engine.local_mode()) {
+    pub(super) fn refresh(&self, engine: &Reconciler, synced: bool) {
+        let now = now().boottime;
+        let open = if !should_enforce(engine.policy().enforce, engine.node_mode()) {
             None
         } else if self.attached {
             gap_after(self.found, synced, now)
@@ -48,14 +48,14 @@ impl Standing {
         };
         self.metrics.unenforced(open, now);
         self.metrics.ready(self.health.is_ready());
-        self.metrics.stand(engine.index(), engine.holders().len(), engine.policy());
+        self.metrics.set_gauges(engine.index(), engine.holders().len(), engine.policy());
     }
 
     /// Puts the end of the lease off. If it was over, that was a gap.
-    pub(super) fn renew(&self, engine: &Engine) {
+    pub(super) fn renew(&self, engine: &Reconciler) {
         let lapsed = engine.renew();
-        if is_wanted(engine.policy().enforce, engine.local_mode()) {
-            self.metrics.was_unenforced(Cause::Stale, lapsed);
+        if should_enforce(engine.policy().enforce, engine.node_mode()) {
+            self.metrics.was_unenforced(GapCause::Stale, lapsed);
         }
         self.metrics.lease_ends(engine.lease_deadline());
     }

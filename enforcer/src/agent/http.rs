@@ -24,18 +24,18 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    agent::readiness::Health,
+    agent::readiness::Readiness,
     metrics::{self, Metrics},
 };
 
 /// Most connections at once.
-const CONNECTIONS: usize = 32;
+const MAX_CONNECTIONS: usize = 32;
 /// How long a connection lives at most.
 const LIFETIME: Duration = Duration::from_secs(5);
 /// Most bytes of a request's head: the least that hyper allows.
-const HEAD: usize = 8192;
+const HEAD_TIMEOUT: usize = 8192;
 /// How long until it is tried again to listen or to accept.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Serves in a task of its own, for as long as the runtime runs.
 ///
@@ -45,7 +45,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// # Errors
 ///
 /// If the address cannot be had for another reason: such a flag is wrong, and waiting would not make it right.
-pub(super) async fn serve(address: SocketAddr, health: Health, metrics: Arc<Metrics>) -> io::Result<()> {
+pub(super) async fn serve(address: SocketAddr, health: Readiness, metrics: Arc<Metrics>) -> io::Result<()> {
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => Some(listener),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -62,7 +62,7 @@ pub(super) async fn serve(address: SocketAddr, health: Health, metrics: Arc<Metr
     };
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(|State(health): State<Health>| async move { health.readiness() }))
+        .route("/readyz", get(|State(health): State<Readiness>| async move { health.response() }))
         .with_state(health)
         .route("/metrics", get(|State(metrics): State<Arc<Metrics>>| async move { exposition(&metrics) }))
         .with_state(metrics);
@@ -87,7 +87,7 @@ fn exposition(metrics: &Metrics) -> Response {
 
 async fn wait_for(address: SocketAddr) -> TcpListener {
     loop {
-        sleep(AGAIN).await;
+        sleep(RETRY_DELAY).await;
         if let Ok(listener) = TcpListener::bind(address).await {
             info!(event = "listen_back", %address, "health and metrics are served on {address}");
             return listener;
@@ -96,12 +96,12 @@ async fn wait_for(address: SocketAddr) -> TcpListener {
 }
 
 async fn accept(listener: &TcpListener, router: &Router) {
-    let mut open = VecDeque::with_capacity(CONNECTIONS);
+    let mut open = VecDeque::with_capacity(MAX_CONNECTIONS);
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 open.retain(|connection: &JoinHandle<()>| !connection.is_finished());
-                if open.len() >= CONNECTIONS
+                if open.len() >= MAX_CONNECTIONS
                     && let Some(oldest) = open.pop_front()
                 {
                     oldest.abort();
@@ -111,7 +111,7 @@ async fn accept(listener: &TcpListener, router: &Router) {
             // The client is gone already, or descriptors are short.
             Err(error) => {
                 warn!(event = "accept_failed", %error, "a connection for health or metrics cannot be taken");
-                sleep(AGAIN).await;
+                sleep(RETRY_DELAY).await;
             }
         }
     }
@@ -121,7 +121,7 @@ async fn accept(listener: &TcpListener, router: &Router) {
 pub(super) async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router, end: impl Future<Output = ()>) {
     let connection = http1::Builder::new()
         .keep_alive(false)
-        .max_buf_size(HEAD)
+        .max_buf_size(HEAD_TIMEOUT)
         // The end is of the whole.
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));

@@ -6,17 +6,17 @@ use tokio::task::JoinHandle;
 use tracing::warn;
 
 use crate::{
-    agent::{AgentError, Source, reconciler::Engine, reporter::Reporter},
+    agent::{AgentError, SourceConfig, reconciler::Reconciler, reporter::Reporter},
     host::allocator,
-    k8s::{self, Outbox, Update, Updates},
+    k8s::{self, EventQueue, Update, Updates},
     manifests::{Folder, Watch},
 };
 
 /// Most updates that are taken in after the first.
-const AT_ONCE: usize = 32;
+const MAX_BATCH: usize = 32;
 
 /// A source at work.
-pub(super) enum Feed {
+pub(super) enum PodSource {
     Folder { folder: Folder, watch: Watch },
     Api { updates: Updates, tasks: Vec<JoinHandle<()>>, synced: bool },
 }
@@ -27,17 +27,17 @@ pub(super) enum Input {
     Update(Instant, Update),
 }
 
-impl Feed {
+impl PodSource {
     /// The source, and where Events about its pods go, if anywhere.
-    pub(super) fn new(source: Source, node: &str) -> Result<(Self, Option<Outbox>), AgentError> {
+    pub(super) fn new(source: SourceConfig, node: &str) -> Result<(Self, Option<EventQueue>), AgentError> {
         match source {
-            Source::Folder(path) => {
+            SourceConfig::Folder(path) => {
                 // The watch comes before the first look, so that no change falls between the two.
                 let watch = Watch::new(&path).map_err(|source| AgentError::Watch { path: path.clone(), source })?;
                 Ok((Self::Folder { folder: Folder::new(path), watch }, None))
             }
-            Source::Api { cluster, namespaces, instance } => {
-                let outbox = Outbox::new(node);
+            SourceConfig::Api { cluster, namespaces, instance } => {
+                let outbox = EventQueue::new(node);
                 let (updates, tasks) = k8s::start(&cluster, node, namespaces, &instance, outbox.clone());
                 Ok((Self::Api { updates, tasks, synced: false }, Some(outbox)))
             }
@@ -45,7 +45,7 @@ impl Feed {
     }
 
     /// Takes in what can be had without waiting.
-    pub(super) fn first_look(&mut self, engine: &mut Engine, reporter: &mut Reporter) -> Result<(), AgentError> {
+    pub(super) fn initial_sync(&mut self, engine: &mut Reconciler, reporter: &mut Reporter) -> Result<(), AgentError> {
         if let Self::Folder { folder, .. } = self {
             let path = folder.path().to_owned();
             let contents = folder.read().map_err(|source| AgentError::Folder { path, source })?;
@@ -81,7 +81,7 @@ impl Feed {
     }
 
     /// Takes it in, and what came with it. The memory that reading a first list took is given back.
-    pub(super) fn take_in(&mut self, input: Input, engine: &mut Engine, reporter: &mut Reporter) {
+    pub(super) fn take_in(&mut self, input: Input, engine: &mut Reconciler, reporter: &mut Reporter) {
         let was_synced = self.is_synced();
         self.take_in_all(input, engine, reporter);
         if self.is_synced() && !was_synced {
@@ -90,9 +90,9 @@ impl Feed {
     }
 
     /// In a storm of binds each turn of the loop has to count.
-    fn take_in_all(&mut self, input: Input, engine: &mut Engine, reporter: &mut Reporter) {
+    fn take_in_all(&mut self, input: Input, engine: &mut Reconciler, reporter: &mut Reporter) {
         self.take_in_one(input, engine, reporter);
-        for _ in 0..AT_ONCE {
+        for _ in 0..MAX_BATCH {
             let Self::Api { updates, .. } = self else {
                 return;
             };
@@ -103,24 +103,24 @@ impl Feed {
         }
     }
 
-    fn take_in_one(&mut self, input: Input, engine: &mut Engine, reporter: &mut Reporter) {
+    fn take_in_one(&mut self, input: Input, engine: &mut Reconciler, reporter: &mut Reporter) {
         match input {
-            Input::FolderChanged => self.look_again(engine, reporter),
+            Input::FolderChanged => self.resync(engine, reporter),
             Input::Update(arrived, update) => {
-                if let (Self::Api { synced, .. }, Update::PodsAre(_)) = (&mut *self, &update) {
+                if let (Self::Api { synced, .. }, Update::PodsReset(_)) = (&mut *self, &update) {
                     *synced = true;
                 }
-                let is_change = !matches!(update, Update::Trouble(_) | Update::Recovered(_));
+                let is_change = !matches!(update, Update::ApiError(_) | Update::ApiRecovered(_));
                 take_in_update(update, engine, reporter);
                 if is_change {
-                    reporter.enforced_after(arrived.elapsed());
+                    reporter.enforced(arrived.elapsed());
                 }
             }
         }
     }
 
     /// The safety net below the events. A watch of the API has its own.
-    pub(super) fn look_again(&mut self, engine: &mut Engine, reporter: &mut Reporter) {
+    pub(super) fn resync(&mut self, engine: &mut Reconciler, reporter: &mut Reporter) {
         let Self::Folder { folder, watch } = self else {
             return;
         };
@@ -130,30 +130,30 @@ impl Feed {
         match folder.read() {
             Ok(contents) => {
                 reporter.problems(&contents.problems);
-                reporter.folder_is_back();
+                reporter.source_recovered();
                 engine.reset(contents.pods);
             }
-            Err(error) => reporter.folder_is_gone(folder.path(), &error),
+            Err(error) => reporter.source_lost(folder.path(), &error),
         }
     }
 }
 
-fn take_in_update(update: Update, engine: &mut Engine, reporter: &mut Reporter) {
+fn take_in_update(update: Update, engine: &mut Reconciler, reporter: &mut Reporter) {
     match update {
-        Update::PodsAre(pods) => {
+        Update::PodsReset(pods) => {
             engine.reset(pods);
-            reporter.pods_are_known(engine);
+            reporter.synced(engine);
         }
         Update::Pod(pod) => engine.apply(*pod),
-        Update::PodGone { namespace, name } => engine.delete(&namespace, &name),
-        Update::ModesAre(labels) => engine.reset_mode_labels(&labels),
-        Update::Mode { namespace, label } => engine.set_mode_label(&namespace, label.as_deref()),
-        Update::Trouble(trouble) => reporter.trouble(&trouble),
-        Update::Recovered(resource) => reporter.recovered(resource),
+        Update::PodDeleted { namespace, name } => engine.delete(&namespace, &name),
+        Update::NamespaceModesReset(labels) => engine.reset_mode_labels(&labels),
+        Update::NamespaceMode { namespace, label } => engine.set_mode_label(&namespace, label.as_deref()),
+        Update::ApiError(trouble) => reporter.api_error(&trouble),
+        Update::ApiRecovered(resource) => reporter.api_recovered(resource),
     }
 }
 
-impl Drop for Feed {
+impl Drop for PodSource {
     fn drop(&mut self) {
         if let Self::Api { tasks, .. } = self {
             for task in tasks {

@@ -10,15 +10,15 @@ use axum::http::StatusCode;
 /// How the agent is. Liveness never depends on the API server, and readiness, once reached, does not either: claims stay
 /// enforced while it is away.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Health(Arc<Facts>);
+pub(super) struct Readiness(Arc<Conditions>);
 
 #[derive(Debug, Default)]
-struct Facts {
+struct Conditions {
     synced: AtomicBool,
     attached: AtomicBool,
 }
 
-impl Health {
+impl Readiness {
     /// All pods of the node were seen once.
     pub(super) fn set_synced(&self) {
         self.0.synced.store(true, Ordering::Release);
@@ -31,11 +31,11 @@ impl Health {
 
     /// Whether [`Self::readiness`] is good.
     pub(super) fn is_ready(&self) -> bool {
-        self.readiness().0 == StatusCode::OK
+        self.response().0 == StatusCode::OK
     }
 
     /// The answer to `/readyz`.
-    pub(super) fn readiness(&self) -> (StatusCode, &'static str) {
+    pub(super) fn response(&self) -> (StatusCode, &'static str) {
         match (self.0.attached.load(Ordering::Acquire), self.0.synced.load(Ordering::Acquire)) {
             (true, true) => (StatusCode::OK, "ok\n"),
             (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "the kernel programs are not attached\n"),

@@ -9,42 +9,42 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use enforcer_ebpf::abi::{LocalMode, Policy, Protocol, Reason, VerdictKind};
+use enforcer_ebpf::wire::{NodeMode, Policy, Protocol, Reason, VerdictKind};
 
 use enforcer_core::{
-    cgroups::tree::Made,
-    index::{Index, Introduced, Notice, Restored, Settings},
+    cgroups::tree::Insertion,
+    index::{Index, Notice, RestoreSummary, Settings, Staged},
     model::port_spec::PortSpec,
-    plan::recover::{Forgotten, Recalled},
+    plan::recover::{RecoveredState, UnreadableOwner},
     pods::pod::Pod,
     reports::report::{Attempt, Report},
-    sockets::{Binding, Existing, Holders},
-    views::enforcement_gap::{Found, is_wanted},
+    sockets::{BoundSockets, LiveConflict, SocketBinding},
+    views::enforcement_gap::{PredecessorState, should_enforce},
 };
 
 use crate::{
-    agent::socket_tracker::{Holding, Looked},
+    agent::socket_tracker::{ReconcileReport, SocketTracker},
     host::{
         cgroup::{CgroupError, Root, scan},
         clock::{self, now},
         netns,
     },
     kernel::{
-        BpfError, CounterMap, Counters, Kernel, Options,
-        pins::{Keep, Previous},
+        BpfError, CounterMap, Counters, Kernel, LoadOptions,
+        pins::{Persistence, Previous},
         probe::Features,
-        ring_records::{Bind, CgroupChange, decode_bind, decode_cgroup},
+        ring_records::{CgroupChange, SocketRecord, decode_bind, decode_cgroup},
     },
 };
 
 /// Most records of one ring that are taken at once: what a storm of binds tells must not keep pods waiting.
 const BATCH: usize = 512;
 /// Most records of an earlier agent's programs that are taken: more than fit into its ring.
-const MOST_LEFT: usize = 65_536;
+const MAX_LEFT_REPORTS: usize = 65_536;
 
 /// Why the engine cannot start or go on.
 #[derive(Debug, thiserror::Error)]
-pub enum EngineError {
+pub enum ReconcilerError {
     /// The kernel side.
     #[error(transparent)]
     Bpf(#[from] BpfError),
@@ -77,22 +77,22 @@ pub struct Start {
 
 /// What was taken over from the agent before this one.
 #[derive(Clone, Debug, Default)]
-pub struct Resumed {
+pub struct TakeoverSummary {
     /// The owners that are known again.
-    pub restored: Restored,
+    pub restored: RestoreSummary,
     /// Owners of whom too little was written down: their claims end.
-    pub forgotten: Vec<Forgotten>,
+    pub forgotten: Vec<UnreadableOwner>,
 }
 
 /// What the kernel told since the last time.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct KernelEvents {
     /// Attempts that were judged, with names.
     pub reports: Vec<Report>,
     /// Sockets that were bound.
-    pub bound: Vec<Binding>,
+    pub bound: Vec<SocketBinding>,
     /// Conflicts that exist and were not told yet.
-    pub existing: Vec<Existing>,
+    pub live_conflicts: Vec<LiveConflict>,
     /// Records that made no sense.
     pub undecodable: Vec<String>,
     /// There may be more: the call ended because it had taken as much as one call takes.
@@ -100,19 +100,19 @@ pub struct Told {
 }
 
 /// All attempts that are in a ring, which is of bounded size and which nobody fills any more, or not for long.
-fn take_all(ring: &mut RingBuf<MapData>, index: &Index, told: &mut Told) {
-    while told.reports.len() < MOST_LEFT
+fn drain_predecessor_ring(ring: &mut RingBuf<MapData>, index: &Index, told: &mut KernelEvents) {
+    while told.reports.len() < MAX_LEFT_REPORTS
         && let Some(record) = ring.next()
     {
         match decode_bind(&record) {
-            Ok(Bind::Attempt(attempt)) => told.reports.push(Report::new(attempt, index)),
-            Ok(Bind::Bound(_) | Bind::Released(_)) => {}
+            Ok(SocketRecord::Attempt(attempt)) => told.reports.push(Report::new(attempt, index)),
+            Ok(SocketRecord::Bound(_) | SocketRecord::Released(_)) => {}
             Err(error) => told.undecodable.push(error.to_string()),
         }
     }
 }
 
-fn cannot_resume(error: &dyn std::error::Error) {
+fn log_restore_failure(error: &dyn std::error::Error) {
     tracing::error!(
         event = "resume_failed",
         %error,
@@ -122,11 +122,11 @@ fn cannot_resume(error: &dyn std::error::Error) {
 
 /// When a lease that is renewed now ends, in nanoseconds since boot; 0 is never.
 fn deadline(lease: Option<Duration>) -> u64 {
-    lease.map_or(0, |lease| u64::try_from((now().monotonic + lease).as_nanos()).unwrap_or(u64::MAX))
+    lease.map_or(0, |lease| u64::try_from((now().boottime + lease).as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// See the module's documentation.
-pub struct Engine {
+pub struct Reconciler {
     index: Index,
     kernel: Kernel,
     root: Root,
@@ -143,49 +143,49 @@ pub struct Engine {
     unplaced_cgroups: bool,
     lease: Option<Duration>,
     previous: Option<Previous>,
-    found: Found,
-    resumed: Option<Resumed>,
-    holding: Holding,
+    predecessor: PredecessorState,
+    takeover: Option<TakeoverSummary>,
+    sockets: SocketTracker,
 }
 
-impl Engine {
+impl Reconciler {
     /// Loads the programs, takes over what an earlier agent had in force, and takes in the cgroups that exist. What is
     /// loaded here judges no bind before [`Self::attach`]; what an earlier agent left does until then.
     ///
     /// # Errors
     ///
     /// If the kernel refuses something that is needed.
-    pub fn load(start: Start, keep: Option<Keep>) -> Result<Self, EngineError> {
+    pub fn load(start: Start, keep: Option<Persistence>) -> Result<Self, ReconcilerError> {
         let Start { root, settings, policy, features, trace, lease, shared_ports } = start;
         // What does not outlive its agent needs no lease.
         let lease = lease.filter(|_| keep.as_ref().is_some_and(|keep| keep.persist));
-        let mut kernel = Kernel::load(Options {
+        let mut kernel = Kernel::load(LoadOptions {
             cgroup: root.path.clone(),
             cgroup_id: root.id,
             cgroup_level: root.level,
-            netns_cookie: netns::cookie().map_err(EngineError::Netns)?,
+            netns_cookie: netns::cookie().map_err(ReconcilerError::Netns)?,
             policy,
             lease_deadline: deadline(lease),
             shared_ports: shared_ports.iter().flat_map(PortSpec::indexes).collect(),
-            keep,
+            persistence: keep,
             features,
             trace,
         })?;
-        let cgroup_events = kernel.take_cgroup_events()?;
-        let bind_events = kernel.take_bind_events()?;
-        let holder_events = kernel.take_holder_events()?;
+        let cgroup_events = kernel.take_cgroup_ring()?;
+        let bind_events = kernel.take_verdict_ring()?;
+        let holder_events = kernel.take_socket_ring()?;
         let (previous, found) = match kernel.take_previous() {
             Ok(Some(previous)) => {
-                let enforced = is_wanted(previous.policy().enforce, kernel.local_mode());
-                let found = Found::Left { enforced, lease_deadline: previous.lease_deadline() };
+                let enforced = should_enforce(previous.policy().enforce, kernel.node_mode());
+                let found = PredecessorState::Left { enforced, lease_deadline: previous.lease_deadline() };
                 (Some(previous), found)
             }
-            Ok(None) if kernel.is_kept() => (None, Found::Nothing),
-            Ok(None) => (None, Found::NotKept),
+            Ok(None) if kernel.is_persistent() => (None, PredecessorState::Nothing),
+            Ok(None) => (None, PredecessorState::NotKept),
             Err(error) => {
-                cannot_resume(&error);
+                log_restore_failure(&error);
                 // It judges; more is not known of it.
-                (None, Found::Left { enforced: true, lease_deadline: 0 })
+                (None, PredecessorState::Left { enforced: true, lease_deadline: 0 })
             }
         };
         let index = Index::new(settings, root.id);
@@ -204,28 +204,28 @@ impl Engine {
             unplaced_cgroups: false,
             lease,
             previous,
-            found,
-            resumed: None,
-            holding: Holding::new(shared_ports),
+            predecessor: found,
+            takeover: None,
+            sockets: SocketTracker::new(shared_ports),
         };
-        engine.resume();
+        engine.restore();
         // The programs that watch cgroups run already: whatever is made from now on is seen twice rather than never.
         engine.rescan()?;
         Ok(engine)
     }
 
     /// Before the cgroup tree is read: a pod that is remembered and has no cgroup any more ended meanwhile.
-    fn resume(&mut self) {
+    fn restore(&mut self) {
         let Some(previous) = &self.previous else {
             return;
         };
-        match previous.recall() {
-            Ok(Recalled { remembered, forgotten }) => {
+        match previous.recover() {
+            Ok(RecoveredState { owners: remembered, unreadable: forgotten }) => {
                 let restored = self.index.restore(remembered, now());
                 self.flush();
-                self.resumed = Some(Resumed { restored, forgotten });
+                self.takeover = Some(TakeoverSummary { restored, forgotten });
             }
-            Err(error) => cannot_resume(&error),
+            Err(error) => log_restore_failure(&error),
         }
     }
 
@@ -235,10 +235,10 @@ impl Engine {
     /// # Errors
     ///
     /// If the kernel refuses a link.
-    pub fn attach(&mut self) -> Result<Told, EngineError> {
-        let mut told = Told::default();
+    pub fn attach(&mut self) -> Result<KernelEvents, ReconcilerError> {
+        let mut told = KernelEvents::default();
         if let Some(previous) = &mut self.previous {
-            take_all(&mut previous.bind_events, &self.index, &mut told);
+            drain_predecessor_ring(&mut previous.bind_events, &self.index, &mut told);
         }
         // A start can take longer than a short lease.
         self.kernel.renew(deadline(self.lease));
@@ -247,7 +247,7 @@ impl Engine {
             if let Err(error) = previous.wait_for_programs() {
                 tracing::warn!(event = "wait_failed", %error, "what the agent before this one told last may be missing");
             }
-            take_all(&mut previous.bind_events, &self.index, &mut told);
+            drain_predecessor_ring(&mut previous.bind_events, &self.index, &mut told);
         }
         if let Err(error) = self.kernel.retire_previous() {
             tracing::error!(
@@ -260,14 +260,14 @@ impl Engine {
     }
 
     /// Looks at the sockets of the node: the table of holders is right then, and what of it is a conflict is told once.
-    pub fn look_at_sockets(&mut self) -> Looked {
-        let (looked, changed) = self.holding.look(&self.index);
-        self.mark(changed);
+    pub fn reconcile_sockets(&mut self) -> ReconcileReport {
+        let (looked, changed) = self.sockets.reconcile(&self.index);
+        self.publish_port_holders(changed);
         looked
     }
 
     /// Takes in which sockets were bound and released, so many records at most.
-    fn drain_holders(&mut self, told: &mut Told) {
+    fn drain_socket_ring(&mut self, told: &mut KernelEvents) {
         let mut changed = BTreeSet::new();
         let mut taken = 0;
         let slept = clock::slept();
@@ -276,30 +276,30 @@ impl Engine {
         {
             taken += 1;
             match decode_bind(&record).map(|told| told.with_sleep(slept)) {
-                Ok(Bind::Bound(binding)) => {
+                Ok(SocketRecord::Bound(binding)) => {
                     changed.insert((binding.protocol, binding.port));
                     told.bound.push(binding.clone());
-                    self.holding.bound(binding, &self.index);
+                    self.sockets.bound(binding, &self.index);
                 }
-                Ok(Bind::Released(release)) => {
+                Ok(SocketRecord::Released(release)) => {
                     changed.insert((release.protocol, release.port));
-                    self.holding.released(release);
+                    self.sockets.released(release);
                 }
-                Ok(Bind::Attempt(attempt)) => self.holding.suspect(attempt),
+                Ok(SocketRecord::Attempt(attempt)) => self.sockets.add_pending(attempt),
                 Err(error) => told.undecodable.push(error.to_string()),
             }
         }
         if taken > 0 {
-            self.holding.expect_more(taken == BATCH);
+            self.sockets.expect_more(taken == BATCH);
         }
-        self.mark(changed);
+        self.publish_port_holders(changed);
     }
 
     /// Tells the programs who holds these ports.
-    fn mark(&mut self, ports: BTreeSet<(Protocol, u16)>) {
+    fn publish_port_holders(&mut self, ports: BTreeSet<(Protocol, u16)>) {
         for (protocol, port) in ports {
-            let mark = self.holding.mark(protocol, port, &self.index);
-            self.failures.extend(self.kernel.mark(protocol, port, mark).err());
+            let mark = self.sockets.port_holder(protocol, port, &self.index);
+            self.failures.extend(self.kernel.set_port_holder(protocol, port, mark).err());
         }
     }
 
@@ -308,16 +308,16 @@ impl Engine {
     /// # Errors
     ///
     /// As [`Self::drain_cgroups`].
-    pub fn settle_holders(&mut self) -> Result<Told, EngineError> {
-        self.drain_cgroups()?;
-        let mut told = Told::default();
-        self.drain_holders(&mut told);
-        if self.holding.must_look() {
-            told.existing = self.look_at_sockets().existing;
+    pub fn settle_sockets(&mut self) -> Result<KernelEvents, ReconcilerError> {
+        self.apply_cgroup_changes()?;
+        let mut told = KernelEvents::default();
+        self.drain_socket_ring(&mut told);
+        if self.sockets.needs_reconcile() {
+            told.live_conflicts = self.reconcile_sockets().live_conflicts;
         }
-        told.reports = self.holding.judge(&self.index);
-        if self.holding.take_look_now() {
-            told.existing.extend(self.look_at_sockets().existing);
+        told.reports = self.sockets.failed_binds(&self.index);
+        if self.sockets.take_reconcile_now() {
+            told.live_conflicts.extend(self.reconcile_sockets().live_conflicts);
         }
         Ok(told)
     }
@@ -325,30 +325,30 @@ impl Engine {
     /// How long until [`Self::settle_holders`] is due; `None` if nothing waits.
     #[must_use]
     pub fn time_to_settle(&self) -> Option<Duration> {
-        self.holding.due().map(|at| at.saturating_sub(now().monotonic))
+        self.sockets.poll_timeout().map(|at| at.saturating_sub(now().boottime))
     }
 
     /// Who holds what.
     #[must_use]
-    pub fn holders(&self) -> &Holders {
-        self.holding.holders()
+    pub fn holders(&self) -> &BoundSockets {
+        self.sockets.bound_sockets()
     }
 
     /// What was taken over, once.
-    pub fn take_resumed(&mut self) -> Option<Resumed> {
-        self.resumed.take()
+    pub fn take_takeover(&mut self) -> Option<TakeoverSummary> {
+        self.takeover.take()
     }
 
     /// Whether what is in force outlives the agent.
     #[must_use]
-    pub fn is_kept(&self) -> bool {
-        self.kernel.is_kept()
+    pub fn is_persistent(&self) -> bool {
+        self.kernel.is_persistent()
     }
 
     /// What was there when this agent came.
     #[must_use]
-    pub fn found(&self) -> Found {
-        self.found
+    pub fn predecessor(&self) -> PredecessorState {
+        self.predecessor
     }
 
     /// Puts the end of the lease off, which is what tells the kernel that an agent is alive. For how long it was over.
@@ -356,13 +356,13 @@ impl Engine {
     pub fn renew(&self) -> Duration {
         let before = self.kernel.lease_deadline();
         self.kernel.renew(deadline(self.lease));
-        if before == 0 { Duration::ZERO } else { now().monotonic.saturating_sub(Duration::from_nanos(before)) }
+        if before == 0 { Duration::ZERO } else { now().boottime.saturating_sub(Duration::from_nanos(before)) }
     }
 
     /// The mode that an operator set on the node.
     #[must_use]
-    pub fn local_mode(&self) -> LocalMode {
-        self.kernel.local_mode()
+    pub fn node_mode(&self) -> NodeMode {
+        self.kernel.node_mode()
     }
 
     /// When what is kept denies no more unless [`Self::renew`] puts that off: nanoseconds since boot; 0 is never.
@@ -373,9 +373,9 @@ impl Engine {
 
     /// A pod is there, or changed.
     pub fn apply(&mut self, pod: Pod) {
-        self.catch_up();
-        self.index.introduce(pod, now());
-        self.enforce(Introduced::default());
+        self.drain_cgroup_ring();
+        self.index.stage(pod, now());
+        self.commit(Staged::default());
     }
 
     /// A pod is gone.
@@ -386,9 +386,9 @@ impl Engine {
 
     /// These are all pods there are.
     pub fn reset(&mut self, pods: Vec<Pod>) {
-        self.catch_up();
-        let introduced = self.index.introduce_all(pods, now());
-        self.enforce(introduced);
+        self.drain_cgroup_ring();
+        let introduced = self.index.stage_all(pods, now());
+        self.commit(introduced);
     }
 
     /// Puts in force what was introduced, when the kernel knows whose cgroups are whose.
@@ -397,17 +397,17 @@ impl Engine {
     /// on its own port from the moment its claim is written until the record of that cgroup is read. So the UID is written
     /// first, then the records are read, and then the claim is written: a cgroup that is made from the UID on is noted as the
     /// pod's. The last look is for one that was just being made, whose record came after the others.
-    fn enforce(&mut self, introduced: Introduced) {
+    fn commit(&mut self, introduced: Staged) {
         self.flush();
-        self.note_cgroups();
-        self.index.enforce(introduced, now());
+        self.read_cgroup_ring();
+        self.index.commit(introduced, now());
         self.flush();
-        self.catch_up();
+        self.drain_cgroup_ring();
     }
 
     /// Takes in the cgroups of which the kernel has told, before and after pods are taken in.
-    fn catch_up(&mut self) {
-        if let Err(error) = self.drain_cgroups() {
+    fn drain_cgroup_ring(&mut self) {
+        if let Err(error) = self.apply_cgroup_changes() {
             tracing::error!(%error, "cannot take in the cgroups that came and went");
         }
     }
@@ -426,14 +426,14 @@ impl Engine {
 
     /// Time went by.
     pub fn tick(&mut self) {
-        self.index.tick(now());
+        self.index.handle_timeout(now());
         self.flush();
     }
 
     /// How long until [`Self::tick`] is due; `None` if nothing waits.
     #[must_use]
     pub fn time_to_tick(&self) -> Option<Duration> {
-        self.index.next_deadline().map(|at| at.saturating_sub(now().monotonic))
+        self.index.poll_timeout().map(|at| at.saturating_sub(now().boottime))
     }
 
     /// Takes in the cgroups that came and went.
@@ -441,12 +441,12 @@ impl Engine {
     /// # Errors
     ///
     /// If records were lost and the tree cannot be read instead.
-    pub fn drain_cgroups(&mut self) -> Result<(), EngineError> {
-        self.note_cgroups();
+    pub fn apply_cgroup_changes(&mut self) -> Result<(), ReconcilerError> {
+        self.read_cgroup_ring();
         for id in std::mem::take(&mut self.removed_cgroups) {
             self.index.cgroup_removed(id, now());
         }
-        self.index.settle();
+        self.index.arbitrate_dirty();
         self.flush();
         let lost = self.kernel.counters().cgroup_events_lost()?;
         if std::mem::take(&mut self.unplaced_cgroups) || lost != self.cgroup_events_lost {
@@ -458,12 +458,13 @@ impl Engine {
 
     /// Reads the records of cgroups, and tells the kernel whose those are that were made. All else is for
     /// [`Self::drain_cgroups`].
-    fn note_cgroups(&mut self) {
+    fn read_cgroup_ring(&mut self) {
         while let Some(record) = self.cgroup_events.next() {
             self.cgroup_events_seen += 1;
             match decode_cgroup(&record) {
                 Ok(CgroupChange { made: true, id, parent, name: Some(name), form: _ }) => {
-                    self.unplaced_cgroups |= self.index.cgroup_noted(id, parent, &name, now()) == Made::Unplaced;
+                    self.unplaced_cgroups |=
+                        self.index.cgroup_recorded(id, parent, &name, now()) == Insertion::Unplaced;
                 }
                 Ok(CgroupChange { made: true, name: None, .. }) => self.unplaced_cgroups = true,
                 Ok(CgroupChange { made: false, id, .. }) => self.removed_cgroups.push(id),
@@ -481,14 +482,14 @@ impl Engine {
     /// # Errors
     ///
     /// If the tree cannot be read.
-    pub fn rescan(&mut self) -> Result<(), EngineError> {
+    pub fn rescan(&mut self) -> Result<(), ReconcilerError> {
         let entries = scan(&self.root)?;
         let mut present = HashSet::with_capacity(entries.len());
         for entry in &entries {
             present.insert(entry.id);
-            self.index.cgroup_made(entry.id, entry.parent, &entry.name, now());
+            self.index.cgroup_created(entry.id, entry.parent, &entry.name, now());
         }
-        self.index.cgroups_are(&present, now());
+        self.index.reset_cgroups(&present, now());
         self.flush();
         Ok(())
     }
@@ -499,10 +500,10 @@ impl Engine {
     /// # Errors
     ///
     /// As [`Self::drain_cgroups`].
-    pub fn drain_binds(&mut self) -> Result<Told, EngineError> {
-        self.drain_cgroups()?;
-        let mut told = Told::default();
-        self.drain_holders(&mut told);
+    pub fn drain_verdict_ring(&mut self) -> Result<KernelEvents, ReconcilerError> {
+        self.apply_cgroup_changes()?;
+        let mut told = KernelEvents::default();
+        self.drain_socket_ring(&mut told);
         let report_all = self.policy().report_attempts;
         for _ in 0..BATCH {
             let Some(record) = self.bind_events.next() else {
@@ -511,8 +512,8 @@ impl Engine {
             let decoded = decode_bind(&record);
             drop(record);
             match decoded {
-                Ok(Bind::Attempt(attempt)) => self.take_attempt(attempt, report_all, &mut told),
-                Ok(Bind::Bound(_) | Bind::Released(_)) => {
+                Ok(SocketRecord::Attempt(attempt)) => self.take_attempt(attempt, report_all, &mut told),
+                Ok(SocketRecord::Bound(_) | SocketRecord::Released(_)) => {
                     told.undecodable.push("a holder among the attempts".to_owned());
                 }
                 Err(error) => told.undecodable.push(error.to_string()),
@@ -522,19 +523,19 @@ impl Engine {
         Ok(told)
     }
 
-    fn take_attempt(&mut self, attempt: Attempt, report_all: bool, told: &mut Told) {
+    fn take_attempt(&mut self, attempt: Attempt, report_all: bool, told: &mut KernelEvents) {
         let allowed = attempt.verdict == VerdictKind::Allow && attempt.reason != Reason::Error;
         if attempt.held && allowed {
-            self.holding.suspect(attempt.clone());
+            self.sockets.add_pending(attempt.clone());
         }
         if report_all || !allowed {
             let report = Report::new(attempt, &self.index);
-            told.reports.push(self.holding.holders().name_in(report, &self.index));
+            told.reports.push(self.sockets.bound_sockets().with_incumbent_name(report, &self.index));
         }
     }
 
     fn flush(&mut self) {
-        let output = self.index.take();
+        let output = self.index.drain_output();
         for change in &output.changes {
             if let Err(error) = self.kernel.apply(change) {
                 self.failures.push(error);
@@ -569,7 +570,7 @@ impl Engine {
     /// # Errors
     ///
     /// If the map cannot be read.
-    pub fn counters(&self) -> Result<Counters, EngineError> {
+    pub fn counters(&self) -> Result<Counters, ReconcilerError> {
         Ok(self.kernel.counters().read()?)
     }
 

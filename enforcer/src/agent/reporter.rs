@@ -8,77 +8,77 @@ use std::{
     time::Duration,
 };
 
-use enforcer_ebpf::abi::{KernelError, LocalMode};
+use enforcer_ebpf::wire::{KernelError, NodeMode};
 use tracing::{Level, debug, enabled, error, info, warn};
 
 use enforcer_core::{
-    index::{Name, Notice, Restored},
+    index::{Name, Notice, RestoreSummary},
     model::{port_spec::protocol_name, text::escape},
-    plan::recover::Forgotten,
+    plan::recover::UnreadableOwner,
     reports::{
-        rate_limit::Restraint,
-        report::{Repetitions, Report, Who, notice_sentence, target},
+        rate_limit::LogRateLimiter,
+        report::{Actor, Deduplicator, Report, notice_sentence, target},
     },
-    sockets::{Audience, Existing, Holder},
+    sockets::{Audience, BoundSocket, LiveConflict},
 };
 
 use crate::{
     agent::{
-        reconciler::{Engine, Resumed, Told},
-        socket_tracker::Looked,
+        reconciler::{KernelEvents, Reconciler, TakeoverSummary},
+        socket_tracker::ReconcileReport,
     },
     host::clock::now,
-    k8s::{Outbox, Resource, Trouble, TroubleKind},
+    k8s::{ApiError, ApiErrorKind, EventQueue, Resource},
     manifests::FileProblem,
     metrics::Metrics,
-    telemetry::Lost,
+    telemetry::DroppedLines,
 };
 
 /// Most claims that are listed in one line.
-const MOST_LISTED: usize = 16;
+const MAX_LISTED: usize = 16;
 
 pub(super) struct Reporter {
     node: String,
-    repetitions: Repetitions,
-    restraint: Restraint,
+    deduplicator: Deduplicator,
+    rate_limiter: LogRateLimiter,
     /// Counts the lines of the log that are lost, and how many there were at the last look.
-    log: (Lost, u64),
+    log: (DroppedLines, u64),
     errors: BTreeMap<KernelError, u64>,
     folder_gone: bool,
     synced: bool,
-    troubles: BTreeSet<(Resource, TroubleKind)>,
-    local_mode: LocalMode,
+    api_errors: BTreeSet<(Resource, ApiErrorKind)>,
+    local_mode: NodeMode,
     /// What of the sockets could not be read: each is told once.
     diag_errors: BTreeSet<String>,
     /// Where Events go; `None` without a cluster.
-    outbox: Option<Outbox>,
+    event_queue: Option<EventQueue>,
     metrics: Arc<Metrics>,
 }
 
 impl Reporter {
-    pub(super) fn new(node: String, outbox: Option<Outbox>, metrics: Arc<Metrics>, log: Lost) -> Self {
-        if let Some(outbox) = &outbox {
+    pub(super) fn new(node: String, event_queue: Option<EventQueue>, metrics: Arc<Metrics>, log: DroppedLines) -> Self {
+        if let Some(outbox) = &event_queue {
             metrics.set_outbox(outbox.clone());
         }
         Self {
             node,
-            repetitions: Repetitions::default(),
-            restraint: Restraint::default(),
+            deduplicator: Deduplicator::default(),
+            rate_limiter: LogRateLimiter::default(),
             log: (log, 0),
             errors: BTreeMap::new(),
             folder_gone: false,
             synced: false,
-            troubles: BTreeSet::new(),
-            local_mode: LocalMode::Unset,
+            api_errors: BTreeSet::new(),
+            local_mode: NodeMode::Unset,
             diag_errors: BTreeSet::new(),
-            outbox,
+            event_queue,
             metrics,
         }
     }
 
     /// Attempts that the kernel told.
-    pub(super) fn told(&mut self, told: &Told) {
-        if let Some(outbox) = &self.outbox
+    pub(super) fn handle_events(&mut self, told: &KernelEvents) {
+        if let Some(outbox) = &self.event_queue
             && !told.reports.is_empty()
         {
             let now = now();
@@ -97,10 +97,10 @@ impl Reporter {
             if !report.is_conflict() && !enabled!(Level::DEBUG) {
                 continue;
             }
-            let now = now().monotonic;
-            let Some(held_back) = self.repetitions.admit(report, now) else { continue };
+            let now = now().boottime;
+            let Some(held_back) = self.deduplicator.admit(report, now) else { continue };
             let others = if report.is_conflict() {
-                self.restraint.admit(&report.caller, held_back + 1, now)
+                self.rate_limiter.admit(&report.caller, held_back + 1, now)
             } else {
                 // Who looks at all of them wants all of them.
                 Some(0)
@@ -124,7 +124,7 @@ impl Reporter {
                 bound.pid
             );
         }
-        self.existing(&told.existing);
+        self.live_conflicts(&told.live_conflicts);
         for problem in &told.undecodable {
             error!(event = "record_invalid", "cannot read a record of a bind: {problem}");
         }
@@ -136,7 +136,7 @@ impl Reporter {
         if held_back > 0 {
             message = format!("{message}; {held_back} like it since the last time it was told");
         }
-        let message = message + &others_held_back(others);
+        let message = message + &suppressed_suffix(others);
         let owner = report.owner.as_ref().map(Name::to_string);
         let holder = report.holder.as_ref().map(|holder| holder.who.to_string());
         let pod = report.caller.pod();
@@ -168,15 +168,16 @@ impl Reporter {
     }
 
     /// What the index found worth telling, and what the kernel refused.
-    pub(super) fn notices(&mut self, engine: &mut Engine) {
+    pub(super) fn notices(&mut self, engine: &mut Reconciler) {
         let notices = engine.take_notices();
         self.publish(&notices, engine);
         for notice in notices {
             self.metrics.claim_problem(&notice);
-            let others =
-                notice.pod().map_or(Some(0), |pod| self.restraint.admit(&Who::Known(pod.clone()), 1, now().monotonic));
+            let others = notice
+                .pod()
+                .map_or(Some(0), |pod| self.rate_limiter.admit(&Actor::Known(pod.clone()), 1, now().boottime));
             let Some(others) = others else { continue };
-            let message = notice_sentence(&notice, &self.node) + &others_held_back(others);
+            let message = notice_sentence(&notice, &self.node) + &suppressed_suffix(others);
             match &notice {
                 Notice::Problem { pod, problem } => {
                     warn!(event = "claim_invalid", pod = %pod, kind = problem.as_str(), "{message}");
@@ -191,7 +192,7 @@ impl Reporter {
                 Notice::MirrorRejected { pod, .. } => {
                     warn!(event = "identity_rejected", pod = %pod, "{message}");
                 }
-                Notice::NoRoom { pod, limit } | Notice::NoHandover { pod, limit } => {
+                Notice::QuotaExceeded { pod, limit } | Notice::HandoverQuotaExceeded { pod, limit } => {
                     warn!(event = "no_room", pod = %pod, limit = %limit, "{message}");
                 }
                 Notice::Conflict { loser, winner, source, .. } => {
@@ -208,10 +209,10 @@ impl Reporter {
     }
 
     /// What a look at the sockets of the node brought. Such looks are taken every few seconds, and so one at the log is too.
-    pub(super) fn looked(&mut self, looked: &Looked) {
-        self.log_lost();
-        let Looked { existing, errors } = looked;
-        self.existing(existing);
+    pub(super) fn socket_report(&mut self, looked: &ReconcileReport) {
+        self.dropped_lines();
+        let ReconcileReport { live_conflicts: existing, errors } = looked;
+        self.live_conflicts(existing);
         for error in errors {
             let message = error.to_string();
             if self.diag_errors.insert(message.clone()) {
@@ -220,19 +221,19 @@ impl Reporter {
         }
     }
 
-    fn existing(&mut self, existing: &[Existing]) {
-        if let Some(outbox) = &self.outbox
+    fn live_conflicts(&mut self, existing: &[LiveConflict]) {
+        if let Some(outbox) = &self.event_queue
             && !existing.is_empty()
         {
             let now = now();
-            outbox.put(|events| existing.iter().for_each(|existing| events.existing(existing, now)));
+            outbox.put(|events| existing.iter().for_each(|existing| events.live_conflict(existing, now)));
         }
         for existing in existing {
-            let others = self.restraint.admit(existing.sides()[0], 1, now().monotonic);
+            let others = self.rate_limiter.admit(existing.sides()[0], 1, now().boottime);
             let Some(others) = others else { continue };
-            let message = existing.sentence(&self.node, Audience::Operators) + &others_held_back(others);
+            let message = existing.sentence(&self.node, Audience::Operators) + &suppressed_suffix(others);
             let [holder, other] = existing.sides().map(ToString::to_string);
-            let Holder { protocol, address, port, .. } = existing.holder().holder;
+            let BoundSocket { protocol, address, port, .. } = existing.holder().holder;
             warn!(
                 event = "port_shared",
                 protocol = protocol_name(protocol),
@@ -246,8 +247,8 @@ impl Reporter {
         }
     }
 
-    fn publish(&self, notices: &[Notice], engine: &Engine) {
-        let Some(outbox) = &self.outbox else {
+    fn publish(&self, notices: &[Notice], engine: &Reconciler) {
+        let Some(outbox) = &self.event_queue else {
             return;
         };
         // Whatever happened, a name that an Event waits for may have come with it.
@@ -259,13 +260,13 @@ impl Reporter {
             for notice in notices {
                 events.notice(notice, now);
             }
-            events.look_again(engine.index(), now);
+            events.retry_unnamed(engine.index(), now);
         });
     }
 
     /// What was taken over from the agent before this one, and how many conflicts nobody had told yet.
-    pub(super) fn resumed(&self, resumed: &Resumed, conflicts: usize) {
-        let Resumed { restored: Restored { pods, remnants, refused }, forgotten } = resumed;
+    pub(super) fn takeover(&self, resumed: &TakeoverSummary, conflicts: usize) {
+        let TakeoverSummary { restored: RestoreSummary { pods, reservations: remnants, refused }, forgotten } = resumed;
         info!(
             event = "resumed",
             node = self.node,
@@ -278,8 +279,8 @@ impl Reporter {
         for pod in refused {
             warn!(event = "resume_refused", pod = %pod, "{pod} of before cannot be taken over; its claims end until it is listed");
         }
-        for Forgotten { claims, why, .. } in forgotten {
-            let claims: Vec<String> = claims.iter().take(MOST_LISTED).map(ToString::to_string).collect();
+        for UnreadableOwner { claims, why, .. } in forgotten {
+            let claims: Vec<String> = claims.iter().take(MAX_LISTED).map(ToString::to_string).collect();
             let (claims, why) = (claims.join(", "), why.map_or_else(|| "nothing".to_owned(), |why| why.to_string()));
             warn!(
                 event = "resume_forgotten",
@@ -289,13 +290,13 @@ impl Reporter {
     }
 
     /// The mode that an operator set on the node. Told when it changes.
-    pub(super) fn local_mode(&mut self, mode: LocalMode) {
+    pub(super) fn local_mode(&mut self, mode: NodeMode) {
         if std::mem::replace(&mut self.local_mode, mode) == mode {
             return;
         }
         let node = &self.node;
         match mode {
-            LocalMode::Unset => {
+            NodeMode::Unset => {
                 info!(
                     event = "local_mode",
                     node,
@@ -303,13 +304,13 @@ impl Reporter {
                     "the mode that was set on {node} is cleared; the agent's counts"
                 );
             }
-            LocalMode::Audit => warn!(
+            NodeMode::Audit => warn!(
                 event = "local_mode",
                 node,
                 mode = "audit",
                 "an operator set {node} to audit: nothing is denied on it until `enforcer mode --clear`"
             ),
-            LocalMode::Enforce => warn!(
+            NodeMode::Enforce => warn!(
                 event = "local_mode",
                 node,
                 mode = "enforce",
@@ -331,7 +332,7 @@ impl Reporter {
     }
 
     /// The agent enforces what it can while it does not know the pods.
-    pub(super) fn waits_for_pods(&self) {
+    pub(super) fn not_synced(&self) {
         let node = &self.node;
         warn!(
             event = "not_synced",
@@ -341,7 +342,7 @@ impl Reporter {
     }
 
     /// A list of all pods came.
-    pub(super) fn pods_are_known(&mut self, engine: &Engine) {
+    pub(super) fn synced(&mut self, engine: &Reconciler) {
         let pods = engine.index().pod_count();
         if !std::mem::replace(&mut self.synced, true) {
             let (claims, conflicts) = engine.index().claim_counts();
@@ -350,17 +351,17 @@ impl Reporter {
     }
 
     /// An update took so long from its arrival to the kernel's maps.
-    pub(super) fn enforced_after(&self, delay: Duration) {
+    pub(super) fn enforced(&self, delay: Duration) {
         self.metrics.enforced(delay);
         let micros = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
         debug!(event = "enforced", node = self.node, delayMicros = micros, "an update took {micros} µs to the kernel");
     }
 
     /// Something of the API does not work. Counted each time, told once for each kind of trouble until it works again.
-    pub(super) fn trouble(&mut self, trouble: &Trouble) {
-        let Trouble { resource, kind, message } = trouble;
+    pub(super) fn api_error(&mut self, trouble: &ApiError) {
+        let ApiError { resource, kind, message } = trouble;
         self.metrics.api_error(*resource, *kind);
-        if self.troubles.insert((*resource, *kind)) {
+        if self.api_errors.insert((*resource, *kind)) {
             let (name, verb, remedy) = (resource.as_str(), resource.verb(), kind.remedy(*resource));
             warn!(
                 event = "api_trouble",
@@ -372,13 +373,13 @@ impl Reporter {
     }
 
     /// It works again.
-    pub(super) fn recovered(&mut self, resource: Resource) {
-        self.troubles.retain(|(troubled, _)| *troubled != resource);
+    pub(super) fn api_recovered(&mut self, resource: Resource) {
+        self.api_errors.retain(|(troubled, _)| *troubled != resource);
         let (name, verb) = (resource.as_str(), resource.verb());
         info!(event = "api_back", resource = name, "{name} are {verb}ed again");
     }
 
-    pub(super) fn folder_is_gone(&mut self, path: &Path, error: &io::Error) {
+    pub(super) fn source_lost(&mut self, path: &Path, error: &io::Error) {
         if !self.folder_gone {
             let path = path.display();
             error!(event = "source_lost", "cannot read the folder {path}: {error}; the claims stay as they were");
@@ -386,18 +387,18 @@ impl Reporter {
         self.folder_gone = true;
     }
 
-    pub(super) fn misses_folder(&self) -> bool {
+    pub(super) fn is_source_lost(&self) -> bool {
         self.folder_gone
     }
 
-    pub(super) fn folder_is_back(&mut self) {
+    pub(super) fn source_recovered(&mut self) {
         if std::mem::take(&mut self.folder_gone) {
             info!(event = "source_back", "the folder of manifests can be read again");
         }
     }
 
     /// Lines of the log that were lost since the last time: whoever reads it did not keep up, or there is no room for it.
-    fn log_lost(&mut self) {
+    fn dropped_lines(&mut self) {
         let (log, before) = &mut self.log;
         let total = log.lines();
         let count = total - std::mem::replace(before, total);
@@ -414,7 +415,7 @@ impl Reporter {
     }
 
     /// Errors that the programs counted since the last time.
-    pub(super) fn counters(&mut self, engine: &Engine) {
+    pub(super) fn counters(&mut self, engine: &Reconciler) {
         let counters = match engine.counters() {
             Ok(counters) => counters,
             Err(error) => {
@@ -426,18 +427,25 @@ impl Reporter {
             let total = counters.errors(kind);
             let before = self.errors.insert(kind, total).unwrap_or(0);
             if total > before {
-                warn!(event = "kernel_error", kind = kind.as_str(), count = total - before, total, "{}", meaning(kind));
+                warn!(
+                    event = "kernel_error",
+                    kind = kind.as_str(),
+                    count = total - before,
+                    total,
+                    "{}",
+                    kernel_error_text(kind)
+                );
             }
         }
     }
 }
 
 /// The end of a line before which others about the same pod were held back.
-fn others_held_back(others: u64) -> String {
+fn suppressed_suffix(others: u64) -> String {
     if others > 0 { format!("; {others} other lines about it were held back") } else { String::new() }
 }
 
-fn meaning(error: KernelError) -> &'static str {
+fn kernel_error_text(error: KernelError) -> &'static str {
     match error {
         KernelError::BindEventLost => {
             "more binds were judged than could be reported; verdicts and counters are right all the same"

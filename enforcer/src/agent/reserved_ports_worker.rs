@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use enforcer_ebpf::abi::LocalMode;
+use enforcer_ebpf::wire::NodeMode;
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     time::{Instant, sleep_until, timeout},
@@ -25,23 +25,23 @@ use tracing::{debug, info, warn};
 use enforcer_core::reserved_ports::PortSet;
 
 use crate::{
-    agent::reconciler::Engine,
+    agent::reconciler::Reconciler,
     host::reserved_ports_sysctl::{ReservedPorts, Synced, SysctlError},
     metrics::Metrics,
 };
 
 /// How long after one order the next may come: a crowd of pods is few writes.
-const PAUSE: Duration = Duration::from_millis(250);
+const DEBOUNCE: Duration = Duration::from_millis(250);
 
 /// How long an agent that leaves nothing behind waits for its ports to be given back.
-const PARTING: Duration = Duration::from_secs(3);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How much of a list is told.
 const TOLD: usize = 100;
 
 /// What is to be done, and where.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct ReservedPortsConfig {
     /// Whether ports are reserved at all. What an earlier agent reserved is given back if not.
     pub manage: bool,
     /// The root of the sysctls, with the list below it.
@@ -51,7 +51,7 @@ pub struct Config {
 }
 
 /// An order for the thread.
-enum Order {
+enum WorkerOrder {
     /// Reserve these ports, in order of preference, and, where all pods are known, let go of all others.
     Reserve { ports: Vec<u16>, all_known: bool },
     /// Let go of everything.
@@ -59,7 +59,7 @@ enum Order {
 }
 
 /// What came of an order.
-struct Outcome {
+struct SyncOutcome {
     /// It was to let go of everything.
     given_back: bool,
     result: Result<Synced, SysctlError>,
@@ -67,7 +67,7 @@ struct Outcome {
 
 /// What the list should say.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Wanted {
+enum DesiredState {
     /// Nothing of ours.
     Nothing,
     /// What is in force in this generation of claims.
@@ -75,69 +75,71 @@ enum Wanted {
 }
 
 /// See the module's documentation.
-pub(super) struct Reserving {
+pub(super) struct ReservedPortsWorker {
     manage: bool,
-    orders: Sender<Order>,
-    outcomes: UnboundedReceiver<Outcome>,
+    orders: Sender<WorkerOrder>,
+    outcomes: UnboundedReceiver<SyncOutcome>,
     /// What was ordered last, unless that is to be ordered once more.
-    ordered: Option<Wanted>,
+    ordered: Option<DesiredState>,
     /// An order waits to be given.
     due: bool,
     not_before: Instant,
     /// The thread has an order.
     busy: bool,
-    told: Told,
+    told: ReportedState,
 }
 
-impl Reserving {
+impl ReservedPortsWorker {
     /// Starts the thread, which does nothing before the first [`Self::look`].
-    pub(super) fn new(config: Config, node: String, metrics: Arc<Metrics>) -> io::Result<Self> {
-        let Config { manage, proc_sys, folder } = config;
+    pub(super) fn new(config: ReservedPortsConfig, node: String, metrics: Arc<Metrics>) -> io::Result<Self> {
+        let ReservedPortsConfig { manage, proc_sys, folder } = config;
         let (orders, taken) = channel();
         let (done, outcomes) = unbounded_channel();
         let ports = ReservedPorts::new(&proc_sys, &folder);
         thread::Builder::new().name("reserved-ports".to_owned()).spawn(move || carry_out(&ports, &taken, &done))?;
-        let told = Told { node, metrics, left_out: PortSet::default(), error: None, forgotten: None };
+        let told = ReportedState { node, metrics, left_out: PortSet::default(), error: None, forgotten: None };
         let not_before = Instant::now();
         Ok(Self { manage, orders, outcomes, ordered: None, due: false, not_before, busy: false, told })
     }
 
     /// Sees what is in force, and orders what is to be changed for that unless something was ordered a moment ago.
     /// `all_known`: whether the source of pods has spoken.
-    pub(super) fn look(&mut self, engine: &Engine, all_known: bool) {
-        let wanted = self.wanted(engine, all_known);
+    pub(super) fn refresh(&mut self, engine: &Reconciler, all_known: bool) {
+        let wanted = self.desired(engine, all_known);
         self.due = self.ordered != Some(wanted);
         let now = Instant::now();
         if !self.due || self.busy || now < self.not_before {
             return;
         }
         let order = match wanted {
-            Wanted::Nothing => Order::GiveBack,
-            Wanted::InForce { all_known, .. } => Order::Reserve { ports: engine.index().ports_in_force(), all_known },
+            DesiredState::Nothing => WorkerOrder::GiveBack,
+            DesiredState::InForce { all_known, .. } => {
+                WorkerOrder::Reserve { ports: engine.index().ports_in_force(), all_known }
+            }
         };
         self.busy = self.orders.send(order).is_ok();
         self.ordered = Some(wanted);
         self.due = false;
-        self.not_before = now + PAUSE;
+        self.not_before = now + DEBOUNCE;
     }
 
     /// The list may not be what it was, or what failed may work now.
-    pub(super) fn look_again(&mut self) {
+    pub(super) fn resync(&mut self) {
         self.ordered = None;
     }
 
     /// Whether the node enforces decides, whatever a namespace's label says: that speaks of who binds, and the list of
     /// who owns.
-    fn wanted(&self, engine: &Engine, all_known: bool) -> Wanted {
-        let enforces = match engine.local_mode() {
-            LocalMode::Unset => engine.policy().enforce,
-            LocalMode::Audit => false,
-            LocalMode::Enforce => true,
+    fn desired(&self, engine: &Reconciler, all_known: bool) -> DesiredState {
+        let enforces = match engine.node_mode() {
+            NodeMode::Unset => engine.policy().enforce,
+            NodeMode::Audit => false,
+            NodeMode::Enforce => true,
         };
         if self.manage && enforces {
-            Wanted::InForce { generation: engine.index().ports_generation(), all_known }
+            DesiredState::InForce { generation: engine.index().ports_generation(), all_known }
         } else {
-            Wanted::Nothing
+            DesiredState::Nothing
         }
     }
 
@@ -148,7 +150,7 @@ impl Reserving {
             outcome = self.outcomes.recv(), if self.busy => {
                 self.busy = false;
                 if let Some(outcome) = outcome {
-                    self.told.tell(outcome);
+                    self.told.report(outcome);
                 }
             }
             () = sleep_until(self.not_before), if self.due && !self.busy => {}
@@ -159,42 +161,42 @@ impl Reserving {
     /// The agent ends. What outlives it (`kept`) stays reserved; else everything is given back.
     pub(super) async fn end(self, kept: bool) {
         let Self { orders, mut outcomes, mut told, .. } = self;
-        if kept || orders.send(Order::GiveBack).is_err() {
+        if kept || orders.send(WorkerOrder::GiveBack).is_err() {
             return;
         }
         // The thread ends when it has carried out what was ordered.
         drop(orders);
         let rest = async {
             while let Some(outcome) = outcomes.recv().await {
-                told.tell(outcome);
+                told.report(outcome);
             }
         };
-        if timeout(PARTING, rest).await.is_err() {
+        if timeout(SHUTDOWN_TIMEOUT, rest).await.is_err() {
             warn!(
                 event = "reserved_ports_failed",
-                "the ports that were reserved could not be given back in {PARTING:?}; `enforcer cleanup` does it"
+                "the ports that were reserved could not be given back in {SHUTDOWN_TIMEOUT:?}; `enforcer cleanup` does it"
             );
         }
     }
 }
 
 /// What the thread does, until nobody orders anything any more.
-fn carry_out(ports: &ReservedPorts, orders: &Receiver<Order>, done: &UnboundedSender<Outcome>) {
+fn carry_out(ports: &ReservedPorts, orders: &Receiver<WorkerOrder>, done: &UnboundedSender<SyncOutcome>) {
     for order in orders {
-        let given_back = matches!(order, Order::GiveBack);
+        let given_back = matches!(order, WorkerOrder::GiveBack);
         let result = match order {
-            Order::Reserve { ports: wanted, all_known: true } => ports.sync(&wanted),
-            Order::Reserve { ports: wanted, all_known: false } => ports.add(&wanted),
-            Order::GiveBack => ports.cleanup(),
+            WorkerOrder::Reserve { ports: wanted, all_known: true } => ports.sync(&wanted),
+            WorkerOrder::Reserve { ports: wanted, all_known: false } => ports.add(&wanted),
+            WorkerOrder::GiveBack => ports.cleanup(),
         };
-        if done.send(Outcome { given_back, result }).is_err() {
+        if done.send(SyncOutcome { given_back, result }).is_err() {
             return;
         }
     }
 }
 
 /// What was told last, so that nothing is told twice.
-struct Told {
+struct ReportedState {
     node: String,
     metrics: Arc<Metrics>,
     left_out: PortSet,
@@ -202,8 +204,8 @@ struct Told {
     forgotten: Option<String>,
 }
 
-impl Told {
-    fn tell(&mut self, Outcome { given_back, result }: Outcome) {
+impl ReportedState {
+    fn report(&mut self, SyncOutcome { given_back, result }: SyncOutcome) {
         let node = &self.node;
         let Synced { ours, added, removed, left_out, forgotten } = match result {
             Ok(synced) => synced,

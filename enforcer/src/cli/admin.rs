@@ -23,7 +23,7 @@ use crate::cli::Failure;
 pub(super) const ADMIN_SOCKET: &str = "/run/port-enforcer/admin.sock";
 
 /// How long an answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(15);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Where an agent answers; `None` is nowhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,14 +39,14 @@ impl FromStr for AdminSocket {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum NoAnswer {
+pub(super) enum AgentUnavailable {
     /// Nobody listens there.
     Nobody(String),
     /// Somebody does, and it did not work.
     Failed(Failure),
 }
 
-impl NoAnswer {
+impl AgentUnavailable {
     /// Where an answer from elsewhere would be none.
     pub(super) fn failure(self) -> Failure {
         match self {
@@ -91,24 +91,24 @@ pub(super) fn wait<T>(future: impl Future<Output = Result<T, Failure>>) -> Resul
 }
 
 /// Asks the agent, and takes the beginning of its answer.
-pub(super) async fn open(socket: &AdminSocket, path: &str) -> Result<Answer, NoAnswer> {
+pub(super) async fn open(socket: &AdminSocket, path: &str) -> Result<Answer, AgentUnavailable> {
     let Some(file) = &socket.0 else {
-        return Err(NoAnswer::Nobody("--admin-socket is none".to_owned()));
+        return Err(AgentUnavailable::Nobody("--admin-socket is none".to_owned()));
     };
     let stream = UnixStream::connect(file).await.map_err(|error| refused(file, &error))?;
-    match timeout(PATIENCE, converse(stream, path)).await {
+    match timeout(REQUEST_TIMEOUT, converse(stream, path)).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(failure)) => Err(NoAnswer::Failed(failure)),
-        Err(_) => Err(NoAnswer::Failed(Failure::runtime(format!(
+        Ok(Err(failure)) => Err(AgentUnavailable::Failed(failure)),
+        Err(_) => Err(AgentUnavailable::Failed(Failure::runtime(format!(
             "the agent at {} has not answered for {} seconds; see its log",
             file.display(),
-            PATIENCE.as_secs()
+            REQUEST_TIMEOUT.as_secs()
         )))),
     }
 }
 
 /// The whole of the answer.
-pub(super) async fn get(socket: &AdminSocket, path: &str) -> Result<Vec<u8>, NoAnswer> {
+pub(super) async fn get(socket: &AdminSocket, path: &str) -> Result<Vec<u8>, AgentUnavailable> {
     let mut answer = open(socket, path).await?;
     let whole = async {
         let mut whole = Vec::new();
@@ -118,7 +118,7 @@ pub(super) async fn get(socket: &AdminSocket, path: &str) -> Result<Vec<u8>, NoA
         Ok(whole)
     };
     let late = |_| Err(Failure::runtime("the agent did not come to the end of its answer; see its log"));
-    timeout(PATIENCE, whole).await.unwrap_or_else(late).map_err(NoAnswer::Failed)
+    timeout(REQUEST_TIMEOUT, whole).await.unwrap_or_else(late).map_err(AgentUnavailable::Failed)
 }
 
 async fn converse(stream: UnixStream, path: &str) -> Result<Answer, Failure> {
@@ -150,13 +150,13 @@ fn broken(error: &hyper::Error) -> Failure {
     Failure::runtime(format!("the agent broke its answer off ({error}); see its log"))
 }
 
-fn refused(file: &Path, error: &io::Error) -> NoAnswer {
+fn refused(file: &Path, error: &io::Error) -> AgentUnavailable {
     let path = file.display();
     match error.kind() {
-        io::ErrorKind::PermissionDenied => NoAnswer::Failed(Failure::unsupported(format!(
+        io::ErrorKind::PermissionDenied => AgentUnavailable::Failed(Failure::unsupported(format!(
             "cannot connect to {path}: {error}; the socket is root's alone: run this as root"
         ))),
-        io::ErrorKind::NotFound => NoAnswer::Nobody(format!("{path} is not there")),
-        _ => NoAnswer::Nobody(format!("cannot connect to {path}: {error}")),
+        io::ErrorKind::NotFound => AgentUnavailable::Nobody(format!("{path} is not there")),
+        _ => AgentUnavailable::Nobody(format!("cannot connect to {path}: {error}")),
     }
 }

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use enforcer_core::{
     check::{
-        Manifests, Outcome, Settings, check,
-        finding::{Finding, Named, Severity},
+        CheckResult, CheckSettings, ManifestSet, check,
+        finding::{Finding, NamedObject, Severity},
     },
-    pods::claims::Limits,
+    pods::claims::ClaimLimits,
 };
 
 use crate::{
@@ -61,9 +61,9 @@ enum Output {
 impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
         let Self { files, nodes, node_reserved, max_ports_per_pod, output } = self;
-        let limits = Limits { max_ports_per_pod };
+        let limits = ClaimLimits { max_ports_per_pod };
         let manifests = read_all(&files, &limits);
-        let settings = Settings { nodes, node_reserved: node_reserved.0, limits };
+        let settings = CheckSettings { nodes, node_reserved: node_reserved.0, limits };
         let outcome = check(&manifests, &settings);
         let answer = match output {
             Output::Text => text(&manifests, &outcome, shows_colours(io::stdout().is_terminal())),
@@ -88,7 +88,7 @@ fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-fn text(manifests: &Manifests, outcome: &Outcome, colours: bool) -> String {
+fn text(manifests: &ManifestSet, outcome: &CheckResult, colours: bool) -> String {
     let paint = |code: &'static str| if colours { code } else { "" };
     let (bold, plain) = (paint("\u{1b}[1m"), paint("\u{1b}[0m"));
     let mut text = String::new();
@@ -120,7 +120,7 @@ fn text(manifests: &Manifests, outcome: &Outcome, colours: bool) -> String {
 }
 
 /// Documented in docs/check.md.
-fn report(manifests: &Manifests, outcome: &Outcome, nodes: Option<u32>) -> Value {
+fn report(manifests: &ManifestSet, outcome: &CheckResult, nodes: Option<u32>) -> Value {
     let (remarks, findings): (Vec<_>, Vec<_>) =
         outcome.findings.iter().partition(|finding| finding.severity == Severity::Note);
     let all = |findings: Vec<&Finding>| findings.into_iter().map(finding_json).collect::<Value>();
@@ -146,8 +146,8 @@ fn report(manifests: &Manifests, outcome: &Outcome, nodes: Option<u32>) -> Value
 
 fn finding_json(finding: &Finding) -> Value {
     let Finding { code, severity, place, object, other, ports, position, nodes_needed, message, remedy } = finding;
-    let named = |named: &Option<Named>| {
-        named.as_ref().map(|Named { kind, namespace, name, place }| {
+    let named = |named: &Option<NamedObject>| {
+        named.as_ref().map(|NamedObject { kind, namespace, name, place }| {
             json!({"kind": kind, "namespace": namespace, "name": name, "file": &*place.file, "line": place.line})
         })
     };
@@ -171,14 +171,14 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use enforcer_core::check::object::Place;
+    use enforcer_core::check::object::Location;
 
     #[test]
     fn colours_change_no_word() {
         let file: Arc<str> = "a.yaml".into();
-        let unreadable = vec![(Place { file: file.clone(), line: Some(3) }, "is no manifest".to_owned())];
-        let manifests = Manifests { files: vec![file], unreadable, ..Manifests::default() };
-        let outcome = check(&manifests, &Settings::default());
+        let unreadable = vec![(Location { file: file.clone(), line: Some(3) }, "is no manifest".to_owned())];
+        let manifests = ManifestSet { files: vec![file], unreadable, ..ManifestSet::default() };
+        let outcome = check(&manifests, &CheckSettings::default());
         let [plain, coloured] = [false, true].map(|colours| text(&manifests, &outcome, colours));
         assert!(!plain.contains('\u{1b}'), "{plain}");
         assert!(

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     cli::Failure,
     host::reserved_ports_sysctl::{self, ReservedPorts, Synced, SysctlError},
-    kernel::pins::{self, Cleaned, PinError, clean_up},
+    kernel::pins::{self, CleanupSummary, PinError, clean_up},
 };
 
 /// Remove all that agents of whatever version left: programs, maps, reserved ports
@@ -119,7 +119,7 @@ fn remove(bpffs: &Path) -> Result<bool, Failure> {
         }
         _ => Failure::runtime(error),
     })?;
-    let Some(Cleaned { links, pins, held, left_alone }) = cleaned else {
+    let Some(CleanupSummary { links, pins, held, left_alone }) = cleaned else {
         return Err(Failure::runtime(format!(
             "an agent is running that keeps its state in {folder}: stop it first, then run this again"
         )));

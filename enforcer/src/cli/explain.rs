@@ -3,14 +3,14 @@
 use std::{fmt::Write as _, path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum};
-use enforcer_ebpf::abi::Protocol;
+use enforcer_ebpf::wire::Protocol;
 
 use enforcer_core::{
     model::{
         port_spec::{protocol_from_name, protocol_name},
         text::escape,
     },
-    views::explain::{Explanation, Question, explain},
+    views::explain::{ExplainQuestion, Explanation, explain},
 };
 
 use crate::{
@@ -112,7 +112,7 @@ impl Explain {
                     eprintln!("enforcer: {}", escape(problem));
                 }
                 let pod = pod.as_ref().map(|Pod { namespace, name }| (namespace.as_str(), name.as_str()));
-                explain(&Question { protocol, port, pod }, &pinned.scene()).map_err(Failure::usage)?
+                explain(&ExplainQuestion { protocol, port, pod }, &pinned.scene()).map_err(Failure::usage)?
             }
         };
         say(&match output {

@@ -3,14 +3,14 @@
 use std::{io, path::PathBuf};
 
 use clap::{Args, ValueEnum};
-use enforcer_ebpf::abi::LocalMode;
+use enforcer_ebpf::wire::NodeMode;
 use serde_json::{Value, json};
 
 use enforcer_core::views::json::API_VERSION;
 
 use crate::{
     cli::{Failure, say},
-    kernel::pins::{self, PinError, local_mode, set_local_mode},
+    kernel::pins::{self, PinError, node_mode, set_node_mode},
 };
 
 /// Set the mode of this node by hand, or take that back
@@ -55,15 +55,15 @@ impl SetMode {
     pub(super) fn run(self) -> Result<(), Failure> {
         let Self { mode, clear, output, bpffs } = self;
         let wanted = match (mode, clear) {
-            (Some(Word::Audit), _) => Some(LocalMode::Audit),
-            (Some(Word::Enforce), _) => Some(LocalMode::Enforce),
-            (None, true) => Some(LocalMode::Unset),
+            (Some(Word::Audit), _) => Some(NodeMode::Audit),
+            (Some(Word::Enforce), _) => Some(NodeMode::Enforce),
+            (None, true) => Some(NodeMode::Unset),
             (None, false) => None,
         };
         if let Some(wanted) = wanted {
-            set_local_mode(&bpffs, wanted).map_err(|error| pin_failure(&error))?;
+            set_node_mode(&bpffs, wanted).map_err(|error| pin_failure(&error))?;
         }
-        let mode = local_mode(&bpffs).map_err(|error| pin_failure(&error))?;
+        let mode = node_mode(&bpffs).map_err(|error| pin_failure(&error))?;
         match output {
             Output::Text => say(&format!("{}\n", sentence(mode))),
             Output::Json => say(&format!("{}\n", json(mode))),
@@ -72,20 +72,20 @@ impl SetMode {
 }
 
 /// What is set; `null` is nothing.
-fn json(mode: LocalMode) -> Value {
+fn json(mode: NodeMode) -> Value {
     let word = match mode {
-        LocalMode::Unset => None,
-        LocalMode::Audit => Some("audit"),
-        LocalMode::Enforce => Some("enforce"),
+        NodeMode::Unset => None,
+        NodeMode::Audit => Some("audit"),
+        NodeMode::Enforce => Some("enforce"),
     };
     json!({ "apiVersion": API_VERSION, "kind": "LocalMode", "mode": word })
 }
 
-fn sentence(mode: LocalMode) -> &'static str {
+fn sentence(mode: NodeMode) -> &'static str {
     match mode {
-        LocalMode::Unset => "no mode is set on this node: the agent's own counts",
-        LocalMode::Audit => "this node is set to audit: nothing is denied, until `enforcer mode --clear`",
-        LocalMode::Enforce => {
+        NodeMode::Unset => "no mode is set on this node: the agent's own counts",
+        NodeMode::Audit => "this node is set to audit: nothing is denied, until `enforcer mode --clear`",
+        NodeMode::Enforce => {
             "this node is set to enforce, whatever the agent's --mode says, until `enforcer mode --clear`"
         }
     }

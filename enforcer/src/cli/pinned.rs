@@ -7,23 +7,23 @@ use std::{
     time::Duration,
 };
 
-use enforcer_ebpf::decide::Overrule;
+use enforcer_ebpf::decide::ModeOverride;
 
 use enforcer_core::{
-    arbitration::arbiter::Class,
+    arbitration::arbiter::OwnerClass,
     index::{Index, Now, Settings},
-    plan::owner_record::Subject,
-    sockets::{Holders, Limits, Place},
+    plan::owner_record::RecordedOwner,
+    sockets::{BoundSockets, SocketLimits, SocketPlace},
     views::{
-        json::Scene,
-        status::{Facts, Status},
+        json::NodeSnapshot,
+        status::{Status, StatusInputs},
     },
 };
 
 use crate::{
     cli::{
         Failure,
-        admin::NoAnswer,
+        admin::AgentUnavailable,
         mode::pin_failure,
         run::{MOUNTINFO, host_name},
     },
@@ -32,7 +32,7 @@ use crate::{
         clock::now,
         sock_diag,
     },
-    kernel::pins::{Survey, survey},
+    kernel::pins::{PinnedState, read_pinned},
 };
 
 /// A grace that runs is shown to its end, however long the agent gave it.
@@ -42,19 +42,19 @@ const GRACE: Duration = Duration::from_hours(24);
 pub(super) struct Pinned {
     node: String,
     index: Index,
-    holders: Holders,
-    survey: Survey,
+    holders: BoundSockets,
+    survey: PinnedState,
     problems: Vec<String>,
     now: Now,
 }
 
 /// What is pinned in the folder, after no agent answered.
-pub(super) fn read(folder: &Path, no_answer: NoAnswer) -> Result<Pinned, Failure> {
+pub(super) fn read(folder: &Path, no_answer: AgentUnavailable) -> Result<Pinned, Failure> {
     let why = match no_answer {
-        NoAnswer::Nobody(why) => why,
-        NoAnswer::Failed(failure) => return Err(failure),
+        AgentUnavailable::Nobody(why) => why,
+        AgentUnavailable::Failed(failure) => return Err(failure),
     };
-    let Some(mut survey) = survey(folder).map_err(|error| pin_failure(&error))? else {
+    let Some(mut survey) = read_pinned(folder).map_err(|error| pin_failure(&error))? else {
         return Err(Failure::runtime(format!(
             "no agent answers ({why}), and no programs are pinned in {}: nothing is judged on this node; start the agent \
              (enforcer run), or name its socket with --admin-socket",
@@ -69,22 +69,22 @@ pub(super) fn read(folder: &Path, no_answer: NoAnswer) -> Result<Pinned, Failure
     let now = now();
     let (index, unread) = index(&mut survey, now);
     problems.extend(unread.map(|error| format!("whose the cgroups are is not known: {error}")));
-    let mut holders = Holders::new(Limits::default(), sock_diag::shows_bound().unwrap_or(false));
-    let nanos = || u64::try_from(now.monotonic.as_nanos()).unwrap_or(u64::MAX);
-    let done = sock_diag::reconcile(&mut holders, nanos, |cgroup| Place::of(cgroup, &index));
+    let mut holders = BoundSockets::new(SocketLimits::default(), sock_diag::shows_bound().unwrap_or(false));
+    let nanos = || u64::try_from(now.boottime.as_nanos()).unwrap_or(u64::MAX);
+    let done = sock_diag::reconcile(&mut holders, nanos, |cgroup| SocketPlace::of(cgroup, &index));
     problems.extend(done.errors.iter().map(ToString::to_string));
     Ok(Pinned { node: host_name(), index, holders, survey, problems, now })
 }
 
 /// The index that an agent would begin with, but that nothing ends by what it does not find.
-fn index(survey: &mut Survey, now: Now) -> (Index, Option<CgroupError>) {
-    let remembered = std::mem::take(&mut survey.recalled.remembered);
+fn index(survey: &mut PinnedState, now: Now) -> (Index, Option<CgroupError>) {
+    let remembered = std::mem::take(&mut survey.recalled.owners);
     let mut settings = Settings { handover_grace: GRACE, system_namespaces: BTreeSet::new(), ..Settings::default() };
     for owner in &remembered {
-        if owner.record.class == Class::System {
+        if owner.record.class == OwnerClass::System {
             settings.system_namespaces.insert(owner.record.name.namespace.clone());
         }
-        if owner.record.subject == Subject::Node {
+        if owner.record.subject == RecordedOwner::Node {
             settings.node_reserved.extend(&owner.claims);
         }
     }
@@ -98,22 +98,22 @@ fn index(survey: &mut Survey, now: Now) -> (Index, Option<CgroupError>) {
     for entry in entries {
         if below.contains(&entry.parent) {
             below.insert(entry.id);
-            index.cgroup_made(entry.id, entry.parent, &entry.name, now);
+            index.cgroup_created(entry.id, entry.parent, &entry.name, now);
         }
     }
     (index, None)
 }
 
 impl Pinned {
-    pub(super) fn scene(&self) -> Scene<'_> {
+    pub(super) fn scene(&self) -> NodeSnapshot<'_> {
         let deadline = self.survey.lease_deadline;
-        let stale = deadline != 0 && u128::from(deadline) < self.now.monotonic.as_nanos();
-        Scene {
+        let stale = deadline != 0 && u128::from(deadline) < self.now.boottime.as_nanos();
+        NodeSnapshot {
             node: &self.node,
             index: &self.index,
             holders: &self.holders,
             policy: self.survey.policy,
-            overrule: Overrule { local: self.survey.local, stale },
+            overrule: ModeOverride { local: self.survey.local, stale },
             // Only an agent knows.
             shared: &[],
             now: self.now,
@@ -127,7 +127,7 @@ impl Pinned {
 
     pub(super) fn status(&self) -> Status {
         let counters = &self.survey.counters;
-        let facts = Facts {
+        let facts = StatusInputs {
             agent: None,
             features: None,
             lease_deadline: self.survey.lease_deadline,

@@ -11,19 +11,19 @@ use std::{
 
 use aya::programs::ProgramError;
 use clap::{ArgAction, Args, ValueEnum};
-use enforcer_ebpf::abi::{Policy, Protocol, Undeclared};
+use enforcer_ebpf::wire::{Policy, Protocol, Undeclared};
 
 use enforcer_core::{
     arbitration::quota::Capacity,
     index::{NamespaceMode, Settings},
     model::port_spec::{Address, PortSpec},
-    pods::{annotation, claims::Limits},
+    pods::{annotation, claims::ClaimLimits},
 };
 
 use crate::{
     agent::{
-        self, AgentError, Config, Source,
-        reconciler::{EngineError, Start},
+        self, AgentConfig, AgentError, SourceConfig,
+        reconciler::{ReconcilerError, Start},
         reserved_ports_worker,
     },
     cli::{
@@ -257,7 +257,7 @@ impl FromStr for Listen {
 pub(super) struct Ports(pub(super) Vec<PortSpec>);
 
 impl FromStr for Ports {
-    type Err = annotation::Problem;
+    type Err = annotation::ItemProblem;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         annotation::parse_list(text).map(Self)
@@ -356,7 +356,7 @@ impl Run {
             .map_err(|error| Failure::runtime(format!("cannot start the agent's loop: {error}")))?;
         let node = node_name.unwrap_or_else(host_name);
         let source = match source.unwrap_or(SourceFlag::Api) {
-            SourceFlag::Api => Source::Api {
+            SourceFlag::Api => SourceConfig::Api {
                 cluster: runtime.block_on(k8s::connect(kubeconfig.as_deref())).map_err(Failure::usage)?,
                 namespaces: namespace_mode != NamespaceModeFlag::Off,
                 instance: pod_name.unwrap_or_else(|| node.clone()),
@@ -371,7 +371,7 @@ impl Run {
                      manifests"
                 )));
             }
-            SourceFlag::Folder(folder) => Source::Folder(folder),
+            SourceFlag::Folder(folder) => SourceConfig::Folder(folder),
         };
         let features = probe::features().map_err(|error| program_failure(&error))?;
         let node_scope = scope == Scope::Node;
@@ -379,7 +379,7 @@ impl Run {
         let start = Start {
             root,
             settings: Settings {
-                limits: Limits { max_ports_per_pod },
+                limits: ClaimLimits { max_ports_per_pod },
                 capacity: Capacity::default(),
                 system_namespaces: system_namespaces
                     .map_or_else(|| default_system_namespaces(pod_namespace), BTreeSet::from_iter),
@@ -405,9 +405,10 @@ impl Run {
             lease: lease.0,
             shared_ports: shared_ports.0,
         };
-        let reserved = reserved_ports_worker::Config { manage: manage_reserved_ports, proc_sys, folder: state_dir };
+        let reserved =
+            reserved_ports_worker::ReservedPortsConfig { manage: manage_reserved_ports, proc_sys, folder: state_dir };
         let (listen, admin_socket, mode) = (listen.0, admin_socket.0, mode.as_str());
-        let config = Config {
+        let config = AgentConfig {
             start,
             source,
             listen,
@@ -448,17 +449,17 @@ pub(super) fn host_name() -> String {
 
 fn agent_failure(error: &AgentError) -> Failure {
     match error {
-        AgentError::Engine(EngineError::Bpf(BpfError::Program { source, .. })) if is_denied(source.as_ref()) => {
+        AgentError::Engine(ReconcilerError::Bpf(BpfError::Program { source, .. })) if is_denied(source.as_ref()) => {
             program_failure(source)
         }
-        AgentError::Engine(EngineError::Bpf(BpfError::Attach { source, .. })) if is_denied(source) => {
+        AgentError::Engine(ReconcilerError::Bpf(BpfError::Attach { source, .. })) if is_denied(source) => {
             missing_privilege()
         }
-        AgentError::Engine(EngineError::Bpf(error @ (BpfError::Btf(_) | BpfError::Program { .. }))) => {
+        AgentError::Engine(ReconcilerError::Bpf(error @ (BpfError::Btf(_) | BpfError::Program { .. }))) => {
             Failure::unsupported(error)
         }
-        AgentError::Engine(EngineError::Bpf(BpfError::Object(source))) if is_denied(source) => missing_privilege(),
-        AgentError::Engine(EngineError::Cgroup(_)) => Failure::unsupported(error),
+        AgentError::Engine(ReconcilerError::Bpf(BpfError::Object(source))) if is_denied(source) => missing_privilege(),
+        AgentError::Engine(ReconcilerError::Cgroup(_)) => Failure::unsupported(error),
         _ => Failure::runtime(error),
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
-use enforcer_core::{model::text::escape, views::watch::Line};
+use enforcer_core::{model::text::escape, views::watch::WatchLine};
 
 use crate::cli::{
     Failure,
@@ -48,7 +48,7 @@ impl Watch {
             let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
             let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
             let path = format!("/watch?conflicts={conflicts}");
-            let answer = open(&admin_socket, &path).await.map_err(super::admin::NoAnswer::failure)?;
+            let answer = open(&admin_socket, &path).await.map_err(super::admin::AgentUnavailable::failure)?;
             tokio::select! {
                 _ = interrupt.recv() => Ok(()),
                 _ = terminate.recv() => Ok(()),
@@ -79,7 +79,7 @@ async fn show(mut answer: Answer, output: Output) -> Result<(), Failure> {
 
 /// Whether somebody still reads.
 fn print(line: &[u8], output: Output) -> Result<bool, Failure> {
-    let line: Line = serde_json::from_slice(line)
+    let line: WatchLine = serde_json::from_slice(line)
         .map_err(|error| Failure::runtime(format!("the agent's answer makes no sense: {error}; see its version")))?;
     let text = match output {
         Output::Text => escape(&line.text()),

@@ -19,7 +19,7 @@ const CLOSE: Duration = Duration::from_millis(1);
 #[must_use]
 pub fn now() -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now { wall: i64::try_from(wall.as_micros()).unwrap_or(i64::MAX), monotonic: read(ClockId::Boottime) }
+    Now { wall: i64::try_from(wall.as_micros()).unwrap_or(i64::MAX), boottime: read(ClockId::Boottime) }
 }
 
 /// How long the machine slept since boot, in nanoseconds: what is to be added to a time of the kernel's that leaves sleep out.
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn the_coarse_clock_follows_the_exact_one() {
-        let exact = || u64::try_from(now().monotonic.as_nanos()).unwrap();
+        let exact = || u64::try_from(now().boottime.as_nanos()).unwrap();
         let before = coarse();
         let between = exact();
         assert!(before <= between, "{before} {between}");

@@ -17,7 +17,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use enforcer_core::reserved_ports::{Memory, PortSet, Step, plan};
+use enforcer_core::reserved_ports::{PortSet, RememberedPorts, Step, plan};
 
 use crate::host::netns;
 
@@ -36,7 +36,7 @@ const MEMORY: &str = "reserved-ports.json";
 const NEXT: &str = "reserved-ports.json.next";
 /// Room for the longest list there is: every second port, six bytes each, is 192 KiB. The kernel gives a list in one
 /// read or cuts it.
-const ROOM: usize = 256 << 10;
+const BUFFER_BYTES: usize = 256 << 10;
 /// Anywhere but at the beginning: the kernel adds what is written there.
 const NOT_AT_THE_BEGINNING: u64 = 1;
 /// How often the list may change under our hands before we give up.
@@ -248,7 +248,7 @@ impl ReservedPorts {
     fn read(&self, name: &str) -> Result<String, SysctlError> {
         let path = self.proc_sys.join(name);
         let failed = |source| SysctlError::Read { path: path.clone(), source };
-        let mut text = vec![0; ROOM];
+        let mut text = vec![0; BUFFER_BYTES];
         // One read, see ROOM.
         let length = File::open(&path).and_then(|mut file| file.read(&mut text)).map_err(failed)?;
         text.truncate(length);
@@ -304,28 +304,28 @@ impl ReservedPorts {
         Ok(Stored { boot_id, netns_cookie, ours: String::new(), others: None })
     }
 
-    fn recall(&self, identity: &Stored, forgotten: &mut Option<String>) -> Result<Memory, SysctlError> {
+    fn recall(&self, identity: &Stored, forgotten: &mut Option<String>) -> Result<RememberedPorts, SysctlError> {
         let path = self.folder.join(MEMORY);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Memory::default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(RememberedPorts::default()),
             Err(source) => return Err(SysctlError::Memory { path, source }),
         };
         let memory = serde_json::from_str::<Stored>(&text).map_err(|error| error.to_string()).and_then(|stored| {
             if (&stored.boot_id, stored.netns_cookie) != (&identity.boot_id, identity.netns_cookie) {
-                return Ok(Memory::default());
+                return Ok(RememberedPorts::default());
             }
             let parse = |text: &str| PortSet::parse(text).map_err(|error| error.to_string());
-            Ok(Memory { ours: parse(&stored.ours)?, others: stored.others.as_deref().map(parse).transpose()? })
+            Ok(RememberedPorts { ours: parse(&stored.ours)?, others: stored.others.as_deref().map(parse).transpose()? })
         });
         Ok(memory.unwrap_or_else(|why| {
             *forgotten = Some(format!("{} is damaged ({why})", path.display()));
-            Memory::default()
+            RememberedPorts::default()
         }))
     }
 
     /// Either the old or the new memory is there after a crash, and the new one once this returned.
-    fn remember(&self, identity: &Stored, memory: &Memory) -> Result<(), SysctlError> {
+    fn remember(&self, identity: &Stored, memory: &RememberedPorts) -> Result<(), SysctlError> {
         let path = self.folder.join(MEMORY);
         let stored = Stored {
             boot_id: identity.boot_id.clone(),

@@ -23,7 +23,7 @@ use std::{
     ops::ControlFlow,
 };
 
-use enforcer_ebpf::abi::Protocol;
+use enforcer_ebpf::wire::Protocol;
 use netlink_packet_core::{
     DecodeError, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
     NetlinkPayload, Nla as _,
@@ -37,11 +37,11 @@ use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
 
 use enforcer_core::{
     model::port_spec::protocol_name,
-    sockets::{Activity, Holders, Place, Scope, Sighting},
+    sockets::{Activity, BoundSockets, DumpedSocket, Scope, SocketPlace},
 };
 
 /// The kernel fills at most 32 KiB at a time (`netlink_dump` in `net/netlink/af_netlink.c`), whatever the number of sockets.
-const ROOM: usize = 64 << 10;
+const BUFFER_BYTES: usize = 64 << 10;
 /// How often a dump that the kernel says was interrupted is begun anew.
 const ATTEMPTS: u32 = 5;
 /// State in which a TCP socket is shown that is bound, and neither listens nor is connected (`TCP_BOUND_INACTIVE` in
@@ -113,7 +113,7 @@ fn module(protocol: Protocol) -> &'static str {
 /// # Errors
 ///
 /// If the kernel does not tell of them all. What was seen until then was really there.
-pub fn dump(protocol: Protocol, scope: Scope, mut see: impl FnMut(Sighting)) -> Result<(), DiagError> {
+pub fn dump(protocol: Protocol, scope: Scope, mut see: impl FnMut(DumpedSocket)) -> Result<(), DiagError> {
     if protocol == Protocol::Tcp {
         // The kernel walks the whole of its tables for each question, however few sockets there are.
         return ask(protocol, &request_for_both(scope), &mut see);
@@ -126,7 +126,7 @@ pub fn dump(protocol: Protocol, scope: Scope, mut see: impl FnMut(Sighting)) -> 
 
 /// What came of a reconciliation.
 #[derive(Debug, Default)]
-pub struct Reconciled {
+pub struct DumpReport {
     /// Holders that nobody had told of.
     pub found: usize,
     /// Holders that were gone without a word.
@@ -138,18 +138,22 @@ pub struct Reconciled {
 /// Makes the table agree with the sockets that there are. Holders that one dump does not show are looked for in a second
 /// one, so that after this call none is there that is gone. `now` is the time of the last tick since boot, in nanoseconds
 /// ([`crate::host::clock::coarse`]).
-pub fn reconcile(holders: &mut Holders, now: impl Fn() -> u64, resolve: impl Fn(u64) -> Place) -> Reconciled {
-    let mut done = Reconciled::default();
+pub fn reconcile(
+    holders: &mut BoundSockets,
+    now: impl Fn() -> u64,
+    resolve: impl Fn(u64) -> SocketPlace,
+) -> DumpReport {
+    let mut done = DumpReport::default();
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         for scope in [Scope::Bound, Scope::Connected] {
-            holders.begin(protocol, now());
+            holders.begin_dump(protocol, now());
             if let Err(error) =
-                dump(protocol, scope, |sighting| done.found += usize::from(holders.see(&sighting, &resolve)))
+                dump(protocol, scope, |sighting| done.found += usize::from(holders.record_dumped(&sighting, &resolve)))
             {
                 done.errors.push(error);
                 break;
             }
-            let ended = holders.end(protocol, scope);
+            let ended = holders.end_dump(protocol, scope);
             done.lost += ended.removed;
             if ended.suspects == 0 {
                 break;
@@ -178,7 +182,7 @@ pub fn shows_cgroup() -> Result<bool, DiagError> {
 }
 
 /// Whether a TCP socket that is bound, or listens, is shown as it should be.
-fn shows(listens: bool, is_right: impl Fn(&Sighting) -> bool) -> Result<bool, DiagError> {
+fn shows(listens: bool, is_right: impl Fn(&DumpedSocket) -> bool) -> Result<bool, DiagError> {
     let failed = |source: io::Error| DiagError::Failed { protocol: Protocol::Tcp, source };
     let make = || {
         let probe = socket(AddressFamily::INET, SocketType::STREAM, None)?;
@@ -191,14 +195,14 @@ fn shows(listens: bool, is_right: impl Fn(&Sighting) -> bool) -> Result<bool, Di
     };
     let (_probe, cookie) = make().map_err(|error| failed(error.into()))?;
     let mut shown = false;
-    let mut see = |sighting: Sighting| shown |= sighting.cookie == cookie && is_right(&sighting);
+    let mut see = |sighting: DumpedSocket| shown |= sighting.cookie == cookie && is_right(&sighting);
     ask(Protocol::Tcp, &request(Protocol::Tcp, libc::AF_INET, Scope::Bound), &mut see)?;
     Ok(shown)
 }
 
 /// Sends the request for a dump, and shows what is answered.
-fn ask(protocol: Protocol, request: &[u8], see: &mut impl FnMut(Sighting)) -> Result<(), DiagError> {
-    let mut buffer = vec![0; ROOM];
+fn ask(protocol: Protocol, request: &[u8], see: &mut impl FnMut(DumpedSocket)) -> Result<(), DiagError> {
+    let mut buffer = vec![0; BUFFER_BYTES];
     for _ in 0..ATTEMPTS {
         // A connection for each dump: the kernel refuses a second dump while the rest of one that failed was not read.
         let kernel = connect().map_err(DiagError::Unsupported)?;
@@ -263,7 +267,7 @@ fn receive(
     buffer: &mut [u8],
     protocol: Protocol,
     interrupted: &mut bool,
-    see: &mut impl FnMut(Sighting),
+    see: &mut impl FnMut(DumpedSocket),
 ) -> Result<ControlFlow<()>, DiagError> {
     let failed = |source| DiagError::Failed { protocol, source };
     let misunderstood = |source| DiagError::Answer { protocol, source };
@@ -325,7 +329,7 @@ fn refused(protocol: Protocol, source: io::Error) -> DiagError {
 }
 
 /// What the kernel tells of one socket; `None` if it holds no port.
-fn sighting(protocol: Protocol, response: &InetResponse) -> Option<Sighting> {
+fn sighting(protocol: Protocol, response: &InetResponse) -> Option<DumpedSocket> {
     let header = &response.header;
     let port = header.socket_id.source_port;
     if port == 0 {
@@ -345,7 +349,7 @@ fn sighting(protocol: Protocol, response: &InetResponse) -> Option<Sighting> {
             _ => {}
         }
     }
-    Some(Sighting {
+    Some(DumpedSocket {
         protocol,
         // An IPv4 address on an IPv6 socket is an IPv4 address.
         address: header.socket_id.source_address.to_canonical(),

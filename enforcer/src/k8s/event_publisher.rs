@@ -24,14 +24,14 @@ use tokio::{
 };
 
 use enforcer_core::{
-    k8s_events::{Call, Event, Events, Loss, Next, Object, Outcome},
+    k8s_events::{Call, CallOutcome, DropReason, Event, EventObject, EventScheduler, NextCall},
     model::text::escape_bounded,
 };
 
 use crate::{
     host::clock,
     k8s::{
-        MAX_MESSAGE, Resource, Trouble, TroubleKind, Update,
+        ApiError, ApiErrorKind, MAX_MESSAGE, Resource, Update,
         watch::{Closed, Sender, chain, kind_of_error, kind_of_status},
     },
 };
@@ -45,24 +45,24 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is to be told: the agent puts it in, the publisher takes it out.
 #[derive(Clone, Debug)]
-pub struct Outbox(Arc<Shared>);
+pub struct EventQueue(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    events: Mutex<Events>,
+    events: Mutex<EventScheduler>,
     /// There is more to tell.
     more: Notify,
 }
 
-impl Outbox {
+impl EventQueue {
     /// An empty one, for the node of this name.
     #[must_use]
     pub fn new(node: &str) -> Self {
-        Self(Arc::new(Shared { events: Mutex::new(Events::new(node)), more: Notify::new() }))
+        Self(Arc::new(Shared { events: Mutex::new(EventScheduler::new(node)), more: Notify::new() }))
     }
 
     /// Puts something in.
-    pub fn put(&self, put: impl FnOnce(&mut Events)) {
+    pub fn put(&self, put: impl FnOnce(&mut EventScheduler)) {
         put(&mut self.lock());
         self.0.more.notify_one();
     }
@@ -75,61 +75,61 @@ impl Outbox {
 
     /// How many things happened that no Event will tell of, for this cause.
     #[must_use]
-    pub fn lost(&self, why: Loss) -> u64 {
-        self.lock().lost(why)
+    pub fn lost(&self, why: DropReason) -> u64 {
+        self.lock().dropped(why)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Events> {
+    fn lock(&self) -> MutexGuard<'_, EventScheduler> {
         // Events are bounded counts and texts: whatever a panic left there is still worth telling.
         self.0.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Publishes until the agent is gone. `instance` is the name of the agent's own pod.
-pub(super) async fn publish(client: Client, instance: String, outbox: Outbox, sender: Sender) {
+pub(super) async fn publish(client: Client, instance: String, outbox: EventQueue, sender: Sender) {
     let instance = instance[..instance.floor_char_boundary(MAX_INSTANCE)].to_owned();
     let mut backoff = DefaultBackoff::default();
     let mut troubled = false;
     loop {
         let now = clock::now();
         // The lock is not held while anything is waited for.
-        let next = outbox.lock().next(now);
+        let next = outbox.lock().poll_call(now);
         let call = match next {
-            Next::Call(call) => call,
-            Next::Wait(at) => {
+            NextCall::Call(call) => call,
+            NextCall::Wait(at) => {
                 tokio::select! {
-                    () = sleep(at.saturating_sub(now.monotonic)) => {}
+                    () = sleep(at.saturating_sub(now.boottime)) => {}
                     () = outbox.0.more.notified() => {}
                 }
                 continue;
             }
-            Next::Nothing => {
+            NextCall::Nothing => {
                 outbox.0.more.notified().await;
                 continue;
             }
         };
         let ended = match timeout(PATIENCE, make(&client, &instance, call)).await {
             Ok(ended) => ended,
-            Err(_) => Err(Trouble::new(
+            Err(_) => Err(ApiError::new(
                 Resource::Events,
-                TroubleKind::Unreachable,
+                ApiErrorKind::Unreachable,
                 &format!("no answer within {} s", PATIENCE.as_secs()),
             )),
         };
         let told = match ended {
             Ok(outcome) => {
-                outbox.lock().done(outcome, clock::now());
+                outbox.lock().handle_outcome(outcome, clock::now());
                 backoff.reset();
                 if std::mem::take(&mut troubled) {
-                    tell(&sender, Update::Recovered(Resource::Events)).await
+                    publish_call(&sender, Update::ApiRecovered(Resource::Events)).await
                 } else {
                     Ok(())
                 }
             }
             Err(trouble) => {
-                outbox.lock().done(Outcome::Failed, clock::now());
+                outbox.lock().handle_outcome(CallOutcome::Failed, clock::now());
                 troubled = true;
-                let told = tell(&sender, Update::Trouble(trouble)).await;
+                let told = publish_call(&sender, Update::ApiError(trouble)).await;
                 sleep(backoff.next().unwrap_or(PATIENCE)).await;
                 told
             }
@@ -140,12 +140,12 @@ pub(super) async fn publish(client: Client, instance: String, outbox: Outbox, se
     }
 }
 
-async fn tell(sender: &Sender, update: Update) -> Result<(), Closed> {
+async fn publish_call(sender: &Sender, update: Update) -> Result<(), Closed> {
     sender.send(Instant::now(), update).await
 }
 
 /// Makes a call: how it ended, or what is wrong with the API.
-async fn make(client: &Client, instance: &str, call: Call) -> Result<Outcome, Trouble> {
+async fn make(client: &Client, instance: &str, call: Call) -> Result<CallOutcome, ApiError> {
     let new = matches!(call, Call::Create(_));
     let (ended, about) = match call {
         Call::Create(event) => {
@@ -160,21 +160,21 @@ async fn make(client: &Client, instance: &str, call: Call) -> Result<Outcome, Tr
         }
     };
     match ended {
-        Ok(_) => Ok(Outcome::Done),
+        Ok(_) => Ok(CallOutcome::Done),
         Err(kube::Error::Api(status)) => match status.code {
             // Of a new Event, it is the namespace that is not there.
-            404 => Ok(if new { Outcome::Refused } else { Outcome::NotFound }),
-            409 => Ok(Outcome::NameTaken),
+            404 => Ok(if new { CallOutcome::Refused } else { CallOutcome::NotFound }),
+            409 => Ok(CallOutcome::NameTaken),
             // A namespace on its way out takes no more objects.
-            403 if is_terminating(&status) => Ok(Outcome::Refused),
+            403 if is_terminating(&status) => Ok(CallOutcome::Refused),
             400 | 413 | 422 => {
                 let message = escape_bounded(&status.message, MAX_MESSAGE);
                 tracing::error!(event = "event_refused", "the API server refuses the Event {about}: {message}");
-                Ok(Outcome::Refused)
+                Ok(CallOutcome::Refused)
             }
-            code => Err(Trouble::new(Resource::Events, kind_of_status(code), &status.message)),
+            code => Err(ApiError::new(Resource::Events, kind_of_status(code), &status.message)),
         },
-        Err(error) => Err(Trouble::new(Resource::Events, kind_of_error(&error), &chain(&error))),
+        Err(error) => Err(ApiError::new(Resource::Events, kind_of_error(&error), &chain(&error))),
     }
 }
 
@@ -210,11 +210,11 @@ fn object(event: Event, instance: &str) -> ApiEvent {
     }
 }
 
-fn reference(object: &Object) -> ObjectReference {
+fn reference(object: &EventObject) -> ObjectReference {
     let (kind, namespace) = match object {
-        Object::Pod(name) => ("Pod", Some(name.namespace.clone())),
+        EventObject::Pod(name) => ("Pod", Some(name.namespace.clone())),
         // It has none, and its Events are in `default` all the same.
-        Object::Node(_) => ("Node", None),
+        EventObject::Node(_) => ("Node", None),
     };
     ObjectReference {
         api_version: Some("v1".to_owned()),
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn an_event_says_all_that_the_server_wants() {
         let pod = |name: &str, mirror: Option<&str>| {
-            Object::Pod(Name {
+            EventObject::Pod(Name {
                 namespace: "web".to_owned(),
                 name: name.to_owned(),
                 uid: format!("uid-of-{name}"),
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_node_is_in_no_namespace() {
-        let node = reference(&Object::Node("node-1".to_owned()));
+        let node = reference(&EventObject::Node("node-1".to_owned()));
         assert_eq!((node.kind.as_deref(), node.namespace, node.uid.as_deref()), (Some("Node"), None, Some("node-1")));
     }
 }

@@ -17,7 +17,7 @@ use crate::k8s::Resource;
 
 /// A moment, on both clocks.
 #[derive(Clone, Copy, Debug)]
-pub struct Arrival {
+pub struct WatchActivity {
     /// For durations.
     pub at: Instant,
     /// For people and metrics.
@@ -28,23 +28,23 @@ pub struct Arrival {
 /// the heads of answers that are no refusals, and every piece of their bodies: objects, bookmarks, whatever a stream
 /// carries. The pieces are those that HTTP hands on, so what waits in the socket because the agent is busy has not come.
 #[derive(Clone, Debug, Default)]
-pub struct Arrivals(Arc<Mutex<BTreeMap<Resource, Arrival>>>);
+pub struct LastActivity(Arc<Mutex<BTreeMap<Resource, WatchActivity>>>);
 
-impl Arrivals {
+impl LastActivity {
     /// When something last came; `None` if nothing has.
     #[must_use]
-    pub fn last(&self, resource: Resource) -> Option<Arrival> {
+    pub fn last(&self, resource: Resource) -> Option<WatchActivity> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&resource).copied()
     }
 
     /// Something came.
     pub(crate) fn note(&self, resource: Resource) {
-        let arrival = Arrival { at: Instant::now(), wall: SystemTime::now() };
+        let arrival = WatchActivity { at: Instant::now(), wall: SystemTime::now() };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(resource, arrival);
     }
 }
 
-impl<S> Layer<S> for Arrivals {
+impl<S> Layer<S> for LastActivity {
     type Service = Noted<S>;
 
     fn layer(&self, inner: S) -> Noted<S> {
@@ -56,7 +56,7 @@ impl<S> Layer<S> for Arrivals {
 #[derive(Clone, Debug)]
 pub struct Noted<S> {
     inner: S,
-    arrivals: Arrivals,
+    arrivals: LastActivity,
 }
 
 type Note<F> = Box<dyn FnMut(F) -> F + Send>;

@@ -28,8 +28,8 @@ use enforcer_core::{
 };
 
 use crate::k8s::{
-    Arrivals, Cluster, QUEUE, Resource, Trouble, TroubleKind, Update, Updates,
-    event_publisher::{Outbox, publish},
+    ApiError, ApiErrorKind, Cluster, LastActivity, QUEUE, Resource, Update, Updates,
+    event_publisher::{EventQueue, publish},
 };
 
 /// Most objects in one page of a list, where the server does not stream lists. A page is in memory as a whole, and an
@@ -46,7 +46,7 @@ pub fn start(
     node: &str,
     namespaces: bool,
     instance: &str,
-    outbox: Outbox,
+    outbox: EventQueue,
 ) -> (Updates, Vec<JoinHandle<()>>) {
     let (updates, received) = mpsc::channel(QUEUE);
     let Cluster { client, arrivals } = cluster;
@@ -64,7 +64,7 @@ pub fn start(
 #[derive(Clone)]
 pub(super) struct Sender {
     updates: mpsc::Sender<(Instant, Update)>,
-    arrivals: Arrivals,
+    arrivals: LastActivity,
 }
 
 /// The agent is gone.
@@ -109,9 +109,9 @@ async fn watch_pods(client: Client, node: String, sender: Sender) {
             watcher(api.clone(), config).default_backoff().map_ok(|event| map_event(event, |pod| from_api(&pod)));
         let updates = Translate {
             resource: Resource::Pods,
-            all: Update::PodsAre,
+            all: Update::PodsReset,
             one: |pod: Pod| Update::Pod(Box::new(pod)),
-            gone: |pod: Pod| Update::PodGone { namespace: pod.namespace, name: pod.name },
+            gone: |pod: Pod| Update::PodDeleted { namespace: pod.namespace, name: pod.name },
         };
         match updates.run(pods, lists, &sender).await {
             Ok(next) => lists = next,
@@ -134,10 +134,12 @@ async fn watch_namespaces(client: Client, sender: Sender) {
         });
         let updates = Translate {
             resource: Resource::Namespaces,
-            all: |labels: Vec<(String, String)>| Update::ModesAre(labels.into_iter().collect::<HashMap<_, _>>()),
-            one: |(namespace, label): (String, String)| Update::Mode { namespace, label: Some(label) },
+            all: |labels: Vec<(String, String)>| {
+                Update::NamespaceModesReset(labels.into_iter().collect::<HashMap<_, _>>())
+            },
+            one: |(namespace, label): (String, String)| Update::NamespaceMode { namespace, label: Some(label) },
             // A namespace that loses its label stops to match, and arrives as a deletion.
-            gone: |(namespace, _): (String, String)| Update::Mode { namespace, label: None },
+            gone: |(namespace, _): (String, String)| Update::NamespaceMode { namespace, label: None },
         };
         match updates.run(labels, lists, &sender).await {
             Ok(next) => lists = next,
@@ -192,8 +194,8 @@ impl<All, One, Gone> Translate<All, One, Gone> {
                         // The client's watcher says nothing of a streamed list that breaks off, and begins at once anew.
                         troubled = true;
                         let message = "the connection broke in the middle of the list";
-                        let trouble = Trouble::new(self.resource, TroubleKind::Unreachable, message);
-                        sender.send(arrived, Update::Trouble(trouble)).await?;
+                        let trouble = ApiError::new(self.resource, ApiErrorKind::Unreachable, message);
+                        sender.send(arrived, Update::ApiError(trouble)).await?;
                         sleep(backoff.next().unwrap_or(RELIST)).await;
                     }
                     continue;
@@ -214,9 +216,9 @@ impl<All, One, Gone> Translate<All, One, Gone> {
                     // The watcher's own back-off waits.
                     begun = false;
                     troubled = true;
-                    let trouble = Trouble::new(self.resource, classify(&error), &chain(&error));
-                    let lost = trouble.kind == TroubleKind::Gone;
-                    sender.send(arrived, Update::Trouble(trouble)).await?;
+                    let trouble = ApiError::new(self.resource, classify(&error), &chain(&error));
+                    let lost = trouble.kind == ApiErrorKind::Gone;
+                    sender.send(arrived, Update::ApiError(trouble)).await?;
                     if lost && matches!(error, watcher::Error::WatchStartFailed(_)) {
                         // The client's watcher would ask for the same place in history for ever.
                         sleep(RELIST).await;
@@ -226,7 +228,7 @@ impl<All, One, Gone> Translate<All, One, Gone> {
                 }
             };
             if std::mem::take(&mut troubled) {
-                sender.send(arrived, Update::Recovered(self.resource)).await?;
+                sender.send(arrived, Update::ApiRecovered(self.resource)).await?;
             }
             sender.send(arrived, update).await?;
         }
@@ -263,7 +265,7 @@ fn is_unsupported(error: &watcher::Error) -> bool {
     matches!(status(error), Some(400 | 422))
 }
 
-fn classify(error: &watcher::Error) -> TroubleKind {
+fn classify(error: &watcher::Error) -> ApiErrorKind {
     match (status(error), error) {
         (Some(code), _) => kind_of_status(code),
         (
@@ -272,26 +274,26 @@ fn classify(error: &watcher::Error) -> TroubleKind {
             | watcher::Error::WatchStartFailed(source)
             | watcher::Error::WatchFailed(source),
         ) => kind_of_error(source),
-        (None, _) => TroubleKind::Invalid,
+        (None, _) => ApiErrorKind::Invalid,
     }
 }
 
-pub(super) fn kind_of_status(code: u16) -> TroubleKind {
+pub(super) fn kind_of_status(code: u16) -> ApiErrorKind {
     match code {
-        401 => TroubleKind::Unauthorized,
-        403 => TroubleKind::Forbidden,
-        410 => TroubleKind::Gone,
-        429 => TroubleKind::Throttled,
-        500..=599 => TroubleKind::Server,
-        _ => TroubleKind::Invalid,
+        401 => ApiErrorKind::Unauthorized,
+        403 => ApiErrorKind::Forbidden,
+        410 => ApiErrorKind::Gone,
+        429 => ApiErrorKind::Throttled,
+        500..=599 => ApiErrorKind::Server,
+        _ => ApiErrorKind::Invalid,
     }
 }
 
 /// The kind of an error that is no status of the server's.
-pub(super) fn kind_of_error(error: &kube::Error) -> TroubleKind {
+pub(super) fn kind_of_error(error: &kube::Error) -> ApiErrorKind {
     match error {
-        kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => TroubleKind::Invalid,
-        kube::Error::Auth(_) => TroubleKind::Unauthorized,
-        _ => TroubleKind::Unreachable,
+        kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => ApiErrorKind::Invalid,
+        kube::Error::Auth(_) => ApiErrorKind::Unauthorized,
+        _ => ApiErrorKind::Unreachable,
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aya::maps::{MapData, PerCpuArray};
-use enforcer_ebpf::abi::{self, KernelError, Protocol, Reason, VerdictKind};
+use enforcer_ebpf::wire::{self, KernelError, Protocol, Reason, VerdictKind};
 
 use crate::kernel::{BpfError, map_error};
 
@@ -24,7 +24,10 @@ impl CounterMap {
     ///
     /// If the map cannot be read.
     pub fn read(&self) -> Result<Counters, BpfError> {
-        (0..abi::COUNTERS).map(|index| self.count(index)).collect::<Result<_, _>>().map(|counts| Counters { counts })
+        (0..wire::COUNTER_COUNT)
+            .map(|index| self.count(index))
+            .collect::<Result<_, _>>()
+            .map(|counts| Counters { counts })
     }
 
     /// Reads how many records of cgroups were lost.
@@ -33,7 +36,7 @@ impl CounterMap {
     ///
     /// If the map cannot be read.
     pub fn cgroup_events_lost(&self) -> Result<u64, BpfError> {
-        self.count(abi::error_counter(KernelError::CgroupEventLost))
+        self.count(wire::error_counter(KernelError::CgroupEventLost))
     }
 
     fn count(&self, index: u32) -> Result<u64, BpfError> {
@@ -53,8 +56,8 @@ impl Counters {
     /// Attempts with this verdict, reason and protocol.
     #[must_use]
     pub fn attempts(&self, verdict: VerdictKind, reason: Reason, protocol: Protocol) -> u64 {
-        let told = self.counts[abi::counter(verdict, reason, protocol) as usize];
-        let sum = told.wrapping_add(self.untold(verdict, reason, protocol));
+        let told = self.counts[wire::counter(verdict, reason, protocol) as usize];
+        let sum = told.wrapping_add(self.unreported(verdict, reason, protocol));
         u64::try_from(sum.cast_signed()).unwrap_or(0)
     }
 
@@ -67,19 +70,19 @@ impl Counters {
     /// Errors of the programs of this kind.
     #[must_use]
     pub fn errors(&self, error: KernelError) -> u64 {
-        let own = self.counts[abi::error_counter(error) as usize];
+        let own = self.counts[wire::error_counter(error) as usize];
         match error {
-            KernelError::BindEventLost => own + self.all_untold(),
+            KernelError::BindEventLost => own + self.all_unreported(),
             _ => own,
         }
     }
 
-    fn untold(&self, verdict: VerdictKind, reason: Reason, protocol: Protocol) -> u64 {
-        self.counts[abi::untold_counter(verdict, reason, protocol) as usize]
+    fn unreported(&self, verdict: VerdictKind, reason: Reason, protocol: Protocol) -> u64 {
+        self.counts[wire::unreported_counter(verdict, reason, protocol) as usize]
     }
 
-    fn all_untold(&self) -> u64 {
-        let of = |verdict, reason| Protocol::ALL.map(|protocol| self.untold(verdict, reason, protocol));
+    fn all_unreported(&self) -> u64 {
+        let of = |verdict, reason| Protocol::ALL.map(|protocol| self.unreported(verdict, reason, protocol));
         VerdictKind::ALL
             .iter()
             .flat_map(|verdict| Reason::ALL.into_iter().flat_map(move |reason| of(*verdict, reason)))
@@ -89,7 +92,7 @@ impl Counters {
     /// Counters whose count at each index is what the function says.
     #[cfg(test)]
     pub(crate) fn from_fn(count: impl Fn(u32) -> u64) -> Self {
-        Self { counts: (0..abi::COUNTERS).map(count).collect() }
+        Self { counts: (0..wire::COUNTER_COUNT).map(count).collect() }
     }
 }
 
@@ -102,9 +105,9 @@ mod tests {
     fn counters(told: u64, untold: u64) -> Counters {
         let (verdict, reason, protocol) = KEY;
         Counters::from_fn(|index| match index {
-            _ if index == abi::counter(verdict, reason, protocol) => told,
-            _ if index == abi::untold_counter(verdict, reason, protocol) => untold,
-            _ if index == abi::error_counter(KernelError::BindEventLost) => 1,
+            _ if index == wire::counter(verdict, reason, protocol) => told,
+            _ if index == wire::unreported_counter(verdict, reason, protocol) => untold,
+            _ if index == wire::error_counter(KernelError::BindEventLost) => 1,
             _ => 0,
         })
     }

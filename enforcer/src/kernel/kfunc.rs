@@ -5,7 +5,7 @@
 //! It is a function of the kernel and no helper, so a call names it by its number in the running kernel's type information.
 //! `aya` has no relocation for that: the call is put into the object before it is loaded.
 
-use enforcer_ebpf::abi::PLACE_OF_CAST;
+use enforcer_ebpf::wire::RDONLY_CAST_PLACEHOLDER;
 
 use crate::kernel::btf::{self, BtfError, Offsets, TaskOffsets};
 
@@ -18,11 +18,11 @@ pub(super) const CALL: u8 = 0x85;
 /// `BPF_PSEUDO_KFUNC_CALL`, which stands where other instructions have their source register.
 const OF_KERNEL: u8 = 2;
 /// What stands where the call belongs.
-const PLACE: [u8; INSTRUCTION] = instruction(MOVE, registers(0, 0), PLACE_OF_CAST);
+const PLACE: [u8; INSTRUCTION] = instruction(MOVE, registers(0, 0), RDONLY_CAST_PLACEHOLDER);
 
 /// What the running kernel calls the things that are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cast {
+pub struct RdonlyCast {
     function: u32,
     /// Id of `struct sock`.
     pub(super) sock: u32,
@@ -32,7 +32,7 @@ pub struct Cast {
     pub(super) offsets: TaskOffsets,
 }
 
-impl Cast {
+impl RdonlyCast {
     /// What this kernel has; `None` if it has no such function.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ impl Cast {
     }
 
     /// The object with the calls in their places.
-    pub(super) fn put_into(self, object: &[u8]) -> Vec<u8> {
+    pub(super) fn patch_calls(self, object: &[u8]) -> Vec<u8> {
         let mut object = object.to_vec();
         // Code begins at a multiple of an instruction's size, as everywhere in an ELF file.
         for place in object.chunks_exact_mut(INSTRUCTION).filter(|place| **place == PLACE) {
@@ -84,10 +84,10 @@ mod tests {
         // Wherever it begins: a place that is not found would be run as it stands.
         let places = |object: &[u8], what| object.windows(INSTRUCTION).filter(|bytes| **bytes == what).count();
         let offsets = TaskOffsets { tgid: 0, comm: 0, cred: 0, uid: 0 };
-        let cast = Cast { function: 0x0001_2345, sock: 7, task: 8, offsets };
+        let cast = RdonlyCast { function: 0x0001_2345, sock: 7, task: 8, offsets };
         assert!(places(OBJECT, PLACE) > 10, "{}", places(OBJECT, PLACE));
         assert_eq!(places(OBJECT, cast.call()), 0);
-        let object = cast.put_into(OBJECT);
+        let object = cast.patch_calls(OBJECT);
         assert_eq!(places(&object, PLACE), 0);
         assert_eq!(places(&object, cast.call()), places(OBJECT, PLACE));
         let changed = OBJECT.iter().zip(&object).filter(|(before, after)| before != after).count();

@@ -7,32 +7,32 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
 };
 
-use crate::kernel::mmap_array::Words;
+use crate::kernel::mmap_array::MmapArray;
 
 /// Words that are mapped at once: 64 KiB of them, whole pages of every size that they have on our kernels.
 const WINDOW: usize = 8192;
 
 /// All elements of an array that was created with `BPF_F_MMAPABLE`.
-pub(super) struct Windows {
+pub(super) struct LazyMmapArray {
     map: OwnedFd,
     count: usize,
-    mapped: Vec<OnceCell<Words>>,
+    mapped: Vec<OnceCell<MmapArray>>,
 }
 
-impl Windows {
+impl LazyMmapArray {
     /// The first `count` words of the array.
     pub(super) fn of(map: OwnedFd, count: usize) -> Self {
         Self { map, count, mapped: vec![(); count.div_ceil(WINDOW)].into_iter().map(|()| OnceCell::new()).collect() }
     }
 
-    fn window(&self, index: usize) -> io::Result<&Words> {
+    fn window(&self, index: usize) -> io::Result<&MmapArray> {
         let number = index / WINDOW;
         let window = &self.mapped[number];
         if let Some(words) = window.get() {
             return Ok(words);
         }
         let first = number * WINDOW;
-        let words = Words::map_from(self.map.as_fd(), first, WINDOW.min(self.count - first))?;
+        let words = MmapArray::map_from(self.map.as_fd(), first, WINDOW.min(self.count - first))?;
         Ok(window.get_or_init(|| words))
     }
 

@@ -1,5 +1,5 @@
 //! When the lease ends: for all the world in nanoseconds since boot, sleep included, and for the programs without it
-//! ([`enforcer_ebpf::abi::Config::lease_deadline`]), since the clocks that they can read for next to nothing stand still then.
+//! ([`enforcer_ebpf::wire::Config::lease_deadline`]), since the clocks that they can read for next to nothing stand still then.
 //! So a lease goes on for as long as the node sleeps. 0 is never.
 
 use crate::host::clock;

@@ -13,15 +13,15 @@ use std::{
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// All elements of a memory-mapped array. The mapping keeps the map alive.
-pub(super) struct Words {
+pub(super) struct MmapArray {
     start: NonNull<AtomicU64>,
     count: usize,
 }
 
 // SAFETY: the mapping is shared memory that is only accessed through atomics, from whatever thread.
-unsafe impl Send for Words {}
+unsafe impl Send for MmapArray {}
 
-impl Words {
+impl MmapArray {
     /// Maps the first `count` words of the array, whose elements must be multiples of 8 bytes long and which must have
     /// been created with `BPF_F_MMAPABLE`.
     pub(super) fn map(fd: BorrowedFd<'_>, count: usize) -> io::Result<Self> {
@@ -56,7 +56,7 @@ impl Words {
     }
 }
 
-impl Drop for Words {
+impl Drop for MmapArray {
     fn drop(&mut self) {
         // SAFETY: the mapping was made in `map` with this length, and no reference into it outlives `self`.
         let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.count * 8) };

@@ -26,13 +26,13 @@ use std::{
 };
 
 use aya::maps::MapError;
-use enforcer_ebpf::abi;
+use enforcer_ebpf::wire;
 use rustix::fs::{Access, FlockOperation, Mode, OFlags, access, flock, fstat, open, statfs};
 
 pub use self::{
-    cleanup::{Cleaned, clean_up},
-    inspect::{Survey, survey},
-    node_mode::{local_mode, set_local_mode},
+    cleanup::{CleanupSummary, clean_up},
+    inspect::{PinnedState, read_pinned},
+    node_mode::{node_mode, set_node_mode},
     previous::Previous,
 };
 
@@ -44,7 +44,7 @@ const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 
 /// Why nothing can be kept. The agent works all the same, and what it does ends with it.
 #[derive(Debug, thiserror::Error)]
-pub enum Unusable {
+pub enum PersistenceError {
     /// No BPF file system is mounted there.
     #[error(
         "{} is not on a BPF file system: mount one (mount -t bpf bpf /sys/fs/bpf), or name a folder on one with --bpffs",
@@ -87,7 +87,7 @@ pub enum PinError {
         "{} was left by another version of the agent, and this one knows layout v{} only: run the version that left \
          it, or `enforcer cleanup`, which removes it and with it all enforcement until an agent runs again",
         .0.display(),
-        abi::LAYOUT_VERSION
+        wire::LAYOUT_VERSION
     )]
     Unknown(PathBuf),
     /// Somebody else changed things at the same time.
@@ -113,13 +113,13 @@ impl Pins {
     /// # Errors
     ///
     /// If nothing can be kept there; the agent can then run without.
-    pub fn at(folder: &Path) -> Result<Self, Unusable> {
+    pub fn at(folder: &Path) -> Result<Self, PersistenceError> {
         if !on_bpffs(folder) {
-            return Err(Unusable::NotBpffs(folder.to_owned()));
+            return Err(PersistenceError::NotBpffs(folder.to_owned()));
         }
         fs::create_dir_all(folder)
             .and_then(|()| Ok(access(folder, Access::WRITE_OK)?))
-            .map_err(|source| Unusable::Refused { path: folder.to_owned(), source })?;
+            .map_err(|source| PersistenceError::Refused { path: folder.to_owned(), source })?;
         Ok(Self { folder: folder.to_owned() })
     }
 
@@ -135,7 +135,7 @@ impl Pins {
     /// # Errors
     ///
     /// If the folder cannot be opened or locked.
-    pub fn try_lock(&self) -> Result<Option<Guard>, PinError> {
+    pub fn try_lock(&self) -> Result<Option<PinsGuard>, PinError> {
         self.lock_with(FlockOperation::NonBlockingLockExclusive)
     }
 
@@ -144,7 +144,7 @@ impl Pins {
     /// # Errors
     ///
     /// If the folder cannot be opened or locked.
-    pub fn lock(&self, waits: impl FnOnce()) -> Result<Guard, PinError> {
+    pub fn lock(&self, waits: impl FnOnce()) -> Result<PinsGuard, PinError> {
         if let Some(guard) = self.try_lock()? {
             return Ok(guard);
         }
@@ -157,14 +157,14 @@ impl Pins {
         }
     }
 
-    fn lock_with(&self, operation: FlockOperation) -> Result<Option<Guard>, PinError> {
+    fn lock_with(&self, operation: FlockOperation) -> Result<Option<PinsGuard>, PinError> {
         loop {
             fs::create_dir_all(&self.folder).map_err(PinError::io("make the folder", &self.folder))?;
             let Some(lock) = lock_folder(&self.folder, operation)? else {
                 return Ok(None);
             };
             if is_still(&self.folder, &lock) {
-                return Ok(Some(Guard { pins: self.clone(), _lock: lock }));
+                return Ok(Some(PinsGuard { pins: self.clone(), _lock: lock }));
             }
             // Whoever had the lock has removed the folder: it is nobody's lock any more.
         }
@@ -172,7 +172,7 @@ impl Pins {
 
     /// The folder of this version's layout.
     fn layout(&self) -> PathBuf {
-        self.folder.join(layout_name(abi::LAYOUT_VERSION))
+        self.folder.join(layout_name(wire::LAYOUT_VERSION))
     }
 
     fn shared(&self) -> PathBuf {
@@ -194,12 +194,12 @@ impl Pins {
 
 /// The right to change what is kept. No other process has it meanwhile.
 #[derive(Debug)]
-pub struct Guard {
+pub struct PinsGuard {
     pins: Pins,
     _lock: OwnedFd,
 }
 
-impl Guard {
+impl PinsGuard {
     /// What it is the right to change.
     #[must_use]
     pub fn pins(&self) -> &Pins {
@@ -209,9 +209,9 @@ impl Guard {
 
 /// How a kernel side is kept.
 #[derive(Debug)]
-pub struct Keep {
+pub struct Persistence {
     /// The right to change what is kept.
-    pub guard: Guard,
+    pub guard: PinsGuard,
     /// Whether it outlives the agent. Else what an earlier agent left is taken over and removed, and nothing is kept but
     /// the mode that an operator set on the node.
     pub persist: bool,

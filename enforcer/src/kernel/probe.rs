@@ -13,7 +13,7 @@ use aya::{
 
 use crate::{
     host::netns,
-    kernel::{btf::Offsets, kfunc::Cast},
+    kernel::{btf::Offsets, kfunc::RdonlyCast},
 };
 
 /// What the programs are adapted to.
@@ -35,7 +35,7 @@ pub struct Features {
     /// `::` counts as dual-stack.
     pub probe_read: bool,
     /// Reading sockets and tasks by loads and not by helpers, since 6.2: a tenth of the cost.
-    pub cast: Option<Cast>,
+    pub cast: Option<RdonlyCast>,
 }
 
 /// One thing that was asked, for `enforcer probe`.

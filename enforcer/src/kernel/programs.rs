@@ -3,7 +3,7 @@
 use std::{ffi::CStr, fs::File, os::fd::AsFd as _};
 
 use aya::programs::{CgroupSock, CgroupSockAddr, ProgramError, ProgramFd, RawTracePoint};
-use enforcer_ebpf::abi::{LocalMode, RECORD_LEN, Slot};
+use enforcer_ebpf::wire::{NodeMode, OWNER_RECORD_BYTES, Slot};
 
 use crate::kernel::{
     BpfError, Kernel, config_word, lease,
@@ -21,7 +21,7 @@ pub(super) const CGROUP_PROGRAMS: [(&str, &CStr); 2] =
     [("pe_cgroup_mkdir", c"cgroup_mkdir"), ("pe_cgroup_rmdir", c"cgroup_rmdir")];
 
 /// The programs that `bind4` and `bind6` go on by, and the arrays that hold them.
-pub(super) const RESERVING_PROGRAMS: [(&str, &str); 2] = [("pe_reserve4", "RESERVE4"), ("pe_reserve6", "RESERVE6")];
+pub(super) const BIND_TAIL_PROGRAMS: [(&str, &str); 2] = [("pe_reserve4", "RESERVE4"), ("pe_reserve6", "RESERVE6")];
 
 impl Kernel {
     /// Attaches the programs that note cgroups, beside those of an earlier agent: each note in maps of their own.
@@ -95,7 +95,7 @@ impl Kernel {
 
     /// Whether what this agent does outlives it.
     #[must_use]
-    pub fn is_kept(&self) -> bool {
+    pub fn is_persistent(&self) -> bool {
         self.records.is_some()
     }
 
@@ -107,8 +107,8 @@ impl Kernel {
 
     /// The mode that an operator set on the node.
     #[must_use]
-    pub fn local_mode(&self) -> LocalMode {
-        LocalMode::from_word(self.mode.load(0))
+    pub fn node_mode(&self) -> NodeMode {
+        NodeMode::from_word(self.mode.load(0))
     }
 
     /// Writes down what the next agent is to know of an owner. Nothing where nothing is kept.
@@ -116,7 +116,7 @@ impl Kernel {
     /// # Errors
     ///
     /// If the kernel refuses it.
-    pub(super) fn write_record(&mut self, slot: Slot, record: &[u8; RECORD_LEN]) -> Result<(), BpfError> {
+    pub(super) fn write_owner_record(&mut self, slot: Slot, record: &[u8; OWNER_RECORD_BYTES]) -> Result<(), BpfError> {
         let Some(records) = &mut self.records else {
             return Ok(());
         };
@@ -128,7 +128,7 @@ impl Kernel {
     /// # Errors
     ///
     /// If the kernel refuses it.
-    pub(super) fn remove_record(&mut self, slot: Slot) -> Result<(), BpfError> {
+    pub(super) fn remove_owner_record(&mut self, slot: Slot) -> Result<(), BpfError> {
         match &mut self.records {
             Some(records) => removed(records.remove(&u32::from(slot)), "RECORDS"),
             None => Ok(()),

@@ -3,15 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Buf;
-use enforcer_ebpf::abi::{
+use enforcer_ebpf::wire::{
     BIND_FLAG_HELD, BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, BIND_FLAG_V6ONLY,
-    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, Form, NAME_CAPACITY, Protocol,
-    Reason, ReleaseEvent, VerdictKind,
+    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY, Protocol, Reason,
+    ReleaseEvent, UidForm, VerdictKind,
 };
 
 use enforcer_core::{
     reports::report::Attempt,
-    sockets::{Binding, Reuse},
+    sockets::{Reuse, SocketBinding},
 };
 
 /// Why a record makes no sense. The programs and the agent then come from different sources.
@@ -37,16 +37,16 @@ pub enum DecodeError {
 
 /// A record of the ring of binds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Bind {
+pub enum SocketRecord {
     /// A bind was judged.
     Attempt(Attempt),
     /// A socket was bound.
-    Bound(Binding),
+    Bound(SocketBinding),
     /// A socket that may have held a port was released.
-    Released(Release),
+    Released(SocketRelease),
 }
 
-impl Bind {
+impl SocketRecord {
     /// A record of the ring of holders, whose times leave sleep out, with the sleep that there was since boot, in nanoseconds.
     #[must_use]
     pub fn with_sleep(mut self, slept: u64) -> Self {
@@ -62,7 +62,7 @@ impl Bind {
 
 /// A socket that may have held a port was released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Release {
+pub struct SocketRelease {
     /// When: nanoseconds since boot.
     pub time: u64,
     /// The protocol.
@@ -85,7 +85,7 @@ pub struct CgroupChange {
     /// Its name, or `None` if that is longer than a record holds or not UTF-8.
     pub name: Option<String>,
     /// Form of the pod UID that the programs read from the name, if they did.
-    pub form: Option<Form>,
+    pub form: Option<UidForm>,
 }
 
 fn check_length(record: &[u8], expected: usize) -> Result<(), DecodeError> {
@@ -102,9 +102,9 @@ fn field<T>(field: &'static str, value: impl Into<u64> + Copy, decoded: Option<T
 /// # Errors
 ///
 /// If the record is not what the programs of this build write.
-pub fn decode_bind(mut record: &[u8]) -> Result<Bind, DecodeError> {
+pub fn decode_bind(mut record: &[u8]) -> Result<SocketRecord, DecodeError> {
     if record.first() == Some(&(EventKind::Released as u8)) {
-        return decode_release(record).map(Bind::Released);
+        return decode_release(record).map(SocketRecord::Released);
     }
     check_length(record, size_of::<BindEvent>())?;
     // In the order of the fields of `BindEvent`.
@@ -145,7 +145,7 @@ pub fn decode_bind(mut record: &[u8]) -> Result<Bind, DecodeError> {
     let reuse = Reuse { port: flags & BIND_FLAG_REUSE_PORT != 0, address: flags & BIND_FLAG_REUSE_ADDR != 0 };
     let reuse = (flags & BIND_FLAG_REUSE_UNKNOWN == 0).then_some(reuse);
     match EventKind::from_wire(kind) {
-        Some(EventKind::Attempt) => Ok(Bind::Attempt(Attempt {
+        Some(EventKind::Attempt) => Ok(SocketRecord::Attempt(Attempt {
             time,
             protocol,
             address,
@@ -165,7 +165,7 @@ pub fn decode_bind(mut record: &[u8]) -> Result<Bind, DecodeError> {
             uid,
             command,
         })),
-        Some(EventKind::Bound) => Ok(Bind::Bound(Binding {
+        Some(EventKind::Bound) => Ok(SocketRecord::Bound(SocketBinding {
             time,
             protocol,
             address: address.to_canonical(),
@@ -183,7 +183,7 @@ pub fn decode_bind(mut record: &[u8]) -> Result<Bind, DecodeError> {
     }
 }
 
-fn decode_release(mut record: &[u8]) -> Result<Release, DecodeError> {
+fn decode_release(mut record: &[u8]) -> Result<SocketRelease, DecodeError> {
     check_length(record, size_of::<ReleaseEvent>())?;
     // In the order of the fields of `ReleaseEvent`.
     let _kind = record.get_u8();
@@ -192,7 +192,7 @@ fn decode_release(mut record: &[u8]) -> Result<Release, DecodeError> {
     let _padding = record.get_u32_ne();
     let time = record.get_u64_ne();
     let name = record.get_u64_ne();
-    Ok(Release { time, protocol: field("protocol", protocol, Protocol::from_wire(protocol))?, port, name })
+    Ok(SocketRelease { time, protocol: field("protocol", protocol, Protocol::from_wire(protocol))?, port, name })
 }
 
 /// Decodes a [`CgroupEvent`].
@@ -217,7 +217,7 @@ pub fn decode_cgroup(mut record: &[u8]) -> Result<CgroupChange, DecodeError> {
     let name = record.get(..length).ok_or(DecodeError::Field { field: "name length", value: length as u64 })?;
     let whole = length < NAME_CAPACITY - 1;
     let name = if whole { std::str::from_utf8(name).ok().map(str::to_owned) } else { None };
-    Ok(CgroupChange { made, id, parent, name, form: Form::from_wire(form) })
+    Ok(CgroupChange { made, id, parent, name, form: UidForm::from_wire(form) })
 }
 
 #[cfg(test)]
@@ -261,7 +261,7 @@ mod tests {
             uid: 8,
             command: "named".to_owned(),
         };
-        assert_eq!(decode_bind(&attempt()), Ok(Bind::Attempt(expected)));
+        assert_eq!(decode_bind(&attempt()), Ok(SocketRecord::Attempt(expected)));
         for (offset, size) in [
             (std::mem::offset_of!(BindEvent, port), 4),
             (std::mem::offset_of!(BindEvent, time), 8),
@@ -284,8 +284,8 @@ mod tests {
 
     #[test]
     fn a_release_record() {
-        let expected = Release { time: 1, protocol: Protocol::Udp, port: 53, name: 7 };
-        assert_eq!(decode_bind(&release()), Ok(Bind::Released(expected)));
+        let expected = SocketRelease { time: 1, protocol: Protocol::Udp, port: 53, name: 7 };
+        assert_eq!(decode_bind(&release()), Ok(SocketRecord::Released(expected)));
         assert_eq!(decode_bind(&release()[..23]), Err(DecodeError::Length { expected: 24, actual: 23 }));
         let mut record = release();
         record[1] = 99;
@@ -305,9 +305,9 @@ mod tests {
         bound[0] = EventKind::Bound as u8;
         for record in [attempt(), bound, release()] {
             let times = [0, 5, u64::MAX].map(|slept| match decode_bind(&record).unwrap().with_sleep(slept) {
-                Bind::Attempt(Attempt { time, .. })
-                | Bind::Bound(Binding { time, .. })
-                | Bind::Released(Release { time, .. }) => time,
+                SocketRecord::Attempt(Attempt { time, .. })
+                | SocketRecord::Bound(SocketBinding { time, .. })
+                | SocketRecord::Released(SocketRelease { time, .. }) => time,
             });
             assert_eq!(times, [1, 6, u64::MAX], "{record:?}");
         }
@@ -315,14 +315,14 @@ mod tests {
 
     #[test]
     fn a_cgroup_record() {
-        let mut record = vec![EventKind::CgroupMade as u8, Form::Static as u8];
+        let mut record = vec![EventKind::CgroupMade as u8, UidForm::Static as u8];
         record.extend(4u16.to_ne_bytes());
         record.extend([0; 4]);
         record.extend([10u64, 9].into_iter().flat_map(u64::to_ne_bytes));
         record.extend(*b"podx");
         record.resize(size_of::<CgroupEvent>(), 0);
         let expected =
-            CgroupChange { made: true, id: 10, parent: 9, name: Some("podx".to_owned()), form: Some(Form::Static) };
+            CgroupChange { made: true, id: 10, parent: 9, name: Some("podx".to_owned()), form: Some(UidForm::Static) };
         assert_eq!(decode_cgroup(&record), Ok(expected));
         record[2] = u8::try_from(NAME_CAPACITY - 1).unwrap();
         assert_eq!(decode_cgroup(&record).unwrap().name, None, "it may have been cut");

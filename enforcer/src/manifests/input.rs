@@ -7,16 +7,16 @@ use std::{
     sync::Arc,
 };
 
-use enforcer_core::yaml::documents::{Document, Unreadable, documents, with_room};
+use enforcer_core::yaml::documents::{Document, UnreadableDocument, documents, with_large_stack};
 
 use super::{MAX_MESSAGE, is_manifest, shown};
 use enforcer_core::{
     check::{
-        Manifests,
-        object::{Place, read},
+        ManifestSet,
+        object::{Location, read},
     },
     model::text::escape_bounded,
-    pods::claims::Limits,
+    pods::claims::ClaimLimits,
     yaml::spanned::Value,
 };
 
@@ -32,9 +32,9 @@ const STDIN: &str = "-";
 /// Reads all of them, in their order; a folder's files by name. Of a folder, the files directly in it with a
 /// manifest's extension count; a file that is named counts whatever it is called, and may be a pipe.
 #[must_use]
-pub fn read_all(paths: &[PathBuf], limits: &Limits) -> Manifests {
-    with_room(|| {
-        let mut reader = Reader { limits, manifests: Manifests::default() };
+pub fn read_all(paths: &[PathBuf], limits: &ClaimLimits) -> ManifestSet {
+    with_large_stack(|| {
+        let mut reader = Reader { limits, manifests: ManifestSet::default() };
         for path in paths {
             if path.as_os_str() == STDIN {
                 reader.source(&"<stdin>".into(), Ok(io::stdin().lock()));
@@ -49,8 +49,8 @@ pub fn read_all(paths: &[PathBuf], limits: &Limits) -> Manifests {
 }
 
 struct Reader<'a> {
-    limits: &'a Limits,
-    manifests: Manifests,
+    limits: &'a ClaimLimits,
+    manifests: ManifestSet,
 }
 
 impl Reader<'_> {
@@ -93,12 +93,12 @@ impl Reader<'_> {
                     let contents = read(&root, file, lines_before, self.limits);
                     self.manifests.documents += usize::from(!contents.is_unreadable());
                     self.manifests.ignored += contents.ignored;
-                    for (Place { file, line }, message) in contents.unreadable {
+                    for (Location { file, line }, message) in contents.unreadable {
                         self.unreadable(&file, line, &message);
                     }
                     self.manifests.objects.extend(contents.objects);
                 }
-                Err(Unreadable { line, message }) => self.unreadable(file, Some(line), &message),
+                Err(UnreadableDocument { line, message }) => self.unreadable(file, Some(line), &message),
             }
             if self.manifests.objects.len() > MAX_OBJECTS {
                 self.manifests.objects.truncate(MAX_OBJECTS);
@@ -110,7 +110,7 @@ impl Reader<'_> {
 
     fn unreadable(&mut self, file: &Arc<str>, line: Option<u32>, message: &str) {
         if self.manifests.unreadable.len() < MAX_UNREADABLE {
-            let place = Place { file: file.clone(), line };
+            let place = Location { file: file.clone(), line };
             self.manifests.unreadable.push((place, escape_bounded(message, MAX_MESSAGE)));
         } else {
             self.manifests.more_unreadable += 1;
@@ -133,15 +133,15 @@ fn text_of(source: impl Read) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use enforcer_core::check::{Settings, check, finding::Severity};
+    use enforcer_core::check::{CheckSettings, check, finding::Severity};
 
     #[test]
     fn what_is_too_much_is_counted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("many.yaml");
         fs::write(&path, "- x\n---\n".repeat(MAX_UNREADABLE + 7)).unwrap();
-        let manifests = read_all(&[path], &Limits::default());
+        let manifests = read_all(&[path], &ClaimLimits::default());
         assert_eq!((manifests.unreadable.len(), manifests.more_unreadable), (MAX_UNREADABLE, 7));
-        assert_eq!(check(&manifests, &Settings::default()).count(Severity::Error), MAX_UNREADABLE + 7);
+        assert_eq!(check(&manifests, &CheckSettings::default()).count(Severity::Error), MAX_UNREADABLE + 7);
     }
 }

@@ -13,13 +13,13 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use enforcer_core::views::enforcement_gap::{Cause, Unenforced};
+use enforcer_core::views::enforcement_gap::{GapCause, UnenforcedTime};
 
 use crate::{host::clock::now, metrics::labels::cause};
 
 #[derive(Debug, Default)]
 struct State {
-    unenforced: Unenforced,
+    unenforced: UnenforcedTime,
     /// Nanoseconds since boot; 0 is never.
     lease_deadline: u64,
 }
@@ -34,11 +34,11 @@ impl Enforcement {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn turn(&self, open: Option<(Cause, Duration)>, now: Duration) {
+    pub(super) fn turn(&self, open: Option<(GapCause, Duration)>, now: Duration) {
         self.lock().unenforced.turn(open, now);
     }
 
-    pub(super) fn add(&self, cause: Cause, gap: Duration) {
+    pub(super) fn add(&self, cause: GapCause, gap: Duration) {
         self.lock().unenforced.add(cause, gap);
     }
 
@@ -53,13 +53,13 @@ impl Collector for Enforcement {
         let now = now();
         let help = "Time in which the node was to deny conflicts and did not.";
         let mut family = encoder.encode_descriptor("unenforced", help, Some(&Unit::Seconds), MetricType::Counter)?;
-        for why in Cause::ALL {
-            let seconds = state.unenforced.total(why, now.monotonic).as_secs_f64();
+        for why in GapCause::ALL {
+            let seconds = state.unenforced.total(why, now.boottime).as_secs_f64();
             ConstCounter::new(seconds).encode(family.encode_family(&cause(why))?)?;
         }
         // Of a lease that never ends there is nothing to say.
         if state.lease_deadline != 0 {
-            let since_boot = Duration::from_nanos(state.lease_deadline).as_secs_f64() - now.monotonic.as_secs_f64();
+            let since_boot = Duration::from_nanos(state.lease_deadline).as_secs_f64() - now.boottime.as_secs_f64();
             let wall = Duration::from_micros(u64::try_from(now.wall).unwrap_or_default()).as_secs_f64();
             let help = "When what is kept in the kernel denies no more unless an agent puts that off.";
             let name = "lease_end_timestamp";

@@ -11,13 +11,13 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter},
 };
 
-use enforcer_core::k8s_events::Loss;
+use enforcer_core::k8s_events::DropReason;
 
-use crate::{k8s::Outbox, metrics::labels::loss};
+use crate::{k8s::EventQueue, metrics::labels::loss};
 
 /// Nothing, until it is told whose Events.
 #[derive(Debug)]
-pub(super) struct EventsDropped(pub(super) Arc<OnceLock<Outbox>>);
+pub(super) struct EventsDropped(pub(super) Arc<OnceLock<EventQueue>>);
 
 impl Collector for EventsDropped {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
@@ -26,7 +26,7 @@ impl Collector for EventsDropped {
         };
         let help = "What no Kubernetes Event will tell: there was no room for more, or the API server refused it.";
         let mut family = encoder.encode_descriptor("kubernetes_events_dropped", help, None, MetricType::Counter)?;
-        for why in Loss::ALL {
+        for why in DropReason::ALL {
             ConstCounter::new(outbox.lost(why)).encode(family.encode_family(&loss(why))?)?;
         }
         Ok(())

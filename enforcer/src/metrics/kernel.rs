@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use enforcer_ebpf::abi::{KernelError, Protocol, Reason, VerdictKind};
+use enforcer_ebpf::wire::{KernelError, Protocol, Reason, VerdictKind};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _},

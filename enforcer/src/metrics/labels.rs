@@ -1,17 +1,19 @@
 //! Label sets, each made from closed lists only.
 
-use enforcer_ebpf::abi::{KernelError, Protocol, Reason, VerdictKind};
+use enforcer_ebpf::wire::{KernelError, Protocol, Reason, VerdictKind};
 
-use enforcer_core::{index::Mode, k8s_events::Loss, model::port_spec::protocol_name, views::enforcement_gap::Cause};
+use enforcer_core::{
+    index::Mode, k8s_events::DropReason, model::port_spec::protocol_name, views::enforcement_gap::GapCause,
+};
 
-use crate::k8s::{Resource, TroubleKind};
+use crate::k8s::{ApiErrorKind, Resource};
 
 /// Names and values.
 pub(super) type Labels<const COUNT: usize> = [(&'static str, &'static str); COUNT];
 
 /// How a claim stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum ClaimStateLabel {
     InForce,
     Lost,
 }
@@ -34,7 +36,7 @@ pub(super) fn kernel_error(kind: KernelError) -> Labels<1> {
     [("kind", kind.as_str())]
 }
 
-pub(super) fn api_error(resource: Resource, kind: TroubleKind) -> Labels<2> {
+pub(super) fn api_error(resource: Resource, kind: ApiErrorKind) -> Labels<2> {
     [("resource", resource.as_str()), ("kind", kind.as_str())]
 }
 
@@ -47,10 +49,10 @@ pub(super) fn watch(resource: Resource) -> Labels<1> {
     [("resource", resource.as_str())]
 }
 
-pub(super) fn standing(standing: Standing) -> Labels<1> {
+pub(super) fn standing(standing: ClaimStateLabel) -> Labels<1> {
     let word = match standing {
-        Standing::InForce => "in_force",
-        Standing::Lost => "lost",
+        ClaimStateLabel::InForce => "in_force",
+        ClaimStateLabel::Lost => "lost",
     };
     [("state", word)]
 }
@@ -59,11 +61,11 @@ pub(super) fn mode(mode: Mode) -> Labels<1> {
     [("mode", mode.as_str())]
 }
 
-pub(super) fn cause(cause: Cause) -> Labels<1> {
+pub(super) fn cause(cause: GapCause) -> Labels<1> {
     [("cause", cause.as_str())]
 }
 
-pub(super) fn loss(loss: Loss) -> Labels<1> {
+pub(super) fn loss(loss: DropReason) -> Labels<1> {
     [("cause", loss.as_str())]
 }
 

@@ -1,7 +1,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use enforcer_ebpf::abi::{
-    KernelError, Protocol, Reason, Undeclared, VerdictKind, counter, error_counter, untold_counter,
+use enforcer_ebpf::wire::{
+    KernelError, Protocol, Reason, Undeclared, VerdictKind, counter, error_counter, unreported_counter,
 };
 
 use super::*;
@@ -20,12 +20,12 @@ const UNTOLD: u64 = 1;
 
 /// Each counter of the kernel's counts its own index, and those of what was not told [`UNTOLD`].
 fn count(index: u32) -> u64 {
-    let first_untold = untold_counter(VerdictKind::Allow, Reason::Owner, Protocol::Tcp);
+    let first_untold = unreported_counter(VerdictKind::Allow, Reason::Owner, Protocol::Tcp);
     if index < first_untold { index.into() } else { UNTOLD }
 }
 
 fn metrics() -> Metrics {
-    let arrivals = Arrivals::default();
+    let arrivals = LastActivity::default();
     for resource in Resource::WATCHED {
         arrivals.note(resource);
     }
@@ -40,10 +40,10 @@ fn metrics() -> Metrics {
         node_scope: false,
         errno: 98,
     };
-    metrics.set_outbox(Outbox::new("node-1"));
+    metrics.set_outbox(EventQueue::new("node-1"));
     metrics.conflict(None, VerdictKind::Deny);
     metrics.lease_ends(1);
-    metrics.stand(&Index::new(Settings::default(), 1), 7, policy);
+    metrics.set_gauges(&Index::new(Settings::default(), 1), 7, policy);
     metrics
 }
 
@@ -84,7 +84,7 @@ fn every_counter_of_the_kernel_has_its_series() {
 fn the_first_error_and_the_first_denial_are_increases() {
     let metrics = metrics();
     metrics.set_counters(ReadCounters::new(|| unreachable!("only the first one counts")));
-    let fresh = Metrics::new(Some(Arrivals::default()));
+    let fresh = Metrics::new(Some(LastActivity::default()));
     fresh.set_counters(ReadCounters::new(|| Ok(Counters::from_fn(|_| 0))));
     let scraped = scrape(&fresh);
     let denied = [("verdict", "deny"), ("reason", "claimed"), ("protocol", "udp")];
@@ -93,8 +93,8 @@ fn the_first_error_and_the_first_denial_are_increases() {
     assert_eq!(scraped.count("port_enforcer_bind_attempts_total", &odd), None, "what cannot be is not there");
     let gone = [("resource", "namespaces"), ("kind", "gone")];
     assert_eq!(scraped.count("port_enforcer_api_errors_total", &gone), Some(0));
-    fresh.api_error(Resource::Namespaces, TroubleKind::Gone);
-    fresh.api_error(Resource::Namespaces, TroubleKind::Gone);
+    fresh.api_error(Resource::Namespaces, ApiErrorKind::Gone);
+    fresh.api_error(Resource::Namespaces, ApiErrorKind::Gone);
     let scraped = scrape(&fresh);
     assert_eq!(scraped.count("port_enforcer_api_errors_total", &gone), Some(2));
     assert_eq!(scraped.sum("port_enforcer_api_errors_total"), 2);
@@ -106,7 +106,7 @@ const CONFLICTS: &str = "port_enforcer_conflicts_total";
 
 #[test]
 fn a_namespace_has_its_series_while_it_has_a_pod() {
-    let at = |seconds| Now { wall: 0, monotonic: Duration::from_secs(seconds) };
+    let at = |seconds| Now { wall: 0, boottime: Duration::from_secs(seconds) };
     let pod = |namespace: &str, name: &str| {
         let uid = format!("3f2c9a1e-8d47-4b7c-9f0a-{:012x}", name.len());
         let object = serde_json::json!({
@@ -118,7 +118,7 @@ fn a_namespace_has_its_series_while_it_has_a_pod() {
     let metrics = metrics();
     let mut index = Index::new(Settings::default(), 1);
     let stand = |index: &Index| {
-        metrics.stand(index, 0, Policy::from_word(0));
+        metrics.set_gauges(index, 0, Policy::from_word(0));
         let scraped = scrape(&metrics);
         ["", "shop", "else"].map(|namespace| scraped.count(CONFLICTS, &[("namespace", namespace), ("verdict", "deny")]))
     };
@@ -144,14 +144,14 @@ fn a_namespace_has_its_series_while_it_has_a_pod() {
 #[test]
 fn a_gap_grows_while_it_is_open() {
     let metrics = metrics();
-    let boot = crate::host::clock::now().monotonic;
+    let boot = crate::host::clock::now().boottime;
     let gap = |cause| scrape(&metrics).value("port_enforcer_unenforced_seconds_total", &[("cause", cause)]).unwrap();
     assert!(gap("boot") == 0.0 && gap("unsynced") == 0.0);
-    metrics.unenforced(Some((Cause::Boot, Duration::ZERO)), boot);
+    metrics.unenforced(Some((GapCause::Boot, Duration::ZERO)), boot);
     let before = gap("boot");
     assert!(before >= boot.as_secs_f64(), "{before}");
     metrics.unenforced(None, boot + Duration::from_secs(1));
-    metrics.was_unenforced(Cause::Stale, Duration::from_millis(1500));
+    metrics.was_unenforced(GapCause::Stale, Duration::from_millis(1500));
     assert!((gap("boot") - boot.as_secs_f64() - 1.0).abs() < 1e-6);
     assert!((gap("stale") - 1.5).abs() < 1e-6);
 }
@@ -163,7 +163,7 @@ fn the_lease_ends_at_a_time_of_day() {
     metrics.lease_ends(0);
     assert_eq!(end(), None, "never");
     let now = crate::host::clock::now();
-    metrics.lease_ends(u64::try_from((now.monotonic + Duration::from_mins(10)).as_nanos()).unwrap());
+    metrics.lease_ends(u64::try_from((now.boottime + Duration::from_mins(10)).as_nanos()).unwrap());
     let expected = Duration::from_micros(u64::try_from(now.wall).unwrap()).as_secs_f64() + 600.0;
     assert!((end().unwrap() - expected).abs() < 60.0, "{:?}, {expected}", end());
 }
@@ -189,20 +189,20 @@ fn what_counts_for_nothing_is_counted_by_kind() {
 #[test]
 fn every_claim_problem_has_its_kind() {
     use enforcer_core::{
-        arbitration::quota::Room,
+        arbitration::quota::Quota,
         pods::{annotation, claims::ClaimProblem},
     };
 
-    let claim = enforcer_core::pods::claims::Claim {
+    let claim = enforcer_core::pods::claims::PodClaim {
         spec: annotation::parse("80").specs[0],
-        source: enforcer_core::pods::claims::Source::Annotation,
+        source: enforcer_core::pods::claims::ClaimSource::Annotation,
     };
-    let limit = Room::UNLIMITED.claims.limit;
+    let limit = Quota::UNLIMITED.claims.limit;
     for problem in [
         ClaimProblem::Item(annotation::parse("x").problems[0].clone()),
         ClaimProblem::NoHostNetwork,
         ClaimProblem::Quota { claim, position: None, limit: 1 },
-        ClaimProblem::NoRoom { claim, position: None, limit },
+        ClaimProblem::QuotaExceeded { claim, position: None, limit },
         ClaimProblem::Pod(enforcer_core::pods::pod::PodProblem::UidMissing),
         ClaimProblem::Pod(enforcer_core::pods::pod::PodProblem::Port { container: String::new(), port: 0 }),
     ] {

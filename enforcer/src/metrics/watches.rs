@@ -10,14 +10,14 @@ use prometheus_client::{
 };
 
 use crate::{
-    k8s::{Arrivals, Resource},
+    k8s::{LastActivity, Resource},
     metrics::labels::watch,
 };
 
 #[derive(Debug)]
-pub(super) struct LastActivity(pub(super) Arrivals);
+pub(super) struct WatchActivityCollector(pub(super) LastActivity);
 
-impl Collector for LastActivity {
+impl Collector for WatchActivityCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let help = "When anything last came on a watch of the API server, bookmarks too.";
         let name = "watch_last_activity_timestamp";

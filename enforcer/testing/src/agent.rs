@@ -18,7 +18,7 @@ use aya::{
     programs::loaded_programs,
 };
 use enforcer::kernel::{CounterMap, Counters};
-use enforcer_ebpf::abi::{Protocol, Reason, VerdictKind};
+use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 use serde_json::Value;
 
 /// How long anything is waited for. In an emulated machine the kernel takes seconds to verify the programs.

@@ -9,12 +9,12 @@ use std::{
 };
 
 use enforcer::{
-    agent::reconciler::{Engine, Start},
+    agent::reconciler::{Reconciler, Start},
     host::cgroup::Root,
     kernel::probe::{self, Features},
 };
 use enforcer_core::{index::Settings, reports::report::Report};
-use enforcer_ebpf::abi::{Policy, Reason, Undeclared, VerdictKind};
+use enforcer_ebpf::wire::{Policy, Reason, Undeclared, VerdictKind};
 
 use crate::{
     manifest::{Manifest, SYSTEMD_BESTEFFORT},
@@ -31,7 +31,7 @@ pub const AUDIT: Policy = Policy { enforce: false, ..ENFORCE };
 
 /// An engine that judges the pods below a root of its own. What it holds goes when it is dropped.
 pub struct Rig {
-    pub engine: Engine,
+    pub engine: Reconciler,
     root: PathBuf,
     sandbox: Sandbox,
 }
@@ -92,7 +92,7 @@ impl Rig {
             shared_ports: Vec::new(),
         };
         change(&mut start);
-        let mut engine = Engine::load(start, None).unwrap_or_else(|error| panic!("{error}"));
+        let mut engine = Reconciler::load(start, None).unwrap_or_else(|error| panic!("{error}"));
         engine.attach().unwrap_or_else(|error| panic!("{error}"));
         Self { engine, root, sandbox }
     }
@@ -103,7 +103,7 @@ impl Rig {
 
     /// How many holders the programs have noted, by pod and address.
     pub fn holds(&self) -> usize {
-        self.engine.kernel().holds().expect("the slots").into_iter().map(|(_, holds)| holds.len()).sum()
+        self.engine.kernel().port_holds().expect("the slots").into_iter().map(|(_, holds)| holds.len()).sum()
     }
 
     /// Makes a cgroup below the pods' root.
@@ -151,7 +151,7 @@ impl Rig {
     pub fn told(&mut self) -> Vec<Report> {
         let mut reports = Vec::new();
         loop {
-            let told = self.engine.drain_binds().unwrap_or_else(|error| panic!("{error}"));
+            let told = self.engine.drain_verdict_ring().unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(told.undecodable, [] as [String; 0]);
             let failures = self.engine.take_failures();
             assert!(failures.is_empty(), "{failures:?}");

@@ -15,16 +15,16 @@ use enforcer::{
         netns,
     },
     kernel::{
-        BpfError, Counters, Kernel, Options,
-        pins::{Keep, Pins, Previous, clean_up},
-        ring_records::{Bind, decode_bind},
+        BpfError, Counters, Kernel, LoadOptions,
+        pins::{Persistence, Pins, Previous, clean_up},
+        ring_records::{SocketRecord, decode_bind},
     },
 };
 use enforcer_core::{
     index::{Index, Settings},
     reports::report::Attempt,
 };
-use enforcer_ebpf::abi::{KernelError, Policy, Protocol, Reason, VerdictKind};
+use enforcer_ebpf::wire::{KernelError, Policy, Protocol, Reason, VerdictKind};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -88,10 +88,10 @@ impl Site {
         Worker::start(&cgroup)
     }
 
-    pub fn keep(&self, persist: bool) -> Keep {
+    pub fn keep(&self, persist: bool) -> Persistence {
         let pins = Pins::at(&self.bpffs.folder()).unwrap_or_else(|error| panic!("{error}"));
         let guard = pins.try_lock().unwrap_or_else(|error| panic!("{error}")).expect("no other agent");
-        Keep { guard, persist }
+        Persistence { guard, persist }
     }
 
     /// Loads an agent that is kept, and tells it of all pods. It does not judge yet.
@@ -99,7 +99,7 @@ impl Site {
         self.try_load(true, |_| ()).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    pub fn try_load(&self, persist: bool, change: impl FnOnce(&mut Options)) -> Result<Keeper, BpfError> {
+    pub fn try_load(&self, persist: bool, change: impl FnOnce(&mut LoadOptions)) -> Result<Keeper, BpfError> {
         Keeper::load(self.keep(persist), &self.root, &self.tenants, change)
     }
 
@@ -108,7 +108,7 @@ impl Site {
         self.start_with(true, |_| ())
     }
 
-    pub fn start_with(&self, persist: bool, change: impl FnOnce(&mut Options)) -> Keeper {
+    pub fn start_with(&self, persist: bool, change: impl FnOnce(&mut LoadOptions)) -> Keeper {
         let mut keeper = self.try_load(persist, change).unwrap_or_else(|error| panic!("{error}"));
         keeper.take_over();
         keeper
@@ -176,7 +176,7 @@ pub fn run_if_ordered() {
         What::Keep | What::Visit => {
             let pins = Pins::at(&folder).unwrap_or_else(|error| panic!("{error}"));
             let guard = pins.lock(|| ()).unwrap_or_else(|error| panic!("{error}"));
-            let keep = Keep { guard, persist: matches!(what, What::Keep) };
+            let keep = Persistence { guard, persist: matches!(what, What::Keep) };
             let mut keeper = Keeper::load(keep, &root, &tenants, |_| ()).unwrap_or_else(|error| panic!("{error}"));
             keeper.take_over();
         }
@@ -194,9 +194,14 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    fn load(keep: Keep, root: &Path, tenants: &[Tenant], change: impl FnOnce(&mut Options)) -> Result<Self, BpfError> {
+    fn load(
+        keep: Persistence,
+        root: &Path,
+        tenants: &[Tenant],
+        change: impl FnOnce(&mut LoadOptions),
+    ) -> Result<Self, BpfError> {
         let root = Root::find(Some(root), Path::new("/proc/self/mountinfo")).expect("a root");
-        let mut options = Options {
+        let mut options = LoadOptions {
             cgroup: root.path.clone(),
             cgroup_id: root.id,
             cgroup_level: root.level,
@@ -204,20 +209,20 @@ impl Keeper {
             policy: QUIET,
             lease_deadline: 0,
             shared_ports: Vec::new(),
-            keep: Some(keep),
+            persistence: Some(keep),
             features: features(),
             trace: false,
         };
         change(&mut options);
         let mut kernel = Kernel::load(options)?;
         let previous = kernel.take_previous()?;
-        let bind_events = kernel.take_bind_events()?;
+        let bind_events = kernel.take_verdict_ring()?;
         let mut index = Index::new(Settings::default(), root.id);
         for tenant in tenants {
             index.apply(tenant.manifest().pod(), now());
         }
         for entry in scan(&root).expect("the tree") {
-            index.cgroup_made(entry.id, entry.parent, &entry.name, now());
+            index.cgroup_created(entry.id, entry.parent, &entry.name, now());
         }
         let mut keeper = Self { kernel, previous, index, bind_events, told: Vec::new() };
         keeper.flush();
@@ -225,7 +230,7 @@ impl Keeper {
     }
 
     fn flush(&mut self) {
-        for change in self.index.take().changes {
+        for change in self.index.drain_output().changes {
             self.kernel.apply(&change).unwrap_or_else(|error| panic!("{error}"));
         }
     }
@@ -275,7 +280,7 @@ impl Keeper {
 fn take(ring: &mut RingBuf<MapData>, told: &mut Vec<Attempt>) {
     while let Some(record) = ring.next() {
         match decode_bind(&record) {
-            Ok(Bind::Attempt(attempt)) => told.push(attempt),
+            Ok(SocketRecord::Attempt(attempt)) => told.push(attempt),
             other => panic!("{other:?}"),
         }
     }

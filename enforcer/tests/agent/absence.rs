@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer_ebpf::abi::{Protocol, Reason, VerdictKind};
+use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 use serde_json::Value;
 
 use enforcer_testing::{

@@ -13,7 +13,7 @@ use std::{
 };
 
 use enforcer::kernel::probe;
-use enforcer_ebpf::abi::{Protocol, Reason, VerdictKind};
+use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 
 use self::model::{Claim, Dice, Model};
 use enforcer_testing::{

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::maps::{Array, HashMap as BpfHashMap, Map};
-use enforcer_ebpf::abi::{ExactKey, ExactValue, Form, PortWord, Protocol, Side, UidKey, port_index};
+use enforcer_ebpf::wire::{AddressKey, AddressOwner, PortWord, Protocol, Side, UidForm, UidKey, port_index};
 
 use enforcer_testing::agent::Agent;
 
@@ -25,7 +25,7 @@ pub(crate) type Held = BTreeMap<(Protocol, u16, Part), String>;
 /// agent writes.
 pub(crate) fn held(agent: &Agent) -> Result<Held, String> {
     let ports = Array::<_, u64>::try_from(Map::Array(agent.map("PORTS"))).expect("ports");
-    let exact = BpfHashMap::<_, ExactKey, u64>::try_from(Map::HashMap(agent.map("EXACT"))).expect("addresses");
+    let exact = BpfHashMap::<_, AddressKey, u64>::try_from(Map::HashMap(agent.map("EXACT"))).expect("addresses");
     let uids = BpfHashMap::<_, UidKey, u64>::try_from(Map::HashMap(agent.map("UIDS"))).expect("UIDs");
     let owners: HashMap<u64, String> =
         uids.iter().filter_map(Result::ok).map(|(key, slot)| (slot, uid_text(&key))).collect();
@@ -33,7 +33,7 @@ pub(crate) fn held(agent: &Agent) -> Result<Held, String> {
     let mut held = Held::new();
     let mut single: BTreeMap<(Protocol, u16, bool), BTreeSet<u16>> = BTreeMap::new();
     for (key, value) in exact.iter().filter_map(Result::ok) {
-        let slot = ExactValue(value).slot(&key).ok_or("a value of another key")?;
+        let slot = AddressOwner(value).slot(&key).ok_or("a value of another key")?;
         let protocol = Protocol::from_wire(key.protocol).ok_or("no protocol")?;
         let [a, b, c, d, ..] = key.address;
         let v6 = key.family == 6;
@@ -71,7 +71,7 @@ fn fits(side: Side, single: &BTreeSet<u16>) -> bool {
 /// A UID as objects have it.
 fn uid_text(key: &UidKey) -> String {
     let hex = format!("{:032x}", u128::from_be_bytes(key.uid));
-    if key.form == Form::Static as u8 {
+    if key.form == UidForm::Static as u8 {
         return hex;
     }
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fs, process};
 
-use enforcer_ebpf::abi::{Protocol, Reason, VerdictKind};
+use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 use serde_json::{Value, json};
 
 use enforcer_testing::{

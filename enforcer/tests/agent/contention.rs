@@ -1,6 +1,6 @@
 //! A thousand pods that want one port.
 
-use enforcer_ebpf::abi::Protocol;
+use enforcer_ebpf::wire::Protocol;
 use serde_json::Value;
 
 use enforcer_testing::{

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, thread};
 
 use aya::programs::loaded_programs;
-use enforcer_ebpf::abi::{Protocol, Reason, VerdictKind};
+use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 
 use enforcer_testing::{
     agent::{Agent, until},

@@ -190,7 +190,7 @@ fn is_zero(causes: &[&str]) -> bool {
 
 /// Seconds since boot.
 fn uptime() -> f64 {
-    now().monotonic.as_secs_f64()
+    now().boottime.as_secs_f64()
 }
 
 fn time_without_enforcement_is_counted() {

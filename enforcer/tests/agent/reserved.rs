@@ -12,7 +12,7 @@ use std::{
 };
 
 use enforcer::host::netns;
-use enforcer_core::reserved_ports::{MOST_BYTES, PortSet};
+use enforcer_core::reserved_ports::{MAX_WRITE_BYTES, PortSet};
 use libtest_mimic::{Completion, Trial};
 use serde_json::Value;
 
@@ -111,7 +111,7 @@ impl Drop for Node {
 /// As an administrator would: what does not fit into one write is added by more.
 fn write(ports: &PortSet) {
     let file = fs::OpenOptions::new().write(true).open(LIST).expect("the list");
-    for (number, text) in ports.texts(MOST_BYTES).into_iter().enumerate() {
+    for (number, text) in ports.texts(MAX_WRITE_BYTES).into_iter().enumerate() {
         assert_eq!(file.write_at(text.as_bytes(), u64::from(number > 0)).expect("a write"), text.len());
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use aya::maps::{HashMap, Map};
-use enforcer_ebpf::abi::{HoldSlot, Protocol, Reason, VerdictKind};
+use enforcer_ebpf::wire::{PortHolds, Protocol, Reason, VerdictKind};
 
 use enforcer_testing::{
     agent::{Agent, until},
@@ -129,8 +129,8 @@ fn nothing_is_left(stage: &Stage, agent: &Agent) {
 
 /// How many holders the programs have noted.
 fn holds(agent: &Agent) -> usize {
-    let slots = HashMap::<_, u32, HoldSlot>::try_from(Map::HashMap(agent.map("SLOTS"))).expect("the slots");
-    let holders = |slot: HoldSlot| slot.holds.iter().filter(|hold| hold.holder != 0).count();
+    let slots = HashMap::<_, u32, PortHolds>::try_from(Map::HashMap(agent.map("SLOTS"))).expect("the slots");
+    let holders = |slot: PortHolds| slot.holds.iter().filter(|hold| hold.holder != 0).count();
     slots.iter().map(|entry| holders(entry.expect("a slot").1)).sum()
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use enforcer_core::pods::{
-    claims::{Limits, claims_of},
+    claims::{ClaimLimits, claims_of},
     pod::from_api,
 };
 use k8s_openapi::api::{
@@ -70,7 +70,7 @@ fn monitoring_serves_on_the_nodes_address() {
     // What it binds is claimed.
     let template = daemonset(&objects).spec.expect("a spec").template;
     let pod = Pod { metadata: template.metadata.expect("metadata"), spec: template.spec, status: None };
-    let said = claims_of(&from_api(&pod), &Limits::default());
+    let said = claims_of(&from_api(&pod), &ClaimLimits::default());
     let claims: Vec<_> = said.claims.iter().map(|claim| claim.spec.to_string()).collect();
     assert_eq!(claims, ["9489/tcp"]);
     // The port that is scraped is one of the container's.

@@ -3,7 +3,7 @@
 use enforcer_core::{
     index::MODE_LABEL,
     pods::{
-        claims::{Limits, claims_of},
+        claims::{ClaimLimits, claims_of},
         pod::{Pod, from_api},
     },
 };
@@ -51,7 +51,7 @@ fn pods(file: &str) -> Vec<Pod> {
 }
 
 fn claims(pod: &Pod) -> Vec<String> {
-    let said = claims_of(pod, &Limits::default());
+    let said = claims_of(pod, &ClaimLimits::default());
     assert_eq!(said.problems, [], "{}", pod.name);
     said.claims.iter().map(|claim| format!("{} ({})", claim.spec, claim.source)).collect()
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use enforcer_core::pods::{
-    claims::{Limits, Source, claims_of},
+    claims::{ClaimLimits, ClaimSource, claims_of},
     pod::from_api,
 };
 use k8s_openapi::api::{
@@ -315,9 +315,9 @@ fn the_agents_own_port_is_claimed() {
         let listen = listen.and_then(|variable| variable.value.clone()).expect("ENFORCER_LISTEN");
         let template = daemonset(overlay).spec.expect("a spec").template;
         let pod = Pod { metadata: template.metadata.expect("metadata"), spec: template.spec, status: None };
-        let said = claims_of(&from_api(&pod), &Limits::default());
+        let said = claims_of(&from_api(&pod), &ClaimLimits::default());
         let claims: Vec<_> = said.claims.iter().map(|claim| (claim.spec.to_string(), claim.source)).collect();
-        assert_eq!(claims, [(format!("{listen}/tcp"), Source::HostPort)], "{overlay}");
+        assert_eq!(claims, [(format!("{listen}/tcp"), ClaimSource::HostPort)], "{overlay}");
         let port = &container.ports.expect("ports")[0];
         assert_eq!((port.name.as_deref(), port.host_port), (Some("metrics"), Some(port.container_port)), "{overlay}");
     }

@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use enforcer_ebpf::abi::{Reason, VerdictKind};
+use enforcer_ebpf::wire::{Reason, VerdictKind};
 
 use enforcer_testing::{
     kernel_fixture::{Rig, denied},

@@ -12,8 +12,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use enforcer_core::reports::report::Who;
-use enforcer_ebpf::abi::{Policy, Reason, Undeclared, VerdictKind};
+use enforcer_core::reports::report::Actor;
+use enforcer_ebpf::wire::{Policy, Reason, Undeclared, VerdictKind};
 use libtest_mimic::Completion;
 
 use enforcer_testing::{
@@ -322,7 +322,7 @@ fn another_cgroup() -> Outcome {
     assert!(matches!(stranger.order(&Order::Enter(outside)), Answer::Done));
     let seen = rig.watch(|| stranger.bind_given(&before, &bind));
     assert_eq!(seen.answer(), (0, VerdictKind::Audit, Reason::Claimed), "a socket from before is told");
-    assert_eq!(seen.report().caller, Who::Host);
+    assert_eq!(seen.report().caller, Actor::Host);
     drop(before);
     stranger.close();
     let seen = rig.attempt(&mut stranger, &bind);
@@ -380,7 +380,7 @@ fn a_pod_that_is_gone() -> Outcome {
     rig.delete(&stranger);
     let seen = rig.attempt(&mut worker, &Bind::tcp("0.0.0.0", PORT));
     assert_eq!(seen.answer(), claimed());
-    assert!(matches!(seen.report().caller, Who::UnknownPod { .. }), "{:?}", seen.report().caller);
+    assert!(matches!(seen.report().caller, Actor::UnknownPod { .. }), "{:?}", seen.report().caller);
     DONE
 }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use aya::maps::{HashMap, MapData};
-use enforcer_ebpf::abi::KernelError;
+use enforcer_ebpf::wire::KernelError;
 
 use enforcer_testing::{kernel_fixture::Rig, manifest::Manifest};
 

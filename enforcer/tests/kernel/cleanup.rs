@@ -14,9 +14,9 @@ use aya::{
 };
 use enforcer::kernel::{
     BpfError,
-    pins::{Cleaned, PinError, Pins, clean_up, local_mode, set_local_mode},
+    pins::{CleanupSummary, PinError, Pins, clean_up, node_mode, set_node_mode},
 };
-use enforcer_ebpf::abi::LocalMode;
+use enforcer_ebpf::wire::NodeMode;
 
 use enforcer_testing::{
     kernel_fixture::{denied, features},
@@ -69,11 +69,11 @@ fn cleanup_removes_everything_and_does_it_twice() -> Outcome {
     let counters = counters(&site);
     assert_eq!(programs_counting_in(counters), programs_of_an_agent());
     let cleaned = clean_up(&folder).expect("a cleanup").expect("no agent runs");
-    assert_eq!(cleaned, Cleaned { links: 7, pins: 25, held: 0, left_alone: Vec::new() });
+    assert_eq!(cleaned, CleanupSummary { links: 7, pins: 25, held: 0, left_alone: Vec::new() });
     assert_eq!(stranger.bind(&bind(PORT)), 0);
     assert_eq!(programs_counting_in(counters), 0, "the kernel has let go of the programs");
     assert!(!folder.exists());
-    assert_eq!(clean_up(&folder).expect("a cleanup"), Some(Cleaned::default()), "and again");
+    assert_eq!(clean_up(&folder).expect("a cleanup"), Some(CleanupSummary::default()), "and again");
     // An agent can begin anew.
     drop(site.start());
     assert!(judged(&mut owner, &mut stranger, PORT));
@@ -179,8 +179,8 @@ fn another_layout_is_refused() -> Outcome {
                 assert!(error.to_string().contains(words), "{error}");
             }
         }
-        assert!(matches!(set_local_mode(&folder, LocalMode::Audit), Err(PinError::Unknown(_))));
-        assert!(matches!(local_mode(&folder), Err(PinError::Unknown(_))));
+        assert!(matches!(set_node_mode(&folder, NodeMode::Audit), Err(PinError::Unknown(_))));
+        assert!(matches!(node_mode(&folder), Err(PinError::Unknown(_))));
         assert_eq!(site.bpffs.list(), before, "nothing was touched");
         assert!(judged(&mut owner, &mut stranger, PORT));
         fs::remove_dir(folder.join(other)).expect("a folder");

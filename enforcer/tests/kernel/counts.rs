@@ -3,7 +3,7 @@
 use std::{collections::HashMap, thread};
 
 use enforcer::kernel::Counters;
-use enforcer_ebpf::abi::{KernelError, Policy, Protocol, Reason, VerdictKind};
+use enforcer_ebpf::wire::{KernelError, Policy, Protocol, Reason, VerdictKind};
 
 use enforcer_testing::{
     kernel_fixture::{AUDIT, ENFORCE, Rig, denied},

@@ -11,8 +11,8 @@ use std::{
 };
 
 use enforcer::host::{clock, sock_diag};
-use enforcer_core::sockets::{Activity, Holders, Limits, Place, Scope, Sighting};
-use enforcer_ebpf::abi::{Policy, Protocol};
+use enforcer_core::sockets::{Activity, BoundSockets, DumpedSocket, Scope, SocketLimits, SocketPlace};
+use enforcer_ebpf::wire::{Policy, Protocol};
 use libtest_mimic::Completion;
 use rustix::{
     fs::fstat,
@@ -42,14 +42,14 @@ pub(crate) const TESTS: &[Test] = &[
 
 const PORT: u16 = 21080;
 
-fn dump(protocol: Protocol, scope: Scope) -> Vec<Sighting> {
+fn dump(protocol: Protocol, scope: Scope) -> Vec<DumpedSocket> {
     let mut sightings = Vec::new();
     sock_diag::dump(protocol, scope, |sighting| sightings.push(sighting)).unwrap_or_else(|error| panic!("{error}"));
     sightings
 }
 
 /// What is shown on a port.
-fn on(protocol: Protocol, scope: Scope, port: u16) -> Vec<Sighting> {
+fn on(protocol: Protocol, scope: Scope, port: u16) -> Vec<DumpedSocket> {
     let mut sightings = dump(protocol, scope);
     sightings.retain(|sighting| sighting.port == port);
     sightings
@@ -60,7 +60,7 @@ fn cgroup_id(path: &Path) -> u64 {
 }
 
 fn boot_time() -> u64 {
-    clock::now().monotonic.as_nanos().try_into().expect("the node is not that old")
+    clock::now().boottime.as_nanos().try_into().expect("the node is not that old")
 }
 
 /// MPTCP, or TCP on a kernel that may lack it.
@@ -257,7 +257,7 @@ fn five_hundred_listeners_agree_with_proc() -> Outcome {
         .flat_map(|protocol| dump(protocol, Scope::Bound))
         .filter(|sighting| sighting.protocol == Protocol::Udp || sighting.activity == Activity::Listening)
         .map(|sighting| {
-            let Sighting { protocol, address, port, uid, inode, cgroup, .. } = sighting;
+            let DumpedSocket { protocol, address, port, uid, inode, cgroup, .. } = sighting;
             (protocol, address, port, uid, inode.map_or(0, u64::from), cgroup.expect("a cgroup"))
         })
         .collect();
@@ -322,7 +322,7 @@ fn events_and_diagnostics_mean_the_same_socket() -> Outcome {
         Bind::tcp("::", PORT).on(mptcp()),
     ] {
         assert_eq!(worker.bind(&bind.clone().kept()), 0);
-        let told = rig.engine.drain_binds().unwrap();
+        let told = rig.engine.drain_verdict_ring().unwrap();
         let [bound] = told.bound.as_slice() else { panic!("{:?}", told.bound) };
         let sightings = on(protocol_of(bind.kind), Scope::Bound, PORT);
         let [sighting] = sightings.as_slice() else { panic!("{sightings:?}") };
@@ -352,15 +352,15 @@ fn the_table_finds_what_nobody_told_and_keeps_no_ghost() -> Outcome {
     let (one, other) = (sandbox.make("one"), sandbox.make("other"));
     let (mut maker, mut keeper) = (Worker::start(&one), Worker::start(&other));
     let mut holders =
-        Holders::new(Limits::default(), sock_diag::shows_bound().unwrap_or_else(|error| panic!("{error}")));
-    let reconcile = |holders: &mut Holders| {
-        let done = sock_diag::reconcile(holders, boot_time, |_| Place::HOST);
+        BoundSockets::new(SocketLimits::default(), sock_diag::shows_bound().unwrap_or_else(|error| panic!("{error}")));
+    let reconcile = |holders: &mut BoundSockets| {
+        let done = sock_diag::reconcile(holders, boot_time, |_| SocketPlace::HOST);
         assert!(done.errors.is_empty(), "{:?}", done.errors);
         done
     };
     reconcile(&mut holders);
     let before = holders.len();
-    let found = |holders: &Holders| -> Vec<(u16, u64)> {
+    let found = |holders: &BoundSockets| -> Vec<(u16, u64)> {
         let ours = holders.iter().filter(|holder| (PORT..PORT + 9).contains(&holder.port));
         ours.map(|holder| (holder.port, holder.cgroup)).collect()
     };

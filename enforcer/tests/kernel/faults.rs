@@ -191,8 +191,8 @@ fn of_two_live_generations_the_newer_is_read() -> Outcome {
     scene.site.tenants.push(Tenant::new("late", "20081/udp"));
     scene.site.killed_after(What::Keep, "switched the link bind6");
     let keeper = scene.site.load();
-    let held = keeper.previous.as_ref().expect("an agent before this one").recall().expect("its maps");
-    let claims: Vec<String> = held.remembered.iter().flat_map(|owner| &owner.claims).map(ToString::to_string).collect();
+    let held = keeper.previous.as_ref().expect("an agent before this one").recover().expect("its maps");
+    let claims: Vec<String> = held.owners.iter().flat_map(|owner| &owner.claims).map(ToString::to_string).collect();
     assert!(claims.contains(&"20081/udp".to_owned()), "{claims:?}");
     drop(keeper);
     assert!(scene.judged());

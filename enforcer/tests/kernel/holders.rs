@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer_ebpf::abi::{Policy, Protocol, Undeclared};
+use enforcer_ebpf::wire::{Policy, Protocol, Undeclared};
 use libtest_mimic::Completion;
 
 use enforcer_testing::{
@@ -222,7 +222,7 @@ fn what_is_held_outlives_the_agent_and_leaves_no_ghost() -> Outcome {
         until_free(&mut other, &bind);
     }
     let keeper = adopting();
-    assert_eq!(keeper.kernel.holds().expect("the slots"), []);
+    assert_eq!(keeper.kernel.port_holds().expect("the slots"), []);
     DONE
 }
 
@@ -242,10 +242,10 @@ fn a_tunnel_of_the_kernels_own_holds_nothing() -> Outcome {
         }
         other => panic!("{other:?}"),
     }
-    let told = scene.rig.engine.settle_holders().expect("the rings");
+    let told = scene.rig.engine.settle_sockets().expect("the rings");
     assert_eq!(told.bound, []);
     assert_eq!(scene.rig.holds(), 0);
-    assert_eq!(scene.rig.engine.kernel().marked(Protocol::Udp, PORT).expect("the marks"), 0);
+    assert_eq!(scene.rig.engine.kernel().port_holder(Protocol::Udp, PORT).expect("the marks"), 0);
     scene.is_free(&Bind::udp("0.0.0.0", PORT).reusing_addr());
     DONE
 }

@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use enforcer_core::{plan::port_state::Change, reports::report::Who};
-use enforcer_ebpf::abi::{KernelError, Policy, Reason, VerdictKind};
+use enforcer_core::{plan::port_state::Change, reports::report::Actor};
+use enforcer_ebpf::wire::{KernelError, Policy, Reason, VerdictKind};
 
 use enforcer_testing::{
     kernel_fixture::{ENFORCE, Rig, Seen, denied},
@@ -269,7 +269,7 @@ fn a_root_of_unknown_level() -> Outcome {
     let socket = stranger.open(&bind);
     let seen = rig.watch(|| i32::from(bind_socket(&socket, &bind).is_err()));
     assert_eq!(seen.answer(), (0, VerdictKind::Audit, Reason::Claimed));
-    assert_eq!(seen.report().caller, Who::Host);
+    assert_eq!(seen.report().caller, Actor::Host);
     drop(socket);
     stranger.close();
     assert_eq!(rig.engine.kernel_mut().root_level(), None);
@@ -287,7 +287,7 @@ fn a_process_in_no_pod_is_allowed_and_counted() -> Outcome {
     let mut process = Worker::start(&rig.make("something/else"));
     let seen = rig.attempt(&mut process, &Bind::tcp("0.0.0.0", 20080));
     assert_eq!(seen.answer(), (0, VerdictKind::Allow, Reason::Error));
-    assert_eq!(seen.report().caller, Who::Unplaced);
+    assert_eq!(seen.report().caller, Actor::Unplaced);
     assert_eq!(rig.engine.counters().unwrap().errors(KernelError::CallerUnknown), 1);
     rig.engine.set_policy(Policy { deny_on_error: true, ..ENFORCE });
     let seen = rig.attempt(&mut process, &Bind::tcp("0.0.0.0", 20080));
@@ -302,7 +302,7 @@ fn an_unknown_pod_is_denied_on_a_claimed_port() -> Outcome {
     let mut unknown = Worker::start(&rig.make(&cgroup_for(&uid, SYSTEMD_BESTEFFORT)));
     let seen = rig.attempt(&mut unknown, &Bind::tcp("0.0.0.0", 20080));
     assert_eq!(seen.answer(), (denied(), VerdictKind::Deny, Reason::Claimed));
-    assert!(matches!(&seen.report().caller, Who::UnknownPod { uid: told, .. } if *told == uid.replace('-', "")));
+    assert!(matches!(&seen.report().caller, Actor::UnknownPod { uid: told, .. } if *told == uid.replace('-', "")));
     let seen = rig.attempt(&mut unknown, &Bind::tcp("0.0.0.0", 20081));
     assert_eq!(seen.answer(), (0, VerdictKind::Allow, Reason::Unclaimed));
     DONE

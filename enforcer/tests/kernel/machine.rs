@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use enforcer::host::cgroup::Root;
-use enforcer_core::{pods::annotation::parse_list, reports::report::Who};
-use enforcer_ebpf::abi::{KernelError, Policy, Reason, Undeclared, VerdictKind};
+use enforcer_core::{pods::annotation::parse_list, reports::report::Actor};
+use enforcer_ebpf::wire::{KernelError, Policy, Reason, Undeclared, VerdictKind};
 
 use enforcer_testing::{
     kernel_fixture::{ENFORCE, Rig, denied},
@@ -70,7 +70,7 @@ fn host_processes_are_audited_and_never_denied() {
     for bind in binds(PORT) {
         let seen = rig.attempt(&mut service, &bind);
         assert_eq!(seen.answer(), (0, VerdictKind::Audit, Reason::Claimed), "{bind:?}");
-        assert_eq!((&seen.report().caller, seen.report().attempt.pid), (&Who::Host, service.pid()), "{bind:?}");
+        assert_eq!((&seen.report().caller, seen.report().attempt.pid), (&Actor::Host, service.pid()), "{bind:?}");
         assert_eq!(seen.owner(), "default/owner");
     }
     let seen = rig.attempt(&mut service, &Bind::tcp("0.0.0.0", 20022));

@@ -1,7 +1,7 @@
 //! The node's own ports, and node software: never denied, only audited.
 
 use enforcer_core::pods::annotation::parse_list;
-use enforcer_ebpf::abi::{Reason, VerdictKind};
+use enforcer_ebpf::wire::{Reason, VerdictKind};
 
 use enforcer_testing::{
     kernel_fixture::{Rig, denied},

@@ -8,7 +8,7 @@ mod model;
 use std::{cell::RefCell, collections::BTreeMap, env, time::Duration};
 
 use enforcer_core::pods::annotation::parse_list;
-use enforcer_ebpf::abi::{Reason, VerdictKind};
+use enforcer_ebpf::wire::{Reason, VerdictKind};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use enforcer_testing::{

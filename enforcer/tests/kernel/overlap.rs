@@ -1,6 +1,6 @@
 //! Every cell of the table of overlaps, on sockets of every protocol, in both modes.
 
-use enforcer_ebpf::abi::{Reason, VerdictKind};
+use enforcer_ebpf::wire::{Reason, VerdictKind};
 use libtest_mimic::{Completion, Trial};
 
 use enforcer_testing::{

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use enforcer::{
     host::clock::now,
-    kernel::pins::{PinError, local_mode, set_local_mode},
+    kernel::pins::{PinError, node_mode, set_node_mode},
 };
-use enforcer_ebpf::abi::{LocalMode, Policy, Reason, VerdictKind};
+use enforcer_ebpf::wire::{NodeMode, Policy, Reason, VerdictKind};
 
 use enforcer_testing::{
     kernel_fixture::denied,
@@ -33,7 +33,7 @@ fn site() -> Site {
 
 /// So long from now, as the kernel counts.
 fn in_time(wait: Duration) -> u64 {
-    u64::try_from((now().monotonic + wait).as_nanos()).expect("within centuries")
+    u64::try_from((now().boottime + wait).as_nanos()).expect("within centuries")
 }
 
 fn a_lease_that_ran_out_denies_nothing() -> Outcome {
@@ -83,23 +83,23 @@ fn an_operator_stops_every_denial() -> Outcome {
     let site = site();
     let folder = site.bpffs.folder();
     let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
-    let set = |mode| set_local_mode(&folder, mode).unwrap_or_else(|error| panic!("{error}"));
-    let get = || local_mode(&folder).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(get(), LocalMode::Unset);
-    set(LocalMode::Unset);
+    let set = |mode| set_node_mode(&folder, mode).unwrap_or_else(|error| panic!("{error}"));
+    let get = || node_mode(&folder).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(get(), NodeMode::Unset);
+    set(NodeMode::Unset);
     assert!(!folder.exists(), "nothing is made to say that nothing is set");
 
     // With no agent, and none before.
-    set(LocalMode::Audit);
-    assert_eq!(get(), LocalMode::Audit);
+    set(NodeMode::Audit);
+    assert_eq!(get(), NodeMode::Audit);
     let keeper = site.start();
-    assert_eq!(keeper.kernel.local_mode(), LocalMode::Audit);
+    assert_eq!(keeper.kernel.node_mode(), NodeMode::Audit);
     assert_eq!((owner.bind(&bind(PORT)), stranger.bind(&bind(PORT))), (0, 0));
     assert_eq!(keeper.count(VerdictKind::Audit, Reason::Claimed), 1);
     // Under an agent.
-    set(LocalMode::Unset);
+    set(NodeMode::Unset);
     assert!(judged(&mut owner, &mut stranger, PORT));
-    set(LocalMode::Audit);
+    set(NodeMode::Audit);
     assert_eq!(stranger.bind(&bind(PORT)), 0);
     // Across agents, and after one.
     drop(keeper);
@@ -107,9 +107,9 @@ fn an_operator_stops_every_denial() -> Outcome {
     let keeper = site.start();
     assert_eq!(stranger.bind(&bind(PORT)), 0);
     drop(keeper);
-    set(LocalMode::Unset);
+    set(NodeMode::Unset);
     assert!(judged(&mut owner, &mut stranger, PORT));
-    set(LocalMode::Audit);
+    set(NodeMode::Audit);
     assert_eq!(stranger.bind(&bind(PORT)), 0);
     DONE
 }
@@ -119,7 +119,7 @@ fn an_operator_enforces() -> Outcome {
     let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
     let keeper = site.start_with(true, |options| options.policy = AUDIT);
     assert_eq!(stranger.bind(&bind(PORT)), 0);
-    set_local_mode(&site.bpffs.folder(), LocalMode::Enforce).unwrap_or_else(|error| panic!("{error}"));
+    set_node_mode(&site.bpffs.folder(), NodeMode::Enforce).unwrap_or_else(|error| panic!("{error}"));
     assert!(judged(&mut owner, &mut stranger, PORT));
     keeper.kernel.renew(1);
     assert_eq!(stranger.bind(&bind(PORT)), 0, "an operator does not vouch for the claims of an agent that is dead");
@@ -133,13 +133,13 @@ fn an_operators_word_outlives_an_agent_that_keeps_nothing() -> Outcome {
     let mut stranger = site.worker("stranger");
     let keeper = site.start_with(false, |_| ());
     assert_eq!(stranger.bind(&bind(PORT)), denied());
-    set_local_mode(&folder, LocalMode::Audit).unwrap_or_else(|error| panic!("{error}"));
+    set_node_mode(&folder, NodeMode::Audit).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(stranger.bind(&bind(PORT)), 0);
     drop(keeper);
     assert_eq!(site.bpffs.list(), ["v3/shared/MODE"]);
     let keeper = site.start_with(false, |_| ());
     assert_eq!(stranger.bind(&bind(PORT)), 0);
-    set_local_mode(&folder, LocalMode::Unset).unwrap_or_else(|error| panic!("{error}"));
+    set_node_mode(&folder, NodeMode::Unset).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(stranger.bind(&bind(PORT)), denied());
     drop(keeper);
     assert!(!folder.exists());
@@ -148,9 +148,9 @@ fn an_operators_word_outlives_an_agent_that_keeps_nothing() -> Outcome {
 
 fn without_a_bpf_file_system_no_mode_is_set() -> Outcome {
     let folder = tempfile::tempdir().expect("a folder");
-    let error = set_local_mode(folder.path(), LocalMode::Audit).expect_err("not a BPF file system");
+    let error = set_node_mode(folder.path(), NodeMode::Audit).expect_err("not a BPF file system");
     assert!(matches!(error, PinError::Io { action: "keep the mode in", .. }), "{error}");
-    assert_eq!(local_mode(folder.path()).expect("nothing is set"), LocalMode::Unset);
+    assert_eq!(node_mode(folder.path()).expect("nothing is set"), NodeMode::Unset);
     assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
     DONE
 }

@@ -11,7 +11,7 @@ use enforcer_core::{
     index::Notice,
     pods::{claims::ClaimProblem, pod::PodProblem},
 };
-use enforcer_ebpf::abi::{Policy, Reason, Undeclared, VerdictKind};
+use enforcer_ebpf::wire::{Policy, Reason, Undeclared, VerdictKind};
 
 use enforcer_testing::{
     kernel_fixture::{AUDIT, ENFORCE, Rig, by_helper, denied, denied_with, features, reserving},

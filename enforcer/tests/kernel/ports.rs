@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use enforcer_core::{index::Notice, pods::claims::ClaimProblem};
-use enforcer_ebpf::abi::{EXACT_CLAIMS, Policy, Reason, Undeclared, VerdictKind};
+use enforcer_ebpf::wire::{MAX_ADDRESS_CLAIMS, Policy, Reason, Undeclared, VerdictKind};
 
 use enforcer_testing::{
     kernel_fixture::{ENFORCE, Rig, denied},
@@ -39,7 +39,7 @@ fn port_0_never_conflicts() -> Outcome {
             let (errno, port) = stranger.bind_port(&bind);
             assert_eq!(errno, 0, "{bind:?}");
             assert_ne!(port, 0);
-            let told = rig.engine.drain_binds().unwrap();
+            let told = rig.engine.drain_verdict_ring().unwrap();
             let [report] = told.reports.as_slice() else { panic!("{told:?}") };
             assert_eq!((report.attempt.verdict, report.attempt.reason), (VerdictKind::Allow, Reason::Unclaimed));
             let [bound] = told.bound.as_slice() else { panic!("{told:?}") };
@@ -151,7 +151,7 @@ fn thousands_of_addresses_on_one_port() -> Outcome {
 
 /// Half of the map is theirs. The other half is there for the others, in the kernel too.
 fn one_namespace_cannot_fill_the_map_of_addresses() -> Outcome {
-    const HALF: usize = EXACT_CLAIMS as usize / 2;
+    const HALF: usize = MAX_ADDRESS_CLAIMS as usize / 2;
     let mut rig = Rig::with(|start| start.settings.limits.max_ports_per_pod = 1 << 18);
     let item = |address: &str| format!("{address}:1-16384/tcp");
     let mut hoarders: Vec<Worker> = (1..=3)
@@ -165,7 +165,7 @@ fn one_namespace_cannot_fill_the_map_of_addresses() -> Outcome {
         .collect();
     assert_eq!(rig.engine.index().usage().exact, HALF);
     let told = rig.engine.take_notices();
-    let [Notice::Problem { pod, problem: ClaimProblem::NoRoom { limit, .. } }] = told.as_slice() else {
+    let [Notice::Problem { pod, problem: ClaimProblem::QuotaExceeded { limit, .. } }] = told.as_slice() else {
         panic!("{told:?}");
     };
     assert_eq!((pod.name.as_str(), limit.most, limit.of_namespace), ("hoarder-3", HALF, true));

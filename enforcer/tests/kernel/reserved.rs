@@ -15,7 +15,7 @@ use enforcer::host::{
     netns,
     reserved_ports_sysctl::{ReservedPorts, SysctlError},
 };
-use enforcer_core::reserved_ports::{MOST_BYTES, PortSet};
+use enforcer_core::reserved_ports::{MAX_WRITE_BYTES, PortSet};
 use libtest_mimic::Completion;
 use rustix::net::{AddressFamily, SocketType, bind, connect, getsockname, listen, socket};
 use tempfile::TempDir;
@@ -79,7 +79,7 @@ fn shared() -> Completion {
 /// As an administrator would: what does not fit into one write is added by more.
 fn write(ports: &PortSet) {
     let file = fs::OpenOptions::new().write(true).open(LIST).expect("the list");
-    for (number, text) in ports.texts(MOST_BYTES).into_iter().enumerate() {
+    for (number, text) in ports.texts(MAX_WRITE_BYTES).into_iter().enumerate() {
         let position = u64::from(number > 0);
         assert_eq!(file.write_at(text.as_bytes(), position).expect("a write"), text.len());
     }

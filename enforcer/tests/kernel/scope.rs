@@ -2,8 +2,8 @@
 
 use std::{ffi::CStr, fs, thread};
 
-use enforcer_core::reports::report::Who;
-use enforcer_ebpf::abi::{Reason, VerdictKind};
+use enforcer_core::reports::report::Actor;
+use enforcer_ebpf::wire::{Reason, VerdictKind};
 use libtest_mimic::Completion;
 use rustix::thread::set_name;
 
@@ -72,7 +72,7 @@ fn a_host_process_with_a_pods_socket_is_audited() -> Outcome {
     let socket = stranger.open(&bind);
     let seen = rig.watch(|| errno(bind_socket(&socket, &bind)));
     assert_eq!(seen.answer(), (0, VerdictKind::Audit, Reason::Claimed));
-    assert_eq!(seen.report().caller, Who::Host);
+    assert_eq!(seen.report().caller, Actor::Host);
     assert_eq!(seen.report().attempt.pid, std::process::id());
     DONE
 }

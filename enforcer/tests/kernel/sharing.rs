@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer_ebpf::abi::{Reason, VerdictKind};
+use enforcer_ebpf::wire::{Reason, VerdictKind};
 
 use enforcer_testing::{
     kernel_fixture::{Rig, denied},

@@ -9,8 +9,8 @@ use std::{
 };
 
 use aya::programs::links::PinnedLink;
-use enforcer::kernel::pins::{Pins, Unusable};
-use enforcer_ebpf::abi::{Reason, VerdictKind};
+use enforcer::kernel::pins::{PersistenceError, Pins};
+use enforcer_ebpf::wire::{Reason, VerdictKind};
 
 use enforcer_testing::{
     bpffs::Bpffs,
@@ -49,7 +49,7 @@ fn what_is_kept_judges_without_an_agent() -> Outcome {
     let (site, mut owner, mut stranger) = site();
     assert_eq!(stranger.bind(&bind(PORT)), 0, "nobody judges yet");
     let keeper = site.start();
-    assert!(keeper.kernel.is_kept());
+    assert!(keeper.kernel.is_persistent());
     assert!(judged(&mut owner, &mut stranger, PORT));
     let before = keeper.count(VerdictKind::Deny, Reason::Claimed);
     drop(keeper);
@@ -187,9 +187,9 @@ fn what_an_agent_held_is_read_back() -> Outcome {
     drop(keeper);
 
     let keeper = site.load();
-    let held = keeper.previous.as_ref().expect("an agent before this one").recall().expect("its maps");
-    assert_eq!(held.forgotten, []);
-    let pods = held.remembered.iter().filter(|owner| !owner.record.name.is_node());
+    let held = keeper.previous.as_ref().expect("an agent before this one").recover().expect("its maps");
+    assert_eq!(held.unreadable, []);
+    let pods = held.owners.iter().filter(|owner| !owner.record.name.is_node());
     let mut claims: Vec<(&str, Vec<String>)> = pods
         .map(|owner| (owner.record.name.name.as_str(), owner.claims.iter().map(ToString::to_string).collect()))
         .collect();
@@ -204,7 +204,7 @@ fn what_an_agent_held_is_read_back() -> Outcome {
             says("owner", &["20080-20082/tcp", "20080/udp"]),
         ]
     );
-    let cgroups = held.remembered.iter().filter_map(|owner| owner.cgroup);
+    let cgroups = held.owners.iter().filter_map(|owner| owner.cgroup);
     assert_eq!(cgroups.count(), 1, "one has a cgroup: {held:?}");
     drop(worker);
     DONE
@@ -232,7 +232,7 @@ fn an_agent_that_keeps_nothing_takes_over_and_leaves_nothing() -> Outcome {
     let mut before = 0;
     let seen = storm_while(&site, 1, |_| {
         let keeper = site.start_with(false, |_| ());
-        assert!(!keeper.kernel.is_kept());
+        assert!(!keeper.kernel.is_persistent());
         before = keeper.count(VerdictKind::Deny, Reason::Claimed);
         guest = Some(keeper);
     });
@@ -264,8 +264,8 @@ fn a_root_that_was_made_anew_is_attached_to() -> Outcome {
     let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
     assert_eq!(stranger.bind(&bind(PORT)), 0, "the links went with the cgroup");
     let keeper = site.load();
-    let held = keeper.previous.as_ref().expect("an agent before this one").recall().expect("its maps");
-    let claims = held.remembered.iter().map(|owner| owner.claims.len());
+    let held = keeper.previous.as_ref().expect("an agent before this one").recover().expect("its maps");
+    let claims = held.owners.iter().map(|owner| owner.claims.len());
     assert_eq!(claims.sum::<usize>(), 2, "what was in force is known all the same");
     drop(keeper);
     let keeper = site.start();
@@ -297,7 +297,7 @@ fn another_root_is_attached_to_instead() -> Outcome {
 
 fn where_nothing_can_be_kept_that_is_said() -> Outcome {
     let error = Pins::at(Path::new("/tmp/port-enforcer")).expect_err("not a BPF file system");
-    assert!(matches!(error, Unusable::NotBpffs(_)), "{error}");
+    assert!(matches!(error, PersistenceError::NotBpffs(_)), "{error}");
     assert!(!Path::new("/tmp/port-enforcer").exists());
     assert!(error.to_string().contains("mount -t bpf bpf /sys/fs/bpf"), "{error}");
     let bpffs = Bpffs::new();
@@ -305,7 +305,7 @@ fn where_nothing_can_be_kept_that_is_said() -> Outcome {
     bpffs.make_read_only();
     for folder in [bpffs.folder(), bpffs.path().join("other")] {
         let error = Pins::at(&folder).expect_err("it is read-only");
-        assert!(matches!(error, Unusable::Refused { .. }), "{error}");
+        assert!(matches!(error, PersistenceError::Refused { .. }), "{error}");
     }
     DONE
 }

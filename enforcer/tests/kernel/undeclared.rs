@@ -1,6 +1,6 @@
 //! Ports that nobody declared, under `--undeclared adopt`: the first pod to bind one owns it until it lets go.
 
-use enforcer_ebpf::abi::{KernelError, Policy, Protocol, Reason, Undeclared, VerdictKind};
+use enforcer_ebpf::wire::{KernelError, Policy, Protocol, Reason, Undeclared, VerdictKind};
 
 use enforcer_testing::{
     device::Device,
@@ -264,7 +264,7 @@ fn what_is_full_is_told_and_denies_nobody() -> Outcome {
     second.close();
     assert_eq!(rig.holds(), 0);
     assert_eq!(
-        rig.engine.kernel_mut().marked(Protocol::Udp, PORT).expect("the marks"),
+        rig.engine.kernel_mut().port_holder(Protocol::Udp, PORT).expect("the marks"),
         1,
         "somebody, until the agent hears of the release"
     );

@@ -14,15 +14,15 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use aya::programs::loaded_programs;
 use enforcer::{
-    agent::reconciler::{Engine, Start},
+    agent::reconciler::{Reconciler, Start},
     host::cgroup::Root,
     kernel::probe,
 };
 use enforcer_core::{
     index::Settings,
-    pods::{claims::Limits, pod::Pod},
+    pods::{claims::ClaimLimits, pod::Pod},
 };
-use enforcer_ebpf::abi::{BIND_RING_BYTES, BindEvent, Policy, Protocol, Undeclared};
+use enforcer_ebpf::wire::{BindEvent, Policy, Protocol, Undeclared, VERDICT_RING_BYTES};
 
 use super::statistics;
 use enforcer_testing::{
@@ -47,7 +47,7 @@ const REFUSED: u16 = 39_000;
 const RULES: u16 = 30_000;
 
 /// More binds than there is room for in the ring.
-const FILL: u32 = 2 * BIND_RING_BYTES / size_of::<BindEvent>() as u32;
+const FILL: u32 = 2 * VERDICT_RING_BYTES / size_of::<BindEvent>() as u32;
 
 /// How `enforcer run` sets the programs by default, but for the mode.
 const POLICY: Policy =
@@ -93,7 +93,7 @@ pub(super) const COMPARED: [(&str, &str); 27] = [
 
 /// Programs on a cgroup.
 struct Setting {
-    engine: Option<Engine>,
+    engine: Option<Reconciler>,
     /// Descriptors of the programs.
     programs: HashMap<Hook, i32>,
     /// The cgroup of the pod that owns a port.
@@ -278,10 +278,10 @@ impl Scenes {
     fn engine(&mut self, cast: &Cast<'_>) -> anyhow::Result<(usize, usize, usize)> {
         let path = self.sandbox.make(cast.root);
         let before = descriptors()?;
-        let mut engine = Engine::load(
+        let mut engine = Reconciler::load(
             Start {
                 root: Root::find(Some(&path), Path::new("/proc/self/mountinfo"))?,
-                settings: Settings { limits: Limits { max_ports_per_pod: 65_535 }, ..Settings::default() },
+                settings: Settings { limits: ClaimLimits { max_ports_per_pod: 65_535 }, ..Settings::default() },
                 policy: cast.policy,
                 features: probe::features()?,
                 trace: false,
@@ -308,9 +308,9 @@ impl Scenes {
                 pods.push(pod.pod());
             }
             crowds.push(pods);
-            engine.drain_cgroups()?;
+            engine.apply_cgroup_changes()?;
         }
-        engine.drain_cgroups()?;
+        engine.apply_cgroup_changes()?;
         engine.reset(crowds[0].clone());
         engine.attach()?;
         ensure!(engine.take_failures().is_empty(), "the kernel refused some of the claims");
@@ -426,14 +426,14 @@ impl Scene<'_> {
             self.setting.crowd = self.part.crowd;
         }
         if self.setting.read {
-            while engine.drain_binds()?.more {}
+            while engine.drain_verdict_ring()?.more {}
         }
-        while engine.settle_holders()?.more {}
+        while engine.settle_sockets()?.more {}
         let kernel = engine.kernel();
         for port in UNCLAIMED..UNCLAIMED + TURNED {
-            kernel.mark(Protocol::Tcp, port, 0)?;
+            kernel.set_port_holder(Protocol::Tcp, port, 0)?;
         }
-        kernel.mark(Protocol::Tcp, CLAIMED, self.setting.owner)?;
+        kernel.set_port_holder(Protocol::Tcp, CLAIMED, self.setting.owner)?;
         Ok(())
     }
 

@@ -2,14 +2,14 @@
 
 use std::cmp::Reverse;
 
-use crate::{model::port_spec::Address, pods::claims::Source};
+use crate::{model::port_spec::Address, pods::claims::ClaimSource};
 
 /// Id of an owner: a pod, the node, or what is left of a pod. Never used twice.
 pub type OwnerId = u32;
 
 /// Rank of an owner, best first. Nothing that a tenant can set gives a rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
+pub enum OwnerClass {
     /// The node itself.
     Node,
     /// A static pod.
@@ -20,7 +20,7 @@ pub enum Class {
     Tenant,
 }
 
-impl Class {
+impl OwnerClass {
     /// Static pods and pods of the system namespaces are node software: never denied.
     #[must_use]
     pub fn is_software(self) -> bool {
@@ -30,7 +30,7 @@ impl Class {
 
 /// Whom a claim is for. Claims of one entity never conflict with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Entity {
+pub enum ClaimGroup {
     /// The node.
     Node,
     /// One pod.
@@ -41,23 +41,23 @@ pub enum Entity {
 
 /// One claim on one port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stake {
+pub struct PortClaim {
     /// Whose it is.
     pub owner: OwnerId,
     /// The address.
     pub address: Address,
     /// Where it was declared.
-    pub source: Source,
+    pub source: ClaimSource,
     /// When it arrived, in microseconds since 1970: the pod's arrival on the node or, for a claim added by editing,
     /// the edit.
     pub since: i64,
     /// How it stands; `None` before its first arbitration.
-    pub standing: Option<Standing>,
+    pub state: Option<ClaimState>,
 }
 
 /// How a claim stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum ClaimState {
     /// It is in force.
     InForce,
     /// It lost to a claim of this owner.
@@ -66,49 +66,49 @@ pub enum Standing {
 
 /// What arbitration needs to know of an owner.
 #[derive(Clone, Copy, Debug)]
-pub struct Party<'a> {
+pub struct Claimant<'a> {
     /// Its rank.
-    pub class: Class,
+    pub class: OwnerClass,
     /// Whom its claims are for.
-    pub entity: Entity,
+    pub group: ClaimGroup,
     /// Its workload.
     pub workload: Option<u32>,
     /// It is what is left of a pod that went, holding the port for a successor of its workload.
-    pub remnant: bool,
+    pub is_reservation: bool,
     /// Namespace and name, the last thing that ranks.
     pub name: (&'a str, &'a str),
 }
 
 /// A claim that stands otherwise than before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turn {
+pub struct ClaimTransition {
     /// Whose claim.
     pub owner: OwnerId,
     /// Its address.
     pub address: Address,
     /// How it stood; `None` if it is new.
-    pub before: Option<Standing>,
+    pub before: Option<ClaimState>,
     /// How it stands.
-    pub now: Standing,
+    pub now: ClaimState,
 }
 
 /// Whether two claims on one port of one protocol cannot both be in force: some socket would fall under both, and they
 /// are not for the same entity.
 #[must_use]
-pub fn excludes(one: (Entity, Address), other: (Entity, Address)) -> bool {
+pub fn excludes(one: (ClaimGroup, Address), other: (ClaimGroup, Address)) -> bool {
     one.1.overlaps(other.1) && one.0 != other.0
 }
 
 /// Ranks the claims on one port and puts those in force that do not overlap a better one of another entity. What is
 /// left of a pod gives way to a pod of the same workload.
-pub fn arbitrate<'a>(stakes: &mut Vec<Stake>, party: impl Fn(OwnerId) -> Party<'a>) -> Vec<Turn> {
-    let successors = hand_over(stakes, &party);
+pub fn arbitrate<'a>(stakes: &mut Vec<PortClaim>, party: impl Fn(OwnerId) -> Claimant<'a>) -> Vec<ClaimTransition> {
+    let successors = transfer_to_successors(stakes, &party);
     let mut order: Vec<usize> = (0..stakes.len()).collect();
     order.sort_by_cached_key(|&place| {
         let stake = &stakes[place];
-        let Party { class, name: (namespace, name), .. } = party(stake.owner);
+        let Claimant { class, name: (namespace, name), .. } = party(stake.owner);
         // A successor may claim more than it succeeds to: that much is not taken from whoever has it.
-        let in_force = stake.standing == Some(Standing::InForce);
+        let in_force = stake.state == Some(ClaimState::InForce);
         (
             class,
             Reverse(in_force),
@@ -123,19 +123,19 @@ pub fn arbitrate<'a>(stakes: &mut Vec<Stake>, party: impl Fn(OwnerId) -> Party<'
     let mut turns = Vec::new();
     for place in order {
         let stake = &stakes[place];
-        let entity = party(stake.owner).entity;
+        let entity = party(stake.owner).group;
         let better = in_force
             .iter()
             .map(|&better| &stakes[better])
-            .find(|better| excludes((party(better.owner).entity, better.address), (entity, stake.address)));
-        let now = better.map_or(Standing::InForce, |better| Standing::LostTo(better.owner));
-        if now == Standing::InForce {
+            .find(|better| excludes((party(better.owner).group, better.address), (entity, stake.address)));
+        let now = better.map_or(ClaimState::InForce, |better| ClaimState::LostTo(better.owner));
+        if now == ClaimState::InForce {
             in_force.push(place);
         }
         let stake = &mut stakes[place];
-        let before = stake.standing.replace(now);
+        let before = stake.state.replace(now);
         if before != Some(now) {
-            turns.push(Turn { owner: stake.owner, address: stake.address, before, now });
+            turns.push(ClaimTransition { owner: stake.owner, address: stake.address, before, now });
         }
     }
     turns
@@ -143,15 +143,15 @@ pub fn arbitrate<'a>(stakes: &mut Vec<Stake>, party: impl Fn(OwnerId) -> Party<'
 
 /// Drops what is left of gone pods where a pod of the same workload wants the port, and returns the places of the
 /// claims that take over: they rank right after those in force.
-fn hand_over<'a>(stakes: &mut Vec<Stake>, party: &impl Fn(OwnerId) -> Party<'a>) -> Vec<usize> {
-    if !stakes.iter().any(|stake| party(stake.owner).remnant) {
+fn transfer_to_successors<'a>(stakes: &mut Vec<PortClaim>, party: &impl Fn(OwnerId) -> Claimant<'a>) -> Vec<usize> {
+    if !stakes.iter().any(|stake| party(stake.owner).is_reservation) {
         return Vec::new();
     }
-    let heirs = |left: &Stake, stakes: &[Stake]| {
+    let heirs = |left: &PortClaim, stakes: &[PortClaim]| {
         let left_party = party(left.owner);
-        let heir = |stake: &&Stake| {
+        let heir = |stake: &&PortClaim| {
             let party = party(stake.owner);
-            !party.remnant
+            !party.is_reservation
                 && party.workload.is_some()
                 && party.workload == left_party.workload
                 && stake.address.overlaps(left.address)
@@ -162,7 +162,7 @@ fn hand_over<'a>(stakes: &mut Vec<Stake>, party: &impl Fn(OwnerId) -> Party<'a>)
     let mut winners = Vec::new();
     let snapshot = stakes.clone();
     stakes.retain(|stake| {
-        if !party(stake.owner).remnant {
+        if !party(stake.owner).is_reservation {
             return true;
         }
         let heir = heirs(stake, &snapshot);
@@ -178,42 +178,49 @@ mod tests {
 
     use super::*;
 
-    struct Owners(HashMap<OwnerId, Party<'static>>);
+    struct Owners(HashMap<OwnerId, Claimant<'static>>);
 
-    fn tenant(id: OwnerId, name: &'static str) -> Party<'static> {
-        Party { class: Class::Tenant, entity: Entity::Pod(id), workload: None, remnant: false, name: ("default", name) }
+    fn tenant(id: OwnerId, name: &'static str) -> Claimant<'static> {
+        Claimant {
+            class: OwnerClass::Tenant,
+            group: ClaimGroup::Pod(id),
+            workload: None,
+            is_reservation: false,
+            name: ("default", name),
+        }
     }
 
     impl Owners {
-        fn new(parties: impl IntoIterator<Item = (OwnerId, Party<'static>)>) -> Self {
+        fn new(parties: impl IntoIterator<Item = (OwnerId, Claimant<'static>)>) -> Self {
             Self(parties.into_iter().collect())
         }
 
-        fn settle(&self, stakes: &mut Vec<Stake>) -> Vec<(OwnerId, Standing)> {
+        fn settle(&self, stakes: &mut Vec<PortClaim>) -> Vec<(OwnerId, ClaimState)> {
             arbitrate(stakes, |id| self.0[&id]);
-            let mut standings: Vec<_> = stakes.iter().map(|stake| (stake.owner, stake.standing.unwrap())).collect();
+            let mut standings: Vec<_> = stakes.iter().map(|stake| (stake.owner, stake.state.unwrap())).collect();
             standings.sort_by_key(|(owner, _)| *owner);
             standings
         }
     }
 
-    fn stake(owner: OwnerId, since: i64) -> Stake {
-        Stake { owner, address: Address::Any, source: Source::Annotation, since, standing: None }
+    fn stake(owner: OwnerId, since: i64) -> PortClaim {
+        PortClaim { owner, address: Address::Any, source: ClaimSource::Annotation, since, state: None }
     }
 
-    use Standing::{InForce, LostTo};
+    use ClaimState::{InForce, LostTo};
 
     #[test]
     fn rank_is_class_then_force_then_arrival_then_name() {
         let owners = Owners::new([
-            (1, Party { class: Class::Node, entity: Entity::Node, ..tenant(1, "") }),
-            (2, Party { class: Class::Static, ..tenant(2, "z") }),
-            (3, Party { class: Class::System, ..tenant(3, "y") }),
+            (1, Claimant { class: OwnerClass::Node, group: ClaimGroup::Node, ..tenant(1, "") }),
+            (2, Claimant { class: OwnerClass::Static, ..tenant(2, "z") }),
+            (3, Claimant { class: OwnerClass::System, ..tenant(3, "y") }),
             (4, tenant(4, "x")),
             (5, tenant(5, "b")),
             (6, tenant(6, "a")),
         ]);
-        let mut all: Vec<Stake> = [(6, 9), (5, 9), (4, 7), (3, 8), (2, 8), (1, 9)].map(|(id, at)| stake(id, at)).into();
+        let mut all: Vec<PortClaim> =
+            [(6, 9), (5, 9), (4, 7), (3, 8), (2, 8), (1, 9)].map(|(id, at)| stake(id, at)).into();
         for winner in [1, 2, 3, 4, 6, 5] {
             let standings = owners.settle(&mut all.clone());
             assert!(standings.contains(&(winner, InForce)), "{winner} among {standings:?}");
@@ -227,7 +234,7 @@ mod tests {
         let owners = Owners::new([
             (1, tenant(1, "b")),
             (2, tenant(2, "a")),
-            (3, Party { class: Class::System, ..tenant(3, "c") }),
+            (3, Claimant { class: OwnerClass::System, ..tenant(3, "c") }),
         ]);
         let mut stakes = vec![stake(1, 5)];
         owners.settle(&mut stakes);
@@ -245,8 +252,8 @@ mod tests {
 
     #[test]
     fn a_group_shares_and_stays_while_any_member_does() {
-        let group = Entity::Group(7);
-        let member = |id, name| Party { entity: group, ..tenant(id, name) };
+        let group = ClaimGroup::Group(7);
+        let member = |id, name| Claimant { group, ..tenant(id, name) };
         let owners = Owners::new([(1, member(1, "a")), (2, tenant(2, "b")), (3, member(3, "c"))]);
         let mut stakes = vec![stake(1, 1), stake(2, 2), stake(3, 3)];
         assert_eq!(owners.settle(&mut stakes), [(1, InForce), (2, LostTo(1)), (3, InForce)]);
@@ -257,7 +264,7 @@ mod tests {
     #[test]
     fn addresses_that_do_not_overlap_are_both_in_force() {
         let owners = Owners::new([(1, tenant(1, "a")), (2, tenant(2, "b")), (3, tenant(3, "c"))]);
-        let at = |owner, address: [u8; 4], since| Stake {
+        let at = |owner, address: [u8; 4], since| PortClaim {
             address: Address::V4(Ipv4Addr::from(address)),
             ..stake(owner, since)
         };
@@ -267,14 +274,14 @@ mod tests {
 
     #[test]
     fn what_is_left_waits_for_its_workload_and_for_no_other() {
-        let left = Party { remnant: true, workload: Some(4), ..tenant(1, "old") };
+        let left = Claimant { is_reservation: true, workload: Some(4), ..tenant(1, "old") };
         let owners = Owners::new([
             (1, left),
             (2, tenant(2, "squatter")),
-            (3, Party { workload: Some(4), ..tenant(3, "new") }),
-            (4, Party { workload: Some(4), ..tenant(4, "newer") }),
+            (3, Claimant { workload: Some(4), ..tenant(3, "new") }),
+            (4, Claimant { workload: Some(4), ..tenant(4, "newer") }),
         ]);
-        let mut stakes = vec![Stake { standing: Some(InForce), ..stake(1, 1) }, stake(2, 2)];
+        let mut stakes = vec![PortClaim { state: Some(InForce), ..stake(1, 1) }, stake(2, 2)];
         assert_eq!(owners.settle(&mut stakes), [(1, InForce), (2, LostTo(1))]);
         stakes.extend([stake(4, 10), stake(3, 9)]);
         assert_eq!(owners.settle(&mut stakes), [(2, LostTo(3)), (3, InForce), (4, LostTo(3))]);
@@ -282,12 +289,12 @@ mod tests {
 
     #[test]
     fn a_successor_takes_over_what_was_left_and_no_more() {
-        let left = Party { remnant: true, workload: Some(4), ..tenant(1, "old") };
+        let left = Claimant { is_reservation: true, workload: Some(4), ..tenant(1, "old") };
         let owners =
-            Owners::new([(1, left), (2, tenant(2, "runs")), (3, Party { workload: Some(4), ..tenant(3, "new") })]);
-        let at = |owner, last, since| Stake {
+            Owners::new([(1, left), (2, tenant(2, "runs")), (3, Claimant { workload: Some(4), ..tenant(3, "new") })]);
+        let at = |owner, last, since| PortClaim {
             address: Address::V4(Ipv4Addr::new(10, 0, 0, last)),
-            standing: Some(InForce),
+            state: Some(InForce),
             ..stake(owner, since)
         };
         let mut stakes = vec![at(1, 1, 8), at(2, 2, 9), stake(3, 1)];
@@ -303,6 +310,6 @@ mod tests {
         assert!(arbitrate(&mut stakes, |id| owners.0[&id]).is_empty());
         stakes.remove(0);
         let turns = arbitrate(&mut stakes, |id| owners.0[&id]);
-        assert_eq!(turns, [Turn { owner: 2, address: Address::Any, before: Some(LostTo(1)), now: InForce }]);
+        assert_eq!(turns, [ClaimTransition { owner: 2, address: Address::Any, before: Some(LostTo(1)), now: InForce }]);
     }
 }

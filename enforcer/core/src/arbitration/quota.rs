@@ -3,13 +3,13 @@
 
 use std::{collections::HashMap, fmt};
 
-use enforcer_ebpf::abi;
+use enforcer_ebpf::wire;
 
-use super::arbiter::Class;
+use super::arbiter::OwnerClass;
 
 /// Something that there is only so much of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Finite {
+pub enum Resource {
     /// Pods that the kernel can be told of.
     Pods,
     /// Pods that went and have left their ports to their workload for a while.
@@ -20,7 +20,7 @@ pub enum Finite {
     Addresses,
 }
 
-impl Finite {
+impl Resource {
     /// The plural.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -35,16 +35,16 @@ impl Finite {
 
 /// What stands in the way of more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Limit {
+pub struct QuotaLimit {
     /// Of what.
-    pub what: Finite,
+    pub what: Resource,
     /// Whether it is one namespace's limit; else it is the node's.
     pub of_namespace: bool,
     /// Most that there may be.
     pub most: usize,
 }
 
-impl fmt::Display for Limit {
+impl fmt::Display for QuotaLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whose = if self.of_namespace { "one namespace may have on a node" } else { "a node may have" };
         write!(f, "{whose} {} {}", self.most, self.what.as_str())
@@ -67,31 +67,31 @@ pub struct Capacity {
 impl Default for Capacity {
     fn default() -> Self {
         Self {
-            pods: abi::UIDS as usize,
+            pods: wire::MAX_POD_UIDS as usize,
             // Slot 0 is nobody's, and one is the node's.
-            handovers: (abi::OWNERS - abi::UIDS - 2) as usize,
+            handovers: (wire::MAX_OWNERS - wire::MAX_POD_UIDS - 2) as usize,
             claims: 1 << 18,
-            addresses: abi::EXACT_CLAIMS as usize,
+            addresses: wire::MAX_ADDRESS_CLAIMS as usize,
         }
     }
 }
 
 /// How much somebody has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Use {
+pub(crate) struct Usage {
     pub(crate) pods: usize,
     pub(crate) handovers: usize,
     pub(crate) claims: usize,
     pub(crate) addresses: usize,
 }
 
-impl Use {
-    fn of(&self, what: Finite) -> usize {
+impl Usage {
+    fn of(&self, what: Resource) -> usize {
         match what {
-            Finite::Pods => self.pods,
-            Finite::Handovers => self.handovers,
-            Finite::Claims => self.claims,
-            Finite::Addresses => self.addresses,
+            Resource::Pods => self.pods,
+            Resource::Handovers => self.handovers,
+            Resource::Claims => self.claims,
+            Resource::Addresses => self.addresses,
         }
     }
 
@@ -105,55 +105,55 @@ impl Use {
 
 /// How much of something there may be, and what stands in the way of more than that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left {
+pub struct Remaining {
     /// How much.
     pub most: usize,
     /// By what.
-    pub limit: Limit,
+    pub limit: QuotaLimit,
 }
 
 /// How much a pod may claim beside what others have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct Quota {
     /// Claims, one for each port and address.
-    pub claims: Left,
+    pub claims: Remaining,
     /// Of these, such on single addresses.
-    pub addresses: Left,
+    pub addresses: Remaining,
 }
 
-impl Room {
+impl Quota {
     /// No limit at all.
     pub const UNLIMITED: Self = {
-        const fn unlimited(what: Finite) -> Left {
-            Left { most: usize::MAX, limit: Limit { what, of_namespace: false, most: usize::MAX } }
+        const fn unlimited(what: Resource) -> Remaining {
+            Remaining { most: usize::MAX, limit: QuotaLimit { what, of_namespace: false, most: usize::MAX } }
         }
-        Self { claims: unlimited(Finite::Claims), addresses: unlimited(Finite::Addresses) }
+        Self { claims: unlimited(Resource::Claims), addresses: unlimited(Resource::Addresses) }
     };
 }
 
 /// Who has how much of what there is room for.
 #[derive(Debug)]
-pub(crate) struct Rooms {
+pub(crate) struct QuotaTracker {
     capacity: Capacity,
-    all: Use,
+    all: Usage,
     /// By namespace; a namespace that has nothing is not there.
-    of: HashMap<String, Use>,
+    of: HashMap<String, Usage>,
 }
 
-impl Rooms {
+impl QuotaTracker {
     pub(crate) fn new(capacity: Capacity) -> Self {
-        Self { capacity, all: Use::default(), of: HashMap::new() }
+        Self { capacity, all: Usage::default(), of: HashMap::new() }
     }
 
     /// An owner in this namespace has that much now.
-    pub(crate) fn replace(&mut self, namespace: &str, before: Use, after: Use) {
+    pub(crate) fn replace(&mut self, namespace: &str, before: Usage, after: Usage) {
         if before == after {
             return;
         }
         self.all.replace(before, after);
         if let Some(known) = self.of.get_mut(namespace) {
             known.replace(before, after);
-            if *known == Use::default() {
+            if *known == Usage::default() {
                 self.of.remove(namespace);
             }
         } else {
@@ -163,33 +163,34 @@ impl Rooms {
 
     /// How much an owner of this class and namespace may have, what it has already included: that is never too much, also
     /// where all have more than they may, as they can when a namespace is no longer one of the system's.
-    pub(crate) fn left(&self, what: Finite, class: Class, namespace: &str, own: Use) -> Left {
+    pub(crate) fn remaining(&self, what: Resource, class: OwnerClass, namespace: &str, own: Usage) -> Remaining {
         let whole = match what {
-            Finite::Pods => self.capacity.pods,
-            Finite::Handovers => self.capacity.handovers,
-            Finite::Claims => self.capacity.claims,
-            Finite::Addresses => self.capacity.addresses,
+            Resource::Pods => self.capacity.pods,
+            Resource::Handovers => self.capacity.handovers,
+            Resource::Claims => self.capacity.claims,
+            Resource::Addresses => self.capacity.addresses,
         };
-        let rest = |most: usize, used: &Use| most.saturating_sub(used.of(what) - own.of(what)).max(own.of(what));
-        let by_node = Left { most: rest(whole, &self.all), limit: Limit { what, of_namespace: false, most: whole } };
-        if class != Class::Tenant {
+        let rest = |most: usize, used: &Usage| most.saturating_sub(used.of(what) - own.of(what)).max(own.of(what));
+        let by_node =
+            Remaining { most: rest(whole, &self.all), limit: QuotaLimit { what, of_namespace: false, most: whole } };
+        if class != OwnerClass::Tenant {
             return by_node;
         }
         let used = self.of.get(namespace).copied().unwrap_or_default();
         let by_namespace =
-            Left { most: rest(whole / 2, &used), limit: Limit { what, of_namespace: true, most: whole / 2 } };
+            Remaining { most: rest(whole / 2, &used), limit: QuotaLimit { what, of_namespace: true, most: whole / 2 } };
         if by_namespace.most <= by_node.most { by_namespace } else { by_node }
     }
 
     /// How much a pod may claim.
-    pub(crate) fn room(&self, class: Class, namespace: &str, own: Use) -> Room {
-        let left = |what| self.left(what, class, namespace, own);
-        Room { claims: left(Finite::Claims), addresses: left(Finite::Addresses) }
+    pub(crate) fn quota(&self, class: OwnerClass, namespace: &str, own: Usage) -> Quota {
+        let left = |what| self.remaining(what, class, namespace, own);
+        Quota { claims: left(Resource::Claims), addresses: left(Resource::Addresses) }
     }
 
     /// How much all have together.
     #[cfg(test)]
-    pub(crate) fn all(&self) -> Use {
+    pub(crate) fn all(&self) -> Usage {
         self.all
     }
 
@@ -206,38 +207,43 @@ mod tests {
 
     const SMALL: Capacity = Capacity { pods: 4, handovers: 4, claims: 10, addresses: 6 };
 
-    fn claims(claims: usize) -> Use {
-        Use { pods: 1, claims, ..Use::default() }
+    fn claims(claims: usize) -> Usage {
+        Usage { pods: 1, claims, ..Usage::default() }
     }
 
     #[test]
     fn a_namespace_has_half_and_all_have_the_whole() {
-        let mut rooms = Rooms::new(SMALL);
-        let left = |rooms: &Rooms, namespace, class| {
-            let Left { most, limit } = rooms.left(Finite::Claims, class, namespace, Use::default());
+        let mut rooms = QuotaTracker::new(SMALL);
+        let left = |rooms: &QuotaTracker, namespace, class| {
+            let Remaining { most, limit } = rooms.remaining(Resource::Claims, class, namespace, Usage::default());
             (most, limit.of_namespace, limit.most)
         };
-        assert_eq!(left(&rooms, "a", Class::Tenant), (5, true, 5));
-        rooms.replace("a", Use::default(), claims(4));
-        assert_eq!(left(&rooms, "a", Class::Tenant), (1, true, 5));
-        assert_eq!(left(&rooms, "b", Class::Tenant), (5, true, 5), "what others have takes nothing of a half");
-        assert_eq!(left(&rooms, "a", Class::System), (6, false, 10), "node software may have all that is left");
-        rooms.replace("b", Use::default(), claims(5));
-        assert_eq!(left(&rooms, "c", Class::Tenant), (1, false, 10));
-        assert_eq!(rooms.left(Finite::Claims, Class::Tenant, "b", claims(5)).most, 5, "what it has itself is room too");
-        rooms.replace("b", Use::default(), claims(3));
-        let more = rooms.left(Finite::Claims, Class::Tenant, "b", claims(5));
+        assert_eq!(left(&rooms, "a", OwnerClass::Tenant), (5, true, 5));
+        rooms.replace("a", Usage::default(), claims(4));
+        assert_eq!(left(&rooms, "a", OwnerClass::Tenant), (1, true, 5));
+        assert_eq!(left(&rooms, "b", OwnerClass::Tenant), (5, true, 5), "what others have takes nothing of a half");
+        assert_eq!(left(&rooms, "a", OwnerClass::System), (6, false, 10), "node software may have all that is left");
+        rooms.replace("b", Usage::default(), claims(5));
+        assert_eq!(left(&rooms, "c", OwnerClass::Tenant), (1, false, 10));
+        assert_eq!(
+            rooms.remaining(Resource::Claims, OwnerClass::Tenant, "b", claims(5)).most,
+            5,
+            "what it has itself is room too"
+        );
+        rooms.replace("b", Usage::default(), claims(3));
+        let more = rooms.remaining(Resource::Claims, OwnerClass::Tenant, "b", claims(5));
         assert_eq!((more.most, more.limit.of_namespace), (5, true), "and is never too much");
-        rooms.replace("b", claims(3), Use::default());
-        rooms.replace("b", claims(5), Use::default());
-        assert_eq!(left(&rooms, "c", Class::Tenant), (5, true, 5));
+        rooms.replace("b", claims(3), Usage::default());
+        rooms.replace("b", claims(5), Usage::default());
+        assert_eq!(left(&rooms, "c", OwnerClass::Tenant), (5, true, 5));
         assert_eq!((rooms.all(), rooms.namespaces()), (claims(4), 1));
     }
 
     #[test]
     fn a_limit_is_told_in_numbers() {
-        let limit = |what, class| Rooms::new(SMALL).left(what, class, "a", Use::default()).limit.to_string();
-        assert_eq!(limit(Finite::Pods, Class::Tenant), "one namespace may have on a node 2 pods");
-        assert_eq!(limit(Finite::Addresses, Class::Static), "a node may have 6 claims on single addresses");
+        let limit =
+            |what, class| QuotaTracker::new(SMALL).remaining(what, class, "a", Usage::default()).limit.to_string();
+        assert_eq!(limit(Resource::Pods, OwnerClass::Tenant), "one namespace may have on a node 2 pods");
+        assert_eq!(limit(Resource::Addresses, OwnerClass::Static), "a node may have 6 claims on single addresses");
     }
 }

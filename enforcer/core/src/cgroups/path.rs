@@ -10,8 +10,8 @@
 //! container are one segment, somewhere: `kubepods-burstable-pod<UID_>.slice:cri-containerd:<id>`.
 
 use enforcer_ebpf::{
-    abi::{Form, PodUid, UidKey},
     cgroup_name,
+    wire::{PodUid, UidForm, UidKey},
 };
 
 /// Characters of a container's id.
@@ -82,7 +82,7 @@ fn segments(path: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// The pod's UID in a segment: all of it is the pod's name, as the kernel programs read it, or else the slice before the
 /// first colon is, which they do not look at.
-fn pod_uid(segment: &str) -> Option<(PodUid, Form)> {
+fn pod_uid(segment: &str) -> Option<(PodUid, UidForm)> {
     cgroup_name::pod_uid(segment.as_bytes()).or_else(|| {
         let (slice, _container) = segment.split_once(':')?;
         slice.strip_suffix(".slice")?;

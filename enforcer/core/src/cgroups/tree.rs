@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use enforcer_ebpf::abi::UidKey;
+use enforcer_ebpf::wire::UidKey;
 
 use crate::cgroups::path::{container_in, pod_of};
 
@@ -14,7 +14,7 @@ const MAX_DEPTH: usize = 64;
 
 /// A pod's own cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PodCgroup {
+pub struct PlacedPodCgroup {
     /// Cgroup id.
     pub id: u64,
     /// Level below the attached root; 1 is a child of the root.
@@ -25,28 +25,28 @@ pub struct PodCgroup {
 
 /// Whose a cgroup is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum CgroupPlace {
     /// It is above all pods.
     AbovePods,
     /// It is a pod's own.
-    Pod(PodCgroup),
+    Pod(PlacedPodCgroup),
     /// It is below a pod's cgroup, whatever its own name says.
-    InPod(PodCgroup),
+    InPod(PlacedPodCgroup),
 }
 
 #[derive(Debug)]
-struct Node {
+struct TreeNode {
     parent: u64,
     level: u8,
     name: String,
-    place: Place,
+    place: CgroupPlace,
 }
 
 /// What became of a cgroup that was reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Made {
+pub enum Insertion {
     /// It is a pod's own.
-    Pod(PodCgroup),
+    Pod(PlacedPodCgroup),
     /// It is something else.
     Other,
     /// Its parent is unknown: a report was lost, and the tree should be read anew.
@@ -59,7 +59,7 @@ pub enum Made {
 #[derive(Debug)]
 pub struct CgroupTree {
     root: u64,
-    nodes: HashMap<u64, Node>,
+    nodes: HashMap<u64, TreeNode>,
 }
 
 impl CgroupTree {
@@ -70,45 +70,47 @@ impl CgroupTree {
     }
 
     /// Takes in a cgroup. One that is known already is placed anew.
-    pub fn made(&mut self, id: u64, parent: u64, name: &str) -> Made {
+    pub fn insert(&mut self, id: u64, parent: u64, name: &str) -> Insertion {
         let (level, above) = if parent == self.root {
-            (1, Place::AbovePods)
+            (1, CgroupPlace::AbovePods)
         } else {
             match self.nodes.get(&parent) {
                 Some(node) => (node.level.saturating_add(1), node.place),
-                None => return Made::Unplaced,
+                None => return Insertion::Unplaced,
             }
         };
         let place = match above {
             // The outermost pod counts.
-            Place::Pod(pod) | Place::InPod(pod) => Place::InPod(pod),
-            Place::AbovePods => match pod_of(name) {
-                Some(pod) => Place::Pod(PodCgroup { id, level, key: pod.key }),
-                None => Place::AbovePods,
+            CgroupPlace::Pod(pod) | CgroupPlace::InPod(pod) => CgroupPlace::InPod(pod),
+            CgroupPlace::AbovePods => match pod_of(name) {
+                Some(pod) => CgroupPlace::Pod(PlacedPodCgroup { id, level, key: pod.key }),
+                None => CgroupPlace::AbovePods,
             },
         };
         let made = match place {
-            Place::Pod(pod) => Made::Pod(pod),
-            Place::AbovePods | Place::InPod(_) if self.nodes.len() >= MAX_CGROUPS && !self.nodes.contains_key(&id) => {
-                return Made::Full;
+            CgroupPlace::Pod(pod) => Insertion::Pod(pod),
+            CgroupPlace::AbovePods | CgroupPlace::InPod(_)
+                if self.nodes.len() >= MAX_CGROUPS && !self.nodes.contains_key(&id) =>
+            {
+                return Insertion::Full;
             }
-            Place::AbovePods | Place::InPod(_) => Made::Other,
+            CgroupPlace::AbovePods | CgroupPlace::InPod(_) => Insertion::Other,
         };
-        self.nodes.insert(id, Node { parent, level, name: name.to_owned(), place });
+        self.nodes.insert(id, TreeNode { parent, level, name: name.to_owned(), place });
         made
     }
 
     /// Takes in a pod's cgroup that was there once and may be there no more, if nothing is known of it.
-    pub fn remember(&mut self, cgroup: PodCgroup) {
-        let node = Node { parent: 0, level: cgroup.level, name: String::new(), place: Place::Pod(cgroup) };
+    pub fn remember(&mut self, cgroup: PlacedPodCgroup) {
+        let node = TreeNode { parent: 0, level: cgroup.level, name: String::new(), place: CgroupPlace::Pod(cgroup) };
         self.nodes.entry(cgroup.id).or_insert(node);
     }
 
     /// Forgets a cgroup. Tells whose it was if it was a pod's own.
-    pub fn removed(&mut self, id: u64) -> Option<PodCgroup> {
+    pub fn remove(&mut self, id: u64) -> Option<PlacedPodCgroup> {
         match self.nodes.remove(&id)?.place {
-            Place::Pod(pod) => Some(pod),
-            Place::AbovePods | Place::InPod(_) => None,
+            CgroupPlace::Pod(pod) => Some(pod),
+            CgroupPlace::AbovePods | CgroupPlace::InPod(_) => None,
         }
     }
 
@@ -125,10 +127,10 @@ impl CgroupTree {
 
     /// The pod that a cgroup belongs to: its own, or one below it.
     #[must_use]
-    pub fn pod(&self, id: u64) -> Option<PodCgroup> {
+    pub fn pod(&self, id: u64) -> Option<PlacedPodCgroup> {
         match self.nodes.get(&id)?.place {
-            Place::Pod(pod) | Place::InPod(pod) => Some(pod),
-            Place::AbovePods => None,
+            CgroupPlace::Pod(pod) | CgroupPlace::InPod(pod) => Some(pod),
+            CgroupPlace::AbovePods => None,
         }
     }
 
@@ -140,7 +142,7 @@ impl CgroupTree {
         for _ in 0..MAX_DEPTH {
             let node = self.nodes.get(&at)?;
             // The runtime makes the direct children of a pod's cgroup; what lies deeper is the container's own making.
-            if let Place::Pod(_) = node.place {
+            if let CgroupPlace::Pod(_) = node.place {
                 return container_in(&node.name, below);
             }
             below = Some(node.name.as_str());
@@ -152,7 +154,7 @@ impl CgroupTree {
 
 #[cfg(test)]
 mod tests {
-    use enforcer_ebpf::abi::Form;
+    use enforcer_ebpf::wire::UidForm;
 
     use super::*;
     use crate::cgroups::path::container_id;
@@ -163,9 +165,9 @@ mod tests {
 
     fn tree() -> CgroupTree {
         let mut tree = CgroupTree::new(ROOT);
-        assert_eq!(tree.made(6, ROOT, "kubepods-besteffort.slice"), Made::Other);
-        assert!(matches!(tree.made(7, 6, POD), Made::Pod(PodCgroup { id: 7, level: 2, .. })));
-        assert_eq!(tree.made(8, 7, CONTAINER), Made::Other);
+        assert_eq!(tree.insert(6, ROOT, "kubepods-besteffort.slice"), Insertion::Other);
+        assert!(matches!(tree.insert(7, 6, POD), Insertion::Pod(PlacedPodCgroup { id: 7, level: 2, .. })));
+        assert_eq!(tree.insert(8, 7, CONTAINER), Insertion::Other);
         tree
     }
 
@@ -173,7 +175,7 @@ mod tests {
     fn a_container_belongs_to_its_pod() {
         let tree = tree();
         let pod = tree.pod(7).unwrap();
-        assert_eq!(pod.key.form, Form::Api as u8);
+        assert_eq!(pod.key.form, UidForm::Api as u8);
         assert_eq!(tree.pod(8), Some(pod));
         assert_eq!(tree.pod(6), None);
         assert_eq!(tree.container(8).map(str::len), Some(64));
@@ -185,11 +187,11 @@ mod tests {
     fn pod_and_container_in_one_segment() {
         let mut tree = tree();
         let own = format!("{POD}:cri-containerd:{}", "c0".repeat(32));
-        assert!(matches!(tree.made(20, ROOT, &own), Made::Pod(_)));
-        assert_eq!(tree.made(21, 20, "container"), Made::Other);
-        assert_eq!(tree.made(22, 20, CONTAINER), Made::Other);
+        assert!(matches!(tree.insert(20, ROOT, &own), Insertion::Pod(_)));
+        assert_eq!(tree.insert(21, 20, "container"), Insertion::Other);
+        assert_eq!(tree.insert(22, 20, CONTAINER), Insertion::Other);
         // No runtime makes such a child of a pod's own cgroup.
-        assert_eq!(tree.made(23, 7, &own), Made::Other);
+        assert_eq!(tree.insert(23, 7, &own), Insertion::Other);
         for (id, path) in [
             (20, own.clone()),
             (21, format!("{own}/container")),
@@ -205,10 +207,10 @@ mod tests {
     fn what_lies_below_a_pod_is_that_pod_whatever_its_name() {
         let mut tree = tree();
         let pod = tree.pod(7);
-        assert_eq!(tree.made(9, 8, "pod0a1b2c3d4e5f60718293a4b5c6d7e8f9"), Made::Other);
-        assert_eq!(tree.made(10, 9, "kubepods-podffffffffffffffffffffffffffffffff.slice"), Made::Other);
+        assert_eq!(tree.insert(9, 8, "pod0a1b2c3d4e5f60718293a4b5c6d7e8f9"), Insertion::Other);
+        assert_eq!(tree.insert(10, 9, "kubepods-podffffffffffffffffffffffffffffffff.slice"), Insertion::Other);
         let other = CONTAINER.replace("5f2b", "ffff");
-        assert_eq!(tree.made(11, 8, &other), Made::Other);
+        assert_eq!(tree.insert(11, 8, &other), Insertion::Other);
         assert_eq!(tree.container(11), tree.container(8));
         assert_eq!(tree.pod(9), pod);
         assert_eq!(tree.pod(10), pod);
@@ -217,10 +219,10 @@ mod tests {
     #[test]
     fn comings_and_goings() {
         let mut tree = tree();
-        assert_eq!(tree.made(20, 19, "x"), Made::Unplaced);
-        assert_eq!(tree.removed(8), None);
-        assert_eq!(tree.removed(7).map(|pod| pod.id), Some(7));
-        assert_eq!(tree.removed(7), None);
+        assert_eq!(tree.insert(20, 19, "x"), Insertion::Unplaced);
+        assert_eq!(tree.remove(8), None);
+        assert_eq!(tree.remove(7).map(|pod| pod.id), Some(7));
+        assert_eq!(tree.remove(7), None);
         assert_eq!(tree.pod(7), None);
     }
 
@@ -228,10 +230,10 @@ mod tests {
     fn memory_is_bounded_and_pods_are_not_crowded_out() {
         let mut tree = tree();
         for id in 100..100 + MAX_CGROUPS as u64 {
-            tree.made(id, 8, "x");
+            tree.insert(id, 8, "x");
         }
         assert_eq!(tree.nodes.len(), MAX_CGROUPS);
-        assert_eq!(tree.made(99, 8, "x"), Made::Full);
-        assert!(matches!(tree.made(98, ROOT, "pod0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8fa"), Made::Pod(_)));
+        assert_eq!(tree.insert(99, 8, "x"), Insertion::Full);
+        assert!(matches!(tree.insert(98, ROOT, "pod0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8fa"), Insertion::Pod(_)));
     }
 }

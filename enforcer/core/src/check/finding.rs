@@ -1,6 +1,6 @@
 //! What is found.
 
-use super::object::{Object, Place};
+use super::object::{Location, ManifestObject};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,7 +80,7 @@ impl Code {
 
 /// An object, as a finding names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Named {
+pub struct NamedObject {
     /// Its kind.
     pub kind: &'static str,
     /// Its namespace, safe to show.
@@ -88,13 +88,13 @@ pub struct Named {
     /// Its name, safe to show; ends in `*` where the API server makes the rest.
     pub name: String,
     /// Where it stands, or its part in the finding does.
-    pub place: Place,
+    pub place: Location,
 }
 
-impl Named {
+impl NamedObject {
     /// The object at its own place.
     #[must_use]
-    pub fn of(object: &Object) -> Self {
+    pub fn of(object: &ManifestObject) -> Self {
         Self {
             kind: object.kind.as_str(),
             namespace: object.shown_namespace(),
@@ -112,11 +112,11 @@ pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
     /// Where.
-    pub place: Place,
+    pub place: Location,
     /// Which object; `None` if none could be read.
-    pub object: Option<Named>,
+    pub object: Option<NamedObject>,
     /// The other object that has part in it; its place is that of its claim.
-    pub other: Option<Named>,
+    pub other: Option<NamedObject>,
     /// The ports that it is about, in the grammar of the annotation.
     pub ports: Vec<String>,
     /// Of a bad item of an annotation: where in the text it begins, in characters from 1.

@@ -3,28 +3,35 @@
 use std::fmt::Display;
 
 use super::{
-    Conflict, Outcome, common,
-    finding::{Code, Finding, Named, Severity},
-    object::{Object, Place},
+    CheckResult, Conflict, common,
+    finding::{Code, Finding, NamedObject, Severity},
+    object::{Location, ManifestObject},
     pairs::{Overlap, Pair},
-    placement::Meeting,
+    placement::CoPlacement,
     scale::Update,
 };
 use crate::{
     model::port_spec::PortSpec,
-    pods::claims::{Claim, ClaimProblem, Source},
+    pods::claims::{ClaimProblem, ClaimSource, PodClaim},
 };
 
 /// Most items of a list in a sentence.
 const MAX_LISTED: usize = 6;
 
 /// A finding about one object.
-fn about(object: &Object, place: Place, code: Code, severity: Severity, message: String, remedy: &str) -> Finding {
+fn about(
+    object: &ManifestObject,
+    place: Location,
+    code: Code,
+    severity: Severity,
+    message: String,
+    remedy: &str,
+) -> Finding {
     Finding {
         code,
         severity,
         place,
-        object: Some(Named::of(object)),
+        object: Some(NamedObject::of(object)),
         other: None,
         ports: Vec::new(),
         position: None,
@@ -35,7 +42,7 @@ fn about(object: &Object, place: Place, code: Code, severity: Severity, message:
 }
 
 /// A finding about no object.
-fn alone(place: Place, code: Code, message: String, remedy: &str) -> Finding {
+fn alone(place: Location, code: Code, message: String, remedy: &str) -> Finding {
     Finding {
         code,
         severity: Severity::Error,
@@ -67,11 +74,11 @@ fn list(items: impl IntoIterator<Item = impl Display>, beyond: usize) -> String 
     if more == 0 { shown } else { format!("{shown} and {more} more") }
 }
 
-pub(super) fn unreadable(place: Place, message: &str) -> Finding {
+pub(super) fn unreadable(place: Location, message: &str) -> Finding {
     alone(place, Code::Unreadable, message.to_owned(), "correct it, or leave it out")
 }
 
-pub(super) fn gave_up(place: Place) -> Finding {
+pub(super) fn gave_up(place: Location) -> Finding {
     let message = "there is too much to compare, and not all of it was: there may be more conflicts".to_owned();
     alone(
         place,
@@ -82,7 +89,7 @@ pub(super) fn gave_up(place: Place) -> Finding {
 }
 
 /// What counts for nothing in an object.
-pub(super) fn problems(object: &Object, outcome: &mut Outcome) {
+pub(super) fn problems(object: &ManifestObject, outcome: &mut CheckResult) {
     for problem in &object.problems {
         let (code, remedy) = match problem {
             ClaimProblem::Item(_) => {
@@ -94,14 +101,14 @@ pub(super) fn problems(object: &Object, outcome: &mut Outcome) {
             ClaimProblem::Quota { .. } => {
                 (Code::Quota, "claim fewer ports, or raise --max-ports-per-pod here and in the agent")
             }
-            ClaimProblem::NoRoom { .. } => (Code::Quota, "claim fewer ports"),
+            ClaimProblem::QuotaExceeded { .. } => (Code::Quota, "claim fewer ports"),
             ClaimProblem::Pod(_) => (Code::Port, "correct the port: as it stands, the API server refuses it"),
         };
         let message = format!("{object}: {problem}");
         let mut finding = about(object, object.place_of_problem(problem), code, Severity::Error, message, remedy);
         match problem {
             ClaimProblem::Item(item) => finding.position = Some(item.position),
-            ClaimProblem::Quota { claim, position, .. } | ClaimProblem::NoRoom { claim, position, .. } => {
+            ClaimProblem::Quota { claim, position, .. } | ClaimProblem::QuotaExceeded { claim, position, .. } => {
                 finding.position = *position;
                 finding.ports = vec![claim.spec.to_string()];
             }
@@ -129,15 +136,15 @@ pub(super) fn problems(object: &Object, outcome: &mut Outcome) {
     }
 }
 
-pub(super) fn duplicate(object: &Object, first: &Object) -> Finding {
+pub(super) fn duplicate(object: &ManifestObject, first: &ManifestObject) -> Finding {
     let message = format!("{object} is at {} already; that one was checked, and this one was not", first.place);
     let remedy = "check variants of one object one by one";
     let mut finding = about(object, object.place.clone(), Code::Duplicate, Severity::Note, message, remedy);
-    finding.other = Some(Named::of(first));
+    finding.other = Some(NamedObject::of(first));
     finding
 }
 
-pub(super) fn reserved(object: &Object, claim: &Claim, spec: &PortSpec) -> Finding {
+pub(super) fn reserved(object: &ManifestObject, claim: &PodClaim, spec: &PortSpec) -> Finding {
     let message = format!("{object} claims {} ({}), and {spec} is reserved for the node", claim.spec, claim.source);
     let remedy = "choose another port, or take this one out of --node-reserved here and in the agent";
     let place = object.place_of(claim);
@@ -147,13 +154,13 @@ pub(super) fn reserved(object: &Object, claim: &Claim, spec: &PortSpec) -> Findi
 }
 
 /// Claims of an object that its own copies exclude, in a sentence.
-fn claimed(object: &Object) -> String {
+fn claimed(object: &ManifestObject) -> String {
     list(object.claims.iter().map(|claim| claim.spec), 0)
 }
 
 /// What becomes of pods for which there is no node.
-fn fate(object: &Object) -> &'static str {
-    if object.claims.iter().any(|claim| claim.source == Source::HostPort) {
+fn scheduler_outcome(object: &ManifestObject) -> &'static str {
+    if object.claims.iter().any(|claim| claim.source == ClaimSource::HostPort) {
         "stay Pending"
     } else {
         "are placed all the same, because the scheduler knows declared host ports only, and cannot bind"
@@ -161,9 +168,9 @@ fn fate(object: &Object) -> &'static str {
 }
 
 /// A finding about how many pods of an object there are.
-fn about_copies(
-    object: &Object,
-    claim: &Claim,
+fn replica_messages(
+    object: &ManifestObject,
+    claim: &PodClaim,
     code: Code,
     severity: Severity,
     message: String,
@@ -174,7 +181,7 @@ fn about_copies(
     finding
 }
 
-pub(super) fn replicas(object: &Object, claim: &Claim, replicas: u32, nodes: Option<u32>) -> Finding {
+pub(super) fn replicas(object: &ManifestObject, claim: &PodClaim, replicas: u32, nodes: Option<u32>) -> Finding {
     let ports = claimed(object);
     let (severity, message) = match nodes {
         None => {
@@ -190,19 +197,25 @@ pub(super) fn replicas(object: &Object, claim: &Claim, replicas: u32, nodes: Opt
             let message = format!(
                 "{object} has {replicas} replicas, no two of which can share a node ({ports}), and {where_to}: the \
                  others {}",
-                fate(object)
+                scheduler_outcome(object)
             );
             (Severity::Error, message)
         }
     };
     let remedy = "have no more replicas than nodes, or make it a DaemonSet; if they mean to share the port, say so with \
                   port-enforcer.io/share";
-    let mut finding = about_copies(object, claim, Code::Replicas, severity, message, remedy);
+    let mut finding = replica_messages(object, claim, Code::Replicas, severity, message, remedy);
     finding.nodes_needed = Some(replicas);
     finding
 }
 
-pub(super) fn surge(object: &Object, claim: &Claim, update: Update, most: u32, nodes: Option<u32>) -> Finding {
+pub(super) fn surge(
+    object: &ManifestObject,
+    claim: &PodClaim,
+    update: Update,
+    most: u32,
+    nodes: Option<u32>,
+) -> Finding {
     let severity = match (nodes, update.stated, update.unavailable) {
         (None, _, _) | (_, false, _) => Severity::Note,
         (Some(_), true, 0) => Severity::Error,
@@ -214,9 +227,9 @@ pub(super) fn surge(object: &Object, claim: &Claim, update: Update, most: u32, n
         (true, 0) => {
             "it never ends, because no old pod goes before a new one is ready (maxUnavailable is 0)".to_owned()
         }
-        (true, _) => format!("pods for which there is no node {} until old ones go", fate(object)),
+        (true, _) => format!("pods for which there is no node {} until old ones go", scheduler_outcome(object)),
         (false, 0) => "with fewer it never ends (maxUnavailable is 0)".to_owned(),
-        (false, _) => format!("with fewer, new pods {} until old ones go", fate(object)),
+        (false, _) => format!("with fewer, new pods {} until old ones go", scheduler_outcome(object)),
     };
     let message = format!(
         "a rolling update of {object} starts {} beside its replicas{default}, and no two can share a node ({}): that \
@@ -225,19 +238,19 @@ pub(super) fn surge(object: &Object, claim: &Claim, update: Update, most: u32, n
         claimed(object)
     );
     let remedy = "set maxSurge: 0 and maxUnavailable: 1 in strategy.rollingUpdate, or strategy.type: Recreate";
-    let mut finding = about_copies(object, claim, Code::Surge, severity, message, remedy);
+    let mut finding = replica_messages(object, claim, Code::Surge, severity, message, remedy);
     finding.nodes_needed = Some(most);
     finding
 }
 
-pub(super) fn daemon_set_surge(object: &Object, claim: &Claim) -> Finding {
+pub(super) fn daemon_set_surge(object: &ManifestObject, claim: &PodClaim) -> Finding {
     let message = format!(
         "an update of {object} starts the new pod of a node while the old one has its ports ({}), and the old one goes \
          only when the new one is ready (maxSurge): it never ends",
         claimed(object)
     );
     let remedy = "set maxSurge: 0 and maxUnavailable: 1 in updateStrategy.rollingUpdate";
-    about_copies(object, claim, Code::Surge, Severity::Error, message, remedy)
+    replica_messages(object, claim, Code::Surge, Severity::Error, message, remedy)
 }
 
 /// `both claim 80/tcp, 443/tcp; its 0.0.0.0:53/udp overlaps 169.254.20.10:53/udp`, where "its" is the second one's.
@@ -258,8 +271,8 @@ fn overlaps(pair: &Pair) -> String {
 pub(super) fn conflict(conflict: &Conflict<'_>) -> Finding {
     let &Conflict { first, second, pair, meeting, scheduler, pods, nodes } = conflict;
     let enough = scheduler && pods.zip(nodes).is_some_and(|(pods, nodes)| pods <= nodes);
-    let severity = if meeting == Meeting::Perhaps || enough { Severity::Warning } else { Severity::Error };
-    let unless = if meeting == Meeting::Perhaps { ", unless they never meet on one node" } else { "" };
+    let severity = if meeting == CoPlacement::Perhaps || enough { Severity::Warning } else { Severity::Error };
+    let unless = if meeting == CoPlacement::Perhaps { ", unless they never meet on one node" } else { "" };
     let ports = overlaps(pair);
     // The first overlap is the one that is pointed at.
     let places = pair.overlaps.first().map_or_else(
@@ -302,7 +315,7 @@ pub(super) fn conflict(conflict: &Conflict<'_>) -> Finding {
         }
     };
     let mut finding = about(second, places.1, code, severity, format!("{what}; {placing}"), &remedy);
-    finding.other = Some(Named { place: places.0, ..Named::of(first) });
+    finding.other = Some(NamedObject { place: places.0, ..NamedObject::of(first) });
     finding.nodes_needed = pods;
     finding.ports = pair
         .overlaps

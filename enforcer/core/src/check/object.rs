@@ -6,16 +6,16 @@ use std::{
     sync::Arc,
 };
 
-use enforcer_ebpf::abi::Protocol;
+use enforcer_ebpf::wire::Protocol;
 use k8s_openapi::api::core::v1 as api;
 use serde_json::{Map, Value as Json, json};
 
-use super::{placement::Placement, scale::Scale};
+use super::{placement::Placement, scale::ReplicaCount};
 use crate::yaml::spanned::{Node, Value};
 use crate::{
     model::{port_spec::protocol_from_name, text::escape_bounded},
     pods::{
-        claims::{Claim, ClaimProblem, Limits, Source, claims_of},
+        claims::{ClaimLimits, ClaimProblem, ClaimSource, PodClaim, claims_of},
         pod::{PORTS_ANNOTATION, PodProblem, SHARE_ANNOTATION, from_api},
     },
 };
@@ -27,7 +27,7 @@ const MAX_MESSAGE: usize = 200;
 
 /// The kinds that make pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum WorkloadKind {
     /// v1
     Pod,
     /// apps
@@ -44,7 +44,7 @@ pub enum Kind {
     CronJob,
 }
 
-impl Kind {
+impl WorkloadKind {
     /// The kind of an object, if it is one that makes pods.
     #[must_use]
     pub fn of(api_version: &str, kind: &str) -> Option<Self> {
@@ -88,14 +88,14 @@ impl Kind {
 
 /// Where something stands.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct Location {
     /// The file, safe to show.
     pub file: Arc<str>,
     /// The line, counted from 1; `None` if the file as a whole is meant.
     pub line: Option<u32>,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
         self.line.map_or(Ok(()), |line| write!(f, ":{line}"))
@@ -104,9 +104,9 @@ impl fmt::Display for Place {
 
 /// An object that makes pods.
 #[derive(Clone, Debug)]
-pub struct Object {
+pub struct ManifestObject {
     /// Its kind.
-    pub kind: Kind,
+    pub kind: WorkloadKind,
     /// Its namespace; `default` if it names none.
     pub namespace: String,
     /// Its name, or the beginning of it where the API server makes one.
@@ -114,13 +114,13 @@ pub struct Object {
     /// Whether the API server makes the name, a new one each time.
     pub generated: bool,
     /// Where it stands.
-    pub place: Place,
+    pub place: Location,
     /// Whether its pods live in the node's network namespace.
     pub host_network: bool,
     /// The share group of its pods.
     pub share: Option<String>,
     /// What each of its pods claims.
-    pub claims: Vec<Claim>,
+    pub claims: Vec<PodClaim>,
     /// Lines of the claims that its containers declare.
     ports: BTreeMap<(Protocol, u16), u32>,
     /// Line of the annotation with the ports.
@@ -134,19 +134,19 @@ pub struct Object {
     /// Our annotations that stand on the object itself and not on its template: name and line.
     pub misplaced: Vec<(&'static str, u32)>,
     /// How many pods.
-    pub scale: Scale,
+    pub scale: ReplicaCount,
     /// Where.
     pub placement: Placement,
 }
 
 /// The kind, namespace and name, safe to show.
-impl fmt::Display for Object {
+impl fmt::Display for ManifestObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}/{}", self.kind.as_str(), self.shown_namespace(), self.shown_name())
     }
 }
 
-impl Object {
+impl ManifestObject {
     /// Its namespace, safe to show.
     #[must_use]
     pub fn shown_namespace(&self) -> String {
@@ -162,10 +162,10 @@ impl Object {
 
     /// Where a claim stands; the object's own place if that is not known.
     #[must_use]
-    pub fn place_of(&self, claim: &Claim) -> Place {
+    pub fn place_of(&self, claim: &PodClaim) -> Location {
         let line = match claim.source {
-            Source::Annotation => self.annotation,
-            Source::HostPort | Source::Reserved | Source::Remembered => {
+            ClaimSource::Annotation => self.annotation,
+            ClaimSource::HostPort | ClaimSource::Reserved | ClaimSource::Recovered => {
                 self.ports.get(&(claim.spec.protocol, claim.spec.ports.first())).copied()
             }
         };
@@ -174,33 +174,33 @@ impl Object {
 
     /// Where the problem stands.
     #[must_use]
-    pub fn place_of_problem(&self, problem: &ClaimProblem) -> Place {
+    pub fn place_of_problem(&self, problem: &ClaimProblem) -> Location {
         match problem {
             ClaimProblem::Item(_) | ClaimProblem::NoHostNetwork => self.at(self.annotation),
-            ClaimProblem::Quota { claim, .. } | ClaimProblem::NoRoom { claim, .. } => self.place_of(claim),
+            ClaimProblem::Quota { claim, .. } | ClaimProblem::QuotaExceeded { claim, .. } => self.place_of(claim),
             ClaimProblem::Pod(_) => self.place.clone(),
         }
     }
 
     /// A line of its file; its own place if there is none.
     #[must_use]
-    pub fn at(&self, line: Option<u32>) -> Place {
-        Place { file: self.place.file.clone(), line: line.or(self.place.line) }
+    pub fn at(&self, line: Option<u32>) -> Location {
+        Location { file: self.place.file.clone(), line: line.or(self.place.line) }
     }
 }
 
 /// What a document holds.
 #[derive(Clone, Debug, Default)]
-pub struct Contents {
+pub struct DocumentContents {
     /// The objects that make pods, in their order.
-    pub objects: Vec<Object>,
+    pub objects: Vec<ManifestObject>,
     /// How many objects are of other kinds.
     pub ignored: usize,
     /// What could not be read.
-    pub unreadable: Vec<(Place, String)>,
+    pub unreadable: Vec<(Location, String)>,
 }
 
-impl Contents {
+impl DocumentContents {
     /// Whether there was something, and nothing of it could be read.
     #[must_use]
     pub fn is_unreadable(&self) -> bool {
@@ -210,26 +210,26 @@ impl Contents {
 
 /// Reads a document, or the items of a list. `lines_before` is how many lines of the file come before it.
 #[must_use]
-pub fn read(root: &Node, file: &Arc<str>, lines_before: u32, limits: &Limits) -> Contents {
-    let mut reader = Reader { file, lines_before, limits, contents: Contents::default() };
+pub fn read(root: &Node, file: &Arc<str>, lines_before: u32, limits: &ClaimLimits) -> DocumentContents {
+    let mut reader = ObjectReader { file, lines_before, limits, contents: DocumentContents::default() };
     reader.object(root, None);
     reader.contents
 }
 
-struct Reader<'a> {
+struct ObjectReader<'a> {
     file: &'a Arc<str>,
     lines_before: u32,
-    limits: &'a Limits,
-    contents: Contents,
+    limits: &'a ClaimLimits,
+    contents: DocumentContents,
 }
 
-impl Reader<'_> {
+impl ObjectReader<'_> {
     fn line(&self, node: &Node) -> u32 {
         self.lines_before.saturating_add(node.line)
     }
 
-    fn place(&self, node: &Node) -> Place {
-        Place { file: self.file.clone(), line: Some(self.line(node)) }
+    fn place(&self, node: &Node) -> Location {
+        Location { file: self.file.clone(), line: Some(self.line(node)) }
     }
 
     /// `of_list`: version and kind that the list says its items have, where they need not say it themselves.
@@ -252,11 +252,11 @@ impl Reader<'_> {
             }
             return;
         }
-        let Some(kind) = Kind::of(version, kind) else {
+        let Some(kind) = WorkloadKind::of(version, kind) else {
             self.contents.ignored += 1;
             return;
         };
-        match self.maker(kind, root) {
+        match self.pod_template_owner(kind, root) {
             Ok(object) => self.contents.objects.push(object),
             Err(why) => {
                 let message = format!("is not a valid {}: {}", kind.as_str(), escape_bounded(&why, MAX_MESSAGE));
@@ -265,7 +265,7 @@ impl Reader<'_> {
         }
     }
 
-    fn maker(&self, kind: Kind, root: &Node) -> Result<Object, String> {
+    fn pod_template_owner(&self, kind: WorkloadKind, root: &Node) -> Result<ManifestObject, String> {
         let metadata = root.get("metadata").ok_or("it has no metadata")?;
         let word = |key: &str| match metadata.get(key).map(|node| node.text()) {
             Some(None) => Err(format!("metadata.{key} is not text; put it in quotes")),
@@ -278,17 +278,19 @@ impl Reader<'_> {
         };
         let spec = root.get("spec").ok_or("it has no spec")?;
         let scale = match kind {
-            Kind::Pod => Scale::one(),
-            Kind::Deployment => Scale::of_deployment(spec)?,
-            Kind::DaemonSet => Scale::of_daemon_set(spec)?,
-            Kind::StatefulSet | Kind::ReplicaSet => Scale::of_set(spec)?,
-            Kind::Job => Scale::of_job(spec)?,
-            Kind::CronJob => Scale::of_job(spec.at(&["jobTemplate", "spec"]).ok_or("it has no jobTemplate.spec")?)?,
+            WorkloadKind::Pod => ReplicaCount::one(),
+            WorkloadKind::Deployment => ReplicaCount::of_deployment(spec)?,
+            WorkloadKind::DaemonSet => ReplicaCount::of_daemon_set(spec)?,
+            WorkloadKind::StatefulSet | WorkloadKind::ReplicaSet => ReplicaCount::of_set(spec)?,
+            WorkloadKind::Job => ReplicaCount::of_job(spec)?,
+            WorkloadKind::CronJob => {
+                ReplicaCount::of_job(spec.at(&["jobTemplate", "spec"]).ok_or("it has no jobTemplate.spec")?)?
+            }
         };
         let template = root.at(kind.template()).ok_or("it has no pod template")?;
         let pod_spec = template.get("spec").ok_or("its pod template has no spec")?;
         let annotations = template.at(&["metadata", "annotations"]);
-        let own = if kind == Kind::Pod { None } else { metadata.get("annotations") };
+        let own = if kind == WorkloadKind::Pod { None } else { metadata.get("annotations") };
         let pod = json!({
             "metadata": {"name": name, "namespace": word("namespace")?, "annotations": texts(annotations)},
             "spec": pod_json(pod_spec),
@@ -298,7 +300,7 @@ impl Reader<'_> {
         let mut found = claims_of(&pod, self.limits);
         // A manifest has no UID, and no template ever has.
         found.problems.retain(|problem| !matches!(problem, ClaimProblem::Pod(PodProblem::UidMissing)));
-        Ok(Object {
+        Ok(ManifestObject {
             kind,
             namespace: pod.namespace,
             name: pod.name,
@@ -311,15 +313,15 @@ impl Reader<'_> {
             annotation: annotations.and_then(|node| node.get(PORTS_ANNOTATION)).map(|node| self.line(node)),
             problems: found.problems,
             more_problems: found.more_problems,
-            not_text: self.ours(annotations, |node| node.text().is_none()),
-            misplaced: self.ours(own, |_| true),
+            not_text: self.our_annotations(annotations, |node| node.text().is_none()),
+            misplaced: self.our_annotations(own, |_| true),
             scale,
             placement: Placement::of(pod_spec),
         })
     }
 
     /// Our annotations of which something is true.
-    fn ours(&self, annotations: Option<&Node>, is: impl Fn(&Node) -> bool) -> Vec<(&'static str, u32)> {
+    fn our_annotations(&self, annotations: Option<&Node>, is: impl Fn(&Node) -> bool) -> Vec<(&'static str, u32)> {
         let found = |name: &'static str| {
             let node = annotations?.get(name).filter(|node| is(node))?;
             Some((name, self.line(node)))
@@ -328,8 +330,8 @@ impl Reader<'_> {
     }
 
     /// The lines on which claims are declared, the first one for each port and protocol.
-    fn port_lines(&self, spec: &Node, claims: &[Claim]) -> BTreeMap<(Protocol, u16), u32> {
-        let declared = claims.iter().filter(|claim| claim.source == Source::HostPort);
+    fn port_lines(&self, spec: &Node, claims: &[PodClaim]) -> BTreeMap<(Protocol, u16), u32> {
+        let declared = claims.iter().filter(|claim| claim.source == ClaimSource::HostPort);
         let wanted: BTreeSet<_> = declared.map(|claim| (claim.spec.protocol, claim.spec.ports.first())).collect();
         let mut lines = BTreeMap::new();
         let lists = [spec.get("containers"), spec.get("initContainers")];

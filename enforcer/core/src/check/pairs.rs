@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    arbitration::arbiter::{Entity, excludes},
+    arbitration::arbiter::{ClaimGroup, excludes},
     model::port_spec::{Address, PortSpec},
-    pods::claims::{Claim, Source},
+    pods::claims::{ClaimSource, PodClaim},
 };
 
 /// Most comparisons of two claims, so that no input keeps the check busy for minutes.
@@ -17,20 +17,20 @@ const MAX_OVERLAPS: usize = 64;
 
 /// Whoever claims something.
 #[derive(Clone, Copy, Debug)]
-pub struct Holder<'a> {
+pub struct PairSide<'a> {
     /// For whom.
-    pub entity: Entity,
+    pub entity: ClaimGroup,
     /// What.
-    pub claims: &'a [Claim],
+    pub claims: &'a [PodClaim],
 }
 
 /// Two claims on ports of one protocol that cannot both be in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Overlap {
     /// The claim of the first one of the pair.
-    pub first: Claim,
+    pub first: PodClaim,
     /// The claim of the second one.
-    pub second: Claim,
+    pub second: PodClaim,
 }
 
 /// Two holders that cannot have all that they claim on one node.
@@ -56,7 +56,7 @@ impl Overlap {
     /// k8s.io/kube-scheduler/framework): it knows declared ports only, and of addresses only `0.0.0.0` as a wildcard.
     #[must_use]
     pub fn is_seen_by_scheduler(&self) -> bool {
-        let any = |claim: &Claim| match claim.spec.address {
+        let any = |claim: &PodClaim| match claim.spec.address {
             Address::Any => true,
             Address::V4(address) => address.is_unspecified(),
             Address::V6(_) => false,
@@ -68,7 +68,7 @@ impl Overlap {
     /// Whether both are ports that containers declare.
     #[must_use]
     pub fn is_declared(&self) -> bool {
-        self.first.source == Source::HostPort && self.second.source == Source::HostPort
+        self.first.source == ClaimSource::HostPort && self.second.source == ClaimSource::HostPort
     }
 
     /// Whether both claim the same.
@@ -80,7 +80,7 @@ impl Overlap {
 
 /// Whether claims on these, for these, cannot both be in force on some port.
 #[must_use]
-pub fn exclude(one: (Entity, &PortSpec), other: (Entity, &PortSpec)) -> bool {
+pub fn exclude(one: (ClaimGroup, &PortSpec), other: (ClaimGroup, &PortSpec)) -> bool {
     one.1.protocol == other.1.protocol
         && one.1.ports.overlaps(other.1.ports)
         && excludes((one.0, one.1.address), (other.0, other.1.address))
@@ -88,8 +88,8 @@ pub fn exclude(one: (Entity, &PortSpec), other: (Entity, &PortSpec)) -> bool {
 
 /// Finds all pairs. The time is that of sorting, plus that of comparing claims whose ports overlap.
 #[must_use]
-pub fn pairs(holders: &[Holder<'_>]) -> Pairs {
-    let mut claims: Vec<(Claim, usize)> = holders
+pub fn pairs(holders: &[PairSide<'_>]) -> Pairs {
+    let mut claims: Vec<(PodClaim, usize)> = holders
         .iter()
         .enumerate()
         .flat_map(|(place, holder)| holder.claims.iter().map(move |claim| (*claim, place)))
@@ -98,7 +98,7 @@ pub fn pairs(holders: &[Holder<'_>]) -> Pairs {
     let mut found = Pairs::default();
     let mut comparisons = 0;
     // Those that reach to the port at hand.
-    let mut active: Vec<(Claim, usize)> = Vec::new();
+    let mut active: Vec<(PodClaim, usize)> = Vec::new();
     for (claim, place) in claims {
         active.retain(|(before, _)| {
             before.spec.protocol == claim.spec.protocol && before.spec.ports.last() >= claim.spec.ports.first()
@@ -123,7 +123,7 @@ pub fn pairs(holders: &[Holder<'_>]) -> Pairs {
 }
 
 impl Pairs {
-    fn add(&mut self, one: usize, of_one: Claim, other: usize, of_other: Claim) {
+    fn add(&mut self, one: usize, of_one: PodClaim, other: usize, of_other: PodClaim) {
         let (key, overlap) = if one < other {
             ((one, other), Overlap { first: of_one, second: of_other })
         } else {

@@ -26,7 +26,7 @@ pub struct Placement {
 
 /// Whether pods of two objects can come to one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Meeting {
+pub enum CoPlacement {
     /// No node suits both.
     Never,
     /// Nodes may suit both; their labels, taints and other pods decide.
@@ -78,24 +78,24 @@ impl Placement {
     /// Whether pods of two objects can come to one node. `everywhere` and `other_everywhere`: whether the object puts
     /// a pod on every node that suits it, as a `DaemonSet` does.
     #[must_use]
-    pub fn meeting(&self, everywhere: bool, other: &Self, other_everywhere: bool) -> Meeting {
+    pub fn co_placement(&self, everywhere: bool, other: &Self, other_everywhere: bool) -> CoPlacement {
         let differ = |key: &str, value: &str| other.selector.get(key).is_some_and(|other| other != value);
         let names = (self.node_name.as_ref(), other.node_name.as_ref());
         if self.selector.iter().any(|(key, value)| differ(key, value))
             || matches!(names, (Some(one), Some(other)) if one != other)
         {
-            return Meeting::Never;
+            return CoPlacement::Never;
         }
         if self.pod_affinity || other.pod_affinity || self.taints_may_part(other) {
-            return Meeting::Perhaps;
+            return CoPlacement::Perhaps;
         }
         let same = self.selector == other.selector
             && self.node_affinity == other.node_affinity
             && self.node_name == other.node_name;
         if same || everywhere && self.suits_where(other) || other_everywhere && other.suits_where(self) {
-            Meeting::Free
+            CoPlacement::Free
         } else {
-            Meeting::Perhaps
+            CoPlacement::Perhaps
         }
     }
 

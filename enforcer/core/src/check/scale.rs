@@ -4,11 +4,11 @@ use crate::yaml::spanned::{Node, Value};
 
 /// What the API server fills in for `maxSurge` and `maxUnavailable` of a Deployment
 /// (`SetDefaults_Deployment` in pkg/apis/apps/v1/defaults.go).
-const DEFAULT_SHARE: Share = Share::Percent(25);
+const DEFAULT_SHARE: IntOrPercent = IntOrPercent::Percent(25);
 
 /// How many pods there are at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scale {
+pub enum ReplicaCount {
     /// One on every node that suits it.
     EveryNode {
         /// Whether an update starts the new pod of a node while the old one is there.
@@ -34,7 +34,7 @@ pub struct Update {
     pub stated: bool,
 }
 
-impl Scale {
+impl ReplicaCount {
     /// Most pods there can be at once, when nothing is being updated; `None` if nodes decide.
     #[must_use]
     pub fn replicas(self) -> Option<u32> {
@@ -70,7 +70,7 @@ impl Scale {
             unavailable: unavailable.unwrap_or(DEFAULT_SHARE).of(replicas, false),
             stated: surge.is_some(),
         };
-        Ok(Self::Count { replicas, update: Some(update.fenced()) })
+        Ok(Self::Count { replicas, update: Some(update.without_surge()) })
     }
 
     /// That of a `DaemonSet`.
@@ -110,7 +110,7 @@ impl Scale {
 impl Update {
     /// With neither a surge nor a missing pod nothing would ever move, so one pod may be missing
     /// (`ResolveFenceposts` in `pkg/controller/deployment/util/deployment_util.go`).
-    fn fenced(self) -> Self {
+    fn without_surge(self) -> Self {
         Self { unavailable: if self.surge == 0 { self.unavailable.max(1) } else { self.unavailable }, ..self }
     }
 }
@@ -128,12 +128,12 @@ fn count(spec: &Node, key: &str, default: u32) -> Result<u32, String> {
 
 /// A number of pods, or a part of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Share {
+enum IntOrPercent {
     Number(u32),
     Percent(u32),
 }
 
-impl Share {
+impl IntOrPercent {
     /// How many of so many pods (`GetScaledValueFromIntOrPercent` in k8s.io/apimachinery/pkg/util/intstr).
     fn of(self, pods: u32, up: bool) -> u32 {
         match self {
@@ -147,16 +147,16 @@ impl Share {
     }
 }
 
-fn share(rolling: &Node, key: &str) -> Result<Option<Share>, String> {
+fn share(rolling: &Node, key: &str) -> Result<Option<IntOrPercent>, String> {
     let Some(node) = rolling.get(key) else {
         return Ok(None);
     };
     if let Some(percent) = node.text().and_then(|text| text.strip_suffix('%')) {
         let digits = !percent.is_empty() && percent.bytes().all(|byte| byte.is_ascii_digit());
-        let percent = percent.parse().ok().filter(|_| digits).map(Share::Percent);
+        let percent = percent.parse().ok().filter(|_| digits).map(IntOrPercent::Percent);
         return percent.map(Some).ok_or_else(|| format!("{key} is no percentage"));
     }
     count(rolling, key, 0)
-        .map(|number| Some(Share::Number(number)))
+        .map(|number| Some(IntOrPercent::Number(number)))
         .map_err(|_| format!("{key} is neither a whole number from 0 on nor a percentage"))
 }

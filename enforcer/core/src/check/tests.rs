@@ -7,18 +7,18 @@ mod reading;
 use std::sync::Arc;
 
 use super::{
-    Manifests, Outcome, Settings, check,
-    object::{Object, read},
+    CheckResult, CheckSettings, ManifestSet, check,
+    object::{ManifestObject, read},
 };
 use crate::yaml::spanned::Node;
 
 /// Objects from one text per document, each in a file of its own: `0.yaml`, `1.yaml` and so on.
-fn manifests(documents: &[&str]) -> Manifests {
-    let mut manifests = Manifests::default();
+fn manifests(documents: &[&str]) -> ManifestSet {
+    let mut manifests = ManifestSet::default();
     for (number, text) in documents.iter().enumerate() {
         let file: Arc<str> = format!("{number}.yaml").into();
         let root: Node = serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{text}\n{error}"));
-        let contents = read(&root, &file, 0, &Settings::default().limits);
+        let contents = read(&root, &file, 0, &CheckSettings::default().limits);
         manifests.files.push(file);
         manifests.ignored += contents.ignored;
         manifests.unreadable.extend(contents.unreadable);
@@ -27,14 +27,14 @@ fn manifests(documents: &[&str]) -> Manifests {
     manifests
 }
 
-fn object(text: &str) -> Object {
-    let Manifests { mut objects, unreadable, .. } = manifests(&[text]);
+fn object(text: &str) -> ManifestObject {
+    let ManifestSet { mut objects, unreadable, .. } = manifests(&[text]);
     assert!(unreadable.is_empty(), "{text}\n{unreadable:?}");
     objects.pop().expect("an object")
 }
 
 /// `place: severity code` of each finding.
-fn codes(outcome: &Outcome) -> Vec<String> {
+fn codes(outcome: &CheckResult) -> Vec<String> {
     let code = |finding: &super::finding::Finding| {
         format!("{}: {} {}", finding.place, finding.severity.as_str(), finding.code.as_str())
     };
@@ -42,7 +42,7 @@ fn codes(outcome: &Outcome) -> Vec<String> {
 }
 
 fn found(documents: &[&str], nodes: Option<u32>) -> Vec<String> {
-    codes(&check(&manifests(documents), &Settings { nodes, ..Settings::default() }))
+    codes(&check(&manifests(documents), &CheckSettings { nodes, ..CheckSettings::default() }))
 }
 
 /// A pod template's spec on the host network with these ports, in flow style.

@@ -2,35 +2,35 @@
 
 use std::collections::HashSet;
 
-use enforcer_ebpf::abi;
+use enforcer_ebpf::wire;
 
 use crate::{
     arbitration::arbiter::OwnerId,
     cgroups::{
         path::pod_of,
-        tree::{Made, PodCgroup},
+        tree::{Insertion, PlacedPodCgroup},
     },
     index::{Index, Now, owner},
     plan::port_state::Change,
 };
 
 impl Index {
-    pub(super) fn pod_cgroups_of(&self, id: OwnerId) -> &[PodCgroup] {
+    pub(super) fn pod_cgroups_of(&self, id: OwnerId) -> &[PlacedPodCgroup] {
         let key = self.owners.get(&id).and_then(|owner| owner.key);
         key.and_then(|key| self.pod_cgroups.get(&key)).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// A cgroup was made, or found by reading the tree. Tells whether the tree should be read anew.
-    pub fn cgroup_made(&mut self, id: u64, parent: u64, name: &str, now: Now) -> Made {
-        let made = self.cgroup_noted(id, parent, name, now);
-        self.settle();
+    pub fn cgroup_created(&mut self, id: u64, parent: u64, name: &str, now: Now) -> Insertion {
+        let made = self.cgroup_recorded(id, parent, name, now);
+        self.arbitrate_dirty();
         made
     }
 
     /// As [`Self::cgroup_made`], but for what follows for claims, which is in force with whatever comes next but more of these.
-    pub fn cgroup_noted(&mut self, id: u64, parent: u64, name: &str, now: Now) -> Made {
-        let made = self.tree.made(id, parent, name);
-        let Made::Pod(cgroup) = made else {
+    pub fn cgroup_recorded(&mut self, id: u64, parent: u64, name: &str, now: Now) -> Insertion {
+        let made = self.tree.insert(id, parent, name);
+        let Insertion::Pod(cgroup) = made else {
             if self.tree.pod(parent).is_some() {
                 self.take_out_of_pod(id, name);
             }
@@ -45,7 +45,7 @@ impl Index {
             self.pod_cgroup_count += 1;
         }
         if !self.uids.contains_key(&cgroup.key) {
-            self.wake(cgroup.key, now);
+            self.retry_waiting(cgroup.key, now);
         }
         let owner = self.uids.get(&cgroup.key).copied();
         let slot = owner.and_then(|owner| self.enter_cgroup(owner, cgroup, now)).unwrap_or(0);
@@ -66,7 +66,7 @@ impl Index {
         }
     }
 
-    fn enter_cgroup(&mut self, id: OwnerId, cgroup: PodCgroup, now: Now) -> Option<abi::Slot> {
+    fn enter_cgroup(&mut self, id: OwnerId, cgroup: PlacedPodCgroup, now: Now) -> Option<wire::Slot> {
         let owner = self.owners.get_mut(&id)?;
         // The pod came back, after its cgroup had gone.
         let back = std::mem::take(&mut owner.cgroup_ended);
@@ -82,15 +82,15 @@ impl Index {
             self.write_owner(id);
         }
         if back && !terminal {
-            let stakes = self.owners.get(&id)?.stakes();
-            self.restake(id, stakes, now.wall);
+            let stakes = self.owners.get(&id)?.port_claims();
+            self.set_claims(id, stakes, now.wall);
         }
         slot
     }
 
     /// A cgroup was removed.
     pub fn cgroup_removed(&mut self, id: u64, now: Now) {
-        let Some(cgroup) = self.tree.removed(id) else {
+        let Some(cgroup) = self.tree.remove(id) else {
             return;
         };
         self.output.changes.push(Change::CgroupGone { id });
@@ -117,8 +117,8 @@ impl Index {
         }
         if next.is_none() {
             // The pod is over, even if its object stays (a finalizer, an API server that cannot be reached).
-            self.retire(owner_id, now);
-            self.settle();
+            self.withdraw_claims(owner_id, now);
+            self.arbitrate_dirty();
             // Only now that its claims have passed to whom they pass: an agent that dies before this finds the cgroup
             // gone and does all of it again.
             if let Some(owner) = self.owners.get_mut(&owner_id) {
@@ -129,7 +129,7 @@ impl Index {
     }
 
     /// The tree was read and holds just these: whatever else was known is gone.
-    pub fn cgroups_are(&mut self, present: &HashSet<u64>, now: Now) {
+    pub fn reset_cgroups(&mut self, present: &HashSet<u64>, now: Now) {
         let gone: Vec<u64> = self.tree.ids().filter(|id| !present.contains(id)).collect();
         for id in gone {
             self.cgroup_removed(id, now);

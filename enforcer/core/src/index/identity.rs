@@ -1,10 +1,10 @@
 //! Which pod is which: UIDs, and the rule against forged mirror pods.
 
-use enforcer_ebpf::abi::{Form, UidKey};
+use enforcer_ebpf::wire::{UidForm, UidKey};
 
 use crate::{
-    arbitration::{arbiter::Class, quota::Finite},
-    index::{Index, Name, Notice, Now, owner::Owner},
+    arbitration::{arbiter::OwnerClass, quota::Resource},
+    index::{Index, Name, Notice, Now, owner::OwnerState},
     pods::pod::{Pod, uid_key},
 };
 
@@ -40,7 +40,7 @@ impl Index {
     }
 
     /// A UID can be had: whoever waits for it comes again, as if it were new.
-    pub(super) fn wake(&mut self, key: UidKey, now: Now) {
+    pub(super) fn retry_waiting(&mut self, key: UidKey, now: Now) {
         for name in self.waiting.remove(&key).unwrap_or_default() {
             let Some(&id) = self.pods.get(&name) else {
                 continue;
@@ -49,23 +49,23 @@ impl Index {
                 continue;
             };
             self.remove_pod(id, now);
-            self.apply_unsettled(*pod, now);
+            self.stage_pod(*pod, now);
         }
     }
 
     /// The rank of a pod in this namespace that has this UID.
-    pub(super) fn class_in(&self, namespace: &str, key: Option<UidKey>) -> Class {
-        if key.is_some_and(|key| key.form == Form::Static as u8) {
-            Class::Static
+    pub(super) fn class_in(&self, namespace: &str, key: Option<UidKey>) -> OwnerClass {
+        if key.is_some_and(|key| key.form == UidForm::Static as u8) {
+            OwnerClass::Static
         } else if self.settings.system_namespaces.contains(namespace) {
-            Class::System
+            OwnerClass::System
         } else {
-            Class::Tenant
+            OwnerClass::Tenant
         }
     }
 
     /// Ties a new owner to its UID, and so to the cgroups that carry it.
-    pub(super) fn give_identity(&mut self, owner: &mut Owner, key: Option<UidKey>) {
+    pub(super) fn give_identity(&mut self, owner: &mut OwnerState, key: Option<UidKey>) {
         let Some(key) = key else {
             return;
         };
@@ -74,11 +74,11 @@ impl Index {
             self.waiting.entry(key).or_default().insert((owner.name.namespace.clone(), owner.name.name.clone()));
             return;
         }
-        let left = self.rooms.left(Finite::Pods, owner.class, &owner.name.namespace, owner.takes);
+        let left = self.quotas.remaining(Resource::Pods, owner.class, &owner.name.namespace, owner.usage);
         let slot = if left.most == 0 { None } else { self.slots.take() };
         let Some(slot) = slot else {
-            owner.no_room = true;
-            self.output.notices.push(Notice::NoRoom { pod: owner.name.clone(), limit: left.limit });
+            owner.exceeds_quota = true;
+            self.output.notices.push(Notice::QuotaExceeded { pod: owner.name.clone(), limit: left.limit });
             return;
         };
         owner.slot = Some(slot);
@@ -91,5 +91,5 @@ impl Index {
 /// The UID of the static pod that a mirror pod says it mirrors, if it has the form that the API never issues.
 pub(super) fn static_key(pod: &Pod) -> Option<UidKey> {
     pod.mirror.as_ref()?;
-    pod.config_hash.as_deref().and_then(uid_key).filter(|key| key.form == Form::Static as u8)
+    pod.config_hash.as_deref().and_then(uid_key).filter(|key| key.form == UidForm::Static as u8)
 }

@@ -1,24 +1,26 @@
 //! What people who ask are told: all claims with how they stand, and how a bind would be judged now.
 
 use enforcer_ebpf::{
-    abi::{ExactKey, Policy, Protocol, Reason, Slot},
-    decide::{Caller, Candidates, Cover, Kin, Overrule, Target, Verdict, decide, decide_held, may_join},
+    decide::{
+        Caller, CallerIdentity, Candidates, Cover, ModeOverride, Target, Verdict, decide, decide_held, may_share_with,
+    },
+    wire::{AddressKey, Policy, Protocol, Reason, Slot},
 };
 
 use crate::{
-    arbitration::arbiter::{OwnerId, Stake, Standing},
+    arbitration::arbiter::{ClaimState, OwnerId, PortClaim},
     index::{
         Index, Mode, Name,
-        owner::{Kind, Owner},
+        owner::{Kind, OwnerState},
     },
     model::port_spec::Address,
     plan::port_state::PortState,
-    pods::claims::Source,
+    pods::claims::ClaimSource,
 };
 
 /// How a claim stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Stand {
+pub enum ClaimStatus {
     /// It is in force.
     InForce,
     /// It waits for its predecessor in the same workload to go, as it is meant to.
@@ -27,7 +29,7 @@ pub enum Stand {
     Lost(OwnerId),
 }
 
-impl Stand {
+impl ClaimStatus {
     /// The word for people and JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -60,11 +62,11 @@ pub struct ClaimView {
     /// Whose it is.
     pub owner: OwnerId,
     /// Where it was declared.
-    pub source: Source,
+    pub source: ClaimSource,
     /// When it arrived, in microseconds since 1970; [`i64::MIN`] for the node's.
     pub since: i64,
     /// How it stands.
-    pub stand: Stand,
+    pub stand: ClaimStatus,
 }
 
 /// What an owner is.
@@ -100,23 +102,23 @@ pub struct OwnerView<'a> {
 impl Index {
     /// All claims, in no order.
     pub fn claims(&self) -> impl Iterator<Item = ClaimView> {
-        self.ledger.stakes().map(|(protocol, port, stake)| self.view(protocol, port, stake))
+        self.port_table.claims().map(|(protocol, port, stake)| self.view(protocol, port, stake))
     }
 
     /// The claims on one port.
     pub fn claims_on(&self, protocol: Protocol, port: u16) -> impl Iterator<Item = ClaimView> {
-        let stakes = self.ledger.port(protocol, port).map(|(stakes, _)| stakes).unwrap_or_default();
+        let stakes = self.port_table.port(protocol, port).map(|(stakes, _)| stakes).unwrap_or_default();
         stakes.iter().map(move |stake| self.view(protocol, port, stake))
     }
 
-    fn view(&self, protocol: Protocol, port: u16, stake: &Stake) -> ClaimView {
-        let &Stake { owner, address, source, since, standing } = stake;
+    fn view(&self, protocol: Protocol, port: u16, stake: &PortClaim) -> ClaimView {
+        let &PortClaim { owner, address, source, since, state: standing } = stake;
         let workload = self.owners.get(&owner).and_then(|owner| owner.workload);
         let stand = match standing {
-            None | Some(Standing::InForce) => Stand::InForce,
-            Some(Standing::LostTo(winner)) => {
-                let heir = self.owners.get(&winner).and_then(Owner::handover_to);
-                if heir.is_some() && heir == workload { Stand::Waits(winner) } else { Stand::Lost(winner) }
+            None | Some(ClaimState::InForce) => ClaimStatus::InForce,
+            Some(ClaimState::LostTo(winner)) => {
+                let heir = self.owners.get(&winner).and_then(OwnerState::handover_to);
+                if heir.is_some() && heir == workload { ClaimStatus::Waits(winner) } else { ClaimStatus::Lost(winner) }
             }
         };
         ClaimView { protocol, port, address, owner, source, since, stand }
@@ -129,7 +131,7 @@ impl Index {
             kind: match owner.kind {
                 Kind::Node => OwnerKind::Node,
                 Kind::Pod => OwnerKind::Pod,
-                Kind::Remnant => OwnerKind::Remnant,
+                Kind::HandoverReservation => OwnerKind::Remnant,
             },
             name: &owner.name,
             terminating: owner.terminating,
@@ -160,14 +162,14 @@ impl Index {
         (protocol, port): (Protocol, u16),
         target: &Target,
         policy: &Policy,
-        overrule: Overrule,
+        overrule: ModeOverride,
     ) -> (Verdict, Option<OwnerId>) {
-        let (stakes, state) = self.ledger.port(protocol, port).unzip();
+        let (stakes, state) = self.port_table.port(protocol, port).unzip();
         let mut candidates = Candidates::of(state.map(PortState::word).unwrap_or_default(), Cover::of(target));
         if candidates.exact {
             let key = match target {
-                Target::V4(address) => ExactKey::v4(protocol, port, *address),
-                Target::V6 { address, .. } => ExactKey::v6(protocol, port, *address),
+                Target::V4(address) => AddressKey::v4(protocol, port, *address),
+                Target::V6 { address, .. } => AddressKey::v6(protocol, port, *address),
             };
             if let Some(&slot) = state.and_then(|state| state.exact().get(&key)) {
                 candidates.slots[0] = slot;
@@ -176,13 +178,13 @@ impl Index {
         }
         let element = |slot: Slot| {
             let owners = stakes.unwrap_or_default().iter().filter_map(|stake| self.owners.get(&stake.owner));
-            owners.into_iter().find(|owner| owner.slot == Some(slot)).map(Owner::element).unwrap_or_default()
+            owners.into_iter().find(|owner| owner.slot == Some(slot)).map(OwnerState::element).unwrap_or_default()
         };
         let owners = candidates.slots.map(element);
         let known = caller.and_then(|id| self.owners.get(&id)).filter(|owner| is_recognised(owner));
         let caller = known.map_or(Caller::UnknownApi, |owner| Caller::Pod(owner.element()));
-        let verdict = decide(&owners, candidates.covered, &Kin::from(&caller), port, policy, || overrule);
-        (verdict, owners.get(usize::from(verdict.by)).map(enforcer_ebpf::abi::Owner::id).filter(|id| *id != 0))
+        let verdict = decide(&owners, candidates.covered, &CallerIdentity::from(&caller), port, policy, || overrule);
+        (verdict, owners.get(usize::from(verdict.by)).map(enforcer_ebpf::wire::Owner::id).filter(|id| *id != 0))
     }
 }
 
@@ -195,14 +197,14 @@ impl Index {
         caller: Option<OwnerId>,
         holder: Option<OwnerId>,
         policy: &Policy,
-        overrule: Overrule,
+        overrule: ModeOverride,
     ) -> Verdict {
         let element = |id: Option<OwnerId>| {
-            id.and_then(|id| self.owners.get(&id)).filter(|owner| is_recognised(owner)).map(Owner::element)
+            id.and_then(|id| self.owners.get(&id)).filter(|owner| is_recognised(owner)).map(OwnerState::element)
         };
-        let kin = Kin::from(&element(caller).map_or(Caller::UnknownApi, Caller::Pod));
+        let kin = CallerIdentity::from(&element(caller).map_or(Caller::UnknownApi, Caller::Pod));
         let holder = element(holder).unwrap_or_default();
-        if (holder.id() != 0 && holder.id() == kin.id) || may_join(&holder, &kin) {
+        if (holder.id() != 0 && holder.id() == kin.id) || may_share_with(&holder, &kin) {
             Verdict::allow(Reason::Unclaimed)
         } else {
             decide_held(&kin, policy, overrule)
@@ -211,6 +213,6 @@ impl Index {
 }
 
 /// Whether the kernel can tell the owner's processes.
-fn is_recognised(owner: &Owner) -> bool {
+fn is_recognised(owner: &OwnerState) -> bool {
     owner.slot.is_some() && owner.key.is_some()
 }

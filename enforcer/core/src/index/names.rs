@@ -9,7 +9,7 @@ use std::{
 use crate::{arbitration::arbiter::OwnerId, model::text::escape, pods::pod::Pod};
 
 /// How many owners that went are remembered by name, so that an event that was on its way still finds it.
-pub(super) const REMEMBERED: usize = 4096;
+pub(super) const MAX_RECENT_NAMES: usize = 4096;
 
 /// What an owner is called.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,14 +65,14 @@ impl fmt::Display for Name {
 
 /// Names of owners that went.
 #[derive(Debug, Default)]
-pub(super) struct Past {
+pub(super) struct RecentNames {
     names: HashMap<OwnerId, Name>,
     order: VecDeque<OwnerId>,
 }
 
-impl Past {
+impl RecentNames {
     pub(super) fn remember(&mut self, id: OwnerId, name: Name) {
-        if self.order.len() >= REMEMBERED
+        if self.order.len() >= MAX_RECENT_NAMES
             && let Some(oldest) = self.order.pop_front()
         {
             self.names.remove(&oldest);
@@ -160,12 +160,12 @@ mod tests {
 
     #[test]
     fn the_past_is_bounded() {
-        let mut past = Past::default();
-        for id in 0..=u32::try_from(REMEMBERED).unwrap() {
+        let mut past = RecentNames::default();
+        for id in 0..=u32::try_from(MAX_RECENT_NAMES).unwrap() {
             past.remember(id, Name::node());
         }
         assert_eq!(past.name(0), None);
         assert!(past.name(1).is_some());
-        assert_eq!(past.names.len(), REMEMBERED);
+        assert_eq!(past.names.len(), MAX_RECENT_NAMES);
     }
 }

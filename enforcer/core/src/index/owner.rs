@@ -2,49 +2,49 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use enforcer_ebpf::abi::{
-    self, CGROUP_UNKNOWN, Form, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING,
-    Protocol, Slot, UidKey,
+use enforcer_ebpf::wire::{
+    self, CGROUP_UNKNOWN, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING,
+    Protocol, Slot, UidForm, UidKey,
 };
 
 use crate::{
     arbitration::{
-        arbiter::{Class, Entity, OwnerId, Party},
-        quota::Use,
+        arbiter::{ClaimGroup, Claimant, OwnerClass, OwnerId},
+        quota::Usage,
     },
-    cgroups::tree::PodCgroup,
+    cgroups::tree::PlacedPodCgroup,
     index::{Mode, Name},
     model::{
         digest::Digest,
         port_spec::{Address, PortSpec},
     },
     plan::{
-        owner_record::{Record, Subject},
+        owner_record::{OwnerRecord, RecordedOwner},
         port_state::Change,
     },
     pods::{
-        claims::{Claim, ClaimProblem, Source, single_addresses},
+        claims::{ClaimProblem, ClaimSource, PodClaim, single_addresses},
         pod::{ContainerRef, Pod},
     },
 };
 
 /// Claims port by port, with where each was made.
-pub(super) type Stakes = BTreeMap<(Protocol, u16, Address), Source>;
+pub(super) type PortClaimSet = BTreeMap<(Protocol, u16, Address), ClaimSource>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Node,
     Pod,
     /// What is left of a pod that went: it holds the port for a successor.
-    Remnant,
+    HandoverReservation,
 }
 
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of a pod's life, not one state")]
-pub(super) struct Owner {
+pub(super) struct OwnerState {
     pub(super) id: OwnerId,
     pub(super) kind: Kind,
-    pub(super) class: Class,
+    pub(super) class: OwnerClass,
     pub(super) name: Name,
     /// Place in the kernel's map; `None` if its claims bind nobody.
     pub(super) slot: Option<Slot>,
@@ -56,12 +56,12 @@ pub(super) struct Owner {
     pub(super) terminal: bool,
     /// Whether it went through its first update.
     pub(super) arrived: bool,
-    pub(super) cgroup: Option<PodCgroup>,
+    pub(super) cgroup: Option<PlacedPodCgroup>,
     /// Its cgroup was there and went.
     pub(super) cgroup_ended: bool,
-    pub(super) claims: Vec<Claim>,
-    pub(super) told: Vec<ClaimProblem>,
-    pub(super) more_told: usize,
+    pub(super) claims: Vec<PodClaim>,
+    pub(super) reported_problems: Vec<ClaimProblem>,
+    pub(super) more_reported: usize,
     /// The namespace's mode, where it overrides the node's.
     pub(super) mode: Option<Mode>,
     /// When the youngest of its claims arrived, in microseconds since 1970.
@@ -69,19 +69,19 @@ pub(super) struct Owner {
     /// What it claims.
     pub(super) claimed: Digest,
     /// It is known from the last agent, and the source has not spoken of it yet.
-    pub(super) remembered: bool,
+    pub(super) restored: bool,
     /// When a remnant's grace ends.
     pub(super) until: Option<Duration>,
     /// A mirror pod that was accepted as a static pod: the key is from its `config.hash`.
     pub(super) mirror: bool,
     /// Whether it was told that the hash changed.
-    pub(super) hash_told: bool,
+    pub(super) hash_change_reported: bool,
     /// Whether the pod is on the node's network; `None` as long as no source has said so.
     pub(super) host_network: Option<bool>,
     /// There was no room for it.
-    pub(super) no_room: bool,
+    pub(super) exceeds_quota: bool,
     /// What it takes of what there is only so much of.
-    pub(super) takes: Use,
+    pub(super) usage: Usage,
     /// The pod itself, as long as it waits for its UID. Its annotation holds what of it counts.
     pub(super) pod: Option<Box<Pod>>,
     containers: Vec<ContainerRef>,
@@ -89,8 +89,8 @@ pub(super) struct Owner {
     recorded: Option<[u8; 8]>,
 }
 
-impl Owner {
-    pub(super) fn new(id: OwnerId, kind: Kind, class: Class, name: Name, slot: Option<Slot>) -> Self {
+impl OwnerState {
+    pub(super) fn new(id: OwnerId, kind: Kind, class: OwnerClass, name: Name, slot: Option<Slot>) -> Self {
         Self {
             id,
             kind,
@@ -106,18 +106,18 @@ impl Owner {
             cgroup: None,
             cgroup_ended: false,
             claims: Vec::new(),
-            told: Vec::new(),
-            more_told: 0,
+            reported_problems: Vec::new(),
+            more_reported: 0,
             mode: None,
             since: 0,
             claimed: Digest::default(),
-            remembered: false,
+            restored: false,
             until: None,
             mirror: false,
-            hash_told: false,
+            hash_change_reported: false,
             host_network: None,
-            no_room: false,
-            takes: Use::default(),
+            exceeds_quota: false,
+            usage: Usage::default(),
             pod: None,
             containers: Vec::new(),
             recorded: None,
@@ -125,15 +125,22 @@ impl Owner {
     }
 
     pub(super) fn node(id: OwnerId, slot: Option<Slot>) -> Self {
-        Self::new(id, Kind::Node, Class::Node, Name::node(), slot)
+        Self::new(id, Kind::Node, OwnerClass::Node, Name::node(), slot)
     }
 
-    pub(super) fn pod(id: OwnerId, class: Class, pod: &Pod) -> Self {
+    pub(super) fn pod(id: OwnerId, class: OwnerClass, pod: &Pod) -> Self {
         Self::new(id, Kind::Pod, class, Name::of(pod), None)
     }
 
-    pub(super) fn remnant(id: OwnerId, slot: Slot, class: Class, name: Name, workload: u32, until: Duration) -> Self {
-        let mut remnant = Self::new(id, Kind::Remnant, class, name, Some(slot));
+    pub(super) fn reservation(
+        id: OwnerId,
+        slot: Slot,
+        class: OwnerClass,
+        name: Name,
+        workload: u32,
+        until: Duration,
+    ) -> Self {
+        let mut remnant = Self::new(id, Kind::HandoverReservation, class, name, Some(slot));
         remnant.workload = Some(workload);
         remnant.terminating = true;
         remnant.until = Some(until);
@@ -143,10 +150,10 @@ impl Owner {
     pub(super) fn set_pod(&mut self, mut pod: Pod) {
         self.containers.clone_from(&pod.containers);
         self.host_network = Some(pod.host_network);
-        let waits = (self.slot.is_none() && !self.no_room) || (pod.mirror.is_some() && !self.mirror);
+        let waits = (self.slot.is_none() && !self.exceeds_quota) || (pod.mirror.is_some() && !self.mirror);
         self.pod = waits.then(|| {
             // What counts for nothing was told, and could be large.
-            let items = self.claims.iter().filter(|claim| claim.source == Source::Annotation);
+            let items = self.claims.iter().filter(|claim| claim.source == ClaimSource::Annotation);
             let items: Vec<String> = items.map(|claim| claim.spec.to_string()).collect();
             pod.ports_annotation = (!items.is_empty()).then(|| items.join(","));
             Box::new(pod)
@@ -154,11 +161,11 @@ impl Owner {
     }
 
     /// What it takes, by what it is and claims now.
-    pub(super) fn use_now(&self) -> Use {
+    pub(super) fn usage(&self) -> Usage {
         let sum = |count: fn(&PortSpec) -> u32| self.claims.iter().map(|claim| count(&claim.spec) as usize).sum();
-        Use {
+        Usage {
             pods: usize::from(self.kind == Kind::Pod && self.slot.is_some()),
-            handovers: usize::from(self.kind == Kind::Remnant),
+            handovers: usize::from(self.kind == Kind::HandoverReservation),
             claims: sum(|spec| spec.ports.len()),
             addresses: sum(single_addresses),
         }
@@ -173,7 +180,7 @@ impl Owner {
     }
 
     /// Its claims port by port. Of claims that repeat a port and address, the first one's source counts.
-    pub(super) fn stakes(&self) -> Stakes {
+    pub(super) fn port_claims(&self) -> PortClaimSet {
         let mut stakes = BTreeMap::new();
         for claim in &self.claims {
             for port in claim.spec.ports {
@@ -183,11 +190,11 @@ impl Owner {
         stakes
     }
 
-    pub(super) fn entity(&self) -> Entity {
+    pub(super) fn group_key(&self) -> ClaimGroup {
         match (self.kind, self.group) {
-            (Kind::Node, _) => Entity::Node,
-            (_, Some(group)) => Entity::Group(group),
-            (_, None) => Entity::Pod(self.id),
+            (Kind::Node, _) => ClaimGroup::Node,
+            (_, Some(group)) => ClaimGroup::Group(group),
+            (_, None) => ClaimGroup::Pod(self.id),
         }
     }
 
@@ -196,12 +203,12 @@ impl Owner {
         if self.terminating { self.workload } else { None }
     }
 
-    pub(super) fn party(&self) -> Party<'_> {
-        Party {
+    pub(super) fn claimant(&self) -> Claimant<'_> {
+        Claimant {
             class: self.class,
-            entity: self.entity(),
+            group: self.group_key(),
             workload: self.workload,
-            remnant: self.kind == Kind::Remnant,
+            is_reservation: self.kind == Kind::HandoverReservation,
             name: (&self.name.namespace, &self.name.name),
         }
     }
@@ -220,17 +227,17 @@ impl Owner {
     pub(super) fn record_change(&mut self, group: Option<Digest>, workload: Option<Digest>) -> Option<Change> {
         let slot = self.slot?;
         let subject = match self.kind {
-            Kind::Node => Subject::Node,
-            Kind::Pod => Subject::Pod {
+            Kind::Node => RecordedOwner::Node,
+            Kind::Pod => RecordedOwner::Pod {
                 key: self.key?,
                 claims: self.claimed,
                 terminal: self.terminal,
                 ended: self.cgroup_ended,
                 mirror: self.mirror,
             },
-            Kind::Remnant => Subject::Remnant { until: self.until? },
+            Kind::HandoverReservation => RecordedOwner::HandoverReservation { until: self.until? },
         };
-        let record = Record {
+        let record = OwnerRecord {
             subject,
             class: self.class,
             name: self.name.clone(),
@@ -246,7 +253,7 @@ impl Owner {
             return None;
         }
         self.recorded = checksum;
-        Some(Change::Record { slot, bytes })
+        Some(Change::OwnerRecord { slot, bytes })
     }
 
     /// The step that writes it into the kernel's map.
@@ -255,7 +262,7 @@ impl Owner {
     }
 
     /// What the kernel's map holds for it.
-    pub(super) fn element(&self) -> abi::Owner {
+    pub(super) fn element(&self) -> wire::Owner {
         let mut flags = 0;
         if self.kind == Kind::Node {
             flags |= OWNER_NODE;
@@ -273,11 +280,11 @@ impl Owner {
         }
         let (cgroup, level) = self.cgroup.map_or((CGROUP_UNKNOWN, 0), |cgroup| (cgroup.id, cgroup.level));
         let (group, workload) = (self.group.unwrap_or(0), self.workload.unwrap_or(0));
-        abi::Owner::new(cgroup, self.id, flags, level, group, workload)
+        wire::Owner::new(cgroup, self.id, flags, level, group, workload)
     }
 
     /// The steps by which the kernel recognises the pod, once the owner is written.
-    pub(super) fn identity_changes(&self, cgroups: &[PodCgroup]) -> Vec<Change> {
+    pub(super) fn identity_changes(&self, cgroups: &[PlacedPodCgroup]) -> Vec<Change> {
         let (Some(key), Some(slot)) = (self.key, self.slot) else {
             return Vec::new();
         };
@@ -287,7 +294,7 @@ impl Owner {
 }
 
 /// The step that tells the kernel whose a pod's cgroup is; slot 0 is nobody known.
-pub(super) fn cgroup_change(cgroup: &PodCgroup, slot: Slot) -> Change {
-    let form = Form::from_wire(cgroup.key.form).unwrap_or(Form::Api);
+pub(super) fn cgroup_change(cgroup: &PlacedPodCgroup, slot: Slot) -> Change {
+    let form = UidForm::from_wire(cgroup.key.form).unwrap_or(UidForm::Api);
     Change::Cgroup { id: cgroup.id, level: cgroup.level, slot, form }
 }

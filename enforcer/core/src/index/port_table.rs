@@ -2,30 +2,30 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use enforcer_ebpf::abi::{PortWord, Protocol};
+use enforcer_ebpf::wire::{PortWord, Protocol};
 
 use crate::{
-    arbitration::arbiter::{OwnerId, Stake, Standing, Turn, arbitrate},
+    arbitration::arbiter::{ClaimState, ClaimTransition, OwnerId, PortClaim, arbitrate},
     index::{
-        ClaimInForce, Notice, PortList,
-        owner::{Owner, Stakes},
+        ActiveClaim, Notice, PortList,
+        owner::{OwnerState, PortClaimSet},
     },
     model::port_spec::{Address, compress},
-    plan::port_state::{Change, InForce, PortState},
-    pods::claims::Source,
+    plan::port_state::{ActivePortClaim, Change, PortState},
+    pods::claims::ClaimSource,
 };
 
 type Key = (Protocol, u16);
 
 /// How many of those who wait for a port are told when they wait for another owner than before, the next in turn first.
 /// All of them know that they wait; a thousand that want one port must not be a thousand lines whenever one goes.
-const TOLD_AGAIN: usize = 10;
+const RENOTIFY_AFTER: usize = 10;
 
 #[derive(Debug, Default)]
-struct Entry {
-    stakes: Vec<Stake>,
+struct PortEntry {
+    stakes: Vec<PortClaim>,
     /// Claims that went since the last settling.
-    withdrawn: Vec<Stake>,
+    withdrawn: Vec<PortClaim>,
     /// What the maps hold.
     state: PortState,
     /// What this port adds to the tally.
@@ -46,8 +46,8 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    fn of(stakes: &[Stake], state: &PortState) -> Self {
-        let lost = stakes.iter().filter(|stake| matches!(stake.standing, Some(Standing::LostTo(_)))).count();
+    fn of(stakes: &[PortClaim], state: &PortState) -> Self {
+        let lost = stakes.iter().filter(|stake| matches!(stake.state, Some(ClaimState::LostTo(_)))).count();
         Self {
             in_force: stakes.len() - lost,
             lost,
@@ -66,8 +66,8 @@ impl Tally {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
-    ports: HashMap<Key, Entry>,
+pub(super) struct PortTable {
+    ports: HashMap<Key, PortEntry>,
     /// The ports on which an owner has a claim.
     by_owner: HashMap<OwnerId, BTreeSet<Key>>,
     dirty: BTreeSet<Key>,
@@ -77,16 +77,22 @@ pub(super) struct Ledger {
     generation: u64,
 }
 
-impl Ledger {
+impl PortTable {
     /// Makes these all the claims of the owner. New ones arrived at `since`; the others keep their place. A new one is in
     /// force from the beginning where one that is (or was until now) in force for the same entity (`is_one`) covers it:
     /// who says less or otherwise what was his already has lost nothing.
-    pub(super) fn restake(&mut self, owner: OwnerId, wanted: Stakes, since: i64, is_one: impl Fn(OwnerId) -> bool) {
+    pub(super) fn set_claims(
+        &mut self,
+        owner: OwnerId,
+        wanted: PortClaimSet,
+        since: i64,
+        is_one: impl Fn(OwnerId) -> bool,
+    ) {
         let held = self.by_owner.remove(&owner).unwrap_or_default();
         for key in &held {
             let entry = self.ports.entry(*key).or_default();
             let leaves =
-                |stake: &mut Stake| stake.owner == owner && !wanted.contains_key(&(key.0, key.1, stake.address));
+                |stake: &mut PortClaim| stake.owner == owner && !wanted.contains_key(&(key.0, key.1, stake.address));
             let before = entry.withdrawn.len();
             entry.withdrawn.extend(entry.stakes.extract_if(.., leaves));
             if entry.withdrawn.len() != before {
@@ -103,14 +109,14 @@ impl Ledger {
                 stake.source = source;
                 continue;
             }
-            let covering: Vec<&Stake> = (entry.stakes.iter().chain(&entry.withdrawn))
-                .filter(|stake| stake.standing == Some(Standing::InForce) && stake.address.covers(address))
+            let covering: Vec<&PortClaim> = (entry.stakes.iter().chain(&entry.withdrawn))
+                .filter(|stake| stake.state == Some(ClaimState::InForce) && stake.address.covers(address))
                 .filter(|stake| stake.owner == owner || is_one(stake.owner))
                 .collect();
-            let standing = covering.first().and_then(|stake| stake.standing);
+            let standing = covering.first().and_then(|stake| stake.state);
             let own = covering.iter().find(|stake| stake.owner == owner);
             let since = own.map_or(since, |stake| stake.since);
-            entry.stakes.push(Stake { owner, address, source, since, standing });
+            entry.stakes.push(PortClaim { owner, address, source, since, state: standing });
             self.dirty.insert(key);
         }
         if !keys.is_empty() {
@@ -127,7 +133,7 @@ impl Ledger {
 
     /// Passes what an owner has in force to another one. What it has lost stays with it, and so does what another
     /// member of its share group (`is_kin`) has in force too: the group needs no heir there.
-    pub(super) fn bequeath(&mut self, from: OwnerId, to: OwnerId, is_kin: impl Fn(OwnerId) -> bool) {
+    pub(super) fn transfer_claims(&mut self, from: OwnerId, to: OwnerId, is_kin: impl Fn(OwnerId) -> bool) {
         let mut keys = BTreeSet::new();
         for key in self.by_owner.get(&from).into_iter().flatten() {
             let Some(entry) = self.ports.get_mut(key) else {
@@ -136,14 +142,14 @@ impl Ledger {
             let shared: Vec<Address> = entry
                 .stakes
                 .iter()
-                .filter(|stake| stake.standing == Some(Standing::InForce) && is_kin(stake.owner))
+                .filter(|stake| stake.state == Some(ClaimState::InForce) && is_kin(stake.owner))
                 .map(|stake| stake.address)
                 .collect();
             for stake in &mut entry.stakes {
                 if shared.iter().any(|address| address.overlaps(stake.address)) {
                     continue;
                 }
-                if stake.owner == from && stake.standing == Some(Standing::InForce) {
+                if stake.owner == from && stake.state == Some(ClaimState::InForce) {
                     stake.owner = to;
                     keys.insert(*key);
                 }
@@ -160,17 +166,17 @@ impl Ledger {
     pub(super) fn any_in_force(&self, owner: OwnerId) -> bool {
         self.by_owner.get(&owner).into_iter().flatten().any(|key| {
             let stakes = self.ports.get(key).map(|entry| entry.stakes.as_slice()).unwrap_or_default();
-            stakes.iter().any(|stake| stake.owner == owner && stake.standing == Some(Standing::InForce))
+            stakes.iter().any(|stake| stake.owner == owner && stake.state == Some(ClaimState::InForce))
         })
     }
 
     /// Arbitrates whatever changed, plans the steps for the maps and returns what is to be told.
-    pub(super) fn settle<'a>(
+    pub(super) fn arbitrate_dirty<'a>(
         &mut self,
-        owner: impl Fn(OwnerId) -> Option<&'a Owner>,
+        owner: impl Fn(OwnerId) -> Option<&'a OwnerState>,
         changes: &mut Vec<Change>,
     ) -> Vec<Notice> {
-        let mut turns: Vec<(Key, Turn)> = Vec::new();
+        let mut turns: Vec<(Key, ClaimTransition)> = Vec::new();
         for key in std::mem::take(&mut self.dirty) {
             let Some(entry) = self.ports.get_mut(&key) else {
                 continue;
@@ -178,7 +184,7 @@ impl Ledger {
             entry.withdrawn.clear();
             let owners_before: BTreeSet<OwnerId> = entry.stakes.iter().map(|stake| stake.owner).collect();
             entry.stakes.retain(|stake| owner(stake.owner).is_some());
-            let party = |id| owner(id).map_or_else(|| unreachable!("only known owners are left"), Owner::party);
+            let party = |id| owner(id).map_or_else(|| unreachable!("only known owners are left"), OwnerState::claimant);
             turns.extend(arbitrate(&mut entry.stakes, party).into_iter().map(|turn| (key, turn)));
             let owners_after: BTreeSet<OwnerId> = entry.stakes.iter().map(|stake| stake.owner).collect();
             for id in owners_before.difference(&owners_after) {
@@ -190,16 +196,16 @@ impl Ledger {
                     }
                 }
             }
-            let in_force: Vec<InForce> = entry
+            let in_force: Vec<ActivePortClaim> = entry
                 .stakes
                 .iter()
-                .filter(|stake| stake.standing == Some(Standing::InForce))
+                .filter(|stake| stake.state == Some(ClaimState::InForce))
                 .filter_map(|stake| {
                     let owner = owner(stake.owner)?;
-                    Some(InForce {
+                    Some(ActivePortClaim {
                         address: stake.address,
                         slot: owner.slot?,
-                        entity: owner.entity(),
+                        group: owner.group_key(),
                         handover_to: owner.handover_to(),
                     })
                 })
@@ -215,30 +221,36 @@ impl Ledger {
                 self.ports.remove(&key);
             }
         }
-        self.tell(&turns, &owner)
+        self.report_transition(&turns, &owner)
     }
 
     /// Owners that have no claim left after the last settling.
-    pub(super) fn take_spent(&mut self) -> Vec<OwnerId> {
+    pub(super) fn take_owners_without_claims(&mut self) -> Vec<OwnerId> {
         std::mem::take(&mut self.spent)
     }
 
-    fn tell<'a>(&self, turns: &[(Key, Turn)], owner: &impl Fn(OwnerId) -> Option<&'a Owner>) -> Vec<Notice> {
+    fn report_transition<'a>(
+        &self,
+        turns: &[(Key, ClaimTransition)],
+        owner: &impl Fn(OwnerId) -> Option<&'a OwnerState>,
+    ) -> Vec<Notice> {
         let mut lost: BTreeMap<(OwnerId, OwnerId), Vec<(Key, Address)>> = BTreeMap::new();
         let mut granted: BTreeMap<OwnerId, Vec<(Key, Address)>> = BTreeMap::new();
         let mut told_again: BTreeMap<Key, usize> = BTreeMap::new();
-        for &(key, Turn { owner: id, address, before, now }) in turns {
-            if let (Some(Standing::LostTo(_)), Standing::LostTo(_)) = (before, now) {
+        for &(key, ClaimTransition { owner: id, address, before, now }) in turns {
+            if let (Some(ClaimState::LostTo(_)), ClaimState::LostTo(_)) = (before, now) {
                 let count = told_again.entry(key).or_default();
                 *count += 1;
-                if *count > TOLD_AGAIN {
+                if *count > RENOTIFY_AFTER {
                     continue;
                 }
             }
             match (before, now) {
-                (_, Standing::LostTo(winner)) => lost.entry((id, winner)).or_default().push((key, address)),
-                (Some(Standing::LostTo(_)), Standing::InForce) => granted.entry(id).or_default().push((key, address)),
-                (_, Standing::InForce) => {}
+                (_, ClaimState::LostTo(winner)) => lost.entry((id, winner)).or_default().push((key, address)),
+                (Some(ClaimState::LostTo(_)), ClaimState::InForce) => {
+                    granted.entry(id).or_default().push((key, address));
+                }
+                (_, ClaimState::InForce) => {}
             }
         }
         let mut notices = Vec::new();
@@ -254,7 +266,7 @@ impl Ledger {
             notices.push(Notice::Conflict {
                 loser: loser.name.clone(),
                 winner: winner.name.clone(),
-                source: source.unwrap_or(Source::Annotation),
+                source: source.unwrap_or(ClaimSource::Annotation),
                 ports: list(&ports),
             });
         }
@@ -267,31 +279,31 @@ impl Ledger {
     }
 
     /// The claims on one port, and what the kernel's maps hold for it.
-    pub(super) fn port(&self, protocol: Protocol, port: u16) -> Option<(&[Stake], &PortState)> {
+    pub(super) fn port(&self, protocol: Protocol, port: u16) -> Option<(&[PortClaim], &PortState)> {
         self.ports.get(&(protocol, port)).map(|entry| (entry.stakes.as_slice(), &entry.state))
     }
 
     /// All claims.
-    pub(super) fn stakes(&self) -> impl Iterator<Item = (Protocol, u16, &Stake)> {
+    pub(super) fn claims(&self) -> impl Iterator<Item = (Protocol, u16, &PortClaim)> {
         self.ports.iter().flat_map(|(key, entry)| entry.stakes.iter().map(|stake| (key.0, key.1, stake)))
     }
 
-    pub(super) fn source(&self, owner: OwnerId, protocol: Protocol, port: u16) -> Option<Source> {
+    pub(super) fn source(&self, owner: OwnerId, protocol: Protocol, port: u16) -> Option<ClaimSource> {
         let entry = self.ports.get(&(protocol, port))?;
         entry.stakes.iter().find(|stake| stake.owner == owner).map(|stake| stake.source)
     }
 
-    pub(super) fn in_force(&self, protocol: Protocol, port: u16) -> Vec<ClaimInForce> {
+    pub(super) fn in_force(&self, protocol: Protocol, port: u16) -> Vec<ActiveClaim> {
         let stakes = self.ports.get(&(protocol, port)).map(|entry| entry.stakes.as_slice()).unwrap_or_default();
-        let in_force = stakes.iter().filter(|stake| stake.standing == Some(Standing::InForce));
-        in_force.map(|&Stake { owner, address, source, .. }| ClaimInForce { owner, address, source }).collect()
+        let in_force = stakes.iter().filter(|stake| stake.state == Some(ClaimState::InForce));
+        in_force.map(|&PortClaim { owner, address, source, .. }| ActiveClaim { owner, address, source }).collect()
     }
 
     /// Each port on which somebody has a claim in force, of whatever protocol, with the arrival of the earliest.
     pub(super) fn ports_in_force(&self) -> HashMap<u16, i64> {
         let mut ports = HashMap::new();
         for ((_, port), entry) in &self.ports {
-            let in_force = entry.stakes.iter().filter(|stake| stake.standing == Some(Standing::InForce));
+            let in_force = entry.stakes.iter().filter(|stake| stake.state == Some(ClaimState::InForce));
             if let Some(since) = in_force.map(|stake| stake.since).min() {
                 let earliest = ports.entry(*port).or_insert(since);
                 *earliest = since.min(*earliest);

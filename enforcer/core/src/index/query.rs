@@ -1,37 +1,37 @@
 //! What others ask of the index.
 
-use enforcer_ebpf::abi::Protocol;
+use enforcer_ebpf::wire::Protocol;
 
 use crate::{
-    arbitration::arbiter::{Entity, OwnerId},
-    index::{Index, owner::Owner},
+    arbitration::arbiter::{ClaimGroup, OwnerId},
+    index::{Index, owner::OwnerState},
     model::port_spec::Address,
-    pods::claims::Source,
+    pods::claims::ClaimSource,
 };
 
 /// A claim in force on one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClaimInForce {
+pub struct ActiveClaim {
     /// Whose it is.
     pub owner: OwnerId,
     /// Its address.
     pub address: Address,
     /// Where it was declared.
-    pub source: Source,
+    pub source: ClaimSource,
 }
 
 impl Index {
     /// The claims in force on a port.
     #[must_use]
-    pub fn claims_in_force(&self, protocol: Protocol, port: u16) -> Vec<ClaimInForce> {
-        self.ledger.in_force(protocol, port)
+    pub fn claims_in_force(&self, protocol: Protocol, port: u16) -> Vec<ActiveClaim> {
+        self.port_table.in_force(protocol, port)
     }
 
     /// The ports with claims in force, whatever their protocols and addresses, those whose claims came first in front.
     #[must_use]
     pub fn ports_in_force(&self) -> Vec<u16> {
         let mut ports: Vec<(i64, u16)> =
-            self.ledger.ports_in_force().into_iter().map(|(port, since)| (since, port)).collect();
+            self.port_table.ports_in_force().into_iter().map(|(port, since)| (since, port)).collect();
         ports.sort_unstable();
         ports.into_iter().map(|(_, port)| port).collect()
     }
@@ -39,7 +39,7 @@ impl Index {
     /// A number that is another one whenever [`Self::ports_in_force`] says other ports.
     #[must_use]
     pub fn ports_generation(&self) -> u64 {
-        self.ledger.generation()
+        self.port_table.generation()
     }
 
     /// Whether a pod of this namespace is known.
@@ -85,7 +85,7 @@ impl Index {
         let (Some(one), Some(other)) = (self.owners.get(&one), self.owners.get(&other)) else {
             return one == other;
         };
-        one.entity() == other.entity() || is_heir(one, other) || is_heir(other, one)
+        one.group_key() == other.group_key() || is_successor(one, other) || is_successor(other, one)
     }
 
     /// Whether somebody may hold what this owner has claimed. `holder` is the pod, if it is known.
@@ -95,17 +95,17 @@ impl Index {
             return true;
         };
         let holder = holder.and_then(|holder| self.owners.get(&holder));
-        match (owner.entity(), holder) {
+        match (owner.group_key(), holder) {
             // What the node reserved belongs to host processes and node software together.
-            (Entity::Node, None) => is_host,
-            (Entity::Node, Some(holder)) => holder.class.is_software(),
+            (ClaimGroup::Node, None) => is_host,
+            (ClaimGroup::Node, Some(holder)) => holder.class.is_software(),
             (_, None) => false,
-            (entity, Some(holder)) => entity == holder.entity() || is_heir(owner, holder),
+            (entity, Some(holder)) => entity == holder.group_key() || is_successor(owner, holder),
         }
     }
 }
 
 /// Whether a port of the first is handed over to the second.
-fn is_heir(owner: &Owner, other: &Owner) -> bool {
+fn is_successor(owner: &OwnerState, other: &OwnerState) -> bool {
     owner.handover_to().is_some() && owner.handover_to() == other.workload
 }

@@ -5,24 +5,24 @@ use std::{
     time::Duration,
 };
 
-use enforcer_ebpf::abi::{self, Slot, UidKey};
+use enforcer_ebpf::wire::{self, Slot, UidKey};
 
 use crate::{
-    arbitration::arbiter::{Class, OwnerId},
-    cgroups::tree::PodCgroup,
+    arbitration::arbiter::{OwnerClass, OwnerId},
+    cgroups::tree::PlacedPodCgroup,
     index::{
         Index, Name, Now,
         identity::static_key,
         names,
-        owner::{Kind, Owner},
+        owner::{Kind, OwnerState},
     },
     model::{digest::Digest, port_spec::PortSpec},
     plan::{
-        owner_record::{Record, Subject},
-        recover::Remembered,
+        owner_record::{OwnerRecord, RecordedOwner},
+        recover::RecoveredOwner,
     },
     pods::{
-        claims::{Claim, Source},
+        claims::{ClaimSource, PodClaim},
         pod::Pod,
     },
 };
@@ -32,11 +32,11 @@ const IDS_END: OwnerId = 1 << 31;
 
 /// What came of what was remembered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Restored {
+pub struct RestoreSummary {
     /// How many pods are known again.
     pub pods: usize,
     /// How many pods that had gone have left their ports to their workload for a while yet.
-    pub remnants: usize,
+    pub reservations: usize,
     /// Pods that cannot be taken over: another one has their name or UID, or there is no room. Their claims end.
     pub refused: Vec<Name>,
 }
@@ -64,20 +64,20 @@ impl Index {
     /// Of a share group, the maps name one member for each port. Members that claim just what that one does are in force
     /// with it from the beginning, others as soon as they are listed: if the one that is named ended or left the group
     /// meanwhile, what only they claim beside it waits for the list.
-    pub fn restore(&mut self, remembered: Vec<Remembered>, now: Now) -> Restored {
-        let mut restored = Restored::default();
+    pub fn restore(&mut self, remembered: Vec<RecoveredOwner>, now: Now) -> RestoreSummary {
+        let mut restored = RestoreSummary::default();
         let last = remembered.iter().map(|owner| owner.id).filter(|id| *id < IDS_END).max().unwrap_or(0);
         if !remembered.is_empty() {
             // Others came later and are gone already, but what the kernel told of them may not have been read yet.
-            let gap = OwnerId::try_from(names::REMEMBERED).unwrap_or(0);
+            let gap = OwnerId::try_from(names::MAX_RECENT_NAMES).unwrap_or(0);
             self.last_id = self.last_id.max(last.saturating_add(gap));
         }
         let shared = shared_claims(&remembered);
-        for Remembered { id, cgroup, record, claims } in remembered {
+        for RecoveredOwner { id, cgroup, record, claims } in remembered {
             match record.subject {
                 // This agent's own node claims what the settings say.
-                Subject::Node => {}
-                Subject::Pod { key, claims: digest, .. } => {
+                RecordedOwner::Node => {}
+                RecordedOwner::Pod { key, claims: digest, .. } => {
                     let shared = record.group.and_then(|group| shared.get(&(group, digest)));
                     let claims = shared.map_or(claims, |shared| shared.iter().copied().collect());
                     let name = record.name.clone();
@@ -87,16 +87,16 @@ impl Index {
                         restored.refused.push(name);
                     }
                 }
-                Subject::Remnant { until } => {
+                RecordedOwner::HandoverReservation { until } => {
                     // The new settings may have a shorter grace.
-                    let until = until.min(now.monotonic + self.settings.handover_grace);
-                    if until > now.monotonic && self.restore_remnant(id, until, record, &claims).is_some() {
-                        restored.remnants += 1;
+                    let until = until.min(now.boottime + self.settings.handover_grace);
+                    if until > now.boottime && self.restore_reservation(id, until, record, &claims).is_some() {
+                        restored.reservations += 1;
                     }
                 }
             }
         }
-        self.settle();
+        self.arbitrate_dirty();
         restored
     }
 
@@ -104,17 +104,17 @@ impl Index {
         &mut self,
         id: OwnerId,
         key: UidKey,
-        record: Record,
+        record: OwnerRecord,
         cgroup: Option<(u64, u8)>,
         claims: &[PortSpec],
     ) -> Option<()> {
-        let Subject::Pod { claims: digest, terminal, ended, mirror, .. } = record.subject else {
+        let RecordedOwner::Pod { claims: digest, terminal, ended, mirror, .. } = record.subject else {
             return None;
         };
         let full_name = (record.name.namespace.clone(), record.name.name.clone());
         let taken = self.pods.contains_key(&full_name) || self.uids.contains_key(&key);
         // They had room, unless a namespace is no longer one of the system's: then what they have stays theirs.
-        if taken || self.uids.len() >= abi::UIDS as usize {
+        if taken || self.uids.len() >= wire::MAX_POD_UIDS as usize {
             return None;
         }
         let slot = self.slots.take()?;
@@ -122,7 +122,7 @@ impl Index {
             self.modes.entry(full_name.0.clone()).or_insert(mode);
         }
         // Where its cgroup has ended, the kernel still has the old one's id.
-        if let Some(cgroup) = cgroup.filter(|_| !ended).map(|(id, level)| PodCgroup { id, level, key }) {
+        if let Some(cgroup) = cgroup.filter(|_| !ended).map(|(id, level)| PlacedPodCgroup { id, level, key }) {
             self.tree.remember(cgroup);
             let known = self.pod_cgroups.entry(key).or_default();
             if !known.iter().any(|known| known.id == cgroup.id) {
@@ -142,7 +142,7 @@ impl Index {
             self.mirrors.insert(key, full_name.clone());
         }
         owner.mode = self.mode_of(&full_name.0);
-        owner.claims = claims.iter().map(|&spec| Claim { spec, source: Source::Remembered }).collect();
+        owner.claims = claims.iter().map(|&spec| PodClaim { spec, source: ClaimSource::Recovered }).collect();
         owner.claimed = digest;
         owner.cgroup = self.pod_cgroups.get(&key).and_then(|cgroups| cgroups.first()).copied();
         self.uids.insert(key, id);
@@ -152,7 +152,13 @@ impl Index {
         Some(())
     }
 
-    fn restore_remnant(&mut self, id: OwnerId, until: Duration, record: Record, claims: &[PortSpec]) -> Option<()> {
+    fn restore_reservation(
+        &mut self,
+        id: OwnerId,
+        until: Duration,
+        record: OwnerRecord,
+        claims: &[PortSpec],
+    ) -> Option<()> {
         // Without a workload there is nobody to keep anything for.
         record.workload?;
         if claims.is_empty() {
@@ -161,13 +167,13 @@ impl Index {
         let slot = self.slots.take()?;
         let id = self.free_id(id);
         let class = match record.class {
-            Class::Static => Class::Static,
+            OwnerClass::Static => OwnerClass::Static,
             _ => self.class_in(&record.name.namespace, None),
         };
-        let mut owner = self.restored_owner(id, Kind::Remnant, slot, class, record);
+        let mut owner = self.restored_owner(id, Kind::HandoverReservation, slot, class, record);
         owner.until = Some(until);
-        owner.claims = claims.iter().map(|&spec| Claim { spec, source: Source::Remembered }).collect();
-        self.graces.insert((until, id));
+        owner.claims = claims.iter().map(|&spec| PodClaim { spec, source: ClaimSource::Recovered }).collect();
+        self.reservations.insert((until, id));
         self.enter_restored(owner);
         Some(())
     }
@@ -176,48 +182,55 @@ impl Index {
         if id == 0 || id >= IDS_END || self.owners.contains_key(&id) { self.next_id() } else { id }
     }
 
-    fn restored_owner(&mut self, id: OwnerId, kind: Kind, slot: Slot, class: Class, record: Record) -> Owner {
-        let mut owner = Owner::new(id, kind, class, record.name, Some(slot));
+    fn restored_owner(
+        &mut self,
+        id: OwnerId,
+        kind: Kind,
+        slot: Slot,
+        class: OwnerClass,
+        record: OwnerRecord,
+    ) -> OwnerState {
+        let mut owner = OwnerState::new(id, kind, class, record.name, Some(slot));
         owner.group = record.group.as_ref().map(|group| self.groups.intern(group));
         owner.workload = record.workload.as_ref().map(|workload| self.workloads.intern(workload));
         owner.terminating = record.terminating;
         owner.since = record.since;
         owner.arrived = true;
-        owner.remembered = true;
+        owner.restored = true;
         owner
     }
 
-    fn enter_restored(&mut self, owner: Owner) {
+    fn enter_restored(&mut self, owner: OwnerState) {
         let (id, since) = (owner.id, owner.since);
-        let stakes = if owner.is_live() { owner.stakes() } else { BTreeMap::new() };
+        let stakes = if owner.is_live() { owner.port_claims() } else { BTreeMap::new() };
         self.owners.insert(id, owner);
-        self.account(id);
+        self.update_quota(id);
         self.write_owner(id);
         let cgroups = self.pod_cgroups_of(id).to_vec();
         if let Some(owner) = self.owners.get(&id) {
             self.output.changes.extend(owner.identity_changes(&cgroups));
         }
         // They were in force together, so nothing among them stands against another; only the new settings may.
-        self.restake(id, stakes, since);
+        self.set_claims(id, stakes, since);
     }
 
     /// The source knows the pod too.
-    pub(super) fn confirm(&mut self, id: OwnerId, pod: &Pod) {
-        let Some(owner) = self.owners.get(&id).filter(|owner| owner.remembered && !owner.mirror) else {
+    pub(super) fn confirm_restored(&mut self, id: OwnerId, pod: &Pod) {
+        let Some(owner) = self.owners.get(&id).filter(|owner| owner.restored && !owner.mirror) else {
             return;
         };
         // A mirror pod that waited for its static pod waits again. Who was accepted stays what it is.
         if let Some(key) = static_key(pod).filter(|key| owner.key != Some(*key)) {
             self.wait_for(key, pod);
-            self.due.insert(key);
+            self.released_uids.insert(key);
         }
     }
 
     /// Gives those that were confirmed and wait for the UID of a static pod what may be there already.
-    pub(super) fn wake_due(&mut self, now: Now) {
-        for key in std::mem::take(&mut self.due) {
+    pub(super) fn retry_released(&mut self, now: Now) {
+        for key in std::mem::take(&mut self.released_uids) {
             if self.pod_cgroups.contains_key(&key) && !self.uids.contains_key(&key) {
-                self.wake(key, now);
+                self.retry_waiting(key, now);
             }
         }
     }
@@ -225,10 +238,10 @@ impl Index {
 
 /// The maps name one member of a share group where several claim the same. Members that claim just the same, which is
 /// what the members of a group do, have the same in force: the group keeps it when the one that is named goes first.
-fn shared_claims(remembered: &[Remembered]) -> HashMap<Alike, BTreeSet<PortSpec>> {
+fn shared_claims(remembered: &[RecoveredOwner]) -> HashMap<Alike, BTreeSet<PortSpec>> {
     let mut shared: HashMap<Alike, BTreeSet<PortSpec>> = HashMap::new();
     for owner in remembered {
-        if let (Some(group), Subject::Pod { claims, .. }) = (owner.record.group, &owner.record.subject) {
+        if let (Some(group), RecordedOwner::Pod { claims, .. }) = (owner.record.group, &owner.record.subject) {
             shared.entry((group, *claims)).or_default().extend(&owner.claims);
         }
     }

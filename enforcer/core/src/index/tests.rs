@@ -10,7 +10,7 @@ mod taken_over;
 
 use std::collections::{BTreeMap, HashMap};
 
-use enforcer_ebpf::abi::{OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING};
+use enforcer_ebpf::wire::{OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING};
 use proptest::prelude::*;
 
 use self::model::{CGROUP_IDS, Maps, ROOT, Rig, cgroup_name, of_workload, pod, uid};
@@ -134,7 +134,7 @@ fn the_grace_keeps_a_squatter_waiting() {
     assert_eq!(rig.owners(80), ["old"]);
     rig.apply(of_workload(pod(3, "new", "80"), "ds"));
     assert_eq!(rig.owners(80), ["new"]);
-    assert_eq!(rig.index.next_deadline(), None, "nothing is left");
+    assert_eq!(rig.index.poll_timeout(), None, "nothing is left");
     rig.delete("new");
     rig.pass(60);
     assert_eq!(rig.owners(80), ["squatter"]);

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use enforcer_ebpf::abi::Protocol;
+use enforcer_ebpf::wire::Protocol;
 
 use crate::{
-    arbitration::quota::{Capacity, Limit},
+    arbitration::quota::{Capacity, QuotaLimit},
     index::Name,
     model::port_spec::{Address, PortRange, PortSpec},
     plan::port_state::Change,
-    pods::claims::{ClaimProblem, Limits, Source},
+    pods::claims::{ClaimLimits, ClaimProblem, ClaimSource},
 };
 
 /// The time, as the caller's clocks have it.
@@ -18,14 +18,14 @@ pub struct Now {
     /// Wall clock, in microseconds since 1970: ranks claims by arrival.
     pub wall: i64,
     /// Monotonic clock, since any fixed moment: ends grace periods.
-    pub monotonic: Duration,
+    pub boottime: Duration,
 }
 
 /// What the index is told once.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// What one pod may claim.
-    pub limits: Limits,
+    pub limits: ClaimLimits,
     /// How much there is room for.
     pub capacity: Capacity,
     /// Namespaces whose pods are node software.
@@ -81,7 +81,7 @@ pub const MODE_LABEL: &str = "port-enforcer.io/mode";
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            limits: Limits::default(),
+            limits: ClaimLimits::default(),
             capacity: Capacity::default(),
             system_namespaces: BTreeSet::from(["kube-system".to_owned()]),
             handover_grace: Duration::from_mins(1),
@@ -133,18 +133,18 @@ pub enum Notice {
         first: Name,
     },
     /// There is no room for the pod: its claims bind nobody.
-    NoRoom {
+    QuotaExceeded {
         /// The pod.
         pod: Name,
         /// What stands in the way.
-        limit: Limit,
+        limit: QuotaLimit,
     },
     /// There is no room for what the pod leaves to its workload: another one may have its ports at once.
-    NoHandover {
+    HandoverQuotaExceeded {
         /// The pod.
         pod: Name,
         /// What stands in the way.
-        limit: Limit,
+        limit: QuotaLimit,
     },
     /// A claim lost to another one.
     Conflict {
@@ -153,7 +153,7 @@ pub enum Notice {
         /// Whose claim is in force.
         winner: Name,
         /// Where the winner declared it.
-        source: Source,
+        source: ClaimSource,
         /// The loser's ports.
         ports: PortList,
     },
@@ -179,8 +179,8 @@ impl Notice {
             | Self::MoreProblems { pod, .. }
             | Self::MirrorRejected { pod, .. }
             | Self::SameUid { pod, .. }
-            | Self::NoRoom { pod, .. }
-            | Self::NoHandover { pod, .. }
+            | Self::QuotaExceeded { pod, .. }
+            | Self::HandoverQuotaExceeded { pod, .. }
             | Self::Conflict { loser: pod, .. }
             | Self::Granted { pod, .. } => Some(pod),
             Self::ModeInvalid { .. } => None,
@@ -194,8 +194,8 @@ impl Notice {
             Self::Problem { problem, .. } => Some((problem.as_str(), 1)),
             Self::MoreProblems { count, .. } => Some(("more", *count)),
             Self::MirrorRejected { .. } | Self::SameUid { .. } => Some(("identity", 1)),
-            Self::NoRoom { .. } => Some(("no_room", 1)),
-            Self::NoHandover { .. } => Some(("no_handover", 1)),
+            Self::QuotaExceeded { .. } => Some(("no_room", 1)),
+            Self::HandoverQuotaExceeded { .. } => Some(("no_handover", 1)),
             Self::ModeInvalid { .. } | Self::Conflict { .. } | Self::Granted { .. } => None,
         }
     }
@@ -203,7 +203,7 @@ impl Notice {
 
 /// How many entries of the kernel's maps are in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
+pub struct MapUsage {
     /// Ports that somebody owns, at least on some address: words of `PORTS` that are not zero.
     pub ports: usize,
     /// Slots of `OWNERS`; nobody's does not count.
@@ -218,7 +218,7 @@ pub struct Usage {
 
 /// What follows from the inputs since the last time.
 #[derive(Debug, Default)]
-pub struct Output {
+pub struct IndexOutput {
     /// Steps for the kernel's maps, in order.
     pub changes: Vec<Change>,
     /// What people should hear of.

@@ -2,7 +2,7 @@
 
 use crate::{
     index::{Name, PortList},
-    k8s_events::{EventReason, GATHERED, Key, Object},
+    k8s_events::{EventObject, EventReason, GATHERED, SeriesKey},
     model::text::escape,
     reports::report::port_list,
 };
@@ -12,17 +12,17 @@ pub const MAX_NOTE: usize = 1024;
 /// Longest name of an object (RFC 1123 subdomain).
 const MAX_NAME: usize = 253;
 /// How many are named before the rest is a number.
-pub(super) const NAMED: usize = 3;
+pub(super) const MAX_NAMED: usize = 3;
 /// Most ports of one loser that are listed.
-const PORTS: usize = 4;
+const MAX_PORTS: usize = 4;
 
 /// A loser and its ports, as one of those that are gathered.
 pub(super) fn loser(name: &Name, ports: &PortList) -> String {
-    format!("{name} ({})", port_list(ports, PORTS))
+    format!("{name} ({})", port_list(ports, MAX_PORTS))
 }
 
 /// The sentence, at most [`MAX_NOTE`] bytes.
-pub(super) fn note(key: &Key, lines: &[String], different: usize, node: &str) -> String {
+pub(super) fn note(key: &SeriesKey, lines: &[String], different: usize, node: &str) -> String {
     let text = if key.detail == GATHERED {
         gathered(key, lines, different, &escape(node))
     } else {
@@ -31,7 +31,7 @@ pub(super) fn note(key: &Key, lines: &[String], different: usize, node: &str) ->
     cut(text)
 }
 
-fn gathered(key: &Key, lines: &[String], different: usize, node: &str) -> String {
+fn gathered(key: &SeriesKey, lines: &[String], different: usize, node: &str) -> String {
     let who = match lines {
         [first, ..] if different > lines.len() => {
             let others = different - 1;
@@ -42,8 +42,8 @@ fn gathered(key: &Key, lines: &[String], different: usize, node: &str) -> String
         [] => String::new(),
     };
     let whose = match key.object {
-        Object::Pod(_) => "this pod",
-        Object::Node(_) => "the node",
+        EventObject::Pod(_) => "this pod",
+        EventObject::Node(_) => "the node",
     };
     let s = if different > 1 { "s" } else { "" };
     match key.reason {
@@ -73,7 +73,7 @@ fn cut(mut text: String) -> String {
 
 /// A name for an Event, as the API's own clients make them: the object's, and the time in hexadecimal. `wall` is in
 /// microseconds since 1970; `number` tells Events of one moment apart.
-pub(super) fn event_name(object: &Object, wall: i64, number: u64) -> String {
+pub(super) fn event_name(object: &EventObject, wall: i64, number: u64) -> String {
     let suffix = format!(".{wall:x}{:04x}", number & 0xffff);
     let name = object.name();
     let name = name[..name.floor_char_boundary(MAX_NAME - suffix.len())].trim_end_matches(['.', '-']);

@@ -18,17 +18,17 @@ use std::{
     time::Duration,
 };
 
-use enforcer_ebpf::abi::{Reason as Cause, VerdictKind};
+use enforcer_ebpf::wire::{Reason as Cause, VerdictKind};
 
 use crate::{
     index::{Index, Name, Notice, Now},
     k8s_events::{
         note,
-        series::{Series, Sight},
+        series::{Occurrence, Series},
     },
     model::text::escape,
-    reports::report::{Report, Who, notice_sentence},
-    sockets::{Audience, Existing},
+    reports::report::{Actor, Report, notice_sentence},
+    sockets::{Audience, LiveConflict},
 };
 
 /// Calls about one object that may be made in a row.
@@ -45,7 +45,7 @@ const MAX_SERIES: usize = 8192;
 /// Most series about one object that are kept: what it may tell before its budget is spent.
 const MAX_SERIES_OF_OBJECT: u32 = BURST;
 /// A series of which nothing was seen for so long is over, as the API server has forgotten its Event by then.
-const FORGET: Duration = Duration::from_hours(1);
+const SERIES_TTL: Duration = Duration::from_hours(1);
 /// How often what is over is forgotten, and how often, at most, room is made when there is none.
 const PRUNE_EVERY: Duration = Duration::from_mins(10);
 const PRUNE_AT_MOST: Duration = Duration::from_secs(1);
@@ -55,14 +55,14 @@ const MAX_WAITING_REPORTS: usize = 8;
 
 /// What an Event is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Object {
+pub enum EventObject {
     /// A pod.
     Pod(Name),
     /// The node.
     Node(String),
 }
 
-impl Object {
+impl EventObject {
     /// Namespace that its Events are in: the node has none, and its Events are in `default`.
     #[must_use]
     pub fn event_namespace(&self) -> &str {
@@ -148,9 +148,9 @@ pub struct Event {
     /// Its own name, in [`Object::event_namespace`] of what it is about.
     pub name: String,
     /// What it is about.
-    pub regarding: Object,
+    pub regarding: EventObject,
     /// The other one, where there is just one.
-    pub related: Option<Object>,
+    pub related: Option<EventObject>,
     /// Why.
     pub reason: EventReason,
     /// The sentence: at most [`MAX_NOTE`] bytes, safe to show.
@@ -179,7 +179,7 @@ pub enum Call {
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CallOutcome {
     /// Well.
     Done,
     /// The Event, which was to be edited, is not there any more.
@@ -194,7 +194,7 @@ pub enum Outcome {
 
 /// What is next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum NextCall {
     /// A call. [`Events::done`] must follow.
     Call(Call),
     /// Nothing before this moment on the monotonic clock.
@@ -205,14 +205,14 @@ pub enum Next {
 
 /// Why no Event tells of something. A closed list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
+pub enum DropReason {
     /// There was no room for more.
     Full,
     /// The API server will never take it.
     Refused,
 }
 
-impl Loss {
+impl DropReason {
     /// Every cause.
     pub const ALL: [Self; 2] = [Self::Full, Self::Refused];
 
@@ -228,8 +228,8 @@ impl Loss {
 
 /// Which series something belongs to: what it is about, why, and a hash of what else makes it another one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    pub(super) object: Object,
+pub(super) struct SeriesKey {
+    pub(super) object: EventObject,
     pub(super) reason: EventReason,
     pub(super) detail: u64,
 }
@@ -269,24 +269,24 @@ struct Waiting {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct Events {
+pub struct EventScheduler {
     node: String,
-    series: HashMap<Key, Series>,
+    series: HashMap<SeriesKey, Series>,
     /// Series that have something to tell, by the time from which on they may.
     due: BTreeSet<(Duration, u64)>,
-    keys: HashMap<u64, Key>,
-    budgets: HashMap<Object, Budget>,
+    keys: HashMap<u64, SeriesKey>,
+    budgets: HashMap<EventObject, Budget>,
     waiting: HashMap<u64, Waiting>,
     /// The series whose call is being made, and the name that its Event gets if it is a new one.
-    calling: Option<(Key, Option<String>)>,
+    calling: Option<(SeriesKey, Option<String>)>,
     next_call: Duration,
     last_number: u64,
     last_prune: Option<Duration>,
-    lost: [u64; Loss::ALL.len()],
+    lost: [u64; DropReason::ALL.len()],
     hasher: RandomState,
 }
 
-impl Events {
+impl EventScheduler {
     /// For the node of this name.
     #[must_use]
     pub fn new(node: &str) -> Self {
@@ -301,18 +301,18 @@ impl Events {
             next_call: Duration::ZERO,
             last_number: 0,
             last_prune: None,
-            lost: [0; Loss::ALL.len()],
+            lost: [0; DropReason::ALL.len()],
             hasher: RandomState::new(),
         }
     }
 
     /// How many things happened that no Event will tell of, for this cause.
     #[must_use]
-    pub fn lost(&self, why: Loss) -> u64 {
+    pub fn dropped(&self, why: DropReason) -> u64 {
         self.lost[why as usize]
     }
 
-    fn lose(&mut self, why: Loss) {
+    fn drop_event(&mut self, why: DropReason) {
         self.lost[why as usize] += 1;
     }
 
@@ -322,26 +322,26 @@ impl Events {
         if !report.is_conflict() {
             return;
         }
-        if let (Who::UnknownPod { .. }, Some(cgroup)) = (&report.caller, attempt.pod_cgroup) {
+        if let (Actor::UnknownPod { .. }, Some(cgroup)) = (&report.caller, attempt.pod_cgroup) {
             self.wait_for_name(cgroup, report, now);
         } else {
-            self.tell_report(report, now.wall, now);
+            self.record_report(report, now.wall, now);
         }
     }
 
     fn wait_for_name(&mut self, cgroup: u64, report: &Report, now: Now) {
         if self.waiting.len() >= MAX_WAITING && !self.waiting.contains_key(&cgroup) {
-            self.tell_report(report, now.wall, now);
+            self.record_report(report, now.wall, now);
             return;
         }
         let waiting = self
             .waiting
             .entry(cgroup)
-            .or_insert_with(|| Waiting { until: now.monotonic + NAME_WAIT, reports: Vec::new() });
+            .or_insert_with(|| Waiting { until: now.boottime + NAME_WAIT, reports: Vec::new() });
         if waiting.reports.len() < MAX_WAITING_REPORTS {
             waiting.reports.push((report.clone(), now.wall));
         } else {
-            self.lose(Loss::Full);
+            self.drop_event(DropReason::Full);
         }
     }
 
@@ -352,23 +352,23 @@ impl Events {
     }
 
     /// More may be known now, or the wait was long enough.
-    pub fn look_again(&mut self, index: &Index, now: Now) {
+    pub fn retry_unnamed(&mut self, index: &Index, now: Now) {
         let over = |cgroup: &u64, waiting: &mut Waiting| {
-            index.name_by_cgroup(*cgroup).is_some() || waiting.until <= now.monotonic
+            index.name_by_cgroup(*cgroup).is_some() || waiting.until <= now.boottime
         };
         let ready: Vec<(u64, Waiting)> = self.waiting.extract_if(over).collect();
         for (cgroup, waiting) in ready {
             for (mut report, time) in waiting.reports {
                 if let Some(name) = index.name_by_cgroup(cgroup) {
-                    report.caller = Who::Known(name.clone());
+                    report.caller = Actor::Known(name.clone());
                     report.container = index.container(report.attempt.cgroup).map(|name| escape(&name));
                 }
-                self.tell_report(&report, time, now);
+                self.record_report(&report, time, now);
             }
         }
     }
 
-    fn tell_report(&mut self, report: &Report, time: i64, now: Now) {
+    fn record_report(&mut self, report: &Report, time: i64, now: Now) {
         let attempt = &report.attempt;
         let reason = match (attempt.verdict, attempt.reason) {
             (_, Cause::Held) => EventReason::PortInUse,
@@ -385,32 +385,32 @@ impl Events {
         let node = self.node.clone();
         if let Some(offender) = &offender {
             let detail = self.detail(&(target, &owner, attempt.reason as u32));
-            let sight = Sight {
+            let sight = Occurrence {
                 what: detail,
                 line: || report.sentence(&node, Audience::Tenants),
                 related: owner.clone(),
                 time,
             };
-            self.see(Key { object: offender.clone(), reason, detail }, sight, now);
+            self.record(SeriesKey { object: offender.clone(), reason, detail }, sight, now);
         }
         if let Some(owner) = owner {
             let what = self.detail(&(&report.caller, target));
             let line = || format!("{} ({})", report.caller, report.target());
-            let sight = Sight { what, line, related: offender, time };
-            self.see(Key { object: owner, reason, detail: GATHERED }, sight, now);
+            let sight = Occurrence { what, line, related: offender, time };
+            self.record(SeriesKey { object: owner, reason, detail: GATHERED }, sight, now);
         }
     }
 
     /// A conflict that exists already: each side hears of the other one.
-    pub fn existing(&mut self, existing: &Existing, now: Now) {
+    pub fn live_conflict(&mut self, existing: &LiveConflict, now: Now) {
         let sentence = existing.sentence(&self.node, Audience::Tenants);
         let detail = self.detail(&sentence);
         let [one, other] = existing.sides().map(|who| self.object_of(who));
         for (object, related) in [(&one, &other), (&other, &one)] {
             if let Some(object) = object {
-                let key = Key { object: object.clone(), reason: EventReason::PortInUse, detail };
+                let key = SeriesKey { object: object.clone(), reason: EventReason::PortInUse, detail };
                 let line = || sentence.clone();
-                self.see(key, Sight { what: detail, line, related: related.clone(), time: now.wall }, now);
+                self.record(key, Occurrence { what: detail, line, related: related.clone(), time: now.wall }, now);
             }
         }
     }
@@ -419,7 +419,7 @@ impl Events {
     pub fn notice(&mut self, notice: &Notice, now: Now) {
         let sentence = notice_sentence(notice, &self.node);
         let (reason, pod, other) = match notice {
-            Notice::Problem { pod, .. } | Notice::MoreProblems { pod, .. } | Notice::NoRoom { pod, .. } => {
+            Notice::Problem { pod, .. } | Notice::MoreProblems { pod, .. } | Notice::QuotaExceeded { pod, .. } => {
                 (EventReason::PortClaimInvalid, pod, None)
             }
             Notice::MirrorRejected { pod, .. } => (EventReason::PortIdentityRejected, pod, None),
@@ -427,42 +427,42 @@ impl Events {
             Notice::Conflict { loser, winner, .. } => (EventReason::PortClaimConflict, loser, Some(winner)),
             Notice::Granted { pod, .. } => (EventReason::PortClaimGranted, pod, None),
             // No pod's business, or that of one that is gone; whoever labels namespaces finds it in the log.
-            Notice::ModeInvalid { .. } | Notice::NoHandover { .. } => return,
+            Notice::ModeInvalid { .. } | Notice::HandoverQuotaExceeded { .. } => return,
         };
         let (object, related) = (self.object(pod), other.map(|name| self.object(name)));
         let detail = self.detail(&sentence);
-        let sight = Sight { what: detail, line: || sentence, related, time: now.wall };
-        self.see(Key { object: object.clone(), reason, detail }, sight, now);
+        let sight = Occurrence { what: detail, line: || sentence, related, time: now.wall };
+        self.record(SeriesKey { object: object.clone(), reason, detail }, sight, now);
         if let Notice::Conflict { loser, winner, ports, .. } = notice {
             let line = note::loser(loser, ports);
             let what = self.detail(&line);
-            let sight = Sight { what, line: || line, related: Some(object), time: now.wall };
-            let key = Key { object: self.object(winner), reason, detail: GATHERED };
-            self.see(key, sight, now);
+            let sight = Occurrence { what, line: || line, related: Some(object), time: now.wall };
+            let key = SeriesKey { object: self.object(winner), reason, detail: GATHERED };
+            self.record(key, sight, now);
         }
     }
 
     /// What Events about somebody are about.
-    fn object_of(&self, who: &Who) -> Option<Object> {
+    fn object_of(&self, who: &Actor) -> Option<EventObject> {
         match who {
-            Who::Known(name) => Some(self.object(name)),
-            Who::Host => Some(Object::Node(self.node.clone())),
-            Who::UnknownPod { .. } | Who::Unplaced => None,
+            Actor::Known(name) => Some(self.object(name)),
+            Actor::Host => Some(EventObject::Node(self.node.clone())),
+            Actor::UnknownPod { .. } | Actor::Unplaced => None,
         }
     }
 
-    fn object(&self, name: &Name) -> Object {
-        if name.is_node() { Object::Node(self.node.clone()) } else { Object::Pod(name.clone()) }
+    fn object(&self, name: &Name) -> EventObject {
+        if name.is_node() { EventObject::Node(self.node.clone()) } else { EventObject::Pod(name.clone()) }
     }
 
     fn detail(&self, value: &impl Hash) -> u64 {
         self.hasher.hash_one(value).max(GATHERED + 1)
     }
 
-    fn see(&mut self, key: Key, sight: Sight<impl FnOnce() -> String>, now: Now) {
-        self.prune_after(PRUNE_EVERY, now.monotonic);
-        if !self.series.contains_key(&key) && !self.make_room(&key.object, now) {
-            self.lose(Loss::Full);
+    fn record(&mut self, key: SeriesKey, sight: Occurrence<impl FnOnce() -> String>, now: Now) {
+        self.prune_after(PRUNE_EVERY, now.boottime);
+        if !self.series.contains_key(&key) && !self.evict_idle(&key.object, now) {
+            self.drop_event(DropReason::Full);
             return;
         }
         let calling = self.calling.as_ref().is_some_and(|(calling, _)| *calling == key);
@@ -472,14 +472,14 @@ impl Events {
             self.budgets.entry(key.object.clone()).or_default().series += 1;
             Series::new(self.last_number)
         });
-        series.see(sight, now.monotonic);
-        if !calling && let Some(due) = series.become_due(now.monotonic) {
+        series.record(sight, now.boottime);
+        if !calling && let Some(due) = series.become_due(now.boottime) {
             self.due.insert((due, series.number));
         }
     }
 
     /// Whether one more series about an object may be kept.
-    fn make_room(&mut self, object: &Object, now: Now) -> bool {
+    fn evict_idle(&mut self, object: &EventObject, now: Now) -> bool {
         let is_full = |events: &Self| {
             let of_object = events.budgets.get(object).map_or(0, |budget| budget.series);
             of_object >= MAX_SERIES_OF_OBJECT || events.series.len() >= MAX_SERIES
@@ -487,7 +487,7 @@ impl Events {
         if !is_full(self) {
             return true;
         }
-        self.prune_after(PRUNE_AT_MOST, now.monotonic);
+        self.prune_after(PRUNE_AT_MOST, now.boottime);
         !is_full(self)
     }
 
@@ -498,19 +498,19 @@ impl Events {
         }
         self.last_prune = Some(now);
         let calling = self.calling.as_ref().map(|(key, _)| key.clone());
-        let over: Vec<Key> = self
+        let over: Vec<SeriesKey> = self
             .series
             .iter()
-            .filter(|(key, series)| series.is_over(now, FORGET) && calling.as_ref() != Some(key))
+            .filter(|(key, series)| series.is_over(now, SERIES_TTL) && calling.as_ref() != Some(key))
             .map(|(key, _)| key.clone())
             .collect();
         for key in over {
-            self.forget(&key);
+            self.forget_object(&key);
         }
         self.budgets.retain(|_, budget| budget.series > 0 || budget.whole_at > now);
     }
 
-    fn forget(&mut self, key: &Key) {
+    fn forget_object(&mut self, key: &SeriesKey) {
         let Some(series) = self.series.remove(key) else {
             return;
         };
@@ -524,18 +524,18 @@ impl Events {
     }
 
     /// The next call, one at a time.
-    pub fn next(&mut self, now: Now) -> Next {
-        let monotonic = now.monotonic;
+    pub fn poll_call(&mut self, now: Now) -> NextCall {
+        let monotonic = now.boottime;
         if self.calling.is_some() {
-            return Next::Nothing;
+            return NextCall::Nothing;
         }
         loop {
             let Some(&(due, number)) = self.due.first() else {
-                return Next::Nothing;
+                return NextCall::Nothing;
             };
             let at = due.max(self.next_call);
             if at > monotonic {
-                return Next::Wait(at);
+                return NextCall::Wait(at);
             }
             self.due.pop_first();
             let Some(key) = self.keys.get(&number).cloned() else {
@@ -558,31 +558,31 @@ impl Events {
                 Call::Count { .. } => None,
             };
             self.calling = Some((key, name));
-            return Next::Call(call);
+            return NextCall::Call(call);
         }
     }
 
     /// How the last call ended.
-    pub fn done(&mut self, outcome: Outcome, now: Now) {
+    pub fn handle_outcome(&mut self, outcome: CallOutcome, now: Now) {
         let Some((key, name)) = self.calling.take() else {
             return;
         };
-        if outcome == Outcome::Refused {
-            self.forget(&key);
-            self.lose(Loss::Refused);
+        if outcome == CallOutcome::Refused {
+            self.forget_object(&key);
+            self.drop_event(DropReason::Refused);
             return;
         }
         let Some(series) = self.series.get_mut(&key) else {
             return;
         };
-        if outcome != Outcome::Done
+        if outcome != CallOutcome::Done
             && let Some(budget) = self.budgets.get_mut(&key.object)
         {
             // Else nothing would be left of it when the server is back.
             budget.refund();
         }
-        series.told(outcome, name, key.detail == GATHERED, now.monotonic);
-        if let Some(due) = series.become_due(now.monotonic) {
+        series.on_published(outcome, name, key.detail == GATHERED, now.boottime);
+        if let Some(due) = series.become_due(now.boottime) {
             self.due.insert((due, series.number));
         }
     }

@@ -5,31 +5,31 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use super::{Call, Event, Key, Object, Outcome, note};
+use super::{Call, CallOutcome, Event, EventObject, SeriesKey, note};
 
 /// How long after the first time the second is told; from then on twice as long each time, until [`SLOWEST`].
-const QUICKEST: Duration = Duration::from_secs(10);
+const MIN_UPDATE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long at most what happens again waits to be told.
-const SLOWEST: Duration = Duration::from_mins(5);
+const MAX_UPDATE_INTERVAL: Duration = Duration::from_mins(5);
 /// Most different ones that are told apart.
 const MAX_DIFFERENT: usize = 4096;
 
 /// It happened.
 #[derive(Debug)]
-pub(super) struct Sight<L> {
+pub(super) struct Occurrence<L> {
     /// A hash of what makes it another one than those before it.
     pub(super) what: u64,
     /// Finds the words for it: the whole sentence, or who it was, where several are gathered.
     pub(super) line: L,
     /// The other one.
-    pub(super) related: Option<Object>,
+    pub(super) related: Option<EventObject>,
     /// When, in microseconds since 1970.
     pub(super) time: i64,
 }
 
 /// The Event that tells of it.
 #[derive(Clone, Debug)]
-struct Told {
+struct PublishedEvent {
     name: String,
     /// How often it happened since that Event, the first time included.
     count: i32,
@@ -44,8 +44,8 @@ pub(super) struct Series {
     different: HashSet<u64>,
     /// The first few different ones.
     lines: Vec<String>,
-    related: Option<Object>,
-    told: Option<Told>,
+    related: Option<EventObject>,
+    told: Option<PublishedEvent>,
     /// How often it happened and was not told yet, and how often of that the call on its way tells.
     pending: i32,
     calling: i32,
@@ -75,25 +75,25 @@ impl Series {
             last: 0,
             last_seen: Duration::ZERO,
             last_told: None,
-            interval: QUICKEST,
+            interval: MIN_UPDATE_INTERVAL,
             due: None,
         }
     }
 
-    pub(super) fn see(&mut self, sight: Sight<impl FnOnce() -> String>, now: Duration) {
-        let Sight { what, line, related, time } = sight;
+    pub(super) fn record(&mut self, sight: Occurrence<impl FnOnce() -> String>, now: Duration) {
+        let Occurrence { what, line, related, time } = sight;
         let is_new = self.different.len() < MAX_DIFFERENT && self.different.insert(what);
         if is_new {
             self.related = if self.different.len() == 1 { related } else { None };
         }
-        if (is_new && self.lines.len() < note::NAMED) || self.lines.is_empty() {
+        if (is_new && self.lines.len() < note::MAX_NAMED) || self.lines.is_empty() {
             self.lines.push(line());
         }
         if self.pending == 0 {
             self.first = time;
-            if now.saturating_sub(self.last_seen) > SLOWEST {
+            if now.saturating_sub(self.last_seen) > MAX_UPDATE_INTERVAL {
                 // It had stopped.
-                self.interval = QUICKEST;
+                self.interval = MIN_UPDATE_INTERVAL;
             }
         }
         self.pending = self.pending.saturating_add(1);
@@ -125,7 +125,7 @@ impl Series {
     }
 
     /// What tells it.
-    pub(super) fn call(&mut self, key: &Key, node: &str, wall: i64) -> Call {
+    pub(super) fn call(&mut self, key: &SeriesKey, node: &str, wall: i64) -> Call {
         self.due = None;
         self.calling = std::mem::take(&mut self.pending);
         self.calling_different = self.different.len();
@@ -147,27 +147,27 @@ impl Series {
     }
 
     /// The call ended; `name` is that of the Event if it was a new one, and `gathered` whether several are told by it.
-    pub(super) fn told(&mut self, outcome: Outcome, name: Option<String>, gathered: bool, now: Duration) {
+    pub(super) fn on_published(&mut self, outcome: CallOutcome, name: Option<String>, gathered: bool, now: Duration) {
         let calling = std::mem::take(&mut self.calling);
         match (outcome, name) {
-            (Outcome::Done, Some(name)) => {
+            (CallOutcome::Done, Some(name)) => {
                 // A new Event counts once; what it does not count yet is counted with what comes.
-                self.told = Some(Told { name, count: 1, different: self.calling_different });
+                self.told = Some(PublishedEvent { name, count: 1, different: self.calling_different });
                 self.pending = self.pending.saturating_add(calling - 1);
                 self.advance(gathered, now);
             }
-            (Outcome::Done, None) => {
+            (CallOutcome::Done, None) => {
                 if let Some(told) = &mut self.told {
                     told.count = told.count.saturating_add(calling);
                 }
                 self.advance(gathered, now);
             }
-            (Outcome::NotFound, _) => {
+            (CallOutcome::NotFound, _) => {
                 // The server has forgotten it: it is told anew, at once.
                 self.told = None;
                 self.pending = self.pending.saturating_add(calling);
             }
-            (Outcome::NameTaken | Outcome::Failed | Outcome::Refused, _) => {
+            (CallOutcome::NameTaken | CallOutcome::Failed | CallOutcome::Refused, _) => {
                 self.pending = self.pending.saturating_add(calling);
             }
         }
@@ -179,7 +179,7 @@ impl Series {
             self.lines = Vec::new();
         }
         if self.last_told.is_some() {
-            self.interval = (self.interval * 2).min(SLOWEST);
+            self.interval = (self.interval * 2).min(MAX_UPDATE_INTERVAL);
         }
         self.last_told = Some(now);
     }

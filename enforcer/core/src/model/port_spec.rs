@@ -7,7 +7,7 @@ use std::{
     str::FromStr,
 };
 
-use enforcer_ebpf::abi::{Protocol, port_index};
+use enforcer_ebpf::wire::{Protocol, port_index};
 
 /// The word for a protocol, in the annotation and for people.
 #[must_use]
@@ -261,7 +261,7 @@ pub struct PortSpec {
 }
 
 impl PortSpec {
-    /// Its ports, by [`enforcer_ebpf::abi::port_index`].
+    /// Its ports, by [`enforcer_ebpf::wire::port_index`].
     pub fn indexes(&self) -> impl Iterator<Item = u32> {
         self.ports.into_iter().map(|port| port_index(self.protocol, port))
     }

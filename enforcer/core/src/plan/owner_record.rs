@@ -23,10 +23,10 @@
 
 use std::time::Duration;
 
-use enforcer_ebpf::abi::{Form, RECORD_LEN, UidKey};
+use enforcer_ebpf::wire::{OWNER_RECORD_BYTES, UidForm, UidKey};
 
 use crate::{
-    arbitration::arbiter::Class,
+    arbitration::arbiter::OwnerClass,
     index::{Mode, Name},
     model::digest::Digest,
 };
@@ -34,7 +34,7 @@ use crate::{
 /// The version of the layout that is written and read here.
 pub const VERSION: u16 = 1;
 /// Where the checksum begins.
-const CHECKSUM: usize = RECORD_LEN - 8;
+const CHECKSUM: usize = OWNER_RECORD_BYTES - 8;
 
 const TERMINATING: u8 = 1;
 const TERMINAL: u8 = 1 << 1;
@@ -44,15 +44,15 @@ const HAS_GROUP: u8 = 1 << 4;
 const HAS_WORKLOAD: u8 = 1 << 5;
 
 /// The bytes of a record.
-pub type RecordBytes = Box<[u8; RECORD_LEN]>;
+pub type RecordBytes = Box<[u8; OWNER_RECORD_BYTES]>;
 
 /// See the module's documentation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct OwnerRecord {
     /// What the owner is.
-    pub subject: Subject,
+    pub subject: RecordedOwner,
     /// Its rank.
-    pub class: Class,
+    pub class: OwnerClass,
     /// What it is called; all empty for the node.
     pub name: Name,
     /// Its share group.
@@ -70,7 +70,7 @@ pub struct Record {
 
 /// What an owner is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Subject {
+pub enum RecordedOwner {
     /// The node.
     Node,
     /// A pod.
@@ -87,13 +87,13 @@ pub enum Subject {
         mirror: bool,
     },
     /// What is left of a pod that went.
-    Remnant {
+    HandoverReservation {
         /// When it ends, on the clock that counts from boot.
         until: Duration,
     },
 }
 
-impl Subject {
+impl RecordedOwner {
     /// What the annotation `config.mirror` of a mirror pod says that was accepted: the UID of its static pod.
     fn mirrored(&self) -> Option<String> {
         match self {
@@ -105,7 +105,7 @@ impl Subject {
 
 /// Why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
+pub enum OwnerRecordError {
     /// Another layout.
     #[error("it is of version {0}, and this agent reads version {VERSION}")]
     Version(u16),
@@ -117,7 +117,7 @@ pub enum RecordError {
     Field(&'static str),
 }
 
-impl Record {
+impl OwnerRecord {
     /// The bytes. `None` if the names have more than 410 bytes together: then the owner is not remembered.
     ///
     /// Kubernetes allows 352. A manifest in a folder may say more, and a name that was cut would be nobody's: nothing
@@ -125,24 +125,24 @@ impl Record {
     /// needs no API server.
     #[must_use]
     pub fn encode(&self) -> Option<RecordBytes> {
-        let mut writer = Writer { bytes: Box::new([0; RECORD_LEN]), at: 0 };
+        let mut writer = Writer { bytes: Box::new([0; OWNER_RECORD_BYTES]), at: 0 };
         let Self { subject, class, name, group, workload, terminating, mode, since } = self;
         let nothing = Digest::default();
         let (kind, key, claims, until, mut flags) = match subject {
-            Subject::Node => (1, None, nothing, Duration::ZERO, 0),
-            Subject::Pod { key, claims, terminal, ended, mirror } => {
+            RecordedOwner::Node => (1, None, nothing, Duration::ZERO, 0),
+            RecordedOwner::Pod { key, claims, terminal, ended, mirror } => {
                 let flags = bit(*terminal, TERMINAL) | bit(*ended, ENDED) | bit(*mirror, MIRROR);
                 (2, Some(key), *claims, Duration::ZERO, flags)
             }
-            Subject::Remnant { until } => (3, None, nothing, *until, 0),
+            RecordedOwner::HandoverReservation { until } => (3, None, nothing, *until, 0),
         };
         flags |= bit(*terminating, TERMINATING);
         flags |= bit(group.is_some(), HAS_GROUP) | bit(workload.is_some(), HAS_WORKLOAD);
         let class = match class {
-            Class::Node => 1,
-            Class::Static => 2,
-            Class::System => 3,
-            Class::Tenant => 4,
+            OwnerClass::Node => 1,
+            OwnerClass::Static => 2,
+            OwnerClass::System => 3,
+            OwnerClass::Tenant => 4,
         };
         let mode = match mode {
             None => 0,
@@ -175,17 +175,17 @@ impl Record {
     /// # Errors
     ///
     /// If they are none that [`Self::encode`] made.
-    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, OwnerRecordError> {
         let mut reader = Reader { rest: bytes };
         let version = u16::from_le_bytes(reader.take("version")?);
         if version != VERSION {
-            return Err(RecordError::Version(version));
+            return Err(OwnerRecordError::Version(version));
         }
         let Some((body, checksum)) = bytes.split_at_checked(CHECKSUM) else {
-            return Err(RecordError::Field("length"));
+            return Err(OwnerRecordError::Field("length"));
         };
         if Digest::of_bytes(body).short() != checksum {
-            return Err(RecordError::Checksum);
+            return Err(OwnerRecordError::Checksum);
         }
         let [kind, class, mode, flags, form, zero] = reader.take("head")?;
         let since = i64::from_le_bytes(reader.take("arrival")?);
@@ -196,29 +196,29 @@ impl Record {
         let workload = Digest(reader.take("workload")?);
         let has = |flag| flags & flag != 0;
         let subject = match kind {
-            1 => Subject::Node,
-            2 => Subject::Pod {
-                key: UidKey::new(uid, Form::from_wire(form).ok_or(RecordError::Field("UID"))?),
+            1 => RecordedOwner::Node,
+            2 => RecordedOwner::Pod {
+                key: UidKey::new(uid, UidForm::from_wire(form).ok_or(OwnerRecordError::Field("UID"))?),
                 claims,
                 terminal: has(TERMINAL),
                 ended: has(ENDED),
                 mirror: has(MIRROR),
             },
-            3 => Subject::Remnant { until },
-            _ => return Err(RecordError::Field("kind")),
+            3 => RecordedOwner::HandoverReservation { until },
+            _ => return Err(OwnerRecordError::Field("kind")),
         };
         let class = match class {
-            1 => Class::Node,
-            2 => Class::Static,
-            3 => Class::System,
-            4 => Class::Tenant,
-            _ => return Err(RecordError::Field("class")),
+            1 => OwnerClass::Node,
+            2 => OwnerClass::Static,
+            3 => OwnerClass::System,
+            4 => OwnerClass::Tenant,
+            _ => return Err(OwnerRecordError::Field("class")),
         };
         let mode = match mode {
             0 => None,
             1 => Some(Mode::Audit),
             2 => Some(Mode::Enforce),
-            _ => return Err(RecordError::Field("mode")),
+            _ => return Err(OwnerRecordError::Field("mode")),
         };
         let mut lengths = [0; 3];
         for length in &mut lengths {
@@ -243,7 +243,7 @@ impl Record {
         };
         // Whatever else there may be in it, it is not as it is written here.
         if zero != 0 || record.encode().is_none_or(|written| written[..] != *bytes) {
-            return Err(RecordError::Field("form"));
+            return Err(OwnerRecordError::Field("form"));
         }
         Ok(record)
     }
@@ -272,16 +272,16 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn take<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], RecordError> {
-        let (taken, rest) = self.rest.split_first_chunk().ok_or(RecordError::Field(field))?;
+    fn take<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], OwnerRecordError> {
+        let (taken, rest) = self.rest.split_first_chunk().ok_or(OwnerRecordError::Field(field))?;
         self.rest = rest;
         Ok(*taken)
     }
 
-    fn text(&mut self, length: usize) -> Result<String, RecordError> {
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or(RecordError::Field("name"))?;
+    fn text(&mut self, length: usize) -> Result<String, OwnerRecordError> {
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(OwnerRecordError::Field("name"))?;
         self.rest = rest;
-        std::str::from_utf8(taken).map(str::to_owned).map_err(|_| RecordError::Field("name"))
+        std::str::from_utf8(taken).map(str::to_owned).map_err(|_| OwnerRecordError::Field("name"))
     }
 }
 

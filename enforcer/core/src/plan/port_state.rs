@@ -2,23 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use enforcer_ebpf::abi::{ExactKey, Form, Owner, PortWord, Protocol, Side, Slot, UidKey};
+use enforcer_ebpf::wire::{AddressKey, Owner, PortWord, Protocol, Side, Slot, UidForm, UidKey};
 
-use crate::{arbitration::arbiter::Entity, model::port_spec::Address, plan::owner_record::RecordBytes};
+use crate::{arbitration::arbiter::ClaimGroup, model::port_spec::Address, plan::owner_record::RecordBytes};
 
 /// One step in the kernel's maps. Steps are to be carried out in order: a program that runs between any two of them
 /// sees a claim in force either as before or as after, never as missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Writes down what the next agent must know of an owner. It comes before the owner that it is of.
-    Record {
+    OwnerRecord {
         /// The owner's slot.
         slot: Slot,
         /// A [`crate::plan::owner_record::Record`].
         bytes: RecordBytes,
     },
     /// Forgets what was written down of an owner. It comes after the slot is free.
-    RecordGone {
+    OwnerRecordGone {
         /// The owner's slot.
         slot: Slot,
     },
@@ -50,7 +50,7 @@ pub enum Change {
         /// The owner's slot, 0 while no pod with that UID is known.
         slot: Slot,
         /// How the UID is written.
-        form: Form,
+        form: UidForm,
     },
     /// Forgets a cgroup.
     CgroupGone {
@@ -66,16 +66,16 @@ pub enum Change {
         slot: Slot,
     },
     /// Writes the owner of one address of a port.
-    Exact {
+    AddressOwner {
         /// Protocol, port and address.
-        key: ExactKey,
+        key: AddressKey,
         /// The owner's slot.
         slot: Slot,
     },
     /// Forgets one address of a port.
-    ExactGone {
+    AddressOwnerGone {
         /// Protocol, port and address.
-        key: ExactKey,
+        key: AddressKey,
     },
     /// Writes who owns a port.
     Port {
@@ -90,13 +90,13 @@ pub enum Change {
 
 /// A claim in force on the port in question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InForce {
+pub struct ActivePortClaim {
     /// Its address.
     pub address: Address,
     /// Its owner's slot.
     pub slot: Slot,
     /// Whom it is for.
-    pub entity: Entity,
+    pub group: ClaimGroup,
     /// The workload that may bind the port because the owner is going.
     pub handover_to: Option<u32>,
 }
@@ -105,20 +105,20 @@ pub struct InForce {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortState {
     word: PortWord,
-    exact: BTreeMap<ExactKey, Slot>,
+    exact: BTreeMap<AddressKey, Slot>,
 }
 
 impl PortState {
     /// What the maps are to hold for these claims in force.
     #[must_use]
-    pub fn of(protocol: Protocol, port: u16, claims: &[InForce]) -> Self {
+    pub fn of(protocol: Protocol, port: u16, claims: &[ActivePortClaim]) -> Self {
         let claims = &with_stand_ins(claims);
         let mut exact = BTreeMap::new();
         let v4 = side(
             claims,
             is_v4_wildcard,
             |address| match address {
-                Address::V4(address) => Some(ExactKey::v4(protocol, port, address.octets())),
+                Address::V4(address) => Some(AddressKey::v4(protocol, port, address.octets())),
                 _ => None,
             },
             &mut exact,
@@ -127,7 +127,7 @@ impl PortState {
             claims,
             is_v6_wildcard,
             |address| match address {
-                Address::V6(address) => Some(ExactKey::v6(protocol, port, address.octets())),
+                Address::V6(address) => Some(AddressKey::v6(protocol, port, address.octets())),
                 _ => None,
             },
             &mut exact,
@@ -143,7 +143,7 @@ impl PortState {
 
     /// The owner of each single address, in `EXACT`.
     #[must_use]
-    pub fn exact(&self) -> &BTreeMap<ExactKey, Slot> {
+    pub fn exact(&self) -> &BTreeMap<AddressKey, Slot> {
         &self.exact
     }
 
@@ -152,7 +152,7 @@ impl PortState {
     pub fn steps_to(&self, next: &Self, protocol: Protocol, port: u16, steps: &mut Vec<Change>) {
         for (&key, &slot) in &next.exact {
             if self.exact.get(&key) != Some(&slot) {
-                steps.push(Change::Exact { key, slot });
+                steps.push(Change::AddressOwner { key, slot });
             }
         }
         if self.word != next.word {
@@ -160,7 +160,7 @@ impl PortState {
         }
         for &key in self.exact.keys() {
             if !next.exact.contains_key(&key) {
-                steps.push(Change::ExactGone { key });
+                steps.push(Change::AddressOwnerGone { key });
             }
         }
     }
@@ -168,16 +168,16 @@ impl PortState {
 
 /// A share group's port is not handed over as long as a member that stays claims it: such a member stands in for those
 /// that go, on whatever address they claim the port.
-fn with_stand_ins(claims: &[InForce]) -> Vec<InForce> {
-    let mut staying: BTreeMap<Entity, &InForce> = BTreeMap::new();
+fn with_stand_ins(claims: &[ActivePortClaim]) -> Vec<ActivePortClaim> {
+    let mut staying: BTreeMap<ClaimGroup, &ActivePortClaim> = BTreeMap::new();
     for claim in claims.iter().filter(|claim| claim.handover_to.is_none()) {
-        let first = staying.entry(claim.entity).or_insert(claim);
+        let first = staying.entry(claim.group).or_insert(claim);
         if claim.slot < first.slot {
             *first = claim;
         }
     }
-    let stand_in = |claim: &InForce| match staying.get(&claim.entity) {
-        Some(&member) if claim.handover_to.is_some() => InForce { address: claim.address, ..*member },
+    let stand_in = |claim: &ActivePortClaim| match staying.get(&claim.group) {
+        Some(&member) if claim.handover_to.is_some() => ActivePortClaim { address: claim.address, ..*member },
         _ => *claim,
     };
     claims.iter().map(stand_in).collect()
@@ -201,22 +201,22 @@ fn is_v6_wildcard(address: Address) -> bool {
 }
 
 fn side(
-    claims: &[InForce],
+    claims: &[ActivePortClaim],
     is_wildcard: impl Fn(Address) -> bool,
-    key: impl Fn(Address) -> Option<ExactKey>,
-    exact: &mut BTreeMap<ExactKey, Slot>,
+    key: impl Fn(Address) -> Option<AddressKey>,
+    exact: &mut BTreeMap<AddressKey, Slot>,
 ) -> Side {
     let whole = claims.iter().filter(|claim| is_wildcard(claim.address));
     if let Some(claim) = representative(whole) {
         return Side { first: claim.slot, second: 0, whole: true };
     }
-    let mut by_key: BTreeMap<ExactKey, Vec<&InForce>> = BTreeMap::new();
+    let mut by_key: BTreeMap<AddressKey, Vec<&ActivePortClaim>> = BTreeMap::new();
     for claim in claims {
         if let Some(key) = key(claim.address) {
             by_key.entry(key).or_default().push(claim);
         }
     }
-    let mut owners: Vec<&InForce> = Vec::new();
+    let mut owners: Vec<&ActivePortClaim> = Vec::new();
     for (key, claims) in by_key {
         if let Some(claim) = representative(claims.into_iter()) {
             exact.insert(key, claim.slot);
@@ -229,7 +229,7 @@ fn side(
 
 /// Of several claims of one entity on one address, the one that stands for all. If all members of a group go, the port
 /// is handed over to the workload of this one alone.
-fn representative<'a>(claims: impl Iterator<Item = &'a InForce>) -> Option<&'a InForce> {
+fn representative<'a>(claims: impl Iterator<Item = &'a ActivePortClaim>) -> Option<&'a ActivePortClaim> {
     claims.min_by_key(|claim| (claim.handover_to.is_some(), claim.slot))
 }
 
@@ -240,9 +240,10 @@ fn representative<'a>(claims: impl Iterator<Item = &'a InForce>) -> Option<&'a I
 /// two that stay and are different entities will do. So will two that hand over to different workloads and are
 /// different entities, save for a caller that is one's entity and of the other's workload, which is let in even if
 /// there is a third owner: no two owners can tell that. Else all that go are one entity or are of one workload.
-fn pair(owners: &[&InForce]) -> (Slot, Slot) {
-    let (going, staying): (Vec<&InForce>, Vec<&InForce>) = owners.iter().partition(|owner| owner.handover_to.is_some());
-    let (stays, other_stays) = two(&staying, |one, other| one.entity != other.entity);
+fn pair(owners: &[&ActivePortClaim]) -> (Slot, Slot) {
+    let (going, staying): (Vec<&ActivePortClaim>, Vec<&ActivePortClaim>) =
+        owners.iter().partition(|owner| owner.handover_to.is_some());
+    let (stays, other_stays) = two(&staying, |one, other| one.group != other.group);
     if other_stays != 0 {
         return (stays, other_stays);
     }
@@ -253,11 +254,11 @@ fn pair(owners: &[&InForce]) -> (Slot, Slot) {
     if stays != 0 {
         return (stays, goes);
     }
-    two(&going, |one, other| one.entity != other.entity || one.handover_to != other.handover_to)
+    two(&going, |one, other| one.group != other.group || one.handover_to != other.handover_to)
 }
 
 /// The slots of the first owner and of the first one that differs from it, 0 where there is none.
-fn two(owners: &[&InForce], differ: impl Fn(&InForce, &InForce) -> bool) -> (Slot, Slot) {
+fn two(owners: &[&ActivePortClaim], differ: impl Fn(&ActivePortClaim, &ActivePortClaim) -> bool) -> (Slot, Slot) {
     let Some(first) = owners.first() else {
         return (0, 0);
     };
@@ -266,8 +267,10 @@ fn two(owners: &[&InForce], differ: impl Fn(&InForce, &InForce) -> bool) -> (Slo
 }
 
 /// The slots of two owners that differ in both entity and workload; if there are no two, of the first one alone.
-fn two_unlike(owners: &[&InForce]) -> (Slot, Slot) {
-    let unlike = |one: &InForce, other: &InForce| one.entity != other.entity && one.handover_to != other.handover_to;
+fn two_unlike(owners: &[&ActivePortClaim]) -> (Slot, Slot) {
+    let unlike = |one: &ActivePortClaim, other: &ActivePortClaim| {
+        one.group != other.group && one.handover_to != other.handover_to
+    };
     let pair = two(owners, unlike);
     let Some(first) = owners.first().filter(|_| pair.1 == 0) else {
         return pair;
@@ -275,7 +278,7 @@ fn two_unlike(owners: &[&InForce]) -> (Slot, Slot) {
     // All others have the first one's entity or its workload. One that has only the former differs in both from one
     // that has only the latter.
     let same_entity = owners.iter().find(|other| other.handover_to != first.handover_to);
-    let same_workload = owners.iter().find(|other| other.entity != first.entity);
+    let same_workload = owners.iter().find(|other| other.group != first.group);
     match (same_entity, same_workload) {
         (Some(one), Some(other)) => (one.slot, other.slot),
         _ => pair,
@@ -290,15 +293,15 @@ mod tests {
 
     const TCP: Protocol = Protocol::Tcp;
 
-    fn claim(slot: Slot, address: Address) -> InForce {
-        InForce { address, slot, entity: Entity::Pod(u32::from(slot)), handover_to: None }
+    fn claim(slot: Slot, address: Address) -> ActivePortClaim {
+        ActivePortClaim { address, slot, group: ClaimGroup::Pod(u32::from(slot)), handover_to: None }
     }
 
     fn v4(last: u8) -> Address {
         Address::V4(Ipv4Addr::new(10, 0, 0, last))
     }
 
-    fn sides(claims: &[InForce]) -> (Side, Side, usize) {
+    fn sides(claims: &[ActivePortClaim]) -> (Side, Side, usize) {
         let state = PortState::of(TCP, 80, claims);
         (state.word.v4(), state.word.v6(), state.exact.len())
     }
@@ -333,7 +336,7 @@ mod tests {
 
     #[test]
     fn the_pair_is_foreign_to_whoever_is_foreign_to_any() {
-        let going = |slot, last, workload| InForce { handover_to: Some(workload), ..claim(slot, v4(last)) };
+        let going = |slot, last, workload| ActivePortClaim { handover_to: Some(workload), ..claim(slot, v4(last)) };
         // One that stays outweighs two that hand over to the same workload, and so on.
         assert_eq!(sides(&[going(1, 1, 9), going(2, 2, 9), claim(3, v4(3))]).0, some(3, 1));
         assert_eq!(sides(&[going(1, 1, 9), going(2, 2, 9)]).0, some(1, 2));
@@ -343,8 +346,8 @@ mod tests {
 
     #[test]
     fn the_pair_tells_kin_by_group_from_kin_by_workload() {
-        let going = |slot, last, group, workload| InForce {
-            entity: Entity::Group(group),
+        let going = |slot, last, group, workload| ActivePortClaim {
+            group: ClaimGroup::Group(group),
             handover_to: Some(workload),
             ..claim(slot, v4(last))
         };
@@ -354,14 +357,14 @@ mod tests {
         assert_eq!(sides(&[going(1, 1, 4, 9), going(2, 2, 4, 8), going(3, 3, 5, 9)]).0, some(2, 3));
         assert_eq!(sides(&[going(1, 1, 4, 9), going(2, 2, 4, 9)]).0, some(1, 0));
         // Who stays stands in for the group, so the other group is the second.
-        let staying = InForce { entity: Entity::Group(4), ..claim(3, v4(3)) };
+        let staying = ActivePortClaim { group: ClaimGroup::Group(4), ..claim(3, v4(3)) };
         assert_eq!(sides(&[going(1, 1, 4, 9), going(2, 2, 5, 9), staying]).0, some(3, 2));
     }
 
     #[test]
     fn a_group_is_one_entity_and_is_represented_by_who_stays() {
-        let member = |slot, address| InForce { entity: Entity::Group(4), ..claim(slot, address) };
-        let going = InForce { handover_to: Some(9), ..member(1, Address::Any) };
+        let member = |slot, address| ActivePortClaim { group: ClaimGroup::Group(4), ..claim(slot, address) };
+        let going = ActivePortClaim { handover_to: Some(9), ..member(1, Address::Any) };
         assert_eq!(sides(&[going, member(2, Address::Any)]).0, whole(2));
         assert_eq!(sides(&[going, member(2, v4(1))]), (whole(2), whole(2), 0), "also if it claims less");
         assert_eq!(sides(&[member(1, v4(1)), member(2, v4(2))]).0, some(1, 0));
@@ -377,8 +380,8 @@ mod tests {
             steps
                 .into_iter()
                 .map(|step| match step {
-                    Change::Exact { .. } => '+',
-                    Change::ExactGone { .. } => '-',
+                    Change::AddressOwner { .. } => '+',
+                    Change::AddressOwnerGone { .. } => '-',
                     Change::Port { .. } => 'p',
                     _ => '?',
                 })

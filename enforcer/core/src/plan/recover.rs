@@ -8,74 +8,74 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use enforcer_ebpf::abi::{self, CGROUP_UNKNOWN, ExactKey, PortWord, Protocol, Slot};
+use enforcer_ebpf::wire::{self, AddressKey, CGROUP_UNKNOWN, PortWord, Protocol, Slot};
 
 use crate::{
     arbitration::arbiter::OwnerId,
     model::port_spec::{Address, PortSpec, compress},
-    plan::owner_record::{Record, RecordError},
+    plan::owner_record::{OwnerRecord, OwnerRecordError},
 };
 
 /// An owner that the last agent knew.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remembered {
+pub struct RecoveredOwner {
     /// Its id. The kernel's events that nobody has read yet carry it.
     pub id: OwnerId,
     /// Its pod's cgroup and the level of that, as the kernel has them; `None` if there never was one.
     pub cgroup: Option<(u64, u8)>,
     /// What was written down of it.
-    pub record: Record,
+    pub record: OwnerRecord,
     /// What it had in force.
     pub claims: Vec<PortSpec>,
 }
 
 /// An owner of whom too little is known: its claims end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Forgotten {
+pub struct UnreadableOwner {
     /// Its id.
     pub id: OwnerId,
     /// What it had in force.
     pub claims: Vec<PortSpec>,
     /// What is wrong with its record; `None` if there is none.
-    pub why: Option<RecordError>,
+    pub why: Option<OwnerRecordError>,
 }
 
 /// What the maps hold.
 #[derive(Debug, Default)]
-pub struct Recalled {
+pub struct RecoveredState {
     /// The owners, in the order of their slots: of several members of a share group, the kernel names the first one.
-    pub remembered: Vec<Remembered>,
+    pub owners: Vec<RecoveredOwner>,
     /// Owners of whom too little is known. Those that have nothing in force are left out: nothing is lost with them.
-    pub forgotten: Vec<Forgotten>,
+    pub unreadable: Vec<UnreadableOwner>,
 }
 
 /// Reads the contents of `OWNERS`, `RECORDS`, `PORTS` and `EXACT`. Free slots and unclaimed ports may be left out. The
-/// slots in `exact` are those of [`abi::ExactValue::slot`].
-pub fn recall<B: AsRef<[u8]>>(
-    owners: impl IntoIterator<Item = (Slot, abi::Owner)>,
+/// slots in `exact` are those of [`wire::ExactValue::slot`].
+pub fn recover<B: AsRef<[u8]>>(
+    owners: impl IntoIterator<Item = (Slot, wire::Owner)>,
     record: impl Fn(Slot) -> Option<B>,
     ports: impl IntoIterator<Item = (Protocol, u16, PortWord)>,
-    exact: impl IntoIterator<Item = (ExactKey, Slot)>,
-) -> Recalled {
+    exact: impl IntoIterator<Item = (AddressKey, Slot)>,
+) -> RecoveredState {
     let mut claims = in_force(ports, exact);
-    let owners: BTreeMap<Slot, abi::Owner> = owners.into_iter().filter(|(_, owner)| owner.id() != 0).collect();
-    let mut recalled = Recalled::default();
+    let owners: BTreeMap<Slot, wire::Owner> = owners.into_iter().filter(|(_, owner)| owner.id() != 0).collect();
+    let mut recalled = RecoveredState::default();
     for (slot, owner) in owners {
         let claims = claims.remove(&slot).unwrap_or_default();
-        match record(slot).map(|bytes| Record::decode(bytes.as_ref())) {
+        match record(slot).map(|bytes| OwnerRecord::decode(bytes.as_ref())) {
             Some(Ok(record)) => {
-                recalled.remembered.push(Remembered { id: owner.id(), cgroup: cgroup(&owner), record, claims });
+                recalled.owners.push(RecoveredOwner { id: owner.id(), cgroup: cgroup(&owner), record, claims });
             }
             Some(Err(_)) | None if claims.is_empty() => {}
-            Some(Err(why)) => recalled.forgotten.push(Forgotten { id: owner.id(), claims, why: Some(why) }),
-            None => recalled.forgotten.push(Forgotten { id: owner.id(), claims, why: None }),
+            Some(Err(why)) => recalled.unreadable.push(UnreadableOwner { id: owner.id(), claims, why: Some(why) }),
+            None => recalled.unreadable.push(UnreadableOwner { id: owner.id(), claims, why: None }),
         }
     }
     recalled
 }
 
 /// The element's cgroup. `cgroup_mkdir` may have put it there while no agent was looking.
-fn cgroup(owner: &abi::Owner) -> Option<(u64, u8)> {
+fn cgroup(owner: &wire::Owner) -> Option<(u64, u8)> {
     let level = u8::try_from(owner.level).ok().filter(|level| *level != 0)?;
     (owner.cgroup != 0 && owner.cgroup != CGROUP_UNKNOWN).then_some((owner.cgroup, level))
 }
@@ -84,7 +84,7 @@ fn cgroup(owner: &abi::Owner) -> Option<(u64, u8)> {
 /// by one claim, they are one claim of one member here, as in the maps.
 fn in_force(
     ports: impl IntoIterator<Item = (Protocol, u16, PortWord)>,
-    exact: impl IntoIterator<Item = (ExactKey, Slot)>,
+    exact: impl IntoIterator<Item = (AddressKey, Slot)>,
 ) -> HashMap<Slot, Vec<PortSpec>> {
     let mut found: BTreeMap<(Slot, Protocol, Address), Vec<u16>> = BTreeMap::new();
     let mut words = HashMap::new();
@@ -122,7 +122,7 @@ fn in_force(
     claims
 }
 
-fn address(key: &ExactKey) -> Option<Address> {
+fn address(key: &AddressKey) -> Option<Address> {
     match key.family {
         4 => {
             let [a, b, c, d, ..] = key.address;

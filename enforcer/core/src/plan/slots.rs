@@ -2,23 +2,23 @@
 
 use std::collections::VecDeque;
 
-use enforcer_ebpf::abi::{OWNERS, Slot};
+use enforcer_ebpf::wire::{MAX_OWNERS, Slot};
 
 /// Hands out slots. A slot that was given back comes round again only after every other free one: a program that
 /// still holds its number from before must find it free, not somebody else's.
 #[derive(Debug)]
-pub struct Slots {
+pub struct SlotAllocator {
     never_used: std::ops::Range<Slot>,
     given_back: VecDeque<Slot>,
 }
 
-impl Default for Slots {
+impl Default for SlotAllocator {
     fn default() -> Self {
-        Self::new(Slot::try_from(OWNERS).unwrap_or(Slot::MAX))
+        Self::new(Slot::try_from(MAX_OWNERS).unwrap_or(Slot::MAX))
     }
 }
 
-impl Slots {
+impl SlotAllocator {
     /// Slots 1 to `end` − 1.
     #[must_use]
     pub fn new(end: Slot) -> Self {
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn a_slot_comes_round_last() {
-        let mut slots = Slots::new(4);
+        let mut slots = SlotAllocator::new(4);
         assert_eq!(slots.take(), Some(1));
         slots.give_back(1);
         assert_eq!((slots.take(), slots.take()), (Some(2), Some(3)));

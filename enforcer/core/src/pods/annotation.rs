@@ -15,7 +15,7 @@
 
 use std::str::FromStr;
 
-use enforcer_ebpf::abi::Protocol;
+use enforcer_ebpf::wire::Protocol;
 
 use crate::model::{
     port_spec::{Address, AddressError, PortRange, PortRangeError, PortSpec, decimal, protocol_from_name},
@@ -34,7 +34,7 @@ pub struct Parsed {
     /// The good items, in their order. They may overlap or repeat each other.
     pub specs: Vec<PortSpec>,
     /// The first bad items, [`MAX_PROBLEMS`] at most.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<ItemProblem>,
     /// How many bad items there were beyond those.
     pub more_problems: usize,
 }
@@ -42,18 +42,18 @@ pub struct Parsed {
 /// A bad item.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("item '{item}' at character {position}: {kind}")]
-pub struct Problem {
+pub struct ItemProblem {
     /// Where the item begins, in characters of the text; the first one is 1.
     pub position: usize,
     /// The item, safe to show: escaped and cut to [`MAX_ITEM`] characters.
     pub item: String,
     /// What is wrong with it.
-    pub kind: ProblemKind,
+    pub kind: ItemProblemKind,
 }
 
 /// What can be wrong with an item. A closed list, in words that say what would be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
-pub enum ProblemKind {
+pub enum ItemProblemKind {
     /// Nothing that this grammar knows.
     #[error("this is not a port; write [ADDRESS:]PORT[-PORT][/PROTOCOL], as in 80/tcp or 8000-8010")]
     Malformed,
@@ -107,17 +107,17 @@ pub fn parse(text: &str) -> Parsed {
 /// # Errors
 ///
 /// The first bad item.
-pub fn parse_list(text: &str) -> Result<Vec<PortSpec>, Problem> {
+pub fn parse_list(text: &str) -> Result<Vec<PortSpec>, ItemProblem> {
     items(text).map(|(_, item)| item).collect()
 }
 
 /// The items of a text one by one, in their order, read as they are asked for. Each comes with its position, see
 /// [`Problem::position`].
-pub fn items(text: &str) -> impl Iterator<Item = (usize, Result<PortSpec, Problem>)> {
+pub fn items(text: &str) -> impl Iterator<Item = (usize, Result<PortSpec, ItemProblem>)> {
     let none = text.trim_matches(is_separator) == "none";
     raw_items(text).filter(move |_| !none).map(|(position, item)| {
-        let read = if item == "none" { Err(ProblemKind::NoneWithOthers) } else { item.parse() };
-        (position, read.map_err(|kind| Problem { position, item: escape_bounded(item, MAX_ITEM), kind }))
+        let read = if item == "none" { Err(ItemProblemKind::NoneWithOthers) } else { item.parse() };
+        (position, read.map_err(|kind| ItemProblem { position, item: escape_bounded(item, MAX_ITEM), kind }))
     })
 }
 
@@ -147,15 +147,15 @@ fn raw_items(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// One item of the grammar.
 impl FromStr for PortSpec {
-    type Err = ProblemKind;
+    type Err = ItemProblemKind;
 
     fn from_str(item: &str) -> Result<Self, Self::Err> {
         if item.chars().nth(MAX_ITEM).is_some() {
-            return Err(ProblemKind::TooLong);
+            return Err(ItemProblemKind::TooLong);
         }
         let (place, protocol) = match item.split_once('/') {
             None => (item, Protocol::Tcp),
-            Some((place, name)) => (place, protocol_from_name(name).ok_or(ProblemKind::UnknownProtocol)?),
+            Some((place, name)) => (place, protocol_from_name(name).ok_or(ItemProblemKind::UnknownProtocol)?),
         };
         let (address, ports) = split_address(place)?;
         Ok(Self { protocol, address, ports: ports.parse()? })
@@ -163,56 +163,56 @@ impl FromStr for PortSpec {
 }
 
 /// Splits `[ADDRESS:]PORTS`, and reads the address.
-fn split_address(place: &str) -> Result<(Address, &str), ProblemKind> {
+fn split_address(place: &str) -> Result<(Address, &str), ItemProblemKind> {
     if let Some(rest) = place.strip_prefix('[') {
-        let (address, rest) = rest.split_once(']').ok_or(ProblemKind::Malformed)?;
+        let (address, rest) = rest.split_once(']').ok_or(ItemProblemKind::Malformed)?;
         if !address.contains(':') {
-            return Err(ProblemKind::BadAddress);
+            return Err(ItemProblemKind::BadAddress);
         }
         let address = address.parse()?;
         let ports = rest.strip_prefix(':').unwrap_or(rest);
         return match ports {
-            "" => Err(ProblemKind::MissingPort),
-            _ if ports.len() == rest.len() => Err(ProblemKind::Malformed),
+            "" => Err(ItemProblemKind::MissingPort),
+            _ if ports.len() == rest.len() => Err(ItemProblemKind::Malformed),
             _ => Ok((address, ports)),
         };
     }
     match place.rsplit_once(':') {
-        None if place.parse::<Address>().is_ok() => Err(ProblemKind::MissingPort),
+        None if place.parse::<Address>().is_ok() => Err(ItemProblemKind::MissingPort),
         None => Ok((Address::Any, place)),
         // Two colons: an IPv6 address, or nothing we know.
         Some((address, ports)) if address.contains(':') => {
             let is_address = |text: &str| !matches!(text.parse::<Address>(), Err(AddressError::Malformed));
             if is_address(place) || is_address(address) && ports.parse::<PortRange>().is_ok() {
-                Err(ProblemKind::MissingBrackets)
+                Err(ItemProblemKind::MissingBrackets)
             } else {
-                Err(ProblemKind::Malformed)
+                Err(ItemProblemKind::Malformed)
             }
         }
-        Some(("", _)) => Err(ProblemKind::BadAddress),
-        Some((_, "")) => Err(ProblemKind::MissingPort),
+        Some(("", _)) => Err(ItemProblemKind::BadAddress),
+        Some((_, "")) => Err(ItemProblemKind::MissingPort),
         Some((address, ports)) => Ok((address.parse()?, ports)),
     }
 }
 
 /// `PORT[-PORT]`.
 impl FromStr for PortRange {
-    type Err = ProblemKind;
+    type Err = ItemProblemKind;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let (first, last) = (decimal(first), decimal(last));
         let (Some(first), Some(last)) = (first, last) else {
-            return Err(ProblemKind::Malformed);
+            return Err(ItemProblemKind::Malformed);
         };
         let (Ok(first), Ok(last)) = (first.try_into(), last.try_into()) else {
-            return Err(ProblemKind::PortTooLarge);
+            return Err(ItemProblemKind::PortTooLarge);
         };
         Ok(Self::new(first, last)?)
     }
 }
 
-impl From<AddressError> for ProblemKind {
+impl From<AddressError> for ItemProblemKind {
     fn from(error: AddressError) -> Self {
         match error {
             AddressError::Malformed => Self::BadAddress,
@@ -221,7 +221,7 @@ impl From<AddressError> for ProblemKind {
     }
 }
 
-impl From<PortRangeError> for ProblemKind {
+impl From<PortRangeError> for ItemProblemKind {
     fn from(error: PortRangeError) -> Self {
         match error {
             PortRangeError::Zero => Self::PortZero,

@@ -3,17 +3,17 @@
 use std::{collections::HashSet, fmt};
 
 use super::{
-    annotation::{self, Problem, keep},
+    annotation::{self, ItemProblem, keep},
     pod::{PORTS_ANNOTATION, Pod, PodProblem},
 };
 use crate::{
-    arbitration::quota::{Left, Limit, Room},
+    arbitration::quota::{Quota, QuotaLimit, Remaining},
     model::port_spec::{Address, PortRange, PortSpec},
 };
 
 /// Where a claim was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Source {
+pub enum ClaimSource {
     /// In the annotation `port-enforcer.io/ports`.
     Annotation,
     /// In the `ports` of a container.
@@ -21,10 +21,10 @@ pub enum Source {
     /// By the node, with `--node-reserved`.
     Reserved,
     /// Before the agent started. Where it was made is known again once the source of pods has spoken.
-    Remembered,
+    Recovered,
 }
 
-impl Source {
+impl ClaimSource {
     /// The word for people and JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -32,12 +32,12 @@ impl Source {
             Self::Annotation => "annotation",
             Self::HostPort => "hostPort",
             Self::Reserved => "node-reserved",
-            Self::Remembered => "remembered",
+            Self::Recovered => "remembered",
         }
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ClaimSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
@@ -45,21 +45,21 @@ impl fmt::Display for Source {
 
 /// One claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Claim {
+pub struct PodClaim {
     /// What is claimed.
     pub spec: PortSpec,
     /// Where it was said.
-    pub source: Source,
+    pub source: ClaimSource,
 }
 
 /// What one pod may claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ClaimLimits {
     /// Most ports. A range counts with its width, and each protocol and each address of a port for itself.
     pub max_ports_per_pod: u32,
 }
 
-impl Default for Limits {
+impl Default for ClaimLimits {
     fn default() -> Self {
         Self { max_ports_per_pod: 1024 }
     }
@@ -70,7 +70,7 @@ impl Default for Limits {
 pub struct PodClaims {
     /// The claims: declared ports first, then the annotation's items, each in their order. No [`PortSpec`] is there
     /// twice; different ones may overlap.
-    pub claims: Vec<Claim>,
+    pub claims: Vec<PodClaim>,
     /// What counts for nothing, [`annotation::MAX_PROBLEMS`] at most.
     pub problems: Vec<ClaimProblem>,
     /// How many problems there were beyond those.
@@ -82,7 +82,7 @@ pub struct PodClaims {
 pub enum ClaimProblem {
     /// A bad item in the annotation.
     #[error("annotation {PORTS_ANNOTATION}: {0}")]
-    Item(Problem),
+    Item(ItemProblem),
     /// The annotation is on a pod without host network.
     #[error(
         "annotation {PORTS_ANNOTATION} counts on pods with hostNetwork: true only; declare a hostPort of a container \
@@ -96,7 +96,7 @@ pub enum ClaimProblem {
     )]
     Quota {
         /// What is refused.
-        claim: Claim,
+        claim: PodClaim,
         /// Where in the annotation it stands, see [`Problem::position`].
         position: Option<usize>,
         /// [`Limits::max_ports_per_pod`].
@@ -108,13 +108,13 @@ pub enum ClaimProblem {
          when the pod changes and there is room",
         claim.spec, claim.source, at(*position)
     )]
-    NoRoom {
+    QuotaExceeded {
         /// What is refused.
-        claim: Claim,
+        claim: PodClaim,
         /// Where in the annotation it stands, see [`Problem::position`].
         position: Option<usize>,
         /// What stands in the way.
-        limit: Limit,
+        limit: QuotaLimit,
     },
     /// Something in the object itself: a declared port or the UID.
     #[error(transparent)]
@@ -129,7 +129,7 @@ impl ClaimProblem {
             Self::Item(_) => "annotation",
             Self::NoHostNetwork => "no_host_network",
             Self::Quota { .. } => "quota",
-            Self::NoRoom { .. } => "no_room",
+            Self::QuotaExceeded { .. } => "no_room",
             Self::Pod(PodProblem::UidMissing | PodProblem::UidInvalid { .. }) => "uid",
             Self::Pod(PodProblem::Port { .. } | PodProblem::Protocol { .. } | PodProblem::Address { .. }) => "port",
         }
@@ -157,14 +157,15 @@ fn at(position: Option<usize>) -> String {
 /// once; two that merely overlap (`80` and `80-81`, or `80` and `127.0.0.1:80`) count both, so that the sum does not
 /// depend on their order.
 #[must_use]
-pub fn claims_of(pod: &Pod, limits: &Limits) -> PodClaims {
-    claims_within(pod, limits, &Room::UNLIMITED)
+pub fn claims_of(pod: &Pod, limits: &ClaimLimits) -> PodClaims {
+    claims_within_quota(pod, limits, &Quota::UNLIMITED)
 }
 
 /// What a pod claims where others claim too: what there is no room for is refused whole, in the same order.
 #[must_use]
-pub fn claims_within(pod: &Pod, limits: &Limits, room: &Room) -> PodClaims {
-    let mut book = Book { limits, room, ports: 0, addresses: 0, seen: HashSet::new(), result: PodClaims::default() };
+pub fn claims_within_quota(pod: &Pod, limits: &ClaimLimits, room: &Quota) -> PodClaims {
+    let mut book =
+        ClaimCollector { limits, room, ports: 0, addresses: 0, seen: HashSet::new(), result: PodClaims::default() };
     for problem in &pod.problems {
         book.problem(ClaimProblem::Pod(problem.clone()));
     }
@@ -174,7 +175,7 @@ pub fn claims_within(pod: &Pod, limits: &Limits, room: &Room) -> PodClaims {
             continue;
         };
         let spec = PortSpec { protocol: port.protocol, address: port.host_ip, ports };
-        book.claim(Claim { spec, source: Source::HostPort }, None);
+        book.claim(PodClaim { spec, source: ClaimSource::HostPort }, None);
     }
     match &pod.ports_annotation {
         None => {}
@@ -182,7 +183,7 @@ pub fn claims_within(pod: &Pod, limits: &Limits, room: &Room) -> PodClaims {
         Some(text) => {
             for (position, item) in annotation::items(text) {
                 match item {
-                    Ok(spec) => book.claim(Claim { spec, source: Source::Annotation }, Some(position)),
+                    Ok(spec) => book.claim(PodClaim { spec, source: ClaimSource::Annotation }, Some(position)),
                     Err(problem) => book.problem(ClaimProblem::Item(problem)),
                 }
             }
@@ -192,9 +193,9 @@ pub fn claims_within(pod: &Pod, limits: &Limits, room: &Room) -> PodClaims {
 }
 
 /// Claims as they are taken in.
-struct Book<'a> {
-    limits: &'a Limits,
-    room: &'a Room,
+struct ClaimCollector<'a> {
+    limits: &'a ClaimLimits,
+    room: &'a Quota,
     /// How many ports are taken in.
     ports: u32,
     /// Of these, how many on a single address.
@@ -204,8 +205,8 @@ struct Book<'a> {
     result: PodClaims,
 }
 
-impl Book<'_> {
-    fn claim(&mut self, claim: Claim, position: Option<usize>) {
+impl ClaimCollector<'_> {
+    fn claim(&mut self, claim: PodClaim, position: Option<usize>) {
         if self.seen.contains(&claim.spec) {
             return;
         }
@@ -216,9 +217,9 @@ impl Book<'_> {
             return;
         }
         let addresses = self.addresses.saturating_add(single_addresses(&claim.spec));
-        let full = |count: u32, left: &Left| (count as usize > left.most).then_some(left.limit);
+        let full = |count: u32, left: &Remaining| (count as usize > left.most).then_some(left.limit);
         if let Some(limit) = full(addresses, &self.room.addresses).or_else(|| full(ports, &self.room.claims)) {
-            self.problem(ClaimProblem::NoRoom { claim, position, limit });
+            self.problem(ClaimProblem::QuotaExceeded { claim, position, limit });
             return;
         }
         self.ports = ports;

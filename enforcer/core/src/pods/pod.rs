@@ -1,8 +1,8 @@
 //! What the core keeps of a pod.
 
 use enforcer_ebpf::{
-    abi::{Protocol, UidKey},
     cgroup_name,
+    wire::{Protocol, UidKey},
 };
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -221,8 +221,8 @@ impl Pod {
     }
 }
 
-/// The key for a UID as objects have it: a UUID with dashes ([`enforcer_ebpf::abi::Form::Api`]) or 32 hex digits
-/// ([`enforcer_ebpf::abi::Form::Static`]), in upper or lower case. `None` for all else.
+/// The key for a UID as objects have it: a UUID with dashes ([`enforcer_ebpf::wire::Form::Api`]) or 32 hex digits
+/// ([`enforcer_ebpf::wire::Form::Static`]), in upper or lower case. `None` for all else.
 #[must_use]
 pub fn uid_key(text: &str) -> Option<UidKey> {
     // The cgroup's name may have underscores in the place of dashes, the object may not.

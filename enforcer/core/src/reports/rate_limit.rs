@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::report::Who;
+use super::report::Actor;
 
 /// Lines about one pod, or whoever else it is, that are told at once.
 pub const BURST: u32 = 64;
@@ -25,15 +25,15 @@ struct Bucket {
 
 /// Holds back what is told too often of one pod. Nothing is lost without a word: the next line says how many there were.
 #[derive(Debug, Default)]
-pub struct Restraint {
-    buckets: HashMap<Who, Bucket>,
-    order: VecDeque<Who>,
+pub struct LogRateLimiter {
+    buckets: HashMap<Actor, Bucket>,
+    order: VecDeque<Actor>,
 }
 
-impl Restraint {
+impl LogRateLimiter {
     /// Whether to tell a line about this one, which stands for so many; and if so, how many were held back before it. `now`
     /// is on the monotonic clock.
-    pub fn admit(&mut self, about: &Who, stands_for: u64, now: Duration) -> Option<u64> {
+    pub fn admit(&mut self, about: &Actor, stands_for: u64, now: Duration) -> Option<u64> {
         if !self.buckets.contains_key(about) {
             if self.order.len() >= REMEMBERED
                 && let Some(oldest) = self.order.pop_front()
@@ -64,13 +64,13 @@ mod tests {
     use super::*;
     use crate::index::Name;
 
-    fn pod(name: &str) -> Who {
-        Who::Known(Name { namespace: "default".to_owned(), name: name.to_owned(), uid: String::new(), mirror: None })
+    fn pod(name: &str) -> Actor {
+        Actor::Known(Name { namespace: "default".to_owned(), name: name.to_owned(), uid: String::new(), mirror: None })
     }
 
     #[test]
     fn one_pod_takes_no_line_from_another() {
-        let mut restraint = Restraint::default();
+        let mut restraint = LogRateLimiter::default();
         let start = Duration::from_secs(100);
         let told = (0..1000).filter(|_| restraint.admit(&pod("loud"), 1, start).is_some()).count();
         assert_eq!(told, BURST as usize);
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let mut restraint = Restraint::default();
+        let mut restraint = LogRateLimiter::default();
         for number in 0..3 * REMEMBERED {
             assert_eq!(restraint.admit(&pod(&number.to_string()), 1, Duration::ZERO), Some(0));
         }

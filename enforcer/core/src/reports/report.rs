@@ -7,14 +7,14 @@ use std::{
     time::Duration,
 };
 
-use enforcer_ebpf::abi::{Form, Protocol, Reason, VerdictKind};
+use enforcer_ebpf::wire::{Protocol, Reason, UidForm, VerdictKind};
 
 use crate::{
     arbitration::arbiter::OwnerId,
     index::{Index, Name, Notice, PortList},
     model::{port_spec::protocol_name, text::escape},
-    pods::claims::Source,
-    sockets::{Audience, Reuse, Tenure},
+    pods::claims::ClaimSource,
+    sockets::{Audience, NamedSocket, Reuse},
 };
 
 /// One bind attempt with its verdict, as the kernel tells it.
@@ -44,7 +44,7 @@ pub struct Attempt {
     pub caller: Option<OwnerId>,
     /// The owner whose claim decided.
     pub owner: Option<OwnerId>,
-    /// One that holds the port, where the reason is `held`: [`enforcer_ebpf::abi::Hold::holder`].
+    /// One that holds the port, where the reason is `held`: [`enforcer_ebpf::wire::Hold::holder`].
     pub holder: Option<u64>,
     /// The port was marked as held by another one: if it is, the kernel refuses the bind.
     pub held: bool,
@@ -60,7 +60,7 @@ pub struct Attempt {
 
 /// Who called, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Who {
+pub enum Actor {
     /// A pod or, as an owner, the node.
     Known(Name),
     /// A pod that no source has named, by the UID in its cgroup's name.
@@ -68,7 +68,7 @@ pub enum Who {
         /// The UID, in hex digits.
         uid: String,
         /// How it is written.
-        form: Form,
+        form: UidForm,
     },
     /// A process of the host.
     Host,
@@ -76,7 +76,7 @@ pub enum Who {
     Unplaced,
 }
 
-impl Who {
+impl Actor {
     /// Whose processes are in a cgroup, by what the index knows now.
     #[must_use]
     pub fn of_cgroup(cgroup: u64, index: &Index) -> Self {
@@ -84,7 +84,7 @@ impl Who {
             (Some(name), _) => Self::Known(name.clone()),
             (None, Some(key)) => Self::UnknownPod {
                 uid: format!("{:032x}", u128::from_be_bytes(key.uid)),
-                form: Form::from_wire(key.form).unwrap_or(Form::Api),
+                form: UidForm::from_wire(key.form).unwrap_or(UidForm::Api),
             },
             (None, None) if index.knows_cgroup(cgroup) => Self::Unplaced,
             (None, None) => Self::Host,
@@ -111,12 +111,12 @@ impl Who {
 }
 
 /// Safe to print.
-impl fmt::Display for Who {
+impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Known(name) => name.fmt(f),
-            Self::UnknownPod { uid, form: Form::Api } => write!(f, "an unknown pod (UID {uid})"),
-            Self::UnknownPod { uid, form: Form::Static } => write!(f, "an unknown static pod (UID {uid})"),
+            Self::UnknownPod { uid, form: UidForm::Api } => write!(f, "an unknown pod (UID {uid})"),
+            Self::UnknownPod { uid, form: UidForm::Static } => write!(f, "an unknown static pod (UID {uid})"),
             Self::Host => f.write_str("a host process"),
             Self::Unplaced => f.write_str("a process in no known pod"),
         }
@@ -129,13 +129,13 @@ pub struct Report {
     /// What the kernel told.
     pub attempt: Attempt,
     /// Who called.
-    pub caller: Who,
+    pub caller: Actor,
     /// Container of the caller, where it can be told from its cgroup. Safe to show.
     pub container: Option<String>,
     /// Whose claim decided.
     pub owner: Option<Name>,
     /// Where that claim was made.
-    pub source: Option<Source>,
+    pub source: Option<ClaimSource>,
     /// Who holds the port, where the reason is `held`.
     pub holder: Option<Incumbent>,
 }
@@ -144,9 +144,9 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incumbent {
     /// By name.
-    pub who: Who,
+    pub who: Actor,
     /// Its socket, where that is known.
-    pub socket: Option<Tenure>,
+    pub socket: Option<NamedSocket>,
     /// It is an older pod of the workload that the caller is of.
     pub older: bool,
 }
@@ -166,13 +166,13 @@ impl Report {
     #[must_use]
     pub fn new(attempt: Attempt, index: &Index) -> Self {
         let caller = match (attempt.caller, attempt.pod_cgroup) {
-            (Some(id), _) if index.name(id).is_some() => index.name(id).cloned().map_or(Who::Unplaced, Who::Known),
-            (_, Some(cgroup)) => match Who::of_cgroup(cgroup, index) {
-                Who::Host => Who::Unplaced,
+            (Some(id), _) if index.name(id).is_some() => index.name(id).cloned().map_or(Actor::Unplaced, Actor::Known),
+            (_, Some(cgroup)) => match Actor::of_cgroup(cgroup, index) {
+                Actor::Host => Actor::Unplaced,
                 who => who,
             },
-            (_, None) if attempt.reason == Reason::Error => Who::Unplaced,
-            (_, None) => Who::Host,
+            (_, None) if attempt.reason == Reason::Error => Actor::Unplaced,
+            (_, None) => Actor::Host,
         };
         Self {
             container: index.container(attempt.cgroup).map(|container| escape(&container)),
@@ -188,7 +188,7 @@ impl Report {
     #[must_use]
     pub fn held_by(mut self, holder: Incumbent) -> Self {
         self.attempt.reason = Reason::Held;
-        if let Who::Known(name) = &holder.who {
+        if let Actor::Known(name) = &holder.who {
             self.owner = Some(name.clone());
         }
         self.holder = Some(holder);
@@ -237,22 +237,22 @@ impl Report {
     fn because(&self, told_to: Audience) -> String {
         match (self.attempt.reason, &self.holder) {
             (Reason::Held, Some(Incumbent { socket: Some(socket), .. })) if told_to == Audience::Operators => {
-                format!("{}{}", self.held_by_whom(), socket.details())
+                format!("{}{}", self.holder_text(), socket.details())
             }
-            (Reason::Held, Some(_)) => self.held_by_whom(),
-            (Reason::Stale, Some(_)) => format!("{}, but no agent has renewed the lease", self.held_by_whom()),
-            (reason, _) => because(reason, self.owner.as_ref(), self.source),
+            (Reason::Held, Some(_)) => self.holder_text(),
+            (Reason::Stale, Some(_)) => format!("{}, but no agent has renewed the lease", self.holder_text()),
+            (reason, _) => explain_reason(reason, self.owner.as_ref(), self.source),
         }
     }
 
-    fn held_by_whom(&self) -> String {
+    fn holder_text(&self) -> String {
         self.holder.as_ref().map_or_else(String::new, |holder| format!("held by {holder}"))
     }
 }
 
 /// Why an attempt was answered as it was, for the end of a sentence. `owner` and `source` are of the claim that decided.
 #[must_use]
-pub fn because(reason: Reason, owner: Option<&Name>, source: Option<Source>) -> String {
+pub fn explain_reason(reason: Reason, owner: Option<&Name>, source: Option<ClaimSource>) -> String {
     let source = source.map(|source| format!(" ({source})")).unwrap_or_default();
     let owner = owner.map_or_else(|| "somebody who is gone".to_owned(), Name::to_string);
     match reason {
@@ -308,12 +308,12 @@ pub fn notice_sentence(notice: &Notice, node: &str) -> String {
         Notice::SameUid { pod, first } => {
             format!("{pod} on {node} has the UID of {first}: its claims bind nobody; give it a UID of its own")
         }
-        Notice::NoRoom { pod, limit } => {
+        Notice::QuotaExceeded { pod, limit } => {
             format!(
                 "{pod} on {node}: {limit}, and they are there: its claims bind nobody until it changes when others went"
             )
         }
-        Notice::NoHandover { pod, limit } => format!(
+        Notice::HandoverQuotaExceeded { pod, limit } => format!(
             "{pod} on {node}: {limit}, and they are there: its ports do not wait for a successor, another one may have them"
         ),
         Notice::Conflict { loser, winner, source, ports } => format!(
@@ -327,35 +327,35 @@ pub fn notice_sentence(notice: &Notice, node: &str) -> String {
 }
 
 /// How long repetitions of a report are held back.
-pub const QUIET: Duration = Duration::from_mins(1);
+pub const REPEAT_INTERVAL: Duration = Duration::from_mins(1);
 /// Most different reports that are remembered at once.
-const REMEMBERED: usize = 4096;
+const MAX_REMEMBERED: usize = 4096;
 
-type Key = (Who, IpAddr, u16, Protocol, Option<OwnerId>, VerdictKind, Reason);
+type Key = (Actor, IpAddr, u16, Protocol, Option<OwnerId>, VerdictKind, Reason);
 
 /// Tells the first report of a kind at once and holds its repetitions back for [`QUIET`]. Nothing is lost: the next one
 /// that is told says how many there were, and the kernel's counters are exact anyway.
 #[derive(Debug, Default)]
-pub struct Repetitions {
+pub struct Deduplicator {
     seen: HashMap<Key, (Duration, u64)>,
     order: VecDeque<Key>,
 }
 
-impl Repetitions {
+impl Deduplicator {
     /// Whether to tell this report now, and if so, how many like it were held back before it. `now` is on the monotonic
     /// clock.
     pub fn admit(&mut self, report: &Report, now: Duration) -> Option<u64> {
         let Attempt { address, port, protocol, verdict, reason, owner, .. } = report.attempt;
         let key = (report.caller.clone(), address, port, protocol, owner, verdict, reason);
         if let Some((told, held_back)) = self.seen.get_mut(&key) {
-            if now.saturating_sub(*told) < QUIET {
+            if now.saturating_sub(*told) < REPEAT_INTERVAL {
                 *held_back += 1;
                 return None;
             }
             *told = now;
             return Some(std::mem::take(held_back));
         }
-        if self.order.len() >= REMEMBERED
+        if self.order.len() >= MAX_REMEMBERED
             && let Some(oldest) = self.order.pop_front()
         {
             self.seen.remove(&oldest);
@@ -399,10 +399,10 @@ mod tests {
                 uid: 0,
                 command: "nginx".to_owned(),
             },
-            caller: Who::Known(name("nginx-6fdf99c8b-rglm7")),
+            caller: Actor::Known(name("nginx-6fdf99c8b-rglm7")),
             container: Some("nginx".to_owned()),
             owner: Some(name("nginx-6fdf99c8b-6wwft")),
-            source: Some(Source::Annotation),
+            source: Some(ClaimSource::Annotation),
             holder: None,
         }
     }
@@ -420,7 +420,7 @@ mod tests {
     fn nothing_that_a_pod_controls_is_printed_raw() {
         let mut report = report(Reason::Claimed, VerdictKind::Audit);
         report.attempt.command = "\u{1b}[31mx\n".to_owned();
-        report.caller = Who::Known(name("a\u{1b}b"));
+        report.caller = Actor::Known(name("a\u{1b}b"));
         report.owner = Some(name("c\nd"));
         let sentence = report.sentence("node\u{7}", Audience::Operators);
         assert!(!sentence.chars().any(char::is_control), "{sentence:?}");
@@ -429,7 +429,7 @@ mod tests {
 
     #[test]
     fn repetitions_are_counted_not_told() {
-        let mut repetitions = Repetitions::default();
+        let mut repetitions = Deduplicator::default();
         let one = report(Reason::Claimed, VerdictKind::Deny);
         let other = report(Reason::Claimed, VerdictKind::Audit);
         assert_eq!(repetitions.admit(&one, Duration::ZERO), Some(0));
@@ -437,20 +437,20 @@ mod tests {
         for second in 1..60 {
             assert_eq!(repetitions.admit(&one, Duration::from_secs(second)), None);
         }
-        assert_eq!(repetitions.admit(&one, QUIET), Some(59));
-        assert_eq!(repetitions.admit(&one, QUIET * 2), Some(0));
+        assert_eq!(repetitions.admit(&one, REPEAT_INTERVAL), Some(59));
+        assert_eq!(repetitions.admit(&one, REPEAT_INTERVAL * 2), Some(0));
     }
 
     #[test]
     fn memory_for_repetitions_is_bounded() {
-        let mut repetitions = Repetitions::default();
+        let mut repetitions = Deduplicator::default();
         let mut one = report(Reason::Claimed, VerdictKind::Deny);
-        for owner in 0..2 * u32::try_from(REMEMBERED).unwrap() {
+        for owner in 0..2 * u32::try_from(MAX_REMEMBERED).unwrap() {
             one.attempt.owner = Some(owner);
             repetitions.admit(&one, Duration::ZERO);
         }
-        assert_eq!(repetitions.seen.len(), REMEMBERED);
-        assert_eq!(repetitions.order.len(), REMEMBERED);
+        assert_eq!(repetitions.seen.len(), MAX_REMEMBERED);
+        assert_eq!(repetitions.order.len(), MAX_REMEMBERED);
     }
 
     #[test]

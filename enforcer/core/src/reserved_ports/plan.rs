@@ -21,11 +21,11 @@ use std::ops::RangeInclusive;
 use crate::reserved_ports::PortSet;
 
 /// Most bytes in one write, well below what the kernel takes.
-pub const MOST_BYTES: usize = 4000;
+pub const MAX_WRITE_BYTES: usize = 4000;
 
 /// What is remembered on disk, for the time after a crash.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
+pub struct RememberedPorts {
     /// All ports that are reserved because of us, and maybe some that are not reserved yet, or no more.
     pub ours: PortSet,
     /// What others reserved, while the list is replaced in several writes: what of it is missing is to be put back.
@@ -36,7 +36,7 @@ pub struct Memory {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Write down durably what is to be remembered.
-    Remember(Memory),
+    Remember(RememberedPorts),
     /// Write this text anywhere but at the beginning of the file: the ports are added.
     Add(String),
     /// Write this text at the beginning of the file: it is the list from now on.
@@ -68,7 +68,7 @@ pub struct Plan {
 /// Of the `ephemeral` ports, at most half of those that others left free become ours. `wanted` is in order of
 /// preference; what is ours already comes first, so that nothing is swapped to and fro.
 #[must_use]
-pub fn plan(kernel: &PortSet, memory: &Memory, wanted: &[u16], ephemeral: &RangeInclusive<u16>) -> Plan {
+pub fn plan(kernel: &PortSet, memory: &RememberedPorts, wanted: &[u16], ephemeral: &RangeInclusive<u16>) -> Plan {
     let held = memory.ours.and(kernel);
     // A replacement that was cut short may have left out what others reserved.
     let lost = memory.others.as_ref().map(|others| others.without(kernel)).unwrap_or_default();
@@ -98,7 +98,7 @@ pub fn plan(kernel: &PortSet, memory: &Memory, wanted: &[u16], ephemeral: &Range
     let after = others.or(&ours);
     let mut steps = Vec::new();
     let mut known = memory.clone();
-    let mut remember = |steps: &mut Vec<Step>, memory: Memory| {
+    let mut remember = |steps: &mut Vec<Step>, memory: RememberedPorts| {
         if memory != known {
             known = memory.clone();
             steps.push(Step::Remember(memory));
@@ -108,16 +108,16 @@ pub fn plan(kernel: &PortSet, memory: &Memory, wanted: &[u16], ephemeral: &Range
     let all = held.or(&ours);
     let to_add = added.or(&lost);
     if !to_add.is_empty() {
-        remember(&mut steps, Memory { ours: all.clone(), others: memory.others.clone() });
-        steps.extend(to_add.texts(MOST_BYTES).into_iter().map(Step::Add));
+        remember(&mut steps, RememberedPorts { ours: all.clone(), others: memory.others.clone() });
+        steps.extend(to_add.texts(MAX_WRITE_BYTES).into_iter().map(Step::Add));
     }
     if !removed.is_empty() {
-        let mut texts = after.texts(MOST_BYTES).into_iter();
+        let mut texts = after.texts(MAX_WRITE_BYTES).into_iter();
         let others = (texts.len() > 1).then_some(others);
-        remember(&mut steps, Memory { ours: all, others });
+        remember(&mut steps, RememberedPorts { ours: all, others });
         steps.extend(texts.next().map(Step::Replace));
         steps.extend(texts.map(Step::Add));
     }
-    remember(&mut steps, Memory { ours: ours.clone(), others: None });
+    remember(&mut steps, RememberedPorts { ours: ours.clone(), others: None });
     Plan { steps, after, ours, added, removed, left_out }
 }

@@ -2,66 +2,66 @@
 //! the port.
 
 use enforcer_ebpf::{
-    abi::{HOLDER_HOST, MARK_SOMEBODY, Protocol, Reason},
     decide::could_share,
+    wire::{HOLDER_HOST, HOLDER_SOMEBODY, Protocol, Reason},
 };
 
 use crate::{
     index::Index,
-    reports::report::{Attempt, Incumbent, Report, Who},
-    sockets::{Holder, Holders, Party, Place, Reuse, Since, Tenure},
+    reports::report::{Actor, Attempt, Incumbent, Report},
+    sockets::{BoundSince, BoundSocket, BoundSockets, NamedSocket, Reuse, SocketOwner, SocketPlace},
 };
 
-impl Holders {
-    /// Who holds a port, in the words of the programs: [`enforcer_ebpf::abi::Mark::holder`].
+impl BoundSockets {
+    /// Who holds a port, in the words of the programs: [`enforcer_ebpf::wire::Mark::holder`].
     #[must_use]
-    pub fn marked(&self, protocol: Protocol, port: u16, index: &Index) -> u64 {
+    pub fn port_holder(&self, protocol: Protocol, port: u16, index: &Index) -> u64 {
         let mut pods = self.on(protocol, port).map(|holder| index.pod_cgroup(holder.cgroup));
         let Some(first) = pods.next() else {
             return 0;
         };
-        if pods.all(|pod| pod == first) { first.unwrap_or(MARK_SOMEBODY) } else { MARK_SOMEBODY }
+        if pods.all(|pod| pod == first) { first.unwrap_or(HOLDER_SOMEBODY) } else { HOLDER_SOMEBODY }
     }
 
     /// Who holds the port so that the kernel refused the attempt.
     #[must_use]
-    pub fn in_the_way(&self, attempt: &Attempt, index: &Index) -> Option<Incumbent> {
-        let caller = Place::of(attempt.cgroup, index).party;
+    pub fn incumbent_of(&self, attempt: &Attempt, index: &Index) -> Option<Incumbent> {
+        let caller = SocketPlace::of(attempt.cgroup, index).party;
         let wanted = wanted(attempt);
         let mut holders = self.on(attempt.protocol, attempt.port);
         let holder = holders.find(|holder| {
             let before = match holder.since {
-                Since::Bound(time) => time <= attempt.time,
+                BoundSince::Bound(time) => time <= attempt.time,
                 // It was there for an unknown time when it was first seen.
-                Since::Seen(_) => true,
+                BoundSince::Seen(_) => true,
             };
             before && self.place(holder).party != caller && holder.overlaps(&wanted) && !both_share(attempt, holder)
         })?;
-        let socket = Tenure::new(holder, self);
+        let socket = NamedSocket::new(holder, self);
         Some(incumbent(socket, attempt, index))
     }
 
     /// Adds who holds the port, where the programs judged by that.
     #[must_use]
-    pub fn name_in(&self, report: Report, index: &Index) -> Report {
+    pub fn with_incumbent_name(&self, report: Report, index: &Index) -> Report {
         let attempt = &report.attempt;
         let (Some(id), Reason::Held | Reason::Stale) = (attempt.holder, attempt.reason) else {
             return report;
         };
         let wanted = wanted(attempt);
-        let is_it = |holder: &&Holder| {
+        let is_it = |holder: &&BoundSocket| {
             let same = match index.pod_cgroup(holder.cgroup) {
                 Some(pod) => pod == id,
-                None => id == HOLDER_HOST && self.place(holder).party == Party::Host,
+                None => id == HOLDER_HOST && self.place(holder).party == SocketOwner::Host,
             };
             same && holder.overlaps(&wanted)
         };
         let socket = self.on(attempt.protocol, attempt.port).find(is_it);
         let incumbent = match socket {
-            Some(holder) => incumbent(Tenure::new(holder, self), attempt, index),
+            Some(holder) => incumbent(NamedSocket::new(holder, self), attempt, index),
             // Its record is still to come, or was lost.
             None => Incumbent {
-                who: if id == HOLDER_HOST { Who::Host } else { Who::of_cgroup(id, index) },
+                who: if id == HOLDER_HOST { Actor::Host } else { Actor::of_cgroup(id, index) },
                 socket: None,
                 older: false,
             },
@@ -73,7 +73,7 @@ impl Holders {
     }
 }
 
-fn incumbent(socket: Tenure, attempt: &Attempt, index: &Index) -> Incumbent {
+fn incumbent(socket: NamedSocket, attempt: &Attempt, index: &Index) -> Incumbent {
     let older = match (index.owner_by_cgroup(socket.holder.cgroup), index.owner_by_cgroup(attempt.cgroup)) {
         (Some(holder), Some(caller)) => index.is_older_revision(holder, caller),
         _ => false,
@@ -82,14 +82,14 @@ fn incumbent(socket: Tenure, attempt: &Attempt, index: &Index) -> Incumbent {
 }
 
 /// What an attempt would hold.
-fn wanted(attempt: &Attempt) -> Holder {
-    Holder {
+fn wanted(attempt: &Attempt) -> BoundSocket {
+    BoundSocket {
         protocol: attempt.protocol,
         address: attempt.address.to_canonical(),
         port: attempt.port,
         cookie: attempt.socket,
         cgroup: attempt.cgroup,
-        since: Since::Bound(attempt.time),
+        since: BoundSince::Bound(attempt.time),
         process: None,
         uid: attempt.uid,
         activity: None,
@@ -101,7 +101,7 @@ fn wanted(attempt: &Attempt) -> Holder {
 }
 
 /// Whether the kernel lets both have the port, as far as is known.
-fn both_share(attempt: &Attempt, holder: &Holder) -> bool {
+fn both_share(attempt: &Attempt, holder: &BoundSocket) -> bool {
     let shares =
         |reuse: Option<Reuse>| reuse.is_some_and(|reuse| could_share(attempt.protocol, reuse.port, reuse.address));
     shares(attempt.reuse) && shares(holder.reuse)

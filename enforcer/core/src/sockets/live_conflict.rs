@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
 };
 
-use enforcer_ebpf::abi::Protocol;
+use enforcer_ebpf::wire::Protocol;
 
 use crate::{
     arbitration::arbiter::OwnerId,
@@ -15,50 +15,50 @@ use crate::{
         port_spec::{Address, PortSpec},
         text::escape,
     },
-    pods::claims::Source,
-    reports::report::Who,
-    sockets::{Activity, Holder, Holders, Party},
+    pods::claims::ClaimSource,
+    reports::report::Actor,
+    sockets::{Activity, BoundSocket, BoundSockets, SocketOwner},
 };
 
 /// Most conflicts that are told of one look; those that are left out are told next time.
-const MOST: usize = 1024;
+const MAX_REPORTED: usize = 1024;
 
 /// A conflict that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Existing {
+pub enum LiveConflict {
     /// Two parties that do not belong together hold the port at once, and the kernel splits what comes in.
     Shared {
         /// The one.
-        first: Tenure,
+        first: NamedSocket,
         /// The other.
-        second: Tenure,
+        second: NamedSocket,
     },
     /// Somebody holds what another one owns.
     NotOwner {
         /// Who holds it.
-        holder: Tenure,
+        holder: NamedSocket,
         /// Who owns it.
-        owner: Who,
+        owner: Actor,
         /// Where that was declared.
-        source: Source,
+        source: ClaimSource,
     },
 }
 
 /// A holder with its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tenure {
+pub struct NamedSocket {
     /// The holder.
-    pub holder: Holder,
+    pub holder: BoundSocket,
     /// Who that is.
-    pub who: Who,
+    pub who: Actor,
     /// The container, safe to show.
     pub container: Option<String>,
 }
 
-impl Tenure {
+impl NamedSocket {
     /// The holder, with its name.
     #[must_use]
-    pub fn new(holder: &Holder, holders: &Holders) -> Self {
+    pub fn new(holder: &BoundSocket, holders: &BoundSockets) -> Self {
         let place = holders.place(holder);
         Self { holder: holder.clone(), who: place.who.clone(), container: place.container.clone() }
     }
@@ -89,10 +89,10 @@ pub enum Audience {
     Tenants,
 }
 
-impl Existing {
+impl LiveConflict {
     /// Both sides by name, first the one that is in the way.
     #[must_use]
-    pub fn sides(&self) -> [&Who; 2] {
+    pub fn sides(&self) -> [&Actor; 2] {
         match self {
             Self::Shared { first, second } => [&first.who, &second.who],
             Self::NotOwner { holder, owner, .. } => [&holder.who, owner],
@@ -101,7 +101,7 @@ impl Existing {
 
     /// The first holder.
     #[must_use]
-    pub fn holder(&self) -> &Tenure {
+    pub fn holder(&self) -> &NamedSocket {
         match self {
             Self::Shared { first: holder, .. } | Self::NotOwner { holder, .. } => holder,
         }
@@ -134,43 +134,43 @@ impl Existing {
 struct Side {
     /// The pod, if the index knows it.
     owner: Option<OwnerId>,
-    party: Party,
+    party: SocketOwner,
 }
 
 /// What was told, so that it is told once.
 #[derive(Debug, Default)]
-pub struct Reported {
+pub struct ReportedConflicts {
     told: HashSet<Key>,
 }
 
 type Key = (Protocol, u16, IpAddr, Side, Option<(IpAddr, Side)>, Option<OwnerId>);
 
-impl Reported {
+impl ReportedConflicts {
     /// The conflicts that exist now and did not the last time. Ports in `shared` are meant to be shared: their holders
     /// conflict with claims only.
-    pub fn look(&mut self, holders: &Holders, index: &Index, shared: &[PortSpec]) -> Vec<Existing> {
+    pub fn new_conflicts(&mut self, holders: &BoundSockets, index: &Index, shared: &[PortSpec]) -> Vec<LiveConflict> {
         let mut now = HashSet::new();
         let mut fresh = Vec::new();
-        let mut tell = |key: Key, existing: &dyn Fn() -> Existing| {
+        let mut tell = |key: Key, existing: &dyn Fn() -> LiveConflict| {
             if self.told.contains(&key) {
                 now.insert(key);
-            } else if fresh.len() < MOST && now.insert(key) {
+            } else if fresh.len() < MAX_REPORTED && now.insert(key) {
                 fresh.push(existing());
             }
         };
-        let mut ports: BTreeMap<(Protocol, u16), Vec<(Side, &Holder)>> = BTreeMap::new();
+        let mut ports: BTreeMap<(Protocol, u16), Vec<(Side, &BoundSocket)>> = BTreeMap::new();
         for holder in holders.iter().filter(|holder| !holder.address.is_multicast()) {
             let side = Side { owner: index.owner_by_cgroup(holder.cgroup), party: holders.place(holder).party };
             ports.entry((holder.protocol, holder.port)).or_default().push((side, holder));
         }
         for ((protocol, port), mut all) in ports {
             // Of sockets that are alike, as a server with many workers has them, one stands for all.
-            let alike = |(side, holder): &(Side, &Holder)| (*side, holder.address, holder.v6only, holder.device);
+            let alike = |(side, holder): &(Side, &BoundSocket)| (*side, holder.address, holder.v6only, holder.device);
             let mut seen = HashSet::new();
             all.retain(|one| seen.insert(alike(one)));
             for claim in index.claims_in_force(protocol, port) {
                 for (side, holder) in &all {
-                    let rightful = index.may_hold(side.owner, side.party == Party::Host, claim.owner);
+                    let rightful = index.may_hold(side.owner, side.party == SocketOwner::Host, claim.owner);
                     if rightful || !covers(claim.address, holder) {
                         continue;
                     }
@@ -178,9 +178,9 @@ impl Reported {
                         continue;
                     };
                     let key = (protocol, port, holder.address, *side, None, Some(claim.owner));
-                    tell(key, &|| Existing::NotOwner {
-                        holder: Tenure::new(holder, holders),
-                        owner: Who::Known(owner.clone()),
+                    tell(key, &|| LiveConflict::NotOwner {
+                        holder: NamedSocket::new(holder, holders),
+                        owner: Actor::Known(owner.clone()),
                         source: claim.source,
                     });
                 }
@@ -195,8 +195,8 @@ impl Reported {
                     return;
                 }
                 let key = (protocol, port, first.address, *one, Some((second.address, *other)), None);
-                let (first, second) = (Tenure::new(first, holders), Tenure::new(second, holders));
-                tell(key, &|| Existing::Shared { first: first.clone(), second: second.clone() });
+                let (first, second) = (NamedSocket::new(first, holders), NamedSocket::new(second, holders));
+                tell(key, &|| LiveConflict::Shared { first: first.clone(), second: second.clone() });
             });
         }
         self.told = now;
@@ -205,7 +205,10 @@ impl Reported {
 }
 
 /// Calls with each pair that could overlap: of sockets on single addresses those with the same one.
-fn each_pair<'a>(all: &[(Side, &'a Holder)], mut with: impl FnMut(&(Side, &'a Holder), &(Side, &'a Holder))) {
+fn each_pair<'a>(
+    all: &[(Side, &'a BoundSocket)],
+    mut with: impl FnMut(&(Side, &'a BoundSocket), &(Side, &'a BoundSocket)),
+) {
     let mut sorted = all.to_vec();
     sorted.sort_by_key(|(_, holder)| (!holder.address.is_unspecified(), holder.address, holder.cookie));
     for (place, one) in sorted.iter().enumerate() {
@@ -219,11 +222,11 @@ fn each_pair<'a>(all: &[(Side, &'a Holder)], mut with: impl FnMut(&(Side, &'a Ho
 }
 
 /// Whether a claim on this address covers the holder's socket, in part at least.
-fn covers(claim: Address, holder: &Holder) -> bool {
+fn covers(claim: Address, holder: &BoundSocket) -> bool {
     let v6only = holder.v6only == Some(true) && matches!(claim, Address::V4(_));
     !v6only && claim.overlaps(Address::new(holder.address))
 }
 
-fn is_in(spec: &PortSpec, holder: &Holder) -> bool {
+fn is_in(spec: &PortSpec, holder: &BoundSocket) -> bool {
     spec.protocol == holder.protocol && spec.ports.contains(holder.port) && covers(spec.address, holder)
 }

@@ -19,20 +19,22 @@ mod tests;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
-use enforcer_ebpf::abi::Protocol;
+use enforcer_ebpf::wire::Protocol;
 
-use crate::sockets::{Activity, Binding, Holder, Party, Place, Process, Scope, Sighting, Since};
+use crate::sockets::{
+    Activity, BoundSince, BoundSocket, DumpedSocket, Process, Scope, SocketBinding, SocketOwner, SocketPlace,
+};
 
 /// Most holders that are remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct SocketLimits {
     /// Of one pod, and of the host.
     pub per_party: usize,
     /// Of all together.
     pub total: usize,
 }
 
-impl Default for Limits {
+impl Default for SocketLimits {
     fn default() -> Self {
         Self { per_party: 1 << 13, total: 1 << 16 }
     }
@@ -43,7 +45,7 @@ const RELEASED: usize = 1 << 16;
 
 /// What came of a dump.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ended {
+pub struct DumpSummary {
     /// Holders that it did not show and that are still in the table: dump once more, with [`Scope::Connected`].
     pub suspects: usize,
     /// Holders that are gone.
@@ -51,8 +53,8 @@ pub struct Ended {
 }
 
 #[derive(Debug)]
-struct Entry {
-    holder: Holder,
+struct SocketEntry {
+    holder: BoundSocket,
     release: u64,
     /// Number of the last dump that showed it; 0 if none did.
     seen: u64,
@@ -69,41 +71,41 @@ struct Dumps {
     began: u64,
     before: u64,
     /// What it showed and there was no room for.
-    untracked: HashMap<Party, usize>,
+    untracked: HashMap<SocketOwner, usize>,
 }
 
 #[derive(Debug)]
-struct Residents {
-    place: Place,
+struct CgroupSockets {
+    place: SocketPlace,
     holders: usize,
     gone: bool,
 }
 
 /// The table.
 #[derive(Debug)]
-pub struct Holders {
-    limits: Limits,
+pub struct BoundSockets {
+    limits: SocketLimits,
     /// Whether dumps show TCP sockets that are bound and do nothing (6.8).
     shows_bound: bool,
-    entries: HashMap<u64, Entry>,
+    entries: HashMap<u64, SocketEntry>,
     /// Cookies by what a release calls them, where that is something else.
     releases: HashMap<u64, u64>,
     ports: BTreeSet<(Protocol, u16, u64)>,
     /// Cgroups that holders are in.
-    cgroups: HashMap<u64, Residents>,
-    counts: HashMap<Party, usize>,
+    cgroups: HashMap<u64, CgroupSockets>,
+    counts: HashMap<SocketOwner, usize>,
     released: HashSet<u64>,
     released_at: VecDeque<(u64, u64)>,
     tcp: Dumps,
     udp: Dumps,
     /// Last complete count of what there is no room for.
-    untracked: HashMap<(Protocol, Party), usize>,
+    untracked: HashMap<(Protocol, SocketOwner), usize>,
 }
 
-impl Holders {
+impl BoundSockets {
     /// An empty table. `shows_bound`: see [`enforcer::host::sock_diag::shows_bound`].
     #[must_use]
-    pub fn new(limits: Limits, shows_bound: bool) -> Self {
+    pub fn new(limits: SocketLimits, shows_bound: bool) -> Self {
         Self {
             limits,
             shows_bound,
@@ -125,26 +127,26 @@ impl Holders {
     }
 
     /// A socket was bound. `resolve` tells whose a cgroup is.
-    pub fn bound(&mut self, binding: Binding, resolve: impl FnOnce(u64) -> Place) {
+    pub fn bound(&mut self, binding: SocketBinding, resolve: impl FnOnce(u64) -> SocketPlace) {
         if self.released.contains(&binding.cookie) {
             return;
         }
-        let Binding { time, protocol, address, port, cookie, release, cgroup, pid, uid, command, v6only, reuse } =
+        let SocketBinding { time, protocol, address, port, cookie, release, cgroup, pid, uid, command, v6only, reuse } =
             binding;
         // What diagnostics have shown of it already. It is bound anew if its port is another one.
         let known = self.remove(cookie);
         let shown = known.as_ref().filter(|entry| (entry.holder.protocol, entry.holder.port) == (protocol, port));
-        let entry = Entry {
+        let entry = SocketEntry {
             seen: shown.map_or(0, |entry| entry.seen),
             suspect: false,
             release,
-            holder: Holder {
+            holder: BoundSocket {
                 protocol,
                 address,
                 port,
                 cookie,
                 cgroup,
-                since: Since::Bound(time),
+                since: BoundSince::Bound(time),
                 process: Some(Process { pid, command }),
                 uid,
                 activity: shown.and_then(|entry| entry.holder.activity),
@@ -182,7 +184,7 @@ impl Holders {
         };
         residents.gone = true;
         if !self.shows_bound {
-            let blind = |entry: &&Entry| entry.holder.cgroup == cgroup && self.is_blind(entry);
+            let blind = |entry: &&SocketEntry| entry.holder.cgroup == cgroup && self.is_blind(entry);
             let gone: Vec<u64> = self.entries.values().filter(blind).map(|entry| entry.holder.cookie).collect();
             for cookie in gone {
                 self.remove(cookie);
@@ -192,13 +194,13 @@ impl Holders {
     }
 
     /// Whether dumps never showed it and could not: its absence tells nothing.
-    fn is_blind(&self, entry: &Entry) -> bool {
+    fn is_blind(&self, entry: &SocketEntry) -> bool {
         !self.shows_bound && entry.holder.protocol == Protocol::Tcp && entry.seen == 0
     }
 
     /// A dump begins, at this time since boot, which is taken before the kernel is asked. One that is under way counts
     /// for nothing.
-    pub fn begin(&mut self, protocol: Protocol, now: u64) {
+    pub fn begin_dump(&mut self, protocol: Protocol, now: u64) {
         let dumps = self.dumps(protocol);
         dumps.number += 1;
         dumps.before = dumps.began;
@@ -207,7 +209,7 @@ impl Holders {
     }
 
     /// The dump shows a socket. Tells whether it is a holder that nobody had told of.
-    pub fn see(&mut self, sighting: &Sighting, resolve: impl FnOnce(u64) -> Place) -> bool {
+    pub fn record_dumped(&mut self, sighting: &DumpedSocket, resolve: impl FnOnce(u64) -> SocketPlace) -> bool {
         if self.released.contains(&sighting.cookie) {
             // The answer is older than the release.
             return false;
@@ -218,7 +220,7 @@ impl Holders {
             entry.seen = number;
             entry.suspect = false;
             let told = match holder.since {
-                Since::Bound(time) | Since::Seen(time) => time,
+                BoundSince::Bound(time) | BoundSince::Seen(time) => time,
             };
             let same = (holder.port, holder.address) == (sighting.port, sighting.address);
             if !same && told >= began {
@@ -242,17 +244,17 @@ impl Holders {
         if sighting.activity == Activity::Connected {
             return false;
         }
-        let entry = Entry {
+        let entry = SocketEntry {
             release: sighting.cookie,
             seen: number,
             suspect: false,
-            holder: Holder {
+            holder: BoundSocket {
                 protocol: sighting.protocol,
                 address: sighting.address,
                 port: sighting.port,
                 cookie: sighting.cookie,
                 cgroup: sighting.cgroup.unwrap_or(0),
-                since: Since::Seen(began),
+                since: BoundSince::Seen(began),
                 process: None,
                 uid: sighting.uid,
                 activity: Some(sighting.activity),
@@ -273,15 +275,15 @@ impl Holders {
 
     /// The dump came to its end, and all sockets in its scope were shown. (One that failed is not ended: the next one
     /// begins.)
-    pub fn end(&mut self, protocol: Protocol, scope: Scope) -> Ended {
+    pub fn end_dump(&mut self, protocol: Protocol, scope: Scope) -> DumpSummary {
         let Dumps { number, began, .. } = *self.dumps(protocol);
         let complete = scope == Scope::Connected || protocol == Protocol::Udp;
         let shows_bound = self.shows_bound;
-        let mut ended = Ended::default();
+        let mut ended = DumpSummary::default();
         let mut gone = Vec::new();
         for entry in self.entries.values_mut() {
             let blind = !shows_bound && protocol == Protocol::Tcp && entry.seen == 0;
-            let later = matches!(entry.holder.since, Since::Bound(time) if time >= began);
+            let later = matches!(entry.holder.since, BoundSince::Bound(time) if time >= began);
             if entry.holder.protocol != protocol || entry.seen == number || blind || later {
                 continue;
             }
@@ -307,9 +309,9 @@ impl Holders {
     }
 
     /// Asks again whose the cgroups are whose pods were not known: pods and cgroups may be told after a bind.
-    pub fn resolve(&mut self, resolve: impl Fn(u64) -> Place) {
+    pub fn resolve(&mut self, resolve: impl Fn(u64) -> SocketPlace) {
         for (&cgroup, residents) in &mut self.cgroups {
-            if residents.gone || matches!(residents.place.who, crate::reports::report::Who::Known(_)) {
+            if residents.gone || matches!(residents.place.who, crate::reports::report::Actor::Known(_)) {
                 continue;
             }
             let place = resolve(cgroup);
@@ -321,12 +323,12 @@ impl Holders {
         }
     }
 
-    fn insert(&mut self, entry: Entry, resolve: impl FnOnce(u64) -> Place) -> Result<(), Party> {
-        let Holder { protocol, port, cookie, cgroup, .. } = entry.holder;
+    fn insert(&mut self, entry: SocketEntry, resolve: impl FnOnce(u64) -> SocketPlace) -> Result<(), SocketOwner> {
+        let BoundSocket { protocol, port, cookie, cgroup, .. } = entry.holder;
         let known = self.cgroups.get(&cgroup).map(|residents| residents.place.party);
         let (party, place) = known.map_or_else(
             || {
-                let place = if cgroup == 0 { Place::HOST } else { resolve(cgroup) };
+                let place = if cgroup == 0 { SocketPlace::HOST } else { resolve(cgroup) };
                 (place.party, Some(place))
             },
             |party| (party, None),
@@ -337,7 +339,7 @@ impl Holders {
         }
         *self.counts.entry(party).or_default() += 1;
         if let Some(place) = place {
-            self.cgroups.insert(cgroup, Residents { place, holders: 0, gone: false });
+            self.cgroups.insert(cgroup, CgroupSockets { place, holders: 0, gone: false });
         }
         if let Some(residents) = self.cgroups.get_mut(&cgroup) {
             residents.holders += 1;
@@ -350,7 +352,7 @@ impl Holders {
         Ok(())
     }
 
-    fn remove(&mut self, cookie: u64) -> Option<Entry> {
+    fn remove(&mut self, cookie: u64) -> Option<SocketEntry> {
         let entry = self.entries.remove(&cookie)?;
         let holder = &entry.holder;
         self.ports.remove(&(holder.protocol, holder.port, cookie));
@@ -366,25 +368,25 @@ impl Holders {
     }
 
     /// Who holds a port, on whatever address.
-    pub fn on(&self, protocol: Protocol, port: u16) -> impl Iterator<Item = &Holder> {
+    pub fn on(&self, protocol: Protocol, port: u16) -> impl Iterator<Item = &BoundSocket> {
         let cookies = self.ports.range((protocol, port, 0)..=(protocol, port, u64::MAX));
         cookies.filter_map(|(_, _, cookie)| self.entries.get(cookie)).map(|entry| &entry.holder)
     }
 
     /// What a pod or the host holds, by protocol and port.
-    pub fn of(&self, party: Party) -> impl Iterator<Item = &Holder> {
+    pub fn owned_by(&self, party: SocketOwner) -> impl Iterator<Item = &BoundSocket> {
         self.iter().filter(move |holder| self.place(holder).party == party)
     }
 
     /// All holders, by protocol and port.
-    pub fn iter(&self) -> impl Iterator<Item = &Holder> {
+    pub fn iter(&self) -> impl Iterator<Item = &BoundSocket> {
         self.ports.iter().filter_map(|(_, _, cookie)| self.entries.get(cookie)).map(|entry| &entry.holder)
     }
 
     /// Whose the holder's cgroup is.
     #[must_use]
-    pub fn place(&self, holder: &Holder) -> &Place {
-        self.cgroups.get(&holder.cgroup).map_or(&Place::HOST, |residents| &residents.place)
+    pub fn place(&self, holder: &BoundSocket) -> &SocketPlace {
+        self.cgroups.get(&holder.cgroup).map_or(&SocketPlace::HOST, |residents| &residents.place)
     }
 
     /// How many holders there are.
@@ -400,12 +402,12 @@ impl Holders {
     }
 
     /// About how many sockets there was no room for, and whose.
-    pub fn untracked(&self) -> impl Iterator<Item = (Protocol, Party, usize)> {
+    pub fn untracked(&self) -> impl Iterator<Item = (Protocol, SocketOwner, usize)> {
         self.untracked.iter().map(|(&(protocol, party), &count)| (protocol, party, count))
     }
 }
 
-fn take(counts: &mut HashMap<Party, usize>, party: Party, number: usize) {
+fn take(counts: &mut HashMap<SocketOwner, usize>, party: SocketOwner, number: usize) {
     if let Some(count) = counts.get_mut(&party) {
         *count = count.saturating_sub(number);
         if *count == 0 {

@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use enforcer_ebpf::abi::{Protocol, UidKey};
+use enforcer_ebpf::wire::{Protocol, UidKey};
 
 use crate::{
     index::Index,
     model::text::escape,
-    reports::report::{Who, target},
+    reports::report::{Actor, target},
 };
 
 /// What a socket does with its port.
@@ -32,7 +32,7 @@ pub enum Scope {
 
 /// A socket as the kernel's diagnostics show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sighting {
+pub struct DumpedSocket {
     /// The protocol; MPTCP shows as the TCP subflow it listens on.
     pub protocol: Protocol,
     /// Its own address, canonical.
@@ -66,7 +66,7 @@ pub struct Reuse {
 
 /// A socket as the kernel programs tell it, in the moment in which it was bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Binding {
+pub struct SocketBinding {
     /// When: nanoseconds since boot, sleep included.
     pub time: u64,
     /// The protocol.
@@ -96,7 +96,7 @@ pub struct Binding {
 
 /// Since when a holder holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Since {
+pub enum BoundSince {
     /// Since this moment: nanoseconds since boot.
     Bound(u64),
     /// It was first seen then, and has held for longer.
@@ -114,7 +114,7 @@ pub struct Process {
 
 /// Whose a cgroup is, for counting and comparing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Party {
+pub enum SocketOwner {
     /// A pod's.
     Pod(UidKey),
     /// The host's, or nobody tells (before 5.8).
@@ -125,27 +125,27 @@ pub enum Party {
 
 /// Whose a cgroup is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SocketPlace {
     /// For comparing.
-    pub party: Party,
+    pub party: SocketOwner,
     /// By name.
-    pub who: Who,
+    pub who: Actor,
     /// The container, safe to show.
     pub container: Option<String>,
 }
 
-impl Place {
+impl SocketPlace {
     /// Of a host process.
-    pub const HOST: Self = Self { party: Party::Host, who: Who::Host, container: None };
+    pub const HOST: Self = Self { party: SocketOwner::Host, who: Actor::Host, container: None };
 
     /// Whose a cgroup is by what the index knows now.
     #[must_use]
     pub fn of(cgroup: u64, index: &Index) -> Self {
-        let who = Who::of_cgroup(cgroup, index);
+        let who = Actor::of_cgroup(cgroup, index);
         let party = match (&who, index.uid_by_cgroup(cgroup)) {
-            (_, Some(key)) => Party::Pod(key),
-            (Who::Host, None) => Party::Host,
-            (_, None) => Party::Unplaced,
+            (_, Some(key)) => SocketOwner::Pod(key),
+            (Actor::Host, None) => SocketOwner::Host,
+            (_, None) => SocketOwner::Unplaced,
         };
         Self { party, who, container: index.container(cgroup).map(|container| escape(&container)) }
     }
@@ -153,7 +153,7 @@ impl Place {
 
 /// Who has a socket bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
+pub struct BoundSocket {
     /// The protocol.
     pub protocol: Protocol,
     /// The address.
@@ -165,7 +165,7 @@ pub struct Holder {
     /// Cgroup of the process that bound it or, where nobody told, in which the socket was made; 0 if unknown.
     pub cgroup: u64,
     /// Since when.
-    pub since: Since,
+    pub since: BoundSince,
     /// Who bound it, where that was told.
     pub process: Option<Process>,
     /// User id.
@@ -182,7 +182,7 @@ pub struct Holder {
     pub reuse: Option<Reuse>,
 }
 
-impl Holder {
+impl BoundSocket {
     /// `0.0.0.0:80/tcp`.
     #[must_use]
     pub fn target(&self) -> String {

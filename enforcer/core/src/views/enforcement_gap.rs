@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use enforcer_ebpf::abi::LocalMode;
+use enforcer_ebpf::wire::NodeMode;
 
 /// Why nothing was denied. A closed list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum GapCause {
     /// The node ran, and no agent had left anything.
     Boot,
     /// The agent started, and nothing of an earlier one can outlive that.
@@ -20,7 +20,7 @@ pub enum Cause {
     Stale,
 }
 
-impl Cause {
+impl GapCause {
     /// Every cause.
     pub const ALL: [Self; 4] = [Self::Boot, Self::Start, Self::Unsynced, Self::Stale];
 
@@ -38,7 +38,7 @@ impl Cause {
 
 /// What an agent finds when it comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum PredecessorState {
     /// Nothing, although what agents do outlives them here.
     Nothing,
     /// Nothing is kept here.
@@ -54,45 +54,45 @@ pub enum Found {
 
 /// Whether the node is to deny.
 #[must_use]
-pub const fn is_wanted(told: bool, local: LocalMode) -> bool {
+pub const fn should_enforce(told: bool, local: NodeMode) -> bool {
     match local {
-        LocalMode::Unset => told,
-        LocalMode::Audit => false,
-        LocalMode::Enforce => true,
+        NodeMode::Unset => told,
+        NodeMode::Audit => false,
+        NodeMode::Enforce => true,
     }
 }
 
 /// Since when nothing is denied on the node, as an agent finds it that is to enforce and started at `started`. All times are
 /// since boot.
 #[must_use]
-pub fn gap_before(found: Found, started: Duration, now: Duration) -> Option<(Cause, Duration)> {
+pub fn gap_before(found: PredecessorState, started: Duration, now: Duration) -> Option<(GapCause, Duration)> {
     match found {
-        Found::Nothing => Some((Cause::Boot, Duration::ZERO)),
-        Found::NotKept => Some((Cause::Start, started)),
-        Found::Left { enforced, lease_deadline } => {
+        PredecessorState::Nothing => Some((GapCause::Boot, Duration::ZERO)),
+        PredecessorState::NotKept => Some((GapCause::Start, started)),
+        PredecessorState::Left { enforced, lease_deadline } => {
             let lapsed = Duration::from_nanos(lease_deadline);
-            (enforced && lease_deadline != 0 && lapsed < now).then_some((Cause::Stale, lapsed))
+            (enforced && lease_deadline != 0 && lapsed < now).then_some((GapCause::Stale, lapsed))
         }
     }
 }
 
 /// The same once binds are judged. What an earlier agent had in force is in force again, and so is no gap.
 #[must_use]
-pub fn gap_after(found: Found, synced: bool, now: Duration) -> Option<(Cause, Duration)> {
-    (!synced && !matches!(found, Found::Left { .. })).then_some((Cause::Unsynced, now))
+pub fn gap_after(found: PredecessorState, synced: bool, now: Duration) -> Option<(GapCause, Duration)> {
+    (!synced && !matches!(found, PredecessorState::Left { .. })).then_some((GapCause::Unsynced, now))
 }
 
 /// Adds up the gaps.
 #[derive(Debug, Default)]
-pub struct Unenforced {
-    ended: [Duration; Cause::ALL.len()],
-    open: Option<(Cause, Duration)>,
+pub struct UnenforcedTime {
+    ended: [Duration; GapCause::ALL.len()],
+    open: Option<(GapCause, Duration)>,
 }
 
-impl Unenforced {
+impl UnenforcedTime {
     /// From this moment on, nothing is denied for this cause, or all is well. A gap that is open already goes on since it
     /// opened, if the cause is the same.
-    pub fn turn(&mut self, open: Option<(Cause, Duration)>, now: Duration) {
+    pub fn turn(&mut self, open: Option<(GapCause, Duration)>, now: Duration) {
         if let (Some((before, _)), Some((cause, _))) = (self.open, open)
             && before == cause
         {
@@ -105,13 +105,13 @@ impl Unenforced {
     }
 
     /// A gap that was over before anybody saw it.
-    pub fn add(&mut self, cause: Cause, gap: Duration) {
+    pub fn add(&mut self, cause: GapCause, gap: Duration) {
         self.ended[cause as usize] += gap;
     }
 
     /// The sum of a cause's gaps until now.
     #[must_use]
-    pub fn total(&self, cause: Cause, now: Duration) -> Duration {
+    pub fn total(&self, cause: GapCause, now: Duration) -> Duration {
         let open =
             self.open.filter(|(open, _)| *open == cause).map_or(Duration::ZERO, |(_, since)| now.saturating_sub(since));
         self.ended[cause as usize] + open
@@ -129,19 +129,20 @@ mod tests {
     #[test]
     fn the_operators_word_stands_above_the_flag() {
         for told in [false, true] {
-            assert_eq!(is_wanted(told, LocalMode::Unset), told);
-            assert!(!is_wanted(told, LocalMode::Audit));
-            assert!(is_wanted(told, LocalMode::Enforce));
+            assert_eq!(should_enforce(told, NodeMode::Unset), told);
+            assert!(!should_enforce(told, NodeMode::Audit));
+            assert!(should_enforce(told, NodeMode::Enforce));
         }
     }
 
     #[test]
     fn the_gap_begins_where_enforcement_ended() {
         let gap = |found| gap_before(found, seconds(90), seconds(100));
-        assert_eq!(gap(Found::Nothing), Some((Cause::Boot, seconds(0))));
-        assert_eq!(gap(Found::NotKept), Some((Cause::Start, seconds(90))));
-        let left = |enforced, deadline: u64| Found::Left { enforced, lease_deadline: deadline * 1_000_000_000 };
-        assert_eq!(gap(left(true, 40)), Some((Cause::Stale, seconds(40))));
+        assert_eq!(gap(PredecessorState::Nothing), Some((GapCause::Boot, seconds(0))));
+        assert_eq!(gap(PredecessorState::NotKept), Some((GapCause::Start, seconds(90))));
+        let left =
+            |enforced, deadline: u64| PredecessorState::Left { enforced, lease_deadline: deadline * 1_000_000_000 };
+        assert_eq!(gap(left(true, 40)), Some((GapCause::Stale, seconds(40))));
         assert_eq!(gap(left(true, 101)), None, "it still denies");
         assert_eq!(gap(left(true, 0)), None, "it never lapses");
         assert_eq!(gap(left(false, 40)), None, "nobody wanted that");
@@ -150,25 +151,25 @@ mod tests {
     #[test]
     fn once_judged_only_unknown_pods_are_a_gap() {
         let now = seconds(100);
-        let left = Found::Left { enforced: true, lease_deadline: 0 };
-        assert_eq!(gap_after(Found::Nothing, false, now), Some((Cause::Unsynced, now)));
-        assert_eq!(gap_after(Found::NotKept, false, now), Some((Cause::Unsynced, now)));
+        let left = PredecessorState::Left { enforced: true, lease_deadline: 0 };
+        assert_eq!(gap_after(PredecessorState::Nothing, false, now), Some((GapCause::Unsynced, now)));
+        assert_eq!(gap_after(PredecessorState::NotKept, false, now), Some((GapCause::Unsynced, now)));
         assert_eq!(gap_after(left, false, now), None, "what was in force is in force again");
-        assert_eq!(gap_after(Found::Nothing, true, now), None);
+        assert_eq!(gap_after(PredecessorState::Nothing, true, now), None);
     }
 
     #[test]
     fn gaps_add_up_by_cause() {
-        let mut sum = Unenforced::default();
-        sum.turn(Some((Cause::Boot, seconds(0))), seconds(30));
-        assert_eq!(sum.total(Cause::Boot, seconds(31)), seconds(31), "also while it is open");
-        sum.turn(Some((Cause::Unsynced, seconds(40))), seconds(40));
-        sum.turn(Some((Cause::Unsynced, seconds(45))), seconds(45));
-        assert_eq!(sum.total(Cause::Unsynced, seconds(50)), seconds(10), "since it opened");
+        let mut sum = UnenforcedTime::default();
+        sum.turn(Some((GapCause::Boot, seconds(0))), seconds(30));
+        assert_eq!(sum.total(GapCause::Boot, seconds(31)), seconds(31), "also while it is open");
+        sum.turn(Some((GapCause::Unsynced, seconds(40))), seconds(40));
+        sum.turn(Some((GapCause::Unsynced, seconds(45))), seconds(45));
+        assert_eq!(sum.total(GapCause::Unsynced, seconds(50)), seconds(10), "since it opened");
         sum.turn(None, seconds(60));
         sum.turn(None, seconds(70));
-        sum.add(Cause::Stale, seconds(5));
-        let totals = Cause::ALL.map(|cause| sum.total(cause, seconds(99)));
+        sum.add(GapCause::Stale, seconds(5));
+        let totals = GapCause::ALL.map(|cause| sum.total(cause, seconds(99)));
         assert_eq!(totals, [seconds(40), seconds(0), seconds(20), seconds(5)]);
     }
 }

@@ -13,12 +13,12 @@ mod tests;
 use std::net::IpAddr;
 
 use enforcer_ebpf::{
-    abi::{Protocol, Reason, Undeclared, VerdictKind},
     decide::could_share,
+    wire::{Protocol, Reason, Undeclared, VerdictKind},
 };
 use serde::{Deserialize, Serialize};
 
-pub use kernel_verdict::KernelSays;
+pub use kernel_verdict::KernelVerdict;
 
 use crate::{
     arbitration::arbiter::OwnerId,
@@ -27,14 +27,14 @@ use crate::{
         port_spec::{PortSpec, protocol_name},
         text::escape,
     },
-    pods::claims::Source,
+    pods::claims::ClaimSource,
     sockets,
-    views::json::{API_VERSION, Claim, Holder, Scene, WILDCARDS, Who, dual_stack, time},
+    views::json::{API_VERSION, ActorView, ClaimRow, HolderRow, NodeSnapshot, WILDCARDS, dual_stack, time},
 };
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Question<'a> {
+pub struct ExplainQuestion<'a> {
     /// The protocol.
     pub protocol: Protocol,
     /// The port, not 0.
@@ -45,7 +45,7 @@ pub struct Question<'a> {
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unanswerable {
+pub enum ExplainError {
     /// There is no such pod.
     #[error("no pod {pod} is known on {node}; write --pod NAMESPACE/NAME, as `kubectl get pods -A` shows them")]
     NoPod {
@@ -75,13 +75,13 @@ pub struct Explanation {
     /// The mode that counts for pods whose namespace says nothing.
     pub mode: String,
     /// The claims on it.
-    pub claims: Vec<Claim>,
+    pub claims: Vec<ClaimRow>,
     /// Who holds it.
-    pub holders: Vec<Holder>,
+    pub holders: Vec<HolderRow>,
     /// Who would bind it; `None` is any pod that is a stranger to all owners.
-    pub pod: Option<Who>,
+    pub pod: Option<ActorView>,
     /// What would happen; nothing where no bind is judged.
-    pub binds: Vec<Bind>,
+    pub binds: Vec<BindView>,
     /// The paragraph, for people; its words may change.
     pub message: String,
     /// What can be done, for people; `None` if nothing needs to be.
@@ -91,7 +91,7 @@ pub struct Explanation {
 /// What would happen to a bind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Bind {
+pub struct BindView {
     /// The address that would be bound.
     pub address: IpAddr,
     /// What the programs would answer: `allow`, `audit` or `deny`.
@@ -99,7 +99,7 @@ pub struct Bind {
     /// Why.
     pub reason: String,
     /// Whose claim decides.
-    pub owner: Option<Who>,
+    pub owner: Option<ActorView>,
     /// Where that was declared.
     pub source: Option<String>,
     /// What the kernel itself would say: `free`, `inUse` or `inUseUnlessShared`.
@@ -118,18 +118,18 @@ pub struct IfShared {
     /// Why.
     pub reason: String,
     /// Who holds the port.
-    pub holder: Who,
+    pub holder: ActorView,
 }
 
 /// What would happen to a bind, before it becomes JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Prospect {
+struct WhatIf {
     address: IpAddr,
     verdict: VerdictKind,
     reason: Reason,
     owner: Option<(OwnerId, Name)>,
-    source: Option<Source>,
-    kernel: KernelSays,
+    source: Option<ClaimSource>,
+    kernel: KernelVerdict,
     /// Places of the holders that are in the way.
     in_the_way: Vec<usize>,
     /// What becomes of a socket that could share, where that is something else, and the place of the holder.
@@ -141,9 +141,9 @@ struct Prospect {
 /// # Errors
 ///
 /// If there is no such pod.
-pub fn explain(question: &Question<'_>, scene: &Scene<'_>) -> Result<Explanation, Unanswerable> {
-    let &Question { protocol, port, pod } = question;
-    let unknown = |(namespace, name)| Unanswerable::NoPod {
+pub fn explain(question: &ExplainQuestion<'_>, scene: &NodeSnapshot<'_>) -> Result<Explanation, ExplainError> {
+    let &ExplainQuestion { protocol, port, pod } = question;
+    let unknown = |(namespace, name)| ExplainError::NoPod {
         pod: escape(&format!("{namespace}/{name}")),
         node: escape(scene.node),
     };
@@ -151,16 +151,16 @@ pub fn explain(question: &Question<'_>, scene: &Scene<'_>) -> Result<Explanation
         pod.map(|(namespace, name)| scene.index.pod_named(namespace, name).ok_or_else(|| unknown((namespace, name))));
     let pod = pod.transpose()?;
     let sockets: Vec<_> = scene.holders.on(protocol, port).collect();
-    let holders: Vec<Holder> = sockets.iter().map(|holder| scene.holder(holder)).collect();
+    let holders: Vec<HolderRow> = sockets.iter().map(|holder| scene.holder(holder)).collect();
     let judged = protocol != Protocol::Sctp && pod.is_none_or(|pod| is_on_the_nodes_network(scene, pod));
-    let prospects: Vec<Prospect> = WILDCARDS
+    let prospects: Vec<WhatIf> = WILDCARDS
         .into_iter()
         .filter(|_| judged)
         .map(|address| {
             let (policy, overrule) = (&scene.policy, scene.overrule);
             let (verdict, owner) = scene.index.judge(pod, (protocol, port), &dual_stack(address), policy, overrule);
-            let (kernel, in_the_way) = kernel_verdict::says(address, protocol, port, &sockets);
-            Prospect {
+            let (kernel, in_the_way) = kernel_verdict::kernel_verdict(address, protocol, port, &sockets);
+            WhatIf {
                 address,
                 verdict: verdict.kind,
                 reason: verdict.reason,
@@ -173,7 +173,8 @@ pub fn explain(question: &Question<'_>, scene: &Scene<'_>) -> Result<Explanation
         })
         .collect();
     let claims = scene.claims(scene.index.claims_on(protocol, port));
-    let parts = messages::Parts { question, scene, pod, claims: &claims, holders: &holders, prospects: &prospects };
+    let parts =
+        messages::MessageInputs { question, scene, pod, claims: &claims, holders: &holders, prospects: &prospects };
     let (message, remedy) = (parts.message(), parts.remedy());
     Ok(Explanation {
         api_version: API_VERSION.to_owned(),
@@ -193,16 +194,16 @@ pub fn explain(question: &Question<'_>, scene: &Scene<'_>) -> Result<Explanation
 }
 
 /// A pod of which nobody has said is taken to be: only what is on it has a claim in force that outlives the agent.
-fn is_on_the_nodes_network(scene: &Scene<'_>, pod: OwnerId) -> bool {
+fn is_on_the_nodes_network(scene: &NodeSnapshot<'_>, pod: OwnerId) -> bool {
     scene.index.owner(pod).and_then(|owner| owner.host_network) != Some(false)
 }
 
 /// Under `--undeclared adopt` the first pod to bind a port owns it, also against those that could share it.
 fn if_shared(
-    scene: &Scene<'_>,
+    scene: &NodeSnapshot<'_>,
     pod: Option<OwnerId>,
     verdict: VerdictKind,
-    sockets: &[&sockets::Holder],
+    sockets: &[&sockets::BoundSocket],
     in_the_way: &[usize],
 ) -> Option<(VerdictKind, Reason, usize)> {
     if scene.policy.undeclared != Undeclared::Adopt || verdict == VerdictKind::Deny {
@@ -222,9 +223,9 @@ fn if_shared(
     answers.max_by_key(|(kind, ..)| *kind)
 }
 
-fn bind(prospect: &Prospect, scene: &Scene<'_>, holders: &[Holder]) -> Bind {
-    let Prospect { address, verdict, reason, owner, source, kernel, in_the_way: _, if_shared } = prospect;
-    Bind {
+fn bind(prospect: &WhatIf, scene: &NodeSnapshot<'_>, holders: &[HolderRow]) -> BindView {
+    let WhatIf { address, verdict, reason, owner, source, kernel, in_the_way: _, if_shared } = prospect;
+    BindView {
         address: *address,
         verdict: verdict.as_str().to_owned(),
         reason: reason.as_str().to_owned(),

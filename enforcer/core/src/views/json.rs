@@ -9,22 +9,22 @@ use std::{
 };
 
 use enforcer_ebpf::{
-    abi::{Form, LocalMode, Policy, Protocol},
-    decide::Overrule,
+    decide::ModeOverride,
+    wire::{NodeMode, Policy, Protocol, UidForm},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     arbitration::arbiter::OwnerId,
-    index::{ClaimView, Index, Mode, Name, Now, OwnerKind, Stand},
+    index::{ClaimStatus, ClaimView, Index, Mode, Name, Now, OwnerKind},
     model::{
         port_spec::{Address, PortRange, PortSpec, compress, protocol_name},
         text::escape,
     },
-    pods::claims::Source,
+    pods::claims::ClaimSource,
     reports::report,
-    sockets::{self, Activity, Holders, Since},
+    sockets::{self, Activity, BoundSince, BoundSockets},
 };
 
 /// Version of the JSON.
@@ -32,29 +32,29 @@ pub const API_VERSION: &str = "port-enforcer.io/v1alpha1";
 
 /// What is looked at, at one moment.
 #[derive(Clone, Copy, Debug)]
-pub struct Scene<'a> {
+pub struct NodeSnapshot<'a> {
     /// Name of the node.
     pub node: &'a str,
     /// Pods and claims.
     pub index: &'a Index,
     /// Who holds what.
-    pub holders: &'a Holders,
+    pub holders: &'a BoundSockets,
     /// Policy of the programs.
     pub policy: Policy,
     /// What can overrule it.
-    pub overrule: Overrule,
+    pub overrule: ModeOverride,
     /// Ports that are meant to be shared.
     pub shared: &'a [PortSpec],
     /// The moment.
     pub now: Now,
 }
 
-impl Scene<'_> {
+impl NodeSnapshot<'_> {
     /// The mode that counts for pods whose namespace says nothing.
     #[must_use]
     pub fn mode(&self) -> Mode {
         match (self.overrule.local, self.policy.enforce, self.overrule.stale) {
-            (LocalMode::Audit, ..) | (_, _, true) | (LocalMode::Unset, false, _) => Mode::Audit,
+            (NodeMode::Audit, ..) | (_, _, true) | (NodeMode::Unset, false, _) => Mode::Audit,
             _ => Mode::Enforce,
         }
     }
@@ -67,20 +67,20 @@ impl Scene<'_> {
 
     /// An owner.
     #[must_use]
-    pub fn owner(&self, id: OwnerId) -> Who {
+    pub fn owner(&self, id: OwnerId) -> ActorView {
         let kind = self.index.owner(id).map_or("pod", |owner| match owner.kind {
             OwnerKind::Node => "node",
             OwnerKind::Pod => "pod",
             OwnerKind::Remnant => "remnant",
         });
         match self.index.name(id) {
-            Some(name) if !name.is_node() => Who::named(kind, name),
-            _ => Who::of("node"),
+            Some(name) if !name.is_node() => ActorView::named(kind, name),
+            _ => ActorView::of("node"),
         }
     }
 
     /// Claims, those that differ in nothing but the port as few ranges, by protocol and port.
-    pub fn claims(&self, claims: impl Iterator<Item = ClaimView>) -> Vec<Claim> {
+    pub fn claims(&self, claims: impl Iterator<Item = ClaimView>) -> Vec<ClaimRow> {
         let mut groups: BTreeMap<Group, Vec<u16>> = BTreeMap::new();
         for ClaimView { protocol, port, address, owner, source, since, stand } in claims {
             groups.entry((protocol, address, owner, source, since, stand)).or_default().push(port);
@@ -90,11 +90,11 @@ impl Scene<'_> {
             .flat_map(|(group, ports)| compress(ports).into_iter().map(move |ports| (group, ports)))
             .collect();
         ranges.sort_by_key(|((protocol, address, owner, _, since, stand), ports)| {
-            (*protocol, ports.first(), *stand != Stand::InForce, *address, *since, *owner)
+            (*protocol, ports.first(), *stand != ClaimStatus::InForce, *address, *since, *owner)
         });
         let claim = |(group, ports): (Group, PortRange)| {
             let (protocol, address, owner, source, since, stand) = group;
-            Claim {
+            ClaimRow {
                 ports: PortSpec { protocol, address, ports }.to_string(),
                 protocol: protocol_name(protocol).to_owned(),
                 address: ip(address),
@@ -112,17 +112,17 @@ impl Scene<'_> {
 
     /// A holder.
     #[must_use]
-    pub fn holder(&self, holder: &sockets::Holder) -> Holder {
+    pub fn holder(&self, holder: &sockets::BoundSocket) -> HolderRow {
         let place = self.holders.place(holder);
         let (since, exact) = match holder.since {
-            Since::Bound(at) => (at, true),
-            Since::Seen(at) => (at, false),
+            BoundSince::Bound(at) => (at, true),
+            BoundSince::Seen(at) => (at, false),
         };
-        Holder {
+        HolderRow {
             protocol: protocol_name(holder.protocol).to_owned(),
             address: holder.address,
             port: holder.port,
-            who: Who::from(&place.who),
+            who: ActorView::from(&place.who),
             container: place.container.clone(),
             command: holder.process.as_ref().map(|process| escape(&process.command)),
             pid: holder.process.as_ref().map(|process| process.pid),
@@ -141,7 +141,7 @@ impl Scene<'_> {
 }
 
 /// What claims have in common that are shown as one range.
-type Group = (Protocol, Address, OwnerId, Source, i64, Stand);
+type Group = (Protocol, Address, OwnerId, ClaimSource, i64, ClaimStatus);
 
 /// The word for people and JSON.
 const fn activity_word(activity: Activity) -> &'static str {
@@ -162,7 +162,7 @@ pub fn time(wall: i64) -> String {
 /// moment is to be the same however often it is told.
 #[must_use]
 pub fn moment(nanos: u64, now: Now) -> String {
-    let monotonic = i64::try_from(now.monotonic.as_micros()).unwrap_or(i64::MAX);
+    let monotonic = i64::try_from(now.boottime.as_micros()).unwrap_or(i64::MAX);
     let boot = now.wall.saturating_sub(monotonic).saturating_add(500).div_euclid(1000).saturating_mul(1000);
     time(boot.saturating_add(i64::try_from(nanos / 1_000_000 * 1000).unwrap_or(i64::MAX)))
 }
@@ -182,7 +182,7 @@ pub const WILDCARDS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V
 /// An owner, a holder or a caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Who {
+pub struct ActorView {
     /// `pod`, `node`, `remnant` (what is left of a pod), `unknownPod`, `host`, or `unplaced`.
     pub kind: String,
     /// Namespace of a pod that is known.
@@ -193,7 +193,7 @@ pub struct Who {
     pub uid: Option<String>,
 }
 
-impl Who {
+impl ActorView {
     fn of(kind: &str) -> Self {
         Self { kind: kind.to_owned(), namespace: None, name: None, uid: None }
     }
@@ -208,22 +208,22 @@ impl Who {
     }
 }
 
-impl From<&report::Who> for Who {
-    fn from(who: &report::Who) -> Self {
+impl From<&report::Actor> for ActorView {
+    fn from(who: &report::Actor) -> Self {
         match who {
-            report::Who::Known(name) if name.is_node() => Self::of("node"),
-            report::Who::Known(name) => Self::named("pod", name),
-            report::Who::UnknownPod { uid, form: Form::Api | Form::Static } => {
+            report::Actor::Known(name) if name.is_node() => Self::of("node"),
+            report::Actor::Known(name) => Self::named("pod", name),
+            report::Actor::UnknownPod { uid, form: UidForm::Api | UidForm::Static } => {
                 Self { uid: Some(uid.clone()), ..Self::of("unknownPod") }
             }
-            report::Who::Host => Self::of("host"),
-            report::Who::Unplaced => Self::of("unplaced"),
+            report::Actor::Host => Self::of("host"),
+            report::Actor::Unplaced => Self::of("unplaced"),
         }
     }
 }
 
 /// As everywhere in sentences.
-impl fmt::Display for Who {
+impl fmt::Display for ActorView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.kind.as_str(), &self.namespace, &self.name, &self.uid) {
             ("remnant", Some(namespace), Some(name), _) => write!(f, "{namespace}/{name} (gone)"),
@@ -239,7 +239,7 @@ impl fmt::Display for Who {
 /// Claims of one owner that differ in the port alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Claim {
+pub struct ClaimRow {
     /// In the grammar of the annotation.
     pub ports: String,
     /// `tcp`, `udp` or `sctp`.
@@ -251,13 +251,13 @@ pub struct Claim {
     /// The highest port.
     pub last_port: u16,
     /// Whose they are.
-    pub owner: Who,
+    pub owner: ActorView,
     /// Where they were declared.
     pub source: String,
     /// `inForce`, `waiting` (for its predecessor to go) or `lost`.
     pub standing: String,
     /// Whose claim stands in the way.
-    pub behind: Option<Who>,
+    pub behind: Option<ActorView>,
     /// When they arrived; `None` for the node's.
     pub since: Option<String>,
 }
@@ -265,7 +265,7 @@ pub struct Claim {
 /// A socket that is bound.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Holder {
+pub struct HolderRow {
     /// `tcp` or `udp`.
     pub protocol: String,
     /// The address.
@@ -273,7 +273,7 @@ pub struct Holder {
     /// The port.
     pub port: u16,
     /// Who holds it.
-    pub who: Who,
+    pub who: ActorView,
     /// Name of the container, or the beginning of its id.
     pub container: Option<String>,
     /// Command of the process that bound it, where that was told.
@@ -302,7 +302,7 @@ pub struct Holder {
     pub device: Option<u32>,
 }
 
-impl Holder {
+impl HolderRow {
     /// `0.0.0.0:80/tcp`.
     #[must_use]
     pub fn target(&self) -> String {

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use enforcer_ebpf::abi::{KernelError, LocalMode, Protocol, Reason, Undeclared, VerdictKind};
+use enforcer_ebpf::wire::{KernelError, NodeMode, Protocol, Reason, Undeclared, VerdictKind};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{port_spec::protocol_name, text::escape},
-    sockets::{Audience, Reported},
-    views::json::{API_VERSION, Claim, Holder, Scene, Who, time},
+    sockets::{Audience, ReportedConflicts},
+    views::json::{API_VERSION, ActorView, ClaimRow, HolderRow, NodeSnapshot, time},
 };
 
 /// Most holders that are shown.
-const MOST: usize = 1 << 16;
+const MAX_ROWS: usize = 1 << 16;
 
 /// See the module's documentation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,23 +27,23 @@ pub struct Status {
     /// When this was so.
     pub time: String,
     /// The agent; `None` where none answered, and all else is from the pinned maps.
-    pub agent: Option<Agent>,
+    pub agent: Option<AgentView>,
     /// The mode.
     pub mode: Modes,
     /// What else the programs are told.
-    pub policy: Rules,
+    pub policy: PolicyView,
     /// What the kernel can do; `None` where no agent answered.
-    pub features: Option<Abilities>,
+    pub features: Option<KernelFeatures>,
     /// Claims, by protocol and port.
-    pub claims: Vec<Claim>,
+    pub claims: Vec<ClaimRow>,
     /// Holders, by protocol and port.
-    pub holders: Vec<Holder>,
+    pub holders: Vec<HolderRow>,
     /// How many sockets there are more.
     pub holders_left_out: usize,
     /// Conflicts that exist.
-    pub conflicts: Vec<Conflict>,
+    pub conflicts: Vec<ConflictRow>,
     /// Bind attempts as the kernel counts them; those that are 0 are left out.
-    pub counters: Vec<Count>,
+    pub counters: Vec<CountRow>,
     /// Errors of the programs by kind; those that are 0 are left out.
     pub errors: BTreeMap<String, u64>,
     /// What could not be found out, as sentences.
@@ -53,7 +53,7 @@ pub struct Status {
 /// The agent that answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Agent {
+pub struct AgentView {
     /// Its version.
     pub version: String,
     /// Its process id, in its own pid namespace.
@@ -91,7 +91,7 @@ pub struct Modes {
 /// What the programs are told beside the mode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Rules {
+pub struct PolicyView {
     /// `allow` or `deny`.
     pub undeclared: String,
     /// `allow` or `deny`.
@@ -105,7 +105,7 @@ pub struct Rules {
 /// What the kernel can do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Abilities {
+pub struct KernelFeatures {
     /// A denied bind fails with the error number of our choice; else with EPERM.
     pub errno_choice: bool,
     /// Whether a socket is IPv6 only is exact; else `::` counts as dual-stack.
@@ -115,15 +115,15 @@ pub struct Abilities {
 /// A conflict that exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Conflict {
+pub struct ConflictRow {
     /// `claimLost`, `shared` or `notOwner`.
     pub kind: String,
     /// What it is about: ports in the grammar of the annotation, or an address with its port.
     pub ports: String,
     /// Who is in the way, or has lost.
-    pub who: Who,
+    pub who: ActorView,
     /// The other one.
-    pub other: Who,
+    pub other: ActorView,
     /// For people; its words may change.
     pub message: String,
 }
@@ -131,7 +131,7 @@ pub struct Conflict {
 /// Attempts with one verdict, reason and protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Count {
+pub struct CountRow {
     /// `allow`, `audit` or `deny`.
     pub verdict: String,
     /// Why.
@@ -143,11 +143,11 @@ pub struct Count {
 }
 
 /// What a status is made of beside the scene.
-pub struct Facts<'a> {
+pub struct StatusInputs<'a> {
     /// The agent, if one answers.
-    pub agent: Option<Agent>,
+    pub agent: Option<AgentView>,
     /// What the kernel can do, if that is known.
-    pub features: Option<Abilities>,
+    pub features: Option<KernelFeatures>,
     /// When the lease ends, in nanoseconds since boot; 0 is never.
     pub lease_deadline: u64,
     /// How many attempts there were.
@@ -161,8 +161,8 @@ pub struct Facts<'a> {
 impl Status {
     /// How it stands.
     #[must_use]
-    pub fn of(scene: &Scene<'_>, facts: Facts<'_>) -> Self {
-        let Facts { agent, features, lease_deadline, attempts, errors, problems } = facts;
+    pub fn of(scene: &NodeSnapshot<'_>, facts: StatusInputs<'_>) -> Self {
+        let StatusInputs { agent, features, lease_deadline, attempts, errors, problems } = facts;
         let word = |denied: bool| if denied { "deny" } else { "allow" }.to_owned();
         let claims = scene.claims(scene.index.claims());
         let conflicts = claims.iter().filter_map(lost).chain(existing(scene)).collect();
@@ -176,9 +176,9 @@ impl Status {
                 effective: scene.mode().as_str().to_owned(),
                 agent: if scene.policy.enforce { "enforce" } else { "audit" }.to_owned(),
                 local: match scene.overrule.local {
-                    LocalMode::Unset => None,
-                    LocalMode::Audit => Some("audit".to_owned()),
-                    LocalMode::Enforce => Some("enforce".to_owned()),
+                    NodeMode::Unset => None,
+                    NodeMode::Audit => Some("audit".to_owned()),
+                    NodeMode::Enforce => Some("enforce".to_owned()),
                 },
                 namespaces: (scene.index.namespace_modes())
                     .map(|(namespace, mode)| (escape(namespace), mode.as_str().to_owned()))
@@ -186,7 +186,7 @@ impl Status {
                 lease_ends: (lease_deadline != 0).then(|| scene.time(lease_deadline)),
                 stale: scene.overrule.stale,
             },
-            policy: Rules {
+            policy: PolicyView {
                 undeclared: match scene.policy.undeclared {
                     Undeclared::Allow => "allow",
                     Undeclared::Deny => "deny",
@@ -199,7 +199,7 @@ impl Status {
             },
             features,
             claims,
-            holders: scene.holders.iter().take(MOST).map(|holder| scene.holder(holder)).collect(),
+            holders: scene.holders.iter().take(MAX_ROWS).map(|holder| scene.holder(holder)).collect(),
             holders_left_out: scene.holders.untracked().map(|(_, _, count)| count).sum(),
             conflicts,
             counters: counts(attempts),
@@ -213,9 +213,9 @@ impl Status {
     }
 }
 
-fn lost(claim: &Claim) -> Option<Conflict> {
+fn lost(claim: &ClaimRow) -> Option<ConflictRow> {
     let winner = claim.behind.as_ref().filter(|_| claim.standing == "lost")?;
-    Some(Conflict {
+    Some(ConflictRow {
         kind: "claimLost".to_owned(),
         ports: claim.ports.clone(),
         who: claim.owner.clone(),
@@ -224,14 +224,14 @@ fn lost(claim: &Claim) -> Option<Conflict> {
     })
 }
 
-fn existing(scene: &Scene<'_>) -> impl Iterator<Item = Conflict> {
+fn existing(scene: &NodeSnapshot<'_>) -> impl Iterator<Item = ConflictRow> {
     // Nothing was told to whoever asks, so all of them are new.
-    let found = Reported::default().look(scene.holders, scene.index, scene.shared);
+    let found = ReportedConflicts::default().new_conflicts(scene.holders, scene.index, scene.shared);
     let node = scene.node.to_owned();
     found.into_iter().map(move |existing| {
-        let [who, other] = existing.sides().map(Who::from);
-        Conflict {
-            kind: if matches!(existing, crate::sockets::Existing::Shared { .. }) { "shared" } else { "notOwner" }
+        let [who, other] = existing.sides().map(ActorView::from);
+        ConflictRow {
+            kind: if matches!(existing, crate::sockets::LiveConflict::Shared { .. }) { "shared" } else { "notOwner" }
                 .to_owned(),
             ports: existing.holder().holder.target(),
             who,
@@ -241,14 +241,14 @@ fn existing(scene: &Scene<'_>) -> impl Iterator<Item = Conflict> {
     })
 }
 
-fn counts(attempts: &dyn Fn(VerdictKind, Reason, Protocol) -> u64) -> Vec<Count> {
+fn counts(attempts: &dyn Fn(VerdictKind, Reason, Protocol) -> u64) -> Vec<CountRow> {
     let mut counts = Vec::new();
     for verdict in [VerdictKind::Deny, VerdictKind::Audit, VerdictKind::Allow] {
         for reason in Reason::ALL {
             for protocol in Protocol::ALL {
                 let count = attempts(verdict, reason, protocol);
                 if count > 0 {
-                    counts.push(Count {
+                    counts.push(CountRow {
                         verdict: verdict.as_str().to_owned(),
                         reason: reason.as_str().to_owned(),
                         protocol: protocol_name(protocol).to_owned(),

@@ -8,13 +8,13 @@ use crate::{
     model::{port_spec::protocol_name, text::escape},
     reports::report::{self, Report},
     sockets::Audience,
-    views::json::{API_VERSION, Who},
+    views::json::{API_VERSION, ActorView},
 };
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
-pub enum Line {
+pub enum WatchLine {
     /// An attempt.
     BindAttempt(Box<BindAttempt>),
     /// Attempts that this watcher was too slow to be told.
@@ -44,7 +44,7 @@ pub struct BindAttempt {
     /// Whether the socket is IPv6 only, where that could be read.
     pub v6only: Option<bool>,
     /// Who called.
-    pub who: Who,
+    pub who: ActorView,
     /// Container of the caller.
     pub container: Option<String>,
     /// Command of the caller.
@@ -56,11 +56,11 @@ pub struct BindAttempt {
     /// Id of its cgroup.
     pub cgroup: u64,
     /// Whose claim decided.
-    pub owner: Option<Who>,
+    pub owner: Option<ActorView>,
     /// Where that was declared.
     pub source: Option<String>,
     /// Who holds the port, where that is why.
-    pub holder: Option<Who>,
+    pub holder: Option<ActorView>,
     /// The sentence, for people; its words may change.
     pub message: String,
 }
@@ -75,7 +75,7 @@ pub struct Dropped {
     pub count: u64,
 }
 
-impl Line {
+impl WatchLine {
     /// Of an attempt, at this time in the form of RFC 3339.
     #[must_use]
     pub fn attempt(report: &Report, node: &str, time: String) -> Self {
@@ -90,15 +90,15 @@ impl Line {
             address: attempt.address,
             port: attempt.port,
             v6only: attempt.v6only,
-            who: Who::from(caller),
+            who: ActorView::from(caller),
             container: container.clone(),
             command: report.command(),
             pid: attempt.pid,
             uid: attempt.uid,
             cgroup: attempt.cgroup,
-            owner: owner.clone().map(|name| Who::from(&report::Who::Known(name))),
+            owner: owner.clone().map(|name| ActorView::from(&report::Actor::Known(name))),
             source: source.map(|source| source.to_string()),
-            holder: holder.as_ref().map(|holder| Who::from(&holder.who)),
+            holder: holder.as_ref().map(|holder| ActorView::from(&holder.who)),
             message: report.sentence(node, Audience::Operators),
         }))
     }

@@ -25,7 +25,7 @@ const MAX_ALIASED: usize = 100_000;
 
 /// A document that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unreadable {
+pub struct UnreadableDocument {
     /// Line of the text, counted from 1.
     pub line: u32,
     /// What is wrong. Safe to show.
@@ -46,7 +46,7 @@ pub struct Document {
 /// # Panics
 ///
 /// If `work` does, or if no thread can be started.
-pub fn with_room<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub fn with_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let worker = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
         worker.expect("a thread can be started").join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -54,7 +54,7 @@ pub fn with_room<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 }
 
 /// The documents of a text, one after the other; empty ones are left out. See [`with_room`].
-pub fn documents(text: &str) -> impl Iterator<Item = Result<Document, Unreadable>> {
+pub fn documents(text: &str) -> impl Iterator<Item = Result<Document, UnreadableDocument>> {
     chunks(text.strip_prefix('\u{feff}').unwrap_or(text))
         .filter(|chunk| !chunk.is_blank())
         .flat_map(Chunk::objects)
@@ -152,11 +152,11 @@ impl Chunk<'_> {
         parts
     }
 
-    fn parse(&self) -> Result<Document, Unreadable> {
+    fn parse(&self) -> Result<Document, UnreadableDocument> {
         let lines_before = self.lines_before;
         if self.text.len() > MAX_DOCUMENT {
             let message = format!("the document is larger than {MAX_DOCUMENT} bytes; split it");
-            return Err(Unreadable { line: lines_before.saturating_add(1), message });
+            return Err(UnreadableDocument { line: lines_before.saturating_add(1), message });
         }
         match serde_saphyr::from_str_with_options(self.text, options(self.text.len())) {
             Ok(root) => Ok(Document { lines_before, root }),
@@ -166,7 +166,7 @@ impl Chunk<'_> {
                 let rendered =
                     error.render_with_options(render_options! { snippets: SnippetMode::Off, line_offset: offset });
                 let message = escape_bounded(&format!("is not valid YAML: {rendered}"), MAX_MESSAGE);
-                Err(Unreadable { line: lines_before.saturating_add(line.max(1)), message })
+                Err(UnreadableDocument { line: lines_before.saturating_add(line.max(1)), message })
             }
         }
     }

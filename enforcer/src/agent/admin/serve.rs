@@ -32,7 +32,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Asked, Request,
+    ExplainRequest, Request,
     socket::{Socket, SocketError},
 };
 use enforcer_core::model::{port_spec::protocol_from_name, text::escape};
@@ -40,15 +40,15 @@ use enforcer_core::model::{port_spec::protocol_from_name, text::escape};
 use crate::agent::http::answer;
 
 /// Most connections at once.
-const CONNECTIONS: usize = 32;
+const MAX_CONNECTIONS: usize = 32;
 /// How long a connection that does not watch lives at most.
 const LIFETIME: Duration = Duration::from_secs(10);
 /// For how long a connection may say nothing while others wait.
-const SILENCE: Duration = Duration::from_millis(500);
+const IDLE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often it is looked for room while there is none.
-const ROOM: Duration = Duration::from_millis(10);
+const BUFFER_BYTES: Duration = Duration::from_millis(10);
 /// How long until it is tried again to listen or to accept.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Serves in a task of its own, for as long as the runtime runs. Where the path can be had, it is when this returns;
 /// where it cannot, that is told, and it is tried again.
@@ -63,7 +63,7 @@ pub(super) fn serve(path: PathBuf, requests: mpsc::Sender<Request>, file: Arc<Mu
         let listener = match first {
             Ok(listener) => listener,
             Err(error) => {
-                tell(&path, &error);
+                log_failure(&path, &error);
                 wait_for(&path, &file).await
             }
         };
@@ -79,7 +79,7 @@ fn listen(path: &Path, file: &Mutex<Option<Socket>>) -> Result<UnixListener, Soc
 
 async fn wait_for(path: &Path, file: &Mutex<Option<Socket>>) -> UnixListener {
     loop {
-        sleep(AGAIN).await;
+        sleep(RETRY_DELAY).await;
         if let Ok(listener) = listen(path, file) {
             let path = path.display();
             info!(event = "admin_back", %path, "status, explain and watch are served on {path}");
@@ -88,7 +88,7 @@ async fn wait_for(path: &Path, file: &Mutex<Option<Socket>>) -> UnixListener {
     }
 }
 
-fn tell(path: &Path, error: &SocketError) {
+fn log_failure(path: &Path, error: &SocketError) {
     let path = path.display();
     warn!(
         event = "admin_unavailable",
@@ -112,39 +112,39 @@ struct Connection {
 }
 
 async fn accept(listener: &UnixListener, router: &Router) {
-    let mut open: Vec<Open> = Vec::with_capacity(CONNECTIONS);
+    let mut open: Vec<Open> = Vec::with_capacity(MAX_CONNECTIONS);
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                make_room(&mut open).await;
+                evict_idle(&mut open).await;
                 let state = Arc::<Connection>::default();
-                let task = tokio::spawn(converse(stream, router.clone(), Arc::clone(&state)));
+                let task = tokio::spawn(serve_connection(stream, router.clone(), Arc::clone(&state)));
                 open.push(Open { task, since: Instant::now(), state });
             }
             Err(error) => {
                 warn!(event = "accept_failed", %error, "a connection to the admin socket cannot be taken");
-                sleep(AGAIN).await;
+                sleep(RETRY_DELAY).await;
             }
         }
     }
 }
 
-async fn make_room(open: &mut Vec<Open>) {
+async fn evict_idle(open: &mut Vec<Open>) {
     loop {
         open.retain(|connection| !connection.task.is_finished());
-        if open.len() < CONNECTIONS {
+        if open.len() < MAX_CONNECTIONS {
             return;
         }
-        let is_silent = |open: &Open| !open.state.asked.load(Ordering::Relaxed) && open.since.elapsed() >= SILENCE;
+        let is_silent = |open: &Open| !open.state.asked.load(Ordering::Relaxed) && open.since.elapsed() >= IDLE_TIMEOUT;
         if let Some(place) = open.iter().position(is_silent) {
             open.remove(place).task.abort();
             return;
         }
-        sleep(ROOM).await;
+        sleep(BUFFER_BYTES).await;
     }
 }
 
-async fn converse(stream: UnixStream, router: Router, state: Arc<Connection>) {
+async fn serve_connection(stream: UnixStream, router: Router, state: Arc<Connection>) {
     let end = {
         let state = Arc::clone(&state);
         async move {
@@ -211,7 +211,7 @@ async fn explain(
         Some((_, Some((namespace, name)))) => Some((namespace.to_owned(), name.to_owned())),
         Some((pod, None)) => return bad(format!("'{}' is no pod; write NAMESPACE/NAME", escape(pod))),
     };
-    match ask(&requests, |reply| Request::Explain(Asked { protocol: known, port, pod }, reply)).await {
+    match ask(&requests, |reply| Request::Explain(ExplainRequest { protocol: known, port, pod }, reply)).await {
         Ok(Ok(explanation)) => axum::Json(explanation).into_response(),
         Ok(Err(error)) => refusal(StatusCode::NOT_FOUND, &error.to_string()),
         Err(refusal) => refusal,

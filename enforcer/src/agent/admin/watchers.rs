@@ -13,13 +13,13 @@ use tokio::sync::mpsc;
 use super::{Request, json};
 use enforcer_core::{
     reports::report::Report,
-    views::{json::moment, watch::Line},
+    views::{json::moment, watch::WatchLine},
 };
 
 use crate::host::clock::now;
 
 /// Most watchers at once.
-const MOST: usize = 8;
+const MAX_WATCHERS: usize = 8;
 /// Most lines that wait for one.
 const BUFFER: usize = 1024;
 
@@ -36,8 +36,8 @@ struct Watcher {
 impl Watchers {
     /// The lines for one more; `None` if there are too many. That it has gone is told to `loop_`.
     pub(super) fn add(&mut self, conflicts: bool, loop_: mpsc::Sender<Request>) -> Option<Lines> {
-        self.forget();
-        if self.0.len() >= MOST {
+        self.remove_closed();
+        if self.0.len() >= MAX_WATCHERS {
             return None;
         }
         let (sender, lines) = mpsc::channel(BUFFER);
@@ -45,13 +45,13 @@ impl Watchers {
         Some(Lines { lines, loop_ })
     }
 
-    fn forget(&mut self) {
+    fn remove_closed(&mut self) {
         self.0.retain(|watcher| !watcher.lines.is_closed());
     }
 
     /// Whether somebody watches more than conflicts.
-    pub(super) fn want_all(&mut self) -> bool {
-        self.forget();
+    pub(super) fn wants_all(&mut self) -> bool {
+        self.remove_closed();
         self.0.iter().any(|watcher| !watcher.conflicts)
     }
 
@@ -64,7 +64,7 @@ impl Watchers {
             let is_conflict = report.is_conflict();
             let mut interested = self.0.iter_mut().filter(|watcher| is_conflict || !watcher.conflicts).peekable();
             if interested.peek().is_some() {
-                let line = line(&Line::attempt(report, node, moment(report.attempt.time, now)));
+                let line = line(&WatchLine::attempt(report, node, moment(report.attempt.time, now)));
                 interested.for_each(|watcher| watcher.tell(&line));
             }
         }
@@ -74,7 +74,7 @@ impl Watchers {
 impl Watcher {
     fn tell(&mut self, told: &Bytes) {
         if self.dropped > 0 {
-            if self.lines.capacity() < 2 || self.lines.try_send(line(&Line::dropped(self.dropped))).is_err() {
+            if self.lines.capacity() < 2 || self.lines.try_send(line(&WatchLine::dropped(self.dropped))).is_err() {
                 self.dropped += 1;
                 return;
             }
@@ -86,7 +86,7 @@ impl Watcher {
     }
 }
 
-fn line(line: &Line) -> Bytes {
+fn line(line: &WatchLine) -> Bytes {
     let mut bytes = Vec::from(json(line));
     bytes.push(b'\n');
     bytes.into()

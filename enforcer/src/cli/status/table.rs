@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use enforcer_core::{
     model::text::escape,
     views::{
-        json::{Claim, Holder},
-        status::{Agent, Modes, Status},
+        json::{ClaimRow, HolderRow},
+        status::{AgentView, Modes, Status},
     },
 };
 
@@ -44,7 +44,7 @@ pub(super) fn text(status: &Status, wide: bool) -> String {
 fn head(status: &Status) -> String {
     let mut lines: Vec<String> = status.problems.clone();
     lines.push(format!("node {}: {}", status.node, mode(&status.mode, &status.time)));
-    if let Some(Agent { version, since, source, synced, pods, cgroup, pid: _ }) = &status.agent {
+    if let Some(AgentView { version, since, source, synced, pods, cgroup, pid: _ }) = &status.agent {
         let known = if *synced { "all pods are known" } else { "not all pods are known yet" };
         let age = age(since, &status.time);
         lines.push(format!(
@@ -84,7 +84,7 @@ fn mode(modes: &Modes, now: &str) -> String {
 }
 
 fn claims(status: &Status) -> Vec<Vec<String>> {
-    let row = |Claim { ports, owner, source, standing, behind, since, .. }: &Claim| {
+    let row = |ClaimRow { ports, owner, source, standing, behind, since, .. }: &ClaimRow| {
         let standing = match (standing.as_str(), behind) {
             ("inForce", _) => "in force".to_owned(),
             ("waiting", Some(other)) => format!("waits for {other}"),
@@ -98,7 +98,7 @@ fn claims(status: &Status) -> Vec<Vec<String>> {
 }
 
 fn holders(status: &Status, wide: bool) -> Vec<Vec<String>> {
-    let row = |holder: &Holder| {
+    let row = |holder: &HolderRow| {
         let older = if holder.since_is_exact { "" } else { ">" };
         let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
         let mut row = vec![
@@ -124,7 +124,7 @@ fn holders(status: &Status, wide: bool) -> Vec<Vec<String>> {
 }
 
 /// Whether others may share the port.
-fn shares(holder: &Holder) -> &'static str {
+fn shares(holder: &HolderRow) -> &'static str {
     match (holder.reuse_port, holder.reuse_address) {
         (Some(true), Some(true)) => "reuseport, reuseaddr",
         (Some(true), _) => "reuseport",

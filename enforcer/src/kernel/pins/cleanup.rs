@@ -23,7 +23,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What a cleanup did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cleaned {
+pub struct CleanupSummary {
     /// Links that it detached and removed.
     pub links: usize,
     /// Other pins that it removed.
@@ -41,15 +41,15 @@ pub struct Cleaned {
 /// # Errors
 ///
 /// If something cannot be read or removed.
-pub fn clean_up(folder: &Path) -> Result<Option<Cleaned>, PinError> {
+pub fn clean_up(folder: &Path) -> Result<Option<CleanupSummary>, PinError> {
     if !folder.exists() || !on_bpffs(folder) {
-        return Ok(Some(Cleaned::default()));
+        return Ok(Some(CleanupSummary::default()));
     }
     let Some(_lock) = lock_folder(folder, FlockOperation::NonBlockingLockExclusive)? else {
         return Ok(None);
     };
     let layouts = layouts(folder)?;
-    let mut cleaned = Cleaned::default();
+    let mut cleaned = CleanupSummary::default();
     let mut programs = BTreeSet::new();
     // Links first: what is left half-way must not judge.
     for path in layouts.iter().map(|layout| files(layout)).collect::<Result<Vec<_>, _>>()?.concat() {

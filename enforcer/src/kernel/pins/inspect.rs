@@ -3,23 +3,23 @@
 use std::path::Path;
 
 use aya::maps::{Map, MapError, PerCpuArray};
-use enforcer_ebpf::abi::{LocalMode, Policy};
+use enforcer_ebpf::wire::{NodeMode, Policy};
 
-use enforcer_core::plan::recover::Recalled;
+use enforcer_core::plan::recover::RecoveredState;
 
 use crate::kernel::{
     CounterMap, Counters,
     pins::{
-        PinError, Pins, local_mode,
+        PinError, Pins, node_mode,
         previous::{self, Previous},
         store::live_generation,
     },
 };
 
 /// What is pinned.
-pub struct Survey {
+pub struct PinnedState {
     /// The owners and what they have in force.
-    pub recalled: Recalled,
+    pub recalled: RecoveredState,
     /// What the programs are told.
     pub policy: Policy,
     /// Id of the cgroup that they are attached to.
@@ -27,7 +27,7 @@ pub struct Survey {
     /// When they lapse: nanoseconds since boot; 0 is never.
     pub lease_deadline: u64,
     /// The mode that an operator set.
-    pub local: LocalMode,
+    pub local: NodeMode,
     /// What the programs counted.
     pub counters: Counters,
 }
@@ -37,7 +37,7 @@ pub struct Survey {
 /// # Errors
 ///
 /// If another version of the agent left something there, or what is pinned cannot be read.
-pub fn survey(folder: &Path) -> Result<Option<Survey>, PinError> {
+pub fn read_pinned(folder: &Path) -> Result<Option<PinnedState>, PinError> {
     let pins = Pins { folder: folder.to_owned() };
     pins.check_layout()?;
     let Some(generation) = live_generation(&pins)? else {
@@ -49,12 +49,12 @@ pub fn survey(folder: &Path) -> Result<Option<Survey>, PinError> {
     let map = Map::from_map_data(previous::pinned(&path)?).map_err(&failed)?;
     let counters = CounterMap::new(PerCpuArray::try_from(map).map_err(&failed)?);
     let unreadable = |error| PinError::Io { action: "read", path: path.clone(), source: std::io::Error::other(error) };
-    Ok(Some(Survey {
-        recalled: live.recall().map_err(|error: MapError| previous::failed(&generation)(error))?,
+    Ok(Some(PinnedState {
+        recalled: live.recover().map_err(|error: MapError| previous::failed(&generation)(error))?,
         policy: live.policy(),
         root_cgroup: live.root_cgroup(),
         lease_deadline: live.lease_deadline(),
-        local: local_mode(folder)?,
+        local: node_mode(folder)?,
         counters: counters.read().map_err(|error| unreadable(error.to_string()))?,
     }))
 }

@@ -6,10 +6,10 @@ use aya::{
     maps::{Array, MapInfo, MapType},
     pin::PinError as AyaPinError,
 };
-use enforcer_ebpf::abi::LocalMode;
+use enforcer_ebpf::wire::NodeMode;
 
 use crate::kernel::{
-    mmap_array::Words,
+    mmap_array::MmapArray,
     pins::{PinError, Pins, make_folder, on_bpffs, previous},
 };
 
@@ -24,10 +24,10 @@ const TRIES: u32 = 8;
 /// # Errors
 ///
 /// If another version of the agent left something there, or what is pinned cannot be read.
-pub fn local_mode(folder: &Path) -> Result<LocalMode, PinError> {
+pub fn node_mode(folder: &Path) -> Result<NodeMode, PinError> {
     let pins = Pins { folder: folder.to_owned() };
     pins.check_layout()?;
-    Ok(open(&pins)?.map_or(LocalMode::Unset, |mode| mode.get()))
+    Ok(open(&pins)?.map_or(NodeMode::Unset, |mode| mode.get()))
 }
 
 /// Sets the mode of this node, or takes it back with [`LocalMode::Unset`]. Programs that run obey at once, and those of
@@ -37,10 +37,10 @@ pub fn local_mode(folder: &Path) -> Result<LocalMode, PinError> {
 ///
 /// If the folder is not on a BPF file system or cannot be written to, or another version of the agent left something
 /// there.
-pub fn set_local_mode(folder: &Path, mode: LocalMode) -> Result<(), PinError> {
+pub fn set_node_mode(folder: &Path, mode: NodeMode) -> Result<(), PinError> {
     let pins = Pins { folder: folder.to_owned() };
     pins.check_layout()?;
-    if mode == LocalMode::Unset {
+    if mode == NodeMode::Unset {
         if let Some(set) = open(&pins)? {
             set.set(mode);
         }
@@ -49,7 +49,7 @@ pub fn set_local_mode(folder: &Path, mode: LocalMode) -> Result<(), PinError> {
     for _ in 0..TRIES {
         open_or_make(&pins)?.set(mode);
         // An agent that keeps nothing removes the map at its end if no mode is set: it may just have looked.
-        if local_mode(folder)? == mode {
+        if node_mode(folder)? == mode {
             return Ok(());
         }
     }
@@ -57,20 +57,20 @@ pub fn set_local_mode(folder: &Path, mode: LocalMode) -> Result<(), PinError> {
 }
 
 /// The map with the mode.
-pub(super) struct Mode(Words);
+pub(super) struct NodeModeMap(MmapArray);
 
-impl Mode {
-    pub(super) fn get(&self) -> LocalMode {
-        LocalMode::from_word(self.0.load(0))
+impl NodeModeMap {
+    pub(super) fn get(&self) -> NodeMode {
+        NodeMode::from_word(self.0.load(0))
     }
 
-    fn set(&self, mode: LocalMode) {
+    fn set(&self, mode: NodeMode) {
         self.0.store(0, mode.to_word());
     }
 }
 
 /// The map, if it is pinned.
-pub(super) fn open(pins: &Pins) -> Result<Option<Mode>, PinError> {
+pub(super) fn open(pins: &Pins) -> Result<Option<NodeModeMap>, PinError> {
     let path = pins.shared().join("MODE");
     if !path.exists() {
         return Ok(None);
@@ -79,11 +79,11 @@ pub(super) fn open(pins: &Pins) -> Result<Option<Mode>, PinError> {
     if !matches!(info.map_type(), Ok(MapType::Array)) || (info.value_size(), info.max_entries()) != (8, 1) {
         return Err(PinError::Unknown(path));
     }
-    previous::words(&path, 1).map(|words| Some(Mode(words)))
+    previous::words(&path, 1).map(|words| Some(NodeModeMap(words)))
 }
 
 /// The map, made and pinned if it is not there.
-pub(super) fn open_or_make(pins: &Pins) -> Result<Mode, PinError> {
+pub(super) fn open_or_make(pins: &Pins) -> Result<NodeModeMap, PinError> {
     if let Some(mode) = open(pins)? {
         return Ok(mode);
     }

@@ -6,13 +6,15 @@ use aya::{
     Pod,
     maps::{HashMap, Map, MapData, MapError, RingBuf},
 };
-use enforcer_ebpf::abi::{self, Config, ExactKey, ExactValue, Owner, Policy, PortWord, Protocol, RECORD_LEN, Slot};
+use enforcer_ebpf::wire::{
+    self, AddressKey, AddressOwner, Config, OWNER_RECORD_BYTES, Owner, Policy, PortWord, Protocol, Slot,
+};
 
-use enforcer_core::plan::recover::{Recalled, recall};
+use enforcer_core::plan::recover::{RecoveredState, recover};
 
 use crate::kernel::{
     config_word, lease, link,
-    mmap_array::Words,
+    mmap_array::MmapArray,
     owner_word,
     pins::{PinError, store::MAPS},
 };
@@ -24,11 +26,11 @@ pub struct Previous {
     pub cgroup_events: RingBuf<MapData>,
     /// Bind attempts, likewise.
     pub bind_events: RingBuf<MapData>,
-    config: Words,
-    ports: Words,
-    owners: Words,
-    exact: HashMap<MapData, ExactKey, u64>,
-    records: HashMap<MapData, u32, [u8; RECORD_LEN]>,
+    config: MmapArray,
+    ports: MmapArray,
+    owners: MmapArray,
+    exact: HashMap<MapData, AddressKey, u64>,
+    records: HashMap<MapData, u32, [u8; OWNER_RECORD_BYTES]>,
 }
 
 impl Previous {
@@ -37,13 +39,13 @@ impl Previous {
         let maps = generation.join(MAPS);
         let words = |name, count| words(&maps.join(name), count);
         let config = words("CONFIG", size_of::<Config>() / 8)?;
-        if config.load(config_word::LAYOUT) != u64::from(abi::LAYOUT_VERSION) {
+        if config.load(config_word::LAYOUT) != u64::from(wire::LAYOUT_VERSION) {
             return Err(PinError::Unknown(generation.to_owned()));
         }
         Ok(Self {
             config,
-            ports: words("PORTS", abi::PORTS as usize)?,
-            owners: words("OWNERS", abi::OWNERS as usize * owner_word::COUNT)?,
+            ports: words("PORTS", wire::PORT_COUNT as usize)?,
+            owners: words("OWNERS", wire::MAX_OWNERS as usize * owner_word::COUNT)?,
             exact: typed(&maps.join("EXACT"))?,
             records: typed(&maps.join("RECORDS"))?,
             cgroup_events: typed(&maps.join("CGROUP_EVENTS"))?,
@@ -83,10 +85,10 @@ impl Previous {
     /// # Errors
     ///
     /// If a map cannot be read.
-    pub fn recall(&self) -> Result<Recalled, MapError> {
-        let records: BTreeMap<u32, [u8; RECORD_LEN]> = self.records.iter().collect::<Result<_, _>>()?;
-        let exact: Vec<(ExactKey, u64)> = self.exact.iter().collect::<Result<_, _>>()?;
-        let exact = exact.into_iter().filter_map(|(key, value)| Some((key, ExactValue(value).slot(&key)?)));
+    pub fn recover(&self) -> Result<RecoveredState, MapError> {
+        let records: BTreeMap<u32, [u8; OWNER_RECORD_BYTES]> = self.records.iter().collect::<Result<_, _>>()?;
+        let exact: Vec<(AddressKey, u64)> = self.exact.iter().collect::<Result<_, _>>()?;
+        let exact = exact.into_iter().filter_map(|(key, value)| Some((key, AddressOwner(value).slot(&key)?)));
         let owner = |slot: Slot| {
             let base = usize::from(slot) * owner_word::COUNT;
             Owner {
@@ -96,10 +98,10 @@ impl Previous {
                 level: self.owners.load(base + owner_word::LEVEL),
             }
         };
-        let slots = (1..abi::OWNERS).filter_map(|slot| Slot::try_from(slot).ok());
+        let slots = (1..wire::MAX_OWNERS).filter_map(|slot| Slot::try_from(slot).ok());
         let ports = Protocol::ALL.into_iter().flat_map(|protocol| (1..=u16::MAX).map(move |port| (protocol, port)));
-        let word = |protocol, port| PortWord(self.ports.load(abi::port_index(protocol, port) as usize));
-        Ok(recall(
+        let word = |protocol, port| PortWord(self.ports.load(wire::port_index(protocol, port) as usize));
+        Ok(recover(
             slots.map(|slot| (slot, owner(slot))),
             |slot| records.get(&u32::from(slot)),
             ports.map(|(protocol, port)| (protocol, port, word(protocol, port))),
@@ -114,9 +116,9 @@ pub(super) fn pinned(path: &Path) -> Result<MapData, PinError> {
 }
 
 /// A pinned array as words.
-pub(super) fn words(path: &Path, count: usize) -> Result<Words, PinError> {
+pub(super) fn words(path: &Path, count: usize) -> Result<MmapArray, PinError> {
     let map = pinned(path)?;
-    Words::map(map.fd().as_fd(), count).map_err(PinError::io("map into memory", path))
+    MmapArray::map(map.fd().as_fd(), count).map_err(PinError::io("map into memory", path))
 }
 
 fn typed<M>(path: &Path) -> Result<M, PinError>

@@ -14,14 +14,15 @@ use aya::{
     pin::PinError as AyaPinError,
     programs::ProgramInfo,
 };
-use enforcer_ebpf::abi::{self, LocalMode, RECORD_LEN};
+use enforcer_ebpf::wire::{self, NodeMode, OWNER_RECORD_BYTES};
 
 use crate::kernel::{
     BpfError,
     crash_point::step,
     link::{Hook, Link, LinkInfo},
     pins::{
-        Keep, PinError, Pins, Previous, entries, make_folder, node_mode, previous, remove_empty_folder, remove_pin,
+        Persistence, PinError, Pins, Previous, entries, make_folder, node_mode, previous, remove_empty_folder,
+        remove_pin,
     },
 };
 
@@ -82,11 +83,11 @@ pub(in crate::kernel) const BIND_PROGRAMS: [BindProgram; 5] = [
 type Links = [Option<(Link, LinkInfo)>; BIND_PROGRAMS.len()];
 
 /// What a start found.
-pub(in crate::kernel) type Found = Option<Result<Previous, PinError>>;
+pub(in crate::kernel) type PreviousGeneration = Option<Result<Previous, PinError>>;
 
 /// The pins in the hands of the agent that has the lock.
-pub(in crate::kernel) struct Store {
-    keep: Keep,
+pub(in crate::kernel) struct PinStore {
+    keep: Persistence,
     /// Folder of this start's generation.
     generation: PathBuf,
     /// The pinned links to the wanted cgroup, by the place of their program in [`BIND_PROGRAMS`].
@@ -95,10 +96,10 @@ pub(in crate::kernel) struct Store {
     live: bool,
 }
 
-impl Store {
+impl PinStore {
     /// Looks at what is pinned, removes what no link needs, and makes what all generations share. `cgroup` is the id of
     /// the wanted one. Also the generation that is live.
-    pub(in crate::kernel) fn open(keep: Keep, cgroup: u64) -> Result<(Self, Found), PinError> {
+    pub(in crate::kernel) fn open(keep: Persistence, cgroup: u64) -> Result<(Self, PreviousGeneration), PinError> {
         let pins = keep.guard.pins();
         pins.check_layout()?;
         let links = pinned_links(pins)?;
@@ -168,7 +169,9 @@ impl Store {
     }
 
     /// Makes and pins the map of records; `None` where nothing is kept.
-    pub(in crate::kernel) fn make_records(&self) -> Result<Option<HashMap<MapData, u32, [u8; RECORD_LEN]>>, PinError> {
+    pub(in crate::kernel) fn make_records(
+        &self,
+    ) -> Result<Option<HashMap<MapData, u32, [u8; OWNER_RECORD_BYTES]>>, PinError> {
         if !self.keep.persist {
             return Ok(None);
         }
@@ -260,7 +263,7 @@ impl Store {
     }
 }
 
-impl Drop for Store {
+impl Drop for PinStore {
     fn drop(&mut self) {
         if !self.live {
             // Nothing judges by it. What cannot be removed now is removed by the next start.
@@ -270,7 +273,7 @@ impl Drop for Store {
             return;
         }
         let pins = self.pins();
-        if !matches!(node_mode::open(pins), Ok(Some(mode)) if mode.get() != LocalMode::Unset) {
+        if !matches!(node_mode::open(pins), Ok(Some(mode)) if mode.get() != NodeMode::Unset) {
             let _ = remove_pin(&pins.shared().join("MODE"));
         }
         for folder in [&pins.shared(), &pins.layout(), pins.folder()] {
@@ -286,11 +289,11 @@ fn make_shared(pins: &Pins, persist: bool) -> Result<(), PinError> {
     let path = pins.shared().join("COUNTERS");
     if path.exists() {
         let info = MapInfo::from_pin(&path).map_err(previous::failed(&path))?;
-        if (info.key_size(), info.value_size(), info.max_entries()) != (4, 8, abi::COUNTERS) {
+        if (info.key_size(), info.value_size(), info.max_entries()) != (4, 8, wire::COUNTER_COUNT) {
             return Err(PinError::Unknown(path));
         }
     } else if persist {
-        let map: PerCpuArray<_, u64> = PerCpuArray::create(abi::COUNTERS, 0).map_err(previous::failed(&path))?;
+        let map: PerCpuArray<_, u64> = PerCpuArray::create(wire::COUNTER_COUNT, 0).map_err(previous::failed(&path))?;
         map.pin(&path).map_err(|error| aya_pin_failed(&path, error))?;
         step("made the map", "COUNTERS");
     }
@@ -298,8 +301,8 @@ fn make_shared(pins: &Pins, persist: bool) -> Result<(), PinError> {
 }
 
 fn make_records(path: &Path) -> Result<(), PinError> {
-    let map: HashMap<_, u32, [u8; RECORD_LEN]> =
-        HashMap::create(abi::OWNERS, NO_PREALLOC).map_err(previous::failed(path))?;
+    let map: HashMap<_, u32, [u8; OWNER_RECORD_BYTES]> =
+        HashMap::create(wire::MAX_OWNERS, NO_PREALLOC).map_err(previous::failed(path))?;
     map.pin(path).map_err(|error| aya_pin_failed(path, error))
 }
 

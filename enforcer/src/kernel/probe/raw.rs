@@ -9,7 +9,7 @@ use std::{
 
 use crate::kernel::{
     btf::{self, BtfError, Offsets},
-    kfunc::{CALL, Cast, INSTRUCTION, MOVE, instruction, registers},
+    kfunc::{CALL, INSTRUCTION, MOVE, RdonlyCast, instruction, registers},
 };
 
 /// `enum bpf_cmd` in include/uapi/linux/bpf.h.
@@ -116,8 +116,8 @@ pub(super) fn sees_releases() -> io::Result<bool> {
 }
 
 /// What reads sockets and tasks by loads, if programs may do that here: asks with a program that reads all that ours read.
-pub(super) fn cast(offsets: &Offsets) -> Result<Option<Cast>, BtfError> {
-    let Some(cast) = Cast::of_running_kernel(offsets)? else { return Ok(None) };
+pub(super) fn cast(offsets: &Offsets) -> Result<Option<RdonlyCast>, BtfError> {
+    let Some(cast) = RdonlyCast::of_running_kernel(offsets)? else { return Ok(None) };
     let task = cast.offsets;
     // Register 1 is the context, which is the socket.
     let mut program = cast_to(cast, cast.sock);
@@ -140,7 +140,7 @@ pub(super) fn cast(offsets: &Offsets) -> Result<Option<Cast>, BtfError> {
 }
 
 /// Makes a pointer to this structure in register 0, of the address in register 1.
-fn cast_to(cast: Cast, structure: u32) -> Vec<[u8; INSTRUCTION]> {
+fn cast_to(cast: RdonlyCast, structure: u32) -> Vec<[u8; INSTRUCTION]> {
     vec![instruction(MOVE, registers(2, 0), structure.cast_signed()), cast.call()]
 }
 

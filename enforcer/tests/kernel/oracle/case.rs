@@ -1,6 +1,6 @@
 //! Random cases, small enough that claims meet.
 
-use enforcer_ebpf::abi::{Policy, Undeclared};
+use enforcer_ebpf::wire::{Policy, Undeclared};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use enforcer_testing::{

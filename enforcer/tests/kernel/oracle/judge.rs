@@ -3,16 +3,16 @@
 use std::net::IpAddr;
 
 use enforcer_core::{
-    arbitration::arbiter::Entity,
+    arbitration::arbiter::ClaimGroup,
     model::port_spec::Address,
-    plan::port_state::{InForce, PortState},
+    plan::port_state::{ActivePortClaim, PortState},
 };
 use enforcer_ebpf::{
-    abi::{
-        CGROUP_UNKNOWN, ExactKey, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Protocol, Reason, Slot,
+    decide::{Caller, CallerIdentity, Candidates, Cover, ModeOverride, Target, decide},
+    wire::{
+        AddressKey, CGROUP_UNKNOWN, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Protocol, Reason, Slot,
         VerdictKind,
     },
-    decide::{Caller, Candidates, Cover, Kin, Overrule, Target, decide},
 };
 
 use enforcer_testing::kernel_fixture::features;
@@ -64,14 +64,14 @@ fn owner(case: &Case, by: By) -> Owner {
     Owner::new(CGROUP_UNKNOWN, id, flags, 0, group(member), workload(member))
 }
 
-fn in_force(case: &Case, claim: &Claimed) -> InForce {
+fn in_force(case: &Case, claim: &Claimed) -> ActivePortClaim {
     let (entity, handover_to) = match claim.by {
-        By::Node => (Entity::Node, None),
+        By::Node => (ClaimGroup::Node, None),
         By::Pod(place) => {
             let member = case.members[place].as_ref().expect("only pods that are known claim");
             let entity = match group(member) {
-                0 => Entity::Pod(u32::from(slot(claim.by))),
-                group => Entity::Group(group),
+                0 => ClaimGroup::Pod(u32::from(slot(claim.by))),
+                group => ClaimGroup::Group(group),
             };
             (entity, Some(workload(member)).filter(|workload| member.terminating && *workload != 0))
         }
@@ -80,7 +80,7 @@ fn in_force(case: &Case, claim: &Claimed) -> InForce {
         "*" => Address::Any,
         address => Address::new(address.parse().expect("an address")),
     };
-    InForce { address, slot: slot(claim.by), entity, handover_to }
+    ActivePortClaim { address, slot: slot(claim.by), group: entity, handover_to }
 }
 
 fn target(attempt: &Attempt) -> Target {
@@ -96,14 +96,14 @@ fn target(attempt: &Attempt) -> Target {
 pub(super) fn decide_in_user_space(case: &Case, world: &World, attempt: &Attempt) -> (VerdictKind, Reason) {
     let protocol = if attempt.udp { Protocol::Udp } else { Protocol::Tcp };
     let here = world.in_force.iter().filter(|claim| (claim.port, claim.udp) == (attempt.port, attempt.udp));
-    let claims: Vec<InForce> = here.map(|claim| in_force(case, claim)).collect();
+    let claims: Vec<ActivePortClaim> = here.map(|claim| in_force(case, claim)).collect();
     let state = PortState::of(protocol, attempt.port, &claims);
     let target = target(attempt);
     let mut candidates = Candidates::of(state.word(), Cover::of(&target));
     if candidates.exact {
         let key = match target {
-            Target::V4(address) => ExactKey::v4(protocol, attempt.port, address),
-            Target::V6 { address, .. } => ExactKey::v6(protocol, attempt.port, address),
+            Target::V4(address) => AddressKey::v4(protocol, attempt.port, address),
+            Target::V6 { address, .. } => AddressKey::v6(protocol, attempt.port, address),
         };
         if let Some(&slot) = state.exact().get(&key) {
             candidates.slots[0] = slot;
@@ -123,7 +123,13 @@ pub(super) fn decide_in_user_space(case: &Case, world: &World, attempt: &Attempt
             Caller::Unresolved
         }
     };
-    let verdict =
-        decide(&owners, candidates.covered, &Kin::from(&caller), attempt.port, &case.policy(), Overrule::default);
+    let verdict = decide(
+        &owners,
+        candidates.covered,
+        &CallerIdentity::from(&caller),
+        attempt.port,
+        &case.policy(),
+        ModeOverride::default,
+    );
     (verdict.kind, verdict.reason)
 }

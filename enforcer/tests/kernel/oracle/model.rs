@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use enforcer_ebpf::abi::{Reason, VerdictKind};
+use enforcer_ebpf::wire::{Reason, VerdictKind};
 
 use enforcer_testing::kernel_fixture::features;
 

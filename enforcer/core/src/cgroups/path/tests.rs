@@ -1,13 +1,13 @@
-use enforcer_ebpf::abi::Form;
+use enforcer_ebpf::wire::UidForm;
 use proptest::prelude::*;
 
 use super::*;
 
 const API: UidKey = UidKey::new(
     [0x0a, 0x1b, 0x2c, 0x3d, 0x4e, 0x5f, 0x60, 0x71, 0x82, 0x93, 0xa4, 0xb5, 0xc6, 0xd7, 0xe8, 0xf9],
-    Form::Api,
+    UidForm::Api,
 );
-const STATIC: UidKey = UidKey::new(API.uid, Form::Static);
+const STATIC: UidKey = UidKey::new(API.uid, UidForm::Static);
 
 /// A path in which `U` stands for a UID in the form of the driver, `S` for a static pod's, `C` for a container's
 /// id and `D` for another one.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::manifests;
-use crate::check::{Settings, check, finding::Code};
+use crate::check::{CheckSettings, check, finding::Code};
 use crate::{
     index::{self, Index, Notice, Now},
     pods::pod,
@@ -86,13 +86,13 @@ fn loses(pods: &[&Value], settings: index::Settings) -> bool {
         let mut pod = (*pod).clone();
         pod["metadata"]["uid"] = format!("00000000-0000-0000-0000-{number:012}").into();
         let pod: api::Pod = serde_json::from_value(pod).unwrap();
-        index.apply(pod::from_api(&pod), Now { wall: 0, monotonic: Duration::ZERO });
+        index.apply(pod::from_api(&pod), Now { wall: 0, boottime: Duration::ZERO });
     }
-    index.take().notices.iter().any(|notice| matches!(notice, Notice::Conflict { .. }))
+    index.drain_output().notices.iter().any(|notice| matches!(notice, Notice::Conflict { .. }))
 }
 
 /// The codes that the check finds, out of those of which the index knows.
-fn found(pods: &[&Value], settings: &Settings) -> BTreeSet<Code> {
+fn found(pods: &[&Value], settings: &CheckSettings) -> BTreeSet<Code> {
     let texts: Vec<String> = pods.iter().map(ToString::to_string).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let codes = check(&manifests(&texts), settings).findings.into_iter().map(|finding| finding.code);
@@ -106,14 +106,14 @@ proptest! {
     fn two_pods(one in pod_named("one"), other in pod_named("other")) {
         let pods = [&one, &other];
         let index = loses(&pods, index::Settings::default());
-        prop_assert_eq!(!found(&pods, &Settings::default()).is_empty(), index);
+        prop_assert_eq!(!found(&pods, &CheckSettings::default()).is_empty(), index);
     }
 
     #[test]
     fn a_pod_and_the_node(pod in pod_named("one"), reserved in item()) {
         let Ok(spec) = reserved.parse() else { return Ok(()) };
         let index = index::Settings { node_reserved: vec![spec], ..index::Settings::default() };
-        let settings = Settings { node_reserved: vec![spec], ..Settings::default() };
+        let settings = CheckSettings { node_reserved: vec![spec], ..CheckSettings::default() };
         prop_assert_eq!(found(&[&pod], &settings).contains(&Code::Reserved), loses(&[&pod], index));
     }
 
@@ -128,7 +128,7 @@ proptest! {
             "spec": {"replicas": 2, "template": one},
         });
         let text = set.to_string();
-        let outcome = check(&manifests(&[&text]), &Settings { nodes: Some(1), ..Settings::default() });
+        let outcome = check(&manifests(&[&text]), &CheckSettings { nodes: Some(1), ..CheckSettings::default() });
         let replicas = outcome.findings.iter().any(|finding| finding.code == Code::Replicas);
         prop_assert_eq!(replicas, loses(&[&one, &other], index::Settings::default()));
     }

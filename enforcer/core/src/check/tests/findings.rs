@@ -1,12 +1,12 @@
 //! What is found, by tables.
 
 use super::{codes, found, host, manifests, workload};
-use crate::check::{Settings, check, finding::Code, pairs::Overlap};
+use crate::check::{CheckSettings, check, finding::Code, pairs::Overlap};
 use crate::{
     model::port_spec::{Address, PortSpec},
     pods::{
         annotation::parse_list,
-        claims::{Claim, Source},
+        claims::{ClaimSource, PodClaim},
     },
 };
 
@@ -125,7 +125,7 @@ fn what_annotations_say_in_vain() {
     ] {
         // Annotations are text in quotes; what is a number here is one.
         let text = workload("StatefulSet", "x", "", annotations, pod);
-        let outcome = check(&manifests(&[&text]), &Settings::default());
+        let outcome = check(&manifests(&[&text]), &CheckSettings::default());
         let words: Vec<String> = outcome
             .findings
             .iter()
@@ -140,7 +140,7 @@ fn what_annotations_say_in_vain() {
         .replace("{name: x}", "{name: x, annotations: {port-enforcer.io/ports: '80'}}");
     assert_eq!(found(&[&text], None), ["0.yaml:1: warning misplaced"]);
     let many = workload("StatefulSet", "x", "", &format!("port-enforcer.io/ports: '{}'", "0 ".repeat(40)), silent);
-    let told = check(&manifests(&[&many]), &Settings::default()).findings;
+    let told = check(&manifests(&[&many]), &CheckSettings::default()).findings;
     let last = told.iter().find(|finding| finding.position.is_none()).expect("how many more");
     assert!(last.message.ends_with(&format!("there are {} more problems like these", 41 - told.len())), "{last:?}");
 }
@@ -151,7 +151,7 @@ fn ports_of_the_node() {
         workload("DaemonSet", "x", "", "port-enforcer.io/ports: '10.0.0.1:22, 10250'", &host("{containerPort: 53}"));
     let reserved = |list: &str| {
         let node_reserved = parse_list(list).unwrap();
-        let outcome = check(&manifests(&[&text]), &Settings { node_reserved, ..Settings::default() });
+        let outcome = check(&manifests(&[&text]), &CheckSettings { node_reserved, ..CheckSettings::default() });
         (codes(&outcome), outcome.findings.into_iter().flat_map(|finding| finding.ports).collect::<Vec<_>>())
     };
     let one = || vec!["0.yaml:1: error reserved".to_owned()];
@@ -163,7 +163,7 @@ fn ports_of_the_node() {
 /// `CheckConflict` of the scheduler, case by case.
 #[test]
 fn what_the_scheduler_sees() {
-    let claim = |text: &str, source| Claim { spec: text.parse::<PortSpec>().unwrap(), source };
+    let claim = |text: &str, source| PodClaim { spec: text.parse::<PortSpec>().unwrap(), source };
     for (one, other, seen) in [
         ("80", "80", true),
         ("0.0.0.0:80", "10.0.0.1:80", true),
@@ -172,11 +172,11 @@ fn what_the_scheduler_sees() {
         ("[::]:80", "10.0.0.1:80", false),
         ("[::]:80", "[::]:80", true),
     ] {
-        let overlap = |source| Overlap { first: claim(one, source), second: claim(other, Source::HostPort) };
-        assert_eq!(overlap(Source::HostPort).is_seen_by_scheduler(), seen, "{one} and {other}");
-        assert!(!overlap(Source::Annotation).is_seen_by_scheduler(), "{one} and {other}");
+        let overlap = |source| Overlap { first: claim(one, source), second: claim(other, ClaimSource::HostPort) };
+        assert_eq!(overlap(ClaimSource::HostPort).is_seen_by_scheduler(), seen, "{one} and {other}");
+        assert!(!overlap(ClaimSource::Annotation).is_seen_by_scheduler(), "{one} and {other}");
     }
-    assert_eq!(claim("80", Source::HostPort).spec.address, Address::Any);
+    assert_eq!(claim("80", ClaimSource::HostPort).spec.address, Address::Any);
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn a_great_many_are_bounded() {
     let one = |name: usize| workload("DaemonSet", &format!("d{name}"), "", "", &pod);
     let texts: Vec<String> = (0..200).map(one).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let outcome = check(&manifests(&texts), &Settings::default());
+    let outcome = check(&manifests(&texts), &CheckSettings::default());
     let count = |code| outcome.findings.iter().filter(|finding| finding.code == code).count();
     assert_eq!(
         outcome.findings.len() + outcome.more.iter().sum::<usize>(),

@@ -3,14 +3,14 @@
 use super::{manifests, object};
 use crate::{
     check::{
-        object::{Kind, Object},
-        placement::{Meeting, Placement},
-        scale::{Scale, Update},
+        object::{ManifestObject, WorkloadKind},
+        placement::{CoPlacement, Placement},
+        scale::{ReplicaCount, Update},
     },
     yaml::spanned::Node,
 };
 
-fn claims(object: &Object) -> Vec<String> {
+fn claims(object: &ManifestObject) -> Vec<String> {
     object.claims.iter().map(|claim| format!("{} {} {}", claim.spec, claim.source, object.place_of(claim))).collect()
 }
 
@@ -44,12 +44,12 @@ fn templates_of_all_kinds() {
     };
     let template = format!("{annotations}{POD}");
     for (kind, version, before, depth) in [
-        (Kind::Deployment, "apps/v1", "spec:\n  template:\n", 4),
-        (Kind::DaemonSet, "apps/v1", "spec:\n  template:\n", 4),
-        (Kind::StatefulSet, "apps/v1beta2", "spec:\n  template:\n", 4),
-        (Kind::ReplicaSet, "apps/v1", "spec:\n  template:\n", 4),
-        (Kind::Job, "batch/v1", "spec:\n  template:\n", 4),
-        (Kind::CronJob, "batch/v1", "spec:\n  jobTemplate:\n    spec:\n      template:\n", 8),
+        (WorkloadKind::Deployment, "apps/v1", "spec:\n  template:\n", 4),
+        (WorkloadKind::DaemonSet, "apps/v1", "spec:\n  template:\n", 4),
+        (WorkloadKind::StatefulSet, "apps/v1beta2", "spec:\n  template:\n", 4),
+        (WorkloadKind::ReplicaSet, "apps/v1", "spec:\n  template:\n", 4),
+        (WorkloadKind::Job, "batch/v1", "spec:\n  template:\n", 4),
+        (WorkloadKind::CronJob, "batch/v1", "spec:\n  jobTemplate:\n    spec:\n      template:\n", 8),
     ] {
         let text = format!(
             "apiVersion: {version}\nkind: {}\nmetadata: {{name: x}}\n{before}{}",
@@ -125,7 +125,7 @@ fn node(text: &str) -> Node {
 
 #[test]
 fn how_many_pods() {
-    let count = |replicas, update: Option<(u32, u32, bool)>| Scale::Count {
+    let count = |replicas, update: Option<(u32, u32, bool)>| ReplicaCount::Count {
         replicas,
         update: update.map(|(surge, unavailable, stated)| Update { surge, unavailable, stated }),
     };
@@ -144,13 +144,13 @@ fn how_many_pods() {
         (&rolling("maxSurge: 3, maxUnavailable: 2"), count(5, Some((3, 2, true)))),
         (&rolling("maxUnavailable: 40%"), count(5, Some((2, 2, false)))),
     ] {
-        assert_eq!(Scale::of_deployment(&node(text)), Ok(expected), "{text}");
+        assert_eq!(ReplicaCount::of_deployment(&node(text)), Ok(expected), "{text}");
     }
     for text in ["{replicas: -1}", "{replicas: 2147483648}", "{replicas: 1.5}", "{replicas: '1'}"] {
-        assert!(Scale::of_deployment(&node(text)).is_err(), "{text}");
+        assert!(ReplicaCount::of_deployment(&node(text)).is_err(), "{text}");
     }
     for bad in ["maxSurge: x", "maxSurge: '%'", "maxSurge: -1", "maxSurge: +5%", "maxUnavailable: '2'"] {
-        assert!(Scale::of_deployment(&node(&rolling(bad))).is_err(), "{bad}");
+        assert!(ReplicaCount::of_deployment(&node(&rolling(bad))).is_err(), "{bad}");
     }
     for (text, surge) in [
         ("{}", false),
@@ -160,17 +160,17 @@ fn how_many_pods() {
         ("{updateStrategy: {rollingUpdate: {maxSurge: 1%}}}", true),
         ("{updateStrategy: {type: OnDelete, rollingUpdate: {maxSurge: 1}}}", false),
     ] {
-        assert_eq!(Scale::of_daemon_set(&node(text)), Ok(Scale::EveryNode { surge }), "{text}");
+        assert_eq!(ReplicaCount::of_daemon_set(&node(text)), Ok(ReplicaCount::EveryNode { surge }), "{text}");
     }
     for (text, replicas) in [("{}", 1), ("{parallelism: 3}", 3), ("{parallelism: 3, completions: 2}", 2)] {
-        assert_eq!(Scale::of_job(&node(text)), Ok(count(replicas, None)), "{text}");
+        assert_eq!(ReplicaCount::of_job(&node(text)), Ok(count(replicas, None)), "{text}");
     }
-    assert_eq!(Scale::of_set(&node("{replicas: 2}")), Ok(count(2, None)));
+    assert_eq!(ReplicaCount::of_set(&node("{replicas: 2}")), Ok(count(2, None)));
 }
 
 #[test]
 fn where_pods_meet() {
-    use Meeting::{Free, Never, Perhaps};
+    use CoPlacement::{Free, Never, Perhaps};
     let rule = |value: &str| {
         format!(
             "affinity: {{nodeAffinity: {{requiredDuringSchedulingIgnoredDuringExecution: {{nodeSelectorTerms: [{value}]}}}}}}"
@@ -208,7 +208,7 @@ fn where_pods_meet() {
         ("tolerations: [{key: a}]", "tolerations: [{key: b}, {key: a}]", false, Free),
     ] {
         let [first, second] = [one, other].map(|text| Placement::of(&node(&format!("{{{text}}}"))));
-        assert_eq!(first.meeting(every, &second, false), expected, "{one:?} and {other:?}, everywhere: {every}");
-        assert_eq!(second.meeting(false, &first, every), expected, "{other:?} and {one:?}, turned");
+        assert_eq!(first.co_placement(every, &second, false), expected, "{one:?} and {other:?}, everywhere: {every}");
+        assert_eq!(second.co_placement(false, &first, every), expected, "{other:?} and {one:?}, turned");
     }
 }

@@ -77,9 +77,9 @@ proptest! {
             prop_assert!(!wanted_by_all || !met.is_empty(), "a claim is missing");
             let Maps { ports, owners, exact, uids, cgroups, .. } = &rig.maps;
             let (ports, owners, exact) = (ports.len(), owners.len(), exact.len());
-            let usage = Usage { ports, owners, exact, uids: uids.len(), cgroups: cgroups.len() };
+            let usage = MapUsage { ports, owners, exact, uids: uids.len(), cgroups: cgroups.len() };
             prop_assert_eq!(rig.index.usage(), usage);
-            prop_assert_eq!(rig.index.ledger.tally(), rig.index.ledger.recount());
+            prop_assert_eq!(rig.index.port_table.tally(), rig.index.port_table.recount());
             check_judgements(&rig)?;
         }
         for who in 1u32..7 {
@@ -93,7 +93,7 @@ proptest! {
         prop_assert_eq!(rig.maps.records.len(), 1);
         prop_assert!(rig.maps.uids.is_empty());
         prop_assert!(rig.maps.cgroups.is_empty());
-        prop_assert!(rig.index.graces.is_empty());
+        prop_assert!(rig.index.reservations.is_empty());
         prop_assert_eq!(rig.index.claim_counts(), (0, 0));
     }
 }
@@ -118,7 +118,7 @@ fn check_judgements(rig: &Rig) -> Result<(), TestCaseError> {
             }
             for target in targets {
                 let kernel = maps.verdict(cgroup, Protocol::Tcp, port, target);
-                let overrule = enforcer_ebpf::decide::Overrule::default();
+                let overrule = enforcer_ebpf::decide::ModeOverride::default();
                 let (told, owner) = rig.index.judge(id, (Protocol::Tcp, port), &target, &policy, overrule);
                 prop_assert_eq!(told, kernel, "p{} on {:?}:{}", who, target, port);
                 prop_assert!(owner.is_none_or(|owner| maps.met(Protocol::Tcp, port, target).contains(&owner)));

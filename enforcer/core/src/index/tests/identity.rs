@@ -85,7 +85,7 @@ fn a_cgroup_in_a_pod_is_taken_out_where_the_kernel_noted_it() {
         rig.made(21, 20, &cgroup_name(1));
         assert!(!rig.maps.cgroups.contains_key(&21));
         let owner = &rig.maps.owners[&slot];
-        assert_eq!((owner.cgroup, owner.level), if known { (10, 1) } else { (enforcer_ebpf::abi::CGROUP_UNKNOWN, 0) });
+        assert_eq!((owner.cgroup, owner.level), if known { (10, 1) } else { (enforcer_ebpf::wire::CGROUP_UNKNOWN, 0) });
         assert!(rig.index.name_by_cgroup(21).is_none(), "it is the other pod's, which nobody has told of");
     }
 }
@@ -94,15 +94,15 @@ fn a_cgroup_in_a_pod_is_taken_out_where_the_kernel_noted_it() {
 fn whose_a_cgroup_is_comes_before_the_claim() {
     let mut rig = Rig::new(Settings::default());
     // Made before the kernel knew the UID, and told between the two halves.
-    rig.index.introduce(pod(1, "owner", "80"), rig.now());
+    rig.index.stage(pod(1, "owner", "80"), rig.now());
     rig.flush();
     assert!(rig.maps.ports.is_empty() && rig.maps.uids.len() == 1);
-    rig.index.cgroup_noted(10, ROOT, &cgroup_name(1), rig.now());
-    rig.index.cgroup_noted(11, ROOT, &cgroup_name(2), rig.now());
+    rig.index.cgroup_recorded(10, ROOT, &cgroup_name(1), rig.now());
+    rig.index.cgroup_recorded(11, ROOT, &cgroup_name(2), rig.now());
     rig.flush();
     let slot = rig.maps.uids[&uid_key(&uid(1)).unwrap()];
     assert!(rig.maps.ports.is_empty() && rig.maps.cgroups[&10] == slot);
-    rig.index.enforce(Introduced::default(), rig.now());
+    rig.index.commit(Staged::default(), rig.now());
     rig.flush();
     assert_eq!(rig.owners(80), ["owner"]);
 }

@@ -1,17 +1,17 @@
 //! The kernel's maps as a model, an index whose changes are carried out on it, and pods to drive it with.
 
 use enforcer_ebpf::{
-    abi::{CGROUP_UNKNOWN, ExactKey, Owner as Element, Policy, PortWord, RECORD_LEN, Slot},
-    decide::{Caller, Candidates, Cover, Kin, Overrule, Target, Verdict, decide},
+    decide::{Caller, CallerIdentity, Candidates, Cover, ModeOverride, Target, Verdict, decide},
+    wire::{AddressKey, CGROUP_UNKNOWN, OWNER_RECORD_BYTES, Owner as Element, Policy, PortWord, Slot},
 };
 
 use super::*;
 use crate::{
-    arbitration::quota::Use,
+    arbitration::quota::Usage,
     plan::{
-        owner_record::Record,
+        owner_record::OwnerRecord,
         port_state::Change,
-        recover::{Recalled, recall},
+        recover::{RecoveredState, recover},
     },
 };
 
@@ -25,9 +25,9 @@ pub(super) struct Maps {
     pub(super) owners: BTreeMap<Slot, Element>,
     pub(super) uids: HashMap<UidKey, Slot>,
     pub(super) cgroups: HashMap<u64, Slot>,
-    pub(super) exact: HashMap<ExactKey, Slot>,
+    pub(super) exact: HashMap<AddressKey, Slot>,
     pub(super) ports: HashMap<(Protocol, u16), PortWord>,
-    pub(super) records: BTreeMap<Slot, [u8; RECORD_LEN]>,
+    pub(super) records: BTreeMap<Slot, [u8; OWNER_RECORD_BYTES]>,
     pub(super) policy: Policy,
     /// Whether there are owners whose names do not fit into a record.
     pub(super) some_unrecorded: bool,
@@ -70,12 +70,12 @@ impl Maps {
                 }
                 self.owners.insert(slot, owner);
             }
-            Change::Record { slot, ref bytes } => {
-                assert!(Record::decode(&bytes[..]).is_ok());
+            Change::OwnerRecord { slot, ref bytes } => {
+                assert!(OwnerRecord::decode(&bytes[..]).is_ok());
                 let before = self.records.insert(slot, **bytes);
                 assert!(before != Some(**bytes), "what is written down already is not written again");
             }
-            Change::RecordGone { slot } => {
+            Change::OwnerRecordGone { slot } => {
                 assert!(!self.owners.contains_key(&slot), "an owner goes before what is written down of it");
                 assert!(self.records.remove(&slot).is_some());
             }
@@ -100,11 +100,11 @@ impl Maps {
                     (owner.cgroup, owner.level) = (CGROUP_UNKNOWN, 0);
                 }
             }
-            Change::Exact { key, slot } => {
+            Change::AddressOwner { key, slot } => {
                 assert!(self.owners.contains_key(&slot), "an owner is written before an address points at it");
                 self.exact.insert(key, slot);
             }
-            Change::ExactGone { key } => {
+            Change::AddressOwnerGone { key } => {
                 self.exact.remove(&key);
             }
             Change::Port { protocol, port, word } => {
@@ -132,8 +132,8 @@ impl Maps {
         let mut candidates = Candidates::of(word, Cover::of(&target));
         if candidates.exact {
             let key = match target {
-                Target::V4(address) => ExactKey::v4(protocol, port, address),
-                Target::V6 { address, .. } => ExactKey::v6(protocol, port, address),
+                Target::V4(address) => AddressKey::v4(protocol, port, address),
+                Target::V6 { address, .. } => AddressKey::v6(protocol, port, address),
             };
             if let Some(&slot) = self.exact.get(&key) {
                 candidates.slots[0] = slot;
@@ -163,14 +163,14 @@ impl Maps {
             None => Caller::Unresolved,
             Some(slot) => self.owners.get(slot).map_or(Caller::UnknownApi, |owner| Caller::Pod(*owner)),
         };
-        decide(&owners, covered, &Kin::from(&caller), port, &self.policy, Overrule::default)
+        decide(&owners, covered, &CallerIdentity::from(&caller), port, &self.policy, ModeOverride::default)
     }
 
     /// What the next agent finds.
-    pub(super) fn recall(&self) -> Recalled {
+    pub(super) fn recall(&self) -> RecoveredState {
         let ports = self.ports.iter().map(|(&(protocol, port), &word)| (protocol, port, word));
         let exact = self.exact.iter().map(|(&key, &slot)| (key, slot));
-        recall(self.owners.clone(), |slot| self.records.get(&slot), ports, exact)
+        recover(self.owners.clone(), |slot| self.records.get(&slot), ports, exact)
     }
 }
 
@@ -219,7 +219,7 @@ impl Rig {
         next.at = at;
         next.maps.some_unrecorded = maps.some_unrecorded;
         let recalled = maps.recall();
-        let restored = next.index.restore(recalled.remembered, next.now());
+        let restored = next.index.restore(recalled.owners, next.now());
         assert_eq!(restored.refused, []);
         next.flush();
         next
@@ -231,7 +231,7 @@ impl Rig {
             self.made(u64::from(number) + CGROUP_IDS, ROOT, &cgroup_name(number));
         }
         let present = cgroups.iter().map(|number| u64::from(*number) + CGROUP_IDS).collect();
-        self.index.cgroups_are(&present, self.now());
+        self.index.reset_cgroups(&present, self.now());
         self.flush();
     }
 
@@ -241,11 +241,11 @@ impl Rig {
     }
 
     pub(super) fn now(&self) -> Now {
-        Now { wall: i64::try_from(self.at).unwrap() * 1_000_000, monotonic: Duration::from_secs(self.at) }
+        Now { wall: i64::try_from(self.at).unwrap() * 1_000_000, boottime: Duration::from_secs(self.at) }
     }
 
     pub(super) fn flush(&mut self) {
-        let output = self.index.take();
+        let output = self.index.drain_output();
         for change in &output.changes {
             self.maps.carry_out(change);
             if let Some(watch) = &mut self.watch {
@@ -261,16 +261,16 @@ impl Rig {
 
     /// What is counted is what there is.
     fn check_room(&self) {
-        let mut all = Use::default();
+        let mut all = Usage::default();
         for owner in self.index.owners.values() {
-            let takes = owner.takes;
-            assert!(owner.kind != Kind::Pod || takes == owner.use_now(), "{owner:?}");
+            let takes = owner.usage;
+            assert!(owner.kind != Kind::Pod || takes == owner.usage(), "{owner:?}");
             all.pods += takes.pods;
             all.handovers += takes.handovers;
             all.claims += takes.claims;
             all.addresses += takes.addresses;
         }
-        assert_eq!(self.index.rooms.all(), all);
+        assert_eq!(self.index.quotas.all(), all);
         let usage = self.index.usage();
         let (in_force, lost) = self.index.claim_counts();
         let node: usize = self.index.settings.node_reserved.iter().map(|spec| spec.ports.len() as usize).sum();
@@ -289,7 +289,7 @@ impl Rig {
     }
 
     pub(super) fn made(&mut self, id: u64, parent: u64, name: &str) {
-        self.index.cgroup_made(id, parent, name, self.now());
+        self.index.cgroup_created(id, parent, name, self.now());
         self.flush();
     }
 
@@ -300,7 +300,7 @@ impl Rig {
 
     pub(super) fn pass(&mut self, seconds: u64) {
         self.at += seconds;
-        self.index.tick(self.now());
+        self.index.handle_timeout(self.now());
         self.flush();
     }
 

@@ -3,8 +3,8 @@
 use std::{cell::RefCell, rc::Rc};
 
 use enforcer_ebpf::{
-    abi::{Reason, VerdictKind},
     decide::{Target, Verdict},
+    wire::{Reason, VerdictKind},
 };
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     model::DECLARED_ONLY,
     *,
 };
-use crate::{arbitration::arbiter::Standing, model::port_spec::Address};
+use crate::{arbitration::arbiter::ClaimState, model::port_spec::Address};
 
 /// Whatever a claim of these histories tells apart.
 const TARGETS: [Target; 7] = [
@@ -78,13 +78,13 @@ fn drive(rig: &mut Rig, step: &Step) {
 /// are left out, and `::` is the same as no address.
 fn in_force(index: &Index) -> BTreeSet<(String, bool, Protocol, u16, Address)> {
     let all: Vec<_> = index
-        .ledger
-        .stakes()
-        .filter(|(_, _, stake)| stake.standing == Some(Standing::InForce))
+        .port_table
+        .claims()
+        .filter(|(_, _, stake)| stake.state == Some(ClaimState::InForce))
         .map(|(protocol, port, stake)| {
             let owner = &index.owners[&stake.owner];
             let address = if stake.address.covers(Address::Any) { Address::Any } else { stake.address };
-            (owner.name.to_string(), owner.kind == Kind::Remnant, protocol, port, address)
+            (owner.name.to_string(), owner.kind == Kind::HandoverReservation, protocol, port, address)
         })
         .collect();
     let covered = |one: &(String, bool, Protocol, u16, Address)| {
@@ -160,7 +160,7 @@ proptest! {
         prop_assert_eq!(&*told.borrow(), &[], "a verdict turned after these changes");
         prop_assert_eq!(answers(&next.maps, &callers), before, "listed");
         prop_assert_eq!(in_force(&next.index), in_force(&rig.index));
-        prop_assert_eq!(next.index.next_deadline(), rig.index.next_deadline());
+        prop_assert_eq!(next.index.poll_timeout(), rig.index.poll_timeout());
     }
 
     /// Time went by: what was in force and whose grace is not over stays, and in the end all is as if the first agent
@@ -172,9 +172,9 @@ proptest! {
         next.rescan(&world.cgroups());
         next.reset(world.list());
         let before = in_force(&rig.index);
-        let graces = rig.index.graces.len();
+        let graces = rig.index.reservations.len();
         rig.pass(seconds);
-        let ended = graces - rig.index.graces.len();
+        let ended = graces - rig.index.reservations.len();
         let after = in_force(&rig.index);
         // Who waits for what is in force waits no longer than his youngest claim, see `Record::since`: after an edit,
         // another one of those who wait may be next.
@@ -187,7 +187,7 @@ proptest! {
         }
         prop_assert_eq!(in_force(&next.index), after);
         prop_assert_eq!(answers(&next.maps, &world.cgroups()), answers(&rig.maps, &world.cgroups()));
-        prop_assert_eq!(next.index.next_deadline(), rig.index.next_deadline());
+        prop_assert_eq!(next.index.poll_timeout(), rig.index.poll_timeout());
     }
 
     /// Much happened meanwhile: whoever is as he was keeps what he had at every moment, nobody else gets it, and
@@ -255,7 +255,7 @@ proptest! {
         prop_assert_eq!(next.maps.records.len(), 1);
         prop_assert!(next.maps.ports.is_empty() && next.maps.exact.is_empty());
         prop_assert!(next.maps.uids.is_empty() && next.maps.cgroups.is_empty());
-        prop_assert!(next.index.graces.is_empty() && next.index.waiting.is_empty() && next.index.due.is_empty());
+        prop_assert!(next.index.reservations.is_empty() && next.index.waiting.is_empty() && next.index.released_uids.is_empty());
         prop_assert_eq!(next.index.claim_counts(), (0, 0));
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use enforcer_ebpf::{
-    abi::{CGROUP_UNKNOWN, Reason, VerdictKind},
     decide::Target,
+    wire::{CGROUP_UNKNOWN, Reason, VerdictKind},
 };
 
 use super::*;
@@ -84,7 +84,7 @@ fn what_was_in_force_is_in_force_before_anybody_speaks() {
     let next = rig.restart(1, settings());
     let claims = |rig: &Rig| {
         let mut claims: Vec<String> = Vec::new();
-        for owner in rig.maps.recall().remembered {
+        for owner in rig.maps.recall().owners {
             claims.extend(owner.claims.iter().map(|spec| format!("{} {spec}", owner.record.name)));
         }
         claims
@@ -96,7 +96,7 @@ fn what_was_in_force_is_in_force_before_anybody_speaks() {
     assert_eq!(next.answer(STRANGER, 80), (VerdictKind::Allow, Reason::Error), "the tree has not been read");
     assert_eq!(next.owners(80), ["a"]);
     let id = next.maps.met(TCP, 80, V4)[0];
-    assert_eq!(next.index.source(id, TCP, 80), Some(Source::Remembered));
+    assert_eq!(next.index.source(id, TCP, 80), Some(ClaimSource::Recovered));
     assert!(next.notices.is_empty());
 }
 
@@ -109,7 +109,7 @@ fn a_pod_that_is_listed_again_keeps_its_ports_without_a_gap() {
     next.reset(vec![earlier.clone(), pod(1, "late", "80")]);
     assert_eq!(next.answer(2, 80), DENIED);
     let id = next.maps.met(TCP, 80, V4)[0];
-    assert_eq!(next.index.source(id, TCP, 80), Some(Source::Annotation), "now it is known again");
+    assert_eq!(next.index.source(id, TCP, 80), Some(ClaimSource::Annotation), "now it is known again");
     assert_eq!(
         next.told(),
         ["claim of default/earlier on 80/tcp loses on n: in force for default/late (annotation); it is granted when \
@@ -154,7 +154,7 @@ fn a_successor_in_the_list_takes_over_in_one_step() {
     next.reset(vec![pod(0, "squatter", "80"), in_workload(2, "new", "80")]);
     assert_eq!(next.owners(80), ["new"]);
     assert_eq!(next.answer(2, 80), ALLOWED);
-    assert_eq!(next.index.next_deadline(), None);
+    assert_eq!(next.index.poll_timeout(), None);
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn the_tree_may_be_read_first_too() {
     let mut next = Rig::new(settings());
     next.rescan(&[1, STRANGER]);
     let now = next.now();
-    next.index.restore(rig.maps.recall().remembered, now);
+    next.index.restore(rig.maps.recall().owners, now);
     next.flush();
     assert_eq!(next.answer(1, 80), ALLOWED);
     assert_eq!(next.owners(81), ["b"], "until it is read again");
@@ -338,14 +338,14 @@ fn a_grace_goes_on_and_does_not_begin_anew() {
     assert!(gone().next(40, &ALL).owners(80).is_empty(), "it is over");
 
     let mut next = gone().restart(0, Settings { handover_grace: Duration::from_secs(5), ..settings() });
-    assert_eq!(next.index.next_deadline(), Some(Duration::from_secs(1025)), "the new settings have a shorter one");
+    assert_eq!(next.index.poll_timeout(), Some(Duration::from_secs(1025)), "the new settings have a shorter one");
     next.pass(5);
     assert!(next.owners(80).is_empty());
 
     let mut next = gone().next(30, &ALL);
     next.apply(in_workload(1, "new", "80"));
     assert_eq!(next.owners(80), ["new"], "the workload is the same one");
-    assert_eq!(next.index.next_deadline(), None);
+    assert_eq!(next.index.poll_timeout(), None);
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn who_went_takes_nothing() {
         rig.pass(61);
     }
     assert!(rig.told().is_empty());
-    assert_eq!((rig.index.rooms.all(), rig.index.rooms.namespaces()), Default::default());
+    assert_eq!((rig.index.quotas.all(), rig.index.quotas.namespaces()), Default::default());
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn the_first_mirror_keeps_the_hash_across_agents() {
     rig.apply(mirror(1, "real", "6443"));
     let mut next = rig.restart(1, settings());
     fixed(&mut next);
-    next.index.cgroups_are(&HashSet::from([10]), next.now());
+    next.index.reset_cgroups(&HashSet::from([10]), next.now());
     next.flush();
     let flags = |rig: &Rig, port| rig.maps.owners[&rig.maps.ports[&(TCP, port)].v4().first].flags();
     assert_eq!(flags(&next, 6443), OWNER_SOFTWARE);
@@ -63,7 +63,7 @@ fn ids_go_on() {
     let new = next.maps.met(TCP, 82, V4)[0];
     assert!(new > ids(&rig)[1] + 4096, "and nobody else gets an id of the last agent");
 
-    let mut strange = rig.maps.recall().remembered;
+    let mut strange = rig.maps.recall().owners;
     strange[1].id = u32::MAX;
     strange[2].id = 0;
     let mut next = Rig::new(settings());
@@ -77,13 +77,13 @@ fn ids_go_on() {
 #[test]
 fn who_cannot_be_taken_over_is_named() {
     let rig = old([pod(1, "a", "80")]);
-    let recalled = rig.maps.recall().remembered;
+    let recalled = rig.maps.recall().owners;
     let mut twice = recalled.clone();
     twice.extend(recalled);
     let mut next = Rig::new(settings());
     let now = next.now();
     let restored = next.index.restore(twice, now);
-    assert_eq!((restored.pods, restored.remnants), (1, 0));
+    assert_eq!((restored.pods, restored.reservations), (1, 0));
     assert_eq!(restored.refused.iter().map(ToString::to_string).collect::<Vec<_>>(), ["default/a"]);
     next.flush();
     assert_eq!(next.owners(80), ["a"]);
@@ -97,7 +97,7 @@ fn a_name_that_is_too_long_is_not_remembered_and_known_again_when_listed() {
     rig.apply(pod(1, &name, "80"));
     assert_eq!(rig.maps.records.len(), 1, "the node's");
     let recalled = rig.maps.recall();
-    assert_eq!(recalled.forgotten.len(), 1);
+    assert_eq!(recalled.unreadable.len(), 1);
     let mut next = rig.restart(1, settings());
     assert!(next.owners(80).is_empty());
     next.reset(vec![pod(1, &name, "80")]);
@@ -111,16 +111,19 @@ fn an_owner_is_remembered_before_it_is_known_and_until_it_is_unknown() {
     let mut rig = Rig::new(settings());
     rig.index.apply(pod(1, "a", "80"), rig.now());
     let place = |changes: &[Change], wanted: fn(&Change) -> bool| changes.iter().position(wanted).unwrap();
-    let made = rig.index.take().changes;
-    let record = place(&made, |change| matches!(change, Change::Record { .. }));
+    let made = rig.index.drain_output().changes;
+    let record = place(&made, |change| matches!(change, Change::OwnerRecord { .. }));
     let owner = place(&made, |change| matches!(change, Change::Owner { .. }));
     assert!(record < owner && owner < place(&made, |change| matches!(change, Change::Port { .. })));
     rig.index.apply(pod(1, "a", "80"), rig.now());
-    assert!(!rig.index.take().changes.iter().any(|change| matches!(change, Change::Record { .. })), "nothing changed");
+    assert!(
+        !rig.index.drain_output().changes.iter().any(|change| matches!(change, Change::OwnerRecord { .. })),
+        "nothing changed"
+    );
     rig.index.delete("default", "a", rig.now());
-    let gone = rig.index.take().changes;
+    let gone = rig.index.drain_output().changes;
     let free = place(&gone, |change| matches!(change, Change::Owner { owner, .. } if owner.id() == 0));
-    assert!(place(&gone, |change| matches!(change, Change::RecordGone { .. })) > free);
+    assert!(place(&gone, |change| matches!(change, Change::OwnerRecordGone { .. })) > free);
 }
 
 type Step = fn(&mut Rig);

@@ -1,16 +1,16 @@
 use std::net::{IpAddr, Ipv4Addr};
 
-use enforcer_ebpf::abi::{Form, Protocol};
+use enforcer_ebpf::wire::{Protocol, UidForm};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    arbitration::quota::{Finite, Limit},
+    arbitration::quota::{QuotaLimit, Resource},
     index::{PortList, Settings},
     k8s_events::MAX_NOTE,
     model::port_spec::{Address, PortRange},
     pods::{
-        claims::{Limits, Source},
+        claims::{ClaimLimits, ClaimSource},
         pod::from_api,
     },
     reports::report::Attempt,
@@ -19,7 +19,7 @@ use crate::{
 const WALL: i64 = 1_790_000_000_000_000;
 
 fn at(seconds: u64) -> Now {
-    Now { wall: WALL + i64::try_from(seconds).unwrap() * 1_000_000, monotonic: Duration::from_secs(seconds) }
+    Now { wall: WALL + i64::try_from(seconds).unwrap() * 1_000_000, boottime: Duration::from_secs(seconds) }
 }
 
 fn pod(name: &str) -> Name {
@@ -49,32 +49,32 @@ fn denied(offender: &str, owner: &str, port: u16) -> Report {
             uid: 0,
             command: "secret".to_owned(),
         },
-        caller: Who::Known(pod(offender)),
+        caller: Actor::Known(pod(offender)),
         container: Some("server".to_owned()),
         owner: Some(pod(owner)),
-        source: Some(Source::Annotation),
+        source: Some(ClaimSource::Annotation),
         holder: None,
     }
 }
 
 fn conflict(loser: &str, winner: &str) -> Notice {
     let ports: PortList = vec![(Protocol::Tcp, Address::Any, PortRange::new(80, 80).unwrap())];
-    Notice::Conflict { loser: pod(loser), winner: pod(winner), source: Source::HostPort, ports }
+    Notice::Conflict { loser: pod(loser), winner: pod(winner), source: ClaimSource::HostPort, ports }
 }
 
 /// Makes calls, all with this outcome, until nothing more is to be called before a moment: the calls, each with its time.
-fn run(events: &mut Events, from: Duration, until: Duration, outcome: Outcome) -> Vec<(Duration, Call)> {
+fn run(events: &mut EventScheduler, from: Duration, until: Duration, outcome: CallOutcome) -> Vec<(Duration, Call)> {
     let mut calls = Vec::new();
     let mut now = from;
     loop {
         let wall = WALL + i64::try_from(now.as_micros()).unwrap();
-        match events.next(Now { wall, monotonic: now }) {
-            Next::Call(call) => {
+        match events.poll_call(Now { wall, boottime: now }) {
+            NextCall::Call(call) => {
                 calls.push((now, call));
-                events.done(outcome, Now { wall, monotonic: now });
+                events.handle_outcome(outcome, Now { wall, boottime: now });
             }
-            Next::Wait(at) if at < until => now = at,
-            Next::Wait(_) | Next::Nothing => return calls,
+            NextCall::Wait(at) if at < until => now = at,
+            NextCall::Wait(_) | NextCall::Nothing => return calls,
         }
     }
 }
@@ -91,12 +91,12 @@ const HOUR: Duration = Duration::from_hours(1);
 
 #[test]
 fn both_pods_hear_of_a_denial_at_once() {
-    let mut events = Events::new("node-1");
+    let mut events = EventScheduler::new("node-1");
     events.report(&denied("web-2", "web-1", 80), at(5));
-    let calls = run(&mut events, at(5).monotonic, HOUR, Outcome::Done);
+    let calls = run(&mut events, at(5).boottime, HOUR, CallOutcome::Done);
     let created = created(&calls);
     assert_eq!(calls.len(), 2, "{calls:#?}");
-    assert!(calls.iter().all(|(when, _)| *when <= at(6).monotonic));
+    assert!(calls.iter().all(|(when, _)| *when <= at(6).boottime));
     let [offender, owner] = [of(&created, "web-2")[0], of(&created, "web-1")[0]];
     assert_eq!(
         offender.note,
@@ -107,8 +107,8 @@ fn both_pods_hear_of_a_denial_at_once() {
         owner.note,
         "bind by default/web-2 (0.0.0.0:80/tcp) denied on node-1 (mode enforce): claimed by this pod"
     );
-    assert_eq!(offender.related, Some(Object::Pod(pod("web-1"))));
-    assert_eq!(owner.related, Some(Object::Pod(pod("web-2"))));
+    assert_eq!(offender.related, Some(EventObject::Pod(pod("web-1"))));
+    assert_eq!(owner.related, Some(EventObject::Pod(pod("web-2"))));
     for event in created {
         assert_eq!(event.reason, EventReason::PortBindDenied);
         assert_eq!(event.time, at(5).wall);
@@ -118,13 +118,13 @@ fn both_pods_hear_of_a_denial_at_once() {
 
 #[test]
 fn what_happens_again_is_counted_less_and_less_often() {
-    let mut events = Events::new("node-1");
+    let mut events = EventScheduler::new("node-1");
     let mut calls = Vec::new();
     for tick in 0..3600 * 10_u32 {
         let now = Duration::from_millis(100) * tick;
         let wall = WALL + i64::try_from(now.as_micros()).unwrap();
-        events.report(&denied("web-2", "web-1", 80), Now { wall, monotonic: now });
-        calls.extend(run(&mut events, now, now + Duration::from_millis(100), Outcome::Done));
+        events.report(&denied("web-2", "web-1", 80), Now { wall, boottime: now });
+        calls.extend(run(&mut events, now, now + Duration::from_millis(100), CallOutcome::Done));
     }
     let offender: Vec<(u64, i32)> = calls
         .iter()
@@ -142,15 +142,17 @@ fn what_happens_again_is_counted_less_and_less_often() {
 
 #[test]
 fn an_event_that_expired_is_created_again() {
-    let mut events = Events::new("node-1");
+    let mut events = EventScheduler::new("node-1");
     events.notice(&conflict("web-2", "web-1"), at(0));
-    let first = run(&mut events, at(0).monotonic, HOUR, Outcome::Done);
+    let first = run(&mut events, at(0).boottime, HOUR, CallOutcome::Done);
     events.notice(&conflict("web-2", "web-1"), at(60));
-    let Next::Call(Call::Count { name, count: 2, last, .. }) = events.next(at(60)) else { panic!("a count of 2") };
+    let NextCall::Call(Call::Count { name, count: 2, last, .. }) = events.poll_call(at(60)) else {
+        panic!("a count of 2")
+    };
     assert_eq!(last, at(60).wall);
     assert!(created(&first).iter().any(|event| event.name == name));
-    events.done(Outcome::NotFound, at(60));
-    let again = run(&mut events, at(60).monotonic, at(70).monotonic, Outcome::Done);
+    events.handle_outcome(CallOutcome::NotFound, at(60));
+    let again = run(&mut events, at(60).boottime, at(70).boottime, CallOutcome::Done);
     let again = created(&again);
     assert_eq!(again.len(), 1, "{again:#?}");
     assert_ne!(again[0].name, name);
@@ -160,11 +162,11 @@ fn an_event_that_expired_is_created_again() {
 
 #[test]
 fn a_winner_hears_of_a_thousand_losers_in_one_event() {
-    let mut events = Events::new("node-1");
+    let mut events = EventScheduler::new("node-1");
     for loser in 0..999 {
         events.notice(&conflict(&format!("web-{loser}"), "winner"), at(0));
     }
-    let calls = run(&mut events, at(0).monotonic, HOUR, Outcome::Done);
+    let calls = run(&mut events, at(0).boottime, HOUR, CallOutcome::Done);
     let created = created(&calls);
     let told = of(&created, "winner");
     assert_eq!(told.len(), 1);
@@ -182,13 +184,13 @@ fn a_winner_hears_of_a_thousand_losers_in_one_event() {
 
 #[test]
 fn somebody_new_is_named_by_a_new_event() {
-    let mut events = Events::new("node-1");
+    let mut events = EventScheduler::new("node-1");
     let mut calls = Vec::new();
     for (second, offender) in [(0, "a"), (1, "b"), (2, "c"), (3, "d"), (40, "a"), (41, "d")] {
         events.report(&denied(offender, "owner", 80), at(second));
-        calls.extend(run(&mut events, at(second).monotonic, at(second + 1).monotonic, Outcome::Done));
+        calls.extend(run(&mut events, at(second).boottime, at(second + 1).boottime, CallOutcome::Done));
     }
-    calls.extend(run(&mut events, at(42).monotonic, HOUR, Outcome::Done));
+    calls.extend(run(&mut events, at(42).boottime, HOUR, CallOutcome::Done));
     let created = created(&calls);
     let notes: Vec<&str> = of(&created, "owner").iter().map(|event| event.note.as_str()).collect();
     assert_eq!(
@@ -210,14 +212,14 @@ fn somebody_new_is_named_by_a_new_event() {
 
 #[test]
 fn somebody_new_during_a_call_is_named_by_the_next_event() {
-    let mut events = Events::new("node-1");
+    let mut events = EventScheduler::new("node-1");
     events.notice(&conflict("a", "owner"), at(0));
-    let Next::Call(Call::Create(_)) = events.next(at(1)) else { panic!("the loser's") };
-    events.done(Outcome::Done, at(1));
-    let Next::Call(Call::Create(_)) = events.next(at(2)) else { panic!("the winner's") };
+    let NextCall::Call(Call::Create(_)) = events.poll_call(at(1)) else { panic!("the loser's") };
+    events.handle_outcome(CallOutcome::Done, at(1));
+    let NextCall::Call(Call::Create(_)) = events.poll_call(at(2)) else { panic!("the winner's") };
     events.notice(&conflict("b", "owner"), at(2));
-    events.done(Outcome::Done, at(2));
-    let calls = run(&mut events, at(3).monotonic, HOUR, Outcome::Done);
+    events.handle_outcome(CallOutcome::Done, at(2));
+    let calls = run(&mut events, at(3).boottime, HOUR, CallOutcome::Done);
     let created = created(&calls);
     let told = of(&created, "owner");
     assert_eq!(told.len(), 1, "{calls:#?}");
@@ -226,21 +228,21 @@ fn somebody_new_during_a_call_is_named_by_the_next_event() {
 
 #[test]
 fn an_object_has_a_budget_of_its_own() {
-    let mut events = Events::new("node-1");
+    let mut events = EventScheduler::new("node-1");
     for port in 1..=2000 {
         events.report(&denied("flood", "owner", port), at(0));
     }
     events.report(&denied("other", "bystander", 80), at(1));
-    let calls = run(&mut events, at(1).monotonic, at(200).monotonic, Outcome::Done);
+    let calls = run(&mut events, at(1).boottime, at(200).boottime, CallOutcome::Done);
     let created = created(&calls);
     assert_eq!(of(&created, "flood").len(), BURST as usize);
     assert_eq!(of(&created, "owner").len(), 1, "all of its ports in one");
     assert!(of(&created, "owner")[0].note.contains("and 1999 others"), "{:?}", of(&created, "owner")[0].note);
     assert_eq!((of(&created, "other").len(), of(&created, "bystander").len()), (1, 1));
-    assert_eq!(events.lost(Loss::Full), 2000 - u64::from(BURST), "counted, since there is no room for them");
+    assert_eq!(events.dropped(DropReason::Full), 2000 - u64::from(BURST), "counted, since there is no room for them");
     // Then one in five minutes.
     events.report(&denied("flood", "owner", 1), at(201));
-    let later = run(&mut events, at(201).monotonic, at(3600).monotonic, Outcome::Done);
+    let later = run(&mut events, at(201).boottime, at(3600).boottime, CallOutcome::Done);
     let flood = |(_, call): &&(Duration, Call)| matches!(call, Call::Count { name, .. } if name.starts_with("flood."));
     let when: Vec<u64> = later.iter().filter(flood).map(|(at, _)| at.as_secs()).collect();
     assert_eq!(when.len(), 1);
@@ -249,71 +251,71 @@ fn an_object_has_a_budget_of_its_own() {
 
 #[test]
 fn failures_cost_no_budget_and_lose_nothing() {
-    let mut events = Events::new("node-1");
+    let mut events = EventScheduler::new("node-1");
     events.report(&denied("web-2", "web-1", 80), at(0));
     for second in 0..200 {
-        let Next::Call(Call::Create(_)) = events.next(at(second)) else { panic!("it is tried again") };
-        assert_eq!(events.next(at(second)), Next::Nothing, "one call at a time");
-        events.done(Outcome::Failed, at(second));
+        let NextCall::Call(Call::Create(_)) = events.poll_call(at(second)) else { panic!("it is tried again") };
+        assert_eq!(events.poll_call(at(second)), NextCall::Nothing, "one call at a time");
+        events.handle_outcome(CallOutcome::Failed, at(second));
     }
-    let calls = run(&mut events, at(200).monotonic, HOUR, Outcome::Done);
+    let calls = run(&mut events, at(200).boottime, HOUR, CallOutcome::Done);
     assert_eq!(created(&calls).len(), 2);
     assert_eq!(created(&calls)[0].time, at(0).wall, "when it happened, not when it was told");
 }
 
 #[test]
 fn what_the_server_never_takes_is_given_up() {
-    let mut events = Events::new("node-1");
+    let mut events = EventScheduler::new("node-1");
     events.notice(&conflict("web-2", "web-1"), at(0));
-    let calls = run(&mut events, at(0).monotonic, HOUR, Outcome::Refused);
+    let calls = run(&mut events, at(0).boottime, HOUR, CallOutcome::Refused);
     assert_eq!(calls.len(), 2);
-    assert_eq!(events.lost(Loss::Refused), 2);
+    assert_eq!(events.dropped(DropReason::Refused), 2);
     assert!(events.series.is_empty() && events.keys.is_empty() && events.due.is_empty());
 }
 
 #[test]
 fn what_comes_during_a_call_is_not_forgotten() {
-    let mut events = Events::new("node-1");
+    let mut events = EventScheduler::new("node-1");
     events.report(&denied("a", "node", 80), at(0));
     let mut report = denied("b", "owner", 80);
-    report.caller = Who::Host;
-    let Next::Call(_) = events.next(at(0)) else { panic!("a call") };
+    report.caller = Actor::Host;
+    let NextCall::Call(_) = events.poll_call(at(0)) else { panic!("a call") };
     events.report(&denied("a", "node", 80), at(0));
     events.report(&report, at(0));
-    events.done(Outcome::Done, at(0));
-    let calls = run(&mut events, at(0).monotonic, HOUR, Outcome::Done);
+    events.handle_outcome(CallOutcome::Done, at(0));
+    let calls = run(&mut events, at(0).boottime, HOUR, CallOutcome::Done);
     let counts = calls.iter().filter(|(_, call)| matches!(call, Call::Count { count: 2, .. })).count();
     assert_eq!(counts, 2, "{calls:#?}");
-    assert!(created(&calls).iter().any(|event| event.regarding == Object::Node("node-1".to_owned())));
+    assert!(created(&calls).iter().any(|event| event.regarding == EventObject::Node("node-1".to_owned())));
 }
 
 fn index_with(uid: &str) -> Index {
-    let settings = Settings { limits: Limits::default(), ..Settings::default() };
+    let settings = Settings { limits: ClaimLimits::default(), ..Settings::default() };
     let mut index = Index::new(settings, 1);
     let object = serde_json::json!({
         "metadata": {"namespace": "default", "name": "late", "uid": uid},
         "spec": {"hostNetwork": true, "containers": []},
     });
     index.apply(from_api(&serde_json::from_value(object).unwrap()), at(0));
-    index.cgroup_made(6, 1, &format!("kubepods-pod{}.slice", uid.replace('-', "_")), at(0));
+    index.cgroup_created(6, 1, &format!("kubepods-pod{}.slice", uid.replace('-', "_")), at(0));
     index
 }
 
 fn unknown() -> Report {
     let mut report = denied("", "web-1", 80);
-    report.caller = Who::UnknownPod { uid: "0a1b2c3d4e5f40718293a4b5c6d7e8f9".to_owned(), form: Form::Api };
+    report.caller = Actor::UnknownPod { uid: "0a1b2c3d4e5f40718293a4b5c6d7e8f9".to_owned(), form: UidForm::Api };
     report.container = None;
     report
 }
 
 #[test]
 fn the_event_of_an_unknown_caller_waits_for_its_name() {
-    let mut events = Events::new("node-1");
+    let mut events = EventScheduler::new("node-1");
     events.report(&unknown(), at(0));
-    events.look_again(&Index::new(Settings::default(), 1), at(1));
-    assert_eq!(events.next(at(1)), Next::Nothing);
-    events.look_again(&index_with("0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"), at(2));
-    let calls = run(&mut events, at(2).monotonic, HOUR, Outcome::Done);
+    events.retry_unnamed(&Index::new(Settings::default(), 1), at(1));
+    assert_eq!(events.poll_call(at(1)), NextCall::Nothing);
+    events.retry_unnamed(&index_with("0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"), at(2));
+    let calls = run(&mut events, at(2).boottime, HOUR, CallOutcome::Done);
     let created = created(&calls);
     assert_eq!(of(&created, "late").len(), 1, "{created:#?}");
     assert!(of(&created, "late")[0].note.contains("by default/late ("));
@@ -324,13 +326,13 @@ fn the_event_of_an_unknown_caller_waits_for_its_name() {
 
 #[test]
 fn a_name_that_never_comes_is_not_waited_for_for_ever() {
-    let mut events = Events::new("node-1");
+    let mut events = EventScheduler::new("node-1");
     let index = Index::new(Settings::default(), 1);
     for second in 0..20 {
         events.report(&unknown(), at(second));
     }
-    events.look_again(&index, Now { monotonic: NAME_WAIT, ..at(60) });
-    let calls = run(&mut events, NAME_WAIT, HOUR, Outcome::Done);
+    events.retry_unnamed(&index, Now { boottime: NAME_WAIT, ..at(60) });
+    let calls = run(&mut events, NAME_WAIT, HOUR, CallOutcome::Done);
     let created = created(&calls);
     assert_eq!(created.len(), 1, "there is nobody to tell but the owner");
     assert_eq!(
@@ -338,12 +340,12 @@ fn a_name_that_never_comes_is_not_waited_for_for_ever() {
         "bind by an unknown pod (UID 0a1b2c3d4e5f40718293a4b5c6d7e8f9) (0.0.0.0:80/tcp) denied on node-1 (mode enforce): \
          claimed by this pod"
     );
-    assert_eq!(events.lost(Loss::Full), 20 - MAX_WAITING_REPORTS as u64);
+    assert_eq!(events.dropped(DropReason::Full), 20 - MAX_WAITING_REPORTS as u64);
 }
 
 #[test]
 fn many_who_wait_are_bounded() {
-    let mut events = Events::new("node-1");
+    let mut events = EventScheduler::new("node-1");
     for cgroup in 0..2 * MAX_WAITING as u64 {
         let mut report = unknown();
         report.attempt.pod_cgroup = Some(cgroup);
@@ -355,43 +357,43 @@ fn many_who_wait_are_bounded() {
 #[test]
 fn mirror_pods_and_the_node_are_found_where_people_look() {
     let mirror = Name { mirror: Some("0123456789abcdef0123456789abcdef".to_owned()), ..pod("static") };
-    assert_eq!(Object::Pod(mirror).uid(), "0123456789abcdef0123456789abcdef");
-    let mut events = Events::new("node-1");
+    assert_eq!(EventObject::Pod(mirror).uid(), "0123456789abcdef0123456789abcdef");
+    let mut events = EventScheduler::new("node-1");
     let mut report = denied("web-2", "", 22);
     report.owner = Some(Name::node());
-    report.source = Some(Source::Reserved);
+    report.source = Some(ClaimSource::Reserved);
     report.attempt.reason = Cause::Reserved;
     events.report(&report, at(0));
-    let calls = run(&mut events, at(0).monotonic, HOUR, Outcome::Done);
+    let calls = run(&mut events, at(0).boottime, HOUR, CallOutcome::Done);
     let node = of(&created(&calls), "node-1")[0].clone();
     assert_eq!((node.regarding.event_namespace(), node.regarding.uid()), ("default", "node-1"));
     assert!(node.note.ends_with("claimed by the node"), "{}", node.note);
 }
 
-const LIMIT: Limit = Limit { what: Finite::Pods, of_namespace: true, most: 2 };
+const LIMIT: QuotaLimit = QuotaLimit { what: Resource::Pods, of_namespace: true, most: 2 };
 
 #[test]
 fn each_notice_has_its_reason() {
     let cases = [
         (Notice::MoreProblems { pod: pod("a"), count: 3 }, EventReason::PortClaimInvalid),
-        (Notice::NoRoom { pod: pod("a"), limit: LIMIT }, EventReason::PortClaimInvalid),
+        (Notice::QuotaExceeded { pod: pod("a"), limit: LIMIT }, EventReason::PortClaimInvalid),
         (Notice::MirrorRejected { pod: pod("a"), why: "why" }, EventReason::PortIdentityRejected),
         (Notice::SameUid { pod: pod("a"), first: pod("b") }, EventReason::PortIdentityRejected),
         (Notice::Granted { pod: pod("a"), ports: Vec::new() }, EventReason::PortClaimGranted),
         (conflict("a", "b"), EventReason::PortClaimConflict),
     ];
     for (notice, reason) in cases {
-        let mut events = Events::new("node-1");
+        let mut events = EventScheduler::new("node-1");
         events.notice(&notice, at(0));
-        let calls = run(&mut events, at(0).monotonic, HOUR, Outcome::Done);
+        let calls = run(&mut events, at(0).boottime, HOUR, CallOutcome::Done);
         let created = created(&calls);
         assert_eq!(of(&created, "a")[0].reason, reason);
         assert_eq!(reason.action(), "Claim");
         assert_eq!(reason.is_normal(), reason == EventReason::PortClaimGranted);
     }
-    let mut events = Events::new("node-1");
+    let mut events = EventScheduler::new("node-1");
     events.notice(&Notice::ModeInvalid { namespace: "a".to_owned(), value: "x".to_owned() }, at(0));
-    assert_eq!(events.next(at(0)), Next::Nothing);
+    assert_eq!(events.poll_call(at(0)), NextCall::Nothing);
 }
 
 #[test]
@@ -404,24 +406,24 @@ fn verdicts_have_their_reasons() {
         (VerdictKind::Audit, Cause::Held, Some(EventReason::PortInUse)),
         (VerdictKind::Allow, Cause::Owner, None),
     ] {
-        let mut events = Events::new("node-1");
+        let mut events = EventScheduler::new("node-1");
         let mut report = denied("a", "b", 80);
         (report.attempt.verdict, report.attempt.reason) = (verdict, cause);
         events.report(&report, at(0));
-        let calls = run(&mut events, at(0).monotonic, HOUR, Outcome::Done);
+        let calls = run(&mut events, at(0).boottime, HOUR, CallOutcome::Done);
         assert_eq!(created(&calls).first().map(|event| event.reason), reason);
     }
 }
 
 #[test]
 fn memory_is_bounded_and_given_back() {
-    let mut events = Events::new("node-1");
+    let mut events = EventScheduler::new("node-1");
     for pod in 0..2 * MAX_SERIES {
         events.notice(&Notice::MoreProblems { pod: self::pod(&format!("pod-{pod}")), count: 1 }, at(0));
     }
     assert_eq!(events.series.len(), MAX_SERIES);
-    assert_eq!(events.lost(Loss::Full), MAX_SERIES as u64);
-    let calls = run(&mut events, at(0).monotonic, HOUR * 2, Outcome::Done);
+    assert_eq!(events.dropped(DropReason::Full), MAX_SERIES as u64);
+    let calls = run(&mut events, at(0).boottime, HOUR * 2, CallOutcome::Done);
     assert_eq!(calls.len(), MAX_SERIES);
     events.notice(&conflict("a", "b"), at(3 * 3600));
     assert_eq!((events.series.len(), events.keys.len(), events.due.len()), (2, 2, 2));
@@ -431,14 +433,14 @@ fn memory_is_bounded_and_given_back() {
 proptest! {
     #[test]
     fn notes_are_safe_and_short(names in prop::collection::vec("\\PC{0,300}|[\\x00-\\x1f]{1,5}", 1..6), address: u32, port: u16) {
-        let mut events = Events::new("node-1");
+        let mut events = EventScheduler::new("node-1");
         for name in &names {
             let mut report = denied(name, "owner", port);
             report.attempt.address = IpAddr::V4(address.into());
             report.attempt.command.clone_from(name);
             events.report(&report, at(0));
         }
-        for event in created(&run(&mut events, Duration::ZERO, HOUR, Outcome::Done)) {
+        for event in created(&run(&mut events, Duration::ZERO, HOUR, CallOutcome::Done)) {
             prop_assert!(event.note.len() <= MAX_NOTE);
             prop_assert!(!event.note.chars().any(char::is_control));
             prop_assert!(event.name.len() <= 253);

@@ -15,34 +15,36 @@ fn digest() -> impl Strategy<Value = Digest> {
     any::<[u8; 16]>().prop_map(Digest)
 }
 
-fn subject() -> impl Strategy<Value = Subject> {
-    let form = prop_oneof![Just(Form::Api), Just(Form::Static)];
+fn subject() -> impl Strategy<Value = RecordedOwner> {
+    let form = prop_oneof![Just(UidForm::Api), Just(UidForm::Static)];
     prop_oneof![
-        Just(Subject::Node),
-        (any::<[u8; 16]>(), form, digest(), any::<[bool; 3]>()).prop_map(|(uid, form, claims, bits)| Subject::Pod {
-            key: UidKey::new(uid, form),
-            claims,
-            terminal: bits[0],
-            ended: bits[1],
-            mirror: bits[2],
+        Just(RecordedOwner::Node),
+        (any::<[u8; 16]>(), form, digest(), any::<[bool; 3]>()).prop_map(|(uid, form, claims, bits)| {
+            RecordedOwner::Pod {
+                key: UidKey::new(uid, form),
+                claims,
+                terminal: bits[0],
+                ended: bits[1],
+                mirror: bits[2],
+            }
         }),
-        any::<u64>().prop_map(|nanos| Subject::Remnant { until: Duration::from_nanos(nanos) }),
+        any::<u64>().prop_map(|nanos| RecordedOwner::HandoverReservation { until: Duration::from_nanos(nanos) }),
     ]
 }
 
 prop_compose! {
     fn record()(
         subject in subject(),
-        class in prop_oneof![Just(Class::Node), Just(Class::Static), Just(Class::System), Just(Class::Tenant)],
+        class in prop_oneof![Just(OwnerClass::Node), Just(OwnerClass::Static), Just(OwnerClass::System), Just(OwnerClass::Tenant)],
         name in name(),
         group in prop::option::of(digest()),
         workload in prop::option::of(digest()),
         terminating in any::<bool>(),
         mode in prop_oneof![Just(None), Just(Some(Mode::Audit)), Just(Some(Mode::Enforce))],
         since in any::<i64>(),
-    ) -> Record {
+    ) -> OwnerRecord {
         let name = Name { mirror: subject.mirrored(), ..name };
-        Record { subject, class, name, group, workload, terminating, mode, since }
+        OwnerRecord { subject, class, name, group, workload, terminating, mode, since }
     }
 }
 
@@ -50,25 +52,25 @@ proptest! {
     #[test]
     fn what_is_written_is_read(record in record()) {
         let bytes = record.encode().expect("names as Kubernetes allows them fit");
-        prop_assert_eq!(Record::decode(&bytes[..]), Ok(record));
+        prop_assert_eq!(OwnerRecord::decode(&bytes[..]), Ok(record));
     }
 
     #[test]
-    fn a_changed_bit_is_seen(record in record(), bit in 0..RECORD_LEN * 8) {
+    fn a_changed_bit_is_seen(record in record(), bit in 0..OWNER_RECORD_BYTES * 8) {
         let mut bytes = record.encode().expect("names as Kubernetes allows them fit");
         bytes[bit / 8] ^= 1 << (bit % 8);
-        prop_assert!(Record::decode(&bytes[..]).is_err());
+        prop_assert!(OwnerRecord::decode(&bytes[..]).is_err());
     }
 
     #[test]
-    fn rubbish_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..2 * RECORD_LEN)) {
-        prop_assert!(Record::decode(&bytes).is_err());
+    fn rubbish_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..2 * OWNER_RECORD_BYTES)) {
+        prop_assert!(OwnerRecord::decode(&bytes).is_err());
     }
 
     /// Behind a right version and checksum, where all fields are looked at.
     #[test]
     fn sealed_rubbish_is_refused_or_read_as_it_is(fields in prop::collection::vec(any::<u8>(), CHECKSUM), near in any::<bool>()) {
-        let mut bytes = [0; RECORD_LEN];
+        let mut bytes = [0; OWNER_RECORD_BYTES];
         bytes[..CHECKSUM].copy_from_slice(&fields);
         if near {
             // Small values, so that more of them make sense.
@@ -76,29 +78,29 @@ proptest! {
             bytes[88..].iter_mut().for_each(|byte| *byte &= 1);
         }
         seal(&mut bytes);
-        if let Ok(record) = Record::decode(&bytes) {
+        if let Ok(record) = OwnerRecord::decode(&bytes) {
             let again = record.encode().expect("it was read");
             prop_assert_eq!(&again[..], &bytes[..]);
         }
     }
 }
 
-fn seal(bytes: &mut [u8; RECORD_LEN]) {
+fn seal(bytes: &mut [u8; OWNER_RECORD_BYTES]) {
     bytes[..2].copy_from_slice(&VERSION.to_le_bytes());
     let checksum = Digest::of_bytes(&bytes[..CHECKSUM]).short();
     bytes[CHECKSUM..].copy_from_slice(&checksum);
 }
 
-fn pod() -> Record {
-    Record {
-        subject: Subject::Pod {
-            key: UidKey::new(*b"0123456789abcdef", Form::Api),
+fn pod() -> OwnerRecord {
+    OwnerRecord {
+        subject: RecordedOwner::Pod {
+            key: UidKey::new(*b"0123456789abcdef", UidForm::Api),
             claims: Digest([7; 16]),
             terminal: false,
             ended: true,
             mirror: false,
         },
-        class: Class::Tenant,
+        class: OwnerClass::Tenant,
         name: Name { namespace: "default".to_owned(), name: "web-0".to_owned(), uid: "u".to_owned(), mirror: None },
         group: None,
         workload: Some(Digest([9; 16])),
@@ -123,7 +125,7 @@ fn the_bytes_are_as_documented() {
 
 #[test]
 fn a_name_that_does_not_fit_is_not_written() {
-    let long = |length| Record { name: Name { name: "x".repeat(length), ..pod().name }, ..pod() };
+    let long = |length| OwnerRecord { name: Name { name: "x".repeat(length), ..pod().name }, ..pod() };
     assert!(long(402).encode().is_some());
     assert_eq!(long(403).encode(), None);
     assert_eq!(long(70_000).encode(), None);
@@ -135,18 +137,21 @@ fn what_is_wrong_is_said() {
         let mut bytes = *pod().encode().unwrap();
         bytes[at] = byte;
         seal(&mut bytes);
-        Record::decode(&bytes)
+        OwnerRecord::decode(&bytes)
     };
-    assert_eq!(Record::decode(&[0; RECORD_LEN]), Err(RecordError::Version(0)));
-    assert_eq!(Record::decode(&[1, 0, 2]), Err(RecordError::Field("length")));
-    assert_eq!(Record::decode(&pod().encode().unwrap()[..RECORD_LEN - 1]), Err(RecordError::Checksum));
-    assert_eq!(sealed(2, 4), Err(RecordError::Field("kind")));
-    assert_eq!(sealed(3, 0), Err(RecordError::Field("class")));
-    assert_eq!(sealed(4, 3), Err(RecordError::Field("mode")));
-    assert_eq!(sealed(6, 0), Err(RecordError::Field("UID")));
-    assert_eq!(sealed(7, 1), Err(RecordError::Field("form")));
-    assert_eq!(sealed(89, 2), Err(RecordError::Field("name")));
-    assert_eq!(sealed(94, 0xff), Err(RecordError::Field("name")));
-    assert_eq!(sealed(200, 1), Err(RecordError::Field("form")), "text that no length covers");
+    assert_eq!(OwnerRecord::decode(&[0; OWNER_RECORD_BYTES]), Err(OwnerRecordError::Version(0)));
+    assert_eq!(OwnerRecord::decode(&[1, 0, 2]), Err(OwnerRecordError::Field("length")));
+    assert_eq!(
+        OwnerRecord::decode(&pod().encode().unwrap()[..OWNER_RECORD_BYTES - 1]),
+        Err(OwnerRecordError::Checksum)
+    );
+    assert_eq!(sealed(2, 4), Err(OwnerRecordError::Field("kind")));
+    assert_eq!(sealed(3, 0), Err(OwnerRecordError::Field("class")));
+    assert_eq!(sealed(4, 3), Err(OwnerRecordError::Field("mode")));
+    assert_eq!(sealed(6, 0), Err(OwnerRecordError::Field("UID")));
+    assert_eq!(sealed(7, 1), Err(OwnerRecordError::Field("form")));
+    assert_eq!(sealed(89, 2), Err(OwnerRecordError::Field("name")));
+    assert_eq!(sealed(94, 0xff), Err(OwnerRecordError::Field("name")));
+    assert_eq!(sealed(200, 1), Err(OwnerRecordError::Field("form")), "text that no length covers");
     assert!(sealed(95, b'x').is_ok(), "the test can tell what is right");
 }

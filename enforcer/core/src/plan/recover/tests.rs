@@ -1,7 +1,7 @@
-use enforcer_ebpf::abi::{Form, Side, UidKey};
+use enforcer_ebpf::wire::{Side, UidForm, UidKey};
 
 use super::*;
-use crate::{arbitration::arbiter::Class, index::Name, model::digest::Digest, plan::owner_record::Subject};
+use crate::{arbitration::arbiter::OwnerClass, index::Name, model::digest::Digest, plan::owner_record::RecordedOwner};
 
 const TCP: Protocol = Protocol::Tcp;
 
@@ -15,7 +15,7 @@ fn some(first: Slot, second: Slot) -> Side {
 
 const NOBODY: Side = Side { first: 0, second: 0, whole: false };
 
-fn claims(ports: &[(u16, Side, Side)], exact: &[(ExactKey, Slot)]) -> Vec<(Slot, Vec<String>)> {
+fn claims(ports: &[(u16, Side, Side)], exact: &[(AddressKey, Slot)]) -> Vec<(Slot, Vec<String>)> {
     let ports = ports.iter().map(|&(port, v4, v6)| (TCP, port, PortWord::new(v4, v6)));
     let mut claims: Vec<_> = in_force(ports, exact.iter().copied())
         .into_iter()
@@ -42,8 +42,8 @@ fn words_are_read_as_claims() {
 
 #[test]
 fn an_address_counts_where_the_word_sends_a_bind_to_it() {
-    let v4 = |last| ExactKey::v4(TCP, 80, [10, 0, 0, last]);
-    let v6 = ExactKey::v6(TCP, 80, Ipv6Addr::LOCALHOST.octets());
+    let v4 = |last| AddressKey::v4(TCP, 80, [10, 0, 0, last]);
+    let v6 = AddressKey::v6(TCP, 80, Ipv6Addr::LOCALHOST.octets());
     let exact = [(v4(1), 3), (v4(2), 4), (v4(3), 5), (v6, 6)];
     assert_eq!(
         claims(&[(80, some(3, 4), whole(7))], &exact),
@@ -61,21 +61,21 @@ fn an_address_counts_where_the_word_sends_a_bind_to_it() {
     assert_eq!(claims(&[(80, whole(3), NOBODY)], &exact), [says(3, &["0.0.0.0:80/tcp"])]);
     assert_eq!(claims(&[(81, some(3, 4), whole(7))], &exact), [says(7, &["81/tcp"])], "another port");
     assert_eq!(claims(&[(80, NOBODY, NOBODY)], &exact), []);
-    let rubbish = ExactKey { family: 5, ..v4(1) };
-    let more = ExactKey { protocol: 9, ..v4(1) };
+    let rubbish = AddressKey { family: 5, ..v4(1) };
+    let more = AddressKey { protocol: 9, ..v4(1) };
     assert_eq!(claims(&[(80, some(3, 4), NOBODY)], &[(rubbish, 3), (more, 3)]), []);
 }
 
-fn record() -> Record {
-    Record {
-        subject: Subject::Pod {
-            key: UidKey::new([1; 16], Form::Api),
+fn record() -> OwnerRecord {
+    OwnerRecord {
+        subject: RecordedOwner::Pod {
+            key: UidKey::new([1; 16], UidForm::Api),
             claims: Digest::default(),
             terminal: false,
             ended: false,
             mirror: false,
         },
-        class: Class::Tenant,
+        class: OwnerClass::Tenant,
         name: Name { namespace: "default".to_owned(), name: "a".to_owned(), uid: "u".to_owned(), mirror: None },
         group: None,
         workload: None,
@@ -85,35 +85,35 @@ fn record() -> Record {
     }
 }
 
-fn recalled(owners: &[(Slot, abi::Owner)], bytes: Option<&[u8]>) -> Recalled {
+fn recalled(owners: &[(Slot, wire::Owner)], bytes: Option<&[u8]>) -> RecoveredState {
     let ports = [(TCP, 80, PortWord::new(whole(3), whole(3)))];
-    recall(owners.iter().copied(), |slot| bytes.filter(|_| slot < 5), ports, [])
+    recover(owners.iter().copied(), |slot| bytes.filter(|_| slot < 5), ports, [])
 }
 
 #[test]
 fn an_owner_needs_a_record() {
-    let element = abi::Owner::new(77, 9, 0, 2, 0, 0);
+    let element = wire::Owner::new(77, 9, 0, 2, 0, 0);
     let good = record().encode().unwrap().to_vec();
     let known = recalled(&[(3, element)], Some(&good));
     let claims = vec!["80/tcp".parse().unwrap()];
     assert_eq!(
-        known.remembered,
-        [Remembered { id: 9, cgroup: Some((77, 2)), record: record(), claims: claims.clone() }]
+        known.owners,
+        [RecoveredOwner { id: 9, cgroup: Some((77, 2)), record: record(), claims: claims.clone() }]
     );
-    assert_eq!(known.forgotten, []);
+    assert_eq!(known.unreadable, []);
 
     let missing = recalled(&[(3, element)], None);
-    assert_eq!(missing.remembered, []);
-    assert_eq!(missing.forgotten, [Forgotten { id: 9, claims: claims.clone(), why: None }]);
+    assert_eq!(missing.owners, []);
+    assert_eq!(missing.unreadable, [UnreadableOwner { id: 9, claims: claims.clone(), why: None }]);
 
     let mut bad = good.clone();
     bad[100] ^= 1;
     let damaged = recalled(&[(3, element)], Some(&bad));
-    assert_eq!(damaged.forgotten, [Forgotten { id: 9, claims, why: Some(RecordError::Checksum) }]);
+    assert_eq!(damaged.unreadable, [UnreadableOwner { id: 9, claims, why: Some(OwnerRecordError::Checksum) }]);
 
-    assert_eq!(recalled(&[(5, element)], Some(&good)).forgotten, [], "nothing is lost with it");
-    let free = recalled(&[(3, abi::Owner::default())], Some(&good));
-    assert_eq!((free.remembered, free.forgotten), (vec![], vec![]), "the agent died before it removed the record");
+    assert_eq!(recalled(&[(5, element)], Some(&good)).unreadable, [], "nothing is lost with it");
+    let free = recalled(&[(3, wire::Owner::default())], Some(&good));
+    assert_eq!((free.owners, free.unreadable), (vec![], vec![]), "the agent died before it removed the record");
 }
 
 #[test]
@@ -122,9 +122,9 @@ fn a_cgroup_is_known_with_its_level() {
     for (cgroup, level, expected) in
         [(77, 2, Some((77, 2))), (CGROUP_UNKNOWN, 0, None), (0, 0, None), (77, 0, None), (0, 2, None)]
     {
-        let element = abi::Owner::new(cgroup, 9, 0, level, 0, 0);
-        assert_eq!(recalled(&[(3, element)], Some(&good)).remembered[0].cgroup, expected, "{cgroup} {level}");
+        let element = wire::Owner::new(cgroup, 9, 0, level, 0, 0);
+        assert_eq!(recalled(&[(3, element)], Some(&good)).owners[0].cgroup, expected, "{cgroup} {level}");
     }
-    let deep = abi::Owner { level: 256, ..abi::Owner::new(77, 9, 0, 1, 0, 0) };
-    assert_eq!(recalled(&[(3, deep)], Some(&good)).remembered[0].cgroup, None);
+    let deep = wire::Owner { level: 256, ..wire::Owner::new(77, 9, 0, 1, 0, 0) };
+    assert_eq!(recalled(&[(3, deep)], Some(&good)).owners[0].cgroup, None);
 }

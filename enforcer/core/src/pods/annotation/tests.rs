@@ -10,7 +10,7 @@ fn good(parsed: &Parsed) -> Vec<String> {
 }
 
 /// The bad items.
-fn bad(parsed: &Parsed) -> Vec<(usize, &str, ProblemKind)> {
+fn bad(parsed: &Parsed) -> Vec<(usize, &str, ItemProblemKind)> {
     parsed.problems.iter().map(|problem| (problem.position, problem.item.as_str(), problem.kind)).collect()
 }
 
@@ -45,7 +45,7 @@ fn good_items() {
 
 #[test]
 fn bad_items() {
-    use ProblemKind::{
+    use ItemProblemKind::{
         BadAddress, Malformed, MissingBrackets, MissingPort, PortTooLarge, PortZero, ReversedRange, TooLong,
         UnknownProtocol, Zone,
     };
@@ -116,7 +116,7 @@ fn bad_items() {
 #[test]
 fn the_longest_item_is_the_limit() {
     assert_eq!("[1111:2222:3333:4444:5555:6666:255.255.255.255]:10000-20000/sctp".len(), MAX_ITEM);
-    assert_eq!("0".repeat(MAX_ITEM).parse::<PortSpec>(), Err(ProblemKind::PortZero));
+    assert_eq!("0".repeat(MAX_ITEM).parse::<PortSpec>(), Err(ItemProblemKind::PortZero));
 }
 
 #[test]
@@ -143,7 +143,11 @@ fn bad_items_leave_the_good_ones() {
     assert_eq!(good(&parsed), ["80/tcp", "443/tcp"]);
     assert_eq!(
         bad(&parsed),
-        [(4, "ä", ProblemKind::Malformed), (6, "http", ProblemKind::Malformed), (13, "0/udp", ProblemKind::PortZero)]
+        [
+            (4, "ä", ItemProblemKind::Malformed),
+            (6, "http", ItemProblemKind::Malformed),
+            (13, "0/udp", ItemProblemKind::PortZero)
+        ]
     );
     assert_eq!(parse_list("80,ä,http"), Err(parsed.problems[0].clone()));
 }
@@ -152,14 +156,17 @@ fn bad_items_leave_the_good_ones() {
 fn none_stands_alone() {
     let parsed = parse("80 none,none");
     assert_eq!(good(&parsed), ["80/tcp"]);
-    assert_eq!(bad(&parsed), [(4, "none", ProblemKind::NoneWithOthers), (9, "none", ProblemKind::NoneWithOthers)]);
+    assert_eq!(
+        bad(&parsed),
+        [(4, "none", ItemProblemKind::NoneWithOthers), (9, "none", ItemProblemKind::NoneWithOthers)]
+    );
 }
 
 #[test]
 fn bad_items_are_safe_to_show() {
     let parsed = parse(&format!("\u{1b}[31m {}", "x".repeat(1000)));
     assert_eq!(parsed.problems[0].item, r"\u{1b}[31m");
-    assert_eq!(parsed.problems[1].kind, ProblemKind::TooLong);
+    assert_eq!(parsed.problems[1].kind, ItemProblemKind::TooLong);
     assert_eq!(parsed.problems[1].item, format!("{}…", "x".repeat(63)));
     assert_eq!(
         parse("80,::1:53").problems[0].to_string(),
@@ -174,7 +181,7 @@ fn a_huge_text_keeps_few_problems() {
     let parsed = parse(&"none ".repeat(52_428));
     assert_eq!((parsed.problems.len(), parsed.more_problems), (32, 52_428 - 32));
     let parsed = parse(&"9".repeat(256 * 1024));
-    assert_eq!(bad(&parsed), [(1, format!("{}…", "9".repeat(63)).as_str(), ProblemKind::TooLong)]);
+    assert_eq!(bad(&parsed), [(1, format!("{}…", "9".repeat(63)).as_str(), ItemProblemKind::TooLong)]);
 }
 
 fn spec() -> impl Strategy<Value = PortSpec> {
@@ -207,7 +214,7 @@ proptest! {
         let parsed = parse(&text);
         for problem in &parsed.problems {
             let at: String = text.chars().skip(problem.position - 1).take(problem.item.len()).collect();
-            prop_assert!(problem.item == at || problem.kind == ProblemKind::TooLong);
+            prop_assert!(problem.item == at || problem.kind == ItemProblemKind::TooLong);
         }
         for spec in parsed.specs {
             prop_assert_eq!(spec.to_string().parse(), Ok(spec));

@@ -16,7 +16,7 @@ fn pod_with(host_network: bool, ports: &Value, annotation: Option<&str>) -> Pod 
 }
 
 fn claims(pod: &Pod, max_ports_per_pod: u32) -> (Vec<String>, Vec<String>) {
-    let found = claims_of(pod, &Limits { max_ports_per_pod });
+    let found = claims_of(pod, &ClaimLimits { max_ports_per_pod });
     assert_eq!(found.more_problems, 0);
     (
         found.claims.iter().map(|claim| format!("{} {}", claim.spec, claim.source)).collect(),
@@ -81,7 +81,7 @@ fn what_exceeds_the_quota_is_refused_whole() {
 
 #[test]
 fn the_default_quota_is_1024() {
-    let limits = Limits::default();
+    let limits = ClaimLimits::default();
     assert_eq!(claims_of(&pod_with(true, &json!([]), Some("1-1024")), &limits).claims.len(), 1);
     assert_eq!(claims_of(&pod_with(true, &json!([]), Some("1-1025")), &limits).claims.len(), 0);
 }
@@ -102,10 +102,10 @@ fn what_is_bad_leaves_the_rest() {
 fn a_huge_annotation_is_bounded() {
     let mut pod = pod_with(true, &json!([]), Some(&"0,".repeat(128 * 1024)));
     pod.more_problems = 5;
-    let found = claims_of(&pod, &Limits::default());
+    let found = claims_of(&pod, &ClaimLimits::default());
     assert_eq!((found.problems.len(), found.more_problems), (MAX_PROBLEMS, 128 * 1024 - MAX_PROBLEMS + 5));
 
     let text = (1..=40_000).map(|port| port.to_string()).collect::<Vec<_>>().join(" ");
-    let found = claims_of(&pod_with(true, &json!([]), Some(&text)), &Limits::default());
+    let found = claims_of(&pod_with(true, &json!([]), Some(&text)), &ClaimLimits::default());
     assert_eq!((found.claims.len(), found.problems.len() + found.more_problems), (1024, 40_000 - 1024));
 }

@@ -1,4 +1,4 @@
-use enforcer_ebpf::abi::Form;
+use enforcer_ebpf::wire::UidForm;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ fn a_whole_object() {
         },
     }));
     assert_eq!(pod.display_name(), "shop/web-1");
-    assert_eq!((pod.uid, pod.uid_text.as_str()), (Some(UidKey::new(UID_BYTES, Form::Api)), UID));
+    assert_eq!((pod.uid, pod.uid_text.as_str()), (Some(UidKey::new(UID_BYTES, UidForm::Api)), UID));
     assert_eq!((pod.node_name.as_deref(), pod.host_network), (Some("node-1"), true));
     assert_eq!((pod.ports_annotation.as_deref(), pod.share.as_deref()), (Some(" 80 "), Some("web")));
     assert_eq!(pod.mirror.as_deref(), Some("0a1b2c3d4e5f60718293a4b5c6d7e8f9"));
@@ -68,10 +68,10 @@ fn names_are_safe_to_show() {
 #[test]
 fn uids() {
     for (text, form) in [
-        (UID, Some(Form::Api)),
-        ("0A1B2C3D-4E5F-6071-8293-A4B5C6D7E8F9", Some(Form::Api)),
-        ("0a1b2c3d4e5f60718293a4b5c6d7e8f9", Some(Form::Static)),
-        ("0a1b2c3d4e5f60718293a4b5c6d7e8F9", Some(Form::Static)),
+        (UID, Some(UidForm::Api)),
+        ("0A1B2C3D-4E5F-6071-8293-A4B5C6D7E8F9", Some(UidForm::Api)),
+        ("0a1b2c3d4e5f60718293a4b5c6d7e8f9", Some(UidForm::Static)),
+        ("0a1b2c3d4e5f60718293a4b5c6d7e8F9", Some(UidForm::Static)),
         ("0a1b2c3d_4e5f_6071_8293_a4b5c6d7e8f9", None),
         ("0a1b2c3d4-e5f-6071-8293-a4b5c6d7e8f9", None),
         ("0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f", None),

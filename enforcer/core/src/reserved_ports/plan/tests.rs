@@ -14,13 +14,13 @@ fn set(text: &str) -> PortSet {
 #[derive(Clone, Debug, Default)]
 struct Machine {
     list: PortSet,
-    memory: Memory,
+    memory: RememberedPorts,
     others: PortSet,
 }
 
 impl Machine {
     fn with_others(others: PortSet) -> Self {
-        Self { list: others.clone(), memory: Memory::default(), others }
+        Self { list: others.clone(), memory: RememberedPorts::default(), others }
     }
 
     fn plan(&self, wanted: &[u16], ephemeral: &RangeInclusive<u16>) -> Plan {
@@ -39,7 +39,7 @@ impl Machine {
     }
 
     fn take(text: &str) -> PortSet {
-        assert!(text.len() <= MOST_BYTES);
+        assert!(text.len() <= MAX_WRITE_BYTES);
         set(text)
     }
 
@@ -84,19 +84,19 @@ fn lists_are_read_and_written_as_the_kernel_has_them() {
     for bad in ["x", "1,x", "65536", "5-1", "1-", "-1", "+1", "1 2", "1-2-3"] {
         assert!(PortSet::parse(bad).is_err(), "{bad}");
     }
-    assert_eq!(PortSet::default().texts(MOST_BYTES), ["\n"]);
+    assert_eq!(PortSet::default().texts(MAX_WRITE_BYTES), ["\n"]);
 }
 
 #[test]
 fn the_steps_in_their_order() {
     let mut machine = Machine::with_others(set("100,50000"));
     let plan = machine.sync(&[80, 40000, 50000], &EPHEMERAL);
-    let memory = Memory { ours: set("80,40000"), others: None };
+    let memory = RememberedPorts { ours: set("80,40000"), others: None };
     assert_eq!(plan.steps, [Step::Remember(memory), Step::Add("80,40000".to_owned())]);
     assert_eq!(machine.plan(&[80, 40000, 50000], &EPHEMERAL).steps, []);
 
     let plan = machine.sync(&[80], &EPHEMERAL);
-    let forget = Step::Remember(Memory { ours: set("80"), others: None });
+    let forget = Step::Remember(RememberedPorts { ours: set("80"), others: None });
     assert_eq!(plan.steps, [Step::Replace("80,100,50000".to_owned()), forget]);
     machine.sync(&[], &EPHEMERAL);
     assert_eq!(machine.list, set("100,50000"));
@@ -108,7 +108,7 @@ fn a_list_longer_than_a_write_is_replaced_under_a_note_of_what_others_have() {
     let mut machine = Machine::with_others(others.clone());
     machine.sync(&[40000], &EPHEMERAL);
     let plan = machine.plan(&[], &EPHEMERAL);
-    let note = Memory { ours: set("40000"), others: Some(others.clone()) };
+    let note = RememberedPorts { ours: set("40000"), others: Some(others.clone()) };
     assert_eq!(plan.steps[0], Step::Remember(note));
     assert!(matches!(plan.steps[1], Step::Replace(_)));
     // A crash after the first write.
@@ -116,7 +116,7 @@ fn a_list_longer_than_a_write_is_replaced_under_a_note_of_what_others_have() {
     machine.step(&plan.steps[1]);
     assert!(machine.list.len() < 1000);
     machine.sync(&[], &EPHEMERAL);
-    assert_eq!((machine.list, machine.memory), (others, Memory::default()));
+    assert_eq!((machine.list, machine.memory), (others, RememberedPorts::default()));
 }
 
 #[test]
@@ -252,6 +252,6 @@ proptest! {
         }
         machine.sync(&[], &EPHEMERAL);
         prop_assert_eq!(machine.list, machine.others);
-        prop_assert_eq!(machine.memory, Memory::default());
+        prop_assert_eq!(machine.memory, RememberedPorts::default());
     }
 }

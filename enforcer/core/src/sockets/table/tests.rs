@@ -2,10 +2,10 @@ use std::collections::BTreeMap;
 
 use proptest::{collection::vec, prelude::*};
 
-use enforcer_ebpf::abi::{Form, UidKey};
+use enforcer_ebpf::wire::{UidForm, UidKey};
 
 use super::*;
-use crate::reports::report::Who;
+use crate::reports::report::Actor;
 
 mod existing;
 mod incumbent;
@@ -14,18 +14,18 @@ const TCP: Protocol = Protocol::Tcp;
 const UDP: Protocol = Protocol::Udp;
 
 /// Cgroups below 100 are pods' of the same number, all others the host's.
-fn place(cgroup: u64) -> Place {
+fn place(cgroup: u64) -> SocketPlace {
     match u8::try_from(cgroup) {
         Ok(pod) if pod < 100 => {
-            let party = Party::Pod(UidKey::new([pod; 16], Form::Api));
-            Place { party, who: Who::UnknownPod { uid: pod.to_string(), form: Form::Api }, container: None }
+            let party = SocketOwner::Pod(UidKey::new([pod; 16], UidForm::Api));
+            SocketPlace { party, who: Actor::UnknownPod { uid: pod.to_string(), form: UidForm::Api }, container: None }
         }
-        _ => Place::HOST,
+        _ => SocketPlace::HOST,
     }
 }
 
-fn binding(protocol: Protocol, cookie: u64, port: u16, time: u64) -> Binding {
-    Binding {
+fn binding(protocol: Protocol, cookie: u64, port: u16, time: u64) -> SocketBinding {
+    SocketBinding {
         time,
         protocol,
         address: "0.0.0.0".parse().unwrap(),
@@ -41,8 +41,8 @@ fn binding(protocol: Protocol, cookie: u64, port: u16, time: u64) -> Binding {
     }
 }
 
-fn sighting(protocol: Protocol, cookie: u64, port: u16, activity: Activity) -> Sighting {
-    Sighting {
+fn sighting(protocol: Protocol, cookie: u64, port: u16, activity: Activity) -> DumpedSocket {
+    DumpedSocket {
         protocol,
         address: "0.0.0.0".parse().unwrap(),
         port,
@@ -56,26 +56,26 @@ fn sighting(protocol: Protocol, cookie: u64, port: u16, activity: Activity) -> S
     }
 }
 
-fn table() -> Holders {
-    Holders::new(Limits::default(), true)
+fn table() -> BoundSockets {
+    BoundSockets::new(SocketLimits::default(), true)
 }
 
 /// Two dumps that show just these.
-fn reconcile(holders: &mut Holders, now: u64, shown: &[Sighting]) {
+fn reconcile(holders: &mut BoundSockets, now: u64, shown: &[DumpedSocket]) {
     for protocol in [TCP, UDP] {
         for scope in [Scope::Bound, Scope::Connected] {
-            holders.begin(protocol, now);
+            holders.begin_dump(protocol, now);
             for sighting in shown.iter().filter(|sighting| sighting.protocol == protocol) {
                 if scope == Scope::Connected || protocol == UDP || sighting.activity != Activity::Connected {
-                    holders.see(sighting, place);
+                    holders.record_dumped(sighting, place);
                 }
             }
-            holders.end(protocol, scope);
+            holders.end_dump(protocol, scope);
         }
     }
 }
 
-fn ports(holders: &Holders) -> Vec<u16> {
+fn ports(holders: &BoundSockets) -> Vec<u16> {
     holders.iter().map(|holder| holder.port).collect()
 }
 
@@ -84,11 +84,11 @@ fn an_event_takes_in_and_a_release_takes_out() {
     let mut holders = table();
     holders.bound(binding(TCP, 5, 80, 10), place);
     let holder = holders.on(TCP, 80).next().unwrap();
-    assert_eq!(holder.since, Since::Bound(10));
+    assert_eq!(holder.since, BoundSince::Bound(10));
     assert_eq!(holder.process, Some(Process { pid: 4711, command: "nginx".to_owned() }));
     assert_eq!(holders.place(holder), &place(1));
-    assert_eq!(holders.of(place(1).party).count(), 1);
-    assert_eq!((holders.on(UDP, 80).count(), holders.of(Party::Host).count()), (0, 0));
+    assert_eq!(holders.owned_by(place(1).party).count(), 1);
+    assert_eq!((holders.on(UDP, 80).count(), holders.owned_by(SocketOwner::Host).count()), (0, 0));
     assert!(!holders.released(6, 11), "somebody else's");
     assert!(holders.released(5, 12));
     assert!(!holders.released(5, 13));
@@ -98,7 +98,7 @@ fn an_event_takes_in_and_a_release_takes_out() {
 #[test]
 fn mptcp_is_released_by_another_name() {
     let mut holders = table();
-    holders.bound(Binding { release: 0xffff_8000, ..binding(TCP, 5, 80, 10) }, place);
+    holders.bound(SocketBinding { release: 0xffff_8000, ..binding(TCP, 5, 80, 10) }, place);
     assert!(holders.released(0xffff_8000, 11));
     assert!(holders.is_empty() && holders.releases.is_empty());
     // A dump that was under way shows the subflow, under its own cookie.
@@ -110,10 +110,13 @@ fn mptcp_is_released_by_another_name() {
 fn what_nobody_told_is_taken_in_and_an_event_that_comes_late_adds_to_it() {
     let mut holders = table();
     reconcile(&mut holders, 20, &[sighting(TCP, 5, 80, Activity::Listening)]);
-    assert_eq!(holders.on(TCP, 80).next().unwrap().since, Since::Seen(20));
+    assert_eq!(holders.on(TCP, 80).next().unwrap().since, BoundSince::Seen(20));
     holders.bound(binding(TCP, 5, 80, 19), place);
     let holder = holders.on(TCP, 80).next().unwrap();
-    assert_eq!((holder.since, holder.inode, holder.activity), (Since::Bound(19), Some(7), Some(Activity::Listening)));
+    assert_eq!(
+        (holder.since, holder.inode, holder.activity),
+        (BoundSince::Bound(19), Some(7), Some(Activity::Listening))
+    );
     assert_eq!(holders.len(), 1);
 }
 
@@ -133,12 +136,12 @@ fn clients_and_accepted_connections_are_no_holders() {
 fn one_dump_that_passes_over_a_holder_is_not_enough() {
     let mut holders = table();
     holders.bound(binding(TCP, 5, 80, 10), place);
-    holders.begin(TCP, 20);
-    assert_eq!(holders.end(TCP, Scope::Bound), Ended { suspects: 1, removed: 0 });
-    holders.begin(TCP, 21);
-    assert_eq!(holders.end(TCP, Scope::Bound), Ended { suspects: 1, removed: 0 }, "it may be connected");
-    holders.begin(TCP, 22);
-    assert_eq!(holders.end(TCP, Scope::Connected), Ended { suspects: 0, removed: 1 });
+    holders.begin_dump(TCP, 20);
+    assert_eq!(holders.end_dump(TCP, Scope::Bound), DumpSummary { suspects: 1, removed: 0 });
+    holders.begin_dump(TCP, 21);
+    assert_eq!(holders.end_dump(TCP, Scope::Bound), DumpSummary { suspects: 1, removed: 0 }, "it may be connected");
+    holders.begin_dump(TCP, 22);
+    assert_eq!(holders.end_dump(TCP, Scope::Connected), DumpSummary { suspects: 0, removed: 1 });
 }
 
 #[test]
@@ -146,11 +149,11 @@ fn two_dumps_count_if_they_follow_each_other() {
     let mut holders = table();
     holders.bound(binding(UDP, 5, 53, 10), place);
     for now in [20, 30, 40] {
-        holders.begin(UDP, now);
-        assert_eq!(holders.end(UDP, Scope::Bound), Ended { suspects: 1, removed: 0 });
-        holders.begin(UDP, now + 1);
-        holders.see(&sighting(UDP, 5, 53, Activity::Bound), place);
-        assert_eq!(holders.end(UDP, Scope::Bound), Ended::default());
+        holders.begin_dump(UDP, now);
+        assert_eq!(holders.end_dump(UDP, Scope::Bound), DumpSummary { suspects: 1, removed: 0 });
+        holders.begin_dump(UDP, now + 1);
+        holders.record_dumped(&sighting(UDP, 5, 53, Activity::Bound), place);
+        assert_eq!(holders.end_dump(UDP, Scope::Bound), DumpSummary::default());
     }
     assert_eq!(ports(&holders), [53]);
 }
@@ -158,23 +161,23 @@ fn two_dumps_count_if_they_follow_each_other() {
 #[test]
 fn a_dump_says_nothing_of_what_was_bound_after_it_began() {
     let mut holders = table();
-    holders.begin(UDP, 20);
+    holders.begin_dump(UDP, 20);
     holders.bound(binding(UDP, 5, 53, 20), place);
-    assert_eq!(holders.end(UDP, Scope::Bound), Ended::default());
-    holders.begin(UDP, 30);
-    assert_eq!(holders.end(UDP, Scope::Bound), Ended { suspects: 1, removed: 0 });
+    assert_eq!(holders.end_dump(UDP, Scope::Bound), DumpSummary::default());
+    holders.begin_dump(UDP, 30);
+    assert_eq!(holders.end_dump(UDP, Scope::Bound), DumpSummary { suspects: 1, removed: 0 });
 }
 
 #[test]
 fn a_dump_that_failed_counts_for_nothing() {
     let mut holders = table();
     holders.bound(binding(UDP, 5, 53, 10), place);
-    holders.begin(UDP, 20);
-    holders.end(UDP, Scope::Bound);
-    holders.begin(UDP, 30);
-    holders.begin(UDP, 40);
-    assert!(!holders.see(&sighting(UDP, 5, 53, Activity::Bound), place));
-    assert_eq!(holders.end(UDP, Scope::Bound), Ended::default());
+    holders.begin_dump(UDP, 20);
+    holders.end_dump(UDP, Scope::Bound);
+    holders.begin_dump(UDP, 30);
+    holders.begin_dump(UDP, 40);
+    assert!(!holders.record_dumped(&sighting(UDP, 5, 53, Activity::Bound), place));
+    assert_eq!(holders.end_dump(UDP, Scope::Bound), DumpSummary::default());
     assert_eq!(ports(&holders), [53]);
 }
 
@@ -185,19 +188,19 @@ fn a_socket_can_change_its_port_without_a_word() {
     reconcile(&mut holders, 20, &[sighting(UDP, 5, 40000, Activity::Bound)]);
     assert_eq!(ports(&holders), [40000]);
     // An event is newer than a dump that began before it.
-    holders.begin(UDP, 30);
+    holders.begin_dump(UDP, 30);
     holders.bound(binding(UDP, 5, 54, 31), place);
-    holders.see(&sighting(UDP, 5, 40000, Activity::Bound), place);
-    holders.end(UDP, Scope::Bound);
+    holders.record_dumped(&sighting(UDP, 5, 40000, Activity::Bound), place);
+    holders.end_dump(UDP, Scope::Bound);
     assert_eq!(ports(&holders), [54]);
 }
 
 #[test]
 fn what_an_old_kernel_cannot_show_is_not_taken_for_gone() {
-    let mut holders = Holders::new(Limits::default(), false);
+    let mut holders = BoundSockets::new(SocketLimits::default(), false);
     holders.bound(binding(TCP, 5, 80, 10), place);
     holders.bound(binding(TCP, 6, 81, 10), place);
-    holders.bound(Binding { cgroup: 2, ..binding(TCP, 7, 82, 10) }, place);
+    holders.bound(SocketBinding { cgroup: 2, ..binding(TCP, 7, 82, 10) }, place);
     reconcile(&mut holders, 20, &[sighting(TCP, 6, 81, Activity::Listening)]);
     reconcile(&mut holders, 30, &[]);
     assert_eq!(ports(&holders), [80, 82], "the one that listened is known to be gone");
@@ -221,10 +224,10 @@ fn a_cgroup_that_is_gone_leaves_what_was_passed_on() {
 #[test]
 fn a_pod_that_is_told_late_is_named() {
     let mut holders = table();
-    holders.bound(binding(TCP, 5, 80, 10), |_| Place::HOST);
-    assert_eq!(holders.of(Party::Host).count(), 1);
+    holders.bound(binding(TCP, 5, 80, 10), |_| SocketPlace::HOST);
+    assert_eq!(holders.owned_by(SocketOwner::Host).count(), 1);
     holders.resolve(place);
-    assert_eq!((holders.of(Party::Host).count(), holders.of(place(1).party).count()), (0, 1));
+    assert_eq!((holders.owned_by(SocketOwner::Host).count(), holders.owned_by(place(1).party).count()), (0, 1));
     assert_eq!(holders.counts, HashMap::from([(place(1).party, 1)]));
     holders.released(5, 11);
     assert!(holders.counts.is_empty());
@@ -232,24 +235,24 @@ fn a_pod_that_is_told_late_is_named() {
 
 #[test]
 fn memory_is_bounded_and_one_pod_does_not_crowd_out_another() {
-    let limits = Limits { per_party: 100, total: 150 };
-    let mut holders = Holders::new(limits, true);
+    let limits = SocketLimits { per_party: 100, total: 150 };
+    let mut holders = BoundSockets::new(limits, true);
     for cookie in 1..=1000 {
         holders.bound(binding(UDP, cookie, 53, 10), place);
     }
     assert_eq!(holders.len(), 100);
     assert_eq!(holders.untracked().collect::<Vec<_>>(), [(UDP, place(1).party, 900)]);
     for cookie in 2001..=2100 {
-        holders.bound(Binding { cgroup: 2, ..binding(TCP, cookie, 80, 10) }, place);
+        holders.bound(SocketBinding { cgroup: 2, ..binding(TCP, cookie, 80, 10) }, place);
     }
-    assert_eq!((holders.len(), holders.of(place(2).party).count()), (150, 50));
+    assert_eq!((holders.len(), holders.owned_by(place(2).party).count()), (150, 50));
     // Room that is free again is for those that were left out.
     for cookie in 1..=90 {
         holders.released(cookie, 20);
     }
-    let left: Vec<Sighting> = (91..=1000).map(|cookie| sighting(UDP, cookie, 53, Activity::Bound)).collect();
+    let left: Vec<DumpedSocket> = (91..=1000).map(|cookie| sighting(UDP, cookie, 53, Activity::Bound)).collect();
     reconcile(&mut holders, 30, &left);
-    assert_eq!(holders.of(place(1).party).count(), 100);
+    assert_eq!(holders.owned_by(place(1).party).count(), 100);
     assert_eq!(holders.untracked().find(|(_, party, _)| *party == place(1).party), Some((UDP, place(1).party, 810)));
     for cookie in 0..2 * RELEASED as u64 {
         holders.released(cookie + 10_000, 40);
@@ -319,7 +322,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 /// Sockets as they are, and the table that hears of them.
 struct World {
     sockets: BTreeMap<u64, Socket>,
-    holders: Holders,
+    holders: BoundSockets,
     last: u64,
     clock: u64,
 }
@@ -334,14 +337,14 @@ impl World {
         self.sockets.iter_mut().nth(which % count).map(|(&cookie, socket)| (cookie, socket))
     }
 
-    fn sightings(&self, protocol: Protocol, scope: Scope) -> Vec<Sighting> {
+    fn sightings(&self, protocol: Protocol, scope: Scope) -> Vec<DumpedSocket> {
         let shown = |socket: &Socket| {
             socket.protocol == protocol
                 && (scope == Scope::Connected || protocol == UDP || socket.activity != Activity::Connected)
         };
         let shown = self.sockets.iter().filter(|(_, socket)| shown(socket));
         shown
-            .map(|(&cookie, socket)| Sighting {
+            .map(|(&cookie, socket)| DumpedSocket {
                 cgroup: Some(socket.cgroup),
                 ..sighting(socket.protocol, cookie, socket.port, socket.activity)
             })
@@ -360,7 +363,7 @@ impl World {
                 let socket = Socket { protocol, port, cgroup, activity, release, references: 1, told: !lost };
                 self.sockets.insert(cookie, socket);
                 if !lost {
-                    let binding = Binding { release, cgroup, ..binding(protocol, cookie, port, time) };
+                    let binding = SocketBinding { release, cgroup, ..binding(protocol, cookie, port, time) };
                     self.holders.bound(binding, place);
                 }
             }
@@ -407,7 +410,7 @@ impl World {
 
     /// The kernel walks, things happen, the answer is read in between.
     fn dump(&mut self, protocol: Protocol, scope: Scope, meanwhile: Vec<(u8, Happening)>, fails: bool) {
-        self.holders.begin(protocol, self.clock);
+        self.holders.begin_dump(protocol, self.clock);
         // What the kernel wrote down and nobody has read yet.
         let mut unread = self.sightings(protocol, scope);
         if let Some(&(passed_over, _)) = meanwhile.first()
@@ -420,7 +423,7 @@ impl World {
         for (read, happening) in meanwhile {
             let read = usize::from(read) % (unread.len() + 1);
             for sighting in unread.drain(..read) {
-                self.holders.see(&sighting, place);
+                self.holders.record_dumped(&sighting, place);
             }
             self.happen(happening);
         }
@@ -428,9 +431,9 @@ impl World {
             return;
         }
         for sighting in unread {
-            self.holders.see(&sighting, place);
+            self.holders.record_dumped(&sighting, place);
         }
-        self.holders.end(protocol, scope);
+        self.holders.end_dump(protocol, scope);
     }
 
     /// Nobody who is there and was told is missing, and the table's books agree.

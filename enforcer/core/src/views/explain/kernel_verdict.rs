@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use enforcer_ebpf::abi::Protocol;
+use enforcer_ebpf::wire::Protocol;
 
-use crate::sockets::{Activity, Holder, Since};
+use crate::sockets::{Activity, BoundSince, BoundSocket};
 
 /// The kernel's own answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum KernelSays {
+pub enum KernelVerdict {
     /// No socket is in the way.
     Free,
     /// Sockets are in the way, and none of them is known not to share.
@@ -17,7 +17,7 @@ pub enum KernelSays {
     InUse,
 }
 
-impl KernelSays {
+impl KernelVerdict {
     /// The word for JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -30,14 +30,19 @@ impl KernelSays {
 }
 
 /// What it says to a bind of a dual-stack socket on no device, and which of the holders on the port are in the way.
-pub(super) fn says(address: IpAddr, protocol: Protocol, port: u16, holders: &[&Holder]) -> (KernelSays, Vec<usize>) {
-    let wanted = Holder {
+pub(super) fn kernel_verdict(
+    address: IpAddr,
+    protocol: Protocol,
+    port: u16,
+    holders: &[&BoundSocket],
+) -> (KernelVerdict, Vec<usize>) {
+    let wanted = BoundSocket {
         protocol,
         address,
         port,
         cookie: 0,
         cgroup: 0,
-        since: Since::Seen(0),
+        since: BoundSince::Seen(0),
         process: None,
         uid: 0,
         activity: None,
@@ -48,15 +53,15 @@ pub(super) fn says(address: IpAddr, protocol: Protocol, port: u16, holders: &[&H
     };
     let in_the_way: Vec<usize> = (0..holders.len()).filter(|place| wanted.overlaps(holders[*place])).collect();
     let says = in_the_way.iter().map(|place| of(holders[*place])).max();
-    (says.unwrap_or(KernelSays::Free), in_the_way)
+    (says.unwrap_or(KernelVerdict::Free), in_the_way)
 }
 
 /// Two sockets share by `SO_REUSEPORT` and one user id, or by `SO_REUSEADDR` where none of them listens
 /// (`inet_bind_conflict` in `net/ipv4/inet_connection_sock.c`, `inet_rcv_saddr_equal`'s callers in `net/ipv4/udp.c`).
-fn of(holder: &Holder) -> KernelSays {
+fn of(holder: &BoundSocket) -> KernelVerdict {
     let listens = holder.activity == Some(Activity::Listening);
     match holder.reuse {
-        Some(reuse) if !reuse.port && (!reuse.address || listens) => KernelSays::InUse,
-        _ => KernelSays::InUseUnlessShared,
+        Some(reuse) if !reuse.port && (!reuse.address || listens) => KernelVerdict::InUse,
+        _ => KernelVerdict::InUseUnlessShared,
     }
 }

@@ -2,33 +2,33 @@
 
 use std::net::SocketAddr;
 
-use enforcer_ebpf::abi::{LocalMode, Protocol, Reason, VerdictKind};
+use enforcer_ebpf::wire::{NodeMode, Protocol, Reason, VerdictKind};
 
-use super::{KernelSays, Prospect, Question};
+use super::{ExplainQuestion, KernelVerdict, WhatIf};
 use crate::{
     arbitration::arbiter::OwnerId,
     index::{Mode, OwnerView},
     model::text::escape,
-    reports::report::because,
-    views::json::{Claim, Holder, Scene, Who, port_name},
+    reports::report::explain_reason,
+    views::json::{ActorView, ClaimRow, HolderRow, NodeSnapshot, port_name},
 };
 
 /// Most items of a list in a sentence.
-const MOST: usize = 6;
+const MAX_LISTED: usize = 6;
 
 /// What the paragraph is made of.
-pub(super) struct Parts<'a> {
-    pub(super) question: &'a Question<'a>,
-    pub(super) scene: &'a Scene<'a>,
+pub(super) struct MessageInputs<'a> {
+    pub(super) question: &'a ExplainQuestion<'a>,
+    pub(super) scene: &'a NodeSnapshot<'a>,
     pub(super) pod: Option<OwnerId>,
-    pub(super) claims: &'a [Claim],
-    pub(super) holders: &'a [Holder],
-    pub(super) prospects: &'a [Prospect],
+    pub(super) claims: &'a [ClaimRow],
+    pub(super) holders: &'a [HolderRow],
+    pub(super) prospects: &'a [WhatIf],
 }
 
 /// `a`, `a and b`, `a, b and c`, `a, b and 4 more`.
 fn list(items: &[String]) -> String {
-    let shown = &items[..items.len().min(MOST)];
+    let shown = &items[..items.len().min(MAX_LISTED)];
     let more = items.len() - shown.len();
     match shown {
         _ if more > 0 => format!("{} and {more} more", shown.join(", ")),
@@ -38,7 +38,7 @@ fn list(items: &[String]) -> String {
     }
 }
 
-impl Parts<'_> {
+impl MessageInputs<'_> {
     pub(super) fn message(&self) -> String {
         let mut sentences = vec![self.owned()];
         sentences.extend(self.waited_for());
@@ -56,7 +56,7 @@ impl Parts<'_> {
         let (port, node) = (self.port(), escape(self.scene.node));
         let in_force = self.claims.iter().filter(|claim| claim.standing == "inForce");
         let owners: Vec<String> = in_force
-            .map(|Claim { owner, source, address, .. }| match address {
+            .map(|ClaimRow { owner, source, address, .. }| match address {
                 None => format!("{owner} ({source})"),
                 Some(address) => format!("{owner} on {address} ({source})"),
             })
@@ -117,16 +117,16 @@ impl Parts<'_> {
             )];
         }
         let mut sentences = Vec::new();
-        let mut left: Vec<&Prospect> = self.prospects.iter().collect();
+        let mut left: Vec<&WhatIf> = self.prospects.iter().collect();
         while let Some(&first) = left.first() {
-            let is_alike = |other: &&Prospect| {
+            let is_alike = |other: &&WhatIf| {
                 (other.verdict, other.reason, &other.owner, other.source)
                     == (first.verdict, first.reason, &first.owner, first.source)
             };
             let (alike, others): (Vec<_>, Vec<_>) = left.into_iter().partition(is_alike);
             let targets: Vec<String> = alike.iter().map(|prospect| self.target(prospect)).collect();
             let targets = targets.join(" or ");
-            let because = because(first.reason, first.owner.as_ref().map(|(_, name)| name), first.source);
+            let because = explain_reason(first.reason, first.owner.as_ref().map(|(_, name)| name), first.source);
             let caller = self.caller();
             sentences.push(match first.verdict {
                 VerdictKind::Allow => format!("If {caller} binds {targets} now, that is allowed: {because}."),
@@ -149,7 +149,7 @@ impl Parts<'_> {
         sentences
     }
 
-    fn target(&self, prospect: &Prospect) -> String {
+    fn target(&self, prospect: &WhatIf) -> String {
         SocketAddr::new(prospect.address, self.question.port).to_string()
     }
 
@@ -157,10 +157,10 @@ impl Parts<'_> {
     fn lenient(&self, reason: Reason) -> &'static str {
         let view = self.view();
         let is_strict = view.is_some_and(|view| view.mode == Some(Mode::Enforce));
-        let enforces = self.scene.policy.enforce || self.scene.overrule.local == LocalMode::Enforce;
+        let enforces = self.scene.policy.enforce || self.scene.overrule.local == NodeMode::Enforce;
         if reason == Reason::Stale {
             "nothing is denied until one does"
-        } else if self.scene.overrule.local == LocalMode::Audit {
+        } else if self.scene.overrule.local == NodeMode::Audit {
             "an operator set this node to audit"
         } else if view.is_some_and(|view| view.mode == Some(Mode::Audit)) {
             "its namespace is in audit mode"
@@ -175,7 +175,7 @@ impl Parts<'_> {
     fn strict(&self) -> &'static str {
         if self.view().is_some_and(|view| view.mode == Some(Mode::Enforce)) {
             "its namespace is in enforce mode"
-        } else if self.scene.overrule.local == LocalMode::Enforce {
+        } else if self.scene.overrule.local == NodeMode::Enforce {
             "an operator set this node to enforce"
         } else {
             "this node is in enforce mode"
@@ -185,7 +185,7 @@ impl Parts<'_> {
     /// What the kernel itself would say.
     fn kernel(&self) -> Option<String> {
         let worst = self.prospects.iter().max_by_key(|prospect| prospect.kernel)?;
-        let holders: Vec<&Holder> = worst.in_the_way.iter().filter_map(|place| self.holders.get(*place)).collect();
+        let holders: Vec<&HolderRow> = worst.in_the_way.iter().filter_map(|place| self.holders.get(*place)).collect();
         let mut names: Vec<String> = holders.iter().map(|holder| self.holder(&holder.who)).collect();
         names.dedup();
         let so = if worst.verdict == VerdictKind::Deny { "Apart from that, the kernel" } else { "But the kernel" };
@@ -196,11 +196,11 @@ impl Parts<'_> {
             _ => "unless both sockets set SO_REUSEPORT as one user, and then connections are split between them",
         };
         match worst.kernel {
-            KernelSays::Free => None,
-            KernelSays::InUse => {
+            KernelVerdict::Free => None,
+            KernelVerdict::InUse => {
                 Some(format!("{so} itself refuses it with EADDRINUSE while {} holds the port.", list(&names)))
             }
-            KernelSays::InUseUnlessShared => {
+            KernelVerdict::InUseUnlessShared => {
                 let refuses = format!("{so} itself refuses it with EADDRINUSE while {} holds the port", list(&names));
                 Some(match worst.if_shared {
                     None => format!("{refuses}, {sharing}."),
@@ -219,7 +219,7 @@ impl Parts<'_> {
         }
     }
 
-    fn holder(&self, who: &Who) -> String {
+    fn holder(&self, who: &ActorView) -> String {
         let itself = self.pod.map(|pod| self.scene.owner(pod)).is_some_and(|pod| pod == *who);
         if itself { format!("{who} itself") } else { who.to_string() }
     }
@@ -241,9 +241,9 @@ impl Parts<'_> {
                  namespace that mean to share it say so with port-enforcer.io/share"
                     .to_owned(),
             ),
-            (false, _) if worst.kernel != KernelSays::Free => {
+            (false, _) if worst.kernel != KernelVerdict::Free => {
                 let stranger = worst.in_the_way.iter().filter_map(|place| self.holders.get(*place));
-                let mut names: Vec<String> = stranger.map(Holder::name).collect();
+                let mut names: Vec<String> = stranger.map(HolderRow::name).collect();
                 names.dedup();
                 Some(format!("end what holds it ({}), or use another port", list(&names)))
             }

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use enforcer_ebpf::{
-    abi::{LocalMode, Policy, Undeclared},
-    decide::Overrule,
+    decide::ModeOverride,
+    wire::{NodeMode, Policy, Undeclared},
 };
 
 use super::*;
@@ -14,18 +14,18 @@ use crate::{
         annotation,
         pod::{Phase, Pod, Workload, uid_key},
     },
-    sockets::{Activity, Binding, Holders, Limits, Place, Reuse, Scope, Sighting},
+    sockets::{Activity, BoundSockets, DumpedSocket, Reuse, Scope, SocketBinding, SocketLimits, SocketPlace},
 };
 
 const ROOT: u64 = 1;
-const NOW: Now = Now { wall: 1_700_000_000_000_000, monotonic: Duration::from_secs(1000) };
+const NOW: Now = Now { wall: 1_700_000_000_000_000, boottime: Duration::from_secs(1000) };
 const ENFORCE: Policy = Policy { enforce: true, ..Policy::from_word(98 << 16) };
 
 struct Node {
     index: Index,
-    holders: Holders,
+    holders: BoundSockets,
     policy: Policy,
-    overrule: Overrule,
+    overrule: ModeOverride,
 }
 
 fn uid(number: u64) -> String {
@@ -41,9 +41,9 @@ impl Node {
         };
         Self {
             index: Index::new(settings, ROOT),
-            holders: Holders::new(Limits::default(), true),
+            holders: BoundSockets::new(SocketLimits::default(), true),
             policy: ENFORCE,
-            overrule: Overrule::default(),
+            overrule: ModeOverride::default(),
         }
     }
 
@@ -71,12 +71,12 @@ impl Node {
             more_problems: 0,
         };
         change(&mut pod);
-        self.index.cgroup_made(number, ROOT, &format!("pod{}", uid(number)), NOW);
+        self.index.cgroup_created(number, ROOT, &format!("pod{}", uid(number)), NOW);
         self.index.apply(pod, NOW);
     }
 
     fn bound(&mut self, cgroup: u64, address: &str, port: u16, command: &str, reuse: Option<Reuse>) {
-        let binding = Binding {
+        let binding = SocketBinding {
             time: 500_000_000_000,
             protocol: Protocol::Tcp,
             address: address.parse().unwrap(),
@@ -90,11 +90,11 @@ impl Node {
             v6only: None,
             reuse,
         };
-        self.holders.bound(binding, |cgroup| Place::of(cgroup, &self.index));
+        self.holders.bound(binding, |cgroup| SocketPlace::of(cgroup, &self.index));
     }
 
-    fn scene(&self) -> Scene<'_> {
-        Scene {
+    fn scene(&self) -> NodeSnapshot<'_> {
+        NodeSnapshot {
             node: "node-1",
             index: &self.index,
             holders: &self.holders,
@@ -106,7 +106,7 @@ impl Node {
     }
 
     fn ask(&self, port: u16, pod: Option<(&str, &str)>) -> Explanation {
-        explain(&Question { protocol: Protocol::Tcp, port, pod }, &self.scene()).unwrap()
+        explain(&ExplainQuestion { protocol: Protocol::Tcp, port, pod }, &self.scene()).unwrap()
     }
 
     fn message(&self, port: u16, pod: Option<(&str, &str)>) -> String {
@@ -205,13 +205,13 @@ fn the_mode_says_why_nothing_is_denied() {
     ends(node.message(80, WEB), "nothing is denied until one does");
     assert_eq!(node.ask(80, WEB).mode, "audit");
     ends(node.message(80, system), "it is node software, which is never denied");
-    node.overrule = Overrule { local: LocalMode::Audit, stale: false };
+    node.overrule = ModeOverride { local: NodeMode::Audit, stale: false };
     ends(node.message(80, WEB), "an operator set this node to audit");
-    node.overrule = Overrule::default();
+    node.overrule = ModeOverride::default();
     node.policy.enforce = false;
     ends(node.message(80, WEB), "this node is in audit mode");
     ends(node.message(80, system), "this node is in audit mode");
-    node.overrule.local = LocalMode::Enforce;
+    node.overrule.local = NodeMode::Enforce;
     ends(node.message(80, WEB), "an operator set this node to enforce");
 }
 
@@ -223,9 +223,9 @@ fn a_pod_with_a_network_of_its_own_is_not_judged() {
     let told = node.ask(80, Some(("default", "own")));
     assert_eq!((told.binds, told.remedy), (vec![], None));
     assert!(told.message.contains("default/own has a network of its own, so it never binds"), "{}", told.message);
-    let sctp = explain(&Question { protocol: Protocol::Sctp, port: 80, pod: None }, &node.scene()).unwrap();
+    let sctp = explain(&ExplainQuestion { protocol: Protocol::Sctp, port: 80, pod: None }, &node.scene()).unwrap();
     assert!(sctp.binds.is_empty() && sctp.message.contains("No bind of SCTP is judged"), "{}", sctp.message);
-    let unknown = Question { protocol: Protocol::Tcp, port: 80, pod: Some(("default", "wab\u{1b}")) };
+    let unknown = ExplainQuestion { protocol: Protocol::Tcp, port: 80, pod: Some(("default", "wab\u{1b}")) };
     assert_eq!(
         explain(&unknown, &node.scene()).unwrap_err().to_string(),
         r"no pod default/wab\u{1b} is known on node-1; write --pod NAMESPACE/NAME, as `kubectl get pods -A` shows them"
@@ -263,7 +263,7 @@ fn who_may_share_is_said_with_a_condition() {
     assert!(node.message(80, None).contains("unless both sockets set SO_REUSEPORT as one user"));
     node.bound(11, "::1", 80, "nginx", Some(Reuse { port: false, address: true }));
     assert_eq!(says(&node), ["inUseUnlessShared"; 2], "it may not listen yet");
-    let seen = Sighting {
+    let seen = DumpedSocket {
         protocol: Protocol::Tcp,
         address: "::1".parse().unwrap(),
         port: 81,
@@ -276,9 +276,9 @@ fn who_may_share_is_said_with_a_condition() {
         v6only: Some(true),
     };
     // Without an event nobody knows its options, nor since when.
-    node.holders.begin(Protocol::Tcp, 600_000_000_000);
-    node.holders.see(&seen, |cgroup| Place::of(cgroup, &node.index));
-    node.holders.end(Protocol::Tcp, Scope::Connected);
+    node.holders.begin_dump(Protocol::Tcp, 600_000_000_000);
+    node.holders.record_dumped(&seen, |cgroup| SocketPlace::of(cgroup, &node.index));
+    node.holders.end_dump(Protocol::Tcp, Scope::Connected);
     let told = node.ask(81, None);
     assert_eq!(told.binds.iter().map(|bind| &*bind.kernel).collect::<Vec<_>>(), ["free", "inUseUnlessShared"]);
     assert!(
@@ -323,8 +323,8 @@ fn nothing_that_a_pod_controls_is_raw() {
 /// The JSON that is documented in docs/status.md and docs/explain.md.
 #[test]
 fn the_json_is_as_documented() {
-    use crate::views::status::{Abilities, Agent, Facts, Status};
-    use enforcer_ebpf::abi::KernelError;
+    use crate::views::status::{AgentView, KernelFeatures, Status, StatusInputs};
+    use enforcer_ebpf::wire::KernelError;
 
     let mut node = Node::new();
     node.pod(10, "default/web-0", "80, 127.0.0.1:8000-8002/udp", |_| ());
@@ -332,7 +332,7 @@ fn the_json_is_as_documented() {
     node.index.set_mode_label("team-a", Some("audit"));
     node.bound(10, "0.0.0.0", 80, "nginx", Some(Reuse { port: true, address: false }));
     node.bound(11, "::1", 80, "squatter", None);
-    let agent = Agent {
+    let agent = AgentView {
         version: "0.1.0".to_owned(),
         pid: 1,
         since: time(NOW.wall - 60_000_000),
@@ -341,9 +341,9 @@ fn the_json_is_as_documented() {
         pods: 2,
         cgroup: "/sys/fs/cgroup/kubepods.slice".to_owned(),
     };
-    let facts = Facts {
+    let facts = StatusInputs {
         agent: Some(agent),
-        features: Some(Abilities { errno_choice: true, v6only: true }),
+        features: Some(KernelFeatures { errno_choice: true, v6only: true }),
         lease_deadline: 4_600_000_000_000,
         attempts: &|verdict, reason, protocol| {
             let denied = (VerdictKind::Deny, Reason::Claimed, Protocol::Tcp);

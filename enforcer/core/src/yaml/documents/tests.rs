@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    check::{Manifests, Settings, check, object::read},
-    pods::claims::Limits,
+    check::{CheckSettings, ManifestSet, check, object::read},
+    pods::claims::ClaimLimits,
 };
 
 /// What each document says its `a` is, with the line on which it says so; of a broken one the line and the message.
@@ -16,7 +16,7 @@ fn read_a(text: &str) -> Vec<Result<(u32, String), (u32, String)>> {
                 let node = root.get("a").unwrap_or(&root);
                 Ok((lines_before + node.line, node.to_json().to_string()))
             }
-            Err(Unreadable { line, message }) => Err((line, message)),
+            Err(UnreadableDocument { line, message }) => Err((line, message)),
         })
         .collect()
 }
@@ -98,7 +98,7 @@ fn what_is_broken_is_told_with_its_line_and_hides_nothing() {
 
 #[test]
 fn what_is_out_of_bounds_is_refused() {
-    with_room(|| {
+    with_large_stack(|| {
         let deep = format!("a: {}{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH));
         let block: String = (0..=MAX_DEPTH).flat_map(|depth| [" ".repeat(depth), "a:\n".to_owned()]).collect();
         let json = format!("{}{}", r#"{"a":"#.repeat(100_000), "}".repeat(100_000));
@@ -156,21 +156,21 @@ proptest! {
         // Line breaks as YAML has them: LF, CR LF, and CR.
         let lines = text.replace("\r\n", "\n").replace('\r', "\n").lines().count();
         let lines = u32::try_from(lines).unwrap().max(1);
-        let mut manifests = Manifests { files: vec!["f".into()], ..Manifests::default() };
+        let mut manifests = ManifestSet { files: vec!["f".into()], ..ManifestSet::default() };
         for document in documents(&text) {
             match document {
                 Ok(Document { lines_before, root }) => {
-                    let contents = read(&root, &manifests.files[0], lines_before, &Limits::default());
+                    let contents = read(&root, &manifests.files[0], lines_before, &ClaimLimits::default());
                     manifests.objects.extend(contents.objects);
                     manifests.unreadable.extend(contents.unreadable);
                 }
-                Err(Unreadable { line, message }) => {
+                Err(UnreadableDocument { line, message }) => {
                     prop_assert!(!message.chars().any(char::is_control), "{message:?}");
                     prop_assert!((1..=lines + 1).contains(&line), "line {line} of {lines}");
                 }
             }
         }
-        for finding in check(&manifests, &Settings { nodes, ..Settings::default() }).findings {
+        for finding in check(&manifests, &CheckSettings { nodes, ..CheckSettings::default() }).findings {
             let line = finding.place.line.expect("a line");
             prop_assert!((1..=lines).contains(&line), "{finding:?}");
             prop_assert!(!finding.message.chars().any(char::is_control), "{finding:?}");

@@ -8,20 +8,20 @@ use crate::{
         annotation,
         pod::{Phase, Pod, Workload, uid_key},
     },
-    sockets::{Audience, Binding, Holders, Limits, Place, Reported},
+    sockets::{Audience, BoundSockets, ReportedConflicts, SocketBinding, SocketLimits, SocketPlace},
 };
-use enforcer_ebpf::abi::Protocol;
+use enforcer_ebpf::wire::Protocol;
 
 use super::binding;
 use jiff::Timestamp;
 
 const ROOT: u64 = 1;
-const NOW: Now = Now { wall: 0, monotonic: Duration::ZERO };
+const NOW: Now = Now { wall: 0, boottime: Duration::ZERO };
 
 pub(super) struct Node {
     pub(super) index: Index,
-    pub(super) holders: Holders,
-    reported: Reported,
+    pub(super) holders: BoundSockets,
+    reported: ReportedConflicts,
     last: u64,
 }
 
@@ -36,8 +36,8 @@ impl Node {
             system_namespaces: BTreeSet::from(["kube-system".to_owned()]),
             ..Settings::default()
         };
-        let holders = Holders::new(Limits::default(), true);
-        Self { index: Index::new(settings, ROOT), holders, reported: Reported::default(), last: 0 }
+        let holders = BoundSockets::new(SocketLimits::default(), true);
+        Self { index: Index::new(settings, ROOT), holders, reported: ReportedConflicts::default(), last: 0 }
     }
 
     /// A pod and its cgroup, which has the number as its id.
@@ -63,9 +63,9 @@ impl Node {
             more_problems: 0,
         };
         change(&mut pod);
-        self.index.cgroup_made(number, ROOT, &format!("pod{}", uid(number)), NOW);
+        self.index.cgroup_created(number, ROOT, &format!("pod{}", uid(number)), NOW);
         self.index.apply(pod, NOW);
-        self.holders.resolve(|cgroup| Place::of(cgroup, &self.index));
+        self.holders.resolve(|cgroup| SocketPlace::of(cgroup, &self.index));
     }
 
     pub(super) fn hold(&mut self, cgroup: u64, protocol: Protocol, address: &str, port: u16) -> u64 {
@@ -78,19 +78,19 @@ impl Node {
         protocol: Protocol,
         address: &str,
         port: u16,
-        change: impl FnOnce(&mut Binding),
+        change: impl FnOnce(&mut SocketBinding),
     ) -> u64 {
         self.last += 1;
         let address: IpAddr = address.parse().unwrap();
-        let mut binding = Binding { address, cgroup, ..binding(protocol, self.last, port, 1) };
+        let mut binding = SocketBinding { address, cgroup, ..binding(protocol, self.last, port, 1) };
         change(&mut binding);
-        self.holders.bound(binding, |cgroup| Place::of(cgroup, &self.index));
+        self.holders.bound(binding, |cgroup| SocketPlace::of(cgroup, &self.index));
         self.last
     }
 
     fn look(&mut self) -> Vec<String> {
         let shared = annotation::parse_list("5353/udp").unwrap();
-        let found = self.reported.look(&self.holders, &self.index, &shared);
+        let found = self.reported.new_conflicts(&self.holders, &self.index, &shared);
         found.iter().map(|existing| existing.sentence("node-1", Audience::Operators)).collect()
     }
 }
@@ -159,7 +159,7 @@ fn ipv6_only_and_devices_keep_apart() {
     let (mut one, other) = (holders.next().unwrap(), holders.next().unwrap());
     one.v6only = Some(false);
     assert!(one.overlaps(&other) && other.overlaps(&one));
-    let on = |device, holder: &super::Holder| super::Holder { device, ..holder.clone() };
+    let on = |device, holder: &super::BoundSocket| super::BoundSocket { device, ..holder.clone() };
     assert!(!on(Some(1), &one).overlaps(&on(Some(2), &other)));
     assert!(on(Some(1), &one).overlaps(&on(Some(1), &other)));
     assert!(on(Some(1), &one).overlaps(&on(None, &other)));

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use enforcer_ebpf::abi::{MARK_SOMEBODY, Protocol, Reason, VerdictKind};
+use enforcer_ebpf::wire::{HOLDER_SOMEBODY, Protocol, Reason, VerdictKind};
 
 use super::existing::Node;
 use crate::{pods::pod::Workload, reports::report::Attempt, sockets::Reuse};
@@ -41,7 +41,7 @@ fn node() -> Node {
 }
 
 fn named(node: &Node, attempt: &Attempt) -> Option<String> {
-    node.holders.in_the_way(attempt, &node.index).map(|incumbent| incumbent.to_string())
+    node.holders.incumbent_of(attempt, &node.index).map(|incumbent| incumbent.to_string())
 }
 
 #[test]
@@ -93,11 +93,11 @@ fn an_older_pod_of_the_workload_is_told_as_that() {
 #[test]
 fn a_port_is_marked_with_the_pod_that_alone_holds_it() {
     let mut node = node();
-    let marked = |node: &Node| node.holders.marked(TCP, 80, &node.index);
+    let marked = |node: &Node| node.holders.port_holder(TCP, 80, &node.index);
     assert_eq!(marked(&node), 0);
     node.hold(2, TCP, "127.0.0.1", 80);
     node.hold(2, TCP, "127.0.0.2", 80);
     assert_eq!(marked(&node), 2);
     node.hold(3, TCP, "127.0.0.3", 80);
-    assert_eq!(marked(&node), MARK_SOMEBODY);
+    assert_eq!(marked(&node), HOLDER_SOMEBODY);
 }

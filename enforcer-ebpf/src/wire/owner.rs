@@ -20,7 +20,7 @@ pub const OWNER_MODE_ENFORCE: u32 = 1 << 4;
 
 /// One element of `OWNERS`, as four words that are each written and read whole.
 ///
-/// The agent writes an element completely before any [`crate::abi::PortWord`] points at it, and does not use a slot
+/// The agent writes an element completely before any [`crate::wire::PortWord`] points at it, and does not use a slot
 /// that was freed again until every other free slot was. `cgroup` and `level` are also written by `cgroup_mkdir`; the
 /// agent leaves them alone unless it knows them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

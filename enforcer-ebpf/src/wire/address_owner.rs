@@ -1,11 +1,11 @@
 //! `EXACT`: who owns one address of a port, for ports with address-specific claims.
 
-use crate::abi::Protocol;
+use crate::wire::Protocol;
 
 /// Key of the `EXACT` hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
-pub struct ExactKey {
+pub struct AddressKey {
     /// The address in network byte order; an IPv4 address takes the first four bytes, the others are zero.
     pub address: [u8; 16],
     /// The port.
@@ -18,13 +18,13 @@ pub struct ExactKey {
     pub padding: u32,
 }
 
-const _: () = assert!(size_of::<ExactKey>() == 24);
+const _: () = assert!(size_of::<AddressKey>() == 24);
 
 // SAFETY: `repr(C)`, integers only, no implicit padding (the size is asserted above).
 #[cfg(all(feature = "object", not(target_arch = "bpf")))]
-unsafe impl aya::Pod for ExactKey {}
+unsafe impl aya::Pod for AddressKey {}
 
-impl ExactKey {
+impl AddressKey {
     /// The key of an IPv4 address.
     #[must_use]
     #[inline(always)]
@@ -65,19 +65,19 @@ impl ExactKey {
 /// upper half, [`ExactKey::check`], shows that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
-pub struct ExactValue(pub u64);
+pub struct AddressOwner(pub u64);
 
-impl ExactValue {
+impl AddressOwner {
     /// The value for `key`.
     #[must_use]
-    pub const fn new(slot: u16, key: &ExactKey) -> Self {
+    pub const fn new(slot: u16, key: &AddressKey) -> Self {
         Self(slot as u64 | (key.check() as u64) << 32)
     }
 
     /// The owner's slot, or `None` if the value belongs to another key.
     #[must_use]
     #[inline(always)]
-    pub const fn slot(self, key: &ExactKey) -> Option<u16> {
+    pub const fn slot(self, key: &AddressKey) -> Option<u16> {
         if (self.0 >> 32) as u32 == key.check() { Some((self.0 & 0x7fff) as u16) } else { None }
     }
 }
@@ -88,14 +88,14 @@ mod tests {
 
     #[test]
     fn a_value_knows_its_key() {
-        let one = ExactKey::v4(Protocol::Tcp, 80, [127, 0, 0, 1]);
-        let value = ExactValue::new(12, &one);
+        let one = AddressKey::v4(Protocol::Tcp, 80, [127, 0, 0, 1]);
+        let value = AddressOwner::new(12, &one);
         assert_eq!(value.slot(&one), Some(12));
         for other in [
-            ExactKey::v4(Protocol::Tcp, 81, [127, 0, 0, 1]),
-            ExactKey::v4(Protocol::Udp, 80, [127, 0, 0, 1]),
-            ExactKey::v4(Protocol::Tcp, 80, [127, 0, 0, 2]),
-            ExactKey::v6(Protocol::Tcp, 80, core::net::Ipv6Addr::LOCALHOST.octets()),
+            AddressKey::v4(Protocol::Tcp, 81, [127, 0, 0, 1]),
+            AddressKey::v4(Protocol::Udp, 80, [127, 0, 0, 1]),
+            AddressKey::v4(Protocol::Tcp, 80, [127, 0, 0, 2]),
+            AddressKey::v6(Protocol::Tcp, 80, core::net::Ipv6Addr::LOCALHOST.octets()),
         ] {
             assert_eq!(value.slot(&other), None, "{other:?}");
         }

@@ -7,7 +7,7 @@ pub const ROOT_LEVEL_UNKNOWN: u64 = u64::MAX;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Config {
-    /// [`crate::abi::LAYOUT_VERSION`] of the agent that wrote this.
+    /// [`crate::wire::LAYOUT_VERSION`] of the agent that wrote this.
     pub layout: u64,
     /// [`Policy`] as its word.
     pub policy: u64,

@@ -4,11 +4,11 @@
 //! A slot is made when a port is first taken, and never removed while programs use the map: a slot that was removed while
 //! another CPU waits for its lock would give that port away twice.
 
-use crate::abi::{Protocol, Reason, VerdictKind, counter};
+use crate::wire::{Protocol, Reason, VerdictKind, counter};
 
 /// Entries of a slot: how many holders and addresses of one port are told apart. What is beyond that is not kept, and
-/// counted ([`crate::abi::KernelError::HoldsFull`]).
-pub const HOLDS_PER_PORT: usize = 8;
+/// counted ([`crate::wire::KernelError::HoldsFull`]).
+pub const MAX_HOLDS_PER_PORT: usize = 8;
 
 /// [`Hold::extent`]: it reaches IPv4 addresses.
 pub const EXTENT_V4: u32 = 1;
@@ -28,18 +28,18 @@ pub const HOLDER_UNPLACED: u64 = (1 << 56) - 1;
 /// One holder on one address, with all its sockets there. All zeros in a free place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Hold {
+pub struct PortHold {
     /// Id of the pod's cgroup, [`HOLDER_HOST`] or [`HOLDER_UNPLACED`]; 0 if the place is free.
     pub holder: u64,
     /// The address, see [`v6_address_word`]; 0 unless `extent` has [`EXTENT_ONE`].
     pub address: u64,
     /// `EXTENT_*`. Never 0 in use.
     pub extent: u32,
-    /// How many sockets. In `HOLDS` and `SUBFLOWS`, which are of one socket, [`crate::abi::port_index`] of its port.
+    /// How many sockets. In `HOLDS` and `SUBFLOWS`, which are of one socket, [`crate::wire::port_index`] of its port.
     pub count: u32,
 }
 
-const _: () = assert!(size_of::<Hold>() == 24);
+const _: () = assert!(size_of::<PortHold>() == 24);
 
 /// `struct bpf_spin_lock` (include/uapi/linux/bpf.h). The kernel finds it in a map's value by this name
 /// (`btf_find_spin_lock` in kernel/bpf/btf.c).
@@ -50,24 +50,24 @@ pub struct bpf_spin_lock {
     pub val: u32,
 }
 
-/// Value of the `SLOTS` hash, whose key is [`crate::abi::port_index`] of the port (`u32`). Read and written under its
+/// Value of the `SLOTS` hash, whose key is [`crate::wire::port_index`] of the port (`u32`). Read and written under its
 /// lock; a look-up by system call gives the value with a lock of zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct HoldSlot {
+pub struct PortHolds {
     /// The lock.
     pub lock: bpf_spin_lock,
     /// Goes up by one whenever a holder comes or goes.
     pub version: u32,
     /// Who holds, in no order, with free places between.
-    pub holds: [Hold; HOLDS_PER_PORT],
+    pub holds: [PortHold; MAX_HOLDS_PER_PORT],
 }
 
-const _: () = assert!(size_of::<HoldSlot>() == 8 + HOLDS_PER_PORT * 24);
+const _: () = assert!(size_of::<PortHolds>() == 8 + MAX_HOLDS_PER_PORT * 24);
 
 // SAFETY: `repr(C)`, integers only, no implicit padding (the size is asserted above).
 #[cfg(all(feature = "object", not(target_arch = "bpf")))]
-unsafe impl aya::Pod for HoldSlot {}
+unsafe impl aya::Pod for PortHolds {}
 
 /// [`Hold::address`] of an IPv6 address, from its halves as the kernel has them in memory: a hash, with the upper bit set. Two
 /// addresses of one node with the same word would be taken for one. That of an IPv4 address is the address itself, as the
@@ -78,10 +78,10 @@ pub const fn v6_address_word(low: u64, high: u64) -> u64 {
     (low ^ high.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 << 63
 }
 
-/// Element of the `MARKS` array, by [`crate::abi::port_index`] of TCP and UDP ports.
+/// Element of the `MARKS` array, by [`crate::wire::port_index`] of TCP and UDP ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Mark {
+pub struct PortHolder {
     /// 0 if nobody holds the port, as far as is known; [`MARK_SOMEBODY`]; or the id of the pod cgroup that alone holds it.
     /// The programs set what was 0 to [`MARK_SOMEBODY`], and the agent writes the rest.
     pub holder: u64,
@@ -90,9 +90,9 @@ pub struct Mark {
     pub asked: u64,
 }
 
-const _: () = assert!(size_of::<Mark>() == 16);
+const _: () = assert!(size_of::<PortHolder>() == 16);
 
-impl Mark {
+impl PortHolder {
     /// [`Self::asked`] after an attempt with this verdict.
     #[must_use]
     #[inline(always)]
@@ -103,19 +103,19 @@ impl Mark {
 
 /// [`Mark::holder`]: it is held, by several, by the host, or by whom the agent has not said yet. No pod's cgroup has this
 /// id, which is the root's.
-pub const MARK_SOMEBODY: u64 = 1;
+pub const HOLDER_SOMEBODY: u64 = 1;
 
 /// Elements of `MARKS`: TCP and UDP.
-pub const MARKS: u32 = 2 << 16;
+pub const ENFORCED_PORT_COUNT: u32 = 2 << 16;
 
-/// 64-bit words of `SHARED`: a bit for each TCP and UDP port, by [`crate::abi::port_index`], that may be shared by
+/// 64-bit words of `SHARED`: a bit for each TCP and UDP port, by [`crate::wire::port_index`], that may be shared by
 /// whoever binds it.
-pub const SHARED_WORDS: u32 = MARKS / 64;
+pub const SHARED_PORT_WORDS: u32 = ENFORCED_PORT_COUNT / 64;
 
 /// Most ports in `SLOTS`: all that there are.
-pub const SLOTS: u32 = MARKS;
+pub const MAX_PORT_HOLDS: u32 = ENFORCED_PORT_COUNT;
 /// Most MPTCP sockets in `SUBFLOWS`.
-pub const SUBFLOWS: u32 = 1 << 16;
+pub const MAX_FALLBACK_HOLDS: u32 = 1 << 16;
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@
 //! They are added to atomically although they are per CPU: a hook can be preempted by another one on the same CPU, so
 //! a plain `+= 1` would lose counts.
 
-use crate::abi::Protocol;
+use crate::wire::Protocol;
 
 /// What was answered to a bind attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -176,7 +176,7 @@ const ATTEMPTS: u32 = 3 * 3 * 16;
 const ERRORS: u32 = 16;
 
 /// Elements of the `COUNTERS` array.
-pub const COUNTERS: u32 = ATTEMPTS + ERRORS + ATTEMPTS;
+pub const COUNTER_COUNT: u32 = ATTEMPTS + ERRORS + ATTEMPTS;
 
 /// Index of the count of attempts with this verdict, reason and protocol that were told or need not be.
 #[must_use]
@@ -189,7 +189,7 @@ pub const fn counter(verdict: VerdictKind, reason: Reason, protocol: Protocol) -
 /// room.
 #[must_use]
 #[inline(always)]
-pub const fn untold_counter(verdict: VerdictKind, reason: Reason, protocol: Protocol) -> u32 {
+pub const fn unreported_counter(verdict: VerdictKind, reason: Reason, protocol: Protocol) -> u32 {
     ATTEMPTS + ERRORS + counter(verdict, reason, protocol)
 }
 
@@ -213,14 +213,14 @@ mod tests {
             for verdict in VerdictKind::ALL {
                 for reason in Reason::ALL {
                     assert!(seen.insert(counter(verdict, reason, protocol)));
-                    assert!(seen.insert(untold_counter(verdict, reason, protocol)));
+                    assert!(seen.insert(unreported_counter(verdict, reason, protocol)));
                 }
             }
         }
         for error in KernelError::ALL {
             assert!(seen.insert(error_counter(error)));
         }
-        assert!(seen.iter().all(|index| *index < COUNTERS));
+        assert!(seen.iter().all(|index| *index < COUNTER_COUNT));
     }
 
     #[test]

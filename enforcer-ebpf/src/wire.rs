@@ -7,35 +7,40 @@
 //! element by system call is a plain `memcpy` (`array_map_update_elem` in kernel/bpf/arraymap.c) that a program
 //! running at the same time may see half done. A word is seen either old or new.
 
+mod address_owner;
+mod cgroup;
 mod config;
 mod counters;
-mod event;
-mod exact;
-mod hold;
-mod identity;
-mod local_mode;
+mod node_mode;
 mod owner;
-mod port;
-mod record;
+mod owner_record;
+mod port_hold;
+mod port_owners;
+mod protocol;
+mod ring_events;
+mod uid;
 
+pub use address_owner::{AddressKey, AddressOwner};
+pub use cgroup::CgroupIdentity;
 pub use config::{Config, Policy, ROOT_LEVEL_UNKNOWN, Undeclared};
-pub use counters::{COUNTERS, KernelError, Reason, VerdictKind, counter, error_counter, untold_counter};
-pub use event::{
-    BIND_FLAG_HELD, BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, BIND_FLAG_V6ONLY,
-    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY, ReleaseEvent,
-};
-pub use exact::{ExactKey, ExactValue};
-pub use hold::{
-    EXTENT_DEVICE_SHIFT, EXTENT_ONE, EXTENT_V4, EXTENT_V6, HOLDER_HOST, HOLDER_UNPLACED, HOLDS_PER_PORT, Hold,
-    HoldSlot, MARK_SOMEBODY, MARKS, Mark, SHARED_WORDS, SLOTS, SUBFLOWS, bpf_spin_lock, v6_address_word,
-};
-pub use identity::{CgroupIdentity, Form, PodUid, UidKey};
-pub use local_mode::LocalMode;
+pub use counters::{COUNTER_COUNT, KernelError, Reason, VerdictKind, counter, error_counter, unreported_counter};
+pub use node_mode::NodeMode;
 pub use owner::{
     CGROUP_UNKNOWN, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Slot,
 };
-pub use port::{PORTS, PortWord, Protocol, Side, port_index};
-pub use record::RECORD_LEN;
+pub use owner_record::OWNER_RECORD_BYTES;
+pub use port_hold::{
+    ENFORCED_PORT_COUNT, EXTENT_DEVICE_SHIFT, EXTENT_ONE, EXTENT_V4, EXTENT_V6, HOLDER_HOST, HOLDER_SOMEBODY,
+    HOLDER_UNPLACED, MAX_FALLBACK_HOLDS, MAX_HOLDS_PER_PORT, MAX_PORT_HOLDS, PortHold, PortHolder, PortHolds,
+    SHARED_PORT_WORDS, bpf_spin_lock, v6_address_word,
+};
+pub use port_owners::{PORT_COUNT, PortWord, Side, port_index};
+pub use protocol::Protocol;
+pub use ring_events::{
+    BIND_FLAG_HELD, BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, BIND_FLAG_V6ONLY,
+    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY, ReleaseEvent,
+};
+pub use uid::{PodUid, UidForm, UidKey};
 
 /// Version of the layout of what an agent takes over from the one before it: the shapes and meanings of all maps but the
 /// rings' records, and the names of the pins. A pinned layout of another version is never reused, so this is raised
@@ -43,20 +48,20 @@ pub use record::RECORD_LEN;
 pub const LAYOUT_VERSION: u32 = 3;
 /// What stands in the programs, moved to register 0, where the agent puts the call of `bpf_rdonly_cast`, a function of the
 /// kernel. Nothing else in the programs has this number.
-pub const PLACE_OF_CAST: i32 = 0x6361_7374;
+pub const RDONLY_CAST_PLACEHOLDER: i32 = 0x6361_7374;
 /// Elements of the `OWNERS` array, slot 0 (nobody) included.
-pub const OWNERS: u32 = 1 << 15;
+pub const MAX_OWNERS: u32 = 1 << 15;
 /// Most address-specific claims in force at once, over all ports.
-pub const EXACT_CLAIMS: u32 = 1 << 16;
+pub const MAX_ADDRESS_CLAIMS: u32 = 1 << 16;
 /// Most pods whose UID the kernel can turn into an owner.
-pub const UIDS: u32 = 1 << 14;
+pub const MAX_POD_UIDS: u32 = 1 << 14;
 /// Most pod cgroups that can exist at once.
-pub const CGROUPS: u32 = 1 << 14;
+pub const MAX_POD_CGROUPS: u32 = 1 << 14;
 /// Bytes of the ring that carries bind attempts.
-pub const BIND_RING_BYTES: u32 = 1 << 19;
+pub const VERDICT_RING_BYTES: u32 = 1 << 19;
 /// Bytes of the ring that carries sockets that were bound and released; its own, so that a storm of sockets cannot crowd
 /// out conflicts.
-pub const HOLDER_RING_BYTES: u32 = 1 << 19;
+pub const SOCKET_RING_BYTES: u32 = 1 << 19;
 /// Bytes of the ring that carries the coming and going of cgroups; its own, so that no storm of binds can crowd out
 /// the identity of a pod.
 pub const CGROUP_RING_BYTES: u32 = 1 << 18;

@@ -46,7 +46,7 @@ pub const BIND_FLAG_REUSE_PORT: u8 = 1 << 2;
 pub const BIND_FLAG_REUSE_ADDR: u8 = 1 << 3;
 /// Whether it has one of them could not be read.
 pub const BIND_FLAG_REUSE_UNKNOWN: u8 = 1 << 4;
-/// The port is marked as held by another one ([`crate::abi::Mark`]): if it is, the kernel refuses the bind by itself. An
+/// The port is marked as held by another one ([`crate::wire::Mark`]): if it is, the kernel refuses the bind by itself. An
 /// allowed attempt that is told for that alone is in the ring of holders.
 pub const BIND_FLAG_HELD: u8 = 1 << 5;
 
@@ -58,15 +58,15 @@ pub struct BindEvent {
     pub kind: u8,
     /// [`FAMILY_V4`] or [`FAMILY_V6`].
     pub family: u8,
-    /// [`crate::abi::Protocol`].
+    /// [`crate::wire::Protocol`].
     pub protocol: u8,
     /// `BIND_FLAG_*`.
     pub flags: u8,
     /// The port asked for (0 asks for any) or, in [`EventKind::Bound`], the port taken.
     pub port: u16,
-    /// [`crate::abi::VerdictKind`].
+    /// [`crate::wire::VerdictKind`].
     pub verdict: u8,
-    /// [`crate::abi::Reason`].
+    /// [`crate::wire::Reason`].
     pub reason: u8,
     /// When, in nanoseconds since boot. In the ring of attempts, sleep included (`CLOCK_BOOTTIME`). In the ring of holders,
     /// which is filled at every bind and close, the time of the last tick without sleep (`CLOCK_MONOTONIC_COARSE`; before
@@ -81,9 +81,9 @@ pub struct BindEvent {
     /// By what [`EventKind::Released`] will call the socket: the cookie, but for MPTCP, whose subflow is bound and whose
     /// parent is released, the parent's address in kernel memory; 0 where that is not known.
     pub release: u64,
-    /// [`crate::abi::Hold::holder`] of one that holds the port, where the reason is `held`; else 0.
+    /// [`crate::wire::Hold::holder`] of one that holds the port, where the reason is `held`; else 0.
     pub holder: u64,
-    /// Id of the owner that the caller is ([`crate::abi::Owner::id`]), 0 if unknown or not looked up.
+    /// Id of the owner that the caller is ([`crate::wire::Owner::id`]), 0 if unknown or not looked up.
     pub caller: u32,
     /// Id of the owner whose claim decided, 0 if none did.
     pub owner: u32,
@@ -105,7 +105,7 @@ const _: () = assert!(size_of::<BindEvent>() == 104);
 pub struct ReleaseEvent {
     /// [`EventKind`].
     pub kind: u8,
-    /// [`crate::abi::Protocol`].
+    /// [`crate::wire::Protocol`].
     pub protocol: u8,
     /// The port.
     pub port: u16,
@@ -129,7 +129,7 @@ pub const NAME_CAPACITY: usize = 192;
 pub struct CgroupEvent {
     /// [`EventKind`].
     pub kind: u8,
-    /// [`crate::abi::Form`] if the programs read a pod's UID from the name, else 0.
+    /// [`crate::wire::Form`] if the programs read a pod's UID from the name, else 0.
     pub form: u8,
     /// Bytes of `name` in use, the closing zero not counted. [`NAME_CAPACITY`] − 1 may mean a longer name.
     pub name_len: u16,

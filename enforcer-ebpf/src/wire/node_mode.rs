@@ -3,7 +3,7 @@
 /// The single word of the `MODE` array. It belongs to the node and not to an agent: every agent finds it as it was left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u64)]
-pub enum LocalMode {
+pub enum NodeMode {
     /// Nothing was set: the mode is the agent's.
     #[default]
     Unset = 0,
@@ -13,7 +13,7 @@ pub enum LocalMode {
     Enforce = 2,
 }
 
-impl LocalMode {
+impl NodeMode {
     /// The word.
     #[must_use]
     pub const fn to_word(self) -> u64 {
@@ -38,9 +38,9 @@ mod tests {
 
     #[test]
     fn a_mode_survives_its_word() {
-        for mode in [LocalMode::Unset, LocalMode::Audit, LocalMode::Enforce] {
-            assert_eq!(LocalMode::from_word(mode.to_word()), mode);
+        for mode in [NodeMode::Unset, NodeMode::Audit, NodeMode::Enforce] {
+            assert_eq!(NodeMode::from_word(mode.to_word()), mode);
         }
-        assert_eq!(LocalMode::from_word(3), LocalMode::Unset);
+        assert_eq!(NodeMode::from_word(3), NodeMode::Unset);
     }
 }
