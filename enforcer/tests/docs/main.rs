@@ -4,6 +4,7 @@
 mod commands;
 mod links;
 mod manifests;
+mod paths;
 mod table;
 mod threats;
 
