@@ -3,10 +3,10 @@
 //! What measures is `enforcer/benches/measure`, which is run here as root; here it is judged and told.
 #![expect(clippy::cast_precision_loss, reason = "counts become ratios and places in a plot")]
 
-mod bars;
-mod document;
-mod instructions;
-mod plot;
+mod bar_chart;
+mod instruction_counts;
+mod performance_page;
+mod thresholds;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,10 +20,10 @@ use comfy_table::{Table, presets::NOTHING};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use self::bars::Bar;
-pub(crate) use self::instructions::{compare, obstacle};
-use crate::root::Root;
-use crate::{dist, image, process, setup};
+pub(crate) use self::instruction_counts::{compare, obstacle};
+use self::thresholds::Bar;
+use crate::sudo::Root;
+use crate::{dist_binary, image, process, setup};
 
 /// The flags of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
@@ -105,20 +105,20 @@ pub(crate) fn run(Args { name, quick, json, document }: Args) -> anyhow::Result<
         }
     }
     if parts.contains(&Part::Instructions) {
-        let counts = instructions::count()?;
+        let counts = instruction_counts::count()?;
         if document {
-            instructions::keep(&counts)?;
+            instruction_counts::keep(&counts)?;
         }
-        runs.extend(instructions::runs(&counts)?.into_iter().map(|run| (run.name.clone(), run)));
+        runs.extend(instruction_counts::runs(&counts)?.into_iter().map(|run| (run.name.clone(), run)));
     }
-    let bars = bars::judge(&runs);
+    let bars = thresholds::judge(&runs);
     if json {
         println!("{:#}", json!({ "bars": bars, "runs": runs.values().collect::<Vec<_>>() }));
     } else {
         println!("{}\n\n{}", runs_table(&runs), bars_table(&bars));
     }
     if document {
-        document::write(&bars, &runs)?;
+        performance_page::write(&bars, &runs)?;
     }
     Ok(if bars.iter().all(|bar| bar.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -133,7 +133,7 @@ struct Built {
 fn build() -> anyhow::Result<Built> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let (mut measure, mut enforcer) = (None, None);
-    for message in dist::build(&target, &["--bin", "enforcer", "--bench", "measure"])? {
+    for message in dist_binary::build(&target, &["--bin", "enforcer", "--bench", "measure"])? {
         if let Message::CompilerArtifact(artifact) = message {
             match artifact.target.name.as_str() {
                 "measure" => measure = artifact.executable,

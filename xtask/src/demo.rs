@@ -3,17 +3,17 @@
 //! Nothing is played: the pods have real cgroups and real servers, the enforcer is the real one, and the verdicts are
 //! the kernel's. Only the kubelet is missing; its manifests are files in a folder.
 
-mod act;
-mod agent;
-mod cast;
-mod cgroups;
-pub(crate) mod child;
-mod http;
-mod outcome;
-mod programs;
-mod server;
-mod stage;
-mod svg;
+mod agent_process;
+pub(crate) mod child_process;
+mod expectations;
+mod http_client;
+mod http_server;
+mod pod_cgroups;
+mod pods;
+mod scenario;
+mod servers;
+mod terminal;
+mod terminal_svg;
 mod wait;
 
 use std::fs;
@@ -24,13 +24,13 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use cargo_metadata::Message;
 
-use self::act::Theatre;
-use self::cast::Cast;
-use self::cgroups::Subtree;
-use self::outcome::{Act, Mode, Story};
-use self::programs::Programs;
-use self::stage::Stage;
-use crate::root::Root;
+use self::expectations::{Act, Mode, Story};
+use self::pod_cgroups::Subtree;
+use self::pods::Cast;
+use self::scenario::Theatre;
+use self::servers::Programs;
+use self::terminal::Stage;
+use crate::sudo::Root;
 use crate::{process, setup};
 
 /// The port to fight for: what the servers of most host-network pods want, else one that is likely to be free.
@@ -139,7 +139,7 @@ fn show(json: bool, svg: Option<&Path>, port: Option<u16>, enforcer: &Path) -> a
         stage.heading("What was seen")?;
         stage.table(&story.acts)?;
     }
-    if let Err(differs) = outcome::check(&story, &cast) {
+    if let Err(differs) = expectations::check(&story, &cast) {
         bail!("what was seen is not what the story promises: {differs}");
     }
     // Only of what is as it should be.

@@ -3,7 +3,7 @@
 //! cargo-fuzz builds the targets; they are run here, because its own `run` says neither how far it is nor, for several
 //! targets, what came of them.
 
-mod outcome;
+mod libfuzzer_output;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -17,8 +17,8 @@ use anyhow::{Context as _, bail};
 use comfy_table::{Table, presets::NOTHING};
 use serde_json::json;
 
-use self::outcome::Outcome;
-use crate::{output::Output, process, setup, turns::in_turn};
+use self::libfuzzer_output::Outcome;
+use crate::{output_format::Output, parallel::in_turn, process, setup};
 
 /// The crate with the targets. It is none of the workspace.
 const CRATE: &str = "enforcer/fuzz";
@@ -231,7 +231,7 @@ fn fuzz(target: &str, task: Task<'_>, say: &dyn Fn(&str)) -> anyhow::Result<Run>
 
 /// `annotation: 120 s, 1048576 executions, coverage 78, 20 inputs`.
 fn progress(target: &str, outcome: &Outcome, took: Duration) -> String {
-    let outcome::Progress { executions, coverage, inputs, .. } = outcome.progress;
+    let libfuzzer_output::Progress { executions, coverage, inputs, .. } = outcome.progress;
     format!("{target}: {} s, {executions} executions, coverage {coverage}, {inputs} inputs", took.as_secs())
 }
 
@@ -272,7 +272,7 @@ impl Run {
     }
 
     fn json(&self) -> serde_json::Value {
-        let outcome::Progress { executions, coverage, features, inputs } = self.outcome.progress;
+        let libfuzzer_output::Progress { executions, coverage, features, inputs } = self.outcome.progress;
         json!({
             "target": self.target,
             "executions": executions,
@@ -293,7 +293,7 @@ fn table(runs: &[Run]) -> Table {
     table.load_preset(NOTHING);
     table.set_header(["TARGET", "SECONDS", "EXECUTIONS", "PER SECOND", "COVERAGE", "INPUTS", "FINDING"]);
     for run in runs {
-        let outcome::Progress { executions, coverage, inputs, .. } = run.outcome.progress;
+        let libfuzzer_output::Progress { executions, coverage, inputs, .. } = run.outcome.progress;
         let numbers =
             [run.took.as_secs(), executions, run.per_second(), coverage, inputs].map(|number| number.to_string());
         let mut row = vec![run.target.clone()];

@@ -1,11 +1,11 @@
 //! `cargo xtask image`: the container image, as an OCI archive, without any builder: the static agent, the licences of all
 //! that is linked into it, and a list of that. The same sources and tools give the same bytes.
 
-mod archive;
-mod check;
-mod contents;
 mod dependencies;
+mod layer;
+mod oci_archive;
 mod sbom;
+mod smoke_test;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use cargo_metadata::Message;
 use clap::ValueEnum;
 
 use self::dependencies::Dependencies;
-use crate::{dist, process, setup};
+use crate::{dist_binary, process, setup};
 
 /// The flags of `cargo xtask image`.
 #[derive(Debug, clap::Args)]
@@ -71,7 +71,7 @@ impl Arch {
 pub(crate) fn size_with(binary: &Path) -> anyhow::Result<usize> {
     let arch = Arch::here();
     let dependencies = Dependencies::of_the_agent(arch.target())?;
-    Ok(archive::Image::of(binary, &dependencies, arch.as_str(), epoch()?)?.archive.len())
+    Ok(oci_archive::Image::of(binary, &dependencies, arch.as_str(), epoch()?)?.archive.len())
 }
 
 pub(crate) fn run(Args { out, arch, check }: Args) -> anyhow::Result<()> {
@@ -83,7 +83,7 @@ pub(crate) fn run(Args { out, arch, check }: Args) -> anyhow::Result<()> {
     let epoch = epoch()?;
     let binary = build(arch)?;
     let dependencies = Dependencies::of_the_agent(arch.target())?;
-    let image = || archive::Image::of(&binary, &dependencies, arch.as_str(), epoch);
+    let image = || oci_archive::Image::of(&binary, &dependencies, arch.as_str(), epoch);
     let made = image()?;
     let path = out
         .unwrap_or_else(|| process::root().join(format!("target/image/port-enforcer-{version}-{}.tar", arch.as_str())));
@@ -95,7 +95,7 @@ pub(crate) fn run(Args { out, arch, check }: Args) -> anyhow::Result<()> {
         if image()?.archive != made.archive {
             bail!("two archives of the same binary differ: the image is not reproducible");
         }
-        check::run(&made.layer)?;
+        smoke_test::run(&made.layer)?;
         eprintln!("image: two builds are the same, and the agent enforces from it");
     }
     println!("{} {}", made.digest, path.display());
@@ -117,7 +117,7 @@ fn epoch() -> anyhow::Result<u64> {
 /// The agent as it is shipped.
 fn build(arch: Arch) -> anyhow::Result<PathBuf> {
     eprintln!("image: building the agent for {} (some minutes, if it is the first time)", arch.target());
-    let messages = dist::build(arch.target(), &["--bin", "enforcer"])?;
+    let messages = dist_binary::build(arch.target(), &["--bin", "enforcer"])?;
     let built = messages.into_iter().find_map(|message| match message {
         Message::CompilerArtifact(artifact) if artifact.target.name == "enforcer" => artifact.executable,
         _ => None,

@@ -3,14 +3,14 @@
 //! A machine has no disk and no program but ours: the test binary is its first process as well
 //! (`enforcer/tests/kernel/guest.rs`). Of modules it has those that tests need.
 
-mod document;
-mod images;
+mod console_outcome;
+mod debian_packages;
 mod initramfs;
-mod machine;
-mod modules;
-mod outcome;
-mod packages;
-mod progress;
+mod kernel_images;
+mod kernel_modules;
+mod progress_line;
+mod support_page;
+mod virtual_machine;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -25,11 +25,11 @@ use anyhow::{Context as _, bail};
 use comfy_table::{Table, presets::NOTHING};
 use serde_json::json;
 
-use self::images::{Image, Wanted};
-use self::machine::{Accelerator, Machine};
-use self::outcome::{Outcome, Verdict};
-use self::progress::Progress;
-use crate::{output::Output, process, setup, turns::in_turn};
+use self::console_outcome::{Outcome, Verdict};
+use self::kernel_images::{Image, Wanted};
+use self::progress_line::Progress;
+use self::virtual_machine::{Accelerator, Machine};
+use crate::{output_format::Output, parallel::in_turn, process, setup};
 
 /// What is tried if nothing is named: the floor of support first.
 const USUAL: [&str; 4] = ["5.10", "6.1", "6.12", "newest"];
@@ -136,10 +136,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let usual =
         || USUAL.iter().map(|name| name.parse()).collect::<Result<Vec<Wanted>, _>>().map_err(anyhow::Error::msg);
     let images = match &kernels {
-        Some(own) => images::own(own, &versions, quick)?,
-        None if quick => oldest(&usual()?, |wanted| packages::images(&folder, slice::from_ref(wanted), update))?,
-        None if versions.is_empty() => packages::images(&folder, &usual()?, update)?,
-        None => packages::images(&folder, &versions, update)?,
+        Some(own) => kernel_images::own(own, &versions, quick)?,
+        None if quick => oldest(&usual()?, |wanted| debian_packages::images(&folder, slice::from_ref(wanted), update))?,
+        None if versions.is_empty() => debian_packages::images(&folder, &usual()?, update)?,
+        None => debian_packages::images(&folder, &versions, update)?,
     };
 
     setup::ensure()?;
@@ -173,7 +173,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     if document {
         let path = process::root().join("docs/kernel-support.md");
-        fs::write(&path, document::render(&runs)).with_context(|| format!("{} cannot be written", path.display()))?;
+        fs::write(&path, support_page::render(&runs))
+            .with_context(|| format!("{} cannot be written", path.display()))?;
     }
     let passed = !runs.is_empty() && runs.iter().all(|run| run.outcome.verdict() == Verdict::Passed);
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -3,17 +3,17 @@
 mod bench;
 mod build_ebpf;
 mod demo;
-mod dist;
+mod dist_binary;
 mod fuzz;
 mod image;
 mod kernels;
-mod output;
+mod output_format;
+mod parallel;
 mod process;
-mod root;
 mod setup;
-mod svg;
+mod sudo;
 mod test;
-mod turns;
+mod xml_escape;
 
 use std::process::ExitCode;
 
@@ -39,7 +39,7 @@ enum Command {
     Demo(demo::Args),
     /// Be a process of the demo
     #[command(hide = true)]
-    DemoChild(demo::child::Args),
+    DemoChild(demo::child_process::Args),
     /// Fuzz what others write and the enforcer reads
     Fuzz(fuzz::Args),
     /// Build the container image, as an OCI archive
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::run(args).map(|()| ExitCode::SUCCESS),
         Command::BuildEbpf(args) => build_ebpf::run(args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::run(args),
-        Command::DemoChild(args) => demo::child::run(args).map(|()| ExitCode::SUCCESS),
+        Command::DemoChild(args) => demo::child_process::run(args).map(|()| ExitCode::SUCCESS),
         Command::Fuzz(args) => fuzz::run(args),
         Command::Image(args) => image::run(args).map(|()| ExitCode::SUCCESS),
         Command::Kernels(args) => kernels::run(args),

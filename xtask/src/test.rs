@@ -4,7 +4,7 @@
 //! not get, and because tests that were skipped have to be named.
 
 mod executables;
-pub(crate) mod report;
+pub(crate) mod libtest_output;
 
 use std::io::{self, Read as _, Write};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
@@ -14,8 +14,8 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
 use self::executables::Executable;
-use self::report::{Reader, Report, Skip};
-use crate::root::Root;
+use self::libtest_output::{Reader, Report, Skip};
+use crate::sudo::Root;
 use crate::{bench, fuzz, process, setup};
 
 /// What of the environment the tests heed.
@@ -415,7 +415,7 @@ fn tee(command: &mut Command, shown: &mut impl Write) -> anyhow::Result<(Report,
 mod tests {
     use std::os::unix::process::ExitStatusExt as _;
 
-    use super::report::Counts;
+    use super::libtest_output::Counts;
     use super::*;
 
     fn exit(code: i32) -> ExitStatus {

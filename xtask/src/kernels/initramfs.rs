@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use cargo_metadata::{Message, TargetKind};
 
 use super::Part;
-use super::images::Image;
+use super::kernel_images::Image;
 use crate::process;
 
 /// The target is named, even though it is this machine's own, so that the flags do not reach build scripts.

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::demo::cast::Cast;
+use crate::demo::pods::Cast;
 
 /// The log line for a conflict.
 fn told(verdict: &str, pod: &Pod, owner: &Pod) -> String {

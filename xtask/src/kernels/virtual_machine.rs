@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::outcome::{PANIC, SAYS};
+use super::console_outcome::{PANIC, SAYS};
 use crate::process;
 
 /// What the kernel is told. Warnings are shown: a test that makes the kernel warn has found something.

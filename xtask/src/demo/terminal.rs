@@ -3,9 +3,9 @@
 use std::env;
 use std::io::{self, IsTerminal as _, Write as _};
 
-use super::cast::short;
-use super::outcome::{Act, Attempt};
-use super::svg;
+use super::expectations::{Act, Attempt};
+use super::pods::short;
+use super::terminal_svg;
 
 /// Text is never narrower or wider than that.
 const NARROWEST: usize = 80;
@@ -87,7 +87,7 @@ impl Stage {
     /// The closing table as a picture, which has room and colours.
     pub(super) fn picture(acts: &[Act]) -> String {
         let stage = Self { quiet: false, colours: true, width: WIDEST };
-        svg::picture(&stage.table_text(acts), "What the demo saw: off, audit, enforce")
+        terminal_svg::picture(&stage.table_text(acts), "What the demo saw: off, audit, enforce")
     }
 
     fn table_text(&self, acts: &[Act]) -> String {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::svg::escape;
+use crate::xml_escape::escape;
 
 /// Pixels of a character and of a line.
 const CHARACTER: usize = 9;

@@ -12,7 +12,7 @@ use std::{env, fs, thread};
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
-use super::server;
+use super::http_server;
 
 /// How long a child may take to end when it is asked to.
 const ENDING: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ enum Role {
         command: Vec<OsString>,
     },
     /// Be the demo's own server
-    Serve(server::Args),
+    Serve(http_server::Args),
 }
 
 /// What a child does before it is what it shall be.
@@ -54,7 +54,7 @@ pub(crate) fn run(Args { parent, cgroup, role }: Args) -> anyhow::Result<()> {
             .with_context(|| format!("cannot move into the cgroup {}", cgroup.display()))?;
     }
     match role {
-        Role::Serve(args) => server::run(&args),
+        Role::Serve(args) => http_server::run(&args),
         Role::Exec { command } => {
             let Some((program, arguments)) = command.split_first() else { bail!("nothing to execute") };
             let error = Command::new(program).args(arguments).exec();

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::cast::Pod;
-use super::child::Process;
+use super::child_process::Process;
+use super::pods::Pod;
 use super::wait;
 use crate::process;
 

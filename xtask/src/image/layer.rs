@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::Context as _;
 use tar::{Builder, EntryType, Header};
 
-use super::archive::PROGRAM;
 use super::dependencies::Dependencies;
+use super::oci_archive::PROGRAM;
 use super::sbom;
 
 /// Files by their paths. Folders come by themselves.
@@ -36,7 +36,7 @@ pub(super) fn layer(program: &[u8], dependencies: &Dependencies, version: &str, 
     for (path, text) in dependencies.licences()? {
         tree.file(&format!("usr/share/licenses/{path}"), text);
     }
-    let sbom = sbom::document(dependencies, version, &super::archive::sha256(program), epoch)?;
+    let sbom = sbom::document(dependencies, version, &super::oci_archive::sha256(program), epoch)?;
     tree.file("usr/share/doc/port-enforcer/sbom.spdx.json", sbom);
     pack_with(&tree, &MOUNT_POINTS, epoch)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::cgroups::Subtree;
+use super::pod_cgroups::Subtree;
 
 /// What stands in front of a pod's name wherever the enforcer names it.
 const NAMESPACE: &str = "default/";

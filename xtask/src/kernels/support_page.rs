@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Run;
-use super::outcome::{Feature, Outcome};
+use super::console_outcome::{Feature, Outcome};
 
 /// Kernels of distributions that are not among the packages, by whose versions they are expected to behave.
 const EXPECTED: [(&str, &str); 3] =
@@ -67,7 +67,7 @@ fn row(text: &mut String, name: &str, since: &str, cells: impl Iterator<Item = S
 
 #[cfg(test)]
 mod tests {
-    use super::super::outcome::tests::{GOOD, outcome};
+    use super::super::console_outcome::tests::{GOOD, outcome};
     use super::*;
 
     #[test]

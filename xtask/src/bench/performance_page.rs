@@ -3,14 +3,14 @@
 use std::fmt::Write as _;
 use std::fs;
 
-use super::bars::Bar;
-use super::plot::{self, Row};
+use super::bar_chart::{self, Row};
+use super::thresholds::Bar;
 use super::{Run, Runs, short, write as write_file};
 use crate::process;
 
 /// What no run can tell: how things are measured, and what was tried.
-const METHOD: &str = include_str!("method.md");
-const TRIED: &str = include_str!("tried.md");
+const METHOD: &str = include_str!("measurement_method.md");
+const TRIED: &str = include_str!("experiments.md");
 
 /// What is shown as plots: the file, the title, and for each bar its label and its run.
 type Plot = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
@@ -89,7 +89,7 @@ fn plot(title: &str, rows: &[(&'static str, &'static str)], runs: &Runs) -> Opti
         Some(Row { label, value: *median, low: *low, high: *high })
     };
     let rows: Vec<_> = rows.iter().filter_map(row).collect();
-    Some(plot::bars(title, &unit, &rows))
+    Some(bar_chart::bars(title, &unit, &rows))
 }
 
 /// The kernel and the processor.

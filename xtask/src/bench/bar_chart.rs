@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::svg::escape;
+use crate::xml_escape::escape;
 
 const WIDTH: f64 = 760.0;
 const LABELS: f64 = 230.0;

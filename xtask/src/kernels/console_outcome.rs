@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::machine::Console;
-use crate::test::report::{Reader, Report, Skip};
+use super::virtual_machine::Console;
+use crate::test::libtest_output::{Reader, Report, Skip};
 
 /// Begins the lines of the machine's first process (`enforcer/tests/kernel/guest.rs`).
 pub(super) const SAYS: &str = "port-enforcer-guest:";

@@ -82,14 +82,14 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::demo::http;
+    use crate::demo::http_client;
 
     #[test]
     fn client_is_told_the_name() {
         let listener = open(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), false).unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = thread::spawn(move || answer(listener.accept().unwrap().0, "nginx-1"));
-        assert_eq!(http::who_answers(port).unwrap(), "nginx-1");
+        assert_eq!(http_client::who_answers(port).unwrap(), "nginx-1");
         server.join().unwrap().unwrap();
     }
 

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::agent::Agent;
-use super::cast::{Cast, Pod, short};
-use super::cgroups::Subtree;
-use super::child::{Process, in_quotes};
-use super::http;
-use super::outcome::{Act, Attempt, Contested, Mode, REQUESTS, Shared, errno_in};
-use super::programs::{Programs, Start};
-use super::stage::Stage;
+use super::agent_process::Agent;
+use super::child_process::{Process, in_quotes};
+use super::expectations::{Act, Attempt, Contested, Mode, REQUESTS, Shared, errno_in};
+use super::http_client;
+use super::pod_cgroups::Subtree;
+use super::pods::{Cast, Pod, short};
+use super::servers::{Programs, Start};
+use super::terminal::Stage;
 
 /// All that the acts share.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Theatre<'_> {
             attempts.push(attempt);
             servers.extend(server);
         }
-        let answered_by = if servers.is_empty() { None } else { Some(http::who_answers(owner.port)?) };
+        let answered_by = if servers.is_empty() { None } else { Some(http_client::who_answers(owner.port)?) };
         let who = answered_by.as_deref().map_or("nobody", short);
         self.stage.say(&format!("A request to port {} is answered by {who}.", owner.port))?;
         end(servers)?;
@@ -84,7 +84,7 @@ impl Theatre<'_> {
             servers.extend(server);
         }
         let requests = if servers.is_empty() { 0 } else { REQUESTS };
-        let answers = http::who_answers_how_often(exporter.port, requests)?;
+        let answers = http_client::who_answers_how_often(exporter.port, requests)?;
         let counts: Vec<_> = answers.iter().map(|(pod, count)| format!("{count} by {}", short(pod))).collect();
         let port = exporter.port;
         self.stage.say(&format!("{requests} requests to port {port} are answered: {}.", counts.join(", ")))?;

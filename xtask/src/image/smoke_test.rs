@@ -6,9 +6,9 @@ use cargo_metadata::{Message, TargetKind};
 use tar::Archive;
 use tempfile::TempDir;
 
-use super::archive::PROGRAM;
+use super::oci_archive::PROGRAM;
 use crate::process;
-use crate::root::Root;
+use crate::sudo::Root;
 
 /// Tells the tests where the image's root is.
 const ROOT: &str = "PORT_ENFORCER_TEST_IMAGE";

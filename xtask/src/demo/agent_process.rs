@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::bail;
 use serde::Deserialize;
 
-use super::child::{Process, in_quotes};
-use super::outcome::Mode;
+use super::child_process::{Process, in_quotes};
+use super::expectations::Mode;
 use super::wait;
 
 /// How long the enforcer may take until it judges.

@@ -6,9 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use super::images::{Image, Wanted, numbers_of};
+use super::kernel_images::{Image, Wanted, numbers_of};
+use super::kernel_modules;
 use super::list;
-use super::modules;
 use crate::process;
 
 /// The archives of Debian: the suites with the kernels that are tried, and a part of a release's name that says which
@@ -73,7 +73,7 @@ const NEWEST: &str = "newest-was-fetched";
 fn read(folder: &Path) -> Option<Image> {
     let (release, version) = named(folder)?;
     let (kernel, config) = (folder.join("vmlinuz"), folder.join("config"));
-    let modules = modules::of(folder)?;
+    let modules = kernel_modules::of(folder)?;
     kernel.exists().then(|| Image {
         modules,
         name: format!("{release} ({version})"),
@@ -180,7 +180,7 @@ impl Apt {
         if package.starts_with("linux-binary-") {
             roots.push(self.unpack(work.path(), &format!("linux-modules-{release}"))?.0);
         }
-        modules::take(&roots, release, &place)?;
+        kernel_modules::take(&roots, release, &place)?;
         // In one step, so that a kernel that is there is whole.
         let kept = store.join(format!("{release}_{}", version.replace("%3a", ":")));
         if kept.exists() && read(&kept).is_none() {

@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::agent::Log;
-use super::cast::{Cast, Pod};
+use super::agent_process::Log;
+use super::pods::{Cast, Pod};
 
 /// How many requests are made to the shared port.
 pub(super) const REQUESTS: u32 = 20;

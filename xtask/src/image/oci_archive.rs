@@ -17,8 +17,8 @@ use oci_spec::image::{
 use ring::digest::{SHA256, digest};
 use serde::Serialize;
 
-use super::contents::{self, Tree};
 use super::dependencies::Dependencies;
+use super::layer::{self, Tree};
 
 /// Where the agent is in the image.
 pub(super) const PROGRAM: &str = "usr/bin/enforcer";
@@ -47,7 +47,7 @@ impl Image {
     pub(super) fn of(binary: &Path, dependencies: &Dependencies, arch: &str, epoch: u64) -> anyhow::Result<Self> {
         let program = fs::read(binary).with_context(|| format!("{} cannot be read", binary.display()))?;
         let version = env!("CARGO_PKG_VERSION");
-        Self::new(&contents::layer(&program, dependencies, version, epoch)?, version, arch, epoch)
+        Self::new(&layer::layer(&program, dependencies, version, epoch)?, version, arch, epoch)
     }
 
     /// Around one layer.
@@ -105,7 +105,7 @@ impl Image {
             .build()?;
         blobs.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
         blobs.file("index.json", json(&index)?);
-        Ok(Self { archive: contents::pack(&blobs, epoch)?, layer: layer.to_vec(), digest: format!("sha256:{digest}") })
+        Ok(Self { archive: layer::pack(&blobs, epoch)?, layer: layer.to_vec(), digest: format!("sha256:{digest}") })
     }
 }
 
