@@ -1,17 +1,17 @@
-//! How a command writes what it found.
+//! Output format of a command: a table for people, or JSON for programs.
 
 use clap::ValueEnum;
 
-/// For people or for programs.
+/// Value of `--output`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
+pub(crate) enum OutputFormat {
     Table,
     Json,
 }
 
-impl Output {
-    /// Says how far it is. Where standard output is for a program, people read standard error.
-    pub(crate) fn say(self, line: &str) {
+impl OutputFormat {
+    /// Prints a line about the progress: on standard output beside a table, on standard error beside JSON.
+    pub(crate) fn print_progress(self, line: &str) {
         match self {
             Self::Table => println!("{line}"),
             Self::Json => eprintln!("{line}"),

@@ -1,32 +1,35 @@
-//! Work that is done some at once.
+//! Runs one function on many items with a bounded number of threads.
 
 use std::panic::resume_unwind;
 use std::sync::Mutex;
 use std::thread;
 
-/// Does something with each of the things, some of them at once; what came of it, in their order.
-pub(crate) fn in_turn<T: Send, R: Send>(
-    things: Vec<T>,
-    at_once: usize,
+/// Applies `work` to every item, on `jobs` threads. Returns the results in the order of the items.
+///
+/// # Errors
+///
+/// The error of an item. Its thread takes no further item, the other threads finish the queue.
+pub(crate) fn map<T: Send, R: Send>(
+    items: Vec<T>,
+    jobs: usize,
     work: impl Fn(T) -> anyhow::Result<R> + Sync,
 ) -> anyhow::Result<Vec<R>> {
-    let queue = Mutex::new(things.into_iter().enumerate());
+    let queue = Mutex::new(items.into_iter().enumerate());
     let next = || queue.lock().ok().and_then(|mut queue| queue.next());
     let worker = || {
-        let mut done = Vec::new();
-        while let Some((place, thing)) = next() {
-            done.push((place, work(thing)?));
+        let mut results = Vec::new();
+        while let Some((index, item)) = next() {
+            results.push((index, work(item)?));
         }
-        Ok(done)
+        Ok(results)
     };
-    let done: anyhow::Result<Vec<Vec<(usize, R)>>> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(worker)).collect();
-        let ends = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        ends.collect()
+    let results: anyhow::Result<Vec<Vec<(usize, R)>>> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     });
-    let mut done: Vec<_> = done?.into_iter().flatten().collect();
-    done.sort_by_key(|(place, _)| *place);
-    Ok(done.into_iter().map(|(_, result)| result).collect())
+    let mut results: Vec<_> = results?.into_iter().flatten().collect();
+    results.sort_by_key(|(index, _)| *index);
+    Ok(results.into_iter().map(|(_, result)| result).collect())
 }
 
 #[cfg(test)]
@@ -38,15 +41,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_done_at_once_comes_in_order() {
-        for at_once in [1, 3, 100] {
-            let done = in_turn((0..10).collect(), at_once, |thing: u64| {
-                thread::sleep(Duration::from_millis(10 - thing));
-                Ok(2 * thing)
+    fn results_keep_the_order_of_the_items() {
+        for jobs in [1, 3, 100] {
+            let doubled = map((0..10).collect(), jobs, |item: u64| {
+                thread::sleep(Duration::from_millis(10 - item));
+                Ok(2 * item)
             });
-            assert_eq!(done.unwrap(), (0..10).map(|thing| 2 * thing).collect::<Vec<_>>(), "{at_once} at once");
+            assert_eq!(doubled.unwrap(), (0..10).map(|item| 2 * item).collect::<Vec<_>>(), "{jobs} jobs");
         }
-        let failed = in_turn(vec![1, 2, 3], 2, |thing| if thing == 2 { bail!("no") } else { Ok(thing) });
+        let failed = map(vec![1, 2, 3], 2, |item| if item == 2 { bail!("no") } else { Ok(item) });
         assert_eq!(failed.unwrap_err().to_string(), "no");
     }
 }

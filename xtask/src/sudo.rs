@@ -1,4 +1,4 @@
-//! What needs root: as root itself, or through sudo.
+//! Root access for commands that need it: directly as root, or through `sudo`.
 
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
@@ -6,8 +6,8 @@ use std::process::Command;
 
 use crate::process;
 
-/// What of the environment a program that runs through sudo keeps.
-const KEPT: [&str; 12] = [
+/// Environment variables that a program keeps when it runs through sudo.
+const KEPT_VARIABLES: [&str; 12] = [
     "PATH",
     "TERM",
     "COLUMNS",
@@ -22,41 +22,42 @@ const KEPT: [&str; 12] = [
     "KUBEBUILDER_ASSETS",
 ];
 
-/// How to become root.
+/// Way to run a program as root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Root {
-    /// This process is root, or nothing needs root.
-    Already,
-    /// `sudo` that asks nothing.
+pub(crate) enum RootAccess {
+    /// Directly: this process is root, or the program does not need root.
+    Direct,
+    /// `sudo`, without a password.
     Sudo,
-    /// `sudo` that asks for a password on the terminal.
-    AskingSudo,
-    /// Not root, and no way to become it.
+    /// `sudo`, which asks for a password on the terminal.
+    SudoWithPassword,
+    /// None: this process is not root, and there is no usable `sudo`.
     Unavailable,
 }
 
-impl Root {
-    pub(crate) fn find() -> Self {
+impl RootAccess {
+    /// Detects the way that works now. A `sudo` without a password can need one a few minutes later.
+    pub(crate) fn detect() -> Self {
         Self::choose(
             rustix::process::geteuid().is_root(),
-            process::find("sudo").is_some(),
+            process::find_program("sudo").is_some(),
             || process::output(Command::new("sudo").args(["-n", "true"])).is_ok(),
             io::stdin().is_terminal(),
         )
     }
 
-    fn choose(is_root: bool, has_sudo: bool, sudo_is_silent: impl FnOnce() -> bool, can_ask: bool) -> Self {
+    fn choose(is_root: bool, has_sudo: bool, needs_no_password: impl FnOnce() -> bool, has_terminal: bool) -> Self {
         match (is_root, has_sudo) {
-            (true, _) => Self::Already,
-            (false, true) if sudo_is_silent() => Self::Sudo,
-            (false, true) if can_ask => Self::AskingSudo,
+            (true, _) => Self::Direct,
+            (false, true) if needs_no_password() => Self::Sudo,
+            (false, true) if has_terminal => Self::SudoWithPassword,
             (false, _) => Self::Unavailable,
         }
     }
 
-    /// The command that runs a program this way, with `environment` added to its own.
+    /// Returns the command that runs a program this way, with `environment` added to the inherited one.
     pub(crate) fn command(self, program: &Path, environment: Vec<(String, String)>) -> Command {
-        if matches!(self, Self::Already | Self::Unavailable) {
+        if matches!(self, Self::Direct | Self::Unavailable) {
             let mut command = Command::new(program);
             command.envs(environment);
             return command;
@@ -66,7 +67,7 @@ impl Root {
         if self == Self::Sudo {
             command.arg("-n");
         }
-        let kept = KEPT.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+        let kept = KEPT_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
         command.args(["--", "env"]);
         command.args(kept.chain(environment).map(|(name, value)| format!("{name}={value}")));
         command.arg(program);
@@ -79,25 +80,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_tests_are_told_by_the_environment_gets_through_sudo() {
-        // It is set wherever this runs; of the others it is enough that they are in the list, and in the help.
+    fn sudo_keeps_the_variables_that_tests_read() {
+        // PATH is set wherever this test runs. The others only have to be in the list and in the help.
         let path = std::env::var("PATH").unwrap();
-        let command = Root::Sudo.command(Path::new("/test"), vec![("OWN".to_owned(), "1".to_owned())]);
+        let command = RootAccess::Sudo.command(Path::new("/test"), vec![("OWN".to_owned(), "1".to_owned())]);
         let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
         assert_eq!(words[..4], ["-n", "--", "env", &format!("PATH={path}")]);
         assert_eq!(words[words.len() - 2..], ["OWN=1", "/test"]);
         for name in ["PORT_ENFORCER_TEST_FULL", "PORT_ENFORCER_TEST_EVERY_STEP", "KUBECONFIG", "KUBEBUILDER_ASSETS"] {
-            assert!(KEPT.contains(&name) && crate::test::ENVIRONMENT.contains(name), "{name}");
+            assert!(KEPT_VARIABLES.contains(&name) && crate::test::ENVIRONMENT_HELP.contains(name), "{name}");
         }
     }
 
     #[test]
-    fn sudo_is_asked_only_where_somebody_can_answer() {
+    fn sudo_asks_for_a_password_only_on_a_terminal() {
         let never = || unreachable!("sudo must not be tried");
-        assert_eq!(Root::choose(true, true, never, true), Root::Already);
-        assert_eq!(Root::choose(false, false, never, true), Root::Unavailable);
-        assert_eq!(Root::choose(false, true, || true, false), Root::Sudo);
-        assert_eq!(Root::choose(false, true, || false, true), Root::AskingSudo);
-        assert_eq!(Root::choose(false, true, || false, false), Root::Unavailable);
+        assert_eq!(RootAccess::choose(true, true, never, true), RootAccess::Direct);
+        assert_eq!(RootAccess::choose(false, false, never, true), RootAccess::Unavailable);
+        assert_eq!(RootAccess::choose(false, true, || true, false), RootAccess::Sudo);
+        assert_eq!(RootAccess::choose(false, true, || false, true), RootAccess::SudoWithPassword);
+        assert_eq!(RootAccess::choose(false, true, || false, false), RootAccess::Unavailable);
     }
 }

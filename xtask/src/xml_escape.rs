@@ -1,6 +1,6 @@
-//! What all pictures have in common.
+//! Escaping of text for the SVG files that commands write.
 
-/// Text between tags.
+/// Escapes the text of an XML element. Not for attribute values: quotes stay.
 pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

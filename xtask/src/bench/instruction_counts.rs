@@ -1,7 +1,7 @@
-//! Instructions of the agent's own work, counted by Callgrind: a number that is the same on a busy machine, which is what makes
-//! it fit to be compared with a baseline.
+//! Instruction counts of the agent's code paths, by Callgrind. They do not depend on the load of the machine, so they can be
+//! compared with a baseline.
 //!
-//! They are counted in a development build, which is there wherever the tests are: what grows there grows in the other too.
+//! The counts are of a development build, which the tests need anyway: growth there is growth in a release build too.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,39 +9,35 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
-use cargo_metadata::Message;
+use cargo_metadata::TargetKind;
 use serde::{Deserialize, Serialize};
 
-use super::{Run, write};
+use super::{Measurement, write_file};
 use crate::process;
 
-/// How much more than the baseline is too much.
-const MOST: f64 = 1.1;
-/// What is counted; each is a function of `enforcer/benches/paths`.
+/// Greatest ratio of a count and its baseline.
+const MAX_RATIO: f64 = 1.1;
+/// Code paths, each a function of `enforcer/benches/paths`.
 const PATHS: [&str; 5] = ["read_annotations", "decode_pods", "take_in_pods", "change_pods", "report_binds"];
 
-/// Instructions by the name of what was done.
+/// Instruction counts by code path.
 type Counts = BTreeMap<String, u64>;
 
-fn baseline() -> PathBuf {
-    process::root().join("enforcer/benches/paths/baseline.json")
+fn baseline_path() -> PathBuf {
+    process::workspace_root().join("enforcer/benches/paths/baseline.json")
 }
 
-/// Counts.
+/// Counts the instructions of every code path.
 pub(super) fn count() -> anyhow::Result<Counts> {
     ensure!(
-        process::find("valgrind").is_some(),
-        "valgrind was not found: install it (Debian: apt-get install valgrind)"
+        process::find_program("valgrind").is_some(),
+        "valgrind is not installed (Debian: apt-get install valgrind)"
     );
     let mut cargo = process::cargo();
     cargo.args(["build", "--package", "enforcer", "--bench", "paths", "--profile", "dev"]);
     cargo.arg("--message-format=json-render-diagnostics");
-    let program = process::cargo_messages(&mut cargo)?.into_iter().find_map(|message| match message {
-        Message::CompilerArtifact(artifact) if artifact.target.name == "paths" => artifact.executable,
-        _ => None,
-    });
-    let program = program.context("cargo did not say where it put the benchmark")?;
-    let folder = tempfile::tempdir().context("cannot make a folder")?;
+    let program = process::built_executable(&process::cargo_messages(&mut cargo)?, &TargetKind::Bench, "paths")?;
+    let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
     let mut counts = Counts::new();
     for path in PATHS {
         let out = folder.path().join(path);
@@ -49,16 +45,16 @@ pub(super) fn count() -> anyhow::Result<Counts> {
         valgrind.args(["--tool=callgrind", "--quiet", &format!("--callgrind-out-file={}", out.display())]);
         valgrind.arg(format!("--toggle-collect=paths::{path}")).arg(&program).arg(path);
         process::output(&mut valgrind)?;
-        let text = fs::read_to_string(&out).with_context(|| format!("{} cannot be read", out.display()))?;
+        let text = fs::read_to_string(&out).with_context(|| format!("cannot read {}", out.display()))?;
         let count = text.lines().find_map(|line| line.strip_prefix("totals:")?.trim().parse().ok());
-        let count = count.with_context(|| format!("callgrind says no total for {path}"))?;
-        ensure!(count > 0, "nothing was counted of {path}: is there a function of that name?");
+        let count = count.with_context(|| format!("callgrind reports no total for {path}"))?;
+        ensure!(count > 0, "callgrind counted nothing for {path}: is there a function of that name?");
         counts.insert(path.to_owned(), count);
     }
     Ok(counts)
 }
 
-/// What is compared with: only counts of one compiler and one machine's instructions can be.
+/// Counts to compare with. Only counts of the same compiler and the same architecture are comparable.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Baseline {
     compiler: String,
@@ -66,75 +62,80 @@ struct Baseline {
     instructions: Counts,
 }
 
-/// Makes these the baseline.
-pub(super) fn keep(counts: &Counts) -> anyhow::Result<()> {
+/// Writes these counts as the new baseline.
+pub(super) fn write_baseline(counts: &Counts) -> anyhow::Result<()> {
     let architecture = std::env::consts::ARCH.to_owned();
-    let kept = Baseline { compiler: compiler()?, architecture, instructions: counts.clone() };
-    write(&baseline(), &format!("{}\n", serde_json::to_string_pretty(&kept)?))
+    let baseline = Baseline { compiler: compiler_version()?, architecture, instructions: counts.clone() };
+    write_file(&baseline_path(), &format!("{}\n", serde_json::to_string_pretty(&baseline)?))
 }
 
-fn kept() -> anyhow::Result<Baseline> {
-    let path = baseline();
-    let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} cannot be read", path.display()))
+fn read_baseline() -> anyhow::Result<Baseline> {
+    let path = baseline_path();
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("cannot parse {}", path.display()))
 }
 
-/// Cargo's version, which is that of its compiler.
-fn compiler() -> anyhow::Result<String> {
+/// Returns cargo's version, which is that of its compiler.
+fn compiler_version() -> anyhow::Result<String> {
     process::output(process::cargo().arg("--version"))
 }
 
-/// Why nothing can be compared here, if so.
-pub(crate) fn obstacle() -> anyhow::Result<Option<String>> {
-    if !baseline().exists() {
+/// Returns the reason why [`compare_with_baseline`] cannot run here, if there is one.
+pub(crate) fn baseline_obstacle() -> anyhow::Result<Option<String>> {
+    if !baseline_path().exists() {
         return Ok(Some("there is no baseline; cargo xtask bench --document writes one".to_owned()));
     }
-    let (kept, compiler) = (kept()?, compiler()?);
-    Ok(if process::find("valgrind").is_none() {
+    let (baseline, compiler) = (read_baseline()?, compiler_version()?);
+    Ok(if process::find_program("valgrind").is_none() {
         Some("valgrind is not installed".to_owned())
-    } else if kept.architecture != std::env::consts::ARCH {
-        Some(format!("the baseline is of {}", kept.architecture))
-    } else if kept.compiler != compiler {
-        Some(format!("the baseline is of {}, and this is {compiler}", kept.compiler))
+    } else if baseline.architecture != std::env::consts::ARCH {
+        Some(format!("the baseline is of {}", baseline.architecture))
+    } else if baseline.compiler != compiler {
+        Some(format!("the baseline is of {}, this is {compiler}", baseline.compiler))
     } else {
         None
     })
 }
 
-/// One count as a run, and how many times the baseline the worst of all is.
-pub(super) fn runs(counts: &Counts) -> anyhow::Result<Vec<Run>> {
-    let run = |name: &str, unit: &str, value: f64| Run::one(&format!("instructions/{name}"), unit, value);
-    let mut runs: Vec<_> = counts.iter().map(|(name, count)| run(name, "instructions", *count as f64)).collect();
-    if baseline().exists() {
-        let (_, worst) = worst(counts, &kept()?.instructions)?;
-        runs.push(run("worst ÷ baseline", "ratio", worst));
+/// Returns each count as a measurement, and the greatest ratio of a count and its baseline.
+pub(super) fn measurements(counts: &Counts) -> anyhow::Result<Vec<Measurement>> {
+    let single = |name: &str, unit: &str, value: f64| Measurement::single(&format!("instructions/{name}"), unit, value);
+    let mut measurements: Vec<_> =
+        counts.iter().map(|(name, count)| single(name, "instructions", *count as f64)).collect();
+    if baseline_path().exists() {
+        let (_, ratio) = greatest_ratio(counts, &read_baseline()?.instructions)?;
+        measurements.push(single("worst ÷ baseline", "ratio", ratio));
     }
-    Ok(runs)
+    Ok(measurements)
 }
 
-/// What grew most, and how many times the baseline it is.
-fn worst(counts: &Counts, baseline: &Counts) -> anyhow::Result<(String, f64)> {
-    let mut worst = (String::new(), 0.0);
+/// Returns the code path with the greatest ratio of its count and its baseline, and that ratio.
+fn greatest_ratio(counts: &Counts, baseline: &Counts) -> anyhow::Result<(String, f64)> {
+    let mut greatest = (String::new(), 0.0);
     for (name, count) in counts {
         let before = baseline.get(name).with_context(|| format!("the baseline has no {name}"))?;
         let ratio = *count as f64 / *before as f64;
-        if ratio > worst.1 {
-            worst = (name.clone(), ratio);
+        if ratio > greatest.1 {
+            greatest = (name.clone(), ratio);
         }
     }
-    Ok(worst)
+    Ok(greatest)
 }
 
-/// Counts, and fails if there is too much more of anything than in the baseline.
-pub(crate) fn compare() -> anyhow::Result<()> {
-    let (counts, baseline) = (count()?, kept()?.instructions);
+/// Counts the instructions again.
+///
+/// # Errors
+///
+/// If a count exceeds its baseline by more than a tenth, or cannot be taken.
+pub(crate) fn compare_with_baseline() -> anyhow::Result<()> {
+    let (counts, baseline) = (count()?, read_baseline()?.instructions);
     for (name, count) in &counts {
         println!("{name}: {count} instructions, {} in the baseline", baseline.get(name).copied().unwrap_or_default());
     }
-    let (name, ratio) = worst(&counts, &baseline)?;
+    let (name, ratio) = greatest_ratio(&counts, &baseline)?;
     ensure!(
-        ratio <= MOST,
-        "{name} takes {ratio:.2} times the instructions of the baseline; if that is meant, \
+        ratio <= MAX_RATIO,
+        "{name} takes {ratio:.2} times the instructions of the baseline; if that is intended, \
          `cargo xtask bench --document` writes a new one"
     );
     Ok(())
@@ -145,12 +146,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_grew_most_is_found_and_what_is_new_needs_a_baseline() {
+    fn greatest_ratio_is_found_and_a_new_path_needs_a_baseline() {
         let counts = |values: &[(&str, u64)]| values.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
         let before: Counts = counts(&[("a", 100), ("b", 1000)]);
-        let (name, ratio) = worst(&counts(&[("a", 115), ("b", 900)]), &before).unwrap();
+        let (name, ratio) = greatest_ratio(&counts(&[("a", 115), ("b", 900)]), &before).unwrap();
         assert!(name == "a" && (ratio - 1.15).abs() < 1e-9, "{name} {ratio}");
-        let error = worst(&counts(&[("c", 1)]), &before).unwrap_err().to_string();
+        let error = greatest_ratio(&counts(&[("c", 1)]), &before).unwrap_err().to_string();
         assert_eq!(error, "the baseline has no c");
     }
 }

@@ -1,21 +1,21 @@
-//! `docs/performance.md` and its plots: what a run showed, and what was tried before.
+//! Writer of `docs/performance.md` and its charts: measurements, and the experiments behind them.
 
 use std::fmt::Write as _;
 use std::fs;
 
 use super::bar_chart::{self, Row};
-use super::thresholds::Bar;
-use super::{Run, Runs, short, write as write_file};
+use super::thresholds::ThresholdResult;
+use super::{Measurement, Measurements, round, write_file};
 use crate::process;
 
-/// What no run can tell: how things are measured, and what was tried.
+/// Sections that no measurement fills: the method, and earlier experiments.
 const METHOD: &str = include_str!("measurement_method.md");
-const TRIED: &str = include_str!("experiments.md");
+const EXPERIMENTS: &str = include_str!("experiments.md");
 
-/// What is shown as plots: the file, the title, and for each bar its label and its run.
-type Plot = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+/// A chart: its file, its title, and for each bar the label and the measurement.
+type Chart = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
-const PLOTS: [Plot; 4] = [
+const CHARTS: [Chart; 4] = [
     (
         "performance-bind.svg",
         "Kernel time of the bind program",
@@ -23,9 +23,9 @@ const PLOTS: [Plot; 4] = [
             ("empty program", "hook/empty-refused/bind"),
             ("unclaimed port", "hook/unclaimed/bind"),
             ("owned port", "hook/owned/bind"),
-            ("denied, event limited away", "hook/denied/bind"),
-            ("denied and told", "hook/denied-told/bind"),
-            ("audited and told", "hook/audited/bind"),
+            ("denied, event rate-limited", "hook/denied/bind"),
+            ("denied and reported", "hook/denied-told/bind"),
+            ("audited and reported", "hook/audited/bind"),
             ("list of 1 rule", "hook/rules-1/bind"),
             ("list of 16 rules", "hook/rules-16/bind"),
             ("list of 128 rules", "hook/rules-128/bind"),
@@ -33,7 +33,7 @@ const PLOTS: [Plot; 4] = [
     ),
     (
         "performance-cycle.svg",
-        "Socket, bind and close as a process sees them",
+        "Time of socket, bind and close in a process",
         &[
             ("no program", "hook/none/cycle"),
             ("empty programs", "hook/empty/cycle"),
@@ -57,7 +57,7 @@ const PLOTS: [Plot; 4] = [
     ),
     (
         "performance-way-in.svg",
-        "From a pod's change at the API server to the kernel",
+        "Latency from a pod's change at the API server to the kernel",
         &[
             ("1 pod", "way-in/api-1-pods/change"),
             ("110 pods", "way-in/api-110-pods/change"),
@@ -67,69 +67,71 @@ const PLOTS: [Plot; 4] = [
     ),
 ];
 
-/// Writes all of it.
-pub(super) fn write(bars: &[Bar], runs: &Runs) -> anyhow::Result<()> {
-    let docs = process::root().join("docs");
-    let mut plots = Vec::new();
-    for (file, title, rows) in PLOTS {
-        if let Some(svg) = plot(title, rows, runs) {
+/// Writes the page and its charts into `docs`.
+pub(super) fn write(results: &[ThresholdResult], measurements: &Measurements) -> anyhow::Result<()> {
+    let docs = process::workspace_root().join("docs");
+    let mut charts = Vec::new();
+    for (file, title, bars) in CHARTS {
+        if let Some(svg) = chart(title, bars, measurements) {
             write_file(&docs.join(file), &svg)?;
-            plots.push((file, title));
+            charts.push((file, title));
         }
     }
     let day = jiff::Zoned::now().date().to_string();
-    write_file(&docs.join("performance.md"), &text(&day, &machine(), bars, runs, &plots))
+    write_file(&docs.join("performance.md"), &page(&day, &machine(), results, measurements, &charts))
 }
 
-/// The plot of those of the runs that were measured; `None` if none was.
-fn plot(title: &str, rows: &[(&'static str, &'static str)], runs: &Runs) -> Option<String> {
-    let unit = rows.iter().find_map(|(_, run)| runs.get(*run)).map(|run| run.unit.clone())?;
-    let row = |(label, run): &(&'static str, &'static str)| {
-        let Run { median, low, high, .. } = runs.get(*run)?;
+/// Draws the bars whose measurements exist. Returns `None` if none does.
+fn chart(title: &str, bars: &[(&'static str, &'static str)], measurements: &Measurements) -> Option<String> {
+    let unit = bars.iter().find_map(|(_, name)| measurements.get(*name)).map(|found| found.unit.clone())?;
+    let row = |(label, name): &(&'static str, &'static str)| {
+        let Measurement { median, low, high, .. } = measurements.get(*name)?;
         Some(Row { label, value: *median, low: *low, high: *high })
     };
-    let rows: Vec<_> = rows.iter().filter_map(row).collect();
-    Some(bar_chart::bars(title, &unit, &rows))
+    let rows: Vec<_> = bars.iter().filter_map(row).collect();
+    Some(bar_chart::draw(title, &unit, &rows))
 }
 
-/// The kernel and the processor.
+/// Describes the kernel and the processors of this machine.
 fn machine() -> String {
     let kernel = rustix::system::uname();
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
     let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
-    format!(
-        "Linux {}, {count} processors ({})",
-        kernel.release().to_string_lossy(),
-        model.unwrap_or("of an unknown model")
-    )
+    format!("Linux {}, {count} processors ({})", kernel.release().to_string_lossy(), model.unwrap_or("unknown model"))
 }
 
-fn text(day: &str, machine: &str, bars: &[Bar], runs: &Runs, plots: &[(&str, &str)]) -> String {
+fn page(
+    day: &str,
+    machine: &str,
+    results: &[ThresholdResult],
+    measurements: &Measurements,
+    charts: &[(&str, &str)],
+) -> String {
     let mut text = format!(
-        "# What it costs\n\nWritten by `cargo xtask bench --document` on {day}: {machine}. Do not edit.\n\n\
-         ## Bars\n\n| what | measured | at most | |\n| --- | --- | --- | --- |\n"
+        "# Performance\n\nWritten by `cargo xtask bench --document` on {day}: {machine}. Do not edit.\n\n\
+         ## Thresholds\n\n| threshold | measured | limit | |\n| --- | --- | --- | --- |\n"
     );
     // Writing to a string cannot fail.
-    for Bar { name, value, limit, ok } in bars {
-        let verdict = if *ok { "" } else { "**missed**" };
-        let _ = writeln!(text, "| {name} | {} | {} | {verdict} |", short(*value), short(*limit));
+    for ThresholdResult { name, value, limit, ok } in results {
+        let verdict = if *ok { "" } else { "**exceeded**" };
+        let _ = writeln!(text, "| {name} | {} | {} | {verdict} |", round(*value), round(*limit));
     }
     text.push('\n');
-    for (file, title) in plots {
+    for (file, title) in charts {
         let _ = writeln!(text, "![{title}]({file})\n");
     }
-    let _ = write!(text, "{METHOD}\n{TRIED}\n## All runs\n");
+    let _ = write!(text, "{METHOD}\n{EXPERIMENTS}\n## All measurements\n");
     let mut part = "";
-    for run in runs.values() {
-        let (of, name) = run.name.split_once('/').unwrap_or(("", &run.name));
-        if of != part {
-            part = of;
-            let _ = write!(text, "\n### {part}\n\n| run | median | quartiles | unit |\n| --- | --- | --- | --- |\n");
+    for measurement in measurements.values() {
+        let (its_part, name) = measurement.name.split_once('/').unwrap_or(("", &measurement.name));
+        if its_part != part {
+            part = its_part;
+            let head = "| measurement | median | quartiles | unit |\n| --- | --- | --- | --- |\n";
+            let _ = write!(text, "\n### {part}\n\n{head}");
         }
-        let quartiles =
-            if run.rounds > 1 { format!("{} to {}", short(run.low), short(run.high)) } else { String::new() };
-        let _ = writeln!(text, "| {name} | {} | {quartiles} | {} |", short(run.median), run.unit);
+        let Measurement { median, unit, .. } = measurement;
+        let _ = writeln!(text, "| {name} | {} | {} | {unit} |", round(*median), measurement.quartiles());
     }
     text
 }
@@ -138,20 +140,22 @@ fn text(day: &str, machine: &str, bars: &[Bar], runs: &Runs, plots: &[(&str, &st
 mod tests {
     use super::*;
 
-    fn run(name: &str, median: f64) -> (String, Run) {
+    fn measurement(name: &str, median: f64) -> (String, Measurement) {
         let (low, high) = (median - 1.0, median + 1.0);
-        (name.to_owned(), Run { name: name.to_owned(), unit: "ns".to_owned(), median, low, high, rounds: 3 })
+        (name.to_owned(), Measurement { name: name.to_owned(), unit: "ns".to_owned(), median, low, high, rounds: 3 })
     }
 
     #[test]
-    fn what_was_missed_is_said_and_every_run_is_there() {
-        let runs = Runs::from([run("hook/owned/bind", 60.0), run("way-in/x", 5.0)]);
-        let bars =
-            [Bar { name: "a", value: 1.0, limit: 2.0, ok: true }, Bar { name: "b", value: 3.0, limit: 2.0, ok: false }];
-        let text = text("2026-11-25", "Linux", &bars, &runs, &[("p.svg", "P")]);
+    fn page_marks_exceeded_thresholds_and_lists_all_measurements() {
+        let measurements = Measurements::from([measurement("hook/owned/bind", 60.0), measurement("way-in/x", 5.0)]);
+        let results = [
+            ThresholdResult { name: "a", value: 1.0, limit: 2.0, ok: true },
+            ThresholdResult { name: "b", value: 3.0, limit: 2.0, ok: false },
+        ];
+        let text = page("2026-11-25", "Linux", &results, &measurements, &[("p.svg", "P")]);
         for line in [
             "| a | 1.00 | 2.00 |  |",
-            "| b | 3.00 | 2.00 | **missed** |",
+            "| b | 3.00 | 2.00 | **exceeded** |",
             "![P](p.svg)",
             "### way-in",
             "| owned/bind | 60.0 | 59.0 to 61.0 | ns |",
@@ -161,10 +165,10 @@ mod tests {
     }
 
     #[test]
-    fn a_plot_shows_what_was_measured() {
-        let runs = Runs::from([run("x", 60.0)]);
-        let svg = plot("T", &[("seen", "x"), ("unseen", "y")], &runs).unwrap();
+    fn chart_shows_only_bars_with_a_measurement() {
+        let measurements = Measurements::from([measurement("x", 60.0)]);
+        let svg = chart("T", &[("seen", "x"), ("unseen", "y")], &measurements).unwrap();
         assert!(svg.contains(">seen<") && !svg.contains("unseen"));
-        assert!(plot("T", &[("unseen", "y")], &runs).is_none());
+        assert!(chart("T", &[("unseen", "y")], &measurements).is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! The enforcer, as a child process whose log is read.
+//! The enforcer as a child process, and the parser of its log.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -7,23 +7,23 @@ use std::time::Duration;
 use anyhow::bail;
 use serde::Deserialize;
 
-use super::child_process::{Process, in_quotes};
-use super::expectations::Mode;
+use super::child_process::{ChildProcess, quote_lines};
+use super::results::Mode;
 use super::wait;
 
-/// How long the enforcer may take until it judges.
-const STARTING: Duration = Duration::from_secs(30);
-/// How long a conflict may take until it is told.
-const TELLING: Duration = Duration::from_secs(10);
-/// How long is waited for more before the enforcer is stopped: a conflict that nobody expects has that long.
-const SETTLING: Duration = Duration::from_millis(500);
+/// Time limit for the enforcer to become ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time limit for the enforcer to report a conflict.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time before the enforcer is stopped, in which it can report unexpected conflicts.
+const SETTLE_TIME: Duration = Duration::from_millis(500);
 
-/// A line of the enforcer's log, as far as the story needs it.
+/// A line of the enforcer's log, with the fields that the demo reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct LogLine {
     event: Option<String>,
-    /// The sentence for people.
+    /// Sentence for people.
     pub(super) message: String,
     pub(super) verdict: Option<String>,
     pub(super) reason: Option<String>,
@@ -33,67 +33,67 @@ pub(super) struct LogLine {
 }
 
 impl LogLine {
-    fn is(&self, event: &str) -> bool {
+    fn is_event(&self, event: &str) -> bool {
         self.event.as_deref() == Some(event)
     }
 }
 
-/// What the enforcer said.
+/// Log of the enforcer.
 #[derive(Debug, Default)]
-pub(super) struct Log {
+pub(super) struct AgentLog {
     lines: Vec<LogLine>,
 }
 
-impl Log {
-    fn read(&mut self, lines: &[String]) {
-        // What is no JSON is no part of the log: a panic, or a library that writes by itself.
+impl AgentLog {
+    fn add_lines(&mut self, lines: &[String]) {
+        // Lines that are not JSON do not belong to the log: panics, and libraries that write to standard error.
         self.lines.extend(lines.iter().filter_map(|line| serde_json::from_str(line).ok()));
     }
 
-    /// The first line that tells of a bind of `pod` (`namespace/name`) on `port` as of a conflict.
+    /// Returns the first line that reports a conflict of a bind by `pod` (`namespace/name`) to `port`.
     pub(super) fn conflict(&self, pod: &str, port: u16) -> Option<&LogLine> {
         self.lines.iter().find(|line| {
-            line.is("bind")
+            line.is_event("bind")
                 && matches!(line.verdict.as_deref(), Some("audit" | "deny"))
                 && line.pod.as_deref() == Some(pod)
                 && line.port == Some(port)
         })
     }
 
-    /// The first line that tells that the claim of `pod` lost.
+    /// Returns the first line that reports a lost claim of `pod`.
     fn claim_conflict(&self, pod: &str) -> Option<&LogLine> {
-        self.lines.iter().find(|line| line.is("claim_conflict") && line.pod.as_deref() == Some(pod))
+        self.lines.iter().find(|line| line.is_event("claim_conflict") && line.pod.as_deref() == Some(pod))
     }
 
     #[cfg(test)]
-    pub(super) fn of(lines: &[impl ToString]) -> Self {
+    pub(super) fn parse(lines: &[impl ToString]) -> Self {
         let mut log = Self::default();
-        log.read(&lines.iter().map(ToString::to_string).collect::<Vec<_>>());
+        log.add_lines(&lines.iter().map(ToString::to_string).collect::<Vec<_>>());
         log
     }
 
     fn is_ready(&self) -> bool {
-        self.lines.iter().any(|line| line.is("ready"))
+        self.lines.iter().any(|line| line.is_event("ready"))
     }
 }
 
-/// The running enforcer. Ended when dropped.
+/// A running enforcer. It is ended when dropped.
 #[derive(Debug)]
-pub(super) struct Agent {
-    process: Process,
-    /// How many lines of the process are in the log.
-    read: usize,
-    log: Log,
+pub(super) struct AgentProcess {
+    process: ChildProcess,
+    /// Number of lines of the process that are in the log.
+    parsed: usize,
+    log: AgentLog,
 }
 
-impl Agent {
-    /// Starts `enforcer run` and waits until it judges.
+impl AgentProcess {
+    /// Starts `enforcer run` and waits until it is ready.
     pub(super) fn start(enforcer: &Path, manifests: &Path, cgroup: &Path, mode: Mode) -> anyhow::Result<Self> {
         let mut source = OsString::from("dir:");
         source.push(manifests);
         let mut arguments: Vec<OsString> = vec!["run".into(), "--mode".into(), mode.as_str().into()];
         arguments.extend(["--source".into(), source, "--cgroup-root".into(), cgroup.into()]);
-        // Whatever else runs on this machine may have the usual address.
+        // Other programs on this machine may use the default addresses and paths.
         arguments.extend(
             [
                 "--node-name",
@@ -113,52 +113,52 @@ impl Agent {
             ]
             .map(OsString::from),
         );
-        let process = Process::start_program(None, enforcer, arguments)?;
-        let mut agent = Self { process, read: 0, log: Log::default() };
-        let ready = wait::until("the enforcer to be ready", STARTING, || {
-            let ended = agent.process.ended()?;
-            agent.hear();
-            Ok(if agent.log.is_ready() { Some(Ok(())) } else { ended.map(Err) })
+        let process = ChildProcess::start_program(None, enforcer, arguments)?;
+        let mut agent = Self { process, parsed: 0, log: AgentLog::default() };
+        let ready = wait::until("the enforcer to be ready", READY_TIMEOUT, || {
+            let exit_status = agent.process.exit_status()?;
+            agent.parse_new_lines();
+            Ok(if agent.log.is_ready() { Some(Ok(())) } else { exit_status.map(Err) })
         })?;
         if let Err(status) = ready {
-            let said = agent.process.last_words();
-            bail!("the enforcer ended before it was ready ({status}); it said {}", in_quotes(&said));
+            let lines = agent.process.into_lines();
+            bail!("the enforcer ended before it was ready ({status}); its output is {}", quote_lines(&lines));
         }
         Ok(agent)
     }
 
-    fn hear(&mut self) {
-        let said = self.process.said();
-        self.log.read(&said[self.read..]);
-        self.read = said.len();
+    fn parse_new_lines(&mut self) {
+        let lines = self.process.lines();
+        self.log.add_lines(&lines[self.parsed..]);
+        self.parsed = lines.len();
     }
 
-    /// Waits for the line that tells of a conflict; `None` if there is none.
-    pub(super) fn conflict(&mut self, pod: &str, port: u16) -> anyhow::Result<Option<LogLine>> {
-        wait::poll(TELLING, || {
-            self.hear();
+    /// Waits for the report of a conflict. Returns `None` if there is none in time.
+    pub(super) fn wait_for_conflict(&mut self, pod: &str, port: u16) -> anyhow::Result<Option<LogLine>> {
+        wait::poll(REPORT_TIMEOUT, || {
+            self.parse_new_lines();
             Ok(self.log.conflict(pod, port).cloned())
         })
     }
 
-    /// Waits for the line that tells of a claim that lost; `None` if there is none.
-    pub(super) fn claim_conflict(&mut self, pod: &str) -> anyhow::Result<Option<LogLine>> {
-        wait::poll(TELLING, || {
-            self.hear();
+    /// Waits for the report of a lost claim. Returns `None` if there is none in time.
+    pub(super) fn wait_for_claim_conflict(&mut self, pod: &str) -> anyhow::Result<Option<LogLine>> {
+        wait::poll(REPORT_TIMEOUT, || {
+            self.parse_new_lines();
             Ok(self.log.claim_conflict(pod).cloned())
         })
     }
 
-    /// Ends it; all that it said.
-    pub(super) fn stop(mut self) -> anyhow::Result<Log> {
-        wait::poll(SETTLING, || Ok(None::<()>))?;
-        self.hear();
-        let Self { process, read, mut log } = self;
-        let (status, said) = process.end()?;
+    /// Ends the enforcer and returns its log.
+    pub(super) fn stop(mut self) -> anyhow::Result<AgentLog> {
+        wait::poll(SETTLE_TIME, || Ok(None::<()>))?;
+        self.parse_new_lines();
+        let Self { process, parsed, mut log } = self;
+        let (status, lines) = process.end()?;
         if !status.success() {
-            bail!("the enforcer ended with {status}; it said {}", in_quotes(&said));
+            bail!("the enforcer ended with {status}; its output is {}", quote_lines(&lines));
         }
-        log.read(&said[read..]);
+        log.add_lines(&lines[parsed..]);
         Ok(log)
     }
 }
@@ -175,9 +175,9 @@ mod tests {
 
     #[test]
     fn conflict_is_found_by_pod_and_port() {
-        // One JSON object per line; here they are broken for reading.
+        // The constants have line breaks to be readable. In the log each object is one line.
         let audited = AUDITED.replace('\n', " ");
-        let log = Log::of(&["thread 'main' panicked".to_owned(), READY.replace('\n', " "), audited]);
+        let log = AgentLog::parse(&["thread 'main' panicked".to_owned(), READY.replace('\n', " "), audited]);
         assert!(log.is_ready());
         let line = log.conflict("default/b", 80).unwrap();
         assert_eq!(line.owner.as_deref(), Some("default/a"));
@@ -189,8 +189,8 @@ mod tests {
     }
 
     #[test]
-    fn allowed_binds_and_other_events_are_no_conflicts() {
-        let log = Log::of(&[
+    fn allowed_bind_is_no_conflict() {
+        let log = AgentLog::parse(&[
             r#"{"event":"bind","verdict":"allow","message":"","pod":"default/b","port":80}"#,
             r#"{"event":"claim_conflict","message":"claim of default/b loses","pod":"default/b","owner":"default/a"}"#,
         ]);

@@ -1,4 +1,4 @@
-//! The demo's child processes. None of them outlives the demo, whatever ends it.
+//! Child processes of the demo, which end with the demo in every case.
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
@@ -14,16 +14,16 @@ use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal
 
 use super::http_server;
 
-/// How long a child may take to end when it is asked to.
-const ENDING: Duration = Duration::from_secs(10);
+/// Time limit for a child to end after SIGTERM.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The flags of the hidden `cargo xtask demo-child`: a process of the demo, as its first step.
+/// Flags of the hidden `cargo xtask demo-child`, which prepares a child process.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The process that is its parent, or was
+    /// Process id of the parent
     #[arg(long)]
     parent: u32,
-    /// The cgroup to move into
+    /// Cgroup to move into
     #[arg(long)]
     cgroup: Option<PathBuf>,
     #[command(subcommand)]
@@ -32,71 +32,70 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Role {
-    /// Become another program
+    /// Execute another program
     Exec {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<OsString>,
     },
-    /// Be the demo's own server
+    /// Run the demo's own server
     Serve(http_server::Args),
 }
 
-/// What a child does before it is what it shall be.
+/// Ties this process to its parent, moves it into its cgroup, and starts its role.
 pub(crate) fn run(Args { parent, cgroup, role }: Args) -> anyhow::Result<()> {
-    // Asked for here, since only the process itself can ask for it; it survives `exec`.
-    set_parent_process_death_signal(Some(Signal::TERM)).context("cannot be tied to the parent's life")?;
+    // Only the process itself can set this. It survives `exec`.
+    set_parent_process_death_signal(Some(Signal::TERM)).context("cannot set the death signal of the parent")?;
     if parent_id() != parent {
-        bail!("the demo is gone");
+        bail!("the parent process has ended");
     }
     if let Some(cgroup) = cgroup {
-        // Before any socket is made: a socket belongs for good to the cgroup it was made in.
+        // Before the first socket: a socket always belongs to the cgroup in which it was created.
         fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string())
             .with_context(|| format!("cannot move into the cgroup {}", cgroup.display()))?;
     }
     match role {
         Role::Serve(args) => http_server::run(&args),
         Role::Exec { command } => {
-            let Some((program, arguments)) = command.split_first() else { bail!("nothing to execute") };
+            let Some((program, arguments)) = command.split_first() else { bail!("no program to execute") };
             let error = Command::new(program).args(arguments).exec();
             Err(error).with_context(|| format!("cannot execute {}", Path::new(program).display()))
         }
     }
 }
 
-/// A child process and the lines that it writes to standard error. Ended when dropped.
+/// A child process with the lines of its standard error. It is ended when dropped.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct ChildProcess {
     child: Child,
-    lines: Receiver<String>,
-    said: Vec<String>,
+    receiver: Receiver<String>,
+    lines: Vec<String>,
 }
 
-impl Process {
-    /// Starts this program again as `role` says, in `cgroup` or where the demo itself is.
+impl ChildProcess {
+    /// Starts this program as `demo-child` with the arguments of a role, in `cgroup` or in the cgroup of the demo.
     pub(super) fn start(
         cgroup: Option<&Path>,
         role: impl IntoIterator<Item = impl Into<OsString>>,
     ) -> anyhow::Result<Self> {
-        let mut command = Command::new(env::current_exe().context("cannot find this program itself")?);
+        let mut command = Command::new(env::current_exe().context("cannot find the path of this program")?);
         command.args(["demo-child", "--parent", &std::process::id().to_string()]);
         if let Some(cgroup) = cgroup {
             command.arg("--cgroup").arg(cgroup);
         }
         command.args(role.into_iter().map(Into::into));
-        // The demo's flags alone say how its agent is run.
+        // Only the demo's flags configure its agent.
         for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ENFORCER_")) {
             command.env_remove(name);
         }
-        // In a process group of its own, so that Ctrl-C on the terminal reaches the demo alone, which then ends its
-        // children in order.
+        // In its own process group, so that Ctrl-C reaches only the demo, which then ends its children in order.
         let mut child = command
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .context("cannot start a process")?;
-        let (sender, lines) = channel();
+            .context("cannot start a child process")?;
+        let (sender, receiver) = channel();
         let stderr = child.stderr.take().context("standard error of a child is not a pipe")?;
         thread::spawn(move || {
             for line in BufReader::new(stderr).split(b'\n') {
@@ -106,7 +105,7 @@ impl Process {
                 }
             }
         });
-        Ok(Self { child, lines, said: Vec::new() })
+        Ok(Self { child, receiver, lines: Vec::new() })
     }
 
     /// Starts another program.
@@ -115,76 +114,77 @@ impl Process {
         program: &Path,
         arguments: impl IntoIterator<Item = impl Into<OsString>>,
     ) -> anyhow::Result<Self> {
-        let head = ["exec".into(), "--".into(), program.as_os_str().to_owned()];
-        Self::start(cgroup, head.into_iter().chain(arguments.into_iter().map(Into::into)))
+        let role = ["exec".into(), "--".into(), program.as_os_str().to_owned()];
+        Self::start(cgroup, role.into_iter().chain(arguments.into_iter().map(Into::into)))
     }
 
-    /// All that it has said until now.
-    pub(super) fn said(&mut self) -> &[String] {
-        self.said.extend(self.lines.try_iter());
-        &self.said
+    /// Returns all lines so far.
+    pub(super) fn lines(&mut self) -> &[String] {
+        self.lines.extend(self.receiver.try_iter());
+        &self.lines
     }
 
-    /// How it ended, if it did.
-    pub(super) fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
-        self.child.try_wait().context("cannot wait for a process")
+    /// Returns the exit status, if the process has ended.
+    pub(super) fn exit_status(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        self.child.try_wait().context("cannot wait for a child process")
     }
 
-    /// Asks it to end; how it ended and all that it said.
+    /// Ends the process with SIGTERM, and returns its exit status and all lines.
     pub(super) fn end(mut self) -> anyhow::Result<(ExitStatus, Vec<String>)> {
-        let deadline = Instant::now() + ENDING;
-        self.ask();
-        // Not ended early by a signal: this is what is done after one.
+        let deadline = Instant::now() + END_TIMEOUT;
+        self.terminate();
+        // Not with `wait`, which a signal interrupts: this also runs after a signal.
         let status = loop {
-            if let Some(status) = self.ended()? {
+            if let Some(status) = self.exit_status()? {
                 break status;
             }
             if Instant::now() >= deadline {
-                bail!("process {} did not end within {} s of being asked to", self.child.id(), ENDING.as_secs());
+                bail!("process {} did not end within {} s after SIGTERM", self.child.id(), END_TIMEOUT.as_secs());
             }
             thread::sleep(Duration::from_millis(5));
         };
-        self.hear_out(deadline);
-        Ok((status, std::mem::take(&mut self.said)))
+        self.read_to_end(deadline);
+        Ok((status, std::mem::take(&mut self.lines)))
     }
 
-    /// All that a process said that has ended.
-    pub(super) fn last_words(mut self) -> Vec<String> {
-        self.hear_out(Instant::now() + ENDING);
-        std::mem::take(&mut self.said)
+    /// Returns all lines of a process that has ended.
+    pub(super) fn into_lines(mut self) -> Vec<String> {
+        self.read_to_end(Instant::now() + END_TIMEOUT);
+        std::mem::take(&mut self.lines)
     }
 
     /// Reads until the pipe is closed.
-    fn hear_out(&mut self, deadline: Instant) {
+    fn read_to_end(&mut self, deadline: Instant) {
         loop {
-            match self.lines.try_recv() {
-                Ok(line) => self.said.push(line),
+            match self.receiver.try_recv() {
+                Ok(line) => self.lines.push(line),
                 Err(TryRecvError::Empty) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
                 Err(_) => return,
             }
         }
     }
 
-    fn ask(&mut self) {
-        // A child that was waited for is gone, and its id may be another's.
+    /// Sends SIGTERM if the process runs.
+    fn terminate(&mut self) {
+        // Once the child has been waited for, its id can belong to another process.
         if matches!(self.child.try_wait(), Ok(None))
             && let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
         {
-            // It can only fail when there is nothing left to end.
+            // It fails only if the process has ended.
             let _ = kill_process(pid, Signal::TERM);
         }
     }
 }
 
-/// Words of a process, for messages.
-pub(super) fn in_quotes(words: &[String]) -> String {
-    if words.is_empty() { "nothing".to_owned() } else { format!("`{}`", words.join("\n")) }
+/// Quotes the lines of a process for messages.
+pub(super) fn quote_lines(lines: &[String]) -> String {
+    if lines.is_empty() { "empty".to_owned() } else { format!("`{}`", lines.join("\n")) }
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
-        self.ask();
-        let deadline = Instant::now() + ENDING;
+        self.terminate();
+        let deadline = Instant::now() + END_TIMEOUT;
         while matches!(self.child.try_wait(), Ok(None)) {
             if Instant::now() >= deadline {
                 let _ = self.child.kill();

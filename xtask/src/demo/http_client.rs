@@ -1,4 +1,4 @@
-//! A client: asks who serves a port.
+//! HTTP client that asks the servers of the demo for the names of their pods.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -9,34 +9,35 @@ use anyhow::{Context as _, bail};
 
 use super::wait;
 
-/// How long each step of a request may take.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Most bytes of an answer that are read.
-const LONGEST_ANSWER: u64 = 64 * 1024;
+/// Time limit of each step of a request.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Greatest number of bytes to read of an answer.
+const MAX_ANSWER_BYTES: u64 = 64 * 1024;
 
-/// The name that the server of a port tells, on a connection of its own.
-pub(super) fn who_answers(port: u16) -> anyhow::Result<String> {
+/// Sends a request to a port, and returns the name of the pod that answers.
+pub(super) fn pod_that_answers(port: u16) -> anyhow::Result<String> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let what = || format!("a request to http://{address}/");
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(what)?;
-    stream.set_read_timeout(Some(PATIENCE)).with_context(what)?;
-    stream.set_write_timeout(Some(PATIENCE)).with_context(what)?;
-    write!(stream, "GET / HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n").with_context(what)?;
+    let context = || format!("a request to http://{address}/");
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).with_context(context)?;
+    stream.set_read_timeout(Some(TIMEOUT)).with_context(context)?;
+    stream.set_write_timeout(Some(TIMEOUT)).with_context(context)?;
+    write!(stream, "GET / HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n").with_context(context)?;
     let mut answer = String::new();
-    stream.take(LONGEST_ANSWER).read_to_string(&mut answer).with_context(what)?;
-    body(&answer).with_context(what)
+    stream.take(MAX_ANSWER_BYTES).read_to_string(&mut answer).with_context(context)?;
+    body(&answer).with_context(context)
 }
 
-/// Who answered how many of `times` requests, each on a connection of its own.
-pub(super) fn who_answers_how_often(port: u16, times: u32) -> anyhow::Result<BTreeMap<String, u32>> {
+/// Sends requests to a port, each on its own connection. Returns the number of answers by pod.
+pub(super) fn count_answers(port: u16, requests: u32) -> anyhow::Result<BTreeMap<String, u32>> {
     let mut counts = BTreeMap::new();
-    for _ in 0..times {
-        wait::go_on()?;
-        *counts.entry(who_answers(port)?).or_insert(0) += 1;
+    for _ in 0..requests {
+        wait::check_signals()?;
+        *counts.entry(pod_that_answers(port)?).or_insert(0) += 1;
     }
     Ok(counts)
 }
 
+/// Returns the body of a successful answer.
 fn body(answer: &str) -> anyhow::Result<String> {
     let status = answer.lines().next().unwrap_or_default();
     match answer.split_once("\r\n\r\n") {
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn body_is_the_name() {
+    fn body_of_a_successful_answer_is_the_name() {
         assert_eq!(body("HTTP/1.1 200 OK\r\nServer: nginx\r\n\r\nnginx-1\n").unwrap(), "nginx-1");
         assert!(body("HTTP/1.1 502 Bad Gateway\r\n\r\nnginx-1\n").is_err());
         assert!(body("").is_err());

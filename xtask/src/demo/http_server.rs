@@ -1,4 +1,4 @@
-//! The demo's own server: tells each HTTP client the name of its pod.
+//! HTTP server of the demo, which answers each request with the name of its pod.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -9,46 +9,46 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
 
-/// How long a client may take to send its request.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Most bytes of a request that are read.
-const LONGEST_REQUEST: usize = 8192;
+/// Time limit for a client to send its request.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Greatest number of bytes to read of a request.
+const MAX_REQUEST_BYTES: usize = 8192;
 
-/// The flags of the server.
+/// Flags of the server.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The name to tell
+    /// Name of the pod
     #[arg(long)]
     pub(super) pod: String,
-    /// The port to listen on, on all IPv4 addresses
+    /// Port to listen on, on all IPv4 addresses
     #[arg(long)]
     pub(super) port: u16,
-    /// Allow others to listen on it too: `SO_REUSEPORT`
+    /// Set `SO_REUSEPORT`, so that others can listen on it too
     #[arg(long)]
     pub(super) share: bool,
-    /// The file to make once it listens
+    /// File to create when it listens
     #[arg(long)]
     pub(super) ready: PathBuf,
 }
 
-/// Serves until it is killed.
+/// Serves requests until the process is killed.
 pub(super) fn run(Args { pod, port, share, ready }: &Args) -> anyhow::Result<()> {
-    // What the enforcer's reports call the command; at most 15 bytes.
+    // The name in the enforcer's messages, at most 15 bytes.
     rustix::thread::set_name(c"demo-server").context("cannot name the process")?;
     let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, *port);
     let listener = open(address, *share).with_context(|| format!("bind to {address} failed"))?;
     fs::write(ready, "").with_context(|| format!("cannot write {}", ready.display()))?;
     for client in listener.incoming() {
-        // A client that goes away is none of the server's troubles.
+        // Errors of a client do not concern the server.
         let _ = client.and_then(|client| answer(client, pod));
     }
     Ok(())
 }
 
-/// `std` has no way to set `SO_REUSEPORT` before it binds.
+/// Opens a listening socket. `std` cannot set `SO_REUSEPORT` before it binds.
 fn open(address: SocketAddrV4, share: bool) -> io::Result<TcpListener> {
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    // As nearly every server does: connections of the last act that linger must not be in the way.
+    // As nearly every server does. Otherwise lingering connections of the previous scenario would block the port.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     sockopt::set_socket_reuseport(&socket, share)?;
     bind(&socket, &address)?;
@@ -56,13 +56,14 @@ fn open(address: SocketAddrV4, share: bool) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Reads a request and answers it.
 fn answer(mut client: TcpStream, pod: &str) -> io::Result<()> {
-    client.set_read_timeout(Some(PATIENCE))?;
-    client.set_write_timeout(Some(PATIENCE))?;
-    // The request is read to its end: closing a connection with unread bytes resets it.
+    client.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+    client.set_write_timeout(Some(CLIENT_TIMEOUT))?;
+    // To its end, because closing a connection with unread bytes resets it.
     let mut request = Vec::new();
     let mut buffer = [0; 1024];
-    while !request.windows(4).any(|bytes| bytes == b"\r\n\r\n") && request.len() < LONGEST_REQUEST {
+    while !request.windows(4).any(|bytes| bytes == b"\r\n\r\n") && request.len() < MAX_REQUEST_BYTES {
         let length = client.read(&mut buffer)?;
         if length == 0 {
             break;
@@ -85,16 +86,16 @@ mod tests {
     use crate::demo::http_client;
 
     #[test]
-    fn client_is_told_the_name() {
+    fn server_answers_with_the_name() {
         let listener = open(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), false).unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = thread::spawn(move || answer(listener.accept().unwrap().0, "nginx-1"));
-        assert_eq!(http_client::who_answers(port).unwrap(), "nginx-1");
+        assert_eq!(http_client::pod_that_answers(port).unwrap(), "nginx-1");
         server.join().unwrap().unwrap();
     }
 
     #[test]
-    fn port_is_shared_only_if_both_want_it() {
+    fn port_is_shared_only_if_both_set_reuseport() {
         for (first, second, works) in [(true, true, true), (true, false, false), (false, true, false)] {
             let one = open(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), first).unwrap();
             let port = one.local_addr().unwrap().port();

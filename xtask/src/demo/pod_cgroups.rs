@@ -1,4 +1,4 @@
-//! A cgroup subtree of the demo's own, laid out as the kubelet does it.
+//! Cgroups of the demo's pods, in the layout of the kubelet.
 
 use std::fs;
 use std::io;
@@ -8,51 +8,52 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-/// How long the processes in a cgroup may take to end once they were killed.
-const EMPTYING: Duration = Duration::from_secs(5);
+/// Time limit for killed processes to leave a cgroup.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where the pods' cgroups are, below the subtree's root: the layout of the systemd driver.
-const PODS: &str = "kubepods.slice";
-const CLASS: &str = "kubepods-besteffort.slice";
+/// Slices of the systemd driver that contain the pods.
+const ALL_PODS: &str = "kubepods.slice";
+const QOS_CLASS: &str = "kubepods-besteffort.slice";
 
-/// The subtree. Removed with everything in it when dropped.
+/// A cgroup subtree. It is removed with all of its processes when dropped.
 #[derive(Debug)]
-pub(super) struct Subtree {
+pub(super) struct PodCgroups {
     path: PathBuf,
 }
 
-impl Subtree {
+impl PodCgroups {
     pub(super) fn new() -> anyhow::Result<Self> {
-        let mountinfo = fs::read_to_string("/proc/self/mountinfo").context("cannot read the list of mounts")?;
+        let mountinfo = fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
         let mount = mount_point(&mountinfo).context(
             "no cgroup v2 hierarchy is mounted here: boot with systemd.unified_cgroup_hierarchy=1, or mount one",
         )?;
         let path = mount.join(format!("port-enforcer-demo-{}", std::process::id()));
-        fs::create_dir(&path).with_context(|| format!("cannot make the cgroup {}", path.display()))?;
+        fs::create_dir(&path).with_context(|| format!("cannot create the cgroup {}", path.display()))?;
         Ok(Self { path })
     }
 
+    /// Returns the root of the subtree.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The cgroup that holds all pods.
-    pub(super) fn pods(&self) -> PathBuf {
-        self.path.join(PODS)
+    /// Returns the cgroup that contains all pods.
+    pub(super) fn all_pods(&self) -> PathBuf {
+        self.path.join(ALL_PODS)
     }
 
-    /// Makes the cgroup of a pod's only container.
-    pub(super) fn make_container(&self, uid: &str, container: &str) -> anyhow::Result<PathBuf> {
-        let path = self.pods().join(CLASS).join(container_path(uid, container));
-        fs::create_dir_all(&path).with_context(|| format!("cannot make the cgroup {}", path.display()))?;
+    /// Creates the cgroup of a pod's container.
+    pub(super) fn create_container(&self, uid: &str, container: &str) -> anyhow::Result<PathBuf> {
+        let path = self.all_pods().join(QOS_CLASS).join(container_path(uid, container));
+        fs::create_dir_all(&path).with_context(|| format!("cannot create the cgroup {}", path.display()))?;
         Ok(path)
     }
 }
 
-impl Drop for Subtree {
+impl Drop for PodCgroups {
     fn drop(&mut self) {
         if let Err(error) = remove(&self.path) {
-            eprintln!("warning: the cgroup {} is left behind: {error}", self.path.display());
+            eprintln!("warning: cannot remove the cgroup {}: {error}", self.path.display());
         }
     }
 }
@@ -62,7 +63,7 @@ fn container_path(uid: &str, container: &str) -> String {
     format!("kubepods-besteffort-pod{uid}.slice/cri-containerd-{container}.scope")
 }
 
-/// Where cgroup v2 is mounted; fields as in `proc_pid_mountinfo(5)`.
+/// Finds the mount point of cgroup v2. `proc_pid_mountinfo(5)` describes the fields.
 fn mount_point(mountinfo: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
         let (mount, filesystem) = line.split_once(" - ")?;
@@ -71,8 +72,7 @@ fn mount_point(mountinfo: &str) -> Option<PathBuf> {
     })
 }
 
-/// Removes a cgroup and what is below it. The processes in it are the demo's, and have been told to end; what is left
-/// of them is killed.
+/// Removes a cgroup and its descendants. Kills the processes in them, which belong to the demo.
 fn remove(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
@@ -80,13 +80,13 @@ fn remove(path: &Path) -> io::Result<()> {
             remove(&entry.path())?;
         }
     }
-    let deadline = Instant::now() + EMPTYING;
+    let deadline = Instant::now() + REMOVAL_TIMEOUT;
     loop {
         match fs::remove_dir(path) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
                 for pid in fs::read_to_string(path.join("cgroup.procs"))?.lines() {
                     if let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) {
-                        // It may have ended meanwhile.
+                        // It fails if the process has ended meanwhile.
                         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
                     }
                 }
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hierarchy_is_found_wherever_it_is() {
+    fn mount_point_of_cgroup2_is_found() {
         let mountinfo = "\
             24 29 0:22 / /sys/fs/cgroup rw,nosuid - tmpfs tmpfs rw,mode=755\n\
             31 24 0:27 / /sys/fs/cgroup/cpu rw shared:9 - cgroup cgroup rw,cpu\n\
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn path_is_that_of_the_systemd_driver() {
+    fn container_path_has_the_layout_of_the_systemd_driver() {
         assert_eq!(container_path("0c7a-11", "beef"), "kubepods-besteffort-pod0c7a_11.slice/cri-containerd-beef.scope");
     }
 }

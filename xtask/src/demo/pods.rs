@@ -1,16 +1,16 @@
-//! The pods of the story, as manifests and by their cgroups.
+//! Pods of the demo, with their manifests and cgroups.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::pod_cgroups::Subtree;
+use super::pod_cgroups::PodCgroups;
 
-/// What stands in front of a pod's name wherever the enforcer names it.
+/// Prefix of the pods' names in messages of the enforcer.
 const NAMESPACE: &str = "default/";
 
-/// One pod.
+/// A pod with one container.
 #[derive(Debug, Clone)]
 pub(super) struct Pod {
     name: &'static str,
@@ -18,19 +18,20 @@ pub(super) struct Pod {
     controller: Controller,
     container: &'static str,
     claim: Claim,
-    /// When it came to the node.
+    /// Time at which the scheduler assigned it to the node.
     scheduled: &'static str,
-    /// The port that its server listens on.
+    /// Port that its server listens on.
     pub(super) port: u16,
-    /// Whether its server lets others listen there too.
+    /// Its server sets `SO_REUSEPORT`.
     pub(super) shares: bool,
-    /// The cgroup of its container.
+    /// Cgroup of its container.
     pub(super) cgroup: PathBuf,
 }
 
+/// Controller that owns a pod.
 #[derive(Debug, Clone, Copy)]
 enum Controller {
-    /// Of a Deployment, with its pod-template hash.
+    /// `ReplicaSet` of a Deployment, with its pod-template hash.
     ReplicaSet {
         deployment: &'static str,
         hash: &'static str,
@@ -42,43 +43,42 @@ enum Controller {
     },
 }
 
-/// How a pod says that the port is its own.
+/// Way in which a pod claims its port.
 #[derive(Debug, Clone, Copy)]
 enum Claim {
     Annotation,
     ContainerPort,
-    /// Not at all.
-    Silent,
+    None,
 }
 
-/// All pods of the story.
+/// All pods of the demo.
 #[derive(Debug)]
-pub(super) struct Cast {
-    /// The replica that came first: the port is its own.
+pub(super) struct DemoPods {
+    /// First replica, which owns the contested port.
     pub(super) owner: Pod,
-    /// The replica that came second, and starts first.
+    /// Second replica, whose server starts first.
     pub(super) squatter: Pod,
-    /// A pod that declares its port, and shares it with whoever wants to.
+    /// Pod that declares the shared port.
     pub(super) exporter: Pod,
-    /// A pod of somebody else, which says nothing and listens there too.
-    pub(super) guest: Pod,
+    /// Pod of another workload, which listens on the shared port without declaring it.
+    pub(super) sidecar: Pod,
 }
 
-impl Cast {
-    /// Makes the pods' cgroups below `subtree`, and their manifests in `folder`.
-    pub(super) fn new(subtree: &Subtree, folder: &Path, web: u16, metrics: u16) -> anyhow::Result<Self> {
-        let mut cast = Self::unplaced(web, metrics);
-        let Self { owner, squatter, exporter, guest } = &mut cast;
-        for pod in [owner, squatter, exporter, guest] {
-            pod.cgroup = subtree.make_container(pod.uid, &container_id(pod.uid))?;
+impl DemoPods {
+    /// Creates the pods' cgroups, and their manifests in `folder`.
+    pub(super) fn new(cgroups: &PodCgroups, folder: &Path, web_port: u16, metrics_port: u16) -> anyhow::Result<Self> {
+        let mut pods = Self::without_cgroups(web_port, metrics_port);
+        let Self { owner, squatter, exporter, sidecar } = &mut pods;
+        for pod in [owner, squatter, exporter, sidecar] {
+            pod.cgroup = cgroups.create_container(pod.uid, &container_id(pod.uid))?;
             let path = folder.join(format!("{}.yaml", pod.name));
             fs::write(&path, pod.manifest()).with_context(|| format!("cannot write {}", path.display()))?;
         }
-        Ok(cast)
+        Ok(pods)
     }
 
-    /// The pods, not yet in any cgroup.
-    pub(super) fn unplaced(web: u16, metrics: u16) -> Self {
+    /// Returns the pods with empty paths of their cgroups.
+    pub(super) fn without_cgroups(web_port: u16, metrics_port: u16) -> Self {
         let owner = Pod {
             name: "nginx-6fdf99c8b-6wwft",
             uid: "3f0c8a52-5e1d-4b7e-9a54-0d6c1b9f7e21",
@@ -90,7 +90,7 @@ impl Cast {
             container: "nginx",
             claim: Claim::Annotation,
             scheduled: "2026-01-15T09:00:00Z",
-            port: web,
+            port: web_port,
             shares: false,
             cgroup: PathBuf::new(),
         };
@@ -107,39 +107,40 @@ impl Cast {
             container: "exporter",
             claim: Claim::ContainerPort,
             scheduled: "2026-01-15T09:00:02Z",
-            port: metrics,
+            port: metrics_port,
             shares: true,
             cgroup: PathBuf::new(),
         };
-        let guest = Pod {
+        let sidecar = Pod {
             name: "sidecar-q4n7w",
             uid: "e7a93d65-1b08-4d2f-a6c7-c85f2e4b0d19",
             controller: Controller::DaemonSet { name: "sidecar", uid: "29ad7e83-b5c1-4f06-8d74-e6b3f1a9c052" },
             container: "agent",
-            claim: Claim::Silent,
+            claim: Claim::None,
             scheduled: "2026-01-15T09:00:03Z",
             ..exporter.clone()
         };
-        Self { owner, squatter, exporter, guest }
+        Self { owner, squatter, exporter, sidecar }
     }
 
-    /// Who a port belongs to.
+    /// Returns the owner of a port.
     pub(super) fn owner_of(&self, port: u16) -> &Pod {
         if port == self.owner.port { &self.owner } else { &self.exporter }
     }
 }
 
 impl Pod {
-    /// `namespace/name`.
+    /// Returns `namespace/name`.
     pub(super) fn full_name(&self) -> String {
         format!("{NAMESPACE}{}", self.name)
     }
 
+    /// Returns the name without the namespace.
     pub(super) fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The object as the API server has it, as far as it matters.
+    /// Returns the pod as YAML, with the fields that the enforcer reads.
     fn manifest(&self) -> String {
         let Self { name, uid, container, port, scheduled, .. } = self;
         let id = container_id(uid);
@@ -155,7 +156,7 @@ impl Pod {
         let (annotations, ports) = match self.claim {
             Claim::Annotation => (format!("  annotations:\n    port-enforcer.io/ports: {port}/tcp\n"), String::new()),
             Claim::ContainerPort => (String::new(), format!("      ports:\n        - containerPort: {port}\n")),
-            Claim::Silent => (String::new(), String::new()),
+            Claim::None => (String::new(), String::new()),
         };
         format!(
             "\
@@ -194,12 +195,12 @@ spec:
     }
 }
 
-/// A name without the story's only namespace.
-pub(super) fn short(full_name: &str) -> &str {
+/// Removes the namespace of the demo from a name.
+pub(super) fn short_name(full_name: &str) -> &str {
     full_name.strip_prefix(NAMESPACE).unwrap_or(full_name)
 }
 
-/// The runtime's id of a pod's only container: 64 hex digits.
+/// Returns the id of a pod's container: 64 hex digits, as container runtimes create it.
 fn container_id(uid: &str) -> String {
     uid.replace('-', "").repeat(2)
 }
@@ -209,9 +210,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn manifest_says_what_the_story_needs() {
-        let cast = Cast::unplaced(8080, 9100);
-        let replica = cast.owner.manifest();
+    fn manifest_contains_the_claims_and_the_controller() {
+        let pods = DemoPods::without_cgroups(8080, 9100);
+        let replica = pods.owner.manifest();
         for line in [
             "  uid: 3f0c8a52-5e1d-4b7e-9a54-0d6c1b9f7e21",
             "    pod-template-hash: 6fdf99c8b",
@@ -223,23 +224,23 @@ mod tests {
         }
         assert!(!replica.contains("containerPort"), "{replica}");
 
-        let daemon = cast.exporter.manifest();
+        let daemon = pods.exporter.manifest();
         assert!(daemon.lines().any(|line| line == "        - containerPort: 9100"), "{daemon}");
         assert!(!daemon.contains("annotations") && !daemon.contains("pod-template-hash"), "{daemon}");
-        let silent = cast.guest.manifest();
-        assert!(!silent.contains("9100"), "{silent}");
+        let without_claim = pods.sidecar.manifest();
+        assert!(!without_claim.contains("9100"), "{without_claim}");
     }
 
     #[test]
-    fn container_has_an_id_as_runtimes_give_it() {
+    fn container_id_has_the_form_of_runtimes() {
         let id = container_id("3f0c8a52-5e1d-4b7e-9a54-0d6c1b9f7e21");
         assert_eq!(id.len(), 64);
         assert!(id.bytes().all(|byte| byte.is_ascii_hexdigit()));
     }
 
     #[test]
-    fn names_are_short_where_the_namespace_is_known() {
-        assert_eq!(short("default/nginx"), "nginx");
-        assert_eq!(short("other/nginx"), "other/nginx");
+    fn short_name_has_no_default_namespace() {
+        assert_eq!(short_name("default/nginx"), "nginx");
+        assert_eq!(short_name("other/nginx"), "other/nginx");
     }
 }

@@ -1,126 +1,139 @@
-//! One act: the same pods, each time under another judge.
+//! The scenario of the demo: two replicas contend for a port, then two pods share another one.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 
-use super::agent_process::Agent;
-use super::child_process::{Process, in_quotes};
-use super::expectations::{Act, Attempt, Contested, Mode, REQUESTS, Shared, errno_in};
+use super::agent_process::AgentProcess;
+use super::child_process::{ChildProcess, quote_lines};
 use super::http_client;
-use super::pod_cgroups::Subtree;
-use super::pods::{Cast, Pod, short};
-use super::servers::{Programs, Start};
-use super::terminal::Stage;
+use super::pod_cgroups::PodCgroups;
+use super::pods::{DemoPods, Pod, short_name};
+use super::results::{Attempt, ContestedPort, Mode, REQUESTS, ScenarioResult, SharedPort, errno_in};
+use super::servers::{ServerStart, Servers};
+use super::terminal::Terminal;
 
-/// All that the acts share.
+/// Runs the scenario, with the same pods in every mode.
 #[derive(Debug)]
-pub(super) struct Theatre<'a> {
-    pub(super) stage: &'a Stage,
-    pub(super) cast: &'a Cast,
-    pub(super) programs: &'a Programs,
-    pub(super) subtree: &'a Subtree,
+pub(super) struct ScenarioRunner<'a> {
+    pub(super) terminal: &'a Terminal,
+    pub(super) pods: &'a DemoPods,
+    pub(super) servers: &'a Servers,
+    pub(super) cgroups: &'a PodCgroups,
     pub(super) enforcer: &'a Path,
-    /// The folder with the pods' manifests.
-    pub(super) manifests: PathBuf,
+    /// Folder with the pods' manifests.
+    pub(super) manifests: &'a Path,
 }
 
-impl Theatre<'_> {
-    /// Plays one act to its end; no process of it is left then.
-    pub(super) fn play(&self, mode: Mode) -> anyhow::Result<Act> {
+impl ScenarioRunner<'_> {
+    /// Runs the scenario in one mode. All of its processes have ended when this returns.
+    pub(super) fn run(&self, mode: Mode) -> anyhow::Result<ScenarioResult> {
         let mut agent = match mode {
             Mode::Off => None,
             Mode::Audit | Mode::Enforce => Some(self.start_agent(mode)?),
         };
         let mut attempts = Vec::new();
-        let contested = self.compete(agent.as_mut(), &mut attempts)?;
+        let contested = self.contend(agent.as_mut(), &mut attempts)?;
         let shared = self.share(agent.as_mut(), &mut attempts)?;
         if mode == Mode::Off {
-            let (web, metrics) = (contested.port, shared.port);
-            self.stage.say(&format!("Nobody says who holds port {web}, and nobody that port {metrics} is shared."))?;
+            let (web_port, metrics_port) = (contested.port, shared.port);
+            self.terminal.paragraph(&format!(
+                "No message names the pod that holds port {web_port}, and none reports that port {metrics_port} is \
+                 shared."
+            ))?;
         }
         if let Some(agent) = agent {
             let log = agent.stop()?;
             for attempt in &mut attempts {
-                attempt.judge(&log, self.cast.owner_of(attempt.port));
+                attempt.add_verdict(&log, self.pods.owner_of(attempt.port));
             }
         }
-        Ok(Act { mode, attempts, contested, shared })
+        Ok(ScenarioResult { mode, attempts, contested, shared })
     }
 
-    fn start_agent(&self, mode: Mode) -> anyhow::Result<Agent> {
-        let mut agent = Agent::start(self.enforcer, &self.manifests, &self.subtree.pods(), mode)?;
-        self.stage.say("The enforcer is ready. Before any pod binds anything it tells:")?;
-        match agent.claim_conflict(&self.cast.squatter.full_name())? {
-            Some(line) => self.stage.told(&line.message, false)?,
-            None => self.stage.say("nothing.")?,
+    fn start_agent(&self, mode: Mode) -> anyhow::Result<AgentProcess> {
+        let mut agent = AgentProcess::start(self.enforcer, self.manifests, &self.cgroups.all_pods(), mode)?;
+        self.terminal.paragraph("The enforcer is ready. Before any pod binds a port, it reports:")?;
+        match agent.wait_for_claim_conflict(&self.pods.squatter.full_name())? {
+            Some(line) => self.terminal.enforcer_message(&line.message, false)?,
+            None => self.terminal.paragraph("no conflict.")?,
         }
         Ok(agent)
     }
 
-    /// Two replicas want one port; the wrong one is quicker.
-    fn compete(&self, mut agent: Option<&mut Agent>, attempts: &mut Vec<Attempt>) -> anyhow::Result<Contested> {
-        let Cast { owner, squatter, .. } = self.cast;
-        let mut servers = Vec::new();
+    /// Starts the squatter's server, then the owner's, on the same port.
+    fn contend(
+        &self,
+        mut agent: Option<&mut AgentProcess>,
+        attempts: &mut Vec<Attempt>,
+    ) -> anyhow::Result<ContestedPort> {
+        let DemoPods { owner, squatter, .. } = self.pods;
+        let mut running = Vec::new();
         for pod in [squatter, owner] {
-            let (attempt, server) = self.attempt(pod, agent.as_deref_mut())?;
+            let (attempt, server) = self.start_server(pod, agent.as_deref_mut())?;
             attempts.push(attempt);
-            servers.extend(server);
+            running.extend(server);
         }
-        let answered_by = if servers.is_empty() { None } else { Some(http_client::who_answers(owner.port)?) };
-        let who = answered_by.as_deref().map_or("nobody", short);
-        self.stage.say(&format!("A request to port {} is answered by {who}.", owner.port))?;
-        end(servers)?;
-        Ok(Contested { port: owner.port, answered_by })
+        let answered_by = if running.is_empty() { None } else { Some(http_client::pod_that_answers(owner.port)?) };
+        let name = answered_by.as_deref().map_or("no pod", short_name);
+        self.terminal.paragraph(&format!("A request to port {} reaches {name}.", owner.port))?;
+        end_all(running)?;
+        Ok(ContestedPort { port: owner.port, answered_by })
     }
 
-    /// Two pods of different workloads let others share their port.
-    fn share(&self, mut agent: Option<&mut Agent>, attempts: &mut Vec<Attempt>) -> anyhow::Result<Shared> {
-        let Cast { exporter, guest, .. } = self.cast;
-        let mut servers = Vec::new();
-        for pod in [exporter, guest] {
-            let (attempt, server) = self.attempt(pod, agent.as_deref_mut())?;
+    /// Starts two servers of different workloads that allow others to listen on the same port.
+    fn share(&self, mut agent: Option<&mut AgentProcess>, attempts: &mut Vec<Attempt>) -> anyhow::Result<SharedPort> {
+        let DemoPods { exporter, sidecar, .. } = self.pods;
+        let mut running = Vec::new();
+        for pod in [exporter, sidecar] {
+            let (attempt, server) = self.start_server(pod, agent.as_deref_mut())?;
             attempts.push(attempt);
-            servers.extend(server);
+            running.extend(server);
         }
-        let requests = if servers.is_empty() { 0 } else { REQUESTS };
-        let answers = http_client::who_answers_how_often(exporter.port, requests)?;
-        let counts: Vec<_> = answers.iter().map(|(pod, count)| format!("{count} by {}", short(pod))).collect();
         let port = exporter.port;
-        self.stage.say(&format!("{requests} requests to port {port} are answered: {}.", counts.join(", ")))?;
-        end(servers)?;
-        Ok(Shared { port, answers })
+        let requests = if running.is_empty() { 0 } else { REQUESTS };
+        let answers = http_client::count_answers(port, requests)?;
+        let counts: Vec<_> = answers.iter().map(|(pod, count)| format!("{count} reach {}", short_name(pod))).collect();
+        self.terminal.paragraph(&format!("{requests} requests to port {port}: {}.", counts.join(", ")))?;
+        end_all(running)?;
+        Ok(SharedPort { port, answers })
     }
 
-    /// A pod's server starts and tries to listen; the server is there if it does.
-    fn attempt(&self, pod: &Pod, agent: Option<&mut Agent>) -> anyhow::Result<(Attempt, Option<Process>)> {
+    /// Starts a pod's server. Returns the attempt, and the server if it listens.
+    fn start_server(
+        &self,
+        pod: &Pod,
+        agent: Option<&mut AgentProcess>,
+    ) -> anyhow::Result<(Attempt, Option<ChildProcess>)> {
         let name = pod.name();
-        let (attempt, server) = match self.programs.start(pod)? {
-            Start::Listening(server) => {
-                self.stage.say(&format!("{name} starts and listens on 0.0.0.0:{}.", pod.port))?;
+        let (attempt, server) = match self.servers.start(pod)? {
+            ServerStart::Listening(server) => {
+                self.terminal.paragraph(&format!("{name} starts and listens on 0.0.0.0:{}.", pod.port))?;
                 (Attempt::new(pod, None, None), Some(server))
             }
-            Start::Failed(words) => {
-                let words = words.iter().find(|line| errno_in(line).is_some()).with_context(|| {
-                    format!("the server of {name} ended and named no error; it said {}", in_quotes(&words))
+            ServerStart::Failed(lines) => {
+                let message = lines.iter().find(|line| errno_in(line).is_some()).with_context(|| {
+                    format!("the server of {name} ended without an error number; its output is {}", quote_lines(&lines))
                 })?;
-                self.stage.say(&format!("{name} starts and fails. All it says:"))?;
-                self.stage.quote(words)?;
-                (Attempt::new(pod, errno_in(words), Some(words.clone())), None)
+                self.terminal.paragraph(&format!("{name} starts and fails. Its only message:"))?;
+                self.terminal.server_message(message)?;
+                (Attempt::new(pod, errno_in(message), Some(message.clone())), None)
             }
         };
-        let is_owner = self.cast.owner_of(pod.port).full_name() == pod.full_name();
+        let is_owner = self.pods.owner_of(pod.port).full_name() == pod.full_name();
         if let Some(agent) = agent.filter(|_| !is_owner) {
-            match agent.conflict(&attempt.pod, attempt.port)? {
-                Some(line) => self.stage.told(&line.message, line.verdict.as_deref() == Some("deny"))?,
-                None => self.stage.say("The enforcer tells nothing of it.")?,
+            match agent.wait_for_conflict(&attempt.pod, attempt.port)? {
+                Some(line) => {
+                    self.terminal.enforcer_message(&line.message, line.verdict.as_deref() == Some("deny"))?;
+                }
+                None => self.terminal.paragraph("The enforcer reports nothing.")?,
             }
         }
         Ok((attempt, server))
     }
 }
 
-fn end(servers: Vec<Process>) -> anyhow::Result<()> {
+fn end_all(servers: Vec<ChildProcess>) -> anyhow::Result<()> {
     for server in servers {
         server.end()?;
     }

@@ -1,4 +1,4 @@
-//! The servers in the pods: real nginx where it is installed, the demo's own elsewhere.
+//! Servers of the pods: nginx if it is installed, otherwise the demo's own server.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,80 +8,81 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::child_process::Process;
+use super::child_process::ChildProcess;
 use super::pods::Pod;
 use super::wait;
 use crate::process;
 
-/// How long a server may take until it listens or gives up; nginx tries five times in two and a half seconds.
-const STARTING: Duration = Duration::from_secs(20);
+/// Time limit for a server to listen or to fail. nginx tries five times in two and a half seconds.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What runs in the pods, with a folder for its files.
+/// Programs of the servers, with a folder for their files.
 #[derive(Debug)]
-pub(super) struct Programs {
+pub(super) struct Servers {
     folder: PathBuf,
     nginx: Option<PathBuf>,
 }
 
-/// What became of a server.
+/// Result of a server's start.
 #[derive(Debug)]
-pub(super) enum Start {
-    /// It listens.
-    Listening(Process),
-    /// It ended, with these words.
+pub(super) enum ServerStart {
+    /// The server listens.
+    Listening(ChildProcess),
+    /// The server ended, with this output.
     Failed(Vec<String>),
 }
 
-impl Programs {
+impl Servers {
+    /// Looks for an nginx that works with the demo's configuration.
     pub(super) fn find(folder: PathBuf) -> Self {
-        let nginx = process::find("nginx").filter(|nginx| works(nginx, &folder));
+        let nginx = process::find_program("nginx").filter(|nginx| accepts_configuration(nginx, &folder));
         Self { folder, nginx }
     }
 
-    /// What runs in the pods of the Deployment.
+    /// Describes the programs in a sentence.
     pub(super) fn describe(&self) -> String {
         match &self.nginx {
             Some(nginx) => format!("{} in the pods of nginx, the demo's own server in the others", nginx.display()),
-            None => "the demo's own (a usable nginx is not installed)".to_owned(),
+            None => "the demo's own server (no usable nginx is installed)".to_owned(),
         }
     }
 
-    /// Starts the server of a pod in its cgroup, and waits until it listens or ends.
-    pub(super) fn start(&self, pod: &Pod) -> anyhow::Result<Start> {
+    /// Starts the server of a pod in its cgroup, and waits until it listens or fails.
+    pub(super) fn start(&self, pod: &Pod) -> anyhow::Result<ServerStart> {
         let home = self.folder.join(pod.name());
-        fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
+        fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
         let ready = home.join("ready");
-        // Of an earlier server of this pod.
+        // The file of an earlier server of this pod.
         if ready.exists() {
             fs::remove_file(&ready).with_context(|| format!("cannot remove {}", ready.display()))?;
         }
         let mut server = match &self.nginx {
-            // The other pods are other people's programs.
+            // The pods that share a port do not run nginx.
             Some(nginx) if !pod.shares => {
                 let configuration = nginx_configuration(&home, pod.port, &pod.full_name());
                 let path = home.join("nginx.conf");
                 fs::write(&path, configuration).with_context(|| format!("cannot write {}", path.display()))?;
-                Process::start_program(Some(&pod.cgroup), nginx, nginx_arguments(&home))?
+                ChildProcess::start_program(Some(&pod.cgroup), nginx, nginx_arguments(&home))?
             }
             _ => {
                 let mut role: Vec<OsString> = vec!["serve".into(), "--pod".into(), pod.full_name().into()];
                 role.extend(["--port".into(), pod.port.to_string().into(), "--ready".into(), ready.clone().into()]);
                 role.extend(pod.shares.then(|| "--share".into()));
-                Process::start(Some(&pod.cgroup), role)?
+                ChildProcess::start(Some(&pod.cgroup), role)?
             }
         };
-        let what = format!("the server of {} to listen on port {} or to end", pod.name(), pod.port);
-        let listens = wait::until(&what, STARTING, || {
-            Ok(if ready.exists() { Some(true) } else { server.ended()?.map(|_| false) })
+        let expectation = format!("the server of {} to listen on port {} or to fail", pod.name(), pod.port);
+        let listens = wait::until(&expectation, START_TIMEOUT, || {
+            Ok(if ready.exists() { Some(true) } else { server.exit_status()?.map(|_| false) })
         })?;
-        Ok(if listens { Start::Listening(server) } else { Start::Failed(server.last_words()) })
+        Ok(if listens { ServerStart::Listening(server) } else { ServerStart::Failed(server.into_lines()) })
     }
 }
 
-/// Whether this nginx takes the demo's configuration: old ones do not know `-e`, small ones lack directives.
-fn works(nginx: &Path, folder: &Path) -> bool {
+/// Returns true if this nginx accepts the demo's configuration. Old versions do not know `-e`, small builds lack directives.
+fn accepts_configuration(nginx: &Path, folder: &Path) -> bool {
     let home = folder.join("nginx-test");
-    // The port does not matter: with `-t` it may be taken.
+    // Any port: with `-t` nginx accepts a port that is in use.
     let configuration = nginx_configuration(&home, 80, "test");
     fs::create_dir_all(&home).is_ok()
         && fs::write(home.join("nginx.conf"), configuration).is_ok()
@@ -95,14 +96,14 @@ fn works(nginx: &Path, folder: &Path) -> bool {
             .is_ok_and(|status| status.success())
 }
 
-/// Everything that nginx writes is below `home`.
+/// Returns the arguments with which nginx writes only below `home`.
 fn nginx_arguments(home: &Path) -> [OsString; 6] {
     let log = home.join("error.log");
     ["-p".into(), home.into(), "-e".into(), log.into(), "-c".into(), home.join("nginx.conf").into()]
 }
 
-/// A server that tells its pod's name. nginx writes the file with its pid once it has bound its port (`main` in
-/// src/core/nginx.c), so that file tells that it listens.
+/// Returns the configuration of a server that answers with the name of its pod. nginx writes its pid file after it has bound
+/// the port (`main` in src/core/nginx.c), so this file shows that it listens.
 fn nginx_configuration(home: &Path, port: u16, pod: &str) -> String {
     let home = home.display();
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]

@@ -1,21 +1,21 @@
-//! A picture of what a terminal shows: text with colours by SGR sequences, as SVG.
+//! Conversion of terminal text with SGR colours to SVG.
 
 use std::fmt::Write as _;
 
 use crate::xml_escape::escape;
 
-/// Pixels of a character and of a line.
-const CHARACTER: usize = 9;
-const LINE: usize = 20;
-/// Around the text.
+/// Width of a character and height of a line, in pixels.
+const CHARACTER_WIDTH: usize = 9;
+const LINE_HEIGHT: usize = 20;
+/// Space around the text, in pixels.
 const MARGIN: usize = 16;
 
-/// The picture of a text, with a title for who cannot see it.
-pub(super) fn picture(text: &str, title: &str) -> String {
+/// Draws a text. The title is for screen readers.
+pub(super) fn draw(text: &str, title: &str) -> String {
     let lines: Vec<Vec<(u8, String)>> = text.lines().map(spans).collect();
     let length = |line: &Vec<(u8, String)>| line.iter().map(|(_, text)| text.chars().count()).sum::<usize>();
-    let width = lines.iter().map(length).max().unwrap_or(0) * CHARACTER + 2 * MARGIN;
-    let height = lines.len() * LINE + 2 * MARGIN;
+    let width = lines.iter().map(length).max().unwrap_or(0) * CHARACTER_WIDTH + 2 * MARGIN;
+    let height = lines.len() * LINE_HEIGHT + 2 * MARGIN;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
          role=\"img\">\n<title>{}</title>\n<rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"#0d1117\"/>\n\
@@ -24,18 +24,18 @@ pub(super) fn picture(text: &str, title: &str) -> String {
     );
     for (number, line) in lines.iter().enumerate() {
         let mut column = 0;
-        let y = MARGIN + number * LINE + LINE * 3 / 4;
+        let y = MARGIN + number * LINE_HEIGHT + LINE_HEIGHT * 3 / 4;
         for (style, text) in line {
-            let (x, characters) = (MARGIN + column * CHARACTER, text.chars().count());
+            let (x, characters) = (MARGIN + column * CHARACTER_WIDTH, text.chars().count());
             column += characters;
             if text.trim().is_empty() {
                 continue;
             }
-            // The length is given, so that columns are straight whatever font there is.
+            // With its length, so that columns are straight in every font.
             let _ = writeln!(
                 svg,
                 "<text x=\"{x}\" y=\"{y}\" textLength=\"{}\" {}>{}</text>",
-                characters * CHARACTER,
+                characters * CHARACTER_WIDTH,
                 attributes(*style),
                 escape(text)
             );
@@ -56,7 +56,7 @@ const fn attributes(style: u8) -> &'static str {
     }
 }
 
-/// A line in parts of one style; 0 is none.
+/// Splits a line into parts of one style. Style 0 is the default.
 fn spans(line: &str) -> Vec<(u8, String)> {
     let mut parts = line.split("\u{1b}[");
     let mut spans = vec![(0, parts.next().unwrap_or_default().to_owned())];
@@ -73,13 +73,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colours_become_parts_of_a_line() {
+    fn line_is_split_by_colour() {
         let line = "  a \u{1b}[31mdeny\u{1b}[0m  b";
         assert_eq!(spans(line), [(0, "  a ".to_owned()), (31, "deny".to_owned()), (0, "  b".to_owned())]);
-        let svg = picture(&format!("{line}\nx < y & z"), "title");
-        assert!(svg.contains(&format!("<text x=\"{}\"", MARGIN + 4 * CHARACTER)), "{svg}");
+        let svg = draw(&format!("{line}\nx < y & z"), "title");
+        assert!(svg.contains(&format!("<text x=\"{}\"", MARGIN + 4 * CHARACTER_WIDTH)), "{svg}");
         assert!(svg.contains("fill=\"#ff7b72\">deny</text>") && svg.contains("x &lt; y &amp; z"), "{svg}");
         assert!(!svg.contains('\u{1b}'), "{svg}");
-        assert!(svg.contains(&format!("height=\"{}\"", 2 * LINE + 2 * MARGIN)), "{svg}");
+        assert!(svg.contains(&format!("height=\"{}\"", 2 * LINE_HEIGHT + 2 * MARGIN)), "{svg}");
     }
 }

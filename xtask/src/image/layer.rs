@@ -1,4 +1,4 @@
-//! What is in the image's one layer, and how it is packed: in order, of nobody's time and nobody's user.
+//! Content of the image's only layer, and its reproducible packing: sorted, with one time and one user for everything.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,46 +7,46 @@ use anyhow::Context as _;
 use tar::{Builder, EntryType, Header};
 
 use super::dependencies::Dependencies;
-use super::oci_archive::PROGRAM;
+use super::oci_archive::AGENT_PATH;
 use super::sbom;
 
-/// Files by their paths. Folders come by themselves.
+/// Files by path. The packing adds their folders.
 #[derive(Default)]
-pub(super) struct Tree(BTreeMap<String, (u32, Vec<u8>)>);
+pub(super) struct FileTree(BTreeMap<String, (u32, Vec<u8>)>);
 
-impl Tree {
-    /// Adds a file that everybody may read.
-    pub(super) fn file(&mut self, path: &str, content: Vec<u8>) {
+impl FileTree {
+    /// Adds a file with mode 0644.
+    pub(super) fn add_file(&mut self, path: &str, content: Vec<u8>) {
         self.0.insert(path.to_owned(), (0o644, content));
     }
 
-    /// Adds a program.
-    fn program(&mut self, path: &str, content: Vec<u8>) {
+    /// Adds a file with mode 0755.
+    fn add_program(&mut self, path: &str, content: Vec<u8>) {
         self.0.insert(path.to_owned(), (0o755, content));
     }
 }
 
-/// Folders that a runtime mounts something on; a root that is read-only can get none later.
+/// Folders on which a container runtime mounts something. It cannot create them in a read-only root.
 const MOUNT_POINTS: [&str; 5] = ["dev", "etc", "proc", "run", "sys"];
 
-/// The layer.
-pub(super) fn layer(program: &[u8], dependencies: &Dependencies, version: &str, epoch: u64) -> anyhow::Result<Vec<u8>> {
-    let mut tree = Tree::default();
-    tree.program(PROGRAM, program.to_vec());
+/// Builds the layer: the agent, licences and the SBOM.
+pub(super) fn build(agent: &[u8], dependencies: &Dependencies, version: &str, epoch: u64) -> anyhow::Result<Vec<u8>> {
+    let mut tree = FileTree::default();
+    tree.add_program(AGENT_PATH, agent.to_vec());
     for (path, text) in dependencies.licences()? {
-        tree.file(&format!("usr/share/licenses/{path}"), text);
+        tree.add_file(&format!("usr/share/licenses/{path}"), text);
     }
-    let sbom = sbom::document(dependencies, version, &super::oci_archive::sha256(program), epoch)?;
-    tree.file("usr/share/doc/port-enforcer/sbom.spdx.json", sbom);
+    let sbom = sbom::document(dependencies, version, &super::oci_archive::sha256(agent), epoch)?;
+    tree.add_file("usr/share/doc/port-enforcer/sbom.spdx.json", sbom);
     pack_with(&tree, &MOUNT_POINTS, epoch)
 }
 
-/// A tree as a tar file.
-pub(super) fn pack(tree: &Tree, epoch: u64) -> anyhow::Result<Vec<u8>> {
+/// Packs files into a tar archive.
+pub(super) fn pack(tree: &FileTree, epoch: u64) -> anyhow::Result<Vec<u8>> {
     pack_with(tree, &[], epoch)
 }
 
-fn pack_with(tree: &Tree, folders: &[&str], epoch: u64) -> anyhow::Result<Vec<u8>> {
+fn pack_with(tree: &FileTree, folders: &[&str], epoch: u64) -> anyhow::Result<Vec<u8>> {
     let mut entries: BTreeMap<String, Option<&(u32, Vec<u8>)>> =
         folders.iter().map(|folder| (format!("{folder}/"), None)).collect();
     for (path, file) in &tree.0 {
@@ -66,10 +66,10 @@ fn pack_with(tree: &Tree, folders: &[&str], epoch: u64) -> anyhow::Result<Vec<u8
         });
         header.set_entry_type(kind);
         header.set_mode(mode);
-        header.set_size(u64::try_from(content.len()).context("a large file")?);
-        builder.append_data(&mut header, &path, content).with_context(|| format!("{path} cannot be packed"))?;
+        header.set_size(u64::try_from(content.len()).with_context(|| format!("{path} is too large"))?);
+        builder.append_data(&mut header, &path, content).with_context(|| format!("cannot pack {path}"))?;
     }
-    builder.into_inner().context("the archive cannot be ended")
+    builder.into_inner().context("cannot finish the archive")
 }
 
 #[cfg(test)]
@@ -79,10 +79,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_packed_is_in_order_and_of_nobody() {
-        let mut tree = Tree::default();
-        tree.file("b/c/d", b"text".to_vec());
-        tree.program("a", b"binary".to_vec());
+    fn packed_entries_are_sorted_and_have_one_time_and_one_user() {
+        let mut tree = FileTree::default();
+        tree.add_file("b/c/d", b"text".to_vec());
+        tree.add_program("a", b"binary".to_vec());
         let bytes = pack_with(&tree, &["proc"], 1_700_000_000).unwrap();
         let mut archive = Archive::new(&bytes[..]);
         let entries: Vec<_> = archive

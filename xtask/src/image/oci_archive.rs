@@ -1,5 +1,5 @@
-//! The image and the archive that it travels in: an OCI image layout in a tar file, which `ctr`, `podman`, `skopeo` and newer
-//! versions of `docker` read.
+//! Writer of the OCI archive: an OCI image layout in a tar file, which `ctr`, `podman`, `skopeo` and newer versions of
+//! `docker` read.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -18,22 +18,22 @@ use ring::digest::{SHA256, digest};
 use serde::Serialize;
 
 use super::dependencies::Dependencies;
-use super::layer::{self, Tree};
+use super::layer::{self, FileTree};
 
-/// Where the agent is in the image.
-pub(super) const PROGRAM: &str = "usr/bin/enforcer";
+/// Path of the agent in the image.
+pub(super) const AGENT_PATH: &str = "usr/bin/enforcer";
 
-/// An image that is made.
-pub(super) struct Image {
-    /// What goes into a file.
+/// An image with its archive.
+pub(super) struct OciImage {
+    /// The OCI archive.
     pub(super) archive: Vec<u8>,
-    /// The one layer, not compressed.
+    /// The only layer, not compressed.
     pub(super) layer: Vec<u8>,
-    /// The manifest's, by which registries know it.
+    /// Digest of the manifest, which identifies the image in registries.
     pub(super) digest: String,
 }
 
-/// The hash of some bytes, in hex digits.
+/// Returns the SHA-256 hash of some bytes, in hex digits.
 pub(super) fn sha256(bytes: &[u8]) -> String {
     digest(&SHA256, bytes).as_ref().iter().fold(String::new(), |mut text, byte| {
         // Writing to a string cannot fail.
@@ -42,18 +42,23 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
     })
 }
 
-impl Image {
-    /// With this binary in it.
-    pub(super) fn of(binary: &Path, dependencies: &Dependencies, arch: &str, epoch: u64) -> anyhow::Result<Self> {
-        let program = fs::read(binary).with_context(|| format!("{} cannot be read", binary.display()))?;
+impl OciImage {
+    /// Creates the image with this agent. Its times are `epoch`, in seconds since 1970.
+    pub(super) fn with_agent(
+        binary: &Path,
+        dependencies: &Dependencies,
+        arch: &str,
+        epoch: u64,
+    ) -> anyhow::Result<Self> {
+        let program = fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
         let version = env!("CARGO_PKG_VERSION");
-        Self::new(&layer::layer(&program, dependencies, version, epoch)?, version, arch, epoch)
+        Self::with_layer(&layer::build(&program, dependencies, version, epoch)?, version, arch, epoch)
     }
 
-    /// Around one layer.
-    fn new(layer: &[u8], version: &str, arch: &str, epoch: u64) -> anyhow::Result<Self> {
-        let seconds = i64::try_from(epoch).context("a time far away")?;
-        let created = Timestamp::from_second(seconds).context("a time far away")?.to_string();
+    /// Creates an image with one layer.
+    fn with_layer(layer: &[u8], version: &str, arch: &str, epoch: u64) -> anyhow::Result<Self> {
+        let seconds = i64::try_from(epoch).context("the time of the image is out of range")?;
+        let created = Timestamp::from_second(seconds).context("the time of the image is out of range")?.to_string();
         let name = format!("docker.io/library/port-enforcer:{version}");
         let (architecture, system) = (OciArch::from(arch), Os::Linux);
         let labels = HashMap::from([
@@ -67,7 +72,7 @@ impl Image {
             .os(system.clone())
             .config(
                 ConfigBuilder::default()
-                    .entrypoint(vec![format!("/{PROGRAM}")])
+                    .entrypoint(vec![format!("/{AGENT_PATH}")])
                     // For `kubectl exec`.
                     .env(vec!["PATH=/usr/bin".to_owned()])
                     .user("0:0".to_owned())
@@ -79,20 +84,20 @@ impl Image {
                 HistoryBuilder::default().created(created).created_by("cargo xtask image".to_owned()).build()?,
             ])
             .build()?;
-        let mut blobs = Tree::default();
+        let mut blobs = FileTree::default();
         let config = blob(&mut blobs, MediaType::ImageConfig, &json(&config)?)?;
-        let layer_of = blob(&mut blobs, MediaType::ImageLayer, layer)?;
+        let layer_descriptor = blob(&mut blobs, MediaType::ImageLayer, layer)?;
         let manifest = ImageManifestBuilder::default()
             .schema_version(SCHEMA_VERSION)
             .media_type(MediaType::ImageManifest)
             .config(config.build()?)
-            .layers(vec![layer_of.build()?])
+            .layers(vec![layer_descriptor.build()?])
             .build()?;
         let manifest = json(&manifest)?;
         let digest = sha256(&manifest);
-        let described = blob(&mut blobs, MediaType::ImageManifest, &manifest)?
+        let descriptor = blob(&mut blobs, MediaType::ImageManifest, &manifest)?
             .platform(PlatformBuilder::default().architecture(architecture).os(system).build()?)
-            // By the first, containerd names it; by the second, others do.
+            // containerd takes the image's name from the first, other tools from the second.
             .annotations(HashMap::from([
                 ("io.containerd.image.name".to_owned(), name),
                 ("org.opencontainers.image.ref.name".to_owned(), version.to_owned()),
@@ -101,26 +106,26 @@ impl Image {
         let index = ImageIndexBuilder::default()
             .schema_version(SCHEMA_VERSION)
             .media_type(MediaType::ImageIndex)
-            .manifests(vec![described])
+            .manifests(vec![descriptor])
             .build()?;
-        blobs.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
-        blobs.file("index.json", json(&index)?);
+        blobs.add_file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
+        blobs.add_file("index.json", json(&index)?);
         Ok(Self { archive: layer::pack(&blobs, epoch)?, layer: layer.to_vec(), digest: format!("sha256:{digest}") })
     }
 }
 
-/// The bytes of an object, whose maps are in order whatever order they are kept in.
+/// Serializes an object with sorted keys.
 fn json(object: &impl Serialize) -> anyhow::Result<Vec<u8>> {
-    // A `serde_json::Value` keeps keys in order; the maps of the image's own types do not.
-    let value = serde_json::to_value(object).context("an image's object is no JSON")?;
-    serde_json::to_vec(&value).context("an image's object is no JSON")
+    // A `serde_json::Value` sorts its keys; the hash maps in the types of oci-spec do not.
+    let value = serde_json::to_value(object).context("cannot serialize an object of the image")?;
+    serde_json::to_vec(&value).context("cannot serialize an object of the image")
 }
 
-/// Adds bytes under their hash.
-fn blob(blobs: &mut Tree, kind: MediaType, bytes: &[u8]) -> anyhow::Result<DescriptorBuilder> {
+/// Adds bytes as a blob named by their hash, and returns its descriptor.
+fn blob(blobs: &mut FileTree, kind: MediaType, bytes: &[u8]) -> anyhow::Result<DescriptorBuilder> {
     let hash = sha256(bytes);
-    blobs.file(&format!("blobs/sha256/{hash}"), bytes.to_vec());
-    let digest: Digest = Sha256Digest::from_str(&hash).context("a hash")?.into();
-    let size = u64::try_from(bytes.len()).context("a large image")?;
+    blobs.add_file(&format!("blobs/sha256/{hash}"), bytes.to_vec());
+    let digest: Digest = Sha256Digest::from_str(&hash).context("cannot parse a SHA-256 digest")?.into();
+    let size = u64::try_from(bytes.len()).context("a blob of the image is too large")?;
     Ok(DescriptorBuilder::default().media_type(kind).digest(digest).size(size))
 }

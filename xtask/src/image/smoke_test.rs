@@ -1,22 +1,22 @@
-//! The smoke run: the agent from the unpacked image, with the capabilities and the view of the `DaemonSet`'s container. The
-//! tests are `enforcer/tests/daemonset`, which are told where the image's root is.
+//! Smoke test of the image: runs `enforcer/tests/daemonset` with the agent of the unpacked image, with the capabilities and the
+//! file system of the `DaemonSet`'s container.
 
 use anyhow::{Context as _, bail};
-use cargo_metadata::{Message, TargetKind};
+use cargo_metadata::TargetKind;
 use tar::Archive;
 use tempfile::TempDir;
 
-use super::oci_archive::PROGRAM;
+use super::oci_archive::AGENT_PATH;
 use crate::process;
-use crate::sudo::Root;
+use crate::sudo::RootAccess;
 
-/// Tells the tests where the image's root is.
-const ROOT: &str = "PORT_ENFORCER_TEST_IMAGE";
+/// Variable with the path of the image's root, for the tests.
+const IMAGE_ROOT: &str = "PORT_ENFORCER_TEST_IMAGE";
 
 /// Unpacks the layer and runs the tests on it.
 pub(super) fn run(layer: &[u8]) -> anyhow::Result<()> {
-    let root = TempDir::new().context("no folder could be made for the image's root")?;
-    Archive::new(layer).unpack(root.path()).context("the layer could not be unpacked")?;
+    let root = TempDir::new().context("cannot create a folder for the image's root")?;
+    Archive::new(layer).unpack(root.path()).context("cannot unpack the layer")?;
     let mut cargo = process::cargo();
     cargo.args([
         "test",
@@ -27,21 +27,17 @@ pub(super) fn run(layer: &[u8]) -> anyhow::Result<()> {
         "--no-run",
         "--message-format=json-render-diagnostics",
     ]);
-    let tests = process::cargo_messages(&mut cargo)?.into_iter().find_map(|message| match message {
-        Message::CompilerArtifact(artifact) if artifact.target.kind.contains(&TargetKind::Test) => artifact.executable,
-        _ => None,
-    });
-    let tests = tests.context("cargo built no test named daemonset")?;
+    let tests = process::built_executable(&process::cargo_messages(&mut cargo)?, &TargetKind::Test, "daemonset")?;
     let environment = vec![
-        (ROOT.to_owned(), root.path().display().to_string()),
-        // As it is seen from there.
-        ("CARGO_BIN_EXE_enforcer".to_owned(), format!("/{PROGRAM}")),
+        (IMAGE_ROOT.to_owned(), root.path().display().to_string()),
+        // The path inside the image.
+        ("CARGO_BIN_EXE_enforcer".to_owned(), format!("/{AGENT_PATH}")),
     ];
-    let how = Root::find();
-    if how == Root::Unavailable {
-        bail!("running the agent from the image takes root: run `sudo cargo xtask image --check`");
+    let access = RootAccess::detect();
+    if access == RootAccess::Unavailable {
+        bail!("running the agent from the image needs root: run as root or install sudo");
     }
-    let mut command = how.command(tests.as_std_path(), environment);
-    process::run_on_stderr(command.current_dir(process::root().join("enforcer")))
-        .context("the agent does not work from the image")
+    let mut command = access.command(&tests, environment);
+    process::run_on_stderr(command.current_dir(process::workspace_root().join("enforcer")))
+        .context("the agent of the image does not work")
 }

@@ -1,26 +1,26 @@
-//! `docs/kernel-support.md`: what a run showed, and nothing else.
+//! Writer of `docs/kernel-support.md`, which contains only results of a run.
 
 use std::fmt::Write as _;
 
-use super::Run;
-use super::console_outcome::{Feature, Outcome};
+use super::KernelRun;
+use super::console_outcome::{ConsoleOutcome, Feature};
 
-/// Kernels of distributions that are not among the packages, by whose versions they are expected to behave.
+/// Distributions whose kernels were not tested, with the versions that are expected to behave alike.
 const EXPECTED: [(&str, &str); 3] =
-    [("RHEL 9 and its relatives", "5.14, with much ported back"), ("Ubuntu 22.04", "5.15"), ("Ubuntu 24.04", "6.8")];
+    [("RHEL 9 and its relatives", "5.14 with many backports"), ("Ubuntu 22.04", "5.15"), ("Ubuntu 24.04", "6.8")];
 
-/// The whole file.
-pub(super) fn render(runs: &[Run]) -> String {
+/// Renders the page.
+pub(super) fn render(runs: &[KernelRun]) -> String {
     let day = jiff::Zoned::now().date().to_string();
     let columns: Vec<_> = runs.iter().map(|run| (run.image.name.as_str(), &run.outcome)).collect();
-    write(&day, &columns)
+    render_columns(&day, &columns)
 }
 
-fn write(day: &str, columns: &[(&str, &Outcome)]) -> String {
+fn render_columns(day: &str, columns: &[(&str, &ConsoleOutcome)]) -> String {
     let mut text = format!(
         "# Kernels\n\n\
-         Written by `cargo xtask kernels --document` on {day}: each kernel booted in a virtual machine, where the tests of\n\
-         `enforcer/tests/kernel` ran, and of the agent's those of `--scope node`, with one and the same BPF object. Do not edit.\n\n"
+         Written by `cargo xtask kernels --document` on {day}. Each kernel ran in a virtual machine the tests of\n\
+         `enforcer/tests/kernel` and the agent's tests of `--scope node`, all with the same BPF object file. Do not edit.\n\n"
     );
     row(&mut text, "", "since", columns.iter().map(|(name, _)| (*name).to_owned()));
     row(&mut text, "---", "---", columns.iter().map(|_| "---".to_owned()));
@@ -28,18 +28,18 @@ fn write(day: &str, columns: &[(&str, &Outcome)]) -> String {
     row(&mut text, "", "", columns.iter().map(|(_, outcome)| outcome.counts()));
     let mut seen: Vec<&Feature> = Vec::new();
     for feature in columns.iter().flat_map(|(_, outcome)| outcome.features()) {
-        if !seen.iter().any(|known| known.name == feature.name) {
+        if !seen.iter().any(|earlier| earlier.name == feature.name) {
             seen.push(feature);
         }
     }
     for Feature { name, since, .. } in seen {
-        let answer = |outcome: &Outcome| {
-            let known = outcome.features().iter().find(|feature| feature.name == *name);
-            known.map_or_else(String::new, |feature| feature.answer.clone())
+        let answer = |outcome: &ConsoleOutcome| {
+            let found = outcome.features().iter().find(|feature| feature.name == *name);
+            found.map_or_else(String::new, |feature| feature.answer.clone())
         };
         row(&mut text, name, since, columns.iter().map(|(_, outcome)| answer(outcome)));
     }
-    text.push_str("\nWhat each feature means where it is missing, `enforcer probe` says.\n\n## Skipped\n\n");
+    text.push_str("\n`enforcer probe` describes the effect of each missing feature.\n\n## Skipped\n\n");
     let mut skips =
         columns.iter().flat_map(|(name, outcome)| outcome.skips().into_iter().map(move |skip| (name, skip)));
     let first = skips.next();
@@ -50,7 +50,7 @@ fn write(day: &str, columns: &[(&str, &Outcome)]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "- {name}: `{skip}`");
     }
-    text.push_str("\n## Expected\n\nNobody tried these; what their versions have, they should have:\n\n");
+    text.push_str("\n## Expected\n\nNot tested. These kernels should have the features of their versions:\n\n");
     for (name, version) in EXPECTED {
         let _ = writeln!(text, "- {name} ({version})");
     }
@@ -67,14 +67,14 @@ fn row(text: &mut String, name: &str, since: &str, cells: impl Iterator<Item = S
 
 #[cfg(test)]
 mod tests {
-    use super::super::console_outcome::tests::{GOOD, outcome};
+    use super::super::console_outcome::tests::{PASSED, parse};
     use super::*;
 
     #[test]
-    fn every_kernel_has_its_column() {
-        let old = outcome(GOOD);
-        let new = outcome(&GOOD.replace(r#""answer":"no""#, r#""answer":"yes""#).replace("ended well", "ended badly"));
-        let text = write("2026-11-23", &[("5.10", &old), ("6.1", &new)]);
+    fn kernel_has_its_own_column() {
+        let old = parse(PASSED);
+        let new = parse(&PASSED.replace(r#""answer":"no""#, r#""answer":"yes""#).replace("ended well", "ended badly"));
+        let text = render_columns("2026-11-23", &[("5.10", &old), ("6.1", &new)]);
         for line in [
             "|  | since | 5.10 | 6.1 |",
             "| **tests** |  | passed | FAILED |",
@@ -83,7 +83,7 @@ mod tests {
             "- 5.10: `b (needs MPTCP)`",
             "- Ubuntu 22.04 (5.15)",
         ] {
-            assert!(text.lines().any(|known| known == line), "{line}\n{text}");
+            assert!(text.lines().any(|written| written == line), "{line}\n{text}");
         }
         assert!(text.contains("on 2026-11-23"));
     }
