@@ -48,9 +48,9 @@ enum BenchPart {
     /// Time of the kernel programs at every bind and close
     Hook,
     /// Latency from the change of a pod to its claim in the kernel
-    WayIn,
-    /// Accounting and survival of the agent in a storm of denied binds
-    WayOut,
+    ClaimLatency,
+    /// Accuracy and stability of the agent in a storm of denied binds
+    DenialStorm,
     /// Memory, CPU time while idle, and size of the binary
     Footprint,
     /// Instruction counts of the agent, by Callgrind
@@ -220,6 +220,6 @@ mod tests {
     #[test]
     fn parts_have_the_names_of_the_measuring_program() {
         let names: Vec<_> = BenchPart::value_variants().iter().map(|part| part.name()).collect();
-        assert_eq!(names, ["hook", "way-in", "way-out", "footprint", "instructions"]);
+        assert_eq!(names, ["hook", "claim-latency", "denial-storm", "footprint", "instructions"]);
     }
 }

@@ -56,13 +56,13 @@ const CHARTS: [Chart; 4] = [
         ],
     ),
     (
-        "performance-way-in.svg",
+        "performance-claim-latency.svg",
         "Latency from a pod's change at the API server to the kernel",
         &[
-            ("1 pod", "way-in/api-1-pods/change"),
-            ("110 pods", "way-in/api-110-pods/change"),
-            ("1,000 pods", "way-in/api-1000-pods/change"),
-            ("5,000 pods", "way-in/api-5000-pods/change"),
+            ("1 pod", "claim-latency/api-1-pods/change"),
+            ("110 pods", "claim-latency/api-110-pods/change"),
+            ("1,000 pods", "claim-latency/api-1000-pods/change"),
+            ("5,000 pods", "claim-latency/api-5000-pods/change"),
         ],
     ),
 ];
@@ -147,7 +147,8 @@ mod tests {
 
     #[test]
     fn page_marks_exceeded_thresholds_and_lists_all_measurements() {
-        let measurements = Measurements::from([measurement("hook/owned/bind", 60.0), measurement("way-in/x", 5.0)]);
+        let measurements =
+            Measurements::from([measurement("hook/owned/bind", 60.0), measurement("claim-latency/x", 5.0)]);
         let results = [
             ThresholdResult { name: "a", value: 1.0, limit: 2.0, ok: true },
             ThresholdResult { name: "b", value: 3.0, limit: 2.0, ok: false },
@@ -157,7 +158,7 @@ mod tests {
             "| a | 1.00 | 2.00 |  |",
             "| b | 3.00 | 2.00 | **exceeded** |",
             "![P](p.svg)",
-            "### way-in",
+            "### claim-latency",
             "| owned/bind | 60.0 | 59.0 to 61.0 | ns |",
         ] {
             assert!(text.lines().any(|known| known == line), "{line}\n{text}");
