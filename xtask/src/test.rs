@@ -64,15 +64,14 @@ pub(crate) fn run(Args { filter, only, sanitized }: Args) -> anyhow::Result<Exit
     for step in steps {
         heading(step.name());
         let start = Instant::now();
-        let failed_before = tally.failed();
+        let before = tally.totals();
         if let Err(error) = run_step(step, filter, sanitized, &mut build, &mut tally) {
             println!("error: {error:#}");
             tally.fail(step.name());
         }
         let verdict = match &build {
             TestBuild::Failed if matches!(step, Step::Tests | Step::Kernel) => "NOT RUN",
-            _ if tally.failed() == failed_before => "passed",
-            _ => "FAILED",
+            _ => tally.totals().verdict_since(before),
         };
         println!("-- {}: {verdict} in {:.1} s", step.name(), start.elapsed().as_secs_f64());
     }
@@ -83,7 +82,7 @@ pub(crate) fn run(Args { filter, only, sanitized }: Args) -> anyhow::Result<Exit
         tally.fail(&format!("no test's name contains `{filter}`"));
     }
     tally.print();
-    Ok(if tally.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if tally.has_failures() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Runs a step and counts its results.

@@ -4,19 +4,42 @@ use std::process::ExitStatus;
 
 use super::libtest_output::{Skip, TestReport};
 
-/// Counts and names so far.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+/// Numbers of tests by result.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Totals {
     passed: usize,
     failed: usize,
     skipped: usize,
+}
+
+/// Totals and names so far.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    totals: Totals,
     failures: Vec<String>,
     skips: Vec<Skip>,
 }
 
+impl Totals {
+    /// Returns the verdict on the tests between `before` and now.
+    pub(super) fn verdict_since(self, before: Self) -> &'static str {
+        if self.failed > before.failed {
+            "FAILED"
+        } else if self.passed == before.passed && self.skipped > before.skipped {
+            "SKIPPED"
+        } else {
+            "passed"
+        }
+    }
+}
+
 impl Tally {
-    pub(super) fn failed(&self) -> usize {
-        self.failed
+    pub(super) fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    pub(super) fn has_failures(&self) -> bool {
+        self.totals.failed > 0
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -25,14 +48,14 @@ impl Tally {
 
     /// Counts a failure.
     pub(super) fn fail(&mut self, name: &str) {
-        self.failed += 1;
+        self.totals.failed += 1;
         self.failures.push(name.to_owned());
     }
 
     /// Counts a step as one test.
     pub(super) fn add_check(&mut self, name: &str, result: anyhow::Result<()>) {
         match result {
-            Ok(()) => self.passed += 1,
+            Ok(()) => self.totals.passed += 1,
             Err(error) => {
                 println!("error: {error:#}");
                 self.fail(name);
@@ -49,7 +72,7 @@ impl Tally {
     ) {
         if let Some(reason) = obstacle {
             println!("skipped: {reason}");
-            self.skipped += 1;
+            self.totals.skipped += 1;
             self.skips.push(Skip { name: name.to_owned(), reason: Some(reason) });
         } else {
             self.add_check(name, check());
@@ -60,7 +83,7 @@ impl Tally {
     pub(super) fn add_fuzz_targets(&mut self, results: Vec<(String, bool)>) {
         for (target, clean) in results {
             if clean {
-                self.passed += 1;
+                self.totals.passed += 1;
             } else {
                 self.fail(&format!("fuzz: {target}"));
             }
@@ -70,9 +93,9 @@ impl Tally {
     /// Adds the report and the exit status of a test executable.
     pub(super) fn add_report(&mut self, name: &str, report: TestReport, status: ExitStatus) {
         let TestReport { closing_lines, counts, failures, skips } = report;
-        self.passed += counts.passed;
-        self.failed += counts.failed;
-        self.skipped += counts.ignored;
+        self.totals.passed += counts.passed;
+        self.totals.failed += counts.failed;
+        self.totals.skipped += counts.ignored;
 
         let unnamed = |total: usize, named: usize| total.saturating_sub(named);
         let nameless = unnamed(counts.failed, failures.len());
@@ -109,7 +132,7 @@ impl Tally {
     }
 
     fn closing_line(&self) -> String {
-        let Self { passed, failed, skipped, .. } = self;
+        let Totals { passed, failed, skipped } = self.totals;
         match skipped {
             0 => format!("{passed} passed, {failed} failed"),
             skipped => format!("{passed} passed, {failed} failed, {skipped} skipped"),
@@ -151,7 +174,7 @@ mod tests {
         tally.add_report("silent", TestReport::default(), exit(0));
         tally.add_report("liar", report(1, 0, 0), exit(1));
         tally.add_report("aborted", TestReport::default(), ExitStatus::from_raw(6));
-        assert_eq!((tally.passed, tally.failed), (1, 3));
+        assert_eq!(tally.totals, Totals { passed: 1, failed: 3, skipped: 0 });
         assert!(tally.failures[0].starts_with("silent: ended without a test result"), "{:?}", tally.failures);
         assert!(tally.failures[1].starts_with("liar: no test failed, but it ended with"), "{:?}", tally.failures);
         assert!(tally.failures[2].contains("signal: 6"), "{:?}", tally.failures);
@@ -175,6 +198,16 @@ mod tests {
         tally.check_or_skip("instructions", None, || bail!("too many"));
         assert_eq!(tally.closing_line(), "1 passed, 1 failed, 1 skipped");
         assert_eq!(tally.failures, ["instructions"]);
+    }
+
+    #[test]
+    fn verdict_on_a_step_ignores_earlier_steps() {
+        let totals = |passed, failed, skipped| Totals { passed, failed, skipped };
+        let before = totals(5, 1, 1);
+        assert_eq!(totals(6, 1, 2).verdict_since(before), "passed");
+        assert_eq!(totals(5, 1, 2).verdict_since(before), "SKIPPED");
+        assert_eq!(totals(6, 2, 2).verdict_since(before), "FAILED");
+        assert_eq!(before.verdict_since(before), "passed", "a step without tests");
     }
 
     #[test]
