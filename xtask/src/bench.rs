@@ -127,15 +127,15 @@ pub(crate) fn run(Args { part, quick, json, document }: Args) -> anyhow::Result<
 }
 
 /// Executables of the benchmark.
-struct Executables {
+struct BenchExecutables {
     measure: PathBuf,
     enforcer: PathBuf,
 }
 
 /// Builds the measuring program and the agent. Cargo shows its progress.
-fn build() -> anyhow::Result<Executables> {
+fn build() -> anyhow::Result<BenchExecutables> {
     let messages = dist_binary::build(&process::host_triple(), &["--bin", "enforcer", "--bench", "measure"])?;
-    Ok(Executables {
+    Ok(BenchExecutables {
         measure: process::built_executable(&messages, &TargetKind::Bench, "measure")?,
         enforcer: process::built_executable(&messages, &TargetKind::Bin, "enforcer")?,
     })
@@ -143,7 +143,7 @@ fn build() -> anyhow::Result<Executables> {
 
 /// Measures one part. The measuring program shows its progress on standard error.
 fn measure(
-    Executables { measure, enforcer }: &Executables,
+    BenchExecutables { measure, enforcer }: &BenchExecutables,
     part: BenchPart,
     quick: bool,
     measurements: &mut Measurements,

@@ -145,7 +145,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
 
     setup::ensure_build_tools()?;
-    let executables = initramfs::Executables::build()?;
+    let executables = initramfs::GuestExecutables::build()?;
     let limit = Duration::from_secs(limit);
     let accelerator = OnceLock::new();
     let progress = ProgressLine::new();

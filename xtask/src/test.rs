@@ -222,7 +222,7 @@ fn run_and_parse(command: &mut Command, copy: &mut impl Write) -> anyhow::Result
 
 #[cfg(test)]
 mod tests {
-    use super::libtest_output::Counts;
+    use super::libtest_output::TestCounts;
     use super::*;
 
     #[test]
@@ -230,7 +230,7 @@ mod tests {
         let script = "echo 'test a ... ignored, why'; echo 'test result: ok. 1 passed; 0 failed; 1 ignored; 0'; exit 3";
         let mut copy = Vec::new();
         let (report, status) = run_and_parse(Command::new("sh").args(["-c", script]), &mut copy).unwrap();
-        assert_eq!(report.counts, Counts { passed: 1, failed: 0, ignored: 1 });
+        assert_eq!(report.counts, TestCounts { passed: 1, failed: 0, ignored: 1 });
         assert_eq!(status.code(), Some(3));
         assert!(String::from_utf8(copy).unwrap().starts_with("test a ... ignored, why\ntest result: "));
     }

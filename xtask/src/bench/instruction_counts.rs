@@ -21,14 +21,14 @@ const MAX_RATIO: f64 = 1.1;
 const PATHS: [&str; 5] = ["read_annotations", "decode_pods", "take_in_pods", "change_pods", "report_binds"];
 
 /// Instruction counts by code path.
-type Counts = BTreeMap<String, u64>;
+type InstructionCounts = BTreeMap<String, u64>;
 
 fn baseline_path() -> PathBuf {
     process::workspace_root().join("enforcer/benches/paths/baseline.json")
 }
 
 /// Counts the instructions of every code path.
-pub(super) fn count() -> anyhow::Result<Counts> {
+pub(super) fn count() -> anyhow::Result<InstructionCounts> {
     ensure!(
         process::find_program("valgrind").is_some(),
         "valgrind is not installed (Debian: apt-get install valgrind)"
@@ -38,7 +38,7 @@ pub(super) fn count() -> anyhow::Result<Counts> {
     cargo.arg("--message-format=json-render-diagnostics");
     let program = process::built_executable(&process::cargo_messages(&mut cargo)?, &TargetKind::Bench, "paths")?;
     let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
-    let mut counts = Counts::new();
+    let mut counts = InstructionCounts::new();
     for path in PATHS {
         let out = folder.path().join(path);
         let mut valgrind = Command::new("valgrind");
@@ -59,11 +59,11 @@ pub(super) fn count() -> anyhow::Result<Counts> {
 struct Baseline {
     compiler: String,
     architecture: String,
-    instructions: Counts,
+    instructions: InstructionCounts,
 }
 
 /// Writes these counts as the new baseline.
-pub(super) fn write_baseline(counts: &Counts) -> anyhow::Result<()> {
+pub(super) fn write_baseline(counts: &InstructionCounts) -> anyhow::Result<()> {
     let architecture = std::env::consts::ARCH.to_owned();
     let baseline = Baseline { compiler: compiler_version()?, architecture, instructions: counts.clone() };
     write_file(&baseline_path(), &format!("{}\n", serde_json::to_string_pretty(&baseline)?))
@@ -98,7 +98,7 @@ pub(crate) fn baseline_obstacle() -> anyhow::Result<Option<String>> {
 }
 
 /// Returns each count as a measurement, and the greatest ratio of a count and its baseline.
-pub(super) fn measurements(counts: &Counts) -> anyhow::Result<Vec<Measurement>> {
+pub(super) fn measurements(counts: &InstructionCounts) -> anyhow::Result<Vec<Measurement>> {
     let single = |name: &str, unit: &str, value: f64| Measurement::single(&format!("instructions/{name}"), unit, value);
     let mut measurements: Vec<_> =
         counts.iter().map(|(name, count)| single(name, "instructions", *count as f64)).collect();
@@ -110,7 +110,7 @@ pub(super) fn measurements(counts: &Counts) -> anyhow::Result<Vec<Measurement>> 
 }
 
 /// Returns the code path with the greatest ratio of its count and its baseline, and that ratio.
-fn greatest_ratio(counts: &Counts, baseline: &Counts) -> anyhow::Result<(String, f64)> {
+fn greatest_ratio(counts: &InstructionCounts, baseline: &InstructionCounts) -> anyhow::Result<(String, f64)> {
     let mut greatest = (String::new(), 0.0);
     for (name, count) in counts {
         let before = baseline.get(name).with_context(|| format!("the baseline has no {name}"))?;
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn greatest_ratio_is_found_and_a_new_path_needs_a_baseline() {
         let counts = |values: &[(&str, u64)]| values.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
-        let before: Counts = counts(&[("a", 100), ("b", 1000)]);
+        let before: InstructionCounts = counts(&[("a", 100), ("b", 1000)]);
         let (name, ratio) = greatest_ratio(&counts(&[("a", 115), ("b", 900)]), &before).unwrap();
         assert!(name == "a" && (ratio - 1.15).abs() < 1e-9, "{name} {ratio}");
         let error = greatest_ratio(&counts(&[("c", 1)]), &before).unwrap_err().to_string();

@@ -35,7 +35,7 @@ impl Mode {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DemoResults {
-    /// The key of the first release stays, for programs that read it.
+    /// Programs read the key `acts`, so it keeps its name.
     #[serde(rename = "acts")]
     pub(super) scenarios: Vec<ScenarioResult>,
 }

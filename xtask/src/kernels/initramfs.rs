@@ -33,14 +33,14 @@ pub(super) const TEST_PROGRAMS: [(&str, &str); 2] = [("/init", ""), ("/bin/agent
 
 /// Executables of a machine.
 #[derive(Debug)]
-pub(super) struct Executables {
+pub(super) struct GuestExecutables {
     /// Kernel tests. This executable is also the machine's first process.
     kernel_tests: PathBuf,
     agent_tests: PathBuf,
     enforcer: PathBuf,
 }
 
-impl Executables {
+impl GuestExecutables {
     /// Builds the executables. Cargo shows its progress.
     pub(super) fn build() -> anyhow::Result<Self> {
         let mut cargo = process::cargo();

@@ -12,7 +12,7 @@ pub(crate) struct Skip {
 
 /// Sums of the numbers in closing lines: `test result: ok. 12 passed; 0 failed; 1 ignored; …`.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Counts {
+pub(crate) struct TestCounts {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
     pub(crate) ignored: usize,
@@ -24,7 +24,7 @@ pub(crate) struct Counts {
 pub(crate) struct TestReport {
     /// Number of closing lines; doc tests print several.
     pub(crate) closing_lines: usize,
-    pub(crate) counts: Counts,
+    pub(crate) counts: TestCounts,
     pub(crate) failures: Vec<String>,
     pub(crate) skips: Vec<Skip>,
 }
@@ -92,7 +92,7 @@ impl OutputParser {
 }
 
 /// Parses the numbers of a closing line.
-fn parse_closing_line(line: &str) -> Option<Counts> {
+fn parse_closing_line(line: &str) -> Option<TestCounts> {
     let result = line.strip_prefix("test result: ")?;
     let numbers = result.strip_prefix("ok. ").or_else(|| result.strip_prefix("FAILED. "))?;
     let (mut passed, mut failed, mut ignored) = (None, None, None);
@@ -105,7 +105,7 @@ fn parse_closing_line(line: &str) -> Option<Counts> {
             _ => {}
         }
     }
-    Some(Counts { passed: passed?, failed: failed?, ignored: ignored? })
+    Some(TestCounts { passed: passed?, failed: failed?, ignored: ignored? })
 }
 
 /// Parses `test NAME ... ignored`, followed by `, REASON` (libtest) or ` (REASON)` (libtest-mimic) or nothing.
@@ -134,9 +134,9 @@ mod tests {
     #[test]
     fn closing_line_contains_the_counts() {
         let line = "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.10s";
-        assert_eq!(parse_closing_line(line), Some(Counts { passed: 12, failed: 0, ignored: 1 }));
+        assert_eq!(parse_closing_line(line), Some(TestCounts { passed: 12, failed: 0, ignored: 1 }));
         let line = "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 2.00s";
-        assert_eq!(parse_closing_line(line), Some(Counts { passed: 1, failed: 2, ignored: 0 }));
+        assert_eq!(parse_closing_line(line), Some(TestCounts { passed: 1, failed: 2, ignored: 0 }));
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
              test result: ok. 1 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\n",
         );
         assert_eq!(report.closing_lines, 1);
-        assert_eq!(report.counts, Counts { passed: 1, failed: 0, ignored: 2 });
+        assert_eq!(report.counts, TestCounts { passed: 1, failed: 0, ignored: 2 });
         let skips = [
             Skip { name: "a::slow".into(), reason: None },
             Skip { name: "b::old".into(), reason: Some("needs Linux 6.1, this is 5.10".into()) },
@@ -185,7 +185,7 @@ mod tests {
         );
         assert_eq!(report.failures, ["a", "b"]);
         assert_eq!(report.skips, []);
-        assert_eq!(report.counts, Counts { passed: 1, failed: 2, ignored: 0 });
+        assert_eq!(report.counts, TestCounts { passed: 1, failed: 2, ignored: 0 });
     }
 
     #[test]
@@ -206,7 +206,7 @@ mod tests {
         let line = "test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.10s\n";
         let report = parse(&format!("{line}\n{line}all doctests ran in 0.2s\n{line}"));
         assert_eq!(report.closing_lines, 3);
-        assert_eq!(report.counts, Counts { passed: 6, failed: 0, ignored: 3 });
+        assert_eq!(report.counts, TestCounts { passed: 6, failed: 0, ignored: 3 });
     }
 
     #[test]

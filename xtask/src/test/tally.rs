@@ -146,7 +146,7 @@ mod tests {
 
     use anyhow::bail;
 
-    use super::super::libtest_output::Counts;
+    use super::super::libtest_output::TestCounts;
     use super::*;
 
     fn exit(code: i32) -> ExitStatus {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     fn report(passed: usize, failed: usize, ignored: usize) -> TestReport {
-        TestReport { closing_lines: 1, counts: Counts { passed, failed, ignored }, ..TestReport::default() }
+        TestReport { closing_lines: 1, counts: TestCounts { passed, failed, ignored }, ..TestReport::default() }
     }
 
     #[test]
