@@ -1,12 +1,12 @@
-//! `cargo xtask bench`: what the enforcer costs, beside what people would use instead, and whether that is little enough.
+//! `cargo xtask bench`: measures the cost of the enforcer beside its alternatives, and checks it against thresholds.
 //!
-//! What measures is `enforcer/benches/measure`, which is run here as root; here it is judged and told.
-#![expect(clippy::cast_precision_loss, reason = "counts become ratios and places in a plot")]
+//! `enforcer/benches/measure` takes the measurements, as root. This module builds and runs it, and reports the results.
+#![expect(clippy::cast_precision_loss, reason = "counts become ratios and coordinates in a chart")]
 
-mod bars;
-mod document;
-mod instructions;
-mod plot;
+mod bar_chart;
+mod instruction_counts;
+mod performance_page;
+mod thresholds;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,184 +14,189 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context as _, bail};
-use cargo_metadata::Message;
+use cargo_metadata::TargetKind;
 use clap::ValueEnum;
 use comfy_table::{Table, presets::NOTHING};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use self::bars::Bar;
-pub(crate) use self::instructions::{compare, obstacle};
-use crate::root::Root;
-use crate::{dist, image, process, setup};
+pub(crate) use self::instruction_counts::{baseline_obstacle, compare_with_baseline};
+use self::thresholds::ThresholdResult;
+use crate::sudo::RootAccess;
+use crate::{dist_binary, image, process, setup};
 
-/// The flags of `cargo xtask bench`.
+/// Flags of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Measure only this
-    #[arg(value_enum)]
-    name: Option<Part>,
-    /// Fewer and shorter rounds: all ratios in under five minutes, once it is built
+    /// Measure only this part
+    #[arg(value_name = "PART", value_enum)]
+    part: Option<BenchPart>,
+    /// Run fewer and shorter rounds: less than five minutes after the build
     #[arg(long)]
     quick: bool,
-    /// Print bars and runs as JSON
+    /// Print thresholds and measurements as JSON
     #[arg(long)]
     json: bool,
-    /// Write docs/performance.md and its plots from this run, and the baseline of instruction counts
-    #[arg(long, conflicts_with = "name")]
+    /// Write docs/performance.md, its charts and the baseline of instruction counts from these measurements
+    #[arg(long, conflicts_with = "part")]
     document: bool,
 }
 
-/// What is measured.
+/// Part of the measurements, with the name that `enforcer/benches/measure` uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Part {
-    /// What the kernel programs cost at every bind and close
+enum BenchPart {
+    /// Time of the kernel programs at every bind and close
     Hook,
-    /// From a change of a pod to its claim in the kernel
-    WayIn,
-    /// A storm of binds that are denied
-    WayOut,
-    /// Memory, processor time while nothing happens, size of the binary
+    /// Latency from the change of a pod to its claim in the kernel
+    ClaimLatency,
+    /// Accuracy and stability of the agent in a storm of denied binds
+    DenialStorm,
+    /// Memory, CPU time while idle, and size of the binary
     Footprint,
-    /// Instructions of the agent's own work, counted by Callgrind
+    /// Instruction counts of the agent, by Callgrind
     Instructions,
 }
 
-impl Part {
+impl BenchPart {
     fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 }
 
-/// One measured thing, as what measures prints it; its name has that of its part in front here.
+/// A measured value, in the JSON form of `enforcer/benches/measure`. Here its name begins with the name of its part.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Run {
+struct Measurement {
     name: String,
     unit: String,
     median: f64,
+    /// Lower quartile.
     low: f64,
+    /// Upper quartile.
     high: f64,
     rounds: usize,
 }
 
-impl Run {
-    /// Of one measurement.
-    fn one(name: &str, unit: &str, value: f64) -> Self {
+impl Measurement {
+    /// Creates a measurement of one round.
+    fn single(name: &str, unit: &str, value: f64) -> Self {
         Self { name: name.to_owned(), unit: unit.to_owned(), median: value, low: value, high: value, rounds: 1 }
     }
 }
 
-/// All of them, by name.
-type Runs = BTreeMap<String, Run>;
+/// Measurements by name.
+type Measurements = BTreeMap<String, Measurement>;
 
-pub(crate) fn run(Args { name, quick, json, document }: Args) -> anyhow::Result<ExitCode> {
-    let parts: Vec<Part> =
-        Part::value_variants().iter().copied().filter(|part| name.is_none_or(|it| it == *part)).collect();
-    let mut runs = Runs::new();
-    if parts.iter().any(|part| *part != Part::Instructions) {
-        if Root::find() == Root::Unavailable {
-            bail!("this needs root, because it loads programs into the kernel: run it as root or install sudo");
+pub(crate) fn run(Args { part, quick, json, document }: Args) -> anyhow::Result<ExitCode> {
+    let parts: Vec<BenchPart> =
+        BenchPart::value_variants().iter().copied().filter(|known| part.is_none_or(|part| part == *known)).collect();
+    let mut measurements = Measurements::new();
+    if parts.iter().any(|part| *part != BenchPart::Instructions) {
+        if RootAccess::detect() == RootAccess::Unavailable {
+            bail!("the benchmark loads programs into the kernel and needs root: run it as root or install sudo");
         }
-        setup::ensure()?;
-        // Before it becomes root: what cargo writes shall belong to the developer.
-        let built = build()?;
-        for part in parts.iter().filter(|part| **part != Part::Instructions) {
-            measure(&built, *part, quick, &mut runs)?;
+        setup::ensure_build_tools()?;
+        // Before it becomes root: files that cargo writes must belong to the developer.
+        let executables = build()?;
+        for part in parts.iter().filter(|part| **part != BenchPart::Instructions) {
+            measure(&executables, *part, quick, &mut measurements)?;
         }
-        if parts.contains(&Part::Footprint) {
-            let image =
-                Run::one("footprint/image", "MiB", image::size_with(&built.enforcer)? as f64 / f64::from(1 << 20));
-            runs.insert(image.name.clone(), image);
+        if parts.contains(&BenchPart::Footprint) {
+            let size = image::archive_size(&executables.enforcer)? as f64 / f64::from(1 << 20);
+            let image = Measurement::single("footprint/image", "MiB", size);
+            measurements.insert(image.name.clone(), image);
         }
     }
-    if parts.contains(&Part::Instructions) {
-        let counts = instructions::count()?;
+    if parts.contains(&BenchPart::Instructions) {
+        let counts = instruction_counts::count()?;
         if document {
-            instructions::keep(&counts)?;
+            instruction_counts::write_baseline(&counts)?;
         }
-        runs.extend(instructions::runs(&counts)?.into_iter().map(|run| (run.name.clone(), run)));
+        let counts = instruction_counts::measurements(&counts)?;
+        measurements.extend(counts.into_iter().map(|count| (count.name.clone(), count)));
     }
-    let bars = bars::judge(&runs);
+    let results = thresholds::check(&measurements);
     if json {
-        println!("{:#}", json!({ "bars": bars, "runs": runs.values().collect::<Vec<_>>() }));
+        println!("{:#}", json!({ "thresholds": results, "measurements": measurements.values().collect::<Vec<_>>() }));
     } else {
-        println!("{}\n\n{}", runs_table(&runs), bars_table(&bars));
+        println!("{}\n\n{}", measurements_table(&measurements), thresholds_table(&results));
     }
     if document {
-        document::write(&bars, &runs)?;
+        performance_page::write(&results, &measurements)?;
     }
-    Ok(if bars.iter().all(|bar| bar.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if results.iter().all(|result| result.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What is run.
-struct Built {
+/// Executables of the benchmark.
+struct BenchExecutables {
     measure: PathBuf,
     enforcer: PathBuf,
 }
 
-/// Builds what measures and what is measured; cargo shows its progress.
-fn build() -> anyhow::Result<Built> {
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let (mut measure, mut enforcer) = (None, None);
-    for message in dist::build(&target, &["--bin", "enforcer", "--bench", "measure"])? {
-        if let Message::CompilerArtifact(artifact) = message {
-            match artifact.target.name.as_str() {
-                "measure" => measure = artifact.executable,
-                "enforcer" if artifact.executable.is_some() => enforcer = artifact.executable,
-                _ => {}
-            }
-        }
-    }
-    let path = |path: Option<cargo_metadata::camino::Utf8PathBuf>, what: &str| {
-        path.map(PathBuf::from).with_context(|| format!("cargo did not say where it put {what}"))
-    };
-    Ok(Built { measure: path(measure, "what measures")?, enforcer: path(enforcer, "the enforcer")? })
+/// Builds the measuring program and the agent. Cargo shows its progress.
+fn build() -> anyhow::Result<BenchExecutables> {
+    let messages = dist_binary::build(&process::host_triple(), &["--bin", "enforcer", "--bench", "measure"])?;
+    Ok(BenchExecutables {
+        measure: process::built_executable(&messages, &TargetKind::Bench, "measure")?,
+        enforcer: process::built_executable(&messages, &TargetKind::Bin, "enforcer")?,
+    })
 }
 
-/// Measures one part. What it is at it says on standard error.
-fn measure(Built { measure, enforcer }: &Built, part: Part, quick: bool, runs: &mut Runs) -> anyhow::Result<()> {
+/// Measures one part. The measuring program shows its progress on standard error.
+fn measure(
+    BenchExecutables { measure, enforcer }: &BenchExecutables,
+    part: BenchPart,
+    quick: bool,
+    measurements: &mut Measurements,
+) -> anyhow::Result<()> {
     let environment = vec![("CARGO_BIN_EXE_enforcer".to_owned(), enforcer.display().to_string())];
-    // Asked each time, since sudo may have forgotten the password.
-    let mut command = Root::find().command(measure, environment);
+    // Detected for each part, since sudo may need the password again.
+    let mut command = RootAccess::detect().command(measure, environment);
     command.arg(part.name()).stderr(Stdio::inherit()).stdin(Stdio::null());
     if quick {
         command.arg("--quick");
     }
-    let output = command.output().with_context(|| format!("{} could not be started", measure.display()))?;
+    let output = command.output().with_context(|| format!("cannot start {}", measure.display()))?;
     if !output.status.success() {
-        bail!("`{}` failed ({}); what it said is above", process::display(&command), output.status);
+        bail!("`{}` failed ({}); its output is above", process::display(&command), output.status);
     }
-    let measured: Vec<Run> = serde_json::from_slice(&output.stdout).context("what was measured cannot be read")?;
-    runs.extend(measured.into_iter().map(|run| {
-        let name = format!("{}/{}", part.name(), run.name);
-        (name.clone(), Run { name, ..run })
+    let measured: Vec<Measurement> =
+        serde_json::from_slice(&output.stdout).context("cannot read the output of the measuring program")?;
+    measurements.extend(measured.into_iter().map(|measurement| {
+        let name = format!("{}/{}", part.name(), measurement.name);
+        (name.clone(), Measurement { name, ..measurement })
     }));
     Ok(())
 }
 
-fn runs_table(runs: &Runs) -> Table {
+impl Measurement {
+    /// Formats the quartiles, if there is more than one round.
+    fn quartiles(&self) -> String {
+        if self.rounds > 1 { format!("{} to {}", round(self.low), round(self.high)) } else { String::new() }
+    }
+}
+
+fn measurements_table(measurements: &Measurements) -> Table {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(["RUN", "MEDIAN", "QUARTILES", "UNIT"]);
-    for run in runs.values() {
-        let quartiles =
-            if run.rounds > 1 { format!("{} to {}", short(run.low), short(run.high)) } else { String::new() };
-        table.add_row([&run.name, &short(run.median), &quartiles, &run.unit]);
+    table.load_preset(NOTHING).set_header(["MEASUREMENT", "MEDIAN", "QUARTILES", "UNIT"]);
+    for measurement in measurements.values() {
+        let Measurement { name, unit, median, .. } = measurement;
+        table.add_row([name, &round(*median), &measurement.quartiles(), unit]);
     }
     table
 }
 
-fn bars_table(bars: &[Bar]) -> Table {
+fn thresholds_table(results: &[ThresholdResult]) -> Table {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(["BAR", "VALUE", "LIMIT", ""]);
-    for Bar { name, value, limit, ok } in bars {
-        let verdict = if *ok { "ok" } else { "MISSED" };
-        table.add_row([*name, &short(*value), &short(*limit), verdict]);
+    table.load_preset(NOTHING).set_header(["THRESHOLD", "VALUE", "LIMIT", ""]);
+    for ThresholdResult { name, value, limit, ok } in results {
+        let verdict = if *ok { "ok" } else { "EXCEEDED" };
+        table.add_row([*name, &round(*value), &round(*limit), verdict]);
     }
     table
 }
 
-/// A number with as many digits as say something.
-fn short(number: f64) -> String {
+/// Formats a number with about three significant digits.
+fn round(number: f64) -> String {
     match number.abs() {
         small if small < 10.0 => format!("{number:.2}"),
         medium if medium < 100.0 => format!("{number:.1}"),
@@ -199,8 +204,8 @@ fn short(number: f64) -> String {
     }
 }
 
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
+fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]
@@ -208,13 +213,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_as_many_digits_as_say_something() {
-        assert_eq!([0.0, 1.456, 12.34, 1234.5].map(short), ["0.00", "1.46", "12.3", "1234"]);
+    fn numbers_have_about_three_digits() {
+        assert_eq!([0.0, 1.456, 12.34, 1234.5].map(round), ["0.00", "1.46", "12.3", "1234"]);
     }
 
     #[test]
-    fn parts_are_named_as_what_measures_names_them() {
-        let names: Vec<_> = Part::value_variants().iter().map(|part| part.name()).collect();
-        assert_eq!(names, ["hook", "way-in", "way-out", "footprint", "instructions"]);
+    fn parts_have_the_names_of_the_measuring_program() {
+        let names: Vec<_> = BenchPart::value_variants().iter().map(|part| part.name()).collect();
+        assert_eq!(names, ["hook", "claim-latency", "denial-storm", "footprint", "instructions"]);
     }
 }

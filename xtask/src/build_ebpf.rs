@@ -1,4 +1,4 @@
-//! `cargo xtask build-ebpf`: the object with the kernel programs, exactly as the agent embeds it.
+//! `cargo xtask build-ebpf`: builds the BPF object file that the agent embeds.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -9,20 +9,21 @@ use cargo_metadata::{Message, camino::Utf8PathBuf};
 
 use crate::{process, setup};
 
-/// The package whose build script compiles the object, and the object's name in its `OUT_DIR`.
+/// Package whose build script compiles the object file.
 const PACKAGE: &str = "enforcer-ebpf";
+/// Name of the object file in the package's `OUT_DIR`.
 const OBJECT: &str = "port-enforcer-bpf";
 
-/// The flags of `cargo xtask build-ebpf`.
+/// Flags of `cargo xtask build-ebpf`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Take the object that a release build of the agent embeds
+    /// Build the object file of a release build of the agent
     #[arg(long)]
     release: bool,
 }
 
 pub(crate) fn run(Args { release }: Args) -> anyhow::Result<()> {
-    setup::ensure()?;
+    setup::ensure_build_tools()?;
 
     let object = build(release)?;
     check_object(object.as_std_path())?;
@@ -42,27 +43,27 @@ fn build(release: bool) -> anyhow::Result<Utf8PathBuf> {
     });
     let out_dir = scripts
         .rfind(|script| process::package_name(&script.package_id.repr) == PACKAGE)
-        .with_context(|| format!("cargo did not say that it ran the build script of {PACKAGE}"))?
+        .with_context(|| format!("cargo did not report the build script of {PACKAGE}"))?
         .out_dir;
     Ok(out_dir.join(OBJECT))
 }
 
-/// That the file is there and is what the kernel's loader takes: an ELF file for BPF.
+/// Checks that the file exists and is an ELF file for BPF.
 fn check_object(path: &Path) -> anyhow::Result<()> {
     let mut header = [0; 20];
     File::open(path)
         .and_then(|mut file| file.read_exact(&mut header))
-        .with_context(|| format!("the build succeeded, but {} could not be read", path.display()))?;
+        .with_context(|| format!("the build succeeded, but {} is not readable", path.display()))?;
     if elf_machine(&header) != Some(EM_BPF) {
         bail!("the build succeeded, but {} is not an ELF file for BPF", path.display());
     }
     Ok(())
 }
 
-/// `e_machine` of BPF objects: `include/uapi/linux/elf-em.h`.
+/// `e_machine` of BPF object files: `include/uapi/linux/elf-em.h`.
 const EM_BPF: u16 = 247;
 
-/// `e_machine` of an ELF file that starts with `header`, in the byte order that the file says it has.
+/// Returns `e_machine` of an ELF file that starts with `header`, read in the byte order that the header declares.
 fn elf_machine(header: &[u8; 20]) -> Option<u16> {
     let [0x7f, b'E', b'L', b'F', _, order, .., low, high] = *header else { return None };
     match order {
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn machine_is_read_in_the_files_byte_order() {
+    fn machine_is_read_in_the_byte_order_of_the_file() {
         assert_eq!(elf_machine(&header(1, [247, 0])), Some(EM_BPF));
         assert_eq!(elf_machine(&header(2, [0, 247])), Some(EM_BPF));
         assert_eq!(elf_machine(&header(1, [62, 0])), Some(62), "x86-64");

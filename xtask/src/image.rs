@@ -1,46 +1,50 @@
-//! `cargo xtask image`: the container image, as an OCI archive, without any builder: the static agent, the licences of all
-//! that is linked into it, and a list of that. The same sources and tools give the same bytes.
+//! `cargo xtask image`: builds the container image as an OCI archive, without a container builder.
+//!
+//! The image contains the static agent, the licences of everything that is linked into it, and an SBOM. The same sources and
+//! tools give the same bytes.
 
-mod archive;
-mod check;
-mod contents;
 mod dependencies;
+mod layer;
+mod oci_archive;
 mod sbom;
+mod smoke_test;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
-use cargo_metadata::Message;
+use cargo_metadata::TargetKind;
 use clap::ValueEnum;
 
 use self::dependencies::Dependencies;
-use crate::{dist, process, setup};
+use crate::{dist_binary, process, setup};
 
-/// The flags of `cargo xtask image`.
+/// Flags of `cargo xtask image`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  cargo xtask image                                      build it; the path and the digest are printed
-  ctr -n k8s.io images import target/image/port-enforcer-0.1.0-amd64.tar    put it on a node
-  podman load -i target/image/port-enforcer-0.1.0-amd64.tar                 or into podman
-  cargo xtask image --check                              run the agent from it (root)
+  cargo xtask image            build it, print its digest and its path
+  cargo xtask image --check    build it and run the agent from it (root)
 
-Times in it are SOURCE_DATE_EPOCH, or the last commit's.")]
+Import the archive on a node, or into podman:
+  ctr -n k8s.io images import target/image/port-enforcer-0.1.0-amd64.tar
+  podman load -i target/image/port-enforcer-0.1.0-amd64.tar
+
+All times in the image are SOURCE_DATE_EPOCH (seconds since 1970), or the time of the last commit.")]
 pub(crate) struct Args {
-    /// Where the archive goes [default: target/image/port-enforcer-VERSION-ARCH.tar]
+    /// Path of the archive [default: target/image/port-enforcer-VERSION-ARCH.tar]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// For which processors; another one than this machine's takes its Rust target and linker
-    #[arg(long, value_enum, default_value_t = Arch::here())]
+    /// Architecture of the image; other than this machine's, it needs its Rust target and a linker
+    #[arg(long, value_enum, default_value_t = Arch::host())]
     arch: Arch,
-    /// Build it twice, compare the two, unpack one, and run the agent from it with the privileges of the `DaemonSet`
+    /// Assemble the image twice and compare, then run the agent from it with the privileges of the `DaemonSet`
     #[arg(long)]
     check: bool,
 }
 
-/// Processors, by the names that images use.
+/// Processor architecture, by its name in OCI images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Arch {
     Amd64,
@@ -48,7 +52,7 @@ enum Arch {
 }
 
 impl Arch {
-    fn here() -> Self {
+    fn host() -> Self {
         if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::Amd64 }
     }
 
@@ -59,7 +63,7 @@ impl Arch {
         }
     }
 
-    const fn target(self) -> &'static str {
+    const fn triple(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64-unknown-linux-gnu",
             Self::Arm64 => "aarch64-unknown-linux-gnu",
@@ -67,60 +71,57 @@ impl Arch {
     }
 }
 
-/// Size in bytes of the archive with this binary, which is for this machine's processor.
-pub(crate) fn size_with(binary: &Path) -> anyhow::Result<usize> {
-    let arch = Arch::here();
-    let dependencies = Dependencies::of_the_agent(arch.target())?;
-    Ok(archive::Image::of(binary, &dependencies, arch.as_str(), epoch()?)?.archive.len())
+/// Returns the size in bytes of the archive with this binary, which must be for this machine's architecture.
+pub(crate) fn archive_size(binary: &Path) -> anyhow::Result<usize> {
+    let arch = Arch::host();
+    let dependencies = Dependencies::of_agent(arch.triple())?;
+    Ok(oci_archive::OciImage::with_agent(binary, &dependencies, arch.as_str(), epoch()?)?.archive.len())
 }
 
 pub(crate) fn run(Args { out, arch, check }: Args) -> anyhow::Result<()> {
-    if check && arch != Arch::here() {
-        bail!("an image for {} cannot run on this machine: leave --check or --arch out", arch.as_str());
+    if check && arch != Arch::host() {
+        bail!("an image for {} cannot run on this machine: omit --check or --arch", arch.as_str());
     }
-    setup::ensure()?;
+    setup::ensure_build_tools()?;
     let version = env!("CARGO_PKG_VERSION");
     let epoch = epoch()?;
     let binary = build(arch)?;
-    let dependencies = Dependencies::of_the_agent(arch.target())?;
-    let image = || archive::Image::of(&binary, &dependencies, arch.as_str(), epoch);
-    let made = image()?;
-    let path = out
-        .unwrap_or_else(|| process::root().join(format!("target/image/port-enforcer-{version}-{}.tar", arch.as_str())));
+    let dependencies = Dependencies::of_agent(arch.triple())?;
+    let assemble = || oci_archive::OciImage::with_agent(&binary, &dependencies, arch.as_str(), epoch);
+    let image = assemble()?;
+    let path = out.unwrap_or_else(|| {
+        process::workspace_root().join(format!("target/image/port-enforcer-{version}-{}.tar", arch.as_str()))
+    });
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
-    fs::write(&path, &made.archive).with_context(|| format!("{} cannot be written", path.display()))?;
+    fs::write(&path, &image.archive).with_context(|| format!("cannot write {}", path.display()))?;
     if check {
-        if image()?.archive != made.archive {
+        if assemble()?.archive != image.archive {
             bail!("two archives of the same binary differ: the image is not reproducible");
         }
-        check::run(&made.layer)?;
-        eprintln!("image: two builds are the same, and the agent enforces from it");
+        smoke_test::run(&image.layer)?;
+        eprintln!("image: two archives are equal, and the agent of the image works");
     }
-    println!("{} {}", made.digest, path.display());
+    println!("{} {}", image.digest, path.display());
     Ok(())
 }
 
-/// The time of everything in the image: seconds since 1970.
+/// Returns the time of everything in the image, in seconds since 1970.
 fn epoch() -> anyhow::Result<u64> {
     if let Ok(given) = std::env::var("SOURCE_DATE_EPOCH") {
-        return given.parse().with_context(|| format!("SOURCE_DATE_EPOCH is {given}, which is no number of seconds"));
+        return given.parse().with_context(|| format!("SOURCE_DATE_EPOCH is {given}, not a number of seconds"));
     }
-    let said = process::output(process::git().args(["log", "-1", "--format=%ct"]))
-        .context("the commit's date cannot be had; outside a git checkout, set SOURCE_DATE_EPOCH")?;
-    let epoch = said.parse().with_context(|| format!("git says {said}, which is no number of seconds"))?;
+    let commit_time = process::output(process::git().args(["log", "-1", "--format=%ct"]))
+        .context("cannot get the time of the commit; outside a git checkout, set SOURCE_DATE_EPOCH")?;
+    let epoch = commit_time.parse().with_context(|| format!("git printed {commit_time}, not a number of seconds"))?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(u64::MAX, |now| now.as_secs());
     Ok(u64::min(epoch, now))
 }
 
-/// The agent as it is shipped.
+/// Builds the agent and returns its path.
 fn build(arch: Arch) -> anyhow::Result<PathBuf> {
-    eprintln!("image: building the agent for {} (some minutes, if it is the first time)", arch.target());
-    let messages = dist::build(arch.target(), &["--bin", "enforcer"])?;
-    let built = messages.into_iter().find_map(|message| match message {
-        Message::CompilerArtifact(artifact) if artifact.target.name == "enforcer" => artifact.executable,
-        _ => None,
-    });
-    Ok(built.context("cargo built no binary named enforcer")?.into())
+    eprintln!("image: building the agent for {} (takes some minutes the first time)", arch.triple());
+    let messages = dist_binary::build(arch.triple(), &["--bin", "enforcer"])?;
+    process::built_executable(&messages, &TargetKind::Bin, "enforcer")
 }

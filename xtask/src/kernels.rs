@@ -1,16 +1,16 @@
-//! `cargo xtask kernels`: the tests of the real kernel on many kernels, each in a virtual machine of its own.
+//! `cargo xtask kernels`: runs the kernel tests on several kernels, each in its own virtual machine.
 //!
-//! A machine has no disk and no program but ours: the test binary is its first process as well
-//! (`enforcer/tests/kernel/guest.rs`). Of modules it has those that tests need.
+//! A machine has no disk. Its initramfs contains the agent, the test executables and the kernel modules that tests need. The
+//! executable of the kernel tests is also the first process (`enforcer/tests/kernel/guest.rs`).
 
-mod document;
-mod images;
+mod console_outcome;
+mod debian_packages;
 mod initramfs;
-mod machine;
-mod modules;
-mod outcome;
-mod packages;
-mod progress;
+mod kernel_images;
+mod kernel_modules;
+mod progress_line;
+mod support_page;
+mod virtual_machine;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -25,97 +25,96 @@ use anyhow::{Context as _, bail};
 use comfy_table::{Table, presets::NOTHING};
 use serde_json::json;
 
-use self::images::{Image, Wanted};
-use self::machine::{Accelerator, Machine};
-use self::outcome::{Outcome, Verdict};
-use self::progress::Progress;
-use crate::{output::Output, process, setup, turns::in_turn};
+use self::console_outcome::{ConsoleOutcome, Verdict};
+use self::kernel_images::{KernelImage, VersionRequest};
+use self::progress_line::ProgressLine;
+use self::virtual_machine::{Accelerator, VirtualMachine};
+use crate::{output_format::OutputFormat, parallel, process, setup};
 
-/// What is tried if nothing is named: the floor of support first.
-const USUAL: [&str; 4] = ["5.10", "6.1", "6.12", "newest"];
+/// Kernels to test if none is requested, beginning with the oldest supported one.
+const DEFAULT_VERSIONS: [&str; 4] = ["5.10", "6.1", "6.12", "newest"];
 
-/// Where kernels, logs and the initramfs are kept.
-fn folder() -> PathBuf {
-    process::root().join("target/kernels")
+/// Returns the folder of kernels, logs and initramfs archives.
+fn work_folder() -> PathBuf {
+    process::workspace_root().join("target/kernels")
 }
 
-/// What the machines said.
-fn logs() -> PathBuf {
-    folder().join("logs")
+/// Returns the folder of the consoles' logs.
+fn log_folder() -> PathBuf {
+    work_folder().join("logs")
 }
 
-/// The flags of `cargo xtask kernels`.
+/// Flags of `cargo xtask kernels`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Kernels to try, by the beginning of their version or as `newest` [default: 5.10 6.1 6.12 newest, or all of
+    /// Kernels to test, by the beginning of their version or as `newest` [default: 5.10 6.1 6.12 newest, or all of
     /// --kernels]
     #[arg(value_name = "VERSION")]
-    versions: Vec<Wanted>,
-    /// Only the oldest one that is supported
+    versions: Vec<VersionRequest>,
+    /// Test only the oldest supported kernel
     #[arg(long, conflicts_with = "versions")]
     quick: bool,
-    /// Take kernels from this folder (vmlinuz-VERSION, with config-VERSION beside it if there is one) instead of
-    /// Debian's packages
+    /// Use the kernels of this folder (vmlinuz-VERSION, optionally with config-VERSION) instead of Debian's packages
     #[arg(long, value_name = "DIR")]
     kernels: Option<PathBuf>,
-    /// Ask for newer packages, even where a kernel was fetched before
+    /// Look for newer packages, even if a matching kernel was downloaded before
     #[arg(long, conflicts_with = "kernels")]
     update: bool,
     /// Run only tests whose name contains this
     #[arg(long, value_name = "FILTER")]
     test: Option<String>,
-    /// QEMU, which boots the kernels
+    /// Path of QEMU
     #[arg(long, value_name = "PATH", env = "PORT_ENFORCER_QEMU", default_value = "qemu-system-x86_64")]
     qemu: PathBuf,
-    /// Most time that one kernel may take, in seconds
+    /// Time limit of each machine, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     limit: u64,
-    /// How many machines run at once, each on one CPU
+    /// Number of machines to run at once, each with one CPU
     #[arg(long, value_name = "N", default_value_t = NonZero::<usize>::MIN)]
     jobs: NonZero<usize>,
-    /// Share each kernel's tests among so many machines
+    /// Number of machines that share the tests of each kernel
     #[arg(long, value_name = "N", default_value_t = NonZero::<usize>::MIN)]
     parts: NonZero<usize>,
-    /// How the result is written
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    output: Output,
-    /// Write docs/kernel-support.md from what this run shows
+    /// Output format of the result
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Table)]
+    output: OutputFormat,
+    /// Write docs/kernel-support.md from these results
     #[arg(long, conflicts_with = "test")]
     document: bool,
 }
 
-/// What came of one kernel.
+/// Result of one kernel.
 #[derive(Debug)]
-struct Run {
-    image: Image,
-    outcome: Outcome,
-    /// How often one of its machines was booted: once more where it died without any verdict.
+struct KernelRun {
+    image: KernelImage,
+    outcome: ConsoleOutcome,
+    /// Greatest number of boots of one of its machines. A machine that ends without any verdict boots again.
     tries: u32,
-    /// What its machines took together.
-    took: Duration,
+    /// Sum of the times of its machines.
+    duration: Duration,
     logs: Vec<PathBuf>,
 }
 
-/// A share of a kernel's tests, for one machine.
+/// Share of a kernel's tests that runs in one machine.
 #[derive(Clone, Copy, Debug)]
-struct Part {
-    /// From 1.
+struct Shard {
+    /// Counts from 1.
     number: usize,
-    of: usize,
+    count: usize,
 }
 
-impl Part {
-    /// All parts of each thing, in order.
-    fn all<T: Clone>(things: &[T], of: usize) -> Vec<(T, Self)> {
-        let parts = |thing: &T| (1..=of).map(|number| (thing.clone(), Self { number, of })).collect::<Vec<_>>();
-        things.iter().flat_map(parts).collect()
+impl Shard {
+    /// Pairs each item with all of its shards, in order.
+    fn all<T: Clone>(items: &[T], count: usize) -> Vec<(T, Self)> {
+        let shards = |item: &T| (1..=count).map(|number| (item.clone(), Self { number, count })).collect::<Vec<_>>();
+        items.iter().flat_map(shards).collect()
     }
 
-    /// A name that tells it from its fellows.
-    fn name(self, of_what: &str) -> String {
-        match self.of {
-            1 => of_what.to_owned(),
-            of => format!("{of_what}-part-{}-of-{of}", self.number),
+    /// Returns a file name that is unique among the shards.
+    fn file_name(self, base: &str) -> String {
+        match self.count {
+            1 => base.to_owned(),
+            count => format!("{base}-part-{}-of-{count}", self.number),
         }
     }
 }
@@ -123,181 +122,195 @@ impl Part {
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args { versions, quick, kernels, update, test, qemu, limit, jobs, parts, output, document } = args;
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        bail!("the kernels are for x86-64, and so this needs Linux on x86-64");
+        bail!("the kernels are for x86-64, so this command needs Linux on x86-64");
     }
     let qemu = which::which(&qemu).with_context(|| {
         format!(
-            "{} was not found: install QEMU (Debian: apt-get install qemu-system-x86), or name it with --qemu",
+            "{} was not found: install QEMU (Debian: apt-get install qemu-system-x86), or set --qemu",
             qemu.display()
         )
     })?;
-    let folder = folder();
-    fs::create_dir_all(logs()).with_context(|| format!("{} cannot be made", logs().display()))?;
-    let usual =
-        || USUAL.iter().map(|name| name.parse()).collect::<Result<Vec<Wanted>, _>>().map_err(anyhow::Error::msg);
+    let folder = work_folder();
+    fs::create_dir_all(log_folder()).with_context(|| format!("cannot create {}", log_folder().display()))?;
+    let parse_all = || DEFAULT_VERSIONS.iter().map(|version| version.parse()).collect::<Result<Vec<_>, _>>();
+    let defaults = || parse_all().map_err(anyhow::Error::msg);
     let images = match &kernels {
-        Some(own) => images::own(own, &versions, quick)?,
-        None if quick => oldest(&usual()?, |wanted| packages::images(&folder, slice::from_ref(wanted), update))?,
-        None if versions.is_empty() => packages::images(&folder, &usual()?, update)?,
-        None => packages::images(&folder, &versions, update)?,
+        Some(kernels) => kernel_images::find_in_folder(kernels, &versions, quick)?,
+        None if quick => {
+            let get = |version: &_| debian_packages::images(&folder, slice::from_ref(version), update);
+            first_available(&defaults()?, get)?
+        }
+        None if versions.is_empty() => debian_packages::images(&folder, &defaults()?, update)?,
+        None => debian_packages::images(&folder, &versions, update)?,
     };
 
-    setup::ensure()?;
-    let guest = initramfs::Guest::build()?;
+    setup::ensure_build_tools()?;
+    let executables = initramfs::GuestExecutables::build()?;
     let limit = Duration::from_secs(limit);
     let accelerator = OnceLock::new();
-    let progress = Progress::new();
+    let progress = ProgressLine::new();
     let parts = parts.get();
-    let unfinished: Mutex<Vec<Run>> = Mutex::default();
-    let one = |(image, part): (Image, Part)| {
-        let initramfs = guest.pack(&folder.join(part.name(&format!("initramfs-{}", image.release))), &image)?;
-        let machine = Machine { qemu: &qemu, kernel: &image.kernel, initramfs: &initramfs };
-        let find = || Accelerator::find(&machine, &logs().join("trial.log")).map_err(|error| format!("{error:#}"));
-        let accelerator = accelerator.get_or_init(find).clone().map_err(anyhow::Error::msg)?;
-        let run = try_kernel(&machine, accelerator, image.clone(), part, test.as_deref(), limit, &progress)?;
-        fs::remove_file(&initramfs).with_context(|| format!("{} cannot be removed", initramfs.display()))?;
-        if let Some(whole) = join(&unfinished, run, parts) {
-            progress.pause(|| output.say(&whole.line()));
-            return Ok(Some(whole));
+    let unfinished: Mutex<Vec<KernelRun>> = Mutex::default();
+    let run_shard = |(image, shard): (KernelImage, Shard)| {
+        let initramfs = folder.join(shard.file_name(&format!("initramfs-{}", image.release)));
+        executables.pack(&initramfs, &image)?;
+        let machine = VirtualMachine { qemu: &qemu, kernel: &image.kernel, initramfs: &initramfs };
+        let detect =
+            || Accelerator::detect(&machine, &log_folder().join("trial.log")).map_err(|error| format!("{error:#}"));
+        let accelerator = accelerator.get_or_init(detect).clone().map_err(anyhow::Error::msg)?;
+        let run = run_tests(&machine, accelerator, image.clone(), shard, test.as_deref(), limit, &progress)?;
+        fs::remove_file(&initramfs).with_context(|| format!("cannot remove {}", initramfs.display()))?;
+        let complete = merge_shard(&unfinished, run, parts);
+        if let Some(run) = &complete {
+            progress.pause(|| output.print_progress(&run.summary()));
         }
-        Ok(None)
+        Ok(complete)
     };
     let order: Vec<_> = images.iter().map(|image| image.name.clone()).collect();
-    let mut runs: Vec<Run> = in_turn(Part::all(&images, parts), jobs.get(), one)?.into_iter().flatten().collect();
+    let runs = parallel::map(Shard::all(&images, parts), jobs.get(), run_shard)?;
+    let mut runs: Vec<KernelRun> = runs.into_iter().flatten().collect();
     runs.sort_by_key(|run| order.iter().position(|name| *name == run.image.name));
     drop(progress);
 
     match output {
-        Output::Table => println!("\n{}", table(&runs)),
-        Output::Json => println!("{:#}", json!({ "kernels": runs.iter().map(Run::json).collect::<Vec<_>>() })),
+        OutputFormat::Table => println!("\n{}", table(&runs)),
+        OutputFormat::Json => {
+            println!("{:#}", json!({ "kernels": runs.iter().map(KernelRun::json).collect::<Vec<_>>() }));
+        }
     }
     if document {
-        let path = process::root().join("docs/kernel-support.md");
-        fs::write(&path, document::render(&runs)).with_context(|| format!("{} cannot be written", path.display()))?;
+        let path = process::workspace_root().join("docs/kernel-support.md");
+        fs::write(&path, support_page::render(&runs)).with_context(|| format!("cannot write {}", path.display()))?;
     }
     let passed = !runs.is_empty() && runs.iter().all(|run| run.outcome.verdict() == Verdict::Passed);
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The first that can be had, with a word on those that cannot.
-fn oldest<T>(of: &[Wanted], get: impl Fn(&Wanted) -> anyhow::Result<Vec<T>>) -> anyhow::Result<Vec<T>> {
+/// Returns the images of the first request that can be fulfilled, after a warning for each that cannot.
+fn first_available<T>(
+    requests: &[VersionRequest],
+    get: impl Fn(&VersionRequest) -> anyhow::Result<Vec<T>>,
+) -> anyhow::Result<Vec<T>> {
     let mut last = None;
-    for wanted in of {
-        match get(wanted) {
+    for request in requests {
+        match get(request) {
             Ok(images) => return Ok(images),
             Err(error) => {
-                eprintln!("warning: Linux {wanted} cannot be tried: {error:#}");
+                eprintln!("warning: Linux {request} is not available: {error:#}");
                 last = Some(error);
             }
         }
     }
-    Err(last.context("no kernel is named")?.context("none of the usual kernels can be had"))
+    Err(last.context("no kernel is requested")?.context("none of the default kernels is available"))
 }
 
-/// Adds a part to those of its kernel that have ended: the whole, if it was the last one.
-fn join(unfinished: &Mutex<Vec<Run>>, part: Run, parts: usize) -> Option<Run> {
+/// Merges a shard's run with those of the same kernel. Returns the kernel's run after the last shard.
+fn merge_shard(unfinished: &Mutex<Vec<KernelRun>>, shard: KernelRun, count: usize) -> Option<KernelRun> {
     let mut runs = unfinished.lock().unwrap_or_else(PoisonError::into_inner);
-    let place = runs.iter().position(|run| run.image.name == part.image.name);
-    let whole = match place {
-        Some(place) => runs.swap_remove(place).and(part),
-        None => part,
+    let position = runs.iter().position(|run| run.image.name == shard.image.name);
+    let merged = match position {
+        Some(position) => runs.swap_remove(position).merge(shard),
+        None => shard,
     };
-    if whole.logs.len() == parts {
-        return Some(whole);
+    if merged.logs.len() == count {
+        return Some(merged);
     }
-    runs.push(whole);
+    runs.push(merged);
     None
 }
 
-fn try_kernel(
-    machine: &Machine<'_>,
+/// Boots a machine and runs a shard of the tests in it.
+fn run_tests(
+    machine: &VirtualMachine<'_>,
     accelerator: Accelerator,
-    image: Image,
-    part: Part,
+    image: KernelImage,
+    shard: Shard,
     test: Option<&str>,
     limit: Duration,
-    progress: &Progress,
-) -> anyhow::Result<Run> {
-    let log = logs().join(format!("{}.log", part.name(&image.release)));
+    progress: &ProgressLine,
+) -> anyhow::Result<KernelRun> {
+    let name = shard.file_name(&image.release);
+    let log = log_folder().join(format!("{name}.log"));
     let start = Instant::now();
-    let arguments = initramfs::arguments(part, test);
-    let shown = progress.machine(&part.name(&image.release));
+    let arguments = initramfs::kernel_arguments(shard, test);
+    let progress = progress.add_machine(&name);
     for tries in 1.. {
-        let console = machine.boot(accelerator, &arguments, limit, &log, &|line| shown.line(line))?;
-        let outcome = Outcome::read(&console, initramfs::PROGRAMS.len());
-        // A machine that ends and says nothing is QEMU's fault or the host's, and gets one more chance, which is told.
+        let console = machine.boot(accelerator, &arguments, limit, &log, &|line| progress.console_line(line))?;
+        let outcome = ConsoleOutcome::parse(&console, initramfs::TEST_PROGRAMS.len());
+        // A machine that ends without a verdict or a panic is a fault of QEMU or of the host, so it boots once more. The
+        // summary reports the second try.
         if tries < 2 && outcome.is_silent() {
             continue;
         }
-        return Ok(Run { image, outcome, tries, took: start.elapsed(), logs: vec![log] });
+        return Ok(KernelRun { image, outcome, tries, duration: start.elapsed(), logs: vec![log] });
     }
-    unreachable!("the loop ends by itself")
+    unreachable!("the second try returns")
 }
 
-impl Run {
-    /// This and another part of one kernel's tests together.
-    fn and(self, other: Self) -> Self {
+impl KernelRun {
+    /// Merges the runs of two shards of one kernel.
+    fn merge(self, other: Self) -> Self {
         Self {
             image: self.image,
-            outcome: self.outcome.and(other.outcome),
+            outcome: self.outcome.merge(other.outcome),
             tries: self.tries.max(other.tries),
-            took: self.took + other.took,
+            duration: self.duration + other.duration,
             logs: [self.logs, other.logs].concat(),
         }
     }
 
-    /// The verdict in one line, with what failed below it.
-    fn line(&self) -> String {
-        let Self { image, outcome, tries, took, logs } = self;
-        let mut line = format!("{}: {}", image.name, outcome.verdict().text());
+    /// Summarizes the run in a line with the verdict, followed by a line for each skipped and failed test.
+    fn summary(&self) -> String {
+        let Self { image, outcome, tries, duration, logs } = self;
+        let mut text = format!("{}: {}", image.name, outcome.verdict().text());
         // Writing to a string cannot fail.
-        let _ = write!(line, "; {} in {:.0} s", outcome.counts(), took.as_secs_f64());
+        let _ = write!(text, "; {} in {:.0} s", outcome.counts(), duration.as_secs_f64());
         if *tries > 1 {
-            let _ = write!(line, ", tries={tries}");
+            let _ = write!(text, ", tries={tries}");
         }
         for skip in outcome.skips() {
-            let _ = write!(line, "\n    skipped: {skip}");
+            let _ = write!(text, "\n    skipped: {skip}");
         }
         for failure in outcome.failures() {
-            let _ = write!(line, "\n    failed: {failure}");
+            let _ = write!(text, "\n    failed: {failure}");
         }
         if outcome.verdict() != Verdict::Passed {
             for log in logs {
-                let _ = write!(line, "\n    all it said: {}", log.display());
+                let _ = write!(text, "\n    log: {}", log.display());
             }
         }
-        line
+        text
     }
 
     fn json(&self) -> serde_json::Value {
-        let Self { image, outcome, tries, took, logs } = self;
+        let Self { image, outcome, tries, duration, logs } = self;
         let mut value = outcome.json();
         value["kernel"] = image.name.as_str().into();
         value["tries"] = (*tries).into();
-        value["seconds"] = took.as_secs().into();
+        value["seconds"] = duration.as_secs().into();
         value["logs"] = logs.iter().map(|log| log.display().to_string()).collect::<Vec<_>>().into();
         value
     }
 }
 
-fn table(runs: &[Run]) -> Table {
+fn table(runs: &[KernelRun]) -> Table {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(["KERNEL", "VERDICT", "TESTS", "SECONDS", "LACKS"]);
+    table.load_preset(NOTHING).set_header(["KERNEL", "VERDICT", "TESTS", "SECONDS", "MISSING FEATURES"]);
     for run in runs {
-        let lacks = run.outcome.lacking().join(", ");
+        let missing = run.outcome.missing_features().join(", ");
         let verdict = run.outcome.verdict().word();
-        let seconds = run.took.as_secs().to_string();
-        table.add_row([run.image.name.as_str(), verdict, &run.outcome.counts(), &seconds, &lacks]);
+        let seconds = run.duration.as_secs().to_string();
+        table.add_row([run.image.name.as_str(), verdict, &run.outcome.counts(), &seconds, &missing]);
     }
     table
 }
 
-/// The files of a folder, sorted by name.
-fn list(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let unreadable = || format!("the folder {} cannot be read", folder.display());
-    let entries = fs::read_dir(folder).with_context(unreadable)?;
+/// Returns the paths in a folder, sorted by name.
+fn sorted_entries(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let cannot_read = || format!("cannot read the folder {}", folder.display());
+    let entries = fs::read_dir(folder).with_context(cannot_read)?;
     let paths: Result<Vec<_>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
-    let mut paths = paths.with_context(unreadable)?;
+    let mut paths = paths.with_context(cannot_read)?;
     paths.sort();
     Ok(paths)
 }

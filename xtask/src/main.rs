@@ -3,23 +3,23 @@
 mod bench;
 mod build_ebpf;
 mod demo;
-mod dist;
+mod dist_binary;
 mod fuzz;
 mod image;
 mod kernels;
-mod output;
+mod output_format;
+mod parallel;
 mod process;
-mod root;
 mod setup;
-mod svg;
+mod sudo;
 mod test;
-mod turns;
+mod xml_escape;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Build, check and show port-enforcer.
+/// Build, test, measure and demonstrate port-enforcer
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -29,24 +29,24 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Measure what the enforcer costs, beside what people would use instead; fails if it is more than it may
+    /// Measure the cost of the enforcer beside its alternatives; fails if a threshold is exceeded
     Bench(bench::Args),
-    /// Find or install what the build of the kernel programs needs
+    /// Find or install the tools that compile the kernel programs
     Setup(setup::Args),
-    /// Build the kernel programs' object as the agent embeds it, and print its path
+    /// Build the BPF object file that the agent embeds, and print its path
     BuildEbpf(build_ebpf::Args),
-    /// Tell the whole story on this machine: without the enforcer, in audit, in enforce
+    /// Show port conflicts on this machine: without the enforcer, in audit mode, in enforce mode
     Demo(demo::Args),
-    /// Be a process of the demo
+    /// Run a child process of the demo
     #[command(hide = true)]
-    DemoChild(demo::child::Args),
-    /// Fuzz what others write and the enforcer reads
+    DemoChild(demo::child_process::Args),
+    /// Fuzz the code that reads untrusted input
     Fuzz(fuzz::Args),
-    /// Build the container image, as an OCI archive
+    /// Build the container image as an OCI archive
     Image(image::Args),
-    /// Run the kernel tests on many kernels, each in a virtual machine of its own
+    /// Run the kernel tests on several kernels, each in its own virtual machine
     Kernels(kernels::Args),
-    /// Run every check and test; the last line says how many passed, failed and were skipped
+    /// Run all checks and tests; the last line counts passed, failed and skipped ones
     Test(test::Args),
 }
 
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::run(args).map(|()| ExitCode::SUCCESS),
         Command::BuildEbpf(args) => build_ebpf::run(args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::run(args),
-        Command::DemoChild(args) => demo::child::run(args).map(|()| ExitCode::SUCCESS),
+        Command::DemoChild(args) => demo::child_process::run(args).map(|()| ExitCode::SUCCESS),
         Command::Fuzz(args) => fuzz::run(args),
         Command::Image(args) => image::run(args).map(|()| ExitCode::SUCCESS),
         Command::Kernels(args) => kernels::run(args),
@@ -74,22 +74,21 @@ mod tests {
 
     use super::*;
 
-    /// What the documentation tells people to type is taken, flags and all.
     #[test]
-    fn every_command_of_the_documentation_is_one() {
-        let root = process::root();
+    fn documented_commands_are_accepted_with_their_flags() {
+        let root = process::workspace_root();
         let folders = [root.to_path_buf(), root.join("docs")];
         let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
         let paths = entries.map(|entry| entry.unwrap().path());
         let mut count = 0;
         for page in paths.filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
             let text = fs::read_to_string(&page).unwrap();
-            let mut inside = false;
+            let mut in_shell_block = false;
             for line in text.lines() {
                 if let Some(language) = line.strip_prefix("```") {
-                    inside = language == "sh";
+                    in_shell_block = language == "sh";
                 }
-                let Some(words) = line.strip_prefix("cargo xtask ").filter(|_| inside) else { continue };
+                let Some(words) = line.strip_prefix("cargo xtask ").filter(|_| in_shell_block) else { continue };
                 let words = words.split('#').next().unwrap_or_default().split_whitespace();
                 if let Err(error) = Cli::try_parse_from(["cargo xtask"].into_iter().chain(words)) {
                     panic!("{}: {line}: {error}", page.display());

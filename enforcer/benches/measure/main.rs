@@ -27,8 +27,8 @@ type Measure = fn(bool) -> anyhow::Result<Vec<Run>>;
 /// What is measured, by name.
 const PARTS: [(&str, Measure); 4] = [
     ("hook", hook::measure),
-    ("way-in", way_in::measure),
-    ("way-out", way_out::measure),
+    ("claim-latency", way_in::measure),
+    ("denial-storm", way_out::measure),
     ("footprint", footprint::measure),
 ];
 

@@ -39,7 +39,7 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
         if quick && (pods == 1000 || pods == 1) {
             continue;
         }
-        eprintln!("way-in: {changes} changes among {pods} pods from the {}", source.name());
+        eprintln!("claim-latency: {changes} changes among {pods} pods from the {}", source.name());
         let mut scene = Scene::new(source, pods)?;
         let calls = |scene: &Scene| scene.server.as_ref().map_or(0, |server| server.requests().len());
         let before = calls(&scene);
@@ -82,7 +82,7 @@ fn changed(scene: &mut Scene, changes: u16) -> anyhow::Result<Vec<f64>> {
 /// Everything anew: five thousand pods of which nothing was known, each with a cgroup and a claim, until all of it is in the
 /// kernel's maps.
 fn rebuild(rounds: usize) -> anyhow::Result<Run> {
-    eprintln!("way-in: everything anew with 5000 pods");
+    eprintln!("claim-latency: rebuild of the state with 5000 pods");
     let stage = Stage::new();
     let mut pods = Vec::new();
     for number in 0..5000 {

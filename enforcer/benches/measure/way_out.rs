@@ -22,7 +22,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
     let length = Duration::from_secs(if quick { 5 } else { 30 });
     let cores = available_parallelism()?.get();
-    eprintln!("way-out: a storm of {} s from {cores} processors", length.as_secs());
+    eprintln!("denial-storm: a storm of {} s from {cores} processors", length.as_secs());
     let scene = Scene::new(Source::Folder, 110)?;
     let stranger = scene.stage.make_cgroup("ffffffff-4e5f-4071-8293-a4b5c6d7e8f9");
     let before = scene.cpu()?;

@@ -1,4 +1,4 @@
-//! Waiting: bounded, and ended at once by Ctrl-C, so that what the demo made is always removed.
+//! Bounded waiting that a signal interrupts, so that the demo always removes its files and cgroups.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How often is looked whether the awaited came.
-const STEP: Duration = Duration::from_millis(10);
+/// Time between two polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
+/// A signal asked this process to end.
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
-/// From now on a signal that asks this process to end makes the current wait fail, instead of ending it where it is.
+/// Handles signals that ask this process to end: the current wait fails, and the process ends in order.
 pub(super) fn watch_signals() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context("cannot watch signals")?;
     let listen = |kind| {
@@ -34,15 +35,15 @@ pub(super) fn watch_signals() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fails if a signal asked this process to end.
-pub(super) fn go_on() -> anyhow::Result<()> {
+/// Returns an error if a signal asked this process to end.
+pub(super) fn check_signals() -> anyhow::Result<()> {
     if STOPPED.load(Ordering::Relaxed) {
-        bail!("stopped by a signal; what the demo had made is removed");
+        bail!("stopped by a signal; the files and cgroups of the demo are removed");
     }
     Ok(())
 }
 
-/// Asks `poll` until it has an answer; `None` if there is none within `limit`.
+/// Calls `poll` until it returns a value. Returns `None` after `limit`.
 ///
 /// # Errors
 ///
@@ -53,24 +54,28 @@ pub(super) fn poll<T>(
 ) -> anyhow::Result<Option<T>> {
     let deadline = Instant::now() + limit;
     loop {
-        go_on()?;
-        if let Some(answer) = poll()? {
-            return Ok(Some(answer));
+        check_signals()?;
+        if let Some(value) = poll()? {
+            return Ok(Some(value));
         }
         if Instant::now() >= deadline {
             return Ok(None);
         }
-        thread::sleep(STEP);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// Like [`poll`]; that there is no answer within `limit` is an error that says what was waited for.
+/// Calls `poll` until it returns a value.
+///
+/// # Errors
+///
+/// As [`poll`], and after `limit`; then the error contains `expectation`.
 pub(super) fn until<T>(
-    what: &str,
+    expectation: &str,
     limit: Duration,
-    asked: impl FnMut() -> anyhow::Result<Option<T>>,
+    condition: impl FnMut() -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<T> {
-    poll(limit, asked)?.with_context(|| format!("waited {} s in vain for {what}", limit.as_secs()))
+    poll(limit, condition)?.with_context(|| format!("waited {} s in vain for {expectation}", limit.as_secs()))
 }
 
 #[cfg(test)]
@@ -78,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_end() {
+    fn wait_ends_with_a_value_or_at_its_limit() {
         let mut left = 3;
         let count = || {
             left -= 1;

@@ -1,26 +1,26 @@
-//! What the image is made of, in the words of SPDX 2.3.
+//! SBOM of the image, in SPDX 2.3.
 
 use anyhow::Context as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::dependencies::{Crate, Dependencies, Tool};
+use super::dependencies::{Crate, Dependencies, ToolchainLibrary};
 
-/// The document about a binary with this hash.
+/// Returns the SBOM of the agent whose binary has this hash.
 pub(super) fn document(
     dependencies: &Dependencies,
     version: &str,
     sha256: &str,
     epoch: u64,
 ) -> anyhow::Result<Vec<u8>> {
-    let created =
-        Timestamp::from_second(i64::try_from(epoch).context("a time far away")?).context("a time far away")?;
+    let created = i64::try_from(epoch).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    let created = created.context("the time of the SBOM is out of range")?;
     let mut packages = Vec::new();
     let mut relationships = vec![relationship("SPDXRef-DOCUMENT", "DESCRIBES", "SPDXRef-enforcer")];
-    for ((name, version), Crate { licence, own, .. }) in &dependencies.crates {
+    for ((name, version), Crate { licence, is_local, .. }) in &dependencies.crates {
         let id = if name == "enforcer" { "SPDXRef-enforcer".to_owned() } else { identifier(name, version) };
         let mut package = package(&id, name, version, licence.as_deref());
-        if !own {
+        if !is_local {
             package["externalRefs"] = json!([{
                 "referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl",
                 "referenceLocator": format!("pkg:cargo/{name}@{version}"),
@@ -34,7 +34,7 @@ pub(super) fn document(
         }
         packages.push(package);
     }
-    for Tool { name, version, licence, .. } in &dependencies.tools {
+    for ToolchainLibrary { name, version, licence, .. } in &dependencies.libraries {
         let id = identifier(name, version);
         packages.push(package(&id, name, version, Some(licence)));
         relationships.push(relationship("SPDXRef-enforcer", "STATIC_LINK", &id));
@@ -49,7 +49,7 @@ pub(super) fn document(
         "packages": packages,
         "relationships": relationships,
     });
-    serde_json::to_vec_pretty(&document).context("the list of contents is no JSON")
+    serde_json::to_vec_pretty(&document).context("cannot serialize the SBOM")
 }
 
 fn package(id: &str, name: &str, version: &str, licence: Option<&str>) -> Value {
@@ -70,7 +70,7 @@ fn relationship(one: &str, kind: &str, other: &str) -> Value {
     json!({ "spdxElementId": one, "relationshipType": kind, "relatedSpdxElement": other })
 }
 
-/// An identifier may hold letters, digits, dots and hyphens.
+/// Returns an SPDX identifier, which consists of letters, digits, dots and hyphens.
 fn identifier(name: &str, version: &str) -> String {
     let text = format!("{name}-{version}");
     let safe = text
@@ -86,12 +86,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_package_is_listed_once_and_linked() {
-        let dependencies = Dependencies::of_the_agent("x86_64-unknown-linux-gnu").unwrap();
+    fn every_dependency_is_listed_once_and_linked() {
+        let dependencies = Dependencies::of_agent("x86_64-unknown-linux-gnu").unwrap();
         let bytes = document(&dependencies, "0.1.0", "abc", 0).unwrap();
         let document: Value = serde_json::from_slice(&bytes).unwrap();
         let packages = document["packages"].as_array().unwrap();
-        assert_eq!(packages.len(), dependencies.crates.len() + dependencies.tools.len());
+        assert_eq!(packages.len(), dependencies.crates.len() + dependencies.libraries.len());
         let ids: BTreeSet<&str> = packages.iter().map(|package| package["SPDXID"].as_str().unwrap()).collect();
         assert_eq!(ids.len(), packages.len());
         let linked: BTreeSet<&str> = document["relationships"]

@@ -1,47 +1,47 @@
-//! What is in a machine: static binaries in an archive that the kernel unpacks into memory.
+//! Initramfs of a machine: static executables in an archive that the kernel unpacks into memory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use cargo_metadata::{Message, TargetKind};
+use cargo_metadata::TargetKind;
 
-use super::Part;
-use super::images::Image;
+use super::Shard;
+use super::kernel_images::KernelImage;
 use crate::process;
 
-/// The target is named, even though it is this machine's own, so that the flags do not reach build scripts.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Target triple. With `--target`, even for this machine, cargo does not pass the flags to build scripts.
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 const FLAGS: &str = "-Ctarget-feature=+crt-static";
-/// Faster than a development build, since the machine is emulated; see Cargo.toml.
+/// Profile in Cargo.toml. Its code is faster than a development build, which matters where the machine is emulated.
 const PROFILE: &str = "guest";
 
-/// The end of the kernel's command line: which part of the tests is run, and, behind ` -- `, the programs to run and their
-/// arguments.
-pub(super) fn arguments(Part { number, of }: Part, test: Option<&str>) -> String {
-    let programs = PROGRAMS.map(|(program, tests)| format!("{program} --color=never {}", test.unwrap_or(tests)));
-    // A word with a `=` that the kernel does not know goes into the environment of the first process
+/// Returns the end of the kernel's command line: the shard, then, behind ` -- `, the programs and their arguments.
+pub(super) fn kernel_arguments(Shard { number, count }: Shard, test: Option<&str>) -> String {
+    let programs = TEST_PROGRAMS.map(|(program, filter)| format!("{program} --color=never {}", test.unwrap_or(filter)));
+    // The kernel passes an unknown word with a `=` to the first process as an environment variable
     // (`unknown_bootoption` in init/main.c).
-    format!("{PART}={number}/{of} -- {}", programs.join(" , "))
+    format!("{SHARD_VARIABLE}={number}/{count} -- {}", programs.join(" , "))
 }
 
-/// Names the variable that tells tests which part of them is run (`enforcer/tests/support/own_machine.rs`).
-const PART: &str = "PORT_ENFORCER_TEST_PART";
+/// Variable with the shard, for the tests (`enforcer/tests/support/own_machine.rs`).
+const SHARD_VARIABLE: &str = "PORT_ENFORCER_TEST_PART";
 
-/// The test executables, by their places in a machine, and which of their tests are run there: all of the kernel's, and
-/// of the agent's those that run nowhere else.
-pub(super) const PROGRAMS: [(&str, &str); 2] = [("/init", ""), ("/bin/agent-tests", "machine::")];
+/// Paths of the test executables in a machine, with the filters of their tests: all kernel tests, and the agent's tests that
+/// need a machine of their own.
+pub(super) const TEST_PROGRAMS: [(&str, &str); 2] = [("/init", ""), ("/bin/agent-tests", "machine::")];
 
-/// The binaries of a machine.
+/// Executables of a machine.
 #[derive(Debug)]
-pub(super) struct Guest {
-    /// The tests of the kernel, which are the machine's first process too.
+pub(super) struct GuestExecutables {
+    /// Kernel tests. This executable is also the machine's first process.
     kernel_tests: PathBuf,
     agent_tests: PathBuf,
     enforcer: PathBuf,
 }
 
-impl Guest {
+impl GuestExecutables {
+    /// Builds the executables. Cargo shows its progress.
     pub(super) fn build() -> anyhow::Result<Self> {
         let mut cargo = process::cargo();
         cargo
@@ -55,37 +55,26 @@ impl Guest {
                 "agent",
                 "--no-run",
                 "--target",
-                TARGET,
+                TRIPLE,
             ])
             .args(["--profile", PROFILE, "--message-format=json-render-diagnostics"])
             .env("CARGO_ENCODED_RUSTFLAGS", FLAGS);
-        let (mut kernel_tests, mut agent_tests, mut enforcer) = (None, None, None);
-        for message in process::cargo_messages(&mut cargo)? {
-            let Message::CompilerArtifact(artifact) = message else { continue };
-            let Some(path) = artifact.executable else { continue };
-            let is_test = artifact.target.kind.contains(&TargetKind::Test);
-            match (artifact.target.name.as_str(), is_test) {
-                ("kernel", true) => kernel_tests = Some(path),
-                ("agent", true) => agent_tests = Some(path),
-                ("enforcer", false) => enforcer = Some(path),
-                _ => {}
-            }
-        }
+        let messages = process::cargo_messages(&mut cargo)?;
         Ok(Self {
-            kernel_tests: kernel_tests.context("cargo built no test named kernel")?.into(),
-            agent_tests: agent_tests.context("cargo built no test named agent")?.into(),
-            enforcer: enforcer.context("cargo built no binary named enforcer")?.into(),
+            kernel_tests: process::built_executable(&messages, &TargetKind::Test, "kernel")?,
+            agent_tests: process::built_executable(&messages, &TargetKind::Test, "agent")?,
+            enforcer: process::built_executable(&messages, &TargetKind::Bin, "enforcer")?,
         })
     }
 
-    /// Writes the archive for a kernel.
-    pub(super) fn pack(&self, path: &Path, image: &Image) -> anyhow::Result<PathBuf> {
-        let read = |path: &Path| fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
-        let mut archive = Archive::default();
+    /// Writes the initramfs for a kernel to `path`.
+    pub(super) fn pack(&self, path: &Path, image: &KernelImage) -> anyhow::Result<()> {
+        let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+        let mut archive = CpioArchive::default();
         for folder in ["dev", "proc", "sys", "tmp", "bin", "boot", "modules"] {
             archive.add(folder, FOLDER, &[], (0, 0))?;
         }
-        // The first process has its descriptors from here; not every kernel mounts devtmpfs by itself.
+        // The descriptors of the first process come from here, because not every kernel mounts devtmpfs by itself.
         archive.add("dev/console", CONSOLE, &[], (5, 1))?;
         archive.add("init", EXECUTABLE, &read(&self.kernel_tests)?, (0, 0))?;
         archive.add("bin/agent-tests", EXECUTABLE, &read(&self.agent_tests)?, (0, 0))?;
@@ -94,33 +83,33 @@ impl Guest {
             archive.add(&format!("boot/config-{}", image.release), FILE, &read(config)?, (0, 0))?;
         }
         for module in &image.modules {
-            let name = module.file_name().and_then(|name| name.to_str()).context("a module without a name")?;
+            let name = module.file_name().and_then(|name| name.to_str()).context("a module has no name")?;
             archive.add(&format!("modules/{name}"), FILE, &read(module)?, (0, 0))?;
         }
-        fs::write(path, archive.finish()?).with_context(|| format!("{} cannot be written", path.display()))?;
-        Ok(path.to_owned())
+        fs::write(path, archive.finish()?).with_context(|| format!("cannot write {}", path.display()))
     }
 }
 
+/// Types and permissions of files, as in `st_mode`.
 const FOLDER: u32 = 0o040_755;
 const FILE: u32 = 0o100_644;
 const EXECUTABLE: u32 = 0o100_755;
 const CONSOLE: u32 = 0o020_600;
 
-/// An archive in the form "newc" (Documentation/driver-api/early-userspace/buffer-format.rst in the kernel's sources).
+/// A cpio archive in the format "newc" (Documentation/driver-api/early-userspace/buffer-format.rst in the kernel's sources).
 #[derive(Default)]
-struct Archive {
+struct CpioArchive {
     bytes: Vec<u8>,
     entries: u32,
 }
 
-impl Archive {
-    /// Adds a file; `device` is the major and minor number of a device, else zeros.
+impl CpioArchive {
+    /// Adds a file. The last argument is the major and minor number of a device file, else zeros.
     fn add(&mut self, name: &str, mode: u32, content: &[u8], (major, minor): (u32, u32)) -> anyhow::Result<()> {
         let Ok(size) = u32::try_from(content.len()) else {
             bail!("{name} is too large for an archive: {} bytes", content.len());
         };
-        let name_size = u32::try_from(name.len() + 1).context("a long name")?;
+        let name_size = u32::try_from(name.len() + 1).with_context(|| format!("the name {name} is too long"))?;
         self.entries += 1;
         self.bytes.extend(b"070701");
         // Inode, mode, user, group, links, time, size, device of the archive (two), own device (two), name, checksum.
@@ -135,6 +124,7 @@ impl Archive {
         Ok(())
     }
 
+    /// Pads to a multiple of four bytes.
     fn pad(&mut self) {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
@@ -150,8 +140,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_archive_is_laid_out_as_the_kernel_reads_it() {
-        let mut archive = Archive::default();
+    fn archive_has_the_layout_of_newc() {
+        let mut archive = CpioArchive::default();
         archive.add("init", EXECUTABLE, b"abcde", (0, 0)).unwrap();
         archive.add("dev/console", CONSOLE, &[], (5, 1)).unwrap();
         let bytes = archive.finish().unwrap();
@@ -170,11 +160,11 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_goes_to_the_tests() {
-        let whole = Part { number: 1, of: 1 };
+    fn filter_replaces_the_default_filters() {
+        let only = Shard { number: 1, count: 1 };
         let all = "PORT_ENFORCER_TEST_PART=1/1 -- /init --color=never  , /bin/agent-tests --color=never machine::";
-        assert_eq!(arguments(whole, None), all);
-        let some = arguments(Part { number: 2, of: 3 }, Some("overlap"));
+        assert_eq!(kernel_arguments(only, None), all);
+        let some = kernel_arguments(Shard { number: 2, count: 3 }, Some("overlap"));
         assert!(some.starts_with("PORT_ENFORCER_TEST_PART=2/3 -- /init --color=never overlap , /bin/"), "{some}");
     }
 }

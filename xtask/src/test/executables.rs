@@ -1,4 +1,4 @@
-//! The test executables: built by cargo, and run as cargo would run them.
+//! Test executables: built by cargo, with the environment in which cargo would run them.
 
 use std::collections::HashMap;
 
@@ -7,60 +7,61 @@ use cargo_metadata::{Artifact, Message, TargetKind};
 
 use crate::process;
 
-/// The test targets that work on the real kernel and need root.
-const NEED_ROOT: [&str; 3] = ["kernel", "agent", "daemonset"];
+/// Names of the integration tests that use the real kernel and need root, in any package.
+const ROOT_TESTS: [&str; 3] = ["kernel", "agent", "daemonset"];
 
-/// An executable with tests, and the environment it is run in.
+/// An executable with tests.
 #[derive(Debug)]
-pub(super) struct Executable {
+pub(super) struct TestExecutable {
     package: String,
     target: String,
-    kind: Kind,
+    kind: TestKind,
     path: Utf8PathBuf,
     package_folder: Utf8PathBuf,
-    /// The binaries of the same package, by name; cargo tells integration tests where they are.
+    /// Names and paths of the package's binaries, which cargo passes to integration tests.
     binaries: Vec<(String, Utf8PathBuf)>,
 }
 
-/// What the tests were compiled into.
+/// Kind of the cargo target that the tests belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum TestKind {
     Library,
     Binary,
     Integration,
 }
 
-impl Executable {
-    /// `enforcer (library)`, `xtask (binary xtask)`, `enforcer/kernel`.
+impl TestExecutable {
+    /// Returns a name such as `enforcer (library)`, `xtask (binary xtask)` or `enforcer/kernel`.
     pub(super) fn name(&self) -> String {
         let Self { package, target, kind, .. } = self;
         match kind {
-            Kind::Library => format!("{package} (library)"),
-            Kind::Binary => format!("{package} (binary {target})"),
-            Kind::Integration => format!("{package}/{target}"),
+            TestKind::Library => format!("{package} (library)"),
+            TestKind::Binary => format!("{package} (binary {target})"),
+            TestKind::Integration => format!("{package}/{target}"),
         }
     }
 
+    /// Returns true if the tests must run as root.
     pub(super) fn needs_root(&self) -> bool {
-        self.kind == Kind::Integration && NEED_ROOT.contains(&self.target.as_str())
+        self.kind == TestKind::Integration && ROOT_TESTS.contains(&self.target.as_str())
     }
 
     pub(super) fn path(&self) -> &Utf8Path {
         &self.path
     }
 
-    /// Where cargo runs tests.
+    /// Returns the folder in which cargo runs the tests.
     pub(super) fn package_folder(&self) -> &Utf8Path {
         &self.package_folder
     }
 
-    /// What cargo sets for tests and test libraries read at run time.
+    /// Returns the variables that cargo sets for tests and that test libraries read at run time.
     pub(super) fn environment(&self) -> Vec<(String, String)> {
         let mut environment = vec![
             ("CARGO_MANIFEST_DIR".to_owned(), self.package_folder.to_string()),
             ("CARGO_PKG_NAME".to_owned(), self.package.clone()),
         ];
-        if self.kind == Kind::Integration {
+        if self.kind == TestKind::Integration {
             let binaries = self.binaries.iter();
             environment.extend(binaries.map(|(name, path)| (format!("CARGO_BIN_EXE_{name}"), path.to_string())));
         }
@@ -68,15 +69,17 @@ impl Executable {
     }
 }
 
-/// Compiles all tests of the workspace or, sanitized, what of them runs the code that is `unsafe`.
-pub(super) fn build(sanitized: bool) -> anyhow::Result<Vec<Executable>> {
+/// Compiles all tests of the workspace. With the sanitizer, only unit tests and kernel tests of the packages with code that
+/// is `unsafe` or decodes data of the kernel.
+pub(super) fn build(sanitized: bool) -> anyhow::Result<Vec<TestExecutable>> {
     let mut cargo = if sanitized { process::nightly("cargo") } else { process::cargo() };
     cargo.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
     if sanitized {
         cargo
-            .args(["--package", "enforcer-ebpf", "--package", "enforcer", "--lib", "--test", "kernel"])
-            // With the platform named, build scripts go without the sanitizer.
-            .args(["--target", &process::triple(), "--target-dir", "target/sanitized"])
+            .args(["--package", "enforcer-ebpf", "--package", "enforcer-core", "--package", "enforcer"])
+            .args(["--lib", "--test", "kernel"])
+            // With --target, build scripts are compiled without the sanitizer.
+            .args(["--target", &process::host_triple(), "--target-dir", "target/sanitized"])
             .env("RUSTFLAGS", "-Zsanitizer=address");
     } else {
         cargo.arg("--workspace");
@@ -89,32 +92,32 @@ pub(super) fn build(sanitized: bool) -> anyhow::Result<Vec<Executable>> {
     Ok(collect(artifacts.collect()))
 }
 
-/// The test executables among what cargo built, in the order of their names.
-fn collect(artifacts: Vec<Artifact>) -> Vec<Executable> {
+/// Returns the test executables among cargo's artifacts, sorted by name.
+fn collect(artifacts: Vec<Artifact>) -> Vec<TestExecutable> {
     let mut binaries: HashMap<Utf8PathBuf, Vec<(String, Utf8PathBuf)>> = HashMap::new();
     let mut executables = Vec::new();
     for Artifact { package_id, manifest_path, target, profile, executable, .. } in artifacts {
         let Some(path) = executable else { continue };
         let package_folder = manifest_path.parent().unwrap_or(&manifest_path).to_owned();
         let kind = if target.kind.contains(&TargetKind::Test) {
-            Kind::Integration
+            TestKind::Integration
         } else if target.kind.contains(&TargetKind::Bin) {
-            Kind::Binary
+            TestKind::Binary
         } else {
-            Kind::Library
+            TestKind::Library
         };
         if profile.test {
             let package = process::package_name(&package_id.repr).to_owned();
             let target = target.name;
-            executables.push(Executable { package, target, kind, path, package_folder, binaries: Vec::new() });
-        } else if kind == Kind::Binary {
+            executables.push(TestExecutable { package, target, kind, path, package_folder, binaries: Vec::new() });
+        } else if kind == TestKind::Binary {
             binaries.entry(package_folder).or_default().push((target.name, path));
         }
     }
     for executable in &mut executables {
         executable.binaries = binaries.get(&executable.package_folder).cloned().unwrap_or_default();
     }
-    executables.sort_by_key(Executable::name);
+    executables.sort_by_key(TestExecutable::name);
     executables
 }
 
@@ -122,7 +125,7 @@ fn collect(artifacts: Vec<Artifact>) -> Vec<Executable> {
 mod tests {
     use super::*;
 
-    /// A line as cargo prints it.
+    /// Returns an artifact as cargo reports it.
     fn artifact(package: &str, kind: &str, target: &str, test: bool) -> Artifact {
         let line = format!(
             r#"{{"reason":"compiler-artifact","package_id":"path+file:///checkout/{package}#0.1.0",
@@ -138,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn executables_know_their_package_and_its_binaries() {
+    fn executable_has_its_package_and_the_binaries_of_it() {
         let executables = collect(vec![
             artifact("enforcer", "bin", "enforcer", false),
             artifact("enforcer", "test", "kernel", true),
@@ -147,14 +150,14 @@ mod tests {
             artifact("xtask", "bin", "xtask", true),
             artifact("xtask", "bin", "kernel", true),
         ]);
-        let names: Vec<_> = executables.iter().map(Executable::name).collect();
+        let names: Vec<_> = executables.iter().map(TestExecutable::name).collect();
         assert_eq!(names, ["enforcer (library)", "enforcer/kernel", "xtask (binary kernel)", "xtask (binary xtask)"]);
-        let root: Vec<_> = executables.iter().map(Executable::needs_root).collect();
+        let root: Vec<_> = executables.iter().map(TestExecutable::needs_root).collect();
         assert_eq!(root, [false, true, false, false], "a binary's unit tests need no root, whatever its name");
 
         let binary = ("CARGO_BIN_EXE_enforcer".to_owned(), "/target/enforcer-false".to_owned());
         assert!(executables[1].environment().contains(&binary));
-        assert!(!executables[0].environment().contains(&binary), "unit tests do not get it from cargo either");
+        assert!(!executables[0].environment().contains(&binary), "cargo does not pass it to unit tests");
         assert_eq!(executables[1].package_folder(), "/checkout/enforcer");
     }
 }
