@@ -27,30 +27,34 @@ use std::{
 use enforcer_ebpf::wire::{Protocol, UidKey};
 
 use crate::{
-    arbitration::{
-        arbiter::OwnerId,
-        quota::{QuotaTracker, Resource},
-    },
+    arbitration::quota::QuotaTracker,
     cgroups::tree::{CgroupTree, PlacedPodCgroup},
     index::{
         identity::static_key,
         names::Interner,
-        owner::{Kind, OwnerState, PortClaimSet},
+        owner::{OwnerState, PortClaimSet},
         port_table::PortTable,
     },
-    model::digest::Digest,
+    model::{
+        digest::Digest,
+        mode::Mode,
+        name::Name,
+        owner::{OwnerId, OwnerKind},
+        quota::Resource,
+        source::ClaimSource,
+        time::Now,
+    },
     plan::slots::SlotAllocator,
     pods::{
-        claims::{ClaimSource, PodClaim, claims_within_quota},
+        claims::{PodClaim, claims_within_quota},
         pod::{Phase, Pod, uid_key},
     },
 };
 
-pub use inspect::{ClaimStatus, ClaimView, OwnerKind, OwnerView};
-pub use names::Name;
+pub use inspect::{ClaimStatus, ClaimView, OwnerView};
 pub use query::ActiveClaim;
 pub use restore::RestoreSummary;
-pub use types::{IndexOutput, MODE_LABEL, MapUsage, Mode, NamespaceMode, Notice, Now, PortList, Settings};
+pub use types::{IndexOutput, MapUsage, Notice, Settings};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -366,7 +370,7 @@ impl Index {
         self.output.notices.extend(told);
         for id in self.port_table.take_owners_without_claims() {
             // A remnant whose ports all found an heir has nothing left to hold.
-            if self.owners.get(&id).is_some_and(|owner| owner.kind == Kind::HandoverReservation) {
+            if self.owners.get(&id).is_some_and(|owner| owner.kind == OwnerKind::HandoverReservation) {
                 self.reservations.retain(|(_, left)| *left != id);
                 self.free_slot(id);
             }

@@ -5,14 +5,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use enforcer_ebpf::wire::{PortWord, Protocol};
 
 use crate::{
-    arbitration::arbiter::{ClaimState, ClaimTransition, OwnerId, PortClaim, arbitrate},
+    arbitration::arbiter::{ClaimState, ClaimTransition, PortClaim, arbitrate},
     index::{
-        ActiveClaim, Notice, PortList,
+        ActiveClaim, Notice,
         owner::{OwnerState, PortClaimSet},
     },
-    model::port_spec::{Address, compress},
+    model::{
+        owner::OwnerId,
+        port_spec::{Address, PortList, compress},
+        source::ClaimSource,
+    },
     plan::port_state::{ActivePortClaim, Change, PortState},
-    pods::claims::ClaimSource,
 };
 
 type Key = (Protocol, u16);

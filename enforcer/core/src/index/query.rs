@@ -3,10 +3,12 @@
 use enforcer_ebpf::wire::Protocol;
 
 use crate::{
-    arbitration::arbiter::{ClaimGroup, OwnerId},
     index::{Index, owner::OwnerState},
-    model::port_spec::Address,
-    pods::claims::ClaimSource,
+    model::{
+        owner::{ClaimGroup, OwnerId},
+        port_spec::Address,
+        source::ClaimSource,
+    },
 };
 
 /// A claim in force on one port.

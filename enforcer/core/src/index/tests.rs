@@ -15,9 +15,12 @@ use proptest::prelude::*;
 
 use self::model::{CGROUP_IDS, Maps, ROOT, Rig, cgroup_name, of_workload, pod, uid};
 use super::*;
-use crate::pods::{
-    annotation,
-    pod::{ARRIVAL_UNKNOWN, Phase, Workload, uid_key},
+use crate::{
+    model::mode::NamespaceMode,
+    pods::{
+        annotation,
+        pod::{ARRIVAL_UNKNOWN, Phase, Workload, uid_key},
+    },
 };
 
 #[test]

@@ -10,10 +10,14 @@ use std::{
 use enforcer_ebpf::wire::{Protocol, Reason, UidForm, VerdictKind};
 
 use crate::{
-    arbitration::arbiter::OwnerId,
-    index::{Index, Name, Notice, PortList},
-    model::{port_spec::protocol_name, text::escape},
-    pods::claims::ClaimSource,
+    index::{Index, Notice},
+    model::{
+        name::Name,
+        owner::OwnerId,
+        port_spec::{PortList, protocol_name},
+        source::ClaimSource,
+        text::escape,
+    },
     sockets::{Audience, NamedSocket, Reuse},
 };
 

@@ -21,13 +21,13 @@ use serde::{Deserialize, Serialize};
 pub use kernel_verdict::KernelVerdict;
 
 use crate::{
-    arbitration::arbiter::OwnerId,
-    index::Name,
     model::{
+        name::Name,
+        owner::OwnerId,
         port_spec::{PortSpec, protocol_name},
+        source::ClaimSource,
         text::escape,
     },
-    pods::claims::ClaimSource,
     sockets,
     views::json::{API_VERSION, ActorView, ClaimRow, HolderRow, NodeSnapshot, WILDCARDS, dual_stack, time},
 };

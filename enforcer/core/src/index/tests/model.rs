@@ -264,7 +264,7 @@ impl Rig {
         let mut all = Usage::default();
         for owner in self.index.owners.values() {
             let takes = owner.usage;
-            assert!(owner.kind != Kind::Pod || takes == owner.usage(), "{owner:?}");
+            assert!(owner.kind != OwnerKind::Pod || takes == owner.usage(), "{owner:?}");
             all.pods += takes.pods;
             all.handovers += takes.handovers;
             all.claims += takes.claims;
