@@ -1,4 +1,6 @@
-//! What people who ask are told: all claims with how they stand, and how a bind would be judged now.
+//! Questions of people: all claims with their status, all owners, and the verdict that a bind would get now.
+//!
+//! The rule: what only `status` and `explain` need is here. What the agent's loop needs is in [`super::query`].
 
 use enforcer_ebpf::{
     decide::{

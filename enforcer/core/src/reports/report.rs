@@ -14,7 +14,7 @@ use crate::{
     model::{
         name::Name,
         owner::OwnerId,
-        port_spec::{PortList, protocol_name},
+        port_spec::{Address, PortList, protocol_name},
         source::ClaimSource,
         text::escape,
     },
@@ -181,7 +181,9 @@ impl Report {
         Self {
             container: index.container(attempt.cgroup).map(|container| escape(&container)),
             owner: attempt.owner.and_then(|id| index.name(id)).cloned(),
-            source: attempt.owner.and_then(|id| index.source(id, attempt.protocol, attempt.port)),
+            source: attempt
+                .owner
+                .and_then(|id| index.source(id, attempt.protocol, attempt.port, Address::new(attempt.address))),
             caller,
             holder: None,
             attempt,

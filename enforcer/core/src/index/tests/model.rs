@@ -2,7 +2,7 @@
 
 use enforcer_ebpf::{
     decide::{Caller, CallerIdentity, Candidates, Cover, ModeOverride, Target, Verdict, decide},
-    wire::{AddressKey, CGROUP_UNKNOWN, OWNER_RECORD_BYTES, Owner as Element, Policy, PortWord, Slot},
+    wire::{AddressKey, CGROUP_UNKNOWN, OWNER_RECORD_BYTES, Owner as Element, Policy, PortWord, Protocol, Slot},
 };
 
 use super::*;

@@ -4,7 +4,7 @@ use std::{cell::RefCell, rc::Rc};
 
 use enforcer_ebpf::{
     decide::{Target, Verdict},
-    wire::{Reason, VerdictKind},
+    wire::{Protocol, Reason, VerdictKind},
 };
 
 use super::{
