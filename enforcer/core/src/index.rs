@@ -82,7 +82,8 @@ pub struct Index {
     /// UIDs that such pods may get as soon as all that came at once was taken in.
     released_uids: BTreeSet<UidKey>,
     recent_names: names::RecentNames,
-    last_id: OwnerId,
+    /// Id of the next owner.
+    next_id: OwnerId,
     output: IndexOutput,
 }
 
@@ -117,7 +118,7 @@ impl Index {
             mirrors: HashMap::new(),
             released_uids: BTreeSet::new(),
             recent_names: names::RecentNames::default(),
-            last_id: 0,
+            next_id: OwnerId::FIRST,
             output: IndexOutput::default(),
             settings,
         };
@@ -141,8 +142,9 @@ impl Index {
     }
 
     fn next_id(&mut self) -> OwnerId {
-        self.last_id += 1;
-        self.last_id
+        let id = self.next_id;
+        self.next_id = id.saturating_add(1);
+        id
     }
 
     /// Takes what follows from the inputs so far.

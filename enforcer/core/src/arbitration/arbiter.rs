@@ -147,12 +147,16 @@ mod tests {
 
     use super::*;
 
+    fn id(id: u32) -> OwnerId {
+        OwnerId::new(id).expect("no test owner is nobody")
+    }
+
     struct Owners(HashMap<OwnerId, Claimant<'static>>);
 
-    fn tenant(id: OwnerId, name: &'static str) -> Claimant<'static> {
+    fn tenant(number: u32, name: &'static str) -> Claimant<'static> {
         Claimant {
             class: OwnerClass::Tenant,
-            group: ClaimGroup::Pod(id),
+            group: ClaimGroup::Pod(id(number)),
             workload: None,
             is_reservation: false,
             name: ("default", name),
@@ -160,20 +164,20 @@ mod tests {
     }
 
     impl Owners {
-        fn new(parties: impl IntoIterator<Item = (OwnerId, Claimant<'static>)>) -> Self {
-            Self(parties.into_iter().collect())
+        fn new(parties: impl IntoIterator<Item = (u32, Claimant<'static>)>) -> Self {
+            Self(parties.into_iter().map(|(number, party)| (id(number), party)).collect())
         }
 
         fn settle(&self, stakes: &mut Vec<PortClaim>) -> Vec<(OwnerId, ClaimState)> {
-            arbitrate(stakes, |id| self.0[&id]);
+            arbitrate(stakes, |owner| self.0[&owner]);
             let mut standings: Vec<_> = stakes.iter().map(|stake| (stake.owner, stake.state.unwrap())).collect();
             standings.sort_by_key(|(owner, _)| *owner);
             standings
         }
     }
 
-    fn stake(owner: OwnerId, since: i64) -> PortClaim {
-        PortClaim { owner, address: Address::Any, source: ClaimSource::Annotation, since, state: None }
+    fn stake(owner: u32, since: i64) -> PortClaim {
+        PortClaim { owner: id(owner), address: Address::Any, source: ClaimSource::Annotation, since, state: None }
     }
 
     use ClaimState::{InForce, LostTo};
@@ -192,9 +196,9 @@ mod tests {
             [(6, 9), (5, 9), (4, 7), (3, 8), (2, 8), (1, 9)].map(|(id, at)| stake(id, at)).into();
         for winner in [1, 2, 3, 4, 6, 5] {
             let standings = owners.settle(&mut all.clone());
-            assert!(standings.contains(&(winner, InForce)), "{winner} among {standings:?}");
+            assert!(standings.contains(&(id(winner), InForce)), "{winner} among {standings:?}");
             assert_eq!(standings.iter().filter(|(_, standing)| *standing == InForce).count(), 1);
-            all.retain(|stake| stake.owner != winner);
+            all.retain(|stake| stake.owner != id(winner));
         }
     }
 
@@ -208,13 +212,13 @@ mod tests {
         let mut stakes = vec![stake(1, 5)];
         owners.settle(&mut stakes);
         stakes.push(stake(2, 1));
-        assert_eq!(owners.settle(&mut stakes), [(1, InForce), (2, LostTo(1))]);
+        assert_eq!(owners.settle(&mut stakes), [(id(1), InForce), (id(2), LostTo(id(1)))]);
         stakes.push(stake(3, 9));
-        assert_eq!(owners.settle(&mut stakes), [(1, LostTo(3)), (2, LostTo(3)), (3, InForce)]);
-        stakes.retain(|stake| stake.owner != 3);
+        assert_eq!(owners.settle(&mut stakes), [(id(1), LostTo(id(3))), (id(2), LostTo(id(3))), (id(3), InForce)]);
+        stakes.retain(|stake| stake.owner != id(3));
         assert_eq!(
             owners.settle(&mut stakes),
-            [(1, LostTo(2)), (2, InForce)],
+            [(id(1), LostTo(id(2))), (id(2), InForce)],
             "by arrival, since neither was in force"
         );
     }
@@ -225,9 +229,9 @@ mod tests {
         let member = |id, name| Claimant { group, ..tenant(id, name) };
         let owners = Owners::new([(1, member(1, "a")), (2, tenant(2, "b")), (3, member(3, "c"))]);
         let mut stakes = vec![stake(1, 1), stake(2, 2), stake(3, 3)];
-        assert_eq!(owners.settle(&mut stakes), [(1, InForce), (2, LostTo(1)), (3, InForce)]);
+        assert_eq!(owners.settle(&mut stakes), [(id(1), InForce), (id(2), LostTo(id(1))), (id(3), InForce)]);
         stakes.remove(0);
-        assert_eq!(owners.settle(&mut stakes), [(2, LostTo(3)), (3, InForce)]);
+        assert_eq!(owners.settle(&mut stakes), [(id(2), LostTo(id(3))), (id(3), InForce)]);
     }
 
     #[test]
@@ -238,7 +242,7 @@ mod tests {
             ..stake(owner, since)
         };
         let mut stakes = vec![at(1, [127, 0, 0, 1], 1), at(2, [10, 0, 0, 1], 2), at(3, [0, 0, 0, 0], 3)];
-        assert_eq!(owners.settle(&mut stakes), [(1, InForce), (2, InForce), (3, LostTo(1))]);
+        assert_eq!(owners.settle(&mut stakes), [(id(1), InForce), (id(2), InForce), (id(3), LostTo(id(1)))]);
     }
 
     #[test]
@@ -251,9 +255,9 @@ mod tests {
             (4, Claimant { workload: Some(4), ..tenant(4, "newer") }),
         ]);
         let mut stakes = vec![PortClaim { state: Some(InForce), ..stake(1, 1) }, stake(2, 2)];
-        assert_eq!(owners.settle(&mut stakes), [(1, InForce), (2, LostTo(1))]);
+        assert_eq!(owners.settle(&mut stakes), [(id(1), InForce), (id(2), LostTo(id(1)))]);
         stakes.extend([stake(4, 10), stake(3, 9)]);
-        assert_eq!(owners.settle(&mut stakes), [(2, LostTo(3)), (3, InForce), (4, LostTo(3))]);
+        assert_eq!(owners.settle(&mut stakes), [(id(2), LostTo(id(3))), (id(3), InForce), (id(4), LostTo(id(3)))]);
     }
 
     #[test]
@@ -267,18 +271,25 @@ mod tests {
             ..stake(owner, since)
         };
         let mut stakes = vec![at(1, 1, 8), at(2, 2, 9), stake(3, 1)];
-        assert_eq!(owners.settle(&mut stakes), [(2, InForce), (3, LostTo(2))], "nothing is taken from who runs");
+        assert_eq!(
+            owners.settle(&mut stakes),
+            [(id(2), InForce), (id(3), LostTo(id(2)))],
+            "nothing is taken from who runs"
+        );
     }
 
     #[test]
     fn only_turns_are_told() {
         let owners = Owners::new([(1, tenant(1, "a")), (2, tenant(2, "b"))]);
         let mut stakes = vec![stake(1, 1), stake(2, 2)];
-        let turns = arbitrate(&mut stakes, |id| owners.0[&id]);
+        let turns = arbitrate(&mut stakes, |owner| owners.0[&owner]);
         assert_eq!(turns.len(), 2);
-        assert!(arbitrate(&mut stakes, |id| owners.0[&id]).is_empty());
+        assert!(arbitrate(&mut stakes, |owner| owners.0[&owner]).is_empty());
         stakes.remove(0);
-        let turns = arbitrate(&mut stakes, |id| owners.0[&id]);
-        assert_eq!(turns, [ClaimTransition { owner: 2, address: Address::Any, before: Some(LostTo(1)), now: InForce }]);
+        let turns = arbitrate(&mut stakes, |owner| owners.0[&owner]);
+        assert_eq!(
+            turns,
+            [ClaimTransition { owner: id(2), address: Address::Any, before: Some(LostTo(id(1))), now: InForce }]
+        );
     }
 }

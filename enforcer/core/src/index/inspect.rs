@@ -173,7 +173,7 @@ impl Index {
         let known = caller.and_then(|id| self.owners.get(&id)).filter(|owner| is_recognised(owner));
         let caller = known.map_or(Caller::UnknownApi, |owner| Caller::Pod(owner.element()));
         let verdict = decide(&owners, candidates.covered, &CallerIdentity::from(&caller), port, policy, || overrule);
-        (verdict, owners.get(usize::from(verdict.by)).map(enforcer_ebpf::wire::Owner::id).filter(|id| *id != 0))
+        (verdict, owners.get(usize::from(verdict.by)).and_then(|owner| OwnerId::new(owner.id())))
     }
 }
 

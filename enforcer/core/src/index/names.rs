@@ -108,11 +108,12 @@ mod tests {
     #[test]
     fn the_past_is_bounded() {
         let mut past = RecentNames::default();
-        for id in 0..=u32::try_from(MAX_RECENT_NAMES).unwrap() {
-            past.remember(id, Name::node());
+        let id = |number| OwnerId::new(number).unwrap();
+        for number in 1..=u32::try_from(MAX_RECENT_NAMES).unwrap() + 1 {
+            past.remember(id(number), Name::node());
         }
-        assert_eq!(past.name(0), None);
-        assert!(past.name(1).is_some());
+        assert_eq!(past.name(id(1)), None);
+        assert!(past.name(id(2)).is_some());
         assert_eq!(past.names.len(), MAX_RECENT_NAMES);
     }
 }

@@ -272,7 +272,7 @@ impl OwnerState {
         }
         let (cgroup, level) = self.cgroup.map_or((CGROUP_UNKNOWN, 0), |cgroup| (cgroup.id, cgroup.level));
         let (group, workload) = (self.group.unwrap_or(0), self.workload.unwrap_or(0));
-        wire::Owner::new(cgroup, self.id, flags, level, group, workload)
+        wire::Owner::new(cgroup, self.id.get(), flags, level, group, workload)
     }
 
     /// The steps by which the kernel recognises the pod, once the owner is written.

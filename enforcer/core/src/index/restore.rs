@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Ids from here on are given anew: no agent has come so far.
-const IDS_END: OwnerId = 1 << 31;
+const IDS_END: u32 = 1 << 31;
 
 /// What came of what was remembered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,11 +64,12 @@ impl Index {
     /// meanwhile, what only they claim beside it waits for the list.
     pub fn restore(&mut self, remembered: Vec<RecoveredOwner>, now: Now) -> RestoreSummary {
         let mut restored = RestoreSummary::default();
-        let last = remembered.iter().map(|owner| owner.id).filter(|id| *id < IDS_END).max().unwrap_or(0);
+        let last = remembered.iter().map(|owner| owner.id).filter(|id| id.get() < IDS_END).max();
         if !remembered.is_empty() {
             // Others came later and are gone already, but what the kernel told of them may not have been read yet.
-            let gap = OwnerId::try_from(names::MAX_RECENT_NAMES).unwrap_or(0);
-            self.last_id = self.last_id.max(last.saturating_add(gap));
+            let gap = u32::try_from(names::MAX_RECENT_NAMES).unwrap_or(u32::MAX);
+            let last = last.unwrap_or(OwnerId::FIRST);
+            self.next_id = self.next_id.max(last.saturating_add(gap).saturating_add(1));
         }
         let shared = shared_claims(&remembered);
         for RecoveredOwner { id, cgroup, record, claims } in remembered {
@@ -177,7 +178,7 @@ impl Index {
     }
 
     fn free_id(&mut self, id: OwnerId) -> OwnerId {
-        if id == 0 || id >= IDS_END || self.owners.contains_key(&id) { self.next_id() } else { id }
+        if id.get() >= IDS_END || self.owners.contains_key(&id) { self.next_id() } else { id }
     }
 
     fn restored_owner(

@@ -293,11 +293,13 @@ mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     use super::*;
+    use crate::model::owner::OwnerId;
 
     const TCP: Protocol = Protocol::Tcp;
 
     fn claim(slot: Slot, address: Address) -> ActivePortClaim {
-        ActivePortClaim { address, slot, group: ClaimGroup::Pod(u32::from(slot)), handover_to: None }
+        let owner = OwnerId::new(slot.into()).expect("slot 0 is nobody's");
+        ActivePortClaim { address, slot, group: ClaimGroup::Pod(owner), handover_to: None }
     }
 
     fn v4(last: u8) -> Address {

@@ -396,8 +396,8 @@ mod tests {
                 cgroup: 1,
                 pod_cgroup: Some(1),
                 socket: 1,
-                caller: Some(1),
-                owner: Some(2),
+                caller: OwnerId::new(1),
+                owner: OwnerId::new(2),
                 holder: None,
                 held: false,
                 reuse: None,
@@ -452,7 +452,7 @@ mod tests {
         let mut repetitions = Deduplicator::default();
         let mut one = report(Reason::Claimed, VerdictKind::Deny);
         for owner in 0..2 * u32::try_from(MAX_REMEMBERED).unwrap() {
-            one.attempt.owner = Some(owner);
+            one.attempt.owner = OwnerId::new(owner);
             repetitions.admit(&one, Duration::ZERO);
         }
         assert_eq!(repetitions.seen.len(), MAX_REMEMBERED);

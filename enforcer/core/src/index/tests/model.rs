@@ -144,10 +144,10 @@ impl Maps {
     }
 
     /// The owner ids whose claims a bind meets.
-    pub(super) fn met(&self, protocol: Protocol, port: u16, target: Target) -> Vec<u32> {
+    pub(super) fn met(&self, protocol: Protocol, port: u16, target: Target) -> Vec<OwnerId> {
         let candidates = self.candidates(protocol, port, target);
-        let mut ids: Vec<u32> =
-            candidates.slots.iter().filter_map(|slot| self.owners.get(slot)).map(Element::id).collect();
+        let owners = candidates.slots.iter().filter_map(|slot| self.owners.get(slot));
+        let mut ids: Vec<OwnerId> = owners.filter_map(|owner| OwnerId::new(owner.id())).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
