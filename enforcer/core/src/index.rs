@@ -40,7 +40,7 @@ use crate::{
         mode::Mode,
         owner::{OwnerId, OwnerKind},
         quota::Resource,
-        source::ClaimSource,
+        source::{ClaimOrigin, ClaimSource},
         time::Now,
     },
     plan::slots::SlotAllocator,
@@ -82,6 +82,8 @@ pub struct Index {
     /// UIDs that such pods may get as soon as all that came at once was taken in.
     released_uids: BTreeSet<UidKey>,
     recent_names: names::RecentNames,
+    /// Origins whose complete list is in force, or was once.
+    synced: BTreeSet<ClaimOrigin>,
     /// Id of the next owner.
     next_id: OwnerId,
     output: IndexOutput,
@@ -93,6 +95,8 @@ pub struct Index {
 pub struct Staged {
     /// Owners that are no more, and go when the others are in force.
     gone: Vec<OwnerId>,
+    /// Origin whose complete list it is.
+    listed: Option<ClaimOrigin>,
 }
 
 impl Index {
@@ -118,6 +122,7 @@ impl Index {
             mirrors: HashMap::new(),
             released_uids: BTreeSet::new(),
             recent_names: names::RecentNames::default(),
+            synced: BTreeSet::new(),
             next_id: OwnerId::FIRST,
             output: IndexOutput::default(),
             settings,
@@ -139,6 +144,7 @@ impl Index {
         }
         self.set_claims(id, stakes, i64::MIN);
         self.arbitrate_dirty();
+        self.synced.insert(ClaimOrigin::Settings);
     }
 
     fn next_id(&mut self) -> OwnerId {
@@ -166,7 +172,7 @@ impl Index {
 
     /// The second half of [`Self::apply`] or [`Self::reset`]: what was introduced is in force.
     pub fn commit(&mut self, introduced: Staged, now: Now) {
-        let Staged { gone } = introduced;
+        let Staged { gone, listed } = introduced;
         for &id in &gone {
             self.withdraw_claims(id, now);
         }
@@ -176,6 +182,7 @@ impl Index {
         }
         self.retry_released(now);
         self.arbitrate_dirty();
+        self.synced.extend(listed);
     }
 
     /// A pod is gone.
@@ -221,7 +228,7 @@ impl Index {
         for pod in pods {
             self.stage_pod(pod, now);
         }
-        Staged { gone }
+        Staged { gone, listed: Some(ClaimOrigin::Pods) }
     }
 
     fn stage_pod(&mut self, pod: Pod, now: Now) {

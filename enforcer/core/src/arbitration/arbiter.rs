@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use crate::model::{
-    owner::{ClaimGroup, OwnerClass, OwnerId},
+    owner::{ClaimGroup, OwnerClass, OwnerId, OwnerKind, rank},
     port_spec::Address,
     source::ClaimSource,
 };
@@ -36,16 +36,22 @@ pub enum ClaimState {
 /// What arbitration needs to know of an owner.
 #[derive(Clone, Copy, Debug)]
 pub struct Claimant<'a> {
-    /// Its rank.
+    /// Its kind. The handover reservation of a pod gives way to a successor of its workload.
+    pub kind: OwnerKind,
+    /// Its class.
     pub class: OwnerClass,
     /// Whom its claims are for.
     pub group: ClaimGroup,
     /// Its workload.
     pub workload: Option<u32>,
-    /// It is what is left of a pod that went, holding the port for a successor of its workload.
-    pub is_reservation: bool,
     /// Namespace and name, the last thing that ranks.
     pub name: (&'a str, &'a str),
+}
+
+impl Claimant<'_> {
+    fn is_reservation(&self) -> bool {
+        self.kind == OwnerKind::HandoverReservation
+    }
 }
 
 /// A claim that stands otherwise than before.
@@ -75,11 +81,11 @@ pub fn arbitrate<'a>(stakes: &mut Vec<PortClaim>, party: impl Fn(OwnerId) -> Cla
     let mut order: Vec<usize> = (0..stakes.len()).collect();
     order.sort_by_cached_key(|&place| {
         let stake = &stakes[place];
-        let Claimant { class, name: (namespace, name), .. } = party(stake.owner);
+        let Claimant { kind, class, name: (namespace, name), .. } = party(stake.owner);
         // A successor may claim more than it succeeds to: that much is not taken from whoever has it.
         let in_force = stake.state == Some(ClaimState::InForce);
         (
-            class,
+            rank(kind, class),
             Reverse(in_force),
             Reverse(successors.contains(&place)),
             stake.since,
@@ -113,14 +119,14 @@ pub fn arbitrate<'a>(stakes: &mut Vec<PortClaim>, party: impl Fn(OwnerId) -> Cla
 /// Drops what is left of gone pods where a pod of the same workload wants the port, and returns the places of the
 /// claims that take over: they rank right after those in force.
 fn transfer_to_successors<'a>(stakes: &mut Vec<PortClaim>, party: &impl Fn(OwnerId) -> Claimant<'a>) -> Vec<usize> {
-    if !stakes.iter().any(|stake| party(stake.owner).is_reservation) {
+    if !stakes.iter().any(|stake| party(stake.owner).is_reservation()) {
         return Vec::new();
     }
     let heirs = |left: &PortClaim, stakes: &[PortClaim]| {
         let left_party = party(left.owner);
         let heir = |stake: &&PortClaim| {
             let party = party(stake.owner);
-            !party.is_reservation
+            !party.is_reservation()
                 && party.workload.is_some()
                 && party.workload == left_party.workload
                 && stake.address.overlaps(left.address)
@@ -131,7 +137,7 @@ fn transfer_to_successors<'a>(stakes: &mut Vec<PortClaim>, party: &impl Fn(Owner
     let mut winners = Vec::new();
     let snapshot = stakes.clone();
     stakes.retain(|stake| {
-        if !party(stake.owner).is_reservation {
+        if !party(stake.owner).is_reservation() {
             return true;
         }
         let heir = heirs(stake, &snapshot);
@@ -155,10 +161,10 @@ mod tests {
 
     fn tenant(number: u32, name: &'static str) -> Claimant<'static> {
         Claimant {
+            kind: OwnerKind::Pod,
             class: OwnerClass::Tenant,
             group: ClaimGroup::Pod(id(number)),
             workload: None,
-            is_reservation: false,
             name: ("default", name),
         }
     }
@@ -185,7 +191,7 @@ mod tests {
     #[test]
     fn rank_is_class_then_force_then_arrival_then_name() {
         let owners = Owners::new([
-            (1, Claimant { class: OwnerClass::Node, group: ClaimGroup::Node, ..tenant(1, "") }),
+            (1, Claimant { kind: OwnerKind::Node, class: OwnerClass::Node, group: ClaimGroup::Node, ..tenant(1, "") }),
             (2, Claimant { class: OwnerClass::Static, ..tenant(2, "z") }),
             (3, Claimant { class: OwnerClass::System, ..tenant(3, "y") }),
             (4, tenant(4, "x")),
@@ -247,7 +253,7 @@ mod tests {
 
     #[test]
     fn what_is_left_waits_for_its_workload_and_for_no_other() {
-        let left = Claimant { is_reservation: true, workload: Some(4), ..tenant(1, "old") };
+        let left = Claimant { kind: OwnerKind::HandoverReservation, workload: Some(4), ..tenant(1, "old") };
         let owners = Owners::new([
             (1, left),
             (2, tenant(2, "squatter")),
@@ -262,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_successor_takes_over_what_was_left_and_no_more() {
-        let left = Claimant { is_reservation: true, workload: Some(4), ..tenant(1, "old") };
+        let left = Claimant { kind: OwnerKind::HandoverReservation, workload: Some(4), ..tenant(1, "old") };
         let owners =
             Owners::new([(1, left), (2, tenant(2, "runs")), (3, Claimant { workload: Some(4), ..tenant(3, "new") })]);
         let at = |owner, last, since| PortClaim {

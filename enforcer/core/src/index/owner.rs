@@ -197,10 +197,10 @@ impl OwnerState {
 
     pub(super) fn claimant(&self) -> Claimant<'_> {
         Claimant {
+            kind: self.kind,
             class: self.class,
             group: self.group_key(),
             workload: self.workload,
-            is_reservation: self.kind == OwnerKind::HandoverReservation,
             name: (&self.name.namespace, &self.name.name),
         }
     }

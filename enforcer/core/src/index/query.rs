@@ -11,7 +11,7 @@ use crate::{
         name::Name,
         owner::{ClaimGroup, OwnerId},
         port_spec::Address,
-        source::ClaimSource,
+        source::{ClaimOrigin, ClaimSource},
     },
 };
 
@@ -68,6 +68,19 @@ impl Index {
     #[must_use]
     pub fn source(&self, id: OwnerId, protocol: Protocol, port: u16, address: Address) -> Option<ClaimSource> {
         self.port_table.source(id, protocol, port, address)
+    }
+
+    /// Returns whether a complete list of this origin is in force, or was once. Until then the claims of its owners are
+    /// those that the previous agent left.
+    #[must_use]
+    pub fn is_source_synced(&self, origin: ClaimOrigin) -> bool {
+        self.synced.contains(&origin)
+    }
+
+    /// Returns whether every origin of claims is synced.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        ClaimOrigin::ALL.into_iter().all(|origin| self.is_source_synced(origin))
     }
 
     /// How many claims are in force, and how many have lost.

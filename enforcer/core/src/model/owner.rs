@@ -51,7 +51,7 @@ pub enum OwnerKind {
     HandoverReservation,
 }
 
-/// Rank of an owner, best first. Nothing that a tenant can set gives a rank.
+/// Trust class of an owner. Nothing that a tenant can set changes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OwnerClass {
     /// The node itself.
@@ -72,6 +72,35 @@ impl OwnerClass {
     }
 }
 
+/// Rank of an owner in arbitration, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OwnerRank {
+    /// The node.
+    Node,
+    /// Static pods.
+    Static,
+    /// Pods of system namespaces.
+    System,
+    /// Everybody else.
+    Tenant,
+}
+
+/// Returns the rank of an owner: the one place that decides who comes first by what an owner is.
+///
+/// A class alone gives no rank: only the node itself ranks as the node. An owner of another kind whose class says so, as
+/// it could stand in a record of the previous agent, ranks last.
+#[must_use]
+pub const fn rank(kind: OwnerKind, class: OwnerClass) -> OwnerRank {
+    match (kind, class) {
+        (OwnerKind::Node, _) => OwnerRank::Node,
+        (OwnerKind::Pod | OwnerKind::HandoverReservation, class) => match class {
+            OwnerClass::Static => OwnerRank::Static,
+            OwnerClass::System => OwnerRank::System,
+            OwnerClass::Tenant | OwnerClass::Node => OwnerRank::Tenant,
+        },
+    }
+}
+
 /// Group that a claim is for. Claims of one group never conflict with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ClaimGroup {
@@ -81,4 +110,22 @@ pub enum ClaimGroup {
     Pod(OwnerId),
     /// A share group.
     Group(u32),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_node_ranks_as_the_node() {
+        let classes = [OwnerClass::Node, OwnerClass::Static, OwnerClass::System, OwnerClass::Tenant];
+        for class in classes {
+            assert_eq!(rank(OwnerKind::Node, class), OwnerRank::Node);
+            for kind in [OwnerKind::Pod, OwnerKind::HandoverReservation] {
+                assert!(rank(kind, class) > OwnerRank::Node, "{kind:?} {class:?}");
+            }
+        }
+        let pods = classes.map(|class| rank(OwnerKind::Pod, class));
+        assert_eq!(pods, [OwnerRank::Tenant, OwnerRank::Static, OwnerRank::System, OwnerRank::Tenant]);
+    }
 }

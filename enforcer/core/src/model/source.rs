@@ -1,8 +1,25 @@
-//! Where claims come from.
+//! Sources of claims.
+//!
+//! A [`ClaimOrigin`] delivers owners with their claims, as complete lists and single changes. A [`ClaimSource`] is the
+//! place in an object or a flag where one claim is declared, for people.
 
 use std::fmt;
 
-/// Where a claim is declared.
+/// Origin of owners and their claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ClaimOrigin {
+    /// The agent's own settings: the ports that the node reserves.
+    Settings,
+    /// The pods of the node, from the API server or a folder of manifests.
+    Pods,
+}
+
+impl ClaimOrigin {
+    /// Every origin.
+    pub const ALL: [Self; 2] = [Self::Settings, Self::Pods];
+}
+
+/// Place where a claim is declared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ClaimSource {
     /// In the annotation `port-enforcer.io/ports`.

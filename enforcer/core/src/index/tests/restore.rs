@@ -451,3 +451,20 @@ fn modes_hold_until_the_source_speaks_of_namespaces() {
         assert_eq!(flags(&next), 0, "{policy:?}");
     }
 }
+
+#[test]
+fn index_is_synced_once_every_origin_has_delivered_a_complete_list() {
+    let rig = old([pod(1, "a", "80")]);
+    assert!(rig.index.is_source_synced(ClaimOrigin::Settings), "the settings are complete from the beginning");
+    let mut next = rig.next(1, &ALL);
+    assert!(!next.index.is_source_synced(ClaimOrigin::Pods), "what the last agent left is no list");
+    next.apply(pod(1, "a", "80"));
+    assert!(!next.index.is_synced(), "nor is one pod");
+    let now = next.now();
+    let staged = next.index.stage_all(vec![pod(1, "a", "80")], now);
+    assert!(!next.index.is_synced(), "a list that is staged is not in force");
+    next.index.commit(staged, now);
+    assert!(next.index.is_source_synced(ClaimOrigin::Pods) && next.index.is_synced());
+    next.index.delete("default", "a", now);
+    assert!(next.index.is_synced(), "for good");
+}
