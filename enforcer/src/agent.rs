@@ -178,7 +178,7 @@ pub async fn run(config: AgentConfig) -> Result<(), AgentError> {
     feed.initial_sync(&mut engine, &mut reporter)?;
     reporter.notices(&mut engine);
     take_over(&mut engine, &mut reporter)?;
-    standing.attached(&engine, feed.is_synced());
+    standing.attached(&engine, engine.is_synced());
     reporter.socket_report(&engine.reconcile_sockets());
 
     let rings = Rings::of(&engine).map_err(system(WAIT))?;
@@ -188,7 +188,7 @@ pub async fn run(config: AgentConfig) -> Result<(), AgentError> {
     safety_net.reset();
     look.reset();
 
-    if feed.is_synced() {
+    if engine.is_synced() {
         health.set_synced();
     } else {
         reporter.not_synced();
@@ -201,8 +201,8 @@ pub async fn run(config: AgentConfig) -> Result<(), AgentError> {
     // Whether the ring of binds may hold more: the kernel tells of new records only where all older ones were read.
     let mut backlog = false;
     loop {
-        standing.refresh(&engine, feed.is_synced());
-        reserving.refresh(&engine, feed.is_synced());
+        standing.refresh(&engine, engine.is_synced());
+        reserving.refresh(&engine, engine.is_synced());
         let (tick, due) = (engine.time_to_tick(), engine.time_to_settle());
         tokio::select! {
             _ = terminate.recv() => break,
@@ -227,10 +227,13 @@ pub async fn run(config: AgentConfig) -> Result<(), AgentError> {
                 settle(&mut engine, &mut admin, &mut reporter)?;
             }
             () = sleep(due.unwrap_or(RESYNC_INTERVAL)), if due.is_some() => settle(&mut engine, &mut admin, &mut reporter)?,
-            request = admin.next() => admin.answer(request, &mut engine, &mut reporter, feed.is_synced()),
+            request = admin.next() => {
+                let synced = engine.is_synced();
+                admin.answer(request, &mut engine, &mut reporter, synced);
+            }
             input = feed.next() => {
                 feed.take_in(input, &mut engine, &mut reporter);
-                if feed.is_synced() {
+                if engine.is_synced() {
                     health.set_synced();
                 }
             }

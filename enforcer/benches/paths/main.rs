@@ -4,7 +4,8 @@
 use std::{hint::black_box, net::Ipv4Addr, process::ExitCode, time::Duration};
 
 use enforcer_core::{
-    index::{Index, Now, Settings},
+    index::{Index, Settings},
+    model::{owner::OwnerId, time::Now},
     pods::{
         annotation,
         pod::{self, Pod},
@@ -113,8 +114,8 @@ fn attempt(number: u16) -> Attempt {
         cgroup: 77,
         pod_cgroup: Some(76),
         socket: number.into(),
-        caller: Some(u32::from(number % PODS + 2)),
-        owner: Some(u32::from((number + 1) % PODS + 2)),
+        caller: OwnerId::new(u32::from(number % PODS + 2)),
+        owner: OwnerId::new(u32::from((number + 1) % PODS + 2)),
         holder: None,
         held: false,
         reuse: None,

@@ -22,11 +22,11 @@ mod tests;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    iter,
     sync::Arc,
 };
 
 use crate::{
-    arbitration::arbiter::{ClaimGroup, OwnerId},
     check::{
         finding::{Finding, Severity},
         object::{Location, ManifestObject, WorkloadKind},
@@ -34,7 +34,10 @@ use crate::{
         placement::CoPlacement,
         scale::ReplicaCount,
     },
-    model::port_spec::{PortRange, PortSpec},
+    model::{
+        owner::{ClaimGroup, OwnerId},
+        port_spec::{PortRange, PortSpec},
+    },
     pods::claims::{ClaimLimits, PodClaim},
 };
 
@@ -109,7 +112,8 @@ pub fn check(manifests: &ManifestSet, settings: &CheckSettings) -> CheckResult {
     }
     let objects = first_of_each(objects, &mut outcome);
     let mut groups = Groups::default();
-    let entities: Vec<ClaimGroup> = (0..).zip(&objects).map(|(id, object)| groups.entity(id, object)).collect();
+    let ids = iter::successors(Some(OwnerId::FIRST), |id| Some(id.saturating_add(1)));
+    let entities: Vec<ClaimGroup> = ids.zip(&objects).map(|(id, object)| groups.entity(id, object)).collect();
     for (object, &entity) in objects.iter().zip(&entities) {
         reserved(object, entity, settings, &mut outcome);
         check_replicas(object, entity, settings, &mut outcome);
@@ -187,7 +191,7 @@ fn reserved(object: &ManifestObject, entity: ClaimGroup, settings: &CheckSetting
 /// The object's pods among themselves.
 fn check_replicas(object: &ManifestObject, entity: ClaimGroup, settings: &CheckSettings, outcome: &mut CheckResult) {
     // Another pod of the same object: itself again if they share, else somebody else.
-    let other = if let ClaimGroup::Pod(id) = entity { ClaimGroup::Pod(!id) } else { entity };
+    let other = if let ClaimGroup::Pod(id) = entity { ClaimGroup::Pod(id.saturating_add(1)) } else { entity };
     let twice = |claim: &&PodClaim| exclude((entity, &claim.spec), (other, &claim.spec));
     let Some(claim) = object.claims.iter().find(twice) else {
         return;

@@ -62,7 +62,7 @@ fn bind(record: &[u8], event: &BindEvent) {
     let flag = |bit| event.flags & bit != 0;
     let v6only = (!flag(BIND_FLAG_V6ONLY_UNKNOWN)).then_some(flag(BIND_FLAG_V6ONLY));
     let reuse = (!flag(BIND_FLAG_REUSE_UNKNOWN)).then_some((flag(BIND_FLAG_REUSE_PORT), flag(BIND_FLAG_REUSE_ADDR)));
-    let some = |id: u32| (id != 0).then_some(id);
+    let some = enforcer_core::model::owner::OwnerId::new;
     match decode_bind(record) {
         Err(DecodeError::Field { value, .. }) => {
             let fields = [event.kind, event.family, event.protocol, event.verdict, event.reason];

@@ -18,7 +18,7 @@ const MAX_BATCH: usize = 32;
 /// A source at work.
 pub(super) enum PodSource {
     Folder { folder: Folder, watch: Watch },
-    Api { updates: Updates, tasks: Vec<JoinHandle<()>>, synced: bool },
+    Api { updates: Updates, tasks: Vec<JoinHandle<()>> },
 }
 
 /// Something that came.
@@ -39,7 +39,7 @@ impl PodSource {
             SourceConfig::Api { cluster, namespaces, instance } => {
                 let outbox = EventQueue::new(node);
                 let (updates, tasks) = k8s::start(&cluster, node, namespaces, &instance, outbox.clone());
-                Ok((Self::Api { updates, tasks, synced: false }, Some(outbox)))
+                Ok((Self::Api { updates, tasks }, Some(outbox)))
             }
         }
     }
@@ -55,14 +55,6 @@ impl PodSource {
             engine.reset(contents.pods);
         }
         Ok(())
-    }
-
-    /// Whether all pods were seen once.
-    pub(super) fn is_synced(&self) -> bool {
-        match self {
-            Self::Folder { .. } => true,
-            Self::Api { synced, .. } => *synced,
-        }
     }
 
     /// Waits for the next thing. It may be given up at any time.
@@ -82,9 +74,9 @@ impl PodSource {
 
     /// Takes it in, and what came with it. The memory that reading a first list took is given back.
     pub(super) fn take_in(&mut self, input: Input, engine: &mut Reconciler, reporter: &mut Reporter) {
-        let was_synced = self.is_synced();
+        let was_synced = engine.is_synced();
         self.take_in_all(input, engine, reporter);
-        if self.is_synced() && !was_synced {
+        if engine.is_synced() && !was_synced {
             allocator::give_back();
         }
     }
@@ -107,9 +99,6 @@ impl PodSource {
         match input {
             Input::FolderChanged => self.resync(engine, reporter),
             Input::Update(arrived, update) => {
-                if let (Self::Api { synced, .. }, Update::PodsReset(_)) = (&mut *self, &update) {
-                    *synced = true;
-                }
                 let is_change = !matches!(update, Update::ApiError(_) | Update::ApiRecovered(_));
                 take_in_update(update, engine, reporter);
                 if is_change {

@@ -559,6 +559,12 @@ impl Reconciler {
         self.kernel.set_policy(policy);
     }
 
+    /// Whether every origin of claims has delivered a complete list.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.index.is_synced()
+    }
+
     /// The policy of the running programs.
     #[must_use]
     pub fn policy(&self) -> Policy {

@@ -10,6 +10,7 @@ use enforcer_ebpf::wire::{
 };
 
 use enforcer_core::{
+    model::owner::OwnerId,
     reports::report::Attempt,
     sockets::{Reuse, SocketBinding},
 };
@@ -156,8 +157,8 @@ pub fn decode_bind(mut record: &[u8]) -> Result<SocketRecord, DecodeError> {
             cgroup,
             pod_cgroup: (pod_cgroup != 0).then_some(pod_cgroup),
             socket,
-            caller: (caller != 0).then_some(caller),
-            owner: (owner != 0).then_some(owner),
+            caller: OwnerId::new(caller),
+            owner: OwnerId::new(owner),
             holder: (holder != 0).then_some(holder),
             held: flags & BIND_FLAG_HELD != 0,
             reuse,
@@ -252,8 +253,8 @@ mod tests {
             cgroup: 2,
             pod_cgroup: Some(3),
             socket: 4,
-            caller: Some(5),
-            owner: Some(6),
+            caller: OwnerId::new(5),
+            owner: OwnerId::new(6),
             holder: Some(10),
             held: true,
             reuse: Some(Reuse { port: false, address: true }),

@@ -2,42 +2,11 @@
 
 use std::cmp::Reverse;
 
-use crate::{model::port_spec::Address, pods::claims::ClaimSource};
-
-/// Id of an owner: a pod, the node, or what is left of a pod. Never used twice.
-pub type OwnerId = u32;
-
-/// Rank of an owner, best first. Nothing that a tenant can set gives a rank.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum OwnerClass {
-    /// The node itself.
-    Node,
-    /// A static pod.
-    Static,
-    /// A pod of a system namespace.
-    System,
-    /// Any other pod.
-    Tenant,
-}
-
-impl OwnerClass {
-    /// Static pods and pods of the system namespaces are node software: never denied.
-    #[must_use]
-    pub fn is_software(self) -> bool {
-        matches!(self, Self::Static | Self::System)
-    }
-}
-
-/// Whom a claim is for. Claims of one entity never conflict with each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ClaimGroup {
-    /// The node.
-    Node,
-    /// One pod.
-    Pod(OwnerId),
-    /// A share group.
-    Group(u32),
-}
+use crate::model::{
+    owner::{ClaimGroup, OwnerClass, OwnerId, OwnerKind, rank},
+    port_spec::Address,
+    source::ClaimSource,
+};
 
 /// One claim on one port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,16 +36,22 @@ pub enum ClaimState {
 /// What arbitration needs to know of an owner.
 #[derive(Clone, Copy, Debug)]
 pub struct Claimant<'a> {
-    /// Its rank.
+    /// Its kind. The handover reservation of a pod gives way to a successor of its workload.
+    pub kind: OwnerKind,
+    /// Its class.
     pub class: OwnerClass,
     /// Whom its claims are for.
     pub group: ClaimGroup,
     /// Its workload.
     pub workload: Option<u32>,
-    /// It is what is left of a pod that went, holding the port for a successor of its workload.
-    pub is_reservation: bool,
     /// Namespace and name, the last thing that ranks.
     pub name: (&'a str, &'a str),
+}
+
+impl Claimant<'_> {
+    fn is_reservation(&self) -> bool {
+        self.kind == OwnerKind::HandoverReservation
+    }
 }
 
 /// A claim that stands otherwise than before.
@@ -106,11 +81,11 @@ pub fn arbitrate<'a>(stakes: &mut Vec<PortClaim>, party: impl Fn(OwnerId) -> Cla
     let mut order: Vec<usize> = (0..stakes.len()).collect();
     order.sort_by_cached_key(|&place| {
         let stake = &stakes[place];
-        let Claimant { class, name: (namespace, name), .. } = party(stake.owner);
+        let Claimant { kind, class, name: (namespace, name), .. } = party(stake.owner);
         // A successor may claim more than it succeeds to: that much is not taken from whoever has it.
         let in_force = stake.state == Some(ClaimState::InForce);
         (
-            class,
+            rank(kind, class),
             Reverse(in_force),
             Reverse(successors.contains(&place)),
             stake.since,
@@ -144,14 +119,14 @@ pub fn arbitrate<'a>(stakes: &mut Vec<PortClaim>, party: impl Fn(OwnerId) -> Cla
 /// Drops what is left of gone pods where a pod of the same workload wants the port, and returns the places of the
 /// claims that take over: they rank right after those in force.
 fn transfer_to_successors<'a>(stakes: &mut Vec<PortClaim>, party: &impl Fn(OwnerId) -> Claimant<'a>) -> Vec<usize> {
-    if !stakes.iter().any(|stake| party(stake.owner).is_reservation) {
+    if !stakes.iter().any(|stake| party(stake.owner).is_reservation()) {
         return Vec::new();
     }
     let heirs = |left: &PortClaim, stakes: &[PortClaim]| {
         let left_party = party(left.owner);
         let heir = |stake: &&PortClaim| {
             let party = party(stake.owner);
-            !party.is_reservation
+            !party.is_reservation()
                 && party.workload.is_some()
                 && party.workload == left_party.workload
                 && stake.address.overlaps(left.address)
@@ -162,7 +137,7 @@ fn transfer_to_successors<'a>(stakes: &mut Vec<PortClaim>, party: &impl Fn(Owner
     let mut winners = Vec::new();
     let snapshot = stakes.clone();
     stakes.retain(|stake| {
-        if !party(stake.owner).is_reservation {
+        if !party(stake.owner).is_reservation() {
             return true;
         }
         let heir = heirs(stake, &snapshot);
@@ -178,33 +153,37 @@ mod tests {
 
     use super::*;
 
+    fn id(id: u32) -> OwnerId {
+        OwnerId::new(id).expect("no test owner is nobody")
+    }
+
     struct Owners(HashMap<OwnerId, Claimant<'static>>);
 
-    fn tenant(id: OwnerId, name: &'static str) -> Claimant<'static> {
+    fn tenant(number: u32, name: &'static str) -> Claimant<'static> {
         Claimant {
+            kind: OwnerKind::Pod,
             class: OwnerClass::Tenant,
-            group: ClaimGroup::Pod(id),
+            group: ClaimGroup::Pod(id(number)),
             workload: None,
-            is_reservation: false,
             name: ("default", name),
         }
     }
 
     impl Owners {
-        fn new(parties: impl IntoIterator<Item = (OwnerId, Claimant<'static>)>) -> Self {
-            Self(parties.into_iter().collect())
+        fn new(parties: impl IntoIterator<Item = (u32, Claimant<'static>)>) -> Self {
+            Self(parties.into_iter().map(|(number, party)| (id(number), party)).collect())
         }
 
         fn settle(&self, stakes: &mut Vec<PortClaim>) -> Vec<(OwnerId, ClaimState)> {
-            arbitrate(stakes, |id| self.0[&id]);
+            arbitrate(stakes, |owner| self.0[&owner]);
             let mut standings: Vec<_> = stakes.iter().map(|stake| (stake.owner, stake.state.unwrap())).collect();
             standings.sort_by_key(|(owner, _)| *owner);
             standings
         }
     }
 
-    fn stake(owner: OwnerId, since: i64) -> PortClaim {
-        PortClaim { owner, address: Address::Any, source: ClaimSource::Annotation, since, state: None }
+    fn stake(owner: u32, since: i64) -> PortClaim {
+        PortClaim { owner: id(owner), address: Address::Any, source: ClaimSource::Annotation, since, state: None }
     }
 
     use ClaimState::{InForce, LostTo};
@@ -212,7 +191,7 @@ mod tests {
     #[test]
     fn rank_is_class_then_force_then_arrival_then_name() {
         let owners = Owners::new([
-            (1, Claimant { class: OwnerClass::Node, group: ClaimGroup::Node, ..tenant(1, "") }),
+            (1, Claimant { kind: OwnerKind::Node, class: OwnerClass::Node, group: ClaimGroup::Node, ..tenant(1, "") }),
             (2, Claimant { class: OwnerClass::Static, ..tenant(2, "z") }),
             (3, Claimant { class: OwnerClass::System, ..tenant(3, "y") }),
             (4, tenant(4, "x")),
@@ -223,9 +202,9 @@ mod tests {
             [(6, 9), (5, 9), (4, 7), (3, 8), (2, 8), (1, 9)].map(|(id, at)| stake(id, at)).into();
         for winner in [1, 2, 3, 4, 6, 5] {
             let standings = owners.settle(&mut all.clone());
-            assert!(standings.contains(&(winner, InForce)), "{winner} among {standings:?}");
+            assert!(standings.contains(&(id(winner), InForce)), "{winner} among {standings:?}");
             assert_eq!(standings.iter().filter(|(_, standing)| *standing == InForce).count(), 1);
-            all.retain(|stake| stake.owner != winner);
+            all.retain(|stake| stake.owner != id(winner));
         }
     }
 
@@ -239,13 +218,13 @@ mod tests {
         let mut stakes = vec![stake(1, 5)];
         owners.settle(&mut stakes);
         stakes.push(stake(2, 1));
-        assert_eq!(owners.settle(&mut stakes), [(1, InForce), (2, LostTo(1))]);
+        assert_eq!(owners.settle(&mut stakes), [(id(1), InForce), (id(2), LostTo(id(1)))]);
         stakes.push(stake(3, 9));
-        assert_eq!(owners.settle(&mut stakes), [(1, LostTo(3)), (2, LostTo(3)), (3, InForce)]);
-        stakes.retain(|stake| stake.owner != 3);
+        assert_eq!(owners.settle(&mut stakes), [(id(1), LostTo(id(3))), (id(2), LostTo(id(3))), (id(3), InForce)]);
+        stakes.retain(|stake| stake.owner != id(3));
         assert_eq!(
             owners.settle(&mut stakes),
-            [(1, LostTo(2)), (2, InForce)],
+            [(id(1), LostTo(id(2))), (id(2), InForce)],
             "by arrival, since neither was in force"
         );
     }
@@ -256,9 +235,9 @@ mod tests {
         let member = |id, name| Claimant { group, ..tenant(id, name) };
         let owners = Owners::new([(1, member(1, "a")), (2, tenant(2, "b")), (3, member(3, "c"))]);
         let mut stakes = vec![stake(1, 1), stake(2, 2), stake(3, 3)];
-        assert_eq!(owners.settle(&mut stakes), [(1, InForce), (2, LostTo(1)), (3, InForce)]);
+        assert_eq!(owners.settle(&mut stakes), [(id(1), InForce), (id(2), LostTo(id(1))), (id(3), InForce)]);
         stakes.remove(0);
-        assert_eq!(owners.settle(&mut stakes), [(2, LostTo(3)), (3, InForce)]);
+        assert_eq!(owners.settle(&mut stakes), [(id(2), LostTo(id(3))), (id(3), InForce)]);
     }
 
     #[test]
@@ -269,12 +248,12 @@ mod tests {
             ..stake(owner, since)
         };
         let mut stakes = vec![at(1, [127, 0, 0, 1], 1), at(2, [10, 0, 0, 1], 2), at(3, [0, 0, 0, 0], 3)];
-        assert_eq!(owners.settle(&mut stakes), [(1, InForce), (2, InForce), (3, LostTo(1))]);
+        assert_eq!(owners.settle(&mut stakes), [(id(1), InForce), (id(2), InForce), (id(3), LostTo(id(1)))]);
     }
 
     #[test]
     fn what_is_left_waits_for_its_workload_and_for_no_other() {
-        let left = Claimant { is_reservation: true, workload: Some(4), ..tenant(1, "old") };
+        let left = Claimant { kind: OwnerKind::HandoverReservation, workload: Some(4), ..tenant(1, "old") };
         let owners = Owners::new([
             (1, left),
             (2, tenant(2, "squatter")),
@@ -282,14 +261,14 @@ mod tests {
             (4, Claimant { workload: Some(4), ..tenant(4, "newer") }),
         ]);
         let mut stakes = vec![PortClaim { state: Some(InForce), ..stake(1, 1) }, stake(2, 2)];
-        assert_eq!(owners.settle(&mut stakes), [(1, InForce), (2, LostTo(1))]);
+        assert_eq!(owners.settle(&mut stakes), [(id(1), InForce), (id(2), LostTo(id(1)))]);
         stakes.extend([stake(4, 10), stake(3, 9)]);
-        assert_eq!(owners.settle(&mut stakes), [(2, LostTo(3)), (3, InForce), (4, LostTo(3))]);
+        assert_eq!(owners.settle(&mut stakes), [(id(2), LostTo(id(3))), (id(3), InForce), (id(4), LostTo(id(3)))]);
     }
 
     #[test]
     fn a_successor_takes_over_what_was_left_and_no_more() {
-        let left = Claimant { is_reservation: true, workload: Some(4), ..tenant(1, "old") };
+        let left = Claimant { kind: OwnerKind::HandoverReservation, workload: Some(4), ..tenant(1, "old") };
         let owners =
             Owners::new([(1, left), (2, tenant(2, "runs")), (3, Claimant { workload: Some(4), ..tenant(3, "new") })]);
         let at = |owner, last, since| PortClaim {
@@ -298,18 +277,25 @@ mod tests {
             ..stake(owner, since)
         };
         let mut stakes = vec![at(1, 1, 8), at(2, 2, 9), stake(3, 1)];
-        assert_eq!(owners.settle(&mut stakes), [(2, InForce), (3, LostTo(2))], "nothing is taken from who runs");
+        assert_eq!(
+            owners.settle(&mut stakes),
+            [(id(2), InForce), (id(3), LostTo(id(2)))],
+            "nothing is taken from who runs"
+        );
     }
 
     #[test]
     fn only_turns_are_told() {
         let owners = Owners::new([(1, tenant(1, "a")), (2, tenant(2, "b"))]);
         let mut stakes = vec![stake(1, 1), stake(2, 2)];
-        let turns = arbitrate(&mut stakes, |id| owners.0[&id]);
+        let turns = arbitrate(&mut stakes, |owner| owners.0[&owner]);
         assert_eq!(turns.len(), 2);
-        assert!(arbitrate(&mut stakes, |id| owners.0[&id]).is_empty());
+        assert!(arbitrate(&mut stakes, |owner| owners.0[&owner]).is_empty());
         stakes.remove(0);
-        let turns = arbitrate(&mut stakes, |id| owners.0[&id]);
-        assert_eq!(turns, [ClaimTransition { owner: 2, address: Address::Any, before: Some(LostTo(1)), now: InForce }]);
+        let turns = arbitrate(&mut stakes, |owner| owners.0[&owner]);
+        assert_eq!(
+            turns,
+            [ClaimTransition { owner: id(2), address: Address::Any, before: Some(LostTo(id(1))), now: InForce }]
+        );
     }
 }

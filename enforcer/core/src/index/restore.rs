@@ -8,27 +8,25 @@ use std::{
 use enforcer_ebpf::wire::{self, Slot, UidKey};
 
 use crate::{
-    arbitration::arbiter::{OwnerClass, OwnerId},
     cgroups::tree::PlacedPodCgroup,
-    index::{
-        Index, Name, Now,
-        identity::static_key,
-        names,
-        owner::{Kind, OwnerState},
+    index::{Index, identity::static_key, names, owner::OwnerState},
+    model::{
+        digest::Digest,
+        name::Name,
+        owner::{OwnerClass, OwnerId, OwnerKind},
+        port_spec::PortSpec,
+        source::ClaimSource,
+        time::Now,
     },
-    model::{digest::Digest, port_spec::PortSpec},
     plan::{
         owner_record::{OwnerRecord, RecordedOwner},
         recover::RecoveredOwner,
     },
-    pods::{
-        claims::{ClaimSource, PodClaim},
-        pod::Pod,
-    },
+    pods::{claims::PodClaim, pod::Pod},
 };
 
 /// Ids from here on are given anew: no agent has come so far.
-const IDS_END: OwnerId = 1 << 31;
+const IDS_END: u32 = 1 << 31;
 
 /// What came of what was remembered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,11 +64,12 @@ impl Index {
     /// meanwhile, what only they claim beside it waits for the list.
     pub fn restore(&mut self, remembered: Vec<RecoveredOwner>, now: Now) -> RestoreSummary {
         let mut restored = RestoreSummary::default();
-        let last = remembered.iter().map(|owner| owner.id).filter(|id| *id < IDS_END).max().unwrap_or(0);
+        let last = remembered.iter().map(|owner| owner.id).filter(|id| id.get() < IDS_END).max();
         if !remembered.is_empty() {
             // Others came later and are gone already, but what the kernel told of them may not have been read yet.
-            let gap = OwnerId::try_from(names::MAX_RECENT_NAMES).unwrap_or(0);
-            self.last_id = self.last_id.max(last.saturating_add(gap));
+            let gap = u32::try_from(names::MAX_RECENT_NAMES).unwrap_or(u32::MAX);
+            let last = last.unwrap_or(OwnerId::FIRST);
+            self.next_id = self.next_id.max(last.saturating_add(gap).saturating_add(1));
         }
         let shared = shared_claims(&remembered);
         for RecoveredOwner { id, cgroup, record, claims } in remembered {
@@ -132,7 +131,7 @@ impl Index {
         }
         let id = self.free_id(id);
         let class = self.class_in(&full_name.0, Some(key));
-        let mut owner = self.restored_owner(id, Kind::Pod, slot, class, record);
+        let mut owner = self.restored_owner(id, OwnerKind::Pod, slot, class, record);
         owner.key = Some(key);
         owner.terminal = terminal;
         owner.cgroup_ended = ended;
@@ -170,7 +169,7 @@ impl Index {
             OwnerClass::Static => OwnerClass::Static,
             _ => self.class_in(&record.name.namespace, None),
         };
-        let mut owner = self.restored_owner(id, Kind::HandoverReservation, slot, class, record);
+        let mut owner = self.restored_owner(id, OwnerKind::HandoverReservation, slot, class, record);
         owner.until = Some(until);
         owner.claims = claims.iter().map(|&spec| PodClaim { spec, source: ClaimSource::Recovered }).collect();
         self.reservations.insert((until, id));
@@ -179,13 +178,13 @@ impl Index {
     }
 
     fn free_id(&mut self, id: OwnerId) -> OwnerId {
-        if id == 0 || id >= IDS_END || self.owners.contains_key(&id) { self.next_id() } else { id }
+        if id.get() >= IDS_END || self.owners.contains_key(&id) { self.next_id() } else { id }
     }
 
     fn restored_owner(
         &mut self,
         id: OwnerId,
-        kind: Kind,
+        kind: OwnerKind,
         slot: Slot,
         class: OwnerClass,
         record: OwnerRecord,

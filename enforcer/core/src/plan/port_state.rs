@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use enforcer_ebpf::wire::{AddressKey, Owner, PortWord, Protocol, Side, Slot, UidForm, UidKey};
 
-use crate::{arbitration::arbiter::ClaimGroup, model::port_spec::Address, plan::owner_record::RecordBytes};
+use crate::{
+    model::{owner::ClaimGroup, port_spec::Address},
+    plan::owner_record::RecordBytes,
+};
 
 /// One step in the kernel's maps. Steps are to be carried out in order: a program that runs between any two of them
 /// sees a claim in force either as before or as after, never as missing.
@@ -290,11 +293,13 @@ mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     use super::*;
+    use crate::model::owner::OwnerId;
 
     const TCP: Protocol = Protocol::Tcp;
 
     fn claim(slot: Slot, address: Address) -> ActivePortClaim {
-        ActivePortClaim { address, slot, group: ClaimGroup::Pod(u32::from(slot)), handover_to: None }
+        let owner = OwnerId::new(slot.into()).expect("slot 0 is nobody's");
+        ActivePortClaim { address, slot, group: ClaimGroup::Pod(owner), handover_to: None }
     }
 
     fn v4(last: u8) -> Address {

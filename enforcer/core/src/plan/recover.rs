@@ -11,8 +11,10 @@ use std::{
 use enforcer_ebpf::wire::{self, AddressKey, CGROUP_UNKNOWN, PortWord, Protocol, Slot};
 
 use crate::{
-    arbitration::arbiter::OwnerId,
-    model::port_spec::{Address, PortSpec, compress},
+    model::{
+        owner::OwnerId,
+        port_spec::{Address, PortSpec, compress},
+    },
     plan::owner_record::{OwnerRecord, OwnerRecordError},
 };
 
@@ -58,17 +60,18 @@ pub fn recover<B: AsRef<[u8]>>(
     exact: impl IntoIterator<Item = (AddressKey, Slot)>,
 ) -> RecoveredState {
     let mut claims = in_force(ports, exact);
-    let owners: BTreeMap<Slot, wire::Owner> = owners.into_iter().filter(|(_, owner)| owner.id() != 0).collect();
+    let owners: BTreeMap<Slot, (OwnerId, wire::Owner)> =
+        owners.into_iter().filter_map(|(slot, owner)| Some((slot, (OwnerId::new(owner.id())?, owner)))).collect();
     let mut recalled = RecoveredState::default();
-    for (slot, owner) in owners {
+    for (slot, (id, owner)) in owners {
         let claims = claims.remove(&slot).unwrap_or_default();
         match record(slot).map(|bytes| OwnerRecord::decode(bytes.as_ref())) {
             Some(Ok(record)) => {
-                recalled.owners.push(RecoveredOwner { id: owner.id(), cgroup: cgroup(&owner), record, claims });
+                recalled.owners.push(RecoveredOwner { id, cgroup: cgroup(&owner), record, claims });
             }
             Some(Err(_)) | None if claims.is_empty() => {}
-            Some(Err(why)) => recalled.unreadable.push(UnreadableOwner { id: owner.id(), claims, why: Some(why) }),
-            None => recalled.unreadable.push(UnreadableOwner { id: owner.id(), claims, why: None }),
+            Some(Err(why)) => recalled.unreadable.push(UnreadableOwner { id, claims, why: Some(why) }),
+            None => recalled.unreadable.push(UnreadableOwner { id, claims, why: None }),
         }
     }
     recalled

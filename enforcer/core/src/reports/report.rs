@@ -10,10 +10,14 @@ use std::{
 use enforcer_ebpf::wire::{Protocol, Reason, UidForm, VerdictKind};
 
 use crate::{
-    arbitration::arbiter::OwnerId,
-    index::{Index, Name, Notice, PortList},
-    model::{port_spec::protocol_name, text::escape},
-    pods::claims::ClaimSource,
+    index::{Index, Notice},
+    model::{
+        name::Name,
+        owner::OwnerId,
+        port_spec::{Address, PortList, protocol_name},
+        source::ClaimSource,
+        text::escape,
+    },
     sockets::{Audience, NamedSocket, Reuse},
 };
 
@@ -177,7 +181,9 @@ impl Report {
         Self {
             container: index.container(attempt.cgroup).map(|container| escape(&container)),
             owner: attempt.owner.and_then(|id| index.name(id)).cloned(),
-            source: attempt.owner.and_then(|id| index.source(id, attempt.protocol, attempt.port)),
+            source: attempt
+                .owner
+                .and_then(|id| index.source(id, attempt.protocol, attempt.port, Address::new(attempt.address))),
             caller,
             holder: None,
             attempt,
@@ -390,8 +396,8 @@ mod tests {
                 cgroup: 1,
                 pod_cgroup: Some(1),
                 socket: 1,
-                caller: Some(1),
-                owner: Some(2),
+                caller: OwnerId::new(1),
+                owner: OwnerId::new(2),
                 holder: None,
                 held: false,
                 reuse: None,
@@ -446,7 +452,7 @@ mod tests {
         let mut repetitions = Deduplicator::default();
         let mut one = report(Reason::Claimed, VerdictKind::Deny);
         for owner in 0..2 * u32::try_from(MAX_REMEMBERED).unwrap() {
-            one.attempt.owner = Some(owner);
+            one.attempt.owner = OwnerId::new(owner);
             repetitions.admit(&one, Duration::ZERO);
         }
         assert_eq!(repetitions.seen.len(), MAX_REMEMBERED);

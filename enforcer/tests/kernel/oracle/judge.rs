@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 
 use enforcer_core::{
-    arbitration::arbiter::ClaimGroup,
-    model::port_spec::Address,
+    model::{
+        owner::{ClaimGroup, OwnerId},
+        port_spec::Address,
+    },
     plan::port_state::{ActivePortClaim, PortState},
 };
 use enforcer_ebpf::{
@@ -70,7 +72,7 @@ fn in_force(case: &Case, claim: &Claimed) -> ActivePortClaim {
         By::Pod(place) => {
             let member = case.members[place].as_ref().expect("only pods that are known claim");
             let entity = match group(member) {
-                0 => ClaimGroup::Pod(u32::from(slot(claim.by))),
+                0 => ClaimGroup::Pod(OwnerId::new(slot(claim.by).into()).expect("slot 0 is nobody's")),
                 group => ClaimGroup::Group(group),
             };
             (entity, Some(workload(member)).filter(|workload| member.terminating && *workload != 0))

@@ -2,7 +2,7 @@
 
 use enforcer_ebpf::{
     decide::{Caller, CallerIdentity, Candidates, Cover, ModeOverride, Target, Verdict, decide},
-    wire::{AddressKey, CGROUP_UNKNOWN, OWNER_RECORD_BYTES, Owner as Element, Policy, PortWord, Slot},
+    wire::{AddressKey, CGROUP_UNKNOWN, OWNER_RECORD_BYTES, Owner as Element, Policy, PortWord, Protocol, Slot},
 };
 
 use super::*;
@@ -144,10 +144,10 @@ impl Maps {
     }
 
     /// The owner ids whose claims a bind meets.
-    pub(super) fn met(&self, protocol: Protocol, port: u16, target: Target) -> Vec<u32> {
+    pub(super) fn met(&self, protocol: Protocol, port: u16, target: Target) -> Vec<OwnerId> {
         let candidates = self.candidates(protocol, port, target);
-        let mut ids: Vec<u32> =
-            candidates.slots.iter().filter_map(|slot| self.owners.get(slot)).map(Element::id).collect();
+        let owners = candidates.slots.iter().filter_map(|slot| self.owners.get(slot));
+        let mut ids: Vec<OwnerId> = owners.filter_map(|owner| OwnerId::new(owner.id())).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -264,7 +264,7 @@ impl Rig {
         let mut all = Usage::default();
         for owner in self.index.owners.values() {
             let takes = owner.usage;
-            assert!(owner.kind != Kind::Pod || takes == owner.usage(), "{owner:?}");
+            assert!(owner.kind != OwnerKind::Pod || takes == owner.usage(), "{owner:?}");
             all.pods += takes.pods;
             all.handovers += takes.handovers;
             all.claims += takes.claims;

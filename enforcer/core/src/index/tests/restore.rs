@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use enforcer_ebpf::{
     decide::Target,
-    wire::{CGROUP_UNKNOWN, Reason, VerdictKind},
+    wire::{CGROUP_UNKNOWN, Protocol, Reason, VerdictKind},
 };
 
 use super::*;
+use crate::model::port_spec::Address;
 
 pub(super) const TCP: Protocol = Protocol::Tcp;
 pub(super) const V4: Target = Target::V4([0; 4]);
@@ -96,7 +97,7 @@ fn what_was_in_force_is_in_force_before_anybody_speaks() {
     assert_eq!(next.answer(STRANGER, 80), (VerdictKind::Allow, Reason::Error), "the tree has not been read");
     assert_eq!(next.owners(80), ["a"]);
     let id = next.maps.met(TCP, 80, V4)[0];
-    assert_eq!(next.index.source(id, TCP, 80), Some(ClaimSource::Recovered));
+    assert_eq!(next.index.source(id, TCP, 80, Address::Any), Some(ClaimSource::Recovered));
     assert!(next.notices.is_empty());
 }
 
@@ -109,7 +110,7 @@ fn a_pod_that_is_listed_again_keeps_its_ports_without_a_gap() {
     next.reset(vec![earlier.clone(), pod(1, "late", "80")]);
     assert_eq!(next.answer(2, 80), DENIED);
     let id = next.maps.met(TCP, 80, V4)[0];
-    assert_eq!(next.index.source(id, TCP, 80), Some(ClaimSource::Annotation), "now it is known again");
+    assert_eq!(next.index.source(id, TCP, 80, Address::Any), Some(ClaimSource::Annotation), "now it is known again");
     assert_eq!(
         next.told(),
         ["claim of default/earlier on 80/tcp loses on n: in force for default/late (annotation); it is granted when \
@@ -449,4 +450,21 @@ fn modes_hold_until_the_source_speaks_of_namespaces() {
         next.flush();
         assert_eq!(flags(&next), 0, "{policy:?}");
     }
+}
+
+#[test]
+fn index_is_synced_once_every_origin_has_delivered_a_complete_list() {
+    let rig = old([pod(1, "a", "80")]);
+    assert!(rig.index.is_source_synced(ClaimOrigin::Settings), "the settings are complete from the beginning");
+    let mut next = rig.next(1, &ALL);
+    assert!(!next.index.is_source_synced(ClaimOrigin::Pods), "what the last agent left is no list");
+    next.apply(pod(1, "a", "80"));
+    assert!(!next.index.is_synced(), "nor is one pod");
+    let now = next.now();
+    let staged = next.index.stage_all(vec![pod(1, "a", "80")], now);
+    assert!(!next.index.is_synced(), "a list that is staged is not in force");
+    next.index.commit(staged, now);
+    assert!(next.index.is_source_synced(ClaimOrigin::Pods) && next.index.is_synced());
+    next.index.delete("default", "a", now);
+    assert!(next.index.is_synced(), "for good");
 }

@@ -61,11 +61,11 @@ fn ids_go_on() {
     assert_eq!(ids(&next), ids(&rig), "what the kernel tells of them names the right ones");
     next.apply(pod(3, "c", "82"));
     let new = next.maps.met(TCP, 82, V4)[0];
-    assert!(new > ids(&rig)[1] + 4096, "and nobody else gets an id of the last agent");
+    assert!(new > ids(&rig)[1].saturating_add(4096), "and nobody else gets an id of the last agent");
 
     let mut strange = rig.maps.recall().owners;
-    strange[1].id = u32::MAX;
-    strange[2].id = 0;
+    strange[1].id = OwnerId::new(u32::MAX).unwrap();
+    strange[2].id = OwnerId::FIRST; // The new node has it.
     let mut next = Rig::new(settings());
     let now = next.now();
     assert_eq!(next.index.restore(strange, now).pods, 2);

@@ -5,14 +5,15 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    arbitration::quota::{QuotaLimit, Resource},
-    index::{PortList, Settings},
+    index::Settings,
     k8s_events::MAX_NOTE,
-    model::port_spec::{Address, PortRange},
-    pods::{
-        claims::{ClaimLimits, ClaimSource},
-        pod::from_api,
+    model::{
+        owner::OwnerId,
+        port_spec::{Address, PortList, PortRange},
+        quota::{QuotaLimit, Resource},
+        source::ClaimSource,
     },
+    pods::{claims::ClaimLimits, pod::from_api},
     reports::report::Attempt,
 };
 
@@ -40,8 +41,8 @@ fn denied(offender: &str, owner: &str, port: u16) -> Report {
             cgroup: 7,
             pod_cgroup: Some(6),
             socket: 1,
-            caller: Some(1),
-            owner: Some(2),
+            caller: OwnerId::new(1),
+            owner: OwnerId::new(2),
             holder: None,
             held: false,
             reuse: None,

@@ -1,7 +1,10 @@
 use enforcer_ebpf::wire::{Side, UidForm, UidKey};
 
 use super::*;
-use crate::{arbitration::arbiter::OwnerClass, index::Name, model::digest::Digest, plan::owner_record::RecordedOwner};
+use crate::{
+    model::{digest::Digest, name::Name, owner::OwnerClass},
+    plan::owner_record::RecordedOwner,
+};
 
 const TCP: Protocol = Protocol::Tcp;
 
@@ -92,24 +95,22 @@ fn recalled(owners: &[(Slot, wire::Owner)], bytes: Option<&[u8]>) -> RecoveredSt
 
 #[test]
 fn an_owner_needs_a_record() {
+    let id = OwnerId::new(9).unwrap();
     let element = wire::Owner::new(77, 9, 0, 2, 0, 0);
     let good = record().encode().unwrap().to_vec();
     let known = recalled(&[(3, element)], Some(&good));
     let claims = vec!["80/tcp".parse().unwrap()];
-    assert_eq!(
-        known.owners,
-        [RecoveredOwner { id: 9, cgroup: Some((77, 2)), record: record(), claims: claims.clone() }]
-    );
+    assert_eq!(known.owners, [RecoveredOwner { id, cgroup: Some((77, 2)), record: record(), claims: claims.clone() }]);
     assert_eq!(known.unreadable, []);
 
     let missing = recalled(&[(3, element)], None);
     assert_eq!(missing.owners, []);
-    assert_eq!(missing.unreadable, [UnreadableOwner { id: 9, claims: claims.clone(), why: None }]);
+    assert_eq!(missing.unreadable, [UnreadableOwner { id, claims: claims.clone(), why: None }]);
 
     let mut bad = good.clone();
     bad[100] ^= 1;
     let damaged = recalled(&[(3, element)], Some(&bad));
-    assert_eq!(damaged.unreadable, [UnreadableOwner { id: 9, claims, why: Some(OwnerRecordError::Checksum) }]);
+    assert_eq!(damaged.unreadable, [UnreadableOwner { id, claims, why: Some(OwnerRecordError::Checksum) }]);
 
     assert_eq!(recalled(&[(5, element)], Some(&good)).unreadable, [], "nothing is lost with it");
     let free = recalled(&[(3, wire::Owner::default())], Some(&good));

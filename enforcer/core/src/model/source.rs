@@ -1,0 +1,52 @@
+//! Sources of claims.
+//!
+//! A [`ClaimOrigin`] delivers owners with their claims, as complete lists and single changes. A [`ClaimSource`] is the
+//! place in an object or a flag where one claim is declared, for people.
+
+use std::fmt;
+
+/// Origin of owners and their claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ClaimOrigin {
+    /// The agent's own settings: the ports that the node reserves.
+    Settings,
+    /// The pods of the node, from the API server or a folder of manifests.
+    Pods,
+}
+
+impl ClaimOrigin {
+    /// Every origin.
+    pub const ALL: [Self; 2] = [Self::Settings, Self::Pods];
+}
+
+/// Place where a claim is declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ClaimSource {
+    /// In the annotation `port-enforcer.io/ports`.
+    Annotation,
+    /// In the `ports` of a container.
+    HostPort,
+    /// By the node, with `--node-reserved`.
+    Reserved,
+    /// Unknown: the claim was in force before the agent started, and the source of pods has not listed its pod yet.
+    Recovered,
+}
+
+impl ClaimSource {
+    /// Returns the source's name in messages and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Annotation => "annotation",
+            Self::HostPort => "hostPort",
+            Self::Reserved => "node-reserved",
+            Self::Recovered => "remembered",
+        }
+    }
+}
+
+impl fmt::Display for ClaimSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
