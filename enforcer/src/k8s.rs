@@ -56,8 +56,8 @@ pub enum ConnectError {
 pub struct Cluster {
     /// The client.
     pub client: Client,
-    /// When something last came through it.
-    pub arrivals: LastActivity,
+    /// When something last arrived through it.
+    pub activity: LastActivity,
 }
 
 /// A client for the cluster: by the given kubeconfig, else by the environment (`KUBECONFIG`, `~/.kube/config`, the
@@ -80,9 +80,9 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Cluster, ConnectError>
     };
     // The watches try again by themselves, and tell what went wrong; the client would do so in silence.
     config.default_retry = false;
-    let arrivals = LastActivity::default();
+    let activity = LastActivity::default();
     let builder = ClientBuilder::try_from(config).map_err(|error| ConnectError::Client(error.to_string()))?;
-    Ok(Cluster { client: builder.with_layer(&arrivals).build(), arrivals })
+    Ok(Cluster { client: builder.with_layer(&activity).build(), activity })
 }
 
 /// A kubeconfig that is there and cannot be used is another thing than none.
@@ -209,32 +209,37 @@ impl ApiError {
     }
 }
 
-/// One thing that was learned from the API.
+/// An update from the API server, in kube's words: applied, deleted, reset.
 #[derive(Debug)]
 pub enum Update {
-    /// These are all pods of this node.
+    /// All pods of this node.
     PodsReset(Vec<Pod>),
-    /// A pod is there, or changed.
-    Pod(Box<Pod>),
-    /// A pod is gone.
+    /// A pod was added or changed.
+    PodApplied(Box<Pod>),
+    /// A pod was deleted.
     PodDeleted {
         /// Its namespace.
         namespace: String,
         /// Its name.
         name: String,
     },
-    /// These are all namespaces with a mode label, and their labels.
+    /// All namespaces with a mode label, and the labels.
     NamespaceModesReset(HashMap<String, String>),
-    /// The mode label of a namespace; `None` if it was taken away or the namespace is gone.
-    NamespaceMode {
+    /// The mode label of a namespace was added or changed.
+    NamespaceModeApplied {
         /// The namespace.
         namespace: String,
-        /// Its label.
-        label: Option<String>,
+        /// The label's value.
+        label: String,
     },
-    /// Something does not work; it is tried again.
+    /// The mode label of a namespace was removed, or the namespace was deleted.
+    NamespaceModeDeleted {
+        /// The namespace.
+        namespace: String,
+    },
+    /// A call failed; it is tried again.
     ApiError(ApiError),
-    /// It works again.
+    /// Calls for this resource succeed again.
     ApiRecovered(Resource),
 }
 

@@ -170,7 +170,7 @@ impl Metrics {
     }
 
     /// Whose Events those are that are lost. Only the first call counts.
-    pub fn set_outbox(&self, outbox: EventQueue) {
+    pub fn set_event_queue(&self, outbox: EventQueue) {
         // There is one for the life of an agent.
         let _ = self.outbox.set(outbox);
     }
@@ -211,7 +211,7 @@ impl Metrics {
     }
 
     /// So many more lines of the log are lost.
-    pub fn log_lost(&self, lines: u64) {
+    pub fn log_lines_dropped(&self, lines: u64) {
         self.log_lines_lost.inc_by(lines);
     }
 

@@ -16,7 +16,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-/// How log lines are written.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -25,7 +25,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// What is logged.
+/// Verbosity of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum LogLevel {
     /// Only what keeps the agent from its work.
@@ -52,42 +52,42 @@ impl From<LogLevel> for LevelFilter {
     }
 }
 
-/// Most lines that wait to be written. Those that come while so many wait are lost, and counted: a log that nobody reads
-/// must not keep the agent from its work.
-const WAITING: usize = 8192;
+/// Most lines that wait to be written. Lines that come while so many wait are dropped and counted: a slow reader of the
+/// log must not keep the agent from its work.
+const MAX_WAITING: usize = 8192;
 
-/// Keeps the log going. What waits to be written is written when this is dropped.
+/// The log. Waiting lines are written when this is dropped.
 pub struct Log {
-    lost: DroppedLines,
+    dropped_lines: DroppedLines,
     _writer: WorkerGuard,
 }
 
 impl Log {
-    /// How many lines are lost.
+    /// Returns the counter of dropped lines.
     #[must_use]
-    pub fn lost(&self) -> DroppedLines {
-        self.lost.clone()
+    pub fn dropped_lines(&self) -> DroppedLines {
+        self.dropped_lines.clone()
     }
 }
 
-/// Counts the lines of the log that are lost.
+/// Counter of the dropped lines of the log.
 #[derive(Clone, Debug)]
 pub struct DroppedLines {
-    /// Those that came while too many waited.
-    crowded_out: ErrorCounter,
-    /// Those that could not be written.
+    /// Lines that came while too many waited.
+    overflowed: ErrorCounter,
+    /// Lines that could not be written.
     unwritten: Arc<AtomicU64>,
 }
 
 impl DroppedLines {
-    /// How many so far.
+    /// Number of lines so far.
     #[must_use]
     pub fn lines(&self) -> u64 {
-        self.crowded_out.dropped_lines() as u64 + self.unwritten.load(Ordering::Relaxed)
+        self.overflowed.dropped_lines() as u64 + self.unwritten.load(Ordering::Relaxed)
     }
 }
 
-/// Standard error, where what cannot be written is counted and forgotten.
+/// Standard error. A line that cannot be written is counted and dropped.
 struct Stderr {
     unwritten: Arc<AtomicU64>,
 }
@@ -105,27 +105,27 @@ impl Write for Stderr {
     }
 }
 
-/// Whether to write colours: to a terminal, unless `NO_COLOR` says no.
+/// Whether to write colours: to a terminal, unless `NO_COLOR` is set.
 #[must_use]
 pub fn shows_colours(terminal: bool) -> bool {
     terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Sends the log to standard error, by a thread of its own: as text on a terminal and as JSON elsewhere, unless `format`
-/// says otherwise.
+/// Writes the log to standard error from a thread of its own: by default as text on a terminal and as JSON elsewhere.
 #[must_use]
 pub fn init(format: Option<LogFormat>, level: LogLevel) -> Log {
     let unwritten = Arc::default();
     let stderr = Stderr { unwritten: Arc::clone(&unwritten) };
     let (writer, guard) =
-        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).thread_name("log").finish(stderr);
-    let log = Log { lost: DroppedLines { crowded_out: writer.error_counter(), unwritten }, _writer: guard };
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_WAITING).thread_name("log").finish(stderr);
+    let dropped_lines = DroppedLines { overflowed: writer.error_counter(), unwritten };
+    let log = Log { dropped_lines, _writer: guard };
     let terminal = io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     let colours = shows_colours(terminal);
-    // Of the libraries only what is wrong.
+    // Libraries log warnings and errors only.
     let ours = [env!("CARGO_CRATE_NAME"), KERNEL_PROGRAMS].map(|target| (target, LevelFilter::from(level)));
-    // The API client logs each failed try as an error; the agent tells it once, with what to do.
+    // The API client logs each failed call as an error; the agent reports it once, with a remedy.
     let filter = Targets::new()
         .with_targets(ours)
         .with_target("kube_client", LevelFilter::OFF)
@@ -146,7 +146,7 @@ pub fn init(format: Option<LogFormat>, level: LogLevel) -> Log {
 /// Target of the kernel programs' trace: the name of their crate.
 const KERNEL_PROGRAMS: &str = "port_enforcer_bpf";
 
-/// Text lines with the message only: it says all that the fields say.
+/// Text lines with the message only: it repeats what the fields say.
 struct Text;
 
 impl<S, N> tracing_subscriber::fmt::FormatEvent<S, N> for Text

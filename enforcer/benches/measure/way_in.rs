@@ -8,8 +8,11 @@ use std::{
 use anyhow::{bail, ensure};
 use aya::maps::{Array, Map, MapData};
 use enforcer::{
-    agent::reconciler::{Reconciler, Start},
-    host::cgroup::Root,
+    agent::{
+        output::Output,
+        reconciler::{Reconciler, Start},
+    },
+    host::{cgroup::Root, clock::now},
     kernel::probe,
 };
 use enforcer_core::{index::Settings, pods::pod};
@@ -106,9 +109,11 @@ fn rebuild(rounds: usize) -> anyhow::Result<Run> {
         )?;
         let pods = pods.clone();
         let start = Instant::now();
-        engine.reset(pods);
+        engine.reset(pods, now());
         times.push(start.elapsed().as_secs_f64() * 1000.0);
-        ensure!(engine.take_failures().is_empty(), "the kernel refused some of the claims");
+        while let Some(output) = engine.poll_output() {
+            ensure!(!matches!(output, Output::MapFailure(_)), "the kernel refused some of the claims");
+        }
         let (in_force, _) = engine.index().claim_counts();
         ensure!(in_force >= 5000, "{in_force} claims are in force");
     }

@@ -1,62 +1,63 @@
-//! Tells the metrics how things stand, and since when nothing is denied although the node is to deny.
+//! Gauges of the metrics, and the time in which nothing is denied although the node is to enforce.
 
 use std::{sync::Arc, time::Duration};
 
-use enforcer_core::views::enforcement_gap::{GapCause, PredecessorState, gap_after, gap_before, should_enforce};
+use enforcer_core::{
+    model::time::Now,
+    views::enforcement_gap::{gap_after, gap_before, should_enforce},
+};
 
 use crate::{
     agent::{readiness::Readiness, reconciler::Reconciler},
-    host::clock::now,
     metrics::Metrics,
 };
 
-/// See the module's documentation.
+/// Sets the gauges from the state of the reconciler.
 pub(super) struct EnforcementGauges {
     metrics: Arc<Metrics>,
-    health: Readiness,
-    /// Since boot.
-    started: Duration,
-    found: PredecessorState,
+    readiness: Readiness,
+    /// When the agent started, as time since boot.
+    started_at: Duration,
     attached: bool,
 }
 
 impl EnforcementGauges {
-    /// Of an engine that does not judge yet, in an agent that started so long after boot.
-    pub(super) fn new(engine: &Reconciler, started: Duration, health: Readiness, metrics: Arc<Metrics>) -> Self {
-        metrics.set_counters(engine.counter_map().into());
-        let standing = Self { metrics, health, started, found: engine.predecessor(), attached: false };
-        standing.refresh(engine, false);
-        standing
+    /// Sets the gauges of a reconciler that is not attached yet, in an agent that started at `started_at` since boot.
+    pub(super) fn new(
+        reconciler: &Reconciler,
+        started_at: Duration,
+        readiness: Readiness,
+        metrics: Arc<Metrics>,
+        now: Now,
+    ) -> Self {
+        metrics.set_counters(reconciler.counter_map().into());
+        let gauges = Self { metrics, readiness, started_at, attached: false };
+        gauges.refresh(reconciler, now);
+        gauges
     }
 
-    /// From now on binds are judged.
-    pub(super) fn attached(&mut self, engine: &Reconciler, synced: bool) {
+    /// Sets the gauges of a reconciler that is attached from now on.
+    pub(super) fn set_attached(&mut self, reconciler: &Reconciler, now: Now) {
         self.attached = true;
-        self.health.set_attached();
-        self.refresh(engine, synced);
+        self.readiness.set_attached();
+        self.refresh(reconciler, now);
     }
 
-    /// How it is now.
-    pub(super) fn refresh(&self, engine: &Reconciler, synced: bool) {
-        let now = now().boottime;
-        let open = if !should_enforce(engine.policy().enforce, engine.node_mode()) {
+    /// Sets the gauges and the readiness.
+    pub(super) fn refresh(&self, reconciler: &Reconciler, now: Now) {
+        let (predecessor, now) = (reconciler.predecessor(), now.boottime);
+        let gap = if !should_enforce(reconciler.policy().enforce, reconciler.node_mode()) {
             None
         } else if self.attached {
-            gap_after(self.found, synced, now)
+            gap_after(predecessor, reconciler.is_synced(), now)
         } else {
-            gap_before(self.found, self.started, now)
+            gap_before(predecessor, self.started_at, now)
         };
-        self.metrics.unenforced(open, now);
-        self.metrics.ready(self.health.is_ready());
-        self.metrics.set_gauges(engine.index(), engine.holders().len(), engine.policy());
-    }
-
-    /// Puts the end of the lease off. If it was over, that was a gap.
-    pub(super) fn renew(&self, engine: &Reconciler) {
-        let lapsed = engine.renew();
-        if should_enforce(engine.policy().enforce, engine.node_mode()) {
-            self.metrics.was_unenforced(GapCause::Stale, lapsed);
+        self.metrics.unenforced(gap, now);
+        if reconciler.is_synced() {
+            self.readiness.set_synced();
         }
-        self.metrics.lease_ends(engine.lease_deadline());
+        self.metrics.ready(self.readiness.is_ready());
+        self.metrics.set_gauges(reconciler.index(), reconciler.bound_sockets().len(), reconciler.policy());
     }
 }

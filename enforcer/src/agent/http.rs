@@ -50,7 +50,7 @@ pub(super) async fn serve(address: SocketAddr, health: Readiness, metrics: Arc<M
         Ok(listener) => Some(listener),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             error!(
-                event = "listen_taken",
+                event = "listen_unavailable",
                 %address,
                 "{address} is taken by another process, so health and metrics are not served; everything else goes on, \
                  and it is tried again every second: end that process (ss -ltnp names it), or choose another address \
@@ -89,7 +89,7 @@ async fn wait_for(address: SocketAddr) -> TcpListener {
     loop {
         sleep(RETRY_DELAY).await;
         if let Ok(listener) = TcpListener::bind(address).await {
-            info!(event = "listen_back", %address, "health and metrics are served on {address}");
+            info!(event = "listen_recovered", %address, "health and metrics are served on {address}");
             return listener;
         }
     }

@@ -1,144 +1,110 @@
-//! Pods and modes coming in, from whatever source: one path into the engine.
+//! The source of pods and modes, as a stream of inputs.
 
-use std::{collections::HashMap, time::Instant};
+use std::{path::PathBuf, time::Duration};
 
-use tokio::task::JoinHandle;
-use tracing::warn;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
 
 use crate::{
-    agent::{AgentError, SourceConfig, reconciler::Reconciler, reporter::Reporter},
-    host::allocator,
-    k8s::{self, EventQueue, Update, Updates},
+    agent::{
+        error::AgentError,
+        input::{FolderRead, Input},
+        source::SourceConfig,
+    },
+    k8s::{self, EventQueue, Updates},
     manifests::{Folder, Watch},
 };
 
-/// Most updates that are taken in after the first.
+/// Most updates of one batch. In a storm of binds each turn of the loop has to count.
 const MAX_BATCH: usize = 32;
+/// How often the folder is read without a change: the safety net below the watch.
+const FOLDER_RESYNC_INTERVAL: Duration = Duration::from_secs(30);
+/// How often a folder that cannot be read is tried again.
+const FOLDER_RETRY: Duration = Duration::from_secs(1);
 
-/// A source at work.
+/// A running source.
 pub(super) enum PodSource {
-    Folder { folder: Folder, watch: Watch },
-    Api { updates: Updates, tasks: Vec<JoinHandle<()>> },
+    /// A folder of manifests.
+    Folder(FolderSource),
+    /// Watches of the API server.
+    Api {
+        /// What they deliver.
+        updates: Updates,
+        /// Tasks that end with this.
+        tasks: Vec<JoinHandle<()>>,
+    },
 }
 
-/// Something that came.
-pub(super) enum Input {
-    FolderChanged,
-    Update(Instant, Update),
+/// A folder of manifests and the watch on it.
+pub(super) struct FolderSource {
+    folder: Folder,
+    watch: Watch,
+    read_at: Instant,
 }
 
 impl PodSource {
-    /// The source, and where Events about its pods go, if anywhere.
-    pub(super) fn new(source: SourceConfig, node: &str) -> Result<(Self, Option<EventQueue>), AgentError> {
-        match source {
-            SourceConfig::Folder(path) => {
-                // The watch comes before the first look, so that no change falls between the two.
-                let watch = Watch::new(&path).map_err(|source| AgentError::Watch { path: path.clone(), source })?;
-                Ok((Self::Folder { folder: Folder::new(path), watch }, None))
-            }
+    /// Starts a source. Returns it with the queue of Events about its pods; `None` without a cluster.
+    pub(super) fn start(config: SourceConfig, node: &str) -> Result<(Self, Option<EventQueue>), AgentError> {
+        match config {
+            SourceConfig::Folder(path) => Ok((Self::Folder(FolderSource::new(path)?), None)),
             SourceConfig::Api { cluster, namespaces, instance } => {
-                let outbox = EventQueue::new(node);
-                let (updates, tasks) = k8s::start(&cluster, node, namespaces, &instance, outbox.clone());
-                Ok((Self::Api { updates, tasks }, Some(outbox)))
+                let queue = EventQueue::new(node);
+                let (updates, tasks) = k8s::start(&cluster, node, namespaces, &instance, queue.clone());
+                Ok((Self::Api { updates, tasks }, Some(queue)))
             }
         }
     }
 
-    /// Takes in what can be had without waiting.
-    pub(super) fn initial_sync(&mut self, engine: &mut Reconciler, reporter: &mut Reporter) -> Result<(), AgentError> {
-        if let Self::Folder { folder, .. } = self {
-            let path = folder.path().to_owned();
-            let contents = folder.read().map_err(|source| AgentError::Folder { path, source })?;
-            reporter.problems(&contents.problems);
-            // No namespace has a label here, whatever the agent before this one knew.
-            engine.reset_mode_labels(&HashMap::new());
-            engine.reset(contents.pods);
-        }
-        Ok(())
-    }
-
-    /// Waits for the next thing. It may be given up at any time.
-    pub(super) async fn next(&mut self) -> Input {
-        match self {
-            Self::Folder { watch, .. } => {
-                watch.changed().await;
-                Input::FolderChanged
-            }
-            Self::Api { updates, .. } => match updates.recv().await {
-                Some((arrived, update)) => Input::Update(arrived, update),
-                // The tasks never end by themselves.
-                None => std::future::pending().await,
-            },
-        }
-    }
-
-    /// Takes it in, and what came with it. The memory that reading a first list took is given back.
-    pub(super) fn take_in(&mut self, input: Input, engine: &mut Reconciler, reporter: &mut Reporter) {
-        let was_synced = engine.is_synced();
-        self.take_in_all(input, engine, reporter);
-        if engine.is_synced() && !was_synced {
-            allocator::give_back();
-        }
-    }
-
-    /// In a storm of binds each turn of the loop has to count.
-    fn take_in_all(&mut self, input: Input, engine: &mut Reconciler, reporter: &mut Reporter) {
-        self.take_in_one(input, engine, reporter);
-        for _ in 0..MAX_BATCH {
-            let Self::Api { updates, .. } = self else {
-                return;
-            };
-            let Ok((arrived, update)) = updates.try_recv() else {
-                return;
-            };
-            self.take_in_one(Input::Update(arrived, update), engine, reporter);
-        }
-    }
-
-    fn take_in_one(&mut self, input: Input, engine: &mut Reconciler, reporter: &mut Reporter) {
-        match input {
-            Input::FolderChanged => self.resync(engine, reporter),
-            Input::Update(arrived, update) => {
-                let is_change = !matches!(update, Update::ApiError(_) | Update::ApiRecovered(_));
-                take_in_update(update, engine, reporter);
-                if is_change {
-                    reporter.enforced(arrived.elapsed());
-                }
-            }
-        }
-    }
-
-    /// The safety net below the events. A watch of the API has its own.
-    pub(super) fn resync(&mut self, engine: &mut Reconciler, reporter: &mut Reporter) {
-        let Self::Folder { folder, watch } = self else {
-            return;
+    /// Returns the pods that are known without waiting: those of a folder.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be read.
+    pub(super) fn initial_sync(&mut self) -> Result<Option<Input>, AgentError> {
+        let Self::Folder(source) = self else {
+            return Ok(None);
         };
-        if let Err(error) = watch.follow() {
-            warn!(event = "watch_failed", %error, "the folder of manifests cannot be watched; it is looked at now and then");
-        }
-        match folder.read() {
-            Ok(contents) => {
-                reporter.problems(&contents.problems);
-                reporter.source_recovered();
-                engine.reset(contents.pods);
+        let path = source.folder.path().to_owned();
+        let contents = source.folder.read().map_err(|source| AgentError::Folder { path: path.clone(), source })?;
+        Ok(Some(Input::Folder(FolderRead { path, watch_error: None, contents: Ok(contents) })))
+    }
+
+    /// Waits for the next inputs. Cancel safe.
+    pub(super) async fn next(&mut self) -> Vec<Input> {
+        match self {
+            Self::Folder(source) => vec![source.next().await],
+            Self::Api { updates, .. } => {
+                let mut batch = Vec::with_capacity(1);
+                if updates.recv_many(&mut batch, MAX_BATCH).await == 0 {
+                    // The tasks never end by themselves.
+                    std::future::pending::<()>().await;
+                }
+                batch.into_iter().map(|(arrived, update)| Input::Update(arrived, update)).collect()
             }
-            Err(error) => reporter.source_lost(folder.path(), &error),
         }
     }
 }
 
-fn take_in_update(update: Update, engine: &mut Reconciler, reporter: &mut Reporter) {
-    match update {
-        Update::PodsReset(pods) => {
-            engine.reset(pods);
-            reporter.synced(engine);
+impl FolderSource {
+    fn new(path: PathBuf) -> Result<Self, AgentError> {
+        // The watch comes before the first read, so that no change falls between the two.
+        let watch = Watch::new(&path).map_err(|source| AgentError::Watch { path: path.clone(), source })?;
+        Ok(Self { folder: Folder::new(path), watch, read_at: Instant::now() + FOLDER_RESYNC_INTERVAL })
+    }
+
+    async fn next(&mut self) -> Input {
+        tokio::select! {
+            () = self.watch.changed() => {}
+            () = sleep_until(self.read_at) => {}
         }
-        Update::Pod(pod) => engine.apply(*pod),
-        Update::PodDeleted { namespace, name } => engine.delete(&namespace, &name),
-        Update::NamespaceModesReset(labels) => engine.reset_mode_labels(&labels),
-        Update::NamespaceMode { namespace, label } => engine.set_mode_label(&namespace, label.as_deref()),
-        Update::ApiError(trouble) => reporter.api_error(&trouble),
-        Update::ApiRecovered(resource) => reporter.api_recovered(resource),
+        // Nothing is awaited from here on: a change that was taken is read.
+        let watch_error = self.watch.follow().err();
+        let contents = self.folder.read();
+        let pause = if contents.is_ok() { FOLDER_RESYNC_INTERVAL } else { FOLDER_RETRY };
+        self.read_at = Instant::now() + pause;
+        Input::Folder(FolderRead { path: self.folder.path().to_owned(), watch_error, contents })
     }
 }
 

@@ -1,4 +1,4 @@
-//! What `/readyz` says.
+//! Readiness of the agent, for `/readyz` and the metrics.
 
 use std::sync::{
     Arc,
@@ -7,8 +7,10 @@ use std::sync::{
 
 use axum::http::StatusCode;
 
-/// How the agent is. Liveness never depends on the API server, and readiness, once reached, does not either: claims stay
-/// enforced while it is away.
+/// Conditions of readiness. A clone shares them.
+///
+/// Liveness never depends on the API server. Readiness, once reached, does not either: claims stay enforced while it is
+/// away.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Readiness(Arc<Conditions>);
 
@@ -19,22 +21,22 @@ struct Conditions {
 }
 
 impl Readiness {
-    /// All pods of the node were seen once.
+    /// Records that a complete list of the node's pods was applied.
     pub(super) fn set_synced(&self) {
         self.0.synced.store(true, Ordering::Release);
     }
 
-    /// Binds are judged.
+    /// Records that the programs judge binds.
     pub(super) fn set_attached(&self) {
         self.0.attached.store(true, Ordering::Release);
     }
 
-    /// Whether [`Self::readiness`] is good.
+    /// Whether all conditions are met.
     pub(super) fn is_ready(&self) -> bool {
         self.response().0 == StatusCode::OK
     }
 
-    /// The answer to `/readyz`.
+    /// Returns the answer to `/readyz`.
     pub(super) fn response(&self) -> (StatusCode, &'static str) {
         match (self.0.attached.load(Ordering::Acquire), self.0.synced.load(Ordering::Acquire)) {
             (true, true) => (StatusCode::OK, "ok\n"),

@@ -1,147 +1,93 @@
-//! What the agent learned, as log lines, counts and, where there is a cluster, Events.
+//! The agent's log lines about binds, conflicts and claims, and what keeps them few.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+mod node;
+mod reserved_ports;
 
-use enforcer_ebpf::wire::{KernelError, NodeMode};
+use std::collections::{BTreeMap, BTreeSet};
+
+use enforcer_ebpf::wire::KernelError;
 use tracing::{Level, debug, enabled, error, info, warn};
 
 use enforcer_core::{
-    index::{Notice, RestoreSummary},
-    model::{name::Name, port_spec::protocol_name, text::escape},
-    plan::recover::UnreadableOwner,
+    index::Notice,
+    model::{name::Name, port_spec::protocol_name, text::escape, time::Now},
     reports::{
         rate_limit::LogRateLimiter,
         report::{Actor, Deduplicator, Report, notice_sentence, target},
     },
-    sockets::{Audience, BoundSocket, LiveConflict},
+    sockets::{Audience, BoundSocket, LiveConflict, SocketBinding},
 };
 
 use crate::{
-    agent::{
-        reconciler::{KernelEvents, Reconciler, TakeoverSummary},
-        socket_tracker::ReconcileReport,
-    },
-    host::clock::now,
-    k8s::{ApiError, ApiErrorKind, EventQueue, Resource},
-    manifests::FileProblem,
-    metrics::Metrics,
+    agent::output::Ring,
+    k8s::{ApiErrorKind, Resource},
+    kernel::BpfError,
     telemetry::DroppedLines,
 };
 
-/// Most claims that are listed in one line.
-const MAX_LISTED: usize = 16;
+pub(super) use self::reserved_ports::ReservedPortsReporter;
 
+/// Writes the log.
 pub(super) struct Reporter {
     node: String,
     deduplicator: Deduplicator,
     rate_limiter: LogRateLimiter,
-    /// Counts the lines of the log that are lost, and how many there were at the last look.
-    log: (DroppedLines, u64),
-    errors: BTreeMap<KernelError, u64>,
-    folder_gone: bool,
-    synced: bool,
+    /// Counts the dropped lines of the log.
+    dropped_lines: DroppedLines,
+    dropped_lines_reported: u64,
+    kernel_errors: BTreeMap<KernelError, u64>,
+    folder_lost: bool,
     api_errors: BTreeSet<(Resource, ApiErrorKind)>,
-    local_mode: NodeMode,
-    /// What of the sockets could not be read: each is told once.
+    /// Errors of socket diagnostics. Each is reported once.
     diag_errors: BTreeSet<String>,
-    /// Where Events go; `None` without a cluster.
-    event_queue: Option<EventQueue>,
-    metrics: Arc<Metrics>,
 }
 
 impl Reporter {
-    pub(super) fn new(node: String, event_queue: Option<EventQueue>, metrics: Arc<Metrics>, log: DroppedLines) -> Self {
-        if let Some(outbox) = &event_queue {
-            metrics.set_outbox(outbox.clone());
-        }
+    /// Returns the reporter of the node with this name.
+    pub(super) fn new(node: String, dropped_lines: DroppedLines) -> Self {
         Self {
             node,
             deduplicator: Deduplicator::default(),
             rate_limiter: LogRateLimiter::default(),
-            log: (log, 0),
-            errors: BTreeMap::new(),
-            folder_gone: false,
-            synced: false,
+            dropped_lines,
+            dropped_lines_reported: 0,
+            kernel_errors: BTreeMap::new(),
+            folder_lost: false,
             api_errors: BTreeSet::new(),
-            local_mode: NodeMode::Unset,
             diag_errors: BTreeSet::new(),
-            event_queue,
-            metrics,
         }
     }
 
-    /// Attempts that the kernel told.
-    pub(super) fn handle_events(&mut self, told: &KernelEvents) {
-        if let Some(outbox) = &self.event_queue
-            && !told.reports.is_empty()
-        {
-            let now = now();
-            outbox.put(|events| {
-                for report in &told.reports {
-                    events.report(report, now);
-                }
-            });
+    /// Logs a judged bind: a conflict as a warning, any other at level debug.
+    pub(super) fn verdict(&mut self, report: &Report, now: Now) {
+        // While somebody watches, allowed attempts come too. They must not push conflicts out of the deduplicator.
+        if !report.is_conflict() && !enabled!(Level::DEBUG) {
+            return;
         }
-        for report in told.reports.iter().filter(|report| report.is_conflict()) {
-            self.metrics.conflict(report.caller.namespace(), report.attempt.verdict);
-        }
-        for report in &told.reports {
-            // While somebody watches, allowed attempts come too. They must not push conflicts out of the memory of what
-            // was told.
-            if !report.is_conflict() && !enabled!(Level::DEBUG) {
-                continue;
-            }
-            let now = now().boottime;
-            let Some(held_back) = self.deduplicator.admit(report, now) else { continue };
-            let others = if report.is_conflict() {
-                self.rate_limiter.admit(&report.caller, held_back + 1, now)
-            } else {
-                // Who looks at all of them wants all of them.
-                Some(0)
-            };
-            if let Some(others) = others {
-                self.report(report, held_back, others);
-            }
-        }
-        for bound in &told.bound {
-            let target = target(bound.address, bound.port, bound.protocol);
-            let command = escape(&bound.command);
-            debug!(
-                event = "bound",
-                protocol = protocol_name(bound.protocol),
-                address = %bound.address,
-                port = bound.port,
-                command,
-                pid = bound.pid,
-                uid = bound.uid,
-                "bound {target} by command {command}, pid {}",
-                bound.pid
-            );
-        }
-        self.live_conflicts(&told.live_conflicts);
-        for problem in &told.undecodable {
-            error!(event = "record_invalid", "cannot read a record of a bind: {problem}");
+        let Some(suppressed) = self.deduplicator.admit(report, now.boottime) else { return };
+        let others = if report.is_conflict() {
+            self.rate_limiter.admit(&report.caller, suppressed + 1, now.boottime)
+        } else {
+            // At level debug every attempt is wanted.
+            Some(0)
+        };
+        if let Some(others) = others {
+            self.log_verdict(report, suppressed, others);
         }
     }
 
-    fn report(&self, report: &Report, held_back: u64, others: u64) {
+    fn log_verdict(&self, report: &Report, suppressed: u64, others: u64) {
         let attempt = &report.attempt;
         let mut message = report.sentence(&self.node, Audience::Operators);
-        if held_back > 0 {
-            message = format!("{message}; {held_back} like it since the last time it was told");
+        if suppressed > 0 {
+            message = format!("{message}; {suppressed} more like it suppressed since the last line");
         }
         let message = message + &suppressed_suffix(others);
         let owner = report.owner.as_ref().map(Name::to_string);
         let holder = report.holder.as_ref().map(|holder| holder.who.to_string());
         let pod = report.caller.pod();
         let command = report.command();
-        macro_rules! tell {
+        macro_rules! log {
             ($level:ident) => {
                 $level!(
                     event = "bind",
@@ -158,309 +104,100 @@ impl Reporter {
                     owner,
                     holder,
                     source = report.source.map(|source| source.as_str()),
-                    heldBack = held_back,
-                    othersHeldBack = others,
+                    suppressed,
+                    suppressedOthers = others,
                     "{message}"
                 )
             };
         }
-        if report.is_conflict() { tell!(warn) } else { tell!(debug) }
+        if report.is_conflict() { log!(warn) } else { log!(debug) }
     }
 
-    /// What the index found worth telling, and what the kernel refused.
-    pub(super) fn notices(&mut self, engine: &mut Reconciler) {
-        let notices = engine.take_notices();
-        self.publish(&notices, engine);
-        for notice in notices {
-            self.metrics.claim_problem(&notice);
-            let others = notice
-                .pod()
-                .map_or(Some(0), |pod| self.rate_limiter.admit(&Actor::Known(pod.clone()), 1, now().boottime));
-            let Some(others) = others else { continue };
-            let message = notice_sentence(&notice, &self.node) + &suppressed_suffix(others);
-            match &notice {
-                Notice::Problem { pod, problem } => {
-                    warn!(event = "claim_invalid", pod = %pod, kind = problem.as_str(), "{message}");
-                }
-                Notice::MoreProblems { pod, count } => {
-                    warn!(event = "claim_invalid", pod = %pod, kind = "more", count, "{message}");
-                }
-                Notice::SameUid { pod, first } => {
-                    warn!(event = "identity_rejected", pod = %pod, owner = %first, "{message}");
-                }
-                Notice::ModeInvalid { namespace, .. } => warn!(event = "mode_invalid", namespace, "{message}"),
-                Notice::MirrorRejected { pod, .. } => {
-                    warn!(event = "identity_rejected", pod = %pod, "{message}");
-                }
-                Notice::QuotaExceeded { pod, limit } | Notice::HandoverQuotaExceeded { pod, limit } => {
-                    warn!(event = "no_room", pod = %pod, limit = %limit, "{message}");
-                }
-                Notice::Conflict { loser, winner, source, .. } => {
-                    let source = source.as_str();
-                    warn!(event = "claim_conflict", pod = %loser, owner = %winner, source, "{message}");
-                }
-                Notice::Granted { pod, .. } => info!(event = "claim_granted", pod = %pod, "{message}"),
-            }
-        }
-        for failure in engine.take_failures() {
-            self.metrics.map_write_error();
-            error!(event = "map_failed", "a claim or a pod is missing in the kernel: {failure}");
-        }
-    }
-
-    /// What a look at the sockets of the node brought. Such looks are taken every few seconds, and so one at the log is too.
-    pub(super) fn socket_report(&mut self, looked: &ReconcileReport) {
-        self.dropped_lines();
-        let ReconcileReport { live_conflicts: existing, errors } = looked;
-        self.live_conflicts(existing);
-        for error in errors {
-            let message = error.to_string();
-            if self.diag_errors.insert(message.clone()) {
-                warn!(event = "sockets_unknown", node = self.node, "{message}");
-            }
-        }
-    }
-
-    fn live_conflicts(&mut self, existing: &[LiveConflict]) {
-        if let Some(outbox) = &self.event_queue
-            && !existing.is_empty()
-        {
-            let now = now();
-            outbox.put(|events| existing.iter().for_each(|existing| events.live_conflict(existing, now)));
-        }
-        for existing in existing {
-            let others = self.rate_limiter.admit(existing.sides()[0], 1, now().boottime);
-            let Some(others) = others else { continue };
-            let message = existing.sentence(&self.node, Audience::Operators) + &suppressed_suffix(others);
-            let [holder, other] = existing.sides().map(ToString::to_string);
-            let BoundSocket { protocol, address, port, .. } = existing.holder().holder;
-            warn!(
-                event = "port_shared",
-                protocol = protocol_name(protocol),
-                %address,
-                port,
-                pod = existing.sides()[0].pod(),
-                holder,
-                other,
-                "{message}"
-            );
-        }
-    }
-
-    fn publish(&self, notices: &[Notice], engine: &Reconciler) {
-        let Some(outbox) = &self.event_queue else {
-            return;
-        };
-        // Whatever happened, a name that an Event waits for may have come with it.
-        if notices.is_empty() && !outbox.waits_for_names() {
-            return;
-        }
-        let now = now();
-        outbox.put(|events| {
-            for notice in notices {
-                events.notice(notice, now);
-            }
-            events.retry_unnamed(engine.index(), now);
-        });
-    }
-
-    /// What was taken over from the agent before this one, and how many conflicts nobody had told yet.
-    pub(super) fn takeover(&self, resumed: &TakeoverSummary, conflicts: usize) {
-        let TakeoverSummary { restored: RestoreSummary { pods, reservations: remnants, refused }, forgotten } = resumed;
-        info!(
-            event = "resumed",
+    /// Logs a bound socket, at level debug.
+    pub(super) fn bound(&self, bound: &SocketBinding) {
+        let target = target(bound.address, bound.port, bound.protocol);
+        let command = escape(&bound.command);
+        debug!(
+            event = "bound",
             node = self.node,
-            pods,
-            remnants,
-            conflicts,
-            "took over from the agent before this one: {pods} pods with what they had in force, and {conflicts} conflicts \
-             that nobody had told",
+            protocol = protocol_name(bound.protocol),
+            address = %bound.address,
+            port = bound.port,
+            command,
+            pid = bound.pid,
+            uid = bound.uid,
+            "bound {target} by command {command}, pid {}",
+            bound.pid
         );
-        for pod in refused {
-            warn!(event = "resume_refused", pod = %pod, "{pod} of before cannot be taken over; its claims end until it is listed");
-        }
-        for UnreadableOwner { claims, why, .. } in forgotten {
-            let claims: Vec<String> = claims.iter().take(MAX_LISTED).map(ToString::to_string).collect();
-            let (claims, why) = (claims.join(", "), why.map_or_else(|| "nothing".to_owned(), |why| why.to_string()));
-            warn!(
-                event = "resume_forgotten",
-                "whose {claims} was in force is not known ({why} was written down); it ends until its pod is listed"
-            );
-        }
     }
 
-    /// The mode that an operator set on the node. Told when it changes.
-    pub(super) fn local_mode(&mut self, mode: NodeMode) {
-        if std::mem::replace(&mut self.local_mode, mode) == mode {
-            return;
-        }
-        let node = &self.node;
-        match mode {
-            NodeMode::Unset => {
-                info!(
-                    event = "local_mode",
-                    node,
-                    mode = "unset",
-                    "the mode that was set on {node} is cleared; the agent's counts"
-                );
-            }
-            NodeMode::Audit => warn!(
-                event = "local_mode",
-                node,
-                mode = "audit",
-                "an operator set {node} to audit: nothing is denied on it until `enforcer mode --clear`"
-            ),
-            NodeMode::Enforce => warn!(
-                event = "local_mode",
-                node,
-                mode = "enforce",
-                "an operator set {node} to enforce, whatever --mode says, until `enforcer mode --clear`"
-            ),
-        }
-    }
-
-    /// Manifests that cannot be used.
-    pub(super) fn problems(&self, problems: &[FileProblem]) {
-        let node = &self.node;
-        for problem in problems {
-            let file = problem.file();
-            warn!(
-                event = "manifest_invalid",
-                node, file, "manifest {problem}; what was known of it before stays in force"
-            );
-        }
-    }
-
-    /// The agent enforces what it can while it does not know the pods.
-    pub(super) fn not_synced(&self) {
-        let node = &self.node;
+    /// Logs a conflict between sockets that are bound.
+    pub(super) fn live_conflict(&mut self, conflict: &LiveConflict, now: Now) {
+        let others = self.rate_limiter.admit(conflict.sides()[0], 1, now.boottime);
+        let Some(others) = others else { return };
+        let message = conflict.sentence(&self.node, Audience::Operators) + &suppressed_suffix(others);
+        let [holder, other] = conflict.sides().map(ToString::to_string);
+        let BoundSocket { protocol, address, port, .. } = conflict.holder().holder;
         warn!(
-            event = "not_synced",
-            node,
-            "the pods of {node} are not known yet; until then what the node reserved is enforced, and what was in force before"
+            event = "port_shared",
+            protocol = protocol_name(protocol),
+            %address,
+            port,
+            pod = conflict.sides()[0].pod(),
+            holder,
+            other,
+            "{message}"
         );
     }
 
-    /// A list of all pods came.
-    pub(super) fn synced(&mut self, engine: &Reconciler) {
-        let pods = engine.index().pod_count();
-        if !std::mem::replace(&mut self.synced, true) {
-            let (claims, conflicts) = engine.index().claim_counts();
-            info!(event = "synced", pods, claims, conflicts, "all {pods} pods of {} are known", self.node);
-        }
+    /// Logs a ring record that cannot be decoded.
+    pub(super) fn undecodable_record(&self, ring: Ring, error: &str) {
+        let ring = ring.as_str();
+        error!(event = "record_invalid", node = self.node, ring, "cannot decode a record of the {ring} ring: {error}");
     }
 
-    /// An update took so long from its arrival to the kernel's maps.
-    pub(super) fn enforced(&self, delay: Duration) {
-        self.metrics.enforced(delay);
-        let micros = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
-        debug!(event = "enforced", node = self.node, delayMicros = micros, "an update took {micros} µs to the kernel");
-    }
-
-    /// Something of the API does not work. Counted each time, told once for each kind of trouble until it works again.
-    pub(super) fn api_error(&mut self, trouble: &ApiError) {
-        let ApiError { resource, kind, message } = trouble;
-        self.metrics.api_error(*resource, *kind);
-        if self.api_errors.insert((*resource, *kind)) {
-            let (name, verb, remedy) = (resource.as_str(), resource.verb(), kind.remedy(*resource));
-            warn!(
-                event = "api_trouble",
-                resource = name,
-                kind = kind.as_str(),
-                "cannot {verb} {name}: {message}; {remedy}; what is known stays enforced, and it is tried again"
-            );
-        }
-    }
-
-    /// It works again.
-    pub(super) fn api_recovered(&mut self, resource: Resource) {
-        self.api_errors.retain(|(troubled, _)| *troubled != resource);
-        let (name, verb) = (resource.as_str(), resource.verb());
-        info!(event = "api_back", resource = name, "{name} are {verb}ed again");
-    }
-
-    pub(super) fn source_lost(&mut self, path: &Path, error: &io::Error) {
-        if !self.folder_gone {
-            let path = path.display();
-            error!(event = "source_lost", "cannot read the folder {path}: {error}; the claims stay as they were");
-        }
-        self.folder_gone = true;
-    }
-
-    pub(super) fn is_source_lost(&self) -> bool {
-        self.folder_gone
-    }
-
-    pub(super) fn source_recovered(&mut self) {
-        if std::mem::take(&mut self.folder_gone) {
-            info!(event = "source_back", "the folder of manifests can be read again");
-        }
-    }
-
-    /// Lines of the log that were lost since the last time: whoever reads it did not keep up, or there is no room for it.
-    fn dropped_lines(&mut self) {
-        let (log, before) = &mut self.log;
-        let total = log.lines();
-        let count = total - std::mem::replace(before, total);
-        if count > 0 {
-            self.metrics.log_lost(count);
-            warn!(
-                event = "log_lost",
-                count,
-                total,
-                "{count} lines of the log are lost: it could not be written as fast, or there is no room for it; \
-                 enforcement, counters and Events go on"
-            );
-        }
-    }
-
-    /// Errors that the programs counted since the last time.
-    pub(super) fn counters(&mut self, engine: &Reconciler) {
-        let counters = match engine.counters() {
-            Ok(counters) => counters,
-            Err(error) => {
-                error!(event = "counters_failed", "{error}");
-                return;
+    /// Logs a finding of the index.
+    pub(super) fn notice(&mut self, notice: &Notice, now: Now) {
+        let others =
+            notice.pod().map_or(Some(0), |pod| self.rate_limiter.admit(&Actor::Known(pod.clone()), 1, now.boottime));
+        let Some(others) = others else { return };
+        let message = notice_sentence(notice, &self.node) + &suppressed_suffix(others);
+        match notice {
+            Notice::Problem { pod, problem } => {
+                warn!(event = "claim_invalid", pod = %pod, kind = problem.as_str(), "{message}");
             }
-        };
-        for kind in KernelError::ALL {
-            let total = counters.errors(kind);
-            let before = self.errors.insert(kind, total).unwrap_or(0);
-            if total > before {
-                warn!(
-                    event = "kernel_error",
-                    kind = kind.as_str(),
-                    count = total - before,
-                    total,
-                    "{}",
-                    kernel_error_text(kind)
-                );
+            Notice::MoreProblems { pod, count } => {
+                warn!(event = "claim_invalid", pod = %pod, kind = "more", count, "{message}");
             }
+            Notice::SameUid { pod, first } => {
+                warn!(event = "identity_rejected", pod = %pod, owner = %first, "{message}");
+            }
+            Notice::ModeInvalid { namespace, .. } => warn!(event = "mode_invalid", namespace, "{message}"),
+            Notice::MirrorRejected { pod, .. } => {
+                warn!(event = "identity_rejected", pod = %pod, "{message}");
+            }
+            Notice::QuotaExceeded { pod, limit } | Notice::HandoverQuotaExceeded { pod, limit } => {
+                warn!(event = "quota_exceeded", pod = %pod, limit = %limit, "{message}");
+            }
+            Notice::Conflict { loser, winner, source, .. } => {
+                let source = source.as_str();
+                warn!(event = "claim_conflict", pod = %loser, owner = %winner, source, "{message}");
+            }
+            Notice::Granted { pod, .. } => info!(event = "claim_granted", pod = %pod, "{message}"),
         }
+    }
+
+    /// Logs a change that the kernel refused.
+    pub(super) fn map_failure(&self, error: &BpfError) {
+        error!(
+            event = "map_write_failed",
+            node = self.node,
+            "a claim or an identity is missing in the kernel's maps: {error}"
+        );
     }
 }
 
-/// The end of a line before which others about the same pod were held back.
+/// Returns the end of a line before which other lines about the same pod were suppressed.
 fn suppressed_suffix(others: u64) -> String {
-    if others > 0 { format!("; {others} other lines about it were held back") } else { String::new() }
-}
-
-fn kernel_error_text(error: KernelError) -> &'static str {
-    match error {
-        KernelError::BindEventLost => {
-            "more binds were judged than could be reported; verdicts and counters are right all the same"
-        }
-        KernelError::CgroupEventLost => "more cgroups came and went than could be reported; the tree was read instead",
-        KernelError::CgroupsFull => "there are more pod cgroups than the kernel's map has room for",
-        KernelError::ReadFailed => "the programs could not read kernel memory",
-        KernelError::CallerUnknown => "processes below the attached cgroup, but in no pod's cgroup, tried to bind",
-        KernelError::HolderEventLost => {
-            "more sockets were bound and released than could be reported; they are looked up instead"
-        }
-        KernelError::HoldsFull => {
-            "who holds a port could not be noted: others may share it; more than eight pods or addresses share one port, or \
-             kernel memory is short"
-        }
-        KernelError::MapMiss => "the programs missed an element of a map that is always there",
-    }
+    if others > 0 { format!("; {others} other lines about it suppressed") } else { String::new() }
 }

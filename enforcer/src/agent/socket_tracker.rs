@@ -1,9 +1,8 @@
-//! The table of holders, kept in step with the kernel: what its programs tell and its socket diagnostics show, and what
-//! follows for people.
+//! The table of bound sockets, kept in step with the kernel by the records of its programs and by its socket diagnostics.
 //!
-//! A bind that the kernel itself refuses is seen by the programs before it is refused, and no program is called after. So an
-//! attempt on a port that is marked as held is a suspect: if its socket was not bound a moment later, and somebody else
-//! holds the port ([`Holders::in_the_way`]), it failed because of that.
+//! The programs see a bind that the kernel itself refuses before it is refused, and no program runs after that. So an
+//! attempt on a port that another socket holds is pending for a moment: if its socket is not bound by then, and somebody
+//! else holds the port ([`BoundSockets::incumbent_of`]), the bind failed because of that holder.
 
 use std::{
     collections::{BTreeSet, HashSet, VecDeque},
@@ -21,85 +20,86 @@ use enforcer_core::{
 
 use crate::{
     host::{
-        clock::{self, now},
+        clock,
         sock_diag::{self, DiagError},
     },
     kernel::ring_records::SocketRelease,
 };
 
-/// How long after an attempt its socket is bound at the latest, in all likelihood, and how long after a record of a holder
-/// the next one is told without a wake-up (`QUIET` of the programs, and a bit).
+/// How long after an attempt its socket is bound at the latest, in all likelihood, and how long after a socket record the
+/// next one comes without a wake-up (`QUIET` of the programs, and a bit).
 const SETTLE: Duration = Duration::from_millis(60);
-/// How old the last look at the sockets may be when somebody is named as a holder.
-const FRESH: Duration = Duration::from_secs(1);
-/// Most suspects that wait.
+/// How old the last scan of the sockets may be when a holder is named.
+const MAX_SCAN_AGE: Duration = Duration::from_secs(1);
+/// Most pending attempts.
 const MAX_PENDING: usize = 1024;
-/// Most sockets that are remembered as bound, also when they are released again: those of as many suspects, and more.
+/// Most cookies of bound sockets that are kept, released sockets included: those of as many pending attempts, and more.
 const MAX_BOUND_COOKIES: usize = 8 * MAX_PENDING;
 
-/// What a look at the sockets of the node brought.
+/// Result of a comparison with the kernel's socket diagnostics.
 #[derive(Debug, Default)]
-pub struct ReconcileReport {
-    /// Conflicts that exist and were not told yet.
-    pub live_conflicts: Vec<LiveConflict>,
+pub(super) struct SocketScan {
+    /// Conflicts that were not reported yet.
+    pub(super) live_conflicts: Vec<LiveConflict>,
     /// Sockets that could not be read.
-    pub errors: Vec<DiagError>,
+    pub(super) errors: Vec<DiagError>,
 }
 
-/// See the module's documentation.
+/// Table of bound sockets, and the attempts that wait for their end. All times are since boot.
 pub(super) struct SocketTracker {
-    holders: BoundSockets,
+    sockets: BoundSockets,
     reported: ReportedConflicts,
     shared: Vec<PortSpec>,
-    /// Ports of which the programs were told that somebody holds them.
+    /// Ports whose holder the programs know.
     published: BTreeSet<(Protocol, u16)>,
     pending: VecDeque<(Duration, Attempt)>,
     /// Cookies of the sockets that were bound last, in that order.
     bound: VecDeque<u64>,
     bound_set: HashSet<u64>,
-    /// Somebody was bound to a port that another one holds.
-    reconcile_now: bool,
-    /// When to look for records that nobody was woken for.
+    /// A socket was bound to a port that another one holds.
+    scan_requested: bool,
+    /// When to read records that came without a wake-up.
     more_at: Option<Duration>,
-    reconciled_at: Option<Duration>,
+    scanned_at: Option<Duration>,
 }
 
 impl SocketTracker {
-    /// With the ports that are meant to be shared. Nothing is known yet.
+    /// Returns an empty table. Sharing one of the `shared` ports is no conflict.
     pub(super) fn new(shared: Vec<PortSpec>) -> Self {
-        // Where the kernel cannot be asked, the first look says why.
+        // If the kernel cannot be asked, the first scan reports why.
         let shows_bound = sock_diag::shows_bound().unwrap_or(false);
         Self {
-            holders: BoundSockets::new(SocketLimits::default(), shows_bound),
+            sockets: BoundSockets::new(SocketLimits::default(), shows_bound),
             reported: ReportedConflicts::default(),
             shared,
             published: BTreeSet::new(),
             pending: VecDeque::new(),
             bound: VecDeque::new(),
             bound_set: HashSet::new(),
-            reconcile_now: false,
+            scan_requested: false,
             more_at: None,
-            reconciled_at: None,
+            scanned_at: None,
         }
     }
 
     pub(super) fn bound_sockets(&self) -> &BoundSockets {
-        &self.holders
+        &self.sockets
     }
 
-    /// Makes the table agree with the sockets that there are. Also the ports of which the programs are to be told anew.
-    pub(super) fn reconcile(&mut self, index: &Index) -> (ReconcileReport, BTreeSet<(Protocol, u16)>) {
-        self.reconciled_at = Some(now().boottime);
+    /// Makes the table agree with the kernel's socket diagnostics. Returns the result, and the ports whose holder has to be
+    /// written for the programs again.
+    pub(super) fn scan(&mut self, index: &Index, now: Duration) -> (SocketScan, BTreeSet<(Protocol, u16)>) {
+        self.scanned_at = Some(now);
         let resolve = |cgroup| SocketPlace::of(cgroup, index);
-        let done = sock_diag::reconcile(&mut self.holders, clock::coarse, resolve);
-        self.holders.resolve(resolve);
-        let existing = self.reported.new_conflicts(&self.holders, index, &self.shared);
-        let held: BTreeSet<_> = self.holders.iter().map(|holder| (holder.protocol, holder.port)).collect();
+        let done = sock_diag::reconcile(&mut self.sockets, clock::coarse, resolve);
+        self.sockets.resolve(resolve);
+        let live_conflicts = self.reported.new_conflicts(&self.sockets, index, &self.shared);
+        let held: BTreeSet<_> = self.sockets.iter().map(|socket| (socket.protocol, socket.port)).collect();
         let changed = self.published.union(&held).copied().collect();
-        (ReconcileReport { live_conflicts: existing, errors: done.errors }, changed)
+        (SocketScan { live_conflicts, errors: done.errors }, changed)
     }
 
-    /// A socket was bound.
+    /// Adds a socket that was bound.
     pub(super) fn bound(&mut self, binding: SocketBinding, index: &Index) {
         if self.bound_set.insert(binding.cookie) {
             self.bound.push_back(binding.cookie);
@@ -109,23 +109,22 @@ impl SocketTracker {
         {
             self.bound_set.remove(&oldest);
         }
-        self.holders.bound(binding, |cgroup| SocketPlace::of(cgroup, index));
+        self.sockets.bound(binding, |cgroup| SocketPlace::of(cgroup, index));
     }
 
-    /// A socket was released.
+    /// Removes a socket that was released.
     pub(super) fn released(&mut self, release: SocketRelease) {
-        self.holders.released(release.name, release.time);
+        self.sockets.released(release.name, release.time);
     }
 
-    /// Records may follow of which nobody will be told, or do so already.
-    pub(super) fn expect_more(&mut self, already: bool) {
-        let now = now().boottime;
+    /// Expects records without a wake-up, `already` or soon.
+    pub(super) fn expect_more(&mut self, already: bool, now: Duration) {
         self.more_at = Some(if already { now } else { now + SETTLE });
     }
 
-    /// Who holds a port, in the words of the programs: [`enforcer_ebpf::wire::Mark::holder`]. It is taken for told.
+    /// Returns the holder of a port as the programs encode it, to be written for them.
     pub(super) fn port_holder(&mut self, protocol: Protocol, port: u16, index: &Index) -> u64 {
-        let holder = self.holders.port_holder(protocol, port, index);
+        let holder = self.sockets.port_holder(protocol, port, index);
         if holder == 0 {
             self.published.remove(&(protocol, port));
         } else {
@@ -134,48 +133,46 @@ impl SocketTracker {
         holder
     }
 
-    /// An attempt on a port that was marked as held.
-    pub(super) fn add_pending(&mut self, attempt: Attempt) {
+    /// Adds an attempt on a port that another socket held.
+    pub(super) fn add_pending(&mut self, attempt: Attempt, now: Duration) {
         if self.pending.len() < MAX_PENDING {
-            self.pending.push_back((now().boottime + SETTLE, attempt));
+            self.pending.push_back((now + SETTLE, attempt));
         }
     }
 
-    /// When something is to be done next.
+    /// Returns when something is to be done next.
     pub(super) fn poll_timeout(&self) -> Option<Duration> {
-        let suspect = self.pending.front().map(|(due, _)| *due);
-        let look = self.reconcile_now.then(|| self.reconciled_at.map_or(Duration::ZERO, |at| at + FRESH));
-        suspect.into_iter().chain(self.more_at).chain(look).min()
+        let pending = self.pending.front().map(|(due, _)| *due);
+        let scan = self.scan_requested.then(|| self.scanned_at.map_or(Duration::ZERO, |at| at + MAX_SCAN_AGE));
+        pending.into_iter().chain(self.more_at).chain(scan).min()
     }
 
-    /// Whether the sockets are to be looked at before somebody is named: a suspect is due, and the last look is too old.
-    pub(super) fn needs_reconcile(&mut self) -> bool {
-        let now = now().boottime;
+    /// Whether to scan the sockets before a holder is named: a pending attempt is due, and the last scan is too old.
+    pub(super) fn needs_scan(&mut self, now: Duration) -> bool {
         if self.more_at.is_some_and(|at| at <= now) {
             self.more_at = None;
         }
-        !self.is_fresh() && self.pending.front().is_some_and(|(due, _)| *due <= now)
+        !self.is_fresh(now) && self.pending.front().is_some_and(|(due, _)| *due <= now)
     }
 
-    /// Whether to look because somebody was bound to a port that another one holds. Whoever does that again and again does
-    /// not make the agent look more often than [`FRESH`].
-    pub(super) fn take_reconcile_now(&mut self) -> bool {
-        !self.is_fresh() && std::mem::take(&mut self.reconcile_now)
+    /// Whether to scan because a socket was bound to a port that another one holds. Whoever does that again and again does
+    /// not cause more than one scan in [`MAX_SCAN_AGE`].
+    pub(super) fn take_scan_request(&mut self, now: Duration) -> bool {
+        !self.is_fresh(now) && std::mem::take(&mut self.scan_requested)
     }
 
-    fn is_fresh(&self) -> bool {
-        self.reconciled_at.is_some_and(|at| now().boottime.saturating_sub(at) < FRESH)
+    fn is_fresh(&self, now: Duration) -> bool {
+        self.scanned_at.is_some_and(|at| now.saturating_sub(at) < MAX_SCAN_AGE)
     }
 
-    /// The suspects that are due and did fail because somebody holds the port.
-    pub(super) fn failed_binds(&mut self, index: &Index) -> Vec<Report> {
-        let now = now().boottime;
+    /// Returns the pending attempts that are due and that failed because somebody else holds the port.
+    pub(super) fn failed_binds(&mut self, index: &Index, now: Duration) -> Vec<Report> {
         let mut reports = Vec::new();
         while let Some((_, attempt)) = self.pending.pop_front_if(|(due, _)| *due <= now) {
             if self.bound_set.contains(&attempt.socket) {
-                // It shares the port, maybe. What of that is a conflict the look tells.
-                self.reconcile_now |= self.holders.on(attempt.protocol, attempt.port).count() > 1;
-            } else if let Some(incumbent) = self.holders.incumbent_of(&attempt, index) {
+                // It may share the port. If that is a conflict, the scan finds it.
+                self.scan_requested |= self.sockets.on(attempt.protocol, attempt.port).count() > 1;
+            } else if let Some(incumbent) = self.sockets.incumbent_of(&attempt, index) {
                 reports.push(Report::new(attempt, index).held_by(incumbent));
             }
         }

@@ -25,9 +25,8 @@ use enforcer_core::{
 
 use crate::{
     agent::{
-        self, AgentConfig, AgentError, SourceConfig,
-        reconciler::{ReconcilerError, Start},
-        reserved_ports_worker,
+        self, AgentConfig, AgentError, ReconcilerError, SourceConfig, reconciler::Start,
+        reserved_ports_worker::ReservedPortsConfig,
     },
     cli::{
         Failure,
@@ -408,8 +407,7 @@ impl Run {
             lease: lease.0,
             shared_ports: shared_ports.0,
         };
-        let reserved =
-            reserved_ports_worker::ReservedPortsConfig { manage: manage_reserved_ports, proc_sys, folder: state_dir };
+        let reserved = ReservedPortsConfig { manage: manage_reserved_ports, proc_sys, folder: state_dir };
         let (listen, admin_socket, mode) = (listen.0, admin_socket.0, mode.as_str());
         let config = AgentConfig {
             start,
@@ -421,7 +419,7 @@ impl Run {
             bpffs,
             persist,
             reserved,
-            lost_lines: log.lost(),
+            dropped_lines: log.dropped_lines(),
         };
         runtime.block_on(agent::run(config)).map_err(|error| agent_failure(&error))
     }
@@ -452,17 +450,21 @@ pub(super) fn host_name() -> String {
 
 fn agent_failure(error: &AgentError) -> Failure {
     match error {
-        AgentError::Engine(ReconcilerError::Bpf(BpfError::Program { source, .. })) if is_denied(source.as_ref()) => {
+        AgentError::Reconciler(ReconcilerError::Bpf(BpfError::Program { source, .. }))
+            if is_denied(source.as_ref()) =>
+        {
             program_failure(source)
         }
-        AgentError::Engine(ReconcilerError::Bpf(BpfError::Attach { source, .. })) if is_denied(source) => {
+        AgentError::Reconciler(ReconcilerError::Bpf(BpfError::Attach { source, .. })) if is_denied(source) => {
             missing_privilege()
         }
-        AgentError::Engine(ReconcilerError::Bpf(error @ (BpfError::Btf(_) | BpfError::Program { .. }))) => {
+        AgentError::Reconciler(ReconcilerError::Bpf(error @ (BpfError::Btf(_) | BpfError::Program { .. }))) => {
             Failure::unsupported(error)
         }
-        AgentError::Engine(ReconcilerError::Bpf(BpfError::Object(source))) if is_denied(source) => missing_privilege(),
-        AgentError::Engine(ReconcilerError::Cgroup(_)) => Failure::unsupported(error),
+        AgentError::Reconciler(ReconcilerError::Bpf(BpfError::Object(source))) if is_denied(source) => {
+            missing_privilege()
+        }
+        AgentError::Reconciler(ReconcilerError::Cgroup(_)) => Failure::unsupported(error),
         _ => Failure::runtime(error),
     }
 }

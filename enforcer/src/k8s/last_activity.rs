@@ -48,15 +48,15 @@ impl<S> Layer<S> for LastActivity {
     type Service = Noted<S>;
 
     fn layer(&self, inner: S) -> Noted<S> {
-        Noted { inner, arrivals: self.clone() }
+        Noted { inner, activity: self.clone() }
     }
 }
 
-/// A client whose arrivals are noted.
+/// A client whose activity are noted.
 #[derive(Clone, Debug)]
 pub struct Noted<S> {
     inner: S,
-    arrivals: LastActivity,
+    activity: LastActivity,
 }
 
 type Note<F> = Box<dyn FnMut(F) -> F + Send>;
@@ -77,18 +77,18 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let resource = watched(request.uri().path());
-        let arrivals = self.arrivals.clone();
+        let activity = self.activity.clone();
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await?;
             let noted = resource.filter(|_| answer.status().is_success());
             if let Some(resource) = noted {
-                arrivals.note(resource);
+                activity.note(resource);
             }
             Ok(answer.map(|body| {
                 let note: Note<_> = Box::new(move |frame| {
                     if let Some(resource) = noted {
-                        arrivals.note(resource);
+                        activity.note(resource);
                     }
                     frame
                 });

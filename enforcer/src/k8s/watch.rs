@@ -49,8 +49,8 @@ pub fn start(
     outbox: EventQueue,
 ) -> (Updates, Vec<JoinHandle<()>>) {
     let (updates, received) = mpsc::channel(QUEUE);
-    let Cluster { client, arrivals } = cluster;
-    let sender = Sender { updates, arrivals: arrivals.clone() };
+    let Cluster { client, activity } = cluster;
+    let sender = Sender { updates, activity: activity.clone() };
     let mut tasks = vec![
         spawn(watch_pods(client.clone(), node.to_owned(), sender.clone())),
         spawn(publish(client.clone(), instance.to_owned(), outbox, sender.clone())),
@@ -64,7 +64,7 @@ pub fn start(
 #[derive(Clone)]
 pub(super) struct Sender {
     updates: mpsc::Sender<(Instant, Update)>,
-    arrivals: LastActivity,
+    activity: LastActivity,
 }
 
 /// The agent is gone.
@@ -73,7 +73,7 @@ pub(super) struct Closed;
 impl Sender {
     /// When the last bytes of what a watch just yielded came: it yields all that came before it asks for more.
     fn arrived(&self, resource: Resource) -> Instant {
-        self.arrivals.last(resource).map_or_else(Instant::now, |arrival| arrival.at)
+        self.activity.last(resource).map_or_else(Instant::now, |arrival| arrival.at)
     }
 
     pub(super) async fn send(&self, arrived: Instant, update: Update) -> Result<(), Closed> {
@@ -110,7 +110,7 @@ async fn watch_pods(client: Client, node: String, sender: Sender) {
         let updates = Translate {
             resource: Resource::Pods,
             all: Update::PodsReset,
-            one: |pod: Pod| Update::Pod(Box::new(pod)),
+            one: |pod: Pod| Update::PodApplied(Box::new(pod)),
             gone: |pod: Pod| Update::PodDeleted { namespace: pod.namespace, name: pod.name },
         };
         match updates.run(pods, lists, &sender).await {
@@ -137,9 +137,9 @@ async fn watch_namespaces(client: Client, sender: Sender) {
             all: |labels: Vec<(String, String)>| {
                 Update::NamespaceModesReset(labels.into_iter().collect::<HashMap<_, _>>())
             },
-            one: |(namespace, label): (String, String)| Update::NamespaceMode { namespace, label: Some(label) },
+            one: |(namespace, label): (String, String)| Update::NamespaceModeApplied { namespace, label },
             // A namespace that loses its label stops to match, and arrives as a deletion.
-            gone: |(namespace, _): (String, String)| Update::NamespaceMode { namespace, label: None },
+            gone: |(namespace, _): (String, String)| Update::NamespaceModeDeleted { namespace },
         };
         match updates.run(labels, lists, &sender).await {
             Ok(next) => lists = next,

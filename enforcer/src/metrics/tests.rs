@@ -40,7 +40,7 @@ fn metrics() -> Metrics {
         node_scope: false,
         errno: 98,
     };
-    metrics.set_outbox(EventQueue::new("node-1"));
+    metrics.set_event_queue(EventQueue::new("node-1"));
     metrics.conflict(None, VerdictKind::Deny);
     metrics.lease_ends(1);
     metrics.set_gauges(&Index::new(Settings::default(), 1), 7, policy);

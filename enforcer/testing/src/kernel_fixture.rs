@@ -9,11 +9,19 @@ use std::{
 };
 
 use enforcer::{
-    agent::reconciler::{Reconciler, Start},
-    host::cgroup::Root,
+    agent::{
+        input::Input,
+        output::Output,
+        reconciler::{Reconciler, Start},
+    },
+    host::{cgroup::Root, clock::now},
     kernel::probe::{self, Features},
 };
-use enforcer_core::{index::Settings, reports::report::Report};
+use enforcer_core::{
+    index::{Notice, Settings},
+    reports::report::Report,
+    sockets::SocketBinding,
+};
 use enforcer_ebpf::wire::{Policy, Reason, Undeclared, VerdictKind};
 
 use crate::{
@@ -34,6 +42,7 @@ pub struct Rig {
     pub engine: Reconciler,
     root: PathBuf,
     sandbox: Sandbox,
+    notices: Vec<Notice>,
 }
 
 /// What came of an attempt.
@@ -94,7 +103,7 @@ impl Rig {
         change(&mut start);
         let mut engine = Reconciler::load(start, None).unwrap_or_else(|error| panic!("{error}"));
         engine.attach().unwrap_or_else(|error| panic!("{error}"));
-        Self { engine, root, sandbox }
+        Self { engine, root, sandbox, notices: Vec::new() }
     }
 
     pub fn sandbox(&self) -> &Sandbox {
@@ -115,13 +124,13 @@ impl Rig {
 
     /// Tells the engine of a pod.
     pub fn apply(&mut self, manifest: &Manifest) {
-        self.engine.apply(manifest.pod());
+        self.engine.apply(manifest.pod(), now());
     }
 
     /// Tells the engine that a pod is gone.
     pub fn delete(&mut self, manifest: &Manifest) {
         let pod = manifest.pod();
-        self.engine.delete(&pod.namespace, &pod.name);
+        self.engine.delete(&pod.namespace, &pod.name, now());
     }
 
     /// Makes a pod's cgroup and starts a worker in it, whether or not the engine knows the pod.
@@ -147,18 +156,41 @@ impl Rig {
         Seen { errno, reports: self.told() }
     }
 
-    /// What the engine has to tell.
+    /// Reads the ring of verdicts to its end and returns the reports.
     pub fn told(&mut self) -> Vec<Report> {
-        let mut reports = Vec::new();
+        self.outputs().0
+    }
+
+    /// Reads the ring of verdicts to its end and returns the reports and the sockets that were bound.
+    pub fn outputs(&mut self) -> (Vec<Report>, Vec<SocketBinding>) {
+        let (mut reports, mut bound) = (Vec::new(), Vec::new());
         loop {
-            let told = self.engine.drain_verdict_ring().unwrap_or_else(|error| panic!("{error}"));
-            assert_eq!(told.undecodable, [] as [String; 0]);
-            let failures = self.engine.take_failures();
-            assert!(failures.is_empty(), "{failures:?}");
-            if told.reports.is_empty() {
-                return reports;
+            let before = reports.len();
+            self.engine.handle_input(Input::VerdictRing, now()).unwrap_or_else(|error| panic!("{error}"));
+            self.take_outputs(&mut reports, &mut bound);
+            if reports.len() == before {
+                return (reports, bound);
             }
-            reports.extend(told.reports);
+        }
+    }
+
+    /// Takes the notices since the last call.
+    pub fn notices(&mut self) -> Vec<Notice> {
+        self.take_outputs(&mut Vec::new(), &mut Vec::new());
+        std::mem::take(&mut self.notices)
+    }
+
+    fn take_outputs(&mut self, reports: &mut Vec<Report>, bound: &mut Vec<SocketBinding>) {
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::Verdict(report) => reports.push(*report),
+                Output::Bound(binding) => bound.push(*binding),
+                Output::Notice(notice) => self.notices.push(notice),
+                Output::MapFailure(_) | Output::UndecodableRecord { .. } | Output::CgroupScanFailed(_) => {
+                    panic!("{output:?}")
+                }
+                _ => {}
+            }
         }
     }
 }

@@ -72,12 +72,12 @@ fn claims_in_force_outlive_a_killed_agent() {
         assert_eq!(rightful.bind(&bind(20080)), 0);
     }
     let mut agent = stage.enforce(&kept(&folder, &[]));
-    let resumed = agent.wait("it takes over", |line| line["event"] == "resumed");
+    let resumed = agent.wait("it takes over", |line| line["event"] == "takeover");
     assert_eq!(resumed["pods"], 2);
     until_bind(&mut other, 20080, denied());
     assert_eq!(rightful.bind(&bind(20080)), 0);
     assert!(agent.terminate().success());
-    assert_eq!(agent.wait("its end", |line| line["event"] == "stopped")["kept"], true);
+    assert_eq!(agent.wait("its end", |line| line["event"] == "stopped")["persistent"], true);
     assert_eq!(other.bind(&bind(20080)), denied(), "an orderly end is no other");
     let mut agent = stage.enforce(&kept(&folder, &[]));
     stage.remove(&owner);
@@ -144,7 +144,7 @@ fn what_was_in_force_stays_so_without_the_server() {
     agent.kill();
     server.stop();
     let mut agent = on_cluster(&stage, &server, &kept(&folder, &[]));
-    agent.wait("the trouble is told", |line| line["event"] == "api_trouble");
+    agent.wait("the trouble is told", |line| line["event"] == "api_error");
     assert_eq!(rightful.bind(&bind(20080)), 0);
     assert_eq!((waits.bind(&bind(20080)), other.bind(&bind(20080))), (denied(), denied()));
     assert_eq!(agent.event("bind", "default/stranger")["owner"], "default/owner", "names are known too");
@@ -176,7 +176,7 @@ fn what_happened_meanwhile_is_told_with_names() {
         assert_eq!(other.bind(&bind(20081)), denied());
     }
     let mut agent = stage.enforce(&kept(&folder, &[]));
-    let resumed = agent.wait("it takes over", |line| line["event"] == "resumed");
+    let resumed = agent.wait("it takes over", |line| line["event"] == "takeover");
     // The one before the kill may or may not have been read by the agent that was killed.
     assert!([7, 8].contains(&resumed["conflicts"].as_u64().expect("a number")), "{resumed}");
     let told = agent.wait("it is told", |line| line["event"] == "bind" && line["port"] == 20081);
@@ -268,7 +268,7 @@ fn the_operators_word_counts_with_and_without_an_agent() {
     stage.put(&owner);
     let mut other = stage.start(&stranger);
     let mut agent = stage.enforce(&kept(&folder, &[]));
-    agent.wait("it is told", |line| line["event"] == "local_mode" && line["mode"] == "audit");
+    agent.wait("it is told", |line| line["event"] == "node_mode" && line["mode"] == "audit");
     assert_eq!(other.bind(&bind(20080)), 0);
     assert!(set_mode(&bpffs, &["--clear"]).starts_with("no mode is set"));
     assert_eq!(other.bind(&bind(20080)), denied(), "at once");
@@ -295,10 +295,10 @@ fn a_second_agent_waits_for_the_first() {
     let mut other = stage.start(&stranger);
     let mut first = stage.enforce(&kept(&folder, &[]));
     let mut second = stage.begin(&kept(&folder, &["--mode", "enforce"]));
-    second.wait("it waits", |line| line["event"] == "waits");
+    second.wait("it waits", |line| line["event"] == "waiting_for_lock");
     assert!(!second.rest().iter().any(|line| line["event"] == "ready"));
     let mut third = stage.begin(&kept(&folder, &["--mode", "enforce"]));
-    third.wait("it waits", |line| line["event"] == "waits");
+    third.wait("it waits", |line| line["event"] == "waiting_for_lock");
     assert!(third.terminate().success(), "whoever waits can be ended");
     assert_eq!(other.bind(&bind(20080)), denied());
     first.kill();
@@ -344,7 +344,7 @@ fn what_is_left_can_be_cleaned_up() {
 fn without_a_bpf_file_system_that_is_said() {
     let stage = Stage::new();
     let mut agent = stage.enforce(&["--bpffs", "/nonexistent"]);
-    let said = agent.wait("it is said", |line| line["event"] == "not_kept");
+    let said = agent.wait("it is said", |line| line["event"] == "persistence_unavailable");
     assert!(said["message"].as_str().expect("words").contains("mount -t bpf"), "{said}");
     let output = enforcer().args(["mode", "audit", "--bpffs", "/nonexistent"]).output().expect("running the binary");
     assert_eq!(output.status.code(), Some(4));

@@ -170,7 +170,7 @@ fn who_tries_every_address_fills_no_log() {
         loud.bind(&Bind::udp(&address.to_string(), PORT));
         about(&mut agent, "default/loud")
             .iter()
-            .any(|line| line["othersHeldBack"].as_u64().is_some_and(|held| held > 0))
+            .any(|line| line["suppressedOthers"].as_u64().is_some_and(|held| held > 0))
     });
 }
 

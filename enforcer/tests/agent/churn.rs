@@ -279,7 +279,8 @@ fn the_kernel_holds_what_the_rules_say() {
     lag.unwrap_or_else(|differences| panic!("{differences}"));
     scene.try_some();
     let events: BTreeSet<&str> = told.iter().filter_map(|line| line["event"].as_str()).collect();
-    let harmless = ["api_back", "api_trouble", "bind", "claim_conflict", "claim_granted", "kernel_error", "not_synced"];
+    let harmless =
+        ["api_recovered", "api_error", "bind", "claim_conflict", "claim_granted", "kernel_error", "not_synced"];
     assert!(events.is_subset(&harmless.into()), "{events:?}");
 }
 

@@ -85,7 +85,7 @@ fn a_server_without_streamed_lists_will_do() {
     let stranger = Pod::new("stranger");
     server.put(&stranger);
     until_bind(&mut stage.worker(&stranger), 20080, denied());
-    assert!(!agent.rest().iter().any(|line| line["event"] == "api_trouble"), "that is no trouble");
+    assert!(!agent.rest().iter().any(|line| line["event"] == "api_error"), "that is no trouble");
 }
 
 fn what_vanished_unseen_is_gone() {
@@ -105,7 +105,7 @@ fn what_vanished_unseen_is_gone() {
     server.start_again();
     until_bind(&mut worker, 20080, 0);
     until_bind(&mut worker, 20081, denied());
-    agent.wait("the watch is back", |line| line["event"] == "api_back" && line["resource"] == "pods");
+    agent.wait("the watch is back", |line| line["event"] == "api_recovered" && line["resource"] == "pods");
 }
 
 fn a_server_out_of_reach_at_start_is_waited_for() {
@@ -119,7 +119,7 @@ fn a_server_out_of_reach_at_start_is_waited_for() {
     assert_eq!(get("/livez"), (200, "ok\n".to_owned()), "the server's trouble is none of its own");
     assert_eq!(get("/readyz"), (503, "the pods of this node are not known yet\n".to_owned()));
     agent.wait("it is told", |line| line["event"] == "not_synced");
-    agent.wait("the trouble is told", |line| line["event"] == "api_trouble" && line["kind"] == "unreachable");
+    agent.wait("the trouble is told", |line| line["event"] == "api_error" && line["kind"] == "unreachable");
     // What the node reserved is enforced all the same, against whoever it is.
     let mut unknown = stage.worker(&Pod::new("unknown"));
     until_bind(&mut unknown, 20022, denied());
@@ -129,7 +129,7 @@ fn a_server_out_of_reach_at_start_is_waited_for() {
     until_bind(&mut unknown, 20080, denied());
     until("it is ready", || get("/readyz").0 == 200);
     server.stop();
-    agent.wait("the trouble is told again", |line| line["event"] == "api_trouble");
+    agent.wait("the trouble is told again", |line| line["event"] == "api_error");
     assert_eq!(get("/readyz"), (200, "ok\n".to_owned()), "it stays ready");
 }
 
@@ -141,7 +141,7 @@ fn claims_outlive_the_server() {
     server.put(&stranger);
     let mut agent = synced(&stage, &server, &[]);
     server.stop();
-    agent.wait("the trouble is told", |line| line["event"] == "api_trouble" && line["resource"] == "pods");
+    agent.wait("the trouble is told", |line| line["event"] == "api_error" && line["resource"] == "pods");
     until_bind(&mut stage.worker(&stranger), 20080, denied());
     until_bind(&mut stage.worker(&owner), 20080, 0);
 }
@@ -186,12 +186,12 @@ fn every_refusal_is_told_by_kind_and_survived() {
         server.put(&stranger);
         let outage = server.fault(PODS, fault);
         let mut agent = on_cluster(&stage, &server, &SERVED);
-        agent.wait("the trouble is told", |line| line["event"] == "api_trouble" && line["kind"] == kind);
+        agent.wait("the trouble is told", |line| line["event"] == "api_error" && line["kind"] == kind);
         until("it is tried again", || outage.hits() > 1);
         drop(outage);
         agent.wait("all pods are known", |line| line["event"] == "synced");
         until_bind(&mut stage.worker(&stranger), 20080, denied());
-        let again = agent.rest().into_iter().filter(|line| line["event"] == "api_trouble" && line["kind"] == kind);
+        let again = agent.rest().into_iter().filter(|line| line["event"] == "api_error" && line["kind"] == kind);
         assert_eq!(again.count(), 0, "{kind} is told once");
         check_api_errors(&server, status, kind);
     }

@@ -59,7 +59,7 @@ fn check(mut told: Value, worker: &Worker, verdict: &str, word: &str) {
         "uid": 0,
         "owner": "default/web-1",
         "source": "annotation",
-        "heldBack": 0, "othersHeldBack": 0,
+        "suppressed": 0, "suppressedOthers": 0,
         "message": format!(
             "bind 0.0.0.0:20080/tcp by default/web-2 (container server, command {command}, pid {pid}) {word} on \
              node-1: claimed by default/web-1 (annotation)"
@@ -122,9 +122,9 @@ fn repetitions_are_held_back() {
     assert_eq!(stranger.storm(&udp, 500, 2), HashMap::from([(denied(), 500)]));
     assert_eq!(other.bind(&udp), denied());
     // What is told comes in the order of the attempts, so that nothing of the first 500 is still on its way.
-    assert_eq!(agent.event("bind", "default/other")["heldBack"], 0);
+    assert_eq!(agent.event("bind", "default/other")["suppressed"], 0);
     let told: Vec<_> = agent.rest().into_iter().filter(|line| line["event"] == "bind").collect();
     assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!((&told[0]["pod"], &told[0]["heldBack"]), (&json!("default/stranger"), &json!(0)));
+    assert_eq!((&told[0]["pod"], &told[0]["suppressed"]), (&json!("default/stranger"), &json!(0)));
     assert_eq!(agent.count(VerdictKind::Deny, Reason::Claimed, Protocol::Udp), 501);
 }

@@ -203,7 +203,7 @@ fn enforcement_does_not_need_events() {
         let mut worker = stage.worker(&other);
         until_bind(&mut worker, 20080, denied());
         agent.wait("the trouble is told", |line| {
-            line["event"] == "api_trouble" && line["resource"] == "events" && line["kind"] == kind
+            line["event"] == "api_error" && line["resource"] == "events" && line["kind"] == kind
         });
         until("it is tried again", || outage.hits() > 2);
         let added = Pod::new(&format!("added-{kind}")).ports("20081");
@@ -214,8 +214,10 @@ fn enforcement_does_not_need_events() {
         assert_eq!(server.events(), []);
         drop(outage);
         let told = wait(&server, "PortBindDenied", "other");
-        agent.wait("it is told that all is well", |line| line["event"] == "api_back" && line["resource"] == "events");
-        let again = agent.rest().into_iter().filter(|line| line["event"] == "api_trouble");
+        agent.wait("it is told that all is well", |line| {
+            line["event"] == "api_recovered" && line["resource"] == "events"
+        });
+        let again = agent.rest().into_iter().filter(|line| line["event"] == "api_error");
         assert_eq!(again.count(), 0, "told once");
         drop(agent);
         for event in server.events() {
@@ -240,7 +242,7 @@ fn a_namespace_that_is_gone_holds_nothing_up() {
     server.delete_namespace("gone");
     drop(outage);
     wait(&server, "PortBindDenied", "owner");
-    agent.wait("all is well", |line| line["event"] == "api_back" && line["resource"] == "events");
+    agent.wait("all is well", |line| line["event"] == "api_recovered" && line["resource"] == "events");
     assert!(!server.events().iter().any(|event| is(event, "PortBindDenied", "other")));
 }
 

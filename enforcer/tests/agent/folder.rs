@@ -76,7 +76,7 @@ fn lost(agent: &mut Agent) {
 }
 
 fn back(agent: &mut Agent) {
-    agent.wait("the folder is found again", |line| line["event"] == "source_back");
+    agent.wait("the folder is found again", |line| line["event"] == "source_recovered");
 }
 
 fn the_folder_goes_and_comes_back() {

@@ -87,7 +87,7 @@ fn nothing_changes_during(streamed: bool, more: usize, target: Target, fault: Fa
     let stage = Stage::new();
     let (mut scene, mut agent) = Scene::new(&stage, streamed, more);
     let outage = scene.server.fault(target, fault);
-    let away = |line: &Value| line["event"] == "api_trouble" && line["resource"] == "pods";
+    let away = |line: &Value| line["event"] == "api_error" && line["resource"] == "pods";
     agent.wait("it is told that the server is away", away);
     scene.go_on();
     for hits in 1..=2 {
@@ -102,7 +102,7 @@ fn nothing_changes_during(streamed: bool, more: usize, target: Target, fault: Fa
     assert!(outage.hits() < 10, "it is tried again with more and more time between, {} times", outage.hits());
     drop(outage);
     scene.learns_the_new();
-    agent.wait("the watch is back", |line| line["event"] == "api_back" && line["resource"] == "pods");
+    agent.wait("the watch is back", |line| line["event"] == "api_recovered" && line["resource"] == "pods");
 }
 
 fn a_streamed_list_is_cut() {
@@ -146,7 +146,7 @@ fn the_first_list_is_cut() {
         let fault = if streamed { Fault::CutWatchAfter(1) } else { Fault::CutList };
         let outage = server.fault(PODS, fault);
         let mut agent = on_cluster(&stage, &server, &[]);
-        agent.wait("the trouble is told", |line| line["event"] == "api_trouble" && line["resource"] == "pods");
+        agent.wait("the trouble is told", |line| line["event"] == "api_error" && line["resource"] == "pods");
         until("it is tried again", || outage.hits() > 1);
         let mut strangers = stage.worker(&Pod::new("stranger"));
         assert_eq!(strangers.bind(&bind(20080)), 0, "half a list is none");

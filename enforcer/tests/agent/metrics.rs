@@ -313,7 +313,7 @@ fn every_change_has_its_delay() {
     delays.extend(one_by_one.into_iter().chain(at_once));
     // Trouble and the end of it are no changes.
     server.interrupt(PODS, Interruption::Malformed);
-    agent.wait("the trouble is told", |line| line["event"] == "api_trouble");
+    agent.wait("the trouble is told", |line| line["event"] == "api_error");
     let scraped = scrape();
     assert_eq!(count(&scraped), Some(u64::from(2 * CHANGES + 2)));
     let in_bucket = |bound: &str| scraped.count(&format!("{DELAY}_bucket"), &[("le", bound)]).expect("a bucket");
@@ -417,12 +417,12 @@ fn a_taken_address_is_told_and_waited_for() {
     let mut stranger = stage.start(&Pod::new("stranger"));
     let squatter = TcpListener::bind(LISTEN).expect("a free port");
     let mut agent = stage.enforce(&SERVED);
-    let told = agent.wait("it is told", |line| line["event"] == "listen_taken");
+    let told = agent.wait("it is told", |line| line["event"] == "listen_unavailable");
     let message = told["message"].as_str().expect("a message");
     assert!(message.contains(LISTEN) && message.contains("choose another address with --listen"), "{message}");
     until_bind(&mut stranger, 20080, denied());
     drop(squatter);
-    agent.wait("it has the address", |line| line["event"] == "listen_back");
+    agent.wait("it has the address", |line| line["event"] == "listen_recovered");
     assert_eq!(get("/readyz"), (200, "ok\n".to_owned()));
     assert_eq!(attempts(&scrape(), "deny", "claimed", "tcp"), Some(1));
 }

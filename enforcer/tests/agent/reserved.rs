@@ -236,7 +236,7 @@ fn what_is_kept_stays_reserved() {
     // One that keeps nothing leaves nothing.
     assert!(agent.terminate().success());
     let mut agent = node.enforce(&["--bpffs", &folder, "--persist", "false"]);
-    agent.wait("it takes over", |line| line["event"] == "resumed");
+    agent.wait("it takes over", |line| line["event"] == "takeover");
     assert!(agent.terminate().success());
     assert_eq!(read(), set("100"));
 }
@@ -253,7 +253,7 @@ fn nothing_is_given_back_before_the_pods_are_known() {
     server.stop();
     // It remembers nothing of the claims; what the node reserved is known all the same.
     let mut agent = on_cluster(&node.stage, &server, &node.flags(&["--node-reserved", "22/tcp"]));
-    agent.wait("the trouble is told", |line| line["event"] == "api_trouble");
+    agent.wait("the trouble is told", |line| line["event"] == "api_error");
     until_list(&set("22,100,20080-20081"));
     thread::sleep(Duration::from_secs(1));
     assert_eq!(read(), set("22,100,20080-20081"));
@@ -423,7 +423,7 @@ fn a_list_that_cannot_be_kept_is_told_and_does_no_harm() {
         if is_file {
             fs::remove_file(&node.state).expect("a file");
             node.stage.put(&Pod::new("owner-2").ports("20082/tcp"));
-            agent.wait("it works again", |line| line["event"] == "reserved_ports_back");
+            agent.wait("it works again", |line| line["event"] == "reserved_ports_recovered");
             until_list(&set("100,20080-20082"));
         }
     }

@@ -154,7 +154,7 @@ fn a_static_pod_is_replaced_while_the_server_is_away() {
     assert_eq!(unknown.bind(&bind(20643)), no_access(), "a caller that has the form of the API's pods");
 
     server.stop();
-    agent.wait("the trouble is told", |line| line["event"] == "api_trouble");
+    agent.wait("the trouble is told", |line| line["event"] == "api_error");
     old.close();
     // It has nothing but its cgroup to be known by, and binds from its first moment.
     let siege = Siege::lay(stage.worker_of(HASHES[1]), vec![bind(20643)]);

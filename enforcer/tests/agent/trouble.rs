@@ -81,7 +81,7 @@ fn a_log_that_nobody_reads_stops_nothing() {
     until("it is told", || {
         let count = reader.read(&mut buffer).expect("the agent's log");
         log.extend_from_slice(&buffer[..count]);
-        String::from_utf8_lossy(&log).contains(r#""event":"log_lost""#)
+        String::from_utf8_lossy(&log).contains(r#""event":"log_lines_dropped""#)
     });
 }
 
@@ -92,8 +92,8 @@ fn a_bpf_file_system_without_writing_is_told() {
     let bpffs = Bpffs::new();
     bpffs.make_read_only();
     let mut agent = stage.enforce(&["--bpffs", bpffs.folder().to_str().expect("a path")]);
-    let said = agent.wait("it is said", |line| line["event"] == "not_kept");
+    let said = agent.wait("it is said", |line| line["event"] == "persistence_unavailable");
     assert!(said["message"].as_str().expect("words").contains("Read-only file system"), "{said}");
     until_bind(&mut stranger, 20_080, denied());
-    assert!(agent.rest().iter().all(|line| line["event"] != "not_kept"), "it is said once");
+    assert!(agent.rest().iter().all(|line| line["event"] != "persistence_unavailable"), "it is said once");
 }

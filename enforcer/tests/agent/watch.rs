@@ -418,7 +418,7 @@ fn the_file_is_the_agents_own() {
     assert!(message.contains("another process, an agent presumably, listens there"), "{message}");
     assert_eq!(inode(), before);
     drop(other);
-    agent.wait("it has the path", |line| line["event"] == "admin_back");
+    agent.wait("it has the path", |line| line["event"] == "admin_recovered");
     assert_ne!(inode(), before);
     assert_eq!(fs::metadata(&path).expect("a socket").permissions().mode() & 0o7777, 0o600);
     assert_eq!(json(&stage, &["status"])["agent"]["pid"], agent.pid());

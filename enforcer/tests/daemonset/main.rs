@@ -175,7 +175,7 @@ fn what_is_kept_outlives_the_agent() {
     let names = agents();
     for resumes in [false, true] {
         let mut agent = contained(&names, || stage.enforce(&["--bpffs", &folder]));
-        assert_eq!(agent.rest().iter().any(|line| line["event"] == "resumed"), resumes);
+        assert_eq!(agent.rest().iter().any(|line| line["event"] == "takeover"), resumes);
         assert_eq!(stranger.bind(&bind(20080)), denied());
         agent.kill();
         assert_eq!(stranger.bind(&bind(20080)), denied());

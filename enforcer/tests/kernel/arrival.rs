@@ -6,6 +6,7 @@ use std::{
     thread,
 };
 
+use enforcer::host::clock::now;
 use enforcer_ebpf::wire::{Reason, VerdictKind};
 
 use enforcer_testing::{
@@ -86,9 +87,9 @@ fn an_owner_in_a_list_is_known_before_its_claim_is() -> Outcome {
         let others =
             (0..1000).map(|number| Manifest::new(&format!("other-{number}")).ports(&(30_000 + number).to_string()));
         let list: Vec<_> = others.chain([owner.clone()]).map(|manifest| manifest.pod()).collect();
-        let seen = during(&mut rig, &owner, |rig| rig.engine.reset(list));
+        let seen = during(&mut rig, &owner, |rig| rig.engine.reset(list, now()));
         assert!(is_undisturbed(&seen), "round {round}: {seen:?}");
-        rig.engine.reset(Vec::new());
+        rig.engine.reset(Vec::new(), now());
     }
     DONE
 }

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use enforcer::host::clock::now;
 use enforcer_ebpf::wire::{Policy, Protocol, Undeclared};
 use libtest_mimic::Completion;
 
@@ -242,8 +243,8 @@ fn a_tunnel_of_the_kernels_own_holds_nothing() -> Outcome {
         }
         other => panic!("{other:?}"),
     }
-    let told = scene.rig.engine.settle_sockets().expect("the rings");
-    assert_eq!(told.bound, []);
+    scene.rig.engine.settle_sockets(now()).expect("the rings");
+    assert_eq!(scene.rig.outputs().1, []);
     assert_eq!(scene.rig.holds(), 0);
     assert_eq!(scene.rig.engine.kernel().port_holder(Protocol::Udp, PORT).expect("the marks"), 0);
     scene.is_free(&Bind::udp("0.0.0.0", PORT).reusing_addr());

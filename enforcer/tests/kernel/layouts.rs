@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use enforcer::host::clock::now;
 use enforcer_core::{plan::port_state::Change, reports::report::Actor};
 use enforcer_ebpf::wire::{KernelError, Policy, Reason, VerdictKind};
 
@@ -246,7 +247,7 @@ fn such_a_child_that_was_noted_is_taken_out() -> Outcome {
             rig.engine.kernel_mut().apply(&Change::CgroupGone { id: pod }).expect("it is noted");
             let mut process = Worker::start(&make(&container.join(&name)));
             assert_eq!(process.bind(&bind), 0, "{name}: noted as another one's, or nobody's");
-            rig.engine.rescan().expect("the tree");
+            rig.engine.rescan(now()).expect("the tree");
             let seen = rig.attempt(&mut process, &bind);
             expect_stranger(&seen, &container);
         }

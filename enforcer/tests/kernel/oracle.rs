@@ -7,6 +7,7 @@ mod model;
 
 use std::{cell::RefCell, collections::BTreeMap, env, time::Duration};
 
+use enforcer::host::clock::now;
 use enforcer_core::pods::annotation::parse_list;
 use enforcer_ebpf::wire::{Reason, VerdictKind};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
@@ -80,10 +81,10 @@ fn the_kernel_and_user_space_and_the_rules_agree() -> Outcome {
 
 fn try_case(rig: &mut Rig, workers: &mut [Worker], case: &Case, tally: &mut Tally) -> Result<(), TestCaseError> {
     let fail = |text: String| Err(TestCaseError::fail(text));
-    rig.engine.reset(Vec::new());
+    rig.engine.reset(Vec::new(), now());
     rig.engine.set_policy(case.policy());
     let members: Vec<_> = case.members.iter().flatten().collect();
-    rig.engine.reset(members.iter().map(|member| member.manifest().pod()).collect());
+    rig.engine.reset(members.iter().map(|member| member.manifest().pod()).collect(), now());
     let world = model::World::of(case);
     for attempt in &case.attempts {
         let told = rig.attempt(&mut workers[attempt.caller], &attempt.bind());

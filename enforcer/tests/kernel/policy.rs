@@ -198,7 +198,7 @@ fn only_conflicts_are_told_unless_more_is_asked() -> Outcome {
 
 /// The problems that were told of a pod.
 fn problems(rig: &mut Rig, name: &str) -> Vec<ClaimProblem> {
-    let notices = rig.engine.take_notices().into_iter();
+    let notices = rig.notices().into_iter();
     notices
         .filter_map(|notice| match notice {
             Notice::Problem { pod, problem } if pod.to_string() == name => Some(problem),

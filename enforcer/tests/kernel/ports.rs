@@ -39,10 +39,10 @@ fn port_0_never_conflicts() -> Outcome {
             let (errno, port) = stranger.bind_port(&bind);
             assert_eq!(errno, 0, "{bind:?}");
             assert_ne!(port, 0);
-            let told = rig.engine.drain_verdict_ring().unwrap();
-            let [report] = told.reports.as_slice() else { panic!("{told:?}") };
+            let (reports, bound) = rig.outputs();
+            let [report] = reports.as_slice() else { panic!("{reports:?}") };
             assert_eq!((report.attempt.verdict, report.attempt.reason), (VerdictKind::Allow, Reason::Unclaimed));
-            let [bound] = told.bound.as_slice() else { panic!("{told:?}") };
+            let [bound] = bound.as_slice() else { panic!("{bound:?}") };
             assert_eq!((bound.port, bound.address), (port, bind.address), "what was really bound is told");
         }
     }
@@ -164,7 +164,7 @@ fn one_namespace_cannot_fill_the_map_of_addresses() -> Outcome {
         })
         .collect();
     assert_eq!(rig.engine.index().usage().exact, HALF);
-    let told = rig.engine.take_notices();
+    let told = rig.notices();
     let [Notice::Problem { pod, problem: ClaimProblem::QuotaExceeded { limit, .. } }] = told.as_slice() else {
         panic!("{told:?}");
     };

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use enforcer::host::clock::now;
 use enforcer_ebpf::wire::{Reason, VerdictKind};
 
 use enforcer_testing::{
@@ -111,7 +112,7 @@ fn graceful(grace: Duration) -> (Rig, Worker) {
 
 fn the_grace_keeps_a_waiting_squatter_out() -> Outcome {
     let (mut rig, mut squatter) = graceful(Duration::from_mins(10));
-    rig.engine.tick();
+    rig.engine.handle_timeout(now()).expect("the rings");
     let seen = rig.attempt(&mut squatter, &bind());
     assert_eq!(seen.answer(), claimed());
     assert_eq!(seen.owner(), "default/owner", "the gone pod is named");
@@ -125,7 +126,7 @@ fn the_grace_keeps_a_waiting_squatter_out() -> Outcome {
     let seen = rig.attempt(&mut squatter, &bind());
     assert_eq!(seen.answer(), claimed());
     assert_eq!(seen.owner(), "default/successor");
-    assert_eq!(rig.engine.time_to_tick(), None, "nothing is left to wait for");
+    assert_eq!(rig.engine.poll_timeout(), None, "nothing is left to wait for");
     DONE
 }
 
@@ -133,10 +134,10 @@ fn the_grace_ends() -> Outcome {
     let (mut rig, mut squatter) = graceful(Duration::from_millis(300));
     assert_eq!(rig.attempt(&mut squatter, &bind()).answer(), claimed());
     let deadline = Instant::now() + Duration::from_secs(10);
-    while let Some(wait) = rig.engine.time_to_tick() {
+    while let Some(at) = rig.engine.poll_timeout() {
         assert!(Instant::now() < deadline, "still waiting");
-        thread::sleep(wait);
-        rig.engine.tick();
+        thread::sleep(at.saturating_sub(now().boottime));
+        rig.engine.handle_timeout(now()).expect("the rings");
     }
     assert_eq!(rig.attempt(&mut squatter, &bind()).answer(), OWNER);
     DONE
@@ -154,7 +155,7 @@ fn no_grace_after_success() -> Outcome {
         assert_eq!(rig.attempt(&mut next, &bind()).answer(), OWNER, "{phase}");
         rig.delete(&over);
         assert_eq!(rig.attempt(&mut next, &bind()).answer(), OWNER, "{phase}");
-        assert_eq!(rig.engine.time_to_tick(), None);
+        assert_eq!(rig.engine.poll_timeout(), None);
     }
     DONE
 }

@@ -14,8 +14,11 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use aya::programs::loaded_programs;
 use enforcer::{
-    agent::reconciler::{Reconciler, Start},
-    host::cgroup::Root,
+    agent::{
+        output::Output,
+        reconciler::{Reconciler, Start},
+    },
+    host::{cgroup::Root, clock::now},
     kernel::probe,
 };
 use enforcer_core::{
@@ -308,12 +311,12 @@ impl Scenes {
                 pods.push(pod.pod());
             }
             crowds.push(pods);
-            engine.apply_cgroup_changes()?;
+            engine.drain_cgroup_ring(now())?;
         }
-        engine.apply_cgroup_changes()?;
-        engine.reset(crowds[0].clone());
+        engine.drain_cgroup_ring(now())?;
+        engine.reset(crowds[0].clone(), now());
         engine.attach()?;
-        ensure!(engine.take_failures().is_empty(), "the kernel refused some of the claims");
+        take_outputs(&mut engine)?;
         let programs = programs(&before)?;
         // They all share one processor, so that no two are compared on different ones.
         for cgroup in &cgroups {
@@ -411,6 +414,14 @@ pub(super) struct Scene<'a> {
     driver: &'a mut Driver,
 }
 
+/// Takes what the engine queued, none of which may be a change that the kernel refused.
+fn take_outputs(engine: &mut Reconciler) -> anyhow::Result<()> {
+    while let Some(output) = engine.poll_output() {
+        ensure!(!matches!(output, Output::MapFailure(_)), "the kernel refused some of the claims");
+    }
+    Ok(())
+}
+
 impl Scene<'_> {
     pub(super) fn name(&self) -> &'static str {
         self.part.name
@@ -420,15 +431,18 @@ impl Scene<'_> {
     pub(super) fn prepare(&mut self) -> anyhow::Result<()> {
         let Some(engine) = &mut self.setting.engine else { return Ok(()) };
         if self.part.crowd != self.setting.crowd {
-            engine.reset(self.setting.crowds[self.part.crowd].clone());
-            ensure!(engine.take_failures().is_empty(), "the kernel refused some of the claims");
-            engine.take_notices();
+            engine.reset(self.setting.crowds[self.part.crowd].clone(), now());
+            take_outputs(engine)?;
             self.setting.crowd = self.part.crowd;
         }
         if self.setting.read {
-            while engine.drain_verdict_ring()?.more {}
+            engine.drain_verdict_ring(now())?;
+            while engine.has_verdict_backlog() {
+                engine.drain_verdict_ring(now())?;
+            }
         }
-        while engine.settle_sockets()?.more {}
+        engine.settle_sockets(now())?;
+        take_outputs(engine)?;
         let kernel = engine.kernel();
         for port in UNCLAIMED..UNCLAIMED + TURNED {
             kernel.set_port_holder(Protocol::Tcp, port, 0)?;

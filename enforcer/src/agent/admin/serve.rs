@@ -32,7 +32,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    ExplainRequest, Request,
+    request::{ExplainRequest, Request},
     socket::{Socket, SocketError},
 };
 use enforcer_core::model::{port_spec::protocol_from_name, text::escape};
@@ -82,7 +82,7 @@ async fn wait_for(path: &Path, file: &Mutex<Option<Socket>>) -> UnixListener {
         sleep(RETRY_DELAY).await;
         if let Ok(listener) = listen(path, file) {
             let path = path.display();
-            info!(event = "admin_back", %path, "status, explain and watch are served on {path}");
+            info!(event = "admin_recovered", %path, "status, explain and watch are served on {path}");
             return listener;
         }
     }

@@ -1,78 +1,82 @@
-//! Who watches attempts.
+//! Clients that watch attempts.
 
 use std::{
     convert::Infallible,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use axum::body::Bytes;
 use futures_util::Stream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
-use super::{Request, json};
+use super::json::json;
 use enforcer_core::{
+    model::time::Now,
     reports::report::Report,
     views::{json::moment, watch::WatchLine},
 };
 
-use crate::host::clock::now;
-
 /// Most watchers at once.
 const MAX_WATCHERS: usize = 8;
-/// Most lines that wait for one.
+/// Most lines that wait for one watcher.
 const BUFFER: usize = 1024;
 
+/// All watchers.
 #[derive(Default)]
-pub(super) struct Watchers(Vec<Watcher>);
+pub(in crate::agent) struct Watchers {
+    watchers: Vec<Watcher>,
+    left: Arc<Notify>,
+}
 
 struct Watcher {
     lines: mpsc::Sender<Bytes>,
     conflicts: bool,
-    /// How many lines it was too slow for and has not been told of.
+    /// Lines that it was too slow for and was not told of.
     dropped: u64,
 }
 
 impl Watchers {
-    /// The lines for one more; `None` if there are too many. That it has gone is told to `loop_`.
-    pub(super) fn add(&mut self, conflicts: bool, loop_: mpsc::Sender<Request>) -> Option<Lines> {
+    /// Returns the signal that a watcher has left.
+    pub(super) fn left(&self) -> Arc<Notify> {
+        Arc::clone(&self.left)
+    }
+
+    /// Adds a watcher and returns its lines; `None` if there are too many.
+    pub(super) fn add(&mut self, conflicts: bool) -> Option<Lines> {
         self.remove_closed();
-        if self.0.len() >= MAX_WATCHERS {
+        if self.watchers.len() >= MAX_WATCHERS {
             return None;
         }
         let (sender, lines) = mpsc::channel(BUFFER);
-        self.0.push(Watcher { lines: sender, conflicts, dropped: 0 });
-        Some(Lines { lines, loop_ })
+        self.watchers.push(Watcher { lines: sender, conflicts, dropped: 0 });
+        Some(Lines { lines, left: self.left() })
     }
 
     fn remove_closed(&mut self) {
-        self.0.retain(|watcher| !watcher.lines.is_closed());
+        self.watchers.retain(|watcher| !watcher.lines.is_closed());
     }
 
-    /// Whether somebody watches more than conflicts.
-    pub(super) fn wants_all(&mut self) -> bool {
+    /// Whether some watcher wants more than conflicts.
+    pub(in crate::agent) fn wants_all(&mut self) -> bool {
         self.remove_closed();
-        self.0.iter().any(|watcher| !watcher.conflicts)
+        self.watchers.iter().any(|watcher| !watcher.conflicts)
     }
 
-    pub(super) fn tell(&mut self, reports: &[Report], node: &str) {
-        if self.0.is_empty() {
-            return;
-        }
-        let now = now();
-        for report in reports {
-            let is_conflict = report.is_conflict();
-            let mut interested = self.0.iter_mut().filter(|watcher| is_conflict || !watcher.conflicts).peekable();
-            if interested.peek().is_some() {
-                let line = line(&WatchLine::attempt(report, node, moment(report.attempt.time, now)));
-                interested.for_each(|watcher| watcher.tell(&line));
-            }
+    /// Sends a report to the watchers that want it.
+    pub(in crate::agent) fn broadcast(&mut self, report: &Report, node: &str, now: Now) {
+        let is_conflict = report.is_conflict();
+        let mut interested = self.watchers.iter_mut().filter(|watcher| is_conflict || !watcher.conflicts).peekable();
+        if interested.peek().is_some() {
+            let line = line(&WatchLine::attempt(report, node, moment(report.attempt.time, now)));
+            interested.for_each(|watcher| watcher.send(&line));
         }
     }
 }
 
 impl Watcher {
-    fn tell(&mut self, told: &Bytes) {
+    fn send(&mut self, attempt: &Bytes) {
         if self.dropped > 0 {
             if self.lines.capacity() < 2 || self.lines.try_send(line(&WatchLine::dropped(self.dropped))).is_err() {
                 self.dropped += 1;
@@ -80,7 +84,7 @@ impl Watcher {
             }
             self.dropped = 0;
         }
-        if self.lines.try_send(told.clone()).is_err() {
+        if self.lines.try_send(attempt.clone()).is_err() {
             self.dropped += 1;
         }
     }
@@ -92,10 +96,10 @@ fn line(line: &WatchLine) -> Bytes {
     bytes.into()
 }
 
-/// What one watcher is still to be sent.
-pub(super) struct Lines {
+/// Lines that one watcher has not received yet.
+pub(in crate::agent) struct Lines {
     lines: mpsc::Receiver<Bytes>,
-    loop_: mpsc::Sender<Request>,
+    left: Arc<Notify>,
 }
 
 impl Stream for Lines {
@@ -109,7 +113,6 @@ impl Stream for Lines {
 impl Drop for Lines {
     fn drop(&mut self) {
         self.lines.close();
-        // Where the loop has no room for one more request, the next that it answers makes it look too.
-        let _ = self.loop_.try_send(Request::Left);
+        self.left.notify_one();
     }
 }

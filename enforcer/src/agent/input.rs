@@ -1,0 +1,37 @@
+//! Inputs of the reconciler.
+
+use std::{io, path::PathBuf, time::Instant};
+
+use crate::{k8s::Update, manifests::Contents};
+
+/// Something that happened, as a value.
+#[derive(Debug)]
+pub enum Input {
+    /// An update from the API server, with the moment at which its last bytes arrived.
+    Update(Instant, Update),
+    /// The folder of manifests was read.
+    Folder(FolderRead),
+    /// The ring of cgroup records has new records.
+    CgroupRing,
+    /// The ring of verdicts has new records, or a backlog.
+    VerdictRing,
+    /// The ring of bound and released sockets has new records.
+    SocketRing,
+    /// The lease is due for renewal.
+    RenewLease,
+    /// The sockets of the node are due for a comparison with the kernel's socket diagnostics.
+    ScanSockets,
+    /// The cgroup tree and the kernel's error counters are due for a full read: the safety net below the events.
+    Resync,
+}
+
+/// Result of one read of the folder of manifests.
+#[derive(Debug)]
+pub struct FolderRead {
+    /// The folder.
+    pub path: PathBuf,
+    /// Why the folder cannot be watched; changes are then found by the periodic reads.
+    pub watch_error: Option<notify::Error>,
+    /// The pods in it, or why it cannot be read.
+    pub contents: io::Result<Contents>,
+}

@@ -1,0 +1,136 @@
+//! Outputs of the reconciler.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use enforcer_core::{
+    index::{Notice, RestoreSummary},
+    plan::recover::UnreadableOwner,
+    reports::report::Report,
+    sockets::{LiveConflict, SocketBinding},
+};
+use enforcer_ebpf::wire::NodeMode;
+
+use crate::{
+    agent::error::ReconcilerError,
+    host::sock_diag::DiagError,
+    k8s::{ApiError, Resource},
+    kernel::{BpfError, Counters},
+    manifests::FileProblem,
+};
+
+/// Something to report, as a value. Changes of the kernel's maps are already written when an output is queued.
+#[derive(Debug)]
+pub enum Output {
+    /// A judged bind, with names.
+    Verdict(Box<Report>),
+    /// A socket that was bound.
+    Bound(Box<SocketBinding>),
+    /// Two parties that share a port although only one may have it. Reported once.
+    LiveConflict(Box<LiveConflict>),
+    /// A ring record that cannot be decoded.
+    UndecodableRecord {
+        /// The ring.
+        ring: Ring,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// A finding of the index about a pod or a namespace.
+    Notice(Notice),
+    /// A change that the kernel refused: one claim or identity is missing in the maps.
+    MapFailure(BpfError),
+    /// The sockets of the node were compared with the kernel's socket diagnostics, with these errors.
+    SocketScan(Vec<DiagError>),
+    /// Cgroup records were lost, and the tree cannot be read instead.
+    CgroupScanFailed(ReconcilerError),
+    /// State of the previous agent was taken over.
+    Takeover {
+        /// The owners.
+        summary: TakeoverSummary,
+        /// Verdicts that the previous agent had not reported. They follow.
+        conflicts: usize,
+    },
+    /// Part of the takeover failed.
+    TakeoverProblem(TakeoverProblem),
+    /// The last of the first complete lists was applied: every claim of the node is known.
+    Synced {
+        /// Pods of the node.
+        pods: usize,
+        /// Claims in force.
+        claims: usize,
+        /// Claims that lost.
+        conflicts: usize,
+    },
+    /// An update is in the kernel's maps, this long after its last bytes arrived.
+    Enforced(Duration),
+    /// A call to the API server failed.
+    ApiError(ApiError),
+    /// Calls for this resource succeed again.
+    ApiRecovered(Resource),
+    /// A manifest that is unusable.
+    ManifestProblem(FileProblem),
+    /// The folder of manifests cannot be watched.
+    FolderUnwatched(notify::Error),
+    /// The folder of manifests cannot be read.
+    FolderLost {
+        /// The folder.
+        path: PathBuf,
+        /// Cause.
+        error: io::Error,
+    },
+    /// The folder of manifests was read.
+    FolderRead,
+    /// The lease was renewed.
+    LeaseRenewed {
+        /// How long it had expired while the node was to enforce.
+        unenforced: Duration,
+        /// When it expires next, in nanoseconds since boot; 0 is never.
+        deadline: u64,
+    },
+    /// The mode that an operator set on the node changed.
+    NodeMode(NodeMode),
+    /// The kernel programs' counters, read for errors.
+    Counters(Result<Counters, ReconcilerError>),
+}
+
+/// A ring of the kernel programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ring {
+    /// Cgroups that were made and removed.
+    Cgroup,
+    /// Judged binds.
+    Verdict,
+    /// Sockets that were bound and released.
+    Socket,
+}
+
+impl Ring {
+    /// Name in logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cgroup => "cgroup",
+            Self::Verdict => "verdict",
+            Self::Socket => "socket",
+        }
+    }
+}
+
+/// State that was taken over from the previous agent.
+#[derive(Clone, Debug, Default)]
+pub struct TakeoverSummary {
+    /// Owners whose claims are in force again.
+    pub restored: RestoreSummary,
+    /// Owners whose record is missing or unreadable: their claims end.
+    pub unreadable: Vec<UnreadableOwner>,
+}
+
+/// A part of the takeover that failed. The agent continues without it.
+#[derive(Debug)]
+pub enum TakeoverProblem {
+    /// The previous agent's state cannot be read. The message is the cause.
+    Unreadable(String),
+    /// The previous agent's programs may still have written verdicts after its ring was read. The message is the cause.
+    EventsLost(String),
+    /// Pins of previous agents cannot be removed. The message is the cause.
+    NotRetired(String),
+}

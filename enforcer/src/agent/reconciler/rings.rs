@@ -1,0 +1,156 @@
+//! Reading the kernel programs' rings.
+
+use std::collections::BTreeSet;
+
+use enforcer_core::{
+    cgroups::tree::Insertion,
+    model::time::Now,
+    reports::report::{Attempt, Report},
+};
+use enforcer_ebpf::wire::{Reason, VerdictKind};
+
+use super::Reconciler;
+use crate::{
+    agent::{
+        error::ReconcilerError,
+        output::{Output, Ring},
+    },
+    host::clock,
+    kernel::ring_records::{CgroupChange, SocketRecord, decode_bind, decode_cgroup},
+};
+
+/// Most records of one ring that are read at once: a storm of binds must not keep pods waiting.
+const BATCH: usize = 512;
+
+impl Reconciler {
+    /// Applies the cgroups that were made and removed.
+    ///
+    /// # Errors
+    ///
+    /// If records were lost and the tree cannot be read instead.
+    pub fn drain_cgroup_ring(&mut self, now: Now) -> Result<(), ReconcilerError> {
+        self.read_cgroup_ring(now);
+        for id in std::mem::take(&mut self.removed_cgroups) {
+            self.index.cgroup_removed(id, now);
+        }
+        self.index.arbitrate_dirty();
+        self.flush();
+        let lost = self.kernel.counters().cgroup_events_lost()?;
+        if std::mem::take(&mut self.unplaced_cgroups) || lost != self.cgroup_events_lost {
+            self.cgroup_events_lost = lost;
+            self.rescan(now)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the records of cgroups into the index, those of removed ones for [`Self::drain_cgroup_ring`]: a removed
+    /// cgroup ends a pod, which arbitrates claims, and no claim may be written before all cgroups that were made are known.
+    pub(super) fn read_cgroup_ring(&mut self, now: Now) {
+        while let Some(record) = self.cgroup_ring.next() {
+            self.cgroup_events_seen += 1;
+            match decode_cgroup(&record) {
+                Ok(CgroupChange { made: true, id, parent, name: Some(name), form: _ }) => {
+                    self.unplaced_cgroups |= self.index.cgroup_recorded(id, parent, &name, now) == Insertion::Unplaced;
+                }
+                Ok(CgroupChange { made: true, name: None, .. }) => self.unplaced_cgroups = true,
+                Ok(CgroupChange { made: false, id, .. }) => self.removed_cgroups.push(id),
+                Err(error) => {
+                    let error = error.to_string();
+                    self.outputs.push_back(Output::UndecodableRecord { ring: Ring::Cgroup, error });
+                    self.unplaced_cgroups = true;
+                }
+            }
+        }
+    }
+
+    /// Reads a batch of verdicts. Cgroups and sockets go first, so that callers and holders have their names.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::drain_cgroup_ring`].
+    pub fn drain_verdict_ring(&mut self, now: Now) -> Result<(), ReconcilerError> {
+        self.drain_cgroup_ring(now)?;
+        self.drain_socket_ring(now);
+        let report_all = self.policy().report_attempts;
+        self.verdict_backlog = false;
+        for _ in 0..BATCH {
+            let Some(record) = self.verdict_ring.next() else {
+                return Ok(());
+            };
+            let decoded = decode_bind(&record);
+            drop(record);
+            let error = match decoded {
+                Ok(SocketRecord::Attempt(attempt)) => {
+                    self.handle_attempt(attempt, report_all, now);
+                    continue;
+                }
+                Ok(SocketRecord::Bound(_) | SocketRecord::Released(_)) => "unexpected socket record".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            self.push(Output::UndecodableRecord { ring: Ring::Verdict, error });
+        }
+        self.verdict_backlog = true;
+        Ok(())
+    }
+
+    fn handle_attempt(&mut self, attempt: Attempt, report_all: bool, now: Now) {
+        let allowed = attempt.verdict == VerdictKind::Allow && attempt.reason != Reason::Error;
+        if attempt.held && allowed {
+            self.sockets.add_pending(attempt.clone(), now.boottime);
+        }
+        if report_all || !allowed {
+            let report = Report::new(attempt, &self.index);
+            let report = self.sockets.bound_sockets().with_incumbent_name(report, &self.index);
+            self.push(Output::Verdict(Box::new(report)));
+        }
+    }
+
+    /// Reads a batch of records of bound and released sockets.
+    fn drain_socket_ring(&mut self, now: Now) {
+        let mut changed = BTreeSet::new();
+        let mut taken = 0;
+        let slept = clock::slept();
+        while taken < BATCH
+            && let Some(record) = self.socket_ring.next()
+        {
+            taken += 1;
+            match decode_bind(&record).map(|record| record.with_sleep(slept)) {
+                Ok(SocketRecord::Bound(binding)) => {
+                    changed.insert((binding.protocol, binding.port));
+                    self.outputs.push_back(Output::Bound(Box::new(binding.clone())));
+                    self.sockets.bound(binding, &self.index);
+                }
+                Ok(SocketRecord::Released(release)) => {
+                    changed.insert((release.protocol, release.port));
+                    self.sockets.released(release);
+                }
+                Ok(SocketRecord::Attempt(attempt)) => self.sockets.add_pending(attempt, now.boottime),
+                Err(error) => {
+                    let error = error.to_string();
+                    self.outputs.push_back(Output::UndecodableRecord { ring: Ring::Socket, error });
+                }
+            }
+        }
+        if taken > 0 {
+            self.sockets.expect_more(taken == BATCH, now.boottime);
+        }
+        self.publish_port_holders(changed);
+    }
+
+    /// Reads a batch of socket records and reports the attempts that failed because another socket holds the port.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::drain_cgroup_ring`].
+    pub fn settle_sockets(&mut self, now: Now) -> Result<(), ReconcilerError> {
+        self.drain_cgroup_ring(now)?;
+        self.drain_socket_ring(now);
+        let before = self.sockets.needs_scan(now.boottime).then(|| self.scan_sockets(now));
+        for report in self.sockets.failed_binds(&self.index, now.boottime) {
+            self.push(Output::Verdict(Box::new(report)));
+        }
+        let after = self.sockets.take_scan_request(now.boottime).then(|| self.scan_sockets(now));
+        before.into_iter().chain(after).for_each(|scan| self.push_scan(scan));
+        Ok(())
+    }
+}

@@ -1,0 +1,200 @@
+//! The loop: waits for something to happen, lets the reconciler handle it, and dispatches what follows.
+
+use std::time::{Duration, Instant};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Interval, MissedTickBehavior, interval, sleep},
+};
+use tracing::info;
+
+use crate::{
+    agent::{
+        admin::{self, Admin, Request},
+        dispatcher::Dispatcher,
+        error::{AgentError, ReconcilerError},
+        gauges::EnforcementGauges,
+        input::Input,
+        pod_source::PodSource,
+        reconciler::Reconciler,
+        reserved_ports_worker::{ReservedPortsWorker, SyncOutcome},
+        ring_reader::Rings,
+        snapshot::AgentInfo,
+        trace::Tracer,
+    },
+    host::clock::now,
+};
+
+/// How often the state is compared with its sources in full: the safety net below the events.
+pub(super) const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How often the sockets of the node are scanned.
+const SOCKET_SCAN_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The signals that end the agent.
+pub(super) struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    /// Starts to listen for them.
+    pub(super) fn new() -> Result<Self, AgentError> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(AgentError::system("wait for SIGTERM"))?,
+            interrupt: signal(SignalKind::interrupt()).map_err(AgentError::system("wait for SIGINT"))?,
+        })
+    }
+
+    /// Waits for one of them. Cancel safe.
+    pub(super) async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The periodic inputs.
+pub(super) struct Timers {
+    lease: Interval,
+    sockets: Interval,
+    resync: Interval,
+}
+
+impl Timers {
+    /// Starts the timers. The lease is due at once; the sockets were just scanned and the state was just read.
+    pub(super) fn new(lease_renewal: Duration) -> Self {
+        let periodic = |period| {
+            let mut ticks = interval(period);
+            // Never in a burst.
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        };
+        let mut timers = Self {
+            lease: periodic(lease_renewal),
+            sockets: periodic(SOCKET_SCAN_INTERVAL),
+            resync: periodic(RESYNC_INTERVAL),
+        };
+        timers.sockets.reset();
+        timers.resync.reset();
+        timers
+    }
+
+    /// Waits for the next one. Cancel safe.
+    async fn next(&mut self) -> Input {
+        tokio::select! {
+            _ = self.lease.tick() => Input::RenewLease,
+            _ = self.sockets.tick() => Input::ScanSockets,
+            _ = self.resync.tick() => Input::Resync,
+        }
+    }
+}
+
+/// Something that ends the wait of the loop.
+enum Wakeup {
+    Stop,
+    Input(Input),
+    Inputs(Vec<Input>),
+    Timeout,
+    Requests(Vec<Request>),
+    ReservedPorts(Option<SyncOutcome>),
+    Trace,
+}
+
+/// A running agent. Its fields are dropped in this order: first the admin socket, last what the others read from.
+pub(super) struct Agent {
+    pub(super) admin: Admin,
+    pub(super) tracer: Tracer,
+    pub(super) rings: Rings,
+    pub(super) timers: Timers,
+    pub(super) dispatcher: Dispatcher,
+    pub(super) gauges: EnforcementGauges,
+    pub(super) reserved_ports: ReservedPortsWorker,
+    pub(super) reconciler: Reconciler,
+    pub(super) source: PodSource,
+    pub(super) info: AgentInfo,
+    /// Whether every attempt is reported even if nobody watches.
+    pub(super) reports_attempts: bool,
+    pub(super) stop: Stop,
+}
+
+impl Agent {
+    /// Runs until a signal ends the agent.
+    pub(super) async fn run(mut self) -> Result<(), AgentError> {
+        loop {
+            self.gauges.refresh(&self.reconciler, now());
+            self.reserved_ports.refresh(&self.reconciler);
+            self.rings.set_verdict_backlog(self.reconciler.has_verdict_backlog());
+            match self.wait().await? {
+                Wakeup::Stop => break,
+                Wakeup::Input(input) => self.handle(input)?,
+                Wakeup::Inputs(inputs) => inputs.into_iter().try_for_each(|input| self.handle(input))?,
+                Wakeup::Timeout => self.reconciler.handle_timeout(now())?,
+                Wakeup::Requests(requests) => self.answer(requests)?,
+                Wakeup::ReservedPorts(Some(outcome)) => self.dispatcher.reserved_ports(outcome),
+                Wakeup::ReservedPorts(None) | Wakeup::Trace => {}
+            }
+            self.dispatcher.drain(&mut self.reconciler, now());
+        }
+        let persistent = self.reconciler.is_persistent();
+        let shutdown = self.reserved_ports.shut_down(persistent).await;
+        self.dispatcher.reserved_ports_shutdown(shutdown);
+        log_stopped(persistent);
+        Ok(())
+    }
+
+    async fn wait(&mut self) -> Result<Wakeup, AgentError> {
+        let timeout = self.reconciler.poll_timeout();
+        Ok(tokio::select! {
+            () = self.stop.requested() => Wakeup::Stop,
+            inputs = self.source.next() => Wakeup::Inputs(inputs),
+            input = self.rings.next() => Wakeup::Input(input.map_err(AgentError::system("wait for the kernel's rings"))?),
+            input = self.timers.next() => Wakeup::Input(input),
+            () = sleep_until_boottime(timeout) => Wakeup::Timeout,
+            requests = self.admin.next() => Wakeup::Requests(requests),
+            outcome = self.reserved_ports.next() => Wakeup::ReservedPorts(outcome),
+            () = self.tracer.flush() => Wakeup::Trace,
+        })
+    }
+
+    fn handle(&mut self, input: Input) -> Result<(), ReconcilerError> {
+        if matches!(input, Input::Resync) {
+            self.reserved_ports.resync();
+        }
+        self.reconciler.handle_input(input, now())
+    }
+
+    /// Answers requests of the admin socket, with the sockets of this moment where they are shown.
+    fn answer(&mut self, requests: Vec<Request>) -> Result<(), ReconcilerError> {
+        let began = Instant::now();
+        if requests.iter().any(Request::shows_sockets) {
+            self.handle(Input::ScanSockets)?;
+            self.dispatcher.drain(&mut self.reconciler, now());
+        }
+        let watchers = self.dispatcher.watchers();
+        admin::answer(requests, &self.info, &self.reconciler, watchers, now());
+        self.reconciler.set_report_attempts(self.reports_attempts || watchers.wants_all());
+        self.admin.cool_down(began.elapsed());
+        Ok(())
+    }
+}
+
+/// Waits until a time since boot; for ever if there is none.
+async fn sleep_until_boottime(at: Option<Duration>) {
+    match at {
+        Some(at) => sleep(at.saturating_sub(now().boottime)).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn log_stopped(persistent: bool) {
+    if persistent {
+        info!(
+            event = "stopped",
+            persistent, "stopped; claims stay enforced until an agent returns or the lease expires"
+        );
+    } else {
+        info!(event = "stopped", persistent, "stopped; binds are not judged any more");
+    }
+}

@@ -1,0 +1,187 @@
+//! Everything before the first turn of the loop, in an order that leaves no gap in enforcement.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::{
+    agent::{
+        admin::Admin,
+        dispatcher::Dispatcher,
+        error::AgentError,
+        gauges::EnforcementGauges,
+        http,
+        input::Input,
+        pod_source::PodSource,
+        readiness::Readiness,
+        reconciler::{Reconciler, Start},
+        reserved_ports_worker::{ReservedPortsConfig, ReservedPortsWorker},
+        ring_reader::Rings,
+        run::{Agent, RESYNC_INTERVAL, Stop, Timers},
+        snapshot::AgentInfo,
+        source::SourceConfig,
+        trace::Tracer,
+    },
+    host::{allocator, clock::now},
+    kernel::{
+        pins::{Persistence, Pins},
+        probe::Features,
+    },
+    metrics::Metrics,
+    telemetry::DroppedLines,
+};
+
+/// How often an agent tries to take the lock that another one holds.
+const LOCK_RETRY: Duration = Duration::from_millis(50);
+
+/// Configuration of an agent.
+pub struct AgentConfig {
+    /// Configuration of the reconciler.
+    pub start: Start,
+    /// Where pods come from.
+    pub source: SourceConfig,
+    /// Address for health and metrics; `None` serves nothing.
+    pub listen: Option<SocketAddr>,
+    /// Path of the socket for status, explain and watch; `None` serves nothing.
+    pub admin_socket: Option<PathBuf>,
+    /// Name of the node, for reports.
+    pub node: String,
+    /// The mode, as the flag writes it.
+    pub mode: &'static str,
+    /// Folder of a BPF file system for persistent state.
+    pub bpffs: PathBuf,
+    /// Whether to keep enforcing while no agent runs.
+    pub persist: bool,
+    /// Configuration of the worker of reserved ports.
+    pub reserved: ReservedPortsConfig,
+    /// Counter of the dropped lines of the log.
+    pub dropped_lines: DroppedLines,
+}
+
+/// Starts an agent. Returns `None` if `stop` was requested before its turn came.
+pub(super) async fn start(config: AgentConfig, mut stop: Stop) -> Result<Option<Agent>, AgentError> {
+    let AgentConfig { start, source, listen, admin_socket, node, mode, bpffs, persist, reserved, dropped_lines } =
+        config;
+    let (began, began_at) = (Instant::now(), now());
+    let readiness = Readiness::default();
+    let metrics = serve_metrics(&source, listen, &readiness).await?;
+    let info = AgentInfo::new(&node, &source, &start, began_at);
+    let (mut source, events) = PodSource::start(source, &node)?;
+    let persistence = tokio::select! {
+        () = stop.requested() => return Ok(None),
+        persistence = acquire_lock(&bpffs, persist) => persistence?,
+    };
+    let (features, reports_attempts) = (start.features, start.policy.report_attempts);
+    let renewal = lease_renewal(start.lease);
+    let mut reconciler = Reconciler::load(start, persistence)?;
+    let mut gauges = EnforcementGauges::new(&reconciler, began_at.boottime, readiness, Arc::clone(&metrics), now());
+    let reserved_ports = ReservedPortsWorker::new(reserved).map_err(AgentError::system("start a thread"))?;
+    let mut dispatcher = Dispatcher::new(&node, events, metrics, dropped_lines);
+    // A folder is read before the first bind is judged. The API server may be out of reach for long: until it answers, the
+    // node's reserved ports and the claims of the previous agent are enforced.
+    if let Some(input) = source.initial_sync()? {
+        reconciler.handle_input(input, now())?;
+    }
+    dispatcher.drain(&mut reconciler, now());
+    reconciler.attach()?;
+    dispatcher.drain(&mut reconciler, now());
+    gauges.set_attached(&reconciler, now());
+    reconciler.handle_input(Input::ScanSockets, now())?;
+    dispatcher.drain(&mut reconciler, now());
+
+    let rings = Rings::new(&reconciler).map_err(AgentError::system("wait for the kernel's rings"))?;
+    let tracer = Tracer::new(&mut reconciler)?;
+    if !reconciler.is_synced() {
+        dispatcher.not_synced();
+    }
+    // Only now: while the previous agent runs, the socket is that agent's.
+    let admin = Admin::start(admin_socket, dispatcher.watchers());
+    log_ready(&reconciler, mode, features, began);
+    allocator::give_back();
+    let timers = Timers::new(renewal);
+    let agent = Agent {
+        admin,
+        tracer,
+        rings,
+        timers,
+        dispatcher,
+        gauges,
+        reserved_ports,
+        reconciler,
+        source,
+        info,
+        reports_attempts,
+        stop,
+    };
+    Ok(Some(agent))
+}
+
+/// Returns how often the lease is renewed: several times before it expires.
+fn lease_renewal(lease: Option<Duration>) -> Duration {
+    lease.map_or(RESYNC_INTERVAL, |lease| RESYNC_INTERVAL.min(lease / 4).max(Duration::from_millis(1)))
+}
+
+/// Makes the metrics, and serves them if there is an address.
+async fn serve_metrics(
+    source: &SourceConfig,
+    listen: Option<SocketAddr>,
+    readiness: &Readiness,
+) -> Result<Arc<Metrics>, AgentError> {
+    let metrics = Arc::new(Metrics::new(match source {
+        SourceConfig::Api { cluster, .. } => Some(cluster.activity.clone()),
+        SourceConfig::Folder(_) => None,
+    }));
+    if let Some(address) = listen {
+        let served = http::serve(address, readiness.clone(), Arc::clone(&metrics)).await;
+        served.map_err(|source| AgentError::Listen { address, source })?;
+    }
+    Ok(metrics)
+}
+
+/// Takes the lock on the persistent state, which one agent at a time holds: a second one waits until the first exits.
+/// Returns `None` if nothing can be persistent here.
+async fn acquire_lock(folder: &Path, persist: bool) -> Result<Option<Persistence>, AgentError> {
+    let pins = match Pins::at(folder) {
+        Ok(pins) => pins,
+        Err(error) => {
+            if persist {
+                warn!(event = "persistence_unavailable", %error, "enforcement ends with this agent: {error}");
+            }
+            return Ok(None);
+        }
+    };
+    let mut logged = false;
+    loop {
+        if let Some(guard) = pins.try_lock()? {
+            return Ok(Some(Persistence { guard, persist }));
+        }
+        if !std::mem::replace(&mut logged, true) {
+            let folder = folder.display();
+            warn!(event = "waiting_for_lock", "another agent holds the lock on {folder}; waiting for it to exit");
+        }
+        sleep(LOCK_RETRY).await;
+    }
+}
+
+fn log_ready(reconciler: &Reconciler, mode: &str, features: Features, began: Instant) {
+    let (claims, conflicts) = reconciler.index().claim_counts();
+    let cgroup = reconciler.root().display();
+    info!(
+        event = "ready",
+        mode,
+        %cgroup,
+        pods = reconciler.index().pod_count(),
+        claims,
+        conflicts,
+        errnoChoice = features.set_retval,
+        v6only = features.probe_read,
+        startMs = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "ready in mode {mode}: binds below {cgroup} are judged, {claims} claims in force",
+    );
+}
