@@ -19,7 +19,7 @@ use enforcer_ebpf::wire::{NodeMode, Policy, Protocol};
 
 use enforcer_core::{
     index::{Index, Settings, Staged},
-    model::{port_spec::PortSpec, time::Now},
+    model::{port_spec::PortSpec, source::ClaimOrigin, time::Now},
     pods::pod::Pod,
     sockets::BoundSockets,
     views::enforcement_gap::{PredecessorState, should_enforce},
@@ -37,7 +37,7 @@ use crate::{
         clock::now,
         netns,
     },
-    k8s::{Resource, Update},
+    k8s::Update,
     kernel::{
         CounterMap, Counters, Kernel, LoadOptions,
         pins::{Persistence, Previous},
@@ -92,8 +92,6 @@ pub struct Reconciler {
     predecessor: PredecessorState,
     takeover: Option<TakeoverSummary>,
     sockets: SocketTracker,
-    /// Sources of claims whose complete list was not applied yet.
-    awaited: BTreeSet<Resource>,
     /// The node's own mode, as it was reported last.
     node_mode: NodeMode,
 }
@@ -157,7 +155,6 @@ impl Reconciler {
             predecessor,
             takeover: None,
             sockets: SocketTracker::new(shared_ports),
-            awaited: BTreeSet::from([Resource::Pods]),
             node_mode: NodeMode::Unset,
         };
         reconciler.restore(now());
@@ -230,8 +227,9 @@ impl Reconciler {
     fn handle_update(&mut self, arrived: Instant, update: Update, now: Now) {
         match update {
             Update::PodsReset(pods) => {
+                let was_synced = self.is_synced();
                 self.reset(pods, now);
-                if self.awaited.remove(&Resource::Pods) && self.is_synced() {
+                if !was_synced && self.is_synced() {
                     let (claims, conflicts) = self.index.claim_counts();
                     self.push(Output::Synced { pods: self.index.pod_count(), claims, conflicts });
                 }
@@ -255,7 +253,7 @@ impl Reconciler {
             Ok(Contents { pods, problems }) => {
                 self.outputs.extend(problems.into_iter().map(Output::ManifestProblem));
                 self.push(Output::FolderRead);
-                if self.awaited.remove(&Resource::Pods) {
+                if !self.index.is_source_synced(ClaimOrigin::Pods) {
                     // Here no namespace has a label, whatever the previous agent knew.
                     self.reset_mode_labels(&HashMap::new());
                 }
@@ -413,10 +411,10 @@ impl Reconciler {
         self.verdict_backlog
     }
 
-    /// Whether every source of claims has delivered a complete list.
+    /// Returns whether every origin of claims has delivered a complete list.
     #[must_use]
     pub fn is_synced(&self) -> bool {
-        self.awaited.is_empty()
+        self.index.is_synced()
     }
 
     /// Whether enforcement outlives the agent.
