@@ -12,13 +12,14 @@
 //! | [`input`], [`reconciler`], `socket_tracker`, [`output`] | from inputs to outputs |
 //! | `dispatcher`, `reporter` | outputs to log, metrics, Events and watchers |
 //! | `gauges`, `readiness`, `snapshot` | read-only views of the state: metrics, `/readyz`, status |
-//! | `admin`, `http` | the servers on the unix socket and on TCP |
+//! | `admin`, `health`, `http` | the services on the unix socket and on TCP, and the server below both |
 //! | [`reserved_ports_worker`] | the thread that writes the sysctl of reserved ports |
 
 mod admin;
 mod dispatcher;
 mod error;
 mod gauges;
+mod health;
 mod http;
 pub mod input;
 pub mod output;

@@ -5,18 +5,18 @@ mod check;
 mod cleanup;
 mod completions;
 mod explain;
+mod local_node;
 mod mode;
+mod node_access;
+mod output;
 mod pinned;
 mod probe;
 mod run;
 mod status;
+mod values;
 mod watch;
 
-use std::{
-    fmt::Display,
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{fmt::Display, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -24,9 +24,9 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "enforcer", version, about, max_term_width = 100, arg_required_else_help = true)]
 #[command(after_help = "Examples:\n  \
-    enforcer probe                          # will this node do?\n  \
+    enforcer probe                          # does this node support it?\n  \
     enforcer run --source dir:/etc/kubernetes/manifests\n  \
-    enforcer explain 80/tcp                 # who owns it, who holds it, what would happen to whom\n  \
+    enforcer explain 80/tcp                 # who owns it, who holds it, what would a bind get\n  \
     enforcer check --nodes 3 manifests/     # before anything is deployed\n  \
     enforcer mode audit                     # break glass: deny nothing on this node\n\n\
     Exit codes: 0 fine, 1 findings of check, 2 wrong usage or input, 3 a privilege or kernel feature is\n\
@@ -40,44 +40,44 @@ struct Cli {
 enum Command {
     /// Run the agent: keep the kernel's claims in step with the pods of this node, until SIGTERM
     Run(Box<run::Run>),
-    /// Tell what cannot work among manifests, before anything is deployed; needs no cluster
+    /// Find conflicts among manifests before they are deployed; needs no cluster
     ///
-    /// Reads the Pods, Deployments, DaemonSets, StatefulSets, ReplicaSets, Jobs and CronJobs of one cluster, and tells
-    /// which of them cannot share a node, which have more replicas than there are nodes, and what their annotations say
-    /// in vain. Exits with 0 if nothing is wrong, with 1 if something is, and with 2 if nothing could be read.
+    /// Reads the Pods, Deployments, DaemonSets, StatefulSets, ReplicaSets, Jobs and CronJobs of one cluster, and reports
+    /// which of them cannot share a node, which have more replicas than there are nodes, and which of their annotations
+    /// have no effect. Exits with 0 if nothing is wrong, with 1 if something is, and with 2 if nothing could be read.
     #[expect(clippy::doc_markdown, reason = "the help text shows no backticks")]
     Check(check::Check),
-    /// Set the mode of this node by hand, or take that back: break glass
+    /// Override this node's mode (break glass), or clear the override
     ///
-    /// Works without an agent and without the API server, counts at once, and outlives agents: until it is cleared, or the
-    /// node restarts. In audit nothing is denied on this node, whatever --mode and the labels of namespaces say; enforce
-    /// takes the place of --mode, and labels count as ever. Without a mode, tells the one that is set.
+    /// Works without an agent and without the API server, takes effect at once, and outlives agents, until it is cleared or
+    /// the node restarts. In audit, nothing is denied on this node, whatever --mode and the labels of namespaces say.
+    /// Enforce replaces --mode; the labels of namespaces still apply. Without a mode, shows the current override.
     Mode(mode::SetMode),
-    /// Tell who owns and who holds the ports of this node, and what conflicts
+    /// Show who owns and who holds the ports of this node, and the conflicts
     ///
-    /// Asks the agent by its admin socket. Where none answers, tells what can be read from the pinned maps, the cgroup
-    /// tree and the kernel's socket diagnostics, and says so. Needs root.
+    /// Asks the agent by its admin socket. If no agent answers, shows what the pinned maps, the cgroup tree and the kernel's
+    /// socket diagnostics contain, and notes that. Needs root.
     Status(status::Status),
-    /// Tell who owns and holds a port, and what would happen to whom
+    /// Show who owns and who holds a port, and what would happen to a bind
     ///
-    /// What would happen on binding it now, and why. The verdict is that of the function that runs in the kernel, on the claims that are in force, in the mode that
-    /// counts. What the kernel itself would say because of sockets that are there is told beside it. Asks the agent by its
-    /// admin socket; where none answers, reads the pinned maps, and says so. Needs root.
+    /// The verdict is that of the function that runs in the kernel, for the claims in force and the mode that applies. A
+    /// refusal by the kernel itself, because of sockets that exist, is shown beside it. Asks the agent by its admin socket;
+    /// if no agent answers, reads the pinned maps, and notes that. Needs root.
     Explain(explain::Explain),
-    /// Show bind attempts with their verdicts while they happen, one per line
+    /// Show bind attempts and their verdicts as they happen, one per line
     ///
-    /// Until Ctrl-C, or until the agent ends (exit code 4). Without --conflicts the kernel programs report every attempt
-    /// for as long as somebody watches; verdicts and counters stay as they are. Needs root.
+    /// Runs until Ctrl-C, or until the agent ends (exit code 4). Without --conflicts, the kernel programs report every
+    /// attempt for as long as somebody watches; verdicts and counters do not change. Needs root.
     Watch(watch::Watch),
-    /// Tell what this kernel and this node support, and what that means
+    /// Show what this kernel and this node support, and what that means
     Probe(probe::Probe),
-    /// Remove all that agents of whatever version left: programs, maps, reserved ports
+    /// Remove everything that agents of any version left behind
     Cleanup(cleanup::Cleanup),
-    /// Write a script by which a shell completes this command line
+    /// Generate shell completions
     Completions(completions::Completions),
 }
 
-/// Why a command did not do what it was asked for.
+/// Failure of a command: its exit code and the sentence for the user.
 #[derive(Debug)]
 struct Failure {
     code: u8,
@@ -85,7 +85,7 @@ struct Failure {
 }
 
 impl Failure {
-    /// What was asked for was done, and there are findings.
+    /// The command did its work and has findings.
     fn findings(message: impl Display) -> Self {
         Self { code: 1, message: message.to_string() }
     }
@@ -103,17 +103,6 @@ impl Failure {
     /// Something failed while running.
     fn runtime(message: impl Display) -> Self {
         Self { code: 4, message: message.to_string() }
-    }
-}
-
-/// Writes an answer to standard output. That nobody reads it to its end is no failure.
-fn say(answer: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(answer.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::runtime(format!("cannot write the answer: {error}")))
-        }
-        _ => Ok(()),
     }
 }
 

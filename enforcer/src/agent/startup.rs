@@ -16,7 +16,7 @@ use crate::{
         dispatcher::Dispatcher,
         error::AgentError,
         gauges::EnforcementGauges,
-        http,
+        health,
         input::Input,
         pod_source::PodSource,
         readiness::Readiness,
@@ -138,7 +138,7 @@ async fn serve_metrics(
         SourceConfig::Folder(_) => None,
     }));
     if let Some(address) = listen {
-        let served = http::serve(address, readiness.clone(), Arc::clone(&metrics)).await;
+        let served = health::serve(address, readiness.clone(), Arc::clone(&metrics)).await;
         served.map_err(|source| AgentError::Listen { address, source })?;
     }
     Ok(metrics)

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 
 use enforcer_core::{
@@ -18,12 +18,16 @@ use enforcer_core::{
 };
 
 use crate::{
-    cli::{Failure, run::Ports, say},
+    cli::{
+        Failure,
+        output::{TextFormat, TextOutput, print},
+        values::Ports,
+    },
     manifests::input::read_all,
     telemetry::shows_colours,
 };
 
-/// Tell what cannot work among manifests
+/// Find conflicts among manifests
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     enforcer check deploy/\n  \
@@ -35,41 +39,34 @@ pub(super) struct Check {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// How many nodes the cluster has; without it, how many are needed is only told
+    /// Number of nodes of the cluster; without it, the number of nodes that are needed is only reported
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     nodes: Option<u32>,
 
-    /// Ports of the node itself, as in an annotation: 22/tcp,10250/tcp
+    /// Ports reserved for the node itself, as in an annotation: 22/tcp,10250/tcp
     #[arg(long, env = "ENFORCER_NODE_RESERVED", value_name = "LIST", default_value = "", hide_default_value = true)]
     node_reserved: Ports,
 
-    /// Most ports that one pod may claim; the width of a range counts
+    /// Most ports that one pod may claim; a range counts with all its ports
     #[arg(long, env = "ENFORCER_MAX_PORTS_PER_POD", value_name = "N", default_value_t = 1024)]
     max_ports_per_pod: u32,
 
-    /// How the answer is written
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
+    #[command(flatten)]
+    output: TextOutput,
 }
 
 impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Self { files, nodes, node_reserved, max_ports_per_pod, output } = self;
+        let Self { files, nodes, node_reserved, max_ports_per_pod, output: TextOutput { format } } = self;
         let limits = ClaimLimits { max_ports_per_pod };
         let manifests = read_all(&files, &limits);
         let settings = CheckSettings { nodes, node_reserved: node_reserved.0, limits };
         let outcome = check(&manifests, &settings);
-        let answer = match output {
-            Output::Text => text(&manifests, &outcome, shows_colours(io::stdout().is_terminal())),
-            Output::Json => format!("{:#}\n", report(&manifests, &outcome, nodes)),
+        let answer = match format {
+            TextFormat::Text => text(&manifests, &outcome, shows_colours(io::stdout().is_terminal())),
+            TextFormat::Json => format!("{:#}\n", report(&manifests, &outcome, nodes)),
         };
-        say(&answer)?;
+        print(&answer)?;
         if manifests.documents == 0 {
             return Err(Failure::usage(
                 "no manifest could be read; name files or folders with manifests, or - for standard input",

@@ -10,40 +10,39 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    cli::Failure,
+    cli::{Failure, node_access::BpffsFlag},
     host::reserved_ports_sysctl::{self, ReservedPorts, Synced, SysctlError},
-    kernel::pins::{self, CleanupSummary, PinError, clean_up},
+    kernel::pins::{CleanupSummary, PinError, clean_up},
 };
 
-/// Remove all that agents of whatever version left: programs, maps, reserved ports
+/// Remove everything that agents of any version left behind
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     enforcer cleanup           # on a node whose agent has ended\n  \
     enforcer cleanup --wait    # in the place of an agent, as the overlay uninstall does")]
 pub(super) struct Cleanup {
-    /// Folder of a BPF file system in which agents keep what outlives them
-    #[arg(long, env = "ENFORCER_BPFFS", value_name = "PATH", default_value = pins::DEFAULT_FOLDER)]
-    bpffs: PathBuf,
+    #[command(flatten)]
+    bpffs: BpffsFlag,
 
-    /// Folder in which agents remember which ports they reserved
+    /// Folder for the list of ports that the agent reserved
     #[arg(long, env = "ENFORCER_STATE_DIR", value_name = "PATH", default_value = reserved_ports_sysctl::DEFAULT_FOLDER)]
     state_dir: PathBuf,
 
-    /// Where the node's sysctls can be written to
+    /// Writable mount of the node's sysctls
     #[arg(long, env = "ENFORCER_PROC_SYS", value_name = "PATH", default_value = reserved_ports_sysctl::PROC_SYS)]
     proc_sys: PathBuf,
 
-    /// When nothing is left, stay until SIGTERM: a container that ends is started again
+    /// Wait for SIGTERM after the cleanup, since a container that exits is started again
     #[arg(long)]
     wait: bool,
 }
 
-/// What the names of all our programs begin with.
+/// Prefix of the names of all our programs.
 const PREFIX: &str = "pe_";
 
 impl Cleanup {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Self { bpffs, state_dir, proc_sys, wait } = self;
+        let Self { bpffs: BpffsFlag { bpffs }, state_dir, proc_sys, wait } = self;
         let reserved = ReservedPorts::new(&proc_sys, &state_dir);
         if wait { clean_and_wait(&bpffs, &reserved) } else { clean(&bpffs, &reserved) }
     }
@@ -89,7 +88,7 @@ fn clean(bpffs: &Path, reserved: &ReservedPorts) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes the agents' ports out of the kernel's list, and says how many there were: whether there was any.
+/// Takes the agents' ports out of the kernel's list and prints their number. Returns whether there were any.
 fn give_back(reserved: &ReservedPorts) -> Result<bool, Failure> {
     let Synced { removed, forgotten, .. } = reserved.cleanup().map_err(|error| match &error {
         SysctlError::Write { source, .. } | SysctlError::Memory { source, .. } if is_refused(source) => {
@@ -110,7 +109,7 @@ fn is_refused(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
-/// Removes what is pinned, and says what that was: whether it was anything.
+/// Removes the pins and prints what they were. Returns whether there were any.
 fn remove(bpffs: &Path) -> Result<bool, Failure> {
     let folder = bpffs.display();
     let cleaned = clean_up(bpffs).map_err(|error| match &error {

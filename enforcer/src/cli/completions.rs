@@ -3,9 +3,9 @@
 use clap::{Args, CommandFactory as _};
 use clap_complete::{Shell, generate};
 
-use crate::cli::{Cli, Failure, say};
+use crate::cli::{Cli, Failure, output::print};
 
-/// Write what a shell needs to complete this command line
+/// Generate shell completions
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     enforcer completions bash > /etc/bash_completion.d/enforcer\n  \
@@ -21,6 +21,6 @@ impl Completions {
         let Self { shell } = self;
         let mut script = Vec::new();
         generate(shell, &mut Cli::command(), "enforcer", &mut script);
-        say(&String::from_utf8_lossy(&script))
+        print(&String::from_utf8_lossy(&script))
     }
 }

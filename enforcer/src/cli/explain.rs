@@ -1,8 +1,8 @@
 //! `enforcer explain`.
 
-use std::{fmt::Write as _, path::PathBuf, str::FromStr};
+use std::{fmt::Write as _, str::FromStr};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use enforcer_ebpf::wire::Protocol;
 
 use enforcer_core::{
@@ -13,16 +13,13 @@ use enforcer_core::{
     views::explain::{ExplainQuestion, Explanation, explain},
 };
 
-use crate::{
-    cli::{
-        Failure,
-        admin::{ADMIN_SOCKET, AdminSocket, get, wait},
-        pinned, say,
-    },
-    kernel::pins,
+use crate::cli::{
+    Failure,
+    node_access::NodeAccess,
+    output::{TextFormat, TextOutput, json, print},
 };
 
-/// Tell who owns and holds a port, and what would happen to whom
+/// Show who owns and who holds a port, and what would happen to a bind
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     enforcer explain 80\n  \
@@ -33,27 +30,15 @@ pub(super) struct Explain {
     #[arg(value_name = "PORT[/PROTOCOL]")]
     port: Port,
 
-    /// The pod that would bind it [default: any pod that owns nothing of it]
+    /// The pod that would bind it [default: a pod that does not own it]
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pod: Option<Pod>,
 
-    /// How the answer is written
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
+    #[command(flatten)]
+    output: TextOutput,
 
-    /// Unix socket of the agent; none asks no agent
-    #[arg(long, env = "ENFORCER_ADMIN_SOCKET", value_name = "PATH", default_value = ADMIN_SOCKET)]
-    admin_socket: AdminSocket,
-
-    /// Folder of a BPF file system that is read where no agent answers
-    #[arg(long, env = "ENFORCER_BPFFS", value_name = "PATH", default_value = pins::DEFAULT_FOLDER)]
-    bpffs: PathBuf,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
+    #[command(flatten)]
+    node: NodeAccess,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,27 +82,21 @@ impl FromStr for Pod {
 
 impl Explain {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Self { port: Port { port, protocol }, pod, output, admin_socket, bpffs } = self;
+        let Self { port: Port { port, protocol }, pod, output: TextOutput { format }, node } = self;
         let mut path = format!("/explain?port={port}&protocol={}", protocol_name(protocol));
         if let Some(Pod { namespace, name }) = &pod {
             let _ = write!(path, "&pod={}/{}", encoded(namespace), encoded(name));
         }
-        let explanation = match wait(async { Ok(get(&admin_socket, &path).await) })? {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
-                Failure::runtime(format!("the agent's answer makes no sense: {error}; see its version"))
-            })?,
-            Err(no_answer) => {
-                let pinned = pinned::read(&bpffs, no_answer)?;
-                for problem in pinned.problems() {
-                    eprintln!("enforcer: {}", escape(problem));
-                }
-                let pod = pod.as_ref().map(|Pod { namespace, name }| (namespace.as_str(), name.as_str()));
-                explain(&ExplainQuestion { protocol, port, pod }, &pinned.scene()).map_err(Failure::usage)?
+        let explanation = node.ask(&path, |pinned| {
+            for problem in pinned.problems() {
+                eprintln!("enforcer: {}", escape(problem));
             }
-        };
-        say(&match output {
-            Output::Text => text(&explanation),
-            Output::Json => serde_json::to_string_pretty(&explanation).map_err(Failure::runtime)? + "\n",
+            let pod = pod.as_ref().map(|Pod { namespace, name }| (namespace.as_str(), name.as_str()));
+            explain(&ExplainQuestion { protocol, port, pod }, &pinned.snapshot()).map_err(Failure::usage)
+        })?;
+        print(&match format {
+            TextFormat::Text => text(&explanation),
+            TextFormat::Json => json(&explanation)?,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! `enforcer mode`.
 
-use std::{io, path::PathBuf};
+use std::io;
 
 use clap::{Args, ValueEnum};
 use enforcer_ebpf::wire::NodeMode;
@@ -9,32 +9,34 @@ use serde_json::{Value, json};
 use enforcer_core::views::json::API_VERSION;
 
 use crate::{
-    cli::{Failure, say},
-    kernel::pins::{self, PinError, node_mode, set_node_mode},
+    cli::{
+        Failure,
+        node_access::BpffsFlag,
+        output::{TextFormat, TextOutput, print},
+    },
+    kernel::pins::{PinError, node_mode, set_node_mode},
 };
 
-/// Set the mode of this node by hand, or take that back
+/// Override this node's mode (break glass), or clear the override
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     enforcer mode audit      # nothing is denied on this node any more\n  \
-    enforcer mode --clear    # the agent's own mode counts again\n  \
-    enforcer mode -o json    # what is set, for a program")]
+    enforcer mode --clear    # the agent's --mode applies again\n  \
+    enforcer mode -o json    # the override, for a program")]
 pub(super) struct SetMode {
-    /// The mode
+    /// Mode of this node
     #[arg(value_enum)]
     mode: Option<Word>,
 
-    /// Take back what was set
+    /// Clear the override
     #[arg(long, conflicts_with = "mode")]
     clear: bool,
 
-    /// How the answer is written
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
+    #[command(flatten)]
+    output: TextOutput,
 
-    /// Folder of a BPF file system in which agents keep what outlives them
-    #[arg(long, env = "ENFORCER_BPFFS", value_name = "PATH", default_value = pins::DEFAULT_FOLDER)]
-    bpffs: PathBuf,
+    #[command(flatten)]
+    bpffs: BpffsFlag,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -45,15 +47,9 @@ enum Word {
     Enforce,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
-}
-
 impl SetMode {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Self { mode, clear, output, bpffs } = self;
+        let Self { mode, clear, output: TextOutput { format }, bpffs: BpffsFlag { bpffs } } = self;
         let wanted = match (mode, clear) {
             (Some(Word::Audit), _) => Some(NodeMode::Audit),
             (Some(Word::Enforce), _) => Some(NodeMode::Enforce),
@@ -64,14 +60,14 @@ impl SetMode {
             set_node_mode(&bpffs, wanted).map_err(|error| pin_failure(&error))?;
         }
         let mode = node_mode(&bpffs).map_err(|error| pin_failure(&error))?;
-        match output {
-            Output::Text => say(&format!("{}\n", sentence(mode))),
-            Output::Json => say(&format!("{}\n", json(mode))),
+        match format {
+            TextFormat::Text => print(&format!("{}\n", sentence(mode))),
+            TextFormat::Json => print(&format!("{}\n", json(mode))),
         }
     }
 }
 
-/// What is set; `null` is nothing.
+/// Encodes the override; `null` is none.
 fn json(mode: NodeMode) -> Value {
     let word = match mode {
         NodeMode::Unset => None,
@@ -83,7 +79,7 @@ fn json(mode: NodeMode) -> Value {
 
 fn sentence(mode: NodeMode) -> &'static str {
     match mode {
-        NodeMode::Unset => "no mode is set on this node: the agent's own counts",
+        NodeMode::Unset => "no mode is set on this node: the agent's --mode applies",
         NodeMode::Audit => "this node is set to audit: nothing is denied, until `enforcer mode --clear`",
         NodeMode::Enforce => {
             "this node is set to enforce, whatever the agent's --mode says, until `enforcer mode --clear`"
@@ -91,7 +87,7 @@ fn sentence(mode: NodeMode) -> &'static str {
     }
 }
 
-/// Also for others that read pins.
+/// Maps an error of reading pins to an exit code and a sentence.
 pub(super) fn pin_failure(error: &PinError) -> Failure {
     match error {
         PinError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {

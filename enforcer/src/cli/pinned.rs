@@ -1,4 +1,4 @@
-//! What can be told where no agent answers: from the pinned maps, the cgroup tree and the kernel's socket diagnostics.
+//! The state of the node without an agent: from the pinned maps, the cgroup tree and the kernel's socket diagnostics.
 //! Nothing is changed.
 
 use std::{
@@ -24,8 +24,8 @@ use crate::{
     cli::{
         Failure,
         admin::AgentUnavailable,
+        local_node::{MOUNTINFO, host_name},
         mode::pin_failure,
-        run::{MOUNTINFO, host_name},
     },
     host::{
         cgroup::{CgroupError, Root, scan},
@@ -35,10 +35,10 @@ use crate::{
     kernel::pins::{PinnedState, read_pinned},
 };
 
-/// A grace that runs is shown to its end, however long the agent gave it.
+/// Handover grace: long enough for any that an agent granted.
 const GRACE: Duration = Duration::from_hours(24);
 
-/// What is pinned, in the form in which an agent has it.
+/// The pinned state, in the form in which an agent has it.
 pub(super) struct Pinned {
     node: String,
     index: Index,
@@ -48,7 +48,7 @@ pub(super) struct Pinned {
     now: Now,
 }
 
-/// What is pinned in the folder, after no agent answered.
+/// Reads the pinned state of the folder, after no agent answered.
 pub(super) fn read(folder: &Path, no_answer: AgentUnavailable) -> Result<Pinned, Failure> {
     let why = match no_answer {
         AgentUnavailable::Nobody(why) => why,
@@ -76,7 +76,7 @@ pub(super) fn read(folder: &Path, no_answer: AgentUnavailable) -> Result<Pinned,
     Ok(Pinned { node: host_name(), index, holders, survey, problems, now })
 }
 
-/// The index that an agent would begin with, but that nothing ends by what it does not find.
+/// Returns the index that an agent would start with, except that a missing cgroup ends no pod.
 fn index(survey: &mut PinnedState, now: Now) -> (Index, Option<CgroupError>) {
     let remembered = std::mem::take(&mut survey.recalled.owners);
     let mut settings = Settings { handover_grace: GRACE, system_namespaces: BTreeSet::new(), ..Settings::default() };
@@ -105,7 +105,7 @@ fn index(survey: &mut PinnedState, now: Now) -> (Index, Option<CgroupError>) {
 }
 
 impl Pinned {
-    pub(super) fn scene(&self) -> NodeSnapshot<'_> {
+    pub(super) fn snapshot(&self) -> NodeSnapshot<'_> {
         let deadline = self.survey.lease_deadline;
         let stale = deadline != 0 && u128::from(deadline) < self.now.boottime.as_nanos();
         NodeSnapshot {
@@ -120,7 +120,7 @@ impl Pinned {
         }
     }
 
-    /// What is to be said first.
+    /// Limits of this view, to be shown first.
     pub(super) fn problems(&self) -> &[String] {
         &self.problems
     }
@@ -135,6 +135,6 @@ impl Pinned {
             errors: &|error| counters.errors(error),
             problems: self.problems.clone(),
         };
-        Status::of(&self.scene(), facts)
+        Status::of(&self.snapshot(), facts)
     }
 }

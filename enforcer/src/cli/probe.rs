@@ -2,43 +2,40 @@
 
 use std::path::Path;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use serde_json::json;
 
 use crate::{
-    cli::Failure,
+    cli::{
+        Failure,
+        local_node::MOUNTINFO,
+        output::{TableFormat, TableOutput},
+    },
     host::cgroup::Root,
     kernel::probe::{Answer, Finding, findings},
 };
 
-/// Tell what this kernel and this node support
+/// Show what this kernel and this node support, and what that means
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     enforcer probe\n  \
     enforcer probe -o json | jq -r '.features[] | select(.answer != \"yes\") | .name'")]
 pub(super) struct Probe {
-    /// How the answer is written
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    output: Output,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Table,
-    Json,
+    #[command(flatten)]
+    output: TableOutput,
 }
 
 impl Probe {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Self { output } = self;
+        let Self { output: TableOutput { format } } = self;
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         let findings = findings();
-        let root = Root::find(None, Path::new("/proc/self/mountinfo")).map_err(|error| error.to_string());
+        let root = Root::find(None, Path::new(MOUNTINFO)).map_err(|error| error.to_string());
         let missing: Vec<_> = findings.iter().filter(|finding| finding.required && !finding.answer.is_yes()).collect();
-        match output {
-            Output::Table => print_table(&release, &findings, &root),
-            Output::Json => print_json(&release, &findings, &root),
+        match format {
+            TableFormat::Table => print_table(&release, &findings, &root),
+            TableFormat::Json => print_json(&release, &findings, &root),
         }
         match missing.first() {
             None => Ok(()),

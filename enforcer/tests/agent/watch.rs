@@ -398,10 +398,7 @@ fn two_hundred_ask_at_once() {
     // Eight may watch, and a ninth is told so.
     let _watchers: Vec<UnixStream> = (0..8).map(|_| watch_by_hand(&stage, true)).collect();
     let (code, stdout, stderr) = run(&stage, &["watch", "--conflicts"]);
-    assert_eq!(
-        (code, stdout.as_str(), stderr.as_str()),
-        (4, "", "enforcer: too many watch already; end one of them\n")
-    );
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (4, "", "enforcer: too many watchers; end one of them\n"));
 }
 
 fn the_file_is_the_agents_own() {

@@ -1,0 +1,223 @@
+//! Flags of `enforcer run`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, ValueEnum};
+use enforcer_core::index::NamespaceMode;
+use enforcer_ebpf::wire::Undeclared;
+
+use super::values::{Lease, Listen, SourceFlag, WholePorts, duration, lease};
+use crate::{
+    cli::{
+        admin::{ADMIN_SOCKET, AdminSocket},
+        node_access::BpffsFlag,
+        values::Ports,
+    },
+    host::reserved_ports_sysctl,
+    telemetry::{LogFormat, LogLevel},
+};
+
+/// Run the agent
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    enforcer run --source dir:/etc/kubernetes/manifests\n  \
+    enforcer run --mode enforce --source dir:./pods --node-reserved 22/tcp,10250/tcp")]
+pub(in crate::cli) struct Run {
+    /// audit reports every conflict and denies nothing; enforce denies
+    #[arg(long, env = "ENFORCER_MODE", value_enum, default_value_t = Mode::Audit)]
+    pub(super) mode: Mode,
+
+    /// Source of pods: api (the API server), or dir:PATH (a folder of Pod manifests, watched for changes)
+    /// [default: api]
+    #[arg(long, env = "ENFORCER_SOURCE", value_name = "SOURCE")]
+    pub(super) source: Option<SourceFlag>,
+
+    /// Kubeconfig for the API server [default: KUBECONFIG, ~/.kube/config, or the service account of the agent's pod]
+    #[arg(long, env = "ENFORCER_KUBECONFIG", value_name = "FILE")]
+    pub(super) kubeconfig: Option<PathBuf>,
+
+    /// Effect of the label port-enforcer.io/mode of a namespace: override the mode (any), only turn enforcement on
+    /// (stricter), or none (off)
+    #[arg(long, env = "ENFORCER_NAMESPACE_MODE", value_enum, default_value_t = NamespaceModeFlag::Any)]
+    pub(super) namespace_mode: NamespaceModeFlag,
+
+    /// Address that serves /livez, /readyz and /metrics over HTTP; none serves nothing
+    #[arg(long, env = "ENFORCER_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:9489")]
+    pub(super) listen: Listen,
+
+    /// Unix socket that serves status, explain and watch to root; none serves nothing
+    #[arg(long, env = "ENFORCER_ADMIN_SOCKET", value_name = "PATH", default_value = ADMIN_SOCKET)]
+    pub(super) admin_socket: AdminSocket,
+
+    /// Name of this node in reports [default: the host name]
+    #[arg(long, env = "ENFORCER_NODE_NAME", value_name = "NAME")]
+    pub(super) node_name: Option<String>,
+
+    /// Name of the agent's own pod, the reporting instance of its Events [default: the name of the node]
+    #[arg(long, env = "ENFORCER_POD_NAME", value_name = "NAME")]
+    pub(super) pod_name: Option<String>,
+
+    /// Namespace of the agent's own pod [default: that of its service account]
+    #[arg(long, env = "ENFORCER_POD_NAMESPACE", value_name = "NAME")]
+    pub(super) pod_namespace: Option<String>,
+
+    /// Whose binds are judged: those of pods, or those of the whole node; host processes are never denied
+    #[arg(long, env = "ENFORCER_SCOPE", value_enum, default_value_t = Scope::Pods)]
+    pub(super) scope: Scope,
+
+    /// Directory of the cgroup to attach to [default: the kubelet's kubepods; with --scope node the root of the
+    /// hierarchy]
+    #[arg(long, env = "ENFORCER_CGROUP_ROOT", value_name = "PATH")]
+    pub(super) cgroup_root: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) bpffs: BpffsFlag,
+
+    /// Keep enforcing while no agent runs
+    #[arg(long, env = "ENFORCER_PERSIST", value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    pub(super) persist: bool,
+
+    /// How long to keep enforcing after the agent's last renewal, e.g. 1h; after that, conflicts are audited with the
+    /// reason stale. 0 means for ever
+    #[arg(long, env = "ENFORCER_LEASE", value_name = "DURATION", default_value = "1h", value_parser = lease)]
+    pub(super) lease: Lease,
+
+    /// Policy for a pod that binds a port that nobody claims
+    #[arg(long, env = "ENFORCER_UNDECLARED", value_enum, default_value_t = UndeclaredFlag::Adopt)]
+    pub(super) undeclared: UndeclaredFlag,
+
+    /// Ports that pods may share, as 5353/udp: sharing them is no conflict, and binding them makes no owner
+    #[arg(long, env = "ENFORCER_SHARED_PORTS", value_name = "LIST", default_value = "5353/udp,1900/udp")]
+    pub(super) shared_ports: WholePorts,
+
+    /// Ports reserved for the node itself, as in an annotation: 22/tcp,10250/tcp
+    #[arg(long, env = "ENFORCER_NODE_RESERVED", value_name = "LIST", default_value = "", hide_default_value = true)]
+    pub(super) node_reserved: Ports,
+
+    /// Most ports that one pod may claim; a range counts with all its ports
+    #[arg(long, env = "ENFORCER_MAX_PORTS_PER_POD", value_name = "N", default_value_t = 1024)]
+    pub(super) max_ports_per_pod: u32,
+
+    /// Namespaces whose pods are node software: audited, never denied [default: kube-system and the agent's own]
+    #[arg(long, env = "ENFORCER_SYSTEM_NAMESPACES", value_name = "LIST", value_delimiter = ',')]
+    pub(super) system_namespaces: Option<Vec<String>>,
+
+    /// How long the ports of a controlled pod stay reserved for its workload after the pod is gone, e.g. 60s or 2m; 0s
+    /// means not at all
+    #[arg(long, env = "ENFORCER_HANDOVER_GRACE", value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    pub(super) handover_grace: Duration,
+
+    /// Error number of a denied bind, on Linux 6.1 and newer; older kernels return EPERM
+    #[arg(long, env = "ENFORCER_DENY_ERRNO", value_enum, default_value_t = DenyErrno::Eaddrinuse)]
+    pub(super) deny_errno: DenyErrno,
+
+    /// Verdict for a bind whose caller cannot be identified: allow (fail open) or deny (fail closed)
+    #[arg(long, env = "ENFORCER_ON_ERROR", value_enum, default_value_t = OnError::Allow)]
+    pub(super) on_error: OnError,
+
+    /// Keep the kernel from giving claimed ports to outgoing connections and to binds of port 0, by adding them to the
+    /// sysctl of reserved ports, in enforce mode only. Ports that others reserved stay
+    #[arg(
+        long,
+        env = "ENFORCER_MANAGE_RESERVED_PORTS",
+        value_name = "BOOL",
+        default_value_t = true,
+        action = ArgAction::Set
+    )]
+    pub(super) manage_reserved_ports: bool,
+
+    /// Folder for the list of ports that the agent reserved; it may be gone after the node restarted
+    #[arg(long, env = "ENFORCER_STATE_DIR", value_name = "PATH", default_value = reserved_ports_sysctl::DEFAULT_FOLDER)]
+    pub(super) state_dir: PathBuf,
+
+    /// Writable mount of the node's sysctls; the agent writes only the one of reserved ports
+    #[arg(long, env = "ENFORCER_PROC_SYS", value_name = "PATH", default_value = reserved_ports_sysctl::PROC_SYS)]
+    pub(super) proc_sys: PathBuf,
+
+    /// Format of the log [default: text on a terminal, json elsewhere]
+    #[arg(long, env = "ENFORCER_LOG_FORMAT", value_enum)]
+    pub(super) log_format: Option<LogFormat>,
+
+    /// Verbosity of the log; debug includes every bind attempt and every bound socket, trace also the trace of the kernel
+    /// programs, if the kernel accepts them with it (older ones may not)
+    #[arg(long, env = "ENFORCER_LOG_LEVEL", value_enum, default_value_t = LogLevel::Info)]
+    pub(super) log_level: LogLevel,
+}
+
+/// Mode of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Mode {
+    Audit,
+    Enforce,
+}
+
+impl Mode {
+    /// Name of the mode in logs.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Audit => "audit",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
+/// Whose binds are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Scope {
+    Pods,
+    Node,
+}
+
+/// Policy for undeclared ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum UndeclaredFlag {
+    /// Allowed, unless another pod holds the port; the first pod to bind it owns it until it releases it
+    Adopt,
+    /// Allowed
+    Allow,
+    /// Denied: a pod may bind only what it declares
+    Deny,
+}
+
+/// Error number of a denied bind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum DenyErrno {
+    Eaddrinuse,
+    Eperm,
+    Eacces,
+}
+
+/// Verdict for a bind whose caller cannot be identified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum OnError {
+    Allow,
+    Deny,
+}
+
+/// Effect of the mode label of a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum NamespaceModeFlag {
+    Any,
+    Stricter,
+    Off,
+}
+
+impl From<NamespaceModeFlag> for NamespaceMode {
+    fn from(flag: NamespaceModeFlag) -> Self {
+        match flag {
+            NamespaceModeFlag::Any => Self::Any,
+            NamespaceModeFlag::Stricter => Self::Stricter,
+            NamespaceModeFlag::Off => Self::Off,
+        }
+    }
+}
+
+impl From<UndeclaredFlag> for Undeclared {
+    fn from(flag: UndeclaredFlag) -> Self {
+        match flag {
+            UndeclaredFlag::Allow => Self::Allow,
+            UndeclaredFlag::Deny => Self::Deny,
+            UndeclaredFlag::Adopt => Self::Adopt,
+        }
+    }
+}
