@@ -1,36 +1,42 @@
-//! What the next agent must know of an owner beyond what the kernel's maps say, as one element of `RECORDS`.
+//! Records of owners: one element of the map `RECORDS` for each owner, with what the next agent needs beyond the other
+//! maps.
 //!
-//! All integers are little-endian:
+//! [`Layout`] is the layout of version 1, and the only description of it.
 //!
-//! | bytes | what |
-//! | --- | --- |
-//! | 0–1 | version, [`VERSION`] |
-//! | 2 | 1 the node, 2 a pod, 3 what is left of a pod |
-//! | 3 | class: 1 node, 2 static, 3 system, 4 tenant |
-//! | 4 | mode of the namespace where it overrides the node's: 0 none, 1 audit, 2 enforce |
-//! | 5 | bits: 0 terminating, 1 terminal, 2 ended, 3 mirror, 4 has a group, 5 has a workload |
-//! | 6 | the UID's form as its discriminant, 0 without a UID |
-//! | 7 | zero |
-//! | 8–15 | [`Record::since`] |
-//! | 16–23 | end of the grace in nanoseconds since boot, 0 if it is none that is left |
-//! | 24–39 | the UID |
-//! | 40–55 | digest of the claims |
-//! | 56–71 | digest of the share group |
-//! | 72–87 | digest of the workload |
-//! | 88–93 | lengths in bytes of namespace, name, and UID as text |
-//! | 94–503 | these three, one after the other; the rest is zero |
-//! | 504–511 | the first 64 bits of a SHA-256 of bytes 0–503 |
+//! # Migration
+//!
+//! A record outlives the agent that wrote it, so its layout is a contract between versions of the agent:
+//!
+//! - Every version that was ever released stays readable: [`OwnerRecord::decode`] has one decoder for each, and all of
+//!   them return the current [`OwnerRecord`]. A new version adds a struct and a decoder, and removes none. An upgrade
+//!   therefore keeps all claims in force.
+//! - A new kind of owner, class, mode or flag does not change the version. It takes a value that no agent wrote before.
+//! - A record that this agent cannot read, because its version, kind or a flag is newer, makes one owner unreadable and
+//!   no other: its claims end until a source lists the owner again, and the agent logs that.
+//!
+//! A downgrade loses the claims in force of the owners whose records the older agent cannot read, until they are listed.
 
-use std::time::Duration;
+use std::{mem::offset_of, time::Duration};
 
 use enforcer_ebpf::wire::{OWNER_RECORD_BYTES, UidForm, UidKey};
+use zerocopy::{
+    FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout, Unaligned,
+    little_endian::{I64, U16, U64},
+};
 
-use crate::model::{digest::Digest, mode::Mode, name::Name, owner::OwnerClass};
+use crate::model::{
+    digest::Digest,
+    mode::Mode,
+    name::Name,
+    owner::{OwnerClass, OwnerKind},
+};
 
-/// The version of the layout that is written and read here.
+/// Version of the layout that this agent writes.
 pub const VERSION: u16 = 1;
-/// Where the checksum begins.
-const CHECKSUM: usize = OWNER_RECORD_BYTES - 8;
+/// Offset of the checksum, in bytes.
+const CHECKSUM: usize = offset_of!(Layout, checksum);
+/// Longest namespace, name and UID together, in bytes. Kubernetes allows 352.
+const MAX_TEXT: usize = 410;
 
 const TERMINATING: u8 = 1;
 const TERMINAL: u8 = 1 << 1;
@@ -38,24 +44,67 @@ const ENDED: u8 = 1 << 2;
 const MIRROR: u8 = 1 << 3;
 const HAS_GROUP: u8 = 1 << 4;
 const HAS_WORKLOAD: u8 = 1 << 5;
+const ALL_FLAGS: u8 = TERMINATING | TERMINAL | ENDED | MIRROR | HAS_GROUP | HAS_WORKLOAD;
 
-/// The bytes of a record.
+/// Bytes of a record, version 1. Integers are little-endian.
+#[repr(C)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+struct Layout {
+    /// [`VERSION`]. Every version begins with it.
+    version: U16,
+    /// [`kind_to_byte`].
+    kind: u8,
+    /// [`class_to_byte`].
+    class: u8,
+    /// Mode of the namespace where it overrides the node's: 0 none, 1 audit, 2 enforce.
+    mode: u8,
+    /// [`ALL_FLAGS`].
+    flags: u8,
+    /// The UID's form as its discriminant; 0 without a UID.
+    uid_form: u8,
+    /// Zero.
+    padding: u8,
+    /// [`OwnerRecord::since`].
+    since: I64,
+    /// End of a handover reservation, in nanoseconds since boot; 0 for other kinds.
+    until: U64,
+    /// UID of a pod; zeros for other kinds.
+    uid: [u8; 16],
+    /// Digest of the claims of a pod; zeros for other kinds.
+    claims: [u8; 16],
+    /// Digest of the share group, with [`HAS_GROUP`].
+    group: [u8; 16],
+    /// Digest of the workload, with [`HAS_WORKLOAD`].
+    workload: [u8; 16],
+    /// Lengths of namespace, name, and UID as text, in bytes.
+    lengths: [U16; 3],
+    /// These three, one after the other; the rest is zero.
+    text: [u8; MAX_TEXT],
+    /// The first 64 bits of a SHA-256 of all bytes before.
+    checksum: [u8; 8],
+}
+
+const _: () = assert!(size_of::<Layout>() == OWNER_RECORD_BYTES);
+const _: () = assert!(offset_of!(Layout, since) == 8 && offset_of!(Layout, uid) == 24);
+const _: () = assert!(offset_of!(Layout, lengths) == 88 && offset_of!(Layout, text) == 94 && CHECKSUM == 504);
+
+/// Bytes of a record.
 pub type RecordBytes = Box<[u8; OWNER_RECORD_BYTES]>;
 
-/// See the module's documentation.
+/// What the next agent needs to know of an owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnerRecord {
-    /// What the owner is.
+    /// Its kind, with what is known of that kind only.
     pub subject: RecordedOwner,
-    /// Its rank.
+    /// Its class.
     pub class: OwnerClass,
-    /// What it is called; all empty for the node.
+    /// Its name; all empty for the node.
     pub name: Name,
     /// Its share group.
     pub group: Option<Digest>,
     /// Its workload.
     pub workload: Option<Digest>,
-    /// It is going.
+    /// Has a deletionTimestamp.
     pub terminating: bool,
     /// Its namespace's mode, where that overrides the node's.
     pub mode: Option<Mode>,
@@ -64,16 +113,16 @@ pub struct OwnerRecord {
     pub since: i64,
 }
 
-/// What an owner is.
+/// Kind of a recorded owner, with what is known of that kind only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordedOwner {
     /// The node.
     Node,
     /// A pod.
     Pod {
-        /// What ties it to its cgroup.
+        /// UID in the name of its cgroup.
         key: UidKey,
-        /// What it claims, in force or not.
+        /// Digest of its claims, in force or not.
         claims: Digest,
         /// `Succeeded` or `Failed`.
         terminal: bool,
@@ -82,15 +131,25 @@ pub enum RecordedOwner {
         /// It is a mirror pod that was accepted as a static pod, so that `key` is not its own UID.
         mirror: bool,
     },
-    /// What is left of a pod that went.
+    /// Reservation of the ports of a deleted pod.
     HandoverReservation {
-        /// When it ends, on the clock that counts from boot.
+        /// When it ends, as time since boot.
         until: Duration,
     },
 }
 
 impl RecordedOwner {
-    /// What the annotation `config.mirror` of a mirror pod says that was accepted: the UID of its static pod.
+    /// Returns the kind alone.
+    #[must_use]
+    pub const fn kind(&self) -> OwnerKind {
+        match self {
+            Self::Node => OwnerKind::Node,
+            Self::Pod { .. } => OwnerKind::Pod,
+            Self::HandoverReservation { .. } => OwnerKind::HandoverReservation,
+        }
+    }
+
+    /// Returns the value of the annotation `config.mirror` of a mirror pod that was accepted: the UID of its static pod.
     fn mirrored(&self) -> Option<String> {
         match self {
             Self::Pod { key, mirror: true, .. } => Some(format!("{:032x}", u128::from_be_bytes(key.uid))),
@@ -99,186 +158,170 @@ impl RecordedOwner {
     }
 }
 
-/// Why bytes are no record.
+/// Reason why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OwnerRecordError {
-    /// Another layout.
-    #[error("it is of version {0}, and this agent reads version {VERSION}")]
+    /// No version that was released before this agent.
+    #[error("it is of version {0}, and this agent reads versions up to {VERSION}")]
     Version(u16),
     /// It was damaged, or written by something else.
     #[error("its checksum is wrong")]
     Checksum,
-    /// A field has a value that is never written.
+    /// A field has a value that this agent never writes.
     #[error("its {0} is none that this agent writes")]
     Field(&'static str),
 }
 
 impl OwnerRecord {
-    /// The bytes. `None` if the names have more than 410 bytes together: then the owner is not remembered.
+    /// Returns the bytes; `None` if namespace, name and UID have more than 410 bytes together: then the owner is not
+    /// recorded.
     ///
     /// Kubernetes allows 352. A manifest in a folder may say more, and a name that was cut would be nobody's: nothing
     /// that the source says later would be equal to it. Such a pod is known again as soon as the folder was read, which
     /// needs no API server.
     #[must_use]
     pub fn encode(&self) -> Option<RecordBytes> {
-        let mut writer = Writer { bytes: Box::new([0; OWNER_RECORD_BYTES]), at: 0 };
         let Self { subject, class, name, group, workload, terminating, mode, since } = self;
-        let nothing = Digest::default();
-        let (kind, key, claims, until, mut flags) = match subject {
-            RecordedOwner::Node => (1, None, nothing, Duration::ZERO, 0),
-            RecordedOwner::Pod { key, claims, terminal, ended, mirror } => {
-                let flags = bit(*terminal, TERMINAL) | bit(*ended, ENDED) | bit(*mirror, MIRROR);
-                (2, Some(key), *claims, Duration::ZERO, flags)
-            }
-            RecordedOwner::HandoverReservation { until } => (3, None, nothing, *until, 0),
-        };
-        flags |= bit(*terminating, TERMINATING);
-        flags |= bit(group.is_some(), HAS_GROUP) | bit(workload.is_some(), HAS_WORKLOAD);
-        let class = match class {
-            OwnerClass::Node => 1,
-            OwnerClass::Static => 2,
-            OwnerClass::System => 3,
-            OwnerClass::Tenant => 4,
-        };
-        let mode = match mode {
+        let mut layout = Layout::new_zeroed();
+        layout.version = VERSION.into();
+        layout.kind = kind_to_byte(subject.kind());
+        layout.class = class_to_byte(*class);
+        layout.mode = match mode {
             None => 0,
             Some(Mode::Audit) => 1,
             Some(Mode::Enforce) => 2,
         };
-        writer.put(&VERSION.to_le_bytes())?;
-        writer.put(&[kind, class, mode, flags, key.map_or(0, |key| key.form), 0])?;
-        writer.put(&since.to_le_bytes())?;
-        writer.put(&u64::try_from(until.as_nanos()).unwrap_or(u64::MAX).to_le_bytes())?;
-        writer.put(&key.map_or([0; 16], |key| key.uid))?;
-        for digest in [claims, group.unwrap_or(nothing), workload.unwrap_or(nothing)] {
-            writer.put(&digest.0)?;
+        layout.flags =
+            bit(*terminating, TERMINATING) | bit(group.is_some(), HAS_GROUP) | bit(workload.is_some(), HAS_WORKLOAD);
+        layout.since = (*since).into();
+        match subject {
+            RecordedOwner::Node => {}
+            RecordedOwner::Pod { key, claims, terminal, ended, mirror } => {
+                layout.flags |= bit(*terminal, TERMINAL) | bit(*ended, ENDED) | bit(*mirror, MIRROR);
+                (layout.uid_form, layout.uid, layout.claims) = (key.form, key.uid, claims.0);
+            }
+            RecordedOwner::HandoverReservation { until } => {
+                layout.until = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX).into();
+            }
         }
+        layout.group = group.unwrap_or_default().0;
+        layout.workload = workload.unwrap_or_default().0;
         let texts = [&name.namespace, &name.name, &name.uid];
-        for text in texts {
-            writer.put(&u16::try_from(text.len()).ok()?.to_le_bytes())?;
+        for (length, text) in layout.lengths.iter_mut().zip(texts) {
+            *length = u16::try_from(text.len()).ok()?.into();
         }
-        for text in texts {
-            writer.put(text.as_bytes())?;
-        }
-        let mut bytes = writer.bytes;
-        let checksum = Digest::of_bytes(&bytes[..CHECKSUM]).short();
-        bytes[CHECKSUM..].copy_from_slice(&checksum);
-        Some(bytes)
+        let text = texts.map(String::as_str).concat();
+        layout.text.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+        layout.checksum = Digest::of_bytes(&layout.as_bytes()[..CHECKSUM]).short();
+        Some(Box::new(zerocopy::transmute!(layout)))
     }
 
-    /// Reads the bytes of a record.
+    /// Reads the bytes of a record of any version that was released.
     ///
     /// # Errors
     ///
-    /// If they are none that [`Self::encode`] made.
+    /// If this agent and those before it write no such record.
     pub fn decode(bytes: &[u8]) -> Result<Self, OwnerRecordError> {
-        let mut reader = Reader { rest: bytes };
-        let version = u16::from_le_bytes(reader.take("version")?);
-        if version != VERSION {
-            return Err(OwnerRecordError::Version(version));
+        let (version, _) = U16::ref_from_prefix(bytes).map_err(|_| OwnerRecordError::Field("length"))?;
+        match version.get() {
+            1 => Self::decode_version_1(bytes),
+            newer => Err(OwnerRecordError::Version(newer)),
         }
-        let Some((body, checksum)) = bytes.split_at_checked(CHECKSUM) else {
-            return Err(OwnerRecordError::Field("length"));
-        };
-        if Digest::of_bytes(body).short() != checksum {
+    }
+
+    fn decode_version_1(bytes: &[u8]) -> Result<Self, OwnerRecordError> {
+        let layout = Layout::ref_from_bytes(bytes).map_err(|_| OwnerRecordError::Field("length"))?;
+        if Digest::of_bytes(&bytes[..CHECKSUM]).short() != layout.checksum {
             return Err(OwnerRecordError::Checksum);
         }
-        let [kind, class, mode, flags, form, zero] = reader.take("head")?;
-        let since = i64::from_le_bytes(reader.take("arrival")?);
-        let until = Duration::from_nanos(u64::from_le_bytes(reader.take("grace")?));
-        let uid = reader.take("UID")?;
-        let claims = Digest(reader.take("claims")?);
-        let group = Digest(reader.take("group")?);
-        let workload = Digest(reader.take("workload")?);
-        let has = |flag| flags & flag != 0;
-        let subject = match kind {
-            1 => RecordedOwner::Node,
-            2 => RecordedOwner::Pod {
-                key: UidKey::new(uid, UidForm::from_wire(form).ok_or(OwnerRecordError::Field("UID"))?),
-                claims,
+        if layout.flags & !ALL_FLAGS != 0 {
+            return Err(OwnerRecordError::Field("flags"));
+        }
+        let has = |flag| layout.flags & flag != 0;
+        let subject = match kind_from_byte(layout.kind).ok_or(OwnerRecordError::Field("kind"))? {
+            OwnerKind::Node => RecordedOwner::Node,
+            OwnerKind::Pod => RecordedOwner::Pod {
+                key: UidKey::new(
+                    layout.uid,
+                    UidForm::from_wire(layout.uid_form).ok_or(OwnerRecordError::Field("UID"))?,
+                ),
+                claims: Digest(layout.claims),
                 terminal: has(TERMINAL),
                 ended: has(ENDED),
                 mirror: has(MIRROR),
             },
-            3 => RecordedOwner::HandoverReservation { until },
-            _ => return Err(OwnerRecordError::Field("kind")),
+            OwnerKind::HandoverReservation => {
+                RecordedOwner::HandoverReservation { until: Duration::from_nanos(layout.until.get()) }
+            }
         };
-        let class = match class {
-            1 => OwnerClass::Node,
-            2 => OwnerClass::Static,
-            3 => OwnerClass::System,
-            4 => OwnerClass::Tenant,
-            _ => return Err(OwnerRecordError::Field("class")),
-        };
-        let mode = match mode {
+        let mode = match layout.mode {
             0 => None,
             1 => Some(Mode::Audit),
             2 => Some(Mode::Enforce),
             _ => return Err(OwnerRecordError::Field("mode")),
         };
-        let mut lengths = [0; 3];
-        for length in &mut lengths {
-            *length = usize::from(u16::from_le_bytes(reader.take("name")?));
-        }
-        let [namespace, name, uid] = lengths;
-        let name = Name {
-            namespace: reader.text(namespace)?,
-            name: reader.text(name)?,
-            uid: reader.text(uid)?,
-            mirror: subject.mirrored(),
-        };
+        let [namespace, name, uid] = layout.lengths.map(|length| usize::from(length.get()));
+        let mut rest = &layout.text[..];
         let record = Self {
-            subject,
-            class,
-            name,
-            group: has(HAS_GROUP).then_some(group),
-            workload: has(HAS_WORKLOAD).then_some(workload),
+            class: class_from_byte(layout.class).ok_or(OwnerRecordError::Field("class"))?,
+            name: Name {
+                namespace: take_text(&mut rest, namespace)?,
+                name: take_text(&mut rest, name)?,
+                uid: take_text(&mut rest, uid)?,
+                mirror: subject.mirrored(),
+            },
+            group: has(HAS_GROUP).then_some(Digest(layout.group)),
+            workload: has(HAS_WORKLOAD).then_some(Digest(layout.workload)),
             terminating: has(TERMINATING),
             mode,
-            since,
+            since: layout.since.get(),
+            subject,
         };
         // Whatever else there may be in it, it is not as it is written here.
-        if zero != 0 || record.encode().is_none_or(|written| written[..] != *bytes) {
+        if record.encode().is_none_or(|written| written[..] != *bytes) {
             return Err(OwnerRecordError::Field("form"));
         }
         Ok(record)
     }
 }
 
+const fn kind_to_byte(kind: OwnerKind) -> u8 {
+    match kind {
+        OwnerKind::Node => 1,
+        OwnerKind::Pod => 2,
+        OwnerKind::HandoverReservation => 3,
+    }
+}
+
+fn kind_from_byte(byte: u8) -> Option<OwnerKind> {
+    [OwnerKind::Node, OwnerKind::Pod, OwnerKind::HandoverReservation]
+        .into_iter()
+        .find(|kind| kind_to_byte(*kind) == byte)
+}
+
+const fn class_to_byte(class: OwnerClass) -> u8 {
+    match class {
+        OwnerClass::Node => 1,
+        OwnerClass::Static => 2,
+        OwnerClass::System => 3,
+        OwnerClass::Tenant => 4,
+    }
+}
+
+fn class_from_byte(byte: u8) -> Option<OwnerClass> {
+    [OwnerClass::Node, OwnerClass::Static, OwnerClass::System, OwnerClass::Tenant]
+        .into_iter()
+        .find(|class| class_to_byte(*class) == byte)
+}
+
 const fn bit(set: bool, bit: u8) -> u8 {
     if set { bit } else { 0 }
 }
 
-struct Writer {
-    bytes: RecordBytes,
-    at: usize,
-}
-
-impl Writer {
-    fn put(&mut self, field: &[u8]) -> Option<()> {
-        let end = self.at + field.len();
-        self.bytes[..CHECKSUM].get_mut(self.at..end)?.copy_from_slice(field);
-        self.at = end;
-        Some(())
-    }
-}
-
-struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], OwnerRecordError> {
-        let (taken, rest) = self.rest.split_first_chunk().ok_or(OwnerRecordError::Field(field))?;
-        self.rest = rest;
-        Ok(*taken)
-    }
-
-    fn text(&mut self, length: usize) -> Result<String, OwnerRecordError> {
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or(OwnerRecordError::Field("name"))?;
-        self.rest = rest;
-        std::str::from_utf8(taken).map(str::to_owned).map_err(|_| OwnerRecordError::Field("name"))
-    }
+/// Takes a text of so many bytes off the front.
+fn take_text(rest: &mut &[u8], length: usize) -> Result<String, OwnerRecordError> {
+    let taken = rest.split_off(..length).ok_or(OwnerRecordError::Field("name"))?;
+    std::str::from_utf8(taken).map(str::to_owned).map_err(|_| OwnerRecordError::Field("name"))
 }
 
 #[cfg(test)]

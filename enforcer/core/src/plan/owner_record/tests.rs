@@ -87,6 +87,10 @@ proptest! {
 
 fn seal(bytes: &mut [u8; OWNER_RECORD_BYTES]) {
     bytes[..2].copy_from_slice(&VERSION.to_le_bytes());
+    add_checksum(bytes);
+}
+
+fn add_checksum(bytes: &mut [u8; OWNER_RECORD_BYTES]) {
     let checksum = Digest::of_bytes(&bytes[..CHECKSUM]).short();
     bytes[CHECKSUM..].copy_from_slice(&checksum);
 }
@@ -136,15 +140,17 @@ fn what_is_wrong_is_said() {
     let sealed = |at: usize, byte: u8| {
         let mut bytes = *pod().encode().unwrap();
         bytes[at] = byte;
-        seal(&mut bytes);
+        add_checksum(&mut bytes);
         OwnerRecord::decode(&bytes)
     };
     assert_eq!(OwnerRecord::decode(&[0; OWNER_RECORD_BYTES]), Err(OwnerRecordError::Version(0)));
     assert_eq!(OwnerRecord::decode(&[1, 0, 2]), Err(OwnerRecordError::Field("length")));
     assert_eq!(
         OwnerRecord::decode(&pod().encode().unwrap()[..OWNER_RECORD_BYTES - 1]),
-        Err(OwnerRecordError::Checksum)
+        Err(OwnerRecordError::Field("length"))
     );
+    assert_eq!(sealed(0, 2), Err(OwnerRecordError::Version(2)));
+    assert_eq!(sealed(5, 0b1010_0101), Err(OwnerRecordError::Field("flags")));
     assert_eq!(sealed(2, 4), Err(OwnerRecordError::Field("kind")));
     assert_eq!(sealed(3, 0), Err(OwnerRecordError::Field("class")));
     assert_eq!(sealed(4, 3), Err(OwnerRecordError::Field("mode")));
@@ -154,4 +160,72 @@ fn what_is_wrong_is_said() {
     assert_eq!(sealed(94, 0xff), Err(OwnerRecordError::Field("name")));
     assert_eq!(sealed(200, 1), Err(OwnerRecordError::Field("form")), "text that no length covers");
     assert!(sealed(95, b'x').is_ok(), "the test can tell what is right");
+}
+
+/// Records as the first released code wrote them, without the zeros between the text and the checksum.
+const WRITTEN_BY_VERSION_1: [(&str, &str); 2] = [
+    (
+        "01000202011a0200feffffffffffffff000000000000000030313233343536373839616263646566\
+         0707070707070707070707070707070703030303030303030303030303030303\
+         00000000000000000000000000000000\
+         0b000c0020006b7562652d73797374656d6b7562652d70726f78792d78\
+         3031323334353637383961626364656630313233343536373839616263646566",
+        "e1a6064069d7f3a3",
+    ),
+    (
+        "0100030300210000ffffffffffffff7f887766554433221100000000000000000000000000000000\
+         0000000000000000000000000000000000000000000000000000000000000000\
+         09090909090909090909090909090909\
+         0b000c0020006b7562652d73797374656d6b7562652d70726f78792d78\
+         3031323334353637383961626364656630313233343536373839616263646566",
+        "3eb89fad9511cdfe",
+    ),
+];
+
+#[test]
+fn record_of_version_1_decodes_to_the_same_owner_for_ever() {
+    let unhex = |text: &str| -> Vec<u8> {
+        let digits = text.as_bytes().chunks(2);
+        digits.map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    };
+    let [static_pod, reservation] = WRITTEN_BY_VERSION_1.map(|(fields, checksum)| {
+        let mut bytes = unhex(fields);
+        bytes.resize(504, 0);
+        bytes.extend(unhex(checksum));
+        OwnerRecord::decode(&bytes).unwrap()
+    });
+    let name = Name {
+        namespace: "kube-system".to_owned(),
+        name: "kube-proxy-x".to_owned(),
+        uid: "0123456789abcdef0123456789abcdef".to_owned(),
+        mirror: None,
+    };
+    let expected = OwnerRecord {
+        subject: RecordedOwner::Pod {
+            key: UidKey::new(*b"0123456789abcdef", UidForm::Static),
+            claims: Digest([7; 16]),
+            terminal: true,
+            ended: false,
+            mirror: true,
+        },
+        class: OwnerClass::Static,
+        name: Name { mirror: Some("30313233343536373839616263646566".to_owned()), ..name.clone() },
+        group: Some(Digest([3; 16])),
+        workload: None,
+        terminating: false,
+        mode: Some(Mode::Audit),
+        since: -2,
+    };
+    assert_eq!(static_pod, expected);
+    let expected = OwnerRecord {
+        subject: RecordedOwner::HandoverReservation { until: Duration::from_nanos(0x1122_3344_5566_7788) },
+        class: OwnerClass::System,
+        name,
+        group: None,
+        workload: Some(Digest([9; 16])),
+        terminating: true,
+        mode: None,
+        since: i64::MAX,
+    };
+    assert_eq!(reservation, expected);
 }

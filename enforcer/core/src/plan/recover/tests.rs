@@ -129,3 +129,30 @@ fn a_cgroup_is_known_with_its_level() {
     let deep = wire::Owner { level: 256, ..wire::Owner::new(77, 9, 0, 1, 0, 0) };
     assert_eq!(recalled(&[(3, deep)], Some(&good)).owners[0].cgroup, None);
 }
+
+#[test]
+fn record_of_a_newer_agent_loses_its_own_owner_only() {
+    let changed = |at: usize, value: u8| {
+        let mut bytes = record().encode().unwrap();
+        bytes[at] = value;
+        let checksum = Digest::of_bytes(&bytes[..504]).short();
+        bytes[504..].copy_from_slice(&checksum);
+        bytes
+    };
+    // Their places: the version, the kind, the flags.
+    let records = [record().encode().unwrap(), changed(0, 2), changed(2, 4), changed(5, 0x40)];
+    let owners = (1..5).map(|slot| (slot, wire::Owner::new(CGROUP_UNKNOWN, u32::from(slot), 0, 0, 0, 0)));
+    let ports = (1..5).map(|slot| (TCP, 80 + slot, PortWord::new(whole(slot), whole(slot))));
+    let state = recover(owners, |slot| records.get(usize::from(slot) - 1).map(|bytes| bytes.to_vec()), ports, []);
+    let kept: Vec<_> = state.owners.iter().map(|owner| (owner.id.get(), owner.claims.len())).collect();
+    assert_eq!(kept, [(1, 1)]);
+    let lost: Vec<_> = state.unreadable.iter().map(|owner| (owner.id.get(), owner.why, owner.claims.len())).collect();
+    assert_eq!(
+        lost,
+        [
+            (2, Some(OwnerRecordError::Version(2)), 1),
+            (3, Some(OwnerRecordError::Field("kind")), 1),
+            (4, Some(OwnerRecordError::Field("flags")), 1)
+        ]
+    );
+}
