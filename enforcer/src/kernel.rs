@@ -12,7 +12,6 @@ mod mmap_array;
 pub mod pins;
 pub mod probe;
 mod programs;
-pub mod ring_records;
 
 use std::{
     borrow::Cow,

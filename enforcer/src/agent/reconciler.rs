@@ -17,7 +17,10 @@ use enforcer_core::{
     model::port_spec::PortSpec,
     plan::recover::{RecoveredState, UnreadableOwner},
     pods::pod::Pod,
-    reports::report::{Attempt, Report},
+    reports::{
+        report::{Attempt, Report},
+        ring_records::{CgroupChange, SocketRecord, decode_cgroup, decode_socket, decode_verdict},
+    },
     sockets::{BoundSockets, LiveConflict, SocketBinding},
     views::enforcement_gap::{PredecessorState, should_enforce},
 };
@@ -33,7 +36,6 @@ use crate::{
         BpfError, CounterMap, Counters, Kernel, LoadOptions,
         pins::{Persistence, Previous},
         probe::Features,
-        ring_records::{CgroupChange, SocketRecord, decode_bind, decode_cgroup},
     },
 };
 
@@ -104,9 +106,8 @@ fn drain_predecessor_ring(ring: &mut RingBuf<MapData>, index: &Index, told: &mut
     while told.reports.len() < MAX_LEFT_REPORTS
         && let Some(record) = ring.next()
     {
-        match decode_bind(&record) {
-            Ok(SocketRecord::Attempt(attempt)) => told.reports.push(Report::new(attempt, index)),
-            Ok(SocketRecord::Bound(_) | SocketRecord::Released(_)) => {}
+        match decode_verdict(&record) {
+            Ok(attempt) => told.reports.push(Report::new(attempt, index)),
             Err(error) => told.undecodable.push(error.to_string()),
         }
     }
@@ -275,7 +276,7 @@ impl Reconciler {
             && let Some(record) = self.holder_events.next()
         {
             taken += 1;
-            match decode_bind(&record).map(|told| told.with_sleep(slept)) {
+            match decode_socket(&record, slept) {
                 Ok(SocketRecord::Bound(binding)) => {
                     changed.insert((binding.protocol, binding.port));
                     told.bound.push(binding.clone());
@@ -509,13 +510,10 @@ impl Reconciler {
             let Some(record) = self.bind_events.next() else {
                 return Ok(told);
             };
-            let decoded = decode_bind(&record);
+            let decoded = decode_verdict(&record);
             drop(record);
             match decoded {
-                Ok(SocketRecord::Attempt(attempt)) => self.take_attempt(attempt, report_all, &mut told),
-                Ok(SocketRecord::Bound(_) | SocketRecord::Released(_)) => {
-                    told.undecodable.push("a holder among the attempts".to_owned());
-                }
+                Ok(attempt) => self.take_attempt(attempt, report_all, &mut told),
                 Err(error) => told.undecodable.push(error.to_string()),
             }
         }
