@@ -23,7 +23,9 @@ mod uid;
 pub use address_owner::{AddressKey, AddressOwner};
 pub use cgroup::CgroupIdentity;
 pub use config::{Config, Policy, ROOT_LEVEL_UNKNOWN, Undeclared};
-pub use counters::{COUNTER_COUNT, KernelError, Reason, VerdictKind, counter, error_counter, unreported_counter};
+pub use counters::{
+    COUNTER_COUNT, KernelError, MAX_REASONS, Reason, VerdictKind, counter, error_counter, unreported_counter,
+};
 pub use node_mode::NodeMode;
 pub use owner::{
     CGROUP_UNKNOWN, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Slot,

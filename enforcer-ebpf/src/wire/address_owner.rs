@@ -4,6 +4,10 @@ use crate::wire::Protocol;
 
 /// Key of the `EXACT` hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(
+    not(target_arch = "bpf"),
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
 #[repr(C)]
 pub struct AddressKey {
     /// The address in network byte order; an IPv4 address takes the first four bytes, the others are zero.

@@ -5,6 +5,10 @@ pub const ROOT_LEVEL_UNKNOWN: u64 = u64::MAX;
 
 /// The single element of the `CONFIG` array. Each field is a word that is written and read whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    not(target_arch = "bpf"),
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
 #[repr(C)]
 pub struct Config {
     /// [`crate::wire::LAYOUT_VERSION`] of the agent that wrote this.

@@ -24,6 +24,10 @@ pub const OWNER_MODE_ENFORCE: u32 = 1 << 4;
 /// that was freed again until every other free slot was. `cgroup` and `level` are also written by `cgroup_mkdir`; the
 /// agent leaves them alone unless it knows them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    not(target_arch = "bpf"),
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
 #[repr(C)]
 pub struct Owner {
     /// Cgroup id of the pod's own cgroup (not of a container), or [`CGROUP_UNKNOWN`].

@@ -27,6 +27,10 @@ pub const HOLDER_UNPLACED: u64 = (1 << 56) - 1;
 
 /// One holder on one address, with all its sockets there. All zeros in a free place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    not(target_arch = "bpf"),
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
 #[repr(C)]
 pub struct PortHold {
     /// Id of the pod's cgroup, [`HOLDER_HOST`] or [`HOLDER_UNPLACED`]; 0 if the place is free.
@@ -44,6 +48,10 @@ const _: () = assert!(size_of::<PortHold>() == 24);
 /// `struct bpf_spin_lock` (include/uapi/linux/bpf.h). The kernel finds it in a map's value by this name
 /// (`btf_find_spin_lock` in kernel/bpf/btf.c).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    not(target_arch = "bpf"),
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
 #[repr(C)]
 pub struct bpf_spin_lock {
     /// Opaque.
@@ -53,6 +61,10 @@ pub struct bpf_spin_lock {
 /// Value of the `SLOTS` hash, whose key is [`crate::wire::port_index`] of the port (`u32`). Read and written under its
 /// lock; a look-up by system call gives the value with a lock of zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    not(target_arch = "bpf"),
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
 #[repr(C)]
 pub struct PortHolds {
     /// The lock.
@@ -80,6 +92,10 @@ pub const fn v6_address_word(low: u64, high: u64) -> u64 {
 
 /// Element of the `MARKS` array, by [`crate::wire::port_index`] of TCP and UDP ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    not(target_arch = "bpf"),
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
 #[repr(C)]
 pub struct PortHolder {
     /// 0 if nobody holds the port, as far as is known; [`MARK_SOMEBODY`]; or the id of the pod cgroup that alone holds it.
@@ -105,14 +121,14 @@ impl PortHolder {
 /// id, which is the root's.
 pub const HOLDER_SOMEBODY: u64 = 1;
 
-/// Elements of `MARKS`: TCP and UDP.
-pub const ENFORCED_PORT_COUNT: u32 = 2 << 16;
+/// Ports of all enforced protocols: elements of `MARKS`, by [`crate::wire::port_index`].
+pub const ENFORCED_PORT_COUNT: u32 = (Protocol::ENFORCED.len() as u32) << 16;
 
-/// 64-bit words of `SHARED`: a bit for each TCP and UDP port, by [`crate::wire::port_index`], that may be shared by
-/// whoever binds it.
+/// 64-bit words of `SHARED`: one bit for each port of an enforced protocol, by [`crate::wire::port_index`]. A set bit
+/// means that everybody may share the port.
 pub const SHARED_PORT_WORDS: u32 = ENFORCED_PORT_COUNT / 64;
 
-/// Most ports in `SLOTS`: all that there are.
+/// Most ports in `SLOTS`: every port of every enforced protocol.
 pub const MAX_PORT_HOLDS: u32 = ENFORCED_PORT_COUNT;
 /// Most MPTCP sockets in `SUBFLOWS`.
 pub const MAX_FALLBACK_HOLDS: u32 = 1 << 16;

@@ -3,9 +3,9 @@
 use crate::wire::Protocol;
 
 /// Elements of the `PORTS` array: one [`PortWord`] for every port of every protocol.
-pub const PORT_COUNT: u32 = 3 << 16;
+pub const PORT_COUNT: u32 = (Protocol::ALL.len() as u32) << 16;
 
-/// Index of a port in the `PORTS` array.
+/// Returns the index of a port in the `PORTS` array.
 #[must_use]
 #[inline(always)]
 pub const fn port_index(protocol: Protocol, port: u16) -> u32 {

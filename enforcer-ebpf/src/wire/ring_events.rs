@@ -52,6 +52,10 @@ pub const BIND_FLAG_HELD: u8 = 1 << 5;
 
 /// One bind attempt with its verdict, or one socket that was bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(target_arch = "bpf"),
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
 #[repr(C)]
 pub struct BindEvent {
     /// [`EventKind`].
@@ -101,6 +105,10 @@ const _: () = assert!(size_of::<BindEvent>() == 104);
 
 /// One socket that may have held a port and was closed. Nobody asks who closed it, and this is on the way of every close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(target_arch = "bpf"),
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
 #[repr(C)]
 pub struct ReleaseEvent {
     /// [`EventKind`].
@@ -125,6 +133,10 @@ pub const NAME_CAPACITY: usize = 192;
 
 /// One cgroup that came or went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(target_arch = "bpf"),
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
 #[repr(C)]
 pub struct CgroupEvent {
     /// [`EventKind`].

@@ -28,6 +28,10 @@ impl UidForm {
 
 /// Key of the `UIDS` hash, whose value is a `u64` with the owner's slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(
+    not(target_arch = "bpf"),
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
 #[repr(C)]
 pub struct UidKey {
     /// The UID.

@@ -5,17 +5,14 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
-/// `enum bpf_cmd` in include/uapi/linux/bpf.h.
-const MAP_CREATE: libc::c_int = 0;
-const MAP_UPDATE_ELEM: libc::c_int = 2;
-const PROG_LOAD: libc::c_int = 5;
-const LINK_CREATE: libc::c_int = 28;
-/// `enum bpf_map_type`.
-const ARRAY: u32 = 2;
-/// `enum bpf_prog_type`.
+use enforcer::kernel::bpf_syscall::{
+    self, INSTRUCTION_BYTES, MAP_TYPE_ARRAY, ProgramLoad, create_link, create_map, update_map,
+};
+
+/// `enum bpf_prog_type` in include/uapi/linux/bpf.h.
 const CGROUP_SOCK: u32 = 9;
 const CGROUP_SOCK_ADDR: u32 = 18;
 
@@ -50,14 +47,7 @@ impl Hook {
 }
 
 /// `struct bpf_insn`.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Instruction {
-    code: u8,
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
+type Instruction = [u8; INSTRUCTION_BYTES];
 
 const R0: u8 = 0;
 const R1: u8 = 1;
@@ -70,7 +60,11 @@ const FRAME: u8 = 10;
 
 /// Codes are those of include/uapi/linux/bpf.h and `bpf_common.h`.
 const fn instruction(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> Instruction {
-    Instruction { code, registers: from << 4 | to, offset, immediate }
+    let [low, high] = offset.to_ne_bytes();
+    let [a, b, c, d] = immediate.to_ne_bytes();
+    // Two bit fields, whose order is the host's.
+    let registers = if cfg!(target_endian = "little") { from << 4 | to } else { to << 4 | from };
+    [code, registers, low, high, a, b, c, d]
 }
 
 const fn set(to: u8, value: i32) -> Instruction {
@@ -109,18 +103,12 @@ struct Rule {
 /// The list on `bind4`, of so many rules for TCP ports from `first` on.
 pub(crate) fn rules(count: u32, first: u32) -> io::Result<OwnedFd> {
     let size = u32::try_from(size_of::<Rule>()).map_err(io::Error::other)?;
-    // SAFETY: the answer is a descriptor.
-    let map = unsafe { descriptor(MAP_CREATE, &mut [ARRAY, 4, size, count])? };
+    let map = create_map(MAP_TYPE_ARRAY, 4, size, count, None)?;
     for place in 0..count {
         let port = first + place;
         let rule = Rule { family: 2, protocol: 6, first: port, last: port };
-        let mut attributes = [
-            u64::from(map.as_raw_fd().cast_unsigned()),
-            (&raw const place).expose_provenance() as u64,
-            (&raw const rule).expose_provenance() as u64,
-            0,
-        ];
-        call(MAP_UPDATE_ELEM, &mut attributes)?;
+        // SAFETY: the values of the map are rules.
+        unsafe { update_map(map.as_fd(), place, &rule)? };
     }
     let count = i32::try_from(count).map_err(io::Error::other)?;
     // Jumps count from the instruction after them; the numbers in the margin are the places.
@@ -160,73 +148,19 @@ pub(crate) fn rules(count: u32, first: u32) -> io::Result<OwnedFd> {
 }
 
 fn load_program(hook: Hook, instructions: &[Instruction]) -> io::Result<OwnedFd> {
-    #[repr(C)]
-    struct Attributes {
-        kind: u32,
-        count: u32,
-        instructions: u64,
-        license: u64,
-        log_level: u32,
-        log_size: u32,
-        log: u64,
-        version: u32,
-        flags: u32,
-        name: [u8; 16],
-        device: u32,
-        attach_type: u32,
-    }
-    let mut log = vec![0_u8; 1 << 16];
-    let mut attributes = Attributes {
-        kind: hook.program_type(),
-        count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
-        instructions: instructions.as_ptr().expose_provenance() as u64,
-        license: c"GPL".as_ptr().expose_provenance() as u64,
-        log_level: 0,
-        log_size: 0,
-        log: 0,
-        version: 0,
-        flags: 0,
-        name: [0; 16],
-        device: 0,
-        attach_type: hook as u32,
-    };
-    // SAFETY: the answer is a descriptor.
-    let error = match unsafe { descriptor(PROG_LOAD, &mut attributes) } {
+    let program = ProgramLoad { kind: hook.program_type(), attach_type: hook as u32, attach_btf_id: 0, instructions };
+    let error = match bpf_syscall::load_program(program, None) {
         Ok(program) => return Ok(program),
         Err(error) => error,
     };
-    // Once more for the verifier's words.
-    attributes.log_level = 1;
-    attributes.log_size = u32::try_from(log.len()).map_err(io::Error::other)?;
-    attributes.log = log.as_mut_ptr().expose_provenance() as u64;
-    // SAFETY: as above.
-    let _ = unsafe { descriptor(PROG_LOAD, &mut attributes) };
-    let words = String::from_utf8_lossy(&log);
-    Err(io::Error::new(error.kind(), format!("{error}: {}", words.trim_end_matches('\0'))))
+    // Once more for the verifier's log.
+    let mut log = vec![0_u8; 1 << 16];
+    let _ = bpf_syscall::load_program(program, Some(&mut log));
+    let text = String::from_utf8_lossy(&log);
+    Err(io::Error::new(error.kind(), format!("{error}: {}", text.trim_end_matches('\0'))))
 }
 
 /// Attaches a program to a cgroup, as the product does.
 pub(crate) fn attach(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, hook: Hook) -> io::Result<OwnedFd> {
-    let raw = |descriptor: BorrowedFd<'_>| descriptor.as_raw_fd().cast_unsigned();
-    // SAFETY: the answer is a descriptor.
-    unsafe { descriptor(LINK_CREATE, &mut [raw(program), raw(cgroup), hook as u32, 0]) }
-}
-
-/// # Safety
-///
-/// The command must be one that answers with a new descriptor.
-unsafe fn descriptor<A>(command: libc::c_int, attributes: &mut A) -> io::Result<OwnedFd> {
-    let answer = call(command, attributes)?;
-    // SAFETY: the kernel has just made this descriptor for us, as the caller vouches, and nothing else knows of it.
-    Ok(unsafe { OwnedFd::from_raw_fd(answer) })
-}
-
-fn call<A>(command: libc::c_int, attributes: &mut A) -> io::Result<libc::c_int> {
-    // SAFETY: `A` is a prefix of `union bpf_attr` for this command, of as many bytes as are said; the addresses in it
-    // are those of values that live across the call, with as many bytes as the command reads or writes there.
-    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<A>()) };
-    match libc::c_int::try_from(answer) {
-        Ok(answer) if answer >= 0 => Ok(answer),
-        _ => Err(io::Error::last_os_error()),
-    }
+    create_link(program, cgroup, hook as u32)
 }

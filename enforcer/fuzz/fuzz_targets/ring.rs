@@ -5,7 +5,10 @@ use std::net::IpAddr;
 
 use enforcer_core::{
     index::{Index, Settings},
-    reports::report::Report,
+    reports::{
+        report::Report,
+        ring_records::{CgroupChange, DecodeError, SocketRecord, decode_cgroup, decode_socket, decode_verdict},
+    },
     sockets::Audience,
     views::watch::WatchLine,
 };
@@ -14,14 +17,17 @@ use enforcer_ebpf::wire::{
     BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY, Protocol,
     ReleaseEvent, UidForm,
 };
-use enforcer_fuzz::ring_records::{CgroupChange, DecodeError, SocketRecord, decode_bind, decode_cgroup};
 use enforcer_fuzz::sound::assert_safe;
 use libfuzzer_sys::fuzz_target;
+use zerocopy::FromBytes as _;
 
 thread_local! {
     /// Of a node where nothing is.
     static INDEX: Index = Index::new(Settings::default(), 1);
 }
+
+/// How long the machine slept.
+const SLEPT: u64 = 1 << 40;
 
 fuzz_target!(|data: &[u8]| {
     // Of any length; only one length is right for each kind.
@@ -29,24 +35,19 @@ fuzz_target!(|data: &[u8]| {
     let is_length = |error: Option<DecodeError>| matches!(error, Some(DecodeError::Length { .. }));
     let is_release = |data: &[u8]| data.first() == Some(&(EventKind::Released as u8));
     let right = if is_release(data) { size_of::<ReleaseEvent>() } else { size_of::<BindEvent>() };
-    assert_eq!(is_length(decode_bind(data).err()), wrong(data, right));
+    assert_eq!(is_length(decode_socket(data, SLEPT).err()), wrong(data, right));
+    assert_eq!(is_length(decode_verdict(data).err()), wrong(data, size_of::<BindEvent>()));
     assert_eq!(is_length(decode_cgroup(data).err()), wrong(data, size_of::<CgroupEvent>()));
 
     if is_release(data) {
-        let record = fit(data);
-        // SAFETY: integers, which any bytes are, and so many bytes.
-        let event = unsafe { std::mem::transmute::<[u8; size_of::<ReleaseEvent>()], ReleaseEvent>(record) };
-        release(&record, &event);
+        let record: [u8; size_of::<ReleaseEvent>()] = fit(data);
+        release(&record, &ReleaseEvent::read_from_bytes(&record).expect("so many bytes"));
     } else {
-        let record = fit(data);
-        // SAFETY: integers and arrays of them, which any bytes are, and so many bytes.
-        let event = unsafe { std::mem::transmute::<[u8; size_of::<BindEvent>()], BindEvent>(record) };
-        bind(&record, &event);
+        let record: [u8; size_of::<BindEvent>()] = fit(data);
+        bind(&record, &BindEvent::read_from_bytes(&record).expect("so many bytes"));
     }
-    let record = fit(data);
-    // SAFETY: as above.
-    let event = unsafe { std::mem::transmute::<[u8; size_of::<CgroupEvent>()], CgroupEvent>(record) };
-    cgroup(&record, &event);
+    let record: [u8; size_of::<CgroupEvent>()] = fit(data);
+    cgroup(&record, &CgroupEvent::read_from_bytes(&record).expect("so many bytes"));
 });
 
 /// The data, cut or with zeros behind it.
@@ -63,7 +64,14 @@ fn bind(record: &[u8], event: &BindEvent) {
     let v6only = (!flag(BIND_FLAG_V6ONLY_UNKNOWN)).then_some(flag(BIND_FLAG_V6ONLY));
     let reuse = (!flag(BIND_FLAG_REUSE_UNKNOWN)).then_some((flag(BIND_FLAG_REUSE_PORT), flag(BIND_FLAG_REUSE_ADDR)));
     let some = enforcer_core::model::owner::OwnerId::new;
-    match decode_bind(record) {
+    // The verdict ring has attempts only, and their times count sleep already.
+    match (decode_verdict(record), decode_socket(record, 0)) {
+        (Ok(attempt), socket) => assert_eq!(socket, Ok(SocketRecord::Attempt(attempt))),
+        (Err(error), Err(other)) => assert_eq!(error, other),
+        (Err(_), Ok(record)) => assert!(!matches!(record, SocketRecord::Attempt(_))),
+    }
+    let time = event.time.saturating_add(SLEPT);
+    match decode_socket(record, SLEPT) {
         Err(DecodeError::Field { value, .. }) => {
             let fields = [event.kind, event.family, event.protocol, event.verdict, event.reason];
             assert!(fields.iter().any(|field| u64::from(*field) == value));
@@ -72,7 +80,7 @@ fn bind(record: &[u8], event: &BindEvent) {
         Ok(SocketRecord::Attempt(attempt)) => {
             assert!(known && event.kind == EventKind::Attempt as u8);
             assert_eq!((attempt.verdict as u8, attempt.reason as u8), (event.verdict, event.reason));
-            assert_eq!((attempt.time, attempt.cgroup, attempt.socket), (event.time, event.cgroup, event.socket));
+            assert_eq!((attempt.time, attempt.cgroup, attempt.socket), (time, event.cgroup, event.socket));
             assert_eq!((attempt.protocol as u8, attempt.port), (event.protocol, event.port));
             assert_eq!((attempt.caller, attempt.owner), (some(event.caller), some(event.owner)));
             assert_eq!((attempt.pid, attempt.uid), (event.pid, event.uid));
@@ -86,7 +94,7 @@ fn bind(record: &[u8], event: &BindEvent) {
         }
         Ok(SocketRecord::Bound(binding)) => {
             assert!(known && event.kind == EventKind::Bound as u8);
-            assert_eq!((binding.time, binding.cgroup, binding.cookie), (event.time, event.cgroup, event.socket));
+            assert_eq!((binding.time, binding.cgroup, binding.cookie), (time, event.cgroup, event.socket));
             assert_eq!((binding.protocol as u8, binding.port), (event.protocol, event.port));
             assert_eq!((binding.release, binding.pid, binding.uid), (event.release, event.pid, event.uid));
             assert_eq!(binding.v6only, v6only);
@@ -99,12 +107,12 @@ fn bind(record: &[u8], event: &BindEvent) {
 }
 
 fn release(record: &[u8], event: &ReleaseEvent) {
-    match decode_bind(record) {
+    match decode_socket(record, SLEPT) {
         Err(DecodeError::Field { field: "protocol", value }) => {
             assert!(value == u64::from(event.protocol) && Protocol::from_wire(event.protocol).is_none());
         }
         Ok(SocketRecord::Released(release)) => {
-            assert_eq!((release.time, release.name), (event.time, event.release));
+            assert_eq!((release.time, release.name), (event.time.saturating_add(SLEPT), event.release));
             assert_eq!((release.protocol as u8, release.port), (event.protocol, event.port));
         }
         other => panic!("{other:?}"),

@@ -3,12 +3,8 @@
 #[path = "../../src"]
 mod agent {
     pub mod manifests;
-
-    pub(crate) mod kernel {
-        pub mod ring_records;
-    }
 }
 
 pub mod sound;
 
-pub use agent::{kernel::ring_records, manifests};
+pub use agent::manifests;

@@ -14,16 +14,16 @@ use enforcer_ebpf::wire::Protocol;
 use enforcer_core::{
     index::Index,
     model::port_spec::PortSpec,
-    reports::report::{Attempt, Report},
+    reports::{
+        report::{Attempt, Report},
+        ring_records::SocketRelease,
+    },
     sockets::{BoundSockets, LiveConflict, ReportedConflicts, SocketBinding, SocketLimits, SocketPlace},
 };
 
-use crate::{
-    host::{
-        clock,
-        sock_diag::{self, DiagError},
-    },
-    kernel::ring_records::SocketRelease,
+use crate::host::{
+    clock,
+    sock_diag::{self, DiagError},
 };
 
 /// How long after an attempt its socket is bound at the latest, in all likelihood, and how long after a socket record the

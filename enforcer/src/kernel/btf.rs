@@ -6,7 +6,7 @@
 use std::{fs, io, path::Path};
 
 /// Type information of the running kernel.
-const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// Why offsets are not known.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +119,7 @@ impl Offsets {
             sock_num: member("sock_common", &["skc_family"], "sock_common.skc_family")? - 2,
             task,
             mptcp,
+            // `inet_bind` gives the port back through this member (__inet_bind in net/ipv4/af_inet.c).
             post_bind_denies: btf.member_bits("proto", &["put_port"])?.is_some(),
             sock_flags: member("sock_common", &["skc_ipv6only"], "sock_common.skc_ipv6only")?,
             cgroup_kn: member("cgroup", &["kn"], "cgroup.kn")?,
@@ -129,16 +130,6 @@ impl Offsets {
             kn_parent: member("kernfs_node", &["parent", "__parent"], "kernfs_node.parent")?,
         })
     }
-}
-
-/// Whether a structure of the running kernel has such a direct member.
-///
-/// # Errors
-///
-/// If the kernel has no BTF.
-pub(super) fn has_member(structure: &str, member: &str) -> Result<bool, BtfError> {
-    let bytes = fs::read(VMLINUX)?;
-    Ok(Btf::new(&bytes)?.member_bits(structure, &[member])?.is_some())
 }
 
 /// Id of the type of a function of the running kernel, by which a program names what it is attached to.

@@ -1,18 +1,18 @@
-//! `COUNTERS`, read at any time.
+//! Reading of the exact counters.
 
 use std::sync::Arc;
 
 use aya::maps::{MapData, PerCpuArray};
 use enforcer_ebpf::wire::{self, KernelError, Protocol, Reason, VerdictKind};
 
-use crate::kernel::{BpfError, map_error};
+use crate::kernel::{error::BpfError, map_names::COUNTERS};
 
-/// The exact counters of the running programs. A clone reads the same ones.
+/// Exact counters of the running programs. A clone reads the same ones.
 #[derive(Clone)]
 pub struct CounterMap(Arc<PerCpuArray<MapData, u64>>);
 
 impl CounterMap {
-    /// The counters in this map, which is `COUNTERS`.
+    /// Reads from this map, which is `COUNTERS`.
     #[must_use]
     pub fn new(map: PerCpuArray<MapData, u64>) -> Self {
         Self(Arc::new(map))
@@ -40,34 +40,34 @@ impl CounterMap {
     }
 
     fn count(&self, index: u32) -> Result<u64, BpfError> {
-        let per_cpu = self.0.get(&index, 0).map_err(|source| map_error("read", "COUNTERS", source))?;
+        let per_cpu = self.0.get(&index, 0).map_err(BpfError::map("read", COUNTERS))?;
         Ok(per_cpu.iter().fold(0, |sum: u64, count| sum.wrapping_add(*count)))
     }
 }
 
-/// A snapshot of the exact counters.
+/// Snapshot of the exact counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
-    /// Wrapped: the programs take a count back where they find out more, on whatever CPU they run then.
+    /// Wrapping sums: a program can take a count back on another CPU than the one that added it.
     counts: Vec<u64>,
 }
 
 impl Counters {
-    /// Attempts with this verdict, reason and protocol.
+    /// Returns the attempts with this verdict, reason and protocol.
     #[must_use]
     pub fn attempts(&self, verdict: VerdictKind, reason: Reason, protocol: Protocol) -> u64 {
-        let told = self.counts[wire::counter(verdict, reason, protocol) as usize];
-        let sum = told.wrapping_add(self.unreported(verdict, reason, protocol));
+        let reported = self.counts[wire::counter(verdict, reason, protocol) as usize];
+        let sum = reported.wrapping_add(self.unreported(verdict, reason, protocol));
         u64::try_from(sum.cast_signed()).unwrap_or(0)
     }
 
-    /// Attempts with this verdict and reason, of all protocols.
+    /// Returns the attempts with this verdict and reason, of all protocols.
     #[must_use]
     pub fn of(&self, verdict: VerdictKind, reason: Reason) -> u64 {
         Protocol::ALL.into_iter().map(|protocol| self.attempts(verdict, reason, protocol)).sum()
     }
 
-    /// Errors of the programs of this kind.
+    /// Returns the errors of this kind.
     #[must_use]
     pub fn errors(&self, error: KernelError) -> u64 {
         let own = self.counts[wire::error_counter(error) as usize];
@@ -89,7 +89,7 @@ impl Counters {
             .sum()
     }
 
-    /// Counters whose count at each index is what the function says.
+    /// Makes counters with the function's count at each index.
     #[cfg(test)]
     pub(crate) fn from_fn(count: impl Fn(u32) -> u64) -> Self {
         Self { counts: (0..wire::COUNTER_COUNT).map(count).collect() }
@@ -102,18 +102,18 @@ mod tests {
 
     const KEY: (VerdictKind, Reason, Protocol) = (VerdictKind::Audit, Reason::Claimed, Protocol::Tcp);
 
-    fn counters(told: u64, untold: u64) -> Counters {
+    fn counters(reported: u64, unreported: u64) -> Counters {
         let (verdict, reason, protocol) = KEY;
         Counters::from_fn(|index| match index {
-            _ if index == wire::counter(verdict, reason, protocol) => told,
-            _ if index == wire::unreported_counter(verdict, reason, protocol) => untold,
+            _ if index == wire::counter(verdict, reason, protocol) => reported,
+            _ if index == wire::unreported_counter(verdict, reason, protocol) => unreported,
             _ if index == wire::error_counter(KernelError::BindEventLost) => 1,
             _ => 0,
         })
     }
 
     #[test]
-    fn what_was_not_told_was_counted_and_lost() {
+    fn unreported_attempt_counts_as_attempt_and_as_lost() {
         let counters = counters(5, 7);
         assert_eq!((counters.attempts(KEY.0, KEY.1, KEY.2), counters.of(KEY.0, KEY.1)), (12, 12));
         assert_eq!(counters.errors(KernelError::BindEventLost), 8);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_that_is_taken_back_may_be_of_what_was_not_told() {
+    fn count_taken_back_may_be_of_an_unreported_attempt() {
         let counters = counters(u64::MAX, 7);
         assert_eq!(counters.attempts(KEY.0, KEY.1, KEY.2), 6);
         assert_eq!(counters.errors(KernelError::BindEventLost), 8);

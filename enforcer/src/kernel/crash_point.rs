@@ -1,14 +1,15 @@
-//! Steps of start, upgrade and cleanup after which a test ends the process, to see that what comes next heals it.
+//! Crash points: steps of start, upgrade and cleanup after which a test kills the process, to check that the next start or
+//! cleanup recovers.
 //!
-//! Only builds with debug assertions know the variable: a release build cannot be told to end itself.
+//! Only builds with debug assertions read the variable: a release build cannot be made to kill itself.
 
 use std::fmt::Display;
 
-/// The step after which the process is to end by SIGKILL. Where it is set, every step is told on standard error.
+/// Names the step after which the process kills itself. Where it is set, every step is written to standard error.
 #[cfg(debug_assertions)]
 const VARIABLE: &str = "PORT_ENFORCER_DIE_AFTER";
 
-/// Something was done to an object that outlives the process.
+/// Marks a step: `done` names what was done, and `to` the object, which outlives the process.
 #[cfg(debug_assertions)]
 pub(super) fn step(done: &str, to: impl Display) {
     let Ok(last) = std::env::var(VARIABLE) else {
@@ -22,7 +23,7 @@ pub(super) fn step(done: &str, to: impl Display) {
     }
 }
 
-/// Something was done to an object that outlives the process.
+/// Marks a step: `done` names what was done, and `to` the object, which outlives the process.
 #[cfg(not(debug_assertions))]
 #[inline]
 pub(super) fn step(_done: &str, _to: impl Display) {}

@@ -1,19 +1,23 @@
-//! What outlives the agent: pins in a BPF file system.
+//! Pins in a BPF file system: what outlives the agent.
 //!
 //! ```text
-//! FOLDER/                    --bpffs; whoever holds its lock is the one agent (or cleanup) that changes anything
+//! FOLDER/                    --bpffs; the process that holds its lock is the one agent (or cleanup) that changes anything
 //!   v3/                      version of the layout, LAYOUT_VERSION
-//!     shared/COUNTERS …      used by the programs of every generation: counts, the operator's mode, who holds what
-//!     links/bind4 …          the links to the cgroup: whose programs they run is the live generation
-//!     g7/                    a generation: what one start of an agent loaded
+//!     shared/COUNTERS …      used by the programs of every generation: counts, the operator's mode, holders
+//!     links/bind4 …          the links to the cgroup: they run the programs of the live generation
+//!     g7/                    a generation: the objects that one start of an agent loaded
 //!       maps/PORTS …         its maps
-//!       programs/bind4 …     its programs, by which a link tells the generation
+//!       programs/bind4 …     its programs: their ids show the generation of a link
 //!       links/cgroup_mkdir … its links to the raw tracepoints
 //! ```
 //!
-//! Why it is like that, and what a start does with it, is in docs/adr/0004-state-that-outlives-the-agent.md.
+//! The reasons, and the steps of a start, are in docs/adr/0004-state-that-outlives-the-agent.md.
+//!
+//! A map that was renamed since an earlier version is found under either name ([`RENAMED`]): a start renames the pins in
+//! `shared/`, and opens those of an earlier generation by the name that they have.
 
 mod cleanup;
+pub(super) mod error;
 mod inspect;
 mod node_mode;
 mod previous;
@@ -25,94 +29,41 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::MapError;
 use enforcer_ebpf::wire;
 use rustix::fs::{Access, FlockOperation, Mode, OFlags, access, flock, fstat, open, statfs};
 
+use crate::kernel::{
+    crash_point::step,
+    map_names::{RENAMED, Renamed},
+};
+
 pub use self::{
     cleanup::{CleanupSummary, clean_up},
+    error::{PersistenceError, PinError},
     inspect::{PinnedState, read_pinned},
     node_mode::{node_mode, set_node_mode},
     previous::Previous,
 };
 
-/// Where pins are kept unless somebody says otherwise.
+/// Default folder of the pins.
 pub const DEFAULT_FOLDER: &str = "/sys/fs/bpf/port-enforcer";
 
 /// `BPF_FS_MAGIC` in include/uapi/linux/magic.h.
 const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 
-/// Why nothing can be kept. The agent works all the same, and what it does ends with it.
-#[derive(Debug, thiserror::Error)]
-pub enum PersistenceError {
-    /// No BPF file system is mounted there.
-    #[error(
-        "{} is not on a BPF file system: mount one (mount -t bpf bpf /sys/fs/bpf), or name a folder on one with --bpffs",
-        .0.display()
-    )]
-    NotBpffs(PathBuf),
-    /// The folder cannot be made or written to.
-    #[error("cannot write to the BPF file system folder {}: {source}; mount it read-write, run as root", path.display())]
-    Refused {
-        /// The folder.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-/// Why something of what is kept cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum PinError {
-    /// An object cannot be pinned, opened or removed.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A pinned map cannot be used.
-    #[error("cannot use the pinned map {}: {source}", path.display())]
-    Map {
-        /// Its pin.
-        path: PathBuf,
-        /// Why.
-        source: Box<MapError>,
-    },
-    /// Another version of the agent left something that this one does not know.
-    #[error(
-        "{} was left by another version of the agent, and this one knows layout v{} only: run the version that left \
-         it, or `enforcer cleanup`, which removes it and with it all enforcement until an agent runs again",
-        .0.display(),
-        wire::LAYOUT_VERSION
-    )]
-    Unknown(PathBuf),
-    /// Somebody else changed things at the same time.
-    #[error("{} was removed while it was written to: try again", .0.display())]
-    Contended(PathBuf),
-}
-
-impl PinError {
-    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { action, path: path.to_owned(), source }
-    }
-}
-
 /// A folder in a BPF file system that can be written to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pins {
     folder: PathBuf,
+    renamed: &'static [Renamed],
 }
 
 impl Pins {
-    /// The folder, made if it is not there.
+    /// Makes the folder if it is not there.
     ///
     /// # Errors
     ///
-    /// If nothing can be kept there; the agent can then run without.
+    /// If nothing can be pinned there. The agent can run without pins.
     pub fn at(folder: &Path) -> Result<Self, PersistenceError> {
         if !on_bpffs(folder) {
             return Err(PersistenceError::NotBpffs(folder.to_owned()));
@@ -120,17 +71,49 @@ impl Pins {
         fs::create_dir_all(folder)
             .and_then(|()| Ok(access(folder, Access::WRITE_OK)?))
             .map_err(|source| PersistenceError::Refused { path: folder.to_owned(), source })?;
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self::new(folder))
     }
 
-    /// The folder.
+    /// Names a folder that need not be there.
+    fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), renamed: RENAMED }
+    }
+
+    /// Replaces the table of earlier names of maps, which is [`RENAMED`], by another one. For tests.
+    #[must_use]
+    pub fn with_renamed(self, renamed: &'static [Renamed]) -> Self {
+        Self { renamed, ..self }
+    }
+
+    /// Returns the pin of a map in this folder: under an earlier name if there is one, else under its present name.
+    ///
+    /// Of two, the one under the earlier name is in use: a start renames what it finds ([`Self::rename_pins`]), so an
+    /// earlier version of the agent has come after that and made it.
+    fn map_pin(&self, folder: &Path, name: &str) -> PathBuf {
+        let earlier = self.renamed.iter().filter(|(_, present)| *present == name);
+        let earlier = earlier.map(|(earlier, _)| folder.join(earlier)).find(|path| path.exists());
+        earlier.unwrap_or_else(|| folder.join(name))
+    }
+
+    /// Renames the pins in this folder that have an earlier name.
+    fn rename_pins(&self, folder: &Path) -> Result<(), PinError> {
+        for (earlier, present) in self.renamed {
+            let earlier = folder.join(earlier);
+            if earlier.exists() {
+                fs::rename(&earlier, folder.join(present)).map_err(PinError::io("rename", &earlier))?;
+                step("renamed the map", present);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The right to change what is kept, or `None` while another process has it. It ends with the guard and, whatever
-    /// happens, with the process.
+    /// Takes the lock of the folder; `None` while another process has it. It ends with the guard or with the process.
     ///
     /// # Errors
     ///
@@ -139,7 +122,7 @@ impl Pins {
         self.lock_with(FlockOperation::NonBlockingLockExclusive)
     }
 
-    /// The same, and waits for as long as another process has it, which is told first. Blocks the thread.
+    /// Takes the lock of the folder, and blocks the thread while another process has it. Calls `waits` before that.
     ///
     /// # Errors
     ///
@@ -166,11 +149,11 @@ impl Pins {
             if is_still(&self.folder, &lock) {
                 return Ok(Some(PinsGuard { pins: self.clone(), _lock: lock }));
             }
-            // Whoever had the lock has removed the folder: it is nobody's lock any more.
+            // The process that had the lock removed the folder: what was opened is not in the tree any more.
         }
     }
 
-    /// The folder of this version's layout.
+    /// Returns the folder of this version's layout.
     fn layout(&self) -> PathBuf {
         self.folder.join(layout_name(wire::LAYOUT_VERSION))
     }
@@ -183,7 +166,7 @@ impl Pins {
         self.layout().join("links")
     }
 
-    /// Refuses what another version left.
+    /// Refuses pins of another layout version.
     fn check_layout(&self) -> Result<(), PinError> {
         match layouts(&self.folder)?.into_iter().find(|path| *path != self.layout()) {
             Some(other) => Err(PinError::Unknown(other)),
@@ -192,7 +175,7 @@ impl Pins {
     }
 }
 
-/// The right to change what is kept. No other process has it meanwhile.
+/// Lock of the folder: no other agent and no cleanup changes the pins meanwhile.
 #[derive(Debug)]
 pub struct PinsGuard {
     pins: Pins,
@@ -200,20 +183,20 @@ pub struct PinsGuard {
 }
 
 impl PinsGuard {
-    /// What it is the right to change.
+    /// Returns the folder that is locked.
     #[must_use]
     pub fn pins(&self) -> &Pins {
         &self.pins
     }
 }
 
-/// How a kernel side is kept.
+/// Pins of a kernel side, and whether they stay.
 #[derive(Debug)]
 pub struct Persistence {
-    /// The right to change what is kept.
+    /// Lock of the folder.
     pub guard: PinsGuard,
-    /// Whether it outlives the agent. Else what an earlier agent left is taken over and removed, and nothing is kept but
-    /// the mode that an operator set on the node.
+    /// Whether the pins outlive the agent. Else what an earlier agent left is taken over and removed, and nothing stays
+    /// but the mode that an operator set on the node.
     pub persist: bool,
 }
 
@@ -231,7 +214,7 @@ fn lock_folder(folder: &Path, operation: FlockOperation) -> Result<Option<OwnedF
     }
 }
 
-/// Whether the path still leads to what was opened.
+/// Returns whether the path still leads to what was opened.
 fn is_still(folder: &Path, lock: &OwnedFd) -> bool {
     match (fstat(lock), fs::metadata(folder)) {
         (Ok(opened), Ok(present)) => (opened.st_dev, opened.st_ino) == (present.dev(), present.ino()),
@@ -239,7 +222,7 @@ fn is_still(folder: &Path, lock: &OwnedFd) -> bool {
     }
 }
 
-/// Whether the path, or the nearest of its parents that exists, is on a BPF file system.
+/// Returns whether the path, or the nearest of its parents that exists, is on a BPF file system.
 fn on_bpffs(path: &Path) -> bool {
     let nearest = path.ancestors().find(|ancestor| ancestor.exists());
     let magic = nearest.and_then(|nearest| statfs(nearest).ok()).map(|stat| stat.f_type);
@@ -250,7 +233,7 @@ fn layout_name(version: u32) -> String {
     format!("v{version}")
 }
 
-/// The folders of all layouts there are, of any version.
+/// Returns the folders of layouts of any version.
 fn layouts(folder: &Path) -> Result<Vec<PathBuf>, PinError> {
     let is_layout = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix('v'));
@@ -259,7 +242,7 @@ fn layouts(folder: &Path) -> Result<Vec<PathBuf>, PinError> {
     Ok(entries(folder)?.into_iter().filter(is_layout).collect())
 }
 
-/// What is in a folder, by name; nothing if the folder is not there.
+/// Returns the entries of a folder, sorted by name; none if the folder is not there.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, PinError> {
     let failed = PinError::io("read the folder", folder);
     let entries = match fs::read_dir(folder) {
@@ -277,7 +260,7 @@ fn make_folder(path: &Path) -> Result<(), PinError> {
     fs::create_dir_all(path).map_err(PinError::io("make the folder", path))
 }
 
-/// Removes one pin; it need not be there.
+/// Removes a pin. Returns whether it was there.
 fn remove_pin(path: &Path) -> Result<bool, PinError> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
@@ -288,6 +271,6 @@ fn remove_pin(path: &Path) -> Result<bool, PinError> {
 
 /// Removes a folder if it is there and empty.
 fn remove_empty_folder(path: &Path) {
-    // What is left in it, or mounted on it, is for somebody else to remove.
+    // What is left in it, or mounted on it, is not ours.
     let _ = fs::remove_dir(path);
 }

@@ -1,35 +1,89 @@
-//! What this kernel offers, found out by asking it for the real thing.
+//! What this kernel and this node offer, found out by trying each feature.
+//!
+//! A feature is one row: [`Feature`]. `enforcer probe` shows all rows ([`findings`]), `enforcer run` asks for those that the
+//! programs are adapted to ([`features`]), and the loader sets the globals of the rows.
+//!
+//! | to add | go to |
+//! | --- | --- |
+//! | a feature that the agent needs | [`required`] |
+//! | a feature of the kernel that the agent can do without | [`optional`] |
+//! | a property of the node: mounts, lockdown, its network | [`node`] |
 
-mod optional;
+pub mod node;
+pub mod optional;
 mod raw;
+pub mod required;
 
-use std::path::Path;
+use aya::programs::ProgramError;
 
-use aya::{
-    maps::MapType,
-    programs::{ProgramError, ProgramType},
-    sys::{BpfHelper, SyscallError, is_helper_supported, is_map_supported, is_program_supported},
-};
+use crate::kernel::{btf::Offsets, kfunc::RdonlyCast};
 
-use crate::{
-    host::netns,
-    kernel::{btf::Offsets, kfunc::RdonlyCast},
-};
+/// A feature of the kernel or a property of the node.
+pub struct Feature {
+    /// Stable name.
+    pub name: &'static str,
+    /// First kernel version that has it.
+    pub since: &'static str,
+    /// Whether the agent cannot work without it.
+    pub required: bool,
+    /// Consequence where it is missing.
+    pub without: &'static str,
+    /// What an operator can do about that.
+    pub remedy: &'static str,
+    /// Looks for it.
+    probe: fn() -> Answer,
+    /// Globals of the object that depend on it.
+    globals: &'static [Global],
+}
 
-/// What the programs are adapted to.
-#[expect(clippy::struct_excessive_bools, reason = "each is a question of its own")]
+impl Feature {
+    /// Looks for the feature on this kernel and node.
+    #[must_use]
+    pub fn find(&self) -> Finding {
+        let Self { name, since, required, without, remedy, probe, globals: _ } = *self;
+        Finding { name, since, required, answer: probe(), without, remedy }
+    }
+}
+
+/// Read-only global of the object: the verifier removes the code that its value makes unreachable.
+struct Global {
+    name: &'static str,
+    value: fn(&Features, &Offsets) -> GlobalValue,
+}
+
+/// Value of a global.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GlobalValue {
+    /// 0 or 1.
+    Flag(u8),
+    /// An offset or a number of a type.
+    Number(u32),
+}
+
+impl From<bool> for GlobalValue {
+    fn from(flag: bool) -> Self {
+        Self::Flag(flag.into())
+    }
+}
+
+impl From<u32> for GlobalValue {
+    fn from(number: u32) -> Self {
+        Self::Number(number)
+    }
+}
+
+/// Features that the programs are adapted to.
+#[expect(clippy::struct_excessive_bools, reason = "each is a feature of its own")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// `bpf_set_retval` in bind hooks, since Linux 6.1: a denied bind fails with the error number of our choice, else
-    /// with EPERM.
+    /// `bpf_set_retval` in bind hooks, since Linux 6.1: a denied bind fails with a chosen error number, else with EPERM.
     pub set_retval: bool,
-    /// The same in post-bind hooks, since 5.18.
+    /// `bpf_set_retval` in post-bind hooks, since 5.18.
     pub post_set_retval: bool,
     /// A post-bind hook that denies gives the port back, and so really denies: since 5.17. Else a port that could be shared
     /// is taken before it is bound.
     pub post_bind_denies: bool,
-    /// The time of the last tick (`bpf_ktime_get_coarse_ns`), since 5.11: who holds a port is noted at a tenth of the cost of
-    /// reading a clock.
+    /// Time of the last tick (`bpf_ktime_get_coarse_ns`), since 5.11: the time of a hold costs a tenth of reading a clock.
     pub coarse_time: bool,
     /// Reading kernel memory, which needs `CAP_PERFMON` and no lockdown: whether a socket is IPv6 only is exact, else
     /// `::` counts as dual-stack.
@@ -38,31 +92,31 @@ pub struct Features {
     pub cast: Option<RdonlyCast>,
 }
 
-/// One thing that was asked, for `enforcer probe`.
+/// Result of a probe, for `enforcer probe`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Stable name.
+    /// [`Feature::name`].
     pub name: &'static str,
-    /// First kernel version that has it.
+    /// [`Feature::since`].
     pub since: &'static str,
-    /// Whether the agent can work without it.
+    /// [`Feature::required`].
     pub required: bool,
-    /// The answer.
+    /// Whether it is there.
     pub answer: Answer,
-    /// What it means where it is missing.
+    /// [`Feature::without`].
     pub without: &'static str,
-    /// What can be done about that.
+    /// [`Feature::remedy`].
     pub remedy: &'static str,
 }
 
-/// Answer of the kernel.
+/// Answer of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// It is there.
     Yes,
     /// It is not there.
     No,
-    /// It could not be found out, and why.
+    /// The probe failed, with this error.
     Unknown(String),
 }
 
@@ -75,125 +129,64 @@ impl Answer {
         }
     }
 
-    /// Whether it is known to be there.
+    /// Returns whether it is known to be there.
     #[must_use]
     pub fn is_yes(&self) -> bool {
         *self == Self::Yes
     }
 }
 
-/// Asks the kernel for what the programs are adapted to.
+const NEWER: &str = "run a kernel of at least that version";
+
+/// Returns every row, in the order in which `enforcer probe` shows them.
+pub fn table() -> impl Iterator<Item = &'static Feature> {
+    required::TABLE.iter().chain(optional::TABLE).chain(node::TABLE).copied()
+}
+
+/// Probes every row.
+#[must_use]
+pub fn findings() -> Vec<Finding> {
+    table().map(Feature::find).collect()
+}
+
+/// Probes the features that the programs are adapted to.
 ///
 /// # Errors
 ///
-/// If the kernel refuses the question, which means that a privilege is missing.
+/// If the kernel refuses a probe, which means that a privilege is missing.
 pub fn features() -> Result<Features, ProgramError> {
-    // Without type information nothing works, and that is told when the programs are loaded.
+    // Without type information nothing works, and loading the programs reports that.
     let offsets = Offsets::of_running_kernel().ok();
     Ok(Features {
-        set_retval: is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval)?,
-        post_set_retval: is_helper_supported(ProgramType::CgroupSock, BpfHelper::BPF_FUNC_set_retval)?,
+        set_retval: optional::has_set_retval()?,
+        post_set_retval: optional::has_post_set_retval()?,
         post_bind_denies: offsets.is_some_and(|offsets| offsets.post_bind_denies),
-        coarse_time: is_helper_supported(ProgramType::CgroupSock, BpfHelper::BPF_FUNC_ktime_get_coarse_ns)?,
-        probe_read: is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_probe_read_kernel)?,
+        coarse_time: optional::has_coarse_time()?,
+        probe_read: optional::has_probe_read()?,
         cast: offsets.and_then(|offsets| raw::cast(&offsets).ok().flatten()),
     })
 }
 
-/// Asks for everything there is to tell a person.
-#[must_use]
-pub fn findings() -> Vec<Finding> {
-    let program = |program| Answer::of(is_program_supported(program));
-    let map = |map| Answer::of::<SyscallError>(is_map_supported(map));
-    let helper = |program, helper| Answer::of(is_helper_supported(program, helper));
-    let newer = "run a kernel of at least that version";
-    let mut findings = vec![
-        Finding {
-            name: "cgroup bind hooks",
-            since: "4.17",
-            required: true,
-            answer: program(ProgramType::CgroupSockAddr),
-            without: "no bind can be judged",
-            remedy: "run a kernel with CONFIG_CGROUP_BPF=y, and give the agent CAP_BPF and CAP_NET_ADMIN",
-        },
-        Finding {
-            name: "cgroup post-bind hooks",
-            since: "4.17",
-            required: true,
-            answer: program(ProgramType::CgroupSock),
-            without: "what was really bound is not seen",
-            remedy: "run a kernel with CONFIG_CGROUP_BPF=y",
-        },
-        Finding {
-            name: "raw tracepoints",
-            since: "4.17",
-            required: true,
-            answer: program(ProgramType::RawTracePoint),
-            without: "a new pod's cgroup is not recognised before its first bind",
-            remedy: "run a kernel with CONFIG_BPF_EVENTS=y, and give the agent CAP_PERFMON",
-        },
-        Finding {
-            name: "network namespace cookies in bind hooks",
-            since: "5.7",
-            required: true,
-            answer: helper(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_get_netns_cookie),
-            without: "binds of pods with a network of their own cannot be told from the node's",
-            remedy: newer,
-        },
-        Finding {
-            name: "ring buffer",
-            since: "5.8",
-            required: true,
-            answer: map(MapType::RingBuf),
-            without: "conflicts cannot be reported",
-            remedy: newer,
-        },
-        Finding {
-            name: "kernel type information",
-            since: "5.2",
-            required: true,
-            answer: match Offsets::of_running_kernel() {
-                Ok(_) => Answer::Yes,
-                Err(_) if !Path::new("/sys/kernel/btf/vmlinux").exists() => Answer::No,
-                Err(error) => Answer::Unknown(error.to_string()),
-            },
-            without: "a cgroup's name and parents cannot be read",
-            remedy: "run a kernel with CONFIG_DEBUG_INFO_BTF=y",
-        },
-        Finding {
-            name: "choice of the error number",
-            since: "6.1",
-            required: false,
-            answer: helper(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval),
-            without: "a denied bind fails with EPERM, whatever --deny-errno says",
-            remedy: newer,
-        },
-        Finding {
-            name: "time of the last tick",
-            since: "5.11",
-            required: false,
-            answer: helper(ProgramType::CgroupSock, BpfHelper::BPF_FUNC_ktime_get_coarse_ns),
-            without: "every bind and close reads a clock, which takes some tens of nanoseconds",
-            remedy: newer,
-        },
-        Finding {
-            name: "reading kernel memory",
-            since: "5.5",
-            required: false,
-            answer: helper(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_probe_read_kernel),
-            without: "a socket that is IPv6 only is taken to be dual-stack",
-            remedy: "give the agent CAP_PERFMON; under kernel lockdown (confidentiality) there is none",
-        },
-        Finding {
-            name: "cookie of the node's network namespace",
-            since: "5.14",
-            required: false,
-            answer: Answer::of(netns::cookie().map(|cookie| cookie.is_some())),
-            without: "the initial network namespace is taken for the node's, which is wrong where a node is a container",
-            remedy: newer,
-        },
-    ];
-    findings.extend(optional::kernel());
-    findings.extend(optional::node());
-    findings
+/// Returns the globals of all rows with their values.
+pub(super) fn globals(features: &Features, offsets: &Offsets) -> Vec<(&'static str, GlobalValue)> {
+    let globals = table().flat_map(|feature| feature.globals);
+    globals.map(|Global { name, value }| (*name, value(features, offsets))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_of_features_and_globals_are_unique() {
+        let mut names = HashSet::new();
+        for feature in table() {
+            assert!(names.insert(feature.name), "{}", feature.name);
+            for global in feature.globals {
+                assert!(names.insert(global.name), "{}", global.name);
+            }
+        }
+    }
 }

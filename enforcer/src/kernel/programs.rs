@@ -1,27 +1,44 @@
-//! From loaded programs to programs that judge, in the place of those of an earlier agent if it left any.
+//! From loaded programs to attached ones, in the place of those of an earlier agent if it left any.
 
 use std::{ffi::CStr, fs::File, os::fd::AsFd as _};
 
 use aya::programs::{CgroupSock, CgroupSockAddr, ProgramError, ProgramFd, RawTracePoint};
-use enforcer_ebpf::wire::{NodeMode, OWNER_RECORD_BYTES, Slot};
 
 use crate::kernel::{
-    BpfError, Kernel, config_word, lease,
+    Kernel,
+    error::BpfError,
     link::{Hook, Link},
-    map_error,
-    pins::{
-        PinError, Previous,
-        store::{BIND_PROGRAMS, BindProgram},
-    },
-    program_mut, removed,
+    loader::program_mut,
+    map_names::{BIND_TAIL4, BIND_TAIL6},
+    pins::{PinError, Previous},
 };
 
 /// The programs that note cgroups, and their tracepoints.
 pub(super) const CGROUP_PROGRAMS: [(&str, &CStr); 2] =
     [("pe_cgroup_mkdir", c"cgroup_mkdir"), ("pe_cgroup_rmdir", c"cgroup_rmdir")];
 
-/// The programs that `bind4` and `bind6` go on by, and the arrays that hold them.
-pub(super) const BIND_TAIL_PROGRAMS: [(&str, &str); 2] = [("pe_reserve4", "RESERVE4"), ("pe_reserve6", "RESERVE6")];
+/// A program that judges or reports binds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BindProgram {
+    /// Name of the program in the object.
+    pub(super) name: &'static str,
+    /// Name of the program's pin and of its link's.
+    pub(super) pin: &'static str,
+    /// Hook that it is attached to.
+    pub(super) hook: Hook,
+}
+
+/// The programs that judge or report binds, in the order in which they are switched.
+pub(super) const BIND_PROGRAMS: [BindProgram; 5] = [
+    BindProgram { name: "pe_bind4", pin: "bind4", hook: Hook::Bind4 },
+    BindProgram { name: "pe_bind6", pin: "bind6", hook: Hook::Bind6 },
+    BindProgram { name: "pe_post_bind4", pin: "post_bind4", hook: Hook::PostBind4 },
+    BindProgram { name: "pe_post_bind6", pin: "post_bind6", hook: Hook::PostBind6 },
+    BindProgram { name: "pe_sock_release", pin: "sock_release", hook: Hook::SockRelease },
+];
+
+/// The programs that `bind4` and `bind6` go on with, and the arrays that hold them.
+pub(super) const BIND_TAIL_PROGRAMS: [(&str, &str); 2] = [("pe_reserve4", BIND_TAIL4), ("pe_reserve6", BIND_TAIL6)];
 
 impl Kernel {
     /// Attaches the programs that note cgroups, beside those of an earlier agent: each note in maps of their own.
@@ -38,9 +55,9 @@ impl Kernel {
         Ok(())
     }
 
-    /// Lets the programs of this start judge and report binds, in the place of those of an earlier agent if there are
-    /// any. From here on the claims in the maps are enforced, so they have to be complete. Every bind is judged and
-    /// counted once, by the one or by the other.
+    /// Attaches the programs that judge and report binds, in the place of those of an earlier agent if there are any. From
+    /// here on the claims in the maps are enforced, so they have to be complete. Every bind is judged and counted once, by
+    /// the earlier or by the new programs.
     ///
     /// # Errors
     ///
@@ -70,18 +87,17 @@ impl Kernel {
         Ok(())
     }
 
-    /// What the agent before this one left, once; `None` if there was none. Its programs judge until [`Self::attach`].
+    /// Takes what the previous agent left, once; `None` if there was none. Its programs judge until [`Self::attach`].
     ///
     /// # Errors
     ///
-    /// If it judges, but what it held cannot be read.
+    /// If its programs judge, but its maps cannot be read.
     pub fn take_previous(&mut self) -> Result<Option<Previous>, PinError> {
         self.previous.take().transpose()
     }
 
-    /// Removes what is of no use once this agent judges: whatever earlier agents pinned, and where nothing is to be
-    /// kept also the pins that were taken over. To be called after [`Self::attach`], when the rings of
-    /// [`Self::take_previous`] have been read.
+    /// Removes the pins of earlier agents and, in an agent without persistence, the pins that were taken over. To be
+    /// called after [`Self::attach`], when the rings of [`Self::take_previous`] have been read.
     ///
     /// # Errors
     ///
@@ -93,46 +109,10 @@ impl Kernel {
         }
     }
 
-    /// Whether what this agent does outlives it.
+    /// Returns whether enforcement outlives this agent.
     #[must_use]
     pub fn is_persistent(&self) -> bool {
-        self.records.is_some()
-    }
-
-    /// Puts off the moment when enforcement lapses, to so many nanoseconds since boot, sleep included; 0 is never. One
-    /// store, at any time.
-    pub fn renew(&self, deadline: u64) {
-        self.config.store(config_word::LEASE_DEADLINE, lease::to_word(deadline));
-    }
-
-    /// The mode that an operator set on the node.
-    #[must_use]
-    pub fn node_mode(&self) -> NodeMode {
-        NodeMode::from_word(self.mode.load(0))
-    }
-
-    /// Writes down what the next agent is to know of an owner. Nothing where nothing is kept.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses it.
-    pub(super) fn write_owner_record(&mut self, slot: Slot, record: &[u8; OWNER_RECORD_BYTES]) -> Result<(), BpfError> {
-        let Some(records) = &mut self.records else {
-            return Ok(());
-        };
-        records.insert(u32::from(slot), record, 0).map_err(|source| map_error("write", "RECORDS", source))
-    }
-
-    /// Forgets what was written down of an owner.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses it.
-    pub(super) fn remove_owner_record(&mut self, slot: Slot) -> Result<(), BpfError> {
-        match &mut self.records {
-            Some(records) => removed(records.remove(&u32::from(slot)), "RECORDS"),
-            None => Ok(()),
-        }
+        self.maps.has_records()
     }
 }
 
@@ -140,5 +120,5 @@ fn loaded<'a>(
     descriptor: Result<&'a ProgramFd, ProgramError>,
     program: &'static str,
 ) -> Result<&'a ProgramFd, BpfError> {
-    descriptor.map_err(|source| BpfError::Program { program, source: Box::new(source) })
+    descriptor.map_err(BpfError::program(program))
 }

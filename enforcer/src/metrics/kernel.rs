@@ -83,7 +83,7 @@ fn is_usual(verdict: VerdictKind, reason: Reason, protocol: Protocol) -> bool {
         Reason::Owner | Reason::Unclaimed | Reason::Share | Reason::Handover => verdict == VerdictKind::Allow,
         Reason::Claimed | Reason::Reserved | Reason::Undeclared => verdict != VerdictKind::Allow,
         Reason::Error => true,
-        Reason::Exempt | Reason::Held | Reason::Quota | Reason::Stale => false,
+        Reason::Held | Reason::Stale => false,
     };
-    can_be_said && protocol != Protocol::Sctp
+    can_be_said && protocol.is_enforced()
 }

@@ -17,12 +17,11 @@ use enforcer::{
     kernel::{
         BpfError, Counters, Kernel, LoadOptions,
         pins::{Persistence, Pins, Previous, clean_up},
-        ring_records::{SocketRecord, decode_bind},
     },
 };
 use enforcer_core::{
     index::{Index, Settings},
-    reports::report::Attempt,
+    reports::{report::Attempt, ring_records::decode_verdict},
 };
 use enforcer_ebpf::wire::{KernelError, Policy, Protocol, Reason, VerdictKind};
 use serde::{Deserialize, Serialize};
@@ -279,10 +278,7 @@ impl Keeper {
 
 fn take(ring: &mut RingBuf<MapData>, told: &mut Vec<Attempt>) {
     while let Some(record) = ring.next() {
-        match decode_bind(&record) {
-            Ok(SocketRecord::Attempt(attempt)) => told.push(attempt),
-            other => panic!("{other:?}"),
-        }
+        told.push(decode_verdict(&record).unwrap_or_else(|error| panic!("{error}")));
     }
 }
 

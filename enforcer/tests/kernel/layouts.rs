@@ -1,18 +1,25 @@
-//! From a cgroup to its pod, in every layout that the kubelet and the runtimes make, in whatever order things come.
+//! From a cgroup to its pod, in every layout that the kubelet and the runtimes make, in whatever order things come; and
+//! from pins under earlier names to the present ones.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
+use aya::maps::PerCpuArray;
 use enforcer::host::clock::now;
+use enforcer::kernel::{
+    LoadOptions,
+    map_names::{self, COUNTERS, NODE_MODE, OWNER_RECORDS, Renamed},
+    pins::{Persistence, Pins},
+};
 use enforcer_core::{plan::port_state::Change, reports::report::Actor};
-use enforcer_ebpf::wire::{KernelError, Policy, Reason, VerdictKind};
+use enforcer_ebpf::wire::{COUNTER_COUNT, KernelError, Policy, Reason, Undeclared, VerdictKind};
 
 use enforcer_testing::{
     kernel_fixture::{ENFORCE, Rig, Seen, denied},
     manifest::{CONTAINER_ID, Manifest, SYSTEMD_BESTEFFORT, api_uid, cgroup_for, static_uid},
-    mini_agent::id_of,
+    mini_agent::{Keeper, Site, bind, id_of, judged, kept},
     sandbox::Sandbox,
     worker::{Bind, Worker, bind_socket},
 };
@@ -29,6 +36,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_root_of_unknown_level", a_root_of_unknown_level),
     ("a_process_in_no_pod_is_allowed_and_counted", a_process_in_no_pod_is_allowed_and_counted),
     ("an_unknown_pod_is_denied_on_a_claimed_port", an_unknown_pod_is_denied_on_a_claimed_port),
+    ("pins_under_earlier_names_are_taken_over", pins_under_earlier_names_are_taken_over),
 ];
 
 /// A root, and where containers are below it. The last field says whether the kernel programs read the UID themselves;
@@ -306,5 +314,75 @@ fn an_unknown_pod_is_denied_on_a_claimed_port() -> Outcome {
     assert!(matches!(&seen.report().caller, Actor::UnknownPod { uid: told, .. } if *told == uid.replace('-', "")));
     let seen = rig.attempt(&mut unknown, &Bind::tcp("0.0.0.0", 20081));
     assert_eq!(seen.answer(), (0, VerdictKind::Allow, Reason::Unclaimed));
+    DONE
+}
+
+/// Maps in `shared/`, and maps of a generation.
+fn pinned_maps() -> [Vec<&'static str>; 2] {
+    [
+        [COUNTERS, NODE_MODE].into_iter().chain(map_names::OF_HOLDS).collect(),
+        [OWNER_RECORDS].into_iter().chain(map_names::OF_GENERATION).collect(),
+    ]
+}
+
+/// An earlier name for every map.
+fn renamed() -> &'static [Renamed] {
+    let earlier = |name: &'static str| (&*format!("EARLIER_{name}").leak(), name);
+    pinned_maps().concat().into_iter().map(earlier).collect::<Vec<_>>().leak()
+}
+
+/// Gives all pins of a generation, and those that generations share, the names that an earlier version gave them.
+fn rename_back(site: &Site, generation: &str) {
+    let folder = site.bpffs.folder().join("v3");
+    for (folder, names) in [folder.join("shared"), folder.join(generation).join("maps")].iter().zip(pinned_maps()) {
+        for name in names {
+            fs::rename(folder.join(name), folder.join(format!("EARLIER_{name}"))).expect("a pin");
+        }
+    }
+}
+
+/// Starts an agent that knows these earlier names.
+fn start_with_renamed(site: &Site, policy: Policy, renamed: &'static [Renamed]) -> Keeper {
+    site.start_with(true, |options: &mut LoadOptions| {
+        options.policy = policy;
+        // One process holds the lock at a time.
+        options.persistence = None;
+        let pins = Pins::at(&site.bpffs.folder()).expect("a BPF file system").with_renamed(renamed);
+        let guard = pins.try_lock().expect("the folder").expect("no other agent");
+        options.persistence = Some(Persistence { guard, persist: true });
+    })
+}
+
+fn pins_under_earlier_names_are_taken_over() -> Outcome {
+    let policy = Policy { report_attempts: false, undeclared: Undeclared::Adopt, ..ENFORCE };
+    let site = Site::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
+    let (mut owner, mut stranger, mut first) = (site.worker("owner"), site.worker("stranger"), site.worker("stranger"));
+    let keeper = site.start_with(true, |options| options.policy = policy);
+    // A port that nobody declared, which its first pod holds.
+    assert_eq!(first.bind(&bind(20081).kept()), 0);
+    assert!(judged(&mut owner, &mut stranger, 20080));
+    let count = |keeper: &Keeper| keeper.count(VerdictKind::Deny, Reason::Claimed);
+    let (before, holds) = (count(&keeper), keeper.kernel.port_holds().expect("holds"));
+    assert!(before > 0 && holds.len() == 1, "{before}, {holds:?}");
+    drop(keeper);
+
+    let renamed = renamed();
+    rename_back(&site, "g1");
+    let keeper = start_with_renamed(&site, policy, renamed);
+    assert_eq!(site.bpffs.list(), kept("g2"), "all pins have their present names");
+    assert_eq!((count(&keeper), keeper.kernel.port_holds().expect("holds")), (before, holds.clone()));
+    assert!(judged(&mut owner, &mut stranger, 20080));
+    let before = count(&keeper);
+    drop(keeper);
+
+    // An earlier version ran once more and made a map of its own: it is the one in use.
+    rename_back(&site, "g2");
+    let left = site.bpffs.folder().join("v3/shared").join(COUNTERS);
+    PerCpuArray::<_, u64>::create(COUNTER_COUNT, 0).and_then(|map| Ok(map.pin(&left).expect("a pin"))).expect("a map");
+    let mut keeper = start_with_renamed(&site, policy, renamed);
+    assert_eq!(site.bpffs.list(), kept("g3"));
+    assert_eq!((count(&keeper), keeper.kernel.port_holds().expect("holds")), (before, holds));
+    assert!(keeper.told().iter().all(|attempt| attempt.verdict == VerdictKind::Deny));
+    assert!(judged(&mut owner, &mut stranger, 20080));
     DONE
 }

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use enforcer::kernel::probe::{Answer, Finding, findings};
+use enforcer::kernel::probe::{Answer, Feature, Finding, findings, node, optional, required};
 use rustix::net::SocketFlags;
 use rustix::net::{AddressFamily, Protocol, SocketType, ipproto, socket_with};
 
@@ -124,30 +124,30 @@ fn a_skip_must_be_earned() -> Outcome {
     DONE
 }
 
-/// What `enforcer probe` tells of, and the first version that has it: written down a second time, by somebody who looked it
-/// up, so that neither a wrong answer nor a wrong table passes.
-const PROMISED: &[(&str, Version)] = &[
-    ("cgroup bind hooks", (4, 17)),
-    ("cgroup post-bind hooks", (4, 17)),
-    ("raw tracepoints", (4, 17)),
-    ("network namespace cookies in bind hooks", (5, 7)),
-    ("ring buffer", (5, 8)),
-    ("kernel type information", (5, 2)),
-    ("choice of the error number", (6, 1)),
-    ("time of the last tick", (5, 11)),
-    ("reading kernel memory", (5, 5)),
-    ("cookie of the node's network namespace", (5, 14)),
-    ("post-bind hooks that deny", (5, 17)),
-    ("socket release hooks", (5, 9)),
-    ("socket storage in bind and socket hooks", (5, 9)),
-    ("links of raw tracepoints", (5, 8)),
-    ("cgroups in socket diagnostics", (5, 8)),
-    ("bound sockets in socket diagnostics", (6, 8)),
-    ("reading sockets and tasks without helpers", (6, 2)),
-    ("LSM programs for cgroups", (6, 0)),
-    ("cgroup v2 is mounted", (4, 5)),
-    ("a BPF file system is mounted", (4, 4)),
-    ("kernel memory is not locked down", (5, 4)),
+/// First version that has each feature that `enforcer probe` reports: written down a second time, by somebody who looked
+/// it up, so that neither a wrong answer nor a wrong table passes.
+const PROMISED: &[(&Feature, Version)] = &[
+    (&required::BIND_HOOKS, (4, 17)),
+    (&required::POST_BIND_HOOKS, (4, 17)),
+    (&required::RAW_TRACEPOINTS, (4, 17)),
+    (&required::NETNS_COOKIES, (5, 7)),
+    (&required::RING_BUFFER, (5, 8)),
+    (&required::TYPE_INFORMATION, (5, 2)),
+    (&optional::ERRNO_CHOICE, (6, 1)),
+    (&optional::TICK_TIME, (5, 11)),
+    (&optional::KERNEL_MEMORY, (5, 5)),
+    (&optional::NODE_NETNS_COOKIE, (5, 14)),
+    (&optional::DENYING_POST_BIND, (5, 17)),
+    (&optional::SOCK_RELEASE_HOOKS, (5, 9)),
+    (&optional::SOCKET_STORAGE, (5, 9)),
+    (&optional::TRACEPOINT_LINKS, (5, 8)),
+    (&optional::CGROUPS_IN_DIAGNOSTICS, (5, 8)),
+    (&optional::BOUND_IN_DIAGNOSTICS, (6, 8)),
+    (&optional::LOADS, (6, 2)),
+    (&optional::CGROUP_LSM, (6, 0)),
+    (&node::CGROUP2, (4, 5)),
+    (&node::BPFFS, (4, 4)),
+    (&node::NO_LOCKDOWN, (5, 4)),
 ];
 
 /// What the answers are measured by.
@@ -176,10 +176,10 @@ impl Here {
     /// Whether a kernel that is new enough may lack it all the same.
     fn excuses(&self, name: &str) -> bool {
         match name {
-            "reading kernel memory" | "reading sockets and tasks without helpers" => self.locked_down,
-            "kernel memory is not locked down" => self.locked_down || !self.exact,
-            "a BPF file system is mounted" => !self.exact,
-            "LSM programs for cgroups" => {
+            _ if [optional::KERNEL_MEMORY.name, optional::LOADS.name].contains(&name) => self.locked_down,
+            _ if name == node::NO_LOCKDOWN.name => self.locked_down || !self.exact,
+            _ if name == node::BPFFS.name => !self.exact,
+            _ if name == optional::CGROUP_LSM.name => {
                 !self.lsms.as_deref().is_some_and(|lsms| lsms.split(',').any(|lsm| lsm == "bpf"))
             }
             _ => false,
@@ -189,13 +189,13 @@ impl Here {
     /// What is wrong with the answers.
     fn faults(&self, findings: &[Finding]) -> Vec<String> {
         let told: Vec<&str> = findings.iter().map(|finding| finding.name).collect();
-        let known: Vec<&str> = PROMISED.iter().map(|(name, _)| *name).collect();
+        let known: Vec<&str> = PROMISED.iter().map(|(feature, _)| feature.name).collect();
         let mut faults = Vec::new();
         if told != known {
             faults.push(format!("told is {told:?}, and known {known:?}"));
         }
         for Finding { name, since, answer, .. } in findings {
-            let Some((_, promised)) = PROMISED.iter().find(|(known, _)| known == name) else { continue };
+            let Some((_, promised)) = PROMISED.iter().find(|(known, _)| known.name == *name) else { continue };
             if version(since) != *promised {
                 faults.push(format!("{name} is not since {since}, but since {promised:?}"));
             }
@@ -221,8 +221,8 @@ fn what_the_version_promises_is_there() -> Outcome {
 /// The net itself: each answer turned round is found, on the oldest kernel and on the newest, and so is a wrong version.
 fn a_wrong_answer_is_found() -> Outcome {
     let all = |answer: fn(Version) -> Answer| -> Vec<Finding> {
-        let one = |(name, since): &(&'static str, Version)| Finding {
-            name,
+        let one = |(feature, since): &(&'static Feature, Version)| Finding {
+            name: feature.name,
             since: Box::leak(format!("{}.{}", since.0, since.1).into_boxed_str()),
             required: false,
             answer: answer(*since),

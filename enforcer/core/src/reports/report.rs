@@ -266,12 +266,10 @@ pub fn explain_reason(reason: Reason, owner: Option<&Name>, source: Option<Claim
         Reason::Unclaimed => "nobody claims the port".to_owned(),
         Reason::Share => format!("it shares the port with {owner}{source}"),
         Reason::Handover => format!("it takes the port over from {owner}{source}"),
-        Reason::Exempt => "the socket is exempt".to_owned(),
         Reason::Claimed => format!("claimed by {owner}{source}"),
         Reason::Reserved => "reserved for the node (node-reserved)".to_owned(),
         Reason::Held => format!("held by {owner}"),
         Reason::Undeclared => "no claim of the pod in force covers it, and undeclared ports are denied".to_owned(),
-        Reason::Quota => "the pod claims more ports than it may".to_owned(),
         Reason::Stale => format!("claimed by {owner}{source}, but no agent has renewed the lease"),
         Reason::Error => format!("the caller is in no known pod, and the port is claimed by {owner}{source}"),
     }

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use enforcer_core::{
     cgroups::tree::Insertion,
     model::time::Now,
-    reports::report::{Attempt, Report},
+    reports::{
+        report::{Attempt, Report},
+        ring_records::{CgroupChange, SocketRecord, decode_cgroup, decode_socket, decode_verdict},
+    },
 };
 use enforcer_ebpf::wire::{Reason, VerdictKind};
 
@@ -16,7 +19,6 @@ use crate::{
         output::{Output, Ring},
     },
     host::clock,
-    kernel::ring_records::{CgroupChange, SocketRecord, decode_bind, decode_cgroup},
 };
 
 /// Most records of one ring that are read at once: a storm of binds must not keep pods waiting.
@@ -77,17 +79,14 @@ impl Reconciler {
             let Some(record) = self.verdict_ring.next() else {
                 return Ok(());
             };
-            let decoded = decode_bind(&record);
+            let decoded = decode_verdict(&record);
             drop(record);
-            let error = match decoded {
-                Ok(SocketRecord::Attempt(attempt)) => {
-                    self.handle_attempt(attempt, report_all, now);
-                    continue;
+            match decoded {
+                Ok(attempt) => self.handle_attempt(attempt, report_all, now),
+                Err(error) => {
+                    self.push(Output::UndecodableRecord { ring: Ring::Verdict, error: error.to_string() });
                 }
-                Ok(SocketRecord::Bound(_) | SocketRecord::Released(_)) => "unexpected socket record".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            self.push(Output::UndecodableRecord { ring: Ring::Verdict, error });
+            }
         }
         self.verdict_backlog = true;
         Ok(())
@@ -114,7 +113,7 @@ impl Reconciler {
             && let Some(record) = self.socket_ring.next()
         {
             taken += 1;
-            match decode_bind(&record).map(|record| record.with_sleep(slept)) {
+            match decode_socket(&record, slept) {
                 Ok(SocketRecord::Bound(binding)) => {
                     changed.insert((binding.protocol, binding.port));
                     self.outputs.push_back(Output::Bound(Box::new(binding.clone())));

@@ -2,15 +2,17 @@
 
 use aya::maps::{MapData, RingBuf};
 
-use enforcer_core::{index::Index, model::time::Now, plan::recover::RecoveredState, reports::report::Report};
+use enforcer_core::{
+    index::Index,
+    model::time::Now,
+    plan::recover::RecoveredState,
+    reports::{report::Report, ring_records::decode_verdict},
+};
 
 use super::{Reconciler, deadline};
-use crate::{
-    agent::{
-        error::ReconcilerError,
-        output::{Output, Ring, TakeoverProblem, TakeoverSummary},
-    },
-    kernel::ring_records::{SocketRecord, decode_bind},
+use crate::agent::{
+    error::ReconcilerError,
+    output::{Output, Ring, TakeoverProblem, TakeoverSummary},
 };
 
 /// Most verdicts of the previous agent's programs that are read: more than fit into its ring.
@@ -22,9 +24,8 @@ fn drain_predecessor_ring(ring: &mut RingBuf<MapData>, index: &Index, reports: &
     while reports.len() < MAX_LEFT_REPORTS
         && let Some(record) = ring.next()
     {
-        match decode_bind(&record) {
-            Ok(SocketRecord::Attempt(attempt)) => reports.push(Report::new(attempt, index)),
-            Ok(SocketRecord::Bound(_) | SocketRecord::Released(_)) => {}
+        match decode_verdict(&record) {
+            Ok(attempt) => reports.push(Report::new(attempt, index)),
             Err(error) => {
                 undecodable.push(Output::UndecodableRecord { ring: Ring::Verdict, error: error.to_string() });
             }

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, ValueEnum};
-use enforcer_core::index::NamespaceMode;
+use enforcer_core::model::mode::NamespaceMode;
 use enforcer_ebpf::wire::Undeclared;
 
 use super::values::{Lease, Listen, SourceFlag, WholePorts, duration, lease};

@@ -1,4 +1,4 @@
-//! Removing everything that agents of whatever version left.
+//! Removal of everything that agents of any version left.
 
 use std::{
     collections::BTreeSet,
@@ -16,27 +16,27 @@ use crate::kernel::{
     pins::{PinError, entries, layouts, lock_folder, on_bpffs, remove_empty_folder, remove_pin, store::remove_tree},
 };
 
-/// How long the kernel may take to let go of what was removed: it does so after a grace period and in a work queue
+/// Time that the kernel may take to release what was removed: it does so after a grace period and in a work queue
 /// (`bpf_link_put` in kernel/bpf/syscall.c).
-const RELEASE: Duration = Duration::from_secs(5);
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What a cleanup did.
+/// Result of a cleanup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CleanupSummary {
-    /// Links that it detached and removed.
+    /// Links that were detached and removed.
     pub links: usize,
-    /// Other pins that it removed.
+    /// Other pins that were removed.
     pub pins: usize,
-    /// Programs of the removed pins and links that are in the kernel all the same, because a process holds them.
+    /// Programs of the removed pins and links that stay in the kernel because a process holds them.
     pub held: usize,
-    /// What it found beside our own and left alone.
+    /// Files that are not the agent's and were left alone.
     pub left_alone: Vec<PathBuf>,
 }
 
-/// Removes all that agents of whatever version pinned below this folder, also what a start or a cleanup that was stopped
-/// half-way left; `None` while a running agent has the right to change it. Nothing is judged any more after that. A
-/// folder that is not there, or not on a BPF file system, holds nothing.
+/// Removes everything that agents of any version pinned below this folder, also what an interrupted start or cleanup left;
+/// `None` while a running agent has the lock. After that no bind is judged any more. A folder that is not there, or not
+/// on a BPF file system, has no pins.
 ///
 /// # Errors
 ///
@@ -51,14 +51,14 @@ pub fn clean_up(folder: &Path) -> Result<Option<CleanupSummary>, PinError> {
     let layouts = layouts(folder)?;
     let mut cleaned = CleanupSummary::default();
     let mut programs = BTreeSet::new();
-    // Links first: what is left half-way must not judge.
+    // Links first: after an interruption nothing must judge.
     for path in layouts.iter().map(|layout| files(layout)).collect::<Result<Vec<_>, _>>()?.concat() {
         let opened = Link::pinned(&path).map_err(PinError::io("open", &path))?;
         let Some(link) = opened.checked() else {
             cleaned.pins += 1;
             continue;
         };
-        let info = link.info().map_err(PinError::io("learn what is pinned at", &path))?;
+        let info = link.info().map_err(PinError::io("read what is pinned at", &path))?;
         programs.insert(info.program);
         if info.cgroup.is_some() {
             // At once, and also where another process has the link open.
@@ -79,7 +79,7 @@ pub fn clean_up(folder: &Path) -> Result<Option<CleanupSummary>, PinError> {
     Ok(Some(cleaned))
 }
 
-/// All pins below a folder.
+/// Returns all pins below a folder.
 fn files(folder: &Path) -> Result<Vec<PathBuf>, PinError> {
     let mut found = Vec::new();
     for entry in entries(folder)? {
@@ -88,14 +88,14 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, PinError> {
     Ok(found)
 }
 
-/// Waits until the programs are gone: how many are not. Who may not list programs is not kept waiting.
+/// Waits until the programs are gone, and returns how many are not. Without the right to list programs it does not wait.
 fn await_release(programs: &BTreeSet<u32>) -> usize {
-    let deadline = Instant::now() + RELEASE;
+    let deadline = Instant::now() + RELEASE_TIMEOUT;
     loop {
         let held = loaded_programs().flatten().filter(|program| programs.contains(&program.id())).count();
         if held == 0 || Instant::now() >= deadline {
             return held;
         }
-        thread::sleep(LOOK_AGAIN);
+        thread::sleep(POLL_INTERVAL);
     }
 }

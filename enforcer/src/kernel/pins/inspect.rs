@@ -1,56 +1,55 @@
-//! What is pinned, read without changing anything: for those who ask where no agent answers.
+//! Reading of the pinned state without changing it, for commands that find no agent.
 
 use std::path::Path;
 
-use aya::maps::{Map, MapError, PerCpuArray};
+use aya::maps::MapError;
 use enforcer_ebpf::wire::{NodeMode, Policy};
 
 use enforcer_core::plan::recover::RecoveredState;
 
 use crate::kernel::{
-    CounterMap, Counters,
+    counters::{CounterMap, Counters},
+    map_names::COUNTERS,
     pins::{
         PinError, Pins, node_mode,
-        previous::{self, Previous},
+        previous::{Previous, open_map},
         store::live_generation,
     },
 };
 
-/// What is pinned.
+/// Pinned state of an agent that may have ended.
 pub struct PinnedState {
-    /// The owners and what they have in force.
+    /// Owners and their claims in force.
     pub recalled: RecoveredState,
-    /// What the programs are told.
+    /// Policy of the programs.
     pub policy: Policy,
-    /// Id of the cgroup that they are attached to.
+    /// Id of the cgroup that the programs are attached to.
     pub root_cgroup: u64,
-    /// When they lapse: nanoseconds since boot; 0 is never.
+    /// End of the lease: nanoseconds since boot, sleep included; 0 is never.
     pub lease_deadline: u64,
-    /// The mode that an operator set.
+    /// Mode that an operator set on the node.
     pub local: NodeMode,
-    /// What the programs counted.
+    /// Counts of the programs.
     pub counters: Counters,
 }
 
-/// What is pinned in a folder; `None` if no programs judge by it.
+/// Reads what is pinned in a folder; `None` if no attached programs are pinned there.
 ///
 /// # Errors
 ///
 /// If another version of the agent left something there, or what is pinned cannot be read.
 pub fn read_pinned(folder: &Path) -> Result<Option<PinnedState>, PinError> {
-    let pins = Pins { folder: folder.to_owned() };
+    let pins = Pins::new(folder);
     pins.check_layout()?;
     let Some(generation) = live_generation(&pins)? else {
         return Ok(None);
     };
-    let live = Previous::open(&generation)?;
-    let path = pins.shared().join("COUNTERS");
-    let failed = previous::failed(&path);
-    let map = Map::from_map_data(previous::pinned(&path)?).map_err(&failed)?;
-    let counters = CounterMap::new(PerCpuArray::try_from(map).map_err(&failed)?);
+    let live = Previous::open(&pins, &generation)?;
+    let path = pins.map_pin(&pins.shared(), COUNTERS);
+    let counters = CounterMap::new(open_map(&path)?);
     let unreadable = |error| PinError::Io { action: "read", path: path.clone(), source: std::io::Error::other(error) };
     Ok(Some(PinnedState {
-        recalled: live.recover().map_err(|error: MapError| previous::failed(&generation)(error))?,
+        recalled: live.recover().map_err(|error: MapError| PinError::map(&generation)(error))?,
         policy: live.policy(),
         root_cgroup: live.root_cgroup(),
         lease_deadline: live.lease_deadline(),

@@ -1,4 +1,4 @@
-//! The mode that an operator set on the node: one word that outlives every agent, and is set without one.
+//! The mode that an operator sets on the node: one word that outlives every agent, and can be set without one.
 
 use std::{io, path::Path};
 
@@ -9,36 +9,37 @@ use aya::{
 use enforcer_ebpf::wire::NodeMode;
 
 use crate::kernel::{
+    map_names::NODE_MODE,
     mmap_array::MmapArray,
-    pins::{PinError, Pins, make_folder, on_bpffs, previous},
+    pins::{PinError, Pins, make_folder, on_bpffs, previous::open_array},
 };
 
 /// `BPF_F_MMAPABLE` in include/uapi/linux/bpf.h.
 const MMAPABLE: u32 = 1 << 10;
 
-/// How often a mode is set anew that an agent's end takes away at the same time.
+/// Attempts to set a mode whose map an ending agent removes at the same time.
 const TRIES: u32 = 8;
 
-/// The mode that was set on this node, whether or not an agent runs.
+/// Reads the mode that an operator set on this node, whether or not an agent runs.
 ///
 /// # Errors
 ///
 /// If another version of the agent left something there, or what is pinned cannot be read.
 pub fn node_mode(folder: &Path) -> Result<NodeMode, PinError> {
-    let pins = Pins { folder: folder.to_owned() };
+    let pins = Pins::new(folder);
     pins.check_layout()?;
     Ok(open(&pins)?.map_or(NodeMode::Unset, |mode| mode.get()))
 }
 
-/// Sets the mode of this node, or takes it back with [`LocalMode::Unset`]. Programs that run obey at once, and those of
-/// every agent to come.
+/// Sets the mode of this node, or clears it with [`NodeMode::Unset`]. Running programs obey at once, and so do those of
+/// every later agent.
 ///
 /// # Errors
 ///
 /// If the folder is not on a BPF file system or cannot be written to, or another version of the agent left something
 /// there.
 pub fn set_node_mode(folder: &Path, mode: NodeMode) -> Result<(), PinError> {
-    let pins = Pins { folder: folder.to_owned() };
+    let pins = Pins::new(folder);
     pins.check_layout()?;
     if mode == NodeMode::Unset {
         if let Some(set) = open(&pins)? {
@@ -48,7 +49,7 @@ pub fn set_node_mode(folder: &Path, mode: NodeMode) -> Result<(), PinError> {
     }
     for _ in 0..TRIES {
         open_or_make(&pins)?.set(mode);
-        // An agent that keeps nothing removes the map at its end if no mode is set: it may just have looked.
+        // An agent without persistence removes the map at its end if no mode is set: it may have read it before this.
         if node_mode(folder)? == mode {
             return Ok(());
         }
@@ -56,7 +57,7 @@ pub fn set_node_mode(folder: &Path, mode: NodeMode) -> Result<(), PinError> {
     Err(PinError::Contended(folder.to_owned()))
 }
 
-/// The map with the mode.
+/// Map of the mode.
 pub(super) struct NodeModeMap(MmapArray);
 
 impl NodeModeMap {
@@ -69,20 +70,20 @@ impl NodeModeMap {
     }
 }
 
-/// The map, if it is pinned.
+/// Opens the map, if it is pinned.
 pub(super) fn open(pins: &Pins) -> Result<Option<NodeModeMap>, PinError> {
-    let path = pins.shared().join("MODE");
+    let path = pins.map_pin(&pins.shared(), NODE_MODE);
     if !path.exists() {
         return Ok(None);
     }
-    let info = MapInfo::from_pin(&path).map_err(previous::failed(&path))?;
+    let info = MapInfo::from_pin(&path).map_err(PinError::map(&path))?;
     if !matches!(info.map_type(), Ok(MapType::Array)) || (info.value_size(), info.max_entries()) != (8, 1) {
         return Err(PinError::Unknown(path));
     }
-    previous::words(&path, 1).map(|words| Some(NodeModeMap(words)))
+    open_array(&path, 1).map(|array| Some(NodeModeMap(array)))
 }
 
-/// The map, made and pinned if it is not there.
+/// Opens the map; makes and pins it if it is not there.
 pub(super) fn open_or_make(pins: &Pins) -> Result<NodeModeMap, PinError> {
     if let Some(mode) = open(pins)? {
         return Ok(mode);
@@ -92,10 +93,10 @@ pub(super) fn open_or_make(pins: &Pins) -> Result<NodeModeMap, PinError> {
         return Err(PinError::Io { action: "keep the mode in", path: pins.folder.clone(), source });
     }
     make_folder(&pins.shared())?;
-    let path = pins.shared().join("MODE");
-    let map: Array<_, u64> = Array::create(1, MMAPABLE).map_err(previous::failed(&path))?;
+    let path = pins.shared().join(NODE_MODE);
+    let map: Array<_, u64> = Array::create(1, MMAPABLE).map_err(PinError::map(&path))?;
     match map.pin(&path) {
-        // Somebody else was quicker.
+        // Another process was quicker.
         Err(AyaPinError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(AyaPinError::SyscallError(error)) => return Err(PinError::io("pin", &path)(error.io_error)),
         Err(error) => return Err(PinError::io("pin", &path)(io::Error::other(error))),

@@ -1,4 +1,4 @@
-//! What a start does with the pins: take over what is live, put this start's generation beside it, and remove the rest.
+//! Steps of a start: take over the live generation, pin a new one beside it, and remove the rest.
 
 use std::{
     collections::BTreeSet,
@@ -10,20 +10,23 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapInfo, PerCpuArray},
+    maps::{HashMap, MapInfo, PerCpuArray},
     pin::PinError as AyaPinError,
     programs::ProgramInfo,
 };
-use enforcer_ebpf::wire::{self, NodeMode, OWNER_RECORD_BYTES};
+use enforcer_ebpf::wire::{self, NodeMode};
 
 use crate::kernel::{
-    BpfError,
     crash_point::step,
+    error::BpfError,
     link::{Hook, Link, LinkInfo},
+    map_names::{COUNTERS, NODE_MODE, OF_GENERATION, OF_HOLDS, OWNER_RECORDS},
+    maps::OwnerRecords,
     pins::{
-        Persistence, PinError, Pins, Previous, entries, make_folder, node_mode, previous, remove_empty_folder,
-        remove_pin,
+        Persistence, PinError, Pins, Previous, entries, make_folder, node_mode, previous::open_map,
+        remove_empty_folder, remove_pin,
     },
+    programs::{BIND_PROGRAMS, BindProgram},
 };
 
 /// Folder of a generation's maps.
@@ -39,53 +42,13 @@ const NO_PREALLOC: u32 = 1;
 /// Name of a link that was not yet put in the place of another.
 const NEW_LINK: &str = "new";
 
-/// What is loaded anew by every start. `RECORDS` is pinned too, but is not in the object: no program uses it.
-const OWN_MAPS: [&str; 13] = [
-    "CONFIG",
-    "PORTS",
-    "OWNERS",
-    "EXACT",
-    "UIDS",
-    "CGROUPS",
-    "BIND_EVENTS",
-    "CGROUP_EVENTS",
-    "HOLDER_EVENTS",
-    "MARKS",
-    "RESERVE4",
-    "RESERVE6",
-    "SHARED",
-];
-
-/// What the programs of every start use: what is held stays held, whichever of them sees it taken and given back.
-const HOLD_MAPS: [&str; 4] = ["SLOTS", "HOLDS", "SUBFLOWS", "STRAYS"];
-
-/// A program that judges or reports binds.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::kernel) struct BindProgram {
-    /// Its name in the object.
-    pub(in crate::kernel) name: &'static str,
-    /// Its name, and its link's, among the pins.
-    pin: &'static str,
-    /// Where it is attached.
-    pub(in crate::kernel) hook: Hook,
-}
-
-/// The programs that judge or report binds, in the order in which they are switched.
-pub(in crate::kernel) const BIND_PROGRAMS: [BindProgram; 5] = [
-    BindProgram { name: "pe_bind4", pin: "bind4", hook: Hook::Bind4 },
-    BindProgram { name: "pe_bind6", pin: "bind6", hook: Hook::Bind6 },
-    BindProgram { name: "pe_post_bind4", pin: "post_bind4", hook: Hook::PostBind4 },
-    BindProgram { name: "pe_post_bind6", pin: "post_bind6", hook: Hook::PostBind6 },
-    BindProgram { name: "pe_sock_release", pin: "sock_release", hook: Hook::SockRelease },
-];
-
-/// Links with what the kernel says of them.
+/// Links with their descriptions.
 type Links = [Option<(Link, LinkInfo)>; BIND_PROGRAMS.len()];
 
-/// What a start found.
+/// The live generation that a start found, or why it cannot be read.
 pub(in crate::kernel) type PreviousGeneration = Option<Result<Previous, PinError>>;
 
-/// The pins in the hands of the agent that has the lock.
+/// Pins of the agent that has the lock.
 pub(in crate::kernel) struct PinStore {
     keep: Persistence,
     /// Folder of this start's generation.
@@ -97,8 +60,8 @@ pub(in crate::kernel) struct PinStore {
 }
 
 impl PinStore {
-    /// Looks at what is pinned, removes what no link needs, and makes what all generations share. `cgroup` is the id of
-    /// the wanted one. Also the generation that is live.
+    /// Reads what is pinned, removes what no link needs, and makes the maps that all generations share. `cgroup` is the id
+    /// of the cgroup to attach to. Also returns the live generation.
     pub(in crate::kernel) fn open(keep: Persistence, cgroup: u64) -> Result<(Self, PreviousGeneration), PinError> {
         let pins = keep.guard.pins();
         pins.check_layout()?;
@@ -107,7 +70,7 @@ impl PinStore {
         let live = live(&generations, &links)?;
         // The first link is the first to be switched: its generation is the newest of those that a start which was
         // stopped half-way left live, and was filled before.
-        let found = match live.first().map(|generation| Previous::open(generation)) {
+        let found = match live.first().map(|generation| Previous::open(pins, generation)) {
             Some(Err(error @ PinError::Unknown(_))) => return Err(error),
             found => found,
         };
@@ -119,6 +82,7 @@ impl PinStore {
         }
         let number = generations.iter().filter_map(|path| number(path)).max().map_or(1, |number| number + 1);
         let generation = pins.layout().join(format!("g{number}"));
+        pins.rename_pins(&pins.shared())?;
         make_shared(pins, keep.persist)?;
         let wanted = |info: &LinkInfo| info.cgroup.is_some_and(|attached| attached.id == cgroup);
         let links = links.map(|link| link.filter(|(_, info)| wanted(info)).map(|(link, _)| link));
@@ -129,14 +93,14 @@ impl PinStore {
         self.keep.guard.pins()
     }
 
-    /// The pinned maps that the programs are to use instead of new ones.
+    /// Returns the pinned maps that the programs use instead of new ones.
     pub(in crate::kernel) fn shared_maps(&self) -> Vec<(&'static str, PathBuf)> {
-        let names = ["COUNTERS", "MODE"].into_iter().chain(HOLD_MAPS);
+        let names = [COUNTERS, NODE_MODE].into_iter().chain(OF_HOLDS);
         let maps = names.map(|name| (name, self.pins().shared().join(name)));
         maps.filter(|(_, path)| path.exists()).collect()
     }
 
-    /// Pins the maps and programs of this start, which are loaded by now. Nothing is live by that.
+    /// Pins the maps and programs of this start, which are loaded by now. That makes nothing live.
     pub(in crate::kernel) fn pin_generation(&self, ebpf: &mut Ebpf) -> Result<(), BpfError> {
         if !self.keep.persist {
             return Ok(());
@@ -145,13 +109,13 @@ impl PinStore {
             make_folder(&self.generation.join(folder))?;
             step("made the folder", folder);
         }
-        for name in OWN_MAPS {
+        for name in OF_GENERATION {
             let path = self.generation.join(MAPS).join(name);
             let map = ebpf.map(name).ok_or(BpfError::Missing(name))?;
             map.pin(&path).map_err(|error| pin_failed(&path, error))?;
             step("pinned the map", name);
         }
-        for name in HOLD_MAPS {
+        for name in OF_HOLDS {
             let path = self.pins().shared().join(name);
             if !path.exists() {
                 let map = ebpf.map(name).ok_or(BpfError::Missing(name))?;
@@ -168,20 +132,18 @@ impl PinStore {
         Ok(())
     }
 
-    /// Makes and pins the map of records; `None` where nothing is kept.
-    pub(in crate::kernel) fn make_records(
-        &self,
-    ) -> Result<Option<HashMap<MapData, u32, [u8; OWNER_RECORD_BYTES]>>, PinError> {
+    /// Makes and pins the map of records; `None` in an agent without persistence.
+    pub(in crate::kernel) fn make_records(&self) -> Result<Option<OwnerRecords>, PinError> {
         if !self.keep.persist {
             return Ok(None);
         }
-        let path = self.generation.join(MAPS).join("RECORDS");
+        let path = self.generation.join(MAPS).join(OWNER_RECORDS);
         make_records(&path)?;
-        step("pinned the map", "RECORDS");
-        previous::pinned_hash(&path).map(Some)
+        step("pinned the map", OWNER_RECORDS);
+        open_map(&path).map(Some)
     }
 
-    /// Keeps a link to a raw tracepoint.
+    /// Pins a link to a raw tracepoint.
     pub(in crate::kernel) fn keep_tracepoint(&self, link: &Link, tracepoint: &CStr) -> Result<(), PinError> {
         if self.keep.persist {
             let path = self.generation.join(LINKS).join(tracepoint.to_string_lossy().as_ref());
@@ -191,8 +153,8 @@ impl PinStore {
         Ok(())
     }
 
-    /// Lets a program of this generation judge, in the place of the one that does by now if there is one: every bind is
-    /// judged by one of the two. `attach` makes a new link.
+    /// Attaches a program of this generation in the place of the attached one, if there is one: every bind is judged by one
+    /// of the two. `attach` makes a new link.
     pub(in crate::kernel) fn switch(
         &mut self,
         place: usize,
@@ -229,7 +191,7 @@ impl PinStore {
         Ok(link)
     }
 
-    /// Pins a new link, in the place of one that is attached elsewhere if there is one.
+    /// Pins a new link, in the place of one that is attached elsewhere, if there is one.
     fn put_link(&self, link: &Link, pin: &str, path: &Path) -> Result<(), PinError> {
         make_folder(&self.pins().links())?;
         let new = self.pins().links().join(NEW_LINK);
@@ -245,7 +207,7 @@ impl PinStore {
         Ok(())
     }
 
-    /// Removes what is of no use once this generation judges.
+    /// Removes everything that is of no use once this generation judges.
     pub(in crate::kernel) fn retire(&mut self) -> Result<(), PinError> {
         for generation in generations(self.pins())? {
             if generation != self.generation || !self.keep.persist {
@@ -254,7 +216,7 @@ impl PinStore {
         }
         if !self.keep.persist {
             remove_tree(&self.pins().links(), "retired the")?;
-            for name in ["COUNTERS"].into_iter().chain(HOLD_MAPS) {
+            for name in [COUNTERS].into_iter().chain(OF_HOLDS) {
                 remove_pin(&self.pins().shared().join(name))?;
                 step("removed the map", name);
             }
@@ -266,7 +228,7 @@ impl PinStore {
 impl Drop for PinStore {
     fn drop(&mut self) {
         if !self.live {
-            // Nothing judges by it. What cannot be removed now is removed by the next start.
+            // No program of it is attached. The next start removes what cannot be removed now.
             let _ = remove_tree(&self.generation, "took back the");
         }
         if self.keep.persist {
@@ -274,7 +236,7 @@ impl Drop for PinStore {
         }
         let pins = self.pins();
         if !matches!(node_mode::open(pins), Ok(Some(mode)) if mode.get() != NodeMode::Unset) {
-            let _ = remove_pin(&pins.shared().join("MODE"));
+            let _ = remove_pin(&pins.shared().join(NODE_MODE));
         }
         for folder in [&pins.shared(), &pins.layout(), pins.folder()] {
             remove_empty_folder(folder);
@@ -285,24 +247,23 @@ impl Drop for PinStore {
 /// Makes the maps that all generations share, or checks them.
 fn make_shared(pins: &Pins, persist: bool) -> Result<(), PinError> {
     node_mode::open_or_make(pins)?;
-    step("made the map", "MODE");
-    let path = pins.shared().join("COUNTERS");
+    step("made the map", NODE_MODE);
+    let path = pins.shared().join(COUNTERS);
     if path.exists() {
-        let info = MapInfo::from_pin(&path).map_err(previous::failed(&path))?;
+        let info = MapInfo::from_pin(&path).map_err(PinError::map(&path))?;
         if (info.key_size(), info.value_size(), info.max_entries()) != (4, 8, wire::COUNTER_COUNT) {
             return Err(PinError::Unknown(path));
         }
     } else if persist {
-        let map: PerCpuArray<_, u64> = PerCpuArray::create(wire::COUNTER_COUNT, 0).map_err(previous::failed(&path))?;
+        let map: PerCpuArray<_, u64> = PerCpuArray::create(wire::COUNTER_COUNT, 0).map_err(PinError::map(&path))?;
         map.pin(&path).map_err(|error| aya_pin_failed(&path, error))?;
-        step("made the map", "COUNTERS");
+        step("made the map", COUNTERS);
     }
     Ok(())
 }
 
 fn make_records(path: &Path) -> Result<(), PinError> {
-    let map: HashMap<_, u32, [u8; OWNER_RECORD_BYTES]> =
-        HashMap::create(wire::MAX_OWNERS, NO_PREALLOC).map_err(previous::failed(path))?;
+    let map: OwnerRecords = HashMap::create(wire::MAX_OWNERS, NO_PREALLOC).map_err(PinError::map(path))?;
     map.pin(path).map_err(|error| aya_pin_failed(path, error))
 }
 
@@ -318,19 +279,19 @@ fn aya_pin_failed(path: &Path, error: AyaPinError) -> PinError {
     PinError::io("pin", path)(source)
 }
 
-/// Folder of the generation that judges, if one does. Nothing is changed.
+/// Returns the folder of the live generation, if there is one. Changes nothing.
 pub(super) fn live_generation(pins: &Pins) -> Result<Option<PathBuf>, PinError> {
     Ok(live(&generations(pins)?, &pinned_links(pins)?)?.into_iter().next())
 }
 
-/// The pinned links to a cgroup, by the place of their program in [`BIND_PROGRAMS`].
+/// Returns the pinned links to a cgroup, by the place of their program in [`BIND_PROGRAMS`].
 fn pinned_links(pins: &Pins) -> Result<Links, PinError> {
     let links = BIND_PROGRAMS.map(|program| pinned_link(&pins.links().join(program.pin), program.hook));
     let [bind4, bind6, post_bind4, post_bind6, sock_release] = links;
     Ok([bind4?, bind6?, post_bind4?, post_bind6?, sock_release?])
 }
 
-/// A pinned link to a cgroup, if it is one.
+/// Opens a pinned link to a cgroup, if it is one.
 fn pinned_link(path: &Path, hook: Hook) -> Result<Option<(Link, LinkInfo)>, PinError> {
     let link = match Link::pinned(path) {
         Ok(link) => link,
@@ -340,21 +301,21 @@ fn pinned_link(path: &Path, hook: Hook) -> Result<Option<(Link, LinkInfo)>, PinE
     let Some(link) = link.checked() else {
         return Ok(None);
     };
-    let info = link.info().map_err(PinError::io("learn what is pinned at", path))?;
+    let info = link.info().map_err(PinError::io("read what is pinned at", path))?;
     Ok(info.cgroup.is_some_and(|attached| attached.hook == hook as u32).then_some((link, info)))
 }
 
-/// The folders of generations.
+/// Returns the folders of generations.
 fn generations(pins: &Pins) -> Result<Vec<PathBuf>, PinError> {
     Ok(entries(&pins.layout())?.into_iter().filter(|path| number(path).is_some()).collect())
 }
 
-/// Number of a generation.
+/// Returns the number of a generation.
 fn number(generation: &Path) -> Option<u64> {
     generation.file_name()?.to_str()?.strip_prefix('g')?.parse().ok()
 }
 
-/// The generations whose programs the links run, in the order of the links.
+/// Returns the generations whose programs the links run, in the order of the links.
 fn live(generations: &[PathBuf], links: &Links) -> Result<Vec<PathBuf>, PinError> {
     let mut programs = Vec::new();
     for generation in generations {
@@ -370,18 +331,18 @@ fn live(generations: &[PathBuf], links: &Links) -> Result<Vec<PathBuf>, PinError
     Ok(live)
 }
 
-/// Ids of the pinned programs of a generation.
+/// Returns the ids of the pinned programs of a generation.
 fn program_ids(generation: &Path) -> Result<BTreeSet<u32>, PinError> {
     let mut ids = BTreeSet::new();
     for path in entries(&generation.join(PROGRAMS))? {
         let info = ProgramInfo::from_pin(&path)
-            .map_err(|error| PinError::io("learn what is pinned at", &path)(io::Error::other(error)))?;
+            .map_err(|error| PinError::io("read what is pinned at", &path)(io::Error::other(error)))?;
         ids.insert(info.id());
     }
     Ok(ids)
 }
 
-/// Removes a folder and all pins below it; it need not be there. `done` says why, for [`step`].
+/// Removes a folder and all pins below it; it need not be there. `done` names the reason, for [`step`].
 pub(super) fn remove_tree(path: &Path, done: &str) -> Result<(), PinError> {
     // Without the number of a generation, so that a step has the same name in every start.
     let name = |path: &Path| match number(path) {

@@ -1,162 +1,224 @@
-//! What the agent does better where it is there, and how this node is set up.
-
-use std::{fs, path::Path};
+//! Features of the kernel that improve the agent where they are there.
 
 use aya::{
-    programs::ProgramType,
+    programs::{ProgramError, ProgramType},
     sys::{BpfHelper, is_helper_supported},
 };
 
-use super::{Answer, Finding, raw};
+use super::{Answer, Feature, Features, Global, GlobalValue, NEWER, raw};
 use crate::{
-    host::sock_diag,
-    kernel::btf::{self, Offsets},
+    host::{netns, sock_diag},
+    kernel::{
+        btf::{MptcpOffsets, Offsets},
+        kfunc::RdonlyCast,
+    },
 };
 
-const NEWER: &str = "run a kernel of at least that version";
+pub(super) const TABLE: &[&Feature] = &[
+    &ERRNO_CHOICE,
+    &TICK_TIME,
+    &KERNEL_MEMORY,
+    &NODE_NETNS_COOKIE,
+    &DENYING_POST_BIND,
+    &SOCK_RELEASE_HOOKS,
+    &SOCKET_STORAGE,
+    &TRACEPOINT_LINKS,
+    &CGROUPS_IN_DIAGNOSTICS,
+    &BOUND_IN_DIAGNOSTICS,
+    &LOADS,
+    &CGROUP_LSM,
+];
 
-/// What kernels have from some version on.
-pub(super) fn kernel() -> Vec<Finding> {
-    let storage = |program| is_helper_supported(program, BpfHelper::BPF_FUNC_sk_storage_get);
-    vec![
-        Finding {
-            name: "post-bind hooks that deny",
-            since: "5.17",
-            required: false,
-            // `inet_bind` gives the port back through this member (__inet_bind in net/ipv4/af_inet.c).
-            answer: Answer::of(btf::has_member("proto", "put_port")),
-            without: "a bind can be denied before the kernel tries it only, so what is taken there is kept until the socket \
-                      closes, also where the kernel refused the bind",
-            remedy: NEWER,
-        },
-        Finding {
-            name: "socket release hooks",
-            since: "5.9",
-            required: false,
-            answer: Answer::of(raw::sees_releases()),
-            without: "that a port is free again is seen by looking at the sockets only",
-            remedy: NEWER,
-        },
-        Finding {
-            name: "socket storage in bind and socket hooks",
-            since: "5.9",
-            required: false,
-            answer: Answer::of(
-                storage(ProgramType::CgroupSockAddr).and_then(|bind| Ok(bind && storage(ProgramType::CgroupSock)?)),
-            ),
-            without: "what a socket holds cannot be noted on the socket itself",
-            remedy: NEWER,
-        },
-        Finding {
-            name: "links of raw tracepoints",
-            since: "5.8",
-            required: false,
-            answer: Answer::of(raw::has_raw_tracepoint_links()),
-            without: "while no agent runs, a new pod's cgroup is not recognised",
-            remedy: NEWER,
-        },
-        Finding {
-            name: "cgroups in socket diagnostics",
-            since: "5.8",
-            required: false,
-            answer: Answer::of(sock_diag::shows_cgroup()),
-            without: "whose the sockets are that were bound before the agent came is not known",
-            remedy: "run a kernel of at least that version, with CONFIG_INET_DIAG and its TCP part built in or loaded \
-                     (modprobe tcp_diag)",
-        },
-        Finding {
-            name: "bound sockets in socket diagnostics",
-            since: "6.8",
-            required: false,
-            answer: Answer::of(sock_diag::shows_bound()),
-            without: "TCP sockets that were bound before the agent came and do not listen yet are not seen",
-            remedy: NEWER,
-        },
-        Finding {
-            name: "reading sockets and tasks without helpers",
-            since: "6.2",
-            required: false,
-            answer: Answer::of(Offsets::of_running_kernel().and_then(|offsets| Ok(raw::cast(&offsets)?.is_some()))),
-            without: "every bind and close takes some tens of nanoseconds longer",
-            remedy: NEWER,
-        },
-        Finding {
-            name: "LSM programs for cgroups",
-            since: "6.0",
-            required: false,
-            answer: Answer::of(raw::has_cgroup_lsm()),
-            without: "nothing today: no program of the agent is one",
-            remedy: "run a kernel of at least that version with CONFIG_BPF_LSM=y, and with bpf in lsm= on its command line",
-        },
-    ]
+/// `bpf_set_retval`. In post-bind hooks it is there since 5.18.
+pub static ERRNO_CHOICE: Feature = Feature {
+    name: "choice of the error number",
+    since: "6.1",
+    required: false,
+    without: "a denied bind fails with EPERM, whatever --deny-errno says",
+    remedy: NEWER,
+    probe: || Answer::of(has_set_retval()),
+    globals: &[
+        Global { name: "HAS_SET_RETVAL", value: |features, _| features.set_retval.into() },
+        Global { name: "HAS_POST_SET_RETVAL", value: |features, _| features.post_set_retval.into() },
+    ],
+};
+
+/// `bpf_ktime_get_coarse_ns`.
+pub static TICK_TIME: Feature = Feature {
+    name: "time of the last tick",
+    since: "5.11",
+    required: false,
+    without: "every bind and close reads a clock, which takes some tens of nanoseconds",
+    remedy: NEWER,
+    probe: || Answer::of(has_coarse_time()),
+    globals: &[Global { name: "HAS_COARSE_TIME", value: |features, _| features.coarse_time.into() }],
+};
+
+/// `bpf_probe_read_kernel`.
+pub static KERNEL_MEMORY: Feature = Feature {
+    name: "reading kernel memory",
+    since: "5.5",
+    required: false,
+    without: "a socket that is IPv6 only is taken to be dual-stack",
+    remedy: "give the agent CAP_PERFMON; under kernel lockdown (confidentiality) there is none",
+    probe: || Answer::of(has_probe_read()),
+    globals: &[
+        Global { name: "SOCK_FLAGS_OFFSET", value: |features, offsets| readable(features, offsets.sock_flags) },
+        Global { name: "KERN_SOCK_BIT", value: |features, offsets| readable(features, offsets.kern_sock_bit) },
+        Global { name: "BOUND_DEV_OFFSET", value: |features, offsets| readable(features, offsets.bound_dev) },
+        Global { name: "SOCK_NUM_OFFSET", value: |features, offsets| readable(features, offsets.sock_num) },
+        Global { name: "IS_MPTCP_OFFSET", value: |features, offsets| mptcp(features, offsets, |of| of.is_mptcp) },
+        Global { name: "ULP_DATA_OFFSET", value: |features, offsets| mptcp(features, offsets, |of| of.ulp_data) },
+        Global { name: "SUBFLOW_CONN_OFFSET", value: |features, offsets| mptcp(features, offsets, |of| of.conn) },
+    ],
+};
+
+/// `SO_NETNS_COOKIE`.
+pub static NODE_NETNS_COOKIE: Feature = Feature {
+    name: "cookie of the node's network namespace",
+    since: "5.14",
+    required: false,
+    without: "the initial network namespace is taken for the node's, which is wrong where a node is a container",
+    remedy: NEWER,
+    probe: || Answer::of(netns::cookie().map(|cookie| cookie.is_some())),
+    globals: &[],
+};
+
+/// A post-bind hook that denies gives the port back.
+pub static DENYING_POST_BIND: Feature = Feature {
+    name: "post-bind hooks that deny",
+    since: "5.17",
+    required: false,
+    without: "a bind can be denied before the kernel tries it only, so what is taken there is kept until the socket \
+              closes, also where the kernel refused the bind",
+    remedy: NEWER,
+    probe: || Answer::of(Offsets::of_running_kernel().map(|offsets| offsets.post_bind_denies)),
+    globals: &[
+        Global { name: "POST_BIND_DENIES", value: |features, _| features.post_bind_denies.into() },
+        Global { name: "RESERVES", value: |features, _| (!features.post_bind_denies).into() },
+    ],
+};
+
+/// `cgroup/sock_release`.
+pub static SOCK_RELEASE_HOOKS: Feature = Feature {
+    name: "socket release hooks",
+    since: "5.9",
+    required: false,
+    without: "that a port is free again is seen by looking at the sockets only",
+    remedy: NEWER,
+    probe: || Answer::of(raw::sees_releases()),
+    globals: &[],
+};
+
+/// `bpf_sk_storage_get`.
+pub static SOCKET_STORAGE: Feature = Feature {
+    name: "socket storage in bind and socket hooks",
+    since: "5.9",
+    required: false,
+    without: "what a socket holds cannot be noted on the socket itself",
+    remedy: NEWER,
+    probe: || {
+        let storage = |program| is_helper_supported(program, BpfHelper::BPF_FUNC_sk_storage_get);
+        let both = storage(ProgramType::CgroupSockAddr).and_then(|bind| Ok(bind && storage(ProgramType::CgroupSock)?));
+        Answer::of(both)
+    },
+    globals: &[],
+};
+
+/// Links of raw tracepoints, which can be pinned.
+pub static TRACEPOINT_LINKS: Feature = Feature {
+    name: "links of raw tracepoints",
+    since: "5.8",
+    required: false,
+    without: "while no agent runs, a new pod's cgroup is not recognised",
+    remedy: NEWER,
+    probe: || Answer::of(raw::has_raw_tracepoint_links()),
+    globals: &[],
+};
+
+/// `INET_DIAG_CGROUP_ID`.
+pub static CGROUPS_IN_DIAGNOSTICS: Feature = Feature {
+    name: "cgroups in socket diagnostics",
+    since: "5.8",
+    required: false,
+    without: "whose the sockets are that were bound before the agent came is not known",
+    remedy: "run a kernel of at least that version, with CONFIG_INET_DIAG and its TCP part built in or loaded \
+             (modprobe tcp_diag)",
+    probe: || Answer::of(sock_diag::shows_cgroup()),
+    globals: &[],
+};
+
+/// `TCP_BOUND_INACTIVE`.
+pub static BOUND_IN_DIAGNOSTICS: Feature = Feature {
+    name: "bound sockets in socket diagnostics",
+    since: "6.8",
+    required: false,
+    without: "TCP sockets that were bound before the agent came and do not listen yet are not seen",
+    remedy: NEWER,
+    probe: || Answer::of(sock_diag::shows_bound()),
+    globals: &[],
+};
+
+/// `bpf_rdonly_cast`.
+pub static LOADS: Feature = Feature {
+    name: "reading sockets and tasks without helpers",
+    since: "6.2",
+    required: false,
+    without: "every bind and close takes some tens of nanoseconds longer",
+    remedy: NEWER,
+    probe: || Answer::of(Offsets::of_running_kernel().and_then(|offsets| Ok(raw::cast(&offsets)?.is_some()))),
+    globals: &[
+        Global { name: "SOCK_TYPE", value: |features, _| cast(features, |cast| cast.sock) },
+        Global { name: "TASK_TYPE", value: |features, _| cast(features, |cast| cast.task) },
+        Global { name: "TASK_TGID_OFFSET", value: |features, _| cast(features, |cast| cast.offsets.tgid) },
+        Global { name: "TASK_COMM_OFFSET", value: |features, _| cast(features, |cast| cast.offsets.comm) },
+        Global { name: "TASK_CRED_OFFSET", value: |features, _| cast(features, |cast| cast.offsets.cred) },
+        Global { name: "CRED_UID_OFFSET", value: |features, _| cast(features, |cast| cast.offsets.uid) },
+    ],
+};
+
+/// `BPF_LSM_CGROUP`.
+pub static CGROUP_LSM: Feature = Feature {
+    name: "LSM programs for cgroups",
+    since: "6.0",
+    required: false,
+    without: "nothing today: no program of the agent is one",
+    remedy: "run a kernel of at least that version with CONFIG_BPF_LSM=y, and with bpf in lsm= on its command line",
+    probe: || Answer::of(raw::has_cgroup_lsm()),
+    globals: &[],
+};
+
+/// Returns whether bind hooks may choose the error number.
+pub(super) fn has_set_retval() -> Result<bool, ProgramError> {
+    is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval)
 }
 
-/// How this node is set up.
-pub(super) fn node() -> Vec<Finding> {
-    vec![
-        Finding {
-            name: "cgroup v2 is mounted",
-            since: "4.5",
-            required: true,
-            answer: is_mounted("cgroup2"),
-            without: "pods cannot be told apart",
-            remedy: "mount it (mount -t cgroup2 cgroup2 /sys/fs/cgroup), or boot with systemd.unified_cgroup_hierarchy=1",
-        },
-        Finding {
-            name: "a BPF file system is mounted",
-            since: "4.4",
-            required: false,
-            answer: is_mounted("bpf"),
-            without: "what is in force ends with the agent",
-            remedy: "mount one (mount -t bpf bpf /sys/fs/bpf), and name it with --bpffs if it is elsewhere",
-        },
-        Finding {
-            name: "kernel memory is not locked down",
-            since: "5.4",
-            required: false,
-            answer: not_locked_down(Path::new("/sys/kernel/security")),
-            without: "programs may not read it, and so a socket that is IPv6 only is taken to be dual-stack",
-            remedy: "boot with lockdown=integrity or without lockdown",
-        },
-    ]
+/// Returns whether post-bind hooks may choose the error number.
+pub(super) fn has_post_set_retval() -> Result<bool, ProgramError> {
+    is_helper_supported(ProgramType::CgroupSock, BpfHelper::BPF_FUNC_set_retval)
 }
 
-/// Whether a file system of this type is mounted anywhere that this process sees.
-fn is_mounted(kind: &str) -> Answer {
-    let separator = format!(" - {kind} ");
-    Answer::of(
-        fs::read_to_string("/proc/self/mountinfo").map(|text| text.lines().any(|line| line.contains(&separator))),
-    )
+/// Returns whether programs can read the time of the last tick.
+pub(super) fn has_coarse_time() -> Result<bool, ProgramError> {
+    is_helper_supported(ProgramType::CgroupSock, BpfHelper::BPF_FUNC_ktime_get_coarse_ns)
 }
 
-/// Before 5.4, and where it is not built in, there is no lockdown, and no file of it.
-fn not_locked_down(security: &Path) -> Answer {
-    match fs::read_to_string(security.join("lockdown")) {
-        Ok(state) => Answer::of::<std::convert::Infallible>(Ok(!state.contains("[confidentiality]"))),
-        Err(_) if security.join("lsm").exists() => Answer::Yes,
-        Err(_) => Answer::Unknown(format!("securityfs is not mounted on {}", security.display())),
-    }
+/// Returns whether programs may read kernel memory.
+pub(super) fn has_probe_read() -> Result<bool, ProgramError> {
+    is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_probe_read_kernel)
 }
 
-#[cfg(test)]
-mod tests {
-    use tempfile::TempDir;
+/// Returns an offset, or 0 where programs may not read kernel memory.
+fn readable(features: &Features, offset: u32) -> GlobalValue {
+    GlobalValue::Number(if features.probe_read { offset } else { 0 })
+}
 
-    use super::*;
+/// Returns an offset on the way to an MPTCP socket, or 0 where the kernel has no MPTCP.
+fn mptcp(features: &Features, offsets: &Offsets, offset: fn(MptcpOffsets) -> u32) -> GlobalValue {
+    readable(features, offsets.mptcp.map_or(0, offset))
+}
 
-    #[test]
-    fn lockdown_is_read_as_the_kernel_writes_it() {
-        let folder = TempDir::new().unwrap();
-        assert!(matches!(not_locked_down(folder.path()), Answer::Unknown(_)));
-        fs::write(folder.path().join("lsm"), "capability,bpf").unwrap();
-        assert_eq!(not_locked_down(folder.path()), Answer::Yes);
-        for (state, answer) in [
-            ("[none] integrity confidentiality\n", Answer::Yes),
-            ("none [integrity] confidentiality\n", Answer::Yes),
-            ("none integrity [confidentiality]\n", Answer::No),
-        ] {
-            fs::write(folder.path().join("lockdown"), state).unwrap();
-            assert_eq!(not_locked_down(folder.path()), answer, "{state}");
-        }
-    }
+/// Returns a number of the cast, or 0 where the kernel has no cast.
+fn cast(features: &Features, number: fn(RdonlyCast) -> u32) -> GlobalValue {
+    GlobalValue::Number(features.cast.map_or(0, number))
 }

@@ -1,0 +1,131 @@
+//! From the object in this binary to loaded programs.
+
+use std::{borrow::Cow, path::PathBuf};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::ProgramArray,
+    programs::{CgroupSock, CgroupSockAddr, Program, ProgramError, RawTracePoint},
+};
+use enforcer_ebpf::{OBJECT, wire::Policy};
+use tracing::warn;
+
+use crate::kernel::{
+    btf::Offsets,
+    error::BpfError,
+    link::Hook,
+    pins::Persistence,
+    probe::{Features, GlobalValue, globals},
+    programs::{BIND_PROGRAMS, BIND_TAIL_PROGRAMS, CGROUP_PROGRAMS},
+};
+
+/// Options of loading the programs.
+#[derive(Debug)]
+pub struct LoadOptions {
+    /// Directory of the cgroup that the programs are attached to.
+    pub cgroup: PathBuf,
+    /// Id of that cgroup: the inode number of the directory.
+    pub cgroup_id: u64,
+    /// Level of that cgroup in the whole hierarchy, if this process can see it.
+    pub cgroup_level: Option<u64>,
+    /// Cookie of the node's network namespace, if the kernel has one.
+    pub netns_cookie: Option<u64>,
+    /// First policy.
+    pub policy: Policy,
+    /// When enforcement ends unless [`Kernel::renew`](crate::kernel::Kernel::renew) extends it: nanoseconds since boot,
+    /// sleep included; 0 is never.
+    pub lease_deadline: u64,
+    /// Ports that everybody may share, by [`enforcer_ebpf::wire::port_index`].
+    pub shared_ports: Vec<u32>,
+    /// The pins in a BPF file system and how they are used; `None` for an agent without pins.
+    pub persistence: Option<Persistence>,
+    /// Features of this kernel.
+    pub features: Features,
+    /// Whether the programs write a trace (`aya-log`). Without it, they have no trace code at all.
+    pub trace: bool,
+}
+
+/// Loads the object and its programs, which are not attached. The programs use the maps that are pinned at `shared`
+/// instead of new ones. Clears [`LoadOptions::trace`] where the kernel refuses the programs with their trace.
+pub(super) fn load_object(options: &mut LoadOptions, shared: &[(&str, PathBuf)]) -> Result<Ebpf, BpfError> {
+    match try_load_object(options, shared) {
+        // With the trace the programs are larger, and older verifiers need more steps for the same.
+        Err(BpfError::Program { program, source }) if options.trace => {
+            let why = match *source {
+                ProgramError::LoadError { ref io_error, .. } => io_error.to_string(),
+                ref other => other.to_string(),
+            };
+            warn!(
+                event = "trace",
+                program, why, "this kernel refuses the programs with their trace: they run without it"
+            );
+            options.trace = false;
+            try_load_object(options, shared)
+        }
+        loaded => loaded,
+    }
+}
+
+fn try_load_object(options: &LoadOptions, shared: &[(&str, PathBuf)]) -> Result<Ebpf, BpfError> {
+    let features = &options.features;
+    let globals = globals(features, &Offsets::of_running_kernel()?);
+    let log_level = if options.trace { aya_log::Level::Trace as u8 } else { 0 };
+    let object = features.cast.map_or(Cow::Borrowed(OBJECT), |cast| Cow::Owned(cast.patch_calls(OBJECT)));
+    let mut loader = EbpfLoader::new();
+    for (name, path) in shared {
+        loader.map_pin_path(name, path);
+    }
+    for (name, value) in &globals {
+        match value {
+            GlobalValue::Flag(flag) => loader.override_global(name, flag, true),
+            GlobalValue::Number(number) => loader.override_global(name, number, true),
+        };
+    }
+    let mut ebpf = loader.override_global(aya_log::LEVEL, &log_level, true).load(&object)?;
+    // The programs refer to the maps by descriptor, so they are loaded before the maps are taken out.
+    load_programs(&mut ebpf)?;
+    if !features.post_bind_denies {
+        load_bind_tail_programs(&mut ebpf)?;
+    }
+    Ok(ebpf)
+}
+
+fn load_programs(ebpf: &mut Ebpf) -> Result<(), BpfError> {
+    for (program, _) in CGROUP_PROGRAMS {
+        let hook: &mut RawTracePoint = program_mut(ebpf, program)?;
+        hook.load().map_err(BpfError::program(program))?;
+    }
+    for program in BIND_PROGRAMS {
+        let loaded = match program.hook {
+            Hook::Bind4 | Hook::Bind6 => program_mut::<CgroupSockAddr>(ebpf, program.name)?.load(),
+            Hook::PostBind4 | Hook::PostBind6 | Hook::SockRelease => {
+                program_mut::<CgroupSock>(ebpf, program.name)?.load()
+            }
+        };
+        loaded.map_err(BpfError::program(program.name))?;
+    }
+    Ok(())
+}
+
+/// Loads the programs that take a port before it is bound, and puts each into the array by which `bind4` or `bind6` goes
+/// on.
+fn load_bind_tail_programs(ebpf: &mut Ebpf) -> Result<(), BpfError> {
+    for (program, name) in BIND_TAIL_PROGRAMS {
+        let hook: &mut CgroupSockAddr = program_mut(ebpf, program)?;
+        hook.load().map_err(BpfError::program(program))?;
+        let descriptor = hook.fd().and_then(|program| Ok(program.try_clone()?)).map_err(BpfError::program(program))?;
+        let map = ebpf.map_mut(name).ok_or(BpfError::Missing(name))?;
+        let set = |map| ProgramArray::try_from(map).and_then(|mut array| array.set(0, &descriptor, 0));
+        set(map).map_err(BpfError::map("write", name))?;
+    }
+    Ok(())
+}
+
+/// Returns a program of the object.
+pub(super) fn program_mut<'a, P: 'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, BpfError>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    let program = ebpf.program_mut(name).ok_or(BpfError::Missing(name))?;
+    program.try_into().map_err(BpfError::program(name))
+}

@@ -1,0 +1,73 @@
+//! Names of the maps: in the BPF object, and of their pins.
+//!
+//! A name that changes goes into [`RENAMED`] with its earlier form, so that the next agent finds the pins of the one
+//! before it.
+
+/// Policy and facts of the node, one element: [`enforcer_ebpf::wire::Config`].
+pub const CONFIG: &str = "CONFIG";
+/// Claims on each port: [`enforcer_ebpf::wire::PortWord`].
+pub const PORT_OWNERS: &str = "PORTS";
+/// Owners by slot: [`enforcer_ebpf::wire::Owner`].
+pub const OWNERS: &str = "OWNERS";
+/// Owners of single addresses: [`enforcer_ebpf::wire::AddressOwner`].
+pub const ADDRESS_OWNERS: &str = "EXACT";
+/// Owners by pod UID.
+pub const POD_UIDS: &str = "UIDS";
+/// Owners by pod cgroup: [`enforcer_ebpf::wire::CgroupIdentity`].
+pub const POD_CGROUPS: &str = "CGROUPS";
+/// Exact counts, shared by all generations.
+pub const COUNTERS: &str = "COUNTERS";
+/// The mode that an operator set on the node, shared by all generations: [`enforcer_ebpf::wire::NodeMode`].
+pub const NODE_MODE: &str = "MODE";
+/// Ring of judged binds: [`enforcer_ebpf::wire::BindEvent`].
+pub const VERDICT_RING: &str = "BIND_EVENTS";
+/// Ring of sockets that were bound and released: [`enforcer_ebpf::wire::BindEvent`] and
+/// [`enforcer_ebpf::wire::ReleaseEvent`].
+pub const SOCKET_RING: &str = "HOLDER_EVENTS";
+/// Ring of cgroups that were made and removed: [`enforcer_ebpf::wire::CgroupEvent`].
+pub const CGROUP_RING: &str = "CGROUP_EVENTS";
+/// Who holds a port: [`enforcer_ebpf::wire::PortHolder`].
+pub const PORT_HOLDERS: &str = "MARKS";
+/// Ports that everybody may share, one bit each.
+pub const SHARED_PORTS: &str = "SHARED";
+/// Holders of ports whose sockets could share them, shared by all generations: [`enforcer_ebpf::wire::PortHolds`].
+pub const PORT_HOLDS: &str = "SLOTS";
+/// What a socket holds, in the socket's storage. Shared by all generations.
+pub const SOCKET_HOLDS: &str = "HOLDS";
+/// What MPTCP sockets and sockets without storage hold. Shared by all generations.
+pub const FALLBACK_HOLDS: &str = "SUBFLOWS";
+/// Whether a socket had no storage. Shared by all generations.
+pub const STORAGE_FALLBACK: &str = "STRAYS";
+/// The program that `bind4` goes on with.
+pub const BIND_TAIL4: &str = "RESERVE4";
+/// The program that `bind6` goes on with.
+pub const BIND_TAIL6: &str = "RESERVE6";
+/// What an agent writes of each owner for the next agent. It is not in the object: no program uses it.
+pub const OWNER_RECORDS: &str = "RECORDS";
+
+/// Maps that every start makes anew and pins in its generation, beside [`OWNER_RECORDS`].
+pub const OF_GENERATION: [&str; 13] = [
+    CONFIG,
+    PORT_OWNERS,
+    OWNERS,
+    ADDRESS_OWNERS,
+    POD_UIDS,
+    POD_CGROUPS,
+    VERDICT_RING,
+    CGROUP_RING,
+    SOCKET_RING,
+    PORT_HOLDERS,
+    BIND_TAIL4,
+    BIND_TAIL6,
+    SHARED_PORTS,
+];
+
+/// Maps of the holders of ports, which the programs of all generations share: a port that is held stays held, whichever
+/// generation sees it taken and released.
+pub const OF_HOLDS: [&str; 4] = [PORT_HOLDS, SOCKET_HOLDS, FALLBACK_HOLDS, STORAGE_FALLBACK];
+
+/// An earlier name of a map, and its present name.
+pub type Renamed = (&'static str, &'static str);
+
+/// Earlier names of maps, whose pins a start finds under either name.
+pub const RENAMED: &[Renamed] = &[];

@@ -1,0 +1,269 @@
+//! Handles of the maps that the agent writes, and the writing of planned changes.
+
+use std::{io, os::fd::AsFd as _};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, Map, MapData, MapError},
+};
+use enforcer_core::plan::port_state::Change;
+use enforcer_ebpf::wire::{
+    self, AddressKey, AddressOwner, CgroupIdentity, NodeMode, OWNER_RECORD_BYTES, Owner, Policy, PortHold, PortHolds,
+    Protocol, Slot, UidKey,
+};
+
+use crate::kernel::{
+    counters::CounterMap,
+    error::BpfError,
+    layout::{config_word, owner_word, port_holder_word},
+    lease,
+    loader::LoadOptions,
+    map_names::{
+        ADDRESS_OWNERS, CONFIG, COUNTERS, NODE_MODE, OWNER_RECORDS, OWNERS, POD_CGROUPS, POD_UIDS, PORT_HOLDERS,
+        PORT_HOLDS, PORT_OWNERS, SHARED_PORTS,
+    },
+    mmap_array::{LazyMmapArray, MmapArray},
+};
+
+/// Levels below the root at which the kubelet puts pods: its children (guaranteed pods) and grandchildren (the others).
+const USUAL_POD_LEVELS: u64 = 1 << 1 | 1 << 2;
+
+/// Records of owners for the next agent, by slot.
+pub(super) type OwnerRecords = HashMap<MapData, u32, [u8; OWNER_RECORD_BYTES]>;
+
+/// The maps of this agent's generation, and those that all generations share.
+pub(super) struct Maps {
+    config: MmapArray,
+    ports: LazyMmapArray,
+    owners: LazyMmapArray,
+    address_owners: HashMap<MapData, AddressKey, u64>,
+    pod_uids: HashMap<MapData, UidKey, u64>,
+    pod_cgroups: HashMap<MapData, u64, u64>,
+    counters: CounterMap,
+    node_mode: MmapArray,
+    port_holds: HashMap<MapData, u32, PortHolds>,
+    port_holders: LazyMmapArray,
+    /// `None` where nothing is pinned.
+    records: Option<OwnerRecords>,
+}
+
+impl Maps {
+    /// Takes the maps out of the loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf, records: Option<OwnerRecords>) -> Result<Self, BpfError> {
+        Ok(Self {
+            config: mmap_array(ebpf, CONFIG, config_word::COUNT)?,
+            ports: lazy_mmap_array(ebpf, PORT_OWNERS, wire::PORT_COUNT as usize)?,
+            owners: lazy_mmap_array(ebpf, OWNERS, wire::MAX_OWNERS as usize * owner_word::COUNT)?,
+            address_owners: take_map(ebpf, ADDRESS_OWNERS)?,
+            pod_uids: take_map(ebpf, POD_UIDS)?,
+            pod_cgroups: take_map(ebpf, POD_CGROUPS)?,
+            counters: CounterMap::new(take_map(ebpf, COUNTERS)?),
+            node_mode: mmap_array(ebpf, NODE_MODE, 1)?,
+            port_holds: take_map(ebpf, PORT_HOLDS)?,
+            port_holders: lazy_mmap_array(
+                ebpf,
+                PORT_HOLDERS,
+                wire::ENFORCED_PORT_COUNT as usize * port_holder_word::COUNT,
+            )?,
+            records,
+        })
+    }
+
+    /// Writes the configuration of the programs.
+    pub(super) fn write_config(&self, options: &LoadOptions) {
+        let LoadOptions { cgroup: _, cgroup_id, cgroup_level, netns_cookie, policy, lease_deadline, .. } = options;
+        self.config.store(config_word::LAYOUT, u64::from(wire::LAYOUT_VERSION));
+        self.set_policy(*policy);
+        self.config.store(config_word::ROOT_CGROUP, *cgroup_id);
+        self.config.store(config_word::ROOT_LEVEL, cgroup_level.unwrap_or(wire::ROOT_LEVEL_UNKNOWN));
+        self.config.store(config_word::POD_LEVELS, USUAL_POD_LEVELS);
+        self.config.store(config_word::NETNS_COOKIE, netns_cookie.unwrap_or(0));
+        self.set_lease_deadline(*lease_deadline);
+    }
+
+    pub(super) fn set_policy(&self, policy: Policy) {
+        self.config.store(config_word::POLICY, policy.to_word());
+    }
+
+    pub(super) fn policy(&self) -> Policy {
+        Policy::from_word(self.config.load(config_word::POLICY))
+    }
+
+    /// Sets the end of the lease: nanoseconds since boot, sleep included; 0 is never.
+    pub(super) fn set_lease_deadline(&self, deadline: u64) {
+        self.config.store(config_word::LEASE_DEADLINE, lease::to_word(deadline));
+    }
+
+    /// Returns the end of the lease: nanoseconds since boot, sleep included; 0 is never.
+    pub(super) fn lease_deadline(&self) -> u64 {
+        lease::from_word(self.config.load(config_word::LEASE_DEADLINE))
+    }
+
+    pub(super) fn root_level(&self) -> Option<u64> {
+        let level = self.config.load(config_word::ROOT_LEVEL);
+        (level != wire::ROOT_LEVEL_UNKNOWN).then_some(level)
+    }
+
+    pub(super) fn node_mode(&self) -> NodeMode {
+        NodeMode::from_word(self.node_mode.load(0))
+    }
+
+    pub(super) fn counters(&self) -> &CounterMap {
+        &self.counters
+    }
+
+    /// Returns whether there are records for the next agent.
+    pub(super) fn has_records(&self) -> bool {
+        self.records.is_some()
+    }
+
+    /// Writes one planned change.
+    pub(super) fn apply(&mut self, change: &Change) -> Result<(), BpfError> {
+        match *change {
+            Change::OwnerRecord { slot, ref bytes } => match &mut self.records {
+                Some(records) => {
+                    records.insert(u32::from(slot), &**bytes, 0).map_err(BpfError::map("write", OWNER_RECORDS))
+                }
+                None => Ok(()),
+            },
+            Change::OwnerRecordGone { slot } => match &mut self.records {
+                Some(records) => removed(records.remove(&u32::from(slot)), OWNER_RECORDS),
+                None => Ok(()),
+            },
+            Change::Port { protocol, port, word } => {
+                let index = wire::port_index(protocol, port) as usize;
+                self.ports.store(index, word.0).map_err(BpfError::mmap(PORT_OWNERS))
+            }
+            Change::Owner { slot, owner } => self.write_owner(slot, &owner).map_err(BpfError::mmap(OWNERS)),
+            Change::AddressOwner { key, slot } => {
+                let value = AddressOwner::new(slot, &key).0;
+                self.address_owners.insert(key, value, 0).map_err(BpfError::map("write", ADDRESS_OWNERS))
+            }
+            Change::AddressOwnerGone { key } => removed(self.address_owners.remove(&key), ADDRESS_OWNERS),
+            Change::Uid { key, slot } => {
+                self.pod_uids.insert(key, u64::from(slot), 0).map_err(BpfError::map("write", POD_UIDS))
+            }
+            Change::UidGone { key } => removed(self.pod_uids.remove(&key), POD_UIDS),
+            Change::Cgroup { id, level, slot, form } => {
+                self.add_pod_level(level);
+                let value = CgroupIdentity::new(id, slot, form).0;
+                self.pod_cgroups.insert(id, value, 0).map_err(BpfError::map("write", POD_CGROUPS))
+            }
+            Change::CgroupGone { id } => removed(self.pod_cgroups.remove(&id), POD_CGROUPS),
+            Change::CgroupInPod { id, slot } => {
+                removed(self.pod_cgroups.remove(&id), POD_CGROUPS)?;
+                if slot == 0 { Ok(()) } else { self.clear_owner_cgroup(slot, id).map_err(BpfError::mmap(OWNERS)) }
+            }
+        }
+    }
+
+    fn write_owner(&self, slot: Slot, owner: &Owner) -> io::Result<()> {
+        let base = usize::from(slot) * owner_word::COUNT;
+        let free = owner.id() == 0;
+        self.owners.store(base + owner_word::KINSHIP, owner.kinship)?;
+        // `cgroup_mkdir` may have written the cgroup before the agent learned of it: an unknown one is not overwritten.
+        if free || owner.cgroup != wire::CGROUP_UNKNOWN {
+            self.owners.store(base + owner_word::LEVEL, owner.level)?;
+            self.owners.store(base + owner_word::CGROUP, owner.cgroup)?;
+        }
+        self.owners.store(base + owner_word::IDENTITY, owner.identity)
+    }
+
+    /// Makes an owner's cgroup unknown if it is this one. If the right one is written at the same moment, the owner is
+    /// recognised the long way.
+    fn clear_owner_cgroup(&self, slot: Slot, cgroup: u64) -> io::Result<()> {
+        let base = usize::from(slot) * owner_word::COUNT;
+        if self.owners.load(base + owner_word::CGROUP)? == cgroup {
+            self.owners.store(base + owner_word::LEVEL, 0)?;
+            self.owners.store(base + owner_word::CGROUP, wire::CGROUP_UNKNOWN)?;
+        }
+        Ok(())
+    }
+
+    fn add_pod_level(&self, level: u8) {
+        let bit = 1u64 << (level & 63);
+        let levels = self.config.load(config_word::POD_LEVELS);
+        if levels & bit == 0 {
+            self.config.store(config_word::POD_LEVELS, levels | bit);
+        }
+    }
+
+    /// Sets [`wire::PortHolder::holder`] of a port. Nothing where the protocol is not enforced.
+    pub(super) fn set_port_holder(&self, protocol: Protocol, port: u16, holder: u64) -> Result<(), BpfError> {
+        match port_holder_index(protocol, port) {
+            Some(index) => self.port_holders.store(index, holder).map_err(BpfError::mmap(PORT_HOLDERS)),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns [`wire::PortHolder::holder`] of a port; 0 where the protocol is not enforced.
+    pub(super) fn port_holder(&self, protocol: Protocol, port: u16) -> Result<u64, BpfError> {
+        match port_holder_index(protocol, port) {
+            Some(index) => self.port_holders.load(index).map_err(BpfError::mmap(PORT_HOLDERS)),
+            None => Ok(0),
+        }
+    }
+
+    /// Returns the holds of all ports that have any, by [`wire::port_index`].
+    pub(super) fn port_holds(&self) -> Result<Vec<(u32, Vec<PortHold>)>, BpfError> {
+        let mut ports = Vec::new();
+        for entry in &self.port_holds {
+            let (port, PortHolds { holds, .. }) = entry.map_err(BpfError::map("read", PORT_HOLDS))?;
+            let holds: Vec<_> = holds.into_iter().filter(|hold| hold.holder != 0).collect();
+            if !holds.is_empty() {
+                ports.push((port, holds));
+            }
+        }
+        Ok(ports)
+    }
+}
+
+/// Index of the word [`wire::PortHolder::holder`] of a port; `None` where the protocol is not enforced.
+fn port_holder_index(protocol: Protocol, port: u16) -> Option<usize> {
+    let index = wire::port_index(protocol, port) as usize;
+    protocol.is_enforced().then_some(index * port_holder_word::COUNT + port_holder_word::HOLDER)
+}
+
+/// Writes the ports that everybody may share, by [`wire::port_index`].
+pub(super) fn write_shared_ports(ebpf: &mut Ebpf, ports: &[u32]) -> Result<(), BpfError> {
+    let shared = mmap_array(ebpf, SHARED_PORTS, wire::SHARED_PORT_WORDS as usize)?;
+    for index in ports {
+        let (word, bit) = (*index as usize / 64, index % 64);
+        shared.store(word, shared.load(word) | 1 << bit);
+    }
+    Ok(())
+}
+
+/// Takes a map out of the object.
+pub(super) fn take_map<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, BpfError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let map = ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
+    M::try_from(map).map_err(BpfError::map("use", name))
+}
+
+fn take_array(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, BpfError> {
+    match ebpf.take_map(name) {
+        Some(Map::Array(data)) => Ok(data),
+        _ => Err(BpfError::Missing(name)),
+    }
+}
+
+fn mmap_array(ebpf: &mut Ebpf, name: &'static str, count: usize) -> Result<MmapArray, BpfError> {
+    MmapArray::map(take_array(ebpf, name)?.fd().as_fd(), count).map_err(BpfError::mmap(name))
+}
+
+fn lazy_mmap_array(ebpf: &mut Ebpf, name: &'static str, count: usize) -> Result<LazyMmapArray, BpfError> {
+    let map = take_array(ebpf, name)?.fd().as_fd().try_clone_to_owned().map_err(BpfError::mmap(name))?;
+    Ok(LazyMmapArray::new(map, count))
+}
+
+/// Accepts that a key is gone already: the kernel removed it (`cgroup_rmdir`), as was wanted.
+fn removed(result: Result<(), MapError>, map: &'static str) -> Result<(), BpfError> {
+    match result {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(BpfError::map("remove from", map)(source)),
+    }
+}
