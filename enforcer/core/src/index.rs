@@ -45,7 +45,7 @@ use crate::{
     },
     plan::slots::SlotAllocator,
     pods::{
-        claims::{PodClaim, claims_within_quota},
+        claims::claims_within_quota,
         pod::{Phase, Pod, uid_key},
     },
 };
@@ -263,7 +263,7 @@ impl Index {
         };
         let room = self.quotas.quota(owner.class, &pod.namespace, owner.usage);
         let claims = claims_within_quota(&pod, &self.settings.limits, &room);
-        let claimed = digest_of(&claims.claims);
+        let claimed = claims.digest();
         let group = pod.share.as_ref().map(|share| self.groups.intern(&Digest::of("share", [&*pod.namespace, share])));
         let workload = pod.workload.as_ref().map(|workload| self.workloads.intern(&workload.key().digest()));
         let mode = self.mode_of(&pod.namespace);
@@ -384,10 +384,4 @@ impl Index {
             }
         }
     }
-}
-
-/// What a pod claims, in the order in which it says so.
-fn digest_of(claims: &[PodClaim]) -> Digest {
-    let specs: Vec<String> = claims.iter().map(|claim| claim.spec.to_string()).collect();
-    Digest::of("claims", specs.iter().map(String::as_str))
 }

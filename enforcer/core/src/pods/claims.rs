@@ -7,6 +7,7 @@ use super::{
     pod::{PORTS_ANNOTATION, Pod, PodProblem},
 };
 use crate::model::{
+    digest::Digest,
     port_spec::{Address, PortRange, PortSpec},
     quota::{Quota, QuotaLimit, Remaining},
     source::ClaimSource,
@@ -44,6 +45,24 @@ pub struct PodClaims {
     pub problems: Vec<ClaimProblem>,
     /// How many problems there were beyond those.
     pub more_problems: usize,
+}
+
+impl PodClaims {
+    /// Returns the digest of the claims, in their order. It is recorded for the next agent: if the digest of a pod that
+    /// is listed again is another one, its claims that are not in force go to the end of the queue.
+    ///
+    /// So it must cover every fact of a claim that arbitration uses, and must stay the same for the same claims in every
+    /// version of the agent.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let fact = |claim: &PodClaim| {
+            // The source is for people: a port that moves from the annotation to a hostPort is the same claim.
+            let PodClaim { spec, source: _ } = claim;
+            spec.to_string()
+        };
+        let facts: Vec<String> = self.claims.iter().map(fact).collect();
+        Digest::of("claims", facts.iter().map(String::as_str))
+    }
 }
 
 /// Why something that a pod says counts for nothing. A closed list; none of it is fatal.
@@ -133,22 +152,46 @@ pub fn claims_of(pod: &Pod, limits: &ClaimLimits) -> PodClaims {
 /// What a pod claims where others claim too: what there is no room for is refused whole, in the same order.
 #[must_use]
 pub fn claims_within_quota(pod: &Pod, limits: &ClaimLimits, room: &Quota) -> PodClaims {
+    // Every fact of a pod is either read here, and then in the digest of the claims, or changes no claim.
+    let Pod {
+        host_network,
+        ports_annotation,
+        ports,
+        problems,
+        more_problems,
+        // Who the pod is, its rank and its group.
+        namespace: _,
+        name: _,
+        uid: _,
+        uid_text: _,
+        node_name: _,
+        workload: _,
+        share: _,
+        mirror: _,
+        config_hash: _,
+        // How long its claims live, and since when.
+        phase: _,
+        deletion: _,
+        arrival: _,
+        // For messages.
+        containers: _,
+    } = pod;
     let mut book =
         ClaimCollector { limits, room, ports: 0, addresses: 0, seen: HashSet::new(), result: PodClaims::default() };
-    for problem in &pod.problems {
+    for problem in problems {
         book.problem(ClaimProblem::Pod(problem.clone()));
     }
-    book.result.more_problems += pod.more_problems;
-    for port in &pod.ports {
+    book.result.more_problems += *more_problems;
+    for port in ports {
         let Ok(ports) = PortRange::single(port.host_port) else {
             continue;
         };
         let spec = PortSpec { protocol: port.protocol, address: port.host_ip, ports };
         book.claim(PodClaim { spec, source: ClaimSource::HostPort }, None);
     }
-    match &pod.ports_annotation {
+    match ports_annotation {
         None => {}
-        Some(_) if !pod.host_network => book.problem(ClaimProblem::NoHostNetwork),
+        Some(_) if !host_network => book.problem(ClaimProblem::NoHostNetwork),
         Some(text) => {
             for (position, item) in annotation::items(text) {
                 match item {

@@ -1,3 +1,4 @@
+use enforcer_ebpf::wire::Protocol;
 use k8s_openapi::api::core::v1 as api;
 use serde_json::{Value, json};
 
@@ -108,4 +109,38 @@ fn a_huge_annotation_is_bounded() {
     let text = (1..=40_000).map(|port| port.to_string()).collect::<Vec<_>>().join(" ");
     let found = claims_of(&pod_with(true, &json!([]), Some(&text)), &ClaimLimits::default());
     assert_eq!((found.claims.len(), found.problems.len() + found.more_problems), (1024, 40_000 - 1024));
+}
+
+#[test]
+fn digest_covers_every_fact_that_changes_a_claim_and_no_other() {
+    let base = pod_with(true, &json!([{"containerPort": 80}]), Some("127.0.0.1:53/udp"));
+    let digest = |pod: &Pod| claims_of(pod, &ClaimLimits::default()).digest();
+    // It is in the records of agents that run, so it never changes: `sha256sum` of the framed texts.
+    assert_eq!(format!("{:?}", digest(&base)), "96ae428683935231fe2b08c65347d051");
+    let changed = |change: fn(&mut Pod)| {
+        let mut pod = base.clone();
+        change(&mut pod);
+        assert_ne!(pod, base, "the change changes nothing");
+        digest(&pod) != digest(&base)
+    };
+    let facts: [fn(&mut Pod); 6] = [
+        |pod| pod.host_network = false,
+        |pod| pod.ports_annotation = None,
+        |pod| pod.ports_annotation = Some("127.0.0.1:53/tcp".to_owned()),
+        |pod| pod.ports[0].host_port = 81,
+        |pod| pod.ports[0].host_ip = "127.0.0.1".parse().unwrap(),
+        |pod| pod.ports[0].protocol = Protocol::Udp,
+    ];
+    assert_eq!(facts.map(changed), [true; 6]);
+    let others: [fn(&mut Pod); 6] = [
+        |pod| pod.share = Some("group".to_owned()),
+        |pod| pod.phase = pod::Phase::Failed,
+        |pod| pod.arrival = 7,
+        |pod| pod.mirror = Some("mirror".to_owned()),
+        |pod| pod.ports[0].container = "other".to_owned(),
+        |pod| pod.more_problems = 1,
+    ];
+    assert_eq!(others.map(changed), [false; 6]);
+    let moved = pod_with(true, &json!([]), Some("80, 127.0.0.1:53/udp"));
+    assert_eq!(digest(&moved), digest(&base), "the same claims, declared elsewhere");
 }
