@@ -100,6 +100,9 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
+/// Largest value up to which `f64` holds every whole number.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
 struct ValueVisitor;
 
 impl<'de> Visitor<'de> for ValueVisitor {
@@ -125,7 +128,13 @@ impl<'de> Visitor<'de> for ValueVisitor {
         Ok(Value::Number(value.into()))
     }
 
+    /// A whole number is one however it is written: `80.0`, or `080`, which is no octal number. The API server's reader
+    /// makes JSON of it, and JSON writes both as 80.
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        #[expect(clippy::cast_possible_truncation, reason = "whole, and within what both types hold exactly")]
+        if value.fract() == 0.0 && value.abs() <= MAX_EXACT {
+            return Ok(Value::Number((value as i64).into()));
+        }
         let number = serde_json::Number::from_f64(value);
         Ok(number.map_or_else(|| Value::Text(value.to_string()), Value::Number))
     }
