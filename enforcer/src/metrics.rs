@@ -27,7 +27,8 @@ use prometheus_client::{
 };
 
 use enforcer_core::{
-    index::{Index, MapUsage, Mode, Notice},
+    index::{Index, MapUsage, Notice},
+    model::mode::Mode,
     views::enforcement_gap::GapCause,
 };
 

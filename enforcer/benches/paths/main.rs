@@ -4,7 +4,8 @@
 use std::{hint::black_box, net::Ipv4Addr, process::ExitCode, time::Duration};
 
 use enforcer_core::{
-    index::{Index, Now, Settings},
+    index::{Index, Settings},
+    model::time::Now,
     pods::{
         annotation,
         pod::{self, Pod},

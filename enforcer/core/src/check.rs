@@ -26,7 +26,6 @@ use std::{
 };
 
 use crate::{
-    arbitration::arbiter::{ClaimGroup, OwnerId},
     check::{
         finding::{Finding, Severity},
         object::{Location, ManifestObject, WorkloadKind},
@@ -34,7 +33,10 @@ use crate::{
         placement::CoPlacement,
         scale::ReplicaCount,
     },
-    model::port_spec::{PortRange, PortSpec},
+    model::{
+        owner::{ClaimGroup, OwnerId},
+        port_spec::{PortRange, PortSpec},
+    },
     pods::claims::{ClaimLimits, PodClaim},
 };
 

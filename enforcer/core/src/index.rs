@@ -24,33 +24,36 @@ use std::{
     time::Duration,
 };
 
-use enforcer_ebpf::wire::{Protocol, UidKey};
+use enforcer_ebpf::wire::UidKey;
 
 use crate::{
-    arbitration::{
-        arbiter::OwnerId,
-        quota::{QuotaTracker, Resource},
-    },
+    arbitration::quota::QuotaTracker,
     cgroups::tree::{CgroupTree, PlacedPodCgroup},
     index::{
         identity::static_key,
         names::Interner,
-        owner::{Kind, OwnerState, PortClaimSet},
+        owner::{OwnerState, PortClaimSet},
         port_table::PortTable,
     },
-    model::digest::Digest,
+    model::{
+        digest::Digest,
+        mode::Mode,
+        owner::{OwnerId, OwnerKind},
+        quota::Resource,
+        source::ClaimSource,
+        time::Now,
+    },
     plan::slots::SlotAllocator,
     pods::{
-        claims::{ClaimSource, PodClaim, claims_within_quota},
+        claims::{PodClaim, claims_within_quota},
         pod::{Phase, Pod, uid_key},
     },
 };
 
-pub use inspect::{ClaimStatus, ClaimView, OwnerKind, OwnerView};
-pub use names::Name;
+pub use inspect::{ClaimStatus, ClaimView, OwnerView};
 pub use query::ActiveClaim;
 pub use restore::RestoreSummary;
-pub use types::{IndexOutput, MODE_LABEL, MapUsage, Mode, NamespaceMode, Notice, Now, PortList, Settings};
+pub use types::{IndexOutput, MapUsage, Notice, Settings};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -366,77 +369,11 @@ impl Index {
         self.output.notices.extend(told);
         for id in self.port_table.take_owners_without_claims() {
             // A remnant whose ports all found an heir has nothing left to hold.
-            if self.owners.get(&id).is_some_and(|owner| owner.kind == Kind::HandoverReservation) {
+            if self.owners.get(&id).is_some_and(|owner| owner.kind == OwnerKind::HandoverReservation) {
                 self.reservations.retain(|(_, left)| *left != id);
                 self.free_slot(id);
             }
         }
-    }
-
-    /// The name of an owner, also for a while after it went.
-    #[must_use]
-    pub fn name(&self, id: OwnerId) -> Option<&Name> {
-        self.owners.get(&id).map(|owner| &owner.name).or_else(|| self.recent_names.name(id))
-    }
-
-    /// The pod that a cgroup belongs to, by its id: a pod's own or one below.
-    #[must_use]
-    pub fn name_by_cgroup(&self, cgroup: u64) -> Option<&Name> {
-        let pod = self.tree.pod(cgroup)?;
-        self.uids.get(&pod.key).and_then(|id| self.name(*id))
-    }
-
-    /// UID of the pod that a cgroup belongs to, from the cgroup's name, whether or not the pod is known.
-    #[must_use]
-    pub fn uid_by_cgroup(&self, cgroup: u64) -> Option<UidKey> {
-        self.tree.pod(cgroup).map(|pod| pod.key)
-    }
-
-    /// Name of the container that a cgroup belongs to, or the beginning of its id where the name is not known.
-    #[must_use]
-    pub fn container(&self, cgroup: u64) -> Option<String> {
-        let id = self.tree.container(cgroup)?;
-        let pod = self.tree.pod(cgroup).and_then(|pod| self.uids.get(&pod.key)).and_then(|id| self.owners.get(id));
-        let named = pod.and_then(|owner| owner.container_name(id));
-        Some(named.map_or_else(|| id.chars().take(12).collect(), str::to_owned))
-    }
-
-    /// Whether the cgroup is known.
-    #[must_use]
-    pub fn knows_cgroup(&self, id: u64) -> bool {
-        self.tree.contains(id)
-    }
-
-    /// Where an owner declared a port that a bind to this address would overlap.
-    #[must_use]
-    pub fn source(&self, id: OwnerId, protocol: Protocol, port: u16) -> Option<ClaimSource> {
-        self.port_table.source(id, protocol, port)
-    }
-
-    /// How many claims are in force, and how many have lost.
-    #[must_use]
-    pub fn claim_counts(&self) -> (usize, usize) {
-        let tally = self.port_table.tally();
-        (tally.in_force, tally.lost)
-    }
-
-    /// How many entries of the kernel's maps the index has planned.
-    #[must_use]
-    pub fn usage(&self) -> MapUsage {
-        let tally = self.port_table.tally();
-        MapUsage {
-            ports: tally.ports,
-            owners: self.slots.in_use(),
-            exact: tally.exact,
-            uids: self.uids.len(),
-            cgroups: self.pod_cgroup_count,
-        }
-    }
-
-    /// How many pods are known.
-    #[must_use]
-    pub fn pod_count(&self) -> usize {
-        self.pods.len()
     }
 }
 

@@ -1,5 +1,11 @@
-//! Types that every step uses.
+//! Types that every step uses. This folder imports no other one.
 
 pub mod digest;
+pub mod mode;
+pub mod name;
+pub mod owner;
 pub mod port_spec;
+pub mod quota;
+pub mod source;
 pub mod text;
+pub mod time;

@@ -4,13 +4,15 @@
 use std::time::Duration;
 
 use enforcer_core::{
-    arbitration::{arbiter::OwnerClass, quota::Quota},
-    index::{Name, Notice, Now, PortList},
+    index::Notice,
     k8s_events::{Call, CallOutcome, EventScheduler, MAX_NOTE, NextCall},
-    model::digest::Digest,
+    model::{
+        digest::Digest, name::Name, owner::OwnerClass, port_spec::PortList, quota::Quota, source::ClaimSource,
+        time::Now,
+    },
     plan::owner_record::{OwnerRecord, RecordedOwner},
     pods::{
-        claims::{ClaimLimits, ClaimSource, PodClaim, PodClaims, claims_of},
+        claims::{ClaimLimits, PodClaim, PodClaims, claims_of},
         pod::{Pod, from_api, uid_key},
     },
     reports::report::notice_sentence,
@@ -62,7 +64,7 @@ fn check(object: &api::Pod) {
 fn remembered(pod: &Pod) {
     let Some(key) = pod.uid else { return };
     let claims = Digest::of("claims", [pod.name.as_str()]);
-    let name = Name { mirror: None, ..Name::of(pod) };
+    let name = Name { mirror: None, ..pod.owner_name() };
     let record = OwnerRecord {
         subject: RecordedOwner::Pod { key, claims, terminal: false, ended: true, mirror: false },
         class: OwnerClass::Tenant,
@@ -82,7 +84,7 @@ fn remembered(pod: &Pod) {
 
 /// What people hear of it: everything that is told of pods, with the words of this one.
 fn told(pod: &Pod, claims: &PodClaims) {
-    let name = Name::of(pod);
+    let name = pod.owner_name();
     let other = Name { name: "other".to_owned(), mirror: None, ..name.clone() };
     let list = |claim: &PodClaim| (claim.spec.protocol, claim.spec.address, claim.spec.ports);
     let ports: PortList = claims.claims.iter().map(list).collect();

@@ -1,9 +1,9 @@
 //! Text that others chose: whatever goes in, nothing that a terminal or a log would obey comes out.
 #![no_main]
 
-use enforcer_core::{
-    index::Name,
-    model::text::{escape, escape_bounded},
+use enforcer_core::model::{
+    name::Name,
+    text::{escape, escape_bounded},
 };
 use enforcer_fuzz::sound::assert_safe;
 use libfuzzer_sys::fuzz_target;

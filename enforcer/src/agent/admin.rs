@@ -33,8 +33,7 @@ use self::{
     watchers::{Lines, Watchers},
 };
 use enforcer_core::{
-    index::Now,
-    model::port_spec::PortSpec,
+    model::{port_spec::PortSpec, time::Now},
     views::{
         explain::{ExplainError, ExplainQuestion, Explanation, explain},
         json::{NodeSnapshot, time},

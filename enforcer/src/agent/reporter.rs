@@ -12,8 +12,8 @@ use enforcer_ebpf::wire::{KernelError, NodeMode};
 use tracing::{Level, debug, enabled, error, info, warn};
 
 use enforcer_core::{
-    index::{Name, Notice, RestoreSummary},
-    model::{port_spec::protocol_name, text::escape},
+    index::{Notice, RestoreSummary},
+    model::{name::Name, port_spec::protocol_name, text::escape},
     plan::recover::UnreadableOwner,
     reports::{
         rate_limit::LogRateLimiter,

@@ -10,8 +10,8 @@ use std::{
 use enforcer_ebpf::decide::ModeOverride;
 
 use enforcer_core::{
-    arbitration::arbiter::OwnerClass,
-    index::{Index, Now, Settings},
+    index::{Index, Settings},
+    model::{owner::OwnerClass, time::Now},
     plan::owner_record::RecordedOwner,
     sockets::{BoundSockets, SocketLimits, SocketPlace},
     views::{

@@ -15,8 +15,11 @@ use enforcer_ebpf::wire::{Policy, Protocol, Undeclared};
 
 use enforcer_core::{
     arbitration::quota::Capacity,
-    index::{NamespaceMode, Settings},
-    model::port_spec::{Address, PortSpec},
+    index::Settings,
+    model::{
+        mode::NamespaceMode,
+        port_spec::{Address, PortSpec},
+    },
     pods::{annotation, claims::ClaimLimits},
 };
 

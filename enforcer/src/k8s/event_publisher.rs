@@ -229,7 +229,7 @@ fn reference(object: &EventObject) -> ObjectReference {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use enforcer_core::{index::Name, k8s_events::EventReason};
+    use enforcer_core::{k8s_events::EventReason, model::name::Name};
 
     #[test]
     fn an_event_says_all_that_the_server_wants() {

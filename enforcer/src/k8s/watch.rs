@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use enforcer_core::{
-    index::MODE_LABEL,
+    model::mode::MODE_LABEL,
     pods::pod::{Pod, from_api},
 };
 

@@ -3,7 +3,9 @@
 use enforcer_ebpf::wire::{KernelError, Protocol, Reason, VerdictKind};
 
 use enforcer_core::{
-    index::Mode, k8s_events::DropReason, model::port_spec::protocol_name, views::enforcement_gap::GapCause,
+    k8s_events::DropReason,
+    model::{mode::Mode, port_spec::protocol_name},
+    views::enforcement_gap::GapCause,
 };
 
 use crate::k8s::{ApiErrorKind, Resource};

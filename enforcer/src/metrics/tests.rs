@@ -6,8 +6,8 @@ use enforcer_ebpf::wire::{
 
 use super::*;
 use enforcer_core::{
-    index::{Name, Now, Settings},
-    model::port_spec::protocol_name,
+    index::Settings,
+    model::{name::Name, port_spec::protocol_name, time::Now},
     pods::pod::from_api,
 };
 
@@ -189,13 +189,13 @@ fn what_counts_for_nothing_is_counted_by_kind() {
 #[test]
 fn every_claim_problem_has_its_kind() {
     use enforcer_core::{
-        arbitration::quota::Quota,
+        model::quota::Quota,
         pods::{annotation, claims::ClaimProblem},
     };
 
     let claim = enforcer_core::pods::claims::PodClaim {
         spec: annotation::parse("80").specs[0],
-        source: enforcer_core::pods::claims::ClaimSource::Annotation,
+        source: enforcer_core::model::source::ClaimSource::Annotation,
     };
     let limit = Quota::UNLIMITED.claims.limit;
     for problem in [

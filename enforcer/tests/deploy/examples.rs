@@ -1,7 +1,7 @@
 //! The examples say what they are there to say, in the agent's own reading.
 
 use enforcer_core::{
-    index::MODE_LABEL,
+    model::mode::MODE_LABEL,
     pods::{
         claims::{ClaimLimits, claims_of},
         pod::{Pod, from_api},

@@ -2,9 +2,12 @@
 
 use std::fs;
 
-use enforcer_core::pods::{
-    claims::{ClaimLimits, ClaimSource, claims_of},
-    pod::from_api,
+use enforcer_core::{
+    model::source::ClaimSource,
+    pods::{
+        claims::{ClaimLimits, claims_of},
+        pod::from_api,
+    },
 };
 use k8s_openapi::api::{
     apps::v1::DaemonSet,

@@ -2,42 +2,11 @@
 
 use std::cmp::Reverse;
 
-use crate::{model::port_spec::Address, pods::claims::ClaimSource};
-
-/// Id of an owner: a pod, the node, or what is left of a pod. Never used twice.
-pub type OwnerId = u32;
-
-/// Rank of an owner, best first. Nothing that a tenant can set gives a rank.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum OwnerClass {
-    /// The node itself.
-    Node,
-    /// A static pod.
-    Static,
-    /// A pod of a system namespace.
-    System,
-    /// Any other pod.
-    Tenant,
-}
-
-impl OwnerClass {
-    /// Static pods and pods of the system namespaces are node software: never denied.
-    #[must_use]
-    pub fn is_software(self) -> bool {
-        matches!(self, Self::Static | Self::System)
-    }
-}
-
-/// Whom a claim is for. Claims of one entity never conflict with each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ClaimGroup {
-    /// The node.
-    Node,
-    /// One pod.
-    Pod(OwnerId),
-    /// A share group.
-    Group(u32),
-}
+use crate::model::{
+    owner::{ClaimGroup, OwnerClass, OwnerId},
+    port_spec::Address,
+    source::ClaimSource,
+};
 
 /// One claim on one port.
 #[derive(Clone, Debug, PartialEq, Eq)]

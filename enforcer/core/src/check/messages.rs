@@ -11,8 +11,8 @@ use super::{
     scale::Update,
 };
 use crate::{
-    model::port_spec::PortSpec,
-    pods::claims::{ClaimProblem, ClaimSource, PodClaim},
+    model::{port_spec::PortSpec, source::ClaimSource},
+    pods::claims::{ClaimProblem, PodClaim},
 };
 
 /// Most items of a list in a sentence.

@@ -13,9 +13,9 @@ use serde_json::{Map, Value as Json, json};
 use super::{placement::Placement, scale::ReplicaCount};
 use crate::yaml::spanned::{Node, Value};
 use crate::{
-    model::{port_spec::protocol_from_name, text::escape_bounded},
+    model::{port_spec::protocol_from_name, source::ClaimSource, text::escape_bounded},
     pods::{
-        claims::{ClaimLimits, ClaimProblem, ClaimSource, PodClaim, claims_of},
+        claims::{ClaimLimits, ClaimProblem, PodClaim, claims_of},
         pod::{PORTS_ANNOTATION, PodProblem, SHARE_ANNOTATION, from_api},
     },
 };

@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    arbitration::arbiter::{ClaimGroup, excludes},
-    model::port_spec::{Address, PortSpec},
-    pods::claims::{ClaimSource, PodClaim},
+    arbitration::arbiter::excludes,
+    model::{
+        owner::ClaimGroup,
+        port_spec::{Address, PortSpec},
+        source::ClaimSource,
+    },
+    pods::claims::PodClaim,
 };
 
 /// Most comparisons of two claims, so that no input keeps the check busy for minutes.

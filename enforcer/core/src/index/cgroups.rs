@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use enforcer_ebpf::wire;
 
 use crate::{
-    arbitration::arbiter::OwnerId,
     cgroups::{
         path::pod_of,
         tree::{Insertion, PlacedPodCgroup},
     },
-    index::{Index, Now, owner},
+    index::{Index, owner},
+    model::{owner::OwnerId, time::Now},
     plan::port_state::Change,
 };
 

@@ -3,8 +3,8 @@
 use enforcer_ebpf::wire::{UidForm, UidKey};
 
 use crate::{
-    arbitration::{arbiter::OwnerClass, quota::Resource},
-    index::{Index, Name, Notice, Now, owner::OwnerState},
+    index::{Index, Notice, owner::OwnerState},
+    model::{owner::OwnerClass, quota::Resource, time::Now},
     pods::pod::{Pod, uid_key},
 };
 
@@ -25,7 +25,7 @@ impl Index {
         }
         let name = (pod.namespace.clone(), pod.name.clone());
         if self.uids.contains_key(&key) || self.mirrors.get(&key).is_some_and(|first| *first != name) {
-            let pod_name = Name::of(pod);
+            let pod_name = pod.owner_name();
             let why = "another mirror pod was there first with its kubernetes.io/config.hash";
             self.output.notices.push(Notice::MirrorRejected { pod: pod_name, why });
             self.wait_for(key, pod);

@@ -1,4 +1,6 @@
-//! What people who ask are told: all claims with how they stand, and how a bind would be judged now.
+//! Questions of people: all claims with their status, all owners, and the verdict that a bind would get now.
+//!
+//! The rule: what only `status` and `explain` need is here. What the agent's loop needs is in [`super::query`].
 
 use enforcer_ebpf::{
     decide::{
@@ -8,14 +10,16 @@ use enforcer_ebpf::{
 };
 
 use crate::{
-    arbitration::arbiter::{ClaimState, OwnerId, PortClaim},
-    index::{
-        Index, Mode, Name,
-        owner::{Kind, OwnerState},
+    arbitration::arbiter::{ClaimState, PortClaim},
+    index::{Index, owner::OwnerState},
+    model::{
+        mode::Mode,
+        name::Name,
+        owner::{OwnerId, OwnerKind},
+        port_spec::Address,
+        source::ClaimSource,
     },
-    model::port_spec::Address,
     plan::port_state::PortState,
-    pods::claims::ClaimSource,
 };
 
 /// How a claim stands.
@@ -69,17 +73,6 @@ pub struct ClaimView {
     pub stand: ClaimStatus,
 }
 
-/// What an owner is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OwnerKind {
-    /// The node itself.
-    Node,
-    /// A pod.
-    Pod,
-    /// What is left of a pod that went: it keeps the port for its workload for a while.
-    Remnant,
-}
-
 /// An owner as far as it concerns those who ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnerView<'a> {
@@ -128,11 +121,7 @@ impl Index {
     #[must_use]
     pub fn owner(&self, id: OwnerId) -> Option<OwnerView<'_>> {
         self.owners.get(&id).map(|owner| OwnerView {
-            kind: match owner.kind {
-                Kind::Node => OwnerKind::Node,
-                Kind::Pod => OwnerKind::Pod,
-                Kind::HandoverReservation => OwnerKind::Remnant,
-            },
+            kind: owner.kind,
             name: &owner.name,
             terminating: owner.terminating,
             software: owner.class.is_software(),

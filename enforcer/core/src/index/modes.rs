@@ -3,8 +3,12 @@
 use std::collections::HashMap;
 
 use crate::{
-    index::{Index, Mode, NamespaceMode, Notice, owner::Kind},
-    model::text::{escape, escape_bounded},
+    index::{Index, Notice},
+    model::{
+        mode::{Mode, NamespaceMode},
+        owner::OwnerKind,
+        text::{escape, escape_bounded},
+    },
 };
 
 impl Index {
@@ -24,7 +28,7 @@ impl Index {
         }
         let effective = self.mode_of(namespace);
         let mut turned = Vec::new();
-        for owner in self.owners.values_mut().filter(|owner| owner.kind == Kind::Pod) {
+        for owner in self.owners.values_mut().filter(|owner| owner.kind == OwnerKind::Pod) {
             if owner.name.namespace == namespace && owner.mode != effective {
                 owner.mode = effective;
                 turned.push(owner.id);

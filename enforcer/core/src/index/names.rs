@@ -2,66 +2,13 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    fmt,
     hash::Hash,
 };
 
-use crate::{arbitration::arbiter::OwnerId, model::text::escape, pods::pod::Pod};
+use crate::model::{name::Name, owner::OwnerId};
 
 /// How many owners that went are remembered by name, so that an event that was on its way still finds it.
 pub(super) const MAX_RECENT_NAMES: usize = 4096;
-
-/// What an owner is called.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name {
-    /// Namespace; empty for the node.
-    pub namespace: String,
-    /// Name; empty for the node.
-    pub name: String,
-    /// UID as its object has it; empty for the node.
-    pub uid: String,
-    /// Of a mirror pod, the UID that Events must carry to be shown: what its annotation `config.mirror` says.
-    pub mirror: Option<String>,
-}
-
-/// Longest value of `config.mirror` that is passed on; the kubelet's are far shorter.
-const MAX_MIRROR: usize = 128;
-
-impl Name {
-    /// Of a pod.
-    #[must_use]
-    pub fn of(pod: &Pod) -> Self {
-        let is_uid = |text: &&String| text.len() <= MAX_MIRROR && text.bytes().all(|byte| byte.is_ascii_graphic());
-        Self {
-            namespace: pod.namespace.clone(),
-            name: pod.name.clone(),
-            uid: pod.uid_text.clone(),
-            mirror: pod.mirror.as_ref().filter(is_uid).cloned(),
-        }
-    }
-
-    /// The node itself.
-    #[must_use]
-    pub fn node() -> Self {
-        Self { namespace: String::new(), name: String::new(), uid: String::new(), mirror: None }
-    }
-
-    /// Whether it is the node itself.
-    #[must_use]
-    pub fn is_node(&self) -> bool {
-        self.name.is_empty()
-    }
-}
-
-/// `namespace/name`, safe to print, or `the node`.
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_node() {
-            return f.pad("the node");
-        }
-        f.pad(&escape(&format!("{}/{}", self.namespace, self.name)))
-    }
-}
 
 /// Names of owners that went.
 #[derive(Debug, Default)]

@@ -8,22 +8,22 @@ use enforcer_ebpf::wire::{
 };
 
 use crate::{
-    arbitration::{
-        arbiter::{ClaimGroup, Claimant, OwnerClass, OwnerId},
-        quota::Usage,
-    },
+    arbitration::{arbiter::Claimant, quota::Usage},
     cgroups::tree::PlacedPodCgroup,
-    index::{Mode, Name},
     model::{
         digest::Digest,
+        mode::Mode,
+        name::Name,
+        owner::{ClaimGroup, OwnerClass, OwnerId, OwnerKind},
         port_spec::{Address, PortSpec},
+        source::ClaimSource,
     },
     plan::{
         owner_record::{OwnerRecord, RecordedOwner},
         port_state::Change,
     },
     pods::{
-        claims::{ClaimProblem, ClaimSource, PodClaim, single_addresses},
+        claims::{ClaimProblem, PodClaim, single_addresses},
         pod::{ContainerRef, Pod},
     },
 };
@@ -31,19 +31,11 @@ use crate::{
 /// Claims port by port, with where each was made.
 pub(super) type PortClaimSet = BTreeMap<(Protocol, u16, Address), ClaimSource>;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Node,
-    Pod,
-    /// What is left of a pod that went: it holds the port for a successor.
-    HandoverReservation,
-}
-
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of a pod's life, not one state")]
 pub(super) struct OwnerState {
     pub(super) id: OwnerId,
-    pub(super) kind: Kind,
+    pub(super) kind: OwnerKind,
     pub(super) class: OwnerClass,
     pub(super) name: Name,
     /// Place in the kernel's map; `None` if its claims bind nobody.
@@ -90,7 +82,7 @@ pub(super) struct OwnerState {
 }
 
 impl OwnerState {
-    pub(super) fn new(id: OwnerId, kind: Kind, class: OwnerClass, name: Name, slot: Option<Slot>) -> Self {
+    pub(super) fn new(id: OwnerId, kind: OwnerKind, class: OwnerClass, name: Name, slot: Option<Slot>) -> Self {
         Self {
             id,
             kind,
@@ -125,11 +117,11 @@ impl OwnerState {
     }
 
     pub(super) fn node(id: OwnerId, slot: Option<Slot>) -> Self {
-        Self::new(id, Kind::Node, OwnerClass::Node, Name::node(), slot)
+        Self::new(id, OwnerKind::Node, OwnerClass::Node, Name::node(), slot)
     }
 
     pub(super) fn pod(id: OwnerId, class: OwnerClass, pod: &Pod) -> Self {
-        Self::new(id, Kind::Pod, class, Name::of(pod), None)
+        Self::new(id, OwnerKind::Pod, class, pod.owner_name(), None)
     }
 
     pub(super) fn reservation(
@@ -140,7 +132,7 @@ impl OwnerState {
         workload: u32,
         until: Duration,
     ) -> Self {
-        let mut remnant = Self::new(id, Kind::HandoverReservation, class, name, Some(slot));
+        let mut remnant = Self::new(id, OwnerKind::HandoverReservation, class, name, Some(slot));
         remnant.workload = Some(workload);
         remnant.terminating = true;
         remnant.until = Some(until);
@@ -164,8 +156,8 @@ impl OwnerState {
     pub(super) fn usage(&self) -> Usage {
         let sum = |count: fn(&PortSpec) -> u32| self.claims.iter().map(|claim| count(&claim.spec) as usize).sum();
         Usage {
-            pods: usize::from(self.kind == Kind::Pod && self.slot.is_some()),
-            handovers: usize::from(self.kind == Kind::HandoverReservation),
+            pods: usize::from(self.kind == OwnerKind::Pod && self.slot.is_some()),
+            handovers: usize::from(self.kind == OwnerKind::HandoverReservation),
             claims: sum(|spec| spec.ports.len()),
             addresses: sum(single_addresses),
         }
@@ -192,7 +184,7 @@ impl OwnerState {
 
     pub(super) fn group_key(&self) -> ClaimGroup {
         match (self.kind, self.group) {
-            (Kind::Node, _) => ClaimGroup::Node,
+            (OwnerKind::Node, _) => ClaimGroup::Node,
             (_, Some(group)) => ClaimGroup::Group(group),
             (_, None) => ClaimGroup::Pod(self.id),
         }
@@ -208,7 +200,7 @@ impl OwnerState {
             class: self.class,
             group: self.group_key(),
             workload: self.workload,
-            is_reservation: self.kind == Kind::HandoverReservation,
+            is_reservation: self.kind == OwnerKind::HandoverReservation,
             name: (&self.name.namespace, &self.name.name),
         }
     }
@@ -227,15 +219,15 @@ impl OwnerState {
     pub(super) fn record_change(&mut self, group: Option<Digest>, workload: Option<Digest>) -> Option<Change> {
         let slot = self.slot?;
         let subject = match self.kind {
-            Kind::Node => RecordedOwner::Node,
-            Kind::Pod => RecordedOwner::Pod {
+            OwnerKind::Node => RecordedOwner::Node,
+            OwnerKind::Pod => RecordedOwner::Pod {
                 key: self.key?,
                 claims: self.claimed,
                 terminal: self.terminal,
                 ended: self.cgroup_ended,
                 mirror: self.mirror,
             },
-            Kind::HandoverReservation => RecordedOwner::HandoverReservation { until: self.until? },
+            OwnerKind::HandoverReservation => RecordedOwner::HandoverReservation { until: self.until? },
         };
         let record = OwnerRecord {
             subject,
@@ -264,7 +256,7 @@ impl OwnerState {
     /// What the kernel's map holds for it.
     pub(super) fn element(&self) -> wire::Owner {
         let mut flags = 0;
-        if self.kind == Kind::Node {
+        if self.kind == OwnerKind::Node {
             flags |= OWNER_NODE;
         }
         if self.class.is_software() {

@@ -5,14 +5,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use enforcer_ebpf::wire::{PortWord, Protocol};
 
 use crate::{
-    arbitration::arbiter::{ClaimState, ClaimTransition, OwnerId, PortClaim, arbitrate},
+    arbitration::arbiter::{ClaimState, ClaimTransition, PortClaim, arbitrate},
     index::{
-        ActiveClaim, Notice, PortList,
+        ActiveClaim, Notice,
         owner::{OwnerState, PortClaimSet},
     },
-    model::port_spec::{Address, compress},
+    model::{
+        owner::OwnerId,
+        port_spec::{Address, PortList, compress},
+        source::ClaimSource,
+    },
     plan::port_state::{ActivePortClaim, Change, PortState},
-    pods::claims::ClaimSource,
 };
 
 type Key = (Protocol, u16);
@@ -262,7 +265,8 @@ impl PortTable {
                 // A successor that waits for its predecessor to go: that is what is meant to happen.
                 continue;
             }
-            let source = ports.first().and_then(|((protocol, port), _)| self.source(winner_id, *protocol, *port));
+            let source =
+                ports.first().and_then(|&((protocol, port), address)| self.source(winner_id, protocol, port, address));
             notices.push(Notice::Conflict {
                 loser: loser.name.clone(),
                 winner: winner.name.clone(),
@@ -288,9 +292,19 @@ impl PortTable {
         self.ports.iter().flat_map(|(key, entry)| entry.stakes.iter().map(|stake| (key.0, key.1, stake)))
     }
 
-    pub(super) fn source(&self, owner: OwnerId, protocol: Protocol, port: u16) -> Option<ClaimSource> {
-        let entry = self.ports.get(&(protocol, port))?;
-        entry.stakes.iter().find(|stake| stake.owner == owner).map(|stake| stake.source)
+    /// Returns the source of the owner's claim that overlaps the address, one in force before one that lost; without
+    /// one, of its first claim on the port.
+    pub(super) fn source(
+        &self,
+        owner: OwnerId,
+        protocol: Protocol,
+        port: u16,
+        address: Address,
+    ) -> Option<ClaimSource> {
+        let own = self.ports.get(&(protocol, port))?.stakes.iter().filter(|stake| stake.owner == owner);
+        let distance =
+            |stake: &&PortClaim| (!stake.address.overlaps(address), stake.state != Some(ClaimState::InForce));
+        own.min_by_key(distance).map(|stake| stake.source)
     }
 
     pub(super) fn in_force(&self, protocol: Protocol, port: u16) -> Vec<ActiveClaim> {

@@ -1,12 +1,18 @@
-//! What others ask of the index.
+//! Questions of the agent's loop: who owns, holds or may share a port, and how much there is.
+//!
+//! The rule: what the agent needs to name, count or judge what comes in is here. What only people ask, for `status` and
+//! `explain`, is in [`super::inspect`].
 
-use enforcer_ebpf::wire::Protocol;
+use enforcer_ebpf::wire::{Protocol, UidKey};
 
 use crate::{
-    arbitration::arbiter::{ClaimGroup, OwnerId},
-    index::{Index, owner::OwnerState},
-    model::port_spec::Address,
-    pods::claims::ClaimSource,
+    index::{Index, MapUsage, owner::OwnerState},
+    model::{
+        name::Name,
+        owner::{ClaimGroup, OwnerId},
+        port_spec::Address,
+        source::ClaimSource,
+    },
 };
 
 /// A claim in force on one port.
@@ -21,6 +27,75 @@ pub struct ActiveClaim {
 }
 
 impl Index {
+    /// The name of an owner, also for a while after it went.
+    #[must_use]
+    pub fn name(&self, id: OwnerId) -> Option<&Name> {
+        self.owners.get(&id).map(|owner| &owner.name).or_else(|| self.recent_names.name(id))
+    }
+
+    /// The pod that a cgroup belongs to, by its id: a pod's own or one below.
+    #[must_use]
+    pub fn name_by_cgroup(&self, cgroup: u64) -> Option<&Name> {
+        let pod = self.tree.pod(cgroup)?;
+        self.uids.get(&pod.key).and_then(|id| self.name(*id))
+    }
+
+    /// UID of the pod that a cgroup belongs to, from the cgroup's name, whether or not the pod is known.
+    #[must_use]
+    pub fn uid_by_cgroup(&self, cgroup: u64) -> Option<UidKey> {
+        self.tree.pod(cgroup).map(|pod| pod.key)
+    }
+
+    /// Name of the container that a cgroup belongs to, or the beginning of its id where the name is not known.
+    #[must_use]
+    pub fn container(&self, cgroup: u64) -> Option<String> {
+        let id = self.tree.container(cgroup)?;
+        let pod = self.tree.pod(cgroup).and_then(|pod| self.uids.get(&pod.key)).and_then(|id| self.owners.get(id));
+        let named = pod.and_then(|owner| owner.container_name(id));
+        Some(named.map_or_else(|| id.chars().take(12).collect(), str::to_owned))
+    }
+
+    /// Whether the cgroup is known.
+    #[must_use]
+    pub fn knows_cgroup(&self, id: u64) -> bool {
+        self.tree.contains(id)
+    }
+
+    /// Returns where an owner declared its claim on a port that a bind to this address overlaps.
+    ///
+    /// If none of its claims does, as when it stands in for another member of its share group, its first claim on the
+    /// port counts.
+    #[must_use]
+    pub fn source(&self, id: OwnerId, protocol: Protocol, port: u16, address: Address) -> Option<ClaimSource> {
+        self.port_table.source(id, protocol, port, address)
+    }
+
+    /// How many claims are in force, and how many have lost.
+    #[must_use]
+    pub fn claim_counts(&self) -> (usize, usize) {
+        let tally = self.port_table.tally();
+        (tally.in_force, tally.lost)
+    }
+
+    /// How many entries of the kernel's maps the index has planned.
+    #[must_use]
+    pub fn usage(&self) -> MapUsage {
+        let tally = self.port_table.tally();
+        MapUsage {
+            ports: tally.ports,
+            owners: self.slots.in_use(),
+            exact: tally.exact,
+            uids: self.uids.len(),
+            cgroups: self.pod_cgroup_count,
+        }
+    }
+
+    /// How many pods are known.
+    #[must_use]
+    pub fn pod_count(&self) -> usize {
+        self.pods.len()
+    }
+
     /// The claims in force on a port.
     #[must_use]
     pub fn claims_in_force(&self, protocol: Protocol, port: u16) -> Vec<ActiveClaim> {

@@ -5,13 +5,15 @@ use std::{collections::BTreeMap, time::Duration};
 use enforcer_ebpf::wire;
 
 use crate::{
-    arbitration::{
-        arbiter::OwnerId,
-        quota::{Resource, Usage},
-    },
+    arbitration::quota::Usage,
     index::{
-        Index, Notice, Now,
-        owner::{self, Kind, OwnerState},
+        Index, Notice,
+        owner::{self, OwnerState},
+    },
+    model::{
+        owner::{OwnerId, OwnerKind},
+        quota::Resource,
+        time::Now,
     },
     plan::port_state::Change,
 };
@@ -97,7 +99,7 @@ impl Index {
         let Some(workload) = owner.workload else {
             return;
         };
-        if owner.terminal || grace.is_zero() || owner.kind != Kind::Pod || !self.port_table.any_in_force(id) {
+        if owner.terminal || grace.is_zero() || owner.kind != OwnerKind::Pod || !self.port_table.any_in_force(id) {
             return;
         }
         let (name, class, group, takes) = (owner.name.clone(), owner.class, owner.group, owner.usage);

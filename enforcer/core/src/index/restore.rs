@@ -8,23 +8,21 @@ use std::{
 use enforcer_ebpf::wire::{self, Slot, UidKey};
 
 use crate::{
-    arbitration::arbiter::{OwnerClass, OwnerId},
     cgroups::tree::PlacedPodCgroup,
-    index::{
-        Index, Name, Now,
-        identity::static_key,
-        names,
-        owner::{Kind, OwnerState},
+    index::{Index, identity::static_key, names, owner::OwnerState},
+    model::{
+        digest::Digest,
+        name::Name,
+        owner::{OwnerClass, OwnerId, OwnerKind},
+        port_spec::PortSpec,
+        source::ClaimSource,
+        time::Now,
     },
-    model::{digest::Digest, port_spec::PortSpec},
     plan::{
         owner_record::{OwnerRecord, RecordedOwner},
         recover::RecoveredOwner,
     },
-    pods::{
-        claims::{ClaimSource, PodClaim},
-        pod::Pod,
-    },
+    pods::{claims::PodClaim, pod::Pod},
 };
 
 /// Ids from here on are given anew: no agent has come so far.
@@ -132,7 +130,7 @@ impl Index {
         }
         let id = self.free_id(id);
         let class = self.class_in(&full_name.0, Some(key));
-        let mut owner = self.restored_owner(id, Kind::Pod, slot, class, record);
+        let mut owner = self.restored_owner(id, OwnerKind::Pod, slot, class, record);
         owner.key = Some(key);
         owner.terminal = terminal;
         owner.cgroup_ended = ended;
@@ -170,7 +168,7 @@ impl Index {
             OwnerClass::Static => OwnerClass::Static,
             _ => self.class_in(&record.name.namespace, None),
         };
-        let mut owner = self.restored_owner(id, Kind::HandoverReservation, slot, class, record);
+        let mut owner = self.restored_owner(id, OwnerKind::HandoverReservation, slot, class, record);
         owner.until = Some(until);
         owner.claims = claims.iter().map(|&spec| PodClaim { spec, source: ClaimSource::Recovered }).collect();
         self.reservations.insert((until, id));
@@ -185,7 +183,7 @@ impl Index {
     fn restored_owner(
         &mut self,
         id: OwnerId,
-        kind: Kind,
+        kind: OwnerKind,
         slot: Slot,
         class: OwnerClass,
         record: OwnerRecord,

@@ -10,14 +10,19 @@ mod taken_over;
 
 use std::collections::{BTreeMap, HashMap};
 
-use enforcer_ebpf::wire::{OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING};
+use enforcer_ebpf::wire::{
+    OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Protocol,
+};
 use proptest::prelude::*;
 
 use self::model::{CGROUP_IDS, Maps, ROOT, Rig, cgroup_name, of_workload, pod, uid};
 use super::*;
-use crate::pods::{
-    annotation,
-    pod::{ARRIVAL_UNKNOWN, Phase, Workload, uid_key},
+use crate::{
+    model::mode::NamespaceMode,
+    pods::{
+        annotation,
+        pod::{ARRIVAL_UNKNOWN, DeclaredPort, Phase, Workload, uid_key},
+    },
 };
 
 #[test]
@@ -104,6 +109,29 @@ fn the_node_and_node_software_come_first() {
     assert_eq!(flags(81), OWNER_SOFTWARE);
     assert_eq!(rig.owners(80), ["system"]);
     assert_eq!(rig.owners(81), ["static"]);
+}
+
+#[test]
+fn source_of_a_claim_is_that_of_the_address_asked_for() {
+    let mut rig = Rig::new(Settings::default());
+    let declared = DeclaredPort {
+        host_port: 80,
+        host_ip: "10.0.0.1".parse().unwrap(),
+        protocol: Protocol::Tcp,
+        container: "web".to_owned(),
+    };
+    rig.apply(Pod { ports: vec![declared], ..pod(1, "both", "127.0.0.1:80") });
+    let id = rig.index.pod_named("default", "both").unwrap();
+    let source = |address: &str| rig.index.source(id, Protocol::Tcp, 80, address.parse().unwrap());
+    assert_eq!(source("10.0.0.1"), Some(ClaimSource::HostPort));
+    assert_eq!(source("127.0.0.1"), Some(ClaimSource::Annotation));
+    assert_eq!(source("10.0.0.9"), Some(ClaimSource::HostPort), "no claim overlaps, so the first one counts");
+    rig.apply(pod(2, "later", "127.0.0.1:80"));
+    assert_eq!(
+        rig.told(),
+        ["claim of default/later on 127.0.0.1:80/tcp loses on n: in force for default/both (annotation); it is \
+          granted when that one goes"]
+    );
 }
 
 #[test]

@@ -2,24 +2,18 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use enforcer_ebpf::wire::Protocol;
-
 use crate::{
-    arbitration::quota::{Capacity, QuotaLimit},
-    index::Name,
-    model::port_spec::{Address, PortRange, PortSpec},
+    arbitration::quota::Capacity,
+    model::{
+        mode::NamespaceMode,
+        name::Name,
+        port_spec::{PortList, PortSpec},
+        quota::QuotaLimit,
+        source::ClaimSource,
+    },
     plan::port_state::Change,
-    pods::claims::{ClaimLimits, ClaimProblem, ClaimSource},
+    pods::claims::{ClaimLimits, ClaimProblem},
 };
-
-/// The time, as the caller's clocks have it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
-    /// Wall clock, in microseconds since 1970: ranks claims by arrival.
-    pub wall: i64,
-    /// Monotonic clock, since any fixed moment: ends grace periods.
-    pub boottime: Duration,
-}
 
 /// What the index is told once.
 #[derive(Clone, Debug)]
@@ -38,46 +32,6 @@ pub struct Settings {
     pub namespace_mode: NamespaceMode,
 }
 
-/// A mode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Mode {
-    /// Conflicts are told.
-    Audit,
-    /// Conflicts are denied.
-    Enforce,
-}
-
-impl Mode {
-    /// The word for people, labels and flags.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Audit => "audit",
-            Self::Enforce => "enforce",
-        }
-    }
-
-    /// The mode with this word.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Audit, Self::Enforce].into_iter().find(|mode| mode.as_str() == word)
-    }
-}
-
-/// What the label [`MODE_LABEL`] of a namespace may do to the mode for offenders in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum NamespaceMode {
-    /// It overrides the node's mode.
-    Any,
-    /// It may turn enforcement on, not off.
-    Stricter,
-    /// Nothing.
-    Off,
-}
-
-/// Label of a namespace with the mode for offenders in it.
-pub const MODE_LABEL: &str = "port-enforcer.io/mode";
-
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -90,9 +44,6 @@ impl Default for Settings {
         }
     }
 }
-
-/// Ports of one owner, for a sentence: protocol, address, range.
-pub type PortList = Vec<(Protocol, Address, PortRange)>;
 
 /// Something that people should hear of, told when it begins.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,9 +1,8 @@
 //! The words of Events.
 
 use crate::{
-    index::{Name, PortList},
     k8s_events::{EventObject, EventReason, GATHERED, SeriesKey},
-    model::text::escape,
+    model::{name::Name, port_spec::PortList, text::escape},
     reports::report::port_list,
 };
 

@@ -21,12 +21,12 @@ use std::{
 use enforcer_ebpf::wire::{Reason as Cause, VerdictKind};
 
 use crate::{
-    index::{Index, Name, Notice, Now},
+    index::{Index, Notice},
     k8s_events::{
         note,
         series::{Occurrence, Series},
     },
-    model::text::escape,
+    model::{name::Name, text::escape, time::Now},
     reports::report::{Actor, Report, notice_sentence},
     sockets::{Audience, LiveConflict},
 };

@@ -247,6 +247,9 @@ pub fn compress(ports: impl IntoIterator<Item = u16>) -> Vec<PortRange> {
     ranges
 }
 
+/// Ports of one owner, for a sentence: protocol, address, range.
+pub type PortList = Vec<(Protocol, Address, PortRange)>;
+
 /// What is claimed: ports of one protocol on one address, or on every address.
 ///
 /// It is shown in the grammar of the annotation ([`super::annotation`]), and what is shown is read back as the same.

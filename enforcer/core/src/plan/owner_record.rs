@@ -25,11 +25,7 @@ use std::time::Duration;
 
 use enforcer_ebpf::wire::{OWNER_RECORD_BYTES, UidForm, UidKey};
 
-use crate::{
-    arbitration::arbiter::OwnerClass,
-    index::{Mode, Name},
-    model::digest::Digest,
-};
+use crate::model::{digest::Digest, mode::Mode, name::Name, owner::OwnerClass};
 
 /// The version of the layout that is written and read here.
 pub const VERSION: u16 = 1;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use enforcer_ebpf::wire::{AddressKey, Owner, PortWord, Protocol, Side, Slot, UidForm, UidKey};
 
-use crate::{arbitration::arbiter::ClaimGroup, model::port_spec::Address, plan::owner_record::RecordBytes};
+use crate::{
+    model::{owner::ClaimGroup, port_spec::Address},
+    plan::owner_record::RecordBytes,
+};
 
 /// One step in the kernel's maps. Steps are to be carried out in order: a program that runs between any two of them
 /// sees a claim in force either as before or as after, never as missing.

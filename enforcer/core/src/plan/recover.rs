@@ -11,8 +11,10 @@ use std::{
 use enforcer_ebpf::wire::{self, AddressKey, CGROUP_UNKNOWN, PortWord, Protocol, Slot};
 
 use crate::{
-    arbitration::arbiter::OwnerId,
-    model::port_spec::{Address, PortSpec, compress},
+    model::{
+        owner::OwnerId,
+        port_spec::{Address, PortSpec, compress},
+    },
     plan::owner_record::{OwnerRecord, OwnerRecordError},
 };
 

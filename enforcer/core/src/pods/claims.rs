@@ -1,47 +1,16 @@
 //! From a pod to what it claims.
 
-use std::{collections::HashSet, fmt};
+use std::collections::HashSet;
 
 use super::{
     annotation::{self, ItemProblem, keep},
     pod::{PORTS_ANNOTATION, Pod, PodProblem},
 };
-use crate::{
-    arbitration::quota::{Quota, QuotaLimit, Remaining},
-    model::port_spec::{Address, PortRange, PortSpec},
+use crate::model::{
+    port_spec::{Address, PortRange, PortSpec},
+    quota::{Quota, QuotaLimit, Remaining},
+    source::ClaimSource,
 };
-
-/// Where a claim was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ClaimSource {
-    /// In the annotation `port-enforcer.io/ports`.
-    Annotation,
-    /// In the `ports` of a container.
-    HostPort,
-    /// By the node, with `--node-reserved`.
-    Reserved,
-    /// Before the agent started. Where it was made is known again once the source of pods has spoken.
-    Recovered,
-}
-
-impl ClaimSource {
-    /// The word for people and JSON.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Annotation => "annotation",
-            Self::HostPort => "hostPort",
-            Self::Reserved => "node-reserved",
-            Self::Recovered => "remembered",
-        }
-    }
-}
-
-impl fmt::Display for ClaimSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
 
 /// One claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

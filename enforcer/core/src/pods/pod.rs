@@ -13,6 +13,7 @@ use k8s_openapi::{
 use super::annotation::{MAX_ITEM, keep};
 use crate::model::{
     digest::Digest,
+    name::Name,
     port_spec::{Address, AddressError},
     text::{escape, escape_bounded},
 };
@@ -30,6 +31,8 @@ pub const ARRIVAL_UNKNOWN: i64 = i64::MAX;
 
 /// The label that a Deployment puts on the `ReplicaSets` and pods it makes.
 const TEMPLATE_HASH_LABEL: &str = "pod-template-hash";
+/// Longest value of `config.mirror` that is passed on, in bytes; the kubelet's are far shorter.
+const MAX_MIRROR: usize = 128;
 /// Namespace of a pod that names none.
 const DEFAULT_NAMESPACE: &str = "default";
 
@@ -214,6 +217,18 @@ impl Workload {
 }
 
 impl Pod {
+    /// Returns the name that the pod has as an owner.
+    #[must_use]
+    pub fn owner_name(&self) -> Name {
+        let is_uid = |text: &&String| text.len() <= MAX_MIRROR && text.bytes().all(|byte| byte.is_ascii_graphic());
+        Name {
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            uid: self.uid_text.clone(),
+            mirror: self.mirror.as_ref().filter(is_uid).cloned(),
+        }
+    }
+
     /// `namespace/name`, safe to show.
     #[must_use]
     pub fn display_name(&self) -> String {

@@ -62,7 +62,7 @@ impl LogRateLimiter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::Name;
+    use crate::model::name::Name;
 
     fn pod(name: &str) -> Actor {
         Actor::Known(Name { namespace: "default".to_owned(), name: name.to_owned(), uid: String::new(), mirror: None })

@@ -10,10 +10,14 @@ use std::{
 use enforcer_ebpf::wire::{Protocol, Reason, UidForm, VerdictKind};
 
 use crate::{
-    arbitration::arbiter::OwnerId,
-    index::{Index, Name, Notice, PortList},
-    model::{port_spec::protocol_name, text::escape},
-    pods::claims::ClaimSource,
+    index::{Index, Notice},
+    model::{
+        name::Name,
+        owner::OwnerId,
+        port_spec::{Address, PortList, protocol_name},
+        source::ClaimSource,
+        text::escape,
+    },
     sockets::{Audience, NamedSocket, Reuse},
 };
 
@@ -177,7 +181,9 @@ impl Report {
         Self {
             container: index.container(attempt.cgroup).map(|container| escape(&container)),
             owner: attempt.owner.and_then(|id| index.name(id)).cloned(),
-            source: attempt.owner.and_then(|id| index.source(id, attempt.protocol, attempt.port)),
+            source: attempt
+                .owner
+                .and_then(|id| index.source(id, attempt.protocol, attempt.port, Address::new(attempt.address))),
             caller,
             holder: None,
             attempt,

@@ -9,13 +9,13 @@ use std::{
 use enforcer_ebpf::wire::Protocol;
 
 use crate::{
-    arbitration::arbiter::OwnerId,
     index::Index,
     model::{
+        owner::OwnerId,
         port_spec::{Address, PortSpec},
+        source::ClaimSource,
         text::escape,
     },
-    pods::claims::ClaimSource,
     reports::report::Actor,
     sockets::{Activity, BoundSocket, BoundSockets, SocketOwner},
 };

@@ -21,13 +21,13 @@ use serde::{Deserialize, Serialize};
 pub use kernel_verdict::KernelVerdict;
 
 use crate::{
-    arbitration::arbiter::OwnerId,
-    index::Name,
     model::{
-        port_spec::{PortSpec, protocol_name},
+        name::Name,
+        owner::OwnerId,
+        port_spec::{Address, PortSpec, protocol_name},
+        source::ClaimSource,
         text::escape,
     },
-    pods::claims::ClaimSource,
     sockets,
     views::json::{API_VERSION, ActorView, ClaimRow, HolderRow, NodeSnapshot, WILDCARDS, dual_stack, time},
 };
@@ -165,7 +165,7 @@ pub fn explain(question: &ExplainQuestion<'_>, scene: &NodeSnapshot<'_>) -> Resu
                 verdict: verdict.kind,
                 reason: verdict.reason,
                 owner: owner.and_then(|id| Some((id, scene.index.name(id)?.clone()))),
-                source: owner.and_then(|id| scene.index.source(id, protocol, port)),
+                source: owner.and_then(|id| scene.index.source(id, protocol, port, Address::new(address))),
                 kernel,
                 if_shared: if_shared(scene, pod, verdict.kind, &sockets, &in_the_way),
                 in_the_way,

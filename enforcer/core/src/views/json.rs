@@ -16,13 +16,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    arbitration::arbiter::OwnerId,
-    index::{ClaimStatus, ClaimView, Index, Mode, Name, Now, OwnerKind},
+    index::{ClaimStatus, ClaimView, Index},
     model::{
+        mode::Mode,
+        name::Name,
+        owner::{OwnerId, OwnerKind},
         port_spec::{Address, PortRange, PortSpec, compress, protocol_name},
+        source::ClaimSource,
         text::escape,
+        time::Now,
     },
-    pods::claims::ClaimSource,
     reports::report,
     sockets::{self, Activity, BoundSince, BoundSockets},
 };
@@ -71,7 +74,7 @@ impl NodeSnapshot<'_> {
         let kind = self.index.owner(id).map_or("pod", |owner| match owner.kind {
             OwnerKind::Node => "node",
             OwnerKind::Pod => "pod",
-            OwnerKind::Remnant => "remnant",
+            OwnerKind::HandoverReservation => "remnant",
         });
         match self.index.name(id) {
             Some(name) if !name.is_node() => ActorView::named(kind, name),

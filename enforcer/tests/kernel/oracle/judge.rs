@@ -3,8 +3,7 @@
 use std::net::IpAddr;
 
 use enforcer_core::{
-    arbitration::arbiter::ClaimGroup,
-    model::port_spec::Address,
+    model::{owner::ClaimGroup, port_spec::Address},
     plan::port_state::{ActivePortClaim, PortState},
 };
 use enforcer_ebpf::{

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::manifests;
 use crate::check::{CheckSettings, check, finding::Code};
 use crate::{
-    index::{self, Index, Notice, Now},
+    index::{self, Index, Notice},
+    model::time::Now,
     pods::pod,
 };
 

@@ -3,11 +3,11 @@
 use super::{codes, found, host, manifests, workload};
 use crate::check::{CheckSettings, check, finding::Code, pairs::Overlap};
 use crate::{
-    model::port_spec::{Address, PortSpec},
-    pods::{
-        annotation::parse_list,
-        claims::{ClaimSource, PodClaim},
+    model::{
+        port_spec::{Address, PortSpec},
+        source::ClaimSource,
     },
+    pods::{annotation::parse_list, claims::PodClaim},
 };
 
 const WEB: &str = "{containerPort: 80}";

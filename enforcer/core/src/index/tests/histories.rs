@@ -1,6 +1,6 @@
 //! Random histories.
 
-use enforcer_ebpf::decide::Target;
+use enforcer_ebpf::{decide::Target, wire::Protocol};
 
 use super::*;
 

@@ -2,7 +2,7 @@
 
 use enforcer_ebpf::{
     decide::{Caller, CallerIdentity, Candidates, Cover, ModeOverride, Target, Verdict, decide},
-    wire::{AddressKey, CGROUP_UNKNOWN, OWNER_RECORD_BYTES, Owner as Element, Policy, PortWord, Slot},
+    wire::{AddressKey, CGROUP_UNKNOWN, OWNER_RECORD_BYTES, Owner as Element, Policy, PortWord, Protocol, Slot},
 };
 
 use super::*;
@@ -264,7 +264,7 @@ impl Rig {
         let mut all = Usage::default();
         for owner in self.index.owners.values() {
             let takes = owner.usage;
-            assert!(owner.kind != Kind::Pod || takes == owner.usage(), "{owner:?}");
+            assert!(owner.kind != OwnerKind::Pod || takes == owner.usage(), "{owner:?}");
             all.pods += takes.pods;
             all.handovers += takes.handovers;
             all.claims += takes.claims;

@@ -4,7 +4,7 @@ use std::{cell::RefCell, rc::Rc};
 
 use enforcer_ebpf::{
     decide::{Target, Verdict},
-    wire::{Reason, VerdictKind},
+    wire::{Protocol, Reason, VerdictKind},
 };
 
 use super::{
@@ -84,7 +84,7 @@ fn in_force(index: &Index) -> BTreeSet<(String, bool, Protocol, u16, Address)> {
         .map(|(protocol, port, stake)| {
             let owner = &index.owners[&stake.owner];
             let address = if stake.address.covers(Address::Any) { Address::Any } else { stake.address };
-            (owner.name.to_string(), owner.kind == Kind::HandoverReservation, protocol, port, address)
+            (owner.name.to_string(), owner.kind == OwnerKind::HandoverReservation, protocol, port, address)
         })
         .collect();
     let covered = |one: &(String, bool, Protocol, u16, Address)| {
@@ -178,7 +178,7 @@ proptest! {
         let after = in_force(&rig.index);
         // Who waits for what is in force waits no longer than his youngest claim, see `Record::since`: after an edit,
         // another one of those who wait may be next.
-        let edited = rig.index.owners.values().any(|owner| owner.kind == Kind::Pod && owner.since > 100_000_000);
+        let edited = rig.index.owners.values().any(|owner| owner.kind == OwnerKind::Pod && owner.since > 100_000_000);
         // And where several graces ended one after the other, nobody was there to grant anything in between.
         if edited || ended > 1 {
             let stays = before.intersection(&after).cloned().collect();

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use enforcer_ebpf::{
     decide::Target,
-    wire::{CGROUP_UNKNOWN, Reason, VerdictKind},
+    wire::{CGROUP_UNKNOWN, Protocol, Reason, VerdictKind},
 };
 
 use super::*;
+use crate::model::port_spec::Address;
 
 pub(super) const TCP: Protocol = Protocol::Tcp;
 pub(super) const V4: Target = Target::V4([0; 4]);
@@ -96,7 +97,7 @@ fn what_was_in_force_is_in_force_before_anybody_speaks() {
     assert_eq!(next.answer(STRANGER, 80), (VerdictKind::Allow, Reason::Error), "the tree has not been read");
     assert_eq!(next.owners(80), ["a"]);
     let id = next.maps.met(TCP, 80, V4)[0];
-    assert_eq!(next.index.source(id, TCP, 80), Some(ClaimSource::Recovered));
+    assert_eq!(next.index.source(id, TCP, 80, Address::Any), Some(ClaimSource::Recovered));
     assert!(next.notices.is_empty());
 }
 
@@ -109,7 +110,7 @@ fn a_pod_that_is_listed_again_keeps_its_ports_without_a_gap() {
     next.reset(vec![earlier.clone(), pod(1, "late", "80")]);
     assert_eq!(next.answer(2, 80), DENIED);
     let id = next.maps.met(TCP, 80, V4)[0];
-    assert_eq!(next.index.source(id, TCP, 80), Some(ClaimSource::Annotation), "now it is known again");
+    assert_eq!(next.index.source(id, TCP, 80, Address::Any), Some(ClaimSource::Annotation), "now it is known again");
     assert_eq!(
         next.told(),
         ["claim of default/earlier on 80/tcp loses on n: in force for default/late (annotation); it is granted when \

@@ -5,14 +5,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    arbitration::quota::{QuotaLimit, Resource},
-    index::{PortList, Settings},
+    index::Settings,
     k8s_events::MAX_NOTE,
-    model::port_spec::{Address, PortRange},
-    pods::{
-        claims::{ClaimLimits, ClaimSource},
-        pod::from_api,
+    model::{
+        port_spec::{Address, PortList, PortRange},
+        quota::{QuotaLimit, Resource},
+        source::ClaimSource,
     },
+    pods::{claims::ClaimLimits, pod::from_api},
     reports::report::Attempt,
 };
 

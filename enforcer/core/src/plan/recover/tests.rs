@@ -1,7 +1,10 @@
 use enforcer_ebpf::wire::{Side, UidForm, UidKey};
 
 use super::*;
-use crate::{arbitration::arbiter::OwnerClass, index::Name, model::digest::Digest, plan::owner_record::RecordedOwner};
+use crate::{
+    model::{digest::Digest, name::Name, owner::OwnerClass},
+    plan::owner_record::RecordedOwner,
+};
 
 const TCP: Protocol = Protocol::Tcp;
 

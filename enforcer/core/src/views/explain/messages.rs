@@ -6,9 +6,8 @@ use enforcer_ebpf::wire::{NodeMode, Protocol, Reason, VerdictKind};
 
 use super::{ExplainQuestion, KernelVerdict, WhatIf};
 use crate::{
-    arbitration::arbiter::OwnerId,
-    index::{Mode, OwnerView},
-    model::text::escape,
+    index::OwnerView,
+    model::{mode::Mode, owner::OwnerId, text::escape},
     reports::report::explain_reason,
     views::json::{ActorView, ClaimRow, HolderRow, NodeSnapshot, port_name},
 };

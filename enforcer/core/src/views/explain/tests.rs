@@ -9,7 +9,8 @@ use enforcer_ebpf::{
 
 use super::*;
 use crate::{
-    index::{Index, Now, Settings},
+    index::{Index, Settings},
+    model::time::Now,
     pods::{
         annotation,
         pod::{Phase, Pod, Workload, uid_key},

@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use crate::{
-    index::{Index, Now, Settings},
+    index::{Index, Settings},
+    model::time::Now,
     pods::{
         annotation,
         pod::{Phase, Pod, Workload, uid_key},
