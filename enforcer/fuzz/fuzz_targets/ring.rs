@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use enforcer_core::{
     index::{Index, Settings},
     reports::report::Report,
-    sockets::Audience,
+    model::actor::Audience,
     views::watch::WatchLine,
 };
 use enforcer_ebpf::wire::{

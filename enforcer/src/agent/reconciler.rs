@@ -14,10 +14,10 @@ use enforcer_ebpf::wire::{NodeMode, Policy, Protocol, Reason, VerdictKind};
 use enforcer_core::{
     cgroups::tree::Insertion,
     index::{Index, Notice, RestoreSummary, Settings, Staged},
-    model::port_spec::PortSpec,
+    model::{attempt::Attempt, port_spec::PortSpec},
     plan::recover::{RecoveredState, UnreadableOwner},
     pods::pod::Pod,
-    reports::report::{Attempt, Report},
+    reports::report::Report,
     sockets::{BoundSockets, LiveConflict, SocketBinding},
     views::enforcement_gap::{PredecessorState, should_enforce},
 };

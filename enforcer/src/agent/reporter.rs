@@ -13,13 +13,16 @@ use tracing::{Level, debug, enabled, error, info, warn};
 
 use enforcer_core::{
     index::{Notice, RestoreSummary},
-    model::{name::Name, port_spec::protocol_name, text::escape},
-    plan::recover::UnreadableOwner,
-    reports::{
-        rate_limit::LogRateLimiter,
-        report::{Actor, Deduplicator, Report, notice_sentence, target},
+    model::{
+        actor::{Actor, Audience},
+        attempt::target,
+        name::Name,
+        port_spec::protocol_name,
+        text::escape,
     },
-    sockets::{Audience, BoundSocket, LiveConflict},
+    plan::recover::UnreadableOwner,
+    reports::{deduplicator::Deduplicator, messages::notice_sentence, rate_limit::LogRateLimiter, report::Report},
+    sockets::{BoundSocket, LiveConflict},
 };
 
 use crate::{

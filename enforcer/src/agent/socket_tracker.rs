@@ -14,8 +14,8 @@ use enforcer_ebpf::wire::Protocol;
 
 use enforcer_core::{
     index::Index,
-    model::port_spec::PortSpec,
-    reports::report::{Attempt, Report},
+    model::{attempt::Attempt, port_spec::PortSpec},
+    reports::report::Report,
     sockets::{BoundSockets, LiveConflict, ReportedConflicts, SocketBinding, SocketLimits, SocketPlace},
 };
 

@@ -10,8 +10,8 @@ use enforcer_ebpf::wire::{
 };
 
 use enforcer_core::{
-    reports::report::Attempt,
-    sockets::{Reuse, SocketBinding},
+    model::attempt::{Attempt, Reuse},
+    sockets::SocketBinding,
 };
 
 /// Why a record makes no sense. The programs and the agent then come from different sources.

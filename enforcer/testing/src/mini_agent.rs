@@ -22,7 +22,7 @@ use enforcer::{
 };
 use enforcer_core::{
     index::{Index, Settings},
-    reports::report::Attempt,
+    model::attempt::Attempt,
 };
 use enforcer_ebpf::wire::{KernelError, Policy, Protocol, Reason, VerdictKind};
 use serde::{Deserialize, Serialize};

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use enforcer_core::{plan::port_state::Change, reports::report::Actor};
+use enforcer_core::{model::actor::Actor, plan::port_state::Change};
 use enforcer_ebpf::wire::{KernelError, Policy, Reason, VerdictKind};
 
 use enforcer_testing::{

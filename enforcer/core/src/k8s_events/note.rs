@@ -3,7 +3,7 @@
 use crate::{
     k8s_events::{EventObject, EventReason, GATHERED, SeriesKey},
     model::{name::Name, port_spec::PortList, text::escape},
-    reports::report::port_list,
+    reports::messages::port_list,
 };
 
 /// Longest note, in bytes: what the API server takes.

@@ -26,9 +26,14 @@ use crate::{
         note,
         series::{Occurrence, Series},
     },
-    model::{name::Name, text::escape, time::Now},
-    reports::report::{Actor, Report, notice_sentence},
-    sockets::{Audience, LiveConflict},
+    model::{
+        actor::{Actor, Audience},
+        name::Name,
+        text::escape,
+        time::Now,
+    },
+    reports::{messages::notice_sentence, report::Report},
+    sockets::LiveConflict,
 };
 
 /// Calls about one object that may be made in a row.

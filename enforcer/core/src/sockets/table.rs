@@ -21,8 +21,11 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use enforcer_ebpf::wire::Protocol;
 
-use crate::sockets::{
-    Activity, BoundSince, BoundSocket, DumpedSocket, Process, Scope, SocketBinding, SocketOwner, SocketPlace,
+use crate::{
+    model::actor::Actor,
+    sockets::{
+        Activity, BoundSince, BoundSocket, DumpedSocket, Process, Scope, SocketBinding, SocketOwner, SocketPlace,
+    },
 };
 
 /// Most holders that are remembered.
@@ -330,7 +333,7 @@ impl BoundSockets {
     /// Asks again whose the cgroups are whose pods were not known: pods and cgroups may be told after a bind.
     pub fn resolve(&mut self, resolve: impl Fn(u64) -> SocketPlace) {
         for (&cgroup, residents) in &mut self.cgroups {
-            if residents.gone || matches!(residents.place.who, crate::reports::report::Actor::Known(_)) {
+            if residents.gone || matches!(residents.place.who, Actor::Known(_)) {
                 continue;
             }
             let place = resolve(cgroup);

@@ -8,12 +8,12 @@ use crate::{
     index::Settings,
     k8s_events::MAX_NOTE,
     model::{
+        attempt::Attempt,
         port_spec::{Address, PortList, PortRange},
         quota::{QuotaLimit, Resource},
         source::ClaimSource,
     },
     pods::{claims::ClaimLimits, pod::from_api},
-    reports::report::Attempt,
 };
 
 const WALL: i64 = 1_790_000_000_000_000;

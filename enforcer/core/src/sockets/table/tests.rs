@@ -5,7 +5,6 @@ use proptest::{collection::vec, prelude::*};
 use enforcer_ebpf::wire::{UidForm, UidKey};
 
 use super::*;
-use crate::reports::report::Actor;
 
 mod existing;
 mod incumbent;

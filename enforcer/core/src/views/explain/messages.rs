@@ -7,8 +7,8 @@ use enforcer_ebpf::wire::{NodeMode, Protocol, Reason, VerdictKind};
 use super::{ExplainQuestion, KernelVerdict, WhatIf};
 use crate::{
     index::OwnerView,
-    model::{mode::Mode, owner::OwnerId, text::escape},
-    reports::report::explain_reason,
+    model::{list::and_list, mode::Mode, owner::OwnerId, text::escape},
+    reports::messages::explain_reason,
     views::json::{ActorView, ClaimRow, HolderRow, NodeSnapshot, port_name},
 };
 
@@ -23,18 +23,6 @@ pub(super) struct MessageInputs<'a> {
     pub(super) claims: &'a [ClaimRow],
     pub(super) holders: &'a [HolderRow],
     pub(super) prospects: &'a [WhatIf],
-}
-
-/// `a`, `a and b`, `a, b and c`, `a, b and 4 more`.
-fn list(items: &[String]) -> String {
-    let shown = &items[..items.len().min(MAX_LISTED)];
-    let more = items.len() - shown.len();
-    match shown {
-        _ if more > 0 => format!("{} and {more} more", shown.join(", ")),
-        [] => String::new(),
-        [one] => one.clone(),
-        [first @ .., last] => format!("{} and {last}", first.join(", ")),
-    }
 }
 
 impl MessageInputs<'_> {
@@ -63,7 +51,7 @@ impl MessageInputs<'_> {
         if owners.is_empty() {
             return format!("Nobody owns {port} on {node}.");
         }
-        format!("{port} on {node} is owned by {}.", list(&owners))
+        format!("{port} on {node} is owned by {}.", and_list(&owners, MAX_LISTED))
     }
 
     fn waited_for(&self) -> Option<String> {
@@ -74,7 +62,7 @@ impl MessageInputs<'_> {
                 Some(format!("{} ({}) {verb} {winner}", claim.owner, claim.source))
             })
             .collect();
-        (!behind.is_empty()).then(|| format!("It is claimed in vain too: {}.", list(&behind)))
+        (!behind.is_empty()).then(|| format!("It is claimed in vain too: {}.", and_list(&behind, MAX_LISTED)))
     }
 
     fn held(&self) -> String {
@@ -88,7 +76,7 @@ impl MessageInputs<'_> {
         if holders.is_empty() {
             return "Nobody holds it.".to_owned();
         }
-        format!("It is held by {}.", list(&holders))
+        format!("It is held by {}.", and_list(&holders, MAX_LISTED))
     }
 
     fn caller(&self) -> String {
@@ -196,11 +184,15 @@ impl MessageInputs<'_> {
         };
         match worst.kernel {
             KernelVerdict::Free => None,
-            KernelVerdict::InUse => {
-                Some(format!("{so} itself refuses it with EADDRINUSE while {} holds the port.", list(&names)))
-            }
+            KernelVerdict::InUse => Some(format!(
+                "{so} itself refuses it with EADDRINUSE while {} holds the port.",
+                and_list(&names, MAX_LISTED)
+            )),
             KernelVerdict::InUseUnlessShared => {
-                let refuses = format!("{so} itself refuses it with EADDRINUSE while {} holds the port", list(&names));
+                let refuses = format!(
+                    "{so} itself refuses it with EADDRINUSE while {} holds the port",
+                    and_list(&names, MAX_LISTED)
+                );
                 Some(match worst.if_shared {
                     None => format!("{refuses}, {sharing}."),
                     Some((verdict, ..)) => {
@@ -244,7 +236,7 @@ impl MessageInputs<'_> {
                 let stranger = worst.in_the_way.iter().filter_map(|place| self.holders.get(*place));
                 let mut names: Vec<String> = stranger.map(HolderRow::name).collect();
                 names.dedup();
-                Some(format!("end what holds it ({}), or use another port", list(&names)))
+                Some(format!("end what holds it ({}), or use another port", and_list(&names, MAX_LISTED)))
             }
             (false, _) => None,
         }
