@@ -30,7 +30,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 pub struct UnreadableDocument {
     /// Line of the text, counted from 1.
     pub line: u32,
-    /// What is wrong. Safe to show.
+    /// The error. Safe to show.
     pub message: String,
 }
 
@@ -39,11 +39,11 @@ pub struct UnreadableDocument {
 pub struct Document {
     /// Lines of the text before those of [`Self::root`].
     pub lines_before: u32,
-    /// What it holds. Its lines count from the document's beginning.
+    /// The value. Its lines count from the beginning of the document.
     pub root: Node,
 }
 
-/// Runs it where the deepest document that is allowed fits on the stack, whatever the caller's stack is.
+/// Runs `work` on a stack on which the deepest document that is allowed fits.
 ///
 /// # Panics
 ///
@@ -161,7 +161,7 @@ impl Chunk<'_> {
         let mut stream = serde_json::Deserializer::from_str(self.text).into_iter::<IgnoredAny>();
         while let Some(object) = stream.next() {
             if object.is_err() {
-                // Not JSON; the YAML parser may know better, and says what is wrong.
+                // Not JSON: the YAML parser reads it, or reports the error.
                 return vec![self];
             }
             let end = stream.byte_offset();

@@ -1,4 +1,4 @@
-//! The paragraph, and what can be done.
+//! The paragraph, and the remedy.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ use crate::{
 /// Most items of a list in a sentence.
 const MAX_LISTED: usize = 6;
 
-/// What the paragraph is made of.
+/// Inputs of the paragraph.
 pub(super) struct MessageInputs<'a> {
     pub(super) question: &'a ExplainQuestion<'a>,
     pub(super) scene: &'a NodeSnapshot<'a>,
@@ -140,7 +140,7 @@ impl MessageInputs<'_> {
         SocketAddr::new(prospect.address, self.question.port).to_string()
     }
 
-    /// Why a conflict is not denied.
+    /// Returns why a conflict is not denied.
     fn lenient(&self, reason: Reason) -> &'static str {
         let view = self.view();
         let is_strict = view.is_some_and(|view| view.mode == Some(Mode::Enforce));
@@ -158,7 +158,7 @@ impl MessageInputs<'_> {
         }
     }
 
-    /// Why it is.
+    /// Returns why a conflict is denied.
     fn strict(&self) -> &'static str {
         if self.view().is_some_and(|view| view.mode == Some(Mode::Enforce)) {
             "its namespace is in enforce mode"
@@ -169,7 +169,7 @@ impl MessageInputs<'_> {
         }
     }
 
-    /// What the kernel itself would say.
+    /// Returns the sentence about the kernel's own verdict.
     fn kernel(&self) -> Option<String> {
         let worst = self.prospects.iter().max_by_key(|prospect| prospect.kernel)?;
         let holders: Vec<&HolderRow> = worst.in_the_way.iter().filter_map(|place| self.holders.get(*place)).collect();
@@ -180,7 +180,9 @@ impl MessageInputs<'_> {
             Protocol::Udp => {
                 "unless both sockets set SO_REUSEADDR, or SO_REUSEPORT as one user, and then packets go to one of them"
             }
-            _ => "unless both sockets set SO_REUSEPORT as one user, and then connections are split between them",
+            Protocol::Tcp | Protocol::Sctp => {
+                "unless both sockets set SO_REUSEPORT as one user, and then connections are split between them"
+            }
         };
         match worst.kernel {
             KernelVerdict::Free => None,
@@ -227,7 +229,18 @@ impl MessageInputs<'_> {
                 Some(format!("declare it: add {port} to the pod's annotation port-enforcer.io/ports, or a hostPort"))
             }
             (true, Reason::Stale) => Some("see why no agent runs on this node".to_owned()),
-            (true, _) => Some(
+            (
+                true,
+                Reason::Claimed
+                | Reason::Held
+                | Reason::Error
+                | Reason::Quota
+                | Reason::Owner
+                | Reason::Unclaimed
+                | Reason::Share
+                | Reason::Handover
+                | Reason::Exempt,
+            ) => Some(
                 "give one of the two another port, or keep them apart with podAntiAffinity or a nodeSelector; pods of one \
                  namespace that mean to share it say so with port-enforcer.io/share"
                     .to_owned(),
