@@ -5,13 +5,12 @@ use std::{hint::black_box, net::Ipv4Addr, process::ExitCode, time::Duration};
 
 use enforcer_core::{
     index::{Index, Settings},
-    model::{owner::OwnerId, time::Now},
+    model::{actor::Audience, attempt::Attempt, owner::OwnerId, time::Now},
     pods::{
         annotation,
         pod::{self, Pod},
     },
-    reports::report::{Attempt, Deduplicator, Report},
-    sockets::Audience,
+    reports::{deduplicator::Deduplicator, report::Report},
 };
 use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 use k8s_openapi::api::core::v1 as api;

@@ -1,15 +1,15 @@
-//! What cannot work among manifests, before anything is deployed.
+//! Conflicts and other faults among manifests, before anything is deployed.
 //!
 //! | from | to | in |
 //! | --- | --- | --- |
-//! | a document | values with their lines | [`tree`] |
+//! | a document | values with their lines | [`crate::yaml`] |
 //! | such values | the objects that make pods, and what each pod claims | [`object`] |
 //! | their specs | how many pods at once, and on which nodes | [`scale`], [`placement`] |
 //! | the claims of all | which exclude each other | [`mod@pairs`] |
 //! | all of it | findings with a remedy | [`finding`] |
 //!
-//! What a pod claims and when two claims exclude each other is said where the agent's rules are: in
-//! [`super::claims`] and [`super::arbiter`].
+//! The rules of the agent decide what a pod claims and which claims exclude each other: [`crate::pods::claims`] and
+//! [`crate::arbitration::arbiter`].
 
 pub mod finding;
 mod messages;
@@ -44,28 +44,28 @@ use crate::{
 /// Most findings that are kept; the others are counted.
 const MAX_FINDINGS: usize = 10_000;
 
-/// What is known of the cluster.
+/// Facts about the cluster.
 #[derive(Clone, Debug, Default)]
 pub struct CheckSettings {
-    /// How many nodes there are; `None` if that is not known.
+    /// Number of nodes; `None` if it is not known.
     pub nodes: Option<u32>,
     /// The node's own claims.
     pub node_reserved: Vec<PortSpec>,
-    /// What one pod may claim.
+    /// Limits of one pod.
     pub limits: ClaimLimits,
 }
 
-/// What came of it.
+/// Findings of a check.
 #[derive(Clone, Debug, Default)]
 pub struct CheckResult {
-    /// What is wrong, or may be, or is worth knowing; by file, in the order of the input, and line.
+    /// The findings by file, in the order of the input, and line.
     pub findings: Vec<Finding>,
     /// How many findings there were beyond those: errors, warnings and notes.
     pub more: [usize; 3],
 }
 
 impl CheckResult {
-    /// Takes a finding in, or counts it.
+    /// Adds a finding, or counts it if there are too many.
     pub fn push(&mut self, finding: Finding) {
         if self.findings.len() < MAX_FINDINGS {
             self.findings.push(finding);
@@ -74,14 +74,14 @@ impl CheckResult {
         }
     }
 
-    /// How many findings of a severity there are.
+    /// Counts the findings of a severity.
     #[must_use]
     pub fn count(&self, severity: Severity) -> usize {
         self.more[severity as usize] + self.findings.iter().filter(|finding| finding.severity == severity).count()
     }
 }
 
-/// What was read.
+/// Objects of all manifests.
 #[derive(Clone, Debug, Default)]
 pub struct ManifestSet {
     /// The files, safe to show, in the order of the input.
@@ -92,9 +92,9 @@ pub struct ManifestSet {
     pub documents: usize,
     /// How many objects are of kinds that make no pods.
     pub ignored: usize,
-    /// What could not be read, and why. Safe to show.
+    /// Places of documents that could not be read, and why not. Safe to show.
     pub unreadable: Vec<(Location, String)>,
-    /// How much more could not be read.
+    /// How many more could not be read.
     pub more_unreadable: usize,
 }
 

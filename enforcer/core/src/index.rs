@@ -5,6 +5,7 @@
 //! cgroup events go to [`Index::cgroup_made`] and [`Index::cgroup_removed`], and the time comes with every call. What
 //! follows waits in [`Index::take`].
 
+mod actor;
 mod cgroups;
 mod identity;
 mod inspect;

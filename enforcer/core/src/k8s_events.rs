@@ -1,13 +1,16 @@
-//! From reports and notices to Kubernetes Events: series, budgets, and the words of a note.
+//! From reports and notices to Kubernetes Events: series, budgets, and notes.
 
+mod budget;
+mod call;
 mod note;
+mod object;
 mod queue;
 mod series;
+mod unnamed;
 
+pub use budget::{CALL_LIMIT, OBJECT_LIMIT};
+pub use call::{Call, CallOutcome, DropReason, Event, NextCall};
 pub use note::MAX_NOTE;
-use queue::{GATHERED, SeriesKey};
-
-pub use queue::{
-    BURST, Call, CallOutcome, DropReason, Event, EventObject, EventReason, EventScheduler, NAME_WAIT, NextCall, PACE,
-    REFILL,
-};
+pub use object::{EventObject, EventReason};
+pub use queue::EventScheduler;
+pub use unnamed::NAME_WAIT;

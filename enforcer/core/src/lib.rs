@@ -18,6 +18,7 @@
 //! | claims in force | `net.ipv4.ip_local_reserved_ports` | [`reserved_ports`] |
 //! | all of the above | `enforcer status`, `explain` and `watch` | [`views`] |
 //! | YAML text | documents with line numbers | [`yaml`] |
+//! | files of Pod manifests | pods, and problems of the files | [`manifests`] |
 //! | manifests of all kinds | conflicts, before anything is deployed | [`check`] |
 
 pub mod arbitration;
@@ -25,6 +26,7 @@ pub mod cgroups;
 pub mod check;
 pub mod index;
 pub mod k8s_events;
+pub mod manifests;
 pub mod model;
 pub mod plan;
 pub mod pods;

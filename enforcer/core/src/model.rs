@@ -1,6 +1,9 @@
 //! Types that every step uses. This folder imports no other one.
 
+pub mod actor;
+pub mod attempt;
 pub mod digest;
+pub mod list;
 pub mod mode;
 pub mod name;
 pub mod owner;
@@ -9,3 +12,4 @@ pub mod quota;
 pub mod source;
 pub mod text;
 pub mod time;
+pub mod token_bucket;

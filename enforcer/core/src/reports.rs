@@ -1,5 +1,9 @@
-//! From kernel events and notices to messages.
+//! From kernel events and notices to messages, and few enough of them.
 
+mod bounded_map;
+pub mod deduplicator;
+mod incumbent;
+pub mod messages;
 pub mod rate_limit;
 pub mod report;
 pub mod ring_records;

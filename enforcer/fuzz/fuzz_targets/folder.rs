@@ -3,11 +3,14 @@
 
 use std::{fs, path::Path};
 
-use enforcer_core::pods::{
-    claims::{ClaimLimits, claims_of},
-    pod::Pod,
+use enforcer_core::{
+    manifests::FolderContents,
+    pods::{
+        claims::{ClaimLimits, claims_of},
+        pod::Pod,
+    },
 };
-use enforcer_fuzz::manifests::{Contents, Folder};
+use enforcer_fuzz::manifests::Folder;
 use enforcer_fuzz::sound::{assert_bounded, assert_safe};
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
@@ -58,7 +61,7 @@ fn check(path: &Path, before: &[u8], after: &[u8]) {
     assert_eq!((third.pods, third.problems), (second.pods, Vec::new()), "what did not change is not told again");
 }
 
-fn sound(Contents { pods, problems }: &Contents) {
+fn sound(FolderContents { pods, problems }: &FolderContents) {
     for (at, pod) in pods.iter().enumerate() {
         assert!(!pod.name.is_empty());
         let same = |other: &&Pod| (&other.namespace, &other.name) == (&pod.namespace, &pod.name);

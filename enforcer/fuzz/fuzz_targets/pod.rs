@@ -15,7 +15,7 @@ use enforcer_core::{
         claims::{ClaimLimits, PodClaim, PodClaims, claims_of},
         pod::{Pod, from_api, uid_key},
     },
-    reports::report::notice_sentence,
+    reports::messages::notice_sentence,
 };
 use enforcer_fuzz::sound::{assert_bounded, assert_safe};
 use k8s_openapi::api::core::v1 as api;

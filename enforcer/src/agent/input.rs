@@ -2,7 +2,9 @@
 
 use std::{io, path::PathBuf, time::Instant};
 
-use crate::{k8s::Update, manifests::Contents};
+use enforcer_core::manifests::FolderContents;
+
+use crate::k8s::Update;
 
 /// Something that happened, as a value.
 #[derive(Debug)]
@@ -33,5 +35,5 @@ pub struct FolderRead {
     /// Why the folder cannot be watched; changes are then found by the periodic reads.
     pub watch_error: Option<notify::Error>,
     /// The pods in it, or why it cannot be read.
-    pub contents: io::Result<Contents>,
+    pub contents: io::Result<FolderContents>,
 }

@@ -19,6 +19,7 @@ use enforcer_ebpf::wire::{NodeMode, Policy, Protocol};
 
 use enforcer_core::{
     index::{Index, Settings, Staged},
+    manifests::FolderContents,
     model::{port_spec::PortSpec, source::ClaimOrigin, time::Now},
     pods::pod::Pod,
     sockets::BoundSockets,
@@ -43,7 +44,6 @@ use crate::{
         pins::{Persistence, Previous},
         probe::Features,
     },
-    manifests::Contents,
 };
 
 /// Configuration of a reconciler.
@@ -250,7 +250,7 @@ impl Reconciler {
             self.push(Output::FolderUnwatched(error));
         }
         match contents {
-            Ok(Contents { pods, problems }) => {
+            Ok(FolderContents { pods, problems }) => {
                 self.outputs.extend(problems.into_iter().map(Output::ManifestProblem));
                 self.push(Output::FolderRead);
                 if !self.index.is_source_synced(ClaimOrigin::Pods) {

@@ -10,12 +10,16 @@ use tracing::{Level, debug, enabled, error, info, warn};
 
 use enforcer_core::{
     index::Notice,
-    model::{name::Name, port_spec::protocol_name, text::escape, time::Now},
-    reports::{
-        rate_limit::LogRateLimiter,
-        report::{Actor, Deduplicator, Report, notice_sentence, target},
+    model::{
+        actor::{Actor, Audience},
+        attempt::target,
+        name::Name,
+        port_spec::protocol_name,
+        text::escape,
+        time::Now,
     },
-    sockets::{Audience, BoundSocket, LiveConflict, SocketBinding},
+    reports::{deduplicator::Deduplicator, messages::notice_sentence, rate_limit::LogRateLimiter, report::Report},
+    sockets::{BoundSocket, LiveConflict, SocketBinding},
 };
 
 use crate::{

@@ -13,11 +13,8 @@ use enforcer_ebpf::wire::Protocol;
 
 use enforcer_core::{
     index::Index,
-    model::port_spec::PortSpec,
-    reports::{
-        report::{Attempt, Report},
-        ring_records::SocketRelease,
-    },
+    model::{attempt::Attempt, port_spec::PortSpec},
+    reports::{report::Report, ring_records::SocketRelease},
     sockets::{BoundSockets, LiveConflict, ReportedConflicts, SocketBinding, SocketLimits, SocketPlace},
 };
 

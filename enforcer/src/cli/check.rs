@@ -35,7 +35,7 @@ use crate::{
     kustomize build overlays/prod | enforcer check --nodes 1 -\n  \
     helm template ingress-nginx | enforcer check -o json -")]
 pub(super) struct Check {
-    /// Manifests, YAML or JSON; of a folder the .yaml, .yml and .json files directly in it; - is standard input
+    /// Manifests, YAML or JSON; of a folder the .yaml, .yml, .json and .manifest files directly in it; - is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 

@@ -9,12 +9,13 @@ use std::{
 
 use enforcer_core::yaml::documents::{Document, UnreadableDocument, documents, with_large_stack};
 
-use super::{MAX_MESSAGE, is_manifest, shown};
+use super::is_manifest;
 use enforcer_core::{
     check::{
         ManifestSet,
         object::{Location, read},
     },
+    manifests::{MAX_MESSAGE, shown},
     model::text::escape_bounded,
     pods::claims::ClaimLimits,
     yaml::spanned::Value,
@@ -68,7 +69,7 @@ impl Reader<'_> {
         files.retain(|path| is_manifest(path) && path.is_file());
         files.sort_unstable();
         if files.is_empty() {
-            self.unreadable(&shown(folder).into(), None, "holds no file that ends in .yaml, .yml or .json");
+            self.unreadable(&shown(folder).into(), None, "holds no file that ends in .yaml, .yml, .json or .manifest");
         }
         for path in files {
             self.source(&shown(&path).into(), File::open(&path));

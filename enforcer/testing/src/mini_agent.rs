@@ -21,7 +21,8 @@ use enforcer::{
 };
 use enforcer_core::{
     index::{Index, Settings},
-    reports::{report::Attempt, ring_records::decode_verdict},
+    model::attempt::Attempt,
+    reports::ring_records::decode_verdict,
 };
 use enforcer_ebpf::wire::{KernelError, Policy, Protocol, Reason, VerdictKind};
 use serde::{Deserialize, Serialize};

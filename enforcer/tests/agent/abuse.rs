@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer_core::reports::rate_limit::{BURST, PACE};
+use enforcer_core::reports::rate_limit::LOG_LIMIT;
 use serde_json::{Value, json};
 
 use enforcer_testing::{
@@ -139,7 +139,7 @@ fn edits_a_hundred_times_a_second() {
     let mut stranger = stage.worker(&server.put(&Pod::new("stranger")));
     until_bind(&mut stranger, 20_099, denied());
     let told = about(&mut agent, "tenant/restless");
-    let most = u128::from(BURST) + start.elapsed().as_nanos() / PACE.as_nanos() + 1;
+    let most = u128::from(LOG_LIMIT.burst) + start.elapsed().as_nanos() / LOG_LIMIT.interval.as_nanos() + 1;
     assert!(told.len() as u128 <= most, "{} lines, and {most} at most", told.len());
     let calls = server.count(Target::ALL.resource("events"));
     assert!(calls <= 2 * (25 + 1), "{calls} calls about two pods");
@@ -161,7 +161,7 @@ fn who_tries_every_address_fills_no_log() {
     assert_eq!(quiet.bind(&Bind::udp("0.0.0.0", PORT)), denied());
     agent.event("bind", "default/quiet");
     let told = about(&mut agent, "default/loud");
-    let most = u128::from(BURST) + start.elapsed().as_nanos() / PACE.as_nanos() + 1;
+    let most = u128::from(LOG_LIMIT.burst) + start.elapsed().as_nanos() / LOG_LIMIT.interval.as_nanos() + 1;
     assert!(told.len() as u128 <= most, "{} lines, and {most} at most", told.len());
     // What was held back is told with the next line there is room for.
     until("it is told how many were held back", || {

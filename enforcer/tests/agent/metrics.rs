@@ -7,7 +7,7 @@ use std::{
 };
 
 use enforcer::host::clock::now;
-use enforcer_core::k8s_events::BURST;
+use enforcer_core::k8s_events::OBJECT_LIMIT;
 use serde_json::Value;
 
 use enforcer_testing::{
@@ -261,7 +261,7 @@ fn events_that_are_dropped_are_counted() {
         assert_eq!(worker.bind(&bind(port)), denied());
     }
     // As many as one pod may have told, and the others are counted.
-    until("there is no room for all", || dropped("full") == Some(100 - u64::from(BURST)));
+    until("there is no room for all", || dropped("full") == Some(100 - u64::from(OBJECT_LIMIT.burst)));
     assert_eq!(dropped("refused"), Some(0));
 }
 

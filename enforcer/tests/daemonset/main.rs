@@ -18,6 +18,7 @@ use std::{
 };
 
 use enforcer::host::netns;
+use enforcer_core::yaml::documents::documents;
 use enforcer_testing::agent_fixture::{Pod, Stage, bind, denied};
 use enforcer_testing::{
     agent::{enforcer, until},
@@ -62,7 +63,7 @@ fn main() {
 fn capabilities(manifest: &str) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("deploy").join(manifest);
     let text = fs::read_to_string(path).expect("a manifest");
-    let manifest: Value = serde_norway::from_str(&text).expect("one object");
+    let manifest = documents(&text).next().expect("one object").expect("YAML").root.to_json();
     let added = &manifest["spec"]["template"]["spec"]["containers"][0]["securityContext"]["capabilities"]["add"];
     let names = added.as_array().expect("capabilities").iter().map(|name| name.as_str().expect("a name").to_owned());
     names.collect()

@@ -10,13 +10,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use enforcer_core::yaml::documents as yaml;
 use k8s_openapi::api::{
     admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
     apps::v1::{DaemonSet, Deployment},
     core::v1::{ConfigMap, Namespace, Pod, ResourceQuota, ServiceAccount},
     rbac::v1::{ClusterRole, ClusterRoleBinding},
 };
-use serde::{Deserialize as _, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 /// The folder `deploy/`.
@@ -45,8 +46,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 
 /// The documents of a text, as they are.
 pub(crate) fn documents(text: &str) -> Vec<Value> {
-    let documents = serde_norway::Deserializer::from_str(text);
-    documents.map(|document| Value::deserialize(document).expect("YAML that JSON can say too")).collect()
+    yaml::documents(text).map(|document| document.expect("YAML").root.to_json()).collect()
 }
 
 /// The documents of a file.

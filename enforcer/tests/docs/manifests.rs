@@ -3,8 +3,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use serde::Deserialize as _;
-use serde_json::Value;
+use enforcer_core::yaml::documents::documents;
 
 use crate::{Page, blocks, pages};
 
@@ -18,8 +17,8 @@ fn every_manifest_can_be_read() {
         for (_, first, lines) in blocks(&text).into_iter().filter(|(language, ..)| *language == "yaml") {
             let place = format!("{}:{first}", path.display());
             let text = lines.join("\n");
-            for document in serde_norway::Deserializer::from_str(&text) {
-                let value = Value::deserialize(document).unwrap_or_else(|error| panic!("{place}: {error}"));
+            for document in documents(&text) {
+                let value = document.unwrap_or_else(|error| panic!("{place}: {error:?}")).root.to_json();
                 assert!(value.is_object(), "{place}: {value}");
                 count += 1;
                 if CHECKED.iter().any(|kind| value["kind"] == **kind) {

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use enforcer_core::reports::report::Actor;
+use enforcer_core::model::actor::Actor;
 use enforcer_ebpf::wire::{Policy, Reason, Undeclared, VerdictKind};
 use libtest_mimic::Completion;
 

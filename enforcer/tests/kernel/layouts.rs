@@ -13,7 +13,7 @@ use enforcer::kernel::{
     map_names::{self, COUNTERS, NODE_MODE, OWNER_RECORDS, Renamed},
     pins::{Persistence, Pins},
 };
-use enforcer_core::{plan::port_state::Change, reports::report::Actor};
+use enforcer_core::{model::actor::Actor, plan::port_state::Change};
 use enforcer_ebpf::wire::{COUNTER_COUNT, KernelError, Policy, Reason, Undeclared, VerdictKind};
 
 use enforcer_testing::{

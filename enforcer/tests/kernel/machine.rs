@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use enforcer::host::cgroup::Root;
-use enforcer_core::{pods::annotation::parse_list, reports::report::Actor};
+use enforcer_core::{model::actor::Actor, pods::annotation::parse_list};
 use enforcer_ebpf::wire::{KernelError, Policy, Reason, Undeclared, VerdictKind};
 
 use enforcer_testing::{

@@ -2,7 +2,7 @@
 
 use std::{ffi::CStr, fs, thread};
 
-use enforcer_core::reports::report::Actor;
+use enforcer_core::model::actor::Actor;
 use enforcer_ebpf::wire::{Reason, VerdictKind};
 use libtest_mimic::Completion;
 use rustix::thread::set_name;

@@ -1,20 +1,20 @@
-//! What is found.
+//! Findings: code, severity, place, message and remedy.
 
 use super::object::{Location, ManifestObject};
 
-/// How bad it is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// It cannot work.
     Error,
-    /// It works only if something that the manifests do not say keeps it from going wrong.
+    /// It works only under a condition that the manifests do not show.
     Warning,
     /// Good to know; no finding.
     Note,
 }
 
 impl Severity {
-    /// The word for people and JSON.
+    /// Returns the word for people and JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -25,7 +25,7 @@ impl Severity {
     }
 }
 
-/// What kind of finding it is. A closed list.
+/// Kind of a finding. A closed list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Code {
     /// A file or a document could not be read.
@@ -40,7 +40,7 @@ pub enum Code {
     Misplaced,
     /// A pod would claim more ports than it may.
     Quota,
-    /// A declared port is none.
+    /// A declared port is invalid.
     Port,
     /// A claim on a port of the node.
     Reserved,
@@ -57,7 +57,24 @@ pub enum Code {
 }
 
 impl Code {
-    /// The word for programs.
+    /// Every code, as docs/check.md lists them. A new variant makes the array's length wrong.
+    pub const ALL: [Self; Self::Duplicate as usize + 1] = [
+        Self::Unreadable,
+        Self::Incomplete,
+        Self::Annotation,
+        Self::NoHostNetwork,
+        Self::Misplaced,
+        Self::Quota,
+        Self::Port,
+        Self::Reserved,
+        Self::Conflict,
+        Self::Shadowed,
+        Self::Replicas,
+        Self::Surge,
+        Self::Duplicate,
+    ];
+
+    /// Returns the word for programs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -92,7 +109,7 @@ pub struct NamedObject {
 }
 
 impl NamedObject {
-    /// The object at its own place.
+    /// Names an object, at its own place.
     #[must_use]
     pub fn of(object: &ManifestObject) -> Self {
         Self {
@@ -107,24 +124,24 @@ impl NamedObject {
 /// Something that is wrong, or may be, or is worth knowing. All its texts are safe to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What kind of finding it is.
+    /// The kind.
     pub code: Code,
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// Where.
+    /// The place.
     pub place: Location,
-    /// Which object; `None` if none could be read.
+    /// The object; `None` if none could be read.
     pub object: Option<NamedObject>,
-    /// The other object that has part in it; its place is that of its claim.
+    /// The other object of the finding; its place is that of its claim.
     pub other: Option<NamedObject>,
-    /// The ports that it is about, in the grammar of the annotation.
+    /// The ports, in the grammar of the annotation.
     pub ports: Vec<String>,
-    /// Of a bad item of an annotation: where in the text it begins, in characters from 1.
+    /// First character of a bad item in the text of an annotation, counted from 1.
     pub position: Option<usize>,
-    /// How many nodes would do, where more of them would.
+    /// How many nodes are enough, where more of them would help.
     pub nodes_needed: Option<u32>,
     /// What is wrong, in one sentence without a full stop.
     pub message: String,
-    /// What to do about it.
+    /// The remedy.
     pub remedy: String,
 }

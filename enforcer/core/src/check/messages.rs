@@ -1,7 +1,5 @@
 //! The sentences: what is wrong, and what to do about it.
 
-use std::fmt::Display;
-
 use super::{
     CheckResult, Conflict, common,
     finding::{Code, Finding, NamedObject, Severity},
@@ -11,7 +9,7 @@ use super::{
     scale::Update,
 };
 use crate::{
-    model::{port_spec::PortSpec, source::ClaimSource},
+    model::{list::comma_list, port_spec::PortSpec, source::ClaimSource},
     pods::claims::{ClaimProblem, PodClaim},
 };
 
@@ -63,15 +61,6 @@ fn plural(count: u32, one: &str, many: &str) -> String {
 
 fn there_are(nodes: u32) -> String {
     format!("there {} {}", if nodes == 1 { "is" } else { "are" }, plural(nodes, "node", "nodes"))
-}
-
-/// `a, b, c and 4 more`.
-fn list(items: impl IntoIterator<Item = impl Display>, beyond: usize) -> String {
-    let mut items = items.into_iter();
-    let shown: Vec<String> = items.by_ref().take(MAX_LISTED).map(|item| item.to_string()).collect();
-    let more = items.count() + beyond;
-    let shown = shown.join(", ");
-    if more == 0 { shown } else { format!("{shown} and {more} more") }
 }
 
 pub(super) fn unreadable(place: Location, message: &str) -> Finding {
@@ -155,7 +144,7 @@ pub(super) fn reserved(object: &ManifestObject, claim: &PodClaim, spec: &PortSpe
 
 /// Claims of an object that its own copies exclude, in a sentence.
 fn claimed(object: &ManifestObject) -> String {
-    list(object.claims.iter().map(|claim| claim.spec), 0)
+    comma_list(object.claims.iter().map(|claim| claim.spec), MAX_LISTED, 0)
 }
 
 /// What becomes of pods for which there is no node.
@@ -259,11 +248,14 @@ fn overlaps(pair: &Pair) -> String {
     let mut parts = Vec::new();
     if !equal.is_empty() {
         let beyond = if unequal.is_empty() { pair.more } else { 0 };
-        parts.push(format!("both claim {}", list(equal.iter().map(|overlap| overlap.first.spec), beyond)));
+        parts.push(format!(
+            "both claim {}",
+            comma_list(equal.iter().map(|overlap| overlap.first.spec), MAX_LISTED, beyond)
+        ));
     }
     if !unequal.is_empty() {
         let items = unequal.iter().map(|overlap| format!("{} overlaps {}", overlap.second.spec, overlap.first.spec));
-        parts.push(format!("its {}", list(items, pair.more)));
+        parts.push(format!("its {}", comma_list(items, MAX_LISTED, pair.more)));
     }
     parts.join("; ")
 }

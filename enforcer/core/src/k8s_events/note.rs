@@ -1,26 +1,29 @@
-//! The words of Events.
+//! Notes and names of Events.
 
 use crate::{
-    k8s_events::{EventObject, EventReason, GATHERED, SeriesKey},
-    model::{name::Name, port_spec::PortList, text::escape},
-    reports::report::port_list,
+    k8s_events::{
+        EventObject, EventReason,
+        series::{GATHERED, SeriesKey},
+    },
+    model::{list::and_list, name::Name, port_spec::PortList, text::escape},
+    reports::messages::port_list,
 };
 
 /// Longest note, in bytes: what the API server takes.
 pub const MAX_NOTE: usize = 1024;
 /// Longest name of an object (RFC 1123 subdomain).
 const MAX_NAME: usize = 253;
-/// How many are named before the rest is a number.
+/// Most occurrences that a note names; the others are a number.
 pub(super) const MAX_NAMED: usize = 3;
 /// Most ports of one loser that are listed.
 const MAX_PORTS: usize = 4;
 
-/// A loser and its ports, as one of those that are gathered.
+/// Returns the line of a loser with its ports.
 pub(super) fn loser(name: &Name, ports: &PortList) -> String {
     format!("{name} ({})", port_list(ports, MAX_PORTS))
 }
 
-/// The sentence, at most [`MAX_NOTE`] bytes.
+/// Returns the note of a series, at most [`MAX_NOTE`] bytes.
 pub(super) fn note(key: &SeriesKey, lines: &[String], different: usize, node: &str) -> String {
     let text = if key.detail == GATHERED {
         gathered(key, lines, different, &escape(node))
@@ -36,9 +39,7 @@ fn gathered(key: &SeriesKey, lines: &[String], different: usize, node: &str) -> 
             let others = different - 1;
             format!("{first} and {others} {}", if others == 1 { "other" } else { "others" })
         }
-        [one] => one.clone(),
-        [init @ .., last] => format!("{} and {last}", init.join(", ")),
-        [] => String::new(),
+        lines => and_list(lines, MAX_NAMED),
     };
     let whose = match key.object {
         EventObject::Pod(_) => "this pod",
@@ -53,14 +54,17 @@ fn gathered(key: &SeriesKey, lines: &[String], different: usize, node: &str) -> 
             format!("bind{s} by {who} audited on {node} (mode audit): claimed by {whose}")
         }
         EventReason::PortInUse => format!("bind{s} by {who} failed on {node}: held by {whose}"),
-        _ => {
+        EventReason::PortClaimConflict
+        | EventReason::PortClaimInvalid
+        | EventReason::PortIdentityRejected
+        | EventReason::PortClaimGranted => {
             let lost = if different > 1 { "lose" } else { "loses" };
             format!("claim{s} of {who} {lost} on {node}: in force for {whose}, and granted when it goes")
         }
     }
 }
 
-/// Cuts at the end of a character, and says so.
+/// Cuts at the end of a character, and marks the cut.
 fn cut(mut text: String) -> String {
     const MARK: &str = "…";
     if text.len() > MAX_NOTE {
@@ -70,7 +74,7 @@ fn cut(mut text: String) -> String {
     text
 }
 
-/// A name for an Event, as the API's own clients make them: the object's, and the time in hexadecimal. `wall` is in
+/// Returns a name for an Event, as the API's own clients make them: the object's, and the time in hexadecimal. `wall` is in
 /// microseconds since 1970; `number` tells Events of one moment apart.
 pub(super) fn event_name(object: &EventObject, wall: i64, number: u64) -> String {
     let suffix = format!(".{wall:x}{:04x}", number & 0xffff);

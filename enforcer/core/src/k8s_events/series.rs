@@ -1,43 +1,58 @@
-//! Something that happens to one object again and again.
+//! A series: occurrences of one kind about one object, and the Event that counts them.
 //!
 //! An Event's note cannot be edited, only its count. So as long as the same happens, the count goes up; when somebody new
 //! is to be named, an Event with a new note takes over.
 
 use std::{collections::HashSet, time::Duration};
 
-use super::{Call, CallOutcome, Event, EventObject, SeriesKey, note};
+use crate::k8s_events::{Call, CallOutcome, Event, EventObject, EventReason, note};
 
-/// How long after the first time the second is told; from then on twice as long each time, until [`SLOWEST`].
+/// Most series that are kept.
+pub(super) const MAX_SERIES: usize = 8192;
+/// A series without an occurrence for so long is over, as the API server has forgotten its Event by then.
+pub(super) const SERIES_TTL: Duration = Duration::from_hours(1);
+/// Time from the first call of a series to its second one; it doubles with each call, up to [`MAX_UPDATE_INTERVAL`].
 const MIN_UPDATE_INTERVAL: Duration = Duration::from_secs(10);
-/// How long at most what happens again waits to be told.
+/// Longest time that an occurrence waits for a call.
 const MAX_UPDATE_INTERVAL: Duration = Duration::from_mins(5);
-/// Most different ones that are told apart.
+/// Most different occurrences that are told apart.
 const MAX_DIFFERENT: usize = 4096;
 
-/// It happened.
+/// Key of a series: object, reason, and a hash of what else makes it another one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct SeriesKey {
+    pub(super) object: EventObject,
+    pub(super) reason: EventReason,
+    pub(super) detail: u64,
+}
+
+/// Detail of a series that gathers everything about an object.
+pub(super) const GATHERED: u64 = 0;
+
+/// One occurrence.
 #[derive(Debug)]
 pub(super) struct Occurrence<L> {
-    /// A hash of what makes it another one than those before it.
+    /// Hash of what makes it different from those before.
     pub(super) what: u64,
-    /// Finds the words for it: the whole sentence, or who it was, where several are gathered.
+    /// Makes its line: the whole sentence, or the name, where several are gathered.
     pub(super) line: L,
-    /// The other one.
+    /// The other object.
     pub(super) related: Option<EventObject>,
     /// When, in microseconds since 1970.
     pub(super) time: i64,
 }
 
-/// The Event that tells of it.
+/// The Event of a series.
 #[derive(Clone, Debug)]
 struct PublishedEvent {
     name: String,
-    /// How often it happened since that Event, the first time included.
+    /// Occurrences since that Event, its own included.
     count: i32,
-    /// How many different ones its note tells of.
+    /// How many different ones its note counts.
     different: usize,
 }
 
-/// See the module's documentation.
+/// Occurrences about one object, and when they are due for a call.
 #[derive(Debug)]
 pub(super) struct Series {
     pub(super) number: u64,
@@ -45,17 +60,17 @@ pub(super) struct Series {
     /// The first few different ones.
     lines: Vec<String>,
     related: Option<EventObject>,
-    told: Option<PublishedEvent>,
-    /// How often it happened and was not told yet, and how often of that the call on its way tells.
+    published: Option<PublishedEvent>,
+    /// Occurrences that no Event counts yet, and those that the call in flight counts.
     pending: i32,
-    calling: i32,
+    in_flight: i32,
     /// How many different ones there were when that call was made.
-    calling_different: usize,
-    /// When it happened first of those that are not told, and last of all.
+    in_flight_different: usize,
+    /// Time of the first occurrence that is pending, and of the last one of all.
     first: i64,
     last: i64,
     last_seen: Duration,
-    last_told: Option<Duration>,
+    last_published: Option<Duration>,
     interval: Duration,
     due: Option<Duration>,
 }
@@ -67,21 +82,21 @@ impl Series {
             different: HashSet::new(),
             lines: Vec::new(),
             related: None,
-            told: None,
+            published: None,
             pending: 0,
-            calling: 0,
-            calling_different: 0,
+            in_flight: 0,
+            in_flight_different: 0,
             first: 0,
             last: 0,
             last_seen: Duration::ZERO,
-            last_told: None,
+            last_published: None,
             interval: MIN_UPDATE_INTERVAL,
             due: None,
         }
     }
 
-    pub(super) fn record(&mut self, sight: Occurrence<impl FnOnce() -> String>, now: Duration) {
-        let Occurrence { what, line, related, time } = sight;
+    pub(super) fn record(&mut self, occurrence: Occurrence<impl FnOnce() -> String>, now: Duration) {
+        let Occurrence { what, line, related, time } = occurrence;
         let is_new = self.different.len() < MAX_DIFFERENT && self.different.insert(what);
         if is_new {
             self.related = if self.different.len() == 1 { related } else { None };
@@ -101,12 +116,12 @@ impl Series {
         self.last_seen = now;
     }
 
-    /// If there is something to tell and it was not due before: from when on it is.
+    /// Returns from when on a call is due, if something is pending and none was due before.
     pub(super) fn become_due(&mut self, now: Duration) -> Option<Duration> {
         if self.pending == 0 || self.due.is_some() {
             return None;
         }
-        let earliest = self.last_told.filter(|_| self.told.is_some()).map(|last| last + self.interval);
+        let earliest = self.last_published.filter(|_| self.published.is_some()).map(|last| last + self.interval);
         self.due = Some(earliest.unwrap_or(now).max(now));
         self.due
     }
@@ -115,7 +130,7 @@ impl Series {
         self.due
     }
 
-    pub(super) fn put_off(&mut self, until: Duration) -> Duration {
+    pub(super) fn postpone(&mut self, until: Duration) -> Duration {
         self.due = Some(until);
         until
     }
@@ -124,17 +139,17 @@ impl Series {
         self.pending == 0 && now.saturating_sub(self.last_seen) >= after
     }
 
-    /// What tells it.
+    /// Returns the call that publishes what is pending.
     pub(super) fn call(&mut self, key: &SeriesKey, node: &str, wall: i64) -> Call {
         self.due = None;
-        self.calling = std::mem::take(&mut self.pending);
-        self.calling_different = self.different.len();
-        if let Some(told) = &self.told
-            && told.different == self.different.len()
+        self.in_flight = std::mem::take(&mut self.pending);
+        self.in_flight_different = self.different.len();
+        if let Some(event) = &self.published
+            && event.different == self.different.len()
         {
             let namespace = key.object.event_namespace().to_owned();
-            let count = told.count.saturating_add(self.calling).max(2);
-            return Call::Count { namespace, name: told.name.clone(), count, last: self.last };
+            let count = event.count.saturating_add(self.in_flight).max(2);
+            return Call::Count { namespace, name: event.name.clone(), count, last: self.last };
         }
         Call::Create(Box::new(Event {
             name: note::event_name(&key.object, wall, self.number),
@@ -146,41 +161,42 @@ impl Series {
         }))
     }
 
-    /// The call ended; `name` is that of the Event if it was a new one, and `gathered` whether several are told by it.
+    /// Takes the outcome of the call; `name` is that of the Event if it is a new one, and `gathered` whether the series
+    /// gathers several occurrences in one note.
     pub(super) fn on_published(&mut self, outcome: CallOutcome, name: Option<String>, gathered: bool, now: Duration) {
-        let calling = std::mem::take(&mut self.calling);
+        let in_flight = std::mem::take(&mut self.in_flight);
         match (outcome, name) {
             (CallOutcome::Done, Some(name)) => {
                 // A new Event counts once; what it does not count yet is counted with what comes.
-                self.told = Some(PublishedEvent { name, count: 1, different: self.calling_different });
-                self.pending = self.pending.saturating_add(calling - 1);
+                self.published = Some(PublishedEvent { name, count: 1, different: self.in_flight_different });
+                self.pending = self.pending.saturating_add(in_flight - 1);
                 self.advance(gathered, now);
             }
             (CallOutcome::Done, None) => {
-                if let Some(told) = &mut self.told {
-                    told.count = told.count.saturating_add(calling);
+                if let Some(event) = &mut self.published {
+                    event.count = event.count.saturating_add(in_flight);
                 }
                 self.advance(gathered, now);
             }
             (CallOutcome::NotFound, _) => {
-                // The server has forgotten it: it is told anew, at once.
-                self.told = None;
-                self.pending = self.pending.saturating_add(calling);
+                // The server has forgotten it: a new one is created at once.
+                self.published = None;
+                self.pending = self.pending.saturating_add(in_flight);
             }
             (CallOutcome::NameTaken | CallOutcome::Failed | CallOutcome::Refused, _) => {
-                self.pending = self.pending.saturating_add(calling);
+                self.pending = self.pending.saturating_add(in_flight);
             }
         }
     }
 
     fn advance(&mut self, gathered: bool, now: Duration) {
         if self.pending == 0 && !gathered {
-            // Its words come again with whatever is to be told next.
+            // Its line comes again with the next occurrence.
             self.lines = Vec::new();
         }
-        if self.last_told.is_some() {
+        if self.last_published.is_some() {
             self.interval = (self.interval * 2).min(MAX_UPDATE_INTERVAL);
         }
-        self.last_told = Some(now);
+        self.last_published = Some(now);
     }
 }

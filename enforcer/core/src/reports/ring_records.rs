@@ -14,9 +14,11 @@ use enforcer_ebpf::wire::{
 use zerocopy::FromBytes;
 
 use crate::{
-    model::owner::OwnerId,
-    reports::report::Attempt,
-    sockets::{Reuse, SocketBinding},
+    model::{
+        attempt::{Attempt, Reuse},
+        owner::OwnerId,
+    },
+    sockets::SocketBinding,
 };
 
 /// Why a record cannot be decoded. The programs and the agent then come from different sources.

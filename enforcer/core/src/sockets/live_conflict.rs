@@ -11,12 +11,12 @@ use enforcer_ebpf::wire::Protocol;
 use crate::{
     index::Index,
     model::{
+        actor::{Actor, Audience},
         owner::OwnerId,
         port_spec::{Address, PortSpec},
         source::ClaimSource,
         text::escape,
     },
-    reports::report::Actor,
     sockets::{Activity, BoundSocket, BoundSockets, SocketOwner},
 };
 
@@ -64,8 +64,8 @@ impl NamedSocket {
     }
 
     /// `default/web-0 (container nginx, command nginx, pid 4711)`, as much of it as is known and may be told. Safe to show.
-    fn name(&self, told_to: Audience) -> String {
-        let details = if told_to == Audience::Tenants { String::new() } else { self.details() };
+    fn name(&self, audience: Audience) -> String {
+        let details = if audience == Audience::Tenants { String::new() } else { self.details() };
         format!("{}{details}", self.who)
     }
 
@@ -78,15 +78,6 @@ impl NamedSocket {
         let details: Vec<String> = container.into_iter().chain(process).collect();
         if details.is_empty() { String::new() } else { format!(" ({})", details.join(", ")) }
     }
-}
-
-/// Who reads a sentence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Audience {
-    /// Those who run the node: the log.
-    Operators,
-    /// Those who run one of the pods: the Event on it, which tells nothing of the other one's processes.
-    Tenants,
 }
 
 impl LiveConflict {
@@ -109,21 +100,21 @@ impl LiveConflict {
 
     /// The sentence for the log and the Events.
     #[must_use]
-    pub fn sentence(&self, node: &str, told_to: Audience) -> String {
+    pub fn sentence(&self, node: &str, audience: Audience) -> String {
         let node = escape(node);
         match self {
             Self::Shared { first, second } => format!(
                 "{} on {node} is held by {} and, as {}, by {} at once; sockets that exist are left alone: stop one of the two",
                 first.holder.target(),
-                first.name(told_to),
+                first.name(audience),
                 second.holder.target(),
-                second.name(told_to),
+                second.name(audience),
             ),
             Self::NotOwner { holder, owner, source } => format!(
                 "{} on {node} is held by {}, but claimed by {owner} ({source}); sockets that exist are left alone: stop \
                  the holder, or change the claim",
                 holder.holder.target(),
-                holder.name(told_to),
+                holder.name(audience),
             ),
         }
     }

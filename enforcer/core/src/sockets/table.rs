@@ -21,8 +21,11 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use enforcer_ebpf::wire::Protocol;
 
-use crate::sockets::{
-    Activity, BoundSince, BoundSocket, DumpedSocket, Process, Scope, SocketBinding, SocketOwner, SocketPlace,
+use crate::{
+    model::actor::Actor,
+    sockets::{
+        Activity, BoundSince, BoundSocket, DumpedSocket, Process, Scope, SocketBinding, SocketOwner, SocketPlace,
+    },
 };
 
 /// Most holders that are remembered.
@@ -96,8 +99,8 @@ pub struct BoundSockets {
     counts: HashMap<SocketOwner, usize>,
     released: HashSet<u64>,
     released_at: VecDeque<(u64, u64)>,
-    tcp: Dumps,
-    udp: Dumps,
+    /// By [`Protocol`]: a dump of one protocol says nothing of another one's sockets.
+    dumps: [Dumps; Protocol::ALL.len()],
     /// Last complete count of what there is no room for.
     untracked: HashMap<(Protocol, SocketOwner), usize>,
 }
@@ -116,14 +119,13 @@ impl BoundSockets {
             counts: HashMap::new(),
             released: HashSet::new(),
             released_at: VecDeque::new(),
-            tcp: Dumps::default(),
-            udp: Dumps::default(),
+            dumps: Default::default(),
             untracked: HashMap::new(),
         }
     }
 
     fn dumps(&mut self, protocol: Protocol) -> &mut Dumps {
-        if protocol == Protocol::Udp { &mut self.udp } else { &mut self.tcp }
+        &mut self.dumps[protocol as usize]
     }
 
     /// A socket was bound. `resolve` tells whose a cgroup is.
@@ -183,19 +185,34 @@ impl BoundSockets {
             return false;
         };
         residents.gone = true;
-        if !self.shows_bound {
-            let blind = |entry: &&SocketEntry| entry.holder.cgroup == cgroup && self.is_blind(entry);
-            let gone: Vec<u64> = self.entries.values().filter(blind).map(|entry| entry.holder.cookie).collect();
-            for cookie in gone {
-                self.remove(cookie);
-            }
+        let blind = |entry: &&SocketEntry| entry.holder.cgroup == cgroup && self.is_blind(entry);
+        let gone: Vec<u64> = Protocol::ALL
+            .into_iter()
+            .filter(|protocol| !self.shows_bound(*protocol))
+            .flat_map(|protocol| self.ports.range((protocol, 0, 0)..=(protocol, u16::MAX, u64::MAX)))
+            .filter_map(|(_, _, cookie)| self.entries.get(cookie))
+            .filter(blind)
+            .map(|entry| entry.holder.cookie)
+            .collect();
+        for cookie in gone {
+            self.remove(cookie);
         }
         self.cgroups.contains_key(&cgroup)
     }
 
-    /// Whether dumps never showed it and could not: its absence tells nothing.
+    /// Whether no dump showed the socket, and none could: its absence means nothing.
     fn is_blind(&self, entry: &SocketEntry) -> bool {
-        !self.shows_bound && entry.holder.protocol == Protocol::Tcp && entry.seen == 0
+        entry.seen == 0 && !self.shows_bound(entry.holder.protocol)
+    }
+
+    /// Whether dumps show sockets of the protocol that are bound and do nothing else.
+    fn shows_bound(&self, protocol: Protocol) -> bool {
+        match protocol {
+            Protocol::Tcp => self.shows_bound,
+            Protocol::Udp => true,
+            // `sctp_for_each_endpoint` walks a table that only endpoints that listen are in (net/sctp/socket.c).
+            Protocol::Sctp => false,
+        }
     }
 
     /// A dump begins, at this time since boot, which is taken before the kernel is asked. One that is under way counts
@@ -277,12 +294,15 @@ impl BoundSockets {
     /// begins.)
     pub fn end_dump(&mut self, protocol: Protocol, scope: Scope) -> DumpSummary {
         let Dumps { number, began, .. } = *self.dumps(protocol);
-        let complete = scope == Scope::Connected || protocol == Protocol::Udp;
-        let shows_bound = self.shows_bound;
+        let complete = match protocol {
+            Protocol::Udp => true,
+            Protocol::Tcp | Protocol::Sctp => scope == Scope::Connected,
+        };
+        let shows_bound = self.shows_bound(protocol);
         let mut ended = DumpSummary::default();
         let mut gone = Vec::new();
         for entry in self.entries.values_mut() {
-            let blind = !shows_bound && protocol == Protocol::Tcp && entry.seen == 0;
+            let blind = !shows_bound && entry.seen == 0;
             let later = matches!(entry.holder.since, BoundSince::Bound(time) if time >= began);
             if entry.holder.protocol != protocol || entry.seen == number || blind || later {
                 continue;
@@ -301,7 +321,9 @@ impl BoundSockets {
         let untracked = std::mem::take(&mut self.dumps(protocol).untracked);
         self.untracked.retain(|(of, _), _| *of != protocol);
         self.untracked.extend(untracked.into_iter().map(|(party, count)| ((protocol, party), count)));
-        let needed = self.tcp.before.min(self.udp.before);
+        // Of a protocol that was never dumped, no dump can be under way.
+        let dumped = self.dumps.iter().filter(|dumps| dumps.number > 0);
+        let needed = dumped.map(|dumps| dumps.before).min().unwrap_or(0);
         while let Some((_, cookie)) = self.released_at.pop_front_if(|(time, _)| *time < needed) {
             self.released.remove(&cookie);
         }
@@ -311,7 +333,7 @@ impl BoundSockets {
     /// Asks again whose the cgroups are whose pods were not known: pods and cgroups may be told after a bind.
     pub fn resolve(&mut self, resolve: impl Fn(u64) -> SocketPlace) {
         for (&cgroup, residents) in &mut self.cgroups {
-            if residents.gone || matches!(residents.place.who, crate::reports::report::Actor::Known(_)) {
+            if residents.gone || matches!(residents.place.who, Actor::Known(_)) {
                 continue;
             }
             let place = resolve(cgroup);

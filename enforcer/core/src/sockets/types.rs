@@ -6,8 +6,11 @@ use enforcer_ebpf::wire::{Protocol, UidKey};
 
 use crate::{
     index::Index,
-    model::text::escape,
-    reports::report::{Actor, target},
+    model::{
+        actor::Actor,
+        attempt::{Reuse, target},
+        text::escape,
+    },
 };
 
 /// What a socket does with its port.
@@ -53,15 +56,6 @@ pub struct DumpedSocket {
     pub activity: Activity,
     /// Whether it is IPv6 only, where told: on IPv6 sockets that are not connected.
     pub v6only: Option<bool>,
-}
-
-/// By which options the socket may share its port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Reuse {
-    /// `SO_REUSEPORT`.
-    pub port: bool,
-    /// `SO_REUSEADDR`.
-    pub address: bool,
 }
 
 /// A socket as the kernel programs tell it, in the moment in which it was bound.

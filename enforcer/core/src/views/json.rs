@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     index::{ClaimStatus, ClaimView, Index},
     model::{
+        actor::Actor,
         mode::Mode,
         name::Name,
         owner::{OwnerId, OwnerKind},
@@ -26,7 +27,6 @@ use crate::{
         text::escape,
         time::Now,
     },
-    reports::report,
     sockets::{self, Activity, BoundSince, BoundSockets},
 };
 
@@ -211,16 +211,16 @@ impl ActorView {
     }
 }
 
-impl From<&report::Actor> for ActorView {
-    fn from(who: &report::Actor) -> Self {
+impl From<&Actor> for ActorView {
+    fn from(who: &Actor) -> Self {
         match who {
-            report::Actor::Known(name) if name.is_node() => Self::of("node"),
-            report::Actor::Known(name) => Self::named("pod", name),
-            report::Actor::UnknownPod { uid, form: UidForm::Api | UidForm::Static } => {
+            Actor::Known(name) if name.is_node() => Self::of("node"),
+            Actor::Known(name) => Self::named("pod", name),
+            Actor::UnknownPod { uid, form: UidForm::Api | UidForm::Static } => {
                 Self { uid: Some(uid.clone()), ..Self::of("unknownPod") }
             }
-            report::Actor::Host => Self::of("host"),
-            report::Actor::Unplaced => Self::of("unplaced"),
+            Actor::Host => Self::of("host"),
+            Actor::Unplaced => Self::of("unplaced"),
         }
     }
 }

@@ -6,8 +6,8 @@ use enforcer_ebpf::wire::{KernelError, NodeMode, Protocol, Reason, Undeclared, V
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{port_spec::protocol_name, text::escape},
-    sockets::{Audience, ReportedConflicts},
+    model::{actor::Audience, port_spec::protocol_name, text::escape},
+    sockets::ReportedConflicts,
     views::json::{API_VERSION, ActorView, ClaimRow, HolderRow, NodeSnapshot, time},
 };
 

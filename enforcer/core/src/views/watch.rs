@@ -5,9 +5,12 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{port_spec::protocol_name, text::escape},
-    reports::report::{self, Report},
-    sockets::Audience,
+    model::{
+        actor::{Actor, Audience},
+        port_spec::protocol_name,
+        text::escape,
+    },
+    reports::report::Report,
     views::json::{API_VERSION, ActorView},
 };
 
@@ -96,7 +99,7 @@ impl WatchLine {
             pid: attempt.pid,
             uid: attempt.uid,
             cgroup: attempt.cgroup,
-            owner: owner.clone().map(|name| ActorView::from(&report::Actor::Known(name))),
+            owner: owner.clone().map(|name| ActorView::from(&Actor::Known(name))),
             source: source.map(|source| source.to_string()),
             holder: holder.as_ref().map(|holder| ActorView::from(&holder.who)),
             message: report.sentence(node, Audience::Operators),

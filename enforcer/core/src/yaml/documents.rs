@@ -23,12 +23,14 @@ const STACK: usize = 32 << 20;
 /// Most values that the aliases of one document may add.
 const MAX_ALIASED: usize = 100_000;
 
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// A document that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreadableDocument {
     /// Line of the text, counted from 1.
     pub line: u32,
-    /// What is wrong. Safe to show.
+    /// The error. Safe to show.
     pub message: String,
 }
 
@@ -37,11 +39,11 @@ pub struct UnreadableDocument {
 pub struct Document {
     /// Lines of the text before those of [`Self::root`].
     pub lines_before: u32,
-    /// What it holds. Its lines count from the document's beginning.
+    /// The value. Its lines count from the beginning of the document.
     pub root: Node,
 }
 
-/// Runs it where the deepest document that is allowed fits on the stack, whatever the caller's stack is.
+/// Runs `work` on a stack on which the deepest document that is allowed fits.
 ///
 /// # Panics
 ///
@@ -53,9 +55,11 @@ pub fn with_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// The documents of a text, one after the other; empty ones are left out. See [`with_room`].
+/// Returns the documents of a text, one after the other; empty ones are left out. To be called in [`with_large_stack`]
+/// where the text is not known to be flat.
 pub fn documents(text: &str) -> impl Iterator<Item = Result<Document, UnreadableDocument>> {
-    chunks(text.strip_prefix('\u{feff}').unwrap_or(text))
+    chunks(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text))
+        .map(Chunk::without_marker)
         .filter(|chunk| !chunk.is_blank())
         .flat_map(Chunk::objects)
         .map(|chunk| chunk.parse())
@@ -120,6 +124,24 @@ fn is_marker(line: &str, marker: &str) -> bool {
 }
 
 impl Chunk<'_> {
+    /// The lines below a marker that has a line of its own, without the byte order mark that a file may begin with: files
+    /// are joined by such markers.
+    fn without_marker(self) -> Self {
+        let Some(marker) = lines_of(self.text).next() else {
+            return self;
+        };
+        let is_alone = marker.strip_prefix("---").is_some_and(|rest| {
+            let comment = rest.trim_start();
+            comment.is_empty() || (comment.len() < rest.len() && comment.starts_with('#'))
+        });
+        if !is_alone {
+            return self;
+        }
+        let rest = &self.text[marker.len()..];
+        let text = rest.strip_prefix(BYTE_ORDER_MARK).unwrap_or(rest);
+        Self { lines_before: self.lines_before.saturating_add(1), text }
+    }
+
     /// Whether it holds comments, directives and markers only.
     fn is_blank(&self) -> bool {
         lines_of(self.text).all(|line| {
@@ -139,7 +161,7 @@ impl Chunk<'_> {
         let mut stream = serde_json::Deserializer::from_str(self.text).into_iter::<IgnoredAny>();
         while let Some(object) = stream.next() {
             if object.is_err() {
-                // Not JSON; the YAML parser may know better, and says what is wrong.
+                // Not JSON: the YAML parser reads it, or reports the error.
                 return vec![self];
             }
             let end = stream.byte_offset();
@@ -194,6 +216,8 @@ fn options(length: usize) -> Options {
         strict_booleans: false,
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,
         with_snippet: false,
+        // They would count towards a limit of their own.
+        emit_comments: false,
     }
 }
 

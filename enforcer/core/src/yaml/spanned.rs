@@ -1,4 +1,4 @@
-//! A document as it was written: values, and the lines they stand on.
+//! Values of a document with the lines on which they stand.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::{
 };
 use serde_saphyr::Spanned;
 
-/// A value and where it stands.
+/// A value and its line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     /// Line of the document, counted from 1, on which it begins; of an alias, where the alias stands.
@@ -17,7 +17,7 @@ pub struct Node {
     pub value: Value,
 }
 
-/// What YAML and JSON have in common.
+/// A value that both YAML and JSON can hold.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// Nothing.
@@ -35,7 +35,7 @@ pub enum Value {
 }
 
 impl Node {
-    /// The value of a key, the last one if it is there twice; `None` if there is none, or if it is null.
+    /// Returns the value of a key, the last one if it is there twice; `None` if there is none, or if it is null.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Self> {
         let Value::Map(entries) = &self.value else {
@@ -49,31 +49,31 @@ impl Node {
             .filter(|node| node.value != Value::Null)
     }
 
-    /// What stands at the end of these keys.
+    /// Returns the value at the end of a path of keys.
     #[must_use]
     pub fn at(&self, path: &[&str]) -> Option<&Self> {
         path.iter().try_fold(self, |node, key| node.get(key))
     }
 
-    /// The text, if it is one.
+    /// Returns the text, if it is one.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         if let Value::Text(text) = &self.value { Some(text) } else { None }
     }
 
-    /// The items, if it is a list.
+    /// Returns the items; none if it is no list.
     #[must_use]
     pub fn items(&self) -> &[Self] {
         if let Value::List(items) = &self.value { items } else { &[] }
     }
 
-    /// The entries, if it is a mapping.
+    /// Returns the entries; none if it is no mapping.
     #[must_use]
     pub fn entries(&self) -> &[(String, Self)] {
         if let Value::Map(entries) = &self.value { entries } else { &[] }
     }
 
-    /// The same without lines.
+    /// Returns the value without lines.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         match &self.value {
@@ -100,6 +100,9 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
+/// Largest value up to which `f64` holds every whole number.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
 struct ValueVisitor;
 
 impl<'de> Visitor<'de> for ValueVisitor {
@@ -125,7 +128,13 @@ impl<'de> Visitor<'de> for ValueVisitor {
         Ok(Value::Number(value.into()))
     }
 
+    /// A whole number is one however it is written: `80.0`, or `080`, which is no octal number. The API server's reader
+    /// makes JSON of it, and JSON writes both as 80.
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        #[expect(clippy::cast_possible_truncation, reason = "whole, and within what both types hold exactly")]
+        if value.fract() == 0.0 && value.abs() <= MAX_EXACT {
+            return Ok(Value::Number((value as i64).into()));
+        }
         let number = serde_json::Number::from_f64(value);
         Ok(number.map_or_else(|| Value::Text(value.to_string()), Value::Number))
     }

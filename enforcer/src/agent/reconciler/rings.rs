@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use enforcer_core::{
     cgroups::tree::Insertion,
-    model::time::Now,
+    model::{attempt::Attempt, time::Now},
     reports::{
-        report::{Attempt, Report},
+        report::Report,
         ring_records::{CgroupChange, SocketRecord, decode_cgroup, decode_socket, decode_verdict},
     },
 };

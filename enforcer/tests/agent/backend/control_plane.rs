@@ -17,6 +17,7 @@ use std::{
 };
 
 use axum::http::Request;
+use enforcer_core::yaml::documents as yaml;
 use k8s_openapi::ByteString;
 use kube::{
     Api, Client, Config,
@@ -24,7 +25,6 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
     core::{ApiResource, GroupVersionKind},
 };
-use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{runtime, time};
@@ -262,8 +262,7 @@ async fn answers(
 pub(crate) fn documents(file: &str) -> Vec<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/base").join(file);
     let text = fs::read_to_string(path).expect("the manifest");
-    let documents = serde_norway::Deserializer::from_str(&text);
-    documents.map(|document| Value::deserialize(document).expect("YAML")).collect()
+    yaml::documents(&text).map(|document| document.expect("YAML").root.to_json()).collect()
 }
 
 async fn create(client: &Client, object: Value) -> kube::Result<DynamicObject> {

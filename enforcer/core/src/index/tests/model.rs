@@ -312,7 +312,7 @@ impl Rig {
 
     pub(super) fn told(&mut self) -> Vec<String> {
         let notices = std::mem::take(&mut self.notices);
-        notices.iter().map(|notice| crate::reports::report::notice_sentence(notice, "n")).collect()
+        notices.iter().map(|notice| crate::reports::messages::notice_sentence(notice, "n")).collect()
     }
 }
 

@@ -22,8 +22,9 @@ fn one_namespace_has_half_of_the_pods() {
     assert!(rig.owners(4).is_empty());
     assert_eq!(
         rig.told(),
-        ["default/flood-4 on n: one namespace may have on a node 3 pods, and they are there: its claims bind nobody \
-          until it changes when others went"]
+        [
+            "default/flood-4 on n: namespace quota of 3 pods reached: its claims are not enforced; retried when the pod changes"
+        ]
     );
     rig.apply(pod(4, "flood-4", "4"));
     assert!(rig.told().is_empty(), "it is told once");
@@ -34,8 +35,7 @@ fn one_namespace_has_half_of_the_pods() {
     rig.apply(of_namespace("third", pod(8, "late", "8")));
     assert_eq!(
         rig.told(),
-        ["third/late on n: a node may have 6 pods, and they are there: its claims bind nobody until it changes when \
-          others went"]
+        ["third/late on n: node quota of 6 pods reached: its claims are not enforced; retried when the pod changes"]
     );
     rig.delete("flood-1");
     rig.apply(pod(4, "flood-4", "4"));
@@ -91,10 +91,7 @@ fn one_namespace_has_half_of_the_handovers() {
     assert_eq!((rig.owners(2).len(), rig.owners(3).len()), (1, 0));
     assert_eq!(
         rig.told(),
-        [
-            "default/pod-3 on n: one namespace may have on a node 2 handovers, and they are there: its ports do not wait for a \
-          successor, another one may have them"
-        ]
+        ["default/pod-3 on n: namespace quota of 2 handovers reached: its ports are not reserved for a successor"]
     );
     rig.pass(61);
     rig.apply(of_workload(pod(4, "pod-4", "4"), "w"));

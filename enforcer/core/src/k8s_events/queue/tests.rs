@@ -1,20 +1,23 @@
 use std::net::{IpAddr, Ipv4Addr};
 
-use enforcer_ebpf::wire::{Protocol, UidForm};
+use enforcer_ebpf::wire::{Protocol, Reason, UidForm, VerdictKind};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
     index::Settings,
-    k8s_events::MAX_NOTE,
+    k8s_events::{
+        Event, MAX_NOTE, NAME_WAIT, OBJECT_LIMIT,
+        unnamed::{MAX_PODS, MAX_REPORTS},
+    },
     model::{
+        attempt::Attempt,
         owner::OwnerId,
         port_spec::{Address, PortList, PortRange},
         quota::{QuotaLimit, Resource},
         source::ClaimSource,
     },
     pods::{claims::ClaimLimits, pod::from_api},
-    reports::report::Attempt,
 };
 
 const WALL: i64 = 1_790_000_000_000_000;
@@ -37,7 +40,7 @@ fn denied(offender: &str, owner: &str, port: u16) -> Report {
             port,
             v6only: Some(false),
             verdict: VerdictKind::Deny,
-            reason: Cause::Claimed,
+            reason: Reason::Claimed,
             cgroup: 7,
             pod_cgroup: Some(6),
             socket: 1,
@@ -179,7 +182,7 @@ fn a_winner_hears_of_a_thousand_losers_in_one_event() {
     assert_eq!(created.len(), 1000, "each loser and the winner");
     assert_eq!(calls.len(), 1001, "and the winner's count");
     for pair in calls.windows(2) {
-        assert!(pair[1].0 >= pair[0].0 + PACE, "five a second at most");
+        assert!(pair[1].0 >= pair[0].0 + CALL_LIMIT.interval, "five a second at most");
     }
 }
 
@@ -236,11 +239,15 @@ fn an_object_has_a_budget_of_its_own() {
     events.report(&denied("other", "bystander", 80), at(1));
     let calls = run(&mut events, at(1).boottime, at(200).boottime, CallOutcome::Done);
     let created = created(&calls);
-    assert_eq!(of(&created, "flood").len(), BURST as usize);
+    assert_eq!(of(&created, "flood").len(), OBJECT_LIMIT.burst as usize);
     assert_eq!(of(&created, "owner").len(), 1, "all of its ports in one");
     assert!(of(&created, "owner")[0].note.contains("and 1999 others"), "{:?}", of(&created, "owner")[0].note);
     assert_eq!((of(&created, "other").len(), of(&created, "bystander").len()), (1, 1));
-    assert_eq!(events.dropped(DropReason::Full), 2000 - u64::from(BURST), "counted, since there is no room for them");
+    assert_eq!(
+        events.dropped(DropReason::Full),
+        2000 - u64::from(OBJECT_LIMIT.burst),
+        "counted, since there is no room for them"
+    );
     // Then one in five minutes.
     events.report(&denied("flood", "owner", 1), at(201));
     let later = run(&mut events, at(201).boottime, at(3600).boottime, CallOutcome::Done);
@@ -341,18 +348,18 @@ fn a_name_that_never_comes_is_not_waited_for_for_ever() {
         "bind by an unknown pod (UID 0a1b2c3d4e5f40718293a4b5c6d7e8f9) (0.0.0.0:80/tcp) denied on node-1 (mode enforce): \
          claimed by this pod"
     );
-    assert_eq!(events.dropped(DropReason::Full), 20 - MAX_WAITING_REPORTS as u64);
+    assert_eq!(events.dropped(DropReason::Full), 20 - MAX_REPORTS as u64);
 }
 
 #[test]
 fn many_who_wait_are_bounded() {
     let mut events = EventScheduler::new("node-1");
-    for cgroup in 0..2 * MAX_WAITING as u64 {
+    for cgroup in 0..2 * MAX_PODS as u64 {
         let mut report = unknown();
         report.attempt.pod_cgroup = Some(cgroup);
         events.report(&report, at(0));
     }
-    assert_eq!(events.waiting.len(), MAX_WAITING);
+    assert_eq!(events.unnamed.len(), MAX_PODS);
 }
 
 #[test]
@@ -363,7 +370,7 @@ fn mirror_pods_and_the_node_are_found_where_people_look() {
     let mut report = denied("web-2", "", 22);
     report.owner = Some(Name::node());
     report.source = Some(ClaimSource::Reserved);
-    report.attempt.reason = Cause::Reserved;
+    report.attempt.reason = Reason::Reserved;
     events.report(&report, at(0));
     let calls = run(&mut events, at(0).boottime, HOUR, CallOutcome::Done);
     let node = of(&created(&calls), "node-1")[0].clone();
@@ -400,12 +407,12 @@ fn each_notice_has_its_reason() {
 #[test]
 fn verdicts_have_their_reasons() {
     for (verdict, cause, reason) in [
-        (VerdictKind::Deny, Cause::Claimed, Some(EventReason::PortBindDenied)),
-        (VerdictKind::Audit, Cause::Claimed, Some(EventReason::PortBindAudited)),
-        (VerdictKind::Audit, Cause::Stale, Some(EventReason::PortBindAudited)),
-        (VerdictKind::Deny, Cause::Held, Some(EventReason::PortInUse)),
-        (VerdictKind::Audit, Cause::Held, Some(EventReason::PortInUse)),
-        (VerdictKind::Allow, Cause::Owner, None),
+        (VerdictKind::Deny, Reason::Claimed, Some(EventReason::PortBindDenied)),
+        (VerdictKind::Audit, Reason::Claimed, Some(EventReason::PortBindAudited)),
+        (VerdictKind::Audit, Reason::Stale, Some(EventReason::PortBindAudited)),
+        (VerdictKind::Deny, Reason::Held, Some(EventReason::PortInUse)),
+        (VerdictKind::Audit, Reason::Held, Some(EventReason::PortInUse)),
+        (VerdictKind::Allow, Reason::Owner, None),
     ] {
         let mut events = EventScheduler::new("node-1");
         let mut report = denied("a", "b", 80);

@@ -5,7 +5,6 @@ use proptest::{collection::vec, prelude::*};
 use enforcer_ebpf::wire::{UidForm, UidKey};
 
 use super::*;
-use crate::reports::report::Actor;
 
 mod existing;
 mod incumbent;
@@ -130,6 +129,25 @@ fn clients_and_accepted_connections_are_no_holders() {
     holders.bound(binding(TCP, 5, 40000, 10), place);
     reconcile(&mut holders, 30, &[client]);
     assert_eq!(ports(&holders), [40000]);
+}
+
+#[test]
+fn dumps_of_tcp_and_udp_leave_sctp_sockets() {
+    const SCTP: Protocol = Protocol::Sctp;
+    let mut sockets = table();
+    sockets.bound(binding(SCTP, 5, 80, 10), place);
+    sockets.bound(binding(TCP, 6, 80, 10), place);
+    reconcile(&mut sockets, 20, &[sighting(TCP, 6, 80, Activity::Listening)]);
+    assert_eq!((sockets.on(SCTP, 80).count(), sockets.on(TCP, 80).count()), (1, 1));
+    // A dump of its own confirms it, and two that do not show it remove it.
+    sockets.begin_dump(SCTP, 30);
+    sockets.record_dumped(&sighting(SCTP, 5, 80, Activity::Listening), place);
+    assert_eq!(sockets.end_dump(SCTP, Scope::Bound), DumpSummary::default());
+    for (now, ended) in [(40, DumpSummary { suspects: 1, removed: 0 }), (50, DumpSummary { suspects: 0, removed: 1 })] {
+        sockets.begin_dump(SCTP, now);
+        assert_eq!(sockets.end_dump(SCTP, Scope::Connected), ended);
+    }
+    assert_eq!(ports(&sockets), [80], "the TCP socket stays");
 }
 
 #[test]

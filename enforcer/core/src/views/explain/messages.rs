@@ -1,4 +1,4 @@
-//! The paragraph, and what can be done.
+//! The paragraph, and the remedy.
 
 use std::net::SocketAddr;
 
@@ -7,15 +7,15 @@ use enforcer_ebpf::wire::{NodeMode, Protocol, Reason, VerdictKind};
 use super::{ExplainQuestion, KernelVerdict, WhatIf};
 use crate::{
     index::OwnerView,
-    model::{mode::Mode, owner::OwnerId, text::escape},
-    reports::report::explain_reason,
+    model::{list::and_list, mode::Mode, owner::OwnerId, text::escape},
+    reports::messages::explain_reason,
     views::json::{ActorView, ClaimRow, HolderRow, NodeSnapshot, port_name},
 };
 
 /// Most items of a list in a sentence.
 const MAX_LISTED: usize = 6;
 
-/// What the paragraph is made of.
+/// Inputs of the paragraph.
 pub(super) struct MessageInputs<'a> {
     pub(super) question: &'a ExplainQuestion<'a>,
     pub(super) scene: &'a NodeSnapshot<'a>,
@@ -23,18 +23,6 @@ pub(super) struct MessageInputs<'a> {
     pub(super) claims: &'a [ClaimRow],
     pub(super) holders: &'a [HolderRow],
     pub(super) prospects: &'a [WhatIf],
-}
-
-/// `a`, `a and b`, `a, b and c`, `a, b and 4 more`.
-fn list(items: &[String]) -> String {
-    let shown = &items[..items.len().min(MAX_LISTED)];
-    let more = items.len() - shown.len();
-    match shown {
-        _ if more > 0 => format!("{} and {more} more", shown.join(", ")),
-        [] => String::new(),
-        [one] => one.clone(),
-        [first @ .., last] => format!("{} and {last}", first.join(", ")),
-    }
 }
 
 impl MessageInputs<'_> {
@@ -63,7 +51,7 @@ impl MessageInputs<'_> {
         if owners.is_empty() {
             return format!("Nobody owns {port} on {node}.");
         }
-        format!("{port} on {node} is owned by {}.", list(&owners))
+        format!("{port} on {node} is owned by {}.", and_list(&owners, MAX_LISTED))
     }
 
     fn waited_for(&self) -> Option<String> {
@@ -74,7 +62,7 @@ impl MessageInputs<'_> {
                 Some(format!("{} ({}) {verb} {winner}", claim.owner, claim.source))
             })
             .collect();
-        (!behind.is_empty()).then(|| format!("It is claimed in vain too: {}.", list(&behind)))
+        (!behind.is_empty()).then(|| format!("It is claimed in vain too: {}.", and_list(&behind, MAX_LISTED)))
     }
 
     fn held(&self) -> String {
@@ -88,7 +76,7 @@ impl MessageInputs<'_> {
         if holders.is_empty() {
             return "Nobody holds it.".to_owned();
         }
-        format!("It is held by {}.", list(&holders))
+        format!("It is held by {}.", and_list(&holders, MAX_LISTED))
     }
 
     fn caller(&self) -> String {
@@ -152,7 +140,7 @@ impl MessageInputs<'_> {
         SocketAddr::new(prospect.address, self.question.port).to_string()
     }
 
-    /// Why a conflict is not denied.
+    /// Returns why a conflict is not denied.
     fn lenient(&self, reason: Reason) -> &'static str {
         let view = self.view();
         let is_strict = view.is_some_and(|view| view.mode == Some(Mode::Enforce));
@@ -170,7 +158,7 @@ impl MessageInputs<'_> {
         }
     }
 
-    /// Why it is.
+    /// Returns why a conflict is denied.
     fn strict(&self) -> &'static str {
         if self.view().is_some_and(|view| view.mode == Some(Mode::Enforce)) {
             "its namespace is in enforce mode"
@@ -181,7 +169,7 @@ impl MessageInputs<'_> {
         }
     }
 
-    /// What the kernel itself would say.
+    /// Returns the sentence about the kernel's own verdict.
     fn kernel(&self) -> Option<String> {
         let worst = self.prospects.iter().max_by_key(|prospect| prospect.kernel)?;
         let holders: Vec<&HolderRow> = worst.in_the_way.iter().filter_map(|place| self.holders.get(*place)).collect();
@@ -192,15 +180,21 @@ impl MessageInputs<'_> {
             Protocol::Udp => {
                 "unless both sockets set SO_REUSEADDR, or SO_REUSEPORT as one user, and then packets go to one of them"
             }
-            _ => "unless both sockets set SO_REUSEPORT as one user, and then connections are split between them",
+            Protocol::Tcp | Protocol::Sctp => {
+                "unless both sockets set SO_REUSEPORT as one user, and then connections are split between them"
+            }
         };
         match worst.kernel {
             KernelVerdict::Free => None,
-            KernelVerdict::InUse => {
-                Some(format!("{so} itself refuses it with EADDRINUSE while {} holds the port.", list(&names)))
-            }
+            KernelVerdict::InUse => Some(format!(
+                "{so} itself refuses it with EADDRINUSE while {} holds the port.",
+                and_list(&names, MAX_LISTED)
+            )),
             KernelVerdict::InUseUnlessShared => {
-                let refuses = format!("{so} itself refuses it with EADDRINUSE while {} holds the port", list(&names));
+                let refuses = format!(
+                    "{so} itself refuses it with EADDRINUSE while {} holds the port",
+                    and_list(&names, MAX_LISTED)
+                );
                 Some(match worst.if_shared {
                     None => format!("{refuses}, {sharing}."),
                     Some((verdict, ..)) => {
@@ -235,7 +229,16 @@ impl MessageInputs<'_> {
                 Some(format!("declare it: add {port} to the pod's annotation port-enforcer.io/ports, or a hostPort"))
             }
             (true, Reason::Stale) => Some("see why no agent runs on this node".to_owned()),
-            (true, _) => Some(
+            (
+                true,
+                Reason::Claimed
+                | Reason::Held
+                | Reason::Error
+                | Reason::Owner
+                | Reason::Unclaimed
+                | Reason::Share
+                | Reason::Handover,
+            ) => Some(
                 "give one of the two another port, or keep them apart with podAntiAffinity or a nodeSelector; pods of one \
                  namespace that mean to share it say so with port-enforcer.io/share"
                     .to_owned(),
@@ -244,7 +247,7 @@ impl MessageInputs<'_> {
                 let stranger = worst.in_the_way.iter().filter_map(|place| self.holders.get(*place));
                 let mut names: Vec<String> = stranger.map(HolderRow::name).collect();
                 names.dedup();
-                Some(format!("end what holds it ({}), or use another port", list(&names)))
+                Some(format!("end what holds it ({}), or use another port", and_list(&names, MAX_LISTED)))
             }
             (false, _) => None,
         }

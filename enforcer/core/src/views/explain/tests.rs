@@ -10,12 +10,12 @@ use enforcer_ebpf::{
 use super::*;
 use crate::{
     index::{Index, Settings},
-    model::time::Now,
+    model::{attempt::Reuse, time::Now},
     pods::{
         annotation,
         pod::{Phase, Pod, Workload, uid_key},
     },
-    sockets::{Activity, BoundSockets, DumpedSocket, Reuse, Scope, SocketBinding, SocketLimits, SocketPlace},
+    sockets::{Activity, BoundSockets, DumpedSocket, Scope, SocketBinding, SocketLimits, SocketPlace},
 };
 
 const ROOT: u64 = 1;

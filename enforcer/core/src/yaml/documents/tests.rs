@@ -39,6 +39,8 @@ fn documents_and_their_lines() {
         ("a: 1\r---\ra: 2\r\n---\n\ra: 3", &[(1, "1"), (3, "2"), (6, "3")]),
         ("{\"a\": 1}\r{\"a\":\r2}\r\n{\"a\": 3}", &[(1, "1"), (3, "2"), (4, "3")]),
         ("\u{feff}a: 1\n---\na: 2\n", &[(1, "1"), (3, "2")]),
+        ("a: 1\n---\n\u{feff}a: 2\n--- # comment\r\n\u{feff}# comment\n\na: 3\n", &[(1, "1"), (3, "2"), (7, "3")]),
+        ("---\n{\"a\": 1}\n{\"a\": 2}\n", &[(2, "1"), (3, "2")]),
         ("--- {a: 1}\n--- {a: 2}", &[(1, "1"), (2, "2")]),
         ("a: |\n  ---\n  text\n---\na: 2\n", &[(2, r#""---\ntext\n""#), (5, "2")]),
         ("----: 1\na: 2\n", &[(2, "2")]),
@@ -56,7 +58,14 @@ fn values_as_the_api_server_reads_them() {
         ("a: yes", "true"),
         ("a: Off", "false"),
         ("a: 'yes'", r#""yes""#),
+        ("a: y", "true"),
+        ("a: n", "false"),
         ("a: 0644", "420"),
+        ("a: 0o644", "420"),
+        ("a: 0943", "943"),
+        ("a: 80.0", "80"),
+        ("a: 8e1", "80"),
+        ("a: 1_000", "1000"),
         ("a: 0x1F", "31"),
         ("a: ~", "null"),
         ("a:", "null"),
@@ -125,7 +134,8 @@ fn what_is_long_is_read() {
     let json = format!(r#"{{"b":[{}],"c":"{script}","d":{{"e":[{}]}},"a":1}}"#, ports.join(","), ports.join(","));
     let block = format!("c: |\n  {script}\nd: {script}\na: 1\n");
     let aliases = format!("l: &l {{app: x}}\nb: [{}]\na: 1\n", vec!["*l"; 5000].join(", "));
-    for text in [json.clone(), format!("{json}\n{json}"), block, aliases] {
+    let comments = format!("c:\n{}  - 1\na: 1\n", "  # comment\n".repeat(1000));
+    for text in [json.clone(), format!("{json}\n{json}"), block, aliases, comments] {
         assert!(good(&text).iter().all(|(_, value)| value == "1"), "{text:.60}…");
     }
 }

@@ -4,12 +4,12 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use crate::{
     index::{Index, Settings},
-    model::time::Now,
+    model::{actor::Audience, time::Now},
     pods::{
         annotation,
         pod::{Phase, Pod, Workload, uid_key},
     },
-    sockets::{Audience, BoundSockets, ReportedConflicts, SocketBinding, SocketLimits, SocketPlace},
+    sockets::{BoundSockets, ReportedConflicts, SocketBinding, SocketLimits, SocketPlace},
 };
 use enforcer_ebpf::wire::Protocol;
 

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use enforcer_ebpf::wire::{HOLDER_SOMEBODY, Protocol, Reason, VerdictKind};
 
 use super::existing::Node;
-use crate::{pods::pod::Workload, reports::report::Attempt, sockets::Reuse};
+use crate::{
+    model::attempt::{Attempt, Reuse},
+    pods::pod::Workload,
+};
 
 const TCP: Protocol = Protocol::Tcp;
 const SHARING: Option<Reuse> = Some(Reuse { port: true, address: false });

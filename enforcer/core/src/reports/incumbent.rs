@@ -1,33 +1,27 @@
-//! Who is in the way of an attempt: of one that the kernel itself refused, or of one that the programs judged by who holds
-//! the port.
+//! The holder that an attempt ran into: where the kernel itself refused the bind, or where the programs judged by the
+//! holder of the port.
 
 use enforcer_ebpf::{
     decide::could_share,
-    wire::{HOLDER_HOST, HOLDER_SOMEBODY, Protocol, Reason},
+    wire::{HOLDER_HOST, Reason},
 };
 
 use crate::{
     index::Index,
-    reports::report::{Actor, Attempt, Incumbent, Report},
-    sockets::{BoundSince, BoundSocket, BoundSockets, NamedSocket, Reuse, SocketOwner, SocketPlace},
+    model::{
+        actor::Actor,
+        attempt::{Attempt, Reuse},
+    },
+    reports::report::{Incumbent, Report},
+    sockets::{BoundSince, BoundSocket, BoundSockets, NamedSocket, SocketOwner, SocketPlace},
 };
 
 impl BoundSockets {
-    /// Who holds a port, in the words of the programs: [`enforcer_ebpf::wire::Mark::holder`].
-    #[must_use]
-    pub fn port_holder(&self, protocol: Protocol, port: u16, index: &Index) -> u64 {
-        let mut pods = self.on(protocol, port).map(|holder| index.pod_cgroup(holder.cgroup));
-        let Some(first) = pods.next() else {
-            return 0;
-        };
-        if pods.all(|pod| pod == first) { first.unwrap_or(HOLDER_SOMEBODY) } else { HOLDER_SOMEBODY }
-    }
-
-    /// Who holds the port so that the kernel refused the attempt.
+    /// Returns the holder because of which the kernel refused the attempt.
     #[must_use]
     pub fn incumbent_of(&self, attempt: &Attempt, index: &Index) -> Option<Incumbent> {
         let caller = SocketPlace::of(attempt.cgroup, index).party;
-        let wanted = wanted(attempt);
+        let requested = socket_of(attempt);
         let mut holders = self.on(attempt.protocol, attempt.port);
         let holder = holders.find(|holder| {
             let before = match holder.since {
@@ -35,26 +29,26 @@ impl BoundSockets {
                 // It was there for an unknown time when it was first seen.
                 BoundSince::Seen(_) => true,
             };
-            before && self.place(holder).party != caller && holder.overlaps(&wanted) && !both_share(attempt, holder)
+            before && self.place(holder).party != caller && holder.overlaps(&requested) && !both_share(attempt, holder)
         })?;
         let socket = NamedSocket::new(holder, self);
         Some(incumbent(socket, attempt, index))
     }
 
-    /// Adds who holds the port, where the programs judged by that.
+    /// Adds the name of the holder, where the programs judged by it.
     #[must_use]
     pub fn with_incumbent_name(&self, report: Report, index: &Index) -> Report {
         let attempt = &report.attempt;
         let (Some(id), Reason::Held | Reason::Stale) = (attempt.holder, attempt.reason) else {
             return report;
         };
-        let wanted = wanted(attempt);
+        let requested = socket_of(attempt);
         let is_it = |holder: &&BoundSocket| {
             let same = match index.pod_cgroup(holder.cgroup) {
                 Some(pod) => pod == id,
                 None => id == HOLDER_HOST && self.place(holder).party == SocketOwner::Host,
             };
-            same && holder.overlaps(&wanted)
+            same && holder.overlaps(&requested)
         };
         let socket = self.on(attempt.protocol, attempt.port).find(is_it);
         let incumbent = match socket {
@@ -81,8 +75,8 @@ fn incumbent(socket: NamedSocket, attempt: &Attempt, index: &Index) -> Incumbent
     Incumbent { who: socket.who.clone(), socket: Some(socket), older }
 }
 
-/// What an attempt would hold.
-fn wanted(attempt: &Attempt) -> BoundSocket {
+/// Returns the socket as it would be if the attempt had succeeded.
+fn socket_of(attempt: &Attempt) -> BoundSocket {
     BoundSocket {
         protocol: attempt.protocol,
         address: attempt.address.to_canonical(),
