@@ -23,7 +23,7 @@ use crate::reserved_ports::PortSet;
 /// Most bytes in one write, well below what the kernel takes.
 pub const MAX_WRITE_BYTES: usize = 4000;
 
-/// What is remembered on disk, for the time after a crash.
+/// State on disk, for the time after a crash.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RememberedPorts {
     /// All ports that are reserved because of us, and maybe some that are not reserved yet, or no more.
@@ -35,7 +35,7 @@ pub struct RememberedPorts {
 /// One step. Each is done before the next one begins, and none after one that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Write down durably what is to be remembered.
+    /// Write the state to disk, durably.
     Remember(RememberedPorts),
     /// Write this text anywhere but at the beginning of the file: the ports are added.
     Add(String),
@@ -43,20 +43,20 @@ pub enum Step {
     Replace(String),
 }
 
-/// What to do.
+/// Steps, and the lists after them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The steps, in order. None if all is as it should be.
     pub steps: Vec<Step>,
     /// The list as it will be.
     pub after: PortSet,
-    /// What of it is ours.
+    /// Our part of it.
     pub ours: PortSet,
     /// Ports that are not ours yet.
     pub added: PortSet,
     /// Ports that are ours no more.
     pub removed: PortSet,
-    /// What is wanted and left out, because half of the ephemeral ports that others left free are reserved already.
+    /// Ports that are wanted and left out, because half of the ephemeral ports that others left free are reserved already.
     pub left_out: PortSet,
 }
 

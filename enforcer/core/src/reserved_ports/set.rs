@@ -1,4 +1,7 @@
 //! A set of port numbers, as the kernel's list of reserved ports has it.
+//!
+//! A bit array of a fixed size: `fixedbitset` or `roaring` would save some twenty lines, and neither reads or writes the
+//! kernel's format, which most of this file is about.
 
 use std::fmt;
 
@@ -40,7 +43,7 @@ impl PortSet {
         Ok(set)
     }
 
-    /// Takes a port in. Tells whether it was not there before.
+    /// Adds a port. Returns whether it is new.
     pub fn insert(&mut self, port: u16) -> bool {
         let (word, bit) = place(port);
         let new = self.0[word] & bit == 0;
@@ -48,43 +51,43 @@ impl PortSet {
         new
     }
 
-    /// Whether the port is there.
+    /// Whether the set has the port.
     #[must_use]
     pub fn contains(&self, port: u16) -> bool {
         let (word, bit) = place(port);
         self.0[word] & bit != 0
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
     }
 
-    /// How many there are, at most 65,536.
+    /// Returns the number of ports, at most 65,536.
     #[must_use]
     pub fn len(&self) -> u32 {
         self.0.iter().map(|word| word.count_ones()).sum()
     }
 
-    /// The ports, in ascending order.
+    /// Returns the ports, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
         (0..=u16::MAX).filter(|port| self.contains(*port))
     }
 
-    /// What is in either.
+    /// Returns the ports of both sets.
     #[must_use]
     pub fn or(&self, other: &Self) -> Self {
         self.zip(other, |one, other| one | other)
     }
 
-    /// What is in both.
+    /// Returns the ports that both sets have.
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
         self.zip(other, |one, other| one & other)
     }
 
-    /// What is in this one alone.
+    /// Returns the ports that only this set has.
     #[must_use]
     pub fn without(&self, other: &Self) -> Self {
         self.zip(other, |one, other| one & !other)
@@ -98,7 +101,7 @@ impl PortSet {
         Self(words)
     }
 
-    /// The fewest items that say it: `8080`, `9000-9002`.
+    /// Returns the fewest items for the set: `8080`, `9000-9002`.
     fn items(&self) -> Vec<String> {
         let mut items = Vec::new();
         let mut ports = self.iter().peekable();
@@ -112,7 +115,7 @@ impl PortSet {
         items
     }
 
-    /// The list in as few texts as possible of at most `most` bytes each, no item cut in two. An empty set is one line
+    /// Returns the list in as few texts as possible of at most `most` bytes each, no item cut in two. An empty set is one line
     /// feed, which the kernel takes for the empty list.
     #[must_use]
     pub fn texts(&self, most: usize) -> Vec<String> {

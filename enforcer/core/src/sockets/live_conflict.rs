@@ -1,5 +1,5 @@
-//! Conflicts that are there already: sockets that were bound before the agent came, in audit mode or in a gap. They are
-//! told once each, and nothing is taken away.
+//! Conflicts between sockets that exist: bound before the agent came, in audit mode or in a gap. Each is reported once,
+//! and no socket is closed.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -20,56 +20,57 @@ use crate::{
     sockets::{Activity, BoundSocket, BoundSockets, SocketOwner},
 };
 
-/// Most conflicts that are told of one look; those that are left out are told next time.
+/// Most conflicts that one call returns; the others are left for the next one.
 const MAX_REPORTED: usize = 1024;
 
-/// A conflict that exists.
+/// A conflict between sockets that exist, or between one and a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LiveConflict {
-    /// Two parties that do not belong together hold the port at once, and the kernel splits what comes in.
+    /// Two owners that do not belong together hold the port at once, and the kernel splits the traffic.
     Shared {
-        /// The one.
+        /// One socket.
         first: NamedSocket,
-        /// The other.
+        /// The other socket.
         second: NamedSocket,
     },
-    /// Somebody holds what another one owns.
+    /// A socket holds a port that another one owns.
     NotOwner {
-        /// Who holds it.
+        /// The holder.
         holder: NamedSocket,
-        /// Who owns it.
+        /// The owner.
         owner: Actor,
-        /// Where that was declared.
+        /// Where the owner declared it.
         source: ClaimSource,
     },
 }
 
-/// A holder with its name.
+/// A socket with the name of its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedSocket {
-    /// The holder.
+    /// The socket.
     pub holder: BoundSocket,
-    /// Who that is.
+    /// The owner.
     pub who: Actor,
     /// The container, safe to show.
     pub container: Option<String>,
 }
 
 impl NamedSocket {
-    /// The holder, with its name.
+    /// Names the owner of a socket.
     #[must_use]
     pub fn new(holder: &BoundSocket, holders: &BoundSockets) -> Self {
         let place = holders.place(holder);
         Self { holder: holder.clone(), who: place.who.clone(), container: place.container.clone() }
     }
 
-    /// `default/web-0 (container nginx, command nginx, pid 4711)`, as much of it as is known and may be told. Safe to show.
+    /// Returns `default/web-0 (container nginx, command nginx, pid 4711)`, as far as it is known and the audience may see
+    /// it. Safe to show.
     fn name(&self, audience: Audience) -> String {
         let details = if audience == Audience::Tenants { String::new() } else { self.details() };
         format!("{}{details}", self.who)
     }
 
-    /// ` (container nginx, command nginx, pid 4711)`, or nothing where nothing is known. Safe to show.
+    /// Returns ` (container nginx, command nginx, pid 4711)`, or nothing where nothing is known. Safe to show.
     #[must_use]
     pub fn details(&self) -> String {
         let container = self.container.as_ref().map(|container| format!("container {container}"));
@@ -81,7 +82,7 @@ impl NamedSocket {
 }
 
 impl LiveConflict {
-    /// Both sides by name, first the one that is in the way.
+    /// Returns both sides by name, the holder first.
     #[must_use]
     pub fn sides(&self) -> [&Actor; 2] {
         match self {
@@ -90,7 +91,7 @@ impl LiveConflict {
         }
     }
 
-    /// The first holder.
+    /// Returns the first socket.
     #[must_use]
     pub fn holder(&self) -> &NamedSocket {
         match self {
@@ -98,7 +99,7 @@ impl LiveConflict {
         }
     }
 
-    /// The sentence for the log and the Events.
+    /// Returns the sentence for the log and the Events.
     #[must_use]
     pub fn sentence(&self, node: &str, audience: Audience) -> String {
         let node = escape(node);
@@ -120,7 +121,7 @@ impl LiveConflict {
     }
 }
 
-/// Who a holder is, for conflicts.
+/// Owner of a socket, for comparing conflicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Side {
     /// The pod, if the index knows it.
@@ -128,22 +129,22 @@ struct Side {
     party: SocketOwner,
 }
 
-/// What was told, so that it is told once.
+/// Conflicts that were reported, so that each is reported once.
 #[derive(Debug, Default)]
 pub struct ReportedConflicts {
-    told: HashSet<Key>,
+    reported: HashSet<ConflictKey>,
 }
 
-type Key = (Protocol, u16, IpAddr, Side, Option<(IpAddr, Side)>, Option<OwnerId>);
+type ConflictKey = (Protocol, u16, IpAddr, Side, Option<(IpAddr, Side)>, Option<OwnerId>);
 
 impl ReportedConflicts {
-    /// The conflicts that exist now and did not the last time. Ports in `shared` are meant to be shared: their holders
+    /// Returns the conflicts that exist now and did not the last time. Ports in `shared` are meant to be shared: their holders
     /// conflict with claims only.
     pub fn new_conflicts(&mut self, holders: &BoundSockets, index: &Index, shared: &[PortSpec]) -> Vec<LiveConflict> {
         let mut now = HashSet::new();
         let mut fresh = Vec::new();
-        let mut tell = |key: Key, existing: &dyn Fn() -> LiveConflict| {
-            if self.told.contains(&key) {
+        let mut report = |key: ConflictKey, existing: &dyn Fn() -> LiveConflict| {
+            if self.reported.contains(&key) {
                 now.insert(key);
             } else if fresh.len() < MAX_REPORTED && now.insert(key) {
                 fresh.push(existing());
@@ -169,7 +170,7 @@ impl ReportedConflicts {
                         continue;
                     };
                     let key = (protocol, port, holder.address, *side, None, Some(claim.owner));
-                    tell(key, &|| LiveConflict::NotOwner {
+                    report(key, &|| LiveConflict::NotOwner {
                         holder: NamedSocket::new(holder, holders),
                         owner: Actor::Known(owner.clone()),
                         source: claim.source,
@@ -187,15 +188,15 @@ impl ReportedConflicts {
                 }
                 let key = (protocol, port, first.address, *one, Some((second.address, *other)), None);
                 let (first, second) = (NamedSocket::new(first, holders), NamedSocket::new(second, holders));
-                tell(key, &|| LiveConflict::Shared { first: first.clone(), second: second.clone() });
+                report(key, &|| LiveConflict::Shared { first: first.clone(), second: second.clone() });
             });
         }
-        self.told = now;
+        self.reported = now;
         fresh
     }
 }
 
-/// Calls with each pair that could overlap: of sockets on single addresses those with the same one.
+/// Calls `with` for each pair that could overlap: of sockets on single addresses those with the same one.
 fn each_pair<'a>(
     all: &[(Side, &'a BoundSocket)],
     mut with: impl FnMut(&(Side, &'a BoundSocket), &(Side, &'a BoundSocket)),

@@ -1,16 +1,16 @@
-//! Who holds what: the sockets that are bound in the node's network namespace, from what the kernel programs tell and
-//! from what its socket diagnostics show.
+//! Table of the sockets that are bound in the node's network namespace, from events of the kernel programs and from dumps
+//! of its socket diagnostics.
 //!
-//! Events are quick and can get lost; diagnostics are complete, and late. So:
+//! Events are fast and can get lost; dumps are complete, and late. So:
 //!
-//! - an event of a bind takes a holder in, an event of a release takes it out, at once and for good: a cookie that was
-//!   released is not taken in again, whatever a dump that was under way still shows;
-//! - a dump takes in what no event told: sockets from before the agent, passed descriptors, lost events;
-//! - what a dump does not show and an event told before the dump began is a suspect, and gone if the next dump does not
-//!   show it either (a dump can pass over a socket that changes its state, see [`enforcer::host::sock_diag`]). Suspects are no
+//! - an event of a bind adds a socket, an event of a release removes it, at once and for good: a cookie that was released
+//!   is not added again, whatever a dump that was under way still shows;
+//! - a dump adds sockets without an event: those from before the agent, passed descriptors, lost events;
+//! - a socket that a dump does not show, though its event came before the dump began, is a suspect, and gone if the next
+//!   dump does not show it either (a dump can pass over a socket that changes its state, see [`enforcer::host::sock_diag`]). Suspects are no
 //!   reason to wait: the second dump is made right after the first.
 //!
-//! A connected TCP socket is a holder if it was bound by name: clients' and accepted connections are not taken in.
+//! A connected TCP socket is in the table if it was bound by name: clients' and accepted connections are not.
 //!
 //! Memory is bounded for each pod and for all; what does not fit is counted.
 
@@ -28,12 +28,12 @@ use crate::{
     },
 };
 
-/// Most holders that are remembered.
+/// Most sockets in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketLimits {
-    /// Of one pod, and of the host.
+    /// Sockets of one pod, and of the host.
     pub per_party: usize,
-    /// Of all together.
+    /// Sockets of all together.
     pub total: usize,
 }
 
@@ -46,12 +46,12 @@ impl Default for SocketLimits {
 /// Most released cookies that are remembered. They are needed from the release until the dump after next.
 const RELEASED: usize = 1 << 16;
 
-/// What came of a dump.
+/// Result of a dump.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DumpSummary {
-    /// Holders that it did not show and that are still in the table: dump once more, with [`Scope::Connected`].
+    /// Sockets that it did not show and that are still in the table: dump once more, with [`Scope::Connected`].
     pub suspects: usize,
-    /// Holders that are gone.
+    /// Sockets that were removed.
     pub removed: usize,
 }
 
@@ -73,7 +73,7 @@ struct Dumps {
     /// When it began, and the one before.
     began: u64,
     before: u64,
-    /// What it showed and there was no room for.
+    /// Sockets that it showed and for which there was no room.
     untracked: HashMap<SocketOwner, usize>,
 }
 
@@ -84,7 +84,7 @@ struct CgroupSockets {
     gone: bool,
 }
 
-/// The table.
+/// The table of bound sockets.
 #[derive(Debug)]
 pub struct BoundSockets {
     limits: SocketLimits,
@@ -106,7 +106,7 @@ pub struct BoundSockets {
 }
 
 impl BoundSockets {
-    /// An empty table. `shows_bound`: see [`enforcer::host::sock_diag::shows_bound`].
+    /// Makes an empty table. `shows_bound`: see [`enforcer::host::sock_diag::shows_bound`].
     #[must_use]
     pub fn new(limits: SocketLimits, shows_bound: bool) -> Self {
         Self {
@@ -128,7 +128,7 @@ impl BoundSockets {
         &mut self.dumps[protocol as usize]
     }
 
-    /// A socket was bound. `resolve` tells whose a cgroup is.
+    /// Takes the event of a bind. `resolve` finds the owner of a cgroup.
     pub fn bound(&mut self, binding: SocketBinding, resolve: impl FnOnce(u64) -> SocketPlace) {
         if self.released.contains(&binding.cookie) {
             return;
@@ -163,8 +163,8 @@ impl BoundSockets {
         }
     }
 
-    /// A socket was released, at this time since boot: it is gone. Tells whether it was a holder; for one that was not,
-    /// as most sockets are not, nothing is to be done.
+    /// Takes the event of a release, at this time in nanoseconds since boot. Returns whether the socket was in the table;
+    /// most sockets are not.
     pub fn released(&mut self, release: u64, time: u64) -> bool {
         let cookie = self.releases.get(&release).copied().unwrap_or(release);
         if self.released.insert(cookie) {
@@ -178,8 +178,8 @@ impl BoundSockets {
         self.remove(cookie).is_some()
     }
 
-    /// A cgroup is gone. Its sockets went with their processes or were passed on: `true` if holders are left that a dump
-    /// should confirm soon. Those that no dump of this kernel can show are taken for gone.
+    /// Takes the end of a cgroup. Its sockets went with their processes or were passed on. Removes those that no dump of
+    /// this kernel can show, and returns `true` if others are left, which a dump should confirm soon.
     pub fn cgroup_gone(&mut self, cgroup: u64) -> bool {
         let Some(residents) = self.cgroups.get_mut(&cgroup) else {
             return false;
@@ -215,8 +215,8 @@ impl BoundSockets {
         }
     }
 
-    /// A dump begins, at this time since boot, which is taken before the kernel is asked. One that is under way counts
-    /// for nothing.
+    /// Begins a dump, at this time in nanoseconds since boot, which is taken before the kernel is asked. A dump that is
+    /// under way counts for nothing.
     pub fn begin_dump(&mut self, protocol: Protocol, now: u64) {
         let dumps = self.dumps(protocol);
         dumps.number += 1;
@@ -225,7 +225,7 @@ impl BoundSockets {
         dumps.untracked.clear();
     }
 
-    /// The dump shows a socket. Tells whether it is a holder that nobody had told of.
+    /// Takes a socket of the dump. Returns whether it is new: no event came for it.
     pub fn record_dumped(&mut self, sighting: &DumpedSocket, resolve: impl FnOnce(u64) -> SocketPlace) -> bool {
         if self.released.contains(&sighting.cookie) {
             // The answer is older than the release.
@@ -236,11 +236,11 @@ impl BoundSockets {
             let holder = &mut entry.holder;
             entry.seen = number;
             entry.suspect = false;
-            let told = match holder.since {
+            let known_since = match holder.since {
                 BoundSince::Bound(time) | BoundSince::Seen(time) => time,
             };
             let same = (holder.port, holder.address) == (sighting.port, sighting.address);
-            if !same && told >= began {
+            if !same && known_since >= began {
                 // It was bound anew after the kernel looked.
                 return false;
             }
@@ -290,8 +290,7 @@ impl BoundSockets {
         }
     }
 
-    /// The dump came to its end, and all sockets in its scope were shown. (One that failed is not ended: the next one
-    /// begins.)
+    /// Ends a dump that showed all sockets in its scope. (One that failed is not ended: the next one begins.)
     pub fn end_dump(&mut self, protocol: Protocol, scope: Scope) -> DumpSummary {
         let Dumps { number, began, .. } = *self.dumps(protocol);
         let complete = match protocol {
@@ -330,7 +329,7 @@ impl BoundSockets {
         ended
     }
 
-    /// Asks again whose the cgroups are whose pods were not known: pods and cgroups may be told after a bind.
+    /// Resolves again the cgroups whose pods were not known: pods and cgroups may be known after a bind.
     pub fn resolve(&mut self, resolve: impl Fn(u64) -> SocketPlace) {
         for (&cgroup, residents) in &mut self.cgroups {
             if residents.gone || matches!(residents.place.who, Actor::Known(_)) {
@@ -395,35 +394,35 @@ impl BoundSockets {
         cookies.filter_map(|(_, _, cookie)| self.entries.get(cookie)).map(|entry| &entry.holder)
     }
 
-    /// What a pod or the host holds, by protocol and port.
+    /// Returns the sockets of a pod or the host, by protocol and port.
     pub fn owned_by(&self, party: SocketOwner) -> impl Iterator<Item = &BoundSocket> {
         self.iter().filter(move |holder| self.place(holder).party == party)
     }
 
-    /// All holders, by protocol and port.
+    /// Returns all sockets, by protocol and port.
     pub fn iter(&self) -> impl Iterator<Item = &BoundSocket> {
         self.ports.iter().filter_map(|(_, _, cookie)| self.entries.get(cookie)).map(|entry| &entry.holder)
     }
 
-    /// Whose the holder's cgroup is.
+    /// Returns the owner of a socket's cgroup.
     #[must_use]
     pub fn place(&self, holder: &BoundSocket) -> &SocketPlace {
         self.cgroups.get(&holder.cgroup).map_or(&SocketPlace::HOST, |residents| &residents.place)
     }
 
-    /// How many holders there are.
+    /// Returns the number of sockets.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Whether the table is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// About how many sockets there was no room for, and whose.
+    /// Returns about how many sockets there was no room for, by protocol and owner.
     pub fn untracked(&self) -> impl Iterator<Item = (Protocol, SocketOwner, usize)> {
         self.untracked.iter().map(|(&(protocol, party), &count)| (protocol, party, count))
     }

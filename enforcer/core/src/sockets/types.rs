@@ -1,4 +1,4 @@
-//! What goes into the table of holders, and comes out of it.
+//! Inputs and rows of the table of bound sockets.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// What a socket does with its port.
+/// State of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activity {
     /// It is bound: a UDP socket that receives from everybody, or a TCP socket that neither listens nor is connected.
@@ -24,7 +24,7 @@ pub enum Activity {
     Connected,
 }
 
-/// Which sockets a dump shows.
+/// Sockets that a dump shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// Those that are bound or listen, and all UDP sockets: few.
@@ -48,20 +48,20 @@ pub struct DumpedSocket {
     pub cgroup: Option<u64>,
     /// User id of its owner in the agent's user namespace.
     pub uid: u32,
-    /// Inode number, as in `/proc/PID/fd` and `/proc/net/tcp`. Not told for MPTCP.
+    /// Inode number, as in `/proc/PID/fd` and `/proc/net/tcp`; `None` for MPTCP.
     pub inode: Option<u32>,
     /// Index of the device it is bound to.
     pub device: Option<u32>,
-    /// What it does.
+    /// Its state.
     pub activity: Activity,
-    /// Whether it is IPv6 only, where told: on IPv6 sockets that are not connected.
+    /// Whether it is IPv6 only; known for IPv6 sockets that are not connected.
     pub v6only: Option<bool>,
 }
 
-/// A socket as the kernel programs tell it, in the moment in which it was bound.
+/// A socket as the kernel programs report it at the moment of its bind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketBinding {
-    /// When: nanoseconds since boot, sleep included.
+    /// Time of the bind: nanoseconds since boot, sleep included.
     pub time: u64,
     /// The protocol.
     pub protocol: Protocol,
@@ -71,8 +71,7 @@ pub struct SocketBinding {
     pub port: u16,
     /// The socket's cookie; the subflow's for MPTCP, as diagnostics show it.
     pub cookie: u64,
-    /// By what [`super::Holders::released`] will call it: the cookie, but for MPTCP whatever the programs know the parent
-    /// socket by.
+    /// Id by which [`super::BoundSockets::released`] will name it: the cookie, but for MPTCP the id of the parent socket.
     pub release: u64,
     /// Cgroup of the calling task: who binds is the holder, whoever made the socket.
     pub cgroup: u64,
@@ -88,7 +87,7 @@ pub struct SocketBinding {
     pub reuse: Option<Reuse>,
 }
 
-/// Since when a holder holds.
+/// Moment from which on a socket is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BoundSince {
     /// Since this moment: nanoseconds since boot.
@@ -106,33 +105,33 @@ pub struct Process {
     pub command: String,
 }
 
-/// Whose a cgroup is, for counting and comparing.
+/// Owner of a cgroup, for counting and comparing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SocketOwner {
-    /// A pod's.
+    /// A pod.
     Pod(UidKey),
-    /// The host's, or nobody tells (before 5.8).
+    /// The host, or unknown (before 5.8).
     Host,
     /// It is below the attached root and in no pod.
     Unplaced,
 }
 
-/// Whose a cgroup is.
+/// Owner of a cgroup with its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketPlace {
-    /// For comparing.
+    /// The owner, for comparing.
     pub party: SocketOwner,
-    /// By name.
+    /// The owner by name.
     pub who: Actor,
     /// The container, safe to show.
     pub container: Option<String>,
 }
 
 impl SocketPlace {
-    /// Of a host process.
+    /// A host process.
     pub const HOST: Self = Self { party: SocketOwner::Host, who: Actor::Host, container: None };
 
-    /// Whose a cgroup is by what the index knows now.
+    /// Returns the owner of a cgroup, by what the index knows now.
     #[must_use]
     pub fn of(cgroup: u64, index: &Index) -> Self {
         let who = Actor::of_cgroup(cgroup, index);
@@ -145,7 +144,7 @@ impl SocketPlace {
     }
 }
 
-/// Who has a socket bound.
+/// A socket that is bound, with its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BoundSocket {
     /// The protocol.
@@ -156,15 +155,15 @@ pub struct BoundSocket {
     pub port: u16,
     /// Cookie of the socket.
     pub cookie: u64,
-    /// Cgroup of the process that bound it or, where nobody told, in which the socket was made; 0 if unknown.
+    /// Cgroup of the process that bound it or, if no event came, in which the socket was made; 0 if unknown.
     pub cgroup: u64,
-    /// Since when.
+    /// Time of the bind.
     pub since: BoundSince,
-    /// Who bound it, where that was told.
+    /// The process that bound it, if an event came.
     pub process: Option<Process>,
     /// User id.
     pub uid: u32,
-    /// What it does; `None` as long as diagnostics have not shown it.
+    /// Its state; `None` as long as no dump has shown it.
     pub activity: Option<Activity>,
     /// Inode number, where known.
     pub inode: Option<u32>,
@@ -172,18 +171,18 @@ pub struct BoundSocket {
     pub device: Option<u32>,
     /// Whether it is IPv6 only, where known.
     pub v6only: Option<bool>,
-    /// By which options it may share the port, where known.
+    /// Options by which it may share the port, where known.
     pub reuse: Option<Reuse>,
 }
 
 impl BoundSocket {
-    /// `0.0.0.0:80/tcp`.
+    /// Returns the address, port and protocol: `0.0.0.0:80/tcp`.
     #[must_use]
     pub fn target(&self) -> String {
         target(self.address, self.port, self.protocol)
     }
 
-    /// Whether both could be meant by one packet. Different protocols, ports or devices do not meet.
+    /// Whether one packet could be for both. Sockets of different protocols, ports or devices do not overlap.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         let same_device = self.device.is_none() || other.device.is_none() || self.device == other.device;
