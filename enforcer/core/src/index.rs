@@ -2,8 +2,8 @@
 //! in, and what follows for the kernel's maps and for people.
 //!
 //! It is driven from outside: a source calls [`Index::apply`], [`Index::delete`] and [`Index::reset`], the kernel's
-//! cgroup events go to [`Index::cgroup_made`] and [`Index::cgroup_removed`], and the time comes with every call. What
-//! follows waits in [`Index::take`].
+//! cgroup events go to [`Index::cgroup_created`] and [`Index::cgroup_removed`], and the time comes with every call. What
+//! follows waits in [`Index::drain_output`].
 
 mod actor;
 mod cgroups;
@@ -56,7 +56,7 @@ pub use query::ActiveClaim;
 pub use restore::RestoreSummary;
 pub use types::{IndexOutput, MapUsage, Notice, Settings};
 
-/// See the module's documentation.
+/// Index of the pods, cgroups and claims of the node.
 #[derive(Debug)]
 pub struct Index {
     settings: Settings,
@@ -90,7 +90,7 @@ pub struct Index {
     output: IndexOutput,
 }
 
-/// What was introduced and is not in force yet.
+/// Pods that are staged, and not in force yet.
 #[derive(Debug, Default)]
 #[must_use]
 pub struct Staged {
@@ -159,21 +159,21 @@ impl Index {
         std::mem::take(&mut self.output)
     }
 
-    /// A pod is there, or changed.
+    /// Applies a pod that is there or changed: stages and commits it.
     pub fn apply(&mut self, pod: Pod, now: Now) {
         self.stage(pod, now);
         self.commit(Staged::default(), now);
     }
 
-    /// The first half of [`Self::apply`]: who the pod is. Its claims wait for [`Self::enforce`], so that what belongs to the
+    /// The first half of [`Self::apply`]: who the pod is. Its claims wait for [`Self::commit`], so that what belongs to the
     /// pod can be told apart before anybody is denied for its sake.
     pub fn stage(&mut self, pod: Pod, now: Now) {
         self.stage_pod(pod, now);
     }
 
-    /// The second half of [`Self::apply`] or [`Self::reset`]: what was introduced is in force.
-    pub fn commit(&mut self, introduced: Staged, now: Now) {
-        let Staged { gone, listed } = introduced;
+    /// The second half of [`Self::apply`] or [`Self::reset`]: what was staged is in force.
+    pub fn commit(&mut self, staged: Staged, now: Now) {
+        let Staged { gone, listed } = staged;
         for &id in &gone {
             self.withdraw_claims(id, now);
         }
@@ -186,7 +186,7 @@ impl Index {
         self.synced.extend(listed);
     }
 
-    /// A pod is gone.
+    /// Removes a pod that is gone.
     pub fn delete(&mut self, namespace: &str, name: &str, now: Now) {
         if let Some(&id) = self.pods.get(&(namespace.to_owned(), name.to_owned())) {
             self.remove_pod(id, now);
@@ -199,11 +199,11 @@ impl Index {
     /// What goes and what comes is arbitrated at once, so that no port of a share group or workload that goes on is
     /// anybody's between the two.
     pub fn reset(&mut self, pods: Vec<Pod>, now: Now) {
-        let introduced = self.stage_all(pods, now);
-        self.commit(introduced, now);
+        let staged = self.stage_all(pods, now);
+        self.commit(staged, now);
     }
 
-    /// The first half of [`Self::reset`], as [`Self::introduce`] is of [`Self::apply`].
+    /// The first half of [`Self::reset`], as [`Self::stage`] is of [`Self::apply`].
     pub fn stage_all(&mut self, pods: Vec<Pod>, now: Now) -> Staged {
         let listed: HashMap<(&str, &str), &str> =
             pods.iter().map(|pod| ((&*pod.namespace, &*pod.name), &*pod.uid_text)).collect();
@@ -375,10 +375,10 @@ impl Index {
     /// Puts in force what follows from the inputs so far: nothing is left to do after any of them but those that say so.
     pub fn arbitrate_dirty(&mut self) {
         let owners = &self.owners;
-        let told = self.port_table.arbitrate_dirty(|id| owners.get(&id), &mut self.output.changes);
-        self.output.notices.extend(told);
+        let notices = self.port_table.arbitrate_dirty(|id| owners.get(&id), &mut self.output.changes);
+        self.output.notices.extend(notices);
         for id in self.port_table.take_owners_without_claims() {
-            // A remnant whose ports all found an heir has nothing left to hold.
+            // A handover reservation whose ports all found an heir has nothing left to hold.
             if self.owners.get(&id).is_some_and(|owner| owner.kind == OwnerKind::HandoverReservation) {
                 self.reservations.retain(|(_, left)| *left != id);
                 self.free_slot(id);

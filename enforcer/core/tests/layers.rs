@@ -23,7 +23,9 @@ fn imports(sources: &Path) -> BTreeMap<String, BTreeSet<String>> {
         }
     }
     let folders: BTreeSet<String> = imports.keys().cloned().collect();
-    imports.iter_mut().for_each(|(folder, others)| others.retain(|other| other != folder && folders.contains(other)));
+    for (folder, others) in &mut imports {
+        others.retain(|other| other != folder && folders.contains(other));
+    }
     imports
 }
 
@@ -59,7 +61,9 @@ fn folders_have_no_circle_of_imports() {
     assert!(left["model"].is_empty(), "{left:?}");
     while let Some(lowest) = left.iter().find(|(_, imports)| imports.is_empty()).map(|(name, _)| name.clone()) {
         left.remove(&lowest);
-        left.values_mut().for_each(|imports| _ = imports.remove(&lowest));
+        for imports in left.values_mut() {
+            imports.remove(&lowest);
+        }
     }
     assert!(left.is_empty(), "folders that are on a circle of imports or behind one: {left:?}");
 }

@@ -1,4 +1,4 @@
-//! Who wins a port: all claims on one port of one protocol, ranked, and those of them in force.
+//! Arbitration of a port: all claims on one port of one protocol, ranked, and those of them in force.
 
 use std::cmp::Reverse;
 
@@ -11,20 +11,20 @@ use crate::model::{
 /// One claim on one port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortClaim {
-    /// Whose it is.
+    /// Its owner.
     pub owner: OwnerId,
     /// The address.
     pub address: Address,
-    /// Where it was declared.
+    /// Place where it is declared.
     pub source: ClaimSource,
-    /// When it arrived, in microseconds since 1970: the pod's arrival on the node or, for a claim added by editing,
+    /// Its arrival, in microseconds since 1970: the pod's arrival on the node or, for a claim added by editing,
     /// the edit.
     pub since: i64,
-    /// How it stands; `None` before its first arbitration.
+    /// Its state; `None` before its first arbitration.
     pub state: Option<ClaimState>,
 }
 
-/// How a claim stands.
+/// State of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimState {
     /// It is in force.
@@ -33,14 +33,14 @@ pub enum ClaimState {
     LostTo(OwnerId),
 }
 
-/// What arbitration needs to know of an owner.
+/// Facts of an owner that arbitration uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Claimant<'a> {
     /// Its kind. The handover reservation of a pod gives way to a successor of its workload.
     pub kind: OwnerKind,
     /// Its class.
     pub class: OwnerClass,
-    /// Whom its claims are for.
+    /// Group that its claims are for.
     pub group: ClaimGroup,
     /// Its workload.
     pub workload: Option<u32>,
@@ -54,28 +54,28 @@ impl Claimant<'_> {
     }
 }
 
-/// A claim that stands otherwise than before.
+/// Change of a claim's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClaimTransition {
-    /// Whose claim.
+    /// Owner of the claim.
     pub owner: OwnerId,
     /// Its address.
     pub address: Address,
-    /// How it stood; `None` if it is new.
+    /// State before; `None` if it is new.
     pub before: Option<ClaimState>,
-    /// How it stands.
+    /// State now.
     pub now: ClaimState,
 }
 
-/// Whether two claims on one port of one protocol cannot both be in force: some socket would fall under both, and they
-/// are not for the same entity.
+/// Returns whether two claims on one port of one protocol cannot both be in force: some socket would fall under both, and they
+/// are not for the same group.
 #[must_use]
 pub fn excludes(one: (ClaimGroup, Address), other: (ClaimGroup, Address)) -> bool {
     one.1.overlaps(other.1) && one.0 != other.0
 }
 
-/// Ranks the claims on one port and puts those in force that do not overlap a better one of another entity. What is
-/// left of a pod gives way to a pod of the same workload.
+/// Ranks the claims on one port and puts those in force that do not overlap a better one of another group. The
+/// reservation of a deleted pod gives way to a pod of the same workload.
 pub fn arbitrate<'a>(stakes: &mut Vec<PortClaim>, party: impl Fn(OwnerId) -> Claimant<'a>) -> Vec<ClaimTransition> {
     let successors = transfer_to_successors(stakes, &party);
     let mut order: Vec<usize> = (0..stakes.len()).collect();

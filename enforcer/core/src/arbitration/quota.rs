@@ -1,4 +1,4 @@
-//! How much there is room for, and how much of it the pods of one namespace may take: half, so that nobody who may make
+//! Capacity of a node, and the share of it that the pods of one namespace may take: half, so that nobody who may make
 //! pods in one namespace can use up what others need. Node software is bound by the whole alone.
 
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use crate::model::{
     quota::{Quota, QuotaLimit, Remaining, Resource},
 };
 
-/// How much there is room for on a node.
+/// Capacity of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
     /// Pods that can be told apart: the kernel's map of UIDs.
@@ -35,7 +35,7 @@ impl Default for Capacity {
     }
 }
 
-/// How much somebody has.
+/// Amounts that an owner, a namespace or the node uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub(crate) pods: usize,
@@ -62,7 +62,7 @@ impl Usage {
     }
 }
 
-/// Who has how much of what there is room for.
+/// Usage of the node and of each namespace.
 #[derive(Debug)]
 pub(crate) struct QuotaTracker {
     capacity: Capacity,
@@ -76,7 +76,7 @@ impl QuotaTracker {
         Self { capacity, all: Usage::default(), of: HashMap::new() }
     }
 
-    /// An owner in this namespace has that much now.
+    /// Replaces the usage of an owner in this namespace.
     pub(crate) fn replace(&mut self, namespace: &str, before: Usage, after: Usage) {
         if before == after {
             return;
@@ -92,7 +92,7 @@ impl QuotaTracker {
         }
     }
 
-    /// How much an owner of this class and namespace may have, what it has already included: that is never too much, also
+    /// Returns the amount that an owner of this class and namespace may have, what it has already included: that is never too much, also
     /// where all have more than they may, as they can when a namespace is no longer one of the system's.
     pub(crate) fn remaining(&self, what: Resource, class: OwnerClass, namespace: &str, own: Usage) -> Remaining {
         let whole = match what {
@@ -113,19 +113,19 @@ impl QuotaTracker {
         if by_namespace.most <= by_node.most { by_namespace } else { by_node }
     }
 
-    /// How much a pod may claim.
+    /// Returns the quota of a pod.
     pub(crate) fn quota(&self, class: OwnerClass, namespace: &str, own: Usage) -> Quota {
         let left = |what| self.remaining(what, class, namespace, own);
         Quota { claims: left(Resource::Claims), addresses: left(Resource::Addresses) }
     }
 
-    /// How much all have together.
+    /// Returns the usage of the node.
     #[cfg(test)]
     pub(crate) fn all(&self) -> Usage {
         self.all
     }
 
-    /// Namespaces that have anything.
+    /// Returns the number of namespaces that have anything.
     #[cfg(test)]
     pub(crate) fn namespaces(&self) -> usize {
         self.of.len()

@@ -16,7 +16,7 @@ use enforcer_ebpf::{
 
 /// Characters of a container's id.
 const ID_LEN: usize = 64;
-/// What the runtimes put before the id in the name of a scope.
+/// Prefixes that the runtimes put before the id in the name of a scope.
 const SCOPE_PREFIXES: [&str; 3] = ["cri-containerd-", "crio-", "docker-"];
 
 /// A pod, by its cgroup.

@@ -23,7 +23,7 @@ pub struct PlacedPodCgroup {
     pub key: UidKey,
 }
 
-/// Whose a cgroup is.
+/// Owner of a cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CgroupPlace {
     /// It is above all pods.
@@ -42,7 +42,7 @@ struct TreeNode {
     place: CgroupPlace,
 }
 
-/// What became of a cgroup that was reported.
+/// Result of inserting a cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Insertion {
     /// It is a pod's own.

@@ -20,14 +20,14 @@ impl Index {
         key.and_then(|key| self.pod_cgroups.get(&key)).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// A cgroup was made, or found by reading the tree. Tells whether the tree should be read anew.
+    /// Takes in a cgroup that was made, or found by reading the tree. Returns whether the tree should be read anew.
     pub fn cgroup_created(&mut self, id: u64, parent: u64, name: &str, now: Now) -> Insertion {
         let made = self.cgroup_recorded(id, parent, name, now);
         self.arbitrate_dirty();
         made
     }
 
-    /// As [`Self::cgroup_made`], but for what follows for claims, which is in force with whatever comes next but more of these.
+    /// As [`Self::cgroup_created`], but for what follows for claims, which is in force with whatever comes next but more of these.
     pub fn cgroup_recorded(&mut self, id: u64, parent: u64, name: &str, now: Now) -> Insertion {
         let made = self.tree.insert(id, parent, name);
         let Insertion::Pod(cgroup) = made else {
@@ -88,7 +88,7 @@ impl Index {
         slot
     }
 
-    /// A cgroup was removed.
+    /// Takes in that a cgroup was removed.
     pub fn cgroup_removed(&mut self, id: u64, now: Now) {
         let Some(cgroup) = self.tree.remove(id) else {
             return;

@@ -22,7 +22,7 @@ use crate::{
     plan::port_state::PortState,
 };
 
-/// How a claim stands.
+/// Status of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ClaimStatus {
     /// It is in force.
@@ -34,7 +34,7 @@ pub enum ClaimStatus {
 }
 
 impl ClaimStatus {
-    /// The word for people and JSON.
+    /// Returns its name in messages and JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -44,7 +44,7 @@ impl ClaimStatus {
         }
     }
 
-    /// Whose claim stands in the way.
+    /// Returns the owner whose claim stands in the way.
     #[must_use]
     pub const fn behind(self) -> Option<OwnerId> {
         match self {
@@ -63,24 +63,24 @@ pub struct ClaimView {
     pub port: u16,
     /// Its address.
     pub address: Address,
-    /// Whose it is.
+    /// Its owner.
     pub owner: OwnerId,
-    /// Where it was declared.
+    /// Place where it is declared.
     pub source: ClaimSource,
-    /// When it arrived, in microseconds since 1970; [`i64::MIN`] for the node's.
+    /// Its arrival, in microseconds since 1970; [`i64::MIN`] for the node's.
     pub since: i64,
-    /// How it stands.
+    /// Its status.
     pub stand: ClaimStatus,
 }
 
 /// An owner as far as it concerns those who ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnerView<'a> {
-    /// What it is.
+    /// Its kind.
     pub kind: OwnerKind,
-    /// What it is called.
+    /// Its name.
     pub name: &'a Name,
-    /// It is going.
+    /// Has a deletionTimestamp.
     pub terminating: bool,
     /// Static pods and pods of the system namespaces: never denied.
     pub software: bool,
@@ -93,12 +93,12 @@ pub struct OwnerView<'a> {
 }
 
 impl Index {
-    /// All claims, in no order.
+    /// Returns all claims, in no order.
     pub fn claims(&self) -> impl Iterator<Item = ClaimView> {
         self.port_table.claims().map(|(protocol, port, stake)| self.view(protocol, port, stake))
     }
 
-    /// The claims on one port.
+    /// Returns the claims on one port.
     pub fn claims_on(&self, protocol: Protocol, port: u16) -> impl Iterator<Item = ClaimView> {
         let stakes = self.port_table.port(protocol, port).map(|(stakes, _)| stakes).unwrap_or_default();
         stakes.iter().map(move |stake| self.view(protocol, port, stake))
@@ -117,7 +117,7 @@ impl Index {
         ClaimView { protocol, port, address, owner, source, since, stand }
     }
 
-    /// An owner that is there.
+    /// Returns an owner that is there.
     #[must_use]
     pub fn owner(&self, id: OwnerId) -> Option<OwnerView<'_>> {
         self.owners.get(&id).map(|owner| OwnerView {
@@ -131,18 +131,19 @@ impl Index {
         })
     }
 
-    /// The pod of this name.
+    /// Returns the pod of this name.
     #[must_use]
     pub fn pod_named(&self, namespace: &str, name: &str) -> Option<OwnerId> {
         self.pods.get(&(namespace.to_owned(), name.to_owned())).copied()
     }
 
-    /// The namespaces that override the node's mode, and how.
+    /// Returns the namespaces that override the node's mode, and how.
     pub fn namespace_modes(&self) -> impl Iterator<Item = (&str, Mode)> {
         self.modes.keys().filter_map(|namespace| Some((namespace.as_str(), self.mode_of(namespace)?)))
     }
 
-    /// What the kernel programs would answer to a bind, by the same words and the same function, and whose claim decides.
+    /// Returns the verdict of the kernel programs on a bind, by the same words and the same function, and the owner whose
+    /// claim decides.
     /// The caller is a pod or, without one, any pod that is a stranger to every owner.
     #[must_use]
     pub fn judge(
@@ -178,7 +179,7 @@ impl Index {
 }
 
 impl Index {
-    /// The verdict on a bind of a socket that could share its port with one that somebody else holds, `holder` if that is a
+    /// Returns the verdict on a bind of a socket that could share its port with one that somebody else holds, `holder` if that is a
     /// pod that is known: by the same functions as the programs'.
     #[must_use]
     pub fn judge_sharing(

@@ -7,10 +7,10 @@ use std::{
 
 use crate::model::{name::Name, owner::OwnerId};
 
-/// How many owners that went are remembered by name, so that an event that was on its way still finds it.
+/// Most deleted owners whose names are kept, so that an event that was on its way still finds it.
 pub(super) const MAX_RECENT_NAMES: usize = 4096;
 
-/// Names of owners that went.
+/// Names of deleted owners.
 #[derive(Debug, Default)]
 pub(super) struct RecentNames {
     names: HashMap<OwnerId, Name>,
@@ -48,7 +48,7 @@ impl<K> Default for Interner<K> {
 }
 
 impl<K: Clone + Eq + Hash> Interner<K> {
-    /// The number of a key, held once more.
+    /// Returns the number of a key, held once more.
     pub(super) fn intern(&mut self, key: &K) -> u32 {
         if let Some(&number) = self.numbers.get(key) {
             self.hold(number);
@@ -60,7 +60,7 @@ impl<K: Clone + Eq + Hash> Interner<K> {
         self.last
     }
 
-    /// What a number that is held stands for.
+    /// Returns the key of a number that is held.
     pub(super) fn key(&self, number: u32) -> Option<&K> {
         self.keys.get(&number).map(|(key, _)| key)
     }

@@ -1,4 +1,4 @@
-//! One owner: a pod, what is left of a pod, or the node.
+//! State of one owner: a pod, the handover reservation of a pod, or the node.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -56,23 +56,23 @@ pub(super) struct OwnerState {
     pub(super) more_reported: usize,
     /// The namespace's mode, where it overrides the node's.
     pub(super) mode: Option<Mode>,
-    /// When the youngest of its claims arrived, in microseconds since 1970.
+    /// Arrival of the youngest of its claims, in microseconds since 1970.
     pub(super) since: i64,
-    /// What it claims.
+    /// Digest of its claims.
     pub(super) claimed: Digest,
     /// It is known from the last agent, and the source has not spoken of it yet.
     pub(super) restored: bool,
-    /// When a remnant's grace ends.
+    /// End of a handover reservation, as time since boot.
     pub(super) until: Option<Duration>,
     /// A mirror pod that was accepted as a static pod: the key is from its `config.hash`.
     pub(super) mirror: bool,
-    /// Whether it was told that the hash changed.
+    /// Whether a changed hash was reported.
     pub(super) hash_change_reported: bool,
     /// Whether the pod is on the node's network; `None` as long as no source has said so.
     pub(super) host_network: Option<bool>,
     /// There was no room for it.
     pub(super) exceeds_quota: bool,
-    /// What it takes of what there is only so much of.
+    /// Its usage of limited resources, as counted last.
     pub(super) usage: Usage,
     /// The pod itself, as long as it waits for its UID. Its annotation holds what of it counts.
     pub(super) pod: Option<Box<Pod>>,
@@ -132,11 +132,11 @@ impl OwnerState {
         workload: u32,
         until: Duration,
     ) -> Self {
-        let mut remnant = Self::new(id, OwnerKind::HandoverReservation, class, name, Some(slot));
-        remnant.workload = Some(workload);
-        remnant.terminating = true;
-        remnant.until = Some(until);
-        remnant
+        let mut reservation = Self::new(id, OwnerKind::HandoverReservation, class, name, Some(slot));
+        reservation.workload = Some(workload);
+        reservation.terminating = true;
+        reservation.until = Some(until);
+        reservation
     }
 
     pub(super) fn set_pod(&mut self, mut pod: Pod) {
@@ -152,7 +152,7 @@ impl OwnerState {
         });
     }
 
-    /// What it takes, by what it is and claims now.
+    /// Returns its usage of limited resources, by what it is and claims now.
     pub(super) fn usage(&self) -> Usage {
         let sum = |count: fn(&PortSpec) -> u32| self.claims.iter().map(|claim| count(&claim.spec) as usize).sum();
         Usage {
@@ -171,7 +171,7 @@ impl OwnerState {
         self.containers.iter().find(|container| container.id == id).map(|container| container.name.as_str())
     }
 
-    /// Its claims port by port. Of claims that repeat a port and address, the first one's source counts.
+    /// Returns its claims port by port. Of claims that repeat a port and address, the first one's source counts.
     pub(super) fn port_claims(&self) -> PortClaimSet {
         let mut stakes = BTreeMap::new();
         for claim in &self.claims {
@@ -190,7 +190,7 @@ impl OwnerState {
         }
     }
 
-    /// The workload that may bind this owner's ports because it is going.
+    /// Returns the workload that may bind this owner's ports because it has a deletionTimestamp.
     pub(super) fn handover_to(&self) -> Option<u32> {
         if self.terminating { self.workload } else { None }
     }
@@ -205,17 +205,17 @@ impl OwnerState {
         }
     }
 
-    /// Whether its claims count.
+    /// Returns whether its claims count.
     pub(super) fn is_live(&self) -> bool {
         self.slot.is_some() && !self.terminal && !self.cgroup_ended
     }
 
-    /// Whether something is written down of it.
+    /// Returns whether it has a record.
     pub(super) fn is_recorded(&self) -> bool {
         self.recorded.is_some()
     }
 
-    /// The step that writes down what the next agent must know of it, if that is not written already.
+    /// Returns the step that writes its record, if that is not written already.
     pub(super) fn record_change(&mut self, group: Option<Digest>, workload: Option<Digest>) -> Option<Change> {
         let slot = self.slot?;
         let subject = match self.kind {
@@ -248,12 +248,12 @@ impl OwnerState {
         Some(Change::OwnerRecord { slot, bytes })
     }
 
-    /// The step that writes it into the kernel's map.
+    /// Returns the step that writes it into the kernel's map.
     pub(super) fn change(&self) -> Option<Change> {
         self.slot.map(|slot| Change::Owner { slot, owner: self.element() })
     }
 
-    /// What the kernel's map holds for it.
+    /// Returns its element in the kernel's map.
     pub(super) fn element(&self) -> wire::Owner {
         let mut flags = 0;
         if self.kind == OwnerKind::Node {
@@ -275,7 +275,7 @@ impl OwnerState {
         wire::Owner::new(cgroup, self.id.get(), flags, level, group, workload)
     }
 
-    /// The steps by which the kernel recognises the pod, once the owner is written.
+    /// Returns the steps by which the kernel recognises the pod, once the owner is written.
     pub(super) fn identity_changes(&self, cgroups: &[PlacedPodCgroup]) -> Vec<Change> {
         let (Some(key), Some(slot)) = (self.key, self.slot) else {
             return Vec::new();
@@ -285,7 +285,7 @@ impl OwnerState {
     }
 }
 
-/// The step that tells the kernel whose a pod's cgroup is; slot 0 is nobody known.
+/// Returns the step that writes the owner of a pod's cgroup into the kernel's map; slot 0 is nobody known.
 pub(super) fn cgroup_change(cgroup: &PlacedPodCgroup, slot: Slot) -> Change {
     let form = UidForm::from_wire(cgroup.key.form).unwrap_or(UidForm::Api);
     Change::Cgroup { id: cgroup.id, level: cgroup.level, slot, form }

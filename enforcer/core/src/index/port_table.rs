@@ -20,8 +20,8 @@ use crate::{
 
 type Key = (Protocol, u16);
 
-/// How many of those who wait for a port are told when they wait for another owner than before, the next in turn first.
-/// All of them know that they wait; a thousand that want one port must not be a thousand lines whenever one goes.
+/// Most claims on a port whose loss is reported again when another owner than before has the port, the next in turn first.
+/// Their pods know that they wait; a thousand that want one port must not be a thousand lines whenever one goes.
 const RENOTIFY_AFTER: usize = 10;
 
 #[derive(Debug, Default)]
@@ -29,13 +29,13 @@ struct PortEntry {
     stakes: Vec<PortClaim>,
     /// Claims that went since the last settling.
     withdrawn: Vec<PortClaim>,
-    /// What the maps hold.
+    /// Contents of the maps.
     state: PortState,
-    /// What this port adds to the tally.
+    /// Part of this port in the tally.
     tally: Tally,
 }
 
-/// How much there is, kept while it changes.
+/// Numbers of claims and map entries, kept while they change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     /// Claims in force.
@@ -76,7 +76,7 @@ pub(super) struct PortTable {
     dirty: BTreeSet<Key>,
     spent: Vec<OwnerId>,
     tally: Tally,
-    /// How often a port began to be in force for somebody, or ceased to be for anybody.
+    /// Number of times that a port began to be in force for somebody, or ceased to be for anybody.
     generation: u64,
 }
 
@@ -173,7 +173,7 @@ impl PortTable {
         })
     }
 
-    /// Arbitrates whatever changed, plans the steps for the maps and returns what is to be told.
+    /// Arbitrates whatever changed, plans the steps for the maps and returns the notices.
     pub(super) fn arbitrate_dirty<'a>(
         &mut self,
         owner: impl Fn(OwnerId) -> Option<&'a OwnerState>,
@@ -331,7 +331,7 @@ impl PortTable {
         self.generation
     }
 
-    /// How much there was at the last settling.
+    /// Returns the numbers at the last arbitration.
     pub(super) fn tally(&self) -> Tally {
         self.tally
     }

@@ -18,35 +18,35 @@ use crate::{
 /// A claim in force on one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActiveClaim {
-    /// Whose it is.
+    /// Its owner.
     pub owner: OwnerId,
     /// Its address.
     pub address: Address,
-    /// Where it was declared.
+    /// Place where it is declared.
     pub source: ClaimSource,
 }
 
 impl Index {
-    /// The name of an owner, also for a while after it went.
+    /// Returns the name of an owner, also for a while after it went.
     #[must_use]
     pub fn name(&self, id: OwnerId) -> Option<&Name> {
         self.owners.get(&id).map(|owner| &owner.name).or_else(|| self.recent_names.name(id))
     }
 
-    /// The pod that a cgroup belongs to, by its id: a pod's own or one below.
+    /// Returns the pod that a cgroup belongs to, by its id: a pod's own or one below.
     #[must_use]
     pub fn name_by_cgroup(&self, cgroup: u64) -> Option<&Name> {
         let pod = self.tree.pod(cgroup)?;
         self.uids.get(&pod.key).and_then(|id| self.name(*id))
     }
 
-    /// UID of the pod that a cgroup belongs to, from the cgroup's name, whether or not the pod is known.
+    /// Returns the UID of the pod that a cgroup belongs to, from the cgroup's name, whether or not the pod is known.
     #[must_use]
     pub fn uid_by_cgroup(&self, cgroup: u64) -> Option<UidKey> {
         self.tree.pod(cgroup).map(|pod| pod.key)
     }
 
-    /// Name of the container that a cgroup belongs to, or the beginning of its id where the name is not known.
+    /// Returns the name of the container that a cgroup belongs to, or the beginning of its id where the name is not known.
     #[must_use]
     pub fn container(&self, cgroup: u64) -> Option<String> {
         let id = self.tree.container(cgroup)?;
@@ -55,7 +55,7 @@ impl Index {
         Some(named.map_or_else(|| id.chars().take(12).collect(), str::to_owned))
     }
 
-    /// Whether the cgroup is known.
+    /// Returns whether the cgroup is known.
     #[must_use]
     pub fn knows_cgroup(&self, id: u64) -> bool {
         self.tree.contains(id)
@@ -83,14 +83,14 @@ impl Index {
         ClaimOrigin::ALL.into_iter().all(|origin| self.is_source_synced(origin))
     }
 
-    /// How many claims are in force, and how many have lost.
+    /// Returns the number of claims in force, and of those that have lost.
     #[must_use]
     pub fn claim_counts(&self) -> (usize, usize) {
         let tally = self.port_table.tally();
         (tally.in_force, tally.lost)
     }
 
-    /// How many entries of the kernel's maps the index has planned.
+    /// Returns the numbers of entries of the kernel's maps that the index has planned.
     #[must_use]
     pub fn usage(&self) -> MapUsage {
         let tally = self.port_table.tally();
@@ -103,19 +103,19 @@ impl Index {
         }
     }
 
-    /// How many pods are known.
+    /// Returns the number of pods that are known.
     #[must_use]
     pub fn pod_count(&self) -> usize {
         self.pods.len()
     }
 
-    /// The claims in force on a port.
+    /// Returns the claims in force on a port.
     #[must_use]
     pub fn claims_in_force(&self, protocol: Protocol, port: u16) -> Vec<ActiveClaim> {
         self.port_table.in_force(protocol, port)
     }
 
-    /// The ports with claims in force, whatever their protocols and addresses, those whose claims came first in front.
+    /// Returns the ports with claims in force, whatever their protocols and addresses, those whose claims came first in front.
     #[must_use]
     pub fn ports_in_force(&self) -> Vec<u16> {
         let mut ports: Vec<(i64, u16)> =
@@ -124,37 +124,37 @@ impl Index {
         ports.into_iter().map(|(_, port)| port).collect()
     }
 
-    /// A number that is another one whenever [`Self::ports_in_force`] says other ports.
+    /// Returns a number that is another one whenever [`Self::ports_in_force`] says other ports.
     #[must_use]
     pub fn ports_generation(&self) -> u64 {
         self.port_table.generation()
     }
 
-    /// Whether a pod of this namespace is known.
+    /// Returns whether a pod of this namespace is known.
     #[must_use]
     pub fn has_pods_in(&self, namespace: &str) -> bool {
         self.pods.keys().any(|(of, _)| of == namespace)
     }
 
-    /// A number that is another one whenever [`Self::has_pods_in`] may say something else.
+    /// Returns a number that is another one whenever [`Self::has_pods_in`] may say something else.
     #[must_use]
     pub fn pods_generation(&self) -> u64 {
         self.pods_generation
     }
 
-    /// The pod that a cgroup belongs to, if it is known.
+    /// Returns the pod that a cgroup belongs to, if it is known.
     #[must_use]
     pub fn owner_by_cgroup(&self, cgroup: u64) -> Option<OwnerId> {
         self.tree.pod(cgroup).and_then(|pod| self.uids.get(&pod.key)).copied()
     }
 
-    /// The own cgroup of the pod that a cgroup belongs to, whether or not the pod is known.
+    /// Returns the own cgroup of the pod that a cgroup belongs to, whether or not the pod is known.
     #[must_use]
     pub fn pod_cgroup(&self, cgroup: u64) -> Option<u64> {
         self.tree.pod(cgroup).map(|pod| pod.id)
     }
 
-    /// Whether the first is an older pod of the workload that the second is of.
+    /// Returns whether the first is an older pod of the workload that the second is of.
     #[must_use]
     pub fn is_older_revision(&self, one: OwnerId, other: OwnerId) -> bool {
         match (self.owners.get(&one), self.owners.get(&other)) {
@@ -167,7 +167,7 @@ impl Index {
         }
     }
 
-    /// Whether two owners may hold the same port at once: they are one, of one share group, or successors in one workload.
+    /// Returns whether two owners may hold the same port at once: they are one, of one share group, or successors in one workload.
     #[must_use]
     pub fn may_share(&self, one: OwnerId, other: OwnerId) -> bool {
         let (Some(one), Some(other)) = (self.owners.get(&one), self.owners.get(&other)) else {
@@ -176,7 +176,7 @@ impl Index {
         one.group_key() == other.group_key() || is_successor(one, other) || is_successor(other, one)
     }
 
-    /// Whether somebody may hold what this owner has claimed. `holder` is the pod, if it is known.
+    /// Returns whether somebody may hold what this owner has claimed. `holder` is the pod, if it is known.
     #[must_use]
     pub fn may_hold(&self, holder: Option<OwnerId>, is_host: bool, owner: OwnerId) -> bool {
         let Some(owner) = self.owners.get(&owner) else {

@@ -1,4 +1,4 @@
-//! How owners go: what they leave to their workload, and what they free.
+//! Removal of owners: what passes to their workload, and what becomes free.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -126,13 +126,13 @@ impl Index {
         self.reservations.insert((until, left));
     }
 
-    /// When [`Self::tick`] is to be called next, on the monotonic clock.
+    /// Returns when [`Self::handle_timeout`] is due, as time since boot; `None` if nothing waits.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         self.reservations.first().map(|(at, _)| *at)
     }
 
-    /// Time went by: ends the graces that are over.
+    /// Ends the handover reservations that are over.
     pub fn handle_timeout(&mut self, now: Now) {
         while let Some(&(at, id)) = self.reservations.first() {
             if at > now.boottime {

@@ -28,12 +28,12 @@ use crate::{
 /// Ids from here on are given anew: no agent has come so far.
 const IDS_END: u32 = 1 << 31;
 
-/// What came of what was remembered.
+/// Result of restoring the owners of the last agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RestoreSummary {
-    /// How many pods are known again.
+    /// Number of pods that are known again.
     pub pods: usize,
-    /// How many pods that had gone have left their ports to their workload for a while yet.
+    /// Number of handover reservations that go on.
     pub reservations: usize,
     /// Pods that cannot be taken over: another one has their name or UID, or there is no room. Their claims end.
     pub refused: Vec<Name>,
@@ -46,8 +46,8 @@ impl Index {
     /// Takes over what the last agent knew: just the claims that were in force then are in force again, save those that
     /// the new settings stand against.
     ///
-    /// To be called once, on a new index, before anything else; then the cgroup tree is read ([`Self::cgroup_made`],
-    /// [`Self::cgroups_are`]), and then the sources may speak. The tree comes second because a pod whose cgroup is no
+    /// To be called once, on a new index, before anything else; then the cgroup tree is read ([`Self::cgroup_created`],
+    /// [`Self::reset_cgroups`]), and then the sources may speak. The tree comes second because a pod whose cgroup is no
     /// longer there has ended while no agent was looking: its claims end with it, and its workload has the handover
     /// grace from now. A pod that never had a cgroup is still awaited. What remains of a grace that was running then
     /// goes on; one that is over is not taken up again.

@@ -1,4 +1,4 @@
-//! What goes into the index and comes out of it.
+//! Inputs and outputs of the index.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -15,20 +15,20 @@ use crate::{
     pods::claims::{ClaimLimits, ClaimProblem},
 };
 
-/// What the index is told once.
+/// Settings of the index.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What one pod may claim.
+    /// Limits for the claims of one pod.
     pub limits: ClaimLimits,
-    /// How much there is room for.
+    /// Capacity of the node.
     pub capacity: Capacity,
     /// Namespaces whose pods are node software.
     pub system_namespaces: BTreeSet<String>,
-    /// How long the ports of a controlled pod stay with its workload after the pod went.
+    /// Time for which the ports of a deleted pod stay with its workload.
     pub handover_grace: Duration,
     /// The node's own claims.
     pub node_reserved: Vec<PortSpec>,
-    /// What a namespace's label may do to the mode.
+    /// Effect of a namespace's label on the mode.
     pub namespace_mode: NamespaceMode,
 }
 
@@ -45,21 +45,21 @@ impl Default for Settings {
     }
 }
 
-/// Something that people should hear of, told when it begins.
+/// Notice for people, emitted when its cause begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// Something that a pod says counts for nothing.
     Problem {
         /// The pod.
         pod: Name,
-        /// What is wrong.
+        /// The problem.
         problem: ClaimProblem,
     },
     /// There are more problems than are told one by one.
     MoreProblems {
         /// The pod.
         pod: Name,
-        /// How many more.
+        /// Number of further problems.
         count: usize,
     },
     /// The mode label of a namespace has a value that is no mode; it counts for nothing.
@@ -73,7 +73,7 @@ pub enum Notice {
     MirrorRejected {
         /// The pod.
         pod: Name,
-        /// What is wrong.
+        /// The problem.
         why: &'static str,
     },
     /// Two pods say that they have the same UID; the later one's claims bind nobody.
@@ -87,23 +87,23 @@ pub enum Notice {
     QuotaExceeded {
         /// The pod.
         pod: Name,
-        /// What stands in the way.
+        /// The limit that is reached.
         limit: QuotaLimit,
     },
     /// There is no room for what the pod leaves to its workload: another one may have its ports at once.
     HandoverQuotaExceeded {
         /// The pod.
         pod: Name,
-        /// What stands in the way.
+        /// The limit that is reached.
         limit: QuotaLimit,
     },
     /// A claim lost to another one.
     Conflict {
-        /// Whose claim lost.
+        /// Owner of the claim that lost.
         loser: Name,
-        /// Whose claim is in force.
+        /// Owner of the claim that is in force.
         winner: Name,
-        /// Where the winner declared it.
+        /// Place where the winner declared it.
         source: ClaimSource,
         /// The loser's ports.
         ports: PortList,
@@ -152,7 +152,7 @@ impl Notice {
     }
 }
 
-/// How many entries of the kernel's maps are in use.
+/// Numbers of entries of the kernel's maps that are in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MapUsage {
     /// Ports that somebody owns, at least on some address: words of `PORTS` that are not zero.
@@ -167,11 +167,11 @@ pub struct MapUsage {
     pub cgroups: usize,
 }
 
-/// What follows from the inputs since the last time.
+/// Output of the index since it was drained last.
 #[derive(Debug, Default)]
 pub struct IndexOutput {
     /// Steps for the kernel's maps, in order.
     pub changes: Vec<Change>,
-    /// What people should hear of.
+    /// Notices for people.
     pub notices: Vec<Notice>,
 }

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 pub struct Digest(pub [u8; 16]);
 
 impl Digest {
-    /// Of texts in a row, each with its length, so that `ab`, `c` is not `a`, `bc`. `kind` sets digests of different
+    /// Returns the digest of texts in a row, each with its length, so that `ab`, `c` is not `a`, `bc`. `kind` sets digests of different
     /// things apart.
     #[must_use]
     pub fn of<'a>(kind: &'a str, texts: impl IntoIterator<Item = &'a str>) -> Self {
@@ -22,7 +22,7 @@ impl Digest {
         Self::first_bytes(context)
     }
 
-    /// Of bytes as they are.
+    /// Returns the digest of bytes as they are.
     #[must_use]
     pub fn of_bytes(bytes: &[u8]) -> Self {
         let mut context = Sha256::new();
@@ -37,7 +37,7 @@ impl Digest {
         Self(first)
     }
 
-    /// The first 64 bits, for a checksum.
+    /// Returns the first 64 bits, for a checksum.
     #[must_use]
     pub fn short(self) -> [u8; 8] {
         let mut first = [0; 8];

@@ -9,7 +9,7 @@ use std::{
 
 use enforcer_ebpf::wire::{Protocol, port_index};
 
-/// The word for a protocol, in the annotation and for people.
+/// Returns the name of a protocol, in the annotation and for people.
 #[must_use]
 pub const fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
@@ -19,7 +19,7 @@ pub const fn protocol_name(protocol: Protocol) -> &'static str {
     }
 }
 
-/// The protocol with this name, in upper or lower case.
+/// Returns the protocol with this name, in upper or lower case.
 #[must_use]
 pub fn protocol_from_name(name: &str) -> Option<Protocol> {
     Protocol::ALL.into_iter().find(|protocol| name.eq_ignore_ascii_case(protocol_name(*protocol)))
@@ -39,7 +39,7 @@ pub enum Address {
     V6(Ipv6Addr),
 }
 
-/// Why a text is no [`Address`].
+/// Reason why a text is no [`Address`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum AddressError {
     /// It is not an IPv4 or IPv6 address. Names are not resolved.
@@ -51,7 +51,7 @@ pub enum AddressError {
 }
 
 impl Address {
-    /// The claim's address for this address of a host.
+    /// Returns the claim's address for this address of a host.
     #[must_use]
     pub const fn new(address: IpAddr) -> Self {
         match address.to_canonical() {
@@ -60,7 +60,7 @@ impl Address {
         }
     }
 
-    /// Whether some socket could be reached through both.
+    /// Returns whether some socket could be reached through both.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
         match (self, other) {
@@ -73,7 +73,7 @@ impl Address {
 }
 
 impl Address {
-    /// Whether every socket that could be reached through the other one could be reached through this one.
+    /// Returns whether every socket that could be reached through the other one could be reached through this one.
     #[must_use]
     pub fn covers(self, other: Self) -> bool {
         match (self, other) {
@@ -142,7 +142,7 @@ pub struct PortRange {
     last: u16,
 }
 
-/// Why two numbers are no [`PortRange`].
+/// Reason why two numbers are no [`PortRange`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum PortRangeError {
     /// One end is 0, which asks the kernel for any free port and cannot be owned.
@@ -154,7 +154,7 @@ pub enum PortRangeError {
 }
 
 impl PortRange {
-    /// The ports from `first` to `last`.
+    /// Makes a range of the ports from `first` to `last`.
     ///
     /// # Errors
     ///
@@ -169,7 +169,7 @@ impl PortRange {
         Ok(Self { first, last })
     }
 
-    /// One port alone.
+    /// Makes a range of one port.
     ///
     /// # Errors
     ///
@@ -178,38 +178,38 @@ impl PortRange {
         Self::new(port, port)
     }
 
-    /// The lowest port.
+    /// Returns the lowest port.
     #[must_use]
     pub const fn first(self) -> u16 {
         self.first
     }
 
-    /// The highest port.
+    /// Returns the highest port.
     #[must_use]
     pub const fn last(self) -> u16 {
         self.last
     }
 
-    /// How many ports, 1 to 65535.
+    /// Returns the number of ports, 1 to 65535.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a range is never empty")]
     pub const fn len(self) -> u32 {
         self.last as u32 - self.first as u32 + 1
     }
 
-    /// The ports, in ascending order.
+    /// Returns the ports, in ascending order.
     #[must_use]
     pub const fn iter(self) -> RangeInclusive<u16> {
         self.first..=self.last
     }
 
-    /// Whether this port is among them.
+    /// Returns whether this port is among them.
     #[must_use]
     pub const fn contains(self, port: u16) -> bool {
         self.first <= port && port <= self.last
     }
 
-    /// Whether some port is in both.
+    /// Returns whether some port is in both.
     #[must_use]
     pub const fn overlaps(self, other: Self) -> bool {
         self.first <= other.last && other.first <= self.last
@@ -231,7 +231,7 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// The fewest ranges that hold exactly these ports, in ascending order. The ports may come in any order and more than
+/// Returns the fewest ranges that hold exactly these ports, in ascending order. The ports may come in any order and more than
 /// once; port 0 is left out.
 #[must_use]
 pub fn compress(ports: impl IntoIterator<Item = u16>) -> Vec<PortRange> {
@@ -250,9 +250,9 @@ pub fn compress(ports: impl IntoIterator<Item = u16>) -> Vec<PortRange> {
 /// Ports of one owner, for a sentence: protocol, address, range.
 pub type PortList = Vec<(Protocol, Address, PortRange)>;
 
-/// What is claimed: ports of one protocol on one address, or on every address.
+/// Ports of a claim: ports of one protocol on one address, or on every address.
 ///
-/// It is shown in the grammar of the annotation ([`super::annotation`]), and what is shown is read back as the same.
+/// It is shown in the grammar of the annotation (`pods::annotation`), and what is shown is read back as the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortSpec {
     /// The protocol.
@@ -264,12 +264,12 @@ pub struct PortSpec {
 }
 
 impl PortSpec {
-    /// Its ports, by [`enforcer_ebpf::wire::port_index`].
+    /// Returns its ports, by [`enforcer_ebpf::wire::port_index`].
     pub fn indexes(&self) -> impl Iterator<Item = u32> {
         self.ports.into_iter().map(|port| port_index(self.protocol, port))
     }
 
-    /// Whether one socket could fall under both.
+    /// Returns whether one socket could fall under both.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         self.protocol == other.protocol && self.ports.overlaps(other.ports) && self.address.overlaps(other.address)

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-/// Something that there is only so much of.
+/// Resource of which a node has a limited amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Resource {
-    /// Pods that the kernel can be told of.
+    /// Pods in the kernel's maps.
     Pods,
-    /// Pods that went and have left their ports to their workload for a while.
+    /// Handover reservations of deleted pods.
     Handovers,
     /// Claims, one for each port and address.
     Claims,
@@ -16,7 +16,7 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// The plural.
+    /// Returns its name in the plural.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -28,10 +28,10 @@ impl Resource {
     }
 }
 
-/// What stands in the way of more.
+/// Limit that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QuotaLimit {
-    /// Of what.
+    /// Resource that is limited.
     pub what: Resource,
     /// Whether it is one namespace's limit; else it is the node's.
     pub of_namespace: bool,
@@ -46,21 +46,21 @@ impl fmt::Display for QuotaLimit {
     }
 }
 
-/// How much of something there may be, and what stands in the way of more than that.
+/// Amount of a resource that remains, and the limit behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remaining {
-    /// How much.
+    /// Amount.
     pub most: usize,
-    /// By what.
+    /// Limit behind it.
     pub limit: QuotaLimit,
 }
 
-/// How much a pod may claim beside what others have.
+/// Claims that a pod may have beside those of others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     /// Claims, one for each port and address.
     pub claims: Remaining,
-    /// Of these, such on single addresses.
+    /// Claims on single addresses, which count among the former too.
     pub addresses: Remaining,
 }
 

@@ -13,14 +13,14 @@ use crate::{
 /// sees a claim in force either as before or as after, never as missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Writes down what the next agent must know of an owner. It comes before the owner that it is of.
+    /// Writes the record of an owner for the next agent. It comes before the owner that it is of.
     OwnerRecord {
         /// The owner's slot.
         slot: Slot,
-        /// A [`crate::plan::owner_record::Record`].
+        /// A [`crate::plan::owner_record::OwnerRecord`].
         bytes: RecordBytes,
     },
-    /// Forgets what was written down of an owner. It comes after the slot is free.
+    /// Removes the record of an owner. It comes after the slot is free.
     OwnerRecordGone {
         /// The owner's slot.
         slot: Slot,
@@ -32,19 +32,19 @@ pub enum Change {
         /// What.
         owner: Owner,
     },
-    /// Tells the kernel which owner a pod UID is.
+    /// Writes the owner of a pod UID.
     Uid {
         /// The UID.
         key: UidKey,
         /// The owner's slot.
         slot: Slot,
     },
-    /// Forgets a pod UID.
+    /// Removes a pod UID.
     UidGone {
         /// The UID.
         key: UidKey,
     },
-    /// Tells the kernel whose a pod's cgroup is.
+    /// Writes the owner of a pod's cgroup.
     Cgroup {
         /// Cgroup id.
         id: u64,
@@ -55,7 +55,7 @@ pub enum Change {
         /// How the UID is written.
         form: UidForm,
     },
-    /// Forgets a cgroup.
+    /// Removes a cgroup.
     CgroupGone {
         /// Cgroup id.
         id: u64,
@@ -75,12 +75,12 @@ pub enum Change {
         /// The owner's slot.
         slot: Slot,
     },
-    /// Forgets one address of a port.
+    /// Removes one address of a port.
     AddressOwnerGone {
         /// Protocol, port and address.
         key: AddressKey,
     },
-    /// Writes who owns a port.
+    /// Writes the owners of a port.
     Port {
         /// The protocol.
         protocol: Protocol,
@@ -100,11 +100,11 @@ pub struct ActivePortClaim {
     pub slot: Slot,
     /// Whom it is for.
     pub group: ClaimGroup,
-    /// The workload that may bind the port because the owner is going.
+    /// The workload that may bind the port because the owner has a deletionTimestamp.
     pub handover_to: Option<u32>,
 }
 
-/// What the maps hold for one port.
+/// Contents of the maps for one port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortState {
     word: PortWord,
@@ -112,7 +112,7 @@ pub struct PortState {
 }
 
 impl PortState {
-    /// What the maps are to hold for these claims in force.
+    /// Returns what the maps are to hold for these claims in force.
     #[must_use]
     pub fn of(protocol: Protocol, port: u16, claims: &[ActivePortClaim]) -> Self {
         let claims = &with_stand_ins(claims);

@@ -1,4 +1,4 @@
-//! What the last agent left behind: from the contents of the kernel's maps to the owners and their claims in force.
+//! State that the last agent left behind: from the contents of the kernel's maps to the owners and their claims in force.
 //!
 //! The maps may stem from an agent that died between any two steps. They are read as the programs read them: an address
 //! in `EXACT` counts only where the port's word sends a bind to look for it.
@@ -25,24 +25,24 @@ pub struct RecoveredOwner {
     pub id: OwnerId,
     /// Its pod's cgroup and the level of that, as the kernel has them; `None` if there never was one.
     pub cgroup: Option<(u64, u8)>,
-    /// What was written down of it.
+    /// Its record.
     pub record: OwnerRecord,
-    /// What it had in force.
+    /// Its claims in force.
     pub claims: Vec<PortSpec>,
 }
 
-/// An owner of whom too little is known: its claims end.
+/// Owner that cannot be restored: its claims end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreadableOwner {
     /// Its id.
     pub id: OwnerId,
-    /// What it had in force.
+    /// Its claims in force.
     pub claims: Vec<PortSpec>,
-    /// What is wrong with its record; `None` if there is none.
+    /// The error of its record; `None` if there is none.
     pub why: Option<OwnerRecordError>,
 }
 
-/// What the maps hold.
+/// Contents of the maps.
 #[derive(Debug, Default)]
 pub struct RecoveredState {
     /// The owners, in the order of their slots: of several members of a share group, the kernel names the first one.
@@ -52,7 +52,7 @@ pub struct RecoveredState {
 }
 
 /// Reads the contents of `OWNERS`, `RECORDS`, `PORTS` and `EXACT`. Free slots and unclaimed ports may be left out. The
-/// slots in `exact` are those of [`wire::ExactValue::slot`].
+/// slots in `exact` are those of `wire::AddressOwner`.
 pub fn recover<B: AsRef<[u8]>>(
     owners: impl IntoIterator<Item = (Slot, wire::Owner)>,
     record: impl Fn(Slot) -> Option<B>,

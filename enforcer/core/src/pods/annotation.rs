@@ -10,7 +10,7 @@
 //! `sctp`, in upper or lower case; without an address, every address of both families is meant. `none` alone stands
 //! for no ports. Numbers are decimal and may have leading zeros.
 //!
-//! Whoever writes a manifest writes this text, so nothing in it is fatal: a bad item is a [`Problem`] and the good
+//! Whoever writes a manifest writes this text, so nothing in it is fatal: a bad item is an [`ItemProblem`] and the good
 //! ones count. The time is linear in the text, and what is kept of bad items is bounded.
 
 use std::str::FromStr;
@@ -28,14 +28,14 @@ pub const MAX_ITEM: usize = 64;
 /// Most problems that are kept of one text or one pod; the others are counted.
 pub const MAX_PROBLEMS: usize = 32;
 
-/// What a text says.
+/// Items and problems of a text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parsed {
     /// The good items, in their order. They may overlap or repeat each other.
     pub specs: Vec<PortSpec>,
     /// The first bad items, [`MAX_PROBLEMS`] at most.
     pub problems: Vec<ItemProblem>,
-    /// How many bad items there were beyond those.
+    /// Number of bad items beyond those.
     pub more_problems: usize,
 }
 
@@ -43,15 +43,15 @@ pub struct Parsed {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("item '{item}' at character {position}: {kind}")]
 pub struct ItemProblem {
-    /// Where the item begins, in characters of the text; the first one is 1.
+    /// Position where the item begins, in characters of the text; the first one is 1.
     pub position: usize,
     /// The item, safe to show: escaped and cut to [`MAX_ITEM`] characters.
     pub item: String,
-    /// What is wrong with it.
+    /// Kind of problem.
     pub kind: ItemProblemKind,
 }
 
-/// What can be wrong with an item. A closed list, in words that say what would be right.
+/// Kind of problem of an item. A closed list, in words that say what would be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum ItemProblemKind {
     /// Nothing that this grammar knows.
@@ -112,7 +112,7 @@ pub fn parse_list(text: &str) -> Result<Vec<PortSpec>, ItemProblem> {
 }
 
 /// The items of a text one by one, in their order, read as they are asked for. Each comes with its position, see
-/// [`Problem::position`].
+/// [`ItemProblem::position`].
 pub fn items(text: &str) -> impl Iterator<Item = (usize, Result<PortSpec, ItemProblem>)> {
     let none = text.trim_matches(is_separator) == "none";
     raw_items(text).filter(move |_| !none).map(|(position, item)| {

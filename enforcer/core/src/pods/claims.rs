@@ -1,4 +1,4 @@
-//! From a pod to what it claims.
+//! Claims of a pod.
 
 use std::collections::HashSet;
 
@@ -16,13 +16,13 @@ use crate::model::{
 /// One claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PodClaim {
-    /// What is claimed.
+    /// Ports that are claimed.
     pub spec: PortSpec,
-    /// Where it was said.
+    /// Place where it is declared.
     pub source: ClaimSource,
 }
 
-/// What one pod may claim.
+/// Limits for the claims of one pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClaimLimits {
     /// Most ports. A range counts with its width, and each protocol and each address of a port for itself.
@@ -35,15 +35,15 @@ impl Default for ClaimLimits {
     }
 }
 
-/// What a pod claims, and what it said in vain.
+/// Claims of a pod, and its problems.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodClaims {
     /// The claims: declared ports first, then the annotation's items, each in their order. No [`PortSpec`] is there
     /// twice; different ones may overlap.
     pub claims: Vec<PodClaim>,
-    /// What counts for nothing, [`annotation::MAX_PROBLEMS`] at most.
+    /// Problems, each of something that counts for nothing: [`annotation::MAX_PROBLEMS`] at most.
     pub problems: Vec<ClaimProblem>,
-    /// How many problems there were beyond those.
+    /// Number of problems beyond those.
     pub more_problems: usize,
 }
 
@@ -65,7 +65,7 @@ impl PodClaims {
     }
 }
 
-/// Why something that a pod says counts for nothing. A closed list; none of it is fatal.
+/// Reason why something in a pod's object counts for nothing. A closed list; none of it is fatal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ClaimProblem {
     /// A bad item in the annotation.
@@ -77,17 +77,17 @@ pub enum ClaimProblem {
          instead"
     )]
     NoHostNetwork,
-    /// The claim would exceed [`Limits::max_ports_per_pod`].
+    /// The claim would exceed [`ClaimLimits::max_ports_per_pod`].
     #[error(
         "{} ({}{}) is refused whole: the pod would claim more than {limit} ports",
         claim.spec, claim.source, at(*position)
     )]
     Quota {
-        /// What is refused.
+        /// The claim that is refused.
         claim: PodClaim,
-        /// Where in the annotation it stands, see [`Problem::position`].
+        /// Its place in the annotation, see [`ItemProblem::position`].
         position: Option<usize>,
-        /// [`Limits::max_ports_per_pod`].
+        /// [`ClaimLimits::max_ports_per_pod`].
         limit: u32,
     },
     /// There is no room for the claim: others have too much.
@@ -97,11 +97,11 @@ pub enum ClaimProblem {
         claim.spec, claim.source, at(*position)
     )]
     QuotaExceeded {
-        /// What is refused.
+        /// The claim that is refused.
         claim: PodClaim,
-        /// Where in the annotation it stands, see [`Problem::position`].
+        /// Its place in the annotation, see [`ItemProblem::position`].
         position: Option<usize>,
-        /// What stands in the way.
+        /// The limit that is reached.
         limit: QuotaLimit,
     },
     /// Something in the object itself: a declared port or the UID.
@@ -110,7 +110,7 @@ pub enum ClaimProblem {
 }
 
 impl ClaimProblem {
-    /// The word for metrics.
+    /// Returns its label value in metrics.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -124,7 +124,7 @@ impl ClaimProblem {
     }
 }
 
-/// How many entries a claim can take in the kernel's map of single addresses.
+/// Returns the number of entries that a claim can take in the kernel's map of single addresses.
 #[must_use]
 pub fn single_addresses(spec: &PortSpec) -> u32 {
     match spec.address {
@@ -138,7 +138,7 @@ fn at(position: Option<usize>) -> String {
     position.map(|position| format!(" at character {position}")).unwrap_or_default()
 }
 
-/// What a pod claims, whatever its phase: the life of claims is not looked at here.
+/// Returns the claims of a pod, whatever its phase: the life of claims is not looked at here.
 ///
 /// Ports count up to the limit, declared ports first, then the annotation's items. What would exceed it is refused
 /// whole, and smaller claims that come later may still fit. A claim that repeats another one word for word counts
@@ -149,7 +149,7 @@ pub fn claims_of(pod: &Pod, limits: &ClaimLimits) -> PodClaims {
     claims_within_quota(pod, limits, &Quota::UNLIMITED)
 }
 
-/// What a pod claims where others claim too: what there is no room for is refused whole, in the same order.
+/// Returns the claims of a pod within a quota: what exceeds it is refused whole, in the same order.
 #[must_use]
 pub fn claims_within_quota(pod: &Pod, limits: &ClaimLimits, room: &Quota) -> PodClaims {
     // Every fact of a pod is either read here, and then in the digest of the claims, or changes no claim.
@@ -208,9 +208,9 @@ pub fn claims_within_quota(pod: &Pod, limits: &ClaimLimits, room: &Quota) -> Pod
 struct ClaimCollector<'a> {
     limits: &'a ClaimLimits,
     room: &'a Quota,
-    /// How many ports are taken in.
+    /// Number of ports that are taken in.
     ports: u32,
-    /// Of these, how many on a single address.
+    /// Number of ports on a single address, which count among the former too.
     addresses: u32,
     /// Specs taken in, never more than there are ports.
     seen: HashSet<PortSpec>,

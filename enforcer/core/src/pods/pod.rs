@@ -1,4 +1,4 @@
-//! What the core keeps of a pod.
+//! Facts of a pod that the core keeps.
 
 use enforcer_ebpf::{
     cgroup_name,
@@ -43,7 +43,7 @@ pub struct Pod {
     pub namespace: String,
     /// Name; empty if the object has none.
     pub name: String,
-    /// What ties the pod to its cgroup. `None` if the object has no UID, or one that no cgroup can have; such a pod
+    /// UID in the name of the pod's cgroup. `None` if the object has no UID, or one that no cgroup can have; such a pod
     /// cannot be recognised in the kernel.
     pub uid: Option<UidKey>,
     /// The UID as the object has it; empty if it has none.
@@ -60,11 +60,11 @@ pub struct Pod {
     pub ports_annotation: Option<String>,
     /// The host ports that its containers declare, in the order of the object, init containers last.
     pub ports: Vec<DeclaredPort>,
-    /// How far it has come.
+    /// Its phase.
     pub phase: Phase,
-    /// Set as soon as the pod is asked to go: when its grace period ends, which may lie ahead.
+    /// Its deletionTimestamp: the end of its grace period, which may lie ahead.
     pub deletion: Option<Timestamp>,
-    /// When the pod came to its node, in microseconds since the epoch: when it was scheduled, else when it was
+    /// Arrival of the pod on its node, in microseconds since the epoch: when it was scheduled, else when it was
     /// created, else [`ARRIVAL_UNKNOWN`].
     pub arrival: i64,
     /// The annotation [`MIRROR_ANNOTATION`]. Anyone who may create pods can write it.
@@ -73,13 +73,13 @@ pub struct Pod {
     pub config_hash: Option<String>,
     /// Its containers that were started, of all kinds.
     pub containers: Vec<ContainerRef>,
-    /// What is wrong with the object, [`super::annotation::MAX_PROBLEMS`] at most.
+    /// Problems of the object, [`super::annotation::MAX_PROBLEMS`] at most.
     pub problems: Vec<PodProblem>,
-    /// How many problems there were beyond those.
+    /// Number of problems beyond those.
     pub more_problems: usize,
 }
 
-/// How far a pod has come, as far as ports are concerned.
+/// Phase of a pod, as far as ports are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// It runs, or may still run: `Pending`, `Running`, `Unknown`, or nothing said yet.
@@ -127,7 +127,7 @@ pub struct Workload {
     pub uid: String,
 }
 
-/// What makes two controllers the same workload.
+/// Identity of a workload: controllers with equal keys are the same workload.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WorkloadKey {
     /// One object.
@@ -148,7 +148,7 @@ pub enum WorkloadKey {
     },
 }
 
-/// What can be wrong with a pod's object. A closed list; none of it is fatal.
+/// Problem of a pod's object. A closed list; none of it is fatal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum PodProblem {
     /// It has no UID.
@@ -187,13 +187,13 @@ pub enum PodProblem {
         port: u16,
         /// The address, safe to show.
         address: String,
-        /// Why it is none.
+        /// Reason why it is none.
         error: AddressError,
     },
 }
 
 impl WorkloadKey {
-    /// The same for equal keys, whichever build of the agent makes it.
+    /// Returns a digest that is the same for equal keys, whichever build of the agent makes it.
     #[must_use]
     pub fn digest(&self) -> Digest {
         match self {
@@ -204,7 +204,7 @@ impl WorkloadKey {
 }
 
 impl Workload {
-    /// What makes it the same as another one.
+    /// Returns the identity of the workload.
     #[must_use]
     pub fn key(&self) -> WorkloadKey {
         let namespace = self.namespace.clone();
@@ -229,15 +229,15 @@ impl Pod {
         }
     }
 
-    /// `namespace/name`, safe to show.
+    /// Returns `namespace/name`, safe to show.
     #[must_use]
     pub fn display_name(&self) -> String {
         escape(&format!("{}/{}", self.namespace, self.name))
     }
 }
 
-/// The key for a UID as objects have it: a UUID with dashes ([`enforcer_ebpf::wire::Form::Api`]) or 32 hex digits
-/// ([`enforcer_ebpf::wire::Form::Static`]), in upper or lower case. `None` for all else.
+/// Returns the key for a UID as objects have it: a UUID with dashes ([`enforcer_ebpf::wire::UidForm::Api`]) or 32 hex digits
+/// ([`enforcer_ebpf::wire::UidForm::Static`]), in upper or lower case. `None` for all else.
 #[must_use]
 pub fn uid_key(text: &str) -> Option<UidKey> {
     // The cgroup's name may have underscores in the place of dashes, the object may not.
@@ -248,7 +248,7 @@ pub fn uid_key(text: &str) -> Option<UidKey> {
     cgroup_name::pod_uid(name.as_bytes()).map(|(uid, form)| UidKey::new(uid, form))
 }
 
-/// Takes from an object what the core needs. Whatever is missing or wrong in it, the rest counts.
+/// Reads the facts of a pod from its object. Whatever is missing or wrong in it, the rest counts.
 #[must_use]
 pub fn from_api(object: &api::Pod) -> Pod {
     let metadata = &object.metadata;
