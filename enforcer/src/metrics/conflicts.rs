@@ -16,7 +16,7 @@ use prometheus_client::{
 
 use enforcer_core::index::Index;
 
-/// Who is in no pod that is known has no namespace.
+/// Namespace of a caller that is in no known pod.
 const NOBODY: &str = "";
 
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ struct Counts {
     generation: Option<u64>,
 }
 
-/// See the module's documentation. A clone counts the same.
+/// Counts of conflicts by namespace and verdict. A clone counts the same.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Conflicts(Arc<Mutex<Counts>>);
 
@@ -64,7 +64,7 @@ impl Conflicts {
 
 impl Collector for Conflicts {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let help = "Conflicts that the agent was told of, by the namespace of the pod that caused them.";
+        let help = "Conflicts that the kernel programs reported, by the namespace of the pod that caused them.";
         let mut family = encoder.encode_descriptor("conflicts", help, None, MetricType::Counter)?;
         for (namespace, counted) in &self.lock().by_namespace {
             for verdict in VerdictKind::ALL {
