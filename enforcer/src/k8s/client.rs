@@ -13,7 +13,7 @@ use kube::{
 
 use super::last_activity::LastActivity;
 
-/// Why there is no client.
+/// Error of making a client.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The kubeconfig cannot be used.
@@ -40,7 +40,7 @@ pub enum ConnectError {
 pub struct Cluster {
     /// The client.
     pub client: Client,
-    /// When something last arrived through it.
+    /// Time of the last bytes of each watch.
     pub activity: LastActivity,
 }
 

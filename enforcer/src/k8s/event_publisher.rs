@@ -39,7 +39,7 @@ use crate::host::clock;
 const CONTROLLER: &str = "port-enforcer.io/agent";
 /// Longest reporting instance that the API server accepts, in bytes.
 const MAX_INSTANCE_BYTES: usize = 128;
-/// How long a call may take.
+/// Longest duration of a call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Queue of Events: the agent puts occurrences in, the publisher takes calls out. A clone is the same queue.

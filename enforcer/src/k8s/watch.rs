@@ -28,10 +28,10 @@ use super::{
 /// Most objects in one page of a list, where the server does not stream lists. A page is in memory as a whole, and an
 /// object may have 1.5 MiB, the largest request that etcd takes: whoever makes pods must not make the agent too large.
 const PAGE: u32 = 50;
-/// How long a list waits that is read anew because the place in history was lost.
+/// Time before a list is read again because the place in the history was lost.
 const RELIST: Duration = Duration::from_secs(1);
 
-/// How a list of everything is asked for.
+/// Way to ask for a list of all objects.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lists {
     /// As the beginning of the watch: no list in the server's memory.

@@ -1,4 +1,4 @@
-//! Conflicts by the namespace of who caused them. The one label whose values others choose: there are no more series than
+//! Conflicts by the namespace of the pod that caused them. The one label whose values others choose: there are no more series than
 //! namespaces with pods on this node.
 
 use std::{
@@ -22,7 +22,7 @@ const NOBODY: &str = "";
 #[derive(Debug, Default)]
 struct Counts {
     by_namespace: BTreeMap<String, [u64; VerdictKind::ALL.len()]>,
-    /// The pods of the index when it was last looked at.
+    /// Generation of the index's pods at the last pruning.
     generation: Option<u64>,
 }
 
@@ -36,7 +36,7 @@ impl Conflicts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A conflict that somebody of this namespace caused.
+    /// Counts a conflict that a pod of this namespace caused.
     pub(super) fn count(&self, namespace: Option<&str>, verdict: VerdictKind) {
         let namespace = namespace.unwrap_or(NOBODY);
         let mut counts = self.lock();

@@ -36,7 +36,7 @@ pub(super) fn kernel_error(kind: KernelError) -> Labels<1> {
     [("kind", kind.as_str())]
 }
 
-/// Of one ring of the kernel programs.
+/// Labels of a ring of the kernel programs.
 pub(super) fn ring(name: &'static str) -> Labels<1> {
     [("ring", name)]
 }
