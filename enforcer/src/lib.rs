@@ -1,13 +1,13 @@
 //! The agent as a library, so that tests and tools can use its parts.
 //!
-//! | room | what |
+//! | module | content |
 //! | --- | --- |
-//! | [`kernel`] | the kernel side: programs, maps, events, probes |
+//! | [`kernel`] | the kernel side: programs, maps, rings, probes |
 //! | [`manifests`] | the embedded source: a folder of Pod manifests; and what `enforcer check` reads |
-//! | [`k8s`] | the cluster: pods and modes in |
-//! | [`host`] | what the agent learns of the host, and the sysctl that it writes |
-//! | [`metrics`] | what is counted and measured |
-//! | [`agent`] | the loop that ties them together |
+//! | [`k8s`] | the cluster: pods and modes in, Events out |
+//! | [`host`] | the host: cgroups, sockets, clocks, and the sysctl of reserved ports |
+//! | [`metrics`] | the metrics and their exposition |
+//! | [`agent`] | the loop that connects them |
 //! | [`cli`] | one file per subcommand |
 
 pub mod agent;

@@ -1,4 +1,4 @@
-//! What the agent counts and measures, as `OpenMetrics` text.
+//! The agent's metrics, as `OpenMetrics` text.
 //!
 //! Labels are closed lists: never a pod, a port or a command, so that nobody who makes pods can make series. The one
 //! exception is the namespace of who caused a conflict, and those are as many as have pods on the node. Every metric is
@@ -39,7 +39,7 @@ use crate::{
         enforcement::Enforcement,
         events::EventsDropped,
         kernel::{KernelCounters, ReadCounters},
-        labels::{ClaimStateLabel, Labels, Map, api_error, claim_problem, map, mode, standing},
+        labels::{ClaimStateLabel, Labels, Map, api_error, claim_problem, claim_state, map, mode},
         watches::WatchActivityCollector,
     },
 };
@@ -53,12 +53,12 @@ const DELAY_BUCKETS: [f64; 19] = [
     2.5, 5.0, 10.0,
 ];
 
-/// All metrics. What the kernel counts is read when somebody asks.
+/// All metrics. The kernel's counters are read at every scrape.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     counters: Arc<OnceLock<ReadCounters>>,
-    outbox: Arc<OnceLock<EventQueue>>,
+    event_queue: Arc<OnceLock<EventQueue>>,
     conflicts: Conflicts,
     enforcement: Enforcement,
     ready: Gauge,
@@ -66,7 +66,7 @@ pub struct Metrics {
     delay: Histogram,
     api_errors: Family<Labels<2>, Counter>,
     claim_problems: Family<Labels<1>, Counter>,
-    log_lines_lost: Counter,
+    log_lines_dropped: Counter,
     map_write_errors: Counter,
     pods: Gauge,
     claims: Family<Labels<1>, Gauge>,
@@ -77,14 +77,14 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics of an agent that takes its pods from the API server if there are `arrivals`.
+    /// Returns the metrics of an agent, with those of the API server's watches if there is an `activity`.
     #[must_use]
-    pub fn new(arrivals: Option<LastActivity>) -> Self {
-        let (counters, outbox) = (Arc::default(), Arc::default());
+    pub fn new(activity: Option<LastActivity>) -> Self {
+        let (counters, event_queue) = (Arc::default(), Arc::default());
         let mut metrics = Self {
             registry: Registry::with_prefix("port_enforcer"),
             counters: Arc::clone(&counters),
-            outbox: Arc::clone(&outbox),
+            event_queue: Arc::clone(&event_queue),
             conflicts: Conflicts::default(),
             enforcement: Enforcement::default(),
             ready: Gauge::default(),
@@ -92,7 +92,7 @@ impl Metrics {
             delay: Histogram::new(DELAY_BUCKETS),
             api_errors: Family::default(),
             claim_problems: Family::default(),
-            log_lines_lost: Counter::default(),
+            log_lines_dropped: Counter::default(),
             map_write_errors: Counter::default(),
             pods: Gauge::default(),
             claims: Family::default(),
@@ -105,15 +105,15 @@ impl Metrics {
         metrics.registry.register_collector(Box::new(KernelCounters(counters)));
         metrics.registry.register_collector(Box::new(metrics.conflicts.clone()));
         metrics.registry.register_collector(Box::new(metrics.enforcement.clone()));
-        metrics.registry.register_collector(Box::new(EventsDropped(outbox)));
-        if let Some(arrivals) = arrivals {
+        metrics.registry.register_collector(Box::new(EventsDropped(event_queue)));
+        if let Some(activity) = activity {
             // A counter that begins with its first error shows no increase then.
             for resource in Resource::ALL {
                 for kind in ApiErrorKind::ALL {
                     drop(metrics.api_errors.get_or_create(&api_error(resource, kind)));
                 }
             }
-            metrics.registry.register_collector(Box::new(WatchActivityCollector(arrivals)));
+            metrics.registry.register_collector(Box::new(WatchActivityCollector(activity)));
         }
         metrics
     }
@@ -125,9 +125,9 @@ impl Metrics {
         registry.register("pods", "Pods of this node that are known", self.pods.clone());
         let help = "Claims, one for each port and address, that are in force or have lost";
         registry.register("claims", help, self.claims.clone());
-        let help = "Sockets that are bound to ports of the node, claimed or not, whoever has them";
+        let help = "Sockets that are bound to ports of the node, claimed or not, of any process";
         registry.register("holders", help, self.holders.clone());
-        let help = "1 once binds are judged and all pods of the node were seen, as /readyz says it, else 0";
+        let help = "1 once binds are judged and all pods of the node are known, as in /readyz, else 0";
         registry.register("ready", help, self.ready.clone());
         let help = "Ports that are in the kernel's list of reserved ports because of claims";
         registry.register("reserved_ports", help, self.reserved_ports.clone());
@@ -147,101 +147,101 @@ impl Metrics {
             capacity.get_or_create(&map(name)).set(most.into());
         }
         registry.register("map_capacity", "Entries that the kernel's maps have room for", capacity);
-        let help = "Changes that the kernel refused to take into its maps; each leaves out a claim or an identity";
+        let help = "Changes that the kernel refused to write to its maps; each leaves out a claim or an identity";
         registry.register("map_write_errors", help, self.map_write_errors.clone());
-        let help = "From the last bytes of an update off the API server's connection to the kernel's maps holding it";
-        registry.register_with_unit("enforcement_delay", help, Unit::Seconds, self.delay.clone());
-        let help = "Failures of calls to the API server, each time one happened";
-        registry.register("api_errors", help, self.api_errors.clone());
         let help =
-            "What pods say and what counts for nothing: bad items, too many ports, identities that are not theirs";
+            "Time from the arrival of an update's last bytes from the API server until the kernel's maps hold it";
+        registry.register_with_unit("enforcement_delay", help, Unit::Seconds, self.delay.clone());
+        let help = "Failed calls to the API server";
+        registry.register("api_errors", help, self.api_errors.clone());
+        let help = "Declarations of pods that have no effect: invalid items, too many ports, forged identities";
         for kind in Notice::PROBLEMS {
             drop(self.claim_problems.get_or_create(&claim_problem(kind)));
         }
         registry.register("claim_problems", help, self.claim_problems.clone());
-        let help = "Lines of the log that are lost: it could not be written as fast, or there was no room for it";
-        registry.register("log_lines_lost", help, self.log_lines_lost.clone());
+        let help = "Lines of the log that were dropped: its reader is too slow, or its disk is full";
+        registry.register("log_lines_dropped", help, self.log_lines_dropped.clone());
     }
 
-    /// Where the kernel's counters are read from now on. Only the first call counts.
+    /// Sets how the kernel's counters are read. Only the first call has an effect.
     pub fn set_counters(&self, read: ReadCounters) {
         // A second one would be read from the same programs.
         let _ = self.counters.set(read);
     }
 
-    /// Whose Events those are that are lost. Only the first call counts.
-    pub fn set_event_queue(&self, outbox: EventQueue) {
+    /// Sets the queue whose dropped Events are counted. Only the first call has an effect.
+    pub fn set_event_queue(&self, event_queue: EventQueue) {
         // There is one for the life of an agent.
-        let _ = self.outbox.set(outbox);
+        let _ = self.event_queue.set(event_queue);
     }
 
-    /// A conflict that somebody of this namespace caused; of no namespace is who is in no pod that is known.
+    /// Counts a conflict that a pod of this namespace caused; `None` for a caller in no known pod.
     pub fn conflict(&self, namespace: Option<&str>, verdict: VerdictKind) {
         self.conflicts.count(namespace, verdict);
     }
 
-    /// Since when nothing is denied although the node is to deny, and why; times are since boot.
+    /// Sets since when and why nothing is denied although the node is to enforce; times are since boot.
     pub fn unenforced(&self, open: Option<(GapCause, Duration)>, now: Duration) {
         self.enforcement.turn(open, now);
     }
 
-    /// So long nothing was denied, and that is over.
+    /// Adds a gap in enforcement that is over.
     pub fn was_unenforced(&self, cause: GapCause, gap: Duration) {
         self.enforcement.add(cause, gap);
     }
 
-    /// When the lease ends, in nanoseconds since boot; 0 is never.
+    /// Sets when the lease ends, in nanoseconds since boot; 0 is never.
     pub fn lease_ends(&self, deadline: u64) {
         self.enforcement.set_lease(deadline);
     }
 
-    /// What `/readyz` says.
+    /// Sets the readiness.
     pub fn ready(&self, ready: bool) {
         self.ready.set(ready.into());
     }
 
-    /// An update took so long from its arrival to the kernel's maps.
+    /// Observes the delay of an update from its arrival to the kernel's maps.
     pub fn enforced(&self, delay: Duration) {
         self.delay.observe(delay.as_secs_f64());
     }
 
-    /// A watch of the API server failed.
+    /// Counts a failed call to the API server.
     pub fn api_error(&self, resource: Resource, kind: ApiErrorKind) {
         self.api_errors.get_or_create(&api_error(resource, kind)).inc();
     }
 
-    /// So many more lines of the log are lost.
+    /// Counts dropped lines of the log.
     pub fn log_lines_dropped(&self, lines: u64) {
-        self.log_lines_lost.inc_by(lines);
+        self.log_lines_dropped.inc_by(lines);
     }
 
-    /// Something that a pod says counts for nothing, if the notice is of that kind.
+    /// Counts a declaration of a pod that has no effect, if the notice is about one.
     pub fn claim_problem(&self, notice: &Notice) {
         if let Some((kind, count)) = notice.problem() {
             self.claim_problems.get_or_create(&claim_problem(kind)).inc_by(count as u64);
         }
     }
 
-    /// The kernel refused a change.
+    /// Counts a change that the kernel refused.
     pub fn map_write_error(&self) {
         self.map_write_errors.inc();
     }
 
-    /// So many ports are reserved because of claims, and so many could not be.
+    /// Sets the numbers of ports that are reserved because of claims, and of those that could not be.
     pub fn reserved(&self, reserved: u32, unreserved: u32) {
         self.reserved_ports.set(reserved.into());
         self.unreserved_ports.set(unreserved.into());
     }
 
-    /// How things stand.
+    /// Sets the gauges of pods, claims, sockets, maps and mode.
     pub fn set_gauges(&self, index: &Index, holders: usize, policy: Policy) {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.conflicts.prune(index);
         self.holders.set(gauge(holders));
         self.pods.set(gauge(index.pod_count()));
         let (in_force, lost) = index.claim_counts();
-        self.claims.get_or_create(&standing(ClaimStateLabel::InForce)).set(gauge(in_force));
-        self.claims.get_or_create(&standing(ClaimStateLabel::Lost)).set(gauge(lost));
+        self.claims.get_or_create(&claim_state(ClaimStateLabel::InForce)).set(gauge(in_force));
+        self.claims.get_or_create(&claim_state(ClaimStateLabel::Lost)).set(gauge(lost));
         let MapUsage { ports, owners, exact, uids, cgroups } = index.usage();
         for (name, entries) in [
             (Map::Ports, ports),
@@ -256,11 +256,11 @@ impl Metrics {
         self.mode.get_or_create(&mode(Mode::Enforce)).set(i64::from(policy.enforce));
     }
 
-    /// Everything, as `OpenMetrics` text.
+    /// Encodes all metrics as `OpenMetrics` text.
     ///
     /// # Errors
     ///
-    /// If the kernel's counters cannot be read; why is in the log.
+    /// If the kernel's counters cannot be read; the cause is logged.
     pub fn exposition(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         text::encode(&mut text, &self.registry)?;

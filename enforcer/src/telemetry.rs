@@ -28,15 +28,15 @@ pub enum LogFormat {
 /// Verbosity of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum LogLevel {
-    /// Only what keeps the agent from its work.
+    /// Errors that keep the agent from its work.
     Error,
-    /// Conflicts and bad input too.
+    /// Also conflicts and invalid input.
     Warn,
-    /// What the agent does too.
+    /// Also what the agent does.
     Info,
-    /// Every bind attempt and every socket that was bound too.
+    /// Also every bind attempt and every bound socket.
     Debug,
-    /// The kernel programs' own trace too.
+    /// Also the kernel programs' own trace.
     Trace,
 }
 

@@ -7,7 +7,7 @@ use crate::{
     kernel::{BpfError, pins::PinError},
 };
 
-/// Why the agent cannot start or cannot continue.
+/// Error that ends the agent.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// The address for health and metrics is unusable, and waiting would not help.
@@ -57,7 +57,7 @@ impl AgentError {
     }
 }
 
-/// Why the reconciler cannot start or cannot continue.
+/// Error that ends the reconciler.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcilerError {
     /// The kernel side.

@@ -16,7 +16,7 @@ use crate::{
 pub(super) struct EnforcementGauges {
     metrics: Arc<Metrics>,
     readiness: Readiness,
-    /// When the agent started, as time since boot.
+    /// Start of the agent, as time since boot.
     started_at: Duration,
     attached: bool,
 }

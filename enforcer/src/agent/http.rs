@@ -30,19 +30,19 @@ const MAX_CONNECTIONS: usize = 32;
 const MAX_HEAD_BYTES: usize = 8192;
 /// Time until the next attempt to listen or to accept.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// Time between two looks for a connection that ended, while all are open.
+/// Time between two checks for a connection that ended, while all are open.
 const FULL_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Bounds of a server.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
-    /// How long a connection lives at most.
+    /// Longest life of a connection.
     pub(super) lifetime: Duration,
-    /// What happens to one more connection.
+    /// Treatment of one more connection.
     pub(super) when_full: WhenFull,
 }
 
-/// What happens to a connection while [`MAX_CONNECTIONS`] are open.
+/// Treatment of a connection while [`MAX_CONNECTIONS`] are open.
 #[derive(Clone, Copy)]
 pub(super) enum WhenFull {
     /// It ends the oldest one: however many clients are silent, a probe gets its answer.

@@ -32,8 +32,8 @@ pub enum Input {
 pub struct FolderRead {
     /// The folder.
     pub path: PathBuf,
-    /// Why the folder cannot be watched; changes are then found by the periodic reads.
+    /// Cause if the folder cannot be watched; the periodic reads find its changes then.
     pub watch_error: Option<notify::Error>,
-    /// The pods in it, or why it cannot be read.
+    /// The pods in it, or the cause if it cannot be read.
     pub contents: io::Result<FolderContents>,
 }

@@ -31,7 +31,7 @@ pub enum Output {
     UndecodableRecord {
         /// The ring.
         ring: Ring,
-        /// What is wrong with it.
+        /// Cause.
         error: String,
     },
     /// A finding of the index about a pod or a namespace.
@@ -81,9 +81,9 @@ pub enum Output {
     FolderRead,
     /// The lease was renewed.
     LeaseRenewed {
-        /// How long it had expired while the node was to enforce.
+        /// Time since it had expired, if the node was to enforce.
         unenforced: Duration,
-        /// When it expires next, in nanoseconds since boot; 0 is never.
+        /// Next expiry, in nanoseconds since boot; 0 is never.
         deadline: u64,
     },
     /// The mode that an operator set on the node changed.
@@ -118,7 +118,7 @@ impl Ring {
 /// State that was taken over from the previous agent.
 #[derive(Clone, Debug, Default)]
 pub struct TakeoverSummary {
-    /// Owners whose claims are in force again.
+    /// Owners with their claims in force again.
     pub restored: RestoreSummary,
     /// Owners whose record is missing or unreadable: their claims end.
     pub unreadable: Vec<UnreadableOwner>,

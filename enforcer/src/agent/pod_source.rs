@@ -19,9 +19,9 @@ use crate::{
 
 /// Most updates of one batch. In a storm of binds each turn of the loop has to count.
 const MAX_BATCH: usize = 32;
-/// How often the folder is read without a change: the safety net below the watch.
+/// Time between two reads of the folder without a change: the safety net below the watch.
 const FOLDER_RESYNC_INTERVAL: Duration = Duration::from_secs(30);
-/// How often a folder that cannot be read is tried again.
+/// Time between two tries to read a folder that cannot be read.
 const FOLDER_RETRY: Duration = Duration::from_secs(1);
 
 /// A running source.
@@ -30,7 +30,7 @@ pub(super) enum PodSource {
     Folder(FolderSource),
     /// Watches of the API server.
     Api {
-        /// What they deliver.
+        /// Their updates.
         updates: Updates,
         /// Tasks that end with this.
         tasks: Vec<JoinHandle<()>>,

@@ -59,7 +59,7 @@ pub struct Start {
     pub features: Features,
     /// Whether the programs write a trace.
     pub trace: bool,
-    /// How long persistent programs deny after the last renewal; `None` for ever.
+    /// Time for which persistent programs deny after the last renewal; `None` for ever.
     pub lease: Option<Duration>,
     /// Ports that any process may share.
     pub shared_ports: Vec<PortSpec>,

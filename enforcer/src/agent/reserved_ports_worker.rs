@@ -26,7 +26,7 @@ use crate::{
 /// Shortest time between two orders: many pods that start at once cause few writes.
 const DEBOUNCE: Duration = Duration::from_millis(250);
 
-/// How long an agent that leaves nothing behind waits for its ports to be given back.
+/// Longest wait for the release of the ports when an agent that leaves nothing behind ends.
 pub(super) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Configuration of the worker.

@@ -25,10 +25,10 @@ use crate::{
     host::clock::now,
 };
 
-/// How often the state is compared with its sources in full: the safety net below the events.
+/// Time between two full comparisons with the sources of the state: the safety net below the events.
 pub(super) const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How often the sockets of the node are scanned.
+/// Time between two scans of the node's sockets.
 const SOCKET_SCAN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The signals that end the agent.

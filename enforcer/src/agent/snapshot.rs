@@ -1,4 +1,4 @@
-//! Read-only views of the node and the agent, for whoever publishes them: the admin socket and others.
+//! Read-only views of the node and the agent, for any publisher: the admin socket and others.
 //!
 //! They are built from the reconciler's state as it is. Whoever needs the sockets of this moment lets the reconciler scan
 //! them first ([`Input::ScanSockets`](crate::agent::input::Input::ScanSockets)).

@@ -23,10 +23,10 @@ use crate::host::{
     sock_diag::{self, DiagError},
 };
 
-/// How long after an attempt its socket is bound at the latest, in all likelihood, and how long after a socket record the
-/// next one comes without a wake-up (`QUIET` of the programs, and a bit).
+/// Time within which the socket of an attempt is bound, in all likelihood, and within which a socket record that follows
+/// another one comes without a wake-up (`QUIET` of the programs, and a bit).
 const SETTLE: Duration = Duration::from_millis(60);
-/// How old the last scan of the sockets may be when a holder is named.
+/// Greatest age of the last scan of the sockets when a holder is named.
 const MAX_SCAN_AGE: Duration = Duration::from_secs(1);
 /// Most pending attempts.
 const MAX_PENDING: usize = 1024;
@@ -55,7 +55,7 @@ pub(super) struct SocketTracker {
     bound_set: HashSet<u64>,
     /// A socket was bound to a port that another one holds.
     scan_requested: bool,
-    /// When to read records that came without a wake-up.
+    /// Time to read records that came without a wake-up.
     more_at: Option<Duration>,
     scanned_at: Option<Duration>,
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::k8s::Cluster;
 
-/// Where pods come from.
+/// Source of pods.
 #[derive(Clone)]
 pub enum SourceConfig {
     /// A folder of manifests.

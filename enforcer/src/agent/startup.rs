@@ -37,14 +37,14 @@ use crate::{
     telemetry::DroppedLines,
 };
 
-/// How often an agent tries to take the lock that another one holds.
+/// Time between two tries to take the lock that another agent holds.
 const LOCK_RETRY: Duration = Duration::from_millis(50);
 
 /// Configuration of an agent.
 pub struct AgentConfig {
     /// Configuration of the reconciler.
     pub start: Start,
-    /// Where pods come from.
+    /// Source of pods.
     pub source: SourceConfig,
     /// Address for health and metrics; `None` serves nothing.
     pub listen: Option<SocketAddr>,

@@ -19,13 +19,13 @@ use enforcer_core::model::text::escape;
 
 use crate::cli::Failure;
 
-/// Where agents answer unless somebody says otherwise.
+/// Default path of the admin socket.
 pub(super) const ADMIN_SOCKET: &str = "/run/port-enforcer/admin.sock";
 
-/// How long an answer is waited for.
+/// Longest wait for an answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Where an agent answers; `None` is nowhere.
+/// Path of the agent's admin socket; `None` is no agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AdminSocket(pub(super) Option<PathBuf>);
 
@@ -37,20 +37,20 @@ impl FromStr for AdminSocket {
     }
 }
 
-/// Why there is no answer.
+/// Error of asking the agent.
 #[derive(Debug)]
 pub(super) enum AgentUnavailable {
-    /// Nobody listens there.
-    Nobody(String),
-    /// Somebody does, and it did not work.
+    /// No process listens there.
+    NotListening(String),
+    /// A process listens, and the request failed.
     Failed(Failure),
 }
 
 impl AgentUnavailable {
-    /// Where an answer from elsewhere would be none.
+    /// Maps the error to a failure, for commands that need an agent.
     pub(super) fn failure(self) -> Failure {
         match self {
-            Self::Nobody(why) => Failure::runtime(format!(
+            Self::NotListening(why) => Failure::runtime(format!(
                 "no agent answers: {why}; see whether the agent runs on this node (in a cluster: kubectl exec into its pod), \
                  or name its socket with --admin-socket"
             )),
@@ -59,7 +59,7 @@ impl AgentUnavailable {
     }
 }
 
-/// An answer that is on its way.
+/// An answer whose body is still being received.
 pub(super) struct Answer {
     body: Incoming,
     // Moves the bytes, and ends with the answer.
@@ -67,7 +67,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// The next bytes; `None` at the end.
+    /// Receives the next bytes; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, hyper::Error> {
         while let Some(frame) = self.body.frame().await {
             if let Ok(bytes) = frame?.into_data() {
@@ -83,17 +83,17 @@ struct Refusal {
     message: String,
 }
 
-/// Runs something that waits.
+/// Runs a future to its end.
 pub(super) fn wait<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::runtime(format!("cannot start: {error}")))?;
     runtime.block_on(future)
 }
 
-/// Asks the agent, and takes the beginning of its answer.
+/// Sends a request and receives the head of the answer.
 pub(super) async fn open(socket: &AdminSocket, path: &str) -> Result<Answer, AgentUnavailable> {
     let Some(file) = &socket.0 else {
-        return Err(AgentUnavailable::Nobody("--admin-socket is none".to_owned()));
+        return Err(AgentUnavailable::NotListening("--admin-socket is none".to_owned()));
     };
     let stream = UnixStream::connect(file).await.map_err(|error| refused(file, &error))?;
     match timeout(REQUEST_TIMEOUT, converse(stream, path)).await {
@@ -107,7 +107,7 @@ pub(super) async fn open(socket: &AdminSocket, path: &str) -> Result<Answer, Age
     }
 }
 
-/// The whole of the answer.
+/// Sends a request and receives the whole answer.
 pub(super) async fn get(socket: &AdminSocket, path: &str) -> Result<Vec<u8>, AgentUnavailable> {
     let mut answer = open(socket, path).await?;
     let whole = async {
@@ -117,7 +117,7 @@ pub(super) async fn get(socket: &AdminSocket, path: &str) -> Result<Vec<u8>, Age
         }
         Ok(whole)
     };
-    let late = |_| Err(Failure::runtime("the agent did not come to the end of its answer; see its log"));
+    let late = |_| Err(Failure::runtime("the agent did not finish its answer in time; see its log"));
     timeout(REQUEST_TIMEOUT, whole).await.unwrap_or_else(late).map_err(AgentUnavailable::Failed)
 }
 
@@ -138,7 +138,7 @@ async fn converse(stream: UnixStream, path: &str) -> Result<Answer, Failure> {
     let body = response.into_body().collect().await.map_err(|error| broken(&error))?.to_bytes();
     let message = match serde_json::from_slice(&body) {
         Ok(Refusal { message }) => escape(&message),
-        Err(_) => format!("the agent says {status}: {}", escape(String::from_utf8_lossy(&body).trim())),
+        Err(_) => format!("the agent returned {status}: {}", escape(String::from_utf8_lossy(&body).trim())),
     };
     Err(match status {
         StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => Failure::usage(message),
@@ -147,7 +147,7 @@ async fn converse(stream: UnixStream, path: &str) -> Result<Answer, Failure> {
 }
 
 fn broken(error: &hyper::Error) -> Failure {
-    Failure::runtime(format!("the agent broke its answer off ({error}); see its log"))
+    Failure::runtime(format!("the agent's answer ended early ({error}); see its log"))
 }
 
 fn refused(file: &Path, error: &io::Error) -> AgentUnavailable {
@@ -156,7 +156,7 @@ fn refused(file: &Path, error: &io::Error) -> AgentUnavailable {
         io::ErrorKind::PermissionDenied => AgentUnavailable::Failed(Failure::unsupported(format!(
             "cannot connect to {path}: {error}; the socket is root's alone: run this as root"
         ))),
-        io::ErrorKind::NotFound => AgentUnavailable::Nobody(format!("{path} is not there")),
-        _ => AgentUnavailable::Nobody(format!("cannot connect to {path}: {error}")),
+        io::ErrorKind::NotFound => AgentUnavailable::NotListening(format!("{path} is not there")),
+        _ => AgentUnavailable::NotListening(format!("cannot connect to {path}: {error}")),
     }
 }

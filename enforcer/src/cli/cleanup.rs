@@ -97,7 +97,7 @@ fn give_back(reserved: &ReservedPorts) -> Result<bool, Failure> {
         _ => Failure::runtime(error),
     })?;
     if let Some(why) = forgotten {
-        println!("which ports were reserved is not known, and so they stay so until the node restarts: {why}");
+        println!("the ports that agents reserved are unknown and stay reserved until the node restarts: {why}");
     }
     if removed > 0 {
         println!("took {removed} ports out of net.ipv4.ip_local_reserved_ports; what others put there stays");
@@ -124,7 +124,7 @@ fn remove(bpffs: &Path) -> Result<bool, Failure> {
         )));
     };
     for path in left_alone {
-        println!("left alone, for it is not an agent's: {}", path.display());
+        println!("left in place, because no agent made it: {}", path.display());
     }
     if links + pins == 0 {
         return Ok(false);
@@ -132,8 +132,8 @@ fn remove(bpffs: &Path) -> Result<bool, Failure> {
     println!("removed {links} links and {pins} other pins below {folder}: nothing of them judges binds any more");
     if held > 0 {
         return Err(Failure::runtime(format!(
-            "{held} programs whose pins were removed are loaded all the same, because a process holds them; they go \
-             with it: stop it"
+            "{held} programs are still loaded after the removal of their pins, because a process holds them; stop that \
+             process"
         )));
     }
     Ok(true)

@@ -51,24 +51,26 @@ pub(super) struct Pinned {
 /// Reads the pinned state of the folder, after no agent answered.
 pub(super) fn read(folder: &Path, no_answer: AgentUnavailable) -> Result<Pinned, Failure> {
     let why = match no_answer {
-        AgentUnavailable::Nobody(why) => why,
+        AgentUnavailable::NotListening(why) => why,
         AgentUnavailable::Failed(failure) => return Err(failure),
     };
     let Some(mut survey) = read_pinned(folder).map_err(|error| pin_failure(&error))? else {
         return Err(Failure::runtime(format!(
-            "no agent answers ({why}), and no programs are pinned in {}: nothing is judged on this node; start the agent \
+            "no agent answers ({why}), and no programs are pinned in {}: binds are not judged on this node; start the agent \
              (enforcer run), or name its socket with --admin-socket",
             folder.display()
         )));
     };
     let mut problems = vec![format!(
-        "no agent answers ({why}): this is what is pinned in {}; claims that are not in force, and where claims were made, \
-         are not known",
+        "no agent answers ({why}): this is the state pinned in {}; claims that are not in force, and the sources of \
+         claims, are unknown",
         folder.display()
     )];
     let now = now();
     let (index, unread) = index(&mut survey, now);
-    problems.extend(unread.map(|error| format!("whose the cgroups are is not known: {error}")));
+    problems.extend(
+        unread.map(|error| format!("cannot read the cgroup tree, so the pods of processes are unknown: {error}")),
+    );
     let mut holders = BoundSockets::new(SocketLimits::default(), sock_diag::shows_bound().unwrap_or(false));
     let nanos = || u64::try_from(now.boottime.as_nanos()).unwrap_or(u64::MAX);
     let done = sock_diag::reconcile(&mut holders, nanos, |cgroup| SocketPlace::of(cgroup, &index));

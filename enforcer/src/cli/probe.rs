@@ -63,7 +63,7 @@ fn print_table(release: &str, findings: &[Finding], root: &Result<Root, String>)
         let meaning = match &finding.answer {
             Answer::Yes => String::new(),
             Answer::No => format!("{}; {}", finding.without, finding.remedy),
-            Answer::Unknown(why) => format!("could not be found out: {why}"),
+            Answer::Unknown(why) => format!("unknown: {why}"),
         };
         let needed = if finding.required { "yes" } else { "no" };
         table.add_row([finding.name, word(&finding.answer), finding.since, needed, &meaning]);

@@ -69,7 +69,7 @@ async fn show(mut answer: Answer, format: TextFormat) -> Result<(), Failure> {
     Err(Failure::runtime("the agent has ended; start the watch again when the next one runs"))
 }
 
-/// Prints an attempt. Returns whether somebody still reads.
+/// Prints an attempt. Returns whether there is still a reader.
 fn print_attempt(line: &[u8], format: TextFormat) -> Result<bool, Failure> {
     let line: WatchLine = serde_json::from_slice(line).map_err(|error| undecodable(&error))?;
     let text = match format {

@@ -1,5 +1,5 @@
-//! Publishes Events: makes the calls that [`core::events`](enforcer_core::k8s_events) asks for, one at a time, in a task of its
-//! own. Enforcement never waits for it.
+//! Publisher of Events: makes the calls that [`enforcer_core::k8s_events`] schedules, one at a time, in a task of its own.
+//! Enforcement never waits for it.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -28,123 +28,122 @@ use enforcer_core::{
     model::text::escape_bounded,
 };
 
-use crate::{
-    host::clock,
-    k8s::{
-        ApiError, ApiErrorKind, MAX_MESSAGE, Resource, Update,
-        watch::{Closed, Sender, chain, kind_of_error, kind_of_status},
-    },
+use super::{
+    error::{ApiError, ApiErrorKind, MAX_MESSAGE, kind_of_error, kind_of_status, message_with_causes},
+    resource::Resource,
+    updates::{Closed, Update, UpdateSender},
 };
+use crate::host::clock;
 
-/// The name by which Events say who tells them.
+/// Reporting controller of the Events.
 const CONTROLLER: &str = "port-enforcer.io/agent";
-/// Longest name of the one who tells them, in bytes: what the API server takes.
-const MAX_INSTANCE: usize = 128;
-/// How long a call may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest reporting instance that the API server accepts, in bytes.
+const MAX_INSTANCE_BYTES: usize = 128;
+/// Longest duration of a call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is to be told: the agent puts it in, the publisher takes it out.
+/// Queue of Events: the agent puts occurrences in, the publisher takes calls out. A clone is the same queue.
 #[derive(Clone, Debug)]
 pub struct EventQueue(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     events: Mutex<EventScheduler>,
-    /// There is more to tell.
+    /// Something was put in.
     more: Notify,
 }
 
 impl EventQueue {
-    /// An empty one, for the node of this name.
+    /// Returns an empty queue for the node of this name.
     #[must_use]
     pub fn new(node: &str) -> Self {
         Self(Arc::new(Shared { events: Mutex::new(EventScheduler::new(node)), more: Notify::new() }))
     }
 
-    /// Puts something in.
+    /// Puts occurrences in and wakes the publisher.
     pub fn put(&self, put: impl FnOnce(&mut EventScheduler)) {
         put(&mut self.lock());
         self.0.more.notify_one();
     }
 
-    /// Whether anybody waits for a name.
+    /// Whether an Event waits for the name of its pod.
     #[must_use]
     pub fn waits_for_names(&self) -> bool {
         self.lock().waits_for_names()
     }
 
-    /// How many things happened that no Event will tell of, for this cause.
+    /// Number of occurrences that were dropped for this reason.
     #[must_use]
-    pub fn lost(&self, why: DropReason) -> u64 {
+    pub fn dropped(&self, why: DropReason) -> u64 {
         self.lock().dropped(why)
     }
 
     fn lock(&self) -> MutexGuard<'_, EventScheduler> {
-        // Events are bounded counts and texts: whatever a panic left there is still worth telling.
+        // Events are bounded counts and texts: whatever a panic left there is still valid.
         self.0.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Publishes until the agent is gone. `instance` is the name of the agent's own pod.
-pub(super) async fn publish(client: Client, instance: String, outbox: EventQueue, sender: Sender) {
-    let instance = instance[..instance.floor_char_boundary(MAX_INSTANCE)].to_owned();
+/// Publishes until the agent ends. `instance` is the name of the agent's own pod.
+pub(super) async fn publish(client: Client, instance: String, queue: EventQueue, sender: UpdateSender) {
+    let instance = instance[..instance.floor_char_boundary(MAX_INSTANCE_BYTES)].to_owned();
     let mut backoff = DefaultBackoff::default();
-    let mut troubled = false;
+    let mut failing = false;
     loop {
         let now = clock::now();
         // The lock is not held while anything is waited for.
-        let next = outbox.lock().poll_call(now);
+        let next = queue.lock().poll_call(now);
         let call = match next {
             NextCall::Call(call) => call,
             NextCall::Wait(at) => {
                 tokio::select! {
                     () = sleep(at.saturating_sub(now.boottime)) => {}
-                    () = outbox.0.more.notified() => {}
+                    () = queue.0.more.notified() => {}
                 }
                 continue;
             }
             NextCall::Nothing => {
-                outbox.0.more.notified().await;
+                queue.0.more.notified().await;
                 continue;
             }
         };
-        let ended = match timeout(PATIENCE, make(&client, &instance, call)).await {
+        let ended = match timeout(CALL_TIMEOUT, make(&client, &instance, call)).await {
             Ok(ended) => ended,
             Err(_) => Err(ApiError::new(
                 Resource::Events,
                 ApiErrorKind::Unreachable,
-                &format!("no answer within {} s", PATIENCE.as_secs()),
+                &format!("no answer within {} s", CALL_TIMEOUT.as_secs()),
             )),
         };
-        let told = match ended {
+        let sent = match ended {
             Ok(outcome) => {
-                outbox.lock().handle_outcome(outcome, clock::now());
+                queue.lock().handle_outcome(outcome, clock::now());
                 backoff.reset();
-                if std::mem::take(&mut troubled) {
-                    publish_call(&sender, Update::ApiRecovered(Resource::Events)).await
+                if std::mem::take(&mut failing) {
+                    send_update(&sender, Update::ApiRecovered(Resource::Events)).await
                 } else {
                     Ok(())
                 }
             }
-            Err(trouble) => {
-                outbox.lock().handle_outcome(CallOutcome::Failed, clock::now());
-                troubled = true;
-                let told = publish_call(&sender, Update::ApiError(trouble)).await;
-                sleep(backoff.next().unwrap_or(PATIENCE)).await;
-                told
+            Err(error) => {
+                queue.lock().handle_outcome(CallOutcome::Failed, clock::now());
+                failing = true;
+                let sent = send_update(&sender, Update::ApiError(error)).await;
+                sleep(backoff.next().unwrap_or(CALL_TIMEOUT)).await;
+                sent
             }
         };
-        if let Err(Closed) = told {
+        if let Err(Closed) = sent {
             return;
         }
     }
 }
 
-async fn publish_call(sender: &Sender, update: Update) -> Result<(), Closed> {
+async fn send_update(sender: &UpdateSender, update: Update) -> Result<(), Closed> {
     sender.send(Instant::now(), update).await
 }
 
-/// Makes a call: how it ended, or what is wrong with the API.
+/// Makes a call. Returns its outcome, or the error that makes a retry necessary.
 async fn make(client: &Client, instance: &str, call: Call) -> Result<CallOutcome, ApiError> {
     let new = matches!(call, Call::Create(_));
     let (ended, about) = match call {
@@ -162,10 +161,10 @@ async fn make(client: &Client, instance: &str, call: Call) -> Result<CallOutcome
     match ended {
         Ok(_) => Ok(CallOutcome::Done),
         Err(kube::Error::Api(status)) => match status.code {
-            // Of a new Event, it is the namespace that is not there.
+            // For a new Event, the namespace is missing.
             404 => Ok(if new { CallOutcome::Refused } else { CallOutcome::NotFound }),
             409 => Ok(CallOutcome::NameTaken),
-            // A namespace on its way out takes no more objects.
+            // A namespace that is being deleted accepts no objects.
             403 if is_terminating(&status) => Ok(CallOutcome::Refused),
             400 | 413 | 422 => {
                 let message = escape_bounded(&status.message, MAX_MESSAGE);
@@ -174,15 +173,15 @@ async fn make(client: &Client, instance: &str, call: Call) -> Result<CallOutcome
             }
             code => Err(ApiError::new(Resource::Events, kind_of_status(code), &status.message)),
         },
-        Err(error) => Err(ApiError::new(Resource::Events, kind_of_error(&error), &chain(&error))),
+        Err(error) => Err(ApiError::new(Resource::Events, kind_of_error(&error), &message_with_causes(&error))),
     }
 }
 
 fn is_terminating(status: &Status) -> bool {
-    let told =
+    let has_cause =
         status.details.iter().flat_map(|details| &details.causes).any(|cause| cause.reason == "NamespaceTerminating");
     // Older servers give no cause.
-    told || status.message.contains("because it is being terminated")
+    has_cause || status.message.contains("because it is being terminated")
 }
 
 fn micro_time(micros: i64) -> MicroTime {
@@ -232,7 +231,7 @@ mod tests {
     use enforcer_core::{k8s_events::EventReason, model::name::Name};
 
     #[test]
-    fn an_event_says_all_that_the_server_wants() {
+    fn event_has_all_fields_that_the_server_requires() {
         let pod = |name: &str, mirror: Option<&str>| {
             EventObject::Pod(Name {
                 namespace: "web".to_owned(),
@@ -272,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn the_node_is_in_no_namespace() {
+    fn node_reference_has_no_namespace() {
         let node = reference(&EventObject::Node("node-1".to_owned()));
         assert_eq!((node.kind.as_deref(), node.namespace, node.uid.as_deref()), (Some("Node"), None, Some("node-1")));
     }

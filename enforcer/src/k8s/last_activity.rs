@@ -1,4 +1,4 @@
-//! When bytes last came for a watch: noted as they leave the connection, before anything is decoded.
+//! Times of the last bytes of each watch, recorded as they leave the connection, before anything is decoded.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use hyper::{Request, Response, body::Frame};
 use kube::client::Body;
 use tower::{Layer, Service};
 
-use crate::k8s::Resource;
+use super::resource::Resource;
 
 /// A moment, on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -24,44 +24,46 @@ pub struct WatchActivity {
     pub wall: SystemTime,
 }
 
-/// When something last came from the API server, for each resource that is watched. As a layer of the client it notes
-/// the heads of answers that are no refusals, and every piece of their bodies: objects, bookmarks, whatever a stream
-/// carries. The pieces are those that HTTP hands on, so what waits in the socket because the agent is busy has not come.
+/// Time of the last bytes from the API server, for each watched resource. A clone shares it.
+///
+/// As a layer of the client it records the heads of successful answers and every piece of their bodies: objects, bookmarks,
+/// whatever a stream carries. The pieces are those that HTTP delivers, so bytes that wait in the socket because the agent is
+/// busy have not arrived.
 #[derive(Clone, Debug, Default)]
 pub struct LastActivity(Arc<Mutex<BTreeMap<Resource, WatchActivity>>>);
 
 impl LastActivity {
-    /// When something last came; `None` if nothing has.
+    /// Returns the time of the last bytes; `None` if none arrived.
     #[must_use]
     pub fn last(&self, resource: Resource) -> Option<WatchActivity> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&resource).copied()
     }
 
-    /// Something came.
-    pub(crate) fn note(&self, resource: Resource) {
+    /// Records that bytes arrived.
+    pub(crate) fn record(&self, resource: Resource) {
         let arrival = WatchActivity { at: Instant::now(), wall: SystemTime::now() };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(resource, arrival);
     }
 }
 
 impl<S> Layer<S> for LastActivity {
-    type Service = Noted<S>;
+    type Service = Recorded<S>;
 
-    fn layer(&self, inner: S) -> Noted<S> {
-        Noted { inner, activity: self.clone() }
+    fn layer(&self, inner: S) -> Recorded<S> {
+        Recorded { inner, activity: self.clone() }
     }
 }
 
-/// A client whose activity are noted.
+/// A client whose answers are recorded.
 #[derive(Clone, Debug)]
-pub struct Noted<S> {
+pub struct Recorded<S> {
     inner: S,
     activity: LastActivity,
 }
 
 type Note<F> = Box<dyn FnMut(F) -> F + Send>;
 
-impl<S, B> Service<Request<Body>> for Noted<S>
+impl<S, B> Service<Request<Body>> for Recorded<S>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Future: Send + 'static,
@@ -83,12 +85,12 @@ where
             let answer = answer.await?;
             let noted = resource.filter(|_| answer.status().is_success());
             if let Some(resource) = noted {
-                activity.note(resource);
+                activity.record(resource);
             }
             Ok(answer.map(|body| {
                 let note: Note<_> = Box::new(move |frame| {
                     if let Some(resource) = noted {
-                        activity.note(resource);
+                        activity.record(resource);
                     }
                     frame
                 });
@@ -98,7 +100,7 @@ where
     }
 }
 
-/// The resource that a request with this path lists or watches, if it is one of the agent's watches.
+/// Returns the resource that a request with this path lists or watches, if it is one of the agent's watches.
 fn watched(path: &str) -> Option<Resource> {
     Resource::ALL.into_iter().find(|resource| {
         let resource = resource.as_str();

@@ -1,10 +1,11 @@
-//! The watches. Each is a task that lists, watches, and begins again after any trouble, with back-off and jitter.
+//! The watches. Each is a task that lists, watches, and starts again after any error, with back-off and jitter.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
+use std::{collections::HashMap, time::Duration};
+
+use enforcer_core::{
+    model::mode::MODE_LABEL,
+    pods::pod::{Pod, from_api},
 };
-
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Namespace, Pod as PodObject};
 use kube::{
@@ -16,72 +17,21 @@ use kube::{
         watcher::{self, DefaultBackoff, Event, watcher},
     },
 };
-use tokio::{
-    sync::mpsc,
-    task::{JoinHandle, spawn},
-    time::sleep,
-};
+use tokio::time::sleep;
 
-use enforcer_core::{
-    model::mode::MODE_LABEL,
-    pods::pod::{Pod, from_api},
-};
-
-use crate::k8s::{
-    ApiError, ApiErrorKind, Cluster, LastActivity, QUEUE, Resource, Update, Updates,
-    event_publisher::{EventQueue, publish},
+use super::{
+    error::{ApiError, ApiErrorKind, kind_of_error, kind_of_status, message_with_causes},
+    resource::Resource,
+    updates::{Closed, Update, UpdateSender},
 };
 
 /// Most objects in one page of a list, where the server does not stream lists. A page is in memory as a whole, and an
 /// object may have 1.5 MiB, the largest request that etcd takes: whoever makes pods must not make the agent too large.
 const PAGE: u32 = 50;
-/// How long a list waits that is read anew because the place in history was lost.
+/// Time before a list is read again because the place in the history was lost.
 const RELIST: Duration = Duration::from_secs(1);
 
-/// Starts to watch the pods of a node, and namespaces with a mode label unless that is of no interest, and to publish
-/// what comes into the outbox. `instance` is the name of the agent's own pod. The tasks end with the receiver.
-#[must_use]
-pub fn start(
-    cluster: &Cluster,
-    node: &str,
-    namespaces: bool,
-    instance: &str,
-    outbox: EventQueue,
-) -> (Updates, Vec<JoinHandle<()>>) {
-    let (updates, received) = mpsc::channel(QUEUE);
-    let Cluster { client, activity } = cluster;
-    let sender = Sender { updates, activity: activity.clone() };
-    let mut tasks = vec![
-        spawn(watch_pods(client.clone(), node.to_owned(), sender.clone())),
-        spawn(publish(client.clone(), instance.to_owned(), outbox, sender.clone())),
-    ];
-    if namespaces {
-        tasks.push(spawn(watch_namespaces(client.clone(), sender)));
-    }
-    (received, tasks)
-}
-
-#[derive(Clone)]
-pub(super) struct Sender {
-    updates: mpsc::Sender<(Instant, Update)>,
-    activity: LastActivity,
-}
-
-/// The agent is gone.
-pub(super) struct Closed;
-
-impl Sender {
-    /// When the last bytes of what a watch just yielded came: it yields all that came before it asks for more.
-    fn arrived(&self, resource: Resource) -> Instant {
-        self.activity.last(resource).map_or_else(Instant::now, |arrival| arrival.at)
-    }
-
-    pub(super) async fn send(&self, arrived: Instant, update: Update) -> Result<(), Closed> {
-        self.updates.send((arrived, update)).await.map_err(|_| Closed)
-    }
-}
-
-/// How a list of everything is asked for.
+/// Way to ask for a list of all objects.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lists {
     /// As the beginning of the watch: no list in the server's memory.
@@ -99,19 +49,20 @@ impl Lists {
     }
 }
 
-async fn watch_pods(client: Client, node: String, sender: Sender) {
+/// Watches the pods of a node until the agent ends.
+pub(super) async fn watch_pods(client: Client, node: String, sender: UpdateSender) {
     let api: Api<PodObject> = Api::all(client);
     let mut lists = Lists::Streamed;
     loop {
         let config = lists.config().fields(&format!("spec.nodeName={node}"));
-        // Most of an object is of no interest, and a list of them is large: each is cut down as it comes.
+        // Most of an object is not needed, and a list is large: each object is cut down as it arrives.
         let pods =
             watcher(api.clone(), config).default_backoff().map_ok(|event| map_event(event, |pod| from_api(&pod)));
         let updates = Translate {
             resource: Resource::Pods,
-            all: Update::PodsReset,
-            one: |pod: Pod| Update::PodApplied(Box::new(pod)),
-            gone: |pod: Pod| Update::PodDeleted { namespace: pod.namespace, name: pod.name },
+            reset: Update::PodsReset,
+            applied: |pod: Pod| Update::PodApplied(Box::new(pod)),
+            deleted: |pod: Pod| Update::PodDeleted { namespace: pod.namespace, name: pod.name },
         };
         match updates.run(pods, lists, &sender).await {
             Ok(next) => lists = next,
@@ -120,8 +71,9 @@ async fn watch_pods(client: Client, node: String, sender: Sender) {
     }
 }
 
-async fn watch_namespaces(client: Client, sender: Sender) {
-    // Metadata only: of a namespace nothing else is of interest.
+/// Watches the namespaces with a mode label until the agent ends.
+pub(super) async fn watch_namespaces(client: Client, sender: UpdateSender) {
+    // Metadata only: nothing else of a namespace is needed.
     let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
     let mut lists = Lists::Streamed;
     loop {
@@ -134,12 +86,12 @@ async fn watch_namespaces(client: Client, sender: Sender) {
         });
         let updates = Translate {
             resource: Resource::Namespaces,
-            all: |labels: Vec<(String, String)>| {
+            reset: |labels: Vec<(String, String)>| {
                 Update::NamespaceModesReset(labels.into_iter().collect::<HashMap<_, _>>())
             },
-            one: |(namespace, label): (String, String)| Update::NamespaceModeApplied { namespace, label },
-            // A namespace that loses its label stops to match, and arrives as a deletion.
-            gone: |(namespace, _): (String, String)| Update::NamespaceModeDeleted { namespace },
+            applied: |(namespace, label): (String, String)| Update::NamespaceModeApplied { namespace, label },
+            // A namespace that loses its label no longer matches and arrives as deleted.
+            deleted: |(namespace, _): (String, String)| Update::NamespaceModeDeleted { namespace },
         };
         match updates.run(labels, lists, &sender).await {
             Ok(next) => lists = next,
@@ -158,31 +110,31 @@ fn map_event<A, B>(event: Event<A>, map: impl FnOnce(A) -> B) -> Event<B> {
     }
 }
 
-/// From the events of a watch to updates.
-struct Translate<All, One, Gone> {
+/// Translation of a watch's events to updates.
+struct Translate<Reset, Applied, Deleted> {
     resource: Resource,
-    all: All,
-    one: One,
-    gone: Gone,
+    reset: Reset,
+    applied: Applied,
+    deleted: Deleted,
 }
 
-impl<All, One, Gone> Translate<All, One, Gone> {
-    /// Runs until the agent is gone, or until the watch has to begin anew, and then tells how lists are to be asked for.
+impl<Reset, Applied, Deleted> Translate<Reset, Applied, Deleted> {
+    /// Runs until the agent ends, or until the watch has to start again. Returns how to ask for lists then.
     async fn run<T>(
         &self,
         events: impl Stream<Item = Result<Event<T>, watcher::Error>>,
         lists: Lists,
-        sender: &Sender,
+        sender: &UpdateSender,
     ) -> Result<Lists, Closed>
     where
-        All: Fn(Vec<T>) -> Update,
-        One: Fn(T) -> Update,
-        Gone: Fn(T) -> Update,
+        Reset: Fn(Vec<T>) -> Update,
+        Applied: Fn(T) -> Update,
+        Deleted: Fn(T) -> Update,
     {
         let mut events = std::pin::pin!(events);
         let mut listed = Vec::new();
-        let mut troubled = false;
-        // Whether a list has begun and not ended, neither well nor with an error.
+        let mut failing = false;
+        // Whether a list has begun and has not ended, with or without an error.
         let mut begun = false;
         let mut backoff = DefaultBackoff::default();
         while let Some(event) = events.next().await {
@@ -191,11 +143,11 @@ impl<All, One, Gone> Translate<All, One, Gone> {
                 Ok(Event::Init) => {
                     listed.clear();
                     if std::mem::replace(&mut begun, true) {
-                        // The client's watcher says nothing of a streamed list that breaks off, and begins at once anew.
-                        troubled = true;
+                        // The client's watcher does not report a streamed list that breaks off, and starts again at once.
+                        failing = true;
                         let message = "the connection broke in the middle of the list";
-                        let trouble = ApiError::new(self.resource, ApiErrorKind::Unreachable, message);
-                        sender.send(arrived, Update::ApiError(trouble)).await?;
+                        let error = ApiError::new(self.resource, ApiErrorKind::Unreachable, message);
+                        sender.send(arrived, Update::ApiError(error)).await?;
                         sleep(backoff.next().unwrap_or(RELIST)).await;
                     }
                     continue;
@@ -207,47 +159,33 @@ impl<All, One, Gone> Translate<All, One, Gone> {
                 Ok(Event::InitDone) => {
                     begun = false;
                     backoff.reset();
-                    (self.all)(std::mem::take(&mut listed))
+                    (self.reset)(std::mem::take(&mut listed))
                 }
-                Ok(Event::Apply(object)) => (self.one)(object),
-                Ok(Event::Delete(object)) => (self.gone)(object),
+                Ok(Event::Apply(object)) => (self.applied)(object),
+                Ok(Event::Delete(object)) => (self.deleted)(object),
                 Err(error) if lists == Lists::Streamed && is_unsupported(&error) => return Ok(Lists::Paged),
                 Err(error) => {
-                    // The watcher's own back-off waits.
+                    // The watcher itself backs off.
                     begun = false;
-                    troubled = true;
-                    let trouble = ApiError::new(self.resource, classify(&error), &chain(&error));
-                    let lost = trouble.kind == ApiErrorKind::Gone;
-                    sender.send(arrived, Update::ApiError(trouble)).await?;
-                    if lost && matches!(error, watcher::Error::WatchStartFailed(_)) {
-                        // The client's watcher would ask for the same place in history for ever.
+                    failing = true;
+                    let kind = classify(&error);
+                    let reported = ApiError::new(self.resource, kind, &message_with_causes(&error));
+                    sender.send(arrived, Update::ApiError(reported)).await?;
+                    if kind == ApiErrorKind::Gone && matches!(error, watcher::Error::WatchStartFailed(_)) {
+                        // The client's watcher would ask for the same place in the history for ever.
                         sleep(RELIST).await;
                         return Ok(lists);
                     }
                     continue;
                 }
             };
-            if std::mem::take(&mut troubled) {
+            if std::mem::take(&mut failing) {
                 sender.send(arrived, Update::ApiRecovered(self.resource)).await?;
             }
             sender.send(arrived, update).await?;
         }
         Ok(lists)
     }
-}
-
-/// An error with its causes, which the client's own words leave out.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn status(error: &watcher::Error) -> Option<u16> {
@@ -275,25 +213,5 @@ fn classify(error: &watcher::Error) -> ApiErrorKind {
             | watcher::Error::WatchFailed(source),
         ) => kind_of_error(source),
         (None, _) => ApiErrorKind::Invalid,
-    }
-}
-
-pub(super) fn kind_of_status(code: u16) -> ApiErrorKind {
-    match code {
-        401 => ApiErrorKind::Unauthorized,
-        403 => ApiErrorKind::Forbidden,
-        410 => ApiErrorKind::Gone,
-        429 => ApiErrorKind::Throttled,
-        500..=599 => ApiErrorKind::Server,
-        _ => ApiErrorKind::Invalid,
-    }
-}
-
-/// The kind of an error that is no status of the server's.
-pub(super) fn kind_of_error(error: &kube::Error) -> ApiErrorKind {
-    match error {
-        kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => ApiErrorKind::Invalid,
-        kube::Error::Auth(_) => ApiErrorKind::Unauthorized,
-        _ => ApiErrorKind::Unreachable,
     }
 }

@@ -1,4 +1,4 @@
-//! Conflicts by the namespace of who caused them. The one label whose values others choose: there are no more series than
+//! Conflicts by the namespace of the pod that caused them. The one label whose values others choose: there are no more series than
 //! namespaces with pods on this node.
 
 use std::{
@@ -16,17 +16,17 @@ use prometheus_client::{
 
 use enforcer_core::index::Index;
 
-/// Who is in no pod that is known has no namespace.
+/// Namespace of a caller that is in no known pod.
 const NOBODY: &str = "";
 
 #[derive(Debug, Default)]
 struct Counts {
     by_namespace: BTreeMap<String, [u64; VerdictKind::ALL.len()]>,
-    /// The pods of the index when it was last looked at.
+    /// Generation of the index's pods at the last pruning.
     generation: Option<u64>,
 }
 
-/// See the module's documentation. A clone counts the same.
+/// Counts of conflicts by namespace and verdict. A clone counts the same.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Conflicts(Arc<Mutex<Counts>>);
 
@@ -36,7 +36,7 @@ impl Conflicts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A conflict that somebody of this namespace caused.
+    /// Counts a conflict that a pod of this namespace caused.
     pub(super) fn count(&self, namespace: Option<&str>, verdict: VerdictKind) {
         let namespace = namespace.unwrap_or(NOBODY);
         let mut counts = self.lock();
@@ -64,7 +64,7 @@ impl Conflicts {
 
 impl Collector for Conflicts {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let help = "Conflicts that the agent was told of, by the namespace of the pod that caused them.";
+        let help = "Conflicts that the kernel programs reported, by the namespace of the pod that caused them.";
         let mut family = encoder.encode_descriptor("conflicts", help, None, MetricType::Counter)?;
         for (namespace, counted) in &self.lock().by_namespace {
             for verdict in VerdictKind::ALL {

@@ -1,4 +1,4 @@
-//! Whether what was to be enforced is, until when, and for how long it was not.
+//! Time without enforcement on a node that is to enforce, and the end of the lease.
 
 use std::{
     fmt,
@@ -24,7 +24,7 @@ struct State {
     lease_deadline: u64,
 }
 
-/// See the module's documentation. A clone is about the same.
+/// Time without enforcement, and the end of the lease. A clone shares them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Enforcement(Arc<Mutex<State>>);
 
@@ -57,11 +57,11 @@ impl Collector for Enforcement {
             let seconds = state.unenforced.total(why, now.boottime).as_secs_f64();
             ConstCounter::new(seconds).encode(family.encode_family(&cause(why))?)?;
         }
-        // Of a lease that never ends there is nothing to say.
+        // A lease that never ends has no series.
         if state.lease_deadline != 0 {
             let since_boot = Duration::from_nanos(state.lease_deadline).as_secs_f64() - now.boottime.as_secs_f64();
             let wall = Duration::from_micros(u64::try_from(now.wall).unwrap_or_default()).as_secs_f64();
-            let help = "When what is kept in the kernel denies no more unless an agent puts that off.";
+            let help = "When enforcement lapses unless an agent renews the lease.";
             let name = "lease_end_timestamp";
             let gauge = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
             ConstGauge::new(wall + since_boot).encode(gauge)?;

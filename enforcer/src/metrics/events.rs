@@ -1,4 +1,4 @@
-//! What no Kubernetes Event will tell.
+//! Conflicts without a Kubernetes Event.
 
 use std::{
     fmt,
@@ -13,21 +13,21 @@ use prometheus_client::{
 
 use enforcer_core::k8s_events::DropReason;
 
-use crate::{k8s::EventQueue, metrics::labels::loss};
+use crate::{k8s::EventQueue, metrics::labels::drop_reason};
 
-/// Nothing, until it is told whose Events.
+/// Collector of dropped Events. It has no series before the queue is set.
 #[derive(Debug)]
 pub(super) struct EventsDropped(pub(super) Arc<OnceLock<EventQueue>>);
 
 impl Collector for EventsDropped {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Some(outbox) = self.0.get() else {
+        let Some(queue) = self.0.get() else {
             return Ok(());
         };
-        let help = "What no Kubernetes Event will tell: there was no room for more, or the API server refused it.";
+        let help = "Conflicts without a Kubernetes Event: the queue was full, or the API server refused it.";
         let mut family = encoder.encode_descriptor("kubernetes_events_dropped", help, None, MetricType::Counter)?;
         for why in DropReason::ALL {
-            ConstCounter::new(outbox.lost(why)).encode(family.encode_family(&loss(why))?)?;
+            ConstCounter::new(queue.dropped(why)).encode(family.encode_family(&drop_reason(why))?)?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What the kernel programs count, read from their map at every scrape: exact, and nothing to keep in step.
+//! The kernel programs' counters, read from their map at every scrape: exact, and never out of step.
 
 use std::{
     fmt,
@@ -14,10 +14,10 @@ use prometheus_client::{
 
 use crate::{
     kernel::{BpfError, CounterMap, Counters},
-    metrics::labels::{attempt, kernel_error},
+    metrics::labels::{attempt, kernel_error, ring},
 };
 
-/// Reads the counters.
+/// Function that reads the counters.
 pub struct ReadCounters(Box<dyn Fn() -> Result<Counters, BpfError> + Send + Sync>);
 
 impl ReadCounters {
@@ -38,7 +38,14 @@ impl fmt::Debug for ReadCounters {
     }
 }
 
-/// Nothing, until it is told where to read.
+/// The rings of the kernel programs, and the error that counts the records lost in each.
+const RINGS: [(&str, KernelError); 3] = [
+    ("verdict", KernelError::BindEventLost),
+    ("cgroup", KernelError::CgroupEventLost),
+    ("socket", KernelError::HolderEventLost),
+];
+
+/// Collector of the kernel's counters. It has no series before the counters are set.
 #[derive(Debug)]
 pub(super) struct KernelCounters(pub(super) Arc<OnceLock<ReadCounters>>);
 
@@ -69,21 +76,23 @@ impl Collector for KernelCounters {
         for kind in KernelError::ALL {
             ConstCounter::new(counters.errors(kind)).encode(family.encode_family(&kernel_error(kind))?)?;
         }
-        let help = "Records that the kernel programs could not send to the agent because a ring was full.";
-        let lost = counters.errors(KernelError::BindEventLost) + counters.errors(KernelError::CgroupEventLost);
-        let lost = ConstCounter::new(lost);
-        lost.encode(encoder.encode_descriptor("events_lost", help, None, MetricType::Counter)?)
+        let help = "Records that the kernel programs could not send to the agent because the ring was full.";
+        let mut family = encoder.encode_descriptor("events_lost", help, None, MetricType::Counter)?;
+        for (name, kind) in RINGS {
+            ConstCounter::new(counters.errors(kind)).encode(family.encode_family(&ring(name))?)?;
+        }
+        Ok(())
     }
 }
 
-/// Whether a series is there from the beginning, so that its first attempt is an increase: what `decide` can say of the
-/// protocols whose binds are seen. Others are there once they are counted.
+/// Whether a series exists from the beginning, so that its first attempt is an increase: verdicts that `decide` can return
+/// for protocols whose binds are seen. Others exist once they are counted.
 fn is_usual(verdict: VerdictKind, reason: Reason, protocol: Protocol) -> bool {
-    let can_be_said = match reason {
+    let is_possible = match reason {
         Reason::Owner | Reason::Unclaimed | Reason::Share | Reason::Handover => verdict == VerdictKind::Allow,
         Reason::Claimed | Reason::Reserved | Reason::Undeclared => verdict != VerdictKind::Allow,
         Reason::Error => true,
         Reason::Held | Reason::Stale => false,
     };
-    can_be_said && protocol.is_enforced()
+    is_possible && protocol.is_enforced()
 }

@@ -13,14 +13,14 @@ use crate::k8s::{ApiErrorKind, Resource};
 /// Names and values.
 pub(super) type Labels<const COUNT: usize> = [(&'static str, &'static str); COUNT];
 
-/// How a claim stands.
+/// State of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClaimStateLabel {
     InForce,
     Lost,
 }
 
-/// A map of the kernel's that can be full.
+/// A kernel map that can be full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Map {
     Ports,
@@ -38,6 +38,11 @@ pub(super) fn kernel_error(kind: KernelError) -> Labels<1> {
     [("kind", kind.as_str())]
 }
 
+/// Labels of a ring of the kernel programs.
+pub(super) fn ring(name: &'static str) -> Labels<1> {
+    [("ring", name)]
+}
+
 pub(super) fn api_error(resource: Resource, kind: ApiErrorKind) -> Labels<2> {
     [("resource", resource.as_str()), ("kind", kind.as_str())]
 }
@@ -51,8 +56,8 @@ pub(super) fn watch(resource: Resource) -> Labels<1> {
     [("resource", resource.as_str())]
 }
 
-pub(super) fn standing(standing: ClaimStateLabel) -> Labels<1> {
-    let word = match standing {
+pub(super) fn claim_state(state: ClaimStateLabel) -> Labels<1> {
+    let word = match state {
         ClaimStateLabel::InForce => "in_force",
         ClaimStateLabel::Lost => "lost",
     };
@@ -67,8 +72,8 @@ pub(super) fn cause(cause: GapCause) -> Labels<1> {
     [("cause", cause.as_str())]
 }
 
-pub(super) fn loss(loss: DropReason) -> Labels<1> {
-    [("cause", loss.as_str())]
+pub(super) fn drop_reason(reason: DropReason) -> Labels<1> {
+    [("cause", reason.as_str())]
 }
 
 pub(super) fn map(map: Map) -> Labels<1> {

@@ -25,11 +25,11 @@ fn count(index: u32) -> u64 {
 }
 
 fn metrics() -> Metrics {
-    let arrivals = LastActivity::default();
+    let activity = LastActivity::default();
     for resource in Resource::WATCHED {
-        arrivals.note(resource);
+        activity.record(resource);
     }
-    let metrics = Metrics::new(Some(arrivals));
+    let metrics = Metrics::new(Some(activity));
     metrics.set_counters(ReadCounters::new(|| Ok(Counters::from_fn(count))));
     let policy = Policy {
         enforce: true,
@@ -76,8 +76,14 @@ fn every_counter_of_the_kernel_has_its_series() {
         let count = u64::from(error_counter(kind)) + more;
         assert_eq!(scraped.count("port_enforcer_kernel_errors_total", &labels), Some(count));
     }
-    let lost = error_counter(KernelError::BindEventLost) + error_counter(KernelError::CgroupEventLost);
-    assert_eq!(scraped.count("port_enforcer_events_lost_total", &[]), Some(u64::from(lost) + untold));
+    for (ring, kind, more) in [
+        ("verdict", KernelError::BindEventLost, untold),
+        ("cgroup", KernelError::CgroupEventLost, 0),
+        ("socket", KernelError::HolderEventLost, 0),
+    ] {
+        let count = u64::from(error_counter(kind)) + more;
+        assert_eq!(scraped.count("port_enforcer_events_lost_total", &[("ring", ring)]), Some(count), "{ring}");
+    }
 }
 
 #[test]

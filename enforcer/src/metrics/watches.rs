@@ -1,4 +1,4 @@
-//! When the watches were last heard of.
+//! When bytes last arrived on the watches.
 
 use std::{fmt, time::UNIX_EPOCH};
 
@@ -19,7 +19,7 @@ pub(super) struct WatchActivityCollector(pub(super) LastActivity);
 
 impl Collector for WatchActivityCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let help = "When anything last came on a watch of the API server, bookmarks too.";
+        let help = "When the last bytes arrived on a watch of the API server, bookmarks included.";
         let name = "watch_last_activity_timestamp";
         let mut family = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
         for resource in Resource::WATCHED {

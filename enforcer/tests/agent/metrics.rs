@@ -85,7 +85,7 @@ fn counts_agree_with_what_was_bound() {
         assert_eq!(attempts(&scraped, verdict, reason, protocol), Some(count), "{verdict} {reason} {protocol}");
     }
     assert_eq!(scraped.sum(ATTEMPTS), 726, "and nothing else");
-    assert_eq!(scraped.count("port_enforcer_events_lost_total", &[]), Some(0));
+    assert_eq!(scraped.sum("port_enforcer_events_lost_total"), 0);
     assert_eq!(scraped.sum("port_enforcer_kernel_errors_total"), 0);
     assert_eq!(scraped.count("port_enforcer_mode", &[("mode", "enforce")]), Some(1));
     assert_eq!(scraped.count("port_enforcer_mode", &[("mode", "audit")]), Some(0));

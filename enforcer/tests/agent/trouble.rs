@@ -25,7 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_bpf_file_system_without_writing_is_told", a_bpf_file_system_without_writing_is_told),
 ];
 
-const LOST: &str = "port_enforcer_log_lines_lost_total";
+const LOST: &str = "port_enforcer_log_lines_dropped_total";
 
 /// An agent whose log goes somewhere else. Killed when dropped.
 struct Logging(Child);

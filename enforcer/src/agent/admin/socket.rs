@@ -1,4 +1,4 @@
-//! The file of a unix socket that nobody but its owner can ever open.
+//! The file of a unix socket that only its owner can open, at any time.
 
 use std::{
     ffi::OsString,
@@ -11,13 +11,13 @@ use std::{
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tokio::net::UnixListener;
 
-/// Why there is no socket.
+/// Error of making the socket.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SocketError {
     /// Another process listens there.
     #[error("another process, an agent presumably, listens there")]
     Taken,
-    /// There is something else, which is left alone.
+    /// Another file has the path and is left alone.
     #[error("there is something that is no socket")]
     NoSocket,
     /// The system refused something.
@@ -33,7 +33,7 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Listens at the path. What a process that has ended left there is replaced.
+    /// Listens at the path. Replaces the socket of a process that has ended.
     ///
     /// The socket is made in a folder that is the owner's alone and moved to its place when it has its mode: `bind` makes it
     /// with the mode that the process's umask leaves, and to change that for a moment would change it for every thread.
@@ -45,7 +45,7 @@ impl Socket {
             Ok(found) if !found.file_type().is_socket() => return Err(SocketError::NoSocket),
             Ok(_) if is_alive(path).map_err(refused("try to connect"))? => return Err(SocketError::Taken),
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(SocketError::Refused("look at it", error));
+                return Err(SocketError::Refused("read its metadata", error));
             }
             _ => {}
         }
@@ -56,7 +56,7 @@ impl Socket {
         let new = private.0.join("s");
         let listener = UnixListener::bind(&new).map_err(refused("bind it"))?;
         fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).map_err(refused("set its mode"))?;
-        let identity = identity(&new).map_err(refused("look at it"))?;
+        let identity = identity(&new).map_err(refused("read its metadata"))?;
         fs::rename(&new, path).map_err(refused("move it to its place"))?;
         Ok((listener, Self { path: path.to_owned(), identity }))
     }
@@ -65,7 +65,7 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if identity(&self.path).ok() == Some(self.identity) {
-            // Where it cannot be removed, the next agent replaces it.
+            // If it cannot be removed, the next agent replaces it.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -75,19 +75,19 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
-/// Whether a process listens at the socket, found out without waiting for it.
+/// Whether a process listens at the socket. Does not wait for it.
 fn is_alive(path: &Path) -> io::Result<bool> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match connect(&probe, &SocketAddrUnix::new(path)?) {
-        // Its queue is full, so somebody has it.
+        // Its queue is full, so a process listens.
         Ok(()) | Err(rustix::io::Errno::AGAIN) => Ok(true),
         Err(rustix::io::Errno::CONNREFUSED | rustix::io::Errno::NOENT) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
-/// A folder of mode 0700 that goes again.
+/// A folder of mode 0700 that is removed again.
 struct Private(PathBuf);
 
 impl Private {

@@ -33,7 +33,7 @@ pub(in crate::agent) struct Watchers {
 struct Watcher {
     lines: mpsc::Sender<Bytes>,
     conflicts: bool,
-    /// Lines that it was too slow for and was not told of.
+    /// Lines that it was too slow for and that are not reported to it yet.
     dropped: u64,
 }
 

@@ -18,7 +18,7 @@ use crate::agent::{
 /// Most verdicts of the previous agent's programs that are read: more than fit into its ring.
 const MAX_LEFT_REPORTS: usize = 65_536;
 
-/// Reads all verdicts of a ring of bounded size that nobody fills any more, or not for long.
+/// Reads all verdicts of a ring that no program fills any more, or not for long.
 fn drain_predecessor_ring(ring: &mut RingBuf<MapData>, index: &Index, reports: &mut Vec<Report>) -> Vec<Output> {
     let mut undecodable = Vec::new();
     while reports.len() < MAX_LEFT_REPORTS

@@ -59,7 +59,7 @@ impl FromStr for WholePorts {
     }
 }
 
-/// How long enforcement outlives its agent; `None` for ever.
+/// Time for which enforcement outlives its agent; `None` for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lease(pub(super) Option<Duration>);
 

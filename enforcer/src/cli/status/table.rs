@@ -11,13 +11,13 @@ use enforcer_core::{
     },
 };
 
-/// What is unknown or does not apply.
+/// Cell of an unknown or inapplicable value.
 const NONE: &str = "-";
 
 const HOLDERS: [&str; 5] = ["ADDRESS", "HOLDER", "ACTIVITY", "SHARES", "AGE"];
 const WIDE: [&str; 6] = ["CONTAINER", "COMMAND", "PID", "UID", "CGROUP", "INODE"];
 
-/// All sections. Everything is escaped anew: the agent that answered may be another version.
+/// Returns all sections. Every text is escaped again: the agent that answered may be another version.
 pub(super) fn text(status: &Status, wide: bool) -> String {
     let holder_heads: Vec<&str> = HOLDERS.into_iter().chain(WIDE.into_iter().filter(|_| wide)).collect();
     let left_out = match status.holders_left_out {
@@ -147,7 +147,7 @@ fn section(title: &str, heads: &[&str], rows: Vec<Vec<String>>) -> String {
     format!("\n{title}\n{lines}")
 }
 
-/// How long from one time to another, as Kubernetes shows it.
+/// Returns the time between two timestamps, in the format of kubectl.
 fn age(from: &str, to: &str) -> String {
     let (Ok(from), Ok(to)) = (from.parse::<Timestamp>(), to.parse::<Timestamp>()) else {
         return NONE.to_owned();

@@ -1,0 +1,121 @@
+//! Failed calls to the API server.
+
+use enforcer_core::model::text::escape_bounded;
+
+use super::resource::Resource;
+
+/// Longest message of the API client that is passed on, in characters.
+pub(super) const MAX_MESSAGE: usize = 300;
+
+/// Kind of a failed call. A closed list, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ApiErrorKind {
+    /// It cannot be reached, or the connection broke.
+    Unreachable,
+    /// It does not know the agent (401): the token has expired or is wrong.
+    Unauthorized,
+    /// It refuses the agent (403): RBAC.
+    Forbidden,
+    /// It asks for fewer calls (429).
+    Throttled,
+    /// The agent's place in the history is too old (410); it lists again.
+    Gone,
+    /// It fails (5xx).
+    Server,
+    /// Its answer cannot be decoded, or it rejects the request.
+    Invalid,
+}
+
+impl ApiErrorKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::Unreachable,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::Throttled,
+        Self::Gone,
+        Self::Server,
+        Self::Invalid,
+    ];
+
+    /// Name in logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::Throttled => "throttled",
+            Self::Gone => "gone",
+            Self::Server => "server",
+            Self::Invalid => "invalid",
+        }
+    }
+
+    /// Returns the remedy.
+    #[must_use]
+    pub const fn remedy(self, resource: Resource) -> &'static str {
+        match (self, resource) {
+            (Self::Unreachable, _) => "check the server's address and the network between",
+            (Self::Unauthorized, _) => "renew the token or the client certificate",
+            (Self::Forbidden, Resource::Pods | Resource::Namespaces) => {
+                "grant the agent list and watch of pods and namespaces"
+            }
+            (Self::Forbidden, Resource::Events) => "grant the agent create and patch of events in events.k8s.io",
+            (Self::Throttled | Self::Gone | Self::Server | Self::Invalid, _) => "no action is needed",
+        }
+    }
+}
+
+/// A failed call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// The resource.
+    pub resource: Resource,
+    /// The kind.
+    pub kind: ApiErrorKind,
+    /// Message of the client. Safe to show.
+    pub message: String,
+}
+
+impl ApiError {
+    /// Returns an error with a message that is escaped and shortened.
+    pub(super) fn new(resource: Resource, kind: ApiErrorKind, message: &str) -> Self {
+        Self { resource, kind, message: escape_bounded(message, MAX_MESSAGE) }
+    }
+}
+
+/// Returns an error's message with those of its causes, which the client's messages leave out.
+pub(super) fn message_with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Returns the kind of a status from the server.
+pub(super) fn kind_of_status(code: u16) -> ApiErrorKind {
+    match code {
+        401 => ApiErrorKind::Unauthorized,
+        403 => ApiErrorKind::Forbidden,
+        410 => ApiErrorKind::Gone,
+        429 => ApiErrorKind::Throttled,
+        500..=599 => ApiErrorKind::Server,
+        _ => ApiErrorKind::Invalid,
+    }
+}
+
+/// Returns the kind of an error that is not a status from the server.
+pub(super) fn kind_of_error(error: &kube::Error) -> ApiErrorKind {
+    match error {
+        kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => ApiErrorKind::Invalid,
+        kube::Error::Auth(_) => ApiErrorKind::Unauthorized,
+        _ => ApiErrorKind::Unreachable,
+    }
+}

@@ -1,0 +1,38 @@
+//! Resources of the API.
+
+/// A resource of the API that the agent uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Resource {
+    /// The pods of this node.
+    Pods,
+    /// The namespaces that have a mode label.
+    Namespaces,
+    /// The Events that the agent publishes.
+    Events,
+}
+
+impl Resource {
+    /// Every resource.
+    pub const ALL: [Self; 3] = [Self::Pods, Self::Namespaces, Self::Events];
+    /// Resources that are watched.
+    pub const WATCHED: [Self; 2] = [Self::Pods, Self::Namespaces];
+
+    /// Name in logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pods => "pods",
+            Self::Namespaces => "namespaces",
+            Self::Events => "events",
+        }
+    }
+
+    /// Verb for the agent's use of it.
+    #[must_use]
+    pub const fn verb(self) -> &'static str {
+        match self {
+            Self::Pods | Self::Namespaces => "watch",
+            Self::Events => "publish",
+        }
+    }
+}
