@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use aya::{maps::MapInfo, programs::loaded_programs};
 
 use crate::{
-    agents::{Scene, Source},
+    agents::{RunningAgent, Source},
     samples::Run,
 };
 
@@ -26,7 +26,7 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
         for pods in [0, 110, 5000] {
             let name = |what: &str| format!("{}-{pods}-pods/{what}", source.name());
             eprintln!("footprint: {pods} pods from the {}", source.name());
-            let scene = Scene::new(source, pods)?;
+            let scene = RunningAgent::new(source, pods)?;
             runs.push(Run::one(name("start"), "ms", scene.start.as_secs_f64() * 1000.0));
             sleep(SETTLE);
             for (what, line) in [
@@ -65,7 +65,7 @@ fn binary() -> anyhow::Result<Run> {
 }
 
 /// Kernel memory of each of the agent's maps, in bytes, by id.
-fn maps(scene: &Scene) -> anyhow::Result<BTreeMap<u32, u64>> {
+fn maps(scene: &RunningAgent) -> anyhow::Result<BTreeMap<u32, u64>> {
     let own = scene.agent.programs();
     let mut ids = BTreeSet::new();
     for program in loaded_programs() {

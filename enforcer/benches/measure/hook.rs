@@ -10,7 +10,7 @@ use std::{collections::HashMap, fs};
 use anyhow::Context as _;
 use aya::sys::{Stats, enable_stats};
 
-use self::scenes::{Scene, Scenes};
+use self::scenes::{Case, Cases};
 use crate::{
     raw::Hook,
     samples::{Run, ratios},
@@ -20,10 +20,10 @@ use crate::{
 const TURN: u32 = 1000;
 
 /// Nanoseconds per run of each program of a scene, or per whole cycle in user space, by round.
-type Samples = HashMap<(&'static str, What), Vec<f64>>;
+type Samples = HashMap<(&'static str, Metric), Vec<f64>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum What {
+enum Metric {
     /// Kernel time of a program.
     Program(Hook),
     /// Kernel time of all programs.
@@ -32,7 +32,7 @@ enum What {
     Cycle,
 }
 
-impl What {
+impl Metric {
     const ALL: [Self; 5] = [
         Self::Program(Hook::Bind4),
         Self::Program(Hook::PostBind4),
@@ -58,7 +58,7 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
     for sitting in 1..=sittings {
         // All is loaded anew each time, since where the kernel puts a program makes it faster or slower.
         eprintln!("hook: loading what is compared, {sitting} of {sittings}");
-        let mut scenes = Scenes::new(sitting)?;
+        let mut scenes = Cases::new(sitting)?;
         // Statistics cost time themselves, so user space is measured without them.
         for kernel in [true, false] {
             eprintln!("hook: {rounds} rounds {}", if kernel { "in the kernel" } else { "as a process sees it" });
@@ -68,7 +68,7 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
                 let mut order: Vec<usize> = (0..scenes.count()).collect();
                 order.rotate_left(round % scenes.count());
                 for place in order {
-                    turn(scenes.scene(place), kernel, &mut samples)?;
+                    measure_turn(scenes.case(place), kernel, &mut samples)?;
                 }
             }
         }
@@ -77,18 +77,18 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
 }
 
 /// Lets one scene play, and adds what it took.
-fn turn(mut scene: Scene<'_>, kernel: bool, samples: &mut Samples) -> anyhow::Result<()> {
+fn measure_turn(mut scene: Case<'_>, kernel: bool, samples: &mut Samples) -> anyhow::Result<()> {
     scene.prepare()?;
     // The first ones bring everything back into the caches.
-    scene.play(TURN / 10)?;
+    scene.run(TURN / 10)?;
     scene.prepare()?;
     let before = scene.statistics()?;
-    let done = scene.play(TURN)?;
+    let done = scene.run(TURN)?;
     let after = scene.statistics()?;
     scene.check(done, TURN)?;
     let mut add = |what, value| samples.entry((scene.name(), what)).or_default().push(value);
     if !kernel {
-        add(What::Cycle, done.nanos as f64 / f64::from(TURN));
+        add(Metric::Cycle, done.nanos as f64 / f64::from(TURN));
         return Ok(());
     }
     let mut all = 0.0;
@@ -96,12 +96,12 @@ fn turn(mut scene: Scene<'_>, kernel: bool, samples: &mut Samples) -> anyhow::Re
         let (nanos, count) = (after[&hook].0 - before.0, after[&hook].1 - before.1);
         // A bind that is denied runs no `post_bind`.
         if count > 0 {
-            add(What::Program(hook), nanos as f64 / count as f64);
+            add(Metric::Program(hook), nanos as f64 / count as f64);
             all += nanos as f64 / f64::from(TURN);
         }
     }
     if all > 0.0 {
-        add(What::Programs, all);
+        add(Metric::Programs, all);
     }
     Ok(())
 }
@@ -124,14 +124,14 @@ fn runs(samples: &Samples) -> Vec<Run> {
     scenes.sort_unstable();
     scenes.dedup();
     for scene in scenes {
-        for what in What::ALL {
+        for what in Metric::ALL {
             if let Some(values) = of(scene, what) {
                 runs.push(Run::of(format!("{scene}/{}", what.name()), "ns", values.clone()));
             }
         }
     }
     for (scene, base) in scenes::COMPARED {
-        for what in What::ALL {
+        for what in Metric::ALL {
             if let (Some(these), Some(those)) = (of(scene, what), of(base, what)) {
                 let name = format!("{scene}/{} ÷ {base}", what.name());
                 runs.push(Run::of(name, "ratio", ratios(these, those)));

@@ -15,10 +15,10 @@ use enforcer::{
 use enforcer_core::{index::Settings, pods::pod};
 use enforcer_ebpf::wire::{Policy, Protocol, Undeclared, port_index};
 
-use enforcer_testing::agent_fixture::Stage;
+use enforcer_testing::agent_fixture::AgentFixture;
 
 use crate::{
-    agents::{self, FIRST_PORT, Scene, Source},
+    agents::{self, FIRST_PORT, RunningAgent, Source},
     samples::{Run, quantile},
 };
 
@@ -40,8 +40,8 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
             continue;
         }
         eprintln!("way-in: {changes} changes among {pods} pods from the {}", source.name());
-        let mut scene = Scene::new(source, pods)?;
-        let calls = |scene: &Scene| scene.server.as_ref().map_or(0, |server| server.requests().len());
+        let mut scene = RunningAgent::new(source, pods)?;
+        let calls = |scene: &RunningAgent| scene.server.as_ref().map_or(0, |server| server.requests().len());
         let before = calls(&scene);
         let mut times = changed(&mut scene, changes)?;
         let name = format!("{}-{pods}-pods", source.name());
@@ -56,7 +56,7 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
 }
 
 /// Edits a pod so many times, and waits each time until the kernel knows.
-fn changed(scene: &mut Scene, changes: u16) -> anyhow::Result<Vec<f64>> {
+fn changed(scene: &mut RunningAgent, changes: u16) -> anyhow::Result<Vec<f64>> {
     let words = Map::Array(scene.agent.map("PORTS"));
     let words = Array::<MapData, u64>::try_from(words)?;
     let pod = scene.pods[0].clone();
@@ -83,18 +83,18 @@ fn changed(scene: &mut Scene, changes: u16) -> anyhow::Result<Vec<f64>> {
 /// kernel's maps.
 fn rebuild(rounds: usize) -> anyhow::Result<Run> {
     eprintln!("way-in: everything anew with 5000 pods");
-    let stage = Stage::new();
+    let fixture = AgentFixture::new();
     let mut pods = Vec::new();
     for number in 0..5000 {
         let pod = agents::pod(number);
-        stage.make_cgroup(pod.uid_text());
+        fixture.make_container_cgroup(pod.uid_text());
         pods.push(pod::from_api(&serde_json::from_value(pod.object.clone())?));
     }
     let mut times = Vec::new();
     for _ in 0..rounds {
         let mut engine = Reconciler::load(
             Start {
-                root: Root::find(Some(&stage.root()), Path::new("/proc/self/mountinfo"))?,
+                root: Root::find(Some(&fixture.root()), Path::new("/proc/self/mountinfo"))?,
                 settings: Settings::default(),
                 policy: Policy { enforce: true, undeclared: Undeclared::Adopt, ..Policy::from_word(0) },
                 features: probe::features()?,

@@ -9,7 +9,7 @@ use aya::maps::{Map, RingBuf};
 use enforcer_ebpf::wire::{KernelError, Protocol, Reason, VerdictKind};
 
 use crate::{
-    agents::{FIRST_PORT, Scene, Source},
+    agents::{FIRST_PORT, RunningAgent, Source},
     driver::{Driver, Order},
     samples::Run,
 };
@@ -23,8 +23,8 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
     let length = Duration::from_secs(if quick { 5 } else { 30 });
     let cores = available_parallelism()?.get();
     eprintln!("way-out: a storm of {} s from {cores} processors", length.as_secs());
-    let scene = Scene::new(Source::Folder, 110)?;
-    let stranger = scene.stage.make_cgroup("ffffffff-4e5f-4071-8293-a4b5c6d7e8f9");
+    let scene = RunningAgent::new(Source::Folder, 110)?;
+    let stranger = scene.fixture.make_container_cgroup("ffffffff-4e5f-4071-8293-a4b5c6d7e8f9");
     let before = scene.cpu()?;
     let start = Instant::now();
     let storms: Vec<_> = (0..cores)

@@ -28,12 +28,12 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const BINARY: &str = "CARGO_BIN_EXE_enforcer";
 
 /// Waits until something is so.
-pub fn until(what: &str, is_so: impl FnMut() -> bool) {
-    until_at_last(PATIENCE, what, is_so);
+pub fn wait_until(what: &str, is_so: impl FnMut() -> bool) {
+    wait_until_within(PATIENCE, what, is_so);
 }
 
 /// The same with another patience.
-pub fn until_at_last(patience: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn wait_until_within(patience: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + patience;
     while !is_so() {
         assert!(Instant::now() < deadline, "waited {patience:?} in vain until {what}");
@@ -63,21 +63,21 @@ pub struct Agent {
     /// Every line so far, as it came.
     raw: Vec<String>,
     /// The lines that nobody waited for yet: JSON objects, or strings where a line is none.
-    told: Vec<Value>,
+    unclaimed: Vec<Value>,
 }
 
 impl Agent {
     /// Starts `enforcer run` with these arguments and waits until it is ready: the agent, and what it said then.
     pub fn start<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> (Self, Value) {
-        let mut agent = Self::begin(arguments);
-        let ready = agent.wait("the agent is ready", |line| {
+        let mut agent = Self::spawn(arguments);
+        let ready = agent.wait_for_line("the agent is ready", |line| {
             line["event"] == "ready" || line.as_str().is_some_and(|line| line.contains(" ready in mode "))
         });
         (agent, ready)
     }
 
     /// Starts `enforcer run` with these arguments.
-    pub fn begin<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
+    pub fn spawn<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
         let mut child =
             enforcer().arg("run").args(arguments).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("spawn");
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
@@ -90,23 +90,23 @@ impl Agent {
                 }
             }
         });
-        Self { child, lines, raw: Vec::new(), told: Vec::new() }
+        Self { child, lines, raw: Vec::new(), unclaimed: Vec::new() }
     }
 
     fn take_line(&mut self, line: String) {
-        self.told.push(serde_json::from_str(&line).unwrap_or_else(|_| line.clone().into()));
+        self.unclaimed.push(serde_json::from_str(&line).unwrap_or_else(|_| line.clone().into()));
         self.raw.push(line);
     }
 
     /// Waits for a line, and takes it.
-    pub fn wait(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    pub fn wait_for_line(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         let mut seen = 0;
         loop {
-            if let Some(place) = self.told[seen..].iter().position(&is_it) {
-                return self.told.remove(seen + place);
+            if let Some(place) = self.unclaimed[seen..].iter().position(&is_it) {
+                return self.unclaimed.remove(seen + place);
             }
-            seen = self.told.len();
+            seen = self.unclaimed.len();
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.take_line(line),
                 Err(RecvTimeoutError::Timeout) => {
@@ -120,22 +120,22 @@ impl Agent {
     }
 
     /// Waits for a line of this event about this pod, and takes it.
-    pub fn event(&mut self, event: &str, pod: &str) -> Value {
-        self.wait(&format!("{event} is told of {pod}"), |line| line["event"] == event && line["pod"] == pod)
+    pub fn wait_for_event(&mut self, event: &str, pod: &str) -> Value {
+        self.wait_for_line(&format!("{event} is told of {pod}"), |line| line["event"] == event && line["pod"] == pod)
     }
 
     /// Takes the lines that have come and that nobody waited for.
-    pub fn rest(&mut self) -> Vec<Value> {
+    pub fn drain_log(&mut self) -> Vec<Value> {
         while let Ok(line) = self.lines.try_recv() {
             self.take_line(line);
         }
-        std::mem::take(&mut self.told)
+        std::mem::take(&mut self.unclaimed)
     }
 
     /// Every line that has come, as it came.
-    pub fn raw(&mut self) -> &[String] {
-        let told = self.rest();
-        self.told = told;
+    pub fn raw_log(&mut self) -> &[String] {
+        let told = self.drain_log();
+        self.unclaimed = told;
         &self.raw
     }
 
@@ -210,7 +210,7 @@ impl Agent {
     fn end(&mut self, signal: libc::c_int) -> ExitStatus {
         self.signal(signal);
         let mut status = None;
-        until("the agent has ended", || {
+        wait_until("the agent has ended", || {
             status = self.child.try_wait().expect("waiting for the agent");
             status.is_some()
         });
@@ -218,7 +218,7 @@ impl Agent {
     }
 
     /// Does something while the agent does nothing.
-    pub fn stop_for(&self, something: impl FnOnce()) {
+    pub fn while_stopped(&self, something: impl FnOnce()) {
         self.signal(libc::SIGSTOP);
         something();
         self.signal(libc::SIGCONT);

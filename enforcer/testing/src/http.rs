@@ -20,15 +20,15 @@ pub fn connect() -> TcpStream {
 }
 
 /// Sends something and reads what is answered until the connection is closed.
-pub fn say(request: &[u8]) -> String {
+pub fn send_raw(request: &[u8]) -> String {
     let mut stream = connect();
     // The agent may close before it has read all.
     let _ = stream.write_all(request);
-    rest(&mut stream)
+    read_to_end(&mut stream)
 }
 
 /// What still comes on a connection until it is closed.
-pub fn rest(stream: &mut TcpStream) -> String {
+pub fn read_to_end(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     // A reset ends an answer too, if it is one.
     let ended = stream.read_to_end(&mut answer);
@@ -38,8 +38,8 @@ pub fn rest(stream: &mut TcpStream) -> String {
 }
 
 /// The status, the head and the body of an answer.
-pub fn ask(method: &str, path: &str) -> (u16, String, String) {
-    let answer = say(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+pub fn request(method: &str, path: &str) -> (u16, String, String) {
+    let answer = send_raw(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP answer: {answer:?}"));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     (status.expect("a status"), head.to_lowercase(), body.to_owned())
@@ -47,6 +47,6 @@ pub fn ask(method: &str, path: &str) -> (u16, String, String) {
 
 /// The status and the body that a GET is answered with.
 pub fn get(path: &str) -> (u16, String) {
-    let (status, _, body) = ask("GET", path);
+    let (status, _, body) = request("GET", path);
     (status, body)
 }

@@ -17,7 +17,7 @@ use enforcer_core::{index::Settings, reports::report::Report};
 use enforcer_ebpf::wire::{Policy, Reason, Undeclared, VerdictKind};
 
 use crate::{
-    manifest::{Manifest, SYSTEMD_BESTEFFORT},
+    pods::{Pod, SYSTEMD_BESTEFFORT},
     sandbox::Sandbox,
     worker::{Bind, Worker},
 };
@@ -30,22 +30,22 @@ pub const ENFORCE: Policy =
 pub const AUDIT: Policy = Policy { enforce: false, ..ENFORCE };
 
 /// An engine that judges the pods below a root of its own. What it holds goes when it is dropped.
-pub struct Rig {
-    pub engine: Reconciler,
+pub struct KernelFixture {
+    pub reconciler: Reconciler,
     root: PathBuf,
     sandbox: Sandbox,
 }
 
 /// What came of an attempt.
 #[derive(Debug)]
-pub struct Seen {
+pub struct Observed {
     /// What the process saw, 0 for success.
     pub errno: i32,
     /// What the engine told of it.
     pub reports: Vec<Report>,
 }
 
-impl Seen {
+impl Observed {
     /// The one report of the attempt.
     pub fn report(&self) -> &Report {
         match self.reports.as_slice() {
@@ -55,7 +55,7 @@ impl Seen {
     }
 
     /// What the process saw, and what the engine told.
-    pub fn answer(&self) -> (i32, VerdictKind, Reason) {
+    pub fn result(&self) -> (i32, VerdictKind, Reason) {
         let attempt = &self.report().attempt;
         (self.errno, attempt.verdict, attempt.reason)
     }
@@ -66,7 +66,7 @@ impl Seen {
     }
 }
 
-impl Rig {
+impl KernelFixture {
     /// In enforce mode on a `kubepods.slice`, with the default settings.
     pub fn new() -> Self {
         Self::with(|_| ())
@@ -92,9 +92,9 @@ impl Rig {
             shared_ports: Vec::new(),
         };
         change(&mut start);
-        let mut engine = Reconciler::load(start, None).unwrap_or_else(|error| panic!("{error}"));
-        engine.attach().unwrap_or_else(|error| panic!("{error}"));
-        Self { engine, root, sandbox }
+        let mut reconciler = Reconciler::load(start, None).unwrap_or_else(|error| panic!("{error}"));
+        reconciler.attach().unwrap_or_else(|error| panic!("{error}"));
+        Self { reconciler, root, sandbox }
     }
 
     pub fn sandbox(&self) -> &Sandbox {
@@ -102,58 +102,58 @@ impl Rig {
     }
 
     /// How many holders the programs have noted, by pod and address.
-    pub fn holds(&self) -> usize {
-        self.engine.kernel().port_holds().expect("the slots").into_iter().map(|(_, holds)| holds.len()).sum()
+    pub fn port_hold_count(&self) -> usize {
+        self.reconciler.kernel().port_holds().expect("the slots").into_iter().map(|(_, holds)| holds.len()).sum()
     }
 
     /// Makes a cgroup below the pods' root.
-    pub fn make(&self, relative: &str) -> PathBuf {
+    pub fn make_cgroup(&self, relative: &str) -> PathBuf {
         let path = self.root.join(relative);
         std::fs::create_dir_all(&path).expect("creating a cgroup");
         path
     }
 
     /// Tells the engine of a pod.
-    pub fn apply(&mut self, manifest: &Manifest) {
-        self.engine.apply(manifest.pod());
+    pub fn apply(&mut self, pod: &Pod) {
+        self.reconciler.apply(pod.parsed());
     }
 
     /// Tells the engine that a pod is gone.
-    pub fn delete(&mut self, manifest: &Manifest) {
-        let pod = manifest.pod();
-        self.engine.delete(&pod.namespace, &pod.name);
+    pub fn delete(&mut self, pod: &Pod) {
+        let pod = pod.parsed();
+        self.reconciler.delete(&pod.namespace, &pod.name);
     }
 
     /// Makes a pod's cgroup and starts a worker in it, whether or not the engine knows the pod.
-    pub fn worker(&self, manifest: &Manifest) -> Worker {
-        Worker::start(&self.make(&manifest.cgroup(SYSTEMD_BESTEFFORT)))
+    pub fn worker(&self, pod: &Pod) -> Worker {
+        Worker::start(&self.make_cgroup(&pod.cgroup(SYSTEMD_BESTEFFORT)))
     }
 
     /// Tells the engine of a pod and starts a worker in it.
-    pub fn start(&mut self, manifest: &Manifest) -> Worker {
-        self.apply(manifest);
-        self.worker(manifest)
+    pub fn start(&mut self, pod: &Pod) -> Worker {
+        self.apply(pod);
+        self.worker(pod)
     }
 
     /// Lets a worker try a bind, and takes what the engine tells of it.
-    pub fn attempt(&mut self, worker: &mut Worker, bind: &Bind) -> Seen {
-        self.watch(|| worker.bind(bind))
+    pub fn attempt(&mut self, worker: &mut Worker, bind: &Bind) -> Observed {
+        self.observe(|| worker.bind(bind))
     }
 
     /// Lets somebody try a bind, and takes what the engine tells of it.
-    pub fn watch(&mut self, bind: impl FnOnce() -> i32) -> Seen {
-        self.told();
+    pub fn observe(&mut self, bind: impl FnOnce() -> i32) -> Observed {
+        self.drain_reports();
         let errno = bind();
-        Seen { errno, reports: self.told() }
+        Observed { errno, reports: self.drain_reports() }
     }
 
     /// What the engine has to tell.
-    pub fn told(&mut self) -> Vec<Report> {
+    pub fn drain_reports(&mut self) -> Vec<Report> {
         let mut reports = Vec::new();
         loop {
-            let told = self.engine.drain_verdict_ring().unwrap_or_else(|error| panic!("{error}"));
+            let told = self.reconciler.drain_verdict_ring().unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(told.undecodable, [] as [String; 0]);
-            let failures = self.engine.take_failures();
+            let failures = self.reconciler.take_failures();
             assert!(failures.is_empty(), "{failures:?}");
             if told.reports.is_empty() {
                 return reports;
@@ -170,12 +170,12 @@ static RESERVES: AtomicBool = AtomicBool::new(false);
 static READS_BY_HELPER: AtomicBool = AtomicBool::new(false);
 
 /// Runs a test as on a kernel where ports are taken before they are bound.
-pub fn reserving<T>(test: impl FnOnce() -> T) -> T {
+pub fn taking_before_bind<T>(test: impl FnOnce() -> T) -> T {
     with(&RESERVES, test)
 }
 
 /// Runs a test as on a kernel where sockets are read by a helper.
-pub fn by_helper<T>(test: impl FnOnce() -> T) -> T {
+pub fn reading_by_helper<T>(test: impl FnOnce() -> T) -> T {
     with(&READS_BY_HELPER, test)
 }
 

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bpffs::Bpffs,
     kernel_fixture::{ENFORCE, denied, features},
-    manifest::{Manifest, SYSTEMD_BESTEFFORT, api_uid},
+    pods::{Pod, SYSTEMD_BESTEFFORT, api_uid},
     sandbox::Sandbox,
     worker::{self, Worker},
 };
@@ -44,19 +44,19 @@ const DIE: &str = "PORT_ENFORCER_DIE_AFTER";
 
 /// A pod, as it can be told to another process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Tenant {
+pub struct PodSpec {
     name: String,
     uid: String,
     ports: String,
 }
 
-impl Tenant {
+impl PodSpec {
     pub fn new(name: &str, ports: &str) -> Self {
         Self { name: name.to_owned(), uid: api_uid(), ports: ports.to_owned() }
     }
 
-    fn manifest(&self) -> Manifest {
-        Manifest::new(&self.name).uid(&self.uid).ports(&self.ports)
+    fn manifest(&self) -> Pod {
+        Pod::new(&self.name).uid(&self.uid).ports(&self.ports)
     }
 
     fn cgroup(&self) -> String {
@@ -65,72 +65,73 @@ impl Tenant {
 }
 
 /// A BPF file system, a pods' root and the pods below it: what stays when an agent goes.
-pub struct Site {
+pub struct MiniNode {
     pub bpffs: Bpffs,
-    pub tenants: Vec<Tenant>,
+    pub pods: Vec<PodSpec>,
     pub root: PathBuf,
     _sandbox: Sandbox,
 }
 
-impl Site {
+impl MiniNode {
     pub fn new(tenants: &[(&str, &str)]) -> Self {
         let sandbox = Sandbox::new();
         let root = sandbox.make("kubepods.slice");
-        let tenants = tenants.iter().map(|(name, ports)| Tenant::new(name, ports)).collect();
-        Self { bpffs: Bpffs::new(), tenants, root, _sandbox: sandbox }
+        let pods = tenants.iter().map(|(name, ports)| PodSpec::new(name, ports)).collect();
+        Self { bpffs: Bpffs::new(), pods, root, _sandbox: sandbox }
     }
 
     /// A worker in a pod's cgroup, whether or not an agent runs.
     pub fn worker(&self, name: &str) -> Worker {
-        let tenant = self.tenants.iter().find(|tenant| tenant.name == name).expect("a tenant");
+        let tenant = self.pods.iter().find(|tenant| tenant.name == name).expect("a tenant");
         let cgroup = self.root.join(tenant.cgroup());
         std::fs::create_dir_all(&cgroup).expect("a cgroup");
         Worker::start(&cgroup)
     }
 
-    pub fn keep(&self, persist: bool) -> Persistence {
+    pub fn persistence(&self, persist: bool) -> Persistence {
         let pins = Pins::at(&self.bpffs.folder()).unwrap_or_else(|error| panic!("{error}"));
         let guard = pins.try_lock().unwrap_or_else(|error| panic!("{error}")).expect("no other agent");
         Persistence { guard, persist }
     }
 
     /// Loads an agent that is kept, and tells it of all pods. It does not judge yet.
-    pub fn load(&self) -> Keeper {
+    pub fn load(&self) -> MiniAgent {
         self.try_load(true, |_| ()).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    pub fn try_load(&self, persist: bool, change: impl FnOnce(&mut LoadOptions)) -> Result<Keeper, BpfError> {
-        Keeper::load(self.keep(persist), &self.root, &self.tenants, change)
+    pub fn try_load(&self, persist: bool, change: impl FnOnce(&mut LoadOptions)) -> Result<MiniAgent, BpfError> {
+        MiniAgent::load(self.persistence(persist), &self.root, &self.pods, change)
     }
 
     /// An agent that is kept and judges.
-    pub fn start(&self) -> Keeper {
+    pub fn start(&self) -> MiniAgent {
         self.start_with(true, |_| ())
     }
 
-    pub fn start_with(&self, persist: bool, change: impl FnOnce(&mut LoadOptions)) -> Keeper {
+    pub fn start_with(&self, persist: bool, change: impl FnOnce(&mut LoadOptions)) -> MiniAgent {
         let mut keeper = self.try_load(persist, change).unwrap_or_else(|error| panic!("{error}"));
         keeper.take_over();
         keeper
     }
 
     /// Does something in another process, which ends by SIGKILL after this step: the steps that it took.
-    pub fn killed_after(&self, what: What, step: &str) -> Vec<String> {
-        let (status, steps) = self.in_process(what, step);
+    pub fn kill_after(&self, what: Task, step: &str) -> Vec<String> {
+        let (status, steps) = self.spawn_task(what, step);
         assert_eq!(status.signal(), Some(libc::SIGKILL), "{what:?} takes the step '{step}': {status}, {steps:?}");
         assert_eq!(steps.last().map(String::as_str), Some(step));
         steps
     }
 
     /// Does something in another process: the steps that it takes.
-    pub fn steps_of(&self, what: What) -> Vec<String> {
-        let (status, steps) = self.in_process(what, "");
+    pub fn run_task(&self, what: Task) -> Vec<String> {
+        let (status, steps) = self.spawn_task(what, "");
         assert_eq!(status.code(), Some(0), "{what:?}: {steps:?}");
         steps
     }
 
-    fn in_process(&self, what: What, step: &str) -> (ExitStatus, Vec<String>) {
-        let order = Order { what, folder: self.bpffs.folder(), root: self.root.clone(), tenants: self.tenants.clone() };
+    fn spawn_task(&self, what: Task, step: &str) -> (ExitStatus, Vec<String>) {
+        let order =
+            TaskOrder { what, folder: self.bpffs.folder(), root: self.root.clone(), tenants: self.pods.clone() };
         let Output { status, stderr, .. } = Command::new(env::current_exe().expect("this binary"))
             .env(MARK, serde_json::to_string(&order).expect("an order"))
             .env(DIE, step)
@@ -146,38 +147,39 @@ impl Site {
 
 /// What is done in a process of its own.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub enum What {
+pub enum Task {
     /// Start an agent, let it judge, and leave it behind.
-    Keep,
+    RunPersistent,
     /// Start an agent of which nothing is kept, let it judge, and end it.
-    Visit,
+    RunOnce,
     /// Remove everything.
     CleanUp,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Order {
-    what: What,
+struct TaskOrder {
+    what: Task,
     folder: PathBuf,
     root: PathBuf,
-    tenants: Vec<Tenant>,
+    tenants: Vec<PodSpec>,
 }
 
 /// Turns this process into what a [`Site`] started it for.
-pub fn run_if_ordered() {
+pub fn run_if_child() {
     let Some(order) = env::var_os(MARK) else {
         return;
     };
-    let Order { what, folder, root, tenants } = serde_json::from_str(order.to_str().expect("text")).expect("an order");
+    let TaskOrder { what, folder, root, tenants } =
+        serde_json::from_str(order.to_str().expect("text")).expect("an order");
     match what {
-        What::CleanUp => {
+        Task::CleanUp => {
             clean_up(&folder).unwrap_or_else(|error| panic!("{error}")).expect("no agent runs");
         }
-        What::Keep | What::Visit => {
+        Task::RunPersistent | Task::RunOnce => {
             let pins = Pins::at(&folder).unwrap_or_else(|error| panic!("{error}"));
             let guard = pins.lock(|| ()).unwrap_or_else(|error| panic!("{error}"));
-            let keep = Persistence { guard, persist: matches!(what, What::Keep) };
-            let mut keeper = Keeper::load(keep, &root, &tenants, |_| ()).unwrap_or_else(|error| panic!("{error}"));
+            let keep = Persistence { guard, persist: matches!(what, Task::RunPersistent) };
+            let mut keeper = MiniAgent::load(keep, &root, &tenants, |_| ()).unwrap_or_else(|error| panic!("{error}"));
             keeper.take_over();
         }
     }
@@ -185,19 +187,19 @@ pub fn run_if_ordered() {
 }
 
 /// The small agent.
-pub struct Keeper {
+pub struct MiniAgent {
     pub kernel: Kernel,
     pub previous: Option<Previous>,
     index: Index,
     bind_events: RingBuf<MapData>,
-    told: Vec<Attempt>,
+    attempts: Vec<Attempt>,
 }
 
-impl Keeper {
+impl MiniAgent {
     fn load(
         keep: Persistence,
         root: &Path,
-        tenants: &[Tenant],
+        tenants: &[PodSpec],
         change: impl FnOnce(&mut LoadOptions),
     ) -> Result<Self, BpfError> {
         let root = Root::find(Some(root), Path::new("/proc/self/mountinfo")).expect("a root");
@@ -219,12 +221,12 @@ impl Keeper {
         let bind_events = kernel.take_verdict_ring()?;
         let mut index = Index::new(Settings::default(), root.id);
         for tenant in tenants {
-            index.apply(tenant.manifest().pod(), now());
+            index.apply(tenant.manifest().parsed(), now());
         }
         for entry in scan(&root).expect("the tree") {
             index.cgroup_created(entry.id, entry.parent, &entry.name, now());
         }
-        let mut keeper = Self { kernel, previous, index, bind_events, told: Vec::new() };
+        let mut keeper = Self { kernel, previous, index, bind_events, attempts: Vec::new() };
         keeper.flush();
         Ok(keeper)
     }
@@ -249,19 +251,19 @@ impl Keeper {
 
     fn take_previous_events(&mut self) {
         if let Some(previous) = &mut self.previous {
-            take(&mut previous.bind_events, &mut self.told);
+            drain_into(&mut previous.bind_events, &mut self.attempts);
         }
     }
 
     /// The attempts that were told and not yet taken.
-    pub fn told(&mut self) -> Vec<Attempt> {
-        take(&mut self.bind_events, &mut self.told);
-        std::mem::take(&mut self.told)
+    pub fn take_attempts(&mut self) -> Vec<Attempt> {
+        drain_into(&mut self.bind_events, &mut self.attempts);
+        std::mem::take(&mut self.attempts)
     }
 
     /// What was told to the agent before this one, without what its own programs told.
-    pub fn told_before(&mut self) -> Vec<Attempt> {
-        std::mem::take(&mut self.told)
+    pub fn take_previous_attempts(&mut self) -> Vec<Attempt> {
+        std::mem::take(&mut self.attempts)
     }
 
     pub fn counters(&self) -> Counters {
@@ -272,12 +274,12 @@ impl Keeper {
         self.counters().of(kind, reason)
     }
 
-    pub fn lost(&self) -> u64 {
+    pub fn lost_records(&self) -> u64 {
         self.counters().errors(KernelError::BindEventLost)
     }
 }
 
-fn take(ring: &mut RingBuf<MapData>, told: &mut Vec<Attempt>) {
+fn drain_into(ring: &mut RingBuf<MapData>, told: &mut Vec<Attempt>) {
     while let Some(record) = ring.next() {
         match decode_bind(&record) {
             Ok(SocketRecord::Attempt(attempt)) => told.push(attempt),
@@ -287,17 +289,17 @@ fn take(ring: &mut RingBuf<MapData>, told: &mut Vec<Attempt>) {
 }
 
 /// A bind that any number of sockets can make at once.
-pub fn bind(port: u16) -> worker::Bind {
+pub fn shared_bind(port: u16) -> worker::Bind {
     worker::Bind::udp("0.0.0.0", port).reusing_addr()
 }
 
 /// The same for IPv6 and IPv4.
-pub fn bind6(port: u16) -> worker::Bind {
+pub fn shared_bind6(port: u16) -> worker::Bind {
     worker::Bind::udp("::", port).reusing_addr()
 }
 
 /// What is pinned when an agent's generation is live.
-pub fn kept(generation: &str) -> Vec<String> {
+pub fn expected_pins(generation: &str) -> Vec<String> {
     let shared = ["COUNTERS", "HOLDS", "MODE", "SLOTS", "STRAYS", "SUBFLOWS"];
     let mut pins: Vec<String> = shared.map(|pin| format!("v3/shared/{pin}")).into();
     let hooks = ["bind4", "bind6", "post_bind4", "post_bind6", "sock_release"];
@@ -317,11 +319,11 @@ pub fn kept(generation: &str) -> Vec<String> {
 pub const PROTOCOL: Protocol = Protocol::Udp;
 
 /// Inode number of a directory; a cgroup's id.
-pub fn id_of(directory: &Path) -> u64 {
+pub fn inode(directory: &Path) -> u64 {
     std::fs::metadata(directory).expect("a directory").ino()
 }
 
 /// The owner of the port may bind it, and the other one may not.
-pub fn judged(owner: &mut Worker, stranger: &mut Worker, port: u16) -> bool {
-    [bind(port), bind6(port)].iter().all(|bind| (owner.bind(bind), stranger.bind(bind)) == (0, denied()))
+pub fn only_owner_may_bind(owner: &mut Worker, stranger: &mut Worker, port: u16) -> bool {
+    [shared_bind(port), shared_bind6(port)].iter().all(|bind| (owner.bind(bind), stranger.bind(bind)) == (0, denied()))
 }

@@ -3,7 +3,7 @@
 
 use std::env;
 
-use libtest_mimic::Completion;
+use libtest_mimic::{Completion, Failed};
 use rustix::process::Pid;
 
 /// Set for the tests by the first process of such a machine.
@@ -41,10 +41,10 @@ pub fn give_way(pid: u32) {
 }
 
 /// Runs a test that needs one, or says that it is skipped.
-pub fn only_there(test: fn()) -> Completion {
+pub fn only_there(test: fn()) -> Result<Completion, Failed> {
     if !is_here() {
-        return Completion::ignored_with("it judges every process of the machine; cargo xtask kernels runs it");
+        return Ok(Completion::ignored_with("it judges every process of the machine; cargo xtask kernels runs it"));
     }
     test();
-    Completion::Completed
+    Ok(Completion::Completed)
 }

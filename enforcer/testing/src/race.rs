@@ -24,13 +24,13 @@ pub struct Tally {
 
 /// What the two have in common.
 #[repr(C)]
-struct Track {
+struct SharedMemory {
     arrived: AtomicU32,
     bound: [AtomicU32; 2],
 }
 
 /// The memory that a track is in.
-struct Mapping(*mut Track);
+struct Mapping(*mut SharedMemory);
 
 impl Mapping {
     fn new(file: &OwnedFd) -> io::Result<Self> {
@@ -38,7 +38,7 @@ impl Mapping {
         let start = unsafe {
             libc::mmap(
                 ptr::null_mut(),
-                size_of::<Track>(),
+                size_of::<SharedMemory>(),
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 file.as_raw_fd(),
@@ -48,7 +48,7 @@ impl Mapping {
         if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self(start.cast())) }
     }
 
-    fn track(&self) -> &Track {
+    fn track(&self) -> &SharedMemory {
         // SAFETY: the mapping lives as long as this, begins at a page, and holds atomics only.
         unsafe { &*self.0 }
     }
@@ -57,11 +57,11 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: it was mapped with this length, and no reference outlives it.
-        unsafe { libc::munmap(self.0.cast(), size_of::<Track>()) };
+        unsafe { libc::munmap(self.0.cast(), size_of::<SharedMemory>()) };
     }
 }
 
-impl Track {
+impl SharedMemory {
     /// Waits until both have come so far.
     fn meet(&self, times: &mut u32) {
         *times += 2;

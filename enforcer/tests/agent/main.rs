@@ -51,7 +51,7 @@ fn main() {
         network::isolate();
     }
     let conclusion = libtest_mimic::run(&arguments, own_machine::part(trials()));
-    backend::end();
+    backend::stop_control_plane();
     conclusion.exit();
 }
 

@@ -1,8 +1,10 @@
 //! The documentation says what is so: every link leads somewhere, every command is one, every manifest can be read, and what
 //! a command is said to print it prints.
 
+mod codes;
 mod commands;
 mod links;
+mod log_events;
 mod manifests;
 mod table;
 mod threats;
@@ -57,7 +59,7 @@ fn blocks(text: &str) -> Vec<(&str, usize, Vec<&str>)> {
 }
 
 #[test]
-fn blocks_are_found_with_their_lines() {
+fn blocks_have_line_numbers() {
     let found = blocks("a\n```sh\none\ntwo\n```\nb\n```text\nthree\n```\n");
     assert_eq!(found, [("sh", 3, vec!["one", "two"]), ("text", 8, vec!["three"])]);
 }

@@ -20,27 +20,28 @@ use enforcer_ebpf::wire::NodeMode;
 
 use enforcer_testing::{
     kernel_fixture::{denied, features},
-    mini_agent::{Site, bind, id_of, judged, kept},
+    mini_agent::{MiniNode, expected_pins, inode, only_owner_may_bind, shared_bind},
+    tests,
 };
 
 use crate::{DONE, Outcome, Test};
 
-pub(crate) const TESTS: &[Test] = &[
-    ("cleanup_removes_everything_and_does_it_twice", cleanup_removes_everything_and_does_it_twice),
-    ("cleanup_leaves_a_running_agent_alone", cleanup_leaves_a_running_agent_alone),
-    ("cleanup_removes_what_no_version_knows", cleanup_removes_what_no_version_knows),
-    ("cleanup_detaches_what_another_process_holds", cleanup_detaches_what_another_process_holds),
-    ("the_command_says_what_it_did", the_command_says_what_it_did),
-    ("another_layout_is_refused", another_layout_is_refused),
-    ("another_layout_in_a_map_is_refused", another_layout_in_a_map_is_refused),
-    ("only_one_has_the_right", only_one_has_the_right),
-    ("the_right_waits_for_a_folder_that_is_removed", the_right_waits_for_a_folder_that_is_removed),
+pub(crate) const TESTS: &[Test] = tests![
+    cleanup_removes_everything_and_can_repeat,
+    cleanup_leaves_running_agent_alone,
+    cleanup_removes_unknown_pins,
+    cleanup_detaches_links_held_elsewhere,
+    cleanup_command_reports_its_work,
+    foreign_layout_version_is_refused,
+    foreign_layout_in_map_is_refused,
+    lock_has_one_holder,
+    lock_survives_removal_of_its_folder
 ];
 
 const PORT: u16 = 20080;
 
-fn site() -> Site {
-    Site::new(&[("owner", "20080/udp"), ("stranger", "20099")])
+fn site() -> MiniNode {
+    MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099")])
 }
 
 /// Programs in the kernel that count in these counters, whoever holds them.
@@ -56,32 +57,32 @@ pub(super) fn programs_of_an_agent() -> usize {
 }
 
 /// Id of the map with the counters.
-pub(super) fn counters(site: &Site) -> u32 {
+pub(super) fn counters(site: &MiniNode) -> u32 {
     MapInfo::from_pin(site.bpffs.folder().join("v3/shared/COUNTERS")).expect("the counters").id()
 }
 
-fn cleanup_removes_everything_and_does_it_twice() -> Outcome {
+fn cleanup_removes_everything_and_can_repeat() -> Outcome {
     let site = site();
     let folder = site.bpffs.folder();
     let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
     drop(site.start());
-    assert!(judged(&mut owner, &mut stranger, PORT));
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
     let counters = counters(&site);
     assert_eq!(programs_counting_in(counters), programs_of_an_agent());
     let cleaned = clean_up(&folder).expect("a cleanup").expect("no agent runs");
     assert_eq!(cleaned, CleanupSummary { links: 7, pins: 25, held: 0, left_alone: Vec::new() });
-    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
     assert_eq!(programs_counting_in(counters), 0, "the kernel has let go of the programs");
     assert!(!folder.exists());
     assert_eq!(clean_up(&folder).expect("a cleanup"), Some(CleanupSummary::default()), "and again");
     // An agent can begin anew.
     drop(site.start());
-    assert!(judged(&mut owner, &mut stranger, PORT));
-    assert_eq!(site.bpffs.list(), kept("g1"));
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
+    assert_eq!(site.bpffs.list(), expected_pins("g1"));
     DONE
 }
 
-fn cleanup_leaves_a_running_agent_alone() -> Outcome {
+fn cleanup_leaves_running_agent_alone() -> Outcome {
     let site = site();
     let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
     for persist in [false, true] {
@@ -89,16 +90,16 @@ fn cleanup_leaves_a_running_agent_alone() -> Outcome {
         let before = site.bpffs.list();
         assert_eq!(clean_up(&site.bpffs.folder()).expect("a cleanup"), None);
         assert_eq!(site.bpffs.list(), before);
-        assert!(judged(&mut owner, &mut stranger, PORT));
+        assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
         drop(keeper);
     }
-    assert_eq!(stranger.bind(&bind(PORT)), denied());
+    assert_eq!(stranger.bind(&shared_bind(PORT)), denied());
     assert!(clean_up(&site.bpffs.folder()).expect("a cleanup").is_some());
-    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
     DONE
 }
 
-fn cleanup_removes_what_no_version_knows() -> Outcome {
+fn cleanup_removes_unknown_pins() -> Outcome {
     let site = site();
     let folder = site.bpffs.folder();
     drop(site.start());
@@ -111,25 +112,25 @@ fn cleanup_removes_what_no_version_knows() -> Outcome {
     assert_eq!((cleaned.links, cleaned.pins, cleaned.held), (7, 25, 0));
     assert_eq!(cleaned.left_alone, [folder.join("vendor")]);
     assert_eq!(site.bpffs.list(), ["vendor"]);
-    assert_eq!(site.worker("stranger").bind(&bind(PORT)), 0);
+    assert_eq!(site.worker("stranger").bind(&shared_bind(PORT)), 0);
     DONE
 }
 
-fn cleanup_detaches_what_another_process_holds() -> Outcome {
+fn cleanup_detaches_links_held_elsewhere() -> Outcome {
     let site = site();
     let mut stranger = site.worker("stranger");
     drop(site.start());
-    assert_eq!(stranger.bind(&bind(PORT)), denied());
+    assert_eq!(stranger.bind(&shared_bind(PORT)), denied());
     let held = PinnedLink::from_pin(site.bpffs.folder().join("v3/links/bind4")).expect("a link");
     let cleaned = clean_up(&site.bpffs.folder()).expect("a cleanup").expect("no agent runs");
     assert_eq!((cleaned.links, cleaned.held), (7, 1), "and it says so");
-    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
     drop(held);
     DONE
 }
 
 /// The command's exit code, and what it said. It also tells of agents elsewhere on this machine.
-fn command(site: &Site) -> (Option<i32>, String, String) {
+fn command(site: &MiniNode) -> (Option<i32>, String, String) {
     // In a virtual machine it is elsewhere than where it was built.
     let enforcer = env::var_os("CARGO_BIN_EXE_enforcer").unwrap_or_else(|| env!("CARGO_BIN_EXE_enforcer").into());
     let mut command = Command::new(enforcer);
@@ -139,14 +140,14 @@ fn command(site: &Site) -> (Option<i32>, String, String) {
     (status.code(), text(&stdout), text(&stderr))
 }
 
-fn the_command_says_what_it_did() -> Outcome {
+fn cleanup_command_reports_its_work() -> Outcome {
     let site = site();
     let keeper = site.start();
     let (code, said, why) = command(&site);
     assert_eq!((code, said.as_str()), (Some(4), ""));
     assert!(why.contains("an agent is running that keeps its state in "), "{why}");
     drop(keeper);
-    assert_eq!(site.bpffs.list(), kept("g1"));
+    assert_eq!(site.bpffs.list(), expected_pins("g1"));
 
     let folder = site.bpffs.folder();
     let removed = format!(
@@ -164,7 +165,7 @@ fn the_command_says_what_it_did() -> Outcome {
     DONE
 }
 
-fn another_layout_is_refused() -> Outcome {
+fn foreign_layout_version_is_refused() -> Outcome {
     let site = site();
     let folder = site.bpffs.folder();
     let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
@@ -182,14 +183,14 @@ fn another_layout_is_refused() -> Outcome {
         assert!(matches!(set_node_mode(&folder, NodeMode::Audit), Err(PinError::Unknown(_))));
         assert!(matches!(node_mode(&folder), Err(PinError::Unknown(_))));
         assert_eq!(site.bpffs.list(), before, "nothing was touched");
-        assert!(judged(&mut owner, &mut stranger, PORT));
+        assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
         fs::remove_dir(folder.join(other)).expect("a folder");
     }
     drop(site.start());
     DONE
 }
 
-fn another_layout_in_a_map_is_refused() -> Outcome {
+fn foreign_layout_in_map_is_refused() -> Outcome {
     let site = site();
     drop(site.start());
     let config = MapData::from_pin(site.bpffs.folder().join("v3/g1/maps/CONFIG")).expect("the configuration");
@@ -206,7 +207,7 @@ fn another_layout_in_a_map_is_refused() -> Outcome {
     DONE
 }
 
-fn only_one_has_the_right() -> Outcome {
+fn lock_has_one_holder() -> Outcome {
     let site = site();
     let keeper = site.start();
     let pins = Pins::at(&site.bpffs.folder()).unwrap_or_else(|error| panic!("{error}"));
@@ -240,7 +241,7 @@ fn await_waiter(inode: u64) {
 }
 
 /// What was locked is not what a later agent would lock.
-fn the_right_waits_for_a_folder_that_is_removed() -> Outcome {
+fn lock_survives_removal_of_its_folder() -> Outcome {
     let site = site();
     let pins = Pins::at(&site.bpffs.folder()).unwrap_or_else(|error| panic!("{error}"));
     let first = pins.try_lock().expect("a lock").expect("nobody has it");
@@ -248,7 +249,7 @@ fn the_right_waits_for_a_folder_that_is_removed() -> Outcome {
     thread::scope(|scope| {
         let waiting = scope.spawn(|| pins.lock(|| told.send(()).expect("a listener")).expect("a lock"));
         hears.recv().expect("it waits");
-        await_waiter(id_of(pins.folder()));
+        await_waiter(inode(pins.folder()));
         fs::remove_dir(pins.folder()).expect("a cleanup removes it");
         drop(first);
         let guard = waiting.join().expect("no panic");

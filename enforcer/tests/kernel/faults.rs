@@ -16,8 +16,8 @@ use libtest_mimic::Completion;
 
 use enforcer_testing::{
     kernel_fixture::denied,
-    mini_agent::{Site, Tenant, What, bind, judged, kept},
-    own_machine,
+    mini_agent::{MiniNode, PodSpec, Task, expected_pins, only_owner_may_bind, shared_bind},
+    own_machine, tests,
     worker::Worker,
 };
 
@@ -26,44 +26,44 @@ use crate::{
     cleanup::{counters, programs_counting_in, programs_of_an_agent},
 };
 
-pub(crate) const TESTS: &[Test] = &[
-    ("a_first_start_is_killed_after_its_steps", a_first_start_is_killed_after_its_steps),
-    ("an_upgrade_is_killed_after_its_steps", an_upgrade_is_killed_after_its_steps),
-    ("a_start_is_killed_while_it_heals", a_start_is_killed_while_it_heals),
-    ("of_two_live_generations_the_newer_is_read", of_two_live_generations_the_newer_is_read),
-    ("an_end_of_keeping_is_killed_after_its_steps", an_end_of_keeping_is_killed_after_its_steps),
-    ("a_cleanup_is_killed_after_its_steps", a_cleanup_is_killed_after_its_steps),
+pub(crate) const TESTS: &[Test] = tests![
+    first_start_killed_at_each_step_recovers,
+    upgrade_killed_at_each_step_recovers,
+    recovery_killed_at_each_step_recovers,
+    newer_of_two_live_generations_is_read,
+    end_of_persistence_killed_at_each_step_recovers,
+    cleanup_killed_at_each_step_recovers
 ];
 
 const PORT: u16 = 20080;
 
 /// What is tried, and what is checked around it.
-struct Scene {
-    site: Site,
+struct FaultFixture {
+    site: MiniNode,
     owner: Worker,
     stranger: Worker,
 }
 
-impl Scene {
+impl FaultFixture {
     fn new() -> Self {
-        let site = Site::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
+        let site = MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
         let (owner, stranger) = (site.worker("owner"), site.worker("stranger"));
         Self { site, owner, stranger }
     }
 
     fn judged(&mut self) -> bool {
-        judged(&mut self.owner, &mut self.stranger, PORT)
+        only_owner_may_bind(&mut self.owner, &mut self.stranger, PORT)
     }
 
     /// Nobody judges.
     fn free(&mut self) -> bool {
-        (self.owner.bind(&bind(PORT)), self.stranger.bind(&bind(PORT))) == (0, 0)
+        (self.owner.bind(&shared_bind(PORT)), self.stranger.bind(&shared_bind(PORT))) == (0, 0)
     }
 
     /// Whoever judges, the owner is not in anybody's way.
     fn owner_binds(&mut self) -> bool {
-        let stranger = self.stranger.bind(&bind(PORT));
-        self.owner.bind(&bind(PORT)) == 0 && [0, denied()].contains(&stranger)
+        let stranger = self.stranger.bind(&shared_bind(PORT));
+        self.owner.bind(&shared_bind(PORT)) == 0 && [0, denied()].contains(&stranger)
     }
 
     fn clean_up(&mut self) {
@@ -85,7 +85,7 @@ impl Scene {
         assert!(self.judged(), "{after}");
         let pins = self.site.bpffs.list();
         let generation = pins[0].split('/').nth(1).expect("a generation").to_owned();
-        assert_eq!(pins, kept(&generation), "{after}");
+        assert_eq!(pins, expected_pins(&generation), "{after}");
         let counters = counters(&self.site);
         // The kernel lets go of removed pins a moment later.
         let patience = Instant::now() + Duration::from_secs(10);
@@ -115,17 +115,17 @@ fn skip() -> Option<Outcome> {
 }
 
 /// Each start but the first one begins over what the one before left half-way.
-fn a_first_start_is_killed_after_its_steps() -> Outcome {
+fn first_start_killed_at_each_step_recovers() -> Outcome {
     if let Some(skip) = skip() {
         return skip;
     }
-    let mut scene = Scene::new();
-    let steps = scene.site.steps_of(What::Keep);
+    let mut scene = FaultFixture::new();
+    let steps = scene.site.run_task(Task::RunPersistent);
     assert!(scene.judged());
     scene.clean_up();
     let tried = chosen(&steps);
     for (place, step) in tried.iter().enumerate() {
-        scene.site.killed_after(What::Keep, step);
+        scene.site.kill_after(Task::RunPersistent, step);
         assert!(scene.owner_binds(), "{step}");
         assert!(scene.generations() <= 1, "{step}: {:?}", scene.site.bpffs.list());
         // Once a link is pinned, the next start is no first one any more.
@@ -141,16 +141,16 @@ fn a_first_start_is_killed_after_its_steps() -> Outcome {
     DONE
 }
 
-fn an_upgrade_is_killed_after_its_steps() -> Outcome {
+fn upgrade_killed_at_each_step_recovers() -> Outcome {
     if let Some(skip) = skip() {
         return skip;
     }
-    let mut scene = Scene::new();
+    let mut scene = FaultFixture::new();
     drop(scene.site.start());
-    let steps = scene.site.steps_of(What::Keep);
+    let steps = scene.site.run_task(Task::RunPersistent);
     let tried = chosen(&steps);
     for step in &tried {
-        scene.site.killed_after(What::Keep, step);
+        scene.site.kill_after(Task::RunPersistent, step);
         assert!(scene.judged(), "there is no gap: {step}");
         assert!(scene.generations() <= 3, "{step}: {:?}", scene.site.bpffs.list());
     }
@@ -159,11 +159,11 @@ fn an_upgrade_is_killed_after_its_steps() -> Outcome {
     DONE
 }
 
-fn a_start_is_killed_while_it_heals() -> Outcome {
+fn recovery_killed_at_each_step_recovers() -> Outcome {
     if let Some(skip) = skip() {
         return skip;
     }
-    let mut scene = Scene::new();
+    let mut scene = FaultFixture::new();
     drop(scene.site.start());
     for (half_way, then) in [
         (
@@ -172,9 +172,9 @@ fn a_start_is_killed_while_it_heals() -> Outcome {
         ),
         ("switched the link bind6", ["retired the links/cgroup_mkdir", "retired the programs/post_bind6"]),
     ] {
-        scene.site.killed_after(What::Keep, half_way);
+        scene.site.kill_after(Task::RunPersistent, half_way);
         for step in then {
-            scene.site.killed_after(What::Keep, step);
+            scene.site.kill_after(Task::RunPersistent, step);
             assert!(scene.judged(), "{step}");
         }
         scene.heals(half_way);
@@ -182,14 +182,14 @@ fn a_start_is_killed_while_it_heals() -> Outcome {
     DONE
 }
 
-fn of_two_live_generations_the_newer_is_read() -> Outcome {
+fn newer_of_two_live_generations_is_read() -> Outcome {
     if let Some(skip) = skip() {
         return skip;
     }
-    let mut scene = Scene::new();
+    let mut scene = FaultFixture::new();
     drop(scene.site.start());
-    scene.site.tenants.push(Tenant::new("late", "20081/udp"));
-    scene.site.killed_after(What::Keep, "switched the link bind6");
+    scene.site.pods.push(PodSpec::new("late", "20081/udp"));
+    scene.site.kill_after(Task::RunPersistent, "switched the link bind6");
     let keeper = scene.site.load();
     let held = keeper.previous.as_ref().expect("an agent before this one").recover().expect("its maps");
     let claims: Vec<String> = held.owners.iter().flat_map(|owner| &owner.claims).map(ToString::to_string).collect();
@@ -199,19 +199,19 @@ fn of_two_live_generations_the_newer_is_read() -> Outcome {
     DONE
 }
 
-fn an_end_of_keeping_is_killed_after_its_steps() -> Outcome {
+fn end_of_persistence_killed_at_each_step_recovers() -> Outcome {
     if let Some(skip) = skip() {
         return skip;
     }
-    let mut scene = Scene::new();
+    let mut scene = FaultFixture::new();
     drop(scene.site.start());
-    let steps = scene.site.steps_of(What::Visit);
+    let steps = scene.site.run_task(Task::RunOnce);
     assert!(!scene.site.bpffs.folder().exists());
     assert!(scene.free());
     let tried = chosen(&steps);
     for step in &tried {
         drop(scene.site.start());
-        scene.site.killed_after(What::Visit, step);
+        scene.site.kill_after(Task::RunOnce, step);
         assert!(scene.owner_binds(), "{step}");
         // What runs this process's programs ends with it.
         if let Some(hook) = step.strip_prefix("switched the link ") {
@@ -223,13 +223,13 @@ fn an_end_of_keeping_is_killed_after_its_steps() -> Outcome {
     DONE
 }
 
-fn a_cleanup_is_killed_after_its_steps() -> Outcome {
+fn cleanup_killed_at_each_step_recovers() -> Outcome {
     if let Some(skip) = skip() {
         return skip;
     }
-    let mut scene = Scene::new();
+    let mut scene = FaultFixture::new();
     drop(scene.site.start());
-    let steps = scene.site.steps_of(What::CleanUp);
+    let steps = scene.site.run_task(Task::CleanUp);
     assert!(!scene.site.bpffs.folder().exists());
     let tried: Vec<String> = chosen(&steps).into_iter().map(str::to_owned).collect();
     for (place, step) in tried.iter().enumerate() {
@@ -242,7 +242,7 @@ fn a_cleanup_is_killed_after_its_steps() -> Outcome {
             scene.clean_up();
             drop(scene.site.start());
         }
-        scene.site.killed_after(What::CleanUp, step);
+        scene.site.kill_after(Task::CleanUp, step);
         assert!(scene.owner_binds(), "{step}");
     }
     scene.heals("the last step");

@@ -9,25 +9,26 @@ use enforcer_core::{plan::port_state::Change, reports::report::Actor};
 use enforcer_ebpf::wire::{KernelError, Policy, Reason, VerdictKind};
 
 use enforcer_testing::{
-    kernel_fixture::{ENFORCE, Rig, Seen, denied},
-    manifest::{CONTAINER_ID, Manifest, SYSTEMD_BESTEFFORT, api_uid, cgroup_for, static_uid},
-    mini_agent::id_of,
+    kernel_fixture::{ENFORCE, KernelFixture, Observed, denied},
+    mini_agent::inode,
+    pods::{CONTAINER_ID, Pod, SYSTEMD_BESTEFFORT, api_uid, cgroup_for, static_uid},
     sandbox::Sandbox,
+    tests,
     worker::{Bind, Worker, bind_socket},
 };
 
 use crate::{DONE, Outcome, Test};
 
-pub(crate) const TESTS: &[Test] = &[
-    ("a_pod_that_is_known_before_its_cgroup", a_pod_that_is_known_before_its_cgroup),
-    ("a_cgroup_that_is_made_before_its_pod_is_known", a_cgroup_that_is_made_before_its_pod_is_known),
-    ("cgroups_that_were_there_before_the_engine", cgroups_that_were_there_before_the_engine),
-    ("a_child_that_is_named_like_a_pod_is_no_other_pod", a_child_that_is_named_like_a_pod_is_no_other_pod),
-    ("such_a_child_from_before_the_engine_is_none_either", such_a_child_from_before_the_engine_is_none_either),
-    ("such_a_child_that_was_noted_is_taken_out", such_a_child_that_was_noted_is_taken_out),
-    ("a_root_of_unknown_level", a_root_of_unknown_level),
-    ("a_process_in_no_pod_is_allowed_and_counted", a_process_in_no_pod_is_allowed_and_counted),
-    ("an_unknown_pod_is_denied_on_a_claimed_port", an_unknown_pod_is_denied_on_a_claimed_port),
+pub(crate) const TESTS: &[Test] = tests![
+    every_layout_works_when_pod_is_known_before_cgroup,
+    every_layout_works_when_cgroup_exists_before_pod_is_known,
+    every_layout_works_when_cgroups_exist_before_start,
+    child_cgroup_named_like_a_pod_stays_in_its_pod,
+    existing_child_cgroup_named_like_a_pod_stays_in_its_pod,
+    recorded_child_cgroup_named_like_a_pod_is_removed,
+    root_of_unknown_level_is_judged,
+    process_outside_any_pod_is_allowed_and_counted,
+    unknown_pod_is_denied_on_claimed_port
 ];
 
 /// A root, and where containers are below it. The last field says whether the kernel programs read the UID themselves;
@@ -87,34 +88,35 @@ enum Order {
 struct Pair {
     layout: &'static str,
     port: u16,
-    pods: [Manifest; 2],
+    pods: [Pod; 2],
     workers: Option<[Worker; 2]>,
 }
 
 impl Pair {
     fn new(layout: &'static str, port: u16) -> Self {
-        let owner = Manifest::new(&format!("owner-{port}")).ports(&port.to_string());
-        Self { layout, port, pods: [owner, Manifest::new(&format!("stranger-{port}"))], workers: None }
+        // Without a status no container has a name, so that reports show its id.
+        let pod = |name: &str| Pod::new(&format!("{name}-{port}")).without_status();
+        Self { layout, port, pods: [pod("owner").ports(&port.to_string()), pod("stranger")], workers: None }
     }
 
     fn start(&mut self, root: &Path) {
-        let start = |pod: &Manifest| Worker::start(&make(&root.join(pod.cgroup(self.layout))));
+        let start = |pod: &Pod| Worker::start(&make(&root.join(pod.cgroup(self.layout))));
         self.workers = Some(self.pods.each_ref().map(start));
     }
 
-    fn apply(&self, rig: &mut Rig) {
+    fn apply(&self, rig: &mut KernelFixture) {
         for pod in &self.pods {
             rig.apply(pod);
         }
     }
 
-    fn judge(&mut self, rig: &mut Rig) {
+    fn judge(&mut self, rig: &mut KernelFixture) {
         let [owner, stranger] = self.workers.as_mut().expect("they were started");
         let layout = self.layout;
         // No record of a cgroup is read between that and the binds.
         let bind = Bind::tcp("0.0.0.0", self.port);
         let errnos = [owner.bind(&bind), stranger.bind(&bind)];
-        let reports = rig.told();
+        let reports = rig.drain_reports();
         assert_eq!(errnos, [0, denied()], "{layout}: {reports:?}");
         let told: Vec<_> = reports
             .iter()
@@ -138,7 +140,7 @@ fn every_layout(order: Order) -> Outcome {
                 pair.start(&path);
             }
         }
-        let mut rig = Rig::on(sandbox, root, |_| ());
+        let mut rig = KernelFixture::on(sandbox, root, |_| ());
         for pair in &mut pairs {
             match order {
                 Order::EngineLast => pair.apply(&mut rig),
@@ -150,7 +152,7 @@ fn every_layout(order: Order) -> Outcome {
                     pair.apply(&mut rig);
                     pair.start(&path);
                     if !in_kernel {
-                        rig.told();
+                        rig.drain_reports();
                     }
                 }
             }
@@ -160,15 +162,15 @@ fn every_layout(order: Order) -> Outcome {
     DONE
 }
 
-fn a_pod_that_is_known_before_its_cgroup() -> Outcome {
+fn every_layout_works_when_pod_is_known_before_cgroup() -> Outcome {
     every_layout(Order::PodFirst)
 }
 
-fn a_cgroup_that_is_made_before_its_pod_is_known() -> Outcome {
+fn every_layout_works_when_cgroup_exists_before_pod_is_known() -> Outcome {
     every_layout(Order::CgroupFirst)
 }
 
-fn cgroups_that_were_there_before_the_engine() -> Outcome {
+fn every_layout_works_when_cgroups_exist_before_start() -> Outcome {
     every_layout(Order::EngineLast)
 }
 
@@ -184,22 +186,22 @@ fn disguises(uid: &str) -> [String; 5] {
     ]
 }
 
-fn expect_stranger(seen: &Seen, name: &Path) {
-    assert_eq!(seen.answer(), (denied(), VerdictKind::Deny, Reason::Claimed), "{}", name.display());
+fn expect_stranger(seen: &Observed, name: &Path) {
+    assert_eq!(seen.result(), (denied(), VerdictKind::Deny, Reason::Claimed), "{}", name.display());
     assert_eq!(seen.report().caller.pod().as_deref(), Some("default/stranger"), "{}", name.display());
 }
 
-fn a_child_that_is_named_like_a_pod_is_no_other_pod() -> Outcome {
-    let mut rig = Rig::new();
+fn child_cgroup_named_like_a_pod_stays_in_its_pod() -> Outcome {
+    let mut rig = KernelFixture::new();
     // Its cgroup does not exist yet: the first one of its name would be taken for it.
-    let owner = Manifest::new("owner").ports("20080");
+    let owner = Pod::new("owner").ports("20080");
     rig.apply(&owner);
-    let known_static = Manifest::new("static").namespace("kube-system").uid(&static_uid()).ports("20081");
+    let known_static = Pod::new("static").namespace("kube-system").uid(&static_uid()).ports("20081");
     rig.apply(&known_static);
-    let stranger = Manifest::new("stranger");
+    let stranger = Pod::new("stranger");
     rig.apply(&stranger);
-    let container = rig.make(&stranger.cgroup(SYSTEMD_BESTEFFORT));
-    for uid in [owner.pod().uid_text, known_static.pod().uid_text, static_uid()] {
+    let container = rig.make_cgroup(&stranger.cgroup(SYSTEMD_BESTEFFORT));
+    for uid in [owner.parsed().uid_text, known_static.parsed().uid_text, static_uid()] {
         for name in disguises(&uid) {
             let mut process = Worker::start(&make(&container.join(name)));
             for port in [20080, 20081] {
@@ -215,13 +217,13 @@ fn a_child_that_is_named_like_a_pod_is_no_other_pod() -> Outcome {
     DONE
 }
 
-fn such_a_child_from_before_the_engine_is_none_either() -> Outcome {
-    let (owner, stranger) = (Manifest::new("owner").ports("20080"), Manifest::new("stranger"));
+fn existing_child_cgroup_named_like_a_pod_stays_in_its_pod() -> Outcome {
+    let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger"));
     let sandbox = Sandbox::new();
     let container = sandbox.make(&format!("kubepods.slice/{}", stranger.cgroup(SYSTEMD_BESTEFFORT)));
     let mut processes: Vec<Worker> =
-        disguises(&owner.pod().uid_text).iter().map(|name| Worker::start(&make(&container.join(name)))).collect();
-    let mut rig = Rig::on(sandbox, "kubepods.slice", |_| ());
+        disguises(&owner.parsed().uid_text).iter().map(|name| Worker::start(&make(&container.join(name)))).collect();
+    let mut rig = KernelFixture::on(sandbox, "kubepods.slice", |_| ());
     rig.apply(&owner);
     rig.apply(&stranger);
     for process in &mut processes {
@@ -232,21 +234,21 @@ fn such_a_child_from_before_the_engine_is_none_either() -> Outcome {
 }
 
 /// As in the moment of a start, when the programs that note cgroups run already and the pod around the child is not noted yet.
-fn such_a_child_that_was_noted_is_taken_out() -> Outcome {
-    let mut rig = Rig::new();
-    let (owner, stranger) = (Manifest::new("owner").ports("20080"), Manifest::new("stranger"));
+fn recorded_child_cgroup_named_like_a_pod_is_removed() -> Outcome {
+    let mut rig = KernelFixture::new();
+    let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger"));
     rig.apply(&owner);
     rig.apply(&stranger);
-    let container = rig.make(&stranger.cgroup(SYSTEMD_BESTEFFORT));
-    let pod = id_of(container.parent().expect("the pod's own cgroup"));
+    let container = rig.make_cgroup(&stranger.cgroup(SYSTEMD_BESTEFFORT));
+    let pod = inode(container.parent().expect("the pod's own cgroup"));
     let bind = Bind::tcp("0.0.0.0", 20080);
-    for uid in [owner.pod().uid_text, static_uid()] {
+    for uid in [owner.parsed().uid_text, static_uid()] {
         for name in disguises(&uid) {
-            rig.told();
-            rig.engine.kernel_mut().apply(&Change::CgroupGone { id: pod }).expect("it is noted");
+            rig.drain_reports();
+            rig.reconciler.kernel_mut().apply(&Change::CgroupGone { id: pod }).expect("it is noted");
             let mut process = Worker::start(&make(&container.join(&name)));
             assert_eq!(process.bind(&bind), 0, "{name}: noted as another one's, or nobody's");
-            rig.engine.rescan().expect("the tree");
+            rig.reconciler.rescan().expect("the tree");
             let seen = rig.attempt(&mut process, &bind);
             expect_stranger(&seen, &container);
         }
@@ -260,50 +262,50 @@ fn make(path: &Path) -> PathBuf {
 }
 
 /// In a cgroup namespace the agent does not see how deep its root is; the programs find out.
-fn a_root_of_unknown_level() -> Outcome {
-    let mut rig = Rig::with(|start| start.root.level = None);
-    let mut owner = rig.start(&Manifest::new("owner").ports("20080"));
-    let mut stranger = rig.start(&Manifest::new("stranger"));
+fn root_of_unknown_level_is_judged() -> Outcome {
+    let mut rig = KernelFixture::with(|start| start.root.level = None);
+    let mut owner = rig.start(&Pod::new("owner").ports("20080"));
+    let mut stranger = rig.start(&Pod::new("stranger"));
     let bind = Bind::tcp("0.0.0.0", 20080);
     // A host process first: from where it is, the root cannot be seen.
     let socket = stranger.open(&bind);
-    let seen = rig.watch(|| i32::from(bind_socket(&socket, &bind).is_err()));
-    assert_eq!(seen.answer(), (0, VerdictKind::Audit, Reason::Claimed));
+    let seen = rig.observe(|| i32::from(bind_socket(&socket, &bind).is_err()));
+    assert_eq!(seen.result(), (0, VerdictKind::Audit, Reason::Claimed));
     assert_eq!(seen.report().caller, Actor::Host);
     drop(socket);
     stranger.close();
-    assert_eq!(rig.engine.kernel_mut().root_level(), None);
+    assert_eq!(rig.reconciler.kernel_mut().root_level(), None);
 
-    assert_eq!(rig.attempt(&mut owner, &bind).answer(), (0, VerdictKind::Allow, Reason::Owner));
-    assert_eq!(rig.attempt(&mut stranger, &bind).answer(), (denied(), VerdictKind::Deny, Reason::Claimed));
-    assert_eq!(rig.engine.kernel_mut().root_level(), Some(2));
+    assert_eq!(rig.attempt(&mut owner, &bind).result(), (0, VerdictKind::Allow, Reason::Owner));
+    assert_eq!(rig.attempt(&mut stranger, &bind).result(), (denied(), VerdictKind::Deny, Reason::Claimed));
+    assert_eq!(rig.reconciler.kernel_mut().root_level(), Some(2));
     DONE
 }
 
 /// It may be the rightful owner in a layout that nobody has seen yet.
-fn a_process_in_no_pod_is_allowed_and_counted() -> Outcome {
-    let mut rig = Rig::new();
-    rig.apply(&Manifest::new("owner").ports("20080"));
-    let mut process = Worker::start(&rig.make("something/else"));
+fn process_outside_any_pod_is_allowed_and_counted() -> Outcome {
+    let mut rig = KernelFixture::new();
+    rig.apply(&Pod::new("owner").ports("20080"));
+    let mut process = Worker::start(&rig.make_cgroup("something/else"));
     let seen = rig.attempt(&mut process, &Bind::tcp("0.0.0.0", 20080));
-    assert_eq!(seen.answer(), (0, VerdictKind::Allow, Reason::Error));
+    assert_eq!(seen.result(), (0, VerdictKind::Allow, Reason::Error));
     assert_eq!(seen.report().caller, Actor::Unplaced);
-    assert_eq!(rig.engine.counters().unwrap().errors(KernelError::CallerUnknown), 1);
-    rig.engine.set_policy(Policy { deny_on_error: true, ..ENFORCE });
+    assert_eq!(rig.reconciler.counters().unwrap().errors(KernelError::CallerUnknown), 1);
+    rig.reconciler.set_policy(Policy { deny_on_error: true, ..ENFORCE });
     let seen = rig.attempt(&mut process, &Bind::tcp("0.0.0.0", 20080));
-    assert_eq!(seen.answer(), (denied(), VerdictKind::Deny, Reason::Error));
+    assert_eq!(seen.result(), (denied(), VerdictKind::Deny, Reason::Error));
     DONE
 }
 
-fn an_unknown_pod_is_denied_on_a_claimed_port() -> Outcome {
-    let mut rig = Rig::new();
-    rig.apply(&Manifest::new("owner").ports("20080"));
+fn unknown_pod_is_denied_on_claimed_port() -> Outcome {
+    let mut rig = KernelFixture::new();
+    rig.apply(&Pod::new("owner").ports("20080"));
     let uid = api_uid();
-    let mut unknown = Worker::start(&rig.make(&cgroup_for(&uid, SYSTEMD_BESTEFFORT)));
+    let mut unknown = Worker::start(&rig.make_cgroup(&cgroup_for(&uid, SYSTEMD_BESTEFFORT)));
     let seen = rig.attempt(&mut unknown, &Bind::tcp("0.0.0.0", 20080));
-    assert_eq!(seen.answer(), (denied(), VerdictKind::Deny, Reason::Claimed));
+    assert_eq!(seen.result(), (denied(), VerdictKind::Deny, Reason::Claimed));
     assert!(matches!(&seen.report().caller, Actor::UnknownPod { uid: told, .. } if *told == uid.replace('-', "")));
     let seen = rig.attempt(&mut unknown, &Bind::tcp("0.0.0.0", 20081));
-    assert_eq!(seen.answer(), (0, VerdictKind::Allow, Reason::Unclaimed));
+    assert_eq!(seen.result(), (0, VerdictKind::Allow, Reason::Unclaimed));
     DONE
 }

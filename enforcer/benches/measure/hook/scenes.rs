@@ -20,13 +20,13 @@ use enforcer::{
 };
 use enforcer_core::{
     index::Settings,
-    pods::{claims::ClaimLimits, pod::Pod},
+    pods::{claims::ClaimLimits, pod::Pod as ParsedPod},
 };
 use enforcer_ebpf::wire::{BindEvent, Policy, Protocol, Undeclared, VERDICT_RING_BYTES};
 
 use super::statistics;
 use enforcer_testing::{
-    manifest::{Manifest, SYSTEMD_BESTEFFORT},
+    pods::{Pod, SYSTEMD_BESTEFFORT},
     sandbox::Sandbox,
 };
 
@@ -92,8 +92,8 @@ pub(super) const COMPARED: [(&str, &str); 27] = [
 ];
 
 /// Programs on a cgroup.
-struct Setting {
-    engine: Option<Reconciler>,
+struct Attachment {
+    reconciler: Option<Reconciler>,
     /// Descriptors of the programs.
     programs: HashMap<Hook, i32>,
     /// The cgroup of the pod that owns a port.
@@ -101,29 +101,29 @@ struct Setting {
     /// Whether what the programs tell of binds is read, as the agent does. Where it is not, their ring is full.
     read: bool,
     /// The pods that there may be, and which of these there are.
-    crowds: Vec<Vec<Pod>>,
-    crowd: usize,
+    pod_sets: Vec<Vec<ParsedPod>>,
+    pod_set: usize,
     /// What lives as long as the setting does.
     _kept: Vec<OwnedFd>,
 }
 
 /// One thing that is compared.
-struct Part {
+struct CaseSpec {
     name: &'static str,
-    setting: usize,
+    attachment: usize,
     driver: usize,
     order: Order,
     /// Which of the crowds there is.
-    crowd: usize,
+    pod_set: usize,
     /// Whether the binds fail.
     fails: bool,
 }
 
 /// All of them.
-pub(super) struct Scenes {
-    settings: Vec<Setting>,
+pub(super) struct Cases {
+    attachments: Vec<Attachment>,
     drivers: Vec<Driver>,
-    parts: Vec<Part>,
+    specs: Vec<CaseSpec>,
     sandbox: Sandbox,
     /// Holds [`REFUSED`].
     _holder: TcpListener,
@@ -131,35 +131,35 @@ pub(super) struct Scenes {
 
 /// Claims and pods beside the owner and the stranger.
 #[derive(Clone, Copy)]
-struct Crowd {
+struct ClaimLoad {
     pods: u16,
     claims: u16,
 }
 
 /// What an engine is made of.
-struct Cast<'a> {
+struct ReconcilerSpec<'a> {
     root: &'a str,
     policy: Policy,
     /// The layouts of the owner's and of the stranger's cgroup, and what is below them.
     cgroups: [(&'a str, &'a str); 2],
-    crowds: &'a [Crowd],
+    loads: &'a [ClaimLoad],
     read: bool,
 }
 
 const KUBELET: (&str, &str) = (SYSTEMD_BESTEFFORT, "");
-const CAST: Cast<'static> =
-    Cast { root: "kubepods.slice", policy: POLICY, cgroups: [KUBELET; 2], crowds: &[], read: true };
+const DEFAULT_SPEC: ReconcilerSpec<'static> =
+    ReconcilerSpec { root: "kubepods.slice", policy: POLICY, cgroups: [KUBELET; 2], loads: &[], read: true };
 /// A cgroup of a guaranteed pod: the third one from the root, as the sandbox is one too.
 const GUARANTEED: &str = "kubepods-pod{uid_}.slice";
 
-impl Scenes {
+impl Cases {
     /// Programs that are loaded first run up to a fifth slower than the same ones that are loaded later, so each sitting
     /// begins with others.
     pub(super) fn new(sitting: usize) -> anyhow::Result<Self> {
         let mut this = Self {
-            settings: Vec::new(),
+            attachments: Vec::new(),
             drivers: Vec::new(),
-            parts: Vec::new(),
+            specs: Vec::new(),
             sandbox: Sandbox::new(),
             _holder: TcpListener::bind((Ipv4Addr::UNSPECIFIED, REFUSED))?,
         };
@@ -181,7 +181,7 @@ impl Scenes {
             cast(&mut this)?;
         }
         // Where nobody reads what is told of denials, they are told until the ring is full.
-        for part in this.parts.iter().filter(|part| part.name == "denied" || part.name.starts_with("denied-depth")) {
+        for part in this.specs.iter().filter(|part| part.name == "denied" || part.name.starts_with("denied-depth")) {
             this.drivers[part.driver].run(&Order { times: FILL, ..part.order })?;
         }
         Ok(this)
@@ -189,7 +189,7 @@ impl Scenes {
 
     /// Nobody but the owner and the stranger.
     fn usual(&mut self) -> anyhow::Result<()> {
-        let (setting, _, stranger) = self.engine(&CAST)?;
+        let (setting, _, stranger) = self.engine(&DEFAULT_SPEC)?;
         self.add("unclaimed", setting, stranger, refused(), 0);
         self.add("bound", setting, stranger, walk(), 0);
         self.add("unbound", setting, stranger, unbound(), 0);
@@ -199,7 +199,11 @@ impl Scenes {
     }
 
     fn audited(&mut self) -> anyhow::Result<()> {
-        let audit = Cast { root: "audit/kubepods.slice", policy: Policy { enforce: false, ..POLICY }, ..CAST };
+        let audit = ReconcilerSpec {
+            root: "audit/kubepods.slice",
+            policy: Policy { enforce: false, ..POLICY },
+            ..DEFAULT_SPEC
+        };
         let (setting, _, stranger) = self.engine(&audit)?;
         self.add("audited", setting, stranger, claimed(), 0);
         Ok(())
@@ -208,8 +212,8 @@ impl Scenes {
     /// One and the same programs with few and with many claims and pods: where the kernel puts a program makes more of a
     /// difference than these.
     fn crowded(&mut self) -> anyhow::Result<()> {
-        let crowds = [(100, 10_000), (100, u16::MAX), (1000, 1000)].map(|(pods, claims)| Crowd { pods, claims });
-        let cast = Cast { root: "crowds/kubepods.slice", crowds: &crowds, read: false, ..CAST };
+        let crowds = [(100, 10_000), (100, u16::MAX), (1000, 1000)].map(|(pods, claims)| ClaimLoad { pods, claims });
+        let cast = ReconcilerSpec { root: "crowds/kubepods.slice", loads: &crowds, read: false, ..DEFAULT_SPEC };
         let (setting, owner, stranger) = self.engine(&cast)?;
         self.add("unclaimed-1-pod", setting, stranger, refused(), 0);
         self.add("unclaimed-1000-pods", setting, stranger, refused(), 3);
@@ -237,7 +241,7 @@ impl Scenes {
     }
 
     fn at_depth(&mut self, root: &str, layout: &str, names: [&'static str; 2]) -> anyhow::Result<()> {
-        let cast = Cast { root, cgroups: [(layout, ""); 2], read: false, ..CAST };
+        let cast = ReconcilerSpec { root, cgroups: [(layout, ""); 2], read: false, ..DEFAULT_SPEC };
         let (setting, owner, stranger) = self.engine(&cast)?;
         self.add(names[0], setting, owner, claimed(), 0);
         self.add(names[1], setting, stranger, claimed(), 0);
@@ -264,18 +268,26 @@ impl Scenes {
         let pod = self.sandbox.make(&format!("{name}/pod/container"));
         self.drivers.push(Driver::start(&pod, 0)?);
         let (crowds, crowd) = (Vec::new(), 0);
-        self.settings.push(Setting { engine: None, programs, owner: 0, read: false, crowds, crowd, _kept: kept });
-        self.add(name, self.settings.len() - 1, self.drivers.len() - 1, order, 0);
+        self.attachments.push(Attachment {
+            reconciler: None,
+            programs,
+            owner: 0,
+            read: false,
+            pod_sets: crowds,
+            pod_set: crowd,
+            _kept: kept,
+        });
+        self.add(name, self.attachments.len() - 1, self.drivers.len() - 1, order, 0);
         Ok(())
     }
 
     fn add(&mut self, name: &'static str, setting: usize, driver: usize, order: Order, crowd: usize) {
         let fails = order.bind && order.port == REFUSED || name.starts_with("denied");
-        self.parts.push(Part { name, setting, driver, order, crowd, fails });
+        self.specs.push(CaseSpec { name, attachment: setting, driver, order, pod_set: crowd, fails });
     }
 
     /// An engine on a cgroup, with a driver in the pod that owns a port, and one in a pod that owns nothing.
-    fn engine(&mut self, cast: &Cast<'_>) -> anyhow::Result<(usize, usize, usize)> {
+    fn engine(&mut self, cast: &ReconcilerSpec<'_>) -> anyhow::Result<(usize, usize, usize)> {
         let path = self.sandbox.make(cast.root);
         let before = descriptors()?;
         let mut engine = Reconciler::load(
@@ -292,20 +304,20 @@ impl Scenes {
         )?;
         // As in an agent whose work is kept: where a bind is about to be denied, the programs look how late it is.
         engine.kernel().renew(u64::MAX);
-        let make = |manifest: &Manifest, (layout, below): (&str, &str)| -> anyhow::Result<PathBuf> {
-            let cgroup = path.join(manifest.cgroup(layout)).join(below);
+        let make = |pod: &Pod, (layout, below): (&str, &str)| -> anyhow::Result<PathBuf> {
+            let cgroup = path.join(pod.cgroup(layout)).join(below);
             fs::create_dir_all(&cgroup)?;
             Ok(cgroup)
         };
-        let (owner, stranger) = (Manifest::new("owner").ports(&CLAIMED.to_string()), Manifest::new("stranger"));
+        let (owner, stranger) = (Pod::new("owner").ports(&CLAIMED.to_string()), Pod::new("stranger"));
         let cgroups = [make(&owner, cast.cgroups[0])?, make(&stranger, cast.cgroups[1])?];
-        let mut crowds = vec![vec![owner.pod(), stranger.pod()]];
-        for crowd in cast.crowds {
+        let mut crowds = vec![vec![owner.parsed(), stranger.parsed()]];
+        for crowd in cast.loads {
             let mut pods = crowds[0].clone();
             for (number, ports) in crowd.ports().into_iter().enumerate() {
-                let pod = Manifest::new(&format!("pod-{number}")).ports(&ports);
+                let pod = Pod::new(&format!("pod-{number}")).ports(&ports);
                 make(&pod, KUBELET)?;
-                pods.push(pod.pod());
+                pods.push(pod.parsed());
             }
             crowds.push(pods);
             engine.apply_cgroup_changes()?;
@@ -322,22 +334,30 @@ impl Scenes {
         let pod = if cast.cgroups[0].0 == GUARANTEED { Some(cgroups[0].as_path()) } else { cgroups[0].parent() };
         let owner = fs::metadata(pod.context("a container's cgroup is in a pod's")?)?.ino();
         let engine = Some(engine);
-        let setting = Setting { engine, programs, owner, read: cast.read, crowds, crowd: 0, _kept: Vec::new() };
-        self.settings.push(setting);
-        Ok((self.settings.len() - 1, self.drivers.len() - 2, self.drivers.len() - 1))
+        let setting = Attachment {
+            reconciler: engine,
+            programs,
+            owner,
+            read: cast.read,
+            pod_sets: crowds,
+            pod_set: 0,
+            _kept: Vec::new(),
+        };
+        self.attachments.push(setting);
+        Ok((self.attachments.len() - 1, self.drivers.len() - 2, self.drivers.len() - 1))
     }
 
     pub(super) fn count(&self) -> usize {
-        self.parts.len()
+        self.specs.len()
     }
 
-    pub(super) fn scene(&mut self, place: usize) -> Scene<'_> {
-        let part = &self.parts[place];
-        Scene { part, setting: &mut self.settings[part.setting], driver: &mut self.drivers[part.driver] }
+    pub(super) fn case(&mut self, place: usize) -> Case<'_> {
+        let part = &self.specs[place];
+        Case { part, setting: &mut self.attachments[part.attachment], driver: &mut self.drivers[part.driver] }
     }
 }
 
-impl Crowd {
+impl ClaimLoad {
     /// What each pod claims; never the port of the owner.
     fn ports(self) -> Vec<String> {
         let (pods, claims) = (u32::from(self.pods), u32::from(self.claims));
@@ -405,25 +425,25 @@ fn programs(before: &[i32]) -> anyhow::Result<HashMap<Hook, i32>> {
 }
 
 /// One of the scenes, to be played.
-pub(super) struct Scene<'a> {
-    part: &'a Part,
-    setting: &'a mut Setting,
+pub(super) struct Case<'a> {
+    part: &'a CaseSpec,
+    setting: &'a mut Attachment,
     driver: &'a mut Driver,
 }
 
-impl Scene<'_> {
+impl Case<'_> {
     pub(super) fn name(&self) -> &'static str {
         self.part.name
     }
 
     /// Makes everything as it is where the agent keeps up: rings read, and marks of who holds what as they should be.
     pub(super) fn prepare(&mut self) -> anyhow::Result<()> {
-        let Some(engine) = &mut self.setting.engine else { return Ok(()) };
-        if self.part.crowd != self.setting.crowd {
-            engine.reset(self.setting.crowds[self.part.crowd].clone());
+        let Some(engine) = &mut self.setting.reconciler else { return Ok(()) };
+        if self.part.pod_set != self.setting.pod_set {
+            engine.reset(self.setting.pod_sets[self.part.pod_set].clone());
             ensure!(engine.take_failures().is_empty(), "the kernel refused some of the claims");
             engine.take_notices();
-            self.setting.crowd = self.part.crowd;
+            self.setting.pod_set = self.part.pod_set;
         }
         if self.setting.read {
             while engine.drain_verdict_ring()?.more {}
@@ -438,7 +458,7 @@ impl Scene<'_> {
     }
 
     /// So many binds.
-    pub(super) fn play(&mut self, times: u32) -> anyhow::Result<Done> {
+    pub(super) fn run(&mut self, times: u32) -> anyhow::Result<Done> {
         Ok(self.driver.run(&Order { times, ..self.part.order })?)
     }
 

@@ -57,6 +57,23 @@ pub enum Code {
 }
 
 impl Code {
+    /// Every code.
+    pub const ALL: [Self; 13] = [
+        Self::Unreadable,
+        Self::Incomplete,
+        Self::Annotation,
+        Self::NoHostNetwork,
+        Self::Misplaced,
+        Self::Quota,
+        Self::Port,
+        Self::Reserved,
+        Self::Conflict,
+        Self::Shadowed,
+        Self::Replicas,
+        Self::Surge,
+        Self::Duplicate,
+    ];
+
     /// The word for programs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

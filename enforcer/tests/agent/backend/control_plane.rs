@@ -60,7 +60,7 @@ pub(super) enum Failure {
 }
 
 /// A control plane that runs. Its programs end when it is dropped, and when this process ends in whatever way.
-pub(super) struct Plane {
+pub(super) struct ControlPlane {
     kubeconfigs: Kubeconfigs,
     /// Dropped to end it.
     stop: Option<Sender<()>>,
@@ -76,7 +76,7 @@ pub(super) struct Kubeconfigs {
     pub(super) agent: PathBuf,
 }
 
-impl Plane {
+impl ControlPlane {
     /// Starts the programs of a folder, and waits for each until it is ready, so long at most.
     pub(super) fn start(assets: &Path, patience: Duration) -> Result<Self, Failure> {
         let paths = ["etcd", "kube-apiserver"].map(|program| executable(assets, program));
@@ -110,7 +110,7 @@ impl Plane {
     }
 }
 
-impl Drop for Plane {
+impl Drop for ControlPlane {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(keeper) = self.keeper.take() {
