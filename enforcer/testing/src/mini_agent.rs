@@ -73,17 +73,17 @@ pub struct MiniNode {
 }
 
 impl MiniNode {
-    pub fn new(tenants: &[(&str, &str)]) -> Self {
+    pub fn new(pods: &[(&str, &str)]) -> Self {
         let sandbox = Sandbox::new();
         let root = sandbox.make("kubepods.slice");
-        let pods = tenants.iter().map(|(name, ports)| PodSpec::new(name, ports)).collect();
+        let pods = pods.iter().map(|(name, ports)| PodSpec::new(name, ports)).collect();
         Self { bpffs: Bpffs::new(), pods, root, _sandbox: sandbox }
     }
 
     /// A worker in a pod's cgroup, whether or not an agent runs.
     pub fn worker(&self, name: &str) -> Worker {
-        let tenant = self.pods.iter().find(|tenant| tenant.name == name).expect("a tenant");
-        let cgroup = self.root.join(tenant.cgroup());
+        let pod = self.pods.iter().find(|pod| pod.name == name).expect("a pod");
+        let cgroup = self.root.join(pod.cgroup());
         std::fs::create_dir_all(&cgroup).expect("a cgroup");
         Worker::start(&cgroup)
     }
@@ -109,29 +109,28 @@ impl MiniNode {
     }
 
     pub fn start_with(&self, persist: bool, change: impl FnOnce(&mut LoadOptions)) -> MiniAgent {
-        let mut keeper = self.try_load(persist, change).unwrap_or_else(|error| panic!("{error}"));
-        keeper.take_over();
-        keeper
+        let mut agent = self.try_load(persist, change).unwrap_or_else(|error| panic!("{error}"));
+        agent.take_over();
+        agent
     }
 
     /// Does something in another process, which ends by SIGKILL after this step: the steps that it took.
-    pub fn kill_after(&self, what: Task, step: &str) -> Vec<String> {
-        let (status, steps) = self.spawn_task(what, step);
-        assert_eq!(status.signal(), Some(libc::SIGKILL), "{what:?} takes the step '{step}': {status}, {steps:?}");
+    pub fn kill_after(&self, task: Task, step: &str) -> Vec<String> {
+        let (status, steps) = self.spawn_task(task, step);
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "{task:?} takes the step '{step}': {status}, {steps:?}");
         assert_eq!(steps.last().map(String::as_str), Some(step));
         steps
     }
 
     /// Does something in another process: the steps that it takes.
-    pub fn run_task(&self, what: Task) -> Vec<String> {
-        let (status, steps) = self.spawn_task(what, "");
-        assert_eq!(status.code(), Some(0), "{what:?}: {steps:?}");
+    pub fn run_task(&self, task: Task) -> Vec<String> {
+        let (status, steps) = self.spawn_task(task, "");
+        assert_eq!(status.code(), Some(0), "{task:?}: {steps:?}");
         steps
     }
 
-    fn spawn_task(&self, what: Task, step: &str) -> (ExitStatus, Vec<String>) {
-        let order =
-            TaskOrder { what, folder: self.bpffs.folder(), root: self.root.clone(), tenants: self.pods.clone() };
+    fn spawn_task(&self, task: Task, step: &str) -> (ExitStatus, Vec<String>) {
+        let order = TaskOrder { task, folder: self.bpffs.folder(), root: self.root.clone(), pods: self.pods.clone() };
         let Output { status, stderr, .. } = Command::new(env::current_exe().expect("this binary"))
             .env(MARK, serde_json::to_string(&order).expect("an order"))
             .env(DIE, step)
@@ -140,7 +139,7 @@ impl MiniNode {
         let stderr = String::from_utf8_lossy(&stderr);
         let steps = stderr.lines().filter_map(|line| line.strip_prefix("step: "));
         let others = stderr.lines().filter(|line| !line.starts_with("step: "));
-        others.for_each(|line| eprintln!("{what:?}: {line}"));
+        others.for_each(|line| eprintln!("{task:?}: {line}"));
         (status, steps.map(str::to_owned).collect())
     }
 }
@@ -158,29 +157,28 @@ pub enum Task {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct TaskOrder {
-    what: Task,
+    task: Task,
     folder: PathBuf,
     root: PathBuf,
-    tenants: Vec<PodSpec>,
+    pods: Vec<PodSpec>,
 }
 
-/// Turns this process into what a [`Site`] started it for.
+/// Turns this process into task a [`Site`] started it for.
 pub fn run_if_child() {
     let Some(order) = env::var_os(MARK) else {
         return;
     };
-    let TaskOrder { what, folder, root, tenants } =
-        serde_json::from_str(order.to_str().expect("text")).expect("an order");
-    match what {
+    let TaskOrder { task, folder, root, pods } = serde_json::from_str(order.to_str().expect("text")).expect("an order");
+    match task {
         Task::CleanUp => {
             clean_up(&folder).unwrap_or_else(|error| panic!("{error}")).expect("no agent runs");
         }
         Task::RunPersistent | Task::RunOnce => {
             let pins = Pins::at(&folder).unwrap_or_else(|error| panic!("{error}"));
             let guard = pins.lock(|| ()).unwrap_or_else(|error| panic!("{error}"));
-            let keep = Persistence { guard, persist: matches!(what, Task::RunPersistent) };
-            let mut keeper = MiniAgent::load(keep, &root, &tenants, |_| ()).unwrap_or_else(|error| panic!("{error}"));
-            keeper.take_over();
+            let keep = Persistence { guard, persist: matches!(task, Task::RunPersistent) };
+            let mut agent = MiniAgent::load(keep, &root, &pods, |_| ()).unwrap_or_else(|error| panic!("{error}"));
+            agent.take_over();
         }
     }
     process::exit(0);
@@ -199,7 +197,7 @@ impl MiniAgent {
     fn load(
         keep: Persistence,
         root: &Path,
-        tenants: &[PodSpec],
+        pods: &[PodSpec],
         change: impl FnOnce(&mut LoadOptions),
     ) -> Result<Self, BpfError> {
         let root = Root::find(Some(root), Path::new("/proc/self/mountinfo")).expect("a root");
@@ -220,15 +218,15 @@ impl MiniAgent {
         let previous = kernel.take_previous()?;
         let bind_events = kernel.take_verdict_ring()?;
         let mut index = Index::new(Settings::default(), root.id);
-        for tenant in tenants {
-            index.apply(tenant.manifest().parsed(), now());
+        for pod in pods {
+            index.apply(pod.manifest().parsed(), now());
         }
         for entry in scan(&root).expect("the tree") {
             index.cgroup_created(entry.id, entry.parent, &entry.name, now());
         }
-        let mut keeper = Self { kernel, previous, index, bind_events, attempts: Vec::new() };
-        keeper.flush();
-        Ok(keeper)
+        let mut agent = Self { kernel, previous, index, bind_events, attempts: Vec::new() };
+        agent.flush();
+        Ok(agent)
     }
 
     fn flush(&mut self) {
@@ -261,7 +259,7 @@ impl MiniAgent {
         std::mem::take(&mut self.attempts)
     }
 
-    /// What was told to the agent before this one, without what its own programs told.
+    /// What was told to the agent before this one, without task its own programs told.
     pub fn take_previous_attempts(&mut self) -> Vec<Attempt> {
         std::mem::take(&mut self.attempts)
     }

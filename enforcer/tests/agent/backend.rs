@@ -22,7 +22,7 @@ use self::{
     real::Real,
 };
 pub(crate) use self::{
-    control_plane::{documents, tests::TESTS as PLANE_TESTS, tests::run_if_marked},
+    control_plane::{documents, tests::TESTS as CONTROL_PLANE_TESTS, tests::run_if_marked},
     tests::TESTS,
 };
 use enforcer_testing::{
@@ -220,18 +220,18 @@ fn announce(what: &str) {
 }
 
 /// The control plane of this run, or why there is none.
-static PLANE: Mutex<Option<Result<ControlPlane, Failure>>> = Mutex::new(None);
+static CONTROL_PLANE: Mutex<Option<Result<ControlPlane, Failure>>> = Mutex::new(None);
 
 /// Starts the control plane for the first test that needs it.
 fn control_plane_kubeconfigs(folder: &Path) -> Result<Kubeconfigs, Failure> {
-    let mut plane = PLANE.lock().expect("nobody panics in between");
-    let started = plane.get_or_insert_with(|| ControlPlane::start(folder, START));
-    started.as_ref().map(|plane| plane.kubeconfigs().clone()).map_err(Clone::clone)
+    let mut control_plane = CONTROL_PLANE.lock().expect("nobody panics in between");
+    let started = control_plane.get_or_insert_with(|| ControlPlane::start(folder, START));
+    started.as_ref().map(|control_plane| control_plane.kubeconfigs().clone()).map_err(Clone::clone)
 }
 
 /// Ends what was started for the tests. To be called when all have run.
 pub(crate) fn stop_control_plane() {
-    drop(PLANE.lock().expect("nobody panics in between").take());
+    drop(CONTROL_PLANE.lock().expect("nobody panics in between").take());
 }
 
 /// Starts an agent that reads its pods from an API server, writes JSON and enforces, unless `more` sets another mode.

@@ -69,26 +69,26 @@ struct ChurnFixture {
 impl ChurnFixture {
     fn new(pods: usize) -> Self {
         let steady: Vec<Claim> = (22000..22016).map(Claim::tcp).collect();
-        let mut scene = Self {
+        let mut churn = Self {
             fixture: AgentFixture::new(),
             server: ApiServer::start(),
             model: Model::default(),
             dice: Dice::new(88_172_645),
             steady,
         };
-        for (number, claims) in scene.steady.chunks(4).enumerate() {
-            scene.model.come(&format!("steady-{number}"), claims.to_vec()).stays = true;
+        for (number, claims) in churn.steady.chunks(4).enumerate() {
+            churn.model.come(&format!("steady-{number}"), claims.to_vec()).stays = true;
         }
-        scene.model.found_groups();
-        while scene.model.members.len() < pods {
-            scene.model.come_by_chance(&mut scene.dice, &scene.steady);
+        churn.model.found_groups();
+        while churn.model.members.len() < pods {
+            churn.model.come_by_chance(&mut churn.dice, &churn.steady);
         }
-        for member in &mut scene.model.members {
+        for member in &mut churn.model.members {
             member.old = true;
-            scene.fixture.make_container_cgroup(member.pod().uid_text());
-            scene.server.put(&member.pod());
+            churn.fixture.make_container_cgroup(member.pod().uid_text());
+            churn.server.put(&member.pod());
         }
-        scene
+        churn
     }
 
     /// Something happens to some pod.
@@ -218,10 +218,10 @@ fn binds(ports: &[u16]) -> Vec<Bind> {
     ports.iter().map(|port| bind(*port)).collect()
 }
 
-/// Lifts the sieges: how often each error number came to all of them.
-fn lift(sieges: Vec<Load>) -> Counts {
+/// Lifts the loads: how often each error number came to all of them.
+fn lift(loads: Vec<Load>) -> Counts {
     let mut all = Counts::new();
-    for (errno, count) in sieges.into_iter().flat_map(|siege| siege.stop().1) {
+    for (errno, count) in loads.into_iter().flat_map(|load| load.stop().1) {
         *all.entry(errno).or_default() += count;
     }
     all
@@ -229,30 +229,30 @@ fn lift(sieges: Vec<Load>) -> Counts {
 
 fn kernel_maps_match_the_model_under_churn() {
     let size = Size::chosen();
-    let mut scene = ChurnFixture::new(size.pods);
+    let mut churn = ChurnFixture::new(size.pods);
     // A denial is not to be mistaken for the kernel's own word that a port is in use.
-    let mut agent = start_synced(&scene.fixture, &scene.server, &["--deny-errno", "eacces"]);
-    let first = scene.until_held(&agent).unwrap_or_else(|differences| panic!("{differences}"));
+    let mut agent = start_synced(&churn.fixture, &churn.server, &["--deny-errno", "eacces"]);
+    let first = churn.until_held(&agent).unwrap_or_else(|differences| panic!("{differences}"));
 
-    let steady: Vec<u16> = scene.steady.iter().map(|claim| claim.port).collect();
+    let steady: Vec<u16> = churn.steady.iter().map(|claim| claim.port).collect();
     let mut owners: Vec<Load> = Vec::new();
-    for (ports, member) in steady.chunks(4).zip(&scene.model.members) {
-        owners.push(Load::start(scene.fixture.worker(&member.pod()), binds(ports)));
+    for (ports, member) in steady.chunks(4).zip(&churn.model.members) {
+        owners.push(Load::start(churn.fixture.worker(&member.pod()), binds(ports)));
     }
     // Whose claim on the second port is edited in and out, and who comes and goes in whole: nobody else wants their ports.
     let (restless, fickle) = (Pod::new("restless").ports("22100"), Pod::new("fickle").ports("22110"));
-    scene.server.put(&restless);
-    owners.push(Load::start(scene.fixture.worker(&restless), binds(&[22100, 22101])));
-    owners.push(Load::start(scene.fixture.worker(&fickle), binds(&[22110])));
+    churn.server.put(&restless);
+    owners.push(Load::start(churn.fixture.worker(&restless), binds(&[22100, 22101])));
+    owners.push(Load::start(churn.fixture.worker(&fickle), binds(&[22110])));
     let strangers: Vec<Load> = ["stranger-1", "stranger-2"]
         .map(|name| {
             let pod = Pod::new(name);
-            scene.server.put(&pod);
-            Load::start(scene.fixture.worker(&pod), binds(&steady))
+            churn.server.put(&pod);
+            Load::start(churn.fixture.worker(&pod), binds(&steady))
         })
         .into();
 
-    let rate = scene.churn(&size, |server, number| match number % 8 {
+    let rate = churn.churn(&size, |server, number| match number % 8 {
         0 => drop(server.put(&restless.clone().ports("22100 22101"))),
         2 => drop(server.put(&fickle)),
         4 => drop(server.put(&restless)),
@@ -260,9 +260,9 @@ fn kernel_maps_match_the_model_under_churn() {
         _ => {}
     });
     for besides in [&restless, &fickle] {
-        scene.server.delete(&scene.server.put(besides));
+        churn.server.delete(&churn.server.put(besides));
     }
-    let lag = scene.until_held(&agent);
+    let lag = churn.until_held(&agent);
     let (owners, strangers) = (lift(owners), lift(strangers));
     let denials = agent.count(VerdictKind::Deny, Reason::Claimed, Protocol::Tcp);
     let told = agent.drain_log();
@@ -279,7 +279,7 @@ fn kernel_maps_match_the_model_under_churn() {
     assert_eq!(strangers.keys().collect::<Vec<_>>(), [&no_access()], "a stranger was let in: {strangers:?}");
     assert_eq!(denials, strangers[&no_access()], "the kernel's own count of all that was denied");
     lag.unwrap_or_else(|differences| panic!("{differences}"));
-    scene.try_some();
+    churn.try_some();
     let events: BTreeSet<&str> = told.iter().filter_map(|line| line["event"].as_str()).collect();
     let harmless = ["api_back", "api_trouble", "bind", "claim_conflict", "claim_granted", "kernel_error", "not_synced"];
     assert!(events.is_subset(&harmless.into()), "{events:?}");

@@ -44,17 +44,17 @@ fn lines_of_event<'a>(lines: &'a [Value], event: &str) -> Vec<&'a Value> {
 
 /// Lets those in force go, one after the other: the next one is promoted each time, and not all others are told again.
 /// Then something else is enforced as ever.
-fn one_after_the_other(fixture: &AgentFixture, server: &ApiServer, agent: &mut Agent, crowd: &[Pod]) {
+fn one_after_the_other(fixture: &AgentFixture, server: &ApiServer, agent: &mut Agent, contenders: &[Pod]) {
     const GO: usize = 5;
     agent.drain_log();
-    for pair in crowd[..=GO].windows(2) {
+    for pair in contenders[..=GO].windows(2) {
         server.delete(&pair[0]);
         agent.wait_for_event("claim_granted", &format!("default/{}", pair[1].name()));
         assert!(is_alone(agent, &pair[1]), "{}", pair[1].name());
     }
-    let mut owners = fixture.worker(&crowd[GO]);
+    let mut owners = fixture.worker(&contenders[GO]);
     until_bind(&mut owners, PORT, 0);
-    for pod in [&crowd[GO + 1], &crowd[CONTENDERS - 1]] {
+    for pod in [&contenders[GO + 1], &contenders[CONTENDERS - 1]] {
         assert_eq!(fixture.worker(pod).bind(&bind(PORT)), denied());
     }
     server.put(&Pod::new("later").ports("20081"));
@@ -68,15 +68,15 @@ fn one_after_the_other(fixture: &AgentFixture, server: &ApiServer, agent: &mut A
 fn one_of_thousand_existing_claims_is_active() {
     let fixture = AgentFixture::new();
     let server = ApiServer::start();
-    let crowd = contenders();
+    let contenders = contenders();
     // In an order that is neither that of arrival nor that of names.
     for place in 0..CONTENDERS {
-        server.put(&crowd[place * 389 % CONTENDERS]);
+        server.put(&contenders[place * 389 % CONTENDERS]);
     }
     let mut agent = start_on_cluster(&fixture, &server, &[]);
     let synced = agent.wait_for_line("all pods are known", |line| line["event"] == "synced");
     assert_eq!((&synced["claims"], &synced["conflicts"]), (&1.into(), &(CONTENDERS - 1).into()));
-    assert!(is_alone(&agent, &crowd[0]));
+    assert!(is_alone(&agent, &contenders[0]));
     wait_until("all are told", || {
         let lines: Vec<Value> = agent.raw_log().iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
         lines_of_event(&lines, "claim_conflict").len() == CONTENDERS - 1
@@ -84,22 +84,22 @@ fn one_of_thousand_existing_claims_is_active() {
     let told = agent.drain_log();
     assert!(lines_of_event(&told, "claim_conflict").iter().all(|line| line["owner"] == "default/crowd-1000"));
     assert!(told.len() < CONTENDERS + 10, "{} lines", told.len());
-    one_after_the_other(&fixture, &server, &mut agent, &crowd);
+    one_after_the_other(&fixture, &server, &mut agent, &contenders);
 }
 
 fn first_of_thousand_new_claims_stays_active() {
     let fixture = AgentFixture::new();
     let server = ApiServer::start();
     let mut agent = start_synced(&fixture, &server, &[]);
-    let crowd = contenders();
-    let mut owners = fixture.worker(&crowd[0]);
-    for pod in &crowd {
+    let contenders = contenders();
+    let mut owners = fixture.worker(&contenders[0]);
+    for pod in &contenders {
         server.put(pod);
     }
-    agent.wait_for_event("claim_conflict", &format!("default/{}", crowd[CONTENDERS - 1].name()));
-    assert!(is_alone(&agent, &crowd[0]));
+    agent.wait_for_event("claim_conflict", &format!("default/{}", contenders[CONTENDERS - 1].name()));
+    assert!(is_alone(&agent, &contenders[0]));
     assert_eq!(owners.bind(&bind(PORT)), 0);
     let lost = lines_of_event(&agent.drain_log(), "claim_conflict").len();
     assert_eq!(lost, CONTENDERS - 2, "each is told once");
-    one_after_the_other(&fixture, &server, &mut agent, &crowd);
+    one_after_the_other(&fixture, &server, &mut agent, &contenders);
 }

@@ -54,10 +54,10 @@ impl ListFixture {
         }
         let agent = start_synced(fixture, &server, &[]);
         let (strangers, stayers) = (fixture.worker(&Pod::new("stranger")), fixture.worker(&stays));
-        let mut scene = Self { server, gone, stays, strangers, stayers };
-        scene.knows_the_old();
-        scene.server.stop();
-        (scene, agent)
+        let mut lists = Self { server, gone, stays, strangers, stayers };
+        lists.knows_the_old();
+        lists.server.stop();
+        (lists, agent)
     }
 
     /// The server listens again, with another history.
@@ -87,23 +87,23 @@ impl ListFixture {
 /// Lets the agent meet the fault a few times: nothing changes until it is over.
 fn nothing_changes_during(streamed: bool, more: usize, target: Target, fault: Fault) {
     let fixture = AgentFixture::new();
-    let (mut scene, mut agent) = ListFixture::new(&fixture, streamed, more);
-    let outage = scene.server.fault(target, fault);
+    let (mut lists, mut agent) = ListFixture::new(&fixture, streamed, more);
+    let outage = lists.server.fault(target, fault);
     let away = |line: &Value| line["event"] == "api_trouble" && line["resource"] == "pods";
     agent.wait_for_line("it is told that the server is away", away);
-    scene.go_on();
+    lists.go_on();
     for hits in 1..=2 {
         wait_until("the list is cut again", || outage.hits() >= hits);
-        scene.knows_the_old();
+        lists.knows_the_old();
     }
     // A process that starts now is known as well. The storm takes time in which an agent without patience would ask often.
-    scene.stayers = fixture.worker(&scene.stays);
-    scene.knows_the_old();
-    let denials = scene.strangers.storm(&bind(20080), 100_000, 1);
+    lists.stayers = fixture.worker(&lists.stays);
+    lists.knows_the_old();
+    let denials = lists.strangers.storm(&bind(20080), 100_000, 1);
     assert_eq!(denials, HashMap::from([(denied(), 100_000)]));
     assert!(outage.hits() < 10, "it is tried again with more and more time between, {} times", outage.hits());
     drop(outage);
-    scene.learns_the_new();
+    lists.learns_the_new();
     agent.wait_for_line("the watch is back", |line| line["event"] == "api_back" && line["resource"] == "pods");
 }
 
@@ -128,12 +128,12 @@ fn slow_server_is_waited_for() {
         (false, Fault::DelayBody(Duration::from_millis(700))),
     ] {
         let fixture = AgentFixture::new();
-        let (mut scene, _agent) = ListFixture::new(&fixture, streamed, 0);
-        let outage = scene.server.fault(PODS, fault);
-        scene.go_on();
+        let (mut lists, _agent) = ListFixture::new(&fixture, streamed, 0);
+        let outage = lists.server.fault(PODS, fault);
+        lists.go_on();
         wait_until("the list is asked for", || outage.hits() > 0);
-        scene.knows_the_old();
-        scene.learns_the_new();
+        lists.knows_the_old();
+        lists.learns_the_new();
     }
 }
 

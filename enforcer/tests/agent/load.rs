@@ -60,15 +60,15 @@ impl Load {
             }
             (worker, counts)
         });
-        let siege = Self { stop, attempts, thread };
-        siege.wait_for_progress();
-        siege
+        let load = Self { stop, attempts, thread };
+        load.wait_for_progress();
+        load
     }
 
     /// Waits until it has tried again.
     pub(crate) fn wait_for_progress(&self) {
         let before = self.attempts.load(Ordering::Relaxed);
-        wait_until("the siege goes on", || self.attempts.load(Ordering::Relaxed) > before);
+        wait_until("the load goes on", || self.attempts.load(Ordering::Relaxed) > before);
     }
 
     /// How many attempts were made so far.
@@ -79,6 +79,6 @@ impl Load {
     /// Ends it: the worker, and what became of its attempts.
     pub(crate) fn stop(self) -> (Worker, Counts) {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the siege")
+        self.thread.join().expect("the load")
     }
 }

@@ -63,8 +63,8 @@ fn daemon_set_update_keeps_port_from_others(server: &dyn Backend) {
     let mut serving = fixture.worker(&old);
     until_bind(&mut serving, 20080, 0);
     assert_eq!(serving.bind(&bind(20080).kept()), 0);
-    let sieges = [claims, says_nothing].map(|squatter| Load::start(fixture.worker(&squatter), vec![bind(20080)]));
-    let go_on = || sieges.iter().for_each(Load::wait_for_progress);
+    let loads = [claims, says_nothing].map(|squatter| Load::start(fixture.worker(&squatter), vec![bind(20080)]));
+    let go_on = || loads.iter().for_each(Load::wait_for_progress);
 
     // As the controller and the kubelet do it: asked to go, it ends, has its last phase, loses its cgroup, is gone.
     server.ask_to_go(&old, Duration::from_secs(30));
@@ -89,8 +89,8 @@ fn daemon_set_update_keeps_port_from_others(server: &dyn Backend) {
     assert_eq!(serving.bind(&bind(20080).kept()), 0);
     go_on();
 
-    for siege in sieges {
-        let (_, counts) = siege.stop();
+    for load in loads {
+        let (_, counts) = load.stop();
         assert_eq!(counts.keys().collect::<Vec<_>>(), [&no_access()], "{counts:?}");
     }
 }
@@ -146,11 +146,11 @@ fn static_pod_replaced_during_outage_keeps_port() {
     agent.wait_for_line("the trouble is told", |line| line["event"] == "api_trouble");
     old.close();
     // It has nothing but its cgroup to be known by, and binds from its first moment.
-    let siege = Load::start(fixture.worker_with_uid(HASHES[1]), vec![bind(20643)]);
+    let load = Load::start(fixture.worker_with_uid(HASHES[1]), vec![bind(20643)]);
     drop(old);
     fixture.remove_cgroup(HASHES[0]);
     agent.wait_for_event("claim_granted", "default/waiting");
-    siege.wait_for_progress();
+    load.wait_for_progress();
     server.start_again();
     server.delete(&before);
     let after = server.put(&mirror(HASHES[1]));
@@ -161,8 +161,8 @@ fn static_pod_replaced_during_outage_keeps_port() {
             && line["owner"] == "default/apiserver-node-1"
     });
     assert_eq!(lost["source"], "annotation");
-    siege.wait_for_progress();
-    let (mut new, counts) = siege.stop();
+    load.wait_for_progress();
+    let (mut new, counts) = load.stop();
     assert_eq!(counts.keys().collect::<Vec<_>>(), [&0], "never denied: {counts:?}");
     assert_eq!(new.bind(&bind(20643).kept()), 0);
     assert_eq!(unknown.bind(&bind(20643)), no_access());

@@ -40,7 +40,7 @@ pub(crate) const TESTS: &[Test] = tests![
 
 const PORT: u16 = 20080;
 
-fn site() -> MiniNode {
+fn node() -> MiniNode {
     MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099")])
 }
 
@@ -57,17 +57,17 @@ pub(super) fn programs_of_an_agent() -> usize {
 }
 
 /// Id of the map with the counters.
-pub(super) fn counters(site: &MiniNode) -> u32 {
-    MapInfo::from_pin(site.bpffs.folder().join("v3/shared/COUNTERS")).expect("the counters").id()
+pub(super) fn counters(node: &MiniNode) -> u32 {
+    MapInfo::from_pin(node.bpffs.folder().join("v3/shared/COUNTERS")).expect("the counters").id()
 }
 
 fn cleanup_removes_everything_and_can_repeat() -> Outcome {
-    let site = site();
-    let folder = site.bpffs.folder();
-    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
-    drop(site.start());
+    let node = node();
+    let folder = node.bpffs.folder();
+    let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
+    drop(node.start());
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
-    let counters = counters(&site);
+    let counters = counters(&node);
     assert_eq!(programs_counting_in(counters), programs_of_an_agent());
     let cleaned = clean_up(&folder).expect("a cleanup").expect("no agent runs");
     assert_eq!(cleaned, CleanupSummary { links: 7, pins: 25, held: 0, left_alone: Vec::new() });
@@ -76,33 +76,33 @@ fn cleanup_removes_everything_and_can_repeat() -> Outcome {
     assert!(!folder.exists());
     assert_eq!(clean_up(&folder).expect("a cleanup"), Some(CleanupSummary::default()), "and again");
     // An agent can begin anew.
-    drop(site.start());
+    drop(node.start());
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
-    assert_eq!(site.bpffs.list(), expected_pins("g1"));
+    assert_eq!(node.bpffs.list(), expected_pins("g1"));
     DONE
 }
 
 fn cleanup_leaves_running_agent_alone() -> Outcome {
-    let site = site();
-    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
+    let node = node();
+    let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
     for persist in [false, true] {
-        let keeper = site.start_with(persist, |_| ());
-        let before = site.bpffs.list();
-        assert_eq!(clean_up(&site.bpffs.folder()).expect("a cleanup"), None);
-        assert_eq!(site.bpffs.list(), before);
+        let agent = node.start_with(persist, |_| ());
+        let before = node.bpffs.list();
+        assert_eq!(clean_up(&node.bpffs.folder()).expect("a cleanup"), None);
+        assert_eq!(node.bpffs.list(), before);
         assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
-        drop(keeper);
+        drop(agent);
     }
     assert_eq!(stranger.bind(&shared_bind(PORT)), denied());
-    assert!(clean_up(&site.bpffs.folder()).expect("a cleanup").is_some());
+    assert!(clean_up(&node.bpffs.folder()).expect("a cleanup").is_some());
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
     DONE
 }
 
 fn cleanup_removes_unknown_pins() -> Outcome {
-    let site = site();
-    let folder = site.bpffs.folder();
-    drop(site.start());
+    let node = node();
+    let folder = node.bpffs.folder();
+    drop(node.start());
     // A future version's layout that holds pins of ours, and somebody else's folder.
     fs::create_dir_all(folder.join("v4/strange/deep")).expect("folders");
     fs::rename(folder.join("v3/links/bind4"), folder.join("v4/strange/deep/gate")).expect("a pin");
@@ -111,18 +111,18 @@ fn cleanup_removes_unknown_pins() -> Outcome {
     let cleaned = clean_up(&folder).expect("a cleanup").expect("no agent runs");
     assert_eq!((cleaned.links, cleaned.pins, cleaned.held), (7, 25, 0));
     assert_eq!(cleaned.left_alone, [folder.join("vendor")]);
-    assert_eq!(site.bpffs.list(), ["vendor"]);
-    assert_eq!(site.worker("stranger").bind(&shared_bind(PORT)), 0);
+    assert_eq!(node.bpffs.list(), ["vendor"]);
+    assert_eq!(node.worker("stranger").bind(&shared_bind(PORT)), 0);
     DONE
 }
 
 fn cleanup_detaches_links_held_elsewhere() -> Outcome {
-    let site = site();
-    let mut stranger = site.worker("stranger");
-    drop(site.start());
+    let node = node();
+    let mut stranger = node.worker("stranger");
+    drop(node.start());
     assert_eq!(stranger.bind(&shared_bind(PORT)), denied());
-    let held = PinnedLink::from_pin(site.bpffs.folder().join("v3/links/bind4")).expect("a link");
-    let cleaned = clean_up(&site.bpffs.folder()).expect("a cleanup").expect("no agent runs");
+    let held = PinnedLink::from_pin(node.bpffs.folder().join("v3/links/bind4")).expect("a link");
+    let cleaned = clean_up(&node.bpffs.folder()).expect("a cleanup").expect("no agent runs");
     assert_eq!((cleaned.links, cleaned.held), (7, 1), "and it says so");
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
     drop(held);
@@ -130,32 +130,32 @@ fn cleanup_detaches_links_held_elsewhere() -> Outcome {
 }
 
 /// The command's exit code, and what it said. It also tells of agents elsewhere on this machine.
-fn command(site: &MiniNode) -> (Option<i32>, String, String) {
+fn command(node: &MiniNode) -> (Option<i32>, String, String) {
     // In a virtual machine it is elsewhere than where it was built.
     let enforcer = env::var_os("CARGO_BIN_EXE_enforcer").unwrap_or_else(|| env!("CARGO_BIN_EXE_enforcer").into());
     let mut command = Command::new(enforcer);
-    command.arg("cleanup").arg("--bpffs").arg(site.bpffs.folder()).args(["--state-dir", "/nonexistent"]);
+    command.arg("cleanup").arg("--bpffs").arg(node.bpffs.folder()).args(["--state-dir", "/nonexistent"]);
     let Output { status, stdout, stderr } = command.output().expect("the command");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (status.code(), text(&stdout), text(&stderr))
 }
 
 fn cleanup_command_reports_its_work() -> Outcome {
-    let site = site();
-    let keeper = site.start();
-    let (code, said, why) = command(&site);
+    let node = node();
+    let agent = node.start();
+    let (code, said, why) = command(&node);
     assert_eq!((code, said.as_str()), (Some(4), ""));
     assert!(why.contains("an agent is running that keeps its state in "), "{why}");
-    drop(keeper);
-    assert_eq!(site.bpffs.list(), expected_pins("g1"));
+    drop(agent);
+    assert_eq!(node.bpffs.list(), expected_pins("g1"));
 
-    let folder = site.bpffs.folder();
+    let folder = node.bpffs.folder();
     let removed = format!(
         "removed 7 links and 25 other pins below {}: nothing of them judges binds any more\n",
         folder.display()
     );
     for expected in [removed.as_str(), ""] {
-        let (code, said, why) = command(&site);
+        let (code, said, why) = command(&node);
         let elsewhere = why.contains("programs of an agent are loaded, because an agent is running");
         let nothing = if expected.is_empty() && !elsewhere { "nothing of an agent is in the kernel\n" } else { "" };
         assert_eq!(said, format!("{expected}{nothing}"), "{why}");
@@ -166,15 +166,15 @@ fn cleanup_command_reports_its_work() -> Outcome {
 }
 
 fn foreign_layout_version_is_refused() -> Outcome {
-    let site = site();
-    let folder = site.bpffs.folder();
-    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
-    drop(site.start());
+    let node = node();
+    let folder = node.bpffs.folder();
+    let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
+    drop(node.start());
     for other in ["v0", "v1", "v10"] {
         fs::create_dir(folder.join(other)).expect("a folder");
-        let before = site.bpffs.list();
+        let before = node.bpffs.list();
         for persist in [true, false] {
-            let error = site.try_load(persist, |_| ()).err().expect("it is refused");
+            let error = node.try_load(persist, |_| ()).err().expect("it is refused");
             assert!(matches!(&error, BpfError::Pin(PinError::Unknown(path)) if *path == folder.join(other)), "{error}");
             for words in [other, "layout v3", "enforcer cleanup"] {
                 assert!(error.to_string().contains(words), "{error}");
@@ -182,35 +182,35 @@ fn foreign_layout_version_is_refused() -> Outcome {
         }
         assert!(matches!(set_node_mode(&folder, NodeMode::Audit), Err(PinError::Unknown(_))));
         assert!(matches!(node_mode(&folder), Err(PinError::Unknown(_))));
-        assert_eq!(site.bpffs.list(), before, "nothing was touched");
+        assert_eq!(node.bpffs.list(), before, "nothing was touched");
         assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
         fs::remove_dir(folder.join(other)).expect("a folder");
     }
-    drop(site.start());
+    drop(node.start());
     DONE
 }
 
 fn foreign_layout_in_map_is_refused() -> Outcome {
-    let site = site();
-    drop(site.start());
-    let config = MapData::from_pin(site.bpffs.folder().join("v3/g1/maps/CONFIG")).expect("the configuration");
+    let node = node();
+    drop(node.start());
+    let config = MapData::from_pin(node.bpffs.folder().join("v3/g1/maps/CONFIG")).expect("the configuration");
     let mut config: Array<_, [u64; 8]> = Map::Array(config).try_into().expect("an array");
     let mut words = config.get(&0, 0).expect("an element");
     words[0] += 1;
     config.set(0, words, 0).expect("an element");
-    let before = site.bpffs.list();
-    let error = site.try_load(true, |_| ()).err().expect("it is refused");
+    let before = node.bpffs.list();
+    let error = node.try_load(true, |_| ()).err().expect("it is refused");
     assert!(matches!(error, BpfError::Pin(PinError::Unknown(_))), "{error}");
-    assert_eq!(site.bpffs.list(), before);
-    assert!(clean_up(&site.bpffs.folder()).expect("a cleanup").is_some());
-    drop(site.start());
+    assert_eq!(node.bpffs.list(), before);
+    assert!(clean_up(&node.bpffs.folder()).expect("a cleanup").is_some());
+    drop(node.start());
     DONE
 }
 
 fn lock_has_one_holder() -> Outcome {
-    let site = site();
-    let keeper = site.start();
-    let pins = Pins::at(&site.bpffs.folder()).unwrap_or_else(|error| panic!("{error}"));
+    let node = node();
+    let agent = node.start();
+    let pins = Pins::at(&node.bpffs.folder()).unwrap_or_else(|error| panic!("{error}"));
     assert!(pins.try_lock().expect("a lock").is_none());
     let (told, hears) = mpsc::channel();
     thread::scope(|scope| {
@@ -221,7 +221,7 @@ fn lock_has_one_holder() -> Outcome {
         });
         assert_eq!(hears.recv(), Ok("it waits"));
         assert!(hears.try_recv().is_err(), "the agent still has it");
-        drop(keeper);
+        drop(agent);
         assert_eq!(hears.recv(), Ok("it has it"));
         waiting.join().expect("no panic");
     });
@@ -242,8 +242,8 @@ fn await_waiter(inode: u64) {
 
 /// What was locked is not what a later agent would lock.
 fn lock_survives_removal_of_its_folder() -> Outcome {
-    let site = site();
-    let pins = Pins::at(&site.bpffs.folder()).unwrap_or_else(|error| panic!("{error}"));
+    let node = node();
+    let pins = Pins::at(&node.bpffs.folder()).unwrap_or_else(|error| panic!("{error}"));
     let first = pins.try_lock().expect("a lock").expect("nobody has it");
     let (told, hears) = mpsc::channel();
     thread::scope(|scope| {

@@ -351,7 +351,7 @@ fn missing_kernel_option_is_named() -> Outcome {
 fn table_finds_unreported_sockets_and_drops_closed_ones() -> Outcome {
     let sandbox = Sandbox::new();
     let (one, other) = (sandbox.make("one"), sandbox.make("other"));
-    let (mut maker, mut keeper) = (Worker::start(&one), Worker::start(&other));
+    let (mut maker, mut agent) = (Worker::start(&one), Worker::start(&other));
     let mut holders =
         BoundSockets::new(SocketLimits::default(), sock_diag::shows_bound().unwrap_or_else(|error| panic!("{error}")));
     let reconcile = |holders: &mut BoundSockets| {
@@ -373,9 +373,9 @@ fn table_finds_unreported_sockets_and_drops_closed_ones() -> Outcome {
     // A socket that is made by one and bound by the other, which alone has it open in the end.
     let passed = Bind::udp("::", PORT + 3);
     let socket = maker.open(&passed);
-    assert_eq!(keeper.bind_given(&socket, &passed), 0);
+    assert_eq!(agent.bind_given(&socket, &passed), 0);
     drop(socket);
-    assert_eq!(keeper.bind(&Bind::tcp("0.0.0.0", PORT + 4).kept()), 0);
+    assert_eq!(agent.bind(&Bind::tcp("0.0.0.0", PORT + 4).kept()), 0);
     assert_eq!(reconcile(&mut holders).found, 5);
     let all = [(PORT, one), (PORT + 1, one), (PORT + 2, one), (PORT + 3, one), (PORT + 4, other)];
     assert_eq!(BTreeSet::from_iter(found(&holders)), BTreeSet::from(all));
@@ -385,7 +385,7 @@ fn table_finds_unreported_sockets_and_drops_closed_ones() -> Outcome {
     drop(maker);
     assert_eq!(reconcile(&mut holders).lost, 3);
     assert_eq!(BTreeSet::from_iter(found(&holders)), BTreeSet::from([(PORT + 3, one), (PORT + 4, other)]));
-    keeper.close();
+    agent.close();
     assert_eq!(reconcile(&mut holders).lost, 2);
     assert_eq!((found(&holders).len(), holders.len()), (0, before));
     DONE

@@ -39,16 +39,16 @@ const PORT: u16 = 20080;
 
 /// What is tried, and what is checked around it.
 struct FaultFixture {
-    site: MiniNode,
+    node: MiniNode,
     owner: Worker,
     stranger: Worker,
 }
 
 impl FaultFixture {
     fn new() -> Self {
-        let site = MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
-        let (owner, stranger) = (site.worker("owner"), site.worker("stranger"));
-        Self { site, owner, stranger }
+        let node = MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
+        let (owner, stranger) = (node.worker("owner"), node.worker("stranger"));
+        Self { node, owner, stranger }
     }
 
     fn judged(&mut self) -> bool {
@@ -67,26 +67,26 @@ impl FaultFixture {
     }
 
     fn clean_up(&mut self) {
-        clean_up(&self.site.bpffs.folder()).expect("a cleanup").expect("no agent runs");
-        assert!(!self.site.bpffs.folder().exists());
+        clean_up(&self.node.bpffs.folder()).expect("a cleanup").expect("no agent runs");
+        assert!(!self.node.bpffs.folder().exists());
         assert!(self.free());
     }
 
     /// The generations that are pinned, in whatever state.
     fn generations(&self) -> usize {
-        let pins = self.site.bpffs.list();
+        let pins = self.node.bpffs.list();
         let names = pins.iter().filter_map(|pin| pin.strip_prefix("v3/g")?.split('/').next());
         names.collect::<BTreeSet<_>>().len()
     }
 
     /// A start over what there is: everything is in order then, and nothing is left of what was before.
     fn heals(&mut self, after: &str) {
-        drop(self.site.start());
+        drop(self.node.start());
         assert!(self.judged(), "{after}");
-        let pins = self.site.bpffs.list();
+        let pins = self.node.bpffs.list();
         let generation = pins[0].split('/').nth(1).expect("a generation").to_owned();
         assert_eq!(pins, expected_pins(&generation), "{after}");
-        let counters = counters(&self.site);
+        let counters = counters(&self.node);
         // The kernel lets go of removed pins a moment later.
         let patience = Instant::now() + Duration::from_secs(10);
         while programs_counting_in(counters) != programs_of_an_agent() {
@@ -119,24 +119,24 @@ fn first_start_killed_at_each_step_recovers() -> Outcome {
     if let Some(skip) = skip() {
         return skip;
     }
-    let mut scene = FaultFixture::new();
-    let steps = scene.site.run_task(Task::RunPersistent);
-    assert!(scene.judged());
-    scene.clean_up();
+    let mut fixture = FaultFixture::new();
+    let steps = fixture.node.run_task(Task::RunPersistent);
+    assert!(fixture.judged());
+    fixture.clean_up();
     let tried = chosen(&steps);
     for (place, step) in tried.iter().enumerate() {
-        scene.site.kill_after(Task::RunPersistent, step);
-        assert!(scene.owner_binds(), "{step}");
-        assert!(scene.generations() <= 1, "{step}: {:?}", scene.site.bpffs.list());
+        fixture.node.kill_after(Task::RunPersistent, step);
+        assert!(fixture.owner_binds(), "{step}");
+        assert!(fixture.generations() <= 1, "{step}: {:?}", fixture.node.bpffs.list());
         // Once a link is pinned, the next start is no first one any more.
         if ["pinned the new ", "put in place ", "kept the new "].iter().any(|done| step.starts_with(done)) {
-            scene.heals(step);
-            scene.clean_up();
+            fixture.heals(step);
+            fixture.clean_up();
         } else if place % 2 == 0 {
-            scene.clean_up();
+            fixture.clean_up();
         }
     }
-    scene.heals("the last step");
+    fixture.heals("the last step");
     println!("{} of {} steps", tried.len(), steps.len());
     DONE
 }
@@ -145,16 +145,16 @@ fn upgrade_killed_at_each_step_recovers() -> Outcome {
     if let Some(skip) = skip() {
         return skip;
     }
-    let mut scene = FaultFixture::new();
-    drop(scene.site.start());
-    let steps = scene.site.run_task(Task::RunPersistent);
+    let mut fixture = FaultFixture::new();
+    drop(fixture.node.start());
+    let steps = fixture.node.run_task(Task::RunPersistent);
     let tried = chosen(&steps);
     for step in &tried {
-        scene.site.kill_after(Task::RunPersistent, step);
-        assert!(scene.judged(), "there is no gap: {step}");
-        assert!(scene.generations() <= 3, "{step}: {:?}", scene.site.bpffs.list());
+        fixture.node.kill_after(Task::RunPersistent, step);
+        assert!(fixture.judged(), "there is no gap: {step}");
+        assert!(fixture.generations() <= 3, "{step}: {:?}", fixture.node.bpffs.list());
     }
-    scene.heals("the last step");
+    fixture.heals("the last step");
     println!("{} of {} steps", tried.len(), steps.len());
     DONE
 }
@@ -163,8 +163,8 @@ fn recovery_killed_at_each_step_recovers() -> Outcome {
     if let Some(skip) = skip() {
         return skip;
     }
-    let mut scene = FaultFixture::new();
-    drop(scene.site.start());
+    let mut fixture = FaultFixture::new();
+    drop(fixture.node.start());
     for (half_way, then) in [
         (
             "pinned the link cgroup_rmdir",
@@ -172,12 +172,12 @@ fn recovery_killed_at_each_step_recovers() -> Outcome {
         ),
         ("switched the link bind6", ["retired the links/cgroup_mkdir", "retired the programs/post_bind6"]),
     ] {
-        scene.site.kill_after(Task::RunPersistent, half_way);
+        fixture.node.kill_after(Task::RunPersistent, half_way);
         for step in then {
-            scene.site.kill_after(Task::RunPersistent, step);
-            assert!(scene.judged(), "{step}");
+            fixture.node.kill_after(Task::RunPersistent, step);
+            assert!(fixture.judged(), "{step}");
         }
-        scene.heals(half_way);
+        fixture.heals(half_way);
     }
     DONE
 }
@@ -186,16 +186,16 @@ fn newer_of_two_live_generations_is_read() -> Outcome {
     if let Some(skip) = skip() {
         return skip;
     }
-    let mut scene = FaultFixture::new();
-    drop(scene.site.start());
-    scene.site.pods.push(PodSpec::new("late", "20081/udp"));
-    scene.site.kill_after(Task::RunPersistent, "switched the link bind6");
-    let keeper = scene.site.load();
-    let held = keeper.previous.as_ref().expect("an agent before this one").recover().expect("its maps");
+    let mut fixture = FaultFixture::new();
+    drop(fixture.node.start());
+    fixture.node.pods.push(PodSpec::new("late", "20081/udp"));
+    fixture.node.kill_after(Task::RunPersistent, "switched the link bind6");
+    let agent = fixture.node.load();
+    let held = agent.previous.as_ref().expect("an agent before this one").recover().expect("its maps");
     let claims: Vec<String> = held.owners.iter().flat_map(|owner| &owner.claims).map(ToString::to_string).collect();
     assert!(claims.contains(&"20081/udp".to_owned()), "{claims:?}");
-    drop(keeper);
-    assert!(scene.judged());
+    drop(agent);
+    assert!(fixture.judged());
     DONE
 }
 
@@ -203,22 +203,22 @@ fn end_of_persistence_killed_at_each_step_recovers() -> Outcome {
     if let Some(skip) = skip() {
         return skip;
     }
-    let mut scene = FaultFixture::new();
-    drop(scene.site.start());
-    let steps = scene.site.run_task(Task::RunOnce);
-    assert!(!scene.site.bpffs.folder().exists());
-    assert!(scene.free());
+    let mut fixture = FaultFixture::new();
+    drop(fixture.node.start());
+    let steps = fixture.node.run_task(Task::RunOnce);
+    assert!(!fixture.node.bpffs.folder().exists());
+    assert!(fixture.free());
     let tried = chosen(&steps);
     for step in &tried {
-        drop(scene.site.start());
-        scene.site.kill_after(Task::RunOnce, step);
-        assert!(scene.owner_binds(), "{step}");
+        drop(fixture.node.start());
+        fixture.node.kill_after(Task::RunOnce, step);
+        assert!(fixture.owner_binds(), "{step}");
         // What runs this process's programs ends with it.
         if let Some(hook) = step.strip_prefix("switched the link ") {
-            assert!(!scene.site.bpffs.list().contains(&format!("v3/links/{hook}")), "{step}");
+            assert!(!fixture.node.bpffs.list().contains(&format!("v3/links/{hook}")), "{step}");
         }
     }
-    scene.heals("the last step");
+    fixture.heals("the last step");
     println!("{} of {} steps", tried.len(), steps.len());
     DONE
 }
@@ -227,25 +227,25 @@ fn cleanup_killed_at_each_step_recovers() -> Outcome {
     if let Some(skip) = skip() {
         return skip;
     }
-    let mut scene = FaultFixture::new();
-    drop(scene.site.start());
-    let steps = scene.site.run_task(Task::CleanUp);
-    assert!(!scene.site.bpffs.folder().exists());
+    let mut fixture = FaultFixture::new();
+    drop(fixture.node.start());
+    let steps = fixture.node.run_task(Task::CleanUp);
+    assert!(!fixture.node.bpffs.folder().exists());
     let tried: Vec<String> = chosen(&steps).into_iter().map(str::to_owned).collect();
     for (place, step) in tried.iter().enumerate() {
         // Over what the cleanup before left, or anew. The pins of every generation but the first have other names.
         if place % 2 == 0 {
-            scene.clean_up();
-            drop(scene.site.start());
+            fixture.clean_up();
+            drop(fixture.node.start());
         } else {
-            scene.heals(step);
-            scene.clean_up();
-            drop(scene.site.start());
+            fixture.heals(step);
+            fixture.clean_up();
+            drop(fixture.node.start());
         }
-        scene.site.kill_after(Task::CleanUp, step);
-        assert!(scene.owner_binds(), "{step}");
+        fixture.node.kill_after(Task::CleanUp, step);
+        assert!(fixture.owner_binds(), "{step}");
     }
-    scene.heals("the last step");
+    fixture.heals("the last step");
     println!("{} of {} steps", tried.len(), steps.len());
     DONE
 }

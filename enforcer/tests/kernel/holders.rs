@@ -62,7 +62,7 @@ fn times(full: u32, short: u32) -> u32 {
 }
 
 struct HolderFixture {
-    fixture: KernelFixture,
+    kernel: KernelFixture,
     first: Pod,
     holder: Worker,
     other: Worker,
@@ -70,15 +70,15 @@ struct HolderFixture {
 
 impl HolderFixture {
     fn new() -> Self {
-        let mut fixture = KernelFixture::with(|start| start.policy = ADOPT);
+        let mut kernel = KernelFixture::with(|start| start.policy = ADOPT);
         let first = Pod::new("first");
-        let (holder, other) = (fixture.start(&first), fixture.start(&Pod::new("second")));
-        Self { fixture, first, holder, other }
+        let (holder, other) = (kernel.start(&first), kernel.start(&Pod::new("second")));
+        Self { kernel, first, holder, other }
     }
 
     /// Another worker of the holder's pod.
     fn start_container(&self) -> Worker {
-        Worker::start(&self.fixture.make_cgroup(&self.first.cgroup(SYSTEMD_BESTEFFORT)))
+        Worker::start(&self.kernel.make_cgroup(&self.first.cgroup(SYSTEMD_BESTEFFORT)))
     }
 
     fn assert_held(&mut self, bind: &Bind) {
@@ -102,107 +102,107 @@ fn until_free(other: &mut Worker, bind: &Bind) {
 fn one_of_two_racing_pods_holds_port() -> Outcome {
     let rounds = times(100_000, own_machine::times(2_000));
     for bind in sharing(PORT) {
-        let mut scene = HolderFixture::new();
-        let tally = race(&mut scene.holder, &mut scene.other, &bind, rounds);
+        let mut fixture = HolderFixture::new();
+        let tally = race(&mut fixture.holder, &mut fixture.other, &bind, rounds);
         assert_eq!((tally.one, tally.both, tally.none), (rounds, 0, 0), "{bind:?}");
-        assert_eq!(scene.fixture.port_hold_count(), 0, "{bind:?}");
+        assert_eq!(fixture.kernel.port_hold_count(), 0, "{bind:?}");
         println!("{rounds} races, one holder each: {bind:?}");
     }
     DONE
 }
 
 fn closed_port_is_free() -> Outcome {
-    let mut scene = HolderFixture::new();
+    let mut fixture = HolderFixture::new();
     for bind in sharing(PORT) {
         for _ in 0..times(1_000, 50) {
-            assert_eq!(scene.holder.bind(&bind.clone().kept()), 0);
-            scene.assert_held(&bind);
-            scene.holder.close();
-            scene.assert_freed(&bind);
+            assert_eq!(fixture.holder.bind(&bind.clone().kept()), 0);
+            fixture.assert_held(&bind);
+            fixture.holder.close();
+            fixture.assert_freed(&bind);
         }
     }
-    assert_eq!(scene.fixture.port_hold_count(), 0);
+    assert_eq!(fixture.kernel.port_hold_count(), 0);
     DONE
 }
 
 fn inherited_socket_holds_port_until_child_exits() -> Outcome {
-    let mut scene = HolderFixture::new();
+    let mut fixture = HolderFixture::new();
     for bind in [Bind::tcp("0.0.0.0", PORT).reusing_port(), Bind::udp("0.0.0.0", PORT).reusing_addr()] {
         for _ in 0..times(1_000, 50) {
-            assert_eq!(scene.holder.bind(&bind.clone().kept()), 0);
-            let Answer::Forked(heir) = scene.holder.order(&Order::Fork) else { panic!("a child") };
-            scene.holder.close();
-            scene.assert_held(&bind);
+            assert_eq!(fixture.holder.bind(&bind.clone().kept()), 0);
+            let Answer::Forked(heir) = fixture.holder.order(&Order::Fork) else { panic!("a child") };
+            fixture.holder.close();
+            fixture.assert_held(&bind);
             // SAFETY: no memory effects; the process is the worker's own child, which it has not waited for.
             assert_eq!(unsafe { libc::kill(heir, libc::SIGKILL) }, 0);
-            scene.assert_freed(&bind);
+            fixture.assert_freed(&bind);
         }
     }
-    assert_eq!(scene.fixture.port_hold_count(), 0);
+    assert_eq!(fixture.kernel.port_hold_count(), 0);
     DONE
 }
 
 fn passed_socket_holds_port_until_receiver_exits() -> Outcome {
-    let mut scene = HolderFixture::new();
+    let mut fixture = HolderFixture::new();
     for bind in there([
         Bind::tcp("0.0.0.0", PORT).reusing_port(),
         Bind::tcp("0.0.0.0", PORT).on(Kind::Mptcp).reusing_port(),
         Bind::udp("0.0.0.0", PORT).reusing_addr(),
     ]) {
         for _ in 0..times(1_000, 50) {
-            let passed = scene.holder.open(&bind);
-            assert_eq!(scene.holder.bind_given(&passed, &bind), 0);
-            scene.holder.close();
-            scene.assert_held(&bind);
+            let passed = fixture.holder.open(&bind);
+            assert_eq!(fixture.holder.bind_given(&passed, &bind), 0);
+            fixture.holder.close();
+            fixture.assert_held(&bind);
             drop(passed);
-            scene.assert_freed(&bind);
+            fixture.assert_freed(&bind);
         }
     }
-    assert_eq!(scene.fixture.port_hold_count(), 0);
+    assert_eq!(fixture.kernel.port_hold_count(), 0);
     DONE
 }
 
 fn killed_process_holds_no_port() -> Outcome {
-    let mut scene = HolderFixture::new();
+    let mut fixture = HolderFixture::new();
     for bind in there([
         Bind::tcp("0.0.0.0", PORT).reusing_port(),
         Bind::tcp("0.0.0.0", PORT).on(Kind::Mptcp).reusing_port(),
         Bind::udp("0.0.0.0", PORT).reusing_addr(),
     ]) {
         for _ in 0..times(1_000, 20) {
-            let mut holder = scene.start_container();
+            let mut holder = fixture.start_container();
             assert_eq!(holder.bind(&bind.clone().kept()), 0);
-            scene.assert_held(&bind);
+            fixture.assert_held(&bind);
             // By SIGKILL.
             drop(holder);
-            scene.assert_freed(&bind);
+            fixture.assert_freed(&bind);
         }
     }
-    assert_eq!(scene.fixture.port_hold_count(), 0);
+    assert_eq!(fixture.kernel.port_hold_count(), 0);
     DONE
 }
 
 fn restarted_container_keeps_its_port() -> Outcome {
-    let mut scene = HolderFixture::new();
+    let mut fixture = HolderFixture::new();
     let bind = Bind::tcp("0.0.0.0", PORT).reusing_port();
     for _ in 0..times(1_000, 20) {
-        let mut old = scene.start_container();
+        let mut old = fixture.start_container();
         assert_eq!(old.bind(&bind.clone().kept()), 0);
-        let mut new = scene.start_container();
+        let mut new = fixture.start_container();
         assert_eq!(new.bind(&bind.clone().kept()), 0, "it is the pod's");
         drop(old);
-        scene.assert_held(&bind);
+        fixture.assert_held(&bind);
         drop(new);
-        scene.assert_freed(&bind);
+        fixture.assert_freed(&bind);
     }
-    assert_eq!(scene.fixture.port_hold_count(), 0);
+    assert_eq!(fixture.kernel.port_hold_count(), 0);
     DONE
 }
 
 fn held_port_survives_agent_restart() -> Outcome {
-    let site = MiniNode::new(&[("first", ""), ("second", "")]);
-    let (mut holder, mut other) = (site.worker("first"), site.worker("second"));
-    let adopting = || site.start_with(true, |options| options.policy = ADOPT);
+    let node = MiniNode::new(&[("first", ""), ("second", "")]);
+    let (mut holder, mut other) = (node.worker("first"), node.worker("second"));
+    let adopting = || node.start_with(true, |options| options.policy = ADOPT);
     let [plain, multipath] = [Kind::Tcp, Kind::Mptcp].map(|kind| Bind::tcp("0.0.0.0", PORT).on(kind).reusing_port());
     let bind = there([plain, multipath]).pop().expect("TCP is there");
     drop(adopting());
@@ -218,8 +218,8 @@ fn held_port_survives_agent_restart() -> Outcome {
         holder.close();
         until_free(&mut other, &bind);
     }
-    let keeper = adopting();
-    assert_eq!(keeper.kernel.port_holds().expect("the slots"), []);
+    let agent = adopting();
+    assert_eq!(agent.kernel.port_holds().expect("the slots"), []);
     DONE
 }
 
@@ -230,19 +230,19 @@ fn adopting_again<A>(before: Option<A>, start: impl FnOnce() -> A) -> A {
 }
 
 fn kernel_tunnel_socket_holds_no_port() -> Outcome {
-    let mut scene = HolderFixture::new();
-    scene.fixture.reconciler.set_policy(Policy { report_bound: true, ..ADOPT });
-    match scene.holder.order(&Order::Tunnel(PORT)) {
+    let mut fixture = HolderFixture::new();
+    fixture.kernel.reconciler.set_policy(Policy { report_bound: true, ..ADOPT });
+    match fixture.holder.order(&Order::Tunnel(PORT)) {
         Answer::Done => {}
         Answer::Unsupported if own_machine::is_here() => {
             return Ok(Completion::ignored_with("the machine of the matrix loads no module for tunnels"));
         }
         other => panic!("{other:?}"),
     }
-    let told = scene.fixture.reconciler.settle_sockets().expect("the rings");
+    let told = fixture.kernel.reconciler.settle_sockets().expect("the rings");
     assert_eq!(told.bound, []);
-    assert_eq!(scene.fixture.port_hold_count(), 0);
-    assert_eq!(scene.fixture.reconciler.kernel().port_holder(Protocol::Udp, PORT).expect("the marks"), 0);
-    scene.assert_freed(&Bind::udp("0.0.0.0", PORT).reusing_addr());
+    assert_eq!(fixture.kernel.port_hold_count(), 0);
+    assert_eq!(fixture.kernel.reconciler.kernel().port_holder(Protocol::Udp, PORT).expect("the marks"), 0);
+    fixture.assert_freed(&Bind::udp("0.0.0.0", PORT).reusing_addr());
     DONE
 }

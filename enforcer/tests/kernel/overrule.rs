@@ -28,7 +28,7 @@ pub(crate) const TESTS: &[Test] = tests![
 const PORT: u16 = 20080;
 const AUDIT: Policy = Policy { enforce: false, ..QUIET };
 
-fn site() -> MiniNode {
+fn node() -> MiniNode {
     MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099")])
 }
 
@@ -38,35 +38,35 @@ fn in_time(wait: Duration) -> u64 {
 }
 
 fn expired_lease_denies_nothing() -> Outcome {
-    let site = site();
-    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
-    let mut keeper = site.start_with(true, |options| options.lease_deadline = 1);
+    let node = node();
+    let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
+    let mut agent = node.start_with(true, |options| options.lease_deadline = 1);
     assert_eq!((owner.bind(&shared_bind(PORT)), stranger.bind(&shared_bind(PORT))), (0, 0));
-    assert_eq!(keeper.count(VerdictKind::Audit, Reason::Stale), 1);
-    assert_eq!(keeper.count(VerdictKind::Allow, Reason::Owner), 1);
+    assert_eq!(agent.count(VerdictKind::Audit, Reason::Stale), 1);
+    assert_eq!(agent.count(VerdictKind::Allow, Reason::Owner), 1);
     let told: Vec<_> =
-        keeper.take_attempts().iter().map(|told| (told.verdict, told.reason, told.owner.is_some())).collect();
+        agent.take_attempts().iter().map(|told| (told.verdict, told.reason, told.owner.is_some())).collect();
     assert_eq!(told, [(VerdictKind::Audit, Reason::Stale, true)], "and whose port it is is told");
     for deadline in [in_time(Duration::from_hours(1)), 0] {
-        keeper.kernel.renew(deadline);
+        agent.kernel.renew(deadline);
         assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
     }
-    keeper.kernel.renew(1);
+    agent.kernel.renew(1);
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
     // Where nothing would be denied, nothing lapses.
-    keeper.kernel.set_policy(AUDIT);
+    agent.kernel.set_policy(AUDIT);
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
-    assert_eq!(keeper.count(VerdictKind::Audit, Reason::Claimed), 1);
+    assert_eq!(agent.count(VerdictKind::Audit, Reason::Claimed), 1);
     DONE
 }
 
 fn lease_expires_after_agent_death() -> Outcome {
-    let site = site();
-    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
-    let keeper = site.start_with(true, |options| options.lease_deadline = in_time(Duration::from_hours(1)));
+    let node = node();
+    let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
+    let agent = node.start_with(true, |options| options.lease_deadline = in_time(Duration::from_hours(1)));
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
-    keeper.kernel.renew(in_time(Duration::from_millis(300)));
-    drop(keeper);
+    agent.kernel.renew(in_time(Duration::from_millis(300)));
+    drop(agent);
     let patience = Instant::now() + Duration::from_secs(30);
     let mut denials = 2;
     while stranger.bind(&shared_bind(PORT)) == denied() {
@@ -74,17 +74,17 @@ fn lease_expires_after_agent_death() -> Outcome {
         assert!(Instant::now() < patience, "the lease does not run out");
     }
     assert_eq!(stranger.storm(&shared_bind(PORT), 100, 2).get(&0), Some(&100), "it has lapsed for good");
-    let keeper = site.start();
-    assert_eq!(keeper.count(VerdictKind::Audit, Reason::Stale), 101);
-    assert_eq!(keeper.count(VerdictKind::Deny, Reason::Claimed), denials);
+    let agent = node.start();
+    assert_eq!(agent.count(VerdictKind::Audit, Reason::Stale), 101);
+    assert_eq!(agent.count(VerdictKind::Deny, Reason::Claimed), denials);
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT), "a returning agent enforces again");
     DONE
 }
 
 fn operator_audit_override_stops_denials() -> Outcome {
-    let site = site();
-    let folder = site.bpffs.folder();
-    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
+    let node = node();
+    let folder = node.bpffs.folder();
+    let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
     let set = |mode| set_node_mode(&folder, mode).unwrap_or_else(|error| panic!("{error}"));
     let get = || node_mode(&folder).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(get(), NodeMode::Unset);
@@ -94,21 +94,21 @@ fn operator_audit_override_stops_denials() -> Outcome {
     // With no agent, and none before.
     set(NodeMode::Audit);
     assert_eq!(get(), NodeMode::Audit);
-    let keeper = site.start();
-    assert_eq!(keeper.kernel.node_mode(), NodeMode::Audit);
+    let agent = node.start();
+    assert_eq!(agent.kernel.node_mode(), NodeMode::Audit);
     assert_eq!((owner.bind(&shared_bind(PORT)), stranger.bind(&shared_bind(PORT))), (0, 0));
-    assert_eq!(keeper.count(VerdictKind::Audit, Reason::Claimed), 1);
+    assert_eq!(agent.count(VerdictKind::Audit, Reason::Claimed), 1);
     // Under an agent.
     set(NodeMode::Unset);
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
     set(NodeMode::Audit);
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
     // Across agents, and after one.
-    drop(keeper);
+    drop(agent);
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
-    let keeper = site.start();
+    let agent = node.start();
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
-    drop(keeper);
+    drop(agent);
     set(NodeMode::Unset);
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
     set(NodeMode::Audit);
@@ -117,37 +117,37 @@ fn operator_audit_override_stops_denials() -> Outcome {
 }
 
 fn operator_enforce_override_denies() -> Outcome {
-    let site = site();
-    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
-    let keeper = site.start_with(true, |options| options.policy = AUDIT);
+    let node = node();
+    let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
+    let agent = node.start_with(true, |options| options.policy = AUDIT);
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
-    set_node_mode(&site.bpffs.folder(), NodeMode::Enforce).unwrap_or_else(|error| panic!("{error}"));
+    set_node_mode(&node.bpffs.folder(), NodeMode::Enforce).unwrap_or_else(|error| panic!("{error}"));
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
-    keeper.kernel.renew(1);
+    agent.kernel.renew(1);
     assert_eq!(
         stranger.bind(&shared_bind(PORT)),
         0,
         "an operator does not vouch for the claims of an agent that is dead"
     );
-    assert_eq!(keeper.count(VerdictKind::Audit, Reason::Stale), 1);
+    assert_eq!(agent.count(VerdictKind::Audit, Reason::Stale), 1);
     DONE
 }
 
 fn override_survives_non_persistent_agent() -> Outcome {
-    let site = site();
-    let folder = site.bpffs.folder();
-    let mut stranger = site.worker("stranger");
-    let keeper = site.start_with(false, |_| ());
+    let node = node();
+    let folder = node.bpffs.folder();
+    let mut stranger = node.worker("stranger");
+    let agent = node.start_with(false, |_| ());
     assert_eq!(stranger.bind(&shared_bind(PORT)), denied());
     set_node_mode(&folder, NodeMode::Audit).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
-    drop(keeper);
-    assert_eq!(site.bpffs.list(), ["v3/shared/MODE"]);
-    let keeper = site.start_with(false, |_| ());
+    drop(agent);
+    assert_eq!(node.bpffs.list(), ["v3/shared/MODE"]);
+    let agent = node.start_with(false, |_| ());
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
     set_node_mode(&folder, NodeMode::Unset).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(stranger.bind(&shared_bind(PORT)), denied());
-    drop(keeper);
+    drop(agent);
     assert!(!folder.exists());
     DONE
 }

@@ -36,50 +36,50 @@ pub(crate) const TESTS: &[Test] = tests![
 
 const PORT: u16 = 20080;
 
-fn site() -> (MiniNode, Worker, Worker) {
-    let site = MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
-    let (owner, stranger) = (site.worker("owner"), site.worker("stranger"));
-    (site, owner, stranger)
+fn node() -> (MiniNode, Worker, Worker) {
+    let node = MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
+    let (owner, stranger) = (node.worker("owner"), node.worker("stranger"));
+    (node, owner, stranger)
 }
 
 fn pinned_programs_judge_without_an_agent() -> Outcome {
-    let (site, mut owner, mut stranger) = site();
+    let (node, mut owner, mut stranger) = node();
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0, "nobody judges yet");
-    let keeper = site.start();
-    assert!(keeper.kernel.is_persistent());
+    let agent = node.start();
+    assert!(agent.kernel.is_persistent());
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
-    let before = keeper.count(VerdictKind::Deny, Reason::Claimed);
-    drop(keeper);
-    assert_eq!(site.bpffs.list(), expected_pins("g1"));
+    let before = agent.count(VerdictKind::Deny, Reason::Claimed);
+    drop(agent);
+    assert_eq!(node.bpffs.list(), expected_pins("g1"));
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT), "nobody is there, and the claims are enforced");
 
     // The next one goes on counting, and hears what nobody heard.
-    let mut keeper = site.start();
-    assert_eq!(site.bpffs.list(), expected_pins("g2"));
-    assert_eq!(keeper.count(VerdictKind::Deny, Reason::Claimed), before + 2);
-    let told = keeper.take_attempts();
+    let mut agent = node.start();
+    assert_eq!(node.bpffs.list(), expected_pins("g2"));
+    assert_eq!(agent.count(VerdictKind::Deny, Reason::Claimed), before + 2);
+    let told = agent.take_attempts();
     assert_eq!(told.len(), 4, "two before it went, two while it was away: {told:?}");
     assert!(told.iter().all(|attempt| (attempt.verdict, attempt.port) == (VerdictKind::Deny, PORT)));
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
-    assert_eq!(keeper.count(VerdictKind::Deny, Reason::Claimed), before + 4, "each is counted once");
-    assert_eq!(keeper.take_attempts().len(), 2);
+    assert_eq!(agent.count(VerdictKind::Deny, Reason::Claimed), before + 4, "each is counted once");
+    assert_eq!(agent.take_attempts().len(), 2);
     DONE
 }
 
 fn pod_started_without_an_agent_is_recognised() -> Outcome {
-    let site = MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
-    drop(site.start());
+    let node = MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
+    drop(node.start());
     // Neither has a cgroup yet.
-    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
+    let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
     let nobody =
-        site.root.join("kubepods-besteffort.slice/kubepods-besteffort-pod0a0a0a0a_0000_4000_8000_000000000001.slice");
+        node.root.join("kubepods-besteffort.slice/kubepods-besteffort-pod0a0a0a0a_0000_4000_8000_000000000001.slice");
     fs::create_dir_all(&nobody).expect("a cgroup");
     assert_eq!(Worker::start(&nobody).bind(&shared_bind(PORT)), denied(), "a pod that nobody has told the kernel of");
 
-    let mut keeper = site.load();
+    let mut agent = node.load();
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
-    let made = keeper.previous.as_mut().map(|previous| {
+    let made = agent.previous.as_mut().map(|previous| {
         let mut made = 0;
         while previous.cgroup_events.next().is_some() {
             made += 1;
@@ -87,7 +87,7 @@ fn pod_started_without_an_agent_is_recognised() -> Outcome {
         made
     });
     assert_eq!(made, Some(6), "the slice, and for two pods the pod and its container, and the last one");
-    keeper.take_over();
+    agent.take_over();
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
     DONE
 }
@@ -120,12 +120,12 @@ fn storm(workers: Vec<(&'static str, Worker, Bind)>, end: &AtomicBool) -> HashMa
 }
 
 /// A storm of both families while `swap` is done so many times: what it saw.
-fn storm_while(site: &MiniNode, swaps: u32, mut swap: impl FnMut(u32)) -> HashMap<(&'static str, i32), u64> {
+fn storm_while(node: &MiniNode, swaps: u32, mut swap: impl FnMut(u32)) -> HashMap<(&'static str, i32), u64> {
     let workers = vec![
-        ("owner", site.worker("owner"), shared_bind(PORT)),
-        ("owner", site.worker("owner"), shared_bind6(PORT)),
-        ("stranger", site.worker("stranger"), shared_bind(PORT)),
-        ("stranger", site.worker("other"), shared_bind6(PORT)),
+        ("owner", node.worker("owner"), shared_bind(PORT)),
+        ("owner", node.worker("owner"), shared_bind6(PORT)),
+        ("stranger", node.worker("stranger"), shared_bind(PORT)),
+        ("stranger", node.worker("other"), shared_bind6(PORT)),
     ];
     for (_, worker, _) in &workers {
         own_machine::give_way(worker.pid());
@@ -144,47 +144,47 @@ fn storm_while(site: &MiniNode, swaps: u32, mut swap: impl FnMut(u32)) -> HashMa
 /// Every swap is a whole new start over the one before, as an upgrade is.
 fn takeover_under_load_leaves_no_gap() -> Outcome {
     let swaps = own_machine::times(10);
-    let site = MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099"), ("other", "")]);
+    let node = MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099"), ("other", "")]);
     let mut told = 0;
-    let mut keeper = Some(site.start());
-    let seen = storm_while(&site, swaps, |number| {
-        let mut old = keeper.take().expect("an agent");
+    let mut agent = Some(node.start());
+    let seen = storm_while(&node, swaps, |number| {
+        let mut old = agent.take().expect("an agent");
         // Every other agent reads its ring before it goes; the others leave that to the next one.
         told += if number % 2 == 0 { old.take_attempts() } else { old.take_previous_attempts() }.len();
         drop(old);
-        keeper = Some(site.start());
+        agent = Some(node.start());
     });
-    let mut keeper = keeper.expect("an agent");
+    let mut agent = agent.expect("an agent");
     let (denials, binds) = (seen[&("stranger", denied())], seen[&("owner", 0)]);
     assert_eq!(seen.len(), 2, "no stranger got through and no owner was denied: {seen:?}");
-    assert_eq!(keeper.counters().attempts(VerdictKind::Deny, Reason::Claimed, PROTOCOL), denials);
-    assert_eq!(keeper.counters().attempts(VerdictKind::Allow, Reason::Owner, PROTOCOL), binds);
+    assert_eq!(agent.counters().attempts(VerdictKind::Deny, Reason::Claimed, PROTOCOL), denials);
+    assert_eq!(agent.counters().attempts(VerdictKind::Allow, Reason::Owner, PROTOCOL), binds);
     let counted: u64 =
-        VerdictKind::ALL.iter().flat_map(|kind| Reason::ALL.map(|reason| keeper.count(*kind, reason))).sum();
+        VerdictKind::ALL.iter().flat_map(|kind| Reason::ALL.map(|reason| agent.count(*kind, reason))).sum();
     assert_eq!(counted, denials + binds, "nothing else was counted");
-    told += keeper.take_attempts().len();
-    let lost = keeper.lost_records();
+    told += agent.take_attempts().len();
+    let lost = agent.lost_records();
     assert_eq!(told as u64 + lost, denials, "each denial was told or counted as lost");
     assert!(told > 0);
-    assert_eq!(site.bpffs.list(), expected_pins(&format!("g{}", swaps + 1)));
+    assert_eq!(node.bpffs.list(), expected_pins(&format!("g{}", swaps + 1)));
     println!("{swaps} swaps, {denials} denials ({told} told, {lost} counted as lost), {binds} binds of the owner");
     DONE
 }
 
 fn previous_claims_are_recovered() -> Outcome {
-    let site = MiniNode::new(&[
+    let node = MiniNode::new(&[
         ("owner", "20080-20082 20080/udp"),
         ("narrow", "192.0.2.1:20090 [::1]:20090"),
         ("other", "192.0.2.2:20090"),
         ("idle", ""),
     ]);
-    let worker = site.worker("owner");
-    let keeper = site.start();
-    assert!(keeper.previous.is_none());
-    drop(keeper);
+    let worker = node.worker("owner");
+    let agent = node.start();
+    assert!(agent.previous.is_none());
+    drop(agent);
 
-    let keeper = site.load();
-    let held = keeper.previous.as_ref().expect("an agent before this one").recover().expect("its maps");
+    let agent = node.load();
+    let held = agent.previous.as_ref().expect("an agent before this one").recover().expect("its maps");
     assert_eq!(held.unreadable, []);
     let pods = held.owners.iter().filter(|owner| !owner.record.name.is_node());
     let mut claims: Vec<(&str, Vec<String>)> = pods
@@ -208,87 +208,87 @@ fn previous_claims_are_recovered() -> Outcome {
 }
 
 fn agent_that_never_attached_changes_nothing() -> Outcome {
-    let (site, mut owner, mut stranger) = site();
-    drop(site.load());
+    let (node, mut owner, mut stranger) = node();
+    drop(node.load());
     let shared = ["COUNTERS", "HOLDS", "MODE", "SLOTS", "STRAYS", "SUBFLOWS"].map(|map| format!("v3/shared/{map}"));
-    assert_eq!(site.bpffs.list(), shared, "it took its generation away");
+    assert_eq!(node.bpffs.list(), shared, "it took its generation away");
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
-    drop(site.start());
-    let keeper = site.load();
-    assert!(keeper.previous.is_some());
-    drop(keeper);
-    assert_eq!(site.bpffs.list(), expected_pins("g1"));
+    drop(node.start());
+    let agent = node.load();
+    assert!(agent.previous.is_some());
+    drop(agent);
+    assert_eq!(node.bpffs.list(), expected_pins("g1"));
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
     DONE
 }
 
 fn non_persistent_agent_takes_over_and_leaves_nothing() -> Outcome {
-    let site = MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099"), ("other", "")]);
-    drop(site.start());
+    let node = MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099"), ("other", "")]);
+    drop(node.start());
     let mut guest: Option<MiniAgent> = None;
     let mut before = 0;
-    let seen = storm_while(&site, 1, |_| {
-        let keeper = site.start_with(false, |_| ());
-        assert!(!keeper.kernel.is_persistent());
-        before = keeper.count(VerdictKind::Deny, Reason::Claimed);
-        guest = Some(keeper);
+    let seen = storm_while(&node, 1, |_| {
+        let agent = node.start_with(false, |_| ());
+        assert!(!agent.kernel.is_persistent());
+        before = agent.count(VerdictKind::Deny, Reason::Claimed);
+        guest = Some(agent);
     });
-    let keeper = guest.expect("an agent");
+    let agent = guest.expect("an agent");
     assert_eq!(seen.len(), 2, "{seen:?}");
     assert!(before > 0, "the storm was on");
-    assert_eq!(keeper.count(VerdictKind::Deny, Reason::Claimed), seen[&("stranger", denied())], "the count went on");
-    assert_eq!(site.bpffs.list(), ["v3/shared/MODE"], "an operator can still set a mode");
-    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
+    assert_eq!(agent.count(VerdictKind::Deny, Reason::Claimed), seen[&("stranger", denied())], "the count went on");
+    assert_eq!(node.bpffs.list(), ["v3/shared/MODE"], "an operator can still set a mode");
+    let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
-    drop(keeper);
-    assert!(!site.bpffs.folder().exists(), "{:?}", site.bpffs.list());
+    drop(agent);
+    assert!(!node.bpffs.folder().exists(), "{:?}", node.bpffs.list());
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0, "nobody judges any more");
 
     // And where nothing was kept before.
-    let keeper = site.start_with(false, |_| ());
+    let agent = node.start_with(false, |_| ());
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
-    drop(keeper);
-    assert!(!site.bpffs.folder().exists());
+    drop(agent);
+    assert!(!node.bpffs.folder().exists());
     DONE
 }
 
 fn recreated_root_cgroup_is_attached() -> Outcome {
-    let (site, owner, stranger) = site();
-    drop(site.start());
+    let (node, owner, stranger) = node();
+    drop(node.start());
     drop((owner, stranger));
-    enforcer_testing::sandbox::remove(&site.root).expect("the pods' cgroup goes");
-    fs::create_dir(&site.root).expect("and comes back");
-    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
+    enforcer_testing::sandbox::remove(&node.root).expect("the pods' cgroup goes");
+    fs::create_dir(&node.root).expect("and comes back");
+    let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0, "the links went with the cgroup");
-    let keeper = site.load();
-    let held = keeper.previous.as_ref().expect("an agent before this one").recover().expect("its maps");
+    let agent = node.load();
+    let held = agent.previous.as_ref().expect("an agent before this one").recover().expect("its maps");
     let claims = held.owners.iter().map(|owner| owner.claims.len());
     assert_eq!(claims.sum::<usize>(), 2, "what was in force is known all the same");
-    drop(keeper);
-    let keeper = site.start();
+    drop(agent);
+    let agent = node.start();
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
-    drop(keeper);
+    drop(agent);
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
-    assert_eq!(site.bpffs.list(), expected_pins("g2"));
+    assert_eq!(node.bpffs.list(), expected_pins("g2"));
     DONE
 }
 
 fn changed_root_cgroup_is_attached() -> Outcome {
-    let (mut site, mut owner, mut stranger) = site();
-    drop(site.start());
+    let (mut node, mut owner, mut stranger) = node();
+    drop(node.start());
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
     // Somebody who looks at the links must not keep them attached.
-    let looked_at = PinnedLink::from_pin(site.bpffs.folder().join("v3/links/bind4")).expect("a link");
-    site.root = site.root.join("../kubelet.slice");
-    fs::create_dir(&site.root).expect("a cgroup");
-    let (mut new_owner, mut new_stranger) = (site.worker("owner"), site.worker("stranger"));
-    let keeper = site.start();
+    let looked_at = PinnedLink::from_pin(node.bpffs.folder().join("v3/links/bind4")).expect("a link");
+    node.root = node.root.join("../kubelet.slice");
+    fs::create_dir(&node.root).expect("a cgroup");
+    let (mut new_owner, mut new_stranger) = (node.worker("owner"), node.worker("stranger"));
+    let agent = node.start();
     assert!(only_owner_may_bind(&mut new_owner, &mut new_stranger, PORT));
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0, "the link to the other one was detached");
     drop(looked_at);
-    drop(keeper);
+    drop(agent);
     assert!(only_owner_may_bind(&mut new_owner, &mut new_stranger, PORT));
-    assert_eq!(site.bpffs.list(), expected_pins("g2"));
+    assert_eq!(node.bpffs.list(), expected_pins("g2"));
     DONE
 }
 

@@ -164,11 +164,11 @@ fn pod_and_its_workload_share_port() -> Outcome {
     let mut fixture = KernelFixture::with(|start| start.policy = ADOPT);
     let own = Pod::new("own");
     let (mut one, mut container) = (fixture.start(&own), fixture.worker(&own));
-    let mut kin = fixture.start(&Pod::new("kin").share_group("g"));
-    let mut other_kin = fixture.start(&Pod::new("other-kin").share_group("g"));
+    let mut sibling = fixture.start(&Pod::new("sibling").share_group("g"));
+    let mut other_sibling = fixture.start(&Pod::new("other-sibling").share_group("g"));
     let mut stranger = fixture.start(&Pod::new("stranger"));
     let bind = Bind::tcp("0.0.0.0", PORT).reusing_port();
-    for (a, b) in [(&mut one, &mut container), (&mut kin, &mut other_kin)] {
+    for (a, b) in [(&mut one, &mut container), (&mut sibling, &mut other_sibling)] {
         assert_eq!(fixture.attempt(a, &bind.clone().kept()).errno, 0);
         assert_eq!(fixture.attempt(b, &bind.clone().kept()).errno, 0, "they belong together");
         assert_eq!(verdict(&fixture.attempt(&mut stranger, &bind)), held());

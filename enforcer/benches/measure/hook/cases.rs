@@ -60,7 +60,7 @@ const EMPTY_REFUSED: &str = "empty-refused";
 /// A socket that is never bound.
 const EMPTY_UNBOUND: &str = "empty-unbound";
 
-/// Which scene is divided by which.
+/// Which case is divided by which.
 pub(super) const COMPARED: [(&str, &str); 27] = [
     (NONE, EMPTY),
     ("rules-1", EMPTY_REFUSED),
@@ -103,7 +103,7 @@ struct Attachment {
     /// The pods that there may be, and which of these there are.
     pod_sets: Vec<Vec<ParsedPod>>,
     pod_set: usize,
-    /// What lives as long as the setting does.
+    /// What lives as long as the attachment does.
     _kept: Vec<OwnedFd>,
 }
 
@@ -113,7 +113,7 @@ struct CaseSpec {
     attachment: usize,
     driver: usize,
     order: Order,
-    /// Which of the crowds there is.
+    /// Index of the pods that there are.
     pod_set: usize,
     /// Whether the binds fail.
     fails: bool,
@@ -136,7 +136,7 @@ struct ClaimLoad {
     claims: u16,
 }
 
-/// What an engine is made of.
+/// What a reconciler is made of.
 struct ReconcilerSpec<'a> {
     root: &'a str,
     policy: Policy,
@@ -174,27 +174,27 @@ impl Cases {
             })?;
         }
 
-        let mut casts = [Self::usual, Self::audited, Self::crowded, Self::shallow, Self::deep];
-        let first = sitting % casts.len();
-        casts.rotate_left(first);
-        for cast in casts {
-            cast(&mut this)?;
+        let mut builders = [Self::usual, Self::audited, Self::crowded, Self::shallow, Self::deep];
+        let first = sitting % builders.len();
+        builders.rotate_left(first);
+        for add in builders {
+            add(&mut this)?;
         }
         // Where nobody reads what is told of denials, they are told until the ring is full.
-        for part in this.specs.iter().filter(|part| part.name == "denied" || part.name.starts_with("denied-depth")) {
-            this.drivers[part.driver].run(&Order { times: FILL, ..part.order })?;
+        for spec in this.specs.iter().filter(|spec| spec.name == "denied" || spec.name.starts_with("denied-depth")) {
+            this.drivers[spec.driver].run(&Order { times: FILL, ..spec.order })?;
         }
         Ok(this)
     }
 
     /// Nobody but the owner and the stranger.
     fn usual(&mut self) -> anyhow::Result<()> {
-        let (setting, _, stranger) = self.engine(&DEFAULT_SPEC)?;
-        self.add("unclaimed", setting, stranger, refused(), 0);
-        self.add("bound", setting, stranger, walk(), 0);
-        self.add("unbound", setting, stranger, unbound(), 0);
-        self.add("adopted", setting, stranger, Order { reuse: true, ..walk() }, 0);
-        self.add("denied-told", setting, stranger, claimed(), 0);
+        let (attachment, _, stranger) = self.reconciler(&DEFAULT_SPEC)?;
+        self.add("unclaimed", attachment, stranger, refused(), 0);
+        self.add("bound", attachment, stranger, walk(), 0);
+        self.add("unbound", attachment, stranger, unbound(), 0);
+        self.add("adopted", attachment, stranger, Order { reuse: true, ..walk() }, 0);
+        self.add("denied-told", attachment, stranger, claimed(), 0);
         Ok(())
     }
 
@@ -204,20 +204,20 @@ impl Cases {
             policy: Policy { enforce: false, ..POLICY },
             ..DEFAULT_SPEC
         };
-        let (setting, _, stranger) = self.engine(&audit)?;
-        self.add("audited", setting, stranger, claimed(), 0);
+        let (attachment, _, stranger) = self.reconciler(&audit)?;
+        self.add("audited", attachment, stranger, claimed(), 0);
         Ok(())
     }
 
     /// One and the same programs with few and with many claims and pods: where the kernel puts a program makes more of a
     /// difference than these.
     fn crowded(&mut self) -> anyhow::Result<()> {
-        let crowds = [(100, 10_000), (100, u16::MAX), (1000, 1000)].map(|(pods, claims)| ClaimLoad { pods, claims });
-        let cast = ReconcilerSpec { root: "crowds/kubepods.slice", loads: &crowds, read: false, ..DEFAULT_SPEC };
-        let (setting, owner, stranger) = self.engine(&cast)?;
-        self.add("unclaimed-1-pod", setting, stranger, refused(), 0);
-        self.add("unclaimed-1000-pods", setting, stranger, refused(), 3);
-        for (crowd, names) in [
+        let loads = [(100, 10_000), (100, u16::MAX), (1000, 1000)].map(|(pods, claims)| ClaimLoad { pods, claims });
+        let spec = ReconcilerSpec { root: "loads/kubepods.slice", loads: &loads, read: false, ..DEFAULT_SPEC };
+        let (attachment, owner, stranger) = self.reconciler(&spec)?;
+        self.add("unclaimed-1-pod", attachment, stranger, refused(), 0);
+        self.add("unclaimed-1000-pods", attachment, stranger, refused(), 3);
+        for (pod_set, names) in [
             ["owned", "denied"],
             ["owned-10000-claims", "denied-10000-claims"],
             ["owned-65535-claims", "denied-65535-claims"],
@@ -226,8 +226,8 @@ impl Cases {
         .into_iter()
         .enumerate()
         {
-            self.add(names[0], setting, owner, claimed(), crowd);
-            self.add(names[1], setting, stranger, claimed(), crowd);
+            self.add(names[0], attachment, owner, claimed(), pod_set);
+            self.add(names[1], attachment, stranger, claimed(), pod_set);
         }
         Ok(())
     }
@@ -241,14 +241,14 @@ impl Cases {
     }
 
     fn at_depth(&mut self, root: &str, layout: &str, names: [&'static str; 2]) -> anyhow::Result<()> {
-        let cast = ReconcilerSpec { root, cgroups: [(layout, ""); 2], read: false, ..DEFAULT_SPEC };
-        let (setting, owner, stranger) = self.engine(&cast)?;
-        self.add(names[0], setting, owner, claimed(), 0);
-        self.add(names[1], setting, stranger, claimed(), 0);
+        let spec = ReconcilerSpec { root, cgroups: [(layout, ""); 2], read: false, ..DEFAULT_SPEC };
+        let (attachment, owner, stranger) = self.reconciler(&spec)?;
+        self.add(names[0], attachment, owner, claimed(), 0);
+        self.add(names[1], attachment, stranger, claimed(), 0);
         Ok(())
     }
 
-    /// A scene with programs of ours to compare with, or without any.
+    /// A case with programs of ours to compare with, or without any.
     fn reference(
         &mut self,
         name: &'static str,
@@ -267,34 +267,34 @@ impl Cases {
         }
         let pod = self.sandbox.make(&format!("{name}/pod/container"));
         self.drivers.push(Driver::start(&pod, 0)?);
-        let (crowds, crowd) = (Vec::new(), 0);
+        let (pod_sets, pod_set) = (Vec::new(), 0);
         self.attachments.push(Attachment {
             reconciler: None,
             programs,
             owner: 0,
             read: false,
-            pod_sets: crowds,
-            pod_set: crowd,
+            pod_sets,
+            pod_set,
             _kept: kept,
         });
         self.add(name, self.attachments.len() - 1, self.drivers.len() - 1, order, 0);
         Ok(())
     }
 
-    fn add(&mut self, name: &'static str, setting: usize, driver: usize, order: Order, crowd: usize) {
+    fn add(&mut self, name: &'static str, attachment: usize, driver: usize, order: Order, pod_set: usize) {
         let fails = order.bind && order.port == REFUSED || name.starts_with("denied");
-        self.specs.push(CaseSpec { name, attachment: setting, driver, order, pod_set: crowd, fails });
+        self.specs.push(CaseSpec { name, attachment, driver, order, pod_set, fails });
     }
 
-    /// An engine on a cgroup, with a driver in the pod that owns a port, and one in a pod that owns nothing.
-    fn engine(&mut self, cast: &ReconcilerSpec<'_>) -> anyhow::Result<(usize, usize, usize)> {
-        let path = self.sandbox.make(cast.root);
+    /// A reconciler on a cgroup, with a driver in the pod that owns a port, and one in a pod that owns nothing.
+    fn reconciler(&mut self, spec: &ReconcilerSpec<'_>) -> anyhow::Result<(usize, usize, usize)> {
+        let path = self.sandbox.make(spec.root);
         let before = descriptors()?;
-        let mut engine = Reconciler::load(
+        let mut reconciler = Reconciler::load(
             Start {
                 root: Root::find(Some(&path), Path::new("/proc/self/mountinfo"))?,
                 settings: Settings { limits: ClaimLimits { max_ports_per_pod: 65_535 }, ..Settings::default() },
-                policy: cast.policy,
+                policy: spec.policy,
                 features: probe::features()?,
                 trace: false,
                 lease: None,
@@ -303,47 +303,40 @@ impl Cases {
             None,
         )?;
         // As in an agent whose work is kept: where a bind is about to be denied, the programs look how late it is.
-        engine.kernel().renew(u64::MAX);
+        reconciler.kernel().renew(u64::MAX);
         let make = |pod: &Pod, (layout, below): (&str, &str)| -> anyhow::Result<PathBuf> {
             let cgroup = path.join(pod.cgroup(layout)).join(below);
             fs::create_dir_all(&cgroup)?;
             Ok(cgroup)
         };
         let (owner, stranger) = (Pod::new("owner").ports(&CLAIMED.to_string()), Pod::new("stranger"));
-        let cgroups = [make(&owner, cast.cgroups[0])?, make(&stranger, cast.cgroups[1])?];
-        let mut crowds = vec![vec![owner.parsed(), stranger.parsed()]];
-        for crowd in cast.loads {
-            let mut pods = crowds[0].clone();
-            for (number, ports) in crowd.ports().into_iter().enumerate() {
+        let cgroups = [make(&owner, spec.cgroups[0])?, make(&stranger, spec.cgroups[1])?];
+        let mut pod_sets = vec![vec![owner.parsed(), stranger.parsed()]];
+        for load in spec.loads {
+            let mut pods = pod_sets[0].clone();
+            for (number, ports) in load.ports().into_iter().enumerate() {
                 let pod = Pod::new(&format!("pod-{number}")).ports(&ports);
                 make(&pod, KUBELET)?;
                 pods.push(pod.parsed());
             }
-            crowds.push(pods);
-            engine.apply_cgroup_changes()?;
+            pod_sets.push(pods);
+            reconciler.apply_cgroup_changes()?;
         }
-        engine.apply_cgroup_changes()?;
-        engine.reset(crowds[0].clone());
-        engine.attach()?;
-        ensure!(engine.take_failures().is_empty(), "the kernel refused some of the claims");
+        reconciler.apply_cgroup_changes()?;
+        reconciler.reset(pod_sets[0].clone());
+        reconciler.attach()?;
+        ensure!(reconciler.take_failures().is_empty(), "the kernel refused some of the claims");
         let programs = programs(&before)?;
         // They all share one processor, so that no two are compared on different ones.
         for cgroup in &cgroups {
             self.drivers.push(Driver::start(cgroup, 0)?);
         }
-        let pod = if cast.cgroups[0].0 == GUARANTEED { Some(cgroups[0].as_path()) } else { cgroups[0].parent() };
+        let pod = if spec.cgroups[0].0 == GUARANTEED { Some(cgroups[0].as_path()) } else { cgroups[0].parent() };
         let owner = fs::metadata(pod.context("a container's cgroup is in a pod's")?)?.ino();
-        let engine = Some(engine);
-        let setting = Attachment {
-            reconciler: engine,
-            programs,
-            owner,
-            read: cast.read,
-            pod_sets: crowds,
-            pod_set: 0,
-            _kept: Vec::new(),
-        };
-        self.attachments.push(setting);
+        let reconciler = Some(reconciler);
+        let attachment =
+            Attachment { reconciler, programs, owner, read: spec.read, pod_sets, pod_set: 0, _kept: Vec::new() };
+        self.attachments.push(attachment);
         Ok((self.attachments.len() - 1, self.drivers.len() - 2, self.drivers.len() - 1))
     }
 
@@ -352,8 +345,8 @@ impl Cases {
     }
 
     pub(super) fn case(&mut self, place: usize) -> Case<'_> {
-        let part = &self.specs[place];
-        Case { part, setting: &mut self.attachments[part.attachment], driver: &mut self.drivers[part.driver] }
+        let spec = &self.specs[place];
+        Case { spec, attachment: &mut self.attachments[spec.attachment], driver: &mut self.drivers[spec.driver] }
     }
 }
 
@@ -424,54 +417,54 @@ fn programs(before: &[i32]) -> anyhow::Result<HashMap<Hook, i32>> {
     Ok(found)
 }
 
-/// One of the scenes, to be played.
+/// One of the cases, ready to run.
 pub(super) struct Case<'a> {
-    part: &'a CaseSpec,
-    setting: &'a mut Attachment,
+    spec: &'a CaseSpec,
+    attachment: &'a mut Attachment,
     driver: &'a mut Driver,
 }
 
 impl Case<'_> {
     pub(super) fn name(&self) -> &'static str {
-        self.part.name
+        self.spec.name
     }
 
     /// Makes everything as it is where the agent keeps up: rings read, and marks of who holds what as they should be.
     pub(super) fn prepare(&mut self) -> anyhow::Result<()> {
-        let Some(engine) = &mut self.setting.reconciler else { return Ok(()) };
-        if self.part.pod_set != self.setting.pod_set {
-            engine.reset(self.setting.pod_sets[self.part.pod_set].clone());
-            ensure!(engine.take_failures().is_empty(), "the kernel refused some of the claims");
-            engine.take_notices();
-            self.setting.pod_set = self.part.pod_set;
+        let Some(reconciler) = &mut self.attachment.reconciler else { return Ok(()) };
+        if self.spec.pod_set != self.attachment.pod_set {
+            reconciler.reset(self.attachment.pod_sets[self.spec.pod_set].clone());
+            ensure!(reconciler.take_failures().is_empty(), "the kernel refused some of the claims");
+            reconciler.take_notices();
+            self.attachment.pod_set = self.spec.pod_set;
         }
-        if self.setting.read {
-            while engine.drain_verdict_ring()?.more {}
+        if self.attachment.read {
+            while reconciler.drain_verdict_ring()?.more {}
         }
-        while engine.settle_sockets()?.more {}
-        let kernel = engine.kernel();
+        while reconciler.settle_sockets()?.more {}
+        let kernel = reconciler.kernel();
         for port in UNCLAIMED..UNCLAIMED + TURNED {
             kernel.set_port_holder(Protocol::Tcp, port, 0)?;
         }
-        kernel.set_port_holder(Protocol::Tcp, CLAIMED, self.setting.owner)?;
+        kernel.set_port_holder(Protocol::Tcp, CLAIMED, self.attachment.owner)?;
         Ok(())
     }
 
     /// So many binds.
     pub(super) fn run(&mut self, times: u32) -> anyhow::Result<Done> {
-        Ok(self.driver.run(&Order { times, ..self.part.order })?)
+        Ok(self.driver.run(&Order { times, ..self.spec.order })?)
     }
 
     /// Whether it went as it should have.
     pub(super) fn check(&self, done: Done, times: u32) -> anyhow::Result<()> {
-        let expected = if self.part.fails { times } else { 0 };
-        ensure!(done.failed == expected, "{}: {} of {times} binds failed", self.part.name, done.failed);
+        let expected = if self.spec.fails { times } else { 0 };
+        ensure!(done.failed == expected, "{}: {} of {times} binds failed", self.spec.name, done.failed);
         Ok(())
     }
 
     /// What the kernel has counted of the programs.
     pub(super) fn statistics(&self) -> anyhow::Result<HashMap<Hook, (u64, u64)>> {
         let of = |(hook, descriptor): (&Hook, &i32)| Ok((*hook, statistics(*descriptor)?));
-        self.setting.programs.iter().map(of).collect()
+        self.attachment.programs.iter().map(of).collect()
     }
 }

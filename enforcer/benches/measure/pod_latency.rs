@@ -40,33 +40,33 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
             continue;
         }
         eprintln!("way-in: {changes} changes among {pods} pods from the {}", source.name());
-        let mut scene = RunningAgent::new(source, pods)?;
-        let calls = |scene: &RunningAgent| scene.server.as_ref().map_or(0, |server| server.requests().len());
-        let before = calls(&scene);
-        let mut times = changed(&mut scene, changes)?;
+        let mut running = RunningAgent::new(source, pods)?;
+        let calls = |running: &RunningAgent| running.server.as_ref().map_or(0, |server| server.requests().len());
+        let before = calls(&running);
+        let mut times = changed(&mut running, changes)?;
         let name = format!("{}-{pods}-pods", source.name());
         times.sort_by(f64::total_cmp);
         runs.push(Run::one(format!("{name}/p99"), "ms", quantile(&times, 0.99)));
         runs.push(Run::of(format!("{name}/change"), "ms", times));
         if source == Source::Api {
-            runs.push(Run::one(format!("{name}/calls"), "calls", (calls(&scene) - before) as f64));
+            runs.push(Run::one(format!("{name}/calls"), "calls", (calls(&running) - before) as f64));
         }
     }
     Ok(runs)
 }
 
 /// Edits a pod so many times, and waits each time until the kernel knows.
-fn changed(scene: &mut RunningAgent, changes: u16) -> anyhow::Result<Vec<f64>> {
-    let words = Map::Array(scene.agent.map("PORTS"));
+fn changed(running: &mut RunningAgent, changes: u16) -> anyhow::Result<Vec<f64>> {
+    let words = Map::Array(running.agent.map("PORTS"));
     let words = Array::<MapData, u64>::try_from(words)?;
-    let pod = scene.pods[0].clone();
+    let pod = running.pods[0].clone();
     let mut times = Vec::new();
     for change in 0..changes {
         let port = FIRST_PORT + 20_000 + change;
         let pod = pod.clone().ports(&port.to_string());
         let index = port_index(Protocol::Tcp, port);
         let start = Instant::now();
-        scene.put(&pod)?;
+        running.put(&pod)?;
         while words.get(&index, 0)? == 0 {
             if start.elapsed() > PATIENCE {
                 bail!("the claim of port {port} did not come in {PATIENCE:?}");
