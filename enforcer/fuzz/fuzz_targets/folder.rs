@@ -8,7 +8,7 @@ use enforcer_core::pods::{
     pod::Pod,
 };
 use enforcer_fuzz::manifests::{Contents, Folder};
-use enforcer_fuzz::sound::{assert_bounded, assert_safe};
+use enforcer_fuzz::properties::{assert_bounded, assert_safe};
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 

@@ -9,6 +9,6 @@ mod agent {
     }
 }
 
-pub mod sound;
+pub mod properties;
 
 pub use agent::{kernel::ring_records, manifests};

@@ -1,4 +1,4 @@
-//! A folder of manifests and a cgroup of the kubelet's, with an agent and workers on them.
+//! A folder of manifests and a cgroup tree like the kubelet's, for an agent and workers.
 
 use std::{
     fs,
@@ -18,13 +18,14 @@ use crate::{
 /// The pods' cgroup, as systemd's driver names it.
 const ROOT: &str = "kubepods.slice";
 
-/// What it all happens on. To be made before the agent and the workers, so that it goes after them.
+/// A folder of manifests and a cgroup tree. Create it before the agent and the workers, so that it is dropped last.
 pub struct AgentFixture {
     top: TempDir,
     sandbox: Sandbox,
 }
 
 impl AgentFixture {
+    /// An empty folder and an empty cgroup of pods.
     pub fn new() -> Self {
         let sandbox = Sandbox::new();
         sandbox.make(ROOT);
@@ -33,17 +34,17 @@ impl AgentFixture {
         fixture
     }
 
-    /// The folder of manifests.
+    /// Returns the folder of manifests.
     pub fn folder(&self) -> PathBuf {
         self.path_beside("pods")
     }
 
-    /// A path beside the folder of manifests.
+    /// Returns a path beside the folder of manifests.
     pub fn path_beside(&self, name: &str) -> PathBuf {
         self.top.path().join(name)
     }
 
-    /// The cgroup of the pods.
+    /// Returns the cgroup of the pods.
     pub fn root(&self) -> PathBuf {
         self.sandbox.path().join(ROOT)
     }
@@ -70,7 +71,7 @@ impl AgentFixture {
         fs::remove_file(self.folder().join(file_name(pod))).expect("removing a file");
     }
 
-    /// The arguments that an agent needs here, and more.
+    /// Returns the arguments that an agent needs here, and `more`.
     pub fn arguments(&self, log_format: &str, more: &[&str]) -> Vec<String> {
         let source = format!("dir:{}", self.folder().display());
         let root = self.root().display().to_string();
@@ -93,7 +94,7 @@ impl AgentFixture {
         self.agent(&[&["--mode", "enforce"], more].concat())
     }
 
-    /// A folder for whatever a test needs.
+    /// Returns a folder for other files of a test.
     pub fn top(&self) -> &Path {
         self.top.path()
     }
@@ -155,7 +156,8 @@ fn file_name(pod: &Pod) -> String {
     format!("{}.yaml", pod.name())
 }
 
-/// No agent serves, keeps or reserves anything unless it is told where: there may be others.
+/// Returns flags that keep an agent from serving, pinning and reserving anything, unless `more` has the flag: other
+/// agents may run on this machine.
 pub fn isolated_defaults<'a>(more: &[&str]) -> Vec<&'a str> {
     let defaults = [
         ("--listen", &["--listen", "none"][..]),
@@ -166,18 +168,18 @@ pub fn isolated_defaults<'a>(more: &[&str]) -> Vec<&'a str> {
     defaults.into_iter().filter(|(flag, _)| !more.contains(flag)).flat_map(|(_, words)| words).copied().collect()
 }
 
-/// A bind that no socket of another fixture could be in the way of.
+/// A TCP bind of all IPv4 addresses.
 pub fn bind(port: u16) -> Bind {
     Bind::tcp("0.0.0.0", port)
 }
 
-/// Waits until the worker's bind ends so.
+/// Waits until the worker's bind returns this error number, 0 for success.
 pub fn until_bind(worker: &mut Worker, port: u16, errno: i32) {
     let what = format!("a bind of port {port} ends with {errno}");
     wait_until(&what, || worker.bind(&bind(port)) == errno);
 }
 
-/// What a process sees that is denied with `EADDRINUSE`, where the kernel lets the agent choose.
+/// Returns the error number of a denied bind: `EADDRINUSE` where the kernel lets the agent choose, else `EPERM`.
 pub fn denied() -> i32 {
     if probe::features().expect("root").set_retval { libc::EADDRINUSE } else { libc::EPERM }
 }

@@ -1,4 +1,4 @@
-//! An engine on a sandbox, and the pods in it.
+//! A reconciler on a sandbox, and the pods in it.
 
 use std::{
     path::{Path, PathBuf},
@@ -22,31 +22,31 @@ use crate::{
     worker::{Bind, Worker},
 };
 
-/// Everything enforced and everything told.
+/// Enforces everything and reports every attempt.
 pub const ENFORCE: Policy =
     Policy { enforce: true, undeclared: Undeclared::Allow, report_attempts: true, errno: 98, ..Policy::from_word(0) };
 
-/// Nothing enforced and everything told.
+/// Enforces nothing and reports every attempt.
 pub const AUDIT: Policy = Policy { enforce: false, ..ENFORCE };
 
-/// An engine that judges the pods below a root of its own. What it holds goes when it is dropped.
+/// A reconciler that judges the pods below a root cgroup of its own. Its kernel state goes when it is dropped.
 pub struct KernelFixture {
     pub reconciler: Reconciler,
     root: PathBuf,
     sandbox: Sandbox,
 }
 
-/// What came of an attempt.
+/// Result of an attempt.
 #[derive(Debug)]
 pub struct Observed {
-    /// What the process saw, 0 for success.
+    /// Error number that the process got, 0 for success.
     pub errno: i32,
-    /// What the engine told of it.
+    /// Reports about it.
     pub reports: Vec<Report>,
 }
 
 impl Observed {
-    /// The one report of the attempt.
+    /// Returns the one report of the attempt.
     pub fn report(&self) -> &Report {
         match self.reports.as_slice() {
             [report] => report,
@@ -54,13 +54,13 @@ impl Observed {
         }
     }
 
-    /// What the process saw, and what the engine told.
+    /// Returns the error number that the process got, and the reported verdict and reason.
     pub fn result(&self) -> (i32, VerdictKind, Reason) {
         let attempt = &self.report().attempt;
         (self.errno, attempt.verdict, attempt.reason)
     }
 
-    /// Name of the owner whose claim decided.
+    /// Returns the name of the owner whose claim decided, empty if there is none.
     pub fn owner(&self) -> String {
         self.report().owner.as_ref().map(ToString::to_string).unwrap_or_default()
     }
@@ -97,11 +97,12 @@ impl KernelFixture {
         Self { reconciler, root, sandbox }
     }
 
+    /// Returns the cgroup subtree around the root.
     pub fn sandbox(&self) -> &Sandbox {
         &self.sandbox
     }
 
-    /// How many holders the programs have noted, by pod and address.
+    /// Returns how many holders the programs have recorded, by pod and address.
     pub fn port_hold_count(&self) -> usize {
         self.reconciler.kernel().port_holds().expect("the slots").into_iter().map(|(_, holds)| holds.len()).sum()
     }
@@ -113,41 +114,41 @@ impl KernelFixture {
         path
     }
 
-    /// Tells the engine of a pod.
+    /// Adds or changes a pod.
     pub fn apply(&mut self, pod: &Pod) {
         self.reconciler.apply(pod.parsed());
     }
 
-    /// Tells the engine that a pod is gone.
+    /// Deletes a pod.
     pub fn delete(&mut self, pod: &Pod) {
         let pod = pod.parsed();
         self.reconciler.delete(&pod.namespace, &pod.name);
     }
 
-    /// Makes a pod's cgroup and starts a worker in it, whether or not the engine knows the pod.
+    /// Makes a pod's cgroup and starts a worker in it, whether or not the reconciler knows the pod.
     pub fn worker(&self, pod: &Pod) -> Worker {
         Worker::start(&self.make_cgroup(&pod.cgroup(SYSTEMD_BESTEFFORT)))
     }
 
-    /// Tells the engine of a pod and starts a worker in it.
+    /// Adds or changes a pod and starts a worker in it.
     pub fn start(&mut self, pod: &Pod) -> Worker {
         self.apply(pod);
         self.worker(pod)
     }
 
-    /// Lets a worker try a bind, and takes what the engine tells of it.
+    /// Lets a worker try a bind, and takes the reports about it.
     pub fn attempt(&mut self, worker: &mut Worker, bind: &Bind) -> Observed {
         self.observe(|| worker.bind(bind))
     }
 
-    /// Lets somebody try a bind, and takes what the engine tells of it.
+    /// Runs `bind`, which returns an error number, and takes the reports about it.
     pub fn observe(&mut self, bind: impl FnOnce() -> i32) -> Observed {
         self.drain_reports();
         let errno = bind();
         Observed { errno, reports: self.drain_reports() }
     }
 
-    /// What the engine has to tell.
+    /// Takes all reports.
     pub fn drain_reports(&mut self) -> Vec<Report> {
         let mut reports = Vec::new();
         loop {
@@ -163,10 +164,10 @@ impl KernelFixture {
     }
 }
 
-/// Whether ports are to be taken before they are bound, whatever the kernel can do.
+/// Set to take ports before they are bound, whatever the kernel can do.
 static RESERVES: AtomicBool = AtomicBool::new(false);
 
-/// Whether sockets are to be read by a helper, whatever the kernel can do.
+/// Set to read sockets by a helper, whatever the kernel can do.
 static READS_BY_HELPER: AtomicBool = AtomicBool::new(false);
 
 /// Runs a test as on a kernel where ports are taken before they are bound.
@@ -191,7 +192,7 @@ fn with<T>(switch: &'static AtomicBool, test: impl FnOnce() -> T) -> T {
     test()
 }
 
-/// What this kernel can do.
+/// Returns the features of this kernel, less those that a test has switched off.
 pub fn features() -> Features {
     static FEATURES: LazyLock<Features> =
         LazyLock::new(|| probe::features().unwrap_or_else(|error| panic!("{error}: the tests need root")));
@@ -202,17 +203,17 @@ pub fn features() -> Features {
     }
 }
 
-/// What a process sees that is denied with EADDRINUSE.
+/// Returns the error number of a bind that is denied with EADDRINUSE.
 pub fn denied() -> i32 {
     denied_with(libc::EADDRINUSE)
 }
 
-/// What a process sees that is denied after its bind, with EADDRINUSE.
+/// Returns the error number of a bind that is denied after it, with EADDRINUSE.
 pub fn denied_after() -> i32 {
     if features().post_set_retval { libc::EADDRINUSE } else { libc::EPERM }
 }
 
-/// What a process sees that is denied with this error number, where the kernel lets us choose.
+/// Returns the error number of a bind that is denied with `errno`, which not every kernel lets us choose.
 pub fn denied_with(errno: i32) -> i32 {
     if features().set_retval { errno } else { libc::EPERM }
 }

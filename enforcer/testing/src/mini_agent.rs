@@ -1,4 +1,4 @@
-//! A small agent whose kernel side outlives it: the real index on the real kernel side, step by step.
+//! A small agent whose kernel state outlives it: the real index on the real kernel state, driven step by step.
 
 use std::{
     env,
@@ -35,14 +35,14 @@ use crate::{
     worker::{self, Worker},
 };
 
-/// Only conflicts are told.
+/// Enforces, and reports conflicts only.
 pub const QUIET: Policy = Policy { report_attempts: false, ..ENFORCE };
 
 const MARK: &str = "PORT_ENFORCER_TEST_START";
 /// Known to builds with debug assertions only.
 const DIE: &str = "PORT_ENFORCER_DIE_AFTER";
 
-/// A pod, as it can be told to another process.
+/// A pod in a form that goes to another process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PodSpec {
     name: String,
@@ -51,6 +51,7 @@ pub struct PodSpec {
 }
 
 impl PodSpec {
+    /// A pod with a new UID that claims these ports.
     pub fn new(name: &str, ports: &str) -> Self {
         Self { name: name.to_owned(), uid: api_uid(), ports: ports.to_owned() }
     }
@@ -64,7 +65,7 @@ impl PodSpec {
     }
 }
 
-/// A BPF file system, a pods' root and the pods below it: what stays when an agent goes.
+/// A BPF file system, a root cgroup of pods and the pods below it: all that stays when an agent ends.
 pub struct MiniNode {
     pub bpffs: Bpffs,
     pub pods: Vec<PodSpec>,
@@ -73,6 +74,7 @@ pub struct MiniNode {
 }
 
 impl MiniNode {
+    /// A node with these pods: name and claimed ports of each.
     pub fn new(pods: &[(&str, &str)]) -> Self {
         let sandbox = Sandbox::new();
         let root = sandbox.make("kubepods.slice");
@@ -80,7 +82,7 @@ impl MiniNode {
         Self { bpffs: Bpffs::new(), pods, root, _sandbox: sandbox }
     }
 
-    /// A worker in a pod's cgroup, whether or not an agent runs.
+    /// Starts a worker in a pod's cgroup, whether or not an agent runs.
     pub fn worker(&self, name: &str) -> Worker {
         let pod = self.pods.iter().find(|pod| pod.name == name).expect("a pod");
         let cgroup = self.root.join(pod.cgroup());
@@ -88,33 +90,36 @@ impl MiniNode {
         Worker::start(&cgroup)
     }
 
+    /// Takes the lock on the pins.
     pub fn persistence(&self, persist: bool) -> Persistence {
         let pins = Pins::at(&self.bpffs.folder()).unwrap_or_else(|error| panic!("{error}"));
         let guard = pins.try_lock().unwrap_or_else(|error| panic!("{error}")).expect("no other agent");
         Persistence { guard, persist }
     }
 
-    /// Loads an agent that is kept, and tells it of all pods. It does not judge yet.
+    /// Loads a persistent agent that knows all pods. It does not judge yet.
     pub fn load(&self) -> MiniAgent {
         self.try_load(true, |_| ()).unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// Loads an agent with changed options.
     pub fn try_load(&self, persist: bool, change: impl FnOnce(&mut LoadOptions)) -> Result<MiniAgent, BpfError> {
         MiniAgent::load(self.persistence(persist), &self.root, &self.pods, change)
     }
 
-    /// An agent that is kept and judges.
+    /// Starts a persistent agent that judges.
     pub fn start(&self) -> MiniAgent {
         self.start_with(true, |_| ())
     }
 
+    /// Starts an agent that judges, with changed options.
     pub fn start_with(&self, persist: bool, change: impl FnOnce(&mut LoadOptions)) -> MiniAgent {
         let mut agent = self.try_load(persist, change).unwrap_or_else(|error| panic!("{error}"));
         agent.take_over();
         agent
     }
 
-    /// Does something in another process, which ends by SIGKILL after this step: the steps that it took.
+    /// Runs a task in another process, which ends by SIGKILL after this step. Returns the steps that it took.
     pub fn kill_after(&self, task: Task, step: &str) -> Vec<String> {
         let (status, steps) = self.spawn_task(task, step);
         assert_eq!(status.signal(), Some(libc::SIGKILL), "{task:?} takes the step '{step}': {status}, {steps:?}");
@@ -122,7 +127,7 @@ impl MiniNode {
         steps
     }
 
-    /// Does something in another process: the steps that it takes.
+    /// Runs a task in another process. Returns the steps that it took.
     pub fn run_task(&self, task: Task) -> Vec<String> {
         let (status, steps) = self.spawn_task(task, "");
         assert_eq!(status.code(), Some(0), "{task:?}: {steps:?}");
@@ -144,12 +149,12 @@ impl MiniNode {
     }
 }
 
-/// What is done in a process of its own.
+/// A task for a process of its own.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Task {
     /// Start an agent, let it judge, and leave it behind.
     RunPersistent,
-    /// Start an agent of which nothing is kept, let it judge, and end it.
+    /// Start a non-persistent agent, let it judge, and end it.
     RunOnce,
     /// Remove everything.
     CleanUp,
@@ -163,7 +168,7 @@ struct TaskOrder {
     pods: Vec<PodSpec>,
 }
 
-/// Turns this process into task a [`Site`] started it for.
+/// Runs the task that a [`MiniNode`] started this process for, if there is one.
 pub fn run_if_child() {
     let Some(order) = env::var_os(MARK) else {
         return;
@@ -253,25 +258,28 @@ impl MiniAgent {
         }
     }
 
-    /// The attempts that were told and not yet taken.
+    /// Returns the attempts that were reported and not yet taken.
     pub fn take_attempts(&mut self) -> Vec<Attempt> {
         drain_into(&mut self.bind_events, &mut self.attempts);
         std::mem::take(&mut self.attempts)
     }
 
-    /// What was told to the agent before this one, without task its own programs told.
+    /// Returns the attempts that the programs of the previous agent reported.
     pub fn take_previous_attempts(&mut self) -> Vec<Attempt> {
         std::mem::take(&mut self.attempts)
     }
 
+    /// Reads the counters of the kernel programs.
     pub fn counters(&self) -> Counters {
         self.kernel.counters().read().unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// Returns how many attempts had this verdict and reason.
     pub fn count(&self, kind: VerdictKind, reason: Reason) -> u64 {
         self.counters().of(kind, reason)
     }
 
+    /// Returns how many records of attempts were lost.
     pub fn lost_records(&self) -> u64 {
         self.counters().errors(KernelError::BindEventLost)
     }
@@ -296,7 +304,7 @@ pub fn shared_bind6(port: u16) -> worker::Bind {
     worker::Bind::udp("::", port).reusing_addr()
 }
 
-/// What is pinned when an agent's generation is live.
+/// Returns all pins of an agent's live generation, in order.
 pub fn expected_pins(generation: &str) -> Vec<String> {
     let shared = ["COUNTERS", "HOLDS", "MODE", "SLOTS", "STRAYS", "SUBFLOWS"];
     let mut pins: Vec<String> = shared.map(|pin| format!("v3/shared/{pin}")).into();
@@ -321,7 +329,7 @@ pub fn inode(directory: &Path) -> u64 {
     std::fs::metadata(directory).expect("a directory").ino()
 }
 
-/// The owner of the port may bind it, and the other one may not.
+/// Checks that the owner of the port can bind it and the other pod cannot.
 pub fn only_owner_may_bind(owner: &mut Worker, stranger: &mut Worker, port: u16) -> bool {
     [shared_bind(port), shared_bind6(port)].iter().all(|bind| (owner.bind(bind), stranger.bind(bind)) == (0, denied()))
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::worker::{Answer, Bind, Order, Worker, bind_socket, open, take};
 
-/// What came of a race.
+/// Result of a race: in how many rounds one, both or none of the two got the port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     pub one: u32,
@@ -22,7 +22,7 @@ pub struct Tally {
     pub none: u32,
 }
 
-/// What the two have in common.
+/// Memory that the two workers share.
 #[repr(C)]
 struct SharedMemory {
     arrived: AtomicU32,
@@ -76,7 +76,8 @@ impl SharedMemory {
     }
 }
 
-/// The part of one of the two, 0 or 1, who tell each other by the file of another process.
+/// Runs the part of one of the two workers, `place` 0 or 1. They meet in the shared memory behind a descriptor of
+/// another process.
 pub fn run(bind: &Bind, rounds: u32, place: usize, pid: u32, descriptor: i32) -> io::Result<Tally> {
     let mapping = Mapping::new(&take(pid, descriptor)?)?;
     let track = mapping.track();
@@ -98,7 +99,7 @@ pub fn run(bind: &Bind, rounds: u32, place: usize, pid: u32, descriptor: i32) ->
     Ok(tally)
 }
 
-/// Lets two workers race for so many rounds.
+/// Lets two workers race for `rounds` rounds.
 pub fn race(first: &mut Worker, second: &mut Worker, bind: &Bind, rounds: u32) -> Tally {
     let file: OwnedFd = memfd_create("race", MemfdFlags::CLOEXEC).expect("a file in memory");
     let file = File::from(file);

@@ -2,13 +2,13 @@
 
 use std::{
     ffi::CString,
-    fs, io,
-    os::unix::process::CommandExt as _,
+    io,
+    os::unix::{ffi::OsStringExt as _, process::CommandExt as _},
     process::{Command, Output, Stdio},
     ptr,
 };
 
-use enforcer_testing::{agent::enforcer, agent_fixture::AgentFixture, tests};
+use enforcer_testing::{agent::enforcer, agent_fixture::AgentFixture, sandbox, tests};
 
 use crate::Test;
 
@@ -49,10 +49,8 @@ fn root_that_is_no_cgroup_is_refused() {
 
 /// The command, in a mount namespace of its own that has no cgroup v2.
 fn without_cgroups(command: &mut Command) -> &mut Command {
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo").expect("reading mountinfo");
-    let lines = mountinfo.lines().filter(|line| line.contains(" - cgroup2 "));
-    let points = lines.filter_map(|line| line.split(' ').nth(4)).map(|point| CString::new(point).expect("no NUL"));
-    let points: Vec<CString> = points.collect();
+    let points = sandbox::mount_points().into_iter().map(|point| point.into_os_string().into_vec());
+    let points: Vec<CString> = points.map(|point| CString::new(point).expect("no NUL")).collect();
     let check = |result: libc::c_int| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
     let leave = move || {
         // SAFETY: system calls without memory effects, with strings that were made before the fork. The process is
@@ -77,8 +75,7 @@ fn missing_cgroup_v2_is_refused() {
                         systemd.unified_cgroup_hierarchy=1 or mount one, or name its directory with --cgroup-root";
         assert_eq!(sentence, expected);
     }
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo").expect("reading mountinfo");
-    assert!(mountinfo.contains(" - cgroup2 "), "this namespace has kept its own");
+    assert!(!sandbox::mount_points().is_empty(), "this namespace has kept its own");
 }
 
 /// Waiting would not help.

@@ -7,6 +7,7 @@ use std::{
         fs::{MetadataExt as _, PermissionsExt as _, symlink},
         net::{UnixListener, UnixStream},
     },
+    path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
@@ -19,6 +20,7 @@ use serde_json::Value;
 use enforcer_testing::{
     agent::{Agent, enforcer, wait_until},
     agent_fixture::{AgentFixture, bind, denied},
+    http::{connect_unix, exchange},
     pods::Pod,
     tests,
     worker::{MARK, Order},
@@ -77,19 +79,13 @@ impl Drop for Watch {
     }
 }
 
-/// Says something on the socket and reads what is answered until the connection is closed.
-fn say(fixture: &AgentFixture, request: &[u8]) -> String {
-    let mut stream = connect(fixture);
-    let _ = stream.write_all(request);
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    String::from_utf8_lossy(&answer).into_owned()
+/// Sends bytes to the admin socket and reads until the connection is closed.
+fn send_raw(fixture: &AgentFixture, request: &[u8]) -> String {
+    exchange(&mut connect(fixture), request)
 }
 
 fn connect(fixture: &AgentFixture) -> UnixStream {
-    let stream = UnixStream::connect(socket(fixture)).expect("it is served");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");
-    stream
+    connect_unix(Path::new(&socket(fixture)))
 }
 
 /// A watcher by hand, from whom the agent has heard. It sees all attempts, or conflicts alone.
@@ -355,13 +351,13 @@ fn invalid_and_silent_clients_are_harmless() {
         (b"GET\r\n\r\n".to_vec(), "400"),
         (vec![b'x'; 100_000], ""),
     ] {
-        let answer = say(&fixture, &request);
+        let answer = send_raw(&fixture, &request);
         let named = answer.starts_with(&format!("HTTP/1.1 {status}"));
         assert!(named || (status.is_empty() && !answer.contains("200 OK")), "{}: {answer}", request.escape_ascii());
         assert!(!answer.contains('\u{1b}'), "{answer:?}");
     }
     // A second request on one connection gets no answer.
-    assert_eq!(say(&fixture, &get("/status").repeat(2)).matches("200 OK").count(), 1);
+    assert_eq!(send_raw(&fixture, &get("/status").repeat(2)).matches("200 OK").count(), 1);
     let before = agent.sockets();
     let mut silent: Vec<UnixStream> = (0..200).map(|_| connect(&fixture)).collect();
     let began = Instant::now();
@@ -386,7 +382,7 @@ fn two_hundred_concurrent_requests_are_answered() {
     let answers: Vec<String> = thread::scope(|scope| {
         let ask = |number: usize| {
             let path = if number.is_multiple_of(2) { "/status" } else { "/explain?port=20080" };
-            say(&fixture, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
+            send_raw(&fixture, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
         };
         let asking: Vec<_> = (0..200).map(|number| scope.spawn(move || ask(number))).collect();
         assert_eq!(owner.bind(&bind(20080)), 0, "a bind waits for nobody");

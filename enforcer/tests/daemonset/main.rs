@@ -24,7 +24,7 @@ use enforcer_testing::{
     bpffs::{self, Bpffs},
     network,
     pods::Pod,
-    tests, worker,
+    sandbox, tests, worker,
 };
 use libtest_mimic::{Arguments, Completion, Trial};
 use rustix::{
@@ -93,12 +93,11 @@ fn bind_mount(from: &Path, to: &Path, flags: libc::c_ulong) {
 }
 
 /// A folder in the calling thread's mount namespace, which must be its own, made read-only.
-fn make_read_only(point: &str) {
-    let path = Path::new(point);
+fn make_read_only(path: &Path) {
     bind_mount(path, path, 0);
     bind_mount(path, path, libc::MS_REMOUNT | libc::MS_RDONLY);
-    let flags = statvfs(point).expect("a mount").f_flag;
-    assert!(flags.contains(StatVfsMountFlags::RDONLY), "{point}: {flags:?}");
+    let flags = statvfs(path).expect("a mount").f_flag;
+    assert!(flags.contains(StatVfsMountFlags::RDONLY), "{}: {flags:?}", path.display());
 }
 
 /// A mount namespace and a view of the cgroups of the calling thread's own.
@@ -123,11 +122,11 @@ fn contained_with<T: Send>(names: &[String], mounts: impl FnOnce() + Send, start
     let kept = capability_set(names);
     let contain = || {
         unshare();
-        let mountinfo = fs::read_to_string("/proc/thread-self/mountinfo").expect("mounts");
-        let lines = mountinfo.lines().filter(|line| line.contains(" - cgroup2 "));
-        lines.filter_map(|line| line.split(' ').nth(4)).for_each(make_read_only);
+        for point in sandbox::mount_points() {
+            make_read_only(&point);
+        }
         mounts();
-        make_read_only("/proc/sys");
+        make_read_only(Path::new("/proc/sys"));
         for (_, capability) in CapabilitySet::all().difference(kept).iter_names() {
             remove_capability_from_bounding_set(capability).expect("root");
         }

@@ -25,7 +25,10 @@ struct Page {
     text: String,
 }
 
-/// Every page: what lies at the top and what is below `docs/`.
+/// Pages at the root that a repository is expected to have.
+const ROOT_PAGES: [&str; 5] = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "RELEASE.md", "SECURITY.md"];
+
+/// Returns every page: those at the root and those in `docs/`.
 fn pages() -> Vec<Page> {
     let mut paths = Vec::new();
     for folder in ["", "docs", "docs/adr"] {
@@ -38,6 +41,9 @@ fn pages() -> Vec<Page> {
     }
     paths.sort();
     assert!(paths.len() > 20, "{paths:?}");
+    for page in ROOT_PAGES {
+        assert!(paths.iter().any(|path| path == Path::new(page)), "{page} is read too");
+    }
     let read = |path: PathBuf| Page { text: fs::read_to_string(root().join(&path)).expect("a page"), path };
     paths.into_iter().map(read).collect()
 }
