@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long a change is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
     let mut runs = vec![rebuild(if quick { 5 } else { 20 })?];
@@ -68,8 +68,8 @@ fn changed(running: &mut RunningAgent, changes: u16) -> anyhow::Result<Vec<f64>>
         let start = Instant::now();
         running.put(&pod)?;
         while words.get(&index, 0)? == 0 {
-            if start.elapsed() > PATIENCE {
-                bail!("the claim of port {port} did not come in {PATIENCE:?}");
+            if start.elapsed() > TIMEOUT {
+                bail!("the claim of port {port} did not come in {TIMEOUT:?}");
             }
         }
         times.push(start.elapsed().as_secs_f64() * 1000.0);

@@ -33,7 +33,7 @@ use enforcer_testing::{
 };
 
 /// How long an Event is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long `etcd` and `kube-apiserver` may take to start, each.
 const START: Duration = Duration::from_mins(2);
@@ -83,13 +83,13 @@ pub(crate) trait Backend {
 
     /// Waits for an Event.
     fn wait_for_event(&self, what: &str, wanted: &dyn Fn(&Event) -> bool) -> Event {
-        self.wait_for_event_at_most(PATIENCE, what, wanted)
+        self.wait_for_event_at_most(TIMEOUT, what, wanted)
     }
 
-    /// The same with another patience.
-    fn wait_for_event_at_most(&self, patience: Duration, what: &str, wanted: &dyn Fn(&Event) -> bool) -> Event {
+    /// Waits for at most this time.
+    fn wait_for_event_at_most(&self, timeout: Duration, what: &str, wanted: &dyn Fn(&Event) -> bool) -> Event {
         let mut found = None;
-        wait_until_within(patience, &format!("there is this Event: {what}"), || {
+        wait_until_within(timeout, &format!("there is this Event: {what}"), || {
             found = self.events().into_iter().find(|event| wanted(event));
             found.is_some()
         });

@@ -232,10 +232,10 @@ fn lock_has_one_holder() -> Outcome {
 
 /// Until somebody waits for the lock on this file, as /proc/locks has it: `1: -> FLOCK ADVISORY WRITE 4711 00:2a:17 0 EOF`.
 fn await_waiter(inode: u64) {
-    let patience = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(10);
     let is_waiter = |line: &str| line.contains(" -> FLOCK ") && line.contains(&format!(":{inode} "));
     while !fs::read_to_string("/proc/locks").expect("the locks").lines().any(is_waiter) {
-        assert!(Instant::now() < patience, "nobody waits for it");
+        assert!(Instant::now() < deadline, "nobody waits for it");
         thread::yield_now();
     }
 }

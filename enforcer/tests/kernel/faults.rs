@@ -88,9 +88,9 @@ impl FaultFixture {
         assert_eq!(pins, expected_pins(&generation), "{after}");
         let counters = counters(&self.node);
         // The kernel lets go of removed pins a moment later.
-        let patience = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(10);
         while programs_counting_in(counters) != programs_of_an_agent() {
-            assert!(Instant::now() < patience, "{after}: {} programs", programs_counting_in(counters));
+            assert!(Instant::now() < deadline, "{after}: {} programs", programs_counting_in(counters));
             thread::yield_now();
         }
     }

@@ -67,11 +67,11 @@ fn lease_expires_after_agent_death() -> Outcome {
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
     agent.kernel.renew(in_time(Duration::from_millis(300)));
     drop(agent);
-    let patience = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(30);
     let mut denials = 2;
     while stranger.bind(&shared_bind(PORT)) == denied() {
         denials += 1;
-        assert!(Instant::now() < patience, "the lease does not run out");
+        assert!(Instant::now() < deadline, "the lease does not run out");
     }
     assert_eq!(stranger.storm(&shared_bind(PORT), 100, 2).get(&0), Some(&100), "it has lapsed for good");
     let agent = node.start();

@@ -90,8 +90,8 @@ fn folder(etcd: &str, server: &str) -> TempDir {
     folder
 }
 
-fn failure(folder: &Path, patience: Duration) -> Failure {
-    ControlPlane::start(folder, patience).err().expect("it cannot start")
+fn failure(folder: &Path, timeout: Duration) -> Failure {
+    ControlPlane::start(folder, timeout).err().expect("it cannot start")
 }
 
 /// The process whose id is in a file, once it is there.
