@@ -39,7 +39,7 @@ fn check(arguments: &[&str], stdin: &[u8]) -> End {
 const ALL: [&str; 4] = ["ingress-nginx.yaml", "monitoring.yaml", "dns.yaml", "metallb.json"];
 
 #[test]
-fn for_people() {
+fn text_output_matches_snapshot() {
     let arguments = [&["--nodes", "3", "--node-reserved", "22,10254/tcp"][..], &ALL].concat();
     let End { code, stdout, stderr } = check(&arguments, b"");
     insta::assert_snapshot!("text", stdout);
@@ -47,7 +47,7 @@ fn for_people() {
 }
 
 #[test]
-fn for_programs() {
+fn json_output_matches_snapshot() {
     let arguments = [&["-o", "json", "--node-reserved", "22,10254/tcp"][..], &ALL].concat();
     let End { code, stdout, .. } = check(&arguments, b"");
     insta::assert_snapshot!("json", stdout);
@@ -58,14 +58,14 @@ fn for_programs() {
 
 /// Each alone is fine, whatever the cluster; what is wrong is that they meet.
 #[test]
-fn what_is_fine() {
+fn valid_input_has_no_findings() {
     let End { code, stdout, stderr } = check(&["ingress-nginx.yaml"], b"");
     let fine = "checked 1 object in 1 file, 1 of other kinds: 0 errors, 0 warnings, 0 notes\n";
     assert_eq!((code, stdout.as_str(), stderr.as_str()), (Some(0), fine, ""));
 }
 
 #[test]
-fn two_replicas_and_their_nodes() {
+fn replicas_are_compared_with_node_count() {
     let example = "../../../deploy/examples/two-replicas.yaml";
     let End { code, stdout, .. } = check(&["--nodes", "1", example], b"");
     assert_eq!(code, Some(1));
@@ -85,7 +85,7 @@ fn two_replicas_and_their_nodes() {
 }
 
 #[test]
-fn what_cannot_be_read() {
+fn unreadable_input_is_reported() {
     let End { code, stdout, stderr } = check(&["broken.yaml", "missing.yaml"], b"");
     insta::assert_snapshot!("unreadable", stdout);
     assert_eq!((code, stderr.as_str()), (Some(1), "enforcer: 3 errors, 0 warnings\n"));
@@ -107,7 +107,7 @@ fn what_cannot_be_read() {
 }
 
 #[test]
-fn standard_input_and_folders() {
+fn standard_input_and_folders_are_read() {
     let list = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/check/monitoring.yaml")).unwrap();
     let End { code, stdout, .. } = check(&["ingress-nginx.yaml", "-"], &list);
     assert_eq!(code, Some(1));
@@ -135,7 +135,7 @@ fn standard_input_and_folders() {
 }
 
 #[test]
-fn what_is_written_wrongly_on_the_command_line() {
+fn command_line_errors_are_reported() {
     for (arguments, words) in [
         (&[][..], "<FILE>..."),
         (&["--nodes", "0", "x"], "0 is not in 1.."),
@@ -150,7 +150,7 @@ fn what_is_written_wrongly_on_the_command_line() {
 
 /// An answer that nobody reads to its end is no failure of the check.
 #[test]
-fn whoever_reads_may_stop_reading() {
+fn closed_output_pipe_is_no_error() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_enforcer"));
     command.args(["check", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("running the binary");

@@ -56,7 +56,7 @@ fn sentence(command: &mut Command, code: i32) -> String {
 }
 
 #[test]
-fn run_without_a_source() {
+fn run_without_source_fails() {
     // Whoever runs this may have a cluster.
     let alone = |command: &mut Command| {
         command.env_remove("KUBERNETES_SERVICE_HOST").env_remove("KUBECONFIG").env("HOME", "/nonexistent");
@@ -78,7 +78,7 @@ fn run_without_a_source() {
 }
 
 #[test]
-fn run_on_a_folder_that_is_missing() {
+fn run_on_missing_folder_fails() {
     let top = TempDir::new().unwrap();
     let file = top.path().join("file");
     fs::write(&file, "").unwrap();
@@ -93,7 +93,7 @@ fn run_on_a_folder_that_is_missing() {
 }
 
 #[test]
-fn bad_values() {
+fn bad_flag_values_are_refused() {
     for (flag, value, remedy) in [
         ("--mode", "deny", "[possible values: audit, enforce]"),
         ("--source", "/etc/kubernetes/manifests", "write api, or dir:PATH"),
@@ -122,7 +122,7 @@ fn bad_values() {
 }
 
 #[test]
-fn unknown_words() {
+fn unknown_arguments_are_refused() {
     for arguments in [
         &["explode"][..],
         &["run", "--explode"],
@@ -178,7 +178,7 @@ impl Unprivileged {
 }
 
 #[test]
-fn run_without_privileges() {
+fn run_without_privileges_fails() {
     let place = Unprivileged::new();
     let source = format!("dir:{}", place.path("pods").display());
     let said = sentence(&mut place.enforcer(&["run", "--source", &source, "--listen", "none"]), 3);
@@ -190,7 +190,7 @@ fn run_without_privileges() {
 }
 
 #[test]
-fn probe_without_privileges() {
+fn probe_without_privileges_fails() {
     let place = Unprivileged::new();
     let End { code, stdout, stderr } = run(&mut place.enforcer(&["probe", "-o", "json"]));
     assert_eq!(code, Some(3), "{stderr}");
@@ -202,14 +202,14 @@ fn probe_without_privileges() {
 }
 
 #[test]
-fn cleanup_without_privileges() {
+fn cleanup_without_privileges_fails() {
     let said = sentence(&mut Unprivileged::new().enforcer(&["cleanup"]), 3);
     assert!(said.starts_with("enforcer: cannot list the kernel's BPF programs: "), "{said}");
     assert!(said.ends_with("; run this as root or with CAP_SYS_ADMIN"), "{said}");
 }
 
 #[test]
-fn questions_without_privileges() {
+fn status_and_explain_without_privileges_fail() {
     let place = Unprivileged::new();
     let closed = place.path("closed");
     fs::DirBuilder::new().mode(0o000).create(&closed).unwrap();
@@ -231,7 +231,7 @@ fn questions_without_privileges() {
 }
 
 #[test]
-fn shells_complete_every_command() {
+fn completions_cover_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let End { code, stdout, stderr } = run(&mut enforcer(&["completions", shell]));
         assert_eq!((code, stderr.as_str()), (Some(0), ""), "{shell}");
@@ -243,7 +243,7 @@ fn shells_complete_every_command() {
 
 /// Where the kernel tells less to this user, the code is 3, and the answer is complete all the same.
 #[test]
-fn probe_answers_in_json() {
+fn probe_prints_json() {
     let End { code, stdout, stderr } = run(&mut enforcer(&["probe", "-o", "json"]));
     assert!(matches!(code, Some(0 | 3)), "{stderr}");
     let probe: Value = serde_json::from_str(&stdout).expect("JSON");
@@ -265,7 +265,7 @@ fn probe_answers_in_json() {
 }
 
 #[test]
-fn probe_answers_in_a_table() {
+fn probe_prints_a_table() {
     let End { code, stdout, stderr } = run(&mut enforcer(&["probe"]));
     assert!(matches!(code, Some(0 | 3)), "{stderr}");
     let mut lines = stdout.lines();
@@ -278,14 +278,14 @@ fn probe_answers_in_a_table() {
 }
 
 #[test]
-fn version() {
+fn version_is_printed() {
     let End { code, stdout, stderr } = run(&mut enforcer(&["--version"]));
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
     assert_eq!(stdout, concat!("enforcer ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
 #[test]
-fn help() {
+fn help_matches_snapshots() {
     for (name, arguments) in [
         ("help", &["--help"][..]),
         ("help_run", &["run", "--help"]),

@@ -10,8 +10,9 @@ use anyhow::Context as _;
 
 use enforcer_testing::{
     agent::Agent,
-    agent_fixture::{Pod, Stage, nowhere},
+    agent_fixture::{AgentFixture, isolated_defaults},
     apiserver::ApiServer,
+    pods::Pod,
 };
 
 /// The first port that is claimed.
@@ -38,10 +39,10 @@ impl Source {
 }
 
 /// An agent at work, with what it works on. The agent goes first.
-pub(crate) struct Scene {
+pub(crate) struct RunningAgent {
     pub(crate) agent: Agent,
     pub(crate) server: Option<ApiServer>,
-    pub(crate) stage: Stage,
+    pub(crate) fixture: AgentFixture,
     pub(crate) pods: Vec<Pod>,
     /// From the start of the process until it said that it was ready, and with an API server until it had all pods.
     pub(crate) start: Duration,
@@ -54,33 +55,33 @@ pub(crate) fn pod(number: u16) -> Pod {
     pod
 }
 
-impl Scene {
+impl RunningAgent {
     /// Starts the agent where so many pods are, each with a cgroup and a claim, and waits until it enforces them.
     pub(crate) fn new(source: Source, count: u16) -> anyhow::Result<Self> {
-        let stage = Stage::new();
+        let fixture = AgentFixture::new();
         let mut pods: Vec<Pod> = (0..count).map(pod).collect();
         let server = (source == Source::Api).then(ApiServer::start);
         for pod in &mut pods {
             match &server {
                 Some(server) => *pod = put(server, pod)?,
-                None => stage.put(pod),
+                None => fixture.put(pod),
             }
-            stage.make_cgroup(pod.uid_text());
+            fixture.make_container_cgroup(pod.uid_text());
         }
-        let root = stage.root().display().to_string();
+        let root = fixture.root().display().to_string();
         let from = match &server {
-            Some(server) => format!("--kubeconfig={}", server.kubeconfig(stage.top()).display()),
-            None => format!("--source=dir:{}", stage.folder().display()),
+            Some(server) => format!("--kubeconfig={}", server.kubeconfig(fixture.top()).display()),
+            None => format!("--source=dir:{}", fixture.folder().display()),
         };
         let mut words =
             vec!["--mode=enforce", "--log-format=json", "--node-name=node-1", "--cgroup-root", &root, &from];
-        words.extend(nowhere(&[]));
+        words.extend(isolated_defaults(&[]));
         let begun = Instant::now();
-        let mut agent = Agent::begin(words);
+        let mut agent = Agent::spawn(words);
         // Of an API server it says so when it has all pods, which is after it was ready.
         let last = if server.is_some() { "synced" } else { "ready" };
-        agent.wait(last, |line| line["event"] == last);
-        Ok(Self { agent, server, start: begun.elapsed(), stage, pods })
+        agent.wait_for_line(last, |line| line["event"] == last);
+        Ok(Self { agent, server, start: begun.elapsed(), fixture, pods })
     }
 
     /// Creates or edits a pod.
@@ -88,7 +89,7 @@ impl Scene {
         if let Some(server) = &self.server {
             return put(server, pod);
         }
-        self.stage.put(pod);
+        self.fixture.put(pod);
         Ok(pod.clone())
     }
 

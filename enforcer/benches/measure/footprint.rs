@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use aya::{maps::MapInfo, programs::loaded_programs};
 
 use crate::{
-    agents::{Scene, Source},
+    agents::{RunningAgent, Source},
     samples::Run,
 };
 
@@ -26,8 +26,8 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
         for pods in [0, 110, 5000] {
             let name = |what: &str| format!("{}-{pods}-pods/{what}", source.name());
             eprintln!("footprint: {pods} pods from the {}", source.name());
-            let scene = Scene::new(source, pods)?;
-            runs.push(Run::one(name("start"), "ms", scene.start.as_secs_f64() * 1000.0));
+            let running = RunningAgent::new(source, pods)?;
+            runs.push(Run::one(name("start"), "ms", running.start.as_secs_f64() * 1000.0));
             sleep(SETTLE);
             for (what, line) in [
                 ("rss", "VmRSS"),
@@ -36,20 +36,20 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
                 ("rss-shmem", "RssShmem"),
                 ("peak", "VmHWM"),
             ] {
-                runs.push(Run::one(name(what), "MiB", scene.memory(line)?));
+                runs.push(Run::one(name(what), "MiB", running.memory(line)?));
             }
-            if let Some(server) = &scene.server {
+            if let Some(server) = &running.server {
                 runs.push(Run::one(name("calls"), "calls", server.requests().len() as f64));
             }
             if pods == 110 {
                 eprintln!("footprint: doing nothing for {} s", idle.as_secs());
-                let before = scene.cpu()?;
+                let before = running.cpu()?;
                 sleep(idle);
-                let percent = scene.cpu()?.saturating_sub(before).as_secs_f64() / idle.as_secs_f64() * 100.0;
+                let percent = running.cpu()?.saturating_sub(before).as_secs_f64() / idle.as_secs_f64() * 100.0;
                 runs.push(Run::one(name("idle-cpu"), "% of a core", percent));
             }
             if pods == 5000 || source == Source::Folder {
-                let maps = maps(&scene)?;
+                let maps = maps(&running)?;
                 runs.push(Run::one(name("maps"), "MiB", maps.values().sum::<u64>() as f64 / f64::from(1 << 20)));
             }
         }
@@ -65,8 +65,8 @@ fn binary() -> anyhow::Result<Run> {
 }
 
 /// Kernel memory of each of the agent's maps, in bytes, by id.
-fn maps(scene: &Scene) -> anyhow::Result<BTreeMap<u32, u64>> {
-    let own = scene.agent.programs();
+fn maps(running: &RunningAgent) -> anyhow::Result<BTreeMap<u32, u64>> {
+    let own = running.agent.programs();
     let mut ids = BTreeSet::new();
     for program in loaded_programs() {
         let program = program?;

@@ -3,14 +3,14 @@
 //! Everything that is compared exists at once, each in a cgroup of its own, and takes turns in an order that rotates. So
 //! whatever else happens on the machine happens to all of them, and each pays for the cold cache as often as the others.
 
-mod scenes;
+mod cases;
 
 use std::{collections::HashMap, fs};
 
 use anyhow::Context as _;
 use aya::sys::{Stats, enable_stats};
 
-use self::scenes::{Scene, Scenes};
+use self::cases::{Case, Cases};
 use crate::{
     raw::Hook,
     samples::{Run, ratios},
@@ -19,11 +19,11 @@ use crate::{
 /// Binds per turn: few enough that what the programs tell of them fits into the rings.
 const TURN: u32 = 1000;
 
-/// Nanoseconds per run of each program of a scene, or per whole cycle in user space, by round.
-type Samples = HashMap<(&'static str, What), Vec<f64>>;
+/// Nanoseconds per run of each program of a case, or per whole cycle in user space, by round.
+type Samples = HashMap<(&'static str, Metric), Vec<f64>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum What {
+enum Metric {
     /// Kernel time of a program.
     Program(Hook),
     /// Kernel time of all programs.
@@ -32,7 +32,7 @@ enum What {
     Cycle,
 }
 
-impl What {
+impl Metric {
     const ALL: [Self; 5] = [
         Self::Program(Hook::Bind4),
         Self::Program(Hook::PostBind4),
@@ -58,17 +58,17 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
     for sitting in 1..=sittings {
         // All is loaded anew each time, since where the kernel puts a program makes it faster or slower.
         eprintln!("hook: loading what is compared, {sitting} of {sittings}");
-        let mut scenes = Scenes::new(sitting)?;
+        let mut cases = Cases::new(sitting)?;
         // Statistics cost time themselves, so user space is measured without them.
         for kernel in [true, false] {
             eprintln!("hook: {rounds} rounds {}", if kernel { "in the kernel" } else { "as a process sees it" });
             let _statistics =
                 kernel.then(|| enable_stats(Stats::RunTime)).transpose().context("run-time statistics")?;
             for round in 0..rounds {
-                let mut order: Vec<usize> = (0..scenes.count()).collect();
-                order.rotate_left(round % scenes.count());
+                let mut order: Vec<usize> = (0..cases.count()).collect();
+                order.rotate_left(round % cases.count());
                 for place in order {
-                    turn(scenes.scene(place), kernel, &mut samples)?;
+                    measure_turn(cases.case(place), kernel, &mut samples)?;
                 }
             }
         }
@@ -76,19 +76,19 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
     Ok(runs(&samples))
 }
 
-/// Lets one scene play, and adds what it took.
-fn turn(mut scene: Scene<'_>, kernel: bool, samples: &mut Samples) -> anyhow::Result<()> {
-    scene.prepare()?;
+/// Lets one case play, and adds what it took.
+fn measure_turn(mut case: Case<'_>, kernel: bool, samples: &mut Samples) -> anyhow::Result<()> {
+    case.prepare()?;
     // The first ones bring everything back into the caches.
-    scene.play(TURN / 10)?;
-    scene.prepare()?;
-    let before = scene.statistics()?;
-    let done = scene.play(TURN)?;
-    let after = scene.statistics()?;
-    scene.check(done, TURN)?;
-    let mut add = |what, value| samples.entry((scene.name(), what)).or_default().push(value);
+    case.run(TURN / 10)?;
+    case.prepare()?;
+    let before = case.statistics()?;
+    let done = case.run(TURN)?;
+    let after = case.statistics()?;
+    case.check(done, TURN)?;
+    let mut add = |what, value| samples.entry((case.name(), what)).or_default().push(value);
     if !kernel {
-        add(What::Cycle, done.nanos as f64 / f64::from(TURN));
+        add(Metric::Cycle, done.nanos as f64 / f64::from(TURN));
         return Ok(());
     }
     let mut all = 0.0;
@@ -96,12 +96,12 @@ fn turn(mut scene: Scene<'_>, kernel: bool, samples: &mut Samples) -> anyhow::Re
         let (nanos, count) = (after[&hook].0 - before.0, after[&hook].1 - before.1);
         // A bind that is denied runs no `post_bind`.
         if count > 0 {
-            add(What::Program(hook), nanos as f64 / count as f64);
+            add(Metric::Program(hook), nanos as f64 / count as f64);
             all += nanos as f64 / f64::from(TURN);
         }
     }
     if all > 0.0 {
-        add(What::Programs, all);
+        add(Metric::Programs, all);
     }
     Ok(())
 }
@@ -119,21 +119,21 @@ fn statistics(descriptor: i32) -> anyhow::Result<(u64, u64)> {
 
 fn runs(samples: &Samples) -> Vec<Run> {
     let mut runs = Vec::new();
-    let of = |scene, what| samples.get(&(scene, what));
-    let mut scenes: Vec<_> = samples.keys().map(|(scene, _)| *scene).collect();
-    scenes.sort_unstable();
-    scenes.dedup();
-    for scene in scenes {
-        for what in What::ALL {
-            if let Some(values) = of(scene, what) {
-                runs.push(Run::of(format!("{scene}/{}", what.name()), "ns", values.clone()));
+    let of = |case, what| samples.get(&(case, what));
+    let mut cases: Vec<_> = samples.keys().map(|(case, _)| *case).collect();
+    cases.sort_unstable();
+    cases.dedup();
+    for case in cases {
+        for what in Metric::ALL {
+            if let Some(values) = of(case, what) {
+                runs.push(Run::of(format!("{case}/{}", what.name()), "ns", values.clone()));
             }
         }
     }
-    for (scene, base) in scenes::COMPARED {
-        for what in What::ALL {
-            if let (Some(these), Some(those)) = (of(scene, what), of(base, what)) {
-                let name = format!("{scene}/{} ÷ {base}", what.name());
+    for (case, base) in cases::COMPARED {
+        for what in Metric::ALL {
+            if let (Some(these), Some(those)) = (of(case, what), of(base, what)) {
+                let name = format!("{case}/{} ÷ {base}", what.name());
                 runs.push(Run::of(name, "ratio", ratios(these, those)));
             }
         }

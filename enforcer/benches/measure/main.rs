@@ -9,13 +9,13 @@
 )]
 
 mod agents;
+mod denial_storm;
 mod driver;
 mod footprint;
 mod hook;
+mod pod_latency;
 mod raw;
 mod samples;
-mod way_in;
-mod way_out;
 
 use std::process::ExitCode;
 
@@ -27,8 +27,8 @@ type Measure = fn(bool) -> anyhow::Result<Vec<Run>>;
 /// What is measured, by name.
 const PARTS: [(&str, Measure); 4] = [
     ("hook", hook::measure),
-    ("claim-latency", way_in::measure),
-    ("denial-storm", way_out::measure),
+    ("claim-latency", pod_latency::measure),
+    ("denial-storm", denial_storm::measure),
     ("footprint", footprint::measure),
 ];
 

@@ -9,7 +9,7 @@ use enforcer_core::{
     pods::annotation::{ItemProblemKind, MAX_ITEM, MAX_PROBLEMS, parse, parse_list},
 };
 use enforcer_ebpf::wire::Protocol;
-use enforcer_fuzz::sound::{assert_safe, assert_sound};
+use enforcer_fuzz::properties::{assert_canonical, assert_safe};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| check(text));
@@ -37,7 +37,7 @@ fn check(text: &str) {
         match item.parse::<PortSpec>() {
             Ok(spec) => {
                 assert_eq!(specs.next(), Some(&spec), "'{item}' means the same whatever stands beside it");
-                says(item, &spec);
+                assert_same_numbers(item, &spec);
             }
             Err(kind) => {
                 let kind = if item == "none" { ItemProblemKind::NoneWithOthers } else { kind };
@@ -60,8 +60,8 @@ fn check(text: &str) {
 }
 
 /// The numbers and the protocol of a spec are those that are written.
-fn says(item: &str, spec: &PortSpec) {
-    assert_sound(spec);
+fn assert_same_numbers(item: &str, spec: &PortSpec) {
+    assert_canonical(spec);
     assert!(spec.to_string().chars().count() <= MAX_ITEM);
     let (place, protocol) = item.split_once('/').map_or((item, Some(Protocol::Tcp)), |(place, name)| {
         assert!(name.bytes().all(|byte| byte.is_ascii_alphabetic()));

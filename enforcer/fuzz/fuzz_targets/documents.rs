@@ -11,7 +11,7 @@ use enforcer_core::{
         spanned::Node,
     },
 };
-use enforcer_fuzz::sound::{assert_bounded, assert_safe};
+use enforcer_fuzz::properties::{assert_bounded, assert_safe};
 use libfuzzer_sys::fuzz_target;
 
 /// Deepest nesting that is let through.

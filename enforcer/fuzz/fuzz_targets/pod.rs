@@ -17,7 +17,7 @@ use enforcer_core::{
     },
     reports::messages::notice_sentence,
 };
-use enforcer_fuzz::sound::{assert_bounded, assert_safe};
+use enforcer_fuzz::properties::{assert_bounded, assert_safe};
 use k8s_openapi::api::core::v1 as api;
 use libfuzzer_sys::{Corpus, fuzz_target};
 
@@ -113,18 +113,18 @@ fn told(pod: &Pod, claims: &PodClaims) {
     loop {
         match events.poll_call(now) {
             NextCall::Call(call) => {
-                sound(&call);
+                assert_call_is_safe(&call);
                 calls += 1;
                 events.handle_outcome(CallOutcome::Done, now);
             }
             NextCall::Wait(until) => now.boottime = until,
             NextCall::Nothing => break,
         }
-        assert!(calls <= 2 * notices.len(), "a notice makes two EventScheduler at most");
+        assert!(calls <= 2 * notices.len(), "a notice makes two Events at most");
     }
 }
 
-fn sound(call: &Call) {
+fn assert_call_is_safe(call: &Call) {
     match call {
         Call::Create(event) => {
             assert!(event.note.len() <= MAX_NOTE && event.name.len() <= 253);

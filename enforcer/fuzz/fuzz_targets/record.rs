@@ -6,7 +6,7 @@ use enforcer_core::{
     plan::owner_record::{OwnerRecord, OwnerRecordError, RecordedOwner, VERSION},
 };
 use enforcer_ebpf::wire::OWNER_RECORD_BYTES;
-use enforcer_fuzz::sound::assert_safe;
+use enforcer_fuzz::properties::assert_safe;
 use libfuzzer_sys::fuzz_target;
 
 /// Where the checksum begins.

@@ -9,7 +9,7 @@ use enforcer_ebpf::wire::{
     BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY, Protocol,
     ReleaseEvent, UidForm,
 };
-use enforcer_fuzz::sound::assert_safe;
+use enforcer_fuzz::properties::assert_safe;
 use libfuzzer_sys::fuzz_target;
 use zerocopy::FromBytes as _;
 

@@ -5,7 +5,7 @@ use enforcer_core::model::{
     name::Name,
     text::{escape, escape_bounded},
 };
-use enforcer_fuzz::sound::assert_safe;
+use enforcer_fuzz::properties::assert_safe;
 use libfuzzer_sys::fuzz_target;
 
 // The most characters, and the text.

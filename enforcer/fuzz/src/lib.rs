@@ -5,6 +5,6 @@ mod agent {
     pub mod manifests;
 }
 
-pub mod sound;
+pub mod properties;
 
 pub use agent::manifests;

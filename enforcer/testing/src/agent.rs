@@ -22,21 +22,21 @@ use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 use serde_json::Value;
 
 /// How long anything is waited for. In an emulated machine the kernel takes seconds to verify the programs.
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Path of the binary, as `cargo xtask` sets it for the tests, also in a virtual machine.
 const BINARY: &str = "CARGO_BIN_EXE_enforcer";
 
-/// Waits until something is so.
-pub fn until(what: &str, is_so: impl FnMut() -> bool) {
-    until_at_last(PATIENCE, what, is_so);
+/// Waits until a condition holds.
+pub fn wait_until(what: &str, is_so: impl FnMut() -> bool) {
+    wait_until_within(TIMEOUT, what, is_so);
 }
 
-/// The same with another patience.
-pub fn until_at_last(patience: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + patience;
+/// Waits until a condition holds, for this time at most.
+pub fn wait_until_within(timeout: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + timeout;
     while !is_so() {
-        assert!(Instant::now() < deadline, "waited {patience:?} in vain until {what}");
+        assert!(Instant::now() < deadline, "waited {timeout:?} in vain until {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -47,7 +47,7 @@ fn built() -> PathBuf {
     test.ancestors().nth(2).expect("target/PROFILE/deps").join("enforcer")
 }
 
-/// The binary under test, with nothing set in the environment that it would heed.
+/// Returns a command of the binary under test, without any of its variables in the environment.
 pub fn enforcer() -> Command {
     let mut command = Command::new(env::var_os(BINARY).map_or_else(built, PathBuf::from));
     for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ENFORCER_")) {
@@ -62,22 +62,22 @@ pub struct Agent {
     lines: Receiver<String>,
     /// Every line so far, as it came.
     raw: Vec<String>,
-    /// The lines that nobody waited for yet: JSON objects, or strings where a line is none.
-    told: Vec<Value>,
+    /// Lines that nobody waited for yet: JSON objects, or strings where a line is none.
+    unclaimed: Vec<Value>,
 }
 
 impl Agent {
-    /// Starts `enforcer run` with these arguments and waits until it is ready: the agent, and what it said then.
+    /// Starts `enforcer run` with these arguments and waits until it is ready. Returns the agent and its `ready` line.
     pub fn start<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> (Self, Value) {
-        let mut agent = Self::begin(arguments);
-        let ready = agent.wait("the agent is ready", |line| {
+        let mut agent = Self::spawn(arguments);
+        let ready = agent.wait_for_line("the agent is ready", |line| {
             line["event"] == "ready" || line.as_str().is_some_and(|line| line.contains(" ready in mode "))
         });
         (agent, ready)
     }
 
     /// Starts `enforcer run` with these arguments.
-    pub fn begin<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
+    pub fn spawn<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
         let mut child =
             enforcer().arg("run").args(arguments).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("spawn");
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
@@ -90,27 +90,27 @@ impl Agent {
                 }
             }
         });
-        Self { child, lines, raw: Vec::new(), told: Vec::new() }
+        Self { child, lines, raw: Vec::new(), unclaimed: Vec::new() }
     }
 
     fn take_line(&mut self, line: String) {
-        self.told.push(serde_json::from_str(&line).unwrap_or_else(|_| line.clone().into()));
+        self.unclaimed.push(serde_json::from_str(&line).unwrap_or_else(|_| line.clone().into()));
         self.raw.push(line);
     }
 
     /// Waits for a line, and takes it.
-    pub fn wait(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + PATIENCE;
+    pub fn wait_for_line(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + TIMEOUT;
         let mut seen = 0;
         loop {
-            if let Some(place) = self.told[seen..].iter().position(&is_it) {
-                return self.told.remove(seen + place);
+            if let Some(place) = self.unclaimed[seen..].iter().position(&is_it) {
+                return self.unclaimed.remove(seen + place);
             }
-            seen = self.told.len();
+            seen = self.unclaimed.len();
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.take_line(line),
                 Err(RecvTimeoutError::Timeout) => {
-                    panic!("waited {PATIENCE:?} in vain until {what}; the log:\n{}", self.raw.join("\n"))
+                    panic!("waited {TIMEOUT:?} in vain until {what}; the log:\n{}", self.raw.join("\n"))
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     panic!("the agent ended before {what}; the log:\n{}", self.raw.join("\n"))
@@ -120,26 +120,28 @@ impl Agent {
     }
 
     /// Waits for a line of this event about this pod, and takes it.
-    pub fn event(&mut self, event: &str, pod: &str) -> Value {
-        self.wait(&format!("{event} is told of {pod}"), |line| line["event"] == event && line["pod"] == pod)
+    pub fn wait_for_event(&mut self, event: &str, pod: &str) -> Value {
+        self.wait_for_line(&format!("{event} is logged about {pod}"), |line| {
+            line["event"] == event && line["pod"] == pod
+        })
     }
 
     /// Takes the lines that have come and that nobody waited for.
-    pub fn rest(&mut self) -> Vec<Value> {
+    pub fn drain_log(&mut self) -> Vec<Value> {
         while let Ok(line) = self.lines.try_recv() {
             self.take_line(line);
         }
-        std::mem::take(&mut self.told)
+        std::mem::take(&mut self.unclaimed)
     }
 
-    /// Every line that has come, as it came.
-    pub fn raw(&mut self) -> &[String] {
-        let told = self.rest();
-        self.told = told;
+    /// Returns every line that has come, as it came.
+    pub fn raw_log(&mut self) -> &[String] {
+        let told = self.drain_log();
+        self.unclaimed = told;
         &self.raw
     }
 
-    /// Ids of the programs that the agent has in the kernel.
+    /// Returns the ids of the programs that the agent has in the kernel.
     pub fn programs(&self) -> BTreeSet<u32> {
         let folder = format!("/proc/{}/fdinfo", self.child.id());
         let mut ids = BTreeSet::new();
@@ -151,14 +153,14 @@ impl Agent {
         ids
     }
 
-    /// How many sockets the agent has open.
+    /// Returns how many sockets the agent has open.
     pub fn sockets(&self) -> usize {
         let entries = fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the agent lives");
         let targets = entries.filter_map(|entry| fs::read_link(entry.expect("an entry").path()).ok());
         targets.filter(|target| target.as_os_str().as_encoded_bytes().starts_with(b"socket:")).count()
     }
 
-    /// The agent's map of this name, from the kernel.
+    /// Returns the agent's map of this name, from the kernel.
     pub fn map(&self, name: &str) -> MapData {
         // Of maps that it has in its memory it keeps no descriptors; its programs know all of them.
         let own = self.programs();
@@ -175,12 +177,12 @@ impl Agent {
         MapData::from_id(found.expect("a program uses the map")).expect("the agent's map")
     }
 
-    /// The agent's process id.
+    /// Returns the agent's process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// How many entries a hash of the agent's has in the kernel.
+    /// Returns how many entries a hash map of the agent has in the kernel.
     pub fn entries(&self, name: &str) -> u32 {
         let map = self.map(name);
         let count = match map.info().expect("the agent's map").key_size() {
@@ -190,13 +192,13 @@ impl Agent {
         u32::try_from(count).expect("few")
     }
 
-    /// The kernel's own counts.
+    /// Reads the counters of the kernel programs.
     pub fn counters(&self) -> Counters {
         let map = PerCpuArray::try_from(Map::PerCpuArray(self.map("COUNTERS"))).expect("counters");
         CounterMap::new(map).read().expect("counters")
     }
 
-    /// The kernel's own count of attempts.
+    /// Returns the kernel programs' count of attempts.
     pub fn count(&self, verdict: VerdictKind, reason: Reason, protocol: Protocol) -> u64 {
         self.counters().attempts(verdict, reason, protocol)
     }
@@ -210,26 +212,26 @@ impl Agent {
     fn end(&mut self, signal: libc::c_int) -> ExitStatus {
         self.signal(signal);
         let mut status = None;
-        until("the agent has ended", || {
+        wait_until("the agent has ended", || {
             status = self.child.try_wait().expect("waiting for the agent");
             status.is_some()
         });
         status.expect("it ended")
     }
 
-    /// Does something while the agent does nothing.
-    pub fn stop_for(&self, something: impl FnOnce()) {
+    /// Runs something while the agent is stopped by SIGSTOP.
+    pub fn while_stopped(&self, something: impl FnOnce()) {
         self.signal(libc::SIGSTOP);
         something();
         self.signal(libc::SIGCONT);
     }
 
-    /// Asks it to end by SIGTERM: how it ended.
+    /// Ends it by SIGTERM. Returns its exit status.
     pub fn terminate(&mut self) -> ExitStatus {
         self.end(libc::SIGTERM)
     }
 
-    /// Kills it by SIGKILL: how it ended.
+    /// Kills it by SIGKILL. Returns its exit status.
     pub fn kill(&mut self) -> ExitStatus {
         self.end(libc::SIGKILL)
     }

@@ -59,7 +59,7 @@ const USER: &str = "system:serviceaccount:port-enforcer:port-enforcer";
 const ADMIN_TOKEN: &str = "the-token-of-the-administrator";
 
 /// How long a wait lasts at most.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The server while it listens.
 #[derive(Debug)]
@@ -289,12 +289,12 @@ impl ApiServer {
 
     /// Waits until there is something to be found, and panics if there is nothing in twenty seconds.
     pub fn wait<T>(&self, what: &str, probe: impl FnMut(&Self) -> Option<T>) -> T {
-        self.wait_at_most(PATIENCE, what, probe)
+        self.wait_at_most(TIMEOUT, what, probe)
     }
 
-    /// The same with another patience.
-    pub fn wait_at_most<T>(&self, patience: Duration, what: &str, mut probe: impl FnMut(&Self) -> Option<T>) -> T {
-        let deadline = Instant::now() + patience;
+    /// Waits for at most this time.
+    pub fn wait_at_most<T>(&self, timeout: Duration, what: &str, mut probe: impl FnMut(&Self) -> Option<T>) -> T {
+        let deadline = Instant::now() + timeout;
         loop {
             let seen = self.shared.updates();
             if let Some(found) = probe(self) {
@@ -302,7 +302,7 @@ impl ApiServer {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let changed = self.shared.wait_for_update(seen, left);
-            assert!(changed, "waited {patience:?} in vain for {what}; the last requests:\n{}", self.last_requests());
+            assert!(changed, "waited {timeout:?} in vain for {what}; the last requests:\n{}", self.last_requests());
         }
     }
 

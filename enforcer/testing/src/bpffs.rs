@@ -1,4 +1,4 @@
-//! A BPF file system of the test's own.
+//! A BPF file system for one test.
 
 use std::{
     ffi::{CStr, CString},
@@ -19,34 +19,35 @@ pub fn isolate() {
     mount(c"none", Path::new("/"), None, libc::MS_REC | libc::MS_PRIVATE).expect("no mount goes back to the machine");
 }
 
-/// A mounted BPF file system: every mount is one of its own. What is pinned in it goes when it is dropped.
+/// A mounted BPF file system of its own. Its pins go when it is dropped.
 pub struct Bpffs {
     mount: TempDir,
 }
 
 impl Bpffs {
+    /// Mounts one in a new folder.
     pub fn new() -> Self {
         let folder = TempDir::with_prefix("port-enforcer-bpffs-").expect("a folder");
         mount(c"bpf", folder.path(), Some(c"bpf"), 0).expect("a BPF file system");
         Self { mount: folder }
     }
 
-    /// The mount point.
+    /// Returns the mount point.
     pub fn path(&self) -> &Path {
         self.mount.path()
     }
 
-    /// The folder that the agent is told.
+    /// Returns the folder for `--bpffs`.
     pub fn folder(&self) -> PathBuf {
         self.path().join("port-enforcer")
     }
 
-    /// From now on nothing can be written to it.
+    /// Remounts it without writing.
     pub fn make_read_only(&self) {
         mount(c"bpf", self.path(), None, libc::MS_REMOUNT | libc::MS_RDONLY).expect("a mount without writing");
     }
 
-    /// Every pin and every empty folder below the agent's folder, in order.
+    /// Lists every pin and every empty folder below the agent's folder, in order.
     pub fn list(&self) -> Vec<String> {
         let mut found = Vec::new();
         list(&self.folder(), &self.folder(), &mut found);

@@ -1,52 +1,65 @@
-//! The agent's HTTP, asked by hand.
+//! A raw HTTP client for the agent: it sends bytes and reads the answer.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read, Write},
     net::TcpStream,
+    os::unix::net::UnixStream,
+    path::Path,
     time::Duration,
 };
 
-/// Where the agents of tests serve that are asked.
+/// Address where the agents of tests serve health and metrics.
 pub const LISTEN: &str = "127.0.0.1:20999";
 
-/// How long an answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest time without a byte of an answer.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A connection to the agent.
+/// Connects to [`LISTEN`].
 pub fn connect() -> TcpStream {
     let stream = TcpStream::connect(LISTEN).expect("HTTP is served");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a time limit");
     stream
 }
 
-/// Sends something and reads what is answered until the connection is closed.
-pub fn say(request: &[u8]) -> String {
-    let mut stream = connect();
-    // The agent may close before it has read all.
-    let _ = stream.write_all(request);
-    rest(&mut stream)
+/// Connects to an admin socket.
+pub fn connect_unix(socket: &Path) -> UnixStream {
+    let stream = UnixStream::connect(socket).expect("the admin socket is served");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a time limit");
+    stream
 }
 
-/// What still comes on a connection until it is closed.
-pub fn rest(stream: &mut TcpStream) -> String {
+/// Sends bytes on a connection and reads until it is closed.
+pub fn exchange(stream: &mut (impl Read + Write), request: &[u8]) -> String {
+    // The agent may close before it has read all.
+    let _ = stream.write_all(request);
+    read_to_end(stream)
+}
+
+/// Sends bytes to [`LISTEN`] and reads until the connection is closed.
+pub fn send_raw(request: &[u8]) -> String {
+    exchange(&mut connect(), request)
+}
+
+/// Reads until the connection is closed.
+pub fn read_to_end(stream: &mut impl Read) -> String {
     let mut answer = Vec::new();
     // A reset ends an answer too, if it is one.
     let ended = stream.read_to_end(&mut answer);
-    let reset = ended.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset);
+    let reset = ended.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
     assert!(ended.is_ok() || reset, "the connection is closed: {ended:?}");
     String::from_utf8(answer).expect("UTF-8")
 }
 
-/// The status, the head and the body of an answer.
-pub fn ask(method: &str, path: &str) -> (u16, String, String) {
-    let answer = say(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+/// Sends a request to [`LISTEN`]. Returns status, head in lower case, and body of the answer.
+pub fn request(method: &str, path: &str) -> (u16, String, String) {
+    let answer = send_raw(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP answer: {answer:?}"));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     (status.expect("a status"), head.to_lowercase(), body.to_owned())
 }
 
-/// The status and the body that a GET is answered with.
+/// Sends a GET to [`LISTEN`]. Returns status and body of the answer.
 pub fn get(path: &str) -> (u16, String) {
-    let (status, _, body) = ask("GET", path);
+    let (status, _, body) = request("GET", path);
     (status, body)
 }

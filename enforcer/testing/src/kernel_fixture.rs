@@ -1,4 +1,4 @@
-//! An engine on a sandbox, and the pods in it.
+//! A reconciler on a sandbox, and the pods in it.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,37 +25,37 @@ use enforcer_core::{
 use enforcer_ebpf::wire::{Policy, Reason, Undeclared, VerdictKind};
 
 use crate::{
-    manifest::{Manifest, SYSTEMD_BESTEFFORT},
+    pods::{Pod, SYSTEMD_BESTEFFORT},
     sandbox::Sandbox,
     worker::{Bind, Worker},
 };
 
-/// Everything enforced and everything told.
+/// Enforces everything and reports every attempt.
 pub const ENFORCE: Policy =
     Policy { enforce: true, undeclared: Undeclared::Allow, report_attempts: true, errno: 98, ..Policy::from_word(0) };
 
-/// Nothing enforced and everything told.
+/// Enforces nothing and reports every attempt.
 pub const AUDIT: Policy = Policy { enforce: false, ..ENFORCE };
 
-/// An engine that judges the pods below a root of its own. What it holds goes when it is dropped.
-pub struct Rig {
-    pub engine: Reconciler,
+/// A reconciler that judges the pods below a root cgroup of its own. Its kernel state goes when it is dropped.
+pub struct KernelFixture {
+    pub reconciler: Reconciler,
     root: PathBuf,
     sandbox: Sandbox,
     notices: Vec<Notice>,
 }
 
-/// What came of an attempt.
+/// Result of an attempt.
 #[derive(Debug)]
-pub struct Seen {
-    /// What the process saw, 0 for success.
+pub struct Observed {
+    /// Error number that the process got, 0 for success.
     pub errno: i32,
-    /// What the engine told of it.
+    /// Reports about it.
     pub reports: Vec<Report>,
 }
 
-impl Seen {
-    /// The one report of the attempt.
+impl Observed {
+    /// Returns the one report of the attempt.
     pub fn report(&self) -> &Report {
         match self.reports.as_slice() {
             [report] => report,
@@ -63,19 +63,19 @@ impl Seen {
         }
     }
 
-    /// What the process saw, and what the engine told.
-    pub fn answer(&self) -> (i32, VerdictKind, Reason) {
+    /// Returns the error number that the process got, and the reported verdict and reason.
+    pub fn result(&self) -> (i32, VerdictKind, Reason) {
         let attempt = &self.report().attempt;
         (self.errno, attempt.verdict, attempt.reason)
     }
 
-    /// Name of the owner whose claim decided.
+    /// Returns the name of the owner whose claim decided, empty if there is none.
     pub fn owner(&self) -> String {
         self.report().owner.as_ref().map(ToString::to_string).unwrap_or_default()
     }
 }
 
-impl Rig {
+impl KernelFixture {
     /// In enforce mode on a `kubepods.slice`, with the default settings.
     pub fn new() -> Self {
         Self::with(|_| ())
@@ -101,63 +101,64 @@ impl Rig {
             shared_ports: Vec::new(),
         };
         change(&mut start);
-        let mut engine = Reconciler::load(start, None).unwrap_or_else(|error| panic!("{error}"));
-        engine.attach().unwrap_or_else(|error| panic!("{error}"));
-        Self { engine, root, sandbox, notices: Vec::new() }
+        let mut reconciler = Reconciler::load(start, None).unwrap_or_else(|error| panic!("{error}"));
+        reconciler.attach().unwrap_or_else(|error| panic!("{error}"));
+        Self { reconciler, root, sandbox, notices: Vec::new() }
     }
 
+    /// Returns the cgroup subtree around the root.
     pub fn sandbox(&self) -> &Sandbox {
         &self.sandbox
     }
 
-    /// How many holders the programs have noted, by pod and address.
-    pub fn holds(&self) -> usize {
-        self.engine.kernel().port_holds().expect("the slots").into_iter().map(|(_, holds)| holds.len()).sum()
+    /// Returns how many holders the programs have recorded, by pod and address.
+    pub fn port_hold_count(&self) -> usize {
+        self.reconciler.kernel().port_holds().expect("the slots").into_iter().map(|(_, holds)| holds.len()).sum()
     }
 
     /// Makes a cgroup below the pods' root.
-    pub fn make(&self, relative: &str) -> PathBuf {
+    pub fn make_cgroup(&self, relative: &str) -> PathBuf {
         let path = self.root.join(relative);
         std::fs::create_dir_all(&path).expect("creating a cgroup");
         path
     }
 
-    /// Tells the engine of a pod.
-    pub fn apply(&mut self, manifest: &Manifest) {
-        self.engine.apply(manifest.pod(), now());
+    /// Adds or changes a pod.
+    pub fn apply(&mut self, pod: &Pod) {
+        self.reconciler.apply(pod.parsed(), now());
     }
 
-    /// Tells the engine that a pod is gone.
-    pub fn delete(&mut self, manifest: &Manifest) {
-        let pod = manifest.pod();
-        self.engine.delete(&pod.namespace, &pod.name, now());
+    /// Deletes a pod.
+    pub fn delete(&mut self, pod: &Pod) {
+        let pod = pod.parsed();
+        self.reconciler.delete(&pod.namespace, &pod.name, now());
     }
 
-    /// Makes a pod's cgroup and starts a worker in it, whether or not the engine knows the pod.
-    pub fn worker(&self, manifest: &Manifest) -> Worker {
-        Worker::start(&self.make(&manifest.cgroup(SYSTEMD_BESTEFFORT)))
+    /// Makes a pod's cgroup and starts a worker in it, whether or not the reconciler knows the pod.
+    pub fn worker(&self, pod: &Pod) -> Worker {
+        Worker::start(&self.make_cgroup(&pod.cgroup(SYSTEMD_BESTEFFORT)))
     }
 
-    /// Tells the engine of a pod and starts a worker in it.
-    pub fn start(&mut self, manifest: &Manifest) -> Worker {
-        self.apply(manifest);
-        self.worker(manifest)
+    /// Adds or changes a pod and starts a worker in it.
+    pub fn start(&mut self, pod: &Pod) -> Worker {
+        self.apply(pod);
+        self.worker(pod)
     }
 
-    /// Lets a worker try a bind, and takes what the engine tells of it.
-    pub fn attempt(&mut self, worker: &mut Worker, bind: &Bind) -> Seen {
-        self.watch(|| worker.bind(bind))
+    /// Lets a worker try a bind, and takes the reports about it.
+    pub fn attempt(&mut self, worker: &mut Worker, bind: &Bind) -> Observed {
+        self.observe(|| worker.bind(bind))
     }
 
-    /// Lets somebody try a bind, and takes what the engine tells of it.
-    pub fn watch(&mut self, bind: impl FnOnce() -> i32) -> Seen {
-        self.told();
+    /// Runs `bind`, which returns an error number, and takes the reports about it.
+    pub fn observe(&mut self, bind: impl FnOnce() -> i32) -> Observed {
+        self.drain_reports();
         let errno = bind();
-        Seen { errno, reports: self.told() }
+        Observed { errno, reports: self.drain_reports() }
     }
 
     /// Reads the ring of verdicts to its end and returns the reports.
-    pub fn told(&mut self) -> Vec<Report> {
+    pub fn drain_reports(&mut self) -> Vec<Report> {
         self.outputs().0
     }
 
@@ -166,7 +167,7 @@ impl Rig {
         let (mut reports, mut bound) = (Vec::new(), Vec::new());
         loop {
             let before = reports.len();
-            self.engine.handle_input(Input::VerdictRing, now()).unwrap_or_else(|error| panic!("{error}"));
+            self.reconciler.handle_input(Input::VerdictRing, now()).unwrap_or_else(|error| panic!("{error}"));
             self.take_outputs(&mut reports, &mut bound);
             if reports.len() == before {
                 return (reports, bound);
@@ -181,7 +182,7 @@ impl Rig {
     }
 
     fn take_outputs(&mut self, reports: &mut Vec<Report>, bound: &mut Vec<SocketBinding>) {
-        while let Some(output) = self.engine.poll_output() {
+        while let Some(output) = self.reconciler.poll_output() {
             match output {
                 Output::Verdict(report) => reports.push(*report),
                 Output::Bound(binding) => bound.push(*binding),
@@ -195,19 +196,19 @@ impl Rig {
     }
 }
 
-/// Whether ports are to be taken before they are bound, whatever the kernel can do.
+/// Set to take ports before they are bound, whatever the kernel can do.
 static RESERVES: AtomicBool = AtomicBool::new(false);
 
-/// Whether sockets are to be read by a helper, whatever the kernel can do.
+/// Set to read sockets by a helper, whatever the kernel can do.
 static READS_BY_HELPER: AtomicBool = AtomicBool::new(false);
 
 /// Runs a test as on a kernel where ports are taken before they are bound.
-pub fn reserving<T>(test: impl FnOnce() -> T) -> T {
+pub fn taking_before_bind<T>(test: impl FnOnce() -> T) -> T {
     with(&RESERVES, test)
 }
 
 /// Runs a test as on a kernel where sockets are read by a helper.
-pub fn by_helper<T>(test: impl FnOnce() -> T) -> T {
+pub fn reading_by_helper<T>(test: impl FnOnce() -> T) -> T {
     with(&READS_BY_HELPER, test)
 }
 
@@ -223,7 +224,7 @@ fn with<T>(switch: &'static AtomicBool, test: impl FnOnce() -> T) -> T {
     test()
 }
 
-/// What this kernel can do.
+/// Returns the features of this kernel, less those that a test has switched off.
 pub fn features() -> Features {
     static FEATURES: LazyLock<Features> =
         LazyLock::new(|| probe::features().unwrap_or_else(|error| panic!("{error}: the tests need root")));
@@ -234,17 +235,17 @@ pub fn features() -> Features {
     }
 }
 
-/// What a process sees that is denied with EADDRINUSE.
+/// Returns the error number of a bind that is denied with EADDRINUSE.
 pub fn denied() -> i32 {
     denied_with(libc::EADDRINUSE)
 }
 
-/// What a process sees that is denied after its bind, with EADDRINUSE.
+/// Returns the error number of a bind that is denied after it, with EADDRINUSE.
 pub fn denied_after() -> i32 {
     if features().post_set_retval { libc::EADDRINUSE } else { libc::EPERM }
 }
 
-/// What a process sees that is denied with this error number, where the kernel lets us choose.
+/// Returns the error number of a bind that is denied with `errno`, which not every kernel lets us choose.
 pub fn denied_with(errno: i32) -> i32 {
     if features().set_retval { errno } else { libc::EPERM }
 }

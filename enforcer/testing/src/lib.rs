@@ -2,7 +2,7 @@
 //!
 //! | module | content |
 //! | --- | --- |
-//! | [`manifest`] | pods as the API server has them |
+//! | [`pods`] | pods as the API server has them |
 //! | [`sandbox`], [`bpffs`], [`network`], [`device`] | a cgroup subtree, a BPF file system, a network namespace, a network device of the test's own |
 //! | [`worker`], [`race`], [`ring`], [`sockets`] | processes in cgroups that open sockets on command |
 //! | [`kernel_fixture`] | the engine on a sandbox, driven step by step |
@@ -20,12 +20,25 @@ pub mod device;
 pub mod exposition;
 pub mod http;
 pub mod kernel_fixture;
-pub mod manifest;
 pub mod mini_agent;
 pub mod network;
 pub mod own_machine;
+pub mod pods;
 pub mod race;
 pub mod ring;
 pub mod sandbox;
 pub mod sockets;
 pub mod worker;
+
+/// Lists tests by name: a slice of pairs of a test's name and the function of that name.
+///
+/// `tests![f => a, b]` lists tests that `f` runs, which takes the function.
+#[macro_export]
+macro_rules! tests {
+    ($($name:ident),+ $(,)?) => {
+        &[$((stringify!($name), $name)),+]
+    };
+    ($run:path => $($name:ident),+ $(,)?) => {
+        &[$((stringify!($name), || $run($name))),+]
+    };
+}

@@ -1,4 +1,4 @@
-//! A small agent whose kernel side outlives it: the real index on the real kernel side, step by step.
+//! A small agent whose kernel state outlives it: the real index on the real kernel state, driven step by step.
 
 use std::{
     env,
@@ -30,33 +30,34 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bpffs::Bpffs,
     kernel_fixture::{ENFORCE, denied, features},
-    manifest::{Manifest, SYSTEMD_BESTEFFORT, api_uid},
+    pods::{Pod, SYSTEMD_BESTEFFORT, api_uid},
     sandbox::Sandbox,
     worker::{self, Worker},
 };
 
-/// Only conflicts are told.
+/// Enforces, and reports conflicts only.
 pub const QUIET: Policy = Policy { report_attempts: false, ..ENFORCE };
 
 const MARK: &str = "PORT_ENFORCER_TEST_START";
 /// Known to builds with debug assertions only.
 const DIE: &str = "PORT_ENFORCER_DIE_AFTER";
 
-/// A pod, as it can be told to another process.
+/// A pod in a form that goes to another process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Tenant {
+pub struct PodSpec {
     name: String,
     uid: String,
     ports: String,
 }
 
-impl Tenant {
+impl PodSpec {
+    /// A pod with a new UID that claims these ports.
     pub fn new(name: &str, ports: &str) -> Self {
         Self { name: name.to_owned(), uid: api_uid(), ports: ports.to_owned() }
     }
 
-    fn manifest(&self) -> Manifest {
-        Manifest::new(&self.name).uid(&self.uid).ports(&self.ports)
+    fn manifest(&self) -> Pod {
+        Pod::new(&self.name).uid(&self.uid).ports(&self.ports)
     }
 
     fn cgroup(&self) -> String {
@@ -64,73 +65,77 @@ impl Tenant {
     }
 }
 
-/// A BPF file system, a pods' root and the pods below it: what stays when an agent goes.
-pub struct Site {
+/// A BPF file system, a root cgroup of pods and the pods below it: all that stays when an agent ends.
+pub struct MiniNode {
     pub bpffs: Bpffs,
-    pub tenants: Vec<Tenant>,
+    pub pods: Vec<PodSpec>,
     pub root: PathBuf,
     _sandbox: Sandbox,
 }
 
-impl Site {
-    pub fn new(tenants: &[(&str, &str)]) -> Self {
+impl MiniNode {
+    /// A node with these pods: name and claimed ports of each.
+    pub fn new(pods: &[(&str, &str)]) -> Self {
         let sandbox = Sandbox::new();
         let root = sandbox.make("kubepods.slice");
-        let tenants = tenants.iter().map(|(name, ports)| Tenant::new(name, ports)).collect();
-        Self { bpffs: Bpffs::new(), tenants, root, _sandbox: sandbox }
+        let pods = pods.iter().map(|(name, ports)| PodSpec::new(name, ports)).collect();
+        Self { bpffs: Bpffs::new(), pods, root, _sandbox: sandbox }
     }
 
-    /// A worker in a pod's cgroup, whether or not an agent runs.
+    /// Starts a worker in a pod's cgroup, whether or not an agent runs.
     pub fn worker(&self, name: &str) -> Worker {
-        let tenant = self.tenants.iter().find(|tenant| tenant.name == name).expect("a tenant");
-        let cgroup = self.root.join(tenant.cgroup());
+        let pod = self.pods.iter().find(|pod| pod.name == name).expect("a pod");
+        let cgroup = self.root.join(pod.cgroup());
         std::fs::create_dir_all(&cgroup).expect("a cgroup");
         Worker::start(&cgroup)
     }
 
-    pub fn keep(&self, persist: bool) -> Persistence {
+    /// Takes the lock on the pins.
+    pub fn persistence(&self, persist: bool) -> Persistence {
         let pins = Pins::at(&self.bpffs.folder()).unwrap_or_else(|error| panic!("{error}"));
         let guard = pins.try_lock().unwrap_or_else(|error| panic!("{error}")).expect("no other agent");
         Persistence { guard, persist }
     }
 
-    /// Loads an agent that is kept, and tells it of all pods. It does not judge yet.
-    pub fn load(&self) -> Keeper {
+    /// Loads a persistent agent that knows all pods. It does not judge yet.
+    pub fn load(&self) -> MiniAgent {
         self.try_load(true, |_| ()).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    pub fn try_load(&self, persist: bool, change: impl FnOnce(&mut LoadOptions)) -> Result<Keeper, BpfError> {
-        Keeper::load(self.keep(persist), &self.root, &self.tenants, change)
+    /// Loads an agent with changed options.
+    pub fn try_load(&self, persist: bool, change: impl FnOnce(&mut LoadOptions)) -> Result<MiniAgent, BpfError> {
+        MiniAgent::load(self.persistence(persist), &self.root, &self.pods, change)
     }
 
-    /// An agent that is kept and judges.
-    pub fn start(&self) -> Keeper {
+    /// Starts a persistent agent that judges.
+    pub fn start(&self) -> MiniAgent {
         self.start_with(true, |_| ())
     }
 
-    pub fn start_with(&self, persist: bool, change: impl FnOnce(&mut LoadOptions)) -> Keeper {
-        let mut keeper = self.try_load(persist, change).unwrap_or_else(|error| panic!("{error}"));
-        keeper.take_over();
-        keeper
+    /// Starts an agent that judges, with changed options.
+    pub fn start_with(&self, persist: bool, change: impl FnOnce(&mut LoadOptions)) -> MiniAgent {
+        let mut agent = self.try_load(persist, change).unwrap_or_else(|error| panic!("{error}"));
+        agent.take_over();
+        agent
     }
 
-    /// Does something in another process, which ends by SIGKILL after this step: the steps that it took.
-    pub fn killed_after(&self, what: What, step: &str) -> Vec<String> {
-        let (status, steps) = self.in_process(what, step);
-        assert_eq!(status.signal(), Some(libc::SIGKILL), "{what:?} takes the step '{step}': {status}, {steps:?}");
+    /// Runs a task in another process, which ends by SIGKILL after this step. Returns the steps that it took.
+    pub fn kill_after(&self, task: Task, step: &str) -> Vec<String> {
+        let (status, steps) = self.spawn_task(task, step);
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "{task:?} takes the step '{step}': {status}, {steps:?}");
         assert_eq!(steps.last().map(String::as_str), Some(step));
         steps
     }
 
-    /// Does something in another process: the steps that it takes.
-    pub fn steps_of(&self, what: What) -> Vec<String> {
-        let (status, steps) = self.in_process(what, "");
-        assert_eq!(status.code(), Some(0), "{what:?}: {steps:?}");
+    /// Runs a task in another process. Returns the steps that it took.
+    pub fn run_task(&self, task: Task) -> Vec<String> {
+        let (status, steps) = self.spawn_task(task, "");
+        assert_eq!(status.code(), Some(0), "{task:?}: {steps:?}");
         steps
     }
 
-    fn in_process(&self, what: What, step: &str) -> (ExitStatus, Vec<String>) {
-        let order = Order { what, folder: self.bpffs.folder(), root: self.root.clone(), tenants: self.tenants.clone() };
+    fn spawn_task(&self, task: Task, step: &str) -> (ExitStatus, Vec<String>) {
+        let order = TaskOrder { task, folder: self.bpffs.folder(), root: self.root.clone(), pods: self.pods.clone() };
         let Output { status, stderr, .. } = Command::new(env::current_exe().expect("this binary"))
             .env(MARK, serde_json::to_string(&order).expect("an order"))
             .env(DIE, step)
@@ -139,65 +144,65 @@ impl Site {
         let stderr = String::from_utf8_lossy(&stderr);
         let steps = stderr.lines().filter_map(|line| line.strip_prefix("step: "));
         let others = stderr.lines().filter(|line| !line.starts_with("step: "));
-        others.for_each(|line| eprintln!("{what:?}: {line}"));
+        others.for_each(|line| eprintln!("{task:?}: {line}"));
         (status, steps.map(str::to_owned).collect())
     }
 }
 
-/// What is done in a process of its own.
+/// A task for a process of its own.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub enum What {
+pub enum Task {
     /// Start an agent, let it judge, and leave it behind.
-    Keep,
-    /// Start an agent of which nothing is kept, let it judge, and end it.
-    Visit,
+    RunPersistent,
+    /// Start a non-persistent agent, let it judge, and end it.
+    RunOnce,
     /// Remove everything.
     CleanUp,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Order {
-    what: What,
+struct TaskOrder {
+    task: Task,
     folder: PathBuf,
     root: PathBuf,
-    tenants: Vec<Tenant>,
+    pods: Vec<PodSpec>,
 }
 
-/// Turns this process into what a [`Site`] started it for.
-pub fn run_if_ordered() {
+/// Runs the task that a [`MiniNode`] started this process for, if there is one.
+pub fn run_if_child() {
     let Some(order) = env::var_os(MARK) else {
         return;
     };
-    let Order { what, folder, root, tenants } = serde_json::from_str(order.to_str().expect("text")).expect("an order");
-    match what {
-        What::CleanUp => {
+    let TaskOrder { task, folder, root, pods } = serde_json::from_str(order.to_str().expect("text")).expect("an order");
+    match task {
+        Task::CleanUp => {
             clean_up(&folder).unwrap_or_else(|error| panic!("{error}")).expect("no agent runs");
         }
-        What::Keep | What::Visit => {
+        Task::RunPersistent | Task::RunOnce => {
             let pins = Pins::at(&folder).unwrap_or_else(|error| panic!("{error}"));
             let guard = pins.lock(|| ()).unwrap_or_else(|error| panic!("{error}"));
-            let keep = Persistence { guard, persist: matches!(what, What::Keep) };
-            let mut keeper = Keeper::load(keep, &root, &tenants, |_| ()).unwrap_or_else(|error| panic!("{error}"));
-            keeper.take_over();
+            let keep = Persistence { guard, persist: matches!(task, Task::RunPersistent) };
+            let mut agent = MiniAgent::load(keep, &root, &pods, |_| ()).unwrap_or_else(|error| panic!("{error}"));
+            agent.take_over();
         }
     }
     process::exit(0);
 }
 
 /// The small agent.
-pub struct Keeper {
+pub struct MiniAgent {
     pub kernel: Kernel,
     pub previous: Option<Previous>,
     index: Index,
     bind_events: RingBuf<MapData>,
-    told: Vec<Attempt>,
+    attempts: Vec<Attempt>,
 }
 
-impl Keeper {
+impl MiniAgent {
     fn load(
         keep: Persistence,
         root: &Path,
-        tenants: &[Tenant],
+        pods: &[PodSpec],
         change: impl FnOnce(&mut LoadOptions),
     ) -> Result<Self, BpfError> {
         let root = Root::find(Some(root), Path::new("/proc/self/mountinfo")).expect("a root");
@@ -218,15 +223,15 @@ impl Keeper {
         let previous = kernel.take_previous()?;
         let bind_events = kernel.take_verdict_ring()?;
         let mut index = Index::new(Settings::default(), root.id);
-        for tenant in tenants {
-            index.apply(tenant.manifest().pod(), now());
+        for pod in pods {
+            index.apply(pod.manifest().parsed(), now());
         }
         for entry in scan(&root).expect("the tree") {
             index.cgroup_created(entry.id, entry.parent, &entry.name, now());
         }
-        let mut keeper = Self { kernel, previous, index, bind_events, told: Vec::new() };
-        keeper.flush();
-        Ok(keeper)
+        let mut agent = Self { kernel, previous, index, bind_events, attempts: Vec::new() };
+        agent.flush();
+        Ok(agent)
     }
 
     fn flush(&mut self) {
@@ -249,52 +254,55 @@ impl Keeper {
 
     fn take_previous_events(&mut self) {
         if let Some(previous) = &mut self.previous {
-            take(&mut previous.bind_events, &mut self.told);
+            drain_into(&mut previous.bind_events, &mut self.attempts);
         }
     }
 
-    /// The attempts that were told and not yet taken.
-    pub fn told(&mut self) -> Vec<Attempt> {
-        take(&mut self.bind_events, &mut self.told);
-        std::mem::take(&mut self.told)
+    /// Returns the attempts that were reported and not yet taken.
+    pub fn take_attempts(&mut self) -> Vec<Attempt> {
+        drain_into(&mut self.bind_events, &mut self.attempts);
+        std::mem::take(&mut self.attempts)
     }
 
-    /// What was told to the agent before this one, without what its own programs told.
-    pub fn told_before(&mut self) -> Vec<Attempt> {
-        std::mem::take(&mut self.told)
+    /// Returns the attempts that the programs of the previous agent reported.
+    pub fn take_previous_attempts(&mut self) -> Vec<Attempt> {
+        std::mem::take(&mut self.attempts)
     }
 
+    /// Reads the counters of the kernel programs.
     pub fn counters(&self) -> Counters {
         self.kernel.counters().read().unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// Returns how many attempts had this verdict and reason.
     pub fn count(&self, kind: VerdictKind, reason: Reason) -> u64 {
         self.counters().of(kind, reason)
     }
 
-    pub fn lost(&self) -> u64 {
+    /// Returns how many records of attempts were lost.
+    pub fn lost_records(&self) -> u64 {
         self.counters().errors(KernelError::BindEventLost)
     }
 }
 
-fn take(ring: &mut RingBuf<MapData>, told: &mut Vec<Attempt>) {
+fn drain_into(ring: &mut RingBuf<MapData>, told: &mut Vec<Attempt>) {
     while let Some(record) = ring.next() {
         told.push(decode_verdict(&record).unwrap_or_else(|error| panic!("{error}")));
     }
 }
 
 /// A bind that any number of sockets can make at once.
-pub fn bind(port: u16) -> worker::Bind {
+pub fn shared_bind(port: u16) -> worker::Bind {
     worker::Bind::udp("0.0.0.0", port).reusing_addr()
 }
 
 /// The same for IPv6 and IPv4.
-pub fn bind6(port: u16) -> worker::Bind {
+pub fn shared_bind6(port: u16) -> worker::Bind {
     worker::Bind::udp("::", port).reusing_addr()
 }
 
-/// What is pinned when an agent's generation is live.
-pub fn kept(generation: &str) -> Vec<String> {
+/// Returns all pins of an agent's live generation, in order.
+pub fn expected_pins(generation: &str) -> Vec<String> {
     let shared = ["COUNTERS", "HOLDS", "MODE", "SLOTS", "STRAYS", "SUBFLOWS"];
     let mut pins: Vec<String> = shared.map(|pin| format!("v3/shared/{pin}")).into();
     let hooks = ["bind4", "bind6", "post_bind4", "post_bind6", "sock_release"];
@@ -314,11 +322,11 @@ pub fn kept(generation: &str) -> Vec<String> {
 pub const PROTOCOL: Protocol = Protocol::Udp;
 
 /// Inode number of a directory; a cgroup's id.
-pub fn id_of(directory: &Path) -> u64 {
+pub fn inode(directory: &Path) -> u64 {
     std::fs::metadata(directory).expect("a directory").ino()
 }
 
-/// The owner of the port may bind it, and the other one may not.
-pub fn judged(owner: &mut Worker, stranger: &mut Worker, port: u16) -> bool {
-    [bind(port), bind6(port)].iter().all(|bind| (owner.bind(bind), stranger.bind(bind)) == (0, denied()))
+/// Checks that the owner of the port can bind it and the other pod cannot.
+pub fn only_owner_may_bind(owner: &mut Worker, stranger: &mut Worker, port: u16) -> bool {
+    [shared_bind(port), shared_bind6(port)].iter().all(|bind| (owner.bind(bind), stranger.bind(bind)) == (0, denied()))
 }

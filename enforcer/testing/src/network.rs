@@ -7,7 +7,7 @@ use rustix::net::{AddressFamily, SocketType, socket};
 
 /// Moves this process to a network namespace of its own. To be called before any thread or worker is started.
 ///
-/// Kernels that do not tell a namespace's cookie (before 5.14) take the initial namespace for the node's; there the
+/// Kernels that do not return a namespace's cookie (before 5.14) take the initial namespace for the node's; there the
 /// tests stay where they are.
 pub fn isolate() {
     if netns::cookie().expect("a socket").is_none() {

@@ -1,9 +1,8 @@
-//! A machine that was started for the tests alone (`cargo xtask kernels`): what they do to it as a whole, they do to
-//! nobody.
+//! A virtual machine that was started for the tests alone (`cargo xtask kernels`): they may change it as a whole.
 
 use std::env;
 
-use libtest_mimic::Completion;
+use libtest_mimic::{Completion, Failed};
 use rustix::process::Pid;
 
 /// Set for the tests by the first process of such a machine.
@@ -12,7 +11,7 @@ pub const MARK: &str = "PORT_ENFORCER_TEST_MACHINE";
 /// Set where several machines share the tests, `NUMBER/OF`: which of them this one runs.
 const PART: &str = "PORT_ENFORCER_TEST_PART";
 
-/// Of the tests those that are run here: all, but where several machines share them.
+/// Returns the tests that run here: all, unless several machines share them.
 pub fn part<T>(tests: Vec<T>) -> Vec<T> {
     let Ok(part) = env::var(PART) else { return tests };
     let numbers = part.split_once('/').and_then(|(number, of)| Some((number.parse().ok()?, of.parse().ok()?)));
@@ -22,12 +21,12 @@ pub fn part<T>(tests: Vec<T>) -> Vec<T> {
     tests.into_iter().skip(number - 1).step_by(of).collect()
 }
 
-/// Whether this is one.
+/// Returns whether this is such a machine.
 pub fn is_here() -> bool {
     env::var_os(MARK).is_some()
 }
 
-/// How often something is done: where every instruction is emulated and one CPU does it all, a fifth is enough.
+/// Returns how often to repeat something: a fifth where every instruction is emulated and there is one CPU.
 pub fn times(usual: u32) -> u32 {
     if is_here() { usual.div_ceil(5) } else { usual }
 }
@@ -40,11 +39,11 @@ pub fn give_way(pid: u32) {
     }
 }
 
-/// Runs a test that needs one, or says that it is skipped.
-pub fn only_there(test: fn()) -> Completion {
+/// Runs a test that needs such a machine; skips it elsewhere.
+pub fn only_there(test: fn()) -> Result<Completion, Failed> {
     if !is_here() {
-        return Completion::ignored_with("it judges every process of the machine; cargo xtask kernels runs it");
+        return Ok(Completion::ignored_with("it judges every process of the machine; cargo xtask kernels runs it"));
     }
     test();
-    Completion::Completed
+    Ok(Completion::Completed)
 }

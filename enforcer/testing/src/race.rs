@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::worker::{Answer, Bind, Order, Worker, bind_socket, open, take};
 
-/// What came of a race.
+/// Result of a race: in how many rounds one, both or none of the two got the port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     pub one: u32,
@@ -22,15 +22,15 @@ pub struct Tally {
     pub none: u32,
 }
 
-/// What the two have in common.
+/// Memory that the two workers share.
 #[repr(C)]
-struct Track {
+struct SharedMemory {
     arrived: AtomicU32,
     bound: [AtomicU32; 2],
 }
 
 /// The memory that a track is in.
-struct Mapping(*mut Track);
+struct Mapping(*mut SharedMemory);
 
 impl Mapping {
     fn new(file: &OwnedFd) -> io::Result<Self> {
@@ -38,7 +38,7 @@ impl Mapping {
         let start = unsafe {
             libc::mmap(
                 ptr::null_mut(),
-                size_of::<Track>(),
+                size_of::<SharedMemory>(),
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 file.as_raw_fd(),
@@ -48,7 +48,7 @@ impl Mapping {
         if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self(start.cast())) }
     }
 
-    fn track(&self) -> &Track {
+    fn track(&self) -> &SharedMemory {
         // SAFETY: the mapping lives as long as this, begins at a page, and holds atomics only.
         unsafe { &*self.0 }
     }
@@ -57,11 +57,11 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: it was mapped with this length, and no reference outlives it.
-        unsafe { libc::munmap(self.0.cast(), size_of::<Track>()) };
+        unsafe { libc::munmap(self.0.cast(), size_of::<SharedMemory>()) };
     }
 }
 
-impl Track {
+impl SharedMemory {
     /// Waits until both have come so far.
     fn meet(&self, times: &mut u32) {
         *times += 2;
@@ -76,7 +76,8 @@ impl Track {
     }
 }
 
-/// The part of one of the two, 0 or 1, who tell each other by the file of another process.
+/// Runs the part of one of the two workers, `place` 0 or 1. They meet in the shared memory behind a descriptor of
+/// another process.
 pub fn run(bind: &Bind, rounds: u32, place: usize, pid: u32, descriptor: i32) -> io::Result<Tally> {
     let mapping = Mapping::new(&take(pid, descriptor)?)?;
     let track = mapping.track();
@@ -98,7 +99,7 @@ pub fn run(bind: &Bind, rounds: u32, place: usize, pid: u32, descriptor: i32) ->
     Ok(tally)
 }
 
-/// Lets two workers race for so many rounds.
+/// Lets two workers race for `rounds` rounds.
 pub fn race(first: &mut Worker, second: &mut Worker, bind: &Bind, rounds: u32) -> Tally {
     let file: OwnedFd = memfd_create("race", MemfdFlags::CLOEXEC).expect("a file in memory");
     let file = File::from(file);

@@ -20,7 +20,7 @@ pub fn bind(bind: &Bind, by: Ring) -> io::Result<Option<i32>> {
     Ok(Some(-answer.result()))
 }
 
-/// Whether this kernel's `io_uring` can bind sockets.
+/// Returns whether this kernel's `io_uring` can bind sockets.
 pub fn can_bind() -> bool {
     ring(Ring::Inline).is_ok_and(|ring| ring.is_some())
 }

@@ -1,4 +1,4 @@
-//! A cgroup subtree of the test's own, and pods' cgroups in it.
+//! A cgroup subtree for one test.
 
 use std::{
     fs, io,
@@ -11,12 +11,11 @@ use std::{
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// The mount point of cgroup v2.
-fn mount() -> PathBuf {
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo").expect("reading mountinfo");
-    let mut points =
-        mountinfo.lines().filter(|line| line.contains(" - cgroup2 ")).filter_map(|line| line.split(' ').nth(4));
-    points.next().expect("cgroup v2 is mounted").into()
+/// Returns the mount points of cgroup v2 in the mount namespace of this thread.
+pub fn mount_points() -> Vec<PathBuf> {
+    let mountinfo = fs::read_to_string("/proc/thread-self/mountinfo").expect("reading mountinfo");
+    let lines = mountinfo.lines().filter(|line| line.contains(" - cgroup2 "));
+    lines.filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect()
 }
 
 /// A subtree that is removed with everything in it when dropped, also when the test fails.
@@ -25,13 +24,15 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
+    /// Makes an empty subtree below the root of the hierarchy.
     pub fn new() -> Self {
         let name = format!("port-enforcer-test-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = mount().join(name);
+        let path = mount_points().first().expect("cgroup v2 is mounted").join(name);
         fs::create_dir(&path).expect("creating a cgroup: the tests need root");
         Self { path }
     }
 
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.path
     }

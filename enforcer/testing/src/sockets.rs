@@ -8,17 +8,17 @@ use std::{
 use crate::worker::{Answer, Bind, Kind, Order, Worker, take};
 
 impl Bind {
-    /// The same on another kind of socket.
+    /// Returns the same bind on another kind of socket.
     pub fn on(self, kind: Kind) -> Self {
         Self { kind, ..self }
     }
 
-    /// The same with `SO_REUSEPORT`.
+    /// Returns the same bind with `SO_REUSEPORT`.
     pub fn reusing_port(self) -> Self {
         Self { reuse_port: true, ..self }
     }
 
-    /// The same with `SO_REUSEADDR`.
+    /// Returns the same bind with `SO_REUSEADDR`.
     pub fn reusing_addr(self) -> Self {
         Self { reuse_addr: true, ..self }
     }

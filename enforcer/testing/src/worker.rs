@@ -24,9 +24,10 @@ use rustix::process::{
 };
 use serde::{Deserialize, Serialize};
 
+/// Environment variable that names the cgroup to a worker.
 pub const MARK: &str = "PORT_ENFORCER_TEST_WORKER";
 
-/// Says that a process is a program that ends at once.
+/// Environment variable of a process that ends at once.
 const NOTHING: &str = "PORT_ENFORCER_TEST_NOTHING";
 
 /// Turns this process into a worker if it was started as one.
@@ -62,7 +63,7 @@ pub enum Kind {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Bind {
     pub kind: Kind,
-    /// Whether the socket is IPv6.
+    /// The socket is IPv6.
     pub v6: bool,
     /// Set or clear `IPV6_V6ONLY`, or leave it.
     pub v6only: Option<bool>,
@@ -79,6 +80,7 @@ pub struct Bind {
 }
 
 impl Bind {
+    /// A TCP bind without any option.
     pub fn tcp(address: &str, port: u16) -> Self {
         let address: IpAddr = address.parse().expect("an address");
         Self {
@@ -95,6 +97,7 @@ impl Bind {
         }
     }
 
+    /// A UDP bind without any option.
     pub fn udp(address: &str, port: u16) -> Self {
         Self { kind: Kind::Udp, ..Self::tcp(address, port) }
     }
@@ -122,7 +125,7 @@ pub enum Order {
         descriptor: RawFd,
         bind: Bind,
     },
-    /// Bind the same port as another worker in the same moment, so many times; the two tell each other by that file.
+    /// Bind the same port as another worker in the same moment, so many times; the two meet in the memory behind that descriptor.
     Race {
         bind: Bind,
         rounds: u32,
@@ -158,7 +161,7 @@ pub enum Order {
     },
 }
 
-/// Who of `io_uring` does the work.
+/// The part of `io_uring` that does the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ring {
     /// The thread that asks.
@@ -221,6 +224,7 @@ impl Worker {
         self.child.id()
     }
 
+    /// Carries out an order.
     pub fn order(&mut self, order: &Order) -> Answer {
         let line = serde_json::to_string(order).expect("an order");
         writeln!(self.orders, "{line}").expect("the worker lives");
@@ -340,7 +344,7 @@ fn serve(cgroup: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// See [`Order::Live`].
+/// Carries out [`Order::Live`].
 fn live(cgroup: &Path, bind: &Bind) -> io::Result<Answer> {
     let (mut reader, writer) = io::pipe()?;
     // SAFETY: this process has one thread.
@@ -361,7 +365,7 @@ fn live(cgroup: &Path, bind: &Bind) -> io::Result<Answer> {
     Ok(Answer::Lives { errno: i32::from_ne_bytes(errno), process })
 }
 
-/// See [`Order::Forks`].
+/// Carries out [`Order::Forks`].
 fn forks(bind: &Bind, times: u32) -> HashMap<i32, u32> {
     let mut counts = HashMap::new();
     std::thread::scope(|scope| {
@@ -403,7 +407,7 @@ fn fork() -> io::Result<i32> {
     }
 }
 
-/// Another process's descriptor.
+/// Copies another process's descriptor.
 pub fn take(pid: u32, descriptor: RawFd) -> io::Result<OwnedFd> {
     let pid = pid.try_into().ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
     let process = pidfd_open(pid, PidfdFlags::empty())?;
@@ -449,6 +453,7 @@ fn set(socket: &OwnedFd, level: i32, option: i32, value: bool) -> io::Result<()>
     Ok(())
 }
 
+/// Makes the socket for a bind, with all its options.
 pub fn open(bind: &Bind) -> io::Result<OwnedFd> {
     let (kind, protocol) = match bind.kind {
         Kind::Tcp => (libc::SOCK_STREAM, libc::IPPROTO_TCP),
@@ -509,6 +514,7 @@ fn try_bind(bind: &Bind) -> io::Result<(OwnedFd, u16)> {
     Ok((socket, port))
 }
 
+/// Returns the address of a bind as the kernel takes it, and its length.
 pub fn encode(bind: &Bind) -> (libc::sockaddr_storage, libc::socklen_t) {
     // SAFETY: all zeros is a valid sockaddr_storage.
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };

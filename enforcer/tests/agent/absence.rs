@@ -10,31 +10,33 @@ use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 use serde_json::Value;
 
 use enforcer_testing::{
-    agent::{Agent, enforcer, until},
-    agent_fixture::{Pod, Stage, bind, denied, until_bind},
+    agent::{Agent, enforcer, wait_until},
+    agent_fixture::{AgentFixture, bind, denied, until_bind},
     apiserver::ApiServer,
     bpffs::Bpffs,
+    pods::Pod,
+    tests,
     worker::{Bind, Worker},
 };
 
 use crate::{
     Test,
-    backend::{Backend as _, on_cluster, synced},
-    load::Siege,
+    backend::{Backend as _, start_on_cluster, start_synced},
+    load::Load,
 };
 
-pub(crate) const TESTS: &[Test] = &[
-    ("claims_in_force_outlive_a_killed_agent", claims_in_force_outlive_a_killed_agent),
-    ("pods_that_come_and_go_meanwhile_are_judged_right", pods_that_come_and_go_meanwhile_are_judged_right),
-    ("what_was_in_force_stays_so_without_the_server", what_was_in_force_stays_so_without_the_server),
-    ("what_happened_meanwhile_is_told_with_names", what_happened_meanwhile_is_told_with_names),
-    ("a_storm_meets_no_gap", a_storm_meets_no_gap),
-    ("a_lease_that_nobody_renews_lapses", a_lease_that_nobody_renews_lapses),
-    ("the_operators_word_counts_with_and_without_an_agent", the_operators_word_counts_with_and_without_an_agent),
-    ("a_second_agent_waits_for_the_first", a_second_agent_waits_for_the_first),
-    ("an_agent_that_is_to_leave_nothing_leaves_nothing", an_agent_that_is_to_leave_nothing_leaves_nothing),
-    ("what_is_left_can_be_cleaned_up", what_is_left_can_be_cleaned_up),
-    ("without_a_bpf_file_system_that_is_said", without_a_bpf_file_system_that_is_said),
+pub(crate) const TESTS: &[Test] = tests![
+    claims_survive_killed_agent,
+    pod_changes_without_agent_are_caught_up,
+    claims_survive_restart_without_server,
+    binds_without_agent_are_reported_with_names,
+    restart_under_load_leaves_no_gap,
+    lease_without_renewal_expires,
+    mode_override_works_with_and_without_agent,
+    second_agent_waits_for_first,
+    non_persistent_agent_leaves_nothing,
+    cleanup_removes_leftovers,
+    missing_bpffs_is_reported
 ];
 
 /// More of everything: minutes instead of seconds.
@@ -59,34 +61,34 @@ fn kept<'a>(folder: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&["--bpffs", folder], more].concat()
 }
 
-fn claims_in_force_outlive_a_killed_agent() {
-    let (stage, bpffs) = (Stage::new(), Bpffs::new());
+fn claims_survive_killed_agent() {
+    let (fixture, bpffs) = (AgentFixture::new(), Bpffs::new());
     let folder = bpffs.folder().display().to_string();
     let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger"));
-    let (mut rightful, mut other) = (stage.start(&owner), stage.start(&stranger));
-    let mut agent = stage.enforce(&kept(&folder, &[]));
+    let (mut rightful, mut other) = (fixture.start(&owner), fixture.start(&stranger));
+    let mut agent = fixture.enforce(&kept(&folder, &[]));
     until_bind(&mut other, 20080, denied());
     agent.kill();
     for _ in 0..100 {
         assert_eq!(other.bind(&bind(20080)), denied(), "no agent is there");
         assert_eq!(rightful.bind(&bind(20080)), 0);
     }
-    let mut agent = stage.enforce(&kept(&folder, &[]));
-    let resumed = agent.wait("it takes over", |line| line["event"] == "takeover");
+    let mut agent = fixture.enforce(&kept(&folder, &[]));
+    let resumed = agent.wait_for_line("it takes over", |line| line["event"] == "takeover");
     assert_eq!(resumed["pods"], 2);
     until_bind(&mut other, 20080, denied());
     assert_eq!(rightful.bind(&bind(20080)), 0);
     assert!(agent.terminate().success());
-    assert_eq!(agent.wait("its end", |line| line["event"] == "stopped")["persistent"], true);
+    assert_eq!(agent.wait_for_line("its end", |line| line["event"] == "stopped")["persistent"], true);
     assert_eq!(other.bind(&bind(20080)), denied(), "an orderly end is no other");
-    let mut agent = stage.enforce(&kept(&folder, &[]));
-    stage.remove(&owner);
+    let mut agent = fixture.enforce(&kept(&folder, &[]));
+    fixture.remove(&owner);
     until_bind(&mut other, 20080, 0);
     assert!(agent.terminate().success());
 }
 
-fn pods_that_come_and_go_meanwhile_are_judged_right() {
-    let (stage, bpffs) = (Stage::new(), Bpffs::new());
+fn pod_changes_without_agent_are_caught_up() {
+    let (fixture, bpffs) = (AgentFixture::new(), Bpffs::new());
     let folder = bpffs.folder().display().to_string();
     let in_group = |name: &str| {
         let mut pod = Pod::new(name).ports("20081");
@@ -97,20 +99,20 @@ fn pods_that_come_and_go_meanwhile_are_judged_right() {
     let (member, pending) = (in_group("member"), in_group("pending"));
     let ends = Pod::new("ends").ports("20082");
     for pod in [&owner, &member, &pending, &ends] {
-        stage.put(pod);
+        fixture.put(pod);
     }
-    let old_container = stage.worker(&owner);
-    let (mut sharer, ending) = (stage.worker(&member), stage.worker(&ends));
-    let mut agent = stage.enforce(&kept(&folder, &[]));
+    let old_container = fixture.worker(&owner);
+    let (mut sharer, ending) = (fixture.worker(&member), fixture.worker(&ends));
+    let mut agent = fixture.enforce(&kept(&folder, &[]));
     until_bind(&mut sharer, 20081, 0);
     agent.kill();
 
     // A new pod that nobody has told of, a new container of the owner, a pod of the group that starts only now.
     let late = Pod::new("late");
-    let mut stranger = stage.worker(&late);
+    let mut stranger = fixture.worker(&late);
     drop(old_container);
-    let mut container = stage.other_container(&owner);
-    let mut second = stage.worker(&pending);
+    let mut container = fixture.other_container(&owner);
+    let mut second = fixture.worker(&pending);
     let judge = |stranger: &mut Worker, container: &mut Worker, second: &mut Worker| {
         for port in [20080, 20081] {
             assert_eq!(stranger.bind(&bind(port)), denied(), "{port}");
@@ -120,17 +122,17 @@ fn pods_that_come_and_go_meanwhile_are_judged_right() {
     };
     judge(&mut stranger, &mut container, &mut second);
     drop(ending);
-    stage.remove_cgroup(ends.object["metadata"]["uid"].as_str().expect("a UID"));
-    stage.remove(&ends);
-    stage.put(&late);
-    let mut agent = stage.enforce(&kept(&folder, &[]));
+    fixture.remove_cgroup(ends.object["metadata"]["uid"].as_str().expect("a UID"));
+    fixture.remove(&ends);
+    fixture.put(&late);
+    let mut agent = fixture.enforce(&kept(&folder, &[]));
     judge(&mut stranger, &mut container, &mut second);
     assert_eq!(stranger.bind(&bind(20082)), 0, "its owner ended while nobody looked");
-    assert_eq!(agent.event("bind", "default/late")["owner"], "default/owner");
+    assert_eq!(agent.wait_for_event("bind", "default/late")["owner"], "default/owner");
 }
 
-fn what_was_in_force_stays_so_without_the_server() {
-    let (stage, bpffs) = (Stage::new(), Bpffs::new());
+fn claims_survive_restart_without_server() {
+    let (fixture, bpffs) = (AgentFixture::new(), Bpffs::new());
     let folder = bpffs.folder().display().to_string();
     let mut server = ApiServer::start();
     let (owner, rival, stranger) =
@@ -138,16 +140,17 @@ fn what_was_in_force_stays_so_without_the_server() {
     for pod in [&owner, &rival, &stranger] {
         server.put(pod);
     }
-    let mut agent = synced(&stage, &server, &kept(&folder, &[]));
-    let (mut rightful, mut waits, mut other) = (stage.worker(&owner), stage.worker(&rival), stage.worker(&stranger));
+    let mut agent = start_synced(&fixture, &server, &kept(&folder, &[]));
+    let (mut rightful, mut waits, mut other) =
+        (fixture.worker(&owner), fixture.worker(&rival), fixture.worker(&stranger));
     until_bind(&mut other, 20080, denied());
     agent.kill();
     server.stop();
-    let mut agent = on_cluster(&stage, &server, &kept(&folder, &[]));
-    agent.wait("the trouble is told", |line| line["event"] == "api_error");
+    let mut agent = start_on_cluster(&fixture, &server, &kept(&folder, &[]));
+    agent.wait_for_line("the trouble is told", |line| line["event"] == "api_error");
     assert_eq!(rightful.bind(&bind(20080)), 0);
     assert_eq!((waits.bind(&bind(20080)), other.bind(&bind(20080))), (denied(), denied()));
-    assert_eq!(agent.event("bind", "default/stranger")["owner"], "default/owner", "names are known too");
+    assert_eq!(agent.wait_for_event("bind", "default/stranger")["owner"], "default/owner", "names are known too");
     // An older rival comes: what is in force stays with whom it is.
     let older = {
         let mut pod = Pod::new("older").ports("20080");
@@ -156,56 +159,56 @@ fn what_was_in_force_stays_so_without_the_server() {
     };
     server.put(&older);
     server.start_again();
-    agent.wait("all pods are known", |line| line["event"] == "synced");
-    let mut late = stage.worker(&older);
+    agent.wait_for_line("all pods are known", |line| line["event"] == "synced");
+    let mut late = fixture.worker(&older);
     assert_eq!((rightful.bind(&bind(20080)), late.bind(&bind(20080))), (0, denied()));
     server.delete(&owner);
     until_bind(&mut late, 20080, 0);
 }
 
-fn what_happened_meanwhile_is_told_with_names() {
-    let (stage, bpffs) = (Stage::new(), Bpffs::new());
+fn binds_without_agent_are_reported_with_names() {
+    let (fixture, bpffs) = (AgentFixture::new(), Bpffs::new());
     let folder = bpffs.folder().display().to_string();
     let (owner, stranger) = (Pod::new("owner").ports("20080 20081"), Pod::new("stranger"));
-    stage.put(&owner);
-    let mut other = stage.start(&stranger);
-    let mut agent = stage.enforce(&kept(&folder, &[]));
+    fixture.put(&owner);
+    let mut other = fixture.start(&stranger);
+    let mut agent = fixture.enforce(&kept(&folder, &[]));
     until_bind(&mut other, 20080, denied());
     agent.kill();
     for _ in 0..7 {
         assert_eq!(other.bind(&bind(20081)), denied());
     }
-    let mut agent = stage.enforce(&kept(&folder, &[]));
-    let resumed = agent.wait("it takes over", |line| line["event"] == "takeover");
+    let mut agent = fixture.enforce(&kept(&folder, &[]));
+    let resumed = agent.wait_for_line("it takes over", |line| line["event"] == "takeover");
     // The one before the kill may or may not have been read by the agent that was killed.
     assert!([7, 8].contains(&resumed["conflicts"].as_u64().expect("a number")), "{resumed}");
-    let told = agent.wait("it is told", |line| line["event"] == "bind" && line["port"] == 20081);
+    let told = agent.wait_for_line("it is told", |line| line["event"] == "bind" && line["port"] == 20081);
     assert_eq!((&told["pod"], &told["owner"]), (&"default/stranger".into(), &"default/owner".into()));
     assert_eq!(agent.count(VerdictKind::Deny, Reason::Claimed, Protocol::Tcp), 8, "the totals go on");
 }
 
 /// Strangers and the owner try all the time, while agents are killed, ended and replaced by ones whose programs are
 /// others (with the trace in them, or not).
-fn a_storm_meets_no_gap() {
+fn restart_under_load_leaves_no_gap() {
     let full = env::var_os(FULL).is_some();
     let (pods, attempts) = if full { (8, 2_000_000) } else { (2, 30_000) };
-    let (stage, bpffs) = (Stage::new(), Bpffs::new());
+    let (fixture, bpffs) = (AgentFixture::new(), Bpffs::new());
     let folder = bpffs.folder().display().to_string();
     let owner = Pod::new("owner").ports("20080");
-    let rightful = stage.start(&owner);
+    let rightful = fixture.start(&owner);
     let strangers: Vec<Pod> = (0..pods).map(|number| Pod::new(&format!("stranger-{number}"))).collect();
-    let mut workers: Vec<_> = strangers.iter().map(|pod| stage.start(pod)).collect();
-    let mut agent = stage.enforce(&kept(&folder, &[]));
+    let mut workers: Vec<_> = strangers.iter().map(|pod| fixture.start(pod)).collect();
+    let mut agent = fixture.enforce(&kept(&folder, &[]));
     let before = workers.len() as u64;
     for worker in &mut workers {
         assert_eq!(worker.bind(&bind(20080)), denied());
     }
     // On an address of its own, so that what the kernel itself refuses is nobody's verdict.
     let at = |address| vec![Bind::tcp(address, 20080)];
-    let held = Siege::storm(rightful, at("127.0.0.2"));
-    let storms: Vec<Siege> = workers.into_iter().map(|worker| Siege::storm(worker, at("127.0.0.3"))).collect();
+    let held = Load::storm(rightful, at("127.0.0.2"));
+    let storms: Vec<Load> = workers.into_iter().map(|worker| Load::storm(worker, at("127.0.0.3"))).collect();
     let mut swaps = 0;
-    while storms.iter().map(Siege::attempts).sum::<u64>() < attempts || swaps < 6 {
+    while storms.iter().map(Load::attempts).sum::<u64>() < attempts || swaps < 6 {
         // Agents with the trace are killed: they may be busy with it for as long as the storm lasts.
         let level = ["debug", "trace", "info", "trace"][swaps % 4];
         if swaps % 2 == 0 {
@@ -213,14 +216,14 @@ fn a_storm_meets_no_gap() {
         } else {
             assert!(agent.terminate().success());
         }
-        agent = stage.enforce(&kept(&folder, &["--log-level", level]));
-        storms.iter().chain([&held]).for_each(Siege::goes_on);
+        agent = fixture.enforce(&kept(&folder, &["--log-level", level]));
+        storms.iter().chain([&held]).for_each(Load::wait_for_progress);
         swaps += 1;
     }
-    let (_, owners) = held.lift();
+    let (_, owners) = held.stop();
     let mut denials = before;
     for storm in storms {
-        let (_, counts) = storm.lift();
+        let (_, counts) = storm.stop();
         assert_eq!(counts.keys().copied().collect::<Vec<_>>(), [denied()], "nobody got through: {counts:?}");
         denials += counts.values().sum::<u64>();
     }
@@ -230,14 +233,14 @@ fn a_storm_meets_no_gap() {
     println!("{swaps} agents, {denials} denials, {} binds of the owner", owners.values().sum::<u64>());
 }
 
-fn a_lease_that_nobody_renews_lapses() {
-    let (stage, bpffs) = (Stage::new(), Bpffs::new());
+fn lease_without_renewal_expires() {
+    let (fixture, bpffs) = (AgentFixture::new(), Bpffs::new());
     let folder = bpffs.folder().display().to_string();
     let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger"));
-    stage.put(&owner);
-    let mut other = stage.start(&stranger);
+    fixture.put(&owner);
+    let mut other = fixture.start(&stranger);
     let lease = kept(&folder, &["--lease", "1s"]);
-    let mut agent = stage.enforce(&lease);
+    let mut agent = fixture.enforce(&lease);
     until_bind(&mut other, 20080, denied());
     // It is renewed for as long as the agent lives.
     let lives = Instant::now();
@@ -246,18 +249,20 @@ fn a_lease_that_nobody_renews_lapses() {
     }
     agent.kill();
     until_bind(&mut other, 20080, 0);
-    let mut agent = stage.enforce(&lease);
-    agent.wait("it is told", |line| line["event"] == "bind" && line["reason"] == "stale" && line["verdict"] == "audit");
+    let mut agent = fixture.enforce(&lease);
+    agent.wait_for_line("it is told", |line| {
+        line["event"] == "bind" && line["reason"] == "stale" && line["verdict"] == "audit"
+    });
     assert!(agent.count(VerdictKind::Audit, Reason::Stale, Protocol::Tcp) >= 1);
     assert_eq!(other.bind(&bind(20080)), denied(), "an agent is back");
     assert!(agent.terminate().success());
-    let mut agent = stage.enforce(&kept(&folder, &["--lease", "0"]));
+    let mut agent = fixture.enforce(&kept(&folder, &["--lease", "0"]));
     assert_eq!(other.bind(&bind(20080)), denied());
     agent.kill();
 }
 
-fn the_operators_word_counts_with_and_without_an_agent() {
-    let (stage, bpffs) = (Stage::new(), Bpffs::new());
+fn mode_override_works_with_and_without_agent() {
+    let (fixture, bpffs) = (AgentFixture::new(), Bpffs::new());
     let folder = bpffs.folder().display().to_string();
     let json = |text: String| serde_json::from_str::<Value>(&text).expect("JSON");
     assert_eq!(json(set_mode(&bpffs, &["-o", "json"]))["mode"], Value::Null);
@@ -265,10 +270,10 @@ fn the_operators_word_counts_with_and_without_an_agent() {
     let told = json(set_mode(&bpffs, &["-o", "json"]));
     assert_eq!((&told["kind"], &told["mode"]), (&"LocalMode".into(), &"audit".into()));
     let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger"));
-    stage.put(&owner);
-    let mut other = stage.start(&stranger);
-    let mut agent = stage.enforce(&kept(&folder, &[]));
-    agent.wait("it is told", |line| line["event"] == "node_mode" && line["mode"] == "audit");
+    fixture.put(&owner);
+    let mut other = fixture.start(&stranger);
+    let mut agent = fixture.enforce(&kept(&folder, &[]));
+    agent.wait_for_line("it is told", |line| line["event"] == "node_mode" && line["mode"] == "audit");
     assert_eq!(other.bind(&bind(20080)), 0);
     assert!(set_mode(&bpffs, &["--clear"]).starts_with("no mode is set"));
     assert_eq!(other.bind(&bind(20080)), denied(), "at once");
@@ -276,59 +281,59 @@ fn the_operators_word_counts_with_and_without_an_agent() {
     assert_eq!(other.bind(&bind(20080)), denied());
     set_mode(&bpffs, &["audit"]);
     assert_eq!(other.bind(&bind(20080)), 0, "no agent is needed");
-    let agent = stage.enforce(&kept(&folder, &[]));
+    let agent = fixture.enforce(&kept(&folder, &[]));
     assert_eq!(other.bind(&bind(20080)), 0, "and no agent forgets it");
     set_mode(&bpffs, &["--clear"]);
     drop(agent);
-    let _agent = stage.agent(&kept(&folder, &["--mode", "audit"]));
+    let _agent = fixture.agent(&kept(&folder, &["--mode", "audit"]));
     assert_eq!(other.bind(&bind(20080)), 0);
     set_mode(&bpffs, &["enforce"]);
     assert_eq!(other.bind(&bind(20080)), denied());
     assert!(set_mode(&bpffs, &[]).starts_with("this node is set to enforce"));
 }
 
-fn a_second_agent_waits_for_the_first() {
-    let (stage, bpffs) = (Stage::new(), Bpffs::new());
+fn second_agent_waits_for_first() {
+    let (fixture, bpffs) = (AgentFixture::new(), Bpffs::new());
     let folder = bpffs.folder().display().to_string();
     let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger"));
-    stage.put(&owner);
-    let mut other = stage.start(&stranger);
-    let mut first = stage.enforce(&kept(&folder, &[]));
-    let mut second = stage.begin(&kept(&folder, &["--mode", "enforce"]));
-    second.wait("it waits", |line| line["event"] == "waiting_for_lock");
-    assert!(!second.rest().iter().any(|line| line["event"] == "ready"));
-    let mut third = stage.begin(&kept(&folder, &["--mode", "enforce"]));
-    third.wait("it waits", |line| line["event"] == "waiting_for_lock");
+    fixture.put(&owner);
+    let mut other = fixture.start(&stranger);
+    let mut first = fixture.enforce(&kept(&folder, &[]));
+    let mut second = fixture.spawn_agent(&kept(&folder, &["--mode", "enforce"]));
+    second.wait_for_line("it waits", |line| line["event"] == "waiting_for_lock");
+    assert!(!second.drain_log().iter().any(|line| line["event"] == "ready"));
+    let mut third = fixture.spawn_agent(&kept(&folder, &["--mode", "enforce"]));
+    third.wait_for_line("it waits", |line| line["event"] == "waiting_for_lock");
     assert!(third.terminate().success(), "whoever waits can be ended");
     assert_eq!(other.bind(&bind(20080)), denied());
     first.kill();
-    second.wait("it is its turn", |line| line["event"] == "ready");
+    second.wait_for_line("it is its turn", |line| line["event"] == "ready");
     assert_eq!(other.bind(&bind(20080)), denied());
 }
 
-fn an_agent_that_is_to_leave_nothing_leaves_nothing() {
-    let (stage, bpffs) = (Stage::new(), Bpffs::new());
+fn non_persistent_agent_leaves_nothing() {
+    let (fixture, bpffs) = (AgentFixture::new(), Bpffs::new());
     let folder = bpffs.folder().display().to_string();
     let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger"));
-    stage.put(&owner);
-    let mut other = stage.start(&stranger);
-    let mut agent = stage.enforce(&kept(&folder, &[]));
+    fixture.put(&owner);
+    let mut other = fixture.start(&stranger);
+    let mut agent = fixture.enforce(&kept(&folder, &[]));
     until_bind(&mut other, 20080, denied());
     agent.kill();
-    let mut agent = stage.enforce(&kept(&folder, &["--persist", "false"]));
+    let mut agent = fixture.enforce(&kept(&folder, &["--persist", "false"]));
     assert_eq!(other.bind(&bind(20080)), denied());
     assert!(agent.terminate().success());
     until_bind(&mut other, 20080, 0);
     assert_eq!(bpffs.list(), [""; 0]);
 }
 
-fn what_is_left_can_be_cleaned_up() {
-    let (stage, bpffs) = (Stage::new(), Bpffs::new());
+fn cleanup_removes_leftovers() {
+    let (fixture, bpffs) = (AgentFixture::new(), Bpffs::new());
     let folder = bpffs.folder().display().to_string();
     let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger"));
-    stage.put(&owner);
-    let mut other = stage.start(&stranger);
-    let mut agent: Agent = stage.enforce(&kept(&folder, &[]));
+    fixture.put(&owner);
+    let mut other = fixture.start(&stranger);
+    let mut agent: Agent = fixture.enforce(&kept(&folder, &[]));
     until_bind(&mut other, 20080, denied());
     let refused = command(&bpffs, &["cleanup"]);
     assert_eq!(refused.status.code(), Some(4), "an agent is there");
@@ -337,14 +342,14 @@ fn what_is_left_can_be_cleaned_up() {
     let Output { stdout, .. } = command(&bpffs, &["cleanup"]);
     let said = String::from_utf8(stdout).expect("UTF-8");
     assert!(said.contains("nothing of them judges binds any more"), "{said}");
-    until("nothing is left", || other.bind(&bind(20080)) == 0);
+    wait_until("nothing is left", || other.bind(&bind(20080)) == 0);
     assert_eq!(bpffs.list(), [""; 0]);
 }
 
-fn without_a_bpf_file_system_that_is_said() {
-    let stage = Stage::new();
-    let mut agent = stage.enforce(&["--bpffs", "/nonexistent"]);
-    let said = agent.wait("it is said", |line| line["event"] == "persistence_unavailable");
+fn missing_bpffs_is_reported() {
+    let fixture = AgentFixture::new();
+    let mut agent = fixture.enforce(&["--bpffs", "/nonexistent"]);
+    let said = agent.wait_for_line("it is said", |line| line["event"] == "persistence_unavailable");
     assert!(said["message"].as_str().expect("words").contains("mount -t bpf"), "{said}");
     let output = enforcer().args(["mode", "audit", "--bpffs", "/nonexistent"]).output().expect("running the binary");
     assert_eq!(output.status.code(), Some(4));

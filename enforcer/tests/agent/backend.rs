@@ -18,27 +18,36 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use self::{
-    control_plane::{ASSETS, Failure, Kubeconfigs, Plane},
+    control_plane::{ASSETS, ControlPlane, Failure, Kubeconfigs},
     real::Real,
 };
 pub(crate) use self::{
-    control_plane::{documents, tests::TESTS as PLANE_TESTS, tests::run_if_marked},
+    control_plane::{documents, tests::TESTS as CONTROL_PLANE_TESTS, tests::run_if_marked},
     tests::TESTS,
 };
 use enforcer_testing::{
-    agent::{Agent, until_at_last},
-    agent_fixture::{Pod, Stage, nowhere},
+    agent::{Agent, wait_until_within},
+    agent_fixture::{AgentFixture, isolated_defaults},
     apiserver::ApiServer,
+    pods::Pod,
 };
 
 /// How long an Event is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long `etcd` and `kube-apiserver` may take to start, each.
 const START: Duration = Duration::from_mins(2);
 
 /// A test that asks nothing of an API server but what every one can do: its name, what it needs, and what it does.
-pub(crate) type Body = (&'static str, Needs, fn(&dyn Backend));
+pub(crate) type BackendTest = (&'static str, Needs, fn(&dyn Backend));
+
+/// Lists tests of every API server, each with what it needs: `name: Need`.
+macro_rules! backend_tests {
+    ($($name:ident: $needs:ident),+ $(,)?) => {
+        &[$((stringify!($name), $crate::backend::Needs::$needs, $name)),+]
+    };
+}
+pub(crate) use backend_tests;
 
 /// What a test needs of the cluster behind the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,13 +83,13 @@ pub(crate) trait Backend {
 
     /// Waits for an Event.
     fn wait_for_event(&self, what: &str, wanted: &dyn Fn(&Event) -> bool) -> Event {
-        self.wait_for_event_at_most(PATIENCE, what, wanted)
+        self.wait_for_event_at_most(TIMEOUT, what, wanted)
     }
 
-    /// The same with another patience.
-    fn wait_for_event_at_most(&self, patience: Duration, what: &str, wanted: &dyn Fn(&Event) -> bool) -> Event {
+    /// Waits for at most this time.
+    fn wait_for_event_at_most(&self, timeout: Duration, what: &str, wanted: &dyn Fn(&Event) -> bool) -> Event {
         let mut found = None;
-        until_at_last(patience, &format!("there is this Event: {what}"), || {
+        wait_until_within(timeout, &format!("there is this Event: {what}"), || {
             found = self.events().into_iter().find(|event| wanted(event));
             found.is_some()
         });
@@ -133,15 +142,15 @@ impl Backend for ApiServer {
 
 /// The trials of these tests: against the server that is chosen by the environment, and once more as a real server would
 /// be spoken to, by an administrator over HTTP, against the project's own.
-pub(crate) fn trials(subject: &str, bodies: &'static [Body]) -> impl Iterator<Item = Trial> {
+pub(crate) fn trials(subject: &str, bodies: &'static [BackendTest]) -> impl Iterator<Item = Trial> {
     let subject = subject.to_owned();
     bodies.iter().flat_map(move |&(name, needs, body)| {
         let chosen = Trial::test(format!("{subject}::{name}"), move || {
-            against_chosen(needs, body);
+            run_against_chosen(needs, body);
             Ok(())
         });
         let over_http = Trial::test(format!("over_http::{subject}::{name}"), move || {
-            over_http(body);
+            run_over_http(body);
             Ok(())
         });
         [chosen, over_http]
@@ -149,7 +158,7 @@ pub(crate) fn trials(subject: &str, bodies: &'static [Body]) -> impl Iterator<It
 }
 
 /// What the environment names.
-enum Named {
+enum ChosenServer {
     /// A folder of programs.
     Assets(PathBuf),
     /// A cluster.
@@ -157,7 +166,7 @@ enum Named {
     Nothing,
 }
 
-impl Named {
+impl ChosenServer {
     /// The folder comes first: with a cluster that is everyday's in the environment, nobody means that one.
     fn read() -> Self {
         let path = |name| env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
@@ -168,34 +177,34 @@ impl Named {
 
 /// Whether the server is one outside of this process's network namespace.
 pub(crate) fn is_outside() -> bool {
-    matches!(Named::read(), Named::Cluster(_))
+    matches!(ChosenServer::read(), ChosenServer::Cluster(_))
 }
 
-fn against_chosen(needs: Needs, body: fn(&dyn Backend)) {
-    match (Named::read(), needs) {
-        (Named::Assets(folder), _) => {
-            let kubeconfigs = plane(&folder).unwrap_or_else(|failure| panic!("{failure}"));
+fn run_against_chosen(needs: Needs, body: fn(&dyn Backend)) {
+    match (ChosenServer::read(), needs) {
+        (ChosenServer::Assets(folder), _) => {
+            let kubeconfigs = control_plane_kubeconfigs(&folder).unwrap_or_else(|failure| panic!("{failure}"));
             let real = Real::connect(&kubeconfigs.admin, &kubeconfigs.agent);
-            say(&format!("{}, started from {}", real.description(), folder.display()));
+            announce(&format!("{}, started from {}", real.description(), folder.display()));
             body(&real);
         }
-        (Named::Cluster(kubeconfig), Needs::Nothing) => {
+        (ChosenServer::Cluster(kubeconfig), Needs::Nothing) => {
             let real = Real::connect(&kubeconfig, &kubeconfig);
-            say(&format!("{}, as {} says", real.description(), kubeconfig.display()));
+            announce(&format!("{}, as {} says", real.description(), kubeconfig.display()));
             body(&real);
         }
-        (Named::Cluster(_), Needs::NoControllers) => {
-            say("the project's own API server where the controllers of a cluster would be in the way");
+        (ChosenServer::Cluster(_), Needs::NoControllers) => {
+            announce("the project's own API server where the controllers of a cluster would be in the way");
             body(&ApiServer::start());
         }
-        (Named::Nothing, _) => {
-            say("the project's own API server");
+        (ChosenServer::Nothing, _) => {
+            announce("the project's own API server");
             body(&ApiServer::start());
         }
     }
 }
 
-fn over_http(body: fn(&dyn Backend)) {
+fn run_over_http(body: fn(&dyn Backend)) {
     let server = ApiServer::start();
     let folder = TempDir::new().expect("a folder");
     // Who may do all that is another one than the agent.
@@ -203,7 +212,7 @@ fn over_http(body: fn(&dyn Backend)) {
 }
 
 /// Says what the tests run against, once.
-fn say(what: &str) {
+fn announce(what: &str) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if SAID.lock().expect("nobody panics in between").insert(what.to_owned()) {
         eprintln!("\n    against: {what}");
@@ -211,33 +220,33 @@ fn say(what: &str) {
 }
 
 /// The control plane of this run, or why there is none.
-static PLANE: Mutex<Option<Result<Plane, Failure>>> = Mutex::new(None);
+static CONTROL_PLANE: Mutex<Option<Result<ControlPlane, Failure>>> = Mutex::new(None);
 
 /// Starts the control plane for the first test that needs it.
-fn plane(folder: &Path) -> Result<Kubeconfigs, Failure> {
-    let mut plane = PLANE.lock().expect("nobody panics in between");
-    let started = plane.get_or_insert_with(|| Plane::start(folder, START));
-    started.as_ref().map(|plane| plane.kubeconfigs().clone()).map_err(Clone::clone)
+fn control_plane_kubeconfigs(folder: &Path) -> Result<Kubeconfigs, Failure> {
+    let mut control_plane = CONTROL_PLANE.lock().expect("nobody panics in between");
+    let started = control_plane.get_or_insert_with(|| ControlPlane::start(folder, START));
+    started.as_ref().map(|control_plane| control_plane.kubeconfigs().clone()).map_err(Clone::clone)
 }
 
 /// Ends what was started for the tests. To be called when all have run.
-pub(crate) fn end() {
-    drop(PLANE.lock().expect("nobody panics in between").take());
+pub(crate) fn stop_control_plane() {
+    drop(CONTROL_PLANE.lock().expect("nobody panics in between").take());
 }
 
 /// Starts an agent that reads its pods from an API server, writes JSON and enforces, unless `more` sets another mode.
-pub(crate) fn on_cluster(stage: &Stage, server: &dyn Backend, more: &[&str]) -> Agent {
-    let kubeconfig = server.kubeconfig(stage.top()).display().to_string();
-    let root = stage.root().display().to_string();
+pub(crate) fn start_on_cluster(fixture: &AgentFixture, server: &dyn Backend, more: &[&str]) -> Agent {
+    let kubeconfig = server.kubeconfig(fixture.top()).display().to_string();
+    let root = fixture.root().display().to_string();
     let own = ["--source", "api", "--kubeconfig", &kubeconfig, "--cgroup-root", &root];
     let words = ["--log-format", "json", "--node-name", "node-1"];
     let enforce: &[&str] = if more.contains(&"--mode") { &[] } else { &["--mode", "enforce"] };
-    Agent::start(own.iter().chain(&words).chain(enforce).chain(&nowhere(more)).chain(more)).0
+    Agent::start(own.iter().chain(&words).chain(enforce).chain(&isolated_defaults(more)).chain(more)).0
 }
 
 /// An agent that enforces and knows all pods.
-pub(crate) fn synced(stage: &Stage, server: &dyn Backend, more: &[&str]) -> Agent {
-    let mut agent = on_cluster(stage, server, more);
-    agent.wait("all pods are known", |line| line["event"] == "synced");
+pub(crate) fn start_synced(fixture: &AgentFixture, server: &dyn Backend, more: &[&str]) -> Agent {
+    let mut agent = start_on_cluster(fixture, server, more);
+    agent.wait_for_line("all pods are known", |line| line["event"] == "synced");
     agent
 }

@@ -18,19 +18,21 @@ use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 use self::model::{Claim, Dice, Model};
 use enforcer_testing::{
     agent::Agent,
-    agent_fixture::{Pod, Stage, bind},
+    agent_fixture::{AgentFixture, bind},
     apiserver::{ApiServer, Fault, Interruption, Outage, Target},
+    pods::Pod,
+    tests,
     worker::Bind,
 };
 
 use crate::{
     Test,
-    backend::{Backend, synced},
-    claims_in_force::{Part, held},
-    load::{Counts, Siege},
+    backend::{Backend, start_synced},
+    claims_in_force::{ClaimPart, claims_in_force},
+    load::{Counts, Load},
 };
 
-pub(crate) const TESTS: &[Test] = &[("the_kernel_holds_what_the_rules_say", the_kernel_holds_what_the_rules_say)];
+pub(crate) const TESTS: &[Test] = tests![kernel_maps_match_the_model_under_churn];
 
 const PODS: Target = Target::ALL.resource("pods");
 /// How long the agent may take at the end to catch up with all that was changed.
@@ -56,52 +58,52 @@ impl Size {
     }
 }
 
-struct Scene {
-    stage: Stage,
+struct ChurnFixture {
+    fixture: AgentFixture,
     server: ApiServer,
     model: Model,
     dice: Dice,
     steady: Vec<Claim>,
 }
 
-impl Scene {
+impl ChurnFixture {
     fn new(pods: usize) -> Self {
         let steady: Vec<Claim> = (22000..22016).map(Claim::tcp).collect();
-        let mut scene = Self {
-            stage: Stage::new(),
+        let mut churn = Self {
+            fixture: AgentFixture::new(),
             server: ApiServer::start(),
             model: Model::default(),
             dice: Dice::new(88_172_645),
             steady,
         };
-        for (number, claims) in scene.steady.chunks(4).enumerate() {
-            scene.model.come(&format!("steady-{number}"), claims.to_vec()).stays = true;
+        for (number, claims) in churn.steady.chunks(4).enumerate() {
+            churn.model.come(&format!("steady-{number}"), claims.to_vec()).stays = true;
         }
-        scene.model.found_groups();
-        while scene.model.members.len() < pods {
-            scene.model.come_by_chance(&mut scene.dice, &scene.steady);
+        churn.model.found_groups();
+        while churn.model.members.len() < pods {
+            churn.model.come_by_chance(&mut churn.dice, &churn.steady);
         }
-        for member in &mut scene.model.members {
+        for member in &mut churn.model.members {
             member.old = true;
-            scene.stage.make_cgroup(member.pod().uid_text());
-            scene.server.put(&member.pod());
+            churn.fixture.make_container_cgroup(member.pod().uid_text());
+            churn.server.put(&member.pod());
         }
-        scene
+        churn
     }
 
     /// Something happens to some pod.
     fn change(&mut self) {
-        let Self { stage, server, model, dice, steady } = self;
+        let Self { fixture, server, model, dice, steady } = self;
         let kind = dice.below(20);
         if kind < 7 {
             let pod = model.come_by_chance(dice, steady).pod();
             // The pod may be told before its cgroup is there, or after.
             if dice.below(2) == 0 {
-                stage.make_cgroup(pod.uid_text());
+                fixture.make_container_cgroup(pod.uid_text());
                 server.put(&pod);
             } else {
                 server.put(&pod);
-                stage.make_cgroup(pod.uid_text());
+                fixture.make_container_cgroup(pod.uid_text());
             }
             return;
         }
@@ -117,7 +119,7 @@ impl Scene {
                 server.delete(&pod);
             }
             if member.cgroup {
-                stage.remove_cgroup(pod.uid_text());
+                fixture.remove_cgroup(pod.uid_text());
             }
             if !object_first {
                 server.delete(&pod);
@@ -135,7 +137,7 @@ impl Scene {
             // The object stays, as it does with a finalizer. Of who came lately the agent may not have seen the cgroup.
             _ if member.old && member.cgroup => {
                 member.end();
-                stage.remove_cgroup(member.pod().uid_text());
+                fixture.remove_cgroup(member.pod().uid_text());
             }
             _ => {}
         }
@@ -174,7 +176,7 @@ impl Scene {
     fn until_held(&self, agent: &Agent) -> Result<Duration, String> {
         let begin = Instant::now();
         loop {
-            let differences = match held(agent) {
+            let differences = match claims_in_force(agent) {
                 Ok(held) => self.model.differences(&held),
                 Err(mixture) => vec![mixture],
             };
@@ -191,19 +193,19 @@ impl Scene {
 
     /// Asks the kernel by real binds: who owns some port may bind it, and nobody else.
     fn try_some(&mut self) {
-        let mut nobody = self.stage.worker(&Pod::new("nobody"));
+        let mut nobody = self.fixture.worker(&Pod::new("nobody"));
         let in_force: Vec<(u16, String)> = self
             .model
             .in_force()
             .into_iter()
-            .filter(|((protocol, _, part), _)| *protocol == Protocol::Tcp && *part == Part::AllV4)
+            .filter(|((protocol, _, part), _)| *protocol == Protocol::Tcp && *part == ClaimPart::AllV4)
             .map(|((_, port, _), owners)| (port, owners[0].to_owned()))
             .filter(|(port, _)| !self.steady.contains(&Claim::tcp(*port)))
             .collect();
         for _ in 0..SAMPLE {
             let (port, owner) = &in_force[self.dice.below(in_force.len())];
             assert_eq!(nobody.bind(&bind(*port)), no_access(), "{port}");
-            assert_eq!(self.stage.worker_of(owner).bind(&bind(*port)), 0, "{port}");
+            assert_eq!(self.fixture.worker_with_uid(owner).bind(&bind(*port)), 0, "{port}");
         }
     }
 }
@@ -216,41 +218,41 @@ fn binds(ports: &[u16]) -> Vec<Bind> {
     ports.iter().map(|port| bind(*port)).collect()
 }
 
-/// Lifts the sieges: how often each error number came to all of them.
-fn lift(sieges: Vec<Siege>) -> Counts {
+/// Lifts the loads: how often each error number came to all of them.
+fn lift(loads: Vec<Load>) -> Counts {
     let mut all = Counts::new();
-    for (errno, count) in sieges.into_iter().flat_map(|siege| siege.lift().1) {
+    for (errno, count) in loads.into_iter().flat_map(|load| load.stop().1) {
         *all.entry(errno).or_default() += count;
     }
     all
 }
 
-fn the_kernel_holds_what_the_rules_say() {
+fn kernel_maps_match_the_model_under_churn() {
     let size = Size::chosen();
-    let mut scene = Scene::new(size.pods);
+    let mut churn = ChurnFixture::new(size.pods);
     // A denial is not to be mistaken for the kernel's own word that a port is in use.
-    let mut agent = synced(&scene.stage, &scene.server, &["--deny-errno", "eacces"]);
-    let first = scene.until_held(&agent).unwrap_or_else(|differences| panic!("{differences}"));
+    let mut agent = start_synced(&churn.fixture, &churn.server, &["--deny-errno", "eacces"]);
+    let first = churn.until_held(&agent).unwrap_or_else(|differences| panic!("{differences}"));
 
-    let steady: Vec<u16> = scene.steady.iter().map(|claim| claim.port).collect();
-    let mut owners: Vec<Siege> = Vec::new();
-    for (ports, member) in steady.chunks(4).zip(&scene.model.members) {
-        owners.push(Siege::lay(scene.stage.worker(&member.pod()), binds(ports)));
+    let steady: Vec<u16> = churn.steady.iter().map(|claim| claim.port).collect();
+    let mut owners: Vec<Load> = Vec::new();
+    for (ports, member) in steady.chunks(4).zip(&churn.model.members) {
+        owners.push(Load::start(churn.fixture.worker(&member.pod()), binds(ports)));
     }
     // Whose claim on the second port is edited in and out, and who comes and goes in whole: nobody else wants their ports.
     let (restless, fickle) = (Pod::new("restless").ports("22100"), Pod::new("fickle").ports("22110"));
-    scene.server.put(&restless);
-    owners.push(Siege::lay(scene.stage.worker(&restless), binds(&[22100, 22101])));
-    owners.push(Siege::lay(scene.stage.worker(&fickle), binds(&[22110])));
-    let strangers: Vec<Siege> = ["stranger-1", "stranger-2"]
+    churn.server.put(&restless);
+    owners.push(Load::start(churn.fixture.worker(&restless), binds(&[22100, 22101])));
+    owners.push(Load::start(churn.fixture.worker(&fickle), binds(&[22110])));
+    let strangers: Vec<Load> = ["stranger-1", "stranger-2"]
         .map(|name| {
             let pod = Pod::new(name);
-            scene.server.put(&pod);
-            Siege::lay(scene.stage.worker(&pod), binds(&steady))
+            churn.server.put(&pod);
+            Load::start(churn.fixture.worker(&pod), binds(&steady))
         })
         .into();
 
-    let rate = scene.churn(&size, |server, number| match number % 8 {
+    let rate = churn.churn(&size, |server, number| match number % 8 {
         0 => drop(server.put(&restless.clone().ports("22100 22101"))),
         2 => drop(server.put(&fickle)),
         4 => drop(server.put(&restless)),
@@ -258,12 +260,12 @@ fn the_kernel_holds_what_the_rules_say() {
         _ => {}
     });
     for besides in [&restless, &fickle] {
-        scene.server.delete(&scene.server.put(besides));
+        churn.server.delete(&churn.server.put(besides));
     }
-    let lag = scene.until_held(&agent);
+    let lag = churn.until_held(&agent);
     let (owners, strangers) = (lift(owners), lift(strangers));
     let denials = agent.count(VerdictKind::Deny, Reason::Claimed, Protocol::Tcp);
-    let told = agent.rest();
+    let told = agent.drain_log();
 
     let size = (size.pods, size.changes, size.cuts);
     eprintln!(
@@ -277,7 +279,7 @@ fn the_kernel_holds_what_the_rules_say() {
     assert_eq!(strangers.keys().collect::<Vec<_>>(), [&no_access()], "a stranger was let in: {strangers:?}");
     assert_eq!(denials, strangers[&no_access()], "the kernel's own count of all that was denied");
     lag.unwrap_or_else(|differences| panic!("{differences}"));
-    scene.try_some();
+    churn.try_some();
     let events: BTreeSet<&str> = told.iter().filter_map(|line| line["event"].as_str()).collect();
     let harmless =
         ["api_recovered", "api_error", "bind", "claim_conflict", "claim_granted", "kernel_error", "not_synced"];

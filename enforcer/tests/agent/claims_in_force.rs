@@ -12,25 +12,25 @@ use enforcer_testing::agent::Agent;
 
 /// What of a port is claimed: one address family, or one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Part {
+pub(crate) enum ClaimPart {
     AllV4,
     AllV6,
     One(IpAddr),
 }
 
 /// Claims in force: by port and part the owner, as its UID is written in the API.
-pub(crate) type Held = BTreeMap<(Protocol, u16, Part), String>;
+pub(crate) type ClaimsInForce = BTreeMap<(Protocol, u16, ClaimPart), String>;
 
 /// Reads everything that the agent has written of claims; an error if it does not fit together, as may be while the
 /// agent writes.
-pub(crate) fn held(agent: &Agent) -> Result<Held, String> {
+pub(crate) fn claims_in_force(agent: &Agent) -> Result<ClaimsInForce, String> {
     let ports = Array::<_, u64>::try_from(Map::Array(agent.map("PORTS"))).expect("ports");
     let exact = BpfHashMap::<_, AddressKey, u64>::try_from(Map::HashMap(agent.map("EXACT"))).expect("addresses");
     let uids = BpfHashMap::<_, UidKey, u64>::try_from(Map::HashMap(agent.map("UIDS"))).expect("UIDs");
     let owners: HashMap<u64, String> =
         uids.iter().filter_map(Result::ok).map(|(key, slot)| (slot, uid_text(&key))).collect();
     let owner = |slot: u16| owners.get(&slot.into()).cloned().ok_or_else(|| format!("slot {slot} is no pod's"));
-    let mut held = Held::new();
+    let mut held = ClaimsInForce::new();
     let mut single: BTreeMap<(Protocol, u16, bool), BTreeSet<u16>> = BTreeMap::new();
     for (key, value) in exact.iter().filter_map(Result::ok) {
         let slot = AddressOwner(value).slot(&key).ok_or("a value of another key")?;
@@ -39,7 +39,7 @@ pub(crate) fn held(agent: &Agent) -> Result<Held, String> {
         let v6 = key.family == 6;
         let address = if v6 { Ipv6Addr::from(key.address).into() } else { Ipv4Addr::new(a, b, c, d).into() };
         single.entry((protocol, key.port, v6)).or_default().insert(slot);
-        held.insert((protocol, key.port, Part::One(address)), owner(slot)?);
+        held.insert((protocol, key.port, ClaimPart::One(address)), owner(slot)?);
     }
     for protocol in Protocol::ALL {
         for port in 0..=u16::MAX {
@@ -50,7 +50,10 @@ pub(crate) fn held(agent: &Agent) -> Result<Held, String> {
                     return Err(format!("port {port} of {protocol:?}: {side:?} for the addresses of {found:?}"));
                 }
                 if side.whole {
-                    held.insert((protocol, port, if v6 { Part::AllV6 } else { Part::AllV4 }), owner(side.first)?);
+                    held.insert(
+                        (protocol, port, if v6 { ClaimPart::AllV6 } else { ClaimPart::AllV4 }),
+                        owner(side.first)?,
+                    );
                 }
             }
         }

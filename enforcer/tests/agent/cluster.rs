@@ -5,48 +5,50 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 
 use enforcer_testing::{
-    agent::until,
-    agent_fixture::{Pod, Stage, bind, denied, until_bind},
+    agent::wait_until,
+    agent_fixture::{AgentFixture, bind, denied, until_bind},
     apiserver::{ApiServer, Fault, Interruption, Target},
     http::{LISTEN, get},
+    pods::Pod,
+    tests,
 };
 
 use crate::{
     Test,
-    backend::{Backend, Body, Needs, documents, on_cluster, synced},
+    backend::{Backend, BackendTest, backend_tests, documents, start_on_cluster, start_synced},
     events,
     metrics::{SERVED, check_api_errors},
 };
 
-pub(crate) const TESTS: &[Test] = &[
-    ("a_server_without_streamed_lists_will_do", a_server_without_streamed_lists_will_do),
-    ("what_vanished_unseen_is_gone", what_vanished_unseen_is_gone),
-    ("a_server_out_of_reach_at_start_is_waited_for", a_server_out_of_reach_at_start_is_waited_for),
-    ("claims_outlive_the_server", claims_outlive_the_server),
-    ("the_place_in_history_is_found_again", the_place_in_history_is_found_again),
-    ("every_refusal_is_told_by_kind_and_survived", every_refusal_is_told_by_kind_and_survived),
-    ("what_is_asked_of_the_server_is_what_the_role_allows", what_is_asked_of_the_server_is_what_the_role_allows),
+pub(crate) const TESTS: &[Test] = tests![
+    server_without_streamed_lists_works,
+    pod_deleted_during_outage_is_dropped,
+    unreachable_server_at_start_is_retried,
+    claims_survive_server_outage,
+    watch_resumes_after_compaction,
+    api_errors_are_reported_by_kind,
+    requests_stay_within_the_role
 ];
 
-pub(crate) const BODIES: &[Body] = &[
-    ("an_annotation_becomes_a_denied_bind", Needs::Nothing, an_annotation_becomes_a_denied_bind),
-    ("pods_of_other_nodes_are_of_no_interest", Needs::Nothing, pods_of_other_nodes_are_of_no_interest),
-    ("the_label_of_a_namespace_chooses_the_mode", Needs::Nothing, the_label_of_a_namespace_chooses_the_mode),
-    ("a_mirror_pod_counts_where_its_cgroup_is", Needs::NoControllers, a_mirror_pod_counts_where_its_cgroup_is),
+pub(crate) const BODIES: &[BackendTest] = backend_tests![
+    annotation_denies_bind_of_other_pod: Nothing,
+    pods_of_other_nodes_are_ignored: Nothing,
+    namespace_label_sets_mode: Nothing,
+    mirror_pod_claims_for_its_static_pod_cgroup: NoControllers,
 ];
 
 pub(crate) const PODS: Target = Target::ALL.resource("pods");
 pub(crate) const NAMESPACES: Target = Target::ALL.resource("namespaces");
 
-fn an_annotation_becomes_a_denied_bind(server: &dyn Backend) {
-    let stage = Stage::new();
+fn annotation_denies_bind_of_other_pod(server: &dyn Backend) {
+    let fixture = AgentFixture::new();
     let (owner, other) = (server.put(&Pod::new("web-1")), server.put(&Pod::new("web-2").namespace("tenant")));
-    let mut agent = synced(&stage, server, &[]);
-    let mut worker = stage.worker(&other);
+    let mut agent = start_synced(&fixture, server, &[]);
+    let mut worker = fixture.worker(&other);
     until_bind(&mut worker, 20080, 0);
     let owner = server.put(&owner.ports("20080"));
     until_bind(&mut worker, 20080, denied());
-    let told = agent.event("bind", "tenant/web-2");
+    let told = agent.wait_for_event("bind", "tenant/web-2");
     assert_eq!((&told["owner"], &told["source"]), (&"default/web-1".into(), &"annotation".into()));
     // Both find it with their pod, and each finds the other's name.
     for (pod, words) in [
@@ -58,46 +60,46 @@ fn an_annotation_becomes_a_denied_bind(server: &dyn Backend) {
         let note = events::note(&event);
         assert!(note.starts_with(words[0]) && note.ends_with(words[1]), "{note}");
     }
-    until_bind(&mut stage.worker(&owner), 20080, 0);
+    until_bind(&mut fixture.worker(&owner), 20080, 0);
     server.delete(&owner);
     until_bind(&mut worker, 20080, 0);
 }
 
-fn pods_of_other_nodes_are_of_no_interest(server: &dyn Backend) {
-    let stage = Stage::new();
+fn pods_of_other_nodes_are_ignored(server: &dyn Backend) {
+    let fixture = AgentFixture::new();
     let (elsewhere, here) = (Pod::new("elsewhere").ports("20080"), Pod::new("here").ports("20081"));
     server.put_on(&elsewhere, "node-2");
     server.put(&here);
-    let _agent = synced(&stage, server, &[]);
+    let _agent = start_synced(&fixture, server, &[]);
     let stranger = server.put(&Pod::new("stranger"));
-    let mut worker = stage.worker(&stranger);
+    let mut worker = fixture.worker(&stranger);
     until_bind(&mut worker, 20081, denied());
     until_bind(&mut worker, 20080, 0);
 }
 
-fn a_server_without_streamed_lists_will_do() {
-    let stage = Stage::new();
+fn server_without_streamed_lists_works() {
+    let fixture = AgentFixture::new();
     let server = ApiServer::start();
     server.set_streaming_lists(false);
     let owner = Pod::new("owner").ports("20080");
     server.put(&owner);
-    let mut agent = synced(&stage, &server, &[]);
+    let mut agent = start_synced(&fixture, &server, &[]);
     let stranger = Pod::new("stranger");
     server.put(&stranger);
-    until_bind(&mut stage.worker(&stranger), 20080, denied());
-    assert!(!agent.rest().iter().any(|line| line["event"] == "api_error"), "that is no trouble");
+    until_bind(&mut fixture.worker(&stranger), 20080, denied());
+    assert!(!agent.drain_log().iter().any(|line| line["event"] == "api_error"), "that is no trouble");
 }
 
-fn what_vanished_unseen_is_gone() {
-    let stage = Stage::new();
+fn pod_deleted_during_outage_is_dropped() {
+    let fixture = AgentFixture::new();
     let mut server = ApiServer::start();
     let (gone, stays) = (Pod::new("gone").ports("20080"), Pod::new("stays").ports("20081"));
     server.put(&gone);
     server.put(&stays);
-    let mut agent = synced(&stage, &server, &[]);
+    let mut agent = start_synced(&fixture, &server, &[]);
     let stranger = Pod::new("stranger");
     server.put(&stranger);
-    let mut worker = stage.worker(&stranger);
+    let mut worker = fixture.worker(&stranger);
     until_bind(&mut worker, 20080, denied());
     server.stop();
     server.delete(&gone);
@@ -105,54 +107,54 @@ fn what_vanished_unseen_is_gone() {
     server.start_again();
     until_bind(&mut worker, 20080, 0);
     until_bind(&mut worker, 20081, denied());
-    agent.wait("the watch is back", |line| line["event"] == "api_recovered" && line["resource"] == "pods");
+    agent.wait_for_line("the watch is back", |line| line["event"] == "api_recovered" && line["resource"] == "pods");
 }
 
-fn a_server_out_of_reach_at_start_is_waited_for() {
-    let stage = Stage::new();
+fn unreachable_server_at_start_is_retried() {
+    let fixture = AgentFixture::new();
     let mut server = ApiServer::start();
     let owner = Pod::new("owner").ports("20080");
     server.put(&owner);
     server.stop();
     let listen = ["--listen", LISTEN];
-    let mut agent = on_cluster(&stage, &server, &[&listen[..], &["--node-reserved", "20022/tcp"]].concat());
+    let mut agent = start_on_cluster(&fixture, &server, &[&listen[..], &["--node-reserved", "20022/tcp"]].concat());
     assert_eq!(get("/livez"), (200, "ok\n".to_owned()), "the server's trouble is none of its own");
     assert_eq!(get("/readyz"), (503, "the pods of this node are not known yet\n".to_owned()));
-    agent.wait("it is told", |line| line["event"] == "not_synced");
-    agent.wait("the trouble is told", |line| line["event"] == "api_error" && line["kind"] == "unreachable");
+    agent.wait_for_line("it is told", |line| line["event"] == "not_synced");
+    agent.wait_for_line("the trouble is told", |line| line["event"] == "api_error" && line["kind"] == "unreachable");
     // What the node reserved is enforced all the same, against whoever it is.
-    let mut unknown = stage.worker(&Pod::new("unknown"));
+    let mut unknown = fixture.worker(&Pod::new("unknown"));
     until_bind(&mut unknown, 20022, denied());
     until_bind(&mut unknown, 20080, 0);
     server.start_again();
-    agent.wait("all pods are known", |line| line["event"] == "synced");
+    agent.wait_for_line("all pods are known", |line| line["event"] == "synced");
     until_bind(&mut unknown, 20080, denied());
-    until("it is ready", || get("/readyz").0 == 200);
+    wait_until("it is ready", || get("/readyz").0 == 200);
     server.stop();
-    agent.wait("the trouble is told again", |line| line["event"] == "api_error");
+    agent.wait_for_line("the trouble is told again", |line| line["event"] == "api_error");
     assert_eq!(get("/readyz"), (200, "ok\n".to_owned()), "it stays ready");
 }
 
-fn claims_outlive_the_server() {
-    let stage = Stage::new();
+fn claims_survive_server_outage() {
+    let fixture = AgentFixture::new();
     let mut server = ApiServer::start();
     let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger"));
     server.put(&owner);
     server.put(&stranger);
-    let mut agent = synced(&stage, &server, &[]);
+    let mut agent = start_synced(&fixture, &server, &[]);
     server.stop();
-    agent.wait("the trouble is told", |line| line["event"] == "api_error" && line["resource"] == "pods");
-    until_bind(&mut stage.worker(&stranger), 20080, denied());
-    until_bind(&mut stage.worker(&owner), 20080, 0);
+    agent.wait_for_line("the trouble is told", |line| line["event"] == "api_error" && line["resource"] == "pods");
+    until_bind(&mut fixture.worker(&stranger), 20080, denied());
+    until_bind(&mut fixture.worker(&owner), 20080, 0);
 }
 
-fn the_place_in_history_is_found_again() {
-    let stage = Stage::new();
+fn watch_resumes_after_compaction() {
+    let fixture = AgentFixture::new();
     let server = ApiServer::start();
     let stranger = Pod::new("stranger");
     server.put(&stranger);
-    let _agent = synced(&stage, &server, &[]);
-    let mut worker = stage.worker(&stranger);
+    let _agent = start_synced(&fixture, &server, &[]);
+    let mut worker = fixture.worker(&stranger);
     server.set_gone_in_stream(false);
     server.interrupt(PODS, Interruption::Cut);
     server.compact();
@@ -172,44 +174,46 @@ fn the_place_in_history_is_found_again() {
     }
 }
 
-fn every_refusal_is_told_by_kind_and_survived() {
+fn api_errors_are_reported_by_kind() {
     for (fault, status, kind) in [
         (Fault::Unauthorized, 401, "unauthorized"),
         (Fault::Forbidden, 403, "forbidden"),
         (Fault::TooManyRequests { retry_after: 1 }, 429, "throttled"),
         (Fault::Internal, 500, "server"),
     ] {
-        let stage = Stage::new();
+        let fixture = AgentFixture::new();
         let server = ApiServer::start();
         let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger"));
         server.put(&owner);
         server.put(&stranger);
         let outage = server.fault(PODS, fault);
-        let mut agent = on_cluster(&stage, &server, &SERVED);
-        agent.wait("the trouble is told", |line| line["event"] == "api_error" && line["kind"] == kind);
-        until("it is tried again", || outage.hits() > 1);
+        let mut agent = start_on_cluster(&fixture, &server, &SERVED);
+        agent.wait_for_line("the trouble is told", |line| line["event"] == "api_error" && line["kind"] == kind);
+        wait_until("it is tried again", || outage.hits() > 1);
         drop(outage);
-        agent.wait("all pods are known", |line| line["event"] == "synced");
-        until_bind(&mut stage.worker(&stranger), 20080, denied());
-        let again = agent.rest().into_iter().filter(|line| line["event"] == "api_error" && line["kind"] == kind);
+        agent.wait_for_line("all pods are known", |line| line["event"] == "synced");
+        until_bind(&mut fixture.worker(&stranger), 20080, denied());
+        let again = agent.drain_log().into_iter().filter(|line| line["event"] == "api_error" && line["kind"] == kind);
         assert_eq!(again.count(), 0, "{kind} is told once");
         check_api_errors(&server, status, kind);
     }
 }
 
-fn the_label_of_a_namespace_chooses_the_mode(server: &dyn Backend) {
-    let stage = Stage::new();
+fn namespace_label_sets_mode(server: &dyn Backend) {
+    let fixture = AgentFixture::new();
     let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger").namespace("tenant"));
     server.label("tenant", None);
     server.put(&owner);
     let stranger = server.put(&stranger);
-    let mut agent = synced(&stage, server, &[]);
-    let mut worker = stage.worker(&stranger);
+    let mut agent = start_synced(&fixture, server, &[]);
+    let mut worker = fixture.worker(&stranger);
     until_bind(&mut worker, 20080, denied());
     server.label("tenant", Some("audit"));
     until_bind(&mut worker, 20080, 0);
     server.label("tenant", Some("off"));
-    agent.wait("the bad label is told", |line| line["event"] == "mode_invalid" && line["namespace"] == "tenant");
+    agent.wait_for_line("the bad label is told", |line| {
+        line["event"] == "mode_invalid" && line["namespace"] == "tenant"
+    });
     until_bind(&mut worker, 20080, denied());
     server.label("tenant", Some("audit"));
     until_bind(&mut worker, 20080, 0);
@@ -217,21 +221,21 @@ fn the_label_of_a_namespace_chooses_the_mode(server: &dyn Backend) {
     until_bind(&mut worker, 20080, denied());
 }
 
-fn a_mirror_pod_counts_where_its_cgroup_is(server: &dyn Backend) {
-    let stage = Stage::new();
+fn mirror_pod_claims_for_its_static_pod_cgroup(server: &dyn Backend) {
+    let fixture = AgentFixture::new();
     let hash = "0123456789abcdef0123456789abcdef";
     let mirror = |name| Pod::new(name).mirror_of(hash);
     let (owner, real, forged) = (Pod::new("owner").ports("20080"), mirror("real"), mirror("forged"));
     server.put(&owner);
-    let mut fixed = stage.worker_of(hash);
+    let mut fixed = fixture.worker_with_uid(hash);
     server.put(&real);
-    let mut agent = synced(&stage, server, &[]);
+    let mut agent = start_synced(&fixture, server, &[]);
     let forged = server.put(&forged);
-    agent.event("identity_rejected", "default/forged");
+    agent.wait_for_event("identity_rejected", "default/forged");
     // A static pod is told, by the name of its mirror, and never denied.
     until_bind(&mut fixed, 20080, 0);
-    assert_eq!(agent.event("bind", "default/real")["verdict"], "audit");
-    until_bind(&mut stage.worker(&forged), 20080, denied());
+    assert_eq!(agent.wait_for_event("bind", "default/real")["verdict"], "audit");
+    until_bind(&mut fixture.worker(&forged), 20080, denied());
 }
 
 /// Verb, API group and resource.
@@ -254,17 +258,17 @@ fn allowed() -> BTreeSet<Call> {
     calls
 }
 
-fn what_is_asked_of_the_server_is_what_the_role_allows() {
-    let stage = Stage::new();
+fn requests_stay_within_the_role() {
+    let fixture = AgentFixture::new();
     let server = ApiServer::start();
     let (owner, other) = (Pod::new("owner").ports("20080"), Pod::new("other"));
     server.put(&owner);
     server.put(&other);
-    let mut worker = stage.worker(&other);
+    let mut worker = fixture.worker(&other);
     // Lists, as servers without streamed lists want them, and watches that begin with a list.
     for streamed in [false, true] {
         server.set_streaming_lists(streamed);
-        let mut agent = synced(&stage, &server, &[]);
+        let mut agent = start_synced(&fixture, &server, &[]);
         server.wait_for_watches(NAMESPACES, 1);
         let denials = 2 * usize::from(streamed);
         for _ in 0..denials {

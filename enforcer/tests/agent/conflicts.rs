@@ -6,17 +6,19 @@ use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 use serde_json::{Value, json};
 
 use enforcer_testing::{
-    agent_fixture::{Pod, Stage, bind, denied},
+    agent_fixture::{AgentFixture, bind, denied},
+    pods::Pod,
+    tests,
     worker::{Bind, Worker},
 };
 
 use crate::Test;
 
-pub(crate) const TESTS: &[Test] = &[
-    ("audit_tells_and_denies_nothing", audit_tells_and_denies_nothing),
-    ("enforce_denies_and_tells", enforce_denies_and_tells),
-    ("claims_that_conflict_are_told_before_any_bind", claims_that_conflict_are_told_before_any_bind),
-    ("repetitions_are_held_back", repetitions_are_held_back),
+pub(crate) const TESTS: &[Test] = tests![
+    audit_mode_reports_and_allows,
+    enforce_mode_denies_and_reports,
+    claim_conflict_is_reported_before_any_bind,
+    repeated_conflicts_are_suppressed
 ];
 
 /// Inode of the initial pid namespace (`PROC_PID_INIT_INO` in `include/linux/proc_ns.h`).
@@ -68,62 +70,62 @@ fn check(mut told: Value, worker: &Worker, verdict: &str, word: &str) {
     assert_eq!(told, expected);
 }
 
-fn audit_tells_and_denies_nothing() {
-    let stage = Stage::new();
+fn audit_mode_reports_and_allows() {
+    let fixture = AgentFixture::new();
     let (owner, stranger) = (Pod::new("web-1").ports("20080/tcp"), Pod::new("web-2"));
-    let (mut owner, mut stranger) = (stage.start(&owner), stage.start(&stranger));
-    let mut agent = stage.agent(&[]);
+    let (mut owner, mut stranger) = (fixture.start(&owner), fixture.start(&stranger));
+    let mut agent = fixture.agent(&[]);
     assert_eq!(stranger.bind(&bind(20080)), 0);
-    let told = agent.event("bind", "default/web-2");
+    let told = agent.wait_for_event("bind", "default/web-2");
     check(told, &stranger, "audit", "audited (it would be denied in enforce mode)");
     assert_eq!(owner.bind(&bind(20080)), 0);
     assert_eq!(agent.count(VerdictKind::Audit, Reason::Claimed, Protocol::Tcp), 1);
     assert_eq!(agent.count(VerdictKind::Allow, Reason::Owner, Protocol::Tcp), 1);
 }
 
-fn enforce_denies_and_tells() {
-    let stage = Stage::new();
+fn enforce_mode_denies_and_reports() {
+    let fixture = AgentFixture::new();
     let (owner, stranger) = (Pod::new("web-1").ports("20080/tcp"), Pod::new("web-2"));
-    let (mut owner, mut stranger) = (stage.start(&owner), stage.start(&stranger));
-    let mut agent = stage.enforce(&[]);
+    let (mut owner, mut stranger) = (fixture.start(&owner), fixture.start(&stranger));
+    let mut agent = fixture.enforce(&[]);
     assert_eq!(stranger.bind(&bind(20080)), denied());
-    let told = agent.event("bind", "default/web-2");
+    let told = agent.wait_for_event("bind", "default/web-2");
     check(told, &stranger, "deny", "denied");
     assert_eq!(owner.bind(&bind(20080)), 0);
     assert_eq!(stranger.bind(&bind(20081)), 0);
     assert_eq!(agent.count(VerdictKind::Deny, Reason::Claimed, Protocol::Tcp), 1);
 }
 
-fn claims_that_conflict_are_told_before_any_bind() {
-    let stage = Stage::new();
-    stage.put(&Pod::new("first").ports("20080/tcp 20090/udp"));
-    stage.put(&Pod::new("second").ports("20070-20090/tcp"));
-    let mut agent = stage.agent(&[]);
-    let told = agent.event("claim_conflict", "default/second");
+fn claim_conflict_is_reported_before_any_bind() {
+    let fixture = AgentFixture::new();
+    fixture.put(&Pod::new("first").ports("20080/tcp 20090/udp"));
+    fixture.put(&Pod::new("second").ports("20070-20090/tcp"));
+    let mut agent = fixture.agent(&[]);
+    let told = agent.wait_for_event("claim_conflict", "default/second");
     assert_eq!((&told["owner"], &told["source"]), (&json!("default/first"), &json!("annotation")));
     assert_eq!(
         told["message"],
         "claim of default/second on 20080/tcp loses on node-1: in force for default/first (annotation); it is granted \
          when that one goes"
     );
-    stage.put(&Pod::new("third").ports("127.0.0.1:20090/udp"));
-    let told = agent.event("claim_conflict", "default/third");
+    fixture.put(&Pod::new("third").ports("127.0.0.1:20090/udp"));
+    let told = agent.wait_for_event("claim_conflict", "default/third");
     assert_eq!(told["owner"], "default/first");
-    let rest: Vec<_> = agent.rest().into_iter().filter(|line| line["event"] == "claim_conflict").collect();
+    let rest: Vec<_> = agent.drain_log().into_iter().filter(|line| line["event"] == "claim_conflict").collect();
     assert_eq!(rest, [] as [Value; 0], "each is told once");
 }
 
-fn repetitions_are_held_back() {
-    let stage = Stage::new();
-    stage.put(&Pod::new("owner").ports("20080/udp"));
-    let (mut stranger, mut other) = (stage.start(&Pod::new("stranger")), stage.start(&Pod::new("other")));
-    let mut agent = stage.enforce(&[]);
+fn repeated_conflicts_are_suppressed() {
+    let fixture = AgentFixture::new();
+    fixture.put(&Pod::new("owner").ports("20080/udp"));
+    let (mut stranger, mut other) = (fixture.start(&Pod::new("stranger")), fixture.start(&Pod::new("other")));
+    let mut agent = fixture.enforce(&[]);
     let udp = Bind::udp("0.0.0.0", 20080);
     assert_eq!(stranger.storm(&udp, 500, 2), HashMap::from([(denied(), 500)]));
     assert_eq!(other.bind(&udp), denied());
     // What is told comes in the order of the attempts, so that nothing of the first 500 is still on its way.
-    assert_eq!(agent.event("bind", "default/other")["suppressed"], 0);
-    let told: Vec<_> = agent.rest().into_iter().filter(|line| line["event"] == "bind").collect();
+    assert_eq!(agent.wait_for_event("bind", "default/other")["suppressed"], 0);
+    let told: Vec<_> = agent.drain_log().into_iter().filter(|line| line["event"] == "bind").collect();
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!((&told[0]["pod"], &told[0]["suppressed"]), (&json!("default/stranger"), &json!(0)));
     assert_eq!(agent.count(VerdictKind::Deny, Reason::Claimed, Protocol::Udp), 501);

@@ -6,18 +6,16 @@ use aya::programs::loaded_programs;
 use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 
 use enforcer_testing::{
-    agent::{Agent, until},
-    agent_fixture::{Pod, Stage, bind, denied},
-    sandbox,
+    agent::{Agent, wait_until},
+    agent_fixture::{AgentFixture, bind, denied},
+    pods::Pod,
+    sandbox, tests,
     worker::Bind,
 };
 
 use crate::Test;
 
-pub(crate) const TESTS: &[Test] = &[
-    ("sigterm_leaves_nothing_behind", sigterm_leaves_nothing_behind),
-    ("sigkill_in_a_storm_of_binds_leaves_nothing_behind", sigkill_in_a_storm_of_binds_leaves_nothing_behind),
-];
+pub(crate) const TESTS: &[Test] = tests![sigterm_leaves_nothing_behind, sigkill_under_load_leaves_nothing_behind];
 
 /// The programs in the kernel by id, with their names.
 fn loaded() -> Vec<(u32, String)> {
@@ -31,9 +29,9 @@ fn names_of(ids: &BTreeSet<u32>) -> BTreeSet<String> {
 }
 
 /// Starts an agent that is known to work: also the ids of its programs.
-fn start(stage: &Stage) -> (Agent, BTreeSet<u32>) {
-    stage.put(&Pod::new("owner").ports("20080/tcp 20080/udp"));
-    let agent = stage.enforce(&[]);
+fn start(fixture: &AgentFixture) -> (Agent, BTreeSet<u32>) {
+    fixture.put(&Pod::new("owner").ports("20080/tcp 20080/udp"));
+    let agent = fixture.enforce(&[]);
     let ids = agent.programs();
     let hooks = ["bind4", "bind6", "post_bind4", "post_bind6", "sock_release", "cgroup_mkdir", "cgroup_rmdir"];
     assert_eq!(names_of(&ids), BTreeSet::from(hooks.map(|hook| format!("pe_{hook}"))));
@@ -42,40 +40,40 @@ fn start(stage: &Stage) -> (Agent, BTreeSet<u32>) {
 
 /// The kernel frees what a process had a moment after it ended.
 fn nothing_is_left(ids: &BTreeSet<u32>) {
-    until("the agent's programs are gone", || names_of(ids).is_empty());
+    wait_until("the agent's programs are gone", || names_of(ids).is_empty());
 }
 
 fn sigterm_leaves_nothing_behind() {
-    let stage = Stage::new();
-    let (mut agent, ids) = start(&stage);
-    let mut stranger = stage.start(&Pod::new("stranger"));
+    let fixture = AgentFixture::new();
+    let (mut agent, ids) = start(&fixture);
+    let mut stranger = fixture.start(&Pod::new("stranger"));
     assert_eq!(stranger.bind(&bind(20080)), denied());
     let status = agent.terminate();
     assert_eq!(status.code(), Some(0), "{status}");
-    agent.wait("it says that it stopped", |line| line["event"] == "stopped");
+    agent.wait_for_line("it says that it stopped", |line| line["event"] == "stopped");
     nothing_is_left(&ids);
     assert_eq!(stranger.bind(&bind(20080)), 0);
     drop(stranger);
-    sandbox::remove(&stage.root()).expect("the cgroup can be removed");
-    fs::create_dir(stage.root()).expect("and made again");
+    sandbox::remove(&fixture.root()).expect("the cgroup can be removed");
+    fs::create_dir(fixture.root()).expect("and made again");
 }
 
-fn sigkill_in_a_storm_of_binds_leaves_nothing_behind() {
-    let stage = Stage::new();
-    let (mut agent, ids) = start(&stage);
-    let mut stranger = stage.start(&Pod::new("stranger"));
+fn sigkill_under_load_leaves_nothing_behind() {
+    let fixture = AgentFixture::new();
+    let (mut agent, ids) = start(&fixture);
+    let mut stranger = fixture.start(&Pod::new("stranger"));
     let udp = Bind::udp("0.0.0.0", 20080);
     // Until the agent is gone, so that it is killed in the middle whatever the speed of either.
     let seen = thread::scope(|scope| {
         let storm = scope.spawn(|| {
             let mut seen = BTreeSet::new();
-            until("a bind in the storm is allowed", || {
+            wait_until("a bind in the storm is allowed", || {
                 seen.extend(stranger.storm(&udp, 1000, 4).into_keys());
                 seen.contains(&0)
             });
             seen
         });
-        until("the storm is on", || agent.count(VerdictKind::Deny, Reason::Claimed, Protocol::Udp) > 1000);
+        wait_until("the storm is on", || agent.count(VerdictKind::Deny, Reason::Claimed, Protocol::Udp) > 1000);
         let status = agent.kill();
         assert_eq!(status.code(), None, "{status}");
         storm.join().expect("the storm")
@@ -85,10 +83,10 @@ fn sigkill_in_a_storm_of_binds_leaves_nothing_behind() {
     nothing_is_left(&ids);
     assert_eq!(stranger.bind(&bind(20080)), 0);
     drop(stranger);
-    sandbox::remove(&stage.root()).expect("the cgroup can be removed");
-    fs::create_dir(stage.root()).expect("and made again");
+    sandbox::remove(&fixture.root()).expect("the cgroup can be removed");
+    fs::create_dir(fixture.root()).expect("and made again");
     // And another agent can begin where that one was killed.
-    let mut stranger = stage.start(&Pod::new("stranger"));
-    let _agent = stage.enforce(&[]);
+    let mut stranger = fixture.start(&Pod::new("stranger"));
+    let _agent = fixture.enforce(&[]);
     assert_eq!(stranger.bind(&bind(20080)), denied());
 }

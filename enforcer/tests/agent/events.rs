@@ -5,33 +5,32 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::events::v1::Event;
 
 use enforcer_testing::{
-    agent::until,
-    agent_fixture::{Pod, Stage, bind, denied, until_bind},
+    agent::wait_until,
+    agent_fixture::{AgentFixture, bind, denied, until_bind},
     apiserver::{ApiServer, Fault, Target},
+    pods::Pod,
+    tests,
 };
 
 use crate::{
     Test,
-    backend::{Backend, Body, Needs, synced},
+    backend::{Backend, BackendTest, backend_tests, start_synced},
 };
 
-pub(crate) const TESTS: &[Test] = &[
-    ("an_unknown_caller_is_told_of_when_it_has_a_name", an_unknown_caller_is_told_of_when_it_has_a_name),
-    ("enforcement_does_not_need_events", enforcement_does_not_need_events),
-    ("a_namespace_that_is_gone_holds_nothing_up", a_namespace_that_is_gone_holds_nothing_up),
-    (
-        "a_thousand_claims_and_a_retry_loop_stay_within_the_budget",
-        a_thousand_claims_and_a_retry_loop_stay_within_the_budget,
-    ),
+pub(crate) const TESTS: &[Test] = tests![
+    event_of_unknown_caller_waits_for_its_name,
+    enforcement_works_without_events,
+    deleted_namespace_does_not_block_events,
+    events_stay_within_budget
 ];
 
-pub(crate) const BODIES: &[Body] = &[
-    ("a_denial_is_told_to_both_pods", Needs::Nothing, a_denial_is_told_to_both_pods),
-    ("what_happens_again_is_a_series", Needs::Nothing, what_happens_again_is_a_series),
-    ("claims_that_lose_or_are_wrong_are_told", Needs::Nothing, claims_that_lose_or_are_wrong_are_told),
-    ("audit_tells_and_denies_nothing", Needs::Nothing, audit_tells_and_denies_nothing),
-    ("a_mirror_pods_event_is_found_with_it", Needs::NoControllers, a_mirror_pods_event_is_found_with_it),
-    ("the_nodes_port_is_told_to_the_node", Needs::Nothing, the_nodes_port_is_told_to_the_node),
+pub(crate) const BODIES: &[BackendTest] = backend_tests![
+    denial_is_published_on_both_pods: Nothing,
+    repeated_event_becomes_a_series: Nothing,
+    lost_and_invalid_claims_are_published: Nothing,
+    audit_mode_publishes_and_allows: Nothing,
+    event_of_mirror_pod_names_mirror_pod: NoControllers,
+    conflict_on_node_port_is_published_on_node: Nothing,
 ];
 
 const EVENTS: Target = Target::ALL.resource("events");
@@ -51,13 +50,13 @@ pub(crate) fn note(event: &Event) -> &str {
     event.note.as_deref().unwrap_or_default()
 }
 
-fn a_denial_is_told_to_both_pods(server: &dyn Backend) {
-    let stage = Stage::new();
+fn denial_is_published_on_both_pods(server: &dyn Backend) {
+    let fixture = AgentFixture::new();
     let (owner, other) = (Pod::new("web-1").ports("20080"), Pod::new("web-2").namespace("tenant"));
     server.put(&owner);
     let other = server.put(&other);
-    let _agent = synced(&stage, server, &["--pod-name", "port-enforcer-x7k2p"]);
-    let mut worker = stage.worker(&other);
+    let _agent = start_synced(&fixture, server, &["--pod-name", "port-enforcer-x7k2p"]);
+    let mut worker = fixture.worker(&other);
     until_bind(&mut worker, 20080, denied());
 
     let offenders = wait(server, "PortBindDenied", "web-2");
@@ -79,13 +78,13 @@ fn a_denial_is_told_to_both_pods(server: &dyn Backend) {
     assert_eq!(owners.metadata.namespace.as_deref(), Some("default"));
 }
 
-fn what_happens_again_is_a_series(server: &dyn Backend) {
-    let stage = Stage::new();
+fn repeated_event_becomes_a_series(server: &dyn Backend) {
+    let fixture = AgentFixture::new();
     let (owner, other) = (Pod::new("owner").ports("20080"), Pod::new("other"));
     server.put(&owner);
     let other = server.put(&other);
-    let _agent = synced(&stage, server, &[]);
-    let mut worker = stage.worker(&other);
+    let _agent = start_synced(&fixture, server, &[]);
+    let mut worker = fixture.worker(&other);
     until_bind(&mut worker, 20080, denied());
     let first = wait(server, "PortBindDenied", "other");
     for _ in 0..41 {
@@ -103,12 +102,12 @@ fn what_happens_again_is_a_series(server: &dyn Backend) {
     assert_ne!(again.metadata.name, first.metadata.name);
 }
 
-fn claims_that_lose_or_are_wrong_are_told(server: &dyn Backend) {
-    let stage = Stage::new();
+fn lost_and_invalid_claims_are_published(server: &dyn Backend) {
+    let fixture = AgentFixture::new();
     let (first, second) = (Pod::new("first").ports("20080"), Pod::new("second").ports("20080, 0, 99999"));
     server.put(&first);
     server.put(&second);
-    let _agent = synced(&stage, server, &[]);
+    let _agent = start_synced(&fixture, server, &[]);
     let lost = wait(server, "PortClaimConflict", "second");
     assert_eq!(
         note(&lost),
@@ -117,7 +116,7 @@ fn claims_that_lose_or_are_wrong_are_told(server: &dyn Backend) {
     );
     let won = wait(server, "PortClaimConflict", "first");
     assert!(note(&won).starts_with("claim of default/second (20080/tcp) loses on node-1"), "{}", note(&won));
-    until("both mistakes are told", || {
+    wait_until("both mistakes are told", || {
         let wrong = server.events().into_iter().filter(|event| is(event, "PortClaimInvalid", "second"));
         wrong.count() == 2
     });
@@ -128,19 +127,19 @@ fn claims_that_lose_or_are_wrong_are_told(server: &dyn Backend) {
     assert_eq!(note(&granted), "claim of default/second on 20080/tcp is now in force on node-1");
 }
 
-fn audit_tells_and_denies_nothing(server: &dyn Backend) {
-    let stage = Stage::new();
+fn audit_mode_publishes_and_allows(server: &dyn Backend) {
+    let fixture = AgentFixture::new();
     let (owner, other) = (Pod::new("owner").ports("20080"), Pod::new("other"));
     server.put(&owner);
     let other = server.put(&other);
-    let _agent = synced(&stage, server, &["--mode", "audit"]);
-    assert_eq!(stage.worker(&other).bind(&bind(20080)), 0);
+    let _agent = start_synced(&fixture, server, &["--mode", "audit"]);
+    assert_eq!(fixture.worker(&other).bind(&bind(20080)), 0);
     assert!(note(&wait(server, "PortBindAudited", "other")).contains(" audited "));
     assert!(note(&wait(server, "PortBindAudited", "owner")).contains(" audited on node-1 (mode audit)"));
 }
 
-fn a_mirror_pods_event_is_found_with_it(server: &dyn Backend) {
-    let stage = Stage::new();
+fn event_of_mirror_pod_names_mirror_pod(server: &dyn Backend) {
+    let fixture = AgentFixture::new();
     let hash = "0123456789abcdef0123456789abcdef";
     let mirror = |name: &str| {
         let mut pod = Pod::new(name);
@@ -150,9 +149,9 @@ fn a_mirror_pods_event_is_found_with_it(server: &dyn Backend) {
     };
     let owner = Pod::new("owner").ports("20080");
     server.put(&owner);
-    let mut fixed = stage.worker_of(hash);
+    let mut fixed = fixture.worker_with_uid(hash);
     server.put(&mirror("real"));
-    let _agent = synced(&stage, server, &[]);
+    let _agent = start_synced(&fixture, server, &[]);
     assert_eq!(fixed.bind(&bind(20080)), 0, "a static pod is never denied");
     let told = wait(server, "PortBindAudited", "real");
     assert_eq!(told.regarding.unwrap().uid.as_deref(), Some(hash));
@@ -161,15 +160,15 @@ fn a_mirror_pods_event_is_found_with_it(server: &dyn Backend) {
     assert!(note(&rejected).contains("another mirror pod was there first"), "{}", note(&rejected));
 }
 
-fn an_unknown_caller_is_told_of_when_it_has_a_name() {
-    let stage = Stage::new();
+fn event_of_unknown_caller_waits_for_its_name() {
+    let fixture = AgentFixture::new();
     let server = ApiServer::start();
     let (owner, late) = (Pod::new("owner").ports("20080"), Pod::new("late"));
     server.put(&owner);
-    let mut agent = synced(&stage, &server, &[]);
-    let mut worker = stage.worker(&late);
+    let mut agent = start_synced(&fixture, &server, &[]);
+    let mut worker = fixture.worker(&late);
     assert_eq!(worker.bind(&bind(20080)), denied());
-    agent.wait("the log tells it at once", |line| line["event"] == "bind" && line["verdict"] == "deny");
+    agent.wait_for_line("the log tells it at once", |line| line["event"] == "bind" && line["verdict"] == "deny");
     assert_eq!(server.events(), [], "nobody knows yet whose Event it would be");
     server.put(&late);
     let told = wait(&server, "PortBindDenied", "late");
@@ -178,12 +177,12 @@ fn an_unknown_caller_is_told_of_when_it_has_a_name() {
     assert!(note(&told).starts_with("bind by default/late "), "{}", note(&told));
 }
 
-fn the_nodes_port_is_told_to_the_node(server: &dyn Backend) {
-    let stage = Stage::new();
+fn conflict_on_node_port_is_published_on_node(server: &dyn Backend) {
+    let fixture = AgentFixture::new();
     let pod = Pod::new("web");
     let pod = server.put(&pod);
-    let _agent = synced(&stage, server, &["--node-reserved", "20022/tcp"]);
-    assert_eq!(stage.worker(&pod).bind(&bind(20022)), denied());
+    let _agent = start_synced(&fixture, server, &["--node-reserved", "20022/tcp"]);
+    assert_eq!(fixture.worker(&pod).bind(&bind(20022)), denied());
     let told = wait(server, "PortBindDenied", "node-1");
     let regarding = told.regarding.unwrap();
     assert_eq!((regarding.kind.as_deref(), regarding.uid.as_deref()), (Some("Node"), Some("node-1")));
@@ -191,21 +190,21 @@ fn the_nodes_port_is_told_to_the_node(server: &dyn Backend) {
     assert!(note(&wait(server, "PortBindDenied", "web")).ends_with("reserved for the node (node-reserved)"));
 }
 
-fn enforcement_does_not_need_events() {
-    let stage = Stage::new();
+fn enforcement_works_without_events() {
+    let fixture = AgentFixture::new();
     let server = ApiServer::start();
     let (owner, other) = (Pod::new("owner").ports("20080"), Pod::new("other"));
     server.put(&owner);
     server.put(&other);
     for (fault, kind) in [(Fault::Forbidden, "forbidden"), (Fault::Internal, "server")] {
         let outage = server.fault(EVENTS, fault);
-        let mut agent = synced(&stage, &server, &[]);
-        let mut worker = stage.worker(&other);
+        let mut agent = start_synced(&fixture, &server, &[]);
+        let mut worker = fixture.worker(&other);
         until_bind(&mut worker, 20080, denied());
-        agent.wait("the trouble is told", |line| {
+        agent.wait_for_line("the trouble is told", |line| {
             line["event"] == "api_error" && line["resource"] == "events" && line["kind"] == kind
         });
-        until("it is tried again", || outage.hits() > 2);
+        wait_until("it is tried again", || outage.hits() > 2);
         let added = Pod::new(&format!("added-{kind}")).ports("20081");
         server.put(&added);
         until_bind(&mut worker, 20081, denied());
@@ -214,10 +213,10 @@ fn enforcement_does_not_need_events() {
         assert_eq!(server.events(), []);
         drop(outage);
         let told = wait(&server, "PortBindDenied", "other");
-        agent.wait("it is told that all is well", |line| {
+        agent.wait_for_line("it is told that all is well", |line| {
             line["event"] == "api_recovered" && line["resource"] == "events"
         });
-        let again = agent.rest().into_iter().filter(|line| line["event"] == "api_error");
+        let again = agent.drain_log().into_iter().filter(|line| line["event"] == "api_error");
         assert_eq!(again.count(), 0, "told once");
         drop(agent);
         for event in server.events() {
@@ -227,28 +226,28 @@ fn enforcement_does_not_need_events() {
     }
 }
 
-fn a_namespace_that_is_gone_holds_nothing_up() {
-    let stage = Stage::new();
+fn deleted_namespace_does_not_block_events() {
+    let fixture = AgentFixture::new();
     let server = ApiServer::start();
     let (owner, other) = (Pod::new("owner").ports("20080"), Pod::new("other").namespace("gone"));
     server.put(&owner);
     server.put(&other);
-    let mut agent = synced(&stage, &server, &[]);
-    let mut worker = stage.worker(&other);
+    let mut agent = start_synced(&fixture, &server, &[]);
+    let mut worker = fixture.worker(&other);
     let outage = server.fault(EVENTS, Fault::Internal);
     assert_eq!(worker.bind(&bind(20080)), denied());
-    until("it was tried", || outage.hits() > 0);
+    wait_until("it was tried", || outage.hits() > 0);
     server.delete(&other);
     server.delete_namespace("gone");
     drop(outage);
     wait(&server, "PortBindDenied", "owner");
-    agent.wait("all is well", |line| line["event"] == "api_recovered" && line["resource"] == "events");
+    agent.wait_for_line("all is well", |line| line["event"] == "api_recovered" && line["resource"] == "events");
     assert!(!server.events().iter().any(|event| is(event, "PortBindDenied", "other")));
 }
 
-fn a_thousand_claims_and_a_retry_loop_stay_within_the_budget() {
+fn events_stay_within_budget() {
     const PODS: usize = 1000;
-    let stage = Stage::new();
+    let fixture = AgentFixture::new();
     let server = ApiServer::start();
     let owner = Pod::new("owner").ports("20080");
     server.put(&owner);
@@ -257,8 +256,8 @@ fn a_thousand_claims_and_a_retry_loop_stay_within_the_budget() {
         server.put(pod);
     }
     let started = Instant::now();
-    let _agent = synced(&stage, &server, &[]);
-    let mut worker = stage.worker(&losers[0]);
+    let _agent = start_synced(&fixture, &server, &[]);
+    let mut worker = fixture.worker(&losers[0]);
     let mut tries = 0_u32;
     while started.elapsed() < Duration::from_secs(5) {
         assert_eq!(worker.bind(&bind(20080)), denied());
@@ -266,7 +265,7 @@ fn a_thousand_claims_and_a_retry_loop_stay_within_the_budget() {
         // A loop that tries again a hundred times a second.
         std::thread::sleep(Duration::from_millis(10));
     }
-    until_bind(&mut stage.worker(&owner), 20080, 0);
+    until_bind(&mut fixture.worker(&owner), 20080, 0);
     let calls = server.count(EVENTS);
     let most = started.elapsed().as_millis() / 200 + 1;
     println!("{tries} binds and {PODS} claims of one port: {calls} calls to the API, at most {most}");

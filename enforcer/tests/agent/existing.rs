@@ -2,17 +2,14 @@
 
 use std::net::TcpListener;
 
-use enforcer_testing::{
-    agent_fixture::{Pod, Stage},
-    worker::Bind,
-};
+use enforcer_testing::{agent_fixture::AgentFixture, pods::Pod, tests, worker::Bind};
 
 use crate::Test;
 
-pub(crate) const TESTS: &[Test] = &[
-    ("what_two_pods_share_already_is_told_once", what_two_pods_share_already_is_told_once),
-    ("who_holds_the_port_of_another_is_told_once", who_holds_the_port_of_another_is_told_once),
-    ("ports_that_are_meant_to_be_shared_are_no_conflict", ports_that_are_meant_to_be_shared_are_no_conflict),
+pub(crate) const TESTS: &[Test] = tests![
+    existing_shared_port_is_reported_once,
+    existing_holder_of_claimed_port_is_reported_once,
+    intended_sharing_is_no_conflict
 ];
 
 /// A bind that shares its port with others that do.
@@ -20,13 +17,13 @@ fn sharing(port: u16) -> Bind {
     Bind { reuse_port: true, ..Bind::tcp("0.0.0.0", port).kept() }
 }
 
-fn what_two_pods_share_already_is_told_once() {
-    let stage = Stage::new();
+fn existing_shared_port_is_reported_once() {
+    let fixture = AgentFixture::new();
     let (one, other) = (Pod::new("one"), Pod::new("other"));
-    let (mut first, mut second) = (stage.start(&one), stage.start(&other));
+    let (mut first, mut second) = (fixture.start(&one), fixture.start(&other));
     assert_eq!((first.bind(&sharing(20080)), second.bind(&sharing(20080))), (0, 0), "nobody judges yet");
-    let mut agent = stage.enforce(&[]);
-    let told = agent.wait("the conflict is told", |line| line["event"] == "port_shared");
+    let mut agent = fixture.enforce(&[]);
+    let told = agent.wait_for_line("the conflict is told", |line| line["event"] == "port_shared");
     assert_eq!((&told["port"], &told["protocol"], &told["address"]), (&20080.into(), &"tcp".into(), &"0.0.0.0".into()));
     let names = [told["holder"].as_str().expect("a name"), told["other"].as_str().expect("a name")];
     assert!(names.contains(&"default/one") && names.contains(&"default/other"), "{told}");
@@ -35,38 +32,39 @@ fn what_two_pods_share_already_is_told_once() {
 
     // The sockets are there as before, and nothing is told again: not at the next looks either.
     std::thread::sleep(std::time::Duration::from_secs(6));
-    assert!(agent.rest().iter().all(|line| line["event"] != "port_shared"), "told once");
+    assert!(agent.drain_log().iter().all(|line| line["event"] != "port_shared"), "told once");
     let refused = second.bind(&Bind::tcp("0.0.0.0", 20080));
     assert_eq!(refused, libc::EADDRINUSE, "the sockets were left alone");
 }
 
-fn who_holds_the_port_of_another_is_told_once() {
-    let stage = Stage::new();
+fn existing_holder_of_claimed_port_is_reported_once() {
+    let fixture = AgentFixture::new();
     let (owner, squatter) = (Pod::new("owner").ports("20080, 20081"), Pod::new("squatter"));
-    let mut worker = stage.start(&squatter);
+    let mut worker = fixture.start(&squatter);
     assert_eq!(worker.bind(&Bind::tcp("127.0.0.1", 20080).kept()), 0, "nobody judges yet");
     // A daemon of the host has the other port.
     let _daemon = TcpListener::bind("127.0.0.1:20081").expect("a free port");
-    stage.put(&owner);
-    let mut agent = stage.enforce(&[]);
+    fixture.put(&owner);
+    let mut agent = fixture.enforce(&[]);
     for (port, holder) in [(20080, "default/squatter"), (20081, "a host process")] {
-        let told = agent.wait("the conflict is told", |line| line["event"] == "port_shared" && line["port"] == port);
+        let told =
+            agent.wait_for_line("the conflict is told", |line| line["event"] == "port_shared" && line["port"] == port);
         assert_eq!((&told["holder"], &told["other"]), (&holder.into(), &"default/owner".into()), "{told}");
         let message = told["message"].as_str().expect("a sentence");
         assert!(message.contains("but claimed by default/owner (annotation)"), "{message}");
     }
 }
 
-fn ports_that_are_meant_to_be_shared_are_no_conflict() {
-    let stage = Stage::new();
+fn intended_sharing_is_no_conflict() {
+    let fixture = AgentFixture::new();
     let (one, other) = (Pod::new("one"), Pod::new("other"));
-    let (mut first, mut second) = (stage.start(&one), stage.start(&other));
+    let (mut first, mut second) = (fixture.start(&one), fixture.start(&other));
     for port in [5353, 20053] {
         let bind = Bind { reuse_addr: true, ..Bind::udp("0.0.0.0", port).kept() };
         assert_eq!((first.bind(&bind), second.bind(&bind)), (0, 0), "nobody judges yet");
     }
-    let mut agent = stage.enforce(&[]);
-    let told = agent.wait("a conflict is told", |line| line["event"] == "port_shared");
+    let mut agent = fixture.enforce(&[]);
+    let told = agent.wait_for_line("a conflict is told", |line| line["event"] == "port_shared");
     assert_eq!(told["port"], 20053, "5353/udp is one of the default --shared-ports");
-    assert!(agent.rest().iter().all(|line| line["event"] != "port_shared"), "and the only one");
+    assert!(agent.drain_log().iter().all(|line| line["event"] != "port_shared"), "and the only one");
 }

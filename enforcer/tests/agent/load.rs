@@ -11,7 +11,7 @@ use std::{
 };
 
 use enforcer_testing::{
-    agent::until,
+    agent::wait_until,
     worker::{Bind, Worker},
 };
 
@@ -26,15 +26,15 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub(crate) type Counts = BTreeMap<i32, u64>;
 
 /// A worker that tries its binds in turn, over and over, from a thread of its own.
-pub(crate) struct Siege {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     attempts: Arc<AtomicU64>,
     thread: JoinHandle<(Worker, Counts)>,
 }
 
-impl Siege {
+impl Load {
     /// Begins. Every bind was tried when this comes back.
-    pub(crate) fn lay(worker: Worker, binds: Vec<Bind>) -> Self {
+    pub(crate) fn start(worker: Worker, binds: Vec<Bind>) -> Self {
         Self::of(worker, binds, ROUND, PAUSE)
     }
 
@@ -60,15 +60,15 @@ impl Siege {
             }
             (worker, counts)
         });
-        let siege = Self { stop, attempts, thread };
-        siege.goes_on();
-        siege
+        let load = Self { stop, attempts, thread };
+        load.wait_for_progress();
+        load
     }
 
     /// Waits until it has tried again.
-    pub(crate) fn goes_on(&self) {
+    pub(crate) fn wait_for_progress(&self) {
         let before = self.attempts.load(Ordering::Relaxed);
-        until("the siege goes on", || self.attempts.load(Ordering::Relaxed) > before);
+        wait_until("the load goes on", || self.attempts.load(Ordering::Relaxed) > before);
     }
 
     /// How many attempts were made so far.
@@ -77,8 +77,8 @@ impl Siege {
     }
 
     /// Ends it: the worker, and what became of its attempts.
-    pub(crate) fn lift(self) -> (Worker, Counts) {
+    pub(crate) fn stop(self) -> (Worker, Counts) {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the siege")
+        self.thread.join().expect("the load")
     }
 }

@@ -51,7 +51,7 @@ fn main() {
         network::isolate();
     }
     let conclusion = libtest_mimic::run(&arguments, own_machine::part(trials()));
-    backend::end();
+    backend::stop_control_plane();
     conclusion.exit();
 }
 
@@ -70,7 +70,7 @@ fn trials() -> Vec<Trial> {
         ("flags", flags::TESTS),
         ("refusals", refusals::TESTS),
         ("backend", backend::TESTS),
-        ("plane", backend::PLANE_TESTS),
+        ("control_plane", backend::CONTROL_PLANE_TESTS),
         ("cluster", cluster::TESTS),
         ("events", events::TESTS),
         ("existing", existing::TESTS),

@@ -3,14 +3,16 @@
 use enforcer_core::pods::annotation::MAX_PROBLEMS;
 use serde_json::{Value, json};
 
-use enforcer_testing::agent_fixture::{Pod, Stage, bind, denied};
+use enforcer_testing::agent_fixture::{AgentFixture, bind, denied};
+use enforcer_testing::pods::Pod;
+use enforcer_testing::tests;
 
 use crate::Test;
 
-pub(crate) const TESTS: &[Test] = &[
-    ("every_bad_item_is_told_and_the_good_ones_count", every_bad_item_is_told_and_the_good_ones_count),
-    ("a_flood_of_bad_items_is_told_in_few_lines", a_flood_of_bad_items_is_told_in_few_lines),
-    ("what_others_wrote_cannot_draw_on_the_terminal", what_others_wrote_cannot_draw_on_the_terminal),
+pub(crate) const TESTS: &[Test] = tests![
+    bad_items_are_reported_and_good_items_apply,
+    many_bad_items_make_few_log_lines,
+    foreign_text_is_escaped_in_log
 ];
 
 /// A pod with something wrong: its name, its annotation, the kind of the problem and words of the sentence. Port 21000
@@ -28,16 +30,16 @@ const BAD: &[(&str, &str, &str, &str)] = &[
     ("none", "none 21009", "annotation", "none stands alone"),
 ];
 
-fn every_bad_item_is_told_and_the_good_ones_count() {
-    let stage = Stage::new();
-    let mut stranger = stage.start(&Pod::new("stranger"));
+fn bad_items_are_reported_and_good_items_apply() {
+    let fixture = AgentFixture::new();
+    let mut stranger = fixture.start(&Pod::new("stranger"));
     for (name, ports, ..) in BAD {
-        stage.put(&Pod::new(name).ports(ports));
+        fixture.put(&Pod::new(name).ports(ports));
     }
     let mut networked = Pod::new("networked").ports("21010");
     networked.object["spec"]["hostNetwork"] = false.into();
     networked.object["spec"]["containers"][0]["ports"] = json!([{ "containerPort": 80, "hostPort": 21011 }]);
-    stage.put(&networked);
+    fixture.put(&networked);
     let mut declared = Pod::new("declared").ports("21012");
     declared.object["spec"]["containers"][0]["ports"] = json!([
         { "containerPort": 70000 },
@@ -45,11 +47,11 @@ fn every_bad_item_is_told_and_the_good_ones_count() {
         { "containerPort": 81, "hostIP": "not an address" },
         { "containerPort": 21013 },
     ]);
-    stage.put(&declared);
+    fixture.put(&declared);
     let mut nameless = Pod::new("nameless").ports("21014");
     nameless.object["metadata"]["uid"] = Value::Null;
-    stage.put(&nameless);
-    let mut agent = stage.enforce(&[]);
+    fixture.put(&nameless);
+    let mut agent = fixture.enforce(&[]);
 
     let none = ("networked", "", "no_host_network", "hostNetwork: true only");
     let port = |words| ("declared", "", "port", words);
@@ -57,7 +59,7 @@ fn every_bad_item_is_told_and_the_good_ones_count() {
     let nameless = ("nameless", "", "uid", "no metadata.uid");
     for (name, _, kind, words) in BAD.iter().chain([&none, &nameless]).chain(&declared) {
         let pod = format!("default/{name}");
-        let told = agent.wait(&format!("'{words}' is told of {pod}"), |line| {
+        let told = agent.wait_for_line(&format!("'{words}' is told of {pod}"), |line| {
             line["event"] == "claim_invalid"
                 && line["pod"] == pod.as_str()
                 && line["kind"] == *kind
@@ -77,22 +79,22 @@ fn every_bad_item_is_told_and_the_good_ones_count() {
     }
 
     // A later look at the same folder tells none of it again.
-    stage.put(&Pod::new("later").ports("0"));
-    agent.event("claim_invalid", "default/later");
-    let rest: Vec<_> = agent.rest().into_iter().filter(|line| line["event"] != "bind").collect();
+    fixture.put(&Pod::new("later").ports("0"));
+    agent.wait_for_event("claim_invalid", "default/later");
+    let rest: Vec<_> = agent.drain_log().into_iter().filter(|line| line["event"] != "bind").collect();
     assert_eq!(rest, [] as [Value; 0]);
 }
 
-fn a_flood_of_bad_items_is_told_in_few_lines() {
+fn many_bad_items_make_few_log_lines() {
     const ITEMS: usize = 128 * 1024;
-    let stage = Stage::new();
-    let mut stranger = stage.start(&Pod::new("stranger"));
-    stage.put(&Pod::new("flood").ports(&format!("{}21000", "x ".repeat(ITEMS))));
-    let mut agent = stage.enforce(&[]);
-    let more = agent.wait("it is told how many more there are", |line| line["kind"] == "more");
+    let fixture = AgentFixture::new();
+    let mut stranger = fixture.start(&Pod::new("stranger"));
+    fixture.put(&Pod::new("flood").ports(&format!("{}21000", "x ".repeat(ITEMS))));
+    let mut agent = fixture.enforce(&[]);
+    let more = agent.wait_for_line("it is told how many more there are", |line| line["kind"] == "more");
     assert_eq!((&more["event"], &more["pod"]), (&json!("claim_invalid"), &json!("default/flood")));
     assert_eq!(more["count"], ITEMS - MAX_PROBLEMS);
-    let told: Vec<_> = agent.rest().into_iter().filter(|line| line["event"] == "claim_invalid").collect();
+    let told: Vec<_> = agent.drain_log().into_iter().filter(|line| line["event"] == "claim_invalid").collect();
     assert_eq!(told.len(), MAX_PROBLEMS);
     assert_eq!(stranger.bind(&bind(21000)), denied(), "the good item counts");
     assert_eq!(stranger.bind(&bind(21001)), 0);
@@ -111,8 +113,8 @@ fn text(value: &Value) -> String {
 }
 
 /// A folder full of harm, and a pod of it.
-fn harmful() -> (Stage, Pod) {
-    let stage = Stage::new();
+fn harmful() -> (AgentFixture, Pod) {
+    let fixture = AgentFixture::new();
     let mut evil = Pod::new("evil").ports(&format!("20081 {HARM}"));
     evil.object["metadata"]["namespace"] = format!("tenant{HARM}").into();
     evil.object["metadata"]["annotations"]["port-enforcer.io/share"] = HARM.into();
@@ -121,33 +123,33 @@ fn harmful() -> (Stage, Pod) {
         "name": format!("server{HARM}"),
         "ports": [{ "containerPort": 0 }, { "containerPort": 1, "protocol": HARM }, { "containerPort": 1, "hostIP": HARM }],
     });
-    stage.put(&Pod::new("owner").ports("20080"));
+    fixture.put(&Pod::new("owner").ports("20080"));
     evil.object["metadata"]["name"] = format!("evil{HARM}").into();
-    stage.write("0.yaml", &text(&evil.object));
-    stage.write("1.yaml", &text(&evil.object));
+    fixture.write("0.yaml", &text(&evil.object));
+    fixture.write("1.yaml", &text(&evil.object));
     let mut uid = Pod::new("uid").ports("20080");
     uid.object["metadata"]["uid"] = HARM.into();
     uid.object["metadata"]["name"] = format!("uid{HARM}").into();
-    stage.write("2.yaml", &text(&uid.object));
+    fixture.write("2.yaml", &text(&uid.object));
     let kind = json!({ "apiVersion": HARM, "kind": HARM });
     // A name of a file cannot hold a NUL.
-    stage.write(&format!("3{}.yaml", HARM.replace('\0', "")), &text(&kind));
-    stage.write("4.yaml", &format!("{HARM}: ["));
-    stage.write(&format!("5{}.yaml", HARM.replace('\0', "")), &text(&evil.object));
-    (stage, evil)
+    fixture.write(&format!("3{}.yaml", HARM.replace('\0', "")), &text(&kind));
+    fixture.write("4.yaml", &format!("{HARM}: ["));
+    fixture.write(&format!("5{}.yaml", HARM.replace('\0', "")), &text(&evil.object));
+    (fixture, evil)
 }
 
-fn what_others_wrote_cannot_draw_on_the_terminal() {
+fn foreign_text_is_escaped_in_log() {
     for json in [true, false] {
-        let (stage, evil) = harmful();
-        let mut worker = stage.worker(&evil);
-        let mut agent = if json { stage.enforce(&[]) } else { stage.enforce_in_text() };
+        let (fixture, evil) = harmful();
+        let mut worker = fixture.worker(&evil);
+        let mut agent = if json { fixture.enforce(&[]) } else { fixture.enforce_in_text() };
         assert_eq!(worker.bind(&bind(20080)), denied());
-        agent.wait("the bind is told", |line| match line.as_str() {
+        agent.wait_for_line("the bind is told", |line| match line.as_str() {
             Some(line) => line.contains("bind 0.0.0.0:20080/tcp by "),
             None => line["event"] == "bind",
         });
-        let lines = agent.raw().to_vec();
+        let lines = agent.raw_log().to_vec();
         for line in &lines {
             assert!(!line.contains(is_harmful), "{line:?}");
             if json {

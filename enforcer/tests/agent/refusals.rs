@@ -2,27 +2,27 @@
 
 use std::{
     ffi::CString,
-    fs, io,
-    os::unix::process::CommandExt as _,
+    io,
+    os::unix::{ffi::OsStringExt as _, process::CommandExt as _},
     process::{Command, Output, Stdio},
     ptr,
 };
 
-use enforcer_testing::{agent::enforcer, agent_fixture::Stage};
+use enforcer_testing::{agent::enforcer, agent_fixture::AgentFixture, sandbox, tests};
 
 use crate::Test;
 
-pub(crate) const TESTS: &[Test] = &[
-    ("a_root_that_is_no_cgroup", a_root_that_is_no_cgroup),
-    ("no_cgroup_v2", no_cgroup_v2),
-    ("an_address_that_is_not_ours", an_address_that_is_not_ours),
-    ("a_cgroup_without_pods_of_the_kubelet_is_named", a_cgroup_without_pods_of_the_kubelet_is_named),
+pub(crate) const TESTS: &[Test] = tests![
+    root_that_is_no_cgroup_is_refused,
+    missing_cgroup_v2_is_refused,
+    foreign_listen_address_is_refused,
+    cgroup_without_kubelet_pods_is_reported
 ];
 
-/// `enforcer run` on the stage's folder.
-fn run(stage: &Stage) -> Command {
+/// `enforcer run` on the fixture's folder.
+fn run(fixture: &AgentFixture) -> Command {
     let mut command = enforcer();
-    command.arg("run").arg("--source").arg(format!("dir:{}", stage.folder().display())).stdin(Stdio::null());
+    command.arg("run").arg("--source").arg(format!("dir:{}", fixture.folder().display())).stdin(Stdio::null());
     command
 }
 
@@ -35,24 +35,22 @@ fn refusal(command: &mut Command) -> (Option<i32>, String) {
     (status.code(), text.trim_end().to_owned())
 }
 
-fn a_root_that_is_no_cgroup() {
-    let stage = Stage::new();
-    let folder = stage.folder();
-    let (code, sentence) = refusal(run(&stage).arg("--cgroup-root").arg(&folder));
+fn root_that_is_no_cgroup_is_refused() {
+    let fixture = AgentFixture::new();
+    let folder = fixture.folder();
+    let (code, sentence) = refusal(run(&fixture).arg("--cgroup-root").arg(&folder));
     let expected = format!("enforcer: {} is not a directory of a cgroup v2 hierarchy", folder.display());
     assert_eq!((code, sentence), (Some(2), expected));
-    let missing = stage.root().join("missing");
-    let (code, sentence) = refusal(run(&stage).arg("--cgroup-root").arg(&missing));
+    let missing = fixture.root().join("missing");
+    let (code, sentence) = refusal(run(&fixture).arg("--cgroup-root").arg(&missing));
     assert_eq!(code, Some(2), "{sentence}");
     assert!(sentence.contains("missing is not a directory of a cgroup v2 hierarchy: No such file"), "{sentence}");
 }
 
 /// The command, in a mount namespace of its own that has no cgroup v2.
 fn without_cgroups(command: &mut Command) -> &mut Command {
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo").expect("reading mountinfo");
-    let lines = mountinfo.lines().filter(|line| line.contains(" - cgroup2 "));
-    let points = lines.filter_map(|line| line.split(' ').nth(4)).map(|point| CString::new(point).expect("no NUL"));
-    let points: Vec<CString> = points.collect();
+    let points = sandbox::mount_points().into_iter().map(|point| point.into_os_string().into_vec());
+    let points: Vec<CString> = points.map(|point| CString::new(point).expect("no NUL")).collect();
     let check = |result: libc::c_int| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
     let leave = move || {
         // SAFETY: system calls without memory effects, with strings that were made before the fork. The process is
@@ -68,32 +66,31 @@ fn without_cgroups(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(leave) }
 }
 
-fn no_cgroup_v2() {
-    let stage = Stage::new();
+fn missing_cgroup_v2_is_refused() {
+    let fixture = AgentFixture::new();
     for scope in ["pods", "node"] {
-        let (code, sentence) = refusal(without_cgroups(run(&stage).args(["--scope", scope])));
+        let (code, sentence) = refusal(without_cgroups(run(&fixture).args(["--scope", scope])));
         assert_eq!(code, Some(3), "{sentence}");
         let expected = "enforcer: no cgroup v2 hierarchy is mounted here (looked in /proc/self/mountinfo): boot with \
                         systemd.unified_cgroup_hierarchy=1 or mount one, or name its directory with --cgroup-root";
         assert_eq!(sentence, expected);
     }
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo").expect("reading mountinfo");
-    assert!(mountinfo.contains(" - cgroup2 "), "this namespace has kept its own");
+    assert!(!sandbox::mount_points().is_empty(), "this namespace has kept its own");
 }
 
 /// Waiting would not help.
-fn an_address_that_is_not_ours() {
-    let stage = Stage::new();
-    let root = stage.root().display().to_string();
-    let (code, sentence) = refusal(run(&stage).args(["--cgroup-root", &root, "--listen", "192.0.2.1:9489"]));
+fn foreign_listen_address_is_refused() {
+    let fixture = AgentFixture::new();
+    let root = fixture.root().display().to_string();
+    let (code, sentence) = refusal(run(&fixture).args(["--cgroup-root", &root, "--listen", "192.0.2.1:9489"]));
     let expected = "enforcer: cannot serve health and metrics on 192.0.2.1:9489: Cannot assign requested address (os \
                     error 99); choose another address with --listen, or none";
     assert_eq!((code, sentence.as_str()), (Some(4), expected));
 }
 
 /// The hierarchy may have a kubelet's cgroup or not, one or several: it is always said what to do.
-fn a_cgroup_without_pods_of_the_kubelet_is_named() {
-    let stages = [Stage::new(), Stage::new()];
+fn cgroup_without_kubelet_pods_is_reported() {
+    let stages = [AgentFixture::new(), AgentFixture::new()];
     let (code, sentence) = refusal(&mut run(&stages[0]));
     assert_eq!(code, Some(3), "{sentence}");
     assert!(sentence.starts_with("enforcer: several cgroups could hold the pods ("), "{sentence}");

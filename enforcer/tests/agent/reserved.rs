@@ -17,31 +17,33 @@ use libtest_mimic::{Completion, Trial};
 use serde_json::Value;
 
 use enforcer_testing::{
-    agent::{Agent, enforcer, until},
-    agent_fixture::{Pod, Stage, denied, until_bind},
+    agent::{Agent, enforcer, wait_until},
+    agent_fixture::{AgentFixture, denied, until_bind},
     apiserver::ApiServer,
     bpffs::Bpffs,
-    http::{LISTEN, ask},
+    http::{LISTEN, request},
+    pods::Pod,
+    tests,
 };
 
 use crate::{
     Test,
-    backend::{self, Backend as _, on_cluster, synced},
+    backend::{self, Backend as _, start_on_cluster, start_synced},
     ephemeral,
 };
 
-const TESTS: &[Test] = &[
-    ("claims_come_and_go_with_their_pods", claims_come_and_go_with_their_pods),
-    ("audit_writes_nothing", audit_writes_nothing),
-    ("what_was_reserved_goes_with_the_mode", what_was_reserved_goes_with_the_mode),
-    ("what_is_kept_stays_reserved", what_is_kept_stays_reserved),
-    ("nothing_is_given_back_before_the_pods_are_known", nothing_is_given_back_before_the_pods_are_known),
-    ("three_thousand_foreign_entries_stay", three_thousand_foreign_entries_stay),
-    ("claims_on_the_whole_range_leave_half_of_it", claims_on_the_whole_range_leave_half_of_it),
-    ("what_is_left_out_is_the_newest", what_is_left_out_is_the_newest),
-    ("nothing_lands_on_a_claimed_port", nothing_lands_on_a_claimed_port),
-    ("what_others_take_out_comes_back", what_others_take_out_comes_back),
-    ("a_list_that_cannot_be_kept_is_told_and_does_no_harm", a_list_that_cannot_be_kept_is_told_and_does_no_harm),
+const TESTS: &[Test] = tests![
+    reserved_ports_follow_pods,
+    audit_mode_reserves_nothing,
+    mode_change_releases_reserved_ports,
+    persistent_claims_stay_reserved,
+    reservations_stay_until_pods_are_synced,
+    foreign_entries_stay,
+    claims_leave_half_of_the_ephemeral_range,
+    newest_claims_are_left_out,
+    ephemeral_port_avoids_claimed_ports,
+    removed_entries_come_back,
+    unwritable_list_is_reported_and_harmless
 ];
 
 const LIST: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
@@ -62,18 +64,18 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// A node with its list, which is as it was when the test ends.
-struct Node {
-    stage: Stage,
+struct ReservedFixture {
+    fixture: AgentFixture,
     range: String,
     state: String,
 }
 
-impl Node {
+impl ReservedFixture {
     /// With these entries of others in the list.
     fn new(others: &PortSet) -> Self {
-        let stage = Stage::new();
-        let folder = stage.beside("state").display().to_string();
-        let node = Self { stage, range: fs::read_to_string(RANGE).expect("the range"), state: folder };
+        let fixture = AgentFixture::new();
+        let folder = fixture.path_beside("state").display().to_string();
+        let node = Self { fixture, range: fs::read_to_string(RANGE).expect("the range"), state: folder };
         write(others);
         node
     }
@@ -83,11 +85,11 @@ impl Node {
     }
 
     fn enforce(&self, more: &[&str]) -> Agent {
-        self.stage.enforce(&self.flags(more))
+        self.fixture.enforce(&self.flags(more))
     }
 
     fn audit(&self, more: &[&str]) -> Agent {
-        self.stage.agent(&self.flags(more))
+        self.fixture.agent(&self.flags(more))
     }
 
     /// Cleans up: what it said. It may find an agent that is not of these tests, and end badly for that.
@@ -101,7 +103,7 @@ impl Node {
     }
 }
 
-impl Drop for Node {
+impl Drop for ReservedFixture {
     fn drop(&mut self) {
         fs::write(RANGE, &self.range).expect("the range as it was");
         write(&PortSet::default());
@@ -134,51 +136,51 @@ fn many() -> PortSet {
 }
 
 fn until_list(expected: &PortSet) {
-    until(&format!("the list is {expected}"), || read() == *expected);
+    wait_until(&format!("the list is {expected}"), || read() == *expected);
 }
 
 /// How often something was told so far.
 fn count(agent: &mut Agent, event: &str) -> usize {
     let is_it = |line: &&String| serde_json::from_str::<Value>(line).is_ok_and(|line| line["event"] == event);
-    agent.raw().iter().filter(is_it).count()
+    agent.raw_log().iter().filter(is_it).count()
 }
 
-fn claims_come_and_go_with_their_pods() {
-    let node = Node::new(&set("100,30000-30009"));
+fn reserved_ports_follow_pods() {
+    let node = ReservedFixture::new(&set("100,30000-30009"));
     let web = Pod::new("web").ports("80/tcp, 8000-8010/udp, 127.0.0.1:9099/tcp, 9000/sctp, 30005/tcp");
-    node.stage.put(&web);
+    node.fixture.put(&web);
     let mut agent = node.enforce(&["--node-reserved", "22/tcp"]);
     let all = set("22,80,100,8000-8010,9000,9099,30000-30009");
     until_list(&all);
     // A claim that loses is no claim in force, and one port is many's.
     let (rival, dns) = (Pod::new("rival").ports("80/tcp, 81/tcp"), Pod::new("dns").ports("53/udp, 53/tcp, 80/udp"));
-    node.stage.put(&rival);
-    node.stage.put(&dns);
+    node.fixture.put(&rival);
+    node.fixture.put(&dns);
     until_list(&all.or(&set("53,81")));
-    node.stage.remove(&web);
+    node.fixture.remove(&web);
     until_list(&set("22,53,80,81,100,30000-30009"));
-    node.stage.remove(&dns);
+    node.fixture.remove(&dns);
     until_list(&set("22,80,81,100,30000-30009"));
     let changed = rival.ports("81/tcp");
-    node.stage.put(&changed);
+    node.fixture.put(&changed);
     until_list(&set("22,81,100,30000-30009"));
-    node.stage.remove(&changed);
+    node.fixture.remove(&changed);
     until_list(&set("22,100,30000-30009"));
     assert!(agent.terminate().success());
     assert_eq!(read(), set("100,30000-30009"), "what is not enforced any more is not reserved any more");
 }
 
-fn audit_writes_nothing() {
-    let node = Node::new(&set("100"));
-    let mut worker = node.stage.start(&Pod::new("owner").ports("20080/tcp"));
-    let sysctls = node.stage.beside("none").display().to_string();
+fn audit_mode_reserves_nothing() {
+    let node = ReservedFixture::new(&set("100"));
+    let mut worker = node.fixture.start(&Pod::new("owner").ports("20080/tcp"));
+    let sysctls = node.fixture.path_beside("none").display().to_string();
     // It does not even look: there is nothing to look at.
     let mut agent = node.audit(&["--proc-sys", &sysctls, "--node-reserved", "22/tcp"]);
     until_bind(&mut worker, 20080, 0);
     thread::sleep(Duration::from_secs(1));
     assert!(agent.terminate().success());
     let told: Vec<_> = agent
-        .rest()
+        .drain_log()
         .into_iter()
         .filter(|line| line["event"].as_str().is_some_and(|event| event.contains("reserved")))
         .collect();
@@ -187,11 +189,11 @@ fn audit_writes_nothing() {
     assert!(!Path::new(&node.state).exists(), "there was nothing to remember");
 }
 
-fn what_was_reserved_goes_with_the_mode() {
-    let node = Node::new(&set("100"));
+fn mode_change_releases_reserved_ports() {
+    let node = ReservedFixture::new(&set("100"));
     let bpffs = Bpffs::new();
     let folder = bpffs.folder().display().to_string();
-    node.stage.put(&Pod::new("owner").ports("20080/tcp"));
+    node.fixture.put(&Pod::new("owner").ports("20080/tcp"));
     for successor in [&[][..], &["--mode", "enforce", "--manage-reserved-ports", "false"]] {
         let mut agent = node.enforce(&[]);
         until_list(&set("100,20080"));
@@ -199,7 +201,7 @@ fn what_was_reserved_goes_with_the_mode() {
         assert_eq!(read(), set("100,20080"));
         let _agent = node.audit(successor);
         until_list(&set("100"));
-        until("nothing is remembered", || fs::read_dir(&node.state).expect("a folder").count() == 0);
+        wait_until("nothing is remembered", || fs::read_dir(&node.state).expect("a folder").count() == 0);
     }
     // The operator's word counts while the agent runs.
     let kept = ["--bpffs", &folder];
@@ -218,53 +220,53 @@ fn what_was_reserved_goes_with_the_mode() {
     }
 }
 
-fn what_is_kept_stays_reserved() {
-    let node = Node::new(&set("100"));
+fn persistent_claims_stay_reserved() {
+    let node = ReservedFixture::new(&set("100"));
     let bpffs = Bpffs::new();
     let folder = bpffs.folder().display().to_string();
     let (owner, other) = (Pod::new("owner").ports("20080/tcp"), Pod::new("other").ports("20081/tcp"));
-    node.stage.put(&owner);
-    node.stage.put(&other);
+    node.fixture.put(&owner);
+    node.fixture.put(&other);
     let mut agent = node.enforce(&["--bpffs", &folder]);
     until_list(&set("100,20080-20081"));
     assert!(agent.terminate().success());
     assert_eq!(read(), set("100,20080-20081"), "it is still enforced");
     // The next one lets go of what ended meanwhile.
-    node.stage.remove(&other);
+    node.fixture.remove(&other);
     let mut agent = node.enforce(&["--bpffs", &folder]);
     until_list(&set("100,20080"));
     // One that keeps nothing leaves nothing.
     assert!(agent.terminate().success());
     let mut agent = node.enforce(&["--bpffs", &folder, "--persist", "false"]);
-    agent.wait("it takes over", |line| line["event"] == "takeover");
+    agent.wait_for_line("it takes over", |line| line["event"] == "takeover");
     assert!(agent.terminate().success());
     assert_eq!(read(), set("100"));
 }
 
-fn nothing_is_given_back_before_the_pods_are_known() {
-    let node = Node::new(&set("100"));
+fn reservations_stay_until_pods_are_synced() {
+    let node = ReservedFixture::new(&set("100"));
     let mut server = ApiServer::start();
     let (owner, other) = (Pod::new("owner").ports("20080/tcp"), Pod::new("other").ports("20081/tcp"));
     server.put(&owner);
     server.put(&other);
-    let mut agent = synced(&node.stage, &server, &node.flags(&[]));
+    let mut agent = start_synced(&node.fixture, &server, &node.flags(&[]));
     until_list(&set("100,20080-20081"));
     agent.kill();
     server.stop();
     // It remembers nothing of the claims; what the node reserved is known all the same.
-    let mut agent = on_cluster(&node.stage, &server, &node.flags(&["--node-reserved", "22/tcp"]));
-    agent.wait("the trouble is told", |line| line["event"] == "api_error");
+    let mut agent = start_on_cluster(&node.fixture, &server, &node.flags(&["--node-reserved", "22/tcp"]));
+    agent.wait_for_line("the trouble is told", |line| line["event"] == "api_error");
     until_list(&set("22,100,20080-20081"));
     thread::sleep(Duration::from_secs(1));
     assert_eq!(read(), set("22,100,20080-20081"));
     server.delete(&other);
     server.start_again();
-    agent.wait("all pods are known", |line| line["event"] == "synced");
+    agent.wait_for_line("all pods are known", |line| line["event"] == "synced");
     until_list(&set("22,100,20080"));
 }
 
-fn three_thousand_foreign_entries_stay() {
-    let node = Node::new(&many());
+fn foreign_entries_stay() {
+    let node = ReservedFixture::new(&many());
     let mut agent = node.enforce(&[]);
     assert_eq!(read(), many());
     for round in 0..10_u16 {
@@ -273,13 +275,13 @@ fn three_thousand_foreign_entries_stay() {
         for number in 0..4 {
             let first = 9_990 + 1_500 * number + 37 * round;
             let pod = Pod::new(&format!("pod-{number}")).ports(&format!("{first}-{}/tcp", first + 700));
-            node.stage.put(&pod);
+            node.fixture.put(&pod);
             pods.push(((first..=first + 700).collect::<PortSet>(), pod));
         }
         let wanted = pods.iter().fold(many(), |all, (ports, _)| all.or(ports));
         until_list(&wanted);
         for (_, pod) in &pods[..2] {
-            node.stage.remove(pod);
+            node.fixture.remove(pod);
         }
         if round % 2 == 0 {
             // At any moment of the change.
@@ -289,13 +291,13 @@ fn three_thousand_foreign_entries_stay() {
         }
         until_list(&many().or(&pods[2].0).or(&pods[3].0));
         for (_, pod) in &pods[2..] {
-            node.stage.remove(pod);
+            node.fixture.remove(pod);
         }
         if round % 2 == 0 {
             until_list(&many());
         }
     }
-    node.stage.put(&Pod::new("last").ports("9000-10100/tcp"));
+    node.fixture.put(&Pod::new("last").ports("9000-10100/tcp"));
     agent.kill();
     let mut agent = node.enforce(&["--max-ports-per-pod", "65535"]);
     let last: PortSet = (9_000..=10_100).collect();
@@ -309,48 +311,48 @@ fn three_thousand_foreign_entries_stay() {
     assert!(!node.clean_up().contains("reserved_ports"), "there is nothing more to take out");
 }
 
-fn claims_on_the_whole_range_leave_half_of_it() {
-    let node = Node::new(&PortSet::default());
+fn claims_leave_half_of_the_ephemeral_range() {
+    let node = ReservedFixture::new(&PortSet::default());
     fs::write(RANGE, "32768 60999").expect("the range");
-    node.stage.put(&Pod::new("owner").ports("32768-60999/tcp"));
+    node.fixture.put(&Pod::new("owner").ports("32768-60999/tcp"));
     let mut agent = node.enforce(&["--max-ports-per-pod", "65535", "--listen", LISTEN]);
-    let told = agent.wait("what is left out is told", |line| line["event"] == "ports_not_reserved");
+    let told = agent.wait_for_line("what is left out is told", |line| line["event"] == "ports_not_reserved");
     assert_eq!((&told["count"], &told["ports"]), (&14_116.into(), &"46884-60999".into()), "{told}");
     until_list(&set("32768-46883"));
     // What is wrong stays so, and was told; the rest goes on.
-    node.stage.put(&Pod::new("other").ports("80/tcp"));
+    node.fixture.put(&Pod::new("other").ports("80/tcp"));
     until_list(&set("80,32768-46883"));
     assert_eq!(count(&mut agent, "ports_not_reserved"), 1);
     for line in ["port_enforcer_reserved_ports 14117", "port_enforcer_unreserved_ports 14116"] {
-        until(line, || ask("GET", "/metrics").2.lines().any(|told| told == line));
+        wait_until(line, || request("GET", "/metrics").2.lines().any(|told| told == line));
     }
     let seen = ephemeral::connections(10_000);
     assert!(seen.and(&read()).is_empty() && seen.len() > 5_000, "{} ports", seen.len());
     // And the claims that are not reserved are enforced like the others.
-    let mut stranger = node.stage.start(&Pod::new("stranger"));
+    let mut stranger = node.fixture.start(&Pod::new("stranger"));
     until_bind(&mut stranger, 60_000, denied());
 }
 
-fn what_is_left_out_is_the_newest() {
-    let node = Node::new(&PortSet::default());
+fn newest_claims_are_left_out() {
+    let node = ReservedFixture::new(&PortSet::default());
     fs::write(RANGE, "40000 40199").expect("the range");
     // Ports in the order that is not that of the pods.
     let (first, second) = (Pod::new("first").ports("40120-40199/tcp"), Pod::new("second").ports("40000-40119/tcp"));
-    node.stage.put(&second);
-    node.stage.put(&first);
+    node.fixture.put(&second);
+    node.fixture.put(&first);
     let agent = node.enforce(&[]);
     until_list(&set("40000-40019,40120-40199"));
     drop(agent);
     // Whoever waited gets the room.
     let _agent = node.enforce(&[]);
     until_list(&set("40000-40019,40120-40199"));
-    node.stage.remove(&first);
+    node.fixture.remove(&first);
     until_list(&set("40000-40099"));
 }
 
-fn nothing_lands_on_a_claimed_port() {
+fn ephemeral_port_avoids_claimed_ports() {
     let full = env::var("PORT_ENFORCER_TEST_FULL").is_ok_and(|full| full == "1");
-    let node = Node::new(&PortSet::default());
+    let node = ReservedFixture::new(&PortSet::default());
     fs::write(RANGE, "32768 60999").expect("the range");
     // About every fifth port, in no order, some alone and some in rows.
     let claimed: PortSet =
@@ -359,7 +361,7 @@ fn nothing_lands_on_a_claimed_port() {
     for (number, ports) in ports.chunks(1000).enumerate() {
         let items: Vec<String> =
             ports.iter().map(|port| format!("{port}/{}", ["tcp", "udp"][usize::from(port % 2)])).collect();
-        node.stage.put(&Pod::new(&format!("pod-{number}")).ports(&items.join(" ")));
+        node.fixture.put(&Pod::new(&format!("pod-{number}")).ports(&items.join(" ")));
     }
     // It would happen.
     let agent = node.audit(&[]);
@@ -387,9 +389,9 @@ fn nothing_lands_on_a_claimed_port() {
 }
 
 /// The safety net, half a minute wide.
-fn what_others_take_out_comes_back() {
-    let node = Node::new(&PortSet::default());
-    node.stage.put(&Pod::new("owner").ports("20080/tcp"));
+fn removed_entries_come_back() {
+    let node = ReservedFixture::new(&PortSet::default());
+    node.fixture.put(&Pod::new("owner").ports("20080/tcp"));
     let mut agent = node.enforce(&[]);
     until_list(&set("20080"));
     write(&set("400-402"));
@@ -398,32 +400,32 @@ fn what_others_take_out_comes_back() {
     assert_eq!(read(), set("400-402"));
 }
 
-fn a_list_that_cannot_be_kept_is_told_and_does_no_harm() {
-    let node = Node::new(&set("100"));
-    let sysctls = node.stage.beside("none").display().to_string();
+fn unwritable_list_is_reported_and_harmless() {
+    let node = ReservedFixture::new(&set("100"));
+    let sysctls = node.fixture.path_beside("none").display().to_string();
     for (sysctls, is_file, remedy) in [(sysctls.as_str(), false, "--proc-sys"), ("/proc/sys", true, "--state-dir")] {
         if is_file {
             fs::remove_dir_all(&node.state).expect("a folder");
             fs::write(&node.state, "a file where the folder should be").expect("a write");
         }
         let owner = Pod::new("owner").ports("20080/tcp");
-        let mut worker = node.stage.start(&owner);
-        let mut stranger = node.stage.start(&Pod::new("stranger"));
+        let mut worker = node.fixture.start(&owner);
+        let mut stranger = node.fixture.start(&Pod::new("stranger"));
         let mut agent = node.enforce(&["--proc-sys", sysctls]);
-        let told = agent.wait("the trouble is told", |line| line["event"] == "reserved_ports_failed");
+        let told = agent.wait_for_line("the trouble is told", |line| line["event"] == "reserved_ports_failed");
         assert!(told["message"].as_str().is_some_and(|said| said.contains(remedy)), "{told}");
         until_bind(&mut stranger, 20080, denied());
         until_bind(&mut worker, 20080, 0);
         // Once, however often it is tried.
-        node.stage.put(&owner.ports("20080/tcp 20081/tcp"));
+        node.fixture.put(&owner.ports("20080/tcp 20081/tcp"));
         until_bind(&mut stranger, 20081, denied());
         thread::sleep(Duration::from_millis(700));
         assert_eq!(count(&mut agent, "reserved_ports_failed"), 1);
         assert_eq!(read(), set("100"));
         if is_file {
             fs::remove_file(&node.state).expect("a file");
-            node.stage.put(&Pod::new("owner-2").ports("20082/tcp"));
-            agent.wait("it works again", |line| line["event"] == "reserved_ports_recovered");
+            node.fixture.put(&Pod::new("owner-2").ports("20082/tcp"));
+            agent.wait_for_line("it works again", |line| line["event"] == "reserved_ports_recovered");
             until_list(&set("100,20080-20082"));
         }
     }

@@ -9,39 +9,28 @@ use enforcer::kernel::probe;
 use serde_json::Value;
 
 use enforcer_testing::{
-    agent::until,
-    agent_fixture::{Pod, Stage, bind, until_bind},
+    agent::wait_until,
+    agent_fixture::{AgentFixture, bind, until_bind},
     apiserver::ApiServer,
+    pods::Pod,
+    tests,
     worker::{Bind, Worker},
 };
 
 use crate::{
     Test,
-    backend::{Backend, Body, Needs, synced},
-    load::Siege,
+    backend::{Backend, BackendTest, backend_tests, start_synced},
+    load::Load,
 };
 
-pub(crate) const TESTS: &[Test] =
-    &[("a_static_pod_is_replaced_while_the_server_is_away", a_static_pod_is_replaced_while_the_server_is_away)];
+pub(crate) const TESTS: &[Test] = tests![static_pod_replaced_during_outage_keeps_port];
 
-pub(crate) const BODIES: &[Body] = &[
-    (
-        "an_update_of_a_daemon_set_keeps_its_port_from_squatters",
-        Needs::NoControllers,
-        an_update_of_a_daemon_set_keeps_its_port_from_squatters,
-    ),
-    (
-        "who_is_asked_to_go_owns_its_port_until_it_is_gone",
-        Needs::NoControllers,
-        who_is_asked_to_go_owns_its_port_until_it_is_gone,
-    ),
-    (
-        "a_forged_mirror_pod_is_a_tenant_like_any_other",
-        Needs::NoControllers,
-        a_forged_mirror_pod_is_a_tenant_like_any_other,
-    ),
-    ("a_forged_mirror_pod_does_not_inherit", Needs::NoControllers, a_forged_mirror_pod_does_not_inherit),
-    ("a_group_ends_at_its_namespace", Needs::Nothing, a_group_ends_at_its_namespace),
+pub(crate) const BODIES: &[BackendTest] = backend_tests![
+    daemon_set_update_keeps_port_from_others: NoControllers,
+    terminating_pod_owns_port_until_it_is_gone: NoControllers,
+    forged_mirror_pod_gains_no_rank: NoControllers,
+    forged_mirror_pod_inherits_nothing: NoControllers,
+    share_group_ends_at_its_namespace: Nothing,
 ];
 
 /// The UIDs of static pods.
@@ -60,22 +49,22 @@ fn settle(server: &dyn Backend, nobody: &mut Worker) {
     static PORT: AtomicU16 = AtomicU16::new(21000);
     let port = PORT.fetch_add(1, Ordering::Relaxed);
     server.put(&Pod::new(&format!("last-{port}")).ports(&port.to_string()));
-    until(&format!("the claim on {port} is enforced"), || nobody.bind(&bind(port)) != 0);
+    wait_until(&format!("the claim on {port} is enforced"), || nobody.bind(&bind(port)) != 0);
 }
 
-fn an_update_of_a_daemon_set_keeps_its_port_from_squatters(server: &dyn Backend) {
-    let stage = Stage::new();
+fn daemon_set_update_keeps_port_from_others(server: &dyn Backend) {
+    let fixture = AgentFixture::new();
     let old = server.put(&Pod::new("web-old").of_daemon_set("web").ports("20080"));
     let claims = server.put(&Pod::new("squatter-1").ports("20080"));
     let says_nothing = server.put(&Pod::new("squatter-2"));
-    let mut nobody = stage.worker(&Pod::new("nobody"));
-    let mut agent = synced(&stage, server, &ERRNO);
-    agent.event("claim_conflict", "default/squatter-1");
-    let mut serving = stage.worker(&old);
+    let mut nobody = fixture.worker(&Pod::new("nobody"));
+    let mut agent = start_synced(&fixture, server, &ERRNO);
+    agent.wait_for_event("claim_conflict", "default/squatter-1");
+    let mut serving = fixture.worker(&old);
     until_bind(&mut serving, 20080, 0);
     assert_eq!(serving.bind(&bind(20080).kept()), 0);
-    let sieges = [claims, says_nothing].map(|squatter| Siege::lay(stage.worker(&squatter), vec![bind(20080)]));
-    let go_on = || sieges.iter().for_each(Siege::goes_on);
+    let loads = [claims, says_nothing].map(|squatter| Load::start(fixture.worker(&squatter), vec![bind(20080)]));
+    let go_on = || loads.iter().for_each(Load::wait_for_progress);
 
     // As the controller and the kubelet do it: asked to go, it ends, has its last phase, loses its cgroup, is gone.
     server.ask_to_go(&old, Duration::from_secs(30));
@@ -88,35 +77,35 @@ fn an_update_of_a_daemon_set_keeps_its_port_from_squatters(server: &dyn Backend)
     server.put(&old.clone().phase("Failed"));
     settle(server, &mut nobody);
     go_on();
-    stage.remove_cgroup(old.uid_text());
+    fixture.remove_cgroup(old.uid_text());
     go_on();
     server.delete(&old);
     settle(server, &mut nobody);
     go_on();
     // Only now does the controller make the next one.
     let new = server.put(&Pod::new("web-new").of_daemon_set("web").ports("20080"));
-    let mut serving = stage.worker(&new);
+    let mut serving = fixture.worker(&new);
     settle(server, &mut nobody);
     assert_eq!(serving.bind(&bind(20080).kept()), 0);
     go_on();
 
-    for siege in sieges {
-        let (_, counts) = siege.lift();
+    for load in loads {
+        let (_, counts) = load.stop();
         assert_eq!(counts.keys().collect::<Vec<_>>(), [&no_access()], "{counts:?}");
     }
 }
 
-fn who_is_asked_to_go_owns_its_port_until_it_is_gone(server: &dyn Backend) {
-    let stage = Stage::new();
+fn terminating_pod_owns_port_until_it_is_gone(server: &dyn Backend) {
+    let fixture = AgentFixture::new();
     let owner = server.put(&Pod::new("web-1").of_deployment("web").ports("20080"));
     let stranger = server.put(&Pod::new("stranger").of_deployment("other"));
-    let mut agent = synced(&stage, server, &ERRNO);
-    let (mut owners, mut strangers) = (stage.worker(&owner), stage.worker(&stranger));
-    let mut nobody = stage.worker(&Pod::new("nobody"));
+    let mut agent = start_synced(&fixture, server, &ERRNO);
+    let (mut owners, mut strangers) = (fixture.worker(&owner), fixture.worker(&stranger));
+    let mut nobody = fixture.worker(&Pod::new("nobody"));
     settle(server, &mut nobody);
     let successor = server.put(&Pod::new("web-2").of_deployment("web").ports("20080"));
-    let mut successors = stage.worker(&successor);
-    agent.event("claim_conflict", "default/web-2");
+    let mut successors = fixture.worker(&successor);
+    agent.wait_for_event("claim_conflict", "default/web-2");
     assert_eq!(successors.bind(&bind(20080)), no_access(), "nobody goes yet");
 
     // The time that a deletion names lies ahead.
@@ -126,12 +115,12 @@ fn who_is_asked_to_go_owns_its_port_until_it_is_gone(server: &dyn Backend) {
     owners.close();
     assert_eq!(owners.bind(&bind(20080)), 0, "and again");
     assert_eq!(strangers.bind(&bind(20080)), no_access());
-    assert_eq!(agent.event("bind", "default/stranger")["owner"], "default/web-1");
+    assert_eq!(agent.wait_for_event("bind", "default/stranger")["owner"], "default/web-1");
     assert_eq!(successors.bind(&bind(20080).kept()), 0, "the next of its workload may");
     assert_eq!(strangers.bind(&bind(20080)), no_access());
 
     drop(owners);
-    stage.remove_cgroup(owner.uid_text());
+    fixture.remove_cgroup(owner.uid_text());
     server.delete(&owner);
     settle(server, &mut nobody);
     successors.close();
@@ -139,73 +128,73 @@ fn who_is_asked_to_go_owns_its_port_until_it_is_gone(server: &dyn Backend) {
     assert_eq!(strangers.bind(&bind(20080)), no_access());
 }
 
-fn a_static_pod_is_replaced_while_the_server_is_away() {
-    let stage = Stage::new();
+fn static_pod_replaced_during_outage_keeps_port() {
+    let fixture = AgentFixture::new();
     let mut server = ApiServer::start();
     let mirror = |hash| Pod::new("apiserver-node-1").mirror_of(hash).ports("20643");
     let before = server.put(&mirror(HASHES[0]));
     server.put(&Pod::new("waiting").ports("20643"));
-    let mut old = stage.worker_of(HASHES[0]);
-    let mut agent = synced(&stage, &server, &ERRNO);
-    let lost = agent.event("claim_conflict", "default/waiting");
+    let mut old = fixture.worker_with_uid(HASHES[0]);
+    let mut agent = start_synced(&fixture, &server, &ERRNO);
+    let lost = agent.wait_for_event("claim_conflict", "default/waiting");
     assert_eq!(lost["owner"], "default/apiserver-node-1");
     assert_eq!(old.bind(&bind(20643).kept()), 0);
-    let mut unknown = stage.worker(&Pod::new("unknown"));
+    let mut unknown = fixture.worker(&Pod::new("unknown"));
     assert_eq!(unknown.bind(&bind(20643)), no_access(), "a caller that has the form of the API's pods");
 
     server.stop();
-    agent.wait("the trouble is told", |line| line["event"] == "api_error");
+    agent.wait_for_line("the trouble is told", |line| line["event"] == "api_error");
     old.close();
     // It has nothing but its cgroup to be known by, and binds from its first moment.
-    let siege = Siege::lay(stage.worker_of(HASHES[1]), vec![bind(20643)]);
+    let load = Load::start(fixture.worker_with_uid(HASHES[1]), vec![bind(20643)]);
     drop(old);
-    stage.remove_cgroup(HASHES[0]);
-    agent.event("claim_granted", "default/waiting");
-    siege.goes_on();
+    fixture.remove_cgroup(HASHES[0]);
+    agent.wait_for_event("claim_granted", "default/waiting");
+    load.wait_for_progress();
     server.start_again();
     server.delete(&before);
     let after = server.put(&mirror(HASHES[1]));
     assert_ne!(after.uid_text(), before.uid_text());
-    let lost = agent.wait("the static pod is known again", |line| {
+    let lost = agent.wait_for_line("the static pod is known again", |line| {
         line["event"] == "claim_conflict"
             && line["pod"] == "default/waiting"
             && line["owner"] == "default/apiserver-node-1"
     });
     assert_eq!(lost["source"], "annotation");
-    siege.goes_on();
-    let (mut new, counts) = siege.lift();
+    load.wait_for_progress();
+    let (mut new, counts) = load.stop();
     assert_eq!(counts.keys().collect::<Vec<_>>(), [&0], "never denied: {counts:?}");
     assert_eq!(new.bind(&bind(20643).kept()), 0);
     assert_eq!(unknown.bind(&bind(20643)), no_access());
 }
 
-fn a_forged_mirror_pod_is_a_tenant_like_any_other(server: &dyn Backend) {
-    let stage = Stage::new();
+fn forged_mirror_pod_gains_no_rank(server: &dyn Backend) {
+    let fixture = AgentFixture::new();
     let victim = server.put(&Pod::new("victim").ports("20081"));
     let real = server.put(&Pod::new("real").mirror_of(HASHES[0]).ports("20643"));
-    let mut fixed = stage.worker_of(HASHES[0]);
-    let mut agent = synced(&stage, server, &ERRNO);
+    let mut fixed = fixture.worker_with_uid(HASHES[0]);
+    let mut agent = start_synced(&fixture, server, &ERRNO);
     let forged = Pod::new("forged").namespace("tenant").mirror_of(HASHES[0]).ports("20081 20082");
     let forged = server.put(&forged);
-    agent.event("identity_rejected", "tenant/forged");
-    let lost = agent.event("claim_conflict", "tenant/forged");
+    agent.wait_for_event("identity_rejected", "tenant/forged");
+    let lost = agent.wait_for_event("claim_conflict", "tenant/forged");
     assert_eq!(lost["owner"], "default/victim", "it has no rank");
     // Of a static pod that is not there.
     let ghost = server.put(&Pod::new("ghost").namespace("tenant").mirror_of(HASHES[1]).ports("20081"));
-    agent.event("claim_conflict", "tenant/ghost");
+    agent.wait_for_event("claim_conflict", "tenant/ghost");
 
-    let mut nobody = stage.worker(&Pod::new("nobody"));
+    let mut nobody = fixture.worker(&Pod::new("nobody"));
     settle(server, &mut nobody);
-    let mut victims = stage.worker(&victim);
+    let mut victims = fixture.worker(&victim);
     for pod in [&forged, &ghost] {
-        let mut worker = stage.worker(pod);
+        let mut worker = fixture.worker(pod);
         for port in [20081, 20643] {
             assert_eq!(worker.bind(&bind(port)), no_access(), "it is not exempt");
-            let told = agent.event("bind", &format!("tenant/{}", pod.name()));
+            let told = agent.wait_for_event("bind", &format!("tenant/{}", pod.name()));
             assert_eq!((&told["verdict"], &told["port"]), (&"deny".into(), &port.into()));
         }
     }
-    let mut pretender = stage.worker(&forged);
+    let mut pretender = fixture.worker(&forged);
     assert_eq!(pretender.bind(&bind(20082)), 0, "what nobody else wants is its own");
     assert_eq!(victims.bind(&bind(20082)), no_access());
     assert_eq!(victims.bind(&bind(20081)), 0);
@@ -217,46 +206,46 @@ fn a_forged_mirror_pod_is_a_tenant_like_any_other(server: &dyn Backend) {
     assert_eq!(fixed.bind(&bind(20643)), 0);
 }
 
-fn a_forged_mirror_pod_does_not_inherit(server: &dyn Backend) {
-    let stage = Stage::new();
+fn forged_mirror_pod_inherits_nothing(server: &dyn Backend) {
+    let fixture = AgentFixture::new();
     let victim = server.put(&Pod::new("victim").ports("20081"));
     let mirror = || Pod::new("real").mirror_of(HASHES[0]).ports("20643");
     let real = server.put(&mirror());
-    let mut fixed = stage.worker_of(HASHES[0]);
-    let mut agent = synced(&stage, server, &ERRNO);
+    let mut fixed = fixture.worker_with_uid(HASHES[0]);
+    let mut agent = start_synced(&fixture, server, &ERRNO);
     server.put(&Pod::new("forged").namespace("tenant").mirror_of(HASHES[0]).ports("20081"));
-    agent.event("identity_rejected", "tenant/forged");
+    agent.wait_for_event("identity_rejected", "tenant/forged");
     // Somebody deletes the mirror pod; the static pod runs on, and the kubelet makes it a new one.
     server.delete(&real);
-    agent.event("identity_rejected", "tenant/forged");
-    let mut nobody = stage.worker(&Pod::new("nobody"));
+    agent.wait_for_event("identity_rejected", "tenant/forged");
+    let mut nobody = fixture.worker(&Pod::new("nobody"));
     settle(server, &mut nobody);
-    let mut victims = stage.worker(&victim);
+    let mut victims = fixture.worker(&victim);
     assert_eq!(victims.bind(&bind(20081)), 0);
     assert_eq!(fixed.bind(&bind(20081)), 0, "node software is never denied");
-    let told = agent.wait("it is told", |line| line["event"] == "bind" && line["verdict"] == "audit");
+    let told = agent.wait_for_line("it is told", |line| line["event"] == "bind" && line["verdict"] == "audit");
     assert_eq!((&told["owner"], &told["pod"]), (&"default/victim".into(), &Value::Null));
     server.put(&mirror());
     settle(server, &mut nobody);
     assert_eq!(fixed.bind(&bind(20643)), 0);
     assert_eq!(victims.bind(&bind(20643)), no_access());
-    assert_eq!(agent.event("bind", "default/victim")["owner"], "default/real");
+    assert_eq!(agent.wait_for_event("bind", "default/victim")["owner"], "default/real");
 }
 
-fn a_group_ends_at_its_namespace(server: &dyn Backend) {
-    let stage = Stage::new();
-    let member = |name, namespace| Pod::new(name).namespace(namespace).sharing("web").ports("20080/udp");
+fn share_group_ends_at_its_namespace(server: &dyn Backend) {
+    let fixture = AgentFixture::new();
+    let member = |name, namespace| Pod::new(name).namespace(namespace).share_group("web").ports("20080/udp");
     let one = server.put(&member("one", "team-a"));
-    let mut agent = synced(&stage, server, &ERRNO);
+    let mut agent = start_synced(&fixture, server, &ERRNO);
     let (other, foreign) = (server.put(&member("other", "team-a")), server.put(&member("foreign", "team-b")));
-    let lost = agent.event("claim_conflict", "team-b/foreign");
+    let lost = agent.wait_for_event("claim_conflict", "team-b/foreign");
     assert_eq!(lost["owner"], "team-a/one");
-    let [mut one, mut other, mut foreign] = [one, other, foreign].map(|pod| stage.worker(&pod));
+    let [mut one, mut other, mut foreign] = [one, other, foreign].map(|pod| fixture.worker(&pod));
     // Without the agent, the kernel would let all three share.
     let share = Bind { reuse_port: true, ..Bind::udp("0.0.0.0", 20080) }.kept();
     assert_eq!(one.bind(&share), 0);
     assert_eq!(other.bind(&share), 0);
     assert_eq!(foreign.bind(&share), no_access());
-    let told = agent.event("bind", "team-b/foreign");
+    let told = agent.wait_for_event("bind", "team-b/foreign");
     assert_eq!((&told["reason"], &told["protocol"]), (&"claimed".into(), &"udp".into()));
 }

@@ -14,20 +14,22 @@ use aya::maps::{HashMap, Map};
 use enforcer_ebpf::wire::{PortHolds, Protocol, Reason, VerdictKind};
 
 use enforcer_testing::{
-    agent::{Agent, until},
-    agent_fixture::{Pod, Stage, denied},
+    agent::{Agent, wait_until},
+    agent_fixture::{AgentFixture, denied},
     apiserver::ApiServer,
+    pods::Pod,
+    tests,
     worker::{Answer, Bind, Order, Worker},
 };
 
 use crate::{
     Test,
-    backend::{Backend as _, synced},
-    claims_in_force::held,
+    backend::{Backend as _, start_synced},
+    claims_in_force::claims_in_force,
     status::{json, served, socket},
 };
 
-pub(crate) const TESTS: &[Test] = &[("pods_come_bind_and_are_killed", pods_come_bind_and_are_killed)];
+pub(crate) const TESTS: &[Test] = tests![pod_churn_leaves_no_residue];
 
 /// Most pods a second.
 const PER_SECOND: u32 = 100;
@@ -50,22 +52,22 @@ struct Life {
     process: i32,
 }
 
-fn pods_come_bind_and_are_killed() {
-    let stage = Stage::new();
+fn pod_churn_leaves_no_residue() {
+    let fixture = AgentFixture::new();
     let server = ApiServer::start();
-    let admin = socket(&stage);
-    let agent = synced(&stage, &server, &served(&admin, &[]));
+    let admin = socket(&fixture);
+    let agent = start_synced(&fixture, &server, &served(&admin, &[]));
     // It makes the processes of all pods; itself it is in none.
-    let mut nursery = Worker::start(&stage.make("system.slice/nursery"));
-    let mut stranger = stage.worker(&server.put(&Pod::new("stranger")));
+    let mut nursery = Worker::start(&fixture.make_host_cgroup("system.slice/nursery"));
+    let mut stranger = fixture.worker(&server.put(&Pod::new("stranger")));
     let mut living: VecDeque<Life> = VecDeque::new();
     let (start, whole) = (Instant::now(), duration());
     let (mut born, mut early) = (0, None);
     while start.elapsed() < whole {
-        living.push_back(begin(&stage, &server, &mut nursery, born));
+        living.push_back(begin(&fixture, &server, &mut nursery, born));
         born += 1;
         if living.len() > LIVING {
-            end(&stage, &server, &mut nursery, &mut stranger, living.pop_front().expect("the oldest"));
+            end(&fixture, &server, &mut nursery, &mut stranger, living.pop_front().expect("the oldest"));
         }
         if early.is_none() && start.elapsed() > whole / 2 {
             early = Some(memory(&agent));
@@ -74,9 +76,9 @@ fn pods_come_bind_and_are_killed() {
     }
     let seconds = start.elapsed().as_secs_f64();
     while let Some(life) = living.pop_front() {
-        end(&stage, &server, &mut nursery, &mut stranger, life);
+        end(&fixture, &server, &mut nursery, &mut stranger, life);
     }
-    nothing_is_left(&stage, &agent);
+    nothing_is_left(&fixture, &agent);
     let (early, late) = (early.expect("half has passed"), memory(&agent));
     println!(
         "{born} pods in {seconds:.0} s; the agent has {} KiB of its own, {} KiB after half of the time",
@@ -89,7 +91,7 @@ fn pods_come_bind_and_are_killed() {
     assert!(denials >= u64::from(born), "each pod's port was tried by the stranger");
 }
 
-fn begin(stage: &Stage, server: &ApiServer, nursery: &mut Worker, number: u32) -> Life {
+fn begin(fixture: &AgentFixture, server: &ApiServer, nursery: &mut Worker, number: u32) -> Life {
     let port = 20_000 + u16::try_from(number % u32::from(PORTS)).expect("a port");
     let bind = Bind {
         reuse_port: true,
@@ -97,31 +99,31 @@ fn begin(stage: &Stage, server: &ApiServer, nursery: &mut Worker, number: u32) -
     };
     let protocol = if number.is_multiple_of(2) { "tcp" } else { "udp" };
     let pod = server.put(&Pod::new(&format!("pod-{number}")).ports(&format!("{port}/{protocol}")));
-    let cgroup = stage.make_cgroup(pod.uid_text());
+    let cgroup = fixture.make_container_cgroup(pod.uid_text());
     let order = Order::Live { cgroup, bind: bind.clone() };
     let Answer::Lives { errno, process } = nursery.order(&order) else { panic!("an answer of the nursery") };
     assert_eq!(errno, 0, "the rightful owner of {port}, pod {number}");
     Life { pod, bind, process }
 }
 
-fn end(stage: &Stage, server: &ApiServer, nursery: &mut Worker, stranger: &mut Worker, life: Life) {
+fn end(fixture: &AgentFixture, server: &ApiServer, nursery: &mut Worker, stranger: &mut Worker, life: Life) {
     let Life { pod, bind, process } = life;
-    until("the port is the pod's alone", || match stranger.bind(&bind) {
+    wait_until("the port is the pod's alone", || match stranger.bind(&bind) {
         // Its holder is who bound it first, and the claim may come a moment later.
         errno if errno == denied() => true,
         errno => panic!("{errno} for a stranger on {bind:?}"),
     });
     assert!(matches!(nursery.order(&Order::Kill(process)), Answer::Done));
-    stage.remove_cgroup(pod.uid_text());
+    fixture.remove_cgroup(pod.uid_text());
     server.delete(&pod);
 }
 
 /// Of all the pods nothing is known any more, in the kernel or out of it, but of the stranger.
-fn nothing_is_left(stage: &Stage, agent: &Agent) {
-    until("all claims are gone", || held(agent).is_ok_and(|held| held.is_empty()));
-    until("all pods are gone", || agent.entries("UIDS") == 1 && agent.entries("CGROUPS") == 1);
-    until("nobody holds anything", || holds(agent) == 0);
-    let told = json(stage, &["status"]);
+fn nothing_is_left(fixture: &AgentFixture, agent: &Agent) {
+    wait_until("all claims are gone", || claims_in_force(agent).is_ok_and(|held| held.is_empty()));
+    wait_until("all pods are gone", || agent.entries("UIDS") == 1 && agent.entries("CGROUPS") == 1);
+    wait_until("nobody holds anything", || holds(agent) == 0);
+    let told = json(fixture, &["status"]);
     let pods: Vec<_> = told["holders"].as_array().expect("holders").iter().filter(|it| !it["pod"].is_null()).collect();
     assert!(pods.is_empty(), "{pods:?}");
     assert_eq!(told["claims"].as_array().map(Vec::len), Some(0));

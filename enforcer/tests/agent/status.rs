@@ -12,31 +12,33 @@ use std::{
 use serde_json::Value;
 
 use enforcer_testing::{
-    agent::{enforcer, until},
-    agent_fixture::{CONTAINER_ID, Pod, Stage, bind, denied},
+    agent::{enforcer, wait_until},
+    agent_fixture::{AgentFixture, bind, denied},
     bpffs::Bpffs,
+    pods::{CONTAINER_ID, Pod},
+    tests,
     worker::{Bind, Worker},
 };
 
 use crate::Test;
 
-pub(crate) const TESTS: &[Test] = &[
-    ("holders_agree_with_proc", holders_agree_with_proc),
-    ("claims_conflicts_counters_and_modes_are_told", claims_conflicts_counters_and_modes_are_told),
-    ("nothing_that_a_pod_controls_is_raw", nothing_that_a_pod_controls_is_raw),
-    ("the_pinned_maps_are_read_where_no_agent_answers", the_pinned_maps_are_read_where_no_agent_answers),
-    ("where_there_is_nothing_it_says_what_to_do", where_there_is_nothing_it_says_what_to_do),
+pub(crate) const TESTS: &[Test] = tests![
+    holders_match_proc_net,
+    status_lists_claims_conflicts_counters_and_modes,
+    pod_controlled_text_is_escaped,
+    status_without_agent_reads_pinned_maps,
+    status_without_agent_or_maps_gives_advice
 ];
 
 /// The arguments by which an agent serves beside the folder of manifests, and a command finds it.
-pub(crate) fn socket(stage: &Stage) -> String {
-    stage.beside("admin.sock").display().to_string()
+pub(crate) fn socket(fixture: &AgentFixture) -> String {
+    fixture.path_beside("admin.sock").display().to_string()
 }
 
-/// Runs a command on the stage's socket: its exit code and what it wrote.
-pub(crate) fn run(stage: &Stage, arguments: &[&str]) -> (i32, String, String) {
+/// Runs a command on the fixture's socket: its exit code and what it wrote.
+pub(crate) fn run(fixture: &AgentFixture, arguments: &[&str]) -> (i32, String, String) {
     let mut command = enforcer();
-    command.args(arguments).args(["--admin-socket", &socket(stage)]);
+    command.args(arguments).args(["--admin-socket", &socket(fixture)]);
     finish(&mut command)
 }
 
@@ -47,8 +49,8 @@ fn finish(command: &mut Command) -> (i32, String, String) {
 }
 
 /// What a command that succeeds writes as JSON.
-pub(crate) fn json(stage: &Stage, arguments: &[&str]) -> Value {
-    let (code, stdout, stderr) = run(stage, &[arguments, &["-o", "json"]].concat());
+pub(crate) fn json(fixture: &AgentFixture, arguments: &[&str]) -> Value {
+    let (code, stdout, stderr) = run(fixture, &[arguments, &["-o", "json"]].concat());
     assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
     serde_json::from_str(&stdout).expect("JSON")
 }
@@ -93,15 +95,15 @@ fn open_sockets(pid: u32) -> BTreeSet<u64> {
     links.filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()).collect()
 }
 
-fn holders_agree_with_proc() {
+fn holders_match_proc_net() {
     const PODS: u16 = 5;
     const EACH: u16 = 100;
-    let stage = Stage::new();
+    let fixture = AgentFixture::new();
     let pods: Vec<Pod> = (0..PODS).map(|number| Pod::new(&format!("holder-{number}"))).collect();
-    let mut workers: Vec<Worker> = pods.iter().map(|pod| stage.start(pod)).collect();
+    let mut workers: Vec<Worker> = pods.iter().map(|pod| fixture.start(pod)).collect();
     // What this process has open and they inherited is not theirs.
     let inherited: Vec<BTreeSet<u64>> = workers.iter().map(|worker| open_sockets(worker.pid())).collect();
-    let socket = socket(&stage);
+    let socket = socket(&fixture);
     // A half is there before the agent, and a half comes later.
     let bind_some = |workers: &mut Vec<Worker>, range: std::ops::Range<u16>| {
         for (number, worker) in (0u16..).zip(workers) {
@@ -117,10 +119,10 @@ fn holders_agree_with_proc() {
         }
     };
     bind_some(&mut workers, 0..EACH / 2);
-    let _agent = stage.enforce(&served(&socket, &[]));
+    let _agent = fixture.enforce(&served(&socket, &[]));
     bind_some(&mut workers, EACH / 2..EACH);
 
-    let status = json(&stage, &["status"]);
+    let status = json(&fixture, &["status"]);
     let told: BTreeSet<_> = (status["holders"].as_array().expect("a list").iter())
         .filter(|holder| holder["who"]["kind"] == "pod")
         .map(|holder| {
@@ -148,32 +150,32 @@ fn holders_agree_with_proc() {
 
     // What is closed is gone at once.
     workers[0].close();
-    let status = json(&stage, &["status"]);
+    let status = json(&fixture, &["status"]);
     let left = status["holders"].as_array().expect("a list").iter().filter(|holder| holder["who"]["kind"] == "pod");
     assert_eq!(left.count(), usize::from((PODS - 1) * EACH));
 }
 
-fn claims_conflicts_counters_and_modes_are_told() {
-    let stage = Stage::new();
+fn status_lists_claims_conflicts_counters_and_modes() {
+    let fixture = AgentFixture::new();
     let (owner, loser) =
         (Pod::new("owner").ports("20080-20082/tcp, 127.0.0.1:20090/udp"), Pod::new("loser").ports("20081"));
-    let _owner = stage.start(&owner);
-    let mut worker = stage.start(&loser);
-    let (socket, squatted) = (socket(&stage), Bind::udp("127.0.0.1", 20090).kept());
+    let _owner = fixture.start(&owner);
+    let mut worker = fixture.start(&loser);
+    let (socket, squatted) = (socket(&fixture), Bind::udp("127.0.0.1", 20090).kept());
     assert_eq!(worker.bind(&squatted), 0, "nobody judges yet");
-    let agent = stage.enforce(&served(&socket, &["--node-reserved", "20022/tcp"]));
+    let agent = fixture.enforce(&served(&socket, &["--node-reserved", "20022/tcp"]));
     for _ in 0..3 {
         assert_eq!(worker.bind(&bind(20081)), denied());
     }
     let mode = fs::metadata(&socket).expect("a socket").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 
-    let status = json(&stage, &["status"]);
+    let status = json(&fixture, &["status"]);
     assert_eq!((&status["apiVersion"], &status["kind"]), (&"port-enforcer.io/v1alpha1".into(), &"Status".into()));
     assert_eq!((&status["node"], &status["problems"]), (&"node-1".into(), &Value::Array(Vec::new())));
     let told = &status["agent"];
     assert_eq!((&told["pid"], &told["synced"], &told["pods"]), (&agent.pid().into(), &true.into(), &2.into()));
-    assert_eq!(told["source"], format!("dir:{}", stage.folder().display()));
+    assert_eq!(told["source"], format!("dir:{}", fixture.folder().display()));
     assert_eq!((&status["mode"]["effective"], &status["mode"]["local"]), (&"enforce".into(), &Value::Null));
     let claims: Vec<String> = (status["claims"].as_array().expect("a list").iter())
         .map(|claim| {
@@ -208,7 +210,7 @@ fn claims_conflicts_counters_and_modes_are_told() {
         (&"claimed".into(), &"tcp".into(), &3.into())
     );
 
-    let (code, table, stderr) = run(&stage, &["status"]);
+    let (code, table, stderr) = run(&fixture, &["status"]);
     assert_eq!((code, stderr.as_str()), (0, ""));
     for words in [
         "node node-1: mode enforce",
@@ -220,19 +222,19 @@ fn claims_conflicts_counters_and_modes_are_told() {
         let row = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(table.lines().any(|line| row(line).starts_with(&row(words))), "{words}:\n{table}");
     }
-    let (_, wide, _) = run(&stage, &["status", "-o", "wide"]);
+    let (_, wide, _) = run(&fixture, &["status", "-o", "wide"]);
     assert!(wide.contains("CONTAINER") && wide.contains("INODE") && !table.contains("INODE"), "{wide}");
 }
 
-fn nothing_that_a_pod_controls_is_raw() {
-    let stage = Stage::new();
+fn pod_controlled_text_is_escaped() {
+    let fixture = AgentFixture::new();
     let pod = Pod::new("odd").namespace("de\u{1b}[31mfault").ports("20080");
-    let mut worker = stage.start(&pod);
-    let socket = socket(&stage);
-    let _agent = stage.enforce(&served(&socket, &[]));
+    let mut worker = fixture.start(&pod);
+    let socket = socket(&fixture);
+    let _agent = fixture.enforce(&served(&socket, &[]));
     assert_eq!(worker.bind(&bind(20080).kept()), 0);
     for arguments in [&["status"][..], &["status", "-o", "wide"], &["status", "-o", "json"], &["explain", "20080"]] {
-        let (code, stdout, stderr) = run(&stage, arguments);
+        let (code, stdout, stderr) = run(&fixture, arguments);
         assert_eq!((code, stderr.as_str()), (0, ""));
         let raw = stdout.chars().find(|character| character.is_control() && *character != '\n');
         assert_eq!(raw, None, "{arguments:?}: {stdout}");
@@ -240,19 +242,19 @@ fn nothing_that_a_pod_controls_is_raw() {
     }
 }
 
-fn the_pinned_maps_are_read_where_no_agent_answers() {
-    let (stage, bpffs) = (Stage::new(), Bpffs::new());
+fn status_without_agent_reads_pinned_maps() {
+    let (fixture, bpffs) = (AgentFixture::new(), Bpffs::new());
     let folder = bpffs.folder().display().to_string();
-    let mut owner = stage.start(&Pod::new("owner").ports("20080/tcp"));
-    let mut stranger = stage.start(&Pod::new("stranger"));
-    let socket = socket(&stage);
-    let mut agent = stage.enforce(&served(&socket, &["--bpffs", &folder, "--node-reserved", "20022/tcp"]));
+    let mut owner = fixture.start(&Pod::new("owner").ports("20080/tcp"));
+    let mut stranger = fixture.start(&Pod::new("stranger"));
+    let socket = socket(&fixture);
+    let mut agent = fixture.enforce(&served(&socket, &["--bpffs", &folder, "--node-reserved", "20022/tcp"]));
     assert_eq!(owner.bind(&bind(20080).kept()), 0);
     assert_eq!(stranger.bind(&bind(20080)), denied());
-    let before = json(&stage, &["status", "--bpffs", &folder]);
+    let before = json(&fixture, &["status", "--bpffs", &folder]);
     agent.kill();
     assert!(Path::new(&socket).exists(), "it was killed");
-    let after = json(&stage, &["status", "--bpffs", &folder]);
+    let after = json(&fixture, &["status", "--bpffs", &folder]);
     assert_eq!(after["agent"], Value::Null);
     let problem = after["problems"][0].as_str().expect("a sentence");
     assert!(problem.starts_with("no agent answers (cannot connect to "), "{problem}");
@@ -271,26 +273,26 @@ fn the_pinned_maps_are_read_where_no_agent_answers() {
         pods.map(|holder| (holder["port"].clone(), holder["who"].clone(), holder["inode"].clone())).collect::<Vec<_>>()
     };
     assert_eq!((holders(&after).len(), holders(&after)), (1, holders(&before)));
-    let (code, stdout, stderr) = run(&stage, &["explain", "20080", "--pod", "default/stranger", "--bpffs", &folder]);
+    let (code, stdout, stderr) = run(&fixture, &["explain", "20080", "--pod", "default/stranger", "--bpffs", &folder]);
     assert_eq!(code, 0, "{stderr}");
     assert!(stderr.starts_with("enforcer: no agent answers ("), "{stderr}");
     assert!(stdout.contains("If default/stranger binds 0.0.0.0:20080 or [::]:20080 now, that is denied"), "{stdout}");
     assert_eq!(stranger.bind(&bind(20080)), denied(), "asking has changed nothing");
     // The next agent serves in the place of the one that was killed.
-    let next = stage.enforce(&served(&socket, &["--bpffs", &folder, "--node-reserved", "20022/tcp"]));
-    until("the next agent answers", || run(&stage, &["status"]).0 == 0);
-    assert_eq!(json(&stage, &["status"])["agent"]["pid"], next.pid());
+    let next = fixture.enforce(&served(&socket, &["--bpffs", &folder, "--node-reserved", "20022/tcp"]));
+    wait_until("the next agent answers", || run(&fixture, &["status"]).0 == 0);
+    assert_eq!(json(&fixture, &["status"])["agent"]["pid"], next.pid());
 }
 
-fn where_there_is_nothing_it_says_what_to_do() {
-    let stage = Stage::new();
+fn status_without_agent_or_maps_gives_advice() {
+    let fixture = AgentFixture::new();
     for command in ["status", "explain"] {
         let port = if command == "explain" { &["20080"][..] } else { &[] };
-        let (code, stdout, stderr) = run(&stage, &[&[command][..], port, &["--bpffs", "/nonexistent"]].concat());
+        let (code, stdout, stderr) = run(&fixture, &[&[command][..], port, &["--bpffs", "/nonexistent"]].concat());
         assert_eq!((code, stdout.as_str(), stderr.lines().count()), (4, "", 1), "{stderr}");
         assert!(stderr.starts_with("enforcer: no agent answers (") && stderr.contains("start the agent"), "{stderr}");
     }
-    let (code, stdout, stderr) = run(&stage, &["watch"]);
+    let (code, stdout, stderr) = run(&fixture, &["watch"]);
     assert_eq!((code, stdout.as_str(), stderr.lines().count()), (4, "", 1), "{stderr}");
     assert!(stderr.contains("see whether the agent runs on this node"), "{stderr}");
 }

@@ -7,6 +7,7 @@ use std::{
         fs::{MetadataExt as _, PermissionsExt as _, symlink},
         net::{UnixListener, UnixStream},
     },
+    path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
@@ -17,8 +18,11 @@ use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 use serde_json::Value;
 
 use enforcer_testing::{
-    agent::{Agent, enforcer, until},
-    agent_fixture::{Pod, Stage, bind, denied},
+    agent::{Agent, enforcer, wait_until},
+    agent_fixture::{AgentFixture, bind, denied},
+    http::{connect_unix, exchange},
+    pods::Pod,
+    tests,
     worker::{MARK, Order},
 };
 
@@ -27,18 +31,15 @@ use crate::{
     status::{json, run, served, socket},
 };
 
-pub(crate) const TESTS: &[Test] = &[
-    ("attempts_are_shown_while_they_happen", attempts_are_shown_while_they_happen),
-    (
-        "watching_changes_neither_verdicts_nor_counts_nor_the_log",
-        watching_changes_neither_verdicts_nor_counts_nor_the_log,
-    ),
-    ("a_watcher_that_does_not_read_is_told_what_it_missed", a_watcher_that_does_not_read_is_told_what_it_missed),
-    ("an_odd_command_is_shown_escaped", an_odd_command_is_shown_escaped),
-    ("a_watch_ends_with_the_agent_or_with_its_reader", a_watch_ends_with_the_agent_or_with_its_reader),
-    ("rubbish_and_silence_do_no_harm", rubbish_and_silence_do_no_harm),
-    ("two_hundred_ask_at_once", two_hundred_ask_at_once),
-    ("the_file_is_the_agents_own", the_file_is_the_agents_own),
+pub(crate) const TESTS: &[Test] = tests![
+    attempts_are_streamed_live,
+    watching_changes_nothing_else,
+    slow_watcher_learns_how_much_it_missed,
+    command_name_is_escaped,
+    watch_ends_with_agent_or_reader,
+    invalid_and_silent_clients_are_harmless,
+    two_hundred_concurrent_requests_are_answered,
+    admin_socket_is_private
 ];
 
 /// A running `enforcer watch`. Killed when dropped.
@@ -48,9 +49,9 @@ struct Watch {
 }
 
 impl Watch {
-    fn start(stage: &Stage, arguments: &[&str]) -> Self {
+    fn start(fixture: &AgentFixture, arguments: &[&str]) -> Self {
         let mut command = enforcer();
-        command.arg("watch").args(arguments).args(["--admin-socket", &socket(stage)]);
+        command.arg("watch").args(arguments).args(["--admin-socket", &socket(fixture)]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary");
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
         let (sender, lines) = mpsc::channel();
@@ -78,24 +79,18 @@ impl Drop for Watch {
     }
 }
 
-/// Says something on the socket and reads what is answered until the connection is closed.
-fn say(stage: &Stage, request: &[u8]) -> String {
-    let mut stream = connect(stage);
-    let _ = stream.write_all(request);
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    String::from_utf8_lossy(&answer).into_owned()
+/// Sends bytes to the admin socket and reads until the connection is closed.
+fn send_raw(fixture: &AgentFixture, request: &[u8]) -> String {
+    exchange(&mut connect(fixture), request)
 }
 
-fn connect(stage: &Stage) -> UnixStream {
-    let stream = UnixStream::connect(socket(stage)).expect("it is served");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");
-    stream
+fn connect(fixture: &AgentFixture) -> UnixStream {
+    connect_unix(Path::new(&socket(fixture)))
 }
 
 /// A watcher by hand, from whom the agent has heard. It sees all attempts, or conflicts alone.
-fn watch_by_hand(stage: &Stage, conflicts: bool) -> UnixStream {
-    let mut stream = connect(stage);
+fn watch_by_hand(fixture: &AgentFixture, conflicts: bool) -> UnixStream {
+    let mut stream = connect(fixture);
     let request = format!("GET /watch?conflicts={conflicts} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("it listens");
     let mut head = [0; 12];
@@ -104,18 +99,18 @@ fn watch_by_hand(stage: &Stage, conflicts: bool) -> UnixStream {
     stream
 }
 
-fn attempts_are_shown_while_they_happen() {
-    let stage = Stage::new();
-    let mut owner = stage.start(&Pod::new("owner").ports("20080"));
-    let mut stranger = stage.start(&Pod::new("stranger"));
-    let socket = socket(&stage);
-    let _agent = stage.enforce(&served(&socket, &[]));
-    let text = Watch::start(&stage, &[]);
-    let all = Watch::start(&stage, &["-o", "json"]);
-    let conflicts = Watch::start(&stage, &["-o", "json", "--conflicts"]);
+fn attempts_are_streamed_live() {
+    let fixture = AgentFixture::new();
+    let mut owner = fixture.start(&Pod::new("owner").ports("20080"));
+    let mut stranger = fixture.start(&Pod::new("stranger"));
+    let socket = socket(&fixture);
+    let _agent = fixture.enforce(&served(&socket, &[]));
+    let text = Watch::start(&fixture, &[]);
+    let all = Watch::start(&fixture, &["-o", "json"]);
+    let conflicts = Watch::start(&fixture, &["-o", "json", "--conflicts"]);
     // Until all three are there, attempts pass unseen.
     for watch in [&text, &all, &conflicts] {
-        until("it watches", || {
+        wait_until("it watches", || {
             assert_eq!(stranger.bind(&bind(20080)), denied());
             watch.lines.recv_timeout(Duration::from_millis(100)).is_ok()
         });
@@ -170,13 +165,13 @@ fn reports_all(agent: &Agent) -> bool {
     map.get(&0, 0).expect("an element")[1] & 8 != 0
 }
 
-fn watching_changes_neither_verdicts_nor_counts_nor_the_log() {
+fn watching_changes_nothing_else() {
     const TIMES: u32 = 500;
-    let stage = Stage::new();
-    let mut owner = stage.start(&Pod::new("owner").ports("20080"));
-    let mut stranger = stage.start(&Pod::new("stranger"));
-    let socket = socket(&stage);
-    let mut agent = stage.enforce(&served(&socket, &[]));
+    let fixture = AgentFixture::new();
+    let mut owner = fixture.start(&Pod::new("owner").ports("20080"));
+    let mut stranger = fixture.start(&Pod::new("stranger"));
+    let socket = socket(&fixture);
+    let mut agent = fixture.enforce(&served(&socket, &[]));
     let mut counts = |agent: &Agent| {
         assert_eq!(owner.storm(&bind(20080), TIMES, 1), [(0, TIMES)].into());
         assert_eq!(stranger.storm(&bind(20099), TIMES, 1), [(0, TIMES)].into());
@@ -190,38 +185,38 @@ fn watching_changes_neither_verdicts_nor_counts_nor_the_log() {
     };
     let times = u64::from(TIMES);
     assert_eq!(counts(&agent), [times; 3]);
-    agent.event("bind", "default/stranger");
-    let conflicts = watch_by_hand(&stage, true);
+    agent.wait_for_event("bind", "default/stranger");
+    let conflicts = watch_by_hand(&fixture, true);
     assert!(!reports_all(&agent), "conflicts are reported anyhow");
-    let first = watch_by_hand(&stage, false);
-    let second = watch_by_hand(&stage, false);
+    let first = watch_by_hand(&fixture, false);
+    let second = watch_by_hand(&fixture, false);
     assert!(reports_all(&agent));
     assert_eq!(counts(&agent), [2 * times; 3]);
     thread::sleep(Duration::from_millis(300));
-    let said: Vec<Value> = agent.rest().into_iter().filter(|line| line["event"] == "bind").collect();
+    let said: Vec<Value> = agent.drain_log().into_iter().filter(|line| line["event"] == "bind").collect();
     assert_eq!(said, [] as [Value; 0], "what was told is held back, and nothing else is told");
     drop(first);
     thread::sleep(Duration::from_millis(300));
     assert!(reports_all(&agent), "one is left");
     drop(second);
-    until("nobody watches all any more", || !reports_all(&agent));
+    wait_until("nobody watches all any more", || !reports_all(&agent));
     assert_eq!(counts(&agent), [3 * times; 3]);
     drop(conflicts);
     assert!(agent.terminate().success());
 }
 
-fn a_watcher_that_does_not_read_is_told_what_it_missed() {
+fn slow_watcher_learns_how_much_it_missed() {
     const TIMES: u32 = 20_000;
-    let stage = Stage::new();
-    let mut stranger = stage.start(&Pod::new("stranger"));
-    let socket = socket(&stage);
-    let agent = stage.enforce(&served(&socket, &[]));
-    let slow = watch_by_hand(&stage, false);
+    let fixture = AgentFixture::new();
+    let mut stranger = fixture.start(&Pod::new("stranger"));
+    let socket = socket(&fixture);
+    let agent = fixture.enforce(&served(&socket, &[]));
+    let slow = watch_by_hand(&fixture, false);
     // The ring is as large as it is, too: what does not fit into it is counted as lost.
     for _ in 0..20 {
         assert_eq!(stranger.storm(&bind(20099), TIMES / 20, 1), [(0, TIMES / 20)].into());
         let began = Instant::now();
-        assert_eq!(run(&stage, &["status"]).0, 0);
+        assert_eq!(run(&fixture, &["status"]).0, 0);
         assert!(began.elapsed() < Duration::from_secs(5), "it keeps nobody waiting");
     }
     assert_eq!(agent.count(VerdictKind::Allow, Reason::Unclaimed, Protocol::Tcp), u64::from(TIMES));
@@ -266,17 +261,17 @@ fn a_watcher_that_does_not_read_is_told_what_it_missed() {
     assert!(dropped > 0, "it was slow");
 }
 
-fn an_odd_command_is_shown_escaped() {
-    let stage = Stage::new();
+fn command_name_is_escaped() {
+    let fixture = AgentFixture::new();
     let pod = Pod::new("odd").ports("20080");
-    stage.put(&pod);
-    let socket = socket(&stage);
-    let _agent = stage.enforce(&served(&socket, &[]));
-    let watches = [Watch::start(&stage, &[]), Watch::start(&stage, &["-o", "json"])];
+    fixture.put(&pod);
+    let socket = socket(&fixture);
+    let _agent = fixture.enforce(&served(&socket, &[]));
+    let watches = [Watch::start(&fixture, &[]), Watch::start(&fixture, &["-o", "json"])];
     // A process is called as the file that it was started from, whatever that leads to.
-    let odd = stage.beside("ng\u{1b}[2J\nx");
+    let odd = fixture.path_beside("ng\u{1b}[2J\nx");
     symlink(env::current_exe().expect("this binary"), &odd).expect("a link");
-    let cgroup = stage.make_cgroup(pod.uid_text());
+    let cgroup = fixture.make_container_cgroup(pod.uid_text());
     let mut worker = Command::new(&odd)
         .env(MARK, cgroup)
         .stdin(Stdio::piped())
@@ -287,7 +282,7 @@ fn an_odd_command_is_shown_escaped() {
     let mut orders = worker.stdin.take().expect("piped");
     for watch in &watches {
         let mut line = None;
-        until("it is shown", || {
+        wait_until("it is shown", || {
             writeln!(orders, "{order}").expect("the worker lives");
             line = watch.lines.recv_timeout(Duration::from_millis(100)).ok();
             line.is_some()
@@ -300,16 +295,16 @@ fn an_odd_command_is_shown_escaped() {
     assert!(worker.wait().expect("a child").success());
 }
 
-fn a_watch_ends_with_the_agent_or_with_its_reader() {
-    let stage = Stage::new();
-    let mut stranger = stage.start(&Pod::new("stranger"));
-    let socket = socket(&stage);
-    let mut agent = stage.enforce(&served(&socket, &[]));
-    let mut interrupted = Watch::start(&stage, &[]);
-    let mut unread = Watch::start(&stage, &[]);
-    let mut watch = Watch::start(&stage, &[]);
+fn watch_ends_with_agent_or_reader() {
+    let fixture = AgentFixture::new();
+    let mut stranger = fixture.start(&Pod::new("stranger"));
+    let socket = socket(&fixture);
+    let mut agent = fixture.enforce(&served(&socket, &[]));
+    let mut interrupted = Watch::start(&fixture, &[]);
+    let mut unread = Watch::start(&fixture, &[]);
+    let mut watch = Watch::start(&fixture, &[]);
     for watch in [&interrupted, &unread, &watch] {
-        until("it watches", || {
+        wait_until("it watches", || {
             assert_eq!(stranger.bind(&bind(20099)), 0);
             watch.lines.recv_timeout(Duration::from_millis(100)).is_ok()
         });
@@ -320,7 +315,7 @@ fn a_watch_ends_with_the_agent_or_with_its_reader() {
     assert_eq!(interrupted.end(), (Some(0), String::new()));
     drop(std::mem::replace(&mut unread.lines, mpsc::channel().1));
     // The thread that reads notices by the next line, and the command by the one after that.
-    until("it has ended", || {
+    wait_until("it has ended", || {
         assert_eq!(stranger.bind(&bind(20099)), 0);
         unread.child.try_wait().expect("a child").is_some()
     });
@@ -333,12 +328,12 @@ fn a_watch_ends_with_the_agent_or_with_its_reader() {
     );
 }
 
-fn rubbish_and_silence_do_no_harm() {
-    let stage = Stage::new();
-    stage.put(&Pod::new("owner").ports("20080"));
-    let mut stranger = stage.start(&Pod::new("stranger"));
-    let socket = socket(&stage);
-    let mut agent = stage.enforce(&served(&socket, &[]));
+fn invalid_and_silent_clients_are_harmless() {
+    let fixture = AgentFixture::new();
+    fixture.put(&Pod::new("owner").ports("20080"));
+    let mut stranger = fixture.start(&Pod::new("stranger"));
+    let socket = socket(&fixture);
+    let mut agent = fixture.enforce(&served(&socket, &[]));
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes();
     for (request, status) in [
         (get("/"), "404"),
@@ -356,17 +351,17 @@ fn rubbish_and_silence_do_no_harm() {
         (b"GET\r\n\r\n".to_vec(), "400"),
         (vec![b'x'; 100_000], ""),
     ] {
-        let answer = say(&stage, &request);
+        let answer = send_raw(&fixture, &request);
         let named = answer.starts_with(&format!("HTTP/1.1 {status}"));
         assert!(named || (status.is_empty() && !answer.contains("200 OK")), "{}: {answer}", request.escape_ascii());
         assert!(!answer.contains('\u{1b}'), "{answer:?}");
     }
     // A second request on one connection gets no answer.
-    assert_eq!(say(&stage, &get("/status").repeat(2)).matches("200 OK").count(), 1);
+    assert_eq!(send_raw(&fixture, &get("/status").repeat(2)).matches("200 OK").count(), 1);
     let before = agent.sockets();
-    let mut silent: Vec<UnixStream> = (0..200).map(|_| connect(&stage)).collect();
+    let mut silent: Vec<UnixStream> = (0..200).map(|_| connect(&fixture)).collect();
     let began = Instant::now();
-    assert_eq!(run(&stage, &["status"]).0, 0);
+    assert_eq!(run(&fixture, &["status"]).0, 0);
     println!("behind 200 clients that say nothing an answer took {:?}", began.elapsed());
     assert!(agent.sockets() - before <= 33);
     assert_eq!(stranger.bind(&bind(20080)), denied());
@@ -378,16 +373,16 @@ fn rubbish_and_silence_do_no_harm() {
     assert!(agent.terminate().success());
 }
 
-fn two_hundred_ask_at_once() {
-    let stage = Stage::new();
-    let mut owner = stage.start(&Pod::new("owner").ports("20080"));
-    let socket = socket(&stage);
-    let _agent = stage.enforce(&served(&socket, &[]));
+fn two_hundred_concurrent_requests_are_answered() {
+    let fixture = AgentFixture::new();
+    let mut owner = fixture.start(&Pod::new("owner").ports("20080"));
+    let socket = socket(&fixture);
+    let _agent = fixture.enforce(&served(&socket, &[]));
     let began = Instant::now();
     let answers: Vec<String> = thread::scope(|scope| {
         let ask = |number: usize| {
             let path = if number.is_multiple_of(2) { "/status" } else { "/explain?port=20080" };
-            say(&stage, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
+            send_raw(&fixture, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
         };
         let asking: Vec<_> = (0..200).map(|number| scope.spawn(move || ask(number))).collect();
         assert_eq!(owner.bind(&bind(20080)), 0, "a bind waits for nobody");
@@ -396,31 +391,31 @@ fn two_hundred_ask_at_once() {
     println!("200 questions at once were answered in {:?}", began.elapsed());
     assert!(answers.iter().all(|answer| answer.starts_with("HTTP/1.1 200 OK")), "all are answered");
     // Eight may watch, and a ninth is told so.
-    let _watchers: Vec<UnixStream> = (0..8).map(|_| watch_by_hand(&stage, true)).collect();
-    let (code, stdout, stderr) = run(&stage, &["watch", "--conflicts"]);
+    let _watchers: Vec<UnixStream> = (0..8).map(|_| watch_by_hand(&fixture, true)).collect();
+    let (code, stdout, stderr) = run(&fixture, &["watch", "--conflicts"]);
     assert_eq!((code, stdout.as_str(), stderr.as_str()), (4, "", "enforcer: too many watchers; end one of them\n"));
 }
 
-fn the_file_is_the_agents_own() {
-    let stage = Stage::new();
-    let path = stage.beside("admin.sock");
-    let socket = socket(&stage);
+fn admin_socket_is_private() {
+    let fixture = AgentFixture::new();
+    let path = fixture.path_beside("admin.sock");
+    let socket = socket(&fixture);
     let inode = || fs::symlink_metadata(&path).map(|found| found.ino()).ok();
     // Another process that lives is left alone, and waited for.
     let other = UnixListener::bind(&path).expect("a socket");
     let before = inode();
-    let mut agent = stage.enforce(&served(&socket, &[]));
-    let told = agent.wait("it is told", |line| line["event"] == "admin_unavailable");
+    let mut agent = fixture.enforce(&served(&socket, &[]));
+    let told = agent.wait_for_line("it is told", |line| line["event"] == "admin_unavailable");
     let message = told["message"].as_str().expect("a sentence");
     assert!(message.contains("another process, an agent presumably, listens there"), "{message}");
     assert_eq!(inode(), before);
     drop(other);
-    agent.wait("it has the path", |line| line["event"] == "admin_recovered");
+    agent.wait_for_line("it has the path", |line| line["event"] == "admin_recovered");
     assert_ne!(inode(), before);
     assert_eq!(fs::metadata(&path).expect("a socket").permissions().mode() & 0o7777, 0o600);
-    assert_eq!(json(&stage, &["status"])["agent"]["pid"], agent.pid());
+    assert_eq!(json(&fixture, &["status"])["agent"]["pid"], agent.pid());
     let names = || -> Vec<String> {
-        let entries = fs::read_dir(stage.top()).expect("a folder");
+        let entries = fs::read_dir(fixture.top()).expect("a folder");
         entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect()
     };
     assert!(names().iter().all(|name| !name.starts_with(".admin")), "{:?}", names());
@@ -428,7 +423,7 @@ fn the_file_is_the_agents_own() {
     // It goes with its agent, unless it is another's by then.
     assert!(agent.terminate().success());
     assert_eq!(inode(), None);
-    let mut agent = stage.enforce(&served(&socket, &[]));
+    let mut agent = fixture.enforce(&served(&socket, &[]));
     fs::remove_file(&path).expect("it was there");
     let _other = UnixListener::bind(&path).expect("a socket");
     let others = inode();
@@ -438,10 +433,10 @@ fn the_file_is_the_agents_own() {
     // What is no socket is left alone, and enforcement does not depend on it.
     fs::remove_file(&path).expect("it was there");
     fs::write(&path, "precious").expect("a file");
-    stage.put(&Pod::new("owner").ports("20080"));
-    let mut stranger = stage.start(&Pod::new("stranger"));
-    let mut agent = stage.enforce(&served(&socket, &[]));
-    let told = agent.wait("it is told", |line| line["event"] == "admin_unavailable");
+    fixture.put(&Pod::new("owner").ports("20080"));
+    let mut stranger = fixture.start(&Pod::new("stranger"));
+    let mut agent = fixture.enforce(&served(&socket, &[]));
+    let told = agent.wait_for_line("it is told", |line| line["event"] == "admin_unavailable");
     assert!(told["message"].as_str().is_some_and(|message| message.contains("something that is no socket")), "{told}");
     assert_eq!(stranger.bind(&bind(20080)), denied());
     assert_eq!(fs::read_to_string(&path).expect("a file"), "precious");

@@ -23,7 +23,7 @@ fn admin(cluster: &Cluster) -> Client {
 }
 
 #[test]
-fn pods_are_made_edited_and_deleted() {
+fn admin_creates_edits_and_deletes_pods() {
     let cluster = Cluster::start();
     let pods = Api::<k8s_openapi::api::core::v1::Pod>::namespaced(admin(&cluster), "default");
     let new = PostParams::default();
@@ -51,7 +51,7 @@ fn pods_are_made_edited_and_deleted() {
 }
 
 #[test]
-fn events_are_made_listed_and_deleted() {
+fn admin_creates_lists_and_deletes_events() {
     let cluster = Cluster::start();
     let events = |client| Api::<Event>::namespaced(client, "default");
     cluster.run(events(cluster.client.clone()).create(&PostParams::default(), &event("told"))).unwrap();
@@ -66,7 +66,7 @@ fn events_are_made_listed_and_deleted() {
 }
 
 #[test]
-fn the_agent_may_not() {
+fn agent_may_not_use_admin_calls() {
     let cluster = Cluster::start();
     cluster.server.put_pod(pod("a", "node-1"));
     let pods = Api::<k8s_openapi::api::core::v1::Pod>::namespaced(cluster.client.clone(), "default");

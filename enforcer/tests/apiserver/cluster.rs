@@ -65,12 +65,12 @@ impl Cluster {
     }
 
     /// The next things that a watcher tells, one line each; of an error its first words.
-    pub(crate) fn told<K: ResourceExt>(&self, watcher: &mut Watcher<K>, count: usize) -> Vec<String> {
+    pub(crate) fn next_event<K: ResourceExt>(&self, watcher: &mut Watcher<K>, count: usize) -> Vec<String> {
         (0..count).map(|_| self.run(watcher.next())).collect()
     }
 
     /// The same for all that is told in a time.
-    pub(crate) fn told_within<K: ResourceExt>(&self, watcher: &mut Watcher<K>, within: Duration) -> Vec<String> {
+    pub(crate) fn next_event_within<K: ResourceExt>(&self, watcher: &mut Watcher<K>, within: Duration) -> Vec<String> {
         let mut told = Vec::new();
         let all = async {
             loop {

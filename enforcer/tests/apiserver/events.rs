@@ -58,7 +58,7 @@ fn post(cluster: &Cluster, body: &Value) -> Box<Status> {
 }
 
 #[test]
-fn recorder_creates_and_counts() {
+fn recorder_creates_event_and_counts_series() {
     let cluster = Cluster::start();
     let regarding = kube::Resource::object_ref(&cluster.server.put_pod(pod("nginx", "node-1")), &());
     let instance = Some("agent-1".to_owned());
@@ -91,7 +91,7 @@ fn recorder_creates_and_counts() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn invalid_field_is_named() {
     let cluster = Cluster::start();
     let cases: [(&str, &str, Value); 21] = [
         ("/note", "message", "é".repeat(513).into()),
@@ -136,7 +136,7 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
-fn what_cannot_be_read_is_a_bad_request() {
+fn unreadable_body_is_a_bad_request() {
     let cluster = Cluster::start();
     for (pointer, value) in [
         ("/eventTime", json!("2026-01-02T03:04:05Z")),
@@ -167,7 +167,7 @@ fn what_cannot_be_read_is_a_bad_request() {
 }
 
 #[test]
-fn place_of_an_event() {
+fn event_namespace_must_match_its_object() {
     let cluster = Cluster::start();
     let create = |namespace: &str, event: Event| {
         let api: Api<Event> = Api::namespaced(cluster.client.clone(), namespace);
@@ -202,7 +202,7 @@ fn place_of_an_event() {
 }
 
 #[test]
-fn only_the_series_can_be_edited() {
+fn only_event_series_can_be_patched() {
     const MERGE: &str = "application/merge-patch+json";
     const STRATEGIC: &str = "application/strategic-merge-patch+json";
     let cluster = Cluster::start();

@@ -18,7 +18,7 @@ fn list(cluster: &Cluster) -> impl Future<Output = kube::Result<usize>> {
 }
 
 #[test]
-fn answers() {
+fn error_answers_arrive_as_ordered() {
     let cluster = Cluster::start();
     for (fault, code, reason) in [
         (Fault::Unauthorized, 401, "Unauthorized"),
@@ -39,7 +39,7 @@ fn answers() {
 }
 
 #[test]
-fn retry_after_is_said() {
+fn retry_after_header_is_sent() {
     let cluster = Cluster::start();
     let _outage = cluster.server.fault(Target::ALL, Fault::TooManyRequests { retry_after: 7 });
     let request = Request::get("/api/v1/pods").body(Body::empty()).unwrap();
@@ -48,7 +48,7 @@ fn retry_after_is_said() {
 }
 
 #[test]
-fn only_the_target_is_hit() {
+fn fault_hits_its_target_only() {
     let cluster = Cluster::start();
     let denied = cluster.server.fault(Target::ALL.resource("events").verb("create"), Fault::Forbidden);
     let events: Api<Event> = Api::default_namespaced(cluster.client.clone());
@@ -62,7 +62,7 @@ fn only_the_target_is_hit() {
 }
 
 #[test]
-fn token_is_wanted() {
+fn missing_token_is_unauthorized() {
     let cluster = Cluster::start();
     for (token, code) in [(Some("of-another"), 401), (None, 403)] {
         let pods: Api<Pod> = Api::all(cluster.client_with(token));
@@ -76,7 +76,7 @@ fn stopped_server_refuses_connections() {
     let mut cluster = Cluster::start();
     cluster.server.put_pod(pod("a", "node-1"));
     let mut watcher: Watcher<Pod> = Watcher::new(cluster.pods(), Config::default().streaming_lists());
-    assert_eq!(cluster.told(&mut watcher, 3), ["init", "there a", "done"]);
+    assert_eq!(cluster.next_event(&mut watcher, 3), ["init", "there a", "done"]);
     for _ in 0..3 {
         cluster.server.stop();
         assert!(matches!(cluster.run(list(&cluster)), Err(kube::Error::Service(_) | kube::Error::HyperError(_))));
@@ -84,13 +84,13 @@ fn stopped_server_refuses_connections() {
         assert_eq!(cluster.run(list(&cluster)).unwrap(), 1);
     }
     cluster.server.put_pod(pod("b", "node-1"));
-    let told = cluster.told(&mut watcher, 1);
-    let told = if told == ["apply b"] { told } else { cluster.told(&mut watcher, 1) };
+    let told = cluster.next_event(&mut watcher, 1);
+    let told = if told == ["apply b"] { told } else { cluster.next_event(&mut watcher, 1) };
     assert_eq!(told, ["apply b"]);
 }
 
 #[test]
-fn delays() {
+fn answer_is_delayed() {
     const DELAY: Duration = Duration::from_millis(300);
     let cluster = Cluster::start();
     cluster.server.put_pod(pod("a", "node-1"));
@@ -116,7 +116,7 @@ fn delays() {
     let _slow = cluster.server.fault(PODS.verb("watch"), Fault::DelayBody(DELAY));
     let mut watcher: Watcher<Pod> = Watcher::new(cluster.pods(), Config::default().streaming_lists());
     let begin = Instant::now();
-    assert_eq!(cluster.told(&mut watcher, 3), ["init", "there a", "done"]);
+    assert_eq!(cluster.next_event(&mut watcher, 3), ["init", "there a", "done"]);
     assert!(begin.elapsed() >= DELAY);
 }
 
@@ -128,10 +128,10 @@ fn list_is_cut_in_the_middle() {
     let error = cluster.run(list(&cluster)).unwrap_err();
     assert!(!matches!(error, kube::Error::Api(_) | kube::Error::SerdeError(_)), "half a list is none: {error:?}");
     let mut watcher: Watcher<Pod> = Watcher::new(cluster.pods(), Config::default());
-    assert_eq!(cluster.told(&mut watcher, 2), ["init", "no list: connection"]);
+    assert_eq!(cluster.next_event(&mut watcher, 2), ["init", "no list: connection"]);
     assert_eq!(cut.hits(), 2);
     drop(cut);
-    assert_eq!(cluster.told(&mut watcher, 3), ["init", "there a", "done"]);
+    assert_eq!(cluster.next_event(&mut watcher, 3), ["init", "there a", "done"]);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn later_page_is_cut() {
     }
     let cut = cluster.server.fault(PODS, Fault::CutLaterPage);
     let mut watcher: Watcher<Pod> = Watcher::new(cluster.pods(), Config::default().page_size(2));
-    assert_eq!(cluster.told(&mut watcher, 4), ["init", "there a", "there b", "no list: connection"]);
+    assert_eq!(cluster.next_event(&mut watcher, 4), ["init", "there a", "there b", "no list: connection"]);
     assert_eq!(cut.hits(), 1, "not the first page");
 }
 
@@ -155,20 +155,20 @@ fn watch_is_cut_after_some_events() {
     // In the middle of the first list.
     let cut = cluster.server.fault(PODS.verb("watch"), Fault::CutWatchAfter(2));
     let mut watcher: Watcher<Pod> = Watcher::new(cluster.pods(), Config::default().streaming_lists());
-    assert_eq!(cluster.told(&mut watcher, 3), ["init", "there a", "there b"]);
-    let told = cluster.told(&mut watcher, 1);
+    assert_eq!(cluster.next_event(&mut watcher, 3), ["init", "there a", "there b"]);
+    let told = cluster.next_event(&mut watcher, 1);
     assert!(told == ["broken watch: connection"] || told == ["init"], "{told:?}");
     drop(cut);
-    let told = std::iter::repeat_with(|| cluster.told(&mut watcher, 1).remove(0));
+    let told = std::iter::repeat_with(|| cluster.next_event(&mut watcher, 1).remove(0));
     assert!(told.take(12).any(|told| told == "done"), "the list is made after all");
 }
 
 #[test]
-fn line_that_is_no_json() {
+fn watch_line_without_json_is_sent() {
     let cluster = Cluster::start();
     let mut watcher: Watcher<Pod> = Watcher::new(cluster.pods(), Config::default().streaming_lists());
-    assert_eq!(cluster.told(&mut watcher, 2), ["init", "done"]);
+    assert_eq!(cluster.next_event(&mut watcher, 2), ["init", "done"]);
     assert_eq!(cluster.server.interrupt(PODS, Interruption::Malformed), 1);
     cluster.server.put_pod(pod("a", "node-1"));
-    assert_eq!(cluster.told(&mut watcher, 2), ["broken watch: no JSON", "apply a"]);
+    assert_eq!(cluster.next_event(&mut watcher, 2), ["broken watch: no JSON", "apply a"]);
 }

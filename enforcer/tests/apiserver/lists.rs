@@ -18,7 +18,7 @@ fn names<K: kube::ResourceExt>(list: impl IntoIterator<Item = K>) -> Vec<String>
 }
 
 #[test]
-fn pages_are_of_one_version() {
+fn all_pages_have_one_version() {
     let cluster = Cluster::start();
     for name in ["a", "b", "c", "d", "e"] {
         cluster.server.put_pod(pod(name, "node-1"));
@@ -43,7 +43,7 @@ fn pages_are_of_one_version() {
 }
 
 #[test]
-fn versions_of_lists() {
+fn list_versions_are_checked() {
     let cluster = Cluster::start();
     cluster.server.put_pod(pod("a", "node-1"));
     let then = cluster.server.revision();
@@ -64,7 +64,7 @@ fn versions_of_lists() {
 }
 
 #[test]
-fn selectors() {
+fn selectors_filter_lists() {
     let cluster = Cluster::start();
     for (name, node) in [("a", "node-1"), ("b", "node-2"), ("c", "")] {
         cluster.server.put_pod(pod(name, node));
@@ -94,7 +94,7 @@ fn selectors() {
 }
 
 #[test]
-fn metadata_alone() {
+fn metadata_only_list_is_served() {
     let cluster = Cluster::start();
     cluster.server.put_namespace(namespace("one", Some("audit")));
     let api: Api<PartialObjectMeta<Namespace>> = Api::all(cluster.client.clone());
@@ -110,7 +110,7 @@ fn metadata_alone() {
 }
 
 #[test]
-fn lists_look_as_lists_of_a_real_server_do() {
+fn list_matches_real_server_format() {
     let cluster = Cluster::start();
     let stored = cluster.server.put_pod(pod("a", "node-1"));
     let request = axum::http::Request::get("/api/v1/pods").body(Vec::new()).unwrap();
@@ -125,7 +125,7 @@ fn lists_look_as_lists_of_a_real_server_do() {
 }
 
 #[test]
-fn pods_are_kept_as_a_server_keeps_them() {
+fn pod_is_stored_with_server_fields() {
     let cluster = Cluster::start();
     let server = &cluster.server;
     let mut host = pod("a", "node-1");
@@ -149,14 +149,14 @@ fn pods_are_kept_as_a_server_keeps_them() {
 
 #[test]
 #[should_panic(expected = "a real server refuses default/a: a pod stays on its node")]
-fn pods_do_not_move() {
+fn pod_cannot_change_its_node() {
     let cluster = Cluster::start();
     cluster.server.put_pod(pod("a", "node-1"));
     cluster.server.put_pod(pod("a", "node-2"));
 }
 
 #[test]
-fn requests_are_recorded_as_access_control_sees_them() {
+fn requests_are_recorded_with_verb_and_resource() {
     let cluster = Cluster::start();
     let api: Api<Pod> = Api::namespaced(cluster.client.clone(), "web");
     cluster.run(api.list(&ListParams::default().fields("spec.nodeName=node-1"))).unwrap();
@@ -177,13 +177,13 @@ fn requests_are_recorded_as_access_control_sees_them() {
 
 #[test]
 #[should_panic(expected = "in vain for what never comes")]
-fn waits_end() {
+fn wait_times_out() {
     let server = enforcer_testing::apiserver::ApiServer::start();
     server.wait_at_most(Duration::from_millis(50), "what never comes", |_| None::<()>);
 }
 
 #[test]
-fn who_was_asked_to_go_cannot_be_asked_to_stay() {
+fn deletion_timestamp_cannot_be_cleared() {
     let cluster = Cluster::start();
     let asked = pod("a", "node-1");
     cluster.server.put_pod(asked.clone());

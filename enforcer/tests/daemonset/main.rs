@@ -19,19 +19,38 @@ use std::{
 
 use enforcer::host::netns;
 use enforcer_core::yaml::documents::documents;
-use enforcer_testing::agent_fixture::{Pod, Stage, bind, denied};
 use enforcer_testing::{
-    agent::{enforcer, until},
+    agent::{enforcer, wait_until},
+    agent_fixture::{AgentFixture, bind, denied},
     bpffs::{self, Bpffs},
-    network, worker,
+    network,
+    pods::Pod,
+    sandbox, tests, worker,
 };
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Trial};
 use rustix::{
     fs::{StatVfsMountFlags, statvfs},
     process::{Pid, Signal, kill_process},
     thread::{CapabilitySet, remove_capability_from_bounding_set, set_no_new_privs},
 };
 use serde_json::Value;
+
+/// Name and function of a test. It panics to fail, and returns the reason where it cannot run.
+type Test = (&'static str, fn() -> Completion);
+
+const TESTS: &[Test] = tests![
+    completed => agent_enforces_with_manifest_capabilities,
+    missing_capability_is_named,
+    claims_survive_agent_exit,
+    cleanup_refuses_while_agent_runs,
+];
+
+const SKIPPABLE: &[Test] = tests![ports_are_reserved_through_mounted_file, cleanup_waits_for_sigterm];
+
+fn completed(test: fn()) -> Completion {
+    test();
+    Completion::Completed
+}
 
 fn main() {
     worker::run_if_worker();
@@ -42,20 +61,8 @@ fn main() {
         bpffs::isolate();
         network::isolate();
     }
-    let completed = |run: fn()| {
-        move || {
-            run();
-            Ok(Completion::Completed)
-        }
-    };
-    let trials = vec![
-        Trial::ignorable_test("an_agent_with_the_manifests_capabilities_enforces", completed(an_agent_enforces)),
-        Trial::ignorable_test("an_agent_that_lacks_one_of_them_says_so", completed(an_agent_that_lacks_one_says_so)),
-        Trial::ignorable_test("what_is_kept_outlives_the_agent", completed(what_is_kept_outlives_the_agent)),
-        Trial::ignorable_test("ports_are_reserved_by_one_file_that_is_mounted", ports_are_reserved),
-        Trial::ignorable_test("a_cleanup_with_the_manifests_capabilities_waits_for_sigterm", || Ok(a_cleanup_waits())),
-        Trial::ignorable_test("a_cleanup_that_finds_an_agent_does_not_wait", completed(a_cleanup_that_finds_an_agent)),
-    ];
+    let tests = TESTS.iter().chain(SKIPPABLE);
+    let trials = tests.map(|&(name, run)| Trial::ignorable_test(name, move || Ok(run()))).collect();
     libtest_mimic::run(&arguments, trials).exit();
 }
 
@@ -87,12 +94,11 @@ fn bind_mount(from: &Path, to: &Path, flags: libc::c_ulong) {
 }
 
 /// A folder in the calling thread's mount namespace, which must be its own, made read-only.
-fn make_read_only(point: &str) {
-    let path = Path::new(point);
+fn make_read_only(path: &Path) {
     bind_mount(path, path, 0);
     bind_mount(path, path, libc::MS_REMOUNT | libc::MS_RDONLY);
-    let flags = statvfs(point).expect("a mount").f_flag;
-    assert!(flags.contains(StatVfsMountFlags::RDONLY), "{point}: {flags:?}");
+    let flags = statvfs(path).expect("a mount").f_flag;
+    assert!(flags.contains(StatVfsMountFlags::RDONLY), "{}: {flags:?}", path.display());
 }
 
 /// A mount namespace and a view of the cgroups of the calling thread's own.
@@ -117,11 +123,11 @@ fn contained_with<T: Send>(names: &[String], mounts: impl FnOnce() + Send, start
     let kept = capability_set(names);
     let contain = || {
         unshare();
-        let mountinfo = fs::read_to_string("/proc/thread-self/mountinfo").expect("mounts");
-        let lines = mountinfo.lines().filter(|line| line.contains(" - cgroup2 "));
-        lines.filter_map(|line| line.split(' ').nth(4)).for_each(make_read_only);
+        for point in sandbox::mount_points() {
+            make_read_only(&point);
+        }
         mounts();
-        make_read_only("/proc/sys");
+        make_read_only(Path::new("/proc/sys"));
         for (_, capability) in CapabilitySet::all().difference(kept).iter_names() {
             remove_capability_from_bounding_set(capability).expect("root");
         }
@@ -144,20 +150,21 @@ fn effective(pid: u32) -> CapabilitySet {
     CapabilitySet::from_bits_retain(u64::from_str_radix(bits.trim(), 16).expect("a number"))
 }
 
-fn an_agent_enforces() {
-    let stage = Stage::new();
-    let mut owner = stage.start(&Pod::new("owner").ports("20080/tcp"));
-    let mut stranger = stage.start(&Pod::new("stranger"));
+fn agent_enforces_with_manifest_capabilities() {
+    let fixture = AgentFixture::new();
+    let mut owner = fixture.start(&Pod::new("owner").ports("20080/tcp"));
+    let mut stranger = fixture.start(&Pod::new("stranger"));
     let names = agents();
-    let socket = stage.beside("admin.sock").display().to_string();
+    let socket = fixture.path_beside("admin.sock").display().to_string();
     let served = ["--listen", "127.0.0.1:9489", "--admin-socket", &socket];
-    let mut agent = contained(&names, || stage.enforce(&served));
+    let mut agent = contained(&names, || fixture.enforce(&served));
     assert_eq!(stranger.bind(&bind(20080)), denied());
     assert_eq!(owner.bind(&bind(20080)), 0);
     // A pod that comes later: the raw tracepoint works too.
-    let mut later = stage.start(&Pod::new("later"));
+    let mut later = fixture.start(&Pod::new("later"));
     assert_eq!(later.bind(&bind(20080)), denied());
-    let told = agent.wait("the conflict is told", |line| line["event"] == "bind" && line["pod"] == "default/stranger");
+    let told = agent
+        .wait_for_line("the conflict is told", |line| line["event"] == "bind" && line["pod"] == "default/stranger");
     assert_eq!(told["owner"], "default/owner");
     // As `kubectl exec` runs it.
     let mut status = enforcer();
@@ -168,15 +175,15 @@ fn an_agent_enforces() {
     assert_eq!(agent.terminate().code(), Some(0));
 }
 
-fn what_is_kept_outlives_the_agent() {
-    let (stage, bpffs) = (Stage::new(), Bpffs::new());
+fn claims_survive_agent_exit() {
+    let (fixture, bpffs) = (AgentFixture::new(), Bpffs::new());
     let folder = bpffs.folder().display().to_string();
-    stage.put(&Pod::new("owner").ports("20080/tcp"));
-    let mut stranger = stage.start(&Pod::new("stranger"));
+    fixture.put(&Pod::new("owner").ports("20080/tcp"));
+    let mut stranger = fixture.start(&Pod::new("stranger"));
     let names = agents();
     for resumes in [false, true] {
-        let mut agent = contained(&names, || stage.enforce(&["--bpffs", &folder]));
-        assert_eq!(agent.rest().iter().any(|line| line["event"] == "takeover"), resumes);
+        let mut agent = contained(&names, || fixture.enforce(&["--bpffs", &folder]));
+        assert_eq!(agent.drain_log().iter().any(|line| line["event"] == "takeover"), resumes);
         assert_eq!(stranger.bind(&bind(20080)), denied());
         agent.kill();
         assert_eq!(stranger.bind(&bind(20080)), denied());
@@ -187,7 +194,7 @@ fn what_is_kept_outlives_the_agent() {
     let (code, said) = contained(&cleanups(), || Guarded::start(&mut command)).end();
     assert!([0, 4].contains(&code), "{said}");
     assert_eq!(bpffs.list(), [""; 0], "{said}");
-    until("nothing judges any more", || stranger.bind(&bind(20080)) == 0);
+    wait_until("nothing judges any more", || stranger.bind(&bind(20080)) == 0);
 }
 
 const LIST: &str = "net/ipv4/ip_local_reserved_ports";
@@ -198,31 +205,31 @@ fn reserved() -> String {
 }
 
 /// With the sysctl mounted where the manifests have it: it is found below that, and no other is.
-fn ports_are_reserved() -> Result<Completion, Failed> {
-    if netns::cookie()?.is_none() {
-        return Ok(Completion::ignored_with("the tests have no network namespace of their own"));
+fn ports_are_reserved_through_mounted_file() -> Completion {
+    if netns::cookie().expect("a socket").is_none() {
+        return Completion::ignored_with("the tests have no network namespace of their own");
     }
-    let stage = Stage::new();
-    stage.put(&Pod::new("owner").ports("20080/tcp"));
-    let mut stranger = stage.start(&Pod::new("stranger"));
-    let (memory, sysctls) = (stage.beside("state").display().to_string(), stage.beside("sys"));
+    let fixture = AgentFixture::new();
+    fixture.put(&Pod::new("owner").ports("20080/tcp"));
+    let mut stranger = fixture.start(&Pod::new("stranger"));
+    let (memory, sysctls) = (fixture.path_beside("state").display().to_string(), fixture.path_beside("sys"));
     let mounted = sysctls.join(LIST);
-    fs::create_dir_all(mounted.parent().expect("a folder"))?;
-    fs::write(&mounted, "")?;
+    fs::create_dir_all(mounted.parent().expect("a folder")).expect("making a folder");
+    fs::write(&mounted, "").expect("an empty file");
     let sysctls = sysctls.display().to_string();
     let flags = ["--state-dir", &memory, "--proc-sys", &sysctls];
     let list = Path::new("/proc/sys").join(LIST);
 
-    let start = || stage.enforce(&flags[..2]);
+    let start = || fixture.enforce(&flags[..2]);
     let mut agent = contained(&agents(), start);
-    let told = agent.wait("it cannot write", |line| line["event"] == "reserved_ports_failed");
+    let told = agent.wait_for_line("it cannot write", |line| line["event"] == "reserved_ports_failed");
     let said = told["message"].as_str().expect("a sentence");
     assert!(said.contains("Read-only file system") && said.contains("--proc-sys"), "{said}");
     assert_eq!((stranger.bind(&bind(20080)), reserved().as_str()), (denied(), ""), "it enforces all the same");
     assert_eq!(agent.terminate().code(), Some(0));
 
-    let mut agent = contained_with(&agents(), || bind_mount(&list, &mounted, 0), || stage.enforce(&flags));
-    until("the port is reserved", || reserved() == "20080");
+    let mut agent = contained_with(&agents(), || bind_mount(&list, &mounted, 0), || fixture.enforce(&flags));
+    wait_until("the port is reserved", || reserved() == "20080");
     agent.kill();
     let mut command = enforcer();
     command.args(["cleanup", "--bpffs", "/nonexistent"]).args(flags);
@@ -231,7 +238,7 @@ fn ports_are_reserved() -> Result<Completion, Failed> {
     let (code, said) = cleanup.end();
     assert!([0, 4].contains(&code), "{said}");
     assert_eq!(reserved(), "", "{said}");
-    Ok(Completion::Completed)
+    Completion::Completed
 }
 
 /// A process that does not outlive its test.
@@ -250,7 +257,7 @@ impl Guarded {
     /// Waits for its end: its exit code, and what it said on standard error.
     fn end(mut self) -> (i32, String) {
         let mut code = None;
-        until("it has ended by itself", || {
+        wait_until("it has ended by itself", || {
             code = self.code();
             code.is_some()
         });
@@ -267,15 +274,20 @@ impl Drop for Guarded {
     }
 }
 
-fn an_agent_that_lacks_one_says_so() {
+fn missing_capability_is_named() {
     let names = agents();
     for (index, missing) in names.iter().enumerate() {
-        let stage = Stage::new();
+        let fixture = AgentFixture::new();
         let mut fewer = names.clone();
         fewer.remove(index);
         let mut command = enforcer();
-        command.arg("run").arg("--source").arg(format!("dir:{}", stage.folder().display()));
-        command.arg("--cgroup-root").arg(stage.root()).args(["--bpffs", "/nonexistent", "--state-dir", "/nonexistent"]);
+        command.arg("run").arg("--source").arg(format!("dir:{}", fixture.folder().display()));
+        command.arg("--cgroup-root").arg(fixture.root()).args([
+            "--bpffs",
+            "/nonexistent",
+            "--state-dir",
+            "/nonexistent",
+        ]);
         let (code, said) = contained(&fewer, || Guarded::start(&mut command)).end();
         assert_eq!(code, 3, "without {missing}: {said}");
         assert!(said.contains(&format!("CAP_{missing}")), "without {missing}: {said}");
@@ -303,7 +315,7 @@ fn clean_up() -> Option<(Guarded, String, Lines<BufReader<ChildStdout>>)> {
     None
 }
 
-fn a_cleanup_waits() -> Completion {
+fn cleanup_waits_for_sigterm() -> Completion {
     let Some((mut cleanup, first, mut said)) = clean_up() else {
         return Completion::ignored_with("an agent that is not of these tests runs on this machine");
     };
@@ -319,9 +331,9 @@ fn a_cleanup_waits() -> Completion {
     Completion::Completed
 }
 
-fn a_cleanup_that_finds_an_agent() {
-    let stage = Stage::new();
-    let _agent = contained(&agents(), || stage.enforce(&[]));
+fn cleanup_refuses_while_agent_runs() {
+    let fixture = AgentFixture::new();
+    let _agent = contained(&agents(), || fixture.enforce(&[]));
     let mut command = enforcer();
     command.args(["cleanup", "--wait", "--bpffs", "/nonexistent", "--state-dir", "/nonexistent"]);
     let (code, said) = contained(&cleanups(), || Guarded::start(&mut command)).end();

@@ -5,19 +5,21 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use enforcer_testing::tests;
+
 use crate::{
     Test,
     overlays::{AGENTS, container, mounts},
     rendering::OVERLAYS,
 };
 
-pub(crate) const TESTS: &[Test] = &[
-    ("every_variable_is_a_flag", every_variable_is_a_flag),
-    ("the_mode_is_the_overlays", the_mode_is_the_overlays),
-    ("the_agents_namespace_is_a_system_namespace", the_agents_namespace_is_a_system_namespace),
-    ("the_binary_takes_what_the_agents_are_told", the_binary_takes_what_the_agents_are_told),
-    ("the_binary_takes_what_the_cleanup_is_told", the_binary_takes_what_the_cleanup_is_told),
-    ("what_is_mounted_for_a_flag_is_writable", what_is_mounted_for_a_flag_is_writable),
+pub(crate) const TESTS: &[Test] = tests![
+    every_environment_variable_is_a_flag,
+    overlay_sets_the_mode,
+    agent_namespace_is_a_system_namespace,
+    binary_accepts_agent_arguments,
+    binary_accepts_cleanup_arguments,
+    mounts_of_flags_are_writable
 ];
 
 /// The exit code, and what it wrote.
@@ -62,7 +64,7 @@ fn environment(overlay: &str) -> BTreeMap<String, String> {
     environment
 }
 
-fn every_variable_is_a_flag() {
+fn every_environment_variable_is_a_flag() {
     let known = known();
     for overlay in AGENTS {
         let variables = container(overlay).env.expect("an environment");
@@ -81,13 +83,13 @@ fn every_variable_is_a_flag() {
     }
 }
 
-fn the_mode_is_the_overlays() {
+fn overlay_sets_the_mode() {
     for overlay in AGENTS {
         assert_eq!(environment(overlay)["ENFORCER_MODE"], overlay);
     }
 }
 
-fn the_agents_namespace_is_a_system_namespace() {
+fn agent_namespace_is_a_system_namespace() {
     for overlay in AGENTS {
         let environment = environment(overlay);
         assert_eq!(environment["ENFORCER_SYSTEM_NAMESPACES"], "kube-system,port-enforcer", "{overlay}");
@@ -95,7 +97,7 @@ fn the_agents_namespace_is_a_system_namespace() {
 }
 
 /// The parser comes first, and then the search for a cluster, of which there is none here: so far, and no further.
-fn the_binary_takes_what_the_agents_are_told() {
+fn binary_accepts_agent_arguments() {
     for overlay in AGENTS {
         let arguments = container(overlay).args.expect("arguments");
         let environment = environment(overlay);
@@ -116,7 +118,7 @@ fn the_binary_takes_what_the_agents_are_told() {
 }
 
 /// What comes behind the container's arguments is the first thing that the parser does not know.
-fn the_binary_takes_what_the_cleanup_is_told() {
+fn binary_accepts_cleanup_arguments() {
     let mut arguments = container("uninstall").args.expect("arguments");
     arguments.push("--unknown".to_owned());
     let (code, said) = run(&arguments, []);
@@ -125,7 +127,7 @@ fn the_binary_takes_what_the_cleanup_is_told() {
 }
 
 /// The agent and the cleanup are told where it is, or know.
-fn what_is_mounted_for_a_flag_is_writable() {
+fn mounts_of_flags_are_writable() {
     let cleanup = container("uninstall").args.expect("arguments");
     for (flag, variable, host) in [
         ("--bpffs", "ENFORCER_BPFFS", "/sys/fs/bpf"),

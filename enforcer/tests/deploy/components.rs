@@ -12,17 +12,19 @@ use k8s_openapi::api::{
 };
 use serde_json::{Value, json};
 
+use enforcer_testing::tests;
+
 use crate::{
     Test,
     rendering::{committed, on_top},
     strict::{assert_same, check, deploy, documents, typed},
 };
 
-pub(crate) const TESTS: &[Test] = &[
-    ("every_component_renders_on_every_agent", every_component_renders_on_every_agent),
-    ("monitoring_serves_on_the_nodes_address", monitoring_serves_on_the_nodes_address),
-    ("policies_change_nothing_else", policies_change_nothing_else),
-    ("openshift_admits_what_the_agents_ask_for", openshift_admits_what_the_agents_ask_for),
+pub(crate) const TESTS: &[Test] = tests![
+    every_component_renders_on_every_overlay,
+    monitoring_listens_on_node_address,
+    policies_change_nothing_else,
+    openshift_admits_agent_privileges
 ];
 
 fn with(overlay: &str, component: &str) -> Vec<Value> {
@@ -41,7 +43,7 @@ fn container(objects: &[Value]) -> Container {
     pod.containers.into_iter().next().expect("a container")
 }
 
-fn every_component_renders_on_every_agent() {
+fn every_component_renders_on_every_overlay() {
     for overlay in ["audit", "enforce"] {
         for component in ["linux-5.10", "monitoring", "policies", "openshift"] {
             for object in with(overlay, component) {
@@ -53,7 +55,7 @@ fn every_component_renders_on_every_agent() {
     }
 }
 
-fn monitoring_serves_on_the_nodes_address() {
+fn monitoring_listens_on_node_address() {
     let objects = with("enforce", "monitoring");
     let container = container(&objects);
     let variables = container.env.expect("an environment");
@@ -96,7 +98,7 @@ fn head(object: &Value) -> (Value, Value) {
     (object["kind"].clone(), object["metadata"]["name"].clone())
 }
 
-fn openshift_admits_what_the_agents_ask_for() {
+fn openshift_admits_agent_privileges() {
     for overlay in ["audit", "enforce"] {
         let objects = with(overlay, "openshift");
         let constraints = objects.iter().find(|object| object["kind"] == "SecurityContextConstraints").expect("one");

@@ -12,15 +12,17 @@ use k8s_openapi::api::{
     core::v1::{Namespace, Pod as PodObject},
 };
 
+use enforcer_testing::tests;
+
 use crate::{
     Test,
     strict::{deploy, files, read, typed},
 };
 
-pub(crate) const TESTS: &[Test] = &[
-    ("the_agent_finds_nothing_wrong_with_them", the_agent_finds_nothing_wrong_with_them),
-    ("two_replicas_meet_on_one_node_and_the_scheduler_does_not_see_it", two_replicas),
-    ("the_annotations_claim_these_ports", the_annotations_claim_these_ports),
+pub(crate) const TESTS: &[Test] = tests![
+    check_finds_nothing_in_examples,
+    example_replicas_meet_without_host_ports,
+    example_annotations_claim_expected_ports
 ];
 
 /// What the API server gives to a pod that is made.
@@ -56,7 +58,7 @@ fn claims(pod: &Pod) -> Vec<String> {
     said.claims.iter().map(|claim| format!("{} ({})", claim.spec, claim.source)).collect()
 }
 
-fn the_agent_finds_nothing_wrong_with_them() {
+fn check_finds_nothing_in_examples() {
     let folder = deploy();
     let mut seen = 0;
     for path in files() {
@@ -71,7 +73,7 @@ fn the_agent_finds_nothing_wrong_with_them() {
     assert!(seen >= 5, "{seen} pods");
 }
 
-fn two_replicas() {
+fn example_replicas_meet_without_host_ports() {
     let file = "examples/two-replicas.yaml";
     let [pod] = &pods(file)[..] else { panic!("one Deployment") };
     assert_eq!(claims(pod), ["80/tcp (annotation)"]);
@@ -91,7 +93,7 @@ fn two_replicas() {
     assert_eq!(template.metadata.and_then(|metadata| metadata.labels), selector.match_labels);
 }
 
-fn the_annotations_claim_these_ports() {
+fn example_annotations_claim_expected_ports() {
     let file = "examples/annotations.yaml";
     let [resolver, collector] = &pods(file)[..] else { panic!("a pod and a Deployment") };
     let annotated = ["5300/udp (annotation)", "5300/tcp (annotation)", "127.0.0.1:8181/tcp (annotation)"];

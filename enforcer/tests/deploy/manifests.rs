@@ -5,17 +5,15 @@ use std::fs;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use enforcer_testing::tests;
+
 use crate::{
     Test,
     strict::{check, deploy, documents, files, lost, read},
 };
 
-pub(crate) const TESTS: &[Test] = &[
-    ("every_file_says_what_its_type_knows", every_file_says_what_its_type_knows),
-    ("what_a_type_does_not_know_is_found", what_a_type_does_not_know_is_found),
-    ("every_file_is_used", every_file_is_used),
-    ("no_image_names_a_registry", no_image_names_a_registry),
-];
+pub(crate) const TESTS: &[Test] =
+    tests![manifests_use_known_fields_only, unknown_field_is_found, every_file_is_used, no_image_names_a_registry];
 
 /// What the kustomizations here may say.
 #[derive(Debug, Default, Deserialize)]
@@ -75,7 +73,7 @@ fn is_kustomization(document: &Value) -> bool {
     document["apiVersion"].as_str().is_some_and(|version| version.starts_with("kustomize.config.k8s.io/"))
 }
 
-fn every_file_says_what_its_type_knows() {
+fn manifests_use_known_fields_only() {
     let files = files();
     for path in &files {
         let documents = read(path);
@@ -93,7 +91,7 @@ fn every_file_says_what_its_type_knows() {
 }
 
 /// The net itself: misspelt, at the wrong place, in the wrong form.
-fn what_a_type_does_not_know_is_found() {
+fn unknown_field_is_found() {
     let good = || read(&deploy().join("base/daemonset.yaml")).remove(0);
     assert_eq!(check(&good()), Ok(()));
     for (pointer, key, value) in [

@@ -21,18 +21,13 @@ use crate::{
     strict::{deploy, read},
 };
 use enforcer_testing::exposition::Exposition;
+use enforcer_testing::tests;
 
-pub(crate) const TESTS: &[Test] = &[
-    ("every_query_asks_for_what_is_served", every_query_asks_for_what_is_served),
-    ("every_alert_is_played_and_has_its_page", every_alert_is_played_and_has_its_page),
-    ("the_dashboard_is_whole", the_dashboard_is_whole),
-];
+pub(crate) const TESTS: &[Test] =
+    tests![every_query_uses_served_metrics, every_alert_has_a_test_and_a_runbook, dashboard_is_complete];
 
-const WITH_PROMTOOL: &[Test] = &[
-    ("promtool_takes_the_rules_and_every_query", promtool_takes_the_rules_and_every_query),
-    ("the_alerts_fire_when_they_should", the_alerts_fire_when_they_should),
-    ("promtool_takes_the_metrics", promtool_takes_the_metrics),
-];
+const WITH_PROMTOOL: &[Test] =
+    tests![promtool_accepts_rules_and_queries, alerts_fire_when_expected, promtool_accepts_metrics];
 
 pub(crate) fn trials() -> Vec<Trial> {
     let result = Command::new("promtool").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -132,7 +127,7 @@ fn asked(expression: &str) -> (Vec<(String, Vec<String>)>, Vec<String>) {
     (selected, grouped.map(|label| label.trim().to_owned()).collect())
 }
 
-fn every_query_asks_for_what_is_served() {
+fn every_query_uses_served_metrics() {
     let metrics = documented();
     let mut used = BTreeSet::new();
     for (whose, expression) in panel_queries().into_iter().chain(alert_queries()) {
@@ -161,7 +156,7 @@ fn every_query_asks_for_what_is_served() {
     assert_eq!(asked("port_enforcer_x{c=\"d\",e!~\"f\"} / port_enforcer_y").0[0].1, ["c", "e"]);
 }
 
-fn every_alert_is_played_and_has_its_page() {
+fn every_alert_has_a_test_and_a_runbook() {
     let played = fs::read_to_string(played()).expect("alerts.yaml");
     for alert in alerts() {
         let name = alert["alert"].as_str().expect("a name");
@@ -173,7 +168,7 @@ fn every_alert_is_played_and_has_its_page() {
     }
 }
 
-fn the_dashboard_is_whole() {
+fn dashboard_is_complete() {
     let dashboard = dashboard();
     let panels = dashboard["panels"].as_array().expect("panels");
     let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().expect("an id")).collect();
@@ -222,7 +217,7 @@ fn accepts(arguments: &[&str], input: &str) {
 }
 
 /// The dashboard's queries become rules for that, because promtool checks no others. Its variables have a value then.
-fn promtool_takes_the_rules_and_every_query() {
+fn promtool_accepts_rules_and_queries() {
     let folder = TempDir::new().expect("a folder");
     let write = |name: &str, rules: &Value| {
         let path = folder.path().join(name);
@@ -242,7 +237,7 @@ fn promtool_takes_the_rules_and_every_query() {
     assert!(!promtool(&["check", "rules", &write("wrong.yaml", &wrong)], "").status.success());
 }
 
-fn the_alerts_fire_when_they_should() {
+fn alerts_fire_when_expected() {
     let folder = TempDir::new().expect("a folder");
     fs::write(folder.path().join("rules.yaml"), rules().to_string()).expect("a file");
     let tests = fs::read_to_string(played()).expect("alerts.yaml");
@@ -252,7 +247,7 @@ fn the_alerts_fire_when_they_should() {
 }
 
 /// promtool reads the older text form alone, in which a counter's family has the name of its samples and there is no info.
-fn promtool_takes_the_metrics() {
+fn promtool_accepts_metrics() {
     let text = Metrics::new(None).exposition().expect("metrics");
     // Writing to a string cannot fail.
     let mut older = String::new();

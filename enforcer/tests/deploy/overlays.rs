@@ -17,27 +17,29 @@ use k8s_openapi::api::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
+use enforcer_testing::tests;
+
 use crate::{
     Test,
     rendering::{OVERLAYS, committed},
     strict::{assert_same, check, deploy, documents, read, typed},
 };
 
-pub(crate) const TESTS: &[Test] = &[
-    ("they_hold_these_objects", they_hold_these_objects),
-    ("install_yaml_is_the_audit_overlay", install_yaml_is_the_audit_overlay),
-    ("they_are_the_base_and_their_patches", they_are_the_base_and_their_patches),
-    ("the_namespace_admits_the_pods", the_namespace_admits_the_pods),
-    ("the_agent_may_do_this_and_no_more", the_agent_may_do_this_and_no_more),
-    ("the_quota_fits", the_quota_fits),
-    ("one_pod_on_every_node_and_never_two", one_pod_on_every_node_and_never_two),
-    ("the_pod_is_on_the_host_network_and_nothing_else_of_the_host", the_pod_is_on_the_host_network),
-    ("the_container_has_these_privileges_and_no_more", the_container_has_these_privileges_and_no_more),
-    ("the_mounts_are_these", the_mounts_are_these),
-    ("probes_ask_the_loopback", probes_ask_the_loopback),
-    ("the_agents_own_port_is_claimed", the_agents_own_port_is_claimed),
-    ("memory_is_bounded_and_the_cpu_is_not", memory_is_bounded_and_the_cpu_is_not),
-    ("uninstall_takes_the_agents_place", uninstall_takes_the_agents_place),
+pub(crate) const TESTS: &[Test] = tests![
+    overlays_contain_expected_objects,
+    install_yaml_is_the_audit_overlay,
+    overlays_are_base_and_patches,
+    namespace_admits_agent_pods,
+    agent_role_is_minimal,
+    resource_quota_allows_agent_pods,
+    daemon_set_runs_one_pod_per_node,
+    pod_uses_host_network_only,
+    container_privileges_are_minimal,
+    mounts_are_minimal,
+    probes_use_loopback,
+    agent_port_is_claimed,
+    memory_has_a_limit_and_cpu_has_none,
+    uninstall_replaces_the_agent
 ];
 
 /// The overlays that run the agent.
@@ -72,7 +74,7 @@ pub(crate) fn container(overlay: &str) -> Container {
     containers.remove(0)
 }
 
-fn they_hold_these_objects() {
+fn overlays_contain_expected_objects() {
     for overlay in OVERLAYS {
         let objects = rendered(overlay);
         for object in &objects {
@@ -129,7 +131,7 @@ fn merge(base: &mut Value, patch: &Value) {
 }
 
 /// A snapshot that is older than its sources is found without kubectl too.
-fn they_are_the_base_and_their_patches() {
+fn overlays_are_base_and_patches() {
     for (overlay, patch) in [("audit", None), ("enforce", Some("mode.yaml")), ("uninstall", Some("cleanup.yaml"))] {
         let mut expected: Vec<Value> = ["namespace", "quota", "rbac", "daemonset"]
             .iter()
@@ -145,7 +147,7 @@ fn they_are_the_base_and_their_patches() {
     }
 }
 
-fn the_namespace_admits_the_pods() {
+fn namespace_admits_agent_pods() {
     for overlay in OVERLAYS {
         let labels = object::<Namespace>(overlay, "Namespace").metadata.labels.expect("labels");
         for mode in ["enforce", "audit", "warn"] {
@@ -155,7 +157,7 @@ fn the_namespace_admits_the_pods() {
     }
 }
 
-fn the_agent_may_do_this_and_no_more() {
+fn agent_role_is_minimal() {
     for overlay in OVERLAYS {
         let role: ClusterRole = object(overlay, "ClusterRole");
         let expected = json!([
@@ -179,7 +181,7 @@ fn the_agent_may_do_this_and_no_more() {
     }
 }
 
-fn the_quota_fits() {
+fn resource_quota_allows_agent_pods() {
     for overlay in OVERLAYS {
         let quota = object::<ResourceQuota>(overlay, "ResourceQuota").spec.expect("a spec");
         let class = pod_spec(overlay).priority_class_name.expect("a priority class");
@@ -195,7 +197,7 @@ fn the_quota_fits() {
     }
 }
 
-fn one_pod_on_every_node_and_never_two() {
+fn daemon_set_runs_one_pod_per_node() {
     for (overlay, at_once) in [("audit", "10%"), ("enforce", "10%"), ("uninstall", "100%")] {
         let spec = daemonset(overlay).spec.expect("a spec");
         let expected =
@@ -214,7 +216,7 @@ fn one_pod_on_every_node_and_never_two() {
     }
 }
 
-fn the_pod_is_on_the_host_network() {
+fn pod_uses_host_network_only() {
     for overlay in OVERLAYS {
         let pod = pod_spec(overlay);
         assert_eq!(
@@ -229,7 +231,7 @@ fn the_pod_is_on_the_host_network() {
     }
 }
 
-fn the_container_has_these_privileges_and_no_more() {
+fn container_privileges_are_minimal() {
     for (overlay, capabilities) in [
         ("audit", json!(["BPF", "PERFMON", "NET_ADMIN"])),
         ("enforce", json!(["BPF", "PERFMON", "NET_ADMIN"])),
@@ -267,7 +269,7 @@ pub(crate) fn mounts(overlay: &str) -> Vec<(String, String, bool)> {
     mounts.collect()
 }
 
-fn the_mounts_are_these() {
+fn mounts_are_minimal() {
     for overlay in OVERLAYS {
         let mounts = mounts(overlay);
         let paths: Vec<_> = mounts.iter().map(|(host, here, _)| (host.as_str(), here.as_str())).collect();
@@ -293,7 +295,7 @@ fn the_mounts_are_these() {
     }
 }
 
-fn probes_ask_the_loopback() {
+fn probes_use_loopback() {
     for overlay in AGENTS {
         let container = container(overlay);
         let ports = container.ports.expect("ports");
@@ -311,7 +313,7 @@ fn probes_ask_the_loopback() {
 }
 
 /// The agent reads its own pod like any other: it claims the address and port that it serves, and no more.
-fn the_agents_own_port_is_claimed() {
+fn agent_port_is_claimed() {
     for overlay in AGENTS {
         let container = container(overlay);
         let listen = container.env.iter().flatten().find(|variable| variable.name == "ENFORCER_LISTEN");
@@ -326,7 +328,7 @@ fn the_agents_own_port_is_claimed() {
     }
 }
 
-fn memory_is_bounded_and_the_cpu_is_not() {
+fn memory_has_a_limit_and_cpu_has_none() {
     for overlay in OVERLAYS {
         let resources = container(overlay).resources.expect("resources");
         let names = |map: &Option<std::collections::BTreeMap<String, _>>| -> Vec<String> {
@@ -338,7 +340,7 @@ fn memory_is_bounded_and_the_cpu_is_not() {
 }
 
 /// The same `DaemonSet`, so that the API server replaces each agent by a cleanup, and never runs them side by side.
-fn uninstall_takes_the_agents_place() {
+fn uninstall_replaces_the_agent() {
     for overlay in OVERLAYS {
         let daemonset = daemonset(overlay);
         assert_eq!(daemonset.metadata.name.as_deref(), Some(NAME), "{overlay}");

@@ -9,18 +9,20 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use serde_json::{Value, json};
 
+use enforcer_testing::tests;
+
 use crate::{
     Test,
     strict::{deploy, read, typed},
 };
 
-pub(crate) const TESTS: &[Test] = &[
-    ("only_kubelets_make_mirror_pods", only_kubelets_make_mirror_pods),
-    ("namespaces_claim_what_is_listed", namespaces_claim_what_is_listed),
-    ("what_is_there_may_stay", what_is_there_may_stay),
-    ("the_mode_label_takes_a_right_of_its_own", the_mode_label_takes_a_right_of_its_own),
-    ("an_agent_tells_events_in_its_own_name", an_agent_tells_events_in_its_own_name),
-    ("every_policy_is_bound_and_denies", every_policy_is_bound_and_denies),
+pub(crate) const TESTS: &[Test] = tests![
+    only_kubelets_create_mirror_pods,
+    namespace_claims_listed_ports_only,
+    unchanged_claims_may_stay,
+    mode_label_needs_its_own_permission,
+    agent_events_carry_its_own_name,
+    every_policy_is_bound_and_denies
 ];
 
 const FILES: [&str; 4] = ["mirror-pods", "claims", "mode-label", "own-events"];
@@ -135,7 +137,7 @@ fn mirror(hash: &str) -> Value {
     json!({ "metadata": { "name": "etcd", "annotations": { "kubernetes.io/config.mirror": hash } } })
 }
 
-fn only_kubelets_make_mirror_pods() {
+fn only_kubelets_create_mirror_pods() {
     let tenant = Review::new(mirror("a"));
     assert!(tenant.denied_by("mirror-pods").is_some_and(|why| why.contains("kubelet")));
     let mut kubelet = tenant.clone();
@@ -167,7 +169,7 @@ fn claims(lists: &Value, pod: Value) -> Option<String> {
     request.denied_by("claims")
 }
 
-fn namespaces_claim_what_is_listed() {
+fn namespace_claims_listed_ports_only() {
     let lists = json!({ "_default": "", "shop": "80/tcp 443, 8000-8010/udp\n127.0.0.1:9099/tcp" });
     let annotated = |text| claims(&lists, pod(Some(text), &json!([])));
     for fine in ["80", "80/tcp,443/tcp", "  443\t80\r\n", "8000-8010/udp", "127.0.0.1:9099", "none", ""] {
@@ -198,7 +200,7 @@ fn namespaces_claim_what_is_listed() {
 }
 
 /// The controllers of a pod must be able to change it, whatever its list has become.
-fn what_is_there_may_stay() {
+fn unchanged_claims_may_stay() {
     let update = |new: Option<&str>, old: Option<&str>| {
         let ports = json!([{ "hostPort": 22 }]);
         let mut request = Review::new(pod(new, &ports)).instead_of(pod(old, &ports));
@@ -213,7 +215,7 @@ fn what_is_there_may_stay() {
     assert!(update(Some("80"), None).is_some());
 }
 
-fn the_mode_label_takes_a_right_of_its_own() {
+fn mode_label_needs_its_own_permission() {
     let namespace = |mode: Option<&str>| {
         let mut namespace = json!({ "metadata": { "name": "shop", "labels": { "a": "b" } } });
         if let Some(mode) = mode {
@@ -255,7 +257,7 @@ fn event(kind: &str, name: &str, instance: &str) -> Value {
     })
 }
 
-fn an_agent_tells_events_in_its_own_name() {
+fn agent_events_carry_its_own_name() {
     let by_agent = |object: Value| {
         let mut request = Review::new(object);
         request.request = json!({

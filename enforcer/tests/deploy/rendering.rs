@@ -11,6 +11,8 @@ use libtest_mimic::{Completion, Trial};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use enforcer_testing::tests;
+
 use crate::{
     Test, components,
     strict::{assert_same, deploy, documents},
@@ -19,11 +21,11 @@ use crate::{
 /// Every overlay.
 pub(crate) const OVERLAYS: [&str; 3] = ["audit", "enforce", "uninstall"];
 
-const TESTS: &[Test] = &[
-    ("overlays_are_as_committed", overlays_are_as_committed),
-    ("a_change_of_the_base_reaches_every_overlay", a_change_of_the_base_reaches_every_overlay),
-    ("an_overlay_on_top_names_the_registry", an_overlay_on_top_names_the_registry),
-    ("the_component_for_old_kernels_adds_one_capability", the_component_for_old_kernels_adds_one_capability),
+const TESTS: &[Test] = tests![
+    overlays_match_snapshots,
+    base_change_reaches_every_overlay,
+    user_overlay_sets_the_registry,
+    old_kernels_component_adds_one_capability
 ];
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -67,7 +69,7 @@ pub(crate) fn committed(overlay: &str) -> String {
     rest.1.to_owned()
 }
 
-fn overlays_are_as_committed() {
+fn overlays_match_snapshots() {
     for overlay in OVERLAYS {
         let mut settings = Settings::clone_current();
         settings.set_snapshot_path(snapshots());
@@ -87,7 +89,7 @@ fn copy() -> TempDir {
 }
 
 /// So that a snapshot that is older than the base is found to be.
-fn a_change_of_the_base_reaches_every_overlay() {
+fn base_change_reaches_every_overlay() {
     for (file, from, to) in [
         ("daemonset.yaml", "type: DirectoryOrCreate", "type: Directory"),
         ("rbac.yaml", "verbs: [create, patch]", "verbs: [create]"),
@@ -115,7 +117,7 @@ pub(crate) fn on_top(kustomization: &Value) -> Vec<Value> {
     documents(&render(&folder))
 }
 
-fn an_overlay_on_top_names_the_registry() {
+fn user_overlay_sets_the_registry() {
     let rendered = on_top(&json!({
         "resources": ["../deploy/overlays/audit"],
         "images": [{ "name": "port-enforcer", "newName": "registry.example/tools/port-enforcer" }],
@@ -126,7 +128,7 @@ fn an_overlay_on_top_names_the_registry() {
     assert_same(&rendered, &expected, "an overlay on top");
 }
 
-fn the_component_for_old_kernels_adds_one_capability() {
+fn old_kernels_component_adds_one_capability() {
     let rendered = on_top(&json!({
         "resources": ["../deploy/overlays/audit"],
         "components": ["../deploy/components/linux-5.10"],

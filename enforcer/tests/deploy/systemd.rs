@@ -9,15 +9,16 @@ use std::{
 use libtest_mimic::{Completion, Trial};
 use tempfile::TempDir;
 
+use enforcer_testing::tests;
+
 use crate::{
     Test,
     strict::{deploy, read},
 };
 
-pub(crate) const TESTS: &[Test] = &[
-    ("it_has_the_capabilities_of_the_daemonset", it_has_the_capabilities_of_the_daemonset),
-    ("the_binary_takes_its_arguments", the_binary_takes_its_arguments),
-];
+pub(crate) const TESTS: &[Test] = tests![unit_has_daemonset_capabilities, binary_accepts_unit_arguments];
+
+const WITH_SYSTEMD: &[Test] = tests![systemd_accepts_unit_as_hardened];
 
 /// How exposed systemd may find it, of 100: less than half of what an unhardened unit is.
 const EXPOSURE: u32 = 30;
@@ -33,7 +34,7 @@ fn settings() -> BTreeMap<String, String> {
     lines.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-fn it_has_the_capabilities_of_the_daemonset() {
+fn unit_has_daemonset_capabilities() {
     let daemonset = read(&deploy().join("base/daemonset.yaml")).remove(0);
     let context = &daemonset["spec"]["template"]["spec"]["containers"][0]["securityContext"];
     let added = context["capabilities"]["add"].as_array().expect("a list");
@@ -43,7 +44,7 @@ fn it_has_the_capabilities_of_the_daemonset() {
 }
 
 /// So far, and to the first thing that the parser does not know.
-fn the_binary_takes_its_arguments() {
+fn binary_accepts_unit_arguments() {
     let start = settings()["ExecStart"].clone();
     let mut words = start.split(' ');
     assert_eq!(words.next(), Some("/usr/local/bin/enforcer"));
@@ -56,16 +57,19 @@ fn the_binary_takes_its_arguments() {
 pub(crate) fn trials() -> Vec<Trial> {
     let result = Command::new("systemd-analyze").arg("--version").stdout(Stdio::null()).status();
     let missing = matches!(result, Err(error) if error.kind() == io::ErrorKind::NotFound);
-    vec![Trial::ignorable_test("systemd::systemd_takes_it_and_finds_it_hardened", move || {
-        if missing {
-            return Ok(Completion::ignored_with("systemd-analyze is not installed"));
-        }
-        systemd_takes_it();
-        Ok(Completion::Completed)
-    })]
+    let trials = WITH_SYSTEMD.iter().map(|&(name, run)| {
+        Trial::ignorable_test(format!("systemd::{name}"), move || {
+            if missing {
+                return Ok(Completion::ignored_with("systemd-analyze is not installed"));
+            }
+            run();
+            Ok(Completion::Completed)
+        })
+    });
+    trials.collect()
 }
 
-fn systemd_takes_it() {
+fn systemd_accepts_unit_as_hardened() {
     let folder = TempDir::new().expect("a folder");
     let path = folder.path().join("port-enforcer.service");
     // The program must be there.

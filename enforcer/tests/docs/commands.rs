@@ -96,7 +96,7 @@ fn own(command: &[String]) -> Option<&[String]> {
 
 /// The parser comes to the end, where it finds the one thing that it does not know.
 #[test]
-fn every_enforcer_command_is_one() {
+fn enforcer_commands_parse() {
     let mut count = 0;
     for (place, command) in all() {
         let Some(words) = own(&command) else { continue };
@@ -109,7 +109,7 @@ fn every_enforcer_command_is_one() {
 }
 
 #[test]
-fn every_other_command_is_known_and_its_files_are_there() {
+fn other_commands_are_known_and_their_files_exist() {
     for (place, command) in all() {
         let program = command[0].as_str();
         assert!(program == "enforcer" || OTHERS.contains(&program), "{place}: {command:?}");
@@ -122,7 +122,7 @@ fn every_other_command_is_known_and_its_files_are_there() {
 
 /// What stands below a prompt is what is printed. Only where that is the same everywhere: what needs no root and no cluster.
 #[test]
-fn what_a_check_is_said_to_print_it_prints() {
+fn check_output_matches_docs() {
     let mut count = 0;
     for Page { path, text } in pages() {
         for (_, first, lines) in blocks(&text) {
@@ -141,7 +141,7 @@ fn what_a_check_is_said_to_print_it_prints() {
 }
 
 #[test]
-fn lines_are_read_as_a_shell_reads_them() {
+fn lines_are_split_like_a_shell() {
     let words = |line: &str| commands(line).iter().map(|command| command.join("+")).collect::<Vec<_>>();
     assert_eq!(
         words("$ sudo enforcer status -o json | jq -r 'a | b' # why"),

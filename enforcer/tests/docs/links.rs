@@ -74,7 +74,7 @@ fn broken(from: &Path, link: &str) -> Option<String> {
 }
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_link_has_a_target() {
     let mut count = 0;
     let mut all = Vec::new();
     for Page { path, text } in pages() {
@@ -87,7 +87,7 @@ fn every_link_leads_somewhere() {
 }
 
 #[test]
-fn every_page_of_an_alert_is_there() {
+fn every_runbook_url_has_a_page() {
     let rules = fs::read_to_string(root().join("deploy/components/monitoring/rules.yaml")).expect("rules");
     let pages: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("runbook_url: ")).collect();
     assert!(pages.len() > 5, "{pages:?}");
@@ -97,7 +97,7 @@ fn every_page_of_an_alert_is_there() {
 
 /// A page that nobody leads to is one that nobody reads.
 #[test]
-fn every_page_can_be_reached() {
+fn every_page_is_linked() {
     let pages = pages();
     let linked: Vec<String> = pages
         .iter()
@@ -116,7 +116,7 @@ fn every_page_can_be_reached() {
 }
 
 #[test]
-fn headings_are_found_as_the_hosts_find_them() {
+fn anchors_match_github_slugs() {
     let text = "# One\n## `bind()` to 0.0.0.0:80, twice\n```sh\n# no heading\n```\n## One\n";
     assert_eq!(anchors(text), ["one", "bind-to-000080-twice", "one-1"]);
     assert_eq!(links("[a](b.md#c), `[d](e)`\n```text\n[f](g)\n```\n"), ["b.md#c"]);

@@ -1,8 +1,10 @@
 //! The documentation says what is so: every link leads somewhere, every command is one, every manifest can be read, and what
 //! a command is said to print it prints.
 
+mod codes;
 mod commands;
 mod links;
+mod log_events;
 mod manifests;
 mod paths;
 mod table;
@@ -24,7 +26,10 @@ struct Page {
     text: String,
 }
 
-/// Every page: what lies at the top and what is below `docs/`.
+/// Pages at the root that a repository is expected to have.
+const ROOT_PAGES: [&str; 5] = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "RELEASE.md", "SECURITY.md"];
+
+/// Returns every page: those at the root and those in `docs/`.
 fn pages() -> Vec<Page> {
     let mut paths = Vec::new();
     for folder in ["", "docs", "docs/adr"] {
@@ -37,6 +42,9 @@ fn pages() -> Vec<Page> {
     }
     paths.sort();
     assert!(paths.len() > 20, "{paths:?}");
+    for page in ROOT_PAGES {
+        assert!(paths.iter().any(|path| path == Path::new(page)), "{page} is read too");
+    }
     let read = |path: PathBuf| Page { text: fs::read_to_string(root().join(&path)).expect("a page"), path };
     paths.into_iter().map(read).collect()
 }
@@ -58,7 +66,7 @@ fn blocks(text: &str) -> Vec<(&str, usize, Vec<&str>)> {
 }
 
 #[test]
-fn blocks_are_found_with_their_lines() {
+fn blocks_have_line_numbers() {
     let found = blocks("a\n```sh\none\ntwo\n```\nb\n```text\nthree\n```\n");
     assert_eq!(found, [("sh", 3, vec!["one", "two"]), ("text", 8, vec!["three"])]);
 }

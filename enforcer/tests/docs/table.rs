@@ -20,7 +20,7 @@ fn addresses(head: &str) -> Vec<Address> {
 }
 
 #[test]
-fn the_table_of_overlaps_is_the_functions() {
+fn overlap_table_matches_code() {
     let text = fs::read_to_string(root().join("docs/semantics.md")).expect("semantics.md");
     let rows: Vec<Vec<&str>> = text
         .lines()

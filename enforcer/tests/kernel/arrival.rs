@@ -10,26 +10,28 @@ use enforcer::host::clock::now;
 use enforcer_ebpf::wire::{Reason, VerdictKind};
 
 use enforcer_testing::{
-    kernel_fixture::{Rig, denied},
-    manifest::Manifest,
+    kernel_fixture::{KernelFixture, denied},
+    pods::Pod,
+    tests,
     worker::Bind,
 };
 
 use crate::{DONE, Outcome, Test};
 
-pub(crate) const TESTS: &[Test] = &[
-    ("an_owner_is_known_before_its_claim_is", an_owner_is_known_before_its_claim_is),
-    ("an_owner_in_a_list_is_known_before_its_claim_is", an_owner_in_a_list_is_known_before_its_claim_is),
-];
+pub(crate) const TESTS: &[Test] = tests![owner_is_written_before_its_claim, listed_owner_is_written_before_its_claim];
 
 const PORT: u16 = 20080;
 const ROUNDS: usize = 20;
 
 /// Lets a process bind without a pause while something happens: how many of its binds were denied, and the error numbers that
 /// it saw.
-fn during(rig: &mut Rig, manifest: &Manifest, happen: impl FnOnce(&mut Rig)) -> (u64, BTreeSet<i32>) {
-    let mut worker = rig.worker(manifest);
-    let before = denials(rig);
+fn during(
+    fixture: &mut KernelFixture,
+    manifest: &Pod,
+    happen: impl FnOnce(&mut KernelFixture),
+) -> (u64, BTreeSet<i32>) {
+    let mut worker = fixture.worker(manifest);
+    let before = denials(fixture);
     let (stop, orders) = (AtomicBool::new(false), AtomicU32::new(0));
     let bind = Bind::tcp("0.0.0.0", PORT);
     let seen = thread::scope(|scope| {
@@ -46,16 +48,16 @@ fn during(rig: &mut Rig, manifest: &Manifest, happen: impl FnOnce(&mut Rig)) -> 
         while orders.load(Ordering::Relaxed) == 0 {
             thread::yield_now();
         }
-        happen(rig);
+        happen(fixture);
         stop.store(true, Ordering::Relaxed);
         storm.join().expect("the storm")
     });
-    (denials(rig) - before, seen)
+    (denials(fixture) - before, seen)
 }
 
 /// How many binds were denied.
-fn denials(rig: &Rig) -> u64 {
-    let counters = rig.engine.counters().expect("the counters");
+fn denials(fixture: &KernelFixture) -> u64 {
+    let counters = fixture.reconciler.counters().expect("the counters");
     Reason::ALL.into_iter().map(|reason| counters.of(VerdictKind::Deny, reason)).sum()
 }
 
@@ -66,30 +68,29 @@ fn is_undisturbed((denied, seen): &(u64, BTreeSet<i32>)) -> bool {
 }
 
 /// The agent has not yet read that the pod's cgroup was made when it is told of the pod.
-fn an_owner_is_known_before_its_claim_is() -> Outcome {
-    let mut rig = Rig::new();
+fn owner_is_written_before_its_claim() -> Outcome {
+    let mut fixture = KernelFixture::new();
     for round in 0..ROUNDS {
-        let owner = Manifest::new(&format!("owner-{round}")).ports(&format!("{PORT}"));
-        let seen = during(&mut rig, &owner, |rig| rig.apply(&owner));
+        let owner = Pod::new(&format!("owner-{round}")).ports(&format!("{PORT}"));
+        let seen = during(&mut fixture, &owner, |fixture| fixture.apply(&owner));
         assert!(is_undisturbed(&seen), "round {round}: {seen:?}");
-        let stranger = Manifest::new("stranger");
-        assert_eq!(rig.worker(&stranger).bind(&Bind::tcp("0.0.0.0", PORT)), denied());
-        rig.delete(&owner);
+        let stranger = Pod::new("stranger");
+        assert_eq!(fixture.worker(&stranger).bind(&Bind::tcp("0.0.0.0", PORT)), denied());
+        fixture.delete(&owner);
     }
     DONE
 }
 
 /// The same, where it is told of many at once, and it takes a while until all is written.
-fn an_owner_in_a_list_is_known_before_its_claim_is() -> Outcome {
-    let mut rig = Rig::new();
+fn listed_owner_is_written_before_its_claim() -> Outcome {
+    let mut fixture = KernelFixture::new();
     for round in 0..ROUNDS {
-        let owner = Manifest::new(&format!("owner-{round}")).ports(&format!("{PORT}"));
-        let others =
-            (0..1000).map(|number| Manifest::new(&format!("other-{number}")).ports(&(30_000 + number).to_string()));
-        let list: Vec<_> = others.chain([owner.clone()]).map(|manifest| manifest.pod()).collect();
-        let seen = during(&mut rig, &owner, |rig| rig.engine.reset(list, now()));
+        let owner = Pod::new(&format!("owner-{round}")).ports(&format!("{PORT}"));
+        let others = (0..1000).map(|number| Pod::new(&format!("other-{number}")).ports(&(30_000 + number).to_string()));
+        let list: Vec<_> = others.chain([owner.clone()]).map(|manifest| manifest.parsed()).collect();
+        let seen = during(&mut fixture, &owner, |fixture| fixture.reconciler.reset(list, now()));
         assert!(is_undisturbed(&seen), "round {round}: {seen:?}");
-        rig.engine.reset(Vec::new(), now());
+        fixture.reconciler.reset(Vec::new(), now());
     }
     DONE
 }

@@ -15,11 +15,11 @@ use std::{
 use aya::maps::{HashMap, MapData};
 use enforcer_ebpf::wire::KernelError;
 
-use enforcer_testing::{kernel_fixture::Rig, manifest::Manifest};
+use enforcer_testing::{kernel_fixture::KernelFixture, pods::Pod, tests};
 
 use crate::{DONE, Outcome, Test};
 
-pub(crate) const TESTS: &[Test] = &[("six_thousand_cgroups_are_all_seen", six_thousand_cgroups_are_all_seen)];
+pub(crate) const TESTS: &[Test] = tests![six_thousand_new_cgroups_are_all_seen];
 
 const MAKERS: usize = 2;
 const BATCHES: usize = 30;
@@ -30,11 +30,11 @@ const CHANGING_UID: &str = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9";
 
 /// A *perf* tracepoint's program is not run where another one, or an update of a map, holds the CPU's place for BPF:
 /// thousands of cgroups would be missed.
-fn six_thousand_cgroups_are_all_seen() -> Outcome {
-    let mut rig = Rig::new();
-    let parent = rig.make("kubepods-besteffort.slice");
-    rig.told();
-    let before = rig.engine.cgroup_events_seen();
+fn six_thousand_new_cgroups_are_all_seen() -> Outcome {
+    let mut fixture = KernelFixture::new();
+    let parent = fixture.make_cgroup("kubepods-besteffort.slice");
+    fixture.drain_reports();
+    let before = fixture.reconciler.cgroup_events_seen();
     let stop = AtomicBool::new(false);
     let ready = Barrier::new(MAKERS + 2);
     // No more at once than the ring has room for, however fast they are made.
@@ -61,10 +61,10 @@ fn six_thousand_cgroups_are_all_seen() -> Outcome {
         let all_known = batches.into_iter().all(|batch| {
             // Meanwhile the engine changes its own maps too.
             let port = 20_000 + turns % 100;
-            rig.apply(&Manifest::new("changing").uid(CHANGING_UID).ports(&format!("192.0.2.1:{port}")));
+            fixture.apply(&Pod::new("changing").uid(CHANGING_UID).ports(&format!("192.0.2.1:{port}")));
             turns += 1;
-            rig.told();
-            let known = batch.iter().all(|(id, _)| rig.engine.index().knows_cgroup(*id));
+            fixture.drain_reports();
+            let known = batch.iter().all(|(id, _)| fixture.reconciler.index().knows_cgroup(*id));
             for (_, path) in batch {
                 fs::remove_dir(path).expect("removing a cgroup");
             }
@@ -75,10 +75,10 @@ fn six_thousand_cgroups_are_all_seen() -> Outcome {
         assert!(all_known, "the engine knows every cgroup of a batch");
         assert!(updates > 1000 && turns as usize == MAKERS * BATCHES, "{updates} updates, {turns} turns");
     });
-    rig.told();
+    fixture.drain_reports();
     // Every one came and went.
-    assert_eq!(rig.engine.cgroup_events_seen() - before, 2 * TOTAL as u64);
-    let counters = rig.engine.counters().unwrap();
+    assert_eq!(fixture.reconciler.cgroup_events_seen() - before, 2 * TOTAL as u64);
+    let counters = fixture.reconciler.counters().unwrap();
     for error in [KernelError::CgroupEventLost, KernelError::ReadFailed, KernelError::CgroupsFull] {
         assert_eq!(counters.errors(error), 0, "{error:?}");
     }

@@ -6,32 +6,33 @@ use enforcer::kernel::Counters;
 use enforcer_ebpf::wire::{KernelError, Policy, Protocol, Reason, VerdictKind};
 
 use enforcer_testing::{
-    kernel_fixture::{AUDIT, ENFORCE, Rig, denied},
-    manifest::Manifest,
+    kernel_fixture::{AUDIT, ENFORCE, KernelFixture, denied},
+    pods::Pod,
+    tests,
     worker::{Bind, Worker},
 };
 
 use crate::{DONE, Outcome, Test};
 
-pub(crate) const TESTS: &[Test] = &[
-    ("a_thousand_denied_binds_are_a_thousand", a_thousand_denied_binds_are_a_thousand),
-    ("a_thousand_audited_binds_are_a_thousand", a_thousand_audited_binds_are_a_thousand),
-    ("what_is_lost_is_counted", what_is_lost_is_counted),
-    ("every_attempt_is_counted_once", every_attempt_is_counted_once),
-    ("a_claim_stops_sharing_by_reuseaddr", a_claim_stops_sharing_by_reuseaddr),
-    ("a_claim_stops_sharing_by_reuseport", a_claim_stops_sharing_by_reuseport),
+pub(crate) const TESTS: &[Test] = tests![
+    thousand_denied_binds_are_counted_exactly,
+    thousand_audited_binds_are_counted_exactly,
+    lost_events_are_counted,
+    every_attempt_is_counted_once,
+    claim_prevents_sharing_by_reuseaddr,
+    claim_prevents_sharing_by_reuseport
 ];
 
 const PROCESSES: u32 = 4;
 const THREADS: u32 = 2;
 
-/// A rig with an owner of the port and several strangers.
-fn rig(policy: Policy) -> (Rig, Vec<Worker>) {
-    let mut rig = Rig::with(|start| start.policy = policy);
-    rig.apply(&Manifest::new("owner").ports("20080/tcp 20080/udp"));
-    let strangers = (0..PROCESSES).map(|n| rig.start(&Manifest::new(&format!("stranger-{n}")))).collect();
-    rig.told();
-    (rig, strangers)
+/// A fixture with an owner of the port and several strangers.
+fn fixture(policy: Policy) -> (KernelFixture, Vec<Worker>) {
+    let mut fixture = KernelFixture::with(|start| start.policy = policy);
+    fixture.apply(&Pod::new("owner").ports("20080/tcp 20080/udp"));
+    let strangers = (0..PROCESSES).map(|n| fixture.start(&Pod::new(&format!("stranger-{n}")))).collect();
+    fixture.drain_reports();
+    (fixture, strangers)
 }
 
 /// Lets every worker bind so many times at once: what they saw.
@@ -51,45 +52,45 @@ fn total(counters: &Counters) -> u64 {
 }
 
 fn a_thousand(policy: Policy, kind: VerdictKind, errno: i32) -> Outcome {
-    let (mut rig, mut strangers) = rig(policy);
+    let (mut fixture, mut strangers) = fixture(policy);
     assert_eq!(storm(&mut strangers, 250), vec![HashMap::from([(errno, 250)]); 4]);
-    let counters = rig.engine.counters().unwrap();
+    let counters = fixture.reconciler.counters().unwrap();
     assert_eq!(counters.attempts(kind, Reason::Claimed, Protocol::Udp), 1000);
     assert_eq!(total(&counters), 1000);
-    let told = rig.told();
-    let lost = rig.engine.counters().unwrap().errors(KernelError::BindEventLost);
+    let told = fixture.drain_reports();
+    let lost = fixture.reconciler.counters().unwrap().errors(KernelError::BindEventLost);
     assert_eq!((told.len(), lost), (1000, 0));
     assert!(told.iter().all(|report| report.attempt.verdict == kind && report.attempt.reason == Reason::Claimed));
     DONE
 }
 
-fn a_thousand_denied_binds_are_a_thousand() -> Outcome {
+fn thousand_denied_binds_are_counted_exactly() -> Outcome {
     a_thousand(ENFORCE, VerdictKind::Deny, denied())
 }
 
-fn a_thousand_audited_binds_are_a_thousand() -> Outcome {
+fn thousand_audited_binds_are_counted_exactly() -> Outcome {
     a_thousand(AUDIT, VerdictKind::Audit, 0)
 }
 
 /// More than the ring holds, and nobody reads it meanwhile.
-fn what_is_lost_is_counted() -> Outcome {
+fn lost_events_are_counted() -> Outcome {
     const EACH: u32 = 4000;
-    let (mut rig, mut strangers) = rig(ENFORCE);
+    let (mut fixture, mut strangers) = fixture(ENFORCE);
     assert_eq!(storm(&mut strangers, EACH), vec![HashMap::from([(denied(), EACH)]); 4]);
-    let counters = rig.engine.counters().unwrap();
+    let counters = fixture.reconciler.counters().unwrap();
     assert_eq!(counters.of(VerdictKind::Deny, Reason::Claimed), u64::from(EACH * PROCESSES));
     let lost = counters.errors(KernelError::BindEventLost);
-    let told = rig.told().len();
+    let told = fixture.drain_reports().len();
     assert!(lost > 0 && told > 0, "{told} told, {lost} lost");
     assert_eq!(told as u64 + lost, u64::from(EACH * PROCESSES));
     // The ring is usable again.
-    let seen = rig.attempt(&mut strangers[0], &Bind::tcp("0.0.0.0", 20080));
-    assert_eq!(seen.answer(), (denied(), VerdictKind::Deny, Reason::Claimed));
+    let seen = fixture.attempt(&mut strangers[0], &Bind::tcp("0.0.0.0", 20080));
+    assert_eq!(seen.result(), (denied(), VerdictKind::Deny, Reason::Claimed));
     DONE
 }
 
 fn every_attempt_is_counted_once() -> Outcome {
-    let (mut rig, mut strangers) = rig(ENFORCE);
+    let (mut fixture, mut strangers) = fixture(ENFORCE);
     let stranger = &mut strangers[0];
     for bind in [
         Bind::tcp("0.0.0.0", 20080),
@@ -99,9 +100,9 @@ fn every_attempt_is_counted_once() -> Outcome {
         Bind::udp("127.0.0.1", 20081),
         Bind::tcp("0.0.0.0", 0),
     ] {
-        rig.attempt(stranger, &bind);
+        fixture.attempt(stranger, &bind);
     }
-    let counters = rig.engine.counters().unwrap();
+    let counters = fixture.reconciler.counters().unwrap();
     let of = |kind, reason, protocol| counters.attempts(kind, reason, protocol);
     assert_eq!(of(VerdictKind::Deny, Reason::Claimed, Protocol::Tcp), 2);
     assert_eq!(of(VerdictKind::Deny, Reason::Claimed, Protocol::Udp), 1);
@@ -113,23 +114,27 @@ fn every_attempt_is_counted_once() -> Outcome {
 
 /// Without a claim in the way, the second socket would silently get a part of the first one's traffic.
 fn silent_sharing(bind: &Bind) -> Outcome {
-    let mut rig = Rig::with(|start| start.policy = AUDIT);
-    let mut owner = rig.start(&Manifest::new("owner").ports("20080/tcp 20080/udp"));
-    let mut squatter = rig.start(&Manifest::new("squatter"));
-    assert_eq!(rig.attempt(&mut owner, bind).answer(), (0, VerdictKind::Allow, Reason::Owner));
-    assert_eq!(rig.attempt(&mut squatter, bind).answer(), (0, VerdictKind::Audit, Reason::Claimed), "it does share");
+    let mut fixture = KernelFixture::with(|start| start.policy = AUDIT);
+    let mut owner = fixture.start(&Pod::new("owner").ports("20080/tcp 20080/udp"));
+    let mut squatter = fixture.start(&Pod::new("squatter"));
+    assert_eq!(fixture.attempt(&mut owner, bind).result(), (0, VerdictKind::Allow, Reason::Owner));
+    assert_eq!(
+        fixture.attempt(&mut squatter, bind).result(),
+        (0, VerdictKind::Audit, Reason::Claimed),
+        "it does share"
+    );
     squatter.close();
-    rig.engine.set_policy(ENFORCE);
-    let seen = rig.attempt(&mut squatter, bind);
-    assert_eq!(seen.answer(), (denied(), VerdictKind::Deny, Reason::Claimed));
-    assert_eq!(rig.attempt(&mut owner, bind).answer(), (0, VerdictKind::Allow, Reason::Owner));
+    fixture.reconciler.set_policy(ENFORCE);
+    let seen = fixture.attempt(&mut squatter, bind);
+    assert_eq!(seen.result(), (denied(), VerdictKind::Deny, Reason::Claimed));
+    assert_eq!(fixture.attempt(&mut owner, bind).result(), (0, VerdictKind::Allow, Reason::Owner));
     DONE
 }
 
-fn a_claim_stops_sharing_by_reuseaddr() -> Outcome {
+fn claim_prevents_sharing_by_reuseaddr() -> Outcome {
     silent_sharing(&Bind::udp("0.0.0.0", 20080).reusing_addr().kept())
 }
 
-fn a_claim_stops_sharing_by_reuseport() -> Outcome {
+fn claim_prevents_sharing_by_reuseport() -> Outcome {
     silent_sharing(&Bind::tcp("0.0.0.0", 20080).reusing_port().kept())
 }

@@ -21,23 +21,24 @@ use rustix::{
 };
 
 use enforcer_testing::{
-    kernel_fixture::{ENFORCE, Rig},
-    manifest::Manifest,
+    kernel_fixture::{ENFORCE, KernelFixture},
+    pods::Pod,
     sandbox::Sandbox,
+    tests,
     worker::{Bind, Kind, Worker, bind_socket},
 };
 
 use crate::{DONE, Outcome, Test, requirements::MPTCP};
 
-pub(crate) const TESTS: &[Test] = &[
-    ("every_kind_is_found_with_its_cgroup", every_kind_is_found_with_its_cgroup),
-    ("a_bound_socket_that_does_nothing_is_found", a_bound_socket_that_does_nothing_is_found),
-    ("a_connected_socket_is_shown_where_asked_for", a_connected_socket_is_shown_where_asked_for),
-    ("five_hundred_listeners_agree_with_proc", five_hundred_listeners_agree_with_proc),
-    ("sixty_thousand_sockets_take_no_memory", sixty_thousand_sockets_take_no_memory),
-    ("events_and_diagnostics_mean_the_same_socket", events_and_diagnostics_mean_the_same_socket),
-    ("a_kernel_without_a_part_says_which", a_kernel_without_a_part_says_which),
-    ("the_table_finds_what_nobody_told_and_keeps_no_ghost", the_table_finds_what_nobody_told_and_keeps_no_ghost),
+pub(crate) const TESTS: &[Test] = tests![
+    every_socket_kind_is_found_with_its_cgroup,
+    idle_bound_socket_is_found,
+    connected_socket_is_listed_on_request,
+    listeners_match_proc_net,
+    sixty_thousand_sockets_need_no_memory,
+    events_and_diagnostics_name_the_same_socket,
+    missing_kernel_option_is_named,
+    table_finds_unreported_sockets_and_drops_closed_ones
 ];
 
 const PORT: u16 = 21080;
@@ -82,7 +83,7 @@ fn open(worker: &mut Worker, bind: &Bind) -> OwnedFd {
     socket
 }
 
-fn every_kind_is_found_with_its_cgroup() -> Outcome {
+fn every_socket_kind_is_found_with_its_cgroup() -> Outcome {
     let sandbox = Sandbox::new();
     let (one, other) = (sandbox.make("one"), sandbox.make("other/deep"));
     let mut workers = [(cgroup_id(&one), Worker::start(&one)), (cgroup_id(&other), Worker::start(&other))];
@@ -141,7 +142,7 @@ fn kernel_is(major: u32, minor: u32) -> bool {
     (numbers.next().expect("a major"), numbers.next().expect("a minor")) >= (major, minor)
 }
 
-fn a_bound_socket_that_does_nothing_is_found() -> Outcome {
+fn idle_bound_socket_is_found() -> Outcome {
     let shown = sock_diag::shows_bound().unwrap_or_else(|error| panic!("{error}"));
     if !shown && !kernel_is(6, 8) {
         return Ok(Completion::ignored_with("before 6.8, TCP sockets that are bound and do nothing are not shown"));
@@ -172,7 +173,7 @@ fn a_bound_socket_that_does_nothing_is_found() -> Outcome {
     DONE
 }
 
-fn a_connected_socket_is_shown_where_asked_for() -> Outcome {
+fn connected_socket_is_listed_on_request() -> Outcome {
     let sandbox = Sandbox::new();
     let cgroup = sandbox.make("pod");
     let mut worker = Worker::start(&cgroup);
@@ -239,7 +240,7 @@ fn read_proc(sandbox: &Sandbox) -> BTreeSet<Line> {
     lines
 }
 
-fn five_hundred_listeners_agree_with_proc() -> Outcome {
+fn listeners_match_proc_net() -> Outcome {
     let sandbox = Sandbox::new();
     let mut workers: Vec<Worker> = (0..5).map(|pod| Worker::start(&sandbox.make(&format!("pod{pod}")))).collect();
     for number in 0..500u16 {
@@ -274,7 +275,7 @@ fn peak() -> u64 {
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-fn sixty_thousand_sockets_take_no_memory() -> Outcome {
+fn sixty_thousand_sockets_need_no_memory() -> Outcome {
     const SOCKETS: usize = 60_000;
     const EACH: u16 = 15_000;
     if env::var_os("ASAN_OPTIONS").is_some() {
@@ -310,10 +311,10 @@ fn sixty_thousand_sockets_take_no_memory() -> Outcome {
     DONE
 }
 
-fn events_and_diagnostics_mean_the_same_socket() -> Outcome {
-    let mut rig = Rig::new();
-    rig.engine.set_policy(Policy { report_bound: true, ..ENFORCE });
-    let mut worker = rig.start(&Manifest::new("a"));
+fn events_and_diagnostics_name_the_same_socket() -> Outcome {
+    let mut fixture = KernelFixture::new();
+    fixture.reconciler.set_policy(Policy { report_bound: true, ..ENFORCE });
+    let mut worker = fixture.start(&Pod::new("a"));
     for bind in [
         Bind::tcp("0.0.0.0", PORT),
         Bind::tcp("::1", PORT),
@@ -322,7 +323,7 @@ fn events_and_diagnostics_mean_the_same_socket() -> Outcome {
         Bind::tcp("::", PORT).on(mptcp()),
     ] {
         assert_eq!(worker.bind(&bind.clone().kept()), 0);
-        let (_, bound) = rig.outputs();
+        let (_, bound) = fixture.outputs();
         let [bound] = bound.as_slice() else { panic!("{bound:?}") };
         let sightings = on(protocol_of(bind.kind), Scope::Bound, PORT);
         let [sighting] = sightings.as_slice() else { panic!("{sightings:?}") };
@@ -336,7 +337,7 @@ fn events_and_diagnostics_mean_the_same_socket() -> Outcome {
     DONE
 }
 
-fn a_kernel_without_a_part_says_which() -> Outcome {
+fn missing_kernel_option_is_named() -> Outcome {
     match sock_diag::dump(Protocol::Sctp, Scope::Bound, |sighting| panic!("{sighting:?}")) {
         Ok(()) => Ok(Completion::ignored_with("this kernel has diagnostics for SCTP too")),
         Err(error) => {
@@ -347,10 +348,10 @@ fn a_kernel_without_a_part_says_which() -> Outcome {
     }
 }
 
-fn the_table_finds_what_nobody_told_and_keeps_no_ghost() -> Outcome {
+fn table_finds_unreported_sockets_and_drops_closed_ones() -> Outcome {
     let sandbox = Sandbox::new();
     let (one, other) = (sandbox.make("one"), sandbox.make("other"));
-    let (mut maker, mut keeper) = (Worker::start(&one), Worker::start(&other));
+    let (mut maker, mut agent) = (Worker::start(&one), Worker::start(&other));
     let mut holders =
         BoundSockets::new(SocketLimits::default(), sock_diag::shows_bound().unwrap_or_else(|error| panic!("{error}")));
     let reconcile = |holders: &mut BoundSockets| {
@@ -372,9 +373,9 @@ fn the_table_finds_what_nobody_told_and_keeps_no_ghost() -> Outcome {
     // A socket that is made by one and bound by the other, which alone has it open in the end.
     let passed = Bind::udp("::", PORT + 3);
     let socket = maker.open(&passed);
-    assert_eq!(keeper.bind_given(&socket, &passed), 0);
+    assert_eq!(agent.bind_given(&socket, &passed), 0);
     drop(socket);
-    assert_eq!(keeper.bind(&Bind::tcp("0.0.0.0", PORT + 4).kept()), 0);
+    assert_eq!(agent.bind(&Bind::tcp("0.0.0.0", PORT + 4).kept()), 0);
     assert_eq!(reconcile(&mut holders).found, 5);
     let all = [(PORT, one), (PORT + 1, one), (PORT + 2, one), (PORT + 3, one), (PORT + 4, other)];
     assert_eq!(BTreeSet::from_iter(found(&holders)), BTreeSet::from(all));
@@ -384,7 +385,7 @@ fn the_table_finds_what_nobody_told_and_keeps_no_ghost() -> Outcome {
     drop(maker);
     assert_eq!(reconcile(&mut holders).lost, 3);
     assert_eq!(BTreeSet::from_iter(found(&holders)), BTreeSet::from([(PORT + 3, one), (PORT + 4, other)]));
-    keeper.close();
+    agent.close();
     assert_eq!(reconcile(&mut holders).lost, 2);
     assert_eq!((found(&holders).len(), holders.len()), (0, before));
     DONE

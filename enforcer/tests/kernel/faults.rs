@@ -16,8 +16,8 @@ use libtest_mimic::Completion;
 
 use enforcer_testing::{
     kernel_fixture::denied,
-    mini_agent::{Site, Tenant, What, bind, judged, kept},
-    own_machine,
+    mini_agent::{MiniNode, PodSpec, Task, expected_pins, only_owner_may_bind, shared_bind},
+    own_machine, tests,
     worker::Worker,
 };
 
@@ -26,71 +26,71 @@ use crate::{
     cleanup::{counters, programs_counting_in, programs_of_an_agent},
 };
 
-pub(crate) const TESTS: &[Test] = &[
-    ("a_first_start_is_killed_after_its_steps", a_first_start_is_killed_after_its_steps),
-    ("an_upgrade_is_killed_after_its_steps", an_upgrade_is_killed_after_its_steps),
-    ("a_start_is_killed_while_it_heals", a_start_is_killed_while_it_heals),
-    ("of_two_live_generations_the_newer_is_read", of_two_live_generations_the_newer_is_read),
-    ("an_end_of_keeping_is_killed_after_its_steps", an_end_of_keeping_is_killed_after_its_steps),
-    ("a_cleanup_is_killed_after_its_steps", a_cleanup_is_killed_after_its_steps),
+pub(crate) const TESTS: &[Test] = tests![
+    first_start_killed_at_each_step_recovers,
+    upgrade_killed_at_each_step_recovers,
+    recovery_killed_at_each_step_recovers,
+    newer_of_two_live_generations_is_read,
+    end_of_persistence_killed_at_each_step_recovers,
+    cleanup_killed_at_each_step_recovers
 ];
 
 const PORT: u16 = 20080;
 
 /// What is tried, and what is checked around it.
-struct Scene {
-    site: Site,
+struct FaultFixture {
+    node: MiniNode,
     owner: Worker,
     stranger: Worker,
 }
 
-impl Scene {
+impl FaultFixture {
     fn new() -> Self {
-        let site = Site::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
-        let (owner, stranger) = (site.worker("owner"), site.worker("stranger"));
-        Self { site, owner, stranger }
+        let node = MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
+        let (owner, stranger) = (node.worker("owner"), node.worker("stranger"));
+        Self { node, owner, stranger }
     }
 
     fn judged(&mut self) -> bool {
-        judged(&mut self.owner, &mut self.stranger, PORT)
+        only_owner_may_bind(&mut self.owner, &mut self.stranger, PORT)
     }
 
     /// Nobody judges.
     fn free(&mut self) -> bool {
-        (self.owner.bind(&bind(PORT)), self.stranger.bind(&bind(PORT))) == (0, 0)
+        (self.owner.bind(&shared_bind(PORT)), self.stranger.bind(&shared_bind(PORT))) == (0, 0)
     }
 
     /// Whoever judges, the owner is not in anybody's way.
     fn owner_binds(&mut self) -> bool {
-        let stranger = self.stranger.bind(&bind(PORT));
-        self.owner.bind(&bind(PORT)) == 0 && [0, denied()].contains(&stranger)
+        let stranger = self.stranger.bind(&shared_bind(PORT));
+        self.owner.bind(&shared_bind(PORT)) == 0 && [0, denied()].contains(&stranger)
     }
 
     fn clean_up(&mut self) {
-        clean_up(&self.site.bpffs.folder()).expect("a cleanup").expect("no agent runs");
-        assert!(!self.site.bpffs.folder().exists());
+        clean_up(&self.node.bpffs.folder()).expect("a cleanup").expect("no agent runs");
+        assert!(!self.node.bpffs.folder().exists());
         assert!(self.free());
     }
 
     /// The generations that are pinned, in whatever state.
     fn generations(&self) -> usize {
-        let pins = self.site.bpffs.list();
+        let pins = self.node.bpffs.list();
         let names = pins.iter().filter_map(|pin| pin.strip_prefix("v3/g")?.split('/').next());
         names.collect::<BTreeSet<_>>().len()
     }
 
     /// A start over what there is: everything is in order then, and nothing is left of what was before.
     fn heals(&mut self, after: &str) {
-        drop(self.site.start());
+        drop(self.node.start());
         assert!(self.judged(), "{after}");
-        let pins = self.site.bpffs.list();
+        let pins = self.node.bpffs.list();
         let generation = pins[0].split('/').nth(1).expect("a generation").to_owned();
-        assert_eq!(pins, kept(&generation), "{after}");
-        let counters = counters(&self.site);
+        assert_eq!(pins, expected_pins(&generation), "{after}");
+        let counters = counters(&self.node);
         // The kernel lets go of removed pins a moment later.
-        let patience = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(10);
         while programs_counting_in(counters) != programs_of_an_agent() {
-            assert!(Instant::now() < patience, "{after}: {} programs", programs_counting_in(counters));
+            assert!(Instant::now() < deadline, "{after}: {} programs", programs_counting_in(counters));
             thread::yield_now();
         }
     }
@@ -115,56 +115,56 @@ fn skip() -> Option<Outcome> {
 }
 
 /// Each start but the first one begins over what the one before left half-way.
-fn a_first_start_is_killed_after_its_steps() -> Outcome {
+fn first_start_killed_at_each_step_recovers() -> Outcome {
     if let Some(skip) = skip() {
         return skip;
     }
-    let mut scene = Scene::new();
-    let steps = scene.site.steps_of(What::Keep);
-    assert!(scene.judged());
-    scene.clean_up();
+    let mut fixture = FaultFixture::new();
+    let steps = fixture.node.run_task(Task::RunPersistent);
+    assert!(fixture.judged());
+    fixture.clean_up();
     let tried = chosen(&steps);
     for (place, step) in tried.iter().enumerate() {
-        scene.site.killed_after(What::Keep, step);
-        assert!(scene.owner_binds(), "{step}");
-        assert!(scene.generations() <= 1, "{step}: {:?}", scene.site.bpffs.list());
+        fixture.node.kill_after(Task::RunPersistent, step);
+        assert!(fixture.owner_binds(), "{step}");
+        assert!(fixture.generations() <= 1, "{step}: {:?}", fixture.node.bpffs.list());
         // Once a link is pinned, the next start is no first one any more.
         if ["pinned the new ", "put in place ", "kept the new "].iter().any(|done| step.starts_with(done)) {
-            scene.heals(step);
-            scene.clean_up();
+            fixture.heals(step);
+            fixture.clean_up();
         } else if place % 2 == 0 {
-            scene.clean_up();
+            fixture.clean_up();
         }
     }
-    scene.heals("the last step");
+    fixture.heals("the last step");
     println!("{} of {} steps", tried.len(), steps.len());
     DONE
 }
 
-fn an_upgrade_is_killed_after_its_steps() -> Outcome {
+fn upgrade_killed_at_each_step_recovers() -> Outcome {
     if let Some(skip) = skip() {
         return skip;
     }
-    let mut scene = Scene::new();
-    drop(scene.site.start());
-    let steps = scene.site.steps_of(What::Keep);
+    let mut fixture = FaultFixture::new();
+    drop(fixture.node.start());
+    let steps = fixture.node.run_task(Task::RunPersistent);
     let tried = chosen(&steps);
     for step in &tried {
-        scene.site.killed_after(What::Keep, step);
-        assert!(scene.judged(), "there is no gap: {step}");
-        assert!(scene.generations() <= 3, "{step}: {:?}", scene.site.bpffs.list());
+        fixture.node.kill_after(Task::RunPersistent, step);
+        assert!(fixture.judged(), "there is no gap: {step}");
+        assert!(fixture.generations() <= 3, "{step}: {:?}", fixture.node.bpffs.list());
     }
-    scene.heals("the last step");
+    fixture.heals("the last step");
     println!("{} of {} steps", tried.len(), steps.len());
     DONE
 }
 
-fn a_start_is_killed_while_it_heals() -> Outcome {
+fn recovery_killed_at_each_step_recovers() -> Outcome {
     if let Some(skip) = skip() {
         return skip;
     }
-    let mut scene = Scene::new();
-    drop(scene.site.start());
+    let mut fixture = FaultFixture::new();
+    drop(fixture.node.start());
     for (half_way, then) in [
         (
             "pinned the link cgroup_rmdir",
@@ -172,80 +172,80 @@ fn a_start_is_killed_while_it_heals() -> Outcome {
         ),
         ("switched the link bind6", ["retired the links/cgroup_mkdir", "retired the programs/post_bind6"]),
     ] {
-        scene.site.killed_after(What::Keep, half_way);
+        fixture.node.kill_after(Task::RunPersistent, half_way);
         for step in then {
-            scene.site.killed_after(What::Keep, step);
-            assert!(scene.judged(), "{step}");
+            fixture.node.kill_after(Task::RunPersistent, step);
+            assert!(fixture.judged(), "{step}");
         }
-        scene.heals(half_way);
+        fixture.heals(half_way);
     }
     DONE
 }
 
-fn of_two_live_generations_the_newer_is_read() -> Outcome {
+fn newer_of_two_live_generations_is_read() -> Outcome {
     if let Some(skip) = skip() {
         return skip;
     }
-    let mut scene = Scene::new();
-    drop(scene.site.start());
-    scene.site.tenants.push(Tenant::new("late", "20081/udp"));
-    scene.site.killed_after(What::Keep, "switched the link bind6");
-    let keeper = scene.site.load();
-    let held = keeper.previous.as_ref().expect("an agent before this one").recover().expect("its maps");
+    let mut fixture = FaultFixture::new();
+    drop(fixture.node.start());
+    fixture.node.pods.push(PodSpec::new("late", "20081/udp"));
+    fixture.node.kill_after(Task::RunPersistent, "switched the link bind6");
+    let agent = fixture.node.load();
+    let held = agent.previous.as_ref().expect("an agent before this one").recover().expect("its maps");
     let claims: Vec<String> = held.owners.iter().flat_map(|owner| &owner.claims).map(ToString::to_string).collect();
     assert!(claims.contains(&"20081/udp".to_owned()), "{claims:?}");
-    drop(keeper);
-    assert!(scene.judged());
+    drop(agent);
+    assert!(fixture.judged());
     DONE
 }
 
-fn an_end_of_keeping_is_killed_after_its_steps() -> Outcome {
+fn end_of_persistence_killed_at_each_step_recovers() -> Outcome {
     if let Some(skip) = skip() {
         return skip;
     }
-    let mut scene = Scene::new();
-    drop(scene.site.start());
-    let steps = scene.site.steps_of(What::Visit);
-    assert!(!scene.site.bpffs.folder().exists());
-    assert!(scene.free());
+    let mut fixture = FaultFixture::new();
+    drop(fixture.node.start());
+    let steps = fixture.node.run_task(Task::RunOnce);
+    assert!(!fixture.node.bpffs.folder().exists());
+    assert!(fixture.free());
     let tried = chosen(&steps);
     for step in &tried {
-        drop(scene.site.start());
-        scene.site.killed_after(What::Visit, step);
-        assert!(scene.owner_binds(), "{step}");
+        drop(fixture.node.start());
+        fixture.node.kill_after(Task::RunOnce, step);
+        assert!(fixture.owner_binds(), "{step}");
         // What runs this process's programs ends with it.
         if let Some(hook) = step.strip_prefix("switched the link ") {
-            assert!(!scene.site.bpffs.list().contains(&format!("v3/links/{hook}")), "{step}");
+            assert!(!fixture.node.bpffs.list().contains(&format!("v3/links/{hook}")), "{step}");
         }
     }
-    scene.heals("the last step");
+    fixture.heals("the last step");
     println!("{} of {} steps", tried.len(), steps.len());
     DONE
 }
 
-fn a_cleanup_is_killed_after_its_steps() -> Outcome {
+fn cleanup_killed_at_each_step_recovers() -> Outcome {
     if let Some(skip) = skip() {
         return skip;
     }
-    let mut scene = Scene::new();
-    drop(scene.site.start());
-    let steps = scene.site.steps_of(What::CleanUp);
-    assert!(!scene.site.bpffs.folder().exists());
+    let mut fixture = FaultFixture::new();
+    drop(fixture.node.start());
+    let steps = fixture.node.run_task(Task::CleanUp);
+    assert!(!fixture.node.bpffs.folder().exists());
     let tried: Vec<String> = chosen(&steps).into_iter().map(str::to_owned).collect();
     for (place, step) in tried.iter().enumerate() {
         // Over what the cleanup before left, or anew. The pins of every generation but the first have other names.
         if place % 2 == 0 {
-            scene.clean_up();
-            drop(scene.site.start());
+            fixture.clean_up();
+            drop(fixture.node.start());
         } else {
-            scene.heals(step);
-            scene.clean_up();
-            drop(scene.site.start());
+            fixture.heals(step);
+            fixture.clean_up();
+            drop(fixture.node.start());
         }
-        scene.site.killed_after(What::CleanUp, step);
-        assert!(scene.owner_binds(), "{step}");
+        fixture.node.kill_after(Task::CleanUp, step);
+        assert!(fixture.owner_binds(), "{step}");
     }
-    scene.heals("the last step");
+    fixture.heals("the last step");
     println!("{} of {} steps", tried.len(), steps.len());
     DONE
 }

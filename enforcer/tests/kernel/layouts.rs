@@ -17,26 +17,27 @@ use enforcer_core::{model::actor::Actor, plan::port_state::Change};
 use enforcer_ebpf::wire::{COUNTER_COUNT, KernelError, Policy, Reason, Undeclared, VerdictKind};
 
 use enforcer_testing::{
-    kernel_fixture::{ENFORCE, Rig, Seen, denied},
-    manifest::{CONTAINER_ID, Manifest, SYSTEMD_BESTEFFORT, api_uid, cgroup_for, static_uid},
-    mini_agent::{Keeper, Site, bind, id_of, judged, kept},
+    kernel_fixture::{ENFORCE, KernelFixture, Observed, denied},
+    mini_agent::{MiniAgent, MiniNode, expected_pins, inode, only_owner_may_bind, shared_bind},
+    pods::{CONTAINER_ID, Pod, SYSTEMD_BESTEFFORT, api_uid, cgroup_for, static_uid},
     sandbox::Sandbox,
+    tests,
     worker::{Bind, Worker, bind_socket},
 };
 
 use crate::{DONE, Outcome, Test};
 
-pub(crate) const TESTS: &[Test] = &[
-    ("a_pod_that_is_known_before_its_cgroup", a_pod_that_is_known_before_its_cgroup),
-    ("a_cgroup_that_is_made_before_its_pod_is_known", a_cgroup_that_is_made_before_its_pod_is_known),
-    ("cgroups_that_were_there_before_the_engine", cgroups_that_were_there_before_the_engine),
-    ("a_child_that_is_named_like_a_pod_is_no_other_pod", a_child_that_is_named_like_a_pod_is_no_other_pod),
-    ("such_a_child_from_before_the_engine_is_none_either", such_a_child_from_before_the_engine_is_none_either),
-    ("such_a_child_that_was_noted_is_taken_out", such_a_child_that_was_noted_is_taken_out),
-    ("a_root_of_unknown_level", a_root_of_unknown_level),
-    ("a_process_in_no_pod_is_allowed_and_counted", a_process_in_no_pod_is_allowed_and_counted),
-    ("an_unknown_pod_is_denied_on_a_claimed_port", an_unknown_pod_is_denied_on_a_claimed_port),
-    ("pins_under_earlier_names_are_taken_over", pins_under_earlier_names_are_taken_over),
+pub(crate) const TESTS: &[Test] = tests![
+    every_layout_works_when_pod_is_known_before_cgroup,
+    every_layout_works_when_cgroup_exists_before_pod_is_known,
+    every_layout_works_when_cgroups_exist_before_start,
+    child_cgroup_named_like_a_pod_stays_in_its_pod,
+    existing_child_cgroup_named_like_a_pod_stays_in_its_pod,
+    recorded_child_cgroup_named_like_a_pod_is_removed,
+    root_of_unknown_level_is_judged,
+    process_outside_any_pod_is_allowed_and_counted,
+    unknown_pod_is_denied_on_claimed_port,
+    pins_under_earlier_names_are_taken_over
 ];
 
 /// A root, and where containers are below it. The last field says whether the kernel programs read the UID themselves;
@@ -96,34 +97,35 @@ enum Order {
 struct Pair {
     layout: &'static str,
     port: u16,
-    pods: [Manifest; 2],
+    pods: [Pod; 2],
     workers: Option<[Worker; 2]>,
 }
 
 impl Pair {
     fn new(layout: &'static str, port: u16) -> Self {
-        let owner = Manifest::new(&format!("owner-{port}")).ports(&port.to_string());
-        Self { layout, port, pods: [owner, Manifest::new(&format!("stranger-{port}"))], workers: None }
+        // Without a status no container has a name, so that reports show its id.
+        let pod = |name: &str| Pod::new(&format!("{name}-{port}")).without_status();
+        Self { layout, port, pods: [pod("owner").ports(&port.to_string()), pod("stranger")], workers: None }
     }
 
     fn start(&mut self, root: &Path) {
-        let start = |pod: &Manifest| Worker::start(&make(&root.join(pod.cgroup(self.layout))));
+        let start = |pod: &Pod| Worker::start(&make(&root.join(pod.cgroup(self.layout))));
         self.workers = Some(self.pods.each_ref().map(start));
     }
 
-    fn apply(&self, rig: &mut Rig) {
+    fn apply(&self, rig: &mut KernelFixture) {
         for pod in &self.pods {
             rig.apply(pod);
         }
     }
 
-    fn judge(&mut self, rig: &mut Rig) {
+    fn judge(&mut self, rig: &mut KernelFixture) {
         let [owner, stranger] = self.workers.as_mut().expect("they were started");
         let layout = self.layout;
         // No record of a cgroup is read between that and the binds.
         let bind = Bind::tcp("0.0.0.0", self.port);
         let errnos = [owner.bind(&bind), stranger.bind(&bind)];
-        let reports = rig.told();
+        let reports = rig.drain_reports();
         assert_eq!(errnos, [0, denied()], "{layout}: {reports:?}");
         let told: Vec<_> = reports
             .iter()
@@ -147,7 +149,7 @@ fn every_layout(order: Order) -> Outcome {
                 pair.start(&path);
             }
         }
-        let mut rig = Rig::on(sandbox, root, |_| ());
+        let mut rig = KernelFixture::on(sandbox, root, |_| ());
         for pair in &mut pairs {
             match order {
                 Order::EngineLast => pair.apply(&mut rig),
@@ -159,7 +161,7 @@ fn every_layout(order: Order) -> Outcome {
                     pair.apply(&mut rig);
                     pair.start(&path);
                     if !in_kernel {
-                        rig.told();
+                        rig.drain_reports();
                     }
                 }
             }
@@ -169,15 +171,15 @@ fn every_layout(order: Order) -> Outcome {
     DONE
 }
 
-fn a_pod_that_is_known_before_its_cgroup() -> Outcome {
+fn every_layout_works_when_pod_is_known_before_cgroup() -> Outcome {
     every_layout(Order::PodFirst)
 }
 
-fn a_cgroup_that_is_made_before_its_pod_is_known() -> Outcome {
+fn every_layout_works_when_cgroup_exists_before_pod_is_known() -> Outcome {
     every_layout(Order::CgroupFirst)
 }
 
-fn cgroups_that_were_there_before_the_engine() -> Outcome {
+fn every_layout_works_when_cgroups_exist_before_start() -> Outcome {
     every_layout(Order::EngineLast)
 }
 
@@ -193,22 +195,22 @@ fn disguises(uid: &str) -> [String; 5] {
     ]
 }
 
-fn expect_stranger(seen: &Seen, name: &Path) {
-    assert_eq!(seen.answer(), (denied(), VerdictKind::Deny, Reason::Claimed), "{}", name.display());
+fn expect_stranger(seen: &Observed, name: &Path) {
+    assert_eq!(seen.result(), (denied(), VerdictKind::Deny, Reason::Claimed), "{}", name.display());
     assert_eq!(seen.report().caller.pod().as_deref(), Some("default/stranger"), "{}", name.display());
 }
 
-fn a_child_that_is_named_like_a_pod_is_no_other_pod() -> Outcome {
-    let mut rig = Rig::new();
+fn child_cgroup_named_like_a_pod_stays_in_its_pod() -> Outcome {
+    let mut rig = KernelFixture::new();
     // Its cgroup does not exist yet: the first one of its name would be taken for it.
-    let owner = Manifest::new("owner").ports("20080");
+    let owner = Pod::new("owner").ports("20080");
     rig.apply(&owner);
-    let known_static = Manifest::new("static").namespace("kube-system").uid(&static_uid()).ports("20081");
+    let known_static = Pod::new("static").namespace("kube-system").uid(&static_uid()).ports("20081");
     rig.apply(&known_static);
-    let stranger = Manifest::new("stranger");
+    let stranger = Pod::new("stranger");
     rig.apply(&stranger);
-    let container = rig.make(&stranger.cgroup(SYSTEMD_BESTEFFORT));
-    for uid in [owner.pod().uid_text, known_static.pod().uid_text, static_uid()] {
+    let container = rig.make_cgroup(&stranger.cgroup(SYSTEMD_BESTEFFORT));
+    for uid in [owner.parsed().uid_text, known_static.parsed().uid_text, static_uid()] {
         for name in disguises(&uid) {
             let mut process = Worker::start(&make(&container.join(name)));
             for port in [20080, 20081] {
@@ -224,13 +226,13 @@ fn a_child_that_is_named_like_a_pod_is_no_other_pod() -> Outcome {
     DONE
 }
 
-fn such_a_child_from_before_the_engine_is_none_either() -> Outcome {
-    let (owner, stranger) = (Manifest::new("owner").ports("20080"), Manifest::new("stranger"));
+fn existing_child_cgroup_named_like_a_pod_stays_in_its_pod() -> Outcome {
+    let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger"));
     let sandbox = Sandbox::new();
     let container = sandbox.make(&format!("kubepods.slice/{}", stranger.cgroup(SYSTEMD_BESTEFFORT)));
     let mut processes: Vec<Worker> =
-        disguises(&owner.pod().uid_text).iter().map(|name| Worker::start(&make(&container.join(name)))).collect();
-    let mut rig = Rig::on(sandbox, "kubepods.slice", |_| ());
+        disguises(&owner.parsed().uid_text).iter().map(|name| Worker::start(&make(&container.join(name)))).collect();
+    let mut rig = KernelFixture::on(sandbox, "kubepods.slice", |_| ());
     rig.apply(&owner);
     rig.apply(&stranger);
     for process in &mut processes {
@@ -241,21 +243,21 @@ fn such_a_child_from_before_the_engine_is_none_either() -> Outcome {
 }
 
 /// As in the moment of a start, when the programs that note cgroups run already and the pod around the child is not noted yet.
-fn such_a_child_that_was_noted_is_taken_out() -> Outcome {
-    let mut rig = Rig::new();
-    let (owner, stranger) = (Manifest::new("owner").ports("20080"), Manifest::new("stranger"));
+fn recorded_child_cgroup_named_like_a_pod_is_removed() -> Outcome {
+    let mut rig = KernelFixture::new();
+    let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger"));
     rig.apply(&owner);
     rig.apply(&stranger);
-    let container = rig.make(&stranger.cgroup(SYSTEMD_BESTEFFORT));
-    let pod = id_of(container.parent().expect("the pod's own cgroup"));
+    let container = rig.make_cgroup(&stranger.cgroup(SYSTEMD_BESTEFFORT));
+    let pod = inode(container.parent().expect("the pod's own cgroup"));
     let bind = Bind::tcp("0.0.0.0", 20080);
-    for uid in [owner.pod().uid_text, static_uid()] {
+    for uid in [owner.parsed().uid_text, static_uid()] {
         for name in disguises(&uid) {
-            rig.told();
-            rig.engine.kernel_mut().apply(&Change::CgroupGone { id: pod }).expect("it is noted");
+            rig.drain_reports();
+            rig.reconciler.kernel_mut().apply(&Change::CgroupGone { id: pod }).expect("it is noted");
             let mut process = Worker::start(&make(&container.join(&name)));
             assert_eq!(process.bind(&bind), 0, "{name}: noted as another one's, or nobody's");
-            rig.engine.rescan(now()).expect("the tree");
+            rig.reconciler.rescan(now()).expect("the tree");
             let seen = rig.attempt(&mut process, &bind);
             expect_stranger(&seen, &container);
         }
@@ -269,51 +271,51 @@ fn make(path: &Path) -> PathBuf {
 }
 
 /// In a cgroup namespace the agent does not see how deep its root is; the programs find out.
-fn a_root_of_unknown_level() -> Outcome {
-    let mut rig = Rig::with(|start| start.root.level = None);
-    let mut owner = rig.start(&Manifest::new("owner").ports("20080"));
-    let mut stranger = rig.start(&Manifest::new("stranger"));
+fn root_of_unknown_level_is_judged() -> Outcome {
+    let mut rig = KernelFixture::with(|start| start.root.level = None);
+    let mut owner = rig.start(&Pod::new("owner").ports("20080"));
+    let mut stranger = rig.start(&Pod::new("stranger"));
     let bind = Bind::tcp("0.0.0.0", 20080);
     // A host process first: from where it is, the root cannot be seen.
     let socket = stranger.open(&bind);
-    let seen = rig.watch(|| i32::from(bind_socket(&socket, &bind).is_err()));
-    assert_eq!(seen.answer(), (0, VerdictKind::Audit, Reason::Claimed));
+    let seen = rig.observe(|| i32::from(bind_socket(&socket, &bind).is_err()));
+    assert_eq!(seen.result(), (0, VerdictKind::Audit, Reason::Claimed));
     assert_eq!(seen.report().caller, Actor::Host);
     drop(socket);
     stranger.close();
-    assert_eq!(rig.engine.kernel_mut().root_level(), None);
+    assert_eq!(rig.reconciler.kernel_mut().root_level(), None);
 
-    assert_eq!(rig.attempt(&mut owner, &bind).answer(), (0, VerdictKind::Allow, Reason::Owner));
-    assert_eq!(rig.attempt(&mut stranger, &bind).answer(), (denied(), VerdictKind::Deny, Reason::Claimed));
-    assert_eq!(rig.engine.kernel_mut().root_level(), Some(2));
+    assert_eq!(rig.attempt(&mut owner, &bind).result(), (0, VerdictKind::Allow, Reason::Owner));
+    assert_eq!(rig.attempt(&mut stranger, &bind).result(), (denied(), VerdictKind::Deny, Reason::Claimed));
+    assert_eq!(rig.reconciler.kernel_mut().root_level(), Some(2));
     DONE
 }
 
 /// It may be the rightful owner in a layout that nobody has seen yet.
-fn a_process_in_no_pod_is_allowed_and_counted() -> Outcome {
-    let mut rig = Rig::new();
-    rig.apply(&Manifest::new("owner").ports("20080"));
-    let mut process = Worker::start(&rig.make("something/else"));
+fn process_outside_any_pod_is_allowed_and_counted() -> Outcome {
+    let mut rig = KernelFixture::new();
+    rig.apply(&Pod::new("owner").ports("20080"));
+    let mut process = Worker::start(&rig.make_cgroup("something/else"));
     let seen = rig.attempt(&mut process, &Bind::tcp("0.0.0.0", 20080));
-    assert_eq!(seen.answer(), (0, VerdictKind::Allow, Reason::Error));
+    assert_eq!(seen.result(), (0, VerdictKind::Allow, Reason::Error));
     assert_eq!(seen.report().caller, Actor::Unplaced);
-    assert_eq!(rig.engine.counters().unwrap().errors(KernelError::CallerUnknown), 1);
-    rig.engine.set_policy(Policy { deny_on_error: true, ..ENFORCE });
+    assert_eq!(rig.reconciler.counters().unwrap().errors(KernelError::CallerUnknown), 1);
+    rig.reconciler.set_policy(Policy { deny_on_error: true, ..ENFORCE });
     let seen = rig.attempt(&mut process, &Bind::tcp("0.0.0.0", 20080));
-    assert_eq!(seen.answer(), (denied(), VerdictKind::Deny, Reason::Error));
+    assert_eq!(seen.result(), (denied(), VerdictKind::Deny, Reason::Error));
     DONE
 }
 
-fn an_unknown_pod_is_denied_on_a_claimed_port() -> Outcome {
-    let mut rig = Rig::new();
-    rig.apply(&Manifest::new("owner").ports("20080"));
+fn unknown_pod_is_denied_on_claimed_port() -> Outcome {
+    let mut rig = KernelFixture::new();
+    rig.apply(&Pod::new("owner").ports("20080"));
     let uid = api_uid();
-    let mut unknown = Worker::start(&rig.make(&cgroup_for(&uid, SYSTEMD_BESTEFFORT)));
+    let mut unknown = Worker::start(&rig.make_cgroup(&cgroup_for(&uid, SYSTEMD_BESTEFFORT)));
     let seen = rig.attempt(&mut unknown, &Bind::tcp("0.0.0.0", 20080));
-    assert_eq!(seen.answer(), (denied(), VerdictKind::Deny, Reason::Claimed));
+    assert_eq!(seen.result(), (denied(), VerdictKind::Deny, Reason::Claimed));
     assert!(matches!(&seen.report().caller, Actor::UnknownPod { uid: told, .. } if *told == uid.replace('-', "")));
     let seen = rig.attempt(&mut unknown, &Bind::tcp("0.0.0.0", 20081));
-    assert_eq!(seen.answer(), (0, VerdictKind::Allow, Reason::Unclaimed));
+    assert_eq!(seen.result(), (0, VerdictKind::Allow, Reason::Unclaimed));
     DONE
 }
 
@@ -332,8 +334,8 @@ fn renamed() -> &'static [Renamed] {
 }
 
 /// Gives all pins of a generation, and those that generations share, the names that an earlier version gave them.
-fn rename_back(site: &Site, generation: &str) {
-    let folder = site.bpffs.folder().join("v3");
+fn rename_back(node: &MiniNode, generation: &str) {
+    let folder = node.bpffs.folder().join("v3");
     for (folder, names) in [folder.join("shared"), folder.join(generation).join("maps")].iter().zip(pinned_maps()) {
         for name in names {
             fs::rename(folder.join(name), folder.join(format!("EARLIER_{name}"))).expect("a pin");
@@ -342,12 +344,12 @@ fn rename_back(site: &Site, generation: &str) {
 }
 
 /// Starts an agent that knows these earlier names.
-fn start_with_renamed(site: &Site, policy: Policy, renamed: &'static [Renamed]) -> Keeper {
-    site.start_with(true, |options: &mut LoadOptions| {
+fn start_with_renamed(node: &MiniNode, policy: Policy, renamed: &'static [Renamed]) -> MiniAgent {
+    node.start_with(true, |options: &mut LoadOptions| {
         options.policy = policy;
         // One process holds the lock at a time.
         options.persistence = None;
-        let pins = Pins::at(&site.bpffs.folder()).expect("a BPF file system").with_renamed(renamed);
+        let pins = Pins::at(&node.bpffs.folder()).expect("a BPF file system").with_renamed(renamed);
         let guard = pins.try_lock().expect("the folder").expect("no other agent");
         options.persistence = Some(Persistence { guard, persist: true });
     })
@@ -355,34 +357,34 @@ fn start_with_renamed(site: &Site, policy: Policy, renamed: &'static [Renamed]) 
 
 fn pins_under_earlier_names_are_taken_over() -> Outcome {
     let policy = Policy { report_attempts: false, undeclared: Undeclared::Adopt, ..ENFORCE };
-    let site = Site::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
-    let (mut owner, mut stranger, mut first) = (site.worker("owner"), site.worker("stranger"), site.worker("stranger"));
-    let keeper = site.start_with(true, |options| options.policy = policy);
+    let node = MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
+    let (mut owner, mut stranger, mut first) = (node.worker("owner"), node.worker("stranger"), node.worker("stranger"));
+    let agent = node.start_with(true, |options| options.policy = policy);
     // A port that nobody declared, which its first pod holds.
-    assert_eq!(first.bind(&bind(20081).kept()), 0);
-    assert!(judged(&mut owner, &mut stranger, 20080));
-    let count = |keeper: &Keeper| keeper.count(VerdictKind::Deny, Reason::Claimed);
-    let (before, holds) = (count(&keeper), keeper.kernel.port_holds().expect("holds"));
+    assert_eq!(first.bind(&shared_bind(20081).kept()), 0);
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, 20080));
+    let count = |agent: &MiniAgent| agent.count(VerdictKind::Deny, Reason::Claimed);
+    let (before, holds) = (count(&agent), agent.kernel.port_holds().expect("holds"));
     assert!(before > 0 && holds.len() == 1, "{before}, {holds:?}");
-    drop(keeper);
+    drop(agent);
 
     let renamed = renamed();
-    rename_back(&site, "g1");
-    let keeper = start_with_renamed(&site, policy, renamed);
-    assert_eq!(site.bpffs.list(), kept("g2"), "all pins have their present names");
-    assert_eq!((count(&keeper), keeper.kernel.port_holds().expect("holds")), (before, holds.clone()));
-    assert!(judged(&mut owner, &mut stranger, 20080));
-    let before = count(&keeper);
-    drop(keeper);
+    rename_back(&node, "g1");
+    let agent = start_with_renamed(&node, policy, renamed);
+    assert_eq!(node.bpffs.list(), expected_pins("g2"), "all pins have their present names");
+    assert_eq!((count(&agent), agent.kernel.port_holds().expect("holds")), (before, holds.clone()));
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, 20080));
+    let before = count(&agent);
+    drop(agent);
 
     // An earlier version ran once more and made a map of its own: it is the one in use.
-    rename_back(&site, "g2");
-    let left = site.bpffs.folder().join("v3/shared").join(COUNTERS);
+    rename_back(&node, "g2");
+    let left = node.bpffs.folder().join("v3/shared").join(COUNTERS);
     PerCpuArray::<_, u64>::create(COUNTER_COUNT, 0).and_then(|map| Ok(map.pin(&left).expect("a pin"))).expect("a map");
-    let mut keeper = start_with_renamed(&site, policy, renamed);
-    assert_eq!(site.bpffs.list(), kept("g3"));
-    assert_eq!((count(&keeper), keeper.kernel.port_holds().expect("holds")), (before, holds));
-    assert!(keeper.told().iter().all(|attempt| attempt.verdict == VerdictKind::Deny));
-    assert!(judged(&mut owner, &mut stranger, 20080));
+    let mut agent = start_with_renamed(&node, policy, renamed);
+    assert_eq!(node.bpffs.list(), expected_pins("g3"));
+    assert_eq!((count(&agent), agent.kernel.port_holds().expect("holds")), (before, holds));
+    assert!(agent.take_attempts().iter().all(|attempt| attempt.verdict == VerdictKind::Deny));
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, 20080));
     DONE
 }

@@ -32,7 +32,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 fn main() {
     guest::run_if_init();
     worker::run_if_worker();
-    mini_agent::run_if_ordered();
+    mini_agent::run_if_child();
     reserved::run_if_reserver();
     let mut arguments = Arguments::from_args();
     // The tests measure what one kernel counts and tells, and time it.

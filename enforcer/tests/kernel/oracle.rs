@@ -13,16 +13,16 @@ use enforcer_ebpf::wire::{Reason, VerdictKind};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use enforcer_testing::{
-    kernel_fixture::{Rig, denied},
-    manifest::{SYSTEMD_BESTEFFORT, cgroup_for},
+    kernel_fixture::{KernelFixture, denied},
+    pods::{SYSTEMD_BESTEFFORT, cgroup_for},
+    tests,
     worker::Worker,
 };
 
 use crate::{DONE, Outcome, Test};
 use case::{CALLERS, Case, MEMBERS, NODE_RESERVED, UIDS, UNRESOLVED};
 
-pub(crate) const TESTS: &[Test] =
-    &[("the_kernel_and_user_space_and_the_rules_agree", the_kernel_and_user_space_and_the_rules_agree)];
+pub(crate) const TESTS: &[Test] = tests![kernel_and_explain_agree_with_the_model];
 
 const CASES: u32 = 300;
 /// How often each verdict came for each reason.
@@ -46,28 +46,28 @@ const ANSWERS: [(VerdictKind, Reason); 12] = [
 /// A number that chooses other cases.
 const SEED: &str = "PORT_ENFORCER_TEST_SEED";
 
-fn the_kernel_and_user_space_and_the_rules_agree() -> Outcome {
-    let mut rig = Rig::with(|start| {
+fn kernel_and_explain_agree_with_the_model() -> Outcome {
+    let mut fixture = KernelFixture::with(|start| {
         start.settings.node_reserved = parse_list(NODE_RESERVED).expect("a list");
         // A case begins with nothing left of the one before.
         start.settings.handover_grace = Duration::ZERO;
     });
     let mut workers: Vec<Worker> =
-        UIDS.iter().map(|uid| Worker::start(&rig.make(&cgroup_for(uid, SYSTEMD_BESTEFFORT)))).collect();
+        UIDS.iter().map(|uid| Worker::start(&fixture.make_cgroup(&cgroup_for(uid, SYSTEMD_BESTEFFORT)))).collect();
     assert_eq!((workers.len(), UNRESOLVED), (MEMBERS, MEMBERS));
-    workers.push(Worker::start(&rig.make("something/else")));
+    workers.push(Worker::start(&fixture.make_cgroup("something/else")));
     assert_eq!(workers.len(), CALLERS);
-    rig.told();
+    fixture.drain_reports();
 
     let seed: u64 = env::var(SEED).map_or(0, |seed| seed.parse().expect("a number"));
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let config = Config { cases: CASES, failure_persistence: None, max_shrink_iters: 2000, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-    let state = RefCell::new((rig, workers, Tally::new()));
+    let state = RefCell::new((fixture, workers, Tally::new()));
     let result = runner.run(&case::any_case(), |case| {
-        let (rig, workers, tally) = &mut *state.borrow_mut();
-        try_case(rig, workers, &case, tally)
+        let (fixture, workers, tally) = &mut *state.borrow_mut();
+        try_case(fixture, workers, &case, tally)
     });
     if let Err(error) = result {
         panic!("with {SEED}={seed}: {error}");
@@ -79,16 +79,21 @@ fn the_kernel_and_user_space_and_the_rules_agree() -> Outcome {
     DONE
 }
 
-fn try_case(rig: &mut Rig, workers: &mut [Worker], case: &Case, tally: &mut Tally) -> Result<(), TestCaseError> {
+fn try_case(
+    fixture: &mut KernelFixture,
+    workers: &mut [Worker],
+    case: &Case,
+    tally: &mut Tally,
+) -> Result<(), TestCaseError> {
     let fail = |text: String| Err(TestCaseError::fail(text));
-    rig.engine.reset(Vec::new(), now());
-    rig.engine.set_policy(case.policy());
+    fixture.reconciler.reset(Vec::new(), now());
+    fixture.reconciler.set_policy(case.policy());
     let members: Vec<_> = case.members.iter().flatten().collect();
-    rig.engine.reset(members.iter().map(|member| member.manifest().pod()).collect(), now());
+    fixture.reconciler.reset(members.iter().map(|member| member.manifest().parsed()).collect(), now());
     let world = model::World::of(case);
     for attempt in &case.attempts {
-        let told = rig.attempt(&mut workers[attempt.caller], &attempt.bind());
-        let (errno, verdict, reason) = told.answer();
+        let told = fixture.attempt(&mut workers[attempt.caller], &attempt.bind());
+        let (errno, verdict, reason) = told.result();
         *tally.entry((verdict, reason)).or_default() += 1;
 
         let by_decide = judge::decide_in_user_space(case, &world, attempt);

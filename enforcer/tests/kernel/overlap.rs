@@ -4,8 +4,8 @@ use enforcer_ebpf::wire::{Reason, VerdictKind};
 use libtest_mimic::{Completion, Trial};
 
 use enforcer_testing::{
-    kernel_fixture::{AUDIT, ENFORCE, Rig, by_helper, denied, features},
-    manifest::Manifest,
+    kernel_fixture::{AUDIT, ENFORCE, KernelFixture, denied, features, reading_by_helper},
+    pods::Pod,
     worker::{Bind, Kind},
 };
 
@@ -57,7 +57,7 @@ fn overlaps(row: &str) -> Vec<bool> {
 
 /// The same where sockets are read by a helper, as on kernels before 6.2.
 pub(crate) const BY_HELPER: &[Test] = &[("tcp_in_enforce", || {
-    by_helper(|| table(Kind::Tcp, true));
+    reading_by_helper(|| table(Kind::Tcp, true));
     DONE
 })];
 
@@ -87,25 +87,25 @@ fn attempt(kind: Kind, (socket, address): (&str, &str), port: u16) -> Bind {
 }
 
 fn table(kind: Kind, enforce: bool) {
-    let mut rig = Rig::with(|start| start.policy = if enforce { ENFORCE } else { AUDIT });
+    let mut fixture = KernelFixture::with(|start| start.policy = if enforce { ENFORCE } else { AUDIT });
     let protocol = if kind == Kind::Udp { "udp" } else { "tcp" };
     let conflict =
         if enforce { (denied(), VerdictKind::Deny, Reason::Claimed) } else { (0, VerdictKind::Audit, Reason::Claimed) };
-    let mut stranger = rig.start(&Manifest::new("stranger"));
+    let mut stranger = fixture.start(&Pod::new("stranger"));
     let mut cells = 0;
     for (port, (claim, row)) in (20001..).zip(OVERLAPS) {
         let item = if claim == "*" { format!("{port}/{protocol}") } else { format!("{claim}:{port}/{protocol}") };
-        let manifest = Manifest::new(&format!("owner-{port}")).ports(&item);
-        let mut owner = rig.start(&manifest);
+        let manifest = Pod::new(&format!("owner-{port}")).ports(&item);
+        let mut owner = fixture.start(&manifest);
         for (&place, overlap) in ATTEMPTS.iter().zip(overlaps(row)) {
             let bind = attempt(kind, place, port);
             let allowed = if overlap { Reason::Owner } else { Reason::Unclaimed };
-            let seen = rig.attempt(&mut owner, &bind);
-            assert_eq!(seen.answer(), (0, VerdictKind::Allow, allowed), "owner of {item}: {bind:?}");
+            let seen = fixture.attempt(&mut owner, &bind);
+            assert_eq!(seen.result(), (0, VerdictKind::Allow, allowed), "owner of {item}: {bind:?}");
 
             let expected = if overlap { conflict } else { (0, VerdictKind::Allow, Reason::Unclaimed) };
-            let seen = rig.attempt(&mut stranger, &bind);
-            assert_eq!(seen.answer(), expected, "claim on {item}: {bind:?}");
+            let seen = fixture.attempt(&mut stranger, &bind);
+            assert_eq!(seen.result(), expected, "claim on {item}: {bind:?}");
             if overlap {
                 assert_eq!(seen.owner(), manifest.full_name(), "claim on {item}: {bind:?}");
             }

@@ -10,25 +10,26 @@ use enforcer_ebpf::wire::{NodeMode, Policy, Reason, VerdictKind};
 
 use enforcer_testing::{
     kernel_fixture::denied,
-    mini_agent::{QUIET, Site, bind, judged},
+    mini_agent::{MiniNode, QUIET, only_owner_may_bind, shared_bind},
+    tests,
 };
 
 use crate::{DONE, Outcome, Test};
 
-pub(crate) const TESTS: &[Test] = &[
-    ("a_lease_that_ran_out_denies_nothing", a_lease_that_ran_out_denies_nothing),
-    ("a_lease_runs_out_with_the_agent_dead", a_lease_runs_out_with_the_agent_dead),
-    ("an_operator_stops_every_denial", an_operator_stops_every_denial),
-    ("an_operator_enforces", an_operator_enforces),
-    ("an_operators_word_outlives_an_agent_that_keeps_nothing", an_operators_word_outlives_an_agent_that_keeps_nothing),
-    ("without_a_bpf_file_system_no_mode_is_set", without_a_bpf_file_system_no_mode_is_set),
+pub(crate) const TESTS: &[Test] = tests![
+    expired_lease_denies_nothing,
+    lease_expires_after_agent_death,
+    operator_audit_override_stops_denials,
+    operator_enforce_override_denies,
+    override_survives_non_persistent_agent,
+    override_without_bpffs_is_refused
 ];
 
 const PORT: u16 = 20080;
 const AUDIT: Policy = Policy { enforce: false, ..QUIET };
 
-fn site() -> Site {
-    Site::new(&[("owner", "20080/udp"), ("stranger", "20099")])
+fn node() -> MiniNode {
+    MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099")])
 }
 
 /// So long from now, as the kernel counts.
@@ -36,53 +37,54 @@ fn in_time(wait: Duration) -> u64 {
     u64::try_from((now().boottime + wait).as_nanos()).expect("within centuries")
 }
 
-fn a_lease_that_ran_out_denies_nothing() -> Outcome {
-    let site = site();
-    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
-    let mut keeper = site.start_with(true, |options| options.lease_deadline = 1);
-    assert_eq!((owner.bind(&bind(PORT)), stranger.bind(&bind(PORT))), (0, 0));
-    assert_eq!(keeper.count(VerdictKind::Audit, Reason::Stale), 1);
-    assert_eq!(keeper.count(VerdictKind::Allow, Reason::Owner), 1);
-    let told: Vec<_> = keeper.told().iter().map(|told| (told.verdict, told.reason, told.owner.is_some())).collect();
+fn expired_lease_denies_nothing() -> Outcome {
+    let node = node();
+    let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
+    let mut agent = node.start_with(true, |options| options.lease_deadline = 1);
+    assert_eq!((owner.bind(&shared_bind(PORT)), stranger.bind(&shared_bind(PORT))), (0, 0));
+    assert_eq!(agent.count(VerdictKind::Audit, Reason::Stale), 1);
+    assert_eq!(agent.count(VerdictKind::Allow, Reason::Owner), 1);
+    let told: Vec<_> =
+        agent.take_attempts().iter().map(|told| (told.verdict, told.reason, told.owner.is_some())).collect();
     assert_eq!(told, [(VerdictKind::Audit, Reason::Stale, true)], "and whose port it is is told");
     for deadline in [in_time(Duration::from_hours(1)), 0] {
-        keeper.kernel.renew(deadline);
-        assert!(judged(&mut owner, &mut stranger, PORT));
+        agent.kernel.renew(deadline);
+        assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
     }
-    keeper.kernel.renew(1);
-    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    agent.kernel.renew(1);
+    assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
     // Where nothing would be denied, nothing lapses.
-    keeper.kernel.set_policy(AUDIT);
-    assert_eq!(stranger.bind(&bind(PORT)), 0);
-    assert_eq!(keeper.count(VerdictKind::Audit, Reason::Claimed), 1);
+    agent.kernel.set_policy(AUDIT);
+    assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
+    assert_eq!(agent.count(VerdictKind::Audit, Reason::Claimed), 1);
     DONE
 }
 
-fn a_lease_runs_out_with_the_agent_dead() -> Outcome {
-    let site = site();
-    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
-    let keeper = site.start_with(true, |options| options.lease_deadline = in_time(Duration::from_hours(1)));
-    assert!(judged(&mut owner, &mut stranger, PORT));
-    keeper.kernel.renew(in_time(Duration::from_millis(300)));
-    drop(keeper);
-    let patience = Instant::now() + Duration::from_secs(30);
+fn lease_expires_after_agent_death() -> Outcome {
+    let node = node();
+    let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
+    let agent = node.start_with(true, |options| options.lease_deadline = in_time(Duration::from_hours(1)));
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
+    agent.kernel.renew(in_time(Duration::from_millis(300)));
+    drop(agent);
+    let deadline = Instant::now() + Duration::from_secs(30);
     let mut denials = 2;
-    while stranger.bind(&bind(PORT)) == denied() {
+    while stranger.bind(&shared_bind(PORT)) == denied() {
         denials += 1;
-        assert!(Instant::now() < patience, "the lease does not run out");
+        assert!(Instant::now() < deadline, "the lease does not run out");
     }
-    assert_eq!(stranger.storm(&bind(PORT), 100, 2).get(&0), Some(&100), "it has lapsed for good");
-    let keeper = site.start();
-    assert_eq!(keeper.count(VerdictKind::Audit, Reason::Stale), 101);
-    assert_eq!(keeper.count(VerdictKind::Deny, Reason::Claimed), denials);
-    assert!(judged(&mut owner, &mut stranger, PORT), "a returning agent enforces again");
+    assert_eq!(stranger.storm(&shared_bind(PORT), 100, 2).get(&0), Some(&100), "it has lapsed for good");
+    let agent = node.start();
+    assert_eq!(agent.count(VerdictKind::Audit, Reason::Stale), 101);
+    assert_eq!(agent.count(VerdictKind::Deny, Reason::Claimed), denials);
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT), "a returning agent enforces again");
     DONE
 }
 
-fn an_operator_stops_every_denial() -> Outcome {
-    let site = site();
-    let folder = site.bpffs.folder();
-    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
+fn operator_audit_override_stops_denials() -> Outcome {
+    let node = node();
+    let folder = node.bpffs.folder();
+    let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
     let set = |mode| set_node_mode(&folder, mode).unwrap_or_else(|error| panic!("{error}"));
     let get = || node_mode(&folder).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(get(), NodeMode::Unset);
@@ -92,61 +94,65 @@ fn an_operator_stops_every_denial() -> Outcome {
     // With no agent, and none before.
     set(NodeMode::Audit);
     assert_eq!(get(), NodeMode::Audit);
-    let keeper = site.start();
-    assert_eq!(keeper.kernel.node_mode(), NodeMode::Audit);
-    assert_eq!((owner.bind(&bind(PORT)), stranger.bind(&bind(PORT))), (0, 0));
-    assert_eq!(keeper.count(VerdictKind::Audit, Reason::Claimed), 1);
+    let agent = node.start();
+    assert_eq!(agent.kernel.node_mode(), NodeMode::Audit);
+    assert_eq!((owner.bind(&shared_bind(PORT)), stranger.bind(&shared_bind(PORT))), (0, 0));
+    assert_eq!(agent.count(VerdictKind::Audit, Reason::Claimed), 1);
     // Under an agent.
     set(NodeMode::Unset);
-    assert!(judged(&mut owner, &mut stranger, PORT));
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
     set(NodeMode::Audit);
-    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
     // Across agents, and after one.
-    drop(keeper);
-    assert_eq!(stranger.bind(&bind(PORT)), 0);
-    let keeper = site.start();
-    assert_eq!(stranger.bind(&bind(PORT)), 0);
-    drop(keeper);
+    drop(agent);
+    assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
+    let agent = node.start();
+    assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
+    drop(agent);
     set(NodeMode::Unset);
-    assert!(judged(&mut owner, &mut stranger, PORT));
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
     set(NodeMode::Audit);
-    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
     DONE
 }
 
-fn an_operator_enforces() -> Outcome {
-    let site = site();
-    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
-    let keeper = site.start_with(true, |options| options.policy = AUDIT);
-    assert_eq!(stranger.bind(&bind(PORT)), 0);
-    set_node_mode(&site.bpffs.folder(), NodeMode::Enforce).unwrap_or_else(|error| panic!("{error}"));
-    assert!(judged(&mut owner, &mut stranger, PORT));
-    keeper.kernel.renew(1);
-    assert_eq!(stranger.bind(&bind(PORT)), 0, "an operator does not vouch for the claims of an agent that is dead");
-    assert_eq!(keeper.count(VerdictKind::Audit, Reason::Stale), 1);
+fn operator_enforce_override_denies() -> Outcome {
+    let node = node();
+    let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
+    let agent = node.start_with(true, |options| options.policy = AUDIT);
+    assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
+    set_node_mode(&node.bpffs.folder(), NodeMode::Enforce).unwrap_or_else(|error| panic!("{error}"));
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
+    agent.kernel.renew(1);
+    assert_eq!(
+        stranger.bind(&shared_bind(PORT)),
+        0,
+        "an operator does not vouch for the claims of an agent that is dead"
+    );
+    assert_eq!(agent.count(VerdictKind::Audit, Reason::Stale), 1);
     DONE
 }
 
-fn an_operators_word_outlives_an_agent_that_keeps_nothing() -> Outcome {
-    let site = site();
-    let folder = site.bpffs.folder();
-    let mut stranger = site.worker("stranger");
-    let keeper = site.start_with(false, |_| ());
-    assert_eq!(stranger.bind(&bind(PORT)), denied());
+fn override_survives_non_persistent_agent() -> Outcome {
+    let node = node();
+    let folder = node.bpffs.folder();
+    let mut stranger = node.worker("stranger");
+    let agent = node.start_with(false, |_| ());
+    assert_eq!(stranger.bind(&shared_bind(PORT)), denied());
     set_node_mode(&folder, NodeMode::Audit).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(stranger.bind(&bind(PORT)), 0);
-    drop(keeper);
-    assert_eq!(site.bpffs.list(), ["v3/shared/MODE"]);
-    let keeper = site.start_with(false, |_| ());
-    assert_eq!(stranger.bind(&bind(PORT)), 0);
+    assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
+    drop(agent);
+    assert_eq!(node.bpffs.list(), ["v3/shared/MODE"]);
+    let agent = node.start_with(false, |_| ());
+    assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
     set_node_mode(&folder, NodeMode::Unset).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(stranger.bind(&bind(PORT)), denied());
-    drop(keeper);
+    assert_eq!(stranger.bind(&shared_bind(PORT)), denied());
+    drop(agent);
     assert!(!folder.exists());
     DONE
 }
 
-fn without_a_bpf_file_system_no_mode_is_set() -> Outcome {
+fn override_without_bpffs_is_refused() -> Outcome {
     let folder = tempfile::tempdir().expect("a folder");
     let error = set_node_mode(folder.path(), NodeMode::Audit).expect_err("not a BPF file system");
     assert!(matches!(error, PinError::Io { action: "keep the mode in", .. }), "{error}");

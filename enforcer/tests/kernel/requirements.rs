@@ -7,15 +7,12 @@ use enforcer::kernel::probe::{Answer, Feature, Finding, findings, node, optional
 use rustix::net::SocketFlags;
 use rustix::net::{AddressFamily, Protocol, SocketType, ipproto, socket_with};
 
-use enforcer_testing::{own_machine, ring};
+use enforcer_testing::{own_machine, ring, tests};
 
 use crate::{DONE, Outcome, Test};
 
-pub(crate) const TESTS: &[Test] = &[
-    ("a_skip_must_be_earned", a_skip_must_be_earned),
-    ("what_the_version_promises_is_there", what_the_version_promises_is_there),
-    ("a_wrong_answer_is_found", a_wrong_answer_is_found),
-];
+pub(crate) const TESTS: &[Test] =
+    tests![skip_needs_a_missing_kernel_feature, kernel_has_the_features_of_its_version, wrong_probe_answer_is_detected];
 
 /// Major and minor number of a kernel.
 type Version = (u32, u32);
@@ -112,7 +109,7 @@ fn version(release: &str) -> Version {
     (numbers.next().expect("a version"), numbers.next().expect("a version"))
 }
 
-fn a_skip_must_be_earned() -> Outcome {
+fn skip_needs_a_missing_kernel_feature() -> Outcome {
     let off = "CONFIG_INET=y\n# CONFIG_MPTCP is not set\n";
     let on = "CONFIG_MPTCP=y\nCONFIG_INET=y\n";
     assert!(MPTCP.excuse("5.4.0-1-amd64", Some(on)).unwrap().contains("Linux 5.6"), "too old");
@@ -213,13 +210,13 @@ impl Here {
 }
 
 /// No probe says less than the kernel's version does. On a machine of the matrix none says more either.
-fn what_the_version_promises_is_there() -> Outcome {
+fn kernel_has_the_features_of_its_version() -> Outcome {
     assert_eq!(Here::new().faults(&findings()), [""; 0]);
     DONE
 }
 
 /// The net itself: each answer turned round is found, on the oldest kernel and on the newest, and so is a wrong version.
-fn a_wrong_answer_is_found() -> Outcome {
+fn wrong_probe_answer_is_detected() -> Outcome {
     let all = |answer: fn(Version) -> Answer| -> Vec<Finding> {
         let one = |(feature, since): &(&'static Feature, Version)| Finding {
             name: feature.name,

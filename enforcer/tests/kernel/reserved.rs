@@ -21,38 +21,39 @@ use rustix::net::{AddressFamily, SocketType, bind, connect, getsockname, listen,
 use tempfile::TempDir;
 
 use enforcer_testing::own_machine;
+use enforcer_testing::tests;
 
 use crate::{DONE, Outcome, Test};
 
-pub(crate) const TESTS: &[Test] = &[
-    ("three_thousand_foreign_entries_stay", three_thousand_foreign_entries_stay),
-    ("nothing_lands_on_a_reserved_port", nothing_lands_on_a_reserved_port),
-    ("claims_on_the_whole_range_leave_half_of_it", claims_on_the_whole_range_leave_half_of_it),
-    ("edits_of_others_are_respected", edits_of_others_are_respected),
-    ("a_memory_that_is_not_of_this_list_counts_for_nothing", a_memory_that_is_not_of_this_list_counts_for_nothing),
-    ("killed_at_any_moment_nothing_is_lost", killed_at_any_moment_nothing_is_lost),
-    ("what_cannot_be_remembered_is_not_reserved", what_cannot_be_remembered_is_not_reserved),
+pub(crate) const TESTS: &[Test] = tests![
+    foreign_entries_stay,
+    ephemeral_port_avoids_reserved_ports,
+    claims_leave_half_of_the_ephemeral_range,
+    foreign_edits_are_respected,
+    state_file_of_other_list_is_ignored,
+    kill_at_any_moment_loses_no_entry,
+    port_is_not_reserved_without_state_file
 ];
 
 const LIST: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
 /// The list and the range as they were, and a folder for the memory.
-struct Stage {
+struct ReservedFixture {
     folder: TempDir,
     range: String,
 }
 
-impl Stage {
+impl ReservedFixture {
     /// Starts with these entries of others; `None` where the tests share the node's namespace, and the node is not theirs.
     fn new(others: &PortSet) -> Option<Self> {
         if netns::cookie().expect("a socket").is_none() && !own_machine::is_here() {
             return None;
         }
-        let stage =
+        let fixture =
             Self { folder: TempDir::new().expect("a folder"), range: fs::read_to_string(RANGE).expect("the range") };
         write(others);
-        Some(stage)
+        Some(fixture)
     }
 
     fn ports(&self) -> ReservedPorts {
@@ -64,7 +65,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for ReservedFixture {
     fn drop(&mut self) {
         fs::write(RANGE, &self.range).expect("the range as it was");
         write(&PortSet::default());
@@ -102,9 +103,9 @@ fn many() -> PortSet {
     (10_000..16_000).step_by(2).collect()
 }
 
-fn three_thousand_foreign_entries_stay() -> Outcome {
-    let Some(stage) = Stage::new(&many()) else { return Ok(shared()) };
-    let ports = stage.ports();
+fn foreign_entries_stay() -> Outcome {
+    let Some(fixture) = ReservedFixture::new(&many()) else { return Ok(shared()) };
+    let ports = fixture.ports();
     assert_eq!(read(), many());
     // Between them, beside them, one of them, and as many again.
     let more: Vec<u16> = (10_001..16_000).step_by(2).chain([80, 10_000, 40_000]).collect();
@@ -185,33 +186,33 @@ fn assert_only_these_are_taken(free: &PortSet) {
     assert_eq!(&exhaust(|| connection(address)), free, "connect");
 }
 
-fn nothing_lands_on_a_reserved_port() -> Outcome {
-    let Some(stage) = Stage::new(&set("40010-40019")) else { return Ok(shared()) };
+fn ephemeral_port_avoids_reserved_ports() -> Outcome {
+    let Some(fixture) = ReservedFixture::new(&set("40010-40019")) else { return Ok(shared()) };
     fs::write(RANGE, "40000 40199").expect("the range");
     let wanted: Vec<u16> = (40_000..40_200).step_by(3).collect();
-    let done = stage.ports().sync(&wanted).unwrap_or_else(|error| panic!("{error}"));
+    let done = fixture.ports().sync(&wanted).unwrap_or_else(|error| panic!("{error}"));
     assert!(done.left_out.is_empty());
     let reserved: PortSet = wanted.into_iter().chain(40_010..=40_019).collect();
     let range: PortSet = (40_000..=40_199).collect();
     assert_only_these_are_taken(&range.without(&reserved));
-    stage.ports().cleanup().unwrap_or_else(|error| panic!("{error}"));
+    fixture.ports().cleanup().unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(read(), set("40010-40019"));
     DONE
 }
 
-fn claims_on_the_whole_range_leave_half_of_it() -> Outcome {
-    let Some(stage) = Stage::new(&set("40000-40019")) else { return Ok(shared()) };
+fn claims_leave_half_of_the_ephemeral_range() -> Outcome {
+    let Some(fixture) = ReservedFixture::new(&set("40000-40019")) else { return Ok(shared()) };
     fs::write(RANGE, "40000 40199").expect("the range");
     let wanted: Vec<u16> = (1..=u16::MAX).collect();
-    let done = stage.ports().sync(&wanted).unwrap_or_else(|error| panic!("{error}"));
+    let done = fixture.ports().sync(&wanted).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(done.left_out, set("40110-40199"));
     assert_only_these_are_taken(&done.left_out);
     DONE
 }
 
-fn edits_of_others_are_respected() -> Outcome {
-    let Some(stage) = Stage::new(&set("100")) else { return Ok(shared()) };
-    let ports = stage.ports();
+fn foreign_edits_are_respected() -> Outcome {
+    let Some(fixture) = ReservedFixture::new(&set("100")) else { return Ok(shared()) };
+    let ports = fixture.ports();
     ports.sync(&[200, 300]).unwrap_or_else(|error| panic!("{error}"));
     // `sysctl -w`, by somebody who knows nothing of us.
     write(&set("400-402"));
@@ -223,14 +224,14 @@ fn edits_of_others_are_respected() -> Outcome {
     assert_eq!((read(), done.removed), (set("300,400-402,500"), 1));
     ports.cleanup().unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(read(), set("400-402,500"));
-    assert_eq!(fs::read_dir(stage.memory()).expect("a folder").count(), 0);
+    assert_eq!(fs::read_dir(fixture.memory()).expect("a folder").count(), 0);
     DONE
 }
 
-fn a_memory_that_is_not_of_this_list_counts_for_nothing() -> Outcome {
-    let Some(stage) = Stage::new(&PortSet::default()) else { return Ok(shared()) };
-    let ports = stage.ports();
-    let file = stage.memory().join("reserved-ports.json");
+fn state_file_of_other_list_is_ignored() -> Outcome {
+    let Some(fixture) = ReservedFixture::new(&PortSet::default()) else { return Ok(shared()) };
+    let ports = fixture.ports();
+    let file = fixture.memory().join("reserved-ports.json");
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("an id");
     // Of another boot, of another namespace: the same port is an administrator's now.
     let cookie = netns::cookie().expect("a socket").map(|cookie| cookie.to_string());
@@ -321,18 +322,18 @@ fn killed_before(change: u32, folder: &Path) -> bool {
     cut
 }
 
-fn killed_at_any_moment_nothing_is_lost() -> Outcome {
-    let Some(stage) = Stage::new(&many()) else { return Ok(shared()) };
+fn kill_at_any_moment_loses_no_entry() -> Outcome {
+    let Some(fixture) = ReservedFixture::new(&many()) else { return Ok(shared()) };
     let mut cut = 0;
     let mut kills = 0;
-    while killed_before(kills, &stage.memory()) {
+    while killed_before(kills, &fixture.memory()) {
         kills += 1;
         cut += u32::from(!many().without(&read()).is_empty());
         if kills % 2 == 0 {
-            stage.ports().sync(&[40_000]).unwrap_or_else(|error| panic!("{error}"));
+            fixture.ports().sync(&[40_000]).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(read(), many().or(&set("40000")), "kill {kills}");
         }
-        stage.ports().cleanup().unwrap_or_else(|error| panic!("{error}"));
+        fixture.ports().cleanup().unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(read(), many(), "kill {kills}");
     }
     eprintln!("killed {kills} times, {cut} times with a list that was half written");
@@ -340,10 +341,10 @@ fn killed_at_any_moment_nothing_is_lost() -> Outcome {
     DONE
 }
 
-fn what_cannot_be_remembered_is_not_reserved() -> Outcome {
-    let Some(stage) = Stage::new(&set("100")) else { return Ok(shared()) };
-    fs::write(stage.memory(), "a file where the folder should be").expect("a write");
-    let error = stage.ports().sync(&[40_000]).expect_err("no folder");
+fn port_is_not_reserved_without_state_file() -> Outcome {
+    let Some(fixture) = ReservedFixture::new(&set("100")) else { return Ok(shared()) };
+    fs::write(fixture.memory(), "a file where the folder should be").expect("a write");
+    let error = fixture.ports().sync(&[40_000]).expect_err("no folder");
     assert!(matches!(error, SysctlError::Memory { .. }), "{error}");
     assert_eq!(read(), set("100"));
     DONE

@@ -15,74 +15,71 @@ use enforcer_ebpf::wire::{Reason, VerdictKind};
 use enforcer_testing::{
     bpffs::Bpffs,
     kernel_fixture::denied,
-    mini_agent::{Keeper, PROTOCOL, Site, bind, bind6, judged, kept},
-    own_machine,
+    mini_agent::{MiniAgent, MiniNode, PROTOCOL, expected_pins, only_owner_may_bind, shared_bind, shared_bind6},
+    own_machine, tests,
     worker::{Bind, Worker},
 };
 
 use crate::{DONE, Outcome, Test};
 
-pub(crate) const TESTS: &[Test] = &[
-    ("what_is_kept_judges_without_an_agent", what_is_kept_judges_without_an_agent),
-    ("a_pod_that_starts_while_the_agent_is_away_is_known", a_pod_that_starts_while_the_agent_is_away_is_known),
-    ("swaps_in_a_storm_leave_no_gap", swaps_in_a_storm_leave_no_gap),
-    ("what_an_agent_held_is_read_back", what_an_agent_held_is_read_back),
-    ("an_agent_that_never_judged_changes_nothing", an_agent_that_never_judged_changes_nothing),
-    (
-        "an_agent_that_keeps_nothing_takes_over_and_leaves_nothing",
-        an_agent_that_keeps_nothing_takes_over_and_leaves_nothing,
-    ),
-    ("a_root_that_was_made_anew_is_attached_to", a_root_that_was_made_anew_is_attached_to),
-    ("another_root_is_attached_to_instead", another_root_is_attached_to_instead),
-    ("where_nothing_can_be_kept_that_is_said", where_nothing_can_be_kept_that_is_said),
+pub(crate) const TESTS: &[Test] = tests![
+    pinned_programs_judge_without_an_agent,
+    pod_started_without_an_agent_is_recognised,
+    takeover_under_load_leaves_no_gap,
+    previous_claims_are_recovered,
+    agent_that_never_attached_changes_nothing,
+    non_persistent_agent_takes_over_and_leaves_nothing,
+    recreated_root_cgroup_is_attached,
+    changed_root_cgroup_is_attached,
+    missing_persistence_is_reported
 ];
 
 const PORT: u16 = 20080;
 
-fn site() -> (Site, Worker, Worker) {
-    let site = Site::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
-    let (owner, stranger) = (site.worker("owner"), site.worker("stranger"));
-    (site, owner, stranger)
+fn node() -> (MiniNode, Worker, Worker) {
+    let node = MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
+    let (owner, stranger) = (node.worker("owner"), node.worker("stranger"));
+    (node, owner, stranger)
 }
 
-fn what_is_kept_judges_without_an_agent() -> Outcome {
-    let (site, mut owner, mut stranger) = site();
-    assert_eq!(stranger.bind(&bind(PORT)), 0, "nobody judges yet");
-    let keeper = site.start();
-    assert!(keeper.kernel.is_persistent());
-    assert!(judged(&mut owner, &mut stranger, PORT));
-    let before = keeper.count(VerdictKind::Deny, Reason::Claimed);
-    drop(keeper);
-    assert_eq!(site.bpffs.list(), kept("g1"));
-    assert!(judged(&mut owner, &mut stranger, PORT), "nobody is there, and the claims are enforced");
+fn pinned_programs_judge_without_an_agent() -> Outcome {
+    let (node, mut owner, mut stranger) = node();
+    assert_eq!(stranger.bind(&shared_bind(PORT)), 0, "nobody judges yet");
+    let agent = node.start();
+    assert!(agent.kernel.is_persistent());
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
+    let before = agent.count(VerdictKind::Deny, Reason::Claimed);
+    drop(agent);
+    assert_eq!(node.bpffs.list(), expected_pins("g1"));
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT), "nobody is there, and the claims are enforced");
 
     // The next one goes on counting, and hears what nobody heard.
-    let mut keeper = site.start();
-    assert_eq!(site.bpffs.list(), kept("g2"));
-    assert_eq!(keeper.count(VerdictKind::Deny, Reason::Claimed), before + 2);
-    let told = keeper.told();
+    let mut agent = node.start();
+    assert_eq!(node.bpffs.list(), expected_pins("g2"));
+    assert_eq!(agent.count(VerdictKind::Deny, Reason::Claimed), before + 2);
+    let told = agent.take_attempts();
     assert_eq!(told.len(), 4, "two before it went, two while it was away: {told:?}");
     assert!(told.iter().all(|attempt| (attempt.verdict, attempt.port) == (VerdictKind::Deny, PORT)));
-    assert!(judged(&mut owner, &mut stranger, PORT));
-    assert_eq!(keeper.count(VerdictKind::Deny, Reason::Claimed), before + 4, "each is counted once");
-    assert_eq!(keeper.told().len(), 2);
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
+    assert_eq!(agent.count(VerdictKind::Deny, Reason::Claimed), before + 4, "each is counted once");
+    assert_eq!(agent.take_attempts().len(), 2);
     DONE
 }
 
-fn a_pod_that_starts_while_the_agent_is_away_is_known() -> Outcome {
-    let site = Site::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
-    drop(site.start());
+fn pod_started_without_an_agent_is_recognised() -> Outcome {
+    let node = MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099")]);
+    drop(node.start());
     // Neither has a cgroup yet.
-    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
-    assert!(judged(&mut owner, &mut stranger, PORT));
+    let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
     let nobody =
-        site.root.join("kubepods-besteffort.slice/kubepods-besteffort-pod0a0a0a0a_0000_4000_8000_000000000001.slice");
+        node.root.join("kubepods-besteffort.slice/kubepods-besteffort-pod0a0a0a0a_0000_4000_8000_000000000001.slice");
     fs::create_dir_all(&nobody).expect("a cgroup");
-    assert_eq!(Worker::start(&nobody).bind(&bind(PORT)), denied(), "a pod that nobody has told the kernel of");
+    assert_eq!(Worker::start(&nobody).bind(&shared_bind(PORT)), denied(), "a pod that nobody has told the kernel of");
 
-    let mut keeper = site.load();
-    assert!(judged(&mut owner, &mut stranger, PORT));
-    let made = keeper.previous.as_mut().map(|previous| {
+    let mut agent = node.load();
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
+    let made = agent.previous.as_mut().map(|previous| {
         let mut made = 0;
         while previous.cgroup_events.next().is_some() {
             made += 1;
@@ -90,8 +87,8 @@ fn a_pod_that_starts_while_the_agent_is_away_is_known() -> Outcome {
         made
     });
     assert_eq!(made, Some(6), "the slice, and for two pods the pod and its container, and the last one");
-    keeper.take_over();
-    assert!(judged(&mut owner, &mut stranger, PORT));
+    agent.take_over();
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
     DONE
 }
 
@@ -123,12 +120,12 @@ fn storm(workers: Vec<(&'static str, Worker, Bind)>, end: &AtomicBool) -> HashMa
 }
 
 /// A storm of both families while `swap` is done so many times: what it saw.
-fn storm_while(site: &Site, swaps: u32, mut swap: impl FnMut(u32)) -> HashMap<(&'static str, i32), u64> {
+fn storm_while(node: &MiniNode, swaps: u32, mut swap: impl FnMut(u32)) -> HashMap<(&'static str, i32), u64> {
     let workers = vec![
-        ("owner", site.worker("owner"), bind(PORT)),
-        ("owner", site.worker("owner"), bind6(PORT)),
-        ("stranger", site.worker("stranger"), bind(PORT)),
-        ("stranger", site.worker("other"), bind6(PORT)),
+        ("owner", node.worker("owner"), shared_bind(PORT)),
+        ("owner", node.worker("owner"), shared_bind6(PORT)),
+        ("stranger", node.worker("stranger"), shared_bind(PORT)),
+        ("stranger", node.worker("other"), shared_bind6(PORT)),
     ];
     for (_, worker, _) in &workers {
         own_machine::give_way(worker.pid());
@@ -145,49 +142,49 @@ fn storm_while(site: &Site, swaps: u32, mut swap: impl FnMut(u32)) -> HashMap<(&
 }
 
 /// Every swap is a whole new start over the one before, as an upgrade is.
-fn swaps_in_a_storm_leave_no_gap() -> Outcome {
+fn takeover_under_load_leaves_no_gap() -> Outcome {
     let swaps = own_machine::times(10);
-    let site = Site::new(&[("owner", "20080/udp"), ("stranger", "20099"), ("other", "")]);
+    let node = MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099"), ("other", "")]);
     let mut told = 0;
-    let mut keeper = Some(site.start());
-    let seen = storm_while(&site, swaps, |number| {
-        let mut old = keeper.take().expect("an agent");
+    let mut agent = Some(node.start());
+    let seen = storm_while(&node, swaps, |number| {
+        let mut old = agent.take().expect("an agent");
         // Every other agent reads its ring before it goes; the others leave that to the next one.
-        told += if number % 2 == 0 { old.told() } else { old.told_before() }.len();
+        told += if number % 2 == 0 { old.take_attempts() } else { old.take_previous_attempts() }.len();
         drop(old);
-        keeper = Some(site.start());
+        agent = Some(node.start());
     });
-    let mut keeper = keeper.expect("an agent");
+    let mut agent = agent.expect("an agent");
     let (denials, binds) = (seen[&("stranger", denied())], seen[&("owner", 0)]);
     assert_eq!(seen.len(), 2, "no stranger got through and no owner was denied: {seen:?}");
-    assert_eq!(keeper.counters().attempts(VerdictKind::Deny, Reason::Claimed, PROTOCOL), denials);
-    assert_eq!(keeper.counters().attempts(VerdictKind::Allow, Reason::Owner, PROTOCOL), binds);
+    assert_eq!(agent.counters().attempts(VerdictKind::Deny, Reason::Claimed, PROTOCOL), denials);
+    assert_eq!(agent.counters().attempts(VerdictKind::Allow, Reason::Owner, PROTOCOL), binds);
     let counted: u64 =
-        VerdictKind::ALL.iter().flat_map(|kind| Reason::ALL.map(|reason| keeper.count(*kind, reason))).sum();
+        VerdictKind::ALL.iter().flat_map(|kind| Reason::ALL.map(|reason| agent.count(*kind, reason))).sum();
     assert_eq!(counted, denials + binds, "nothing else was counted");
-    told += keeper.told().len();
-    let lost = keeper.lost();
+    told += agent.take_attempts().len();
+    let lost = agent.lost_records();
     assert_eq!(told as u64 + lost, denials, "each denial was told or counted as lost");
     assert!(told > 0);
-    assert_eq!(site.bpffs.list(), kept(&format!("g{}", swaps + 1)));
+    assert_eq!(node.bpffs.list(), expected_pins(&format!("g{}", swaps + 1)));
     println!("{swaps} swaps, {denials} denials ({told} told, {lost} counted as lost), {binds} binds of the owner");
     DONE
 }
 
-fn what_an_agent_held_is_read_back() -> Outcome {
-    let site = Site::new(&[
+fn previous_claims_are_recovered() -> Outcome {
+    let node = MiniNode::new(&[
         ("owner", "20080-20082 20080/udp"),
         ("narrow", "192.0.2.1:20090 [::1]:20090"),
         ("other", "192.0.2.2:20090"),
         ("idle", ""),
     ]);
-    let worker = site.worker("owner");
-    let keeper = site.start();
-    assert!(keeper.previous.is_none());
-    drop(keeper);
+    let worker = node.worker("owner");
+    let agent = node.start();
+    assert!(agent.previous.is_none());
+    drop(agent);
 
-    let keeper = site.load();
-    let held = keeper.previous.as_ref().expect("an agent before this one").recover().expect("its maps");
+    let agent = node.load();
+    let held = agent.previous.as_ref().expect("an agent before this one").recover().expect("its maps");
     assert_eq!(held.unreadable, []);
     let pods = held.owners.iter().filter(|owner| !owner.record.name.is_node());
     let mut claims: Vec<(&str, Vec<String>)> = pods
@@ -210,92 +207,92 @@ fn what_an_agent_held_is_read_back() -> Outcome {
     DONE
 }
 
-fn an_agent_that_never_judged_changes_nothing() -> Outcome {
-    let (site, mut owner, mut stranger) = site();
-    drop(site.load());
+fn agent_that_never_attached_changes_nothing() -> Outcome {
+    let (node, mut owner, mut stranger) = node();
+    drop(node.load());
     let shared = ["COUNTERS", "HOLDS", "MODE", "SLOTS", "STRAYS", "SUBFLOWS"].map(|map| format!("v3/shared/{map}"));
-    assert_eq!(site.bpffs.list(), shared, "it took its generation away");
-    assert_eq!(stranger.bind(&bind(PORT)), 0);
-    drop(site.start());
-    let keeper = site.load();
-    assert!(keeper.previous.is_some());
-    drop(keeper);
-    assert_eq!(site.bpffs.list(), kept("g1"));
-    assert!(judged(&mut owner, &mut stranger, PORT));
+    assert_eq!(node.bpffs.list(), shared, "it took its generation away");
+    assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
+    drop(node.start());
+    let agent = node.load();
+    assert!(agent.previous.is_some());
+    drop(agent);
+    assert_eq!(node.bpffs.list(), expected_pins("g1"));
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
     DONE
 }
 
-fn an_agent_that_keeps_nothing_takes_over_and_leaves_nothing() -> Outcome {
-    let site = Site::new(&[("owner", "20080/udp"), ("stranger", "20099"), ("other", "")]);
-    drop(site.start());
-    let mut guest: Option<Keeper> = None;
+fn non_persistent_agent_takes_over_and_leaves_nothing() -> Outcome {
+    let node = MiniNode::new(&[("owner", "20080/udp"), ("stranger", "20099"), ("other", "")]);
+    drop(node.start());
+    let mut guest: Option<MiniAgent> = None;
     let mut before = 0;
-    let seen = storm_while(&site, 1, |_| {
-        let keeper = site.start_with(false, |_| ());
-        assert!(!keeper.kernel.is_persistent());
-        before = keeper.count(VerdictKind::Deny, Reason::Claimed);
-        guest = Some(keeper);
+    let seen = storm_while(&node, 1, |_| {
+        let agent = node.start_with(false, |_| ());
+        assert!(!agent.kernel.is_persistent());
+        before = agent.count(VerdictKind::Deny, Reason::Claimed);
+        guest = Some(agent);
     });
-    let keeper = guest.expect("an agent");
+    let agent = guest.expect("an agent");
     assert_eq!(seen.len(), 2, "{seen:?}");
     assert!(before > 0, "the storm was on");
-    assert_eq!(keeper.count(VerdictKind::Deny, Reason::Claimed), seen[&("stranger", denied())], "the count went on");
-    assert_eq!(site.bpffs.list(), ["v3/shared/MODE"], "an operator can still set a mode");
-    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
-    assert!(judged(&mut owner, &mut stranger, PORT));
-    drop(keeper);
-    assert!(!site.bpffs.folder().exists(), "{:?}", site.bpffs.list());
-    assert_eq!(stranger.bind(&bind(PORT)), 0, "nobody judges any more");
+    assert_eq!(agent.count(VerdictKind::Deny, Reason::Claimed), seen[&("stranger", denied())], "the count went on");
+    assert_eq!(node.bpffs.list(), ["v3/shared/MODE"], "an operator can still set a mode");
+    let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
+    drop(agent);
+    assert!(!node.bpffs.folder().exists(), "{:?}", node.bpffs.list());
+    assert_eq!(stranger.bind(&shared_bind(PORT)), 0, "nobody judges any more");
 
     // And where nothing was kept before.
-    let keeper = site.start_with(false, |_| ());
-    assert!(judged(&mut owner, &mut stranger, PORT));
-    drop(keeper);
-    assert!(!site.bpffs.folder().exists());
+    let agent = node.start_with(false, |_| ());
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
+    drop(agent);
+    assert!(!node.bpffs.folder().exists());
     DONE
 }
 
-fn a_root_that_was_made_anew_is_attached_to() -> Outcome {
-    let (site, owner, stranger) = site();
-    drop(site.start());
+fn recreated_root_cgroup_is_attached() -> Outcome {
+    let (node, owner, stranger) = node();
+    drop(node.start());
     drop((owner, stranger));
-    enforcer_testing::sandbox::remove(&site.root).expect("the pods' cgroup goes");
-    fs::create_dir(&site.root).expect("and comes back");
-    let (mut owner, mut stranger) = (site.worker("owner"), site.worker("stranger"));
-    assert_eq!(stranger.bind(&bind(PORT)), 0, "the links went with the cgroup");
-    let keeper = site.load();
-    let held = keeper.previous.as_ref().expect("an agent before this one").recover().expect("its maps");
+    enforcer_testing::sandbox::remove(&node.root).expect("the pods' cgroup goes");
+    fs::create_dir(&node.root).expect("and comes back");
+    let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
+    assert_eq!(stranger.bind(&shared_bind(PORT)), 0, "the links went with the cgroup");
+    let agent = node.load();
+    let held = agent.previous.as_ref().expect("an agent before this one").recover().expect("its maps");
     let claims = held.owners.iter().map(|owner| owner.claims.len());
     assert_eq!(claims.sum::<usize>(), 2, "what was in force is known all the same");
-    drop(keeper);
-    let keeper = site.start();
-    assert!(judged(&mut owner, &mut stranger, PORT));
-    drop(keeper);
-    assert!(judged(&mut owner, &mut stranger, PORT));
-    assert_eq!(site.bpffs.list(), kept("g2"));
+    drop(agent);
+    let agent = node.start();
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
+    drop(agent);
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
+    assert_eq!(node.bpffs.list(), expected_pins("g2"));
     DONE
 }
 
-fn another_root_is_attached_to_instead() -> Outcome {
-    let (mut site, mut owner, mut stranger) = site();
-    drop(site.start());
-    assert!(judged(&mut owner, &mut stranger, PORT));
+fn changed_root_cgroup_is_attached() -> Outcome {
+    let (mut node, mut owner, mut stranger) = node();
+    drop(node.start());
+    assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
     // Somebody who looks at the links must not keep them attached.
-    let looked_at = PinnedLink::from_pin(site.bpffs.folder().join("v3/links/bind4")).expect("a link");
-    site.root = site.root.join("../kubelet.slice");
-    fs::create_dir(&site.root).expect("a cgroup");
-    let (mut new_owner, mut new_stranger) = (site.worker("owner"), site.worker("stranger"));
-    let keeper = site.start();
-    assert!(judged(&mut new_owner, &mut new_stranger, PORT));
-    assert_eq!(stranger.bind(&bind(PORT)), 0, "the link to the other one was detached");
+    let looked_at = PinnedLink::from_pin(node.bpffs.folder().join("v3/links/bind4")).expect("a link");
+    node.root = node.root.join("../kubelet.slice");
+    fs::create_dir(&node.root).expect("a cgroup");
+    let (mut new_owner, mut new_stranger) = (node.worker("owner"), node.worker("stranger"));
+    let agent = node.start();
+    assert!(only_owner_may_bind(&mut new_owner, &mut new_stranger, PORT));
+    assert_eq!(stranger.bind(&shared_bind(PORT)), 0, "the link to the other one was detached");
     drop(looked_at);
-    drop(keeper);
-    assert!(judged(&mut new_owner, &mut new_stranger, PORT));
-    assert_eq!(site.bpffs.list(), kept("g2"));
+    drop(agent);
+    assert!(only_owner_may_bind(&mut new_owner, &mut new_stranger, PORT));
+    assert_eq!(node.bpffs.list(), expected_pins("g2"));
     DONE
 }
 
-fn where_nothing_can_be_kept_that_is_said() -> Outcome {
+fn missing_persistence_is_reported() -> Outcome {
     let error = Pins::at(Path::new("/tmp/port-enforcer")).expect_err("not a BPF file system");
     assert!(matches!(error, PersistenceError::NotBpffs(_)), "{error}");
     assert!(!Path::new("/tmp/port-enforcer").exists());

@@ -4,42 +4,43 @@ use enforcer_ebpf::wire::{KernelError, Policy, Protocol, Reason, Undeclared, Ver
 
 use enforcer_testing::{
     device::Device,
-    kernel_fixture::{AUDIT, ENFORCE, Rig, Seen, by_helper, denied_after, reserving},
-    manifest::Manifest,
+    kernel_fixture::{AUDIT, ENFORCE, KernelFixture, Observed, denied_after, reading_by_helper, taking_before_bind},
     own_machine,
+    pods::Pod,
+    tests,
     worker::{Bind, Kind, Worker},
 };
 
 use crate::{DONE, Outcome, Test, requirements::MPTCP};
 
-pub(crate) const TESTS: &[Test] = &[
-    ("the_first_pod_owns_the_port_until_it_lets_go", the_first_pod_owns_the_port_until_it_lets_go),
-    ("only_what_could_be_shared_is_owned", only_what_could_be_shared_is_owned),
-    ("addresses_and_devices_are_told_apart", addresses_and_devices_are_told_apart),
-    ("one_pod_and_its_kin_share", one_pod_and_its_kin_share),
-    ("audit_tells_and_lets_both", audit_tells_and_lets_both),
-    ("what_is_meant_to_be_shared_is_owned_by_nobody", what_is_meant_to_be_shared_is_owned_by_nobody),
-    ("a_bind_to_port_0_makes_no_owner", a_bind_to_port_0_makes_no_owner),
-    ("a_claim_takes_no_port_from_a_pod_that_holds_it", a_claim_takes_no_port_from_a_pod_that_holds_it),
-    ("what_is_full_is_told_and_denies_nobody", what_is_full_is_told_and_denies_nobody),
+pub(crate) const TESTS: &[Test] = tests![
+    first_binder_owns_port_until_it_closes,
+    only_shareable_bind_makes_an_owner,
+    first_binder_owns_one_address_and_device,
+    pod_and_its_workload_share_port,
+    audit_mode_reports_and_allows_both_pods,
+    intended_sharing_makes_no_owner,
+    bind_to_port_0_makes_no_owner,
+    new_claim_does_not_displace_holder,
+    full_hold_table_is_counted_and_denies_nobody
 ];
 
 /// The same where a port is taken before it is bound, as on kernels before 5.17.
-pub(crate) const RESERVING: &[Test] = &[
-    ("the_first_pod_owns_the_port_until_it_lets_go", || reserving(the_first_pod_owns_the_port_until_it_lets_go)),
-    ("only_what_could_be_shared_is_owned", || reserving(only_what_could_be_shared_is_owned)),
-    ("addresses_and_devices_are_told_apart", || reserving(addresses_and_devices_are_told_apart)),
-    ("one_pod_and_its_kin_share", || reserving(one_pod_and_its_kin_share)),
-    ("audit_tells_and_lets_both", || reserving(audit_tells_and_lets_both)),
-    ("a_bind_to_port_0_makes_no_owner", || reserving(a_bind_to_port_0_makes_no_owner)),
-    ("a_claim_takes_no_port_from_a_pod_that_holds_it", || reserving(a_claim_takes_no_port_from_a_pod_that_holds_it)),
-    ("a_bind_that_the_kernel_refuses_is_forgotten_with_its_socket", || reserving(refused_and_forgotten)),
+pub(crate) const RESERVING: &[Test] = tests![taking_before_bind =>
+    first_binder_owns_port_until_it_closes,
+    only_shareable_bind_makes_an_owner,
+    first_binder_owns_one_address_and_device,
+    pod_and_its_workload_share_port,
+    audit_mode_reports_and_allows_both_pods,
+    bind_to_port_0_makes_no_owner,
+    new_claim_does_not_displace_holder,
+    bind_refused_by_kernel_holds_until_socket_closes,
 ];
 
 /// The same where sockets are read by a helper, as on kernels before 6.2.
-pub(crate) const BY_HELPER: &[Test] = &[
-    ("only_what_could_be_shared_is_owned", || by_helper(only_what_could_be_shared_is_owned)),
-    ("addresses_and_devices_are_told_apart", || by_helper(addresses_and_devices_are_told_apart)),
+pub(crate) const BY_HELPER: &[Test] = tests![reading_by_helper =>
+    only_shareable_bind_makes_an_owner,
+    first_binder_owns_one_address_and_device,
 ];
 
 const PORT: u16 = 20080;
@@ -67,14 +68,14 @@ pub(crate) fn there<const COUNT: usize>(binds: [Bind; COUNT]) -> Vec<Bind> {
     binds.into_iter().filter(|bind| why.is_none() || bind.kind != Kind::Mptcp).collect()
 }
 
-fn rig(policy: Policy) -> (Rig, Worker, Worker) {
-    let mut rig = Rig::with(|start| start.policy = policy);
-    let (first, second) = (rig.start(&Manifest::new("first")), rig.start(&Manifest::new("second")));
-    (rig, first, second)
+fn fixture(policy: Policy) -> (KernelFixture, Worker, Worker) {
+    let mut fixture = KernelFixture::with(|start| start.policy = policy);
+    let (first, second) = (fixture.start(&Pod::new("first")), fixture.start(&Pod::new("second")));
+    (fixture, first, second)
 }
 
 /// The report of the attempt that another holder was in the way of, without that of the bind before it.
-fn verdict(seen: &Seen) -> (i32, VerdictKind, Reason) {
+fn verdict(seen: &Observed) -> (i32, VerdictKind, Reason) {
     let report = seen.reports.last().expect("a report");
     (seen.errno, report.attempt.verdict, report.attempt.reason)
 }
@@ -85,33 +86,36 @@ fn held() -> (i32, VerdictKind, Reason) {
 
 const FREE: (i32, VerdictKind, Reason) = (0, VerdictKind::Allow, Reason::Unclaimed);
 
-fn the_first_pod_owns_the_port_until_it_lets_go() -> Outcome {
-    let (mut rig, mut first, mut second) = rig(ADOPT);
+fn first_binder_owns_port_until_it_closes() -> Outcome {
+    let (mut fixture, mut first, mut second) = fixture(ADOPT);
     for bind in sharing(PORT) {
-        let count = |rig: &Rig, kind, reason| rig.engine.counters().expect("counters").of(kind, reason);
-        assert_eq!(verdict(&rig.attempt(&mut first, &bind.clone().kept())), FREE, "{bind:?}");
-        let before = (count(&rig, VerdictKind::Deny, Reason::Held), count(&rig, VerdictKind::Allow, Reason::Unclaimed));
-        let seen = rig.attempt(&mut second, &bind);
+        let count =
+            |fixture: &KernelFixture, kind, reason| fixture.reconciler.counters().expect("counters").of(kind, reason);
+        assert_eq!(verdict(&fixture.attempt(&mut first, &bind.clone().kept())), FREE, "{bind:?}");
+        let before =
+            (count(&fixture, VerdictKind::Deny, Reason::Held), count(&fixture, VerdictKind::Allow, Reason::Unclaimed));
+        let seen = fixture.attempt(&mut second, &bind);
         assert_eq!(verdict(&seen), held(), "{bind:?}");
         let report = seen.reports.last().expect("a report");
         assert_eq!(report.owner.as_ref().expect("an owner").to_string(), "default/first", "{bind:?}");
-        let after = (count(&rig, VerdictKind::Deny, Reason::Held), count(&rig, VerdictKind::Allow, Reason::Unclaimed));
+        let after =
+            (count(&fixture, VerdictKind::Deny, Reason::Held), count(&fixture, VerdictKind::Allow, Reason::Unclaimed));
         assert_eq!(after, (before.0 + 1, before.1), "an attempt is counted once");
         first.close();
-        assert_eq!(verdict(&rig.attempt(&mut second, &bind.clone().kept())), FREE, "{bind:?}: it was let go");
-        assert_eq!(verdict(&rig.attempt(&mut first, &bind)), held(), "{bind:?}: and now it is the other's");
+        assert_eq!(verdict(&fixture.attempt(&mut second, &bind.clone().kept())), FREE, "{bind:?}: it was let go");
+        assert_eq!(verdict(&fixture.attempt(&mut first, &bind)), held(), "{bind:?}: and now it is the other's");
         second.close();
-        assert_eq!(rig.holds(), 0, "{bind:?}: nothing is left");
+        assert_eq!(fixture.port_hold_count(), 0, "{bind:?}: nothing is left");
     }
     DONE
 }
 
-fn only_what_could_be_shared_is_owned() -> Outcome {
-    let (mut rig, mut first, mut second) = rig(ADOPT);
+fn only_shareable_bind_makes_an_owner() -> Outcome {
+    let (mut fixture, mut first, mut second) = fixture(ADOPT);
     for bind in [Bind::tcp("0.0.0.0", PORT), Bind::tcp("0.0.0.0", PORT).reusing_addr(), Bind::udp("::", PORT)] {
-        assert_eq!(verdict(&rig.attempt(&mut first, &bind.clone().kept())), FREE);
-        assert_eq!(rig.holds(), 0, "{bind:?}");
-        let seen = rig.attempt(&mut second, &bind);
+        assert_eq!(verdict(&fixture.attempt(&mut first, &bind.clone().kept())), FREE);
+        assert_eq!(fixture.port_hold_count(), 0, "{bind:?}");
+        let seen = fixture.attempt(&mut second, &bind);
         assert_eq!(
             verdict(&seen),
             (libc::EADDRINUSE, VerdictKind::Allow, Reason::Unclaimed),
@@ -122,10 +126,10 @@ fn only_what_could_be_shared_is_owned() -> Outcome {
     DONE
 }
 
-fn addresses_and_devices_are_told_apart() -> Outcome {
-    let (mut rig, mut first, mut second) = rig(ADOPT);
+fn first_binder_owns_one_address_and_device() -> Outcome {
+    let (mut fixture, mut first, mut second) = fixture(ADOPT);
     let bind = |address: &str| Bind::udp(address, PORT).reusing_addr();
-    assert_eq!(verdict(&rig.attempt(&mut first, &bind("127.0.0.1").kept())), FREE);
+    assert_eq!(verdict(&fixture.attempt(&mut first, &bind("127.0.0.1").kept())), FREE);
     for (address, expected) in [
         ("127.0.0.2", FREE),
         ("127.0.0.1", held()),
@@ -134,10 +138,10 @@ fn addresses_and_devices_are_told_apart() -> Outcome {
         ("::", held()),
         ("::1", FREE),
     ] {
-        assert_eq!(verdict(&rig.attempt(&mut second, &bind(address))), expected, "{address}");
+        assert_eq!(verdict(&fixture.attempt(&mut second, &bind(address))), expected, "{address}");
     }
     let only = Bind { v6only: Some(true), ..bind("::") };
-    assert_eq!(verdict(&rig.attempt(&mut second, &only)), FREE, "[::] of an IPv6 only socket");
+    assert_eq!(verdict(&fixture.attempt(&mut second, &only)), FREE, "[::] of an IPv6 only socket");
     first.close();
     let other = match Device::bridge("pe-other") {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) && own_machine::is_here() => {
@@ -147,124 +151,129 @@ fn addresses_and_devices_are_told_apart() -> Outcome {
         device => Some(device.expect("a bridge")),
     };
     let on = |device: &str| Bind { device: Some(device.to_owned()), ..bind("0.0.0.0") };
-    assert_eq!(verdict(&rig.attempt(&mut first, &on("lo").kept())), FREE);
-    assert_eq!(verdict(&rig.attempt(&mut second, &on("lo"))), held());
-    assert_eq!(verdict(&rig.attempt(&mut second, &bind("0.0.0.0"))), held(), "on every device");
+    assert_eq!(verdict(&fixture.attempt(&mut first, &on("lo").kept())), FREE);
+    assert_eq!(verdict(&fixture.attempt(&mut second, &on("lo"))), held());
+    assert_eq!(verdict(&fixture.attempt(&mut second, &bind("0.0.0.0"))), held(), "on every device");
     if other.is_some() {
-        assert_eq!(verdict(&rig.attempt(&mut second, &on("pe-other"))), FREE, "on another device");
+        assert_eq!(verdict(&fixture.attempt(&mut second, &on("pe-other"))), FREE, "on another device");
     }
     DONE
 }
 
-fn one_pod_and_its_kin_share() -> Outcome {
-    let mut rig = Rig::with(|start| start.policy = ADOPT);
-    let own = Manifest::new("own");
-    let (mut one, mut container) = (rig.start(&own), rig.worker(&own));
-    let mut kin = rig.start(&Manifest::new("kin").share("g"));
-    let mut other_kin = rig.start(&Manifest::new("other-kin").share("g"));
-    let mut stranger = rig.start(&Manifest::new("stranger"));
+fn pod_and_its_workload_share_port() -> Outcome {
+    let mut fixture = KernelFixture::with(|start| start.policy = ADOPT);
+    let own = Pod::new("own");
+    let (mut one, mut container) = (fixture.start(&own), fixture.worker(&own));
+    let mut sibling = fixture.start(&Pod::new("sibling").share_group("g"));
+    let mut other_sibling = fixture.start(&Pod::new("other-sibling").share_group("g"));
+    let mut stranger = fixture.start(&Pod::new("stranger"));
     let bind = Bind::tcp("0.0.0.0", PORT).reusing_port();
-    for (a, b) in [(&mut one, &mut container), (&mut kin, &mut other_kin)] {
-        assert_eq!(rig.attempt(a, &bind.clone().kept()).errno, 0);
-        assert_eq!(rig.attempt(b, &bind.clone().kept()).errno, 0, "they belong together");
-        assert_eq!(verdict(&rig.attempt(&mut stranger, &bind)), held());
+    for (a, b) in [(&mut one, &mut container), (&mut sibling, &mut other_sibling)] {
+        assert_eq!(fixture.attempt(a, &bind.clone().kept()).errno, 0);
+        assert_eq!(fixture.attempt(b, &bind.clone().kept()).errno, 0, "they belong together");
+        assert_eq!(verdict(&fixture.attempt(&mut stranger, &bind)), held());
         a.close();
-        assert_eq!(verdict(&rig.attempt(&mut stranger, &bind)), held(), "the other one holds it still");
+        assert_eq!(verdict(&fixture.attempt(&mut stranger, &bind)), held(), "the other one holds it still");
         b.close();
-        assert_eq!(verdict(&rig.attempt(&mut stranger, &bind)), FREE);
+        assert_eq!(verdict(&fixture.attempt(&mut stranger, &bind)), FREE);
     }
     // In a rolling update of one workload the new pod takes over while the old one is going.
-    let (old, new) = (Manifest::new("web-1").controller("web"), Manifest::new("web-2").controller("web"));
-    let (mut going, mut coming) = (rig.start(&old), rig.start(&new));
-    assert_eq!(rig.attempt(&mut going, &bind.clone().kept()).errno, 0);
-    assert_eq!(verdict(&rig.attempt(&mut coming, &bind)), held());
-    rig.apply(&old.terminating());
-    assert_eq!(rig.attempt(&mut coming, &bind).errno, 0, "it is handed over");
+    let (old, new) = (Pod::new("web-1").of_daemon_set("web"), Pod::new("web-2").of_daemon_set("web"));
+    let (mut going, mut coming) = (fixture.start(&old), fixture.start(&new));
+    assert_eq!(fixture.attempt(&mut going, &bind.clone().kept()).errno, 0);
+    assert_eq!(verdict(&fixture.attempt(&mut coming, &bind)), held());
+    fixture.apply(&old.terminating());
+    assert_eq!(fixture.attempt(&mut coming, &bind).errno, 0, "it is handed over");
     DONE
 }
 
-fn audit_tells_and_lets_both() -> Outcome {
-    let (mut rig, mut first, mut second) = rig(Policy { undeclared: Undeclared::Adopt, ..AUDIT });
+fn audit_mode_reports_and_allows_both_pods() -> Outcome {
+    let (mut fixture, mut first, mut second) = fixture(Policy { undeclared: Undeclared::Adopt, ..AUDIT });
     for bind in sharing(PORT) {
-        assert_eq!(verdict(&rig.attempt(&mut first, &bind.clone().kept())), FREE, "{bind:?}");
-        let seen = rig.attempt(&mut second, &bind.clone().kept());
+        assert_eq!(verdict(&fixture.attempt(&mut first, &bind.clone().kept())), FREE, "{bind:?}");
+        let seen = fixture.attempt(&mut second, &bind.clone().kept());
         assert_eq!(verdict(&seen), (0, VerdictKind::Audit, Reason::Held), "{bind:?}");
         // Who holds it already conflicts with nobody anew.
-        assert_eq!(verdict(&rig.attempt(&mut first, &bind)), FREE, "{bind:?}");
+        assert_eq!(verdict(&fixture.attempt(&mut first, &bind)), FREE, "{bind:?}");
         first.close();
         second.close();
-        assert_eq!(rig.holds(), 0, "{bind:?}");
+        assert_eq!(fixture.port_hold_count(), 0, "{bind:?}");
     }
     DONE
 }
 
-fn what_is_meant_to_be_shared_is_owned_by_nobody() -> Outcome {
-    let mut rig = Rig::with(|start| {
+fn intended_sharing_makes_no_owner() -> Outcome {
+    let mut fixture = KernelFixture::with(|start| {
         start.policy = ADOPT;
         start.shared_ports = enforcer_core::pods::annotation::parse_list("5353/udp").expect("a list");
     });
-    let (mut first, mut second) = (rig.start(&Manifest::new("first")), rig.start(&Manifest::new("second")));
+    let (mut first, mut second) = (fixture.start(&Pod::new("first")), fixture.start(&Pod::new("second")));
     for bind in [
         Bind::udp("0.0.0.0", 5353).reusing_addr(),
         Bind::udp("::", 5353).reusing_port(),
         Bind::udp("224.0.0.251", PORT).reusing_addr(),
         Bind::udp("ff05::fb", PORT).reusing_addr(),
     ] {
-        assert_eq!(verdict(&rig.attempt(&mut first, &bind.clone().kept())), FREE, "{bind:?}");
-        assert_eq!(verdict(&rig.attempt(&mut second, &bind.clone().kept())), FREE, "{bind:?}");
+        assert_eq!(verdict(&fixture.attempt(&mut first, &bind.clone().kept())), FREE, "{bind:?}");
+        assert_eq!(verdict(&fixture.attempt(&mut second, &bind.clone().kept())), FREE, "{bind:?}");
         first.close();
         second.close();
     }
-    assert_eq!(rig.holds(), 0);
+    assert_eq!(fixture.port_hold_count(), 0);
     DONE
 }
 
-fn a_bind_to_port_0_makes_no_owner() -> Outcome {
-    let (mut rig, mut first, mut second) = rig(ADOPT);
+fn bind_to_port_0_makes_no_owner() -> Outcome {
+    let (mut fixture, mut first, mut second) = fixture(ADOPT);
     for bind in sharing(0) {
         let (errno, port) = first.bind_port(&bind.clone().kept());
         assert_eq!(errno, 0);
-        assert_eq!(rig.holds(), 0, "{bind:?}");
-        assert_eq!(verdict(&rig.attempt(&mut second, &Bind { port, ..bind.clone() })), FREE, "{bind:?}");
+        assert_eq!(fixture.port_hold_count(), 0, "{bind:?}");
+        assert_eq!(verdict(&fixture.attempt(&mut second, &Bind { port, ..bind.clone() })), FREE, "{bind:?}");
         first.close();
     }
     DONE
 }
 
-fn a_claim_takes_no_port_from_a_pod_that_holds_it() -> Outcome {
-    let mut rig = Rig::with(|start| start.policy = ADOPT);
-    let mut holder = rig.start(&Manifest::new("holder"));
+fn new_claim_does_not_displace_holder() -> Outcome {
+    let mut fixture = KernelFixture::with(|start| start.policy = ADOPT);
+    let mut holder = fixture.start(&Pod::new("holder"));
     let bind = Bind::tcp("0.0.0.0", PORT).reusing_port();
-    assert_eq!(rig.attempt(&mut holder, &bind.clone().kept()).errno, 0);
-    let mut claimant = rig.start(&Manifest::new("claimant").ports("20080"));
-    let allow = rig.engine.counters().expect("counters").of(VerdictKind::Allow, Reason::Owner);
-    assert_eq!(verdict(&rig.attempt(&mut claimant, &bind)), held(), "it is a running pod's");
-    assert_eq!(rig.engine.counters().expect("counters").of(VerdictKind::Allow, Reason::Owner), allow, "counted once");
-    holder.close();
-    assert_eq!(verdict(&rig.attempt(&mut claimant, &bind.clone().kept())), (0, VerdictKind::Allow, Reason::Owner));
+    assert_eq!(fixture.attempt(&mut holder, &bind.clone().kept()).errno, 0);
+    let mut claimant = fixture.start(&Pod::new("claimant").ports("20080"));
+    let allow = fixture.reconciler.counters().expect("counters").of(VerdictKind::Allow, Reason::Owner);
+    assert_eq!(verdict(&fixture.attempt(&mut claimant, &bind)), held(), "it is a running pod's");
     assert_eq!(
-        rig.attempt(&mut holder, &bind).answer(),
+        fixture.reconciler.counters().expect("counters").of(VerdictKind::Allow, Reason::Owner),
+        allow,
+        "counted once"
+    );
+    holder.close();
+    assert_eq!(verdict(&fixture.attempt(&mut claimant, &bind.clone().kept())), (0, VerdictKind::Allow, Reason::Owner));
+    assert_eq!(
+        fixture.attempt(&mut holder, &bind).result(),
         (enforcer_testing::kernel_fixture::denied(), VerdictKind::Deny, Reason::Claimed)
     );
     DONE
 }
 
-fn what_is_full_is_told_and_denies_nobody() -> Outcome {
-    let (mut rig, mut first, mut second) = rig(ADOPT);
-    let full = |rig: &Rig| rig.engine.counters().expect("counters").errors(KernelError::HoldsFull);
+fn full_hold_table_is_counted_and_denies_nobody() -> Outcome {
+    let (mut fixture, mut first, mut second) = fixture(ADOPT);
+    let full =
+        |fixture: &KernelFixture| fixture.reconciler.counters().expect("counters").errors(KernelError::HoldsFull);
     let on = |host: u8| Bind::udp(&format!("127.0.0.{host}"), PORT).reusing_addr().kept();
     for host in 1..=9 {
-        assert_eq!(rig.attempt(&mut first, &on(host)).errno, 0);
+        assert_eq!(fixture.attempt(&mut first, &on(host)).errno, 0);
     }
-    assert_eq!((full(&rig), rig.holds()), (1, 8), "eight addresses of a port are told apart");
-    assert_eq!(verdict(&rig.attempt(&mut second, &on(8))), held());
-    assert_eq!(verdict(&rig.attempt(&mut second, &on(9))), FREE, "what could not be noted is in nobody's way");
-    assert_eq!(full(&rig), 2);
+    assert_eq!((full(&fixture), fixture.port_hold_count()), (1, 8), "eight addresses of a port are told apart");
+    assert_eq!(verdict(&fixture.attempt(&mut second, &on(8))), held());
+    assert_eq!(verdict(&fixture.attempt(&mut second, &on(9))), FREE, "what could not be noted is in nobody's way");
+    assert_eq!(full(&fixture), 2);
     first.close();
     second.close();
-    assert_eq!(rig.holds(), 0);
+    assert_eq!(fixture.port_hold_count(), 0);
     assert_eq!(
-        rig.engine.kernel_mut().port_holder(Protocol::Udp, PORT).expect("the marks"),
+        fixture.reconciler.kernel_mut().port_holder(Protocol::Udp, PORT).expect("the marks"),
         1,
         "somebody, until the agent hears of the release"
     );
@@ -272,13 +281,13 @@ fn what_is_full_is_told_and_denies_nobody() -> Outcome {
 }
 
 /// A bind that the kernel refuses keeps what it took until the socket is closed.
-fn refused_and_forgotten() -> Outcome {
-    let (mut rig, mut first, mut second) = rig(ADOPT);
-    assert_eq!(rig.attempt(&mut first, &Bind::tcp("0.0.0.0", PORT).kept()).errno, 0, "it does not share");
+fn bind_refused_by_kernel_holds_until_socket_closes() -> Outcome {
+    let (mut fixture, mut first, mut second) = fixture(ADOPT);
+    assert_eq!(fixture.attempt(&mut first, &Bind::tcp("0.0.0.0", PORT).kept()).errno, 0, "it does not share");
     let bind = Bind::tcp("0.0.0.0", PORT).reusing_port();
-    assert_eq!(rig.attempt(&mut second, &bind).errno, libc::EADDRINUSE, "the kernel's own word");
-    assert_eq!(rig.holds(), 0, "the socket is closed");
+    assert_eq!(fixture.attempt(&mut second, &bind).errno, libc::EADDRINUSE, "the kernel's own word");
+    assert_eq!(fixture.port_hold_count(), 0, "the socket is closed");
     first.close();
-    assert_eq!(verdict(&rig.attempt(&mut second, &bind)), FREE);
+    assert_eq!(verdict(&fixture.attempt(&mut second, &bind)), FREE);
     DONE
 }

@@ -51,16 +51,16 @@ pub(super) enum Failure {
     Ended { program: &'static str, status: String, command: String, log: String },
     /// A program was started and is of no use.
     #[error(
-        "{program} was not ready within {patience:?} ({answer}). It was started by\n{command}\nThe end of its log:\n{log}"
+        "{program} was not ready within {timeout:?} ({answer}). It was started by\n{command}\nThe end of its log:\n{log}"
     )]
-    NeverReady { program: &'static str, patience: Duration, answer: String, command: String, log: String },
+    NeverReady { program: &'static str, timeout: Duration, answer: String, command: String, log: String },
     /// All run, but the agent's rights could not be written.
     #[error("kube-apiserver is ready but refuses what {file} holds: {why}")]
     Refused { file: &'static str, why: String },
 }
 
 /// A control plane that runs. Its programs end when it is dropped, and when this process ends in whatever way.
-pub(super) struct Plane {
+pub(super) struct ControlPlane {
     kubeconfigs: Kubeconfigs,
     /// Dropped to end it.
     stop: Option<Sender<()>>,
@@ -76,16 +76,16 @@ pub(super) struct Kubeconfigs {
     pub(super) agent: PathBuf,
 }
 
-impl Plane {
+impl ControlPlane {
     /// Starts the programs of a folder, and waits for each until it is ready, so long at most.
-    pub(super) fn start(assets: &Path, patience: Duration) -> Result<Self, Failure> {
+    pub(super) fn start(assets: &Path, timeout: Duration) -> Result<Self, Failure> {
         let paths = ["etcd", "kube-apiserver"].map(|program| executable(assets, program));
         let [etcd, server] = paths;
         let (etcd, server) = (etcd?, server?);
         let (ready, is_ready) = mpsc::channel();
         let (stop, stopped) = mpsc::channel();
         // The kernel ends a program when the *thread* ends that started it: this one stays as long as they are needed.
-        let keeper = thread::spawn(move || match Running::start(&etcd, &server, patience) {
+        let keeper = thread::spawn(move || match Running::start(&etcd, &server, timeout) {
             Ok(running) => {
                 ready.send(Ok(running.kubeconfigs.clone())).expect("the starter waits");
                 let _ = stopped.recv();
@@ -110,7 +110,7 @@ impl Plane {
     }
 }
 
-impl Drop for Plane {
+impl Drop for ControlPlane {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(keeper) = self.keeper.take() {
@@ -143,7 +143,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(etcd: &Path, server: &Path, patience: Duration) -> Result<Self, Failure> {
+    fn start(etcd: &Path, server: &Path, timeout: Duration) -> Result<Self, Failure> {
         let folder = TempDir::new().expect("a folder");
         let [client_port, server_port] = free_ports();
         let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -151,7 +151,7 @@ impl Running {
         let url = format!("http://127.0.0.1:{client_port}");
         let mut etcd = Program::start("etcd", etcd, folder.path(), &etcd_flags(folder.path(), &url))?;
         let config = Config::new(url.parse().expect("a URL"));
-        runtime.block_on(answers(&config, "/health", &mut [&mut etcd], patience))?;
+        runtime.block_on(answers(&config, "/health", &mut [&mut etcd], timeout))?;
 
         let [admin_token, agent_token] =
             [random(), random()].map(|bytes| format!("{:032x}", u128::from_be_bytes(bytes)));
@@ -169,7 +169,7 @@ impl Running {
             let file = Kubeconfig::read_from(&admin).expect("a kubeconfig");
             let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
             let config = config.expect("a configuration");
-            answers(&config, "/readyz", &mut [&mut etcd, &mut server], patience).await?;
+            answers(&config, "/readyz", &mut [&mut etcd, &mut server], timeout).await?;
             let client = Client::try_from(config).expect("a client");
             for file in ["namespace.yaml", "rbac.yaml"] {
                 for object in documents(file) {
@@ -229,17 +229,12 @@ fn kubeconfig(port: u16, token: &str) -> Value {
 }
 
 /// Waits until the last of the programs answers well, and all of them run.
-async fn answers(
-    config: &Config,
-    path: &str,
-    programs: &mut [&mut Program],
-    patience: Duration,
-) -> Result<(), Failure> {
+async fn answers(config: &Config, path: &str, programs: &mut [&mut Program], timeout: Duration) -> Result<(), Failure> {
     // What comes of a single try can be told.
     let mut config = config.clone();
     config.default_retry = false;
     let client = Client::try_from(config).expect("a client");
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     loop {
         if let Some(failure) = programs.iter_mut().find_map(|program| program.ended()) {
             return Err(failure);
@@ -252,7 +247,7 @@ async fn answers(
         };
         if Instant::now() >= deadline {
             let program = programs.last().expect("one is waited for");
-            return Err(program.never_ready(patience, answer));
+            return Err(program.never_ready(timeout, answer));
         }
         time::sleep(Duration::from_millis(50)).await;
     }

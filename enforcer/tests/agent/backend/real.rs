@@ -21,7 +21,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::runtime::{self, Runtime};
 
-use enforcer_testing::agent_fixture::Pod;
+use enforcer_testing::pods::Pod;
 
 use crate::backend::Backend;
 

@@ -4,18 +4,20 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{Backend, real::Real, synced};
+use super::{Backend, real::Real, start_synced};
 use enforcer_testing::{
-    agent_fixture::{Pod, Stage, bind, denied, until_bind},
+    agent_fixture::{AgentFixture, bind, denied, until_bind},
     apiserver::ApiServer,
+    pods::Pod,
+    tests,
 };
 
 use crate::Test;
 
-pub(crate) const TESTS: &[Test] = &[("a_real_server_is_spoken_to", a_real_server_is_spoken_to)];
+pub(crate) const TESTS: &[Test] = tests![api_client_talks_to_real_server];
 
-fn a_real_server_is_spoken_to() {
-    let stage = Stage::new();
+fn api_client_talks_to_real_server() {
+    let fixture = AgentFixture::new();
     let server = ApiServer::start();
     let folder = TempDir::new().expect("a folder");
     // Who may do all that is another one than the agent.
@@ -25,11 +27,11 @@ fn a_real_server_is_spoken_to() {
     let owner = real.put(&wanted);
     assert_ne!(owner.uid_text(), wanted.uid_text(), "UIDs are the server's to give");
     let stranger = real.put(&Pod::new("stranger").namespace("other"));
-    let mut agent = synced(&stage, &real, &[]);
-    let (mut owners, mut strangers) = (stage.worker(&owner), stage.worker(&stranger));
+    let mut agent = start_synced(&fixture, &real, &[]);
+    let (mut owners, mut strangers) = (fixture.worker(&owner), fixture.worker(&stranger));
     until_bind(&mut strangers, 20080, denied());
     assert_eq!(owners.bind(&bind(20080)), 0);
-    assert_eq!(agent.event("bind", "other/stranger")["container"], "server", "the status is kept");
+    assert_eq!(agent.wait_for_event("bind", "other/stranger")["container"], "server", "the status is kept");
 
     assert_eq!(real.put(&owner.clone().ports("20081")).uid_text(), owner.uid_text());
     until_bind(&mut strangers, 20081, denied());

@@ -11,9 +11,9 @@ use std::{
 
 use enforcer_ebpf::wire::Protocol;
 
-use enforcer_testing::agent_fixture::Pod;
+use enforcer_testing::pods::Pod;
 
-use crate::claims_in_force::{Held, Part};
+use crate::claims_in_force::{ClaimPart, ClaimsInForce};
 
 /// Ports that pods claim on all addresses.
 const WHOLE: std::ops::Range<u16> = 30_000..31_500;
@@ -70,8 +70,8 @@ impl Claim {
         Self { protocol: Protocol::Tcp, port, address: None }
     }
 
-    fn parts(self) -> Vec<Part> {
-        self.address.map_or_else(|| vec![Part::AllV4, Part::AllV6], |address| vec![Part::One(address)])
+    fn parts(self) -> Vec<ClaimPart> {
+        self.address.map_or_else(|| vec![ClaimPart::AllV4, ClaimPart::AllV6], |address| vec![ClaimPart::One(address)])
     }
 
     /// As an item of the annotation.
@@ -163,7 +163,7 @@ impl Model {
     pub(super) fn found_groups(&mut self) {
         for group in 0..SHARED.len() {
             let claim = Claim::tcp(SHARED.start + u16::try_from(group).expect("few"));
-            let pod = Pod::new(&format!("founder-{group}")).sharing(&format!("group-{group}"));
+            let pod = Pod::new(&format!("founder-{group}")).share_group(&format!("group-{group}"));
             self.add(pod, Some(group), vec![claim]).stays = true;
         }
     }
@@ -175,7 +175,7 @@ impl Model {
         if dice.below(10) == 0 {
             let group = dice.below(SHARED.len());
             let claim = Claim::tcp(SHARED.start + u16::try_from(group).expect("few"));
-            return self.add(pod.sharing(&format!("group-{group}")), Some(group), vec![claim]);
+            return self.add(pod.share_group(&format!("group-{group}")), Some(group), vec![claim]);
         }
         for _ in 0..dice.below(3) {
             claims.push(Claim { protocol: dice.protocol(), port: dice.port(WHOLE), address: None });
@@ -206,7 +206,7 @@ impl Model {
 
     /// The claims in force: of those who want the same, node software's, then that of who arrived first. With the owner
     /// goes everybody of its share group.
-    pub(super) fn in_force(&self) -> BTreeMap<(Protocol, u16, Part), Vec<&str>> {
+    pub(super) fn in_force(&self) -> BTreeMap<(Protocol, u16, ClaimPart), Vec<&str>> {
         let mut wanted: BTreeMap<_, Vec<&Member>> = BTreeMap::new();
         for member in self.members.iter().filter(|member| !member.over) {
             for claim in &member.claims {
@@ -225,7 +225,7 @@ impl Model {
     }
 
     /// What is otherwise in the kernel, in words; empty if nothing is.
-    pub(super) fn differences(&self, held: &Held) -> Vec<String> {
+    pub(super) fn differences(&self, held: &ClaimsInForce) -> Vec<String> {
         let expected = self.in_force();
         let name = |uid: &str| {
             let member = self.members.iter().find(|member| member.pod.uid_text() == uid);

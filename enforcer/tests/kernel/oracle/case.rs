@@ -5,7 +5,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use enforcer_testing::{
     kernel_fixture::ENFORCE,
-    manifest::Manifest,
+    pods::Pod,
     worker::{Bind, Kind},
 };
 
@@ -99,18 +99,18 @@ impl Member {
         format!("pod-{}", ["c", "a", "e", "b", "d"][self.place])
     }
 
-    pub(super) fn manifest(&self) -> Manifest {
+    pub(super) fn manifest(&self) -> Pod {
         let items: Vec<String> = self.claims.iter().map(Claim::item).collect();
-        let mut manifest = Manifest::new(&self.name())
+        let mut manifest = Pod::new(&self.name())
             .uid(UIDS[self.place])
             .namespace(self.namespace)
-            .created(&format!("2026-01-01T00:00:0{}Z", self.arrival))
+            .created_at(&format!("2026-01-01T00:00:0{}Z", self.arrival))
             .ports(&items.join(" "));
         if let Some(group) = self.share {
-            manifest = manifest.share(group);
+            manifest = manifest.share_group(group);
         }
         if let Some(workload) = self.workload {
-            manifest = manifest.controller(workload);
+            manifest = manifest.of_daemon_set(workload);
         }
         if self.terminating { manifest.terminating() } else { manifest }
     }

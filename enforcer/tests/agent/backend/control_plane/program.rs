@@ -53,9 +53,9 @@ impl Program {
     }
 
     /// What there is to say when it was waited for in vain.
-    pub(super) fn never_ready(&self, patience: Duration, answer: String) -> Failure {
+    pub(super) fn never_ready(&self, timeout: Duration, answer: String) -> Failure {
         let (command, log) = (self.command.clone(), self.end_of_log());
-        Failure::NeverReady { program: self.name, patience, answer, command, log }
+        Failure::NeverReady { program: self.name, timeout, answer, command, log }
     }
 
     fn end_of_log(&self) -> String {

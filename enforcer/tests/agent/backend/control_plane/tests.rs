@@ -13,19 +13,20 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{Failure, Plane, signing_key};
-use enforcer_testing::agent::until;
+use super::{ControlPlane, Failure, signing_key};
+use enforcer_testing::agent::wait_until;
+use enforcer_testing::tests;
 
 use crate::Test;
 
-pub(crate) const TESTS: &[Test] = &[
-    ("a_folder_without_a_program_is_refused", a_folder_without_a_program_is_refused),
-    ("last_words_are_told", last_words_are_told),
-    ("nobody_is_waited_for_forever", nobody_is_waited_for_forever),
-    ("what_ran_before_is_ended", what_ran_before_is_ended),
-    ("an_etcd_that_dies_is_told", an_etcd_that_dies_is_told),
-    ("it_dies_with_the_tests", it_dies_with_the_tests),
-    ("each_key_is_new_and_has_the_form_of_one", each_key_is_new_and_has_the_form_of_one),
+pub(crate) const TESTS: &[Test] = tests![
+    missing_program_is_refused,
+    stderr_of_failed_program_is_reported,
+    start_has_a_timeout,
+    leftover_processes_are_ended,
+    death_of_etcd_is_reported,
+    control_plane_ends_with_the_tests,
+    each_key_is_new_and_well_formed
 ];
 
 /// How long a program is waited for that will never be ready.
@@ -43,7 +44,7 @@ pub(crate) fn run_if_marked() {
         play_etcd();
         0
     } else {
-        let failure = Plane::start(Path::new(&part), LONG).err();
+        let failure = ControlPlane::start(Path::new(&part), LONG).err();
         eprintln!("nobody killed it: {failure:?}");
         1
     };
@@ -89,14 +90,14 @@ fn folder(etcd: &str, server: &str) -> TempDir {
     folder
 }
 
-fn failure(folder: &Path, patience: Duration) -> Failure {
-    Plane::start(folder, patience).err().expect("it cannot start")
+fn failure(folder: &Path, timeout: Duration) -> Failure {
+    ControlPlane::start(folder, timeout).err().expect("it cannot start")
 }
 
 /// The process whose id is in a file, once it is there.
 fn pid(file: &Path) -> u32 {
     let mut pid = None;
-    until("a program has written its pid", || {
+    wait_until("a program has written its pid", || {
         pid = fs::read_to_string(file).ok().and_then(|text| text.trim_end().parse().ok());
         pid.is_some()
     });
@@ -109,7 +110,7 @@ fn runs(pid: u32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
 }
 
-fn a_folder_without_a_program_is_refused() {
+fn missing_program_is_refused() {
     let folder = folder(IDLE, IDLE);
     for name in ["kube-apiserver", "etcd"] {
         let path = folder.path().join(name);
@@ -132,7 +133,7 @@ fn a_folder_without_a_program_is_refused() {
     assert!(told.contains("its etcd cannot be run") && told.contains("No such file"), "{told}");
 }
 
-fn last_words_are_told() {
+fn stderr_of_failed_program_is_reported() {
     let folder = folder("echo 'Error: unknown flag' >&2\nexit 3", IDLE);
     let told = failure(folder.path(), LONG).to_string();
     assert!(told.starts_with("etcd ended (exit status: 3) before it was ready."), "{told}");
@@ -140,7 +141,7 @@ fn last_words_are_told() {
     assert!(!folder.path().join("kube-apiserver.pid").exists(), "the next was not started");
 }
 
-fn nobody_is_waited_for_forever() {
+fn start_has_a_timeout() {
     let folder = folder(IDLE, IDLE);
     let told = failure(folder.path(), IN_VAIN).to_string();
     assert!(told.starts_with("etcd was not ready within 300ms ("), "{told}");
@@ -148,7 +149,7 @@ fn nobody_is_waited_for_forever() {
     assert!(!runs(pid(&folder.path().join("etcd.pid"))));
 }
 
-fn what_ran_before_is_ended() {
+fn leftover_processes_are_ended() {
     // Where the programs run is in the flags; there the etcd has written its pid.
     let report = "cp pid-of-etcd \"$0.pid\"\nprintf '%s\\n' \"$@\"\nls -l tokens key >&2\nexit 1";
     let folder = folder(&healthy(), report);
@@ -163,7 +164,7 @@ fn what_ran_before_is_ended() {
     assert!(!runs(pid(&folder.path().join("kube-apiserver.pid"))));
 }
 
-fn an_etcd_that_dies_is_told() {
+fn death_of_etcd_is_reported() {
     // Killed by the other one, which stays.
     let folder = folder(&healthy(), "kill -KILL $(cat pid-of-etcd)\necho $$ > \"$0.pid\"\nexec sleep 3600");
     let told = failure(folder.path(), LONG).to_string();
@@ -171,7 +172,7 @@ fn an_etcd_that_dies_is_told() {
     assert!(!runs(pid(&folder.path().join("kube-apiserver.pid"))));
 }
 
-fn it_dies_with_the_tests() {
+fn control_plane_ends_with_the_tests() {
     let folder = folder(IDLE, IDLE);
     let mut tests = Command::new(env::current_exe().expect("this binary"))
         .env(MARK, folder.path())
@@ -183,10 +184,10 @@ fn it_dies_with_the_tests() {
     assert!(runs(etcd));
     tests.kill().expect("it runs");
     tests.wait().expect("it ends");
-    until("etcd has ended too", || !runs(etcd));
+    wait_until("etcd has ended too", || !runs(etcd));
 }
 
-fn each_key_is_new_and_has_the_form_of_one() {
+fn each_key_is_new_and_well_formed() {
     let [one, other] = [signing_key(), signing_key()];
     assert_ne!(one, other);
     let lines: Vec<_> = one.lines().collect();

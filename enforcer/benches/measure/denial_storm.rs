@@ -9,7 +9,7 @@ use aya::maps::{Map, RingBuf};
 use enforcer_ebpf::wire::{KernelError, Protocol, Reason, VerdictKind};
 
 use crate::{
-    agents::{FIRST_PORT, Scene, Source},
+    agents::{FIRST_PORT, RunningAgent, Source},
     driver::{Driver, Order},
     samples::Run,
 };
@@ -23,9 +23,9 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
     let length = Duration::from_secs(if quick { 5 } else { 30 });
     let cores = available_parallelism()?.get();
     eprintln!("denial-storm: a storm of {} s from {cores} processors", length.as_secs());
-    let scene = Scene::new(Source::Folder, 110)?;
-    let stranger = scene.stage.make_cgroup("ffffffff-4e5f-4071-8293-a4b5c6d7e8f9");
-    let before = scene.cpu()?;
+    let running = RunningAgent::new(Source::Folder, 110)?;
+    let stranger = running.fixture.make_container_cgroup("ffffffff-4e5f-4071-8293-a4b5c6d7e8f9");
+    let before = running.cpu()?;
     let start = Instant::now();
     let storms: Vec<_> = (0..cores)
         .map(|core| {
@@ -48,16 +48,16 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
         (tried, failed) = (tried + more, failed + refused);
     }
     let took = start.elapsed();
-    let cpu = scene.cpu()?.saturating_sub(before);
+    let cpu = running.cpu()?.saturating_sub(before);
 
-    let counters = scene.agent.counters();
+    let counters = running.agent.counters();
     let lost = counters.errors(KernelError::BindEventLost);
     let denied = counters.attempts(VerdictKind::Deny, Reason::Claimed, Protocol::Tcp);
     sleep(SETTLE);
     // A second reader begins where the agent is when it is opened, and so sees no record where the agent has read all.
-    let mut left = RingBuf::try_from(Map::RingBuf(scene.agent.map("BIND_EVENTS")))?;
+    let mut left = RingBuf::try_from(Map::RingBuf(running.agent.map("BIND_EVENTS")))?;
     let unread = left.next().is_some();
-    let alive = scene.memory("VmRSS").is_ok();
+    let alive = running.memory("VmRSS").is_ok();
     let yes = |is: bool| f64::from(u8::from(is));
     Ok(vec![
         Run::one("denied", "binds", denied as f64),

@@ -18,15 +18,15 @@ use enforcer::{
 use enforcer_core::{index::Settings, pods::pod};
 use enforcer_ebpf::wire::{Policy, Protocol, Undeclared, port_index};
 
-use enforcer_testing::agent_fixture::Stage;
+use enforcer_testing::agent_fixture::AgentFixture;
 
 use crate::{
-    agents::{self, FIRST_PORT, Scene, Source},
+    agents::{self, FIRST_PORT, RunningAgent, Source},
     samples::{Run, quantile},
 };
 
 /// How long a change is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
     let mut runs = vec![rebuild(if quick { 5 } else { 20 })?];
@@ -43,36 +43,36 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
             continue;
         }
         eprintln!("claim-latency: {changes} changes among {pods} pods from the {}", source.name());
-        let mut scene = Scene::new(source, pods)?;
-        let calls = |scene: &Scene| scene.server.as_ref().map_or(0, |server| server.requests().len());
-        let before = calls(&scene);
-        let mut times = changed(&mut scene, changes)?;
+        let mut running = RunningAgent::new(source, pods)?;
+        let calls = |running: &RunningAgent| running.server.as_ref().map_or(0, |server| server.requests().len());
+        let before = calls(&running);
+        let mut times = changed(&mut running, changes)?;
         let name = format!("{}-{pods}-pods", source.name());
         times.sort_by(f64::total_cmp);
         runs.push(Run::one(format!("{name}/p99"), "ms", quantile(&times, 0.99)));
         runs.push(Run::of(format!("{name}/change"), "ms", times));
         if source == Source::Api {
-            runs.push(Run::one(format!("{name}/calls"), "calls", (calls(&scene) - before) as f64));
+            runs.push(Run::one(format!("{name}/calls"), "calls", (calls(&running) - before) as f64));
         }
     }
     Ok(runs)
 }
 
 /// Edits a pod so many times, and waits each time until the kernel knows.
-fn changed(scene: &mut Scene, changes: u16) -> anyhow::Result<Vec<f64>> {
-    let words = Map::Array(scene.agent.map("PORTS"));
+fn changed(running: &mut RunningAgent, changes: u16) -> anyhow::Result<Vec<f64>> {
+    let words = Map::Array(running.agent.map("PORTS"));
     let words = Array::<MapData, u64>::try_from(words)?;
-    let pod = scene.pods[0].clone();
+    let pod = running.pods[0].clone();
     let mut times = Vec::new();
     for change in 0..changes {
         let port = FIRST_PORT + 20_000 + change;
         let pod = pod.clone().ports(&port.to_string());
         let index = port_index(Protocol::Tcp, port);
         let start = Instant::now();
-        scene.put(&pod)?;
+        running.put(&pod)?;
         while words.get(&index, 0)? == 0 {
-            if start.elapsed() > PATIENCE {
-                bail!("the claim of port {port} did not come in {PATIENCE:?}");
+            if start.elapsed() > TIMEOUT {
+                bail!("the claim of port {port} did not come in {TIMEOUT:?}");
             }
         }
         times.push(start.elapsed().as_secs_f64() * 1000.0);
@@ -86,18 +86,18 @@ fn changed(scene: &mut Scene, changes: u16) -> anyhow::Result<Vec<f64>> {
 /// kernel's maps.
 fn rebuild(rounds: usize) -> anyhow::Result<Run> {
     eprintln!("claim-latency: rebuild of the state with 5000 pods");
-    let stage = Stage::new();
+    let fixture = AgentFixture::new();
     let mut pods = Vec::new();
     for number in 0..5000 {
         let pod = agents::pod(number);
-        stage.make_cgroup(pod.uid_text());
+        fixture.make_container_cgroup(pod.uid_text());
         pods.push(pod::from_api(&serde_json::from_value(pod.object.clone())?));
     }
     let mut times = Vec::new();
     for _ in 0..rounds {
         let mut engine = Reconciler::load(
             Start {
-                root: Root::find(Some(&stage.root()), Path::new("/proc/self/mountinfo"))?,
+                root: Root::find(Some(&fixture.root()), Path::new("/proc/self/mountinfo"))?,
                 settings: Settings::default(),
                 policy: Policy { enforce: true, undeclared: Undeclared::Adopt, ..Policy::from_word(0) },
                 features: probe::features()?,

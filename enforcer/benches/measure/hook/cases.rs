@@ -23,13 +23,13 @@ use enforcer::{
 };
 use enforcer_core::{
     index::Settings,
-    pods::{claims::ClaimLimits, pod::Pod},
+    pods::{claims::ClaimLimits, pod::Pod as ParsedPod},
 };
 use enforcer_ebpf::wire::{BindEvent, Policy, Protocol, Undeclared, VERDICT_RING_BYTES};
 
 use super::statistics;
 use enforcer_testing::{
-    manifest::{Manifest, SYSTEMD_BESTEFFORT},
+    pods::{Pod, SYSTEMD_BESTEFFORT},
     sandbox::Sandbox,
 };
 
@@ -63,7 +63,7 @@ const EMPTY_REFUSED: &str = "empty-refused";
 /// A socket that is never bound.
 const EMPTY_UNBOUND: &str = "empty-unbound";
 
-/// Which scene is divided by which.
+/// Which case is divided by which.
 pub(super) const COMPARED: [(&str, &str); 27] = [
     (NONE, EMPTY),
     ("rules-1", EMPTY_REFUSED),
@@ -95,8 +95,8 @@ pub(super) const COMPARED: [(&str, &str); 27] = [
 ];
 
 /// Programs on a cgroup.
-struct Setting {
-    engine: Option<Reconciler>,
+struct Attachment {
+    reconciler: Option<Reconciler>,
     /// Descriptors of the programs.
     programs: HashMap<Hook, i32>,
     /// The cgroup of the pod that owns a port.
@@ -104,29 +104,29 @@ struct Setting {
     /// Whether what the programs tell of binds is read, as the agent does. Where it is not, their ring is full.
     read: bool,
     /// The pods that there may be, and which of these there are.
-    crowds: Vec<Vec<Pod>>,
-    crowd: usize,
-    /// What lives as long as the setting does.
+    pod_sets: Vec<Vec<ParsedPod>>,
+    pod_set: usize,
+    /// What lives as long as the attachment does.
     _kept: Vec<OwnedFd>,
 }
 
 /// One thing that is compared.
-struct Part {
+struct CaseSpec {
     name: &'static str,
-    setting: usize,
+    attachment: usize,
     driver: usize,
     order: Order,
-    /// Which of the crowds there is.
-    crowd: usize,
+    /// Index of the pods that there are.
+    pod_set: usize,
     /// Whether the binds fail.
     fails: bool,
 }
 
 /// All of them.
-pub(super) struct Scenes {
-    settings: Vec<Setting>,
+pub(super) struct Cases {
+    attachments: Vec<Attachment>,
     drivers: Vec<Driver>,
-    parts: Vec<Part>,
+    specs: Vec<CaseSpec>,
     sandbox: Sandbox,
     /// Holds [`REFUSED`].
     _holder: TcpListener,
@@ -134,35 +134,35 @@ pub(super) struct Scenes {
 
 /// Claims and pods beside the owner and the stranger.
 #[derive(Clone, Copy)]
-struct Crowd {
+struct ClaimLoad {
     pods: u16,
     claims: u16,
 }
 
-/// What an engine is made of.
-struct Cast<'a> {
+/// What a reconciler is made of.
+struct ReconcilerSpec<'a> {
     root: &'a str,
     policy: Policy,
     /// The layouts of the owner's and of the stranger's cgroup, and what is below them.
     cgroups: [(&'a str, &'a str); 2],
-    crowds: &'a [Crowd],
+    loads: &'a [ClaimLoad],
     read: bool,
 }
 
 const KUBELET: (&str, &str) = (SYSTEMD_BESTEFFORT, "");
-const CAST: Cast<'static> =
-    Cast { root: "kubepods.slice", policy: POLICY, cgroups: [KUBELET; 2], crowds: &[], read: true };
+const DEFAULT_SPEC: ReconcilerSpec<'static> =
+    ReconcilerSpec { root: "kubepods.slice", policy: POLICY, cgroups: [KUBELET; 2], loads: &[], read: true };
 /// A cgroup of a guaranteed pod: the third one from the root, as the sandbox is one too.
 const GUARANTEED: &str = "kubepods-pod{uid_}.slice";
 
-impl Scenes {
+impl Cases {
     /// Programs that are loaded first run up to a fifth slower than the same ones that are loaded later, so each sitting
     /// begins with others.
     pub(super) fn new(sitting: usize) -> anyhow::Result<Self> {
         let mut this = Self {
-            settings: Vec::new(),
+            attachments: Vec::new(),
             drivers: Vec::new(),
-            parts: Vec::new(),
+            specs: Vec::new(),
             sandbox: Sandbox::new(),
             _holder: TcpListener::bind((Ipv4Addr::UNSPECIFIED, REFUSED))?,
         };
@@ -177,46 +177,50 @@ impl Scenes {
             })?;
         }
 
-        let mut casts = [Self::usual, Self::audited, Self::crowded, Self::shallow, Self::deep];
-        let first = sitting % casts.len();
-        casts.rotate_left(first);
-        for cast in casts {
-            cast(&mut this)?;
+        let mut builders = [Self::usual, Self::audited, Self::crowded, Self::shallow, Self::deep];
+        let first = sitting % builders.len();
+        builders.rotate_left(first);
+        for add in builders {
+            add(&mut this)?;
         }
         // Where nobody reads what is told of denials, they are told until the ring is full.
-        for part in this.parts.iter().filter(|part| part.name == "denied" || part.name.starts_with("denied-depth")) {
-            this.drivers[part.driver].run(&Order { times: FILL, ..part.order })?;
+        for spec in this.specs.iter().filter(|spec| spec.name == "denied" || spec.name.starts_with("denied-depth")) {
+            this.drivers[spec.driver].run(&Order { times: FILL, ..spec.order })?;
         }
         Ok(this)
     }
 
     /// Nobody but the owner and the stranger.
     fn usual(&mut self) -> anyhow::Result<()> {
-        let (setting, _, stranger) = self.engine(&CAST)?;
-        self.add("unclaimed", setting, stranger, refused(), 0);
-        self.add("bound", setting, stranger, walk(), 0);
-        self.add("unbound", setting, stranger, unbound(), 0);
-        self.add("adopted", setting, stranger, Order { reuse: true, ..walk() }, 0);
-        self.add("denied-told", setting, stranger, claimed(), 0);
+        let (attachment, _, stranger) = self.reconciler(&DEFAULT_SPEC)?;
+        self.add("unclaimed", attachment, stranger, refused(), 0);
+        self.add("bound", attachment, stranger, walk(), 0);
+        self.add("unbound", attachment, stranger, unbound(), 0);
+        self.add("adopted", attachment, stranger, Order { reuse: true, ..walk() }, 0);
+        self.add("denied-told", attachment, stranger, claimed(), 0);
         Ok(())
     }
 
     fn audited(&mut self) -> anyhow::Result<()> {
-        let audit = Cast { root: "audit/kubepods.slice", policy: Policy { enforce: false, ..POLICY }, ..CAST };
-        let (setting, _, stranger) = self.engine(&audit)?;
-        self.add("audited", setting, stranger, claimed(), 0);
+        let audit = ReconcilerSpec {
+            root: "audit/kubepods.slice",
+            policy: Policy { enforce: false, ..POLICY },
+            ..DEFAULT_SPEC
+        };
+        let (attachment, _, stranger) = self.reconciler(&audit)?;
+        self.add("audited", attachment, stranger, claimed(), 0);
         Ok(())
     }
 
     /// One and the same programs with few and with many claims and pods: where the kernel puts a program makes more of a
     /// difference than these.
     fn crowded(&mut self) -> anyhow::Result<()> {
-        let crowds = [(100, 10_000), (100, u16::MAX), (1000, 1000)].map(|(pods, claims)| Crowd { pods, claims });
-        let cast = Cast { root: "crowds/kubepods.slice", crowds: &crowds, read: false, ..CAST };
-        let (setting, owner, stranger) = self.engine(&cast)?;
-        self.add("unclaimed-1-pod", setting, stranger, refused(), 0);
-        self.add("unclaimed-1000-pods", setting, stranger, refused(), 3);
-        for (crowd, names) in [
+        let loads = [(100, 10_000), (100, u16::MAX), (1000, 1000)].map(|(pods, claims)| ClaimLoad { pods, claims });
+        let spec = ReconcilerSpec { root: "loads/kubepods.slice", loads: &loads, read: false, ..DEFAULT_SPEC };
+        let (attachment, owner, stranger) = self.reconciler(&spec)?;
+        self.add("unclaimed-1-pod", attachment, stranger, refused(), 0);
+        self.add("unclaimed-1000-pods", attachment, stranger, refused(), 3);
+        for (pod_set, names) in [
             ["owned", "denied"],
             ["owned-10000-claims", "denied-10000-claims"],
             ["owned-65535-claims", "denied-65535-claims"],
@@ -225,8 +229,8 @@ impl Scenes {
         .into_iter()
         .enumerate()
         {
-            self.add(names[0], setting, owner, claimed(), crowd);
-            self.add(names[1], setting, stranger, claimed(), crowd);
+            self.add(names[0], attachment, owner, claimed(), pod_set);
+            self.add(names[1], attachment, stranger, claimed(), pod_set);
         }
         Ok(())
     }
@@ -240,14 +244,14 @@ impl Scenes {
     }
 
     fn at_depth(&mut self, root: &str, layout: &str, names: [&'static str; 2]) -> anyhow::Result<()> {
-        let cast = Cast { root, cgroups: [(layout, ""); 2], read: false, ..CAST };
-        let (setting, owner, stranger) = self.engine(&cast)?;
-        self.add(names[0], setting, owner, claimed(), 0);
-        self.add(names[1], setting, stranger, claimed(), 0);
+        let spec = ReconcilerSpec { root, cgroups: [(layout, ""); 2], read: false, ..DEFAULT_SPEC };
+        let (attachment, owner, stranger) = self.reconciler(&spec)?;
+        self.add(names[0], attachment, owner, claimed(), 0);
+        self.add(names[1], attachment, stranger, claimed(), 0);
         Ok(())
     }
 
-    /// A scene with programs of ours to compare with, or without any.
+    /// A case with programs of ours to compare with, or without any.
     fn reference(
         &mut self,
         name: &'static str,
@@ -266,26 +270,34 @@ impl Scenes {
         }
         let pod = self.sandbox.make(&format!("{name}/pod/container"));
         self.drivers.push(Driver::start(&pod, 0)?);
-        let (crowds, crowd) = (Vec::new(), 0);
-        self.settings.push(Setting { engine: None, programs, owner: 0, read: false, crowds, crowd, _kept: kept });
-        self.add(name, self.settings.len() - 1, self.drivers.len() - 1, order, 0);
+        let (pod_sets, pod_set) = (Vec::new(), 0);
+        self.attachments.push(Attachment {
+            reconciler: None,
+            programs,
+            owner: 0,
+            read: false,
+            pod_sets,
+            pod_set,
+            _kept: kept,
+        });
+        self.add(name, self.attachments.len() - 1, self.drivers.len() - 1, order, 0);
         Ok(())
     }
 
-    fn add(&mut self, name: &'static str, setting: usize, driver: usize, order: Order, crowd: usize) {
+    fn add(&mut self, name: &'static str, attachment: usize, driver: usize, order: Order, pod_set: usize) {
         let fails = order.bind && order.port == REFUSED || name.starts_with("denied");
-        self.parts.push(Part { name, setting, driver, order, crowd, fails });
+        self.specs.push(CaseSpec { name, attachment, driver, order, pod_set, fails });
     }
 
-    /// An engine on a cgroup, with a driver in the pod that owns a port, and one in a pod that owns nothing.
-    fn engine(&mut self, cast: &Cast<'_>) -> anyhow::Result<(usize, usize, usize)> {
-        let path = self.sandbox.make(cast.root);
+    /// A reconciler on a cgroup, with a driver in the pod that owns a port, and one in a pod that owns nothing.
+    fn reconciler(&mut self, spec: &ReconcilerSpec<'_>) -> anyhow::Result<(usize, usize, usize)> {
+        let path = self.sandbox.make(spec.root);
         let before = descriptors()?;
-        let mut engine = Reconciler::load(
+        let mut reconciler = Reconciler::load(
             Start {
                 root: Root::find(Some(&path), Path::new("/proc/self/mountinfo"))?,
                 settings: Settings { limits: ClaimLimits { max_ports_per_pod: 65_535 }, ..Settings::default() },
-                policy: cast.policy,
+                policy: spec.policy,
                 features: probe::features()?,
                 trace: false,
                 lease: None,
@@ -294,53 +306,54 @@ impl Scenes {
             None,
         )?;
         // As in an agent whose work is kept: where a bind is about to be denied, the programs look how late it is.
-        engine.kernel().renew(u64::MAX);
-        let make = |manifest: &Manifest, (layout, below): (&str, &str)| -> anyhow::Result<PathBuf> {
-            let cgroup = path.join(manifest.cgroup(layout)).join(below);
+        reconciler.kernel().renew(u64::MAX);
+        let make = |pod: &Pod, (layout, below): (&str, &str)| -> anyhow::Result<PathBuf> {
+            let cgroup = path.join(pod.cgroup(layout)).join(below);
             fs::create_dir_all(&cgroup)?;
             Ok(cgroup)
         };
-        let (owner, stranger) = (Manifest::new("owner").ports(&CLAIMED.to_string()), Manifest::new("stranger"));
-        let cgroups = [make(&owner, cast.cgroups[0])?, make(&stranger, cast.cgroups[1])?];
-        let mut crowds = vec![vec![owner.pod(), stranger.pod()]];
-        for crowd in cast.crowds {
-            let mut pods = crowds[0].clone();
-            for (number, ports) in crowd.ports().into_iter().enumerate() {
-                let pod = Manifest::new(&format!("pod-{number}")).ports(&ports);
+        let (owner, stranger) = (Pod::new("owner").ports(&CLAIMED.to_string()), Pod::new("stranger"));
+        let cgroups = [make(&owner, spec.cgroups[0])?, make(&stranger, spec.cgroups[1])?];
+        let mut pod_sets = vec![vec![owner.parsed(), stranger.parsed()]];
+        for load in spec.loads {
+            let mut pods = pod_sets[0].clone();
+            for (number, ports) in load.ports().into_iter().enumerate() {
+                let pod = Pod::new(&format!("pod-{number}")).ports(&ports);
                 make(&pod, KUBELET)?;
-                pods.push(pod.pod());
+                pods.push(pod.parsed());
             }
-            crowds.push(pods);
-            engine.drain_cgroup_ring(now())?;
+            pod_sets.push(pods);
+            reconciler.drain_cgroup_ring(now())?;
         }
-        engine.drain_cgroup_ring(now())?;
-        engine.reset(crowds[0].clone(), now());
-        engine.attach()?;
-        take_outputs(&mut engine)?;
+        reconciler.drain_cgroup_ring(now())?;
+        reconciler.reset(pod_sets[0].clone(), now());
+        reconciler.attach()?;
+        take_outputs(&mut reconciler)?;
         let programs = programs(&before)?;
         // They all share one processor, so that no two are compared on different ones.
         for cgroup in &cgroups {
             self.drivers.push(Driver::start(cgroup, 0)?);
         }
-        let pod = if cast.cgroups[0].0 == GUARANTEED { Some(cgroups[0].as_path()) } else { cgroups[0].parent() };
+        let pod = if spec.cgroups[0].0 == GUARANTEED { Some(cgroups[0].as_path()) } else { cgroups[0].parent() };
         let owner = fs::metadata(pod.context("a container's cgroup is in a pod's")?)?.ino();
-        let engine = Some(engine);
-        let setting = Setting { engine, programs, owner, read: cast.read, crowds, crowd: 0, _kept: Vec::new() };
-        self.settings.push(setting);
-        Ok((self.settings.len() - 1, self.drivers.len() - 2, self.drivers.len() - 1))
+        let reconciler = Some(reconciler);
+        let attachment =
+            Attachment { reconciler, programs, owner, read: spec.read, pod_sets, pod_set: 0, _kept: Vec::new() };
+        self.attachments.push(attachment);
+        Ok((self.attachments.len() - 1, self.drivers.len() - 2, self.drivers.len() - 1))
     }
 
     pub(super) fn count(&self) -> usize {
-        self.parts.len()
+        self.specs.len()
     }
 
-    pub(super) fn scene(&mut self, place: usize) -> Scene<'_> {
-        let part = &self.parts[place];
-        Scene { part, setting: &mut self.settings[part.setting], driver: &mut self.drivers[part.driver] }
+    pub(super) fn case(&mut self, place: usize) -> Case<'_> {
+        let spec = &self.specs[place];
+        Case { spec, attachment: &mut self.attachments[spec.attachment], driver: &mut self.drivers[spec.driver] }
     }
 }
 
-impl Crowd {
+impl ClaimLoad {
     /// What each pod claims; never the port of the owner.
     fn ports(self) -> Vec<String> {
         let (pods, claims) = (u32::from(self.pods), u32::from(self.claims));
@@ -407,10 +420,10 @@ fn programs(before: &[i32]) -> anyhow::Result<HashMap<Hook, i32>> {
     Ok(found)
 }
 
-/// One of the scenes, to be played.
-pub(super) struct Scene<'a> {
-    part: &'a Part,
-    setting: &'a mut Setting,
+/// One of the cases, ready to run.
+pub(super) struct Case<'a> {
+    spec: &'a CaseSpec,
+    attachment: &'a mut Attachment,
     driver: &'a mut Driver,
 }
 
@@ -422,50 +435,50 @@ fn take_outputs(engine: &mut Reconciler) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Scene<'_> {
+impl Case<'_> {
     pub(super) fn name(&self) -> &'static str {
-        self.part.name
+        self.spec.name
     }
 
     /// Makes everything as it is where the agent keeps up: rings read, and marks of who holds what as they should be.
     pub(super) fn prepare(&mut self) -> anyhow::Result<()> {
-        let Some(engine) = &mut self.setting.engine else { return Ok(()) };
-        if self.part.crowd != self.setting.crowd {
-            engine.reset(self.setting.crowds[self.part.crowd].clone(), now());
-            take_outputs(engine)?;
-            self.setting.crowd = self.part.crowd;
+        let Some(reconciler) = &mut self.attachment.reconciler else { return Ok(()) };
+        if self.spec.pod_set != self.attachment.pod_set {
+            reconciler.reset(self.attachment.pod_sets[self.spec.pod_set].clone(), now());
+            take_outputs(reconciler)?;
+            self.attachment.pod_set = self.spec.pod_set;
         }
-        if self.setting.read {
-            engine.drain_verdict_ring(now())?;
-            while engine.has_verdict_backlog() {
-                engine.drain_verdict_ring(now())?;
+        if self.attachment.read {
+            reconciler.drain_verdict_ring(now())?;
+            while reconciler.has_verdict_backlog() {
+                reconciler.drain_verdict_ring(now())?;
             }
         }
-        engine.settle_sockets(now())?;
-        take_outputs(engine)?;
-        let kernel = engine.kernel();
+        reconciler.settle_sockets(now())?;
+        take_outputs(reconciler)?;
+        let kernel = reconciler.kernel();
         for port in UNCLAIMED..UNCLAIMED + TURNED {
             kernel.set_port_holder(Protocol::Tcp, port, 0)?;
         }
-        kernel.set_port_holder(Protocol::Tcp, CLAIMED, self.setting.owner)?;
+        kernel.set_port_holder(Protocol::Tcp, CLAIMED, self.attachment.owner)?;
         Ok(())
     }
 
     /// So many binds.
-    pub(super) fn play(&mut self, times: u32) -> anyhow::Result<Done> {
-        Ok(self.driver.run(&Order { times, ..self.part.order })?)
+    pub(super) fn run(&mut self, times: u32) -> anyhow::Result<Done> {
+        Ok(self.driver.run(&Order { times, ..self.spec.order })?)
     }
 
     /// Whether it went as it should have.
     pub(super) fn check(&self, done: Done, times: u32) -> anyhow::Result<()> {
-        let expected = if self.part.fails { times } else { 0 };
-        ensure!(done.failed == expected, "{}: {} of {times} binds failed", self.part.name, done.failed);
+        let expected = if self.spec.fails { times } else { 0 };
+        ensure!(done.failed == expected, "{}: {} of {times} binds failed", self.spec.name, done.failed);
         Ok(())
     }
 
     /// What the kernel has counted of the programs.
     pub(super) fn statistics(&self) -> anyhow::Result<HashMap<Hook, (u64, u64)>> {
         let of = |(hook, descriptor): (&Hook, &i32)| Ok((*hook, statistics(*descriptor)?));
-        self.setting.programs.iter().map(of).collect()
+        self.attachment.programs.iter().map(of).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! What several targets ask of what comes out.
+//! Properties that several targets assert of results.
 
 use std::collections::HashSet;
 
@@ -34,12 +34,12 @@ pub fn assert_safe(text: &str) {
     assert_eq!(unsafe_, None, "in {text:?}");
 }
 
-/// Asserts of a spec what every claim is: of a canonical address, and read back as what it is shown as.
+/// Asserts that a spec has a canonical address and is parsed back from its text.
 ///
 /// # Panics
 ///
 /// If it is not.
-pub fn assert_sound(spec: &PortSpec) {
+pub fn assert_canonical(spec: &PortSpec) {
     assert!(spec.ports.first() != 0 && spec.ports.first() <= spec.ports.last(), "{spec:?}");
     if let Address::V6(address) = spec.address {
         assert_eq!(address.to_ipv4_mapped(), None, "{spec:?} is not canonical");
@@ -47,7 +47,7 @@ pub fn assert_sound(spec: &PortSpec) {
     assert_eq!(spec.to_string().parse(), Ok(*spec), "{spec}");
 }
 
-/// Asserts what holds of the claims of every pod: the limits, and that nothing unsafe is told.
+/// Asserts what holds of the claims of every pod: the limits, and that every problem is safe to show.
 ///
 /// # Panics
 ///
@@ -57,7 +57,7 @@ pub fn assert_bounded(claims: &PodClaims, limits: &ClaimLimits) {
     assert!(ports <= u64::from(limits.max_ports_per_pod), "{ports} ports");
     let mut seen = HashSet::new();
     for claim in &claims.claims {
-        assert_sound(&claim.spec);
+        assert_canonical(&claim.spec);
         assert!(seen.insert(claim.spec), "{} is there twice", claim.spec);
     }
     assert!(claims.problems.len() <= MAX_PROBLEMS);
