@@ -1,64 +1,55 @@
-//! The folder of manifests: what cannot be read takes nothing away, and is told once.
+//! The folder of manifests: a file that cannot be read takes nothing away, and is reported once.
 #![no_main]
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, path::PathBuf};
 
 use enforcer_core::{
-    manifests::FolderContents,
+    manifests::{FolderContents, MAX_MESSAGE, PodFolder},
     pods::{
         claims::{ClaimLimits, claims_of},
         pod::Pod,
     },
 };
-use enforcer_fuzz::manifests::Folder;
 use enforcer_fuzz::properties::{assert_bounded, assert_safe};
 use libfuzzer_sys::fuzz_target;
-use tempfile::TempDir;
 
-/// Longest message, in characters.
-const MAX_MESSAGE: usize = 300;
-
-// A file, and behind a zero byte what it is changed to.
+// A file, and behind a zero byte the file after a change.
 fuzz_target!(|data: &[u8]| {
     let (before, after) = match data.iter().position(|byte| *byte == 0) {
         Some(at) => (&data[..at], &data[at + 1..]),
         None => (data, &b""[..]),
     };
-    let folder = folder();
-    check(folder.path(), before, after);
+    check(before, after);
 });
 
-/// One for each input, so that none is left behind; in memory, where there is such a place.
-fn folder() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    folder.expect("a folder for the manifests")
+/// Reads a folder with one file of this content, as the agent reads it: a file that is not UTF-8 cannot be read.
+fn refresh(folder: &mut PodFolder, text: &[u8]) -> FolderContents {
+    let read = |_: &_| match str::from_utf8(text) {
+        Ok(text) => Ok(Some(text.to_owned())),
+        Err(error) => Err(format!("cannot be read: {error}")),
+    };
+    let contents = folder.refresh(BTreeSet::from([PathBuf::from("pods.yaml")]), read);
+    sound(&contents);
+    contents
 }
 
-fn check(path: &Path, before: &[u8], after: &[u8]) {
-    let file = path.join("pods.yaml");
-    let mut folder = Folder::new(path.to_owned());
-    let mut look = |text: &[u8]| {
-        fs::write(&file, text).expect("the file is written");
-        let contents = folder.read().expect("the folder is read");
-        sound(&contents);
-        contents
-    };
-    let first = look(before);
-    let second = look(after);
+fn check(before: &[u8], after: &[u8]) {
+    let mut folder = PodFolder::default();
+    let first = refresh(&mut folder, before);
+    let second = refresh(&mut folder, after);
     let names = |pods: &[Pod]| pods.iter().map(|pod| (pod.namespace.clone(), pod.name.clone())).collect::<Vec<_>>();
-    // A document that is broken in the same way is not told again, so ask of what is fresh.
-    let fresh = Folder::new(path.to_owned()).read().expect("the folder is read");
+    // A document that is broken in the same way is not reported again, so a fresh folder is asked.
+    let fresh = refresh(&mut PodFolder::default(), after);
     if fresh.problems.is_empty() {
-        assert_eq!(second.pods, fresh.pods, "what is good counts alone");
+        assert_eq!(second.pods, fresh.pods, "good documents alone count");
     } else {
         let now = names(&second.pods);
         for pod in names(&first.pods) {
             assert!(now.contains(&pod), "{pod:?} is gone, and the file is broken");
         }
     }
-    let third = look(after);
-    assert_eq!((third.pods, third.problems), (second.pods, Vec::new()), "what did not change is not told again");
+    let third = refresh(&mut folder, after);
+    assert_eq!((third.pods, third.problems), (second.pods, Vec::new()), "an unchanged file is not reported again");
 }
 
 fn sound(FolderContents { pods, problems }: &FolderContents) {

@@ -3,7 +3,15 @@
 
 use std::net::IpAddr;
 
-use enforcer_core::{index::{Index, Settings}, reports::{report::Report, ring_records::{CgroupChange, DecodeError, SocketRecord, decode_cgroup, decode_socket, decode_verdict}}, model::actor::Audience, views::watch::WatchLine};
+use enforcer_core::{
+    index::{Index, Settings},
+    model::actor::Audience,
+    reports::{
+        report::Report,
+        ring_records::{CgroupChange, DecodeError, SocketRecord, decode_cgroup, decode_socket, decode_verdict},
+    },
+    views::watch::WatchLine,
+};
 use enforcer_ebpf::wire::{
     BIND_FLAG_HELD, BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, BIND_FLAG_V6ONLY,
     BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY, Protocol,

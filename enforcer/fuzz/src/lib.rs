@@ -1,10 +1,3 @@
-//! Helpers that several targets share: the code under test, and the properties that hold of every claim and text.
-
-#[path = "../../src"]
-mod agent {
-    pub mod manifests;
-}
+//! Helpers that several targets share: the properties that hold of every claim and text.
 
 pub mod properties;
-
-pub use agent::manifests;
