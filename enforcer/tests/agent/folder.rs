@@ -41,7 +41,7 @@ fn a_manifest_is_added_edited_broken_removed() {
     let told = agent.wait("the broken manifest is told", |line| line["event"] == "manifest_invalid");
     let message = told["message"].as_str().expect("a message");
     assert!(message.contains("owner.yaml, document 1: is not valid YAML"), "{message}");
-    assert!(message.ends_with("what was known of it before stays in force"), "{message}");
+    assert!(message.ends_with("its last good version stays in force"), "{message}");
     assert_eq!(stranger.bind(&bind(20081)), denied(), "the old claims stay in force");
 
     let other = Pod::new("other").ports("20082");
