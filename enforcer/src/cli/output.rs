@@ -11,7 +11,7 @@ use crate::cli::Failure;
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct TextOutput {
     /// Output format
-    #[arg(id = "output", short, long = "output", value_enum, default_value_t = TextFormat::Text)]
+    #[arg(id = "output", value_name = "OUTPUT", short, long = "output", value_enum, default_value_t = TextFormat::Text)]
     pub(super) format: TextFormat,
 }
 
@@ -26,7 +26,7 @@ pub(super) enum TextFormat {
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct TableOutput {
     /// Output format
-    #[arg(id = "output", short, long = "output", value_enum, default_value_t = TableFormat::Table)]
+    #[arg(id = "output", value_name = "OUTPUT", short, long = "output", value_enum, default_value_t = TableFormat::Table)]
     pub(super) format: TableFormat,
 }
 
@@ -41,7 +41,7 @@ pub(super) enum TableFormat {
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct WideOutput {
     /// Output format; wide adds container, command, process, user, cgroup and inode of each holder
-    #[arg(id = "output", short, long = "output", value_enum, default_value_t = WideFormat::Table)]
+    #[arg(id = "output", value_name = "OUTPUT", short, long = "output", value_enum, default_value_t = WideFormat::Table)]
     pub(super) format: WideFormat,
 }
 

@@ -43,7 +43,7 @@ fn manifest_changes_are_followed() {
     let told = agent.wait_for_line("the broken manifest is told", |line| line["event"] == "manifest_invalid");
     let message = told["message"].as_str().expect("a message");
     assert!(message.contains("owner.yaml, document 1: is not valid YAML"), "{message}");
-    assert!(message.ends_with("what was known of it before stays in force"), "{message}");
+    assert!(message.ends_with("its last good version stays in force"), "{message}");
     assert_eq!(stranger.bind(&bind(20081)), denied(), "the old claims stay in force");
 
     let other = Pod::new("other").ports("20082");

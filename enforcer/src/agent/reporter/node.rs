@@ -34,7 +34,11 @@ impl Reporter {
             "took over from the previous agent: the claims of {pods} pods, and {conflicts} conflicts that were not reported",
         );
         for pod in refused {
-            warn!(event = "takeover_refused", pod = %pod, "cannot restore {pod}; its claims are not enforced until it is listed");
+            warn!(
+                event = "takeover_refused",
+                pod = %pod,
+                "cannot restore {pod}; its claims are not enforced until it is listed"
+            );
         }
         for UnreadableOwner { claims, why, .. } in unreadable {
             let claims: Vec<String> = claims.iter().take(MAX_LISTED).map(ToString::to_string).collect();
@@ -57,7 +61,12 @@ impl Reporter {
                 "cannot read the previous agent's state: {error}; its claims are enforced again once the pods are known"
             ),
             TakeoverProblem::EventsLost(error) => {
-                warn!(event = "takeover_events_lost", node = self.node, %error, "the previous agent's last events may be lost: {error}");
+                warn!(
+                    event = "takeover_events_lost",
+                    node = self.node,
+                    %error,
+                    "the previous agent's last events may be lost: {error}"
+                );
             }
             TakeoverProblem::NotRetired(error) => error!(
                 event = "takeover_cleanup_failed",
@@ -103,7 +112,12 @@ impl Reporter {
 
     /// Logs that the folder of manifests cannot be watched.
     pub(in crate::agent) fn folder_unwatched(&self, error: &notify::Error) {
-        warn!(event = "watch_failed", node = self.node, %error, "cannot watch the folder of manifests: {error}; it is read periodically");
+        warn!(
+            event = "watch_failed",
+            node = self.node,
+            %error,
+            "cannot watch the folder of manifests: {error}; it is read periodically"
+        );
     }
 
     /// Logs once that the folder of manifests cannot be read.
