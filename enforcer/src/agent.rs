@@ -10,6 +10,8 @@ mod reporter;
 pub mod reserved_ports_worker;
 mod socket_tracker;
 
+pub use socket_tracker::{DumpReport, reconcile};
+
 use std::{
     io,
     net::SocketAddr,
