@@ -6,7 +6,7 @@
 //! 2. [`Candidates::of`]: whose claims among those in force on the port overlap that;
 //! 3. [`decide`]: what that means for this caller under this policy.
 //!
-//! For sockets that could share their port, [`may_join`] and [`decide_held`] say what follows from who holds it.
+//! For sockets that could share their port, [`may_share_with`] and [`decide_held`] say what follows from who holds it.
 //!
 //! Nothing here reads a map, a context or a clock, and nothing here takes a port: that is done under a lock elsewhere.
 
@@ -171,9 +171,9 @@ pub struct CallerIdentity {
     pub flags: u32,
 }
 
-/// [`Kin::traits`] of [`Caller::Host`], beside [`OWNER_SOFTWARE`].
+/// [`CallerIdentity::flags`] of [`Caller::Host`], beside [`OWNER_SOFTWARE`].
 pub const HOST: u32 = 1 << 16;
-/// [`Kin::traits`] of [`Caller::Unresolved`].
+/// [`CallerIdentity::flags`] of [`Caller::Unresolved`].
 pub const UNRESOLVED: u32 = 1 << 17;
 
 impl CallerIdentity {
@@ -326,7 +326,7 @@ pub const fn could_share(protocol: Protocol, reuse_port: bool, reuse_addr: bool)
     }
 }
 
-/// [`crate::wire::Hold::extent`] of a bind to this address on this device (its index, 0 for none).
+/// [`crate::wire::PortHold::extent`] of a bind to this address on this device (its index, 0 for none).
 #[must_use]
 #[inline(always)]
 pub fn extent(target: &Target, device: u32) -> u32 {
@@ -337,7 +337,7 @@ pub fn extent(target: &Target, device: u32) -> u32 {
     families | one | device << EXTENT_DEVICE_SHIFT
 }
 
-/// Whether two of [`crate::wire::Hold`] meet: by address word and extent. Sockets on different devices do not.
+/// Whether two of [`crate::wire::PortHold`] meet: by address word and extent. Sockets on different devices do not.
 #[must_use]
 #[inline(always)]
 pub const fn holds_overlap(one: (u64, u32), other: (u64, u32)) -> bool {

@@ -37,6 +37,7 @@ mod startup;
 mod trace;
 
 pub use error::{AgentError, ReconcilerError};
+pub use socket_tracker::{DumpReport, reconcile};
 pub use source::SourceConfig;
 pub use startup::AgentConfig;
 

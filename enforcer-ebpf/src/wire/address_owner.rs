@@ -1,4 +1,4 @@
-//! `EXACT`: who owns one address of a port, for ports with address-specific claims.
+//! `EXACT`: owner of one address of a port, for ports with address-specific claims.
 
 use crate::wire::Protocol;
 
@@ -29,7 +29,7 @@ const _: () = assert!(size_of::<AddressKey>() == 24);
 unsafe impl aya::Pod for AddressKey {}
 
 impl AddressKey {
-    /// The key of an IPv4 address.
+    /// Makes the key of an IPv4 address.
     #[must_use]
     #[inline(always)]
     pub const fn v4(protocol: Protocol, port: u16, address: [u8; 4]) -> Self {
@@ -43,14 +43,14 @@ impl AddressKey {
         }
     }
 
-    /// The key of an IPv6 address. An IPv4-mapped one belongs under [`Self::v4`].
+    /// Makes the key of an IPv6 address. An IPv4-mapped one belongs under [`Self::v4`].
     #[must_use]
     #[inline(always)]
     pub const fn v6(protocol: Protocol, port: u16, address: [u8; 16]) -> Self {
         Self { address, port, protocol: protocol as u8, family: 6, padding: 0 }
     }
 
-    /// A digest of the key that its value repeats, see [`ExactValue`].
+    /// Returns a digest of the key that its value repeats, see [`AddressOwner`].
     #[must_use]
     #[inline(always)]
     pub const fn check(&self) -> u32 {
@@ -65,20 +65,20 @@ impl AddressKey {
 /// Value of the `EXACT` hash: one word.
 ///
 /// The kernel hands the memory of a deleted element to the next insertion without waiting for programs that still
-/// look at it (`free_htab_elem` in kernel/bpf/hashtab.c), so a look-up may come back with another key's value. The
-/// upper half, [`ExactKey::check`], shows that.
+/// look at it (`free_htab_elem` in kernel/bpf/hashtab.c), so a lookup may return another key's value. The
+/// upper half, [`AddressKey::check`], shows that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct AddressOwner(pub u64);
 
 impl AddressOwner {
-    /// The value for `key`.
+    /// Makes the value for `key`.
     #[must_use]
     pub const fn new(slot: u16, key: &AddressKey) -> Self {
         Self(slot as u64 | (key.check() as u64) << 32)
     }
 
-    /// The owner's slot, or `None` if the value belongs to another key.
+    /// Returns the owner's slot, or `None` if the value belongs to another key.
     #[must_use]
     #[inline(always)]
     pub const fn slot(self, key: &AddressKey) -> Option<u16> {
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_knows_its_key() {
+    fn value_belongs_to_its_key_only() {
         let one = AddressKey::v4(Protocol::Tcp, 80, [127, 0, 0, 1]);
         let value = AddressOwner::new(12, &one);
         assert_eq!(value.slot(&one), Some(12));

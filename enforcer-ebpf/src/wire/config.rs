@@ -1,6 +1,6 @@
-//! `CONFIG`: what the programs are told, changeable at any moment without reloading them.
+//! `CONFIG`: policy and facts of the node for the programs, which the agent changes while they run.
 
-/// [`Config::root_level`] while nobody knows it; the programs then find it out.
+/// [`Config::root_level`] while it is unknown; the programs then find it out.
 pub const ROOT_LEVEL_UNKNOWN: u64 = u64::MAX;
 
 /// The single element of the `CONFIG` array. Each field is a word that is written and read whole.
@@ -22,17 +22,21 @@ pub struct Config {
     pub root_level: u64,
     /// Bit n is set if some pod cgroup may exist n levels below the root. Bit 0 is unused.
     pub pod_levels: u64,
-    /// Cookie of the node's network namespace (`SO_NETNS_COOKIE`), 0 where the kernel does not tell it (before 5.14);
+    /// Cookie of the node's network namespace (`SO_NETNS_COOKIE`), 0 where the kernel has none (before 5.14);
     /// the programs then take the initial network namespace for the node's.
     pub netns_cookie: u64,
-    /// When enforcement lapses unless the agent puts this off: nanoseconds since boot, sleep not included
-    /// (`CLOCK_MONOTONIC`); 0 is never. Looked at only where a bind is about to be denied.
+    /// End of enforcement unless the agent extends it: nanoseconds since boot, sleep not included (`CLOCK_MONOTONIC`); 0 is
+    /// never. Read only where a bind is about to be denied.
     pub lease_deadline: u64,
     /// Zero.
     pub reserved: u64,
 }
 
 const _: () = assert!(size_of::<Config>() == 64);
+
+// SAFETY: `repr(C)`, integers only, no implicit padding, as the derive of `IntoBytes` proves.
+#[cfg(all(feature = "object", not(target_arch = "bpf")))]
+unsafe impl aya::Pod for Config {}
 
 /// What a host-network pod may do with a port that nobody claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_policy_survives_its_word() {
+    fn policy_survives_its_word() {
         for bits in (0..128u64).filter(|bits| bits & (2 | 64) != (2 | 64)) {
             let word = bits | 98 << 16;
             assert_eq!(Policy::from_word(word).to_word(), word);

@@ -1,10 +1,10 @@
-//! `MODE`: the mode that an operator set on the node itself, beside whatever the agent was told.
+//! `MODE`: the mode that an operator sets on the node itself, and that overrides the agent's.
 
-/// The single word of the `MODE` array. It belongs to the node and not to an agent: every agent finds it as it was left.
+/// The single word of the `MODE` array. It belongs to the node and not to an agent: every agent finds it as the one before left it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u64)]
 pub enum NodeMode {
-    /// Nothing was set: the mode is the agent's.
+    /// No override: the mode is the agent's.
     #[default]
     Unset = 0,
     /// Nothing is denied on this node, whatever the agent and the labels of namespaces say.
@@ -14,13 +14,13 @@ pub enum NodeMode {
 }
 
 impl NodeMode {
-    /// The word.
+    /// Returns the word.
     #[must_use]
     pub const fn to_word(self) -> u64 {
         self as u64
     }
 
-    /// The mode with this word. A word that nobody writes counts as [`Self::Unset`].
+    /// Returns the mode with this word. A word that nobody writes counts as [`Self::Unset`].
     #[must_use]
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mode_survives_its_word() {
+    fn mode_survives_its_word() {
         for mode in [NodeMode::Unset, NodeMode::Audit, NodeMode::Enforce] {
             assert_eq!(NodeMode::from_word(mode.to_word()), mode);
         }

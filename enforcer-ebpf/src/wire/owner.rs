@@ -1,9 +1,9 @@
-//! `OWNERS`: what a verdict needs to know of a pod, or of the node.
+//! `OWNERS`: facts of a pod, or of the node, that a verdict depends on.
 
 /// Index of an owner in `OWNERS`: 1 to 32767. 0 is nobody.
 pub type Slot = u16;
 
-/// [`Owner::cgroup`] of an owner whose pod cgroup has not been seen. Never 0: the ancestor helper gives 0 for a task
+/// [`Owner::cgroup`] of an owner whose pod cgroup has not been seen. Never 0: the ancestor helper returns 0 for a task
 /// outside the hierarchy, so that 0 would make every host task the owner.
 pub const CGROUP_UNKNOWN: u64 = u64::MAX;
 
@@ -11,7 +11,7 @@ pub const CGROUP_UNKNOWN: u64 = u64::MAX;
 pub const OWNER_NODE: u32 = 1;
 /// Node software: static pods and pods of the system namespaces. Never denied.
 pub const OWNER_SOFTWARE: u32 = 1 << 1;
-/// The owner is going (it has a `deletionTimestamp`, or only its workload is left): pods of its workload may bind.
+/// The owner has a `deletionTimestamp`, or only its workload is left: pods of its workload may bind.
 pub const OWNER_TERMINATING: u32 = 1 << 2;
 /// Its namespace is in audit mode whatever the node's mode is.
 pub const OWNER_MODE_AUDIT: u32 = 1 << 3;
@@ -43,8 +43,12 @@ pub struct Owner {
 
 const _: () = assert!(size_of::<Owner>() == 32);
 
+// SAFETY: `repr(C)`, integers only, no implicit padding, as the derive of `IntoBytes` proves.
+#[cfg(all(feature = "object", not(target_arch = "bpf")))]
+unsafe impl aya::Pod for Owner {}
+
 impl Owner {
-    /// Composes an element. `flags` are `OWNER_*` bits.
+    /// Makes an element. `flags` are `OWNER_*` bits.
     #[must_use]
     pub const fn new(cgroup: u64, id: u32, flags: u32, level: u8, group: u32, workload: u32) -> Self {
         Self {
@@ -55,28 +59,28 @@ impl Owner {
         }
     }
 
-    /// The owner's id, for naming it in reports.
+    /// Returns the owner's id, for naming it in reports.
     #[must_use]
     #[inline(always)]
     pub const fn id(&self) -> u32 {
         self.identity as u32
     }
 
-    /// `OWNER_*` bits.
+    /// Returns the `OWNER_*` bits.
     #[must_use]
     #[inline(always)]
     pub const fn flags(&self) -> u32 {
         (self.identity >> 32) as u32
     }
 
-    /// Share group, 0 for none.
+    /// Returns the share group, 0 for none.
     #[must_use]
     #[inline(always)]
     pub const fn group(&self) -> u32 {
         self.kinship as u32
     }
 
-    /// Workload, 0 for none.
+    /// Returns the workload, 0 for none.
     #[must_use]
     #[inline(always)]
     pub const fn workload(&self) -> u32 {

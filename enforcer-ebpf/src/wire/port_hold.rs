@@ -1,31 +1,31 @@
-//! `SLOTS`, `HOLDS` and `SUBFLOWS`: who holds a port whose sockets could share it, kept by the programs alone; and
-//! `MARKS`: which ports are held at all.
+//! `SLOTS`, `HOLDS` and `SUBFLOWS`: holders of ports whose sockets could share them, written by the programs alone; and
+//! `MARKS`: one word for each port on whether it is held.
 //!
-//! A slot is made when a port is first taken, and never removed while programs use the map: a slot that was removed while
-//! another CPU waits for its lock would give that port away twice.
+//! An element of `SLOTS` is made when a port is first taken, and never removed while programs use the map: two callers
+//! could both get a port whose element is removed while another CPU waits for its lock.
 
 use crate::wire::{Protocol, Reason, VerdictKind, counter};
 
-/// Entries of a slot: how many holders and addresses of one port are told apart. What is beyond that is not kept, and
-/// counted ([`crate::wire::KernelError::HoldsFull`]).
+/// Most holds of one port, one for each holder and address. A hold beyond that is not stored, and counted
+/// ([`crate::wire::KernelError::HoldsFull`]).
 pub const MAX_HOLDS_PER_PORT: usize = 8;
 
-/// [`Hold::extent`]: it reaches IPv4 addresses.
+/// [`PortHold::extent`]: the hold covers IPv4 addresses.
 pub const EXTENT_V4: u32 = 1;
-/// [`Hold::extent`]: it reaches IPv6 addresses.
+/// [`PortHold::extent`]: the hold covers IPv6 addresses.
 pub const EXTENT_V6: u32 = 1 << 1;
-/// [`Hold::extent`]: it is on one address, [`Hold::address`].
+/// [`PortHold::extent`]: the hold is on one address, [`PortHold::address`].
 pub const EXTENT_ONE: u32 = 1 << 2;
-/// [`Hold::extent`]: from this bit on the index of the device that the socket is bound to, 0 for none.
+/// [`PortHold::extent`]: from this bit on the index of the device that the socket is bound to, 0 for none.
 pub const EXTENT_DEVICE_SHIFT: u32 = 3;
 
-/// [`Hold::holder`] of a process outside the attached subtree: the id of the hierarchy's root.
+/// [`PortHold::holder`] of a process outside the attached subtree: the id of the hierarchy's root.
 pub const HOLDER_HOST: u64 = 1;
-/// [`Hold::holder`] of a process below the attached root that is in no pod that is known. No cgroup has this id,
+/// [`PortHold::holder`] of a process below the attached root that is in no pod that is known. No cgroup has this id,
 /// which are counted up from 1.
 pub const HOLDER_UNPLACED: u64 = (1 << 56) - 1;
 
-/// One holder on one address, with all its sockets there. All zeros in a free place.
+/// Hold of a port: one holder on one address, with all its sockets there. All zeros in a free place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     not(target_arch = "bpf"),
@@ -39,7 +39,7 @@ pub struct PortHold {
     pub address: u64,
     /// `EXTENT_*`. Never 0 in use.
     pub extent: u32,
-    /// How many sockets. In `HOLDS` and `SUBFLOWS`, which are of one socket, [`crate::wire::port_index`] of its port.
+    /// Number of sockets. In `HOLDS` and `SUBFLOWS`, which are of one socket, [`crate::wire::port_index`] of its port.
     pub count: u32,
 }
 
@@ -58,8 +58,8 @@ pub struct bpf_spin_lock {
     pub val: u32,
 }
 
-/// Value of the `SLOTS` hash, whose key is [`crate::wire::port_index`] of the port (`u32`). Read and written under its
-/// lock; a look-up by system call gives the value with a lock of zero.
+/// Holds of one port: value of the `SLOTS` hash, whose key is [`crate::wire::port_index`] of the port (`u32`). Read and written under its
+/// lock; a lookup by system call returns the value with a lock of zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     not(target_arch = "bpf"),
@@ -69,9 +69,9 @@ pub struct bpf_spin_lock {
 pub struct PortHolds {
     /// The lock.
     pub lock: bpf_spin_lock,
-    /// Goes up by one whenever a holder comes or goes.
+    /// Incremented whenever a hold is added or removed.
     pub version: u32,
-    /// Who holds, in no order, with free places between.
+    /// The holds, in no order, with free places between.
     pub holds: [PortHold; MAX_HOLDS_PER_PORT],
 }
 
@@ -81,9 +81,9 @@ const _: () = assert!(size_of::<PortHolds>() == 8 + MAX_HOLDS_PER_PORT * 24);
 #[cfg(all(feature = "object", not(target_arch = "bpf")))]
 unsafe impl aya::Pod for PortHolds {}
 
-/// [`Hold::address`] of an IPv6 address, from its halves as the kernel has them in memory: a hash, with the upper bit set. Two
-/// addresses of one node with the same word would be taken for one. That of an IPv4 address is the address itself, as the
-/// kernel has it.
+/// Returns [`PortHold::address`] of an IPv6 address, from its halves as the kernel has them in memory: a hash, with the upper
+/// bit set. Two addresses of one node with the same word would be taken for one. That of an IPv4 address is the address
+/// itself, as the kernel has it.
 #[must_use]
 #[inline(always)]
 pub const fn v6_address_word(low: u64, high: u64) -> u64 {
@@ -98,18 +98,22 @@ pub const fn v6_address_word(low: u64, high: u64) -> u64 {
 )]
 #[repr(C)]
 pub struct PortHolder {
-    /// 0 if nobody holds the port, as far as is known; [`MARK_SOMEBODY`]; or the id of the pod cgroup that alone holds it.
-    /// The programs set what was 0 to [`MARK_SOMEBODY`], and the agent writes the rest.
+    /// 0 if no holder of the port is known; [`HOLDER_SOMEBODY`]; or the id of the pod cgroup that alone holds it. The programs
+    /// change 0 to [`HOLDER_SOMEBODY`], and the agent writes the rest.
     pub holder: u64,
-    /// 0 until somebody asks for this very port, then [`Self::asked_by`] of the last attempt that was not denied: what was
-    /// bound by a bind to port 0 owns nothing, and this is how the programs know.
+    /// 0 until a bind asks for this very port, then [`Self::asked_by`] of the last attempt that was not denied. By this the
+    /// programs know what was bound by a bind to port 0, which owns nothing.
     pub asked: u64,
 }
 
 const _: () = assert!(size_of::<PortHolder>() == 16);
 
+// SAFETY: `repr(C)`, integers only, no implicit padding, as the derive of `IntoBytes` proves.
+#[cfg(all(feature = "object", not(target_arch = "bpf")))]
+unsafe impl aya::Pod for PortHolder {}
+
 impl PortHolder {
-    /// [`Self::asked`] after an attempt with this verdict.
+    /// Returns [`Self::asked`] after an attempt with this verdict.
     #[must_use]
     #[inline(always)]
     pub const fn asked_by(kind: VerdictKind, reason: Reason) -> u64 {
@@ -117,8 +121,8 @@ impl PortHolder {
     }
 }
 
-/// [`Mark::holder`]: it is held, by several, by the host, or by whom the agent has not said yet. No pod's cgroup has this
-/// id, which is the root's.
+/// [`PortHolder::holder`]: the port is held by several holders, by the host, or by one that the agent has not written yet. No
+/// pod's cgroup has this id, which is the root's.
 pub const HOLDER_SOMEBODY: u64 = 1;
 
 /// Ports of all enforced protocols: elements of `MARKS`, by [`crate::wire::port_index`].
@@ -138,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_told_apart() {
+    fn v6_addresses_have_different_words() {
         let word = |text: &str| {
             let octets = text.parse::<std::net::Ipv6Addr>().unwrap().octets();
             let half = |at: usize| u64::from_ne_bytes(octets[at..at + 8].try_into().unwrap());

@@ -1,6 +1,6 @@
-//! The records in the two rings.
+//! Records of the three rings.
 
-/// What a record tells; the first byte of every record.
+/// Kind of a record: the first byte of every record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum EventKind {
@@ -17,7 +17,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// The kind with this discriminant.
+    /// Returns the kind with this discriminant.
     #[must_use]
     pub const fn from_wire(wire: u8) -> Option<Self> {
         match wire {
@@ -46,8 +46,8 @@ pub const BIND_FLAG_REUSE_PORT: u8 = 1 << 2;
 pub const BIND_FLAG_REUSE_ADDR: u8 = 1 << 3;
 /// Whether it has one of them could not be read.
 pub const BIND_FLAG_REUSE_UNKNOWN: u8 = 1 << 4;
-/// The port is marked as held by another one ([`crate::wire::Mark`]): if it is, the kernel refuses the bind by itself. An
-/// allowed attempt that is told for that alone is in the ring of holders.
+/// The port is marked as held by another holder ([`crate::wire::PortHolder`]): if it is, the kernel refuses the bind by
+/// itself. An allowed attempt that is reported for that alone is in the socket ring.
 pub const BIND_FLAG_HELD: u8 = 1 << 5;
 
 /// One bind attempt with its verdict, or one socket that was bound.
@@ -72,9 +72,9 @@ pub struct BindEvent {
     pub verdict: u8,
     /// [`crate::wire::Reason`].
     pub reason: u8,
-    /// When, in nanoseconds since boot. In the ring of attempts, sleep included (`CLOCK_BOOTTIME`). In the ring of holders,
-    /// which is filled at every bind and close, the time of the last tick without sleep (`CLOCK_MONOTONIC_COARSE`; before
-    /// Linux 5.11 `CLOCK_MONOTONIC`).
+    /// Time in nanoseconds since boot. In the verdict ring, sleep included (`CLOCK_BOOTTIME`). In the socket ring, which is
+    /// filled at every bind and close, the time of the last tick without sleep (`CLOCK_MONOTONIC_COARSE`; before Linux 5.11
+    /// `CLOCK_MONOTONIC`).
     pub time: u64,
     /// Cgroup of the calling task: a container's, usually.
     pub cgroup: u64,
@@ -82,10 +82,10 @@ pub struct BindEvent {
     pub pod_cgroup: u64,
     /// Cookie of the socket, as `SO_COOKIE` gives it.
     pub socket: u64,
-    /// By what [`EventKind::Released`] will call the socket: the cookie, but for MPTCP, whose subflow is bound and whose
-    /// parent is released, the parent's address in kernel memory; 0 where that is not known.
+    /// Name of the socket in [`EventKind::Released`]: the cookie. For MPTCP, whose subflow is bound and whose parent is
+    /// released, the parent's address in kernel memory; 0 where that is not known.
     pub release: u64,
-    /// [`crate::wire::Hold::holder`] of one that holds the port, where the reason is `held`; else 0.
+    /// [`crate::wire::PortHold::holder`] of a holder of the port, where the reason is `held`; else 0.
     pub holder: u64,
     /// Id of the owner that the caller is ([`crate::wire::Owner::id`]), 0 if unknown or not looked up.
     pub caller: u32,
@@ -103,7 +103,7 @@ pub struct BindEvent {
 
 const _: () = assert!(size_of::<BindEvent>() == 104);
 
-/// One socket that may have held a port and was closed. Nobody asks who closed it, and this is on the way of every close.
+/// One socket that may have held a port and was closed. The record is short, since a program writes it at every close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     not(target_arch = "bpf"),
@@ -119,9 +119,9 @@ pub struct ReleaseEvent {
     pub port: u16,
     /// Zero.
     pub padding: u32,
-    /// When: as [`BindEvent::time`] in the ring of holders.
+    /// Time: as [`BindEvent::time`] in the socket ring.
     pub time: u64,
-    /// Which: [`BindEvent::release`].
+    /// Name of the socket: [`BindEvent::release`].
     pub release: u64,
 }
 
@@ -131,7 +131,7 @@ const _: () = assert!(size_of::<ReleaseEvent>() == 24);
 /// runtimes make have about 150.
 pub const NAME_CAPACITY: usize = 192;
 
-/// One cgroup that came or went.
+/// One cgroup that was made or removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     not(target_arch = "bpf"),
@@ -141,7 +141,7 @@ pub const NAME_CAPACITY: usize = 192;
 pub struct CgroupEvent {
     /// [`EventKind`].
     pub kind: u8,
-    /// [`crate::wire::Form`] if the programs read a pod's UID from the name, else 0.
+    /// [`crate::wire::UidForm`] if the programs read a pod's UID from the name, else 0.
     pub form: u8,
     /// Bytes of `name` in use, the closing zero not counted. [`NAME_CAPACITY`] − 1 may mean a longer name.
     pub name_len: u16,

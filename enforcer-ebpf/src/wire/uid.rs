@@ -1,9 +1,9 @@
 //! `UIDS`: from a pod's UID to its owner.
 
-/// The 128 bits of a pod's UID, whatever way it was written.
+/// 128 bits of a pod's UID, independent of how it is written.
 pub type PodUid = [u8; 16];
 
-/// How a pod cgroup's UID is written, which tells who made it.
+/// Form in which a pod cgroup's name has the UID: it shows the UID's issuer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum UidForm {
@@ -14,7 +14,7 @@ pub enum UidForm {
 }
 
 impl UidForm {
-    /// The form with this discriminant.
+    /// Returns the form with this discriminant.
     #[must_use]
     #[inline(always)]
     pub const fn from_wire(wire: u8) -> Option<Self> {
@@ -36,7 +36,7 @@ impl UidForm {
 pub struct UidKey {
     /// The UID.
     pub uid: PodUid,
-    /// [`Form`] as its discriminant: two pods may differ in nothing else.
+    /// [`UidForm`] as its discriminant: two pods may differ in nothing else.
     pub form: u8,
     /// Zero.
     pub padding: [u8; 7],
@@ -49,7 +49,7 @@ const _: () = assert!(size_of::<UidKey>() == 24);
 unsafe impl aya::Pod for UidKey {}
 
 impl UidKey {
-    /// The key for a UID that is written in this form.
+    /// Makes the key for a UID that is written in this form.
     #[must_use]
     #[inline(always)]
     pub const fn new(uid: PodUid, form: UidForm) -> Self {

@@ -15,7 +15,7 @@ use enforcer_core::{
     index::Index,
     model::{attempt::Attempt, port_spec::PortSpec},
     reports::{report::Report, ring_records::SocketRelease},
-    sockets::{BoundSockets, LiveConflict, ReportedConflicts, SocketBinding, SocketLimits, SocketPlace},
+    sockets::{BoundSockets, LiveConflict, ReportedConflicts, Scope, SocketBinding, SocketLimits, SocketPlace},
 };
 
 use crate::host::{
@@ -60,6 +60,44 @@ pub(super) struct SocketTracker {
     scanned_at: Option<Duration>,
 }
 
+/// Result of a reconciliation of the table with the sockets of the node.
+#[derive(Debug, Default)]
+pub struct DumpReport {
+    /// Sockets that no record of the programs had shown.
+    pub found: usize,
+    /// Sockets that are gone, and whose release no record had shown.
+    pub lost: usize,
+    /// Protocols whose sockets could not be dumped; their entries stay as they were.
+    pub errors: Vec<DiagError>,
+}
+
+/// Makes the table agree with the sockets of the node. Entries that one dump does not show are looked for in a second one,
+/// so that after this call none is left that is gone. `now` returns the time of the last tick, in nanoseconds since boot,
+/// sleep included ([`crate::host::clock::coarse`]).
+pub fn reconcile(
+    sockets: &mut BoundSockets,
+    now: impl Fn() -> u64,
+    resolve: impl Fn(u64) -> SocketPlace,
+) -> DumpReport {
+    let mut report = DumpReport::default();
+    for protocol in Protocol::ENFORCED {
+        for scope in [Scope::Bound, Scope::Connected] {
+            sockets.begin_dump(protocol, now());
+            let see = |socket| report.found += usize::from(sockets.record_dumped(&socket, &resolve));
+            if let Err(error) = sock_diag::dump(protocol, scope, see) {
+                report.errors.push(error);
+                break;
+            }
+            let summary = sockets.end_dump(protocol, scope);
+            report.lost += summary.removed;
+            if summary.suspects == 0 {
+                break;
+            }
+        }
+    }
+    report
+}
+
 impl SocketTracker {
     /// Returns an empty table. Sharing one of the `shared` ports is no conflict.
     pub(super) fn new(shared: Vec<PortSpec>) -> Self {
@@ -88,7 +126,7 @@ impl SocketTracker {
     pub(super) fn scan(&mut self, index: &Index, now: Duration) -> (SocketScan, BTreeSet<(Protocol, u16)>) {
         self.scanned_at = Some(now);
         let resolve = |cgroup| SocketPlace::of(cgroup, index);
-        let done = sock_diag::reconcile(&mut self.sockets, clock::coarse, resolve);
+        let done = reconcile(&mut self.sockets, clock::coarse, resolve);
         self.sockets.resolve(resolve);
         let live_conflicts = self.reported.new_conflicts(&self.sockets, index, &self.shared);
         let held: BTreeSet<_> = self.sockets.iter().map(|socket| (socket.protocol, socket.port)).collect();

@@ -21,6 +21,7 @@ use enforcer_core::{
 };
 
 use crate::{
+    agent::reconcile,
     cli::{
         Failure,
         admin::AgentUnavailable,
@@ -73,7 +74,7 @@ pub(super) fn read(folder: &Path, no_answer: AgentUnavailable) -> Result<Pinned,
     );
     let mut holders = BoundSockets::new(SocketLimits::default(), sock_diag::shows_bound().unwrap_or(false));
     let nanos = || u64::try_from(now.boottime.as_nanos()).unwrap_or(u64::MAX);
-    let done = sock_diag::reconcile(&mut holders, nanos, |cgroup| SocketPlace::of(cgroup, &index));
+    let done = reconcile(&mut holders, nanos, |cgroup| SocketPlace::of(cgroup, &index));
     problems.extend(done.errors.iter().map(ToString::to_string));
     Ok(Pinned { node: host_name(), index, holders, survey, problems, now })
 }

@@ -1,11 +1,11 @@
-//! Every socket of the node's network namespace that holds a port, from the kernel's socket diagnostics
-//! (`NETLINK_SOCK_DIAG`): who made it, where it is bound, in which cgroup it is.
+//! Dumps of the kernel's socket diagnostics (`NETLINK_SOCK_DIAG`): every socket of the node's network namespace that holds
+//! a port, with its user, address and cgroup.
 //!
 //! A dump is no snapshot: the kernel walks its tables while sockets come and go, and a socket that changes its table
-//! meanwhile (from bound to listening) may be passed over. Whoever concludes from a dump that a socket is gone must see
-//! it missing twice; [`enforcer_core::sockets`] does.
+//! meanwhile (from bound to listening) may be passed over. So a socket is gone only if two dumps miss it;
+//! [`enforcer_core::sockets`] keeps that rule.
 //!
-//! What a kernel tells (tried on 6.18; the rest from its sources, `net/ipv4/inet_diag.c`):
+//! What a kernel shows (tried on 6.18; the rest from its sources, `net/ipv4/inet_diag.c`):
 //!
 //! | socket | since |
 //! | --- | --- |
@@ -14,8 +14,7 @@
 //! | the socket's cgroup | 5.8 |
 //! | TCP bound, neither listening nor connected | 6.8 |
 //!
-//! Not asked for: UDP-Lite, which is not judged; `TIME_WAIT`, which is nobody's; and in [`reconcile`] SCTP, of whose binds
-//! the programs see nothing either.
+//! Not asked for: UDP-Lite, which is not judged; and `TIME_WAIT`, which is nobody's.
 
 use std::{
     io,
@@ -37,12 +36,12 @@ use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
 
 use enforcer_core::{
     model::port_spec::protocol_name,
-    sockets::{Activity, BoundSockets, DumpedSocket, Scope, SocketPlace},
+    sockets::{Activity, DumpedSocket, Scope},
 };
 
 /// The kernel fills at most 32 KiB at a time (`netlink_dump` in `net/netlink/af_netlink.c`), whatever the number of sockets.
 const BUFFER_BYTES: usize = 64 << 10;
-/// How often a dump that the kernel says was interrupted is begun anew.
+/// Attempts of a dump that the kernel reports as interrupted.
 const ATTEMPTS: u32 = 5;
 /// State in which a TCP socket is shown that is bound, and neither listens nor is connected (`TCP_BOUND_INACTIVE` in
 /// `include/net/tcp_states.h`). Older kernels ignore the bit.
@@ -59,7 +58,7 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `INET_DIAG_CGROUP_ID` in `include/uapi/linux/inet_diag.h`.
 const ATTRIBUTE_CGROUP: u16 = 21;
 
-/// Why the sockets are not known.
+/// Error of a dump.
 #[derive(Debug, thiserror::Error)]
 pub enum DiagError {
     /// No diagnostics at all.
@@ -70,8 +69,8 @@ pub enum DiagError {
     Unsupported(io::Error),
     /// No diagnostics for one protocol.
     #[error(
-        "this kernel tells nothing of {} sockets: load the module {}; without it, those that were bound before the agent \
-         came are not known",
+        "this kernel has no diagnostics of {} sockets: load the module {}; without it, those that were bound before the \
+         agent came are not known",
         protocol_name(*.0), module(*.0)
     )]
     NoProtocol(Protocol),
@@ -107,12 +106,12 @@ fn module(protocol: Protocol) -> &'static str {
     }
 }
 
-/// Shows every socket of one protocol in the scope to `see`, some of them maybe more than once. Memory does not grow with
+/// Calls `see` with every socket of one protocol in the scope, and with some maybe more than once. Memory does not grow with
 /// their number. The network namespace is the calling thread's.
 ///
 /// # Errors
 ///
-/// If the kernel does not tell of them all. What was seen until then was really there.
+/// If the dump is not complete. The sockets that were shown until then are valid.
 pub fn dump(protocol: Protocol, scope: Scope, mut see: impl FnMut(DumpedSocket)) -> Result<(), DiagError> {
     if protocol == Protocol::Tcp {
         // The kernel walks the whole of its tables for each question, however few sockets there are.
@@ -124,46 +123,8 @@ pub fn dump(protocol: Protocol, scope: Scope, mut see: impl FnMut(DumpedSocket))
     Ok(())
 }
 
-/// What came of a reconciliation.
-#[derive(Debug, Default)]
-pub struct DumpReport {
-    /// Holders that nobody had told of.
-    pub found: usize,
-    /// Holders that were gone without a word.
-    pub lost: usize,
-    /// Protocols whose sockets could not be read; their holders stay as they were.
-    pub errors: Vec<DiagError>,
-}
-
-/// Makes the table agree with the sockets that there are. Holders that one dump does not show are looked for in a second
-/// one, so that after this call none is there that is gone. `now` is the time of the last tick since boot, in nanoseconds
-/// ([`crate::host::clock::coarse`]).
-pub fn reconcile(
-    holders: &mut BoundSockets,
-    now: impl Fn() -> u64,
-    resolve: impl Fn(u64) -> SocketPlace,
-) -> DumpReport {
-    let mut done = DumpReport::default();
-    for protocol in [Protocol::Tcp, Protocol::Udp] {
-        for scope in [Scope::Bound, Scope::Connected] {
-            holders.begin_dump(protocol, now());
-            if let Err(error) =
-                dump(protocol, scope, |sighting| done.found += usize::from(holders.record_dumped(&sighting, &resolve)))
-            {
-                done.errors.push(error);
-                break;
-            }
-            let ended = holders.end_dump(protocol, scope);
-            done.lost += ended.removed;
-            if ended.suspects == 0 {
-                break;
-            }
-        }
-    }
-    done
-}
-
-/// Whether this kernel shows TCP sockets that are bound and neither listen nor are connected: makes one and looks.
+/// Returns whether this kernel shows TCP sockets that are bound and neither listen nor are connected: makes one and looks
+/// for it.
 ///
 /// # Errors
 ///
@@ -172,16 +133,16 @@ pub fn shows_bound() -> Result<bool, DiagError> {
     shows(false, |_| true)
 }
 
-/// Whether this kernel tells the cgroup of a socket: makes one that listens, and looks.
+/// Returns whether this kernel shows the cgroup of a socket: makes one that listens and looks for it.
 ///
 /// # Errors
 ///
 /// As [`shows_bound`].
 pub fn shows_cgroup() -> Result<bool, DiagError> {
-    shows(true, |sighting| sighting.cgroup.is_some())
+    shows(true, |socket| socket.cgroup.is_some())
 }
 
-/// Whether a TCP socket that is bound, or listens, is shown as it should be.
+/// Returns whether a TCP socket that is bound, or listens, is shown as it should be.
 fn shows(listens: bool, is_right: impl Fn(&DumpedSocket) -> bool) -> Result<bool, DiagError> {
     let failed = |source: io::Error| DiagError::Failed { protocol: Protocol::Tcp, source };
     let make = || {
@@ -195,12 +156,12 @@ fn shows(listens: bool, is_right: impl Fn(&DumpedSocket) -> bool) -> Result<bool
     };
     let (_probe, cookie) = make().map_err(|error| failed(error.into()))?;
     let mut shown = false;
-    let mut see = |sighting: DumpedSocket| shown |= sighting.cookie == cookie && is_right(&sighting);
+    let mut see = |socket: DumpedSocket| shown |= socket.cookie == cookie && is_right(&socket);
     ask(Protocol::Tcp, &request(Protocol::Tcp, libc::AF_INET, Scope::Bound), &mut see)?;
     Ok(shown)
 }
 
-/// Sends the request for a dump, and shows what is answered.
+/// Sends the request for a dump, and calls `see` with each socket of the answer.
 fn ask(protocol: Protocol, request: &[u8], see: &mut impl FnMut(DumpedSocket)) -> Result<(), DiagError> {
     let mut buffer = vec![0; BUFFER_BYTES];
     for _ in 0..ATTEMPTS {
@@ -246,7 +207,7 @@ fn request(protocol: Protocol, family: i32, scope: Scope) -> Vec<u8> {
     bytes
 }
 
-/// The request for TCP sockets of both families, which only its old form can ask for (`inet_diag_dump_compat` in
+/// Returns the request for TCP sockets of both families, which only the old form can ask for (`inet_diag_dump_compat` in
 /// `net/ipv4/inet_diag.c`): `struct inet_diag_req` in `include/uapi/linux/inet_diag.h`.
 fn request_for_both(scope: Scope) -> Vec<u8> {
     const HEADER: usize = 16;
@@ -282,7 +243,7 @@ fn receive(
         if let Ok(mut header) = NetlinkBuffer::new_checked(&mut *rest)
             && header.message_type() == TCPDIAG_GETSOCK
         {
-            // The old question has the old type in its answers, which are the same else.
+            // Answers to the old request have the old type, and are otherwise the same.
             header.set_message_type(SOCK_DIAG_BY_FAMILY);
         }
         let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(misunderstood)?;
@@ -292,8 +253,8 @@ fn receive(
         *interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
         match message.payload {
             NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                if let Some(sighting) = sighting(protocol, &response) {
-                    see(sighting);
+                if let Some(socket) = dumped_socket(protocol, &response) {
+                    see(socket);
                 }
             }
             NetlinkPayload::Done(done) if done.code < 0 => {
@@ -308,7 +269,7 @@ fn receive(
     Ok(ControlFlow::Continue(()))
 }
 
-/// The bits of the states to ask for.
+/// Returns the bits of the states to ask for.
 fn states(protocol: Protocol, scope: Scope) -> u32 {
     let all = !(1u32 << TIME_WAIT | 1 << NEW_SYN_RECV);
     match (protocol, scope) {
@@ -328,8 +289,8 @@ fn refused(protocol: Protocol, source: io::Error) -> DiagError {
     }
 }
 
-/// What the kernel tells of one socket; `None` if it holds no port.
-fn sighting(protocol: Protocol, response: &InetResponse) -> Option<DumpedSocket> {
+/// Reads one socket of an answer; `None` if it holds no port.
+fn dumped_socket(protocol: Protocol, response: &InetResponse) -> Option<DumpedSocket> {
     let header = &response.header;
     let port = header.socket_id.source_port;
     if port == 0 {
@@ -369,7 +330,7 @@ fn sighting(protocol: Protocol, response: &InetResponse) -> Option<DumpedSocket>
     })
 }
 
-/// Two halves, the lower one first, each in the byte order of the machine (`sock_diag_save_cookie` in
+/// Joins the halves of a cookie, the lower one first, each in the byte order of the machine (`sock_diag_save_cookie` in
 /// `net/core/sock_diag.c`).
 fn cookie(bytes: [u8; 8]) -> u64 {
     let value = u64::from_ne_bytes(bytes);

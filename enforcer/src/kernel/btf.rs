@@ -1,14 +1,15 @@
-//! Where the running kernel keeps the few fields that the programs read: offsets from its BTF.
+//! Offsets of the few fields that the programs read, from the BTF of the running kernel.
 //!
 //! Format: Documentation/bpf/btf.rst in the kernel sources. Only what is needed is read: names of structures and their
-//! direct members.
+//! direct members. No crate does it better: `btf-rs` is under the LGPL, which a static binary under MIT or Apache-2.0 does
+//! not go with, and `btfparse` builds all types of the kernel in memory, where this reads a few names in place.
 
 use std::{fs, io, path::Path};
 
 /// Type information of the running kernel.
 pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// Why offsets are not known.
+/// Error of reading offsets.
 #[derive(Debug, thiserror::Error)]
 pub enum BtfError {
     /// The file cannot be read.
@@ -35,9 +36,9 @@ pub struct Offsets {
     pub bound_dev: u32,
     /// `skc_num` in `struct sock_common`.
     pub sock_num: u32,
-    /// What is read of a task; `None` where the kernel was built with its structures' fields in an order of chance.
+    /// Offsets in tasks; `None` where the kernel was built with `CONFIG_RANDSTRUCT`.
     pub task: Option<TaskOffsets>,
-    /// What is read of MPTCP sockets; `None` where the kernel has none.
+    /// Offsets in MPTCP sockets; `None` where the kernel has no MPTCP.
     pub mptcp: Option<MptcpOffsets>,
     /// Whether a denying `post_bind` gives the port back, and so really denies: since 5.17, when `struct proto` got a
     /// `put_port` for it.
@@ -56,7 +57,7 @@ pub struct Offsets {
     pub kn_parent: u32,
 }
 
-/// Byte offsets of what is read of a task without a helper.
+/// Byte offsets of the fields of a task that programs read without a helper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskOffsets {
     /// `tgid` in `struct task_struct`.
@@ -132,7 +133,7 @@ impl Offsets {
     }
 }
 
-/// Id of the type of a function of the running kernel, by which a program names what it is attached to.
+/// Returns the id of a function's type in the running kernel, by which a program names what it is attached to.
 ///
 /// # Errors
 ///
@@ -142,7 +143,7 @@ pub(super) fn function_id(name: &str) -> Result<Option<u32>, BtfError> {
     Btf::new(&bytes)?.id(KIND_FUNC, name)
 }
 
-/// Ids of a function and of structures of the running kernel, if it has all of them.
+/// Returns the ids of a function and of structures of the running kernel, if it has all of them.
 ///
 /// # Errors
 ///
@@ -172,8 +173,7 @@ const KIND_DECL_TAG: u32 = 17;
 const KIND_ENUM64: u32 = 19;
 const KIND_LAST: u32 = KIND_ENUM64;
 
-/// One type: its kind, the offset of its name, whether its members' offsets are those of bit fields, and its members, if
-/// it has any.
+/// Type: its kind, the offset of its name, whether its members have offsets of bit fields, and its members, if any.
 struct Type<'a> {
     kind: u32,
     name: u32,
@@ -200,7 +200,7 @@ impl<'a> Btf<'a> {
         Ok(Self { types: section(8, 12)?, strings: section(16, 20)? })
     }
 
-    /// The type at this place, and where the next one begins.
+    /// Reads the type at this place. Also returns where the next one begins.
     fn type_at(&self, at: usize) -> Result<(Type<'a>, usize), BtfError> {
         let info = word(self.types, at + 4)?;
         let (kind, count, bitfields) = (info >> 24 & 0x1f, (info & 0xffff) as usize, info >> 31 == 1);
@@ -217,7 +217,7 @@ impl<'a> Btf<'a> {
         Ok((Type { kind, name: word(self.types, at)?, bitfields, members }, begin + extra))
     }
 
-    /// Offset in bits of the first of the `names` that is a direct member of the structure.
+    /// Returns the offset in bits of the first of the `names` that is a direct member of the structure.
     fn member_bits(&self, structure: &str, names: &[&str]) -> Result<Option<u32>, BtfError> {
         let mut at = 0;
         while at < self.types.len() {
@@ -238,7 +238,7 @@ impl<'a> Btf<'a> {
         Ok(None)
     }
 
-    /// Id of the type of this kind and name: types are numbered from 1, in the order in which they stand.
+    /// Returns the id of the type of this kind and name: types are numbered from 1, in their order in the file.
     fn id(&self, wanted_kind: u32, wanted: &str) -> Result<Option<u32>, BtfError> {
         let mut at = 0;
         for id in 1.. {

@@ -122,7 +122,7 @@ impl Maps {
         match *change {
             Change::OwnerRecord { slot, ref bytes } => match &mut self.records {
                 Some(records) => {
-                    records.insert(u32::from(slot), &**bytes, 0).map_err(BpfError::map("write", OWNER_RECORDS))
+                    records.insert(u32::from(slot), **bytes, 0).map_err(BpfError::map("write", OWNER_RECORDS))
                 }
                 None => Ok(()),
             },

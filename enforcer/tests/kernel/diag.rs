@@ -10,7 +10,10 @@ use std::{
     time::Instant,
 };
 
-use enforcer::host::{clock, sock_diag};
+use enforcer::{
+    agent,
+    host::{clock, sock_diag},
+};
 use enforcer_core::sockets::{Activity, BoundSockets, DumpedSocket, Scope, SocketLimits, SocketPlace};
 use enforcer_ebpf::wire::{Policy, Protocol};
 use libtest_mimic::Completion;
@@ -355,7 +358,7 @@ fn table_finds_unreported_sockets_and_drops_closed_ones() -> Outcome {
     let mut holders =
         BoundSockets::new(SocketLimits::default(), sock_diag::shows_bound().unwrap_or_else(|error| panic!("{error}")));
     let reconcile = |holders: &mut BoundSockets| {
-        let done = sock_diag::reconcile(holders, boot_time, |_| SocketPlace::HOST);
+        let done = agent::reconcile(holders, boot_time, |_| SocketPlace::HOST);
         assert!(done.errors.is_empty(), "{:?}", done.errors);
         done
     };

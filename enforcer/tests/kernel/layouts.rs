@@ -380,7 +380,8 @@ fn pins_under_earlier_names_are_taken_over() -> Outcome {
     // An earlier version ran once more and made a map of its own: it is the one in use.
     rename_back(&node, "g2");
     let left = node.bpffs.folder().join("v3/shared").join(COUNTERS);
-    PerCpuArray::<_, u64>::create(COUNTER_COUNT, 0).and_then(|map| Ok(map.pin(&left).expect("a pin"))).expect("a map");
+    let own: PerCpuArray<_, u64> = PerCpuArray::create(COUNTER_COUNT, 0).expect("a map");
+    own.pin(&left).expect("a pin");
     let mut agent = start_with_renamed(&node, policy, renamed);
     assert_eq!(node.bpffs.list(), expected_pins("g3"));
     assert_eq!((count(&agent), agent.kernel.port_holds().expect("holds")), (before, holds));
