@@ -1,19 +1,11 @@
 //! The programs: one file per hook, plus `maps` (every map) and `emit` (what goes out). The hooks only read their
 //! context; what is decided is decided in [`enforcer_ebpf::decide`].
 
-mod adopt;
-mod bind;
-mod caller;
-mod cgroup;
+mod context;
 mod emit;
-mod hold;
-mod kernel;
+mod holds;
+mod hooks;
 mod maps;
-mod post_bind;
-mod release;
-mod reserve;
-mod socket;
-mod task;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -19,9 +19,9 @@ use enforcer_ebpf::{
 };
 
 use super::{
-    kernel::coarse_time,
+    context::config::coarse_time,
+    context::task,
     maps::{BIND_EVENTS, COUNTERS, HOLDER_EVENTS},
-    task,
 };
 
 /// How long after it was woken for a holder the agent looks again by itself, at least: until then nobody wakes it. In
@@ -39,51 +39,51 @@ fn add(index: u32, number: u64) {
 
 /// Counts an attempt.
 #[inline(always)]
-pub(super) fn count(verdict: &Verdict, protocol: Protocol) {
+pub(crate) fn count(verdict: &Verdict, protocol: Protocol) {
     add(counter(verdict.kind, verdict.reason, protocol), 1);
 }
 
 /// Counts an attempt that should be told, and for which there is no room.
 #[inline(always)]
-pub(super) fn count_untold(verdict: &Verdict, protocol: Protocol) {
+pub(crate) fn count_untold(verdict: &Verdict, protocol: Protocol) {
     add(untold_counter(verdict.kind, verdict.reason, protocol), 1);
 }
 
 /// Takes back the count of the attempt that a port was last asked for by ([`enforcer_ebpf::abi::Mark::asked`]): it is
 /// counted anew. The sum over the CPUs wraps, and that with what was not told.
 #[inline(always)]
-pub(super) fn uncount(asked: u64, protocol: Protocol) {
+pub(crate) fn uncount(asked: u64, protocol: Protocol) {
     add(counter(VerdictKind::Allow, Reason::Owner, protocol) + (asked as u32).wrapping_sub(1), u64::MAX);
 }
 
 /// Counts an error of the programs' own.
 #[inline(always)]
-pub(super) fn count_error(error: KernelError) {
+pub(crate) fn count_error(error: KernelError) {
     add(error_counter(error), 1);
 }
 
 /// What a record tells beside the facts of the calling task.
-pub(super) struct Facts {
-    pub(super) kind: EventKind,
-    pub(super) family: u8,
-    pub(super) protocol: Protocol,
-    pub(super) flags: u8,
-    pub(super) port: u16,
-    pub(super) verdict: Verdict,
-    pub(super) pod_cgroup: u64,
-    pub(super) socket: u64,
-    pub(super) release: u64,
-    pub(super) holder: u64,
-    pub(super) caller: u32,
-    pub(super) owner: u32,
+pub(crate) struct Facts {
+    pub(crate) kind: EventKind,
+    pub(crate) family: u8,
+    pub(crate) protocol: Protocol,
+    pub(crate) flags: u8,
+    pub(crate) port: u16,
+    pub(crate) verdict: Verdict,
+    pub(crate) pod_cgroup: u64,
+    pub(crate) socket: u64,
+    pub(crate) release: u64,
+    pub(crate) holder: u64,
+    pub(crate) caller: u32,
+    pub(crate) owner: u32,
     /// Four words, each as the kernel has it.
-    pub(super) address: [u32; 4],
+    pub(crate) address: [u32; 4],
 }
 
 /// Sends a record about an attempt or, to the other ring, about a holder. To wake the agent for each of the latter would
 /// cost more than the bind.
 #[inline(always)]
-pub(super) fn send(facts: &Facts, about_holder: bool) {
+pub(crate) fn send(facts: &Facts, about_holder: bool) {
     let reserved = if about_holder { HOLDER_EVENTS.reserve(0) } else { BIND_EVENTS.reserve(0) };
     let Some(mut record) = reserved else {
         count_error(if about_holder { KernelError::HolderEventLost } else { KernelError::BindEventLost });
@@ -102,7 +102,7 @@ pub(super) fn send(facts: &Facts, about_holder: bool) {
 
 /// Sends a record about a socket that is closed: [`ReleaseEvent::release`] says which.
 #[inline(always)]
-pub(super) fn send_release(protocol: Protocol, port: u16, release: u64) {
+pub(crate) fn send_release(protocol: Protocol, port: u16, release: u64) {
     let Some(mut record) = HOLDER_EVENTS.reserve_untyped::<ReleaseEvent>(0) else {
         count_error(KernelError::HolderEventLost);
         return;
@@ -138,7 +138,7 @@ fn wake(now: u64) -> u32 {
 /// Whether there is room for one more record about an attempt, as far as can be said. Where there is none, as in a storm of
 /// binds that are denied, there is no need to find out what it would tell.
 #[inline(always)]
-pub(super) fn has_room() -> bool {
+pub(crate) fn has_room() -> bool {
     /// What the kernel puts before each record (`BPF_RINGBUF_HDR_SZ` in include/uapi/linux/bpf.h).
     const HEADER: u64 = 8;
     const MOST: u64 = BIND_RING_BYTES as u64 - 1 - HEADER - size_of::<BindEvent>() as u64;

@@ -20,23 +20,23 @@ use enforcer_ebpf::{
     verifier::forget_bool,
 };
 
-use super::{
-    adopt::words,
-    caller::{self, Ancestor, Identity},
+use crate::bpf::{
+    context::caller::{self, Ancestor, Identity},
+    context::config::{Live, MAX_ERRNO, config, is_node_netns, load, owner},
+    context::socket::Socket,
     emit::{Facts, count, count_error, count_untold, has_room, send},
-    hold::{mark, marked, set_asked},
-    kernel::{Live, MAX_ERRNO, config, is_node_netns, load, owner},
+    holds::first_binder::words,
+    holds::table::{mark, marked, set_asked},
     maps::{EXACT, HAS_SET_RETVAL, PORTS, RESERVE4, RESERVE6, RESERVES},
-    socket::Socket,
 };
 
 /// The hook's answers. Bit 1 of an allowing answer would lift the need for `CAP_NET_BIND_SERVICE` and stays 0
 /// (`BPF_RET_BIND_NO_CAP_NET_BIND_SERVICE` in include/linux/bpf.h).
-pub(super) const ALLOW: i32 = 1;
+pub(crate) const ALLOW: i32 = 1;
 const DENY: i32 = 0;
 
 #[cgroup_sock_addr(bind4)]
-pub(super) fn pe_bind4(ctx: SockAddrContext) -> i32 {
+pub(crate) fn pe_bind4(ctx: SockAddrContext) -> i32 {
     // SAFETY: reads of the context are rewritten and checked by the verifier.
     let address = unsafe { (*ctx.sock_addr).user_ip4 };
     // AF_UNSPEC with address 0 comes here too and is bound as 0.0.0.0 (`__inet_bind`), so the family is not looked at.
@@ -44,7 +44,7 @@ pub(super) fn pe_bind4(ctx: SockAddrContext) -> i32 {
 }
 
 #[cgroup_sock_addr(bind6)]
-pub(super) fn pe_bind6(ctx: SockAddrContext) -> i32 {
+pub(crate) fn pe_bind6(ctx: SockAddrContext) -> i32 {
     judge(&ctx, None)
 }
 
@@ -135,9 +135,7 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     } else {
         count(&verdict, protocol);
     }
-    // No more than these: each number takes room on the stack, of which the trace's own function needs some too. The verdict is
-    // counted, and told where it is asked for.
-    debug!(ctx, "judges a bind of {}/{}", port, protocol as u8);
+    debug!(ctx, target: env!("CARGO_CRATE_NAME"), "bind {}/{}", port, protocol as u8);
     // What is denied asks for nothing, and where it is not told either, nobody wants to know who holds the port.
     let is_over = is_lost && verdict.kind == VerdictKind::Deny;
     let held = port != 0 && !is_over && is_held_by_another(&verdict, protocol, port, &identity);
@@ -177,7 +175,7 @@ fn pass(ctx: &SockAddrContext, is_v6: bool, port: u16, config: &Live) -> i32 {
 
 /// The target of an IPv6 bind to this address, in words as the kernel has them, and `BIND_FLAG_*`.
 #[inline(always)]
-pub(super) fn v6_target(words: [u32; 4], socket: Socket) -> (Target, u8) {
+pub(crate) fn v6_target(words: [u32; 4], socket: Socket) -> (Target, u8) {
     if words[0] == 0 && words[1] == 0 && words[2] == 0xffff_u32.to_be() {
         // `::ffff:a.b.c.d` binds the IPv4 address.
         return (Target::V4(words[3].to_ne_bytes()), 0);
@@ -197,7 +195,7 @@ pub(super) fn v6_target(words: [u32; 4], socket: Socket) -> (Target, u8) {
 
 /// The socket of a bind.
 #[inline(always)]
-pub(super) fn socket(addr: *mut bpf_sock_addr) -> *mut bpf_sock {
+pub(crate) fn socket(addr: *mut bpf_sock_addr) -> *mut bpf_sock {
     // SAFETY: reads of the context are rewritten and checked by the verifier.
     unsafe { (*addr).__bindgen_anon_1.sk }
 }
@@ -239,7 +237,7 @@ fn is_in_cgroup_of(owner: &Owner, config: &Live) -> bool {
 }
 
 #[inline(always)]
-pub(super) fn deny(errno: u16) -> i32 {
+pub(crate) fn deny(errno: u16) -> i32 {
     // An earlier program of the hierarchy may have denied already, with an error number of its own: that one stands.
     // SAFETY: neither helper has a precondition; where they are missing the verifier never sees them.
     if HAS_SET_RETVAL.load() != 0 && unsafe { bpf_get_retval() } == 0 {

@@ -8,26 +8,26 @@ use enforcer_ebpf::{
     decide::{Target, could_share, extent},
 };
 
-use super::{
-    caller::{self, Ancestor, Identity},
+use crate::bpf::{
+    context::caller::{self, Ancestor, Identity},
+    context::config::{Live, load},
+    context::socket::Socket,
     emit::{Facts, count, send, uncount},
-    hold::{Outcome, Wanted, asked, holder, remember, take},
-    kernel::{Live, load},
+    holds::table::{Outcome, Wanted, asked, holder, remember, take},
     maps::SHARED,
-    socket::Socket,
 };
 
 /// A socket with the port that it asked for.
-pub(super) struct Candidate<'a> {
-    pub(super) socket: Socket,
+pub(crate) struct Candidate<'a> {
+    pub(crate) socket: Socket,
     /// The MPTCP socket whose subflow it is; 0 if it is none.
-    pub(super) parent: u64,
-    pub(super) protocol: Protocol,
-    pub(super) port: u16,
-    pub(super) target: &'a Target,
+    pub(crate) parent: u64,
+    pub(crate) protocol: Protocol,
+    pub(crate) port: u16,
+    pub(crate) target: &'a Target,
     /// `BIND_FLAG_*`.
-    pub(super) flags: u8,
-    pub(super) cookie: u64,
+    pub(crate) flags: u8,
+    pub(crate) cookie: u64,
 }
 
 impl Candidate<'_> {
@@ -50,7 +50,7 @@ impl Candidate<'_> {
     /// Lets the caller own the port, if it is one that can be owned and nobody else does: what is answered. `pointer` leads
     /// to the socket. What was bound by a bind to port 0 owns nothing.
     #[inline(always)]
-    pub(super) fn own<T>(&self, pointer: *mut T, mark: *mut Mark, config: &Live) -> VerdictKind {
+    pub(crate) fn own<T>(&self, pointer: *mut T, mark: *mut Mark, config: &Live) -> VerdictKind {
         let asked = asked(mark);
         if asked == 0 || !self.may_own() {
             return VerdictKind::Allow;
@@ -137,7 +137,7 @@ fn word(target: &Target) -> u64 {
 
 /// Family and address of a target as records have them.
 #[inline(always)]
-pub(super) fn words(target: &Target) -> (u8, [u32; 4]) {
+pub(crate) fn words(target: &Target) -> (u8, [u32; 4]) {
     match target {
         Target::V4(address) => (FAMILY_V4, [u32::from_ne_bytes(*address), 0, 0, 0]),
         Target::V6 { address, .. } => {

@@ -8,11 +8,11 @@ use aya_ebpf::{
 };
 use enforcer_ebpf::abi::{Protocol, port_index};
 
-use super::{
+use crate::bpf::{
+    context::config::{config, is_node_netns},
+    context::socket::Socket,
     emit::send_release,
-    hold::{forget_parent, forget_socket, mark, marked},
-    kernel::{config, is_node_netns},
-    socket::Socket,
+    holds::table::{forget_parent, forget_socket, mark, marked},
 };
 
 const ALLOW: i32 = 1;
@@ -23,7 +23,7 @@ const CLOSE: u32 = 7;
 const LISTEN: u32 = 10;
 
 #[cgroup_sock(sock_release)]
-pub(super) fn pe_sock_release(ctx: SockContext) -> i32 {
+pub(crate) fn pe_sock_release(ctx: SockContext) -> i32 {
     // SAFETY: reads of the context are rewritten and checked by the verifier.
     let (number, state) = unsafe { ((*ctx.sock).protocol, (*ctx.sock).state) };
     let Some(protocol) = Protocol::from_ipproto(number) else {

@@ -5,8 +5,8 @@ use core::{arch::asm, ffi::c_void};
 use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
 use enforcer_ebpf::abi::{BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN};
 
-use super::{
-    kernel::{cast, read},
+use crate::bpf::{
+    context::config::{cast, read},
     maps::{
         BOUND_DEV_OFFSET, IS_MPTCP_OFFSET, KERN_SOCK_BIT, SOCK_FLAGS_OFFSET, SOCK_NUM_OFFSET, SOCK_TYPE, STRAYS,
         SUBFLOW_CONN_OFFSET, ULP_DATA_OFFSET,
@@ -46,16 +46,16 @@ const IPV6ONLY: u8 = 1 << 5;
 
 /// Address of a `struct sock`, 0 where it is not known.
 #[derive(Clone, Copy)]
-pub(super) struct Socket(u64);
+pub(crate) struct Socket(u64);
 
 /// The byte with `skc_reuse`, `skc_reuseport` and `skc_ipv6only`, where it could be read.
 #[derive(Clone, Copy)]
-pub(super) struct Flags(Option<u8>);
+pub(crate) struct Flags(Option<u8>);
 
 impl Socket {
     /// The socket that a pointer of the verifier's leads to: the context of a socket program, or the field `sk` of another.
     #[inline(always)]
-    pub(super) fn of<T>(pointer: *const T) -> Self {
+    pub(crate) fn of<T>(pointer: *const T) -> Self {
         if SOCK_FLAGS_OFFSET.load() == 0 {
             return Self(0);
         }
@@ -65,7 +65,7 @@ impl Socket {
     /// As [`Self::of`], where there is a pointer to a map's element that may be null and was not looked at yet. It is the
     /// socket only if that pointer is.
     #[inline(always)]
-    pub(super) fn if_null<T, U>(pointer: *const T, element: *const U) -> Self {
+    pub(crate) fn if_null<T, U>(pointer: *const T, element: *const U) -> Self {
         if SOCK_FLAGS_OFFSET.load() == 0 {
             return Self(0);
         }
@@ -74,7 +74,7 @@ impl Socket {
 
     /// The address, as a name of the socket for as long as it lives.
     #[inline(always)]
-    pub(super) const fn name(self) -> u64 {
+    pub(crate) const fn name(self) -> u64 {
         self.0
     }
 
@@ -96,20 +96,20 @@ impl Socket {
     }
 
     #[inline(always)]
-    pub(super) fn flags(self) -> Flags {
+    pub(crate) fn flags(self) -> Flags {
         Flags(self.of_sock(SOCK_FLAGS_OFFSET.load()))
     }
 
     /// Whether the kernel made it for itself. Its subflows of MPTCP sockets are such, too.
     #[inline(always)]
-    pub(super) fn is_kernels(self) -> bool {
+    pub(crate) fn is_kernels(self) -> bool {
         let bit = KERN_SOCK_BIT.load();
         self.of_sock::<u8>(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 != 0)
     }
 
     /// The MPTCP socket of which this TCP socket is a subflow; 0 if it is none.
     #[inline(always)]
-    pub(super) fn parent(self) -> u64 {
+    pub(crate) fn parent(self) -> u64 {
         if self.field::<u8>(IS_MPTCP_OFFSET.load()).is_none_or(|is_mptcp| is_mptcp == 0) {
             return 0;
         }
@@ -120,13 +120,13 @@ impl Socket {
 
     /// Index of the device that it is bound to, 0 for none.
     #[inline(always)]
-    pub(super) fn device(self) -> u32 {
+    pub(crate) fn device(self) -> u32 {
         self.of_sock(BOUND_DEV_OFFSET.load()).unwrap_or(0)
     }
 
     /// Its own port, 0 if it has none; `None` where that cannot be read.
     #[inline(always)]
-    pub(super) fn port(self) -> Option<u16> {
+    pub(crate) fn port(self) -> Option<u16> {
         self.of_sock(SOCK_NUM_OFFSET.load())
     }
 }
@@ -134,13 +134,13 @@ impl Socket {
 impl Flags {
     /// Whether it is IPv6 only, where that is known.
     #[inline(always)]
-    pub(super) fn v6only(self) -> Option<bool> {
+    pub(crate) fn v6only(self) -> Option<bool> {
         self.0.map(|byte| byte & IPV6ONLY != 0)
     }
 
     /// `SO_REUSEPORT` and `SO_REUSEADDR` as `BIND_FLAG_*`.
     #[inline(always)]
-    pub(super) fn reuse_bits(self) -> u8 {
+    pub(crate) fn reuse_bits(self) -> u8 {
         let Some(byte) = self.0 else {
             return BIND_FLAG_REUSE_UNKNOWN;
         };

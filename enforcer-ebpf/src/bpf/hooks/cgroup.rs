@@ -11,9 +11,9 @@ use enforcer_ebpf::{
     cgroup_name::{self, CGROUPFS_API, TAIL},
 };
 
-use super::{
+use crate::bpf::{
+    context::config::{config, load, read, read_str},
     emit::count_error,
-    kernel::{config, load, read, read_str},
     maps::{
         CGROUP_EVENTS, CGROUP_KN_OFFSET, CGROUP_ROOT_OFFSET, CGROUPS, KN_ID_OFFSET, KN_NAME_OFFSET, KN_PARENT_OFFSET,
         OWNERS, ROOT_HIERARCHY_OFFSET, UIDS,
@@ -24,12 +24,12 @@ use super::{
 const DEEPEST: u32 = 16;
 
 #[raw_tracepoint(tracepoint = "cgroup_mkdir")]
-pub(super) fn pe_cgroup_mkdir(ctx: RawTracePointContext) -> u32 {
+pub(crate) fn pe_cgroup_mkdir(ctx: RawTracePointContext) -> u32 {
     handle(&ctx, EventKind::CgroupMade)
 }
 
 #[raw_tracepoint(tracepoint = "cgroup_rmdir")]
-pub(super) fn pe_cgroup_rmdir(ctx: RawTracePointContext) -> u32 {
+pub(crate) fn pe_cgroup_rmdir(ctx: RawTracePointContext) -> u32 {
     handle(&ctx, EventKind::CgroupRemoved)
 }
 

@@ -15,28 +15,28 @@ use enforcer_ebpf::{
     decide::{Target, Verdict},
 };
 
-use super::{
-    adopt::{Candidate, words},
-    bind::v6_target,
+use crate::bpf::{
+    context::config::{MAX_ERRNO, config, is_node_netns},
+    context::socket::Socket,
     emit::{Facts, send},
-    hold::{mark, set_marked},
-    kernel::{MAX_ERRNO, config, is_node_netns},
+    holds::first_binder::{Candidate, words},
+    holds::table::{mark, set_marked},
+    hooks::bind::v6_target,
     maps::{HAS_POST_SET_RETVAL, POST_BIND_DENIES},
-    socket::Socket,
 };
 
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
 
 #[cgroup_sock(post_bind4)]
-pub(super) fn pe_post_bind4(ctx: SockContext) -> i32 {
+pub(crate) fn pe_post_bind4(ctx: SockContext) -> i32 {
     // SAFETY: reads of the context are rewritten and checked by the verifier.
     let address = unsafe { (*ctx.sock).src_ip4 };
     after_bind(&ctx, |_| (Target::V4(address.to_ne_bytes()), 0))
 }
 
 #[cgroup_sock(post_bind6)]
-pub(super) fn pe_post_bind6(ctx: SockContext) -> i32 {
+pub(crate) fn pe_post_bind6(ctx: SockContext) -> i32 {
     let sock = ctx.sock;
     // SAFETY: as above, one 32-bit word at a time.
     let address = unsafe { [(*sock).src_ip6[0], (*sock).src_ip6[1], (*sock).src_ip6[2], (*sock).src_ip6[3]] };

@@ -6,8 +6,8 @@ use aya_ebpf::helpers::{
 };
 use enforcer_ebpf::abi::BindEvent;
 
-use super::{
-    kernel::cast,
+use crate::bpf::{
+    context::config::cast,
     maps::{CRED_UID_OFFSET, TASK_COMM_OFFSET, TASK_CRED_OFFSET, TASK_TGID_OFFSET, TASK_TYPE},
 };
 
@@ -17,7 +17,7 @@ use super::{
 ///
 /// `event` must point to room for a record.
 #[inline(always)]
-pub(super) unsafe fn fill(event: *mut BindEvent) {
+pub(crate) unsafe fn fill(event: *mut BindEvent) {
     // SAFETY: the caller vouches for the record. The helpers have no preconditions.
     unsafe {
         (*event).cgroup = bpf_get_current_cgroup_id();

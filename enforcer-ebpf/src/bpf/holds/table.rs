@@ -19,12 +19,12 @@ use enforcer_ebpf::{
     verifier::forget,
 };
 
-use super::{
-    caller::Identity,
+use crate::bpf::{
+    context::caller::Identity,
+    context::config::{Live, load, owner},
+    context::socket::Socket,
     emit::count_error,
-    kernel::{Live, load, owner},
     maps::{CGROUPS, HOLDS, MARKS, SLOTS, STRAYS, SUBFLOWS},
-    socket::Socket,
 };
 
 /// A place that there is not.
@@ -33,32 +33,32 @@ const NOWHERE: u32 = HOLDS_PER_PORT as u32;
 const ATTEMPTS: u32 = 2;
 
 /// What a bind wants to hold.
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// `port_index` of the port.
-    pub(super) port: u32,
+    pub(crate) port: u32,
     /// [`Hold::holder`].
-    pub(super) holder: u64,
+    pub(crate) holder: u64,
     /// [`Hold::address`].
-    pub(super) address: u64,
+    pub(crate) address: u64,
     /// [`Hold::extent`].
-    pub(super) extent: u32,
+    pub(crate) extent: u32,
 }
 
 /// What came of it.
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     /// Allowed, audited or denied; with [`Reason::Held`] where another one holds the port.
-    pub(super) verdict: Verdict,
+    pub(crate) verdict: Verdict,
     /// Whether it is noted in the slot, so that it must be given back.
-    pub(super) taken: bool,
+    pub(crate) taken: bool,
     /// That other one.
-    pub(super) holder: u64,
+    pub(crate) holder: u64,
     /// Its owner id, 0 if it is none that is known.
-    pub(super) owner: u32,
+    pub(crate) owner: u32,
 }
 
 /// [`Hold::holder`] for a caller.
 #[inline(always)]
-pub(super) fn holder(identity: &Identity) -> u64 {
+pub(crate) fn holder(identity: &Identity) -> u64 {
     if identity.pod_cgroup != 0 {
         identity.pod_cgroup
     } else if identity.kin.traits & HOST != 0 {
@@ -70,7 +70,7 @@ pub(super) fn holder(identity: &Identity) -> u64 {
 
 /// Takes a port for a caller, unless another one holds it and that is in the way.
 #[inline(always)]
-pub(super) fn take(wanted: &Wanted, kin: &Kin, config: &Live) -> Outcome {
+pub(crate) fn take(wanted: &Wanted, kin: &Kin, config: &Live) -> Outcome {
     let mut outcome = Outcome { verdict: Verdict::allow(Reason::Unclaimed), taken: false, holder: 0, owner: 0 };
     let Some(slot) = slot(wanted.port) else {
         count_error(KernelError::HoldsFull);
@@ -184,7 +184,7 @@ const HOLDER_MASK: u64 = (1 << PLACE_SHIFT) - 1;
 /// Takes the port, or counts one socket more of who has it there already: that puts nobody new in the way of others.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(super) extern "C" fn pe_take(port: u32, holder: u64, address: u64, extent: u32, permit: u64) -> u32 {
+pub(crate) extern "C" fn pe_take(port: u32, holder: u64, address: u64, extent: u32, permit: u64) -> u32 {
     let Some(slot) = SLOTS.get_ptr_mut(port) else {
         return FULL;
     };
@@ -239,7 +239,7 @@ pub(super) extern "C" fn pe_take(port: u32, holder: u64, address: u64, extent: u
 /// The first of those, from this place on, who are in the way of a holder: see [`HOLDER_MASK`]. 0 if there is none.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(super) extern "C" fn pe_in_the_way(port: u32, holder: u64, address: u64, extent: u32, from: u32) -> u64 {
+pub(crate) extern "C" fn pe_in_the_way(port: u32, holder: u64, address: u64, extent: u32, from: u32) -> u64 {
     let Some(slot) = SLOTS.get_ptr_mut(port) else {
         return 0;
     };
@@ -265,7 +265,7 @@ pub(super) extern "C" fn pe_in_the_way(port: u32, holder: u64, address: u64, ext
 /// Gives one socket of a holder back.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(super) extern "C" fn pe_give_back(port: u32, holder: u64, address: u64, extent: u32) -> u32 {
+pub(crate) extern "C" fn pe_give_back(port: u32, holder: u64, address: u64, extent: u32) -> u32 {
     let Some(slot) = SLOTS.get_ptr_mut(port) else {
         return 0;
     };
@@ -329,7 +329,7 @@ impl Unknown {
 
 /// What a socket holds, made (as nothing) where it is not there and `create` is set; null if there is none, or no memory.
 #[inline(always)]
-pub(super) fn of_socket<T>(socket: *mut T, create: bool) -> *mut Hold {
+pub(crate) fn of_socket<T>(socket: *mut T, create: bool) -> *mut Hold {
     let flags = if create { u64::from(BPF_SK_STORAGE_GET_F_CREATE) } else { 0 };
     let map = (&raw const HOLDS).cast_mut().cast::<c_void>();
     // SAFETY: the verifier checks that the pointers are of a map and of a socket.
@@ -339,7 +339,7 @@ pub(super) fn of_socket<T>(socket: *mut T, create: bool) -> *mut Hold {
 /// Notes with the socket what was taken for it, or gives it back and counts an error if there is no room. `parent` is the
 /// MPTCP socket whose subflow the socket is, 0 for none.
 #[inline(always)]
-pub(super) fn remember<T>(pointer: *mut T, socket: Socket, parent: u64, wanted: &Wanted) {
+pub(crate) fn remember<T>(pointer: *mut T, socket: Socket, parent: u64, wanted: &Wanted) {
     let hold = Hold { holder: wanted.holder, address: wanted.address, extent: wanted.extent, count: wanted.port };
     let mut name = parent;
     if parent == 0 {
@@ -365,7 +365,7 @@ pub(super) fn remember<T>(pointer: *mut T, socket: Socket, parent: u64, wanted: 
 
 /// Gives back what a socket holds, if it holds anything. The socket.
 #[inline(always)]
-pub(super) fn forget_socket<T>(pointer: *mut T) -> Socket {
+pub(crate) fn forget_socket<T>(pointer: *mut T) -> Socket {
     let storage = of_socket(pointer, false);
     let socket = Socket::if_null(pointer, storage);
     if storage.is_null() {
@@ -386,7 +386,7 @@ pub(super) fn forget_socket<T>(pointer: *mut T) -> Socket {
 
 /// Gives back what the subflows of an MPTCP socket hold, or a socket without storage.
 #[inline(always)]
-pub(super) fn forget_parent(parent: u64) {
+pub(crate) fn forget_parent(parent: u64) {
     if let Some(element) = SUBFLOWS.get_ptr(parent) {
         // SAFETY: an element of the map, which nobody but this socket's own calls write to or remove.
         let hold = unsafe { element.read() };
@@ -397,20 +397,20 @@ pub(super) fn forget_parent(parent: u64) {
 
 /// The mark of a port; `None` of protocols whose binds no hook sees.
 #[inline(always)]
-pub(super) fn mark(port: u32) -> Option<*mut Mark> {
+pub(crate) fn mark(port: u32) -> Option<*mut Mark> {
     MARKS.get_ptr_mut(port)
 }
 
 /// Who holds the port by its mark: [`Mark::holder`].
 #[inline(always)]
-pub(super) fn marked(mark: *const Mark) -> u64 {
+pub(crate) fn marked(mark: *const Mark) -> u64 {
     // SAFETY: only an address of a field of the map's element is taken.
     load(unsafe { &raw const (*mark).holder })
 }
 
 /// Marks the port as held by somebody, unless it is said already by whom.
 #[inline(always)]
-pub(super) fn set_marked(mark: *mut Mark) {
+pub(crate) fn set_marked(mark: *mut Mark) {
     if marked(mark) == 0 {
         // SAFETY: an aligned word of the map's element; whoever else stores here says the same, or knows more.
         unsafe { (&raw mut (*mark).holder).write_volatile(MARK_SOMEBODY) };
@@ -419,14 +419,14 @@ pub(super) fn set_marked(mark: *mut Mark) {
 
 /// How the last attempt was counted that asked for the port and was not denied, plus 1; 0 if there was none.
 #[inline(always)]
-pub(super) fn asked(mark: *const Mark) -> u64 {
+pub(crate) fn asked(mark: *const Mark) -> u64 {
     // SAFETY: only an address of a field of the map's element is taken.
     load(unsafe { &raw const (*mark).asked })
 }
 
 /// Notes how an attempt that asked for the port is counted.
 #[inline(always)]
-pub(super) fn set_asked(mark: *mut Mark, verdict: &Verdict) {
+pub(crate) fn set_asked(mark: *mut Mark, verdict: &Verdict) {
     let value = Mark::asked_by(verdict.kind, verdict.reason);
     if asked(mark) != value {
         // SAFETY: an aligned word of the map's element; whoever else stores here asked for the port too.

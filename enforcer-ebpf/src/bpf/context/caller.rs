@@ -6,9 +6,9 @@ use enforcer_ebpf::{
     verifier::forget,
 };
 
-use super::{
+use crate::bpf::{
+    context::config::{Live, ancestor, load, owner},
     emit::count_error,
-    kernel::{Live, ancestor, load, owner},
     maps::CGROUPS,
 };
 
@@ -18,15 +18,15 @@ const DEEPEST_ROOT: u64 = 16;
 const DEEPEST_POD: u64 = 8;
 
 /// The caller and the cgroup of its pod (0 if it is in none).
-pub(super) struct Identity {
-    pub(super) kin: Kin,
-    pub(super) pod_cgroup: u64,
+pub(crate) struct Identity {
+    pub(crate) kin: Kin,
+    pub(crate) pod_cgroup: u64,
 }
 
 /// Level of the attached root in the whole hierarchy, or [`ROOT_LEVEL_UNKNOWN`] if nobody knows it yet and the calling
 /// task is not below the root, so that it cannot be found out from this task.
 #[inline(always)]
-pub(super) fn root_level(config: &Live) -> u64 {
+pub(crate) fn root_level(config: &Live) -> u64 {
     if config.root_level() == ROOT_LEVEL_UNKNOWN {
         find_root_level(config);
     }
@@ -47,20 +47,20 @@ fn find_root_level(config: &Live) {
 
 /// A cgroup on the way from the root to the calling task, which was asked for already. To ask costs as much as a look-up.
 #[derive(Clone, Copy)]
-pub(super) struct Ancestor {
+pub(crate) struct Ancestor {
     /// Its level below the attached root.
-    pub(super) level: u64,
+    pub(crate) level: u64,
     /// Its id; 0 if the task is not that deep, or none was asked for.
-    pub(super) id: u64,
+    pub(crate) id: u64,
 }
 
 impl Ancestor {
     /// None.
-    pub(super) const NONE: Self = Self { level: 0, id: 0 };
+    pub(crate) const NONE: Self = Self { level: 0, id: 0 };
 
     /// The one at this level below the attached root.
     #[inline(always)]
-    pub(super) fn at(level: u64, config: &Live) -> Self {
+    pub(crate) fn at(level: u64, config: &Live) -> Self {
         Self { level, id: if level == 0 { 0 } else { ancestor(root_level(config) + level) } }
     }
 }
@@ -69,7 +69,7 @@ impl Ancestor {
 /// pod's: what lies below a pod's cgroup belongs to that pod, whatever its name says. So it does not matter at which level
 /// the search begins.
 #[inline(always)]
-pub(super) fn identify(config: &Live, known: Ancestor) -> Identity {
+pub(crate) fn identify(config: &Live, known: Ancestor) -> Identity {
     let root_level = root_level(config);
     // Where no ancestor is known, which the compiler can see, there is nothing to look up.
     let (mut found, mut pod_cgroup) = if known.id == 0 { (CgroupIdentity(0), 0) } else { noted(known.id) };

@@ -11,23 +11,23 @@ use enforcer_ebpf::{
     decide::Target,
 };
 
-use super::{
-    adopt::Candidate,
-    bind::{ALLOW, deny, socket, v6_target},
-    hold::{forget_parent, forget_socket, mark},
-    kernel::config,
-    socket::Socket,
+use crate::bpf::{
+    context::config::config,
+    context::socket::Socket,
+    holds::first_binder::Candidate,
+    holds::table::{forget_parent, forget_socket, mark},
+    hooks::bind::{ALLOW, deny, socket, v6_target},
 };
 
 #[cgroup_sock_addr(bind4)]
-pub(super) fn pe_reserve4(ctx: SockAddrContext) -> i32 {
+pub(crate) fn pe_reserve4(ctx: SockAddrContext) -> i32 {
     // SAFETY: reads of the context are rewritten and checked by the verifier.
     let address = unsafe { (*ctx.sock_addr).user_ip4 };
     reserve(&ctx, |_| (Target::V4(address.to_ne_bytes()), 0))
 }
 
 #[cgroup_sock_addr(bind6)]
-pub(super) fn pe_reserve6(ctx: SockAddrContext) -> i32 {
+pub(crate) fn pe_reserve6(ctx: SockAddrContext) -> i32 {
     let addr = ctx.sock_addr;
     // SAFETY: as above, one 32-bit word at a time.
     let words = unsafe { [(*addr).user_ip6[0], (*addr).user_ip6[1], (*addr).user_ip6[2], (*addr).user_ip6[3]] };
