@@ -3,7 +3,7 @@
 use enforcer_ebpf::{
     abi::{CgroupIdentity, KernelError, OWNER_SOFTWARE, ROOT_LEVEL_UNKNOWN},
     decide::{HOST, Kin, UNRESOLVED},
-    verifier::forget,
+    verifier::hide_from_verifier,
 };
 
 use crate::bpf::{
@@ -100,14 +100,14 @@ pub(crate) fn identify(config: &Live, known: Ancestor) -> Identity {
             count_error(KernelError::CallerUnknown);
             UNRESOLVED
         };
-        return Identity { kin: Kin::nobody(forget(traits)), pod_cgroup };
+        return Identity { kin: Kin::nobody(hide_from_verifier(traits)), pod_cgroup };
     }
     let owner = owner(found.slot()).unwrap_or_default();
     // The id is 0 in slot 0, and where the pod is gone and its slot was freed.
     let kin = if owner.id() != 0 {
         Kin::pod(&owner)
     } else {
-        Kin::nobody(forget(if found.is_static() { OWNER_SOFTWARE } else { 0 }))
+        Kin::nobody(hide_from_verifier(if found.is_static() { OWNER_SOFTWARE } else { 0 }))
     };
     Identity { kin, pod_cgroup }
 }

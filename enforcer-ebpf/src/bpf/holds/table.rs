@@ -16,7 +16,7 @@ use enforcer_ebpf::{
         Owner, Reason, VerdictKind, bpf_spin_lock,
     },
     decide::{HOST, Kin, Verdict, decide_held, holds_overlap, may_join},
-    verifier::forget,
+    verifier::HiddenU32,
 };
 
 use crate::bpf::{
@@ -178,7 +178,7 @@ const PLACE_SHIFT: u32 = 56;
 const HOLDER_MASK: u64 = (1 << PLACE_SHIFT) - 1;
 
 // The functions that hold a lock are global functions, which take numbers only: so the verifier looks at each by itself,
-// and not at every way to it (`btf_prepare_func_args` in kernel/bpf/btf.c, since 5.6). `forget` keeps the number of states
+// and not at every way to it (`btf_prepare_func_args` in kernel/bpf/btf.c, since 5.6). `hide_from_verifier` keeps the number of states
 // in their loops low.
 
 /// Takes the port, or counts one socket more of who has it there already: that puts nobody new in the way of others.
@@ -188,7 +188,7 @@ pub(crate) extern "C" fn pe_take(port: u32, holder: u64, address: u64, extent: u
     let Some(slot) = SLOTS.get_ptr_mut(port) else {
         return FULL;
     };
-    let (mut others, mut own, mut free) = (Unknown::new(0), Unknown::new(NOWHERE), Unknown::new(NOWHERE));
+    let (mut others, mut own, mut free) = (HiddenU32::new(0), HiddenU32::new(NOWHERE), HiddenU32::new(NOWHERE));
     let answer;
     // SAFETY: the verifier checks that the lock is a map element's, and that no helper is called until it is released.
     // All accesses are of fields of the element, through raw pointers, as other CPUs use it before and after.
@@ -300,31 +300,6 @@ pub(crate) extern "C" fn pe_give_back(port: u32, holder: u64, address: u64, exte
 #[inline(always)]
 fn give_back(held: &Hold) {
     pe_give_back(held.count, held.holder, held.address, held.extent);
-}
-
-/// A number of which the verifier never knows anything, whatever the compiler does with [`forget`]: it is kept on the
-/// stack and not in a register, where constants of each path would be kept apart until they meet.
-struct Unknown(u32);
-
-impl Unknown {
-    #[inline(always)]
-    fn new(number: u32) -> Self {
-        let mut new = Self(0);
-        new.set(number);
-        new
-    }
-
-    #[inline(always)]
-    fn set(&mut self, number: u32) {
-        // SAFETY: the field is this value's own.
-        unsafe { (&raw mut self.0).write_volatile(forget(number)) };
-    }
-
-    #[inline(always)]
-    fn get(&self) -> u32 {
-        // SAFETY: as above.
-        unsafe { (&raw const self.0).read_volatile() }
-    }
 }
 
 /// What a socket holds, made (as nothing) where it is not there and `create` is set; null if there is none, or no memory.

@@ -17,7 +17,7 @@ use enforcer_ebpf::{
         Owner, PortWord, Protocol, Reason, Undeclared, VerdictKind, port_index,
     },
     decide::{Candidates, Cover, Kin, Target, Verdict, decide},
-    verifier::forget_bool,
+    verifier::hide_bool_from_verifier,
 };
 
 use crate::bpf::{
@@ -93,7 +93,7 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     if sole != 0 {
         let owner = owner_or_nobody(sole);
         known = Ancestor::at(owner.level, config);
-        is_sole_owner = forget_bool(known.id != 0 && known.id == owner.cgroup);
+        is_sole_owner = hide_bool_from_verifier(known.id != 0 && known.id == owner.cgroup);
         let holder = marked(mark);
         if is_sole_owner && port != 0 && (holder == 0 || holder == owner.cgroup) && !policy.report_attempts {
             count(&Verdict::OWNER, protocol);
@@ -127,8 +127,9 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         _ => caller::identify(config, known),
     };
     let verdict = decide(&owners, candidates.covered, &identity.kin, port, &policy, || config.overrule());
-    let tell =
-        forget_bool(verdict.kind != VerdictKind::Allow || verdict.reason == Reason::Error || policy.report_attempts);
+    let tell = hide_bool_from_verifier(
+        verdict.kind != VerdictKind::Allow || verdict.reason == Reason::Error || policy.report_attempts,
+    );
     let is_lost = tell && !has_room();
     if is_lost {
         count_untold(&verdict, protocol);
@@ -158,7 +159,7 @@ fn is_held_by_another(verdict: &Verdict, protocol: Protocol, port: u16, identity
         set_asked(mark, verdict);
     }
     let holder = marked(mark);
-    forget_bool(holder != 0 && holder != identity.pod_cgroup)
+    hide_bool_from_verifier(holder != 0 && holder != identity.pod_cgroup)
 }
 
 /// The answer to an attempt that claims let pass. Where a port that could be shared is taken before it is bound, a program
