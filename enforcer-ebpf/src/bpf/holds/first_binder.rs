@@ -1,148 +1,123 @@
-//! Which sockets own the port that they were bound to, and what becomes of those that come second.
+//! The first binder owns the port (`--undeclared adopt`): sockets that can share a port hold it for their pod, and a bind
+//! by another pod is a conflict.
 
 use enforcer_ebpf::{
     abi::{
-        BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, EXTENT_ONE, EventKind, FAMILY_V4,
-        FAMILY_V6, Mark, Protocol, Reason, VerdictKind, port_index, v6_address_word,
+        BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, EXTENT_ONE, EventKind, Protocol,
+        VerdictKind, port_index,
     },
     decide::{Target, could_share, extent},
 };
 
+use super::{
+    acquire::{Acquisition, acquire},
+    port_holders::PortHolderRef,
+    socket_holds::store_hold,
+    table::HoldRequest,
+};
 use crate::bpf::{
-    context::caller::{self, Ancestor, Identity},
-    context::config::{Live, load},
-    context::socket::Socket,
-    emit::{Facts, count, send, uncount},
-    holds::table::{Outcome, Wanted, asked, holder, remember, take},
+    context::{
+        address::{encode_address, encode_hold_address, is_multicast},
+        caller::{Ancestor, CallerContext, identify},
+        config::VolatileConfig,
+        read::load_word,
+        socket::Socket,
+    },
+    counters::{count, uncount},
+    emit::{BindFields, Ring, emit_bind_event},
     maps::SHARED,
 };
 
-/// A socket with the port that it asked for.
-pub(crate) struct Candidate<'a> {
+/// The bind of a socket to a port.
+pub(crate) struct SocketBind<'a> {
     pub(crate) socket: Socket,
-    /// The MPTCP socket whose subflow it is; 0 if it is none.
+    /// Address of the MPTCP socket whose subflow the socket is; 0 for none.
     pub(crate) parent: u64,
     pub(crate) protocol: Protocol,
     pub(crate) port: u16,
     pub(crate) target: &'a Target,
     /// `BIND_FLAG_*`.
     pub(crate) flags: u8,
+    /// Cookie of the socket.
     pub(crate) cookie: u64,
 }
 
-impl Candidate<'_> {
-    /// Whether it may own the port. For sockets that cannot share, the kernel itself refuses the second; multicast is there
-    /// to be shared, and so are some ports.
+impl SocketBind<'_> {
+    /// Takes the port for the caller if sockets can share it and the bind asked for it, and reports a conflict with another
+    /// holder. Returns the answer to the bind.
+    ///
+    /// `pointer` is the verifier's pointer to the socket. A bind to port 0 takes nothing.
     #[inline(always)]
-    fn may_own(&self) -> bool {
-        // A socket of which they are not known could share.
-        let has = |flag: u8| self.flags & (flag | BIND_FLAG_REUSE_UNKNOWN) != 0;
-        let (reuse_port, reuse_addr) = (has(BIND_FLAG_REUSE_PORT), has(BIND_FLAG_REUSE_ADDR));
-        could_share(self.protocol, reuse_port, reuse_addr) && !is_multicast(self.target) && !self.is_shared()
-    }
-
-    #[inline(always)]
-    fn is_shared(&self) -> bool {
-        let index = port_index(self.protocol, self.port);
-        SHARED.get_ptr(index / 64).is_some_and(|word| load(word) >> (index % 64) & 1 != 0)
-    }
-
-    /// Lets the caller own the port, if it is one that can be owned and nobody else does: what is answered. `pointer` leads
-    /// to the socket. What was bound by a bind to port 0 owns nothing.
-    #[inline(always)]
-    pub(crate) fn own<T>(&self, pointer: *mut T, mark: *mut Mark, config: &Live) -> VerdictKind {
-        let asked = asked(mark);
-        if asked == 0 || !self.may_own() {
+    pub(crate) fn hold_port<T>(&self, pointer: *mut T, holder: PortHolderRef, config: &VolatileConfig) -> VerdictKind {
+        let attempt = holder.last_attempt();
+        if !attempt.exists() || !self.needs_hold() {
             return VerdictKind::Allow;
         }
-        let identity = caller::identify(config, Ancestor::NONE);
-        let outcome = self.adopt(pointer, &identity, config);
-        let allowed = asked <= Mark::asked_by(VerdictKind::Allow, Reason::Error);
-        // A conflict with a claim was told already.
-        if outcome.is_conflict() && (allowed || outcome.verdict.kind == VerdictKind::Deny) {
-            // The attempt was counted as passed: it is counted once.
-            uncount(asked, self.protocol);
-            self.report(&outcome, &identity);
+        let caller = identify(config, Ancestor::NONE);
+        let result = self.acquire(pointer, &caller, config);
+        // A conflict with a claim was reported already.
+        if result.is_conflict() && (attempt.was_allowed() || result.verdict.kind == VerdictKind::Deny) {
+            // The attempt was counted as allowed: it is counted once.
+            uncount(attempt, self.protocol);
+            self.report_conflict(&result, &caller);
         }
-        outcome.verdict.kind
+        result.verdict.kind
     }
 
-    /// Takes the port for the caller, unless another one holds it and is in the way. `pointer` leads to the socket.
+    /// Returns whether the port must be held for the socket's pod. Not for a socket that cannot share: the kernel itself
+    /// refuses the second one. Not on a multicast address, which is there to be shared, and not on a port that any number
+    /// of pods may share.
     #[inline(always)]
-    fn adopt<T>(&self, pointer: *mut T, identity: &Identity, config: &Live) -> Outcome {
-        let extent = extent(self.target, self.socket.device());
-        let wanted = Wanted {
+    fn needs_hold(&self) -> bool {
+        // A socket whose flags are not known could share.
+        let has = |flag: u8| self.flags & (flag | BIND_FLAG_REUSE_UNKNOWN) != 0;
+        let (reuse_port, reuse_addr) = (has(BIND_FLAG_REUSE_PORT), has(BIND_FLAG_REUSE_ADDR));
+        could_share(self.protocol, reuse_port, reuse_addr) && !is_multicast(self.target) && !self.is_shared_port()
+    }
+
+    #[inline(always)]
+    fn is_shared_port(&self) -> bool {
+        let index = port_index(self.protocol, self.port);
+        SHARED.get_ptr(index / 64).is_some_and(|word| load_word(word) >> (index % 64) & 1 != 0)
+    }
+
+    /// Takes the port for the caller and stores with the socket what it holds.
+    #[inline(always)]
+    fn acquire<T>(&self, pointer: *mut T, caller: &CallerContext, config: &VolatileConfig) -> Acquisition {
+        let extent = extent(self.target, self.socket.bound_device());
+        let request = HoldRequest {
             port: port_index(self.protocol, self.port),
-            holder: holder(identity),
-            address: if extent & EXTENT_ONE != 0 { word(self.target) } else { 0 },
+            holder: caller.holder(),
+            address: if extent & EXTENT_ONE != 0 { encode_hold_address(self.target) } else { 0 },
             extent,
         };
-        let outcome = take(&wanted, &identity.kin, config);
-        if outcome.taken {
-            remember(pointer, self.socket, self.parent, &wanted);
+        let result = acquire(&request, &caller.identity, config);
+        if result.is_taken {
+            store_hold(pointer, self.socket, self.parent, &request);
         }
-        outcome
+        result
     }
 
-    /// Counts a bind of which another holder is in the way, and tells it.
+    /// Counts and reports a bind that another holder is in the way of.
     #[inline(always)]
-    fn report(&self, outcome: &Outcome, identity: &Identity) {
-        count(&outcome.verdict, self.protocol);
-        let (family, address) = words(self.target);
-        let facts = Facts {
+    fn report_conflict(&self, result: &Acquisition, caller: &CallerContext) {
+        count(&result.verdict, self.protocol);
+        let (family, address) = encode_address(self.target);
+        let fields = BindFields {
             kind: EventKind::Attempt,
             family,
             protocol: self.protocol,
             flags: self.flags,
             port: self.port,
-            verdict: outcome.verdict,
-            pod_cgroup: identity.pod_cgroup,
+            verdict: result.verdict,
+            pod_cgroup: caller.pod_cgroup,
             socket: self.cookie,
             release: 0,
-            holder: outcome.holder,
-            caller: identity.kin.id,
-            owner: outcome.owner,
+            holder: result.holder,
+            caller: caller.identity.id,
+            owner: result.owner,
             address,
         };
-        send(&facts, false);
-    }
-}
-
-impl Outcome {
-    /// Whether another one holds the port and may not be joined, whatever follows from it.
-    #[inline(always)]
-    fn is_conflict(&self) -> bool {
-        self.verdict.reason != Reason::Unclaimed
-    }
-}
-
-#[inline(always)]
-fn is_multicast(target: &Target) -> bool {
-    match target {
-        Target::V4(address) => address[0] >> 4 == 0xe,
-        Target::V6 { address, .. } => address[0] == 0xff,
-    }
-}
-
-#[inline(always)]
-fn word(target: &Target) -> u64 {
-    match target {
-        Target::V4(address) => u64::from(u32::from_ne_bytes(*address)),
-        Target::V6 { address, .. } => {
-            let number = u128::from_ne_bytes(*address);
-            v6_address_word(number as u64, (number >> 64) as u64)
-        }
-    }
-}
-
-/// Family and address of a target as records have them.
-#[inline(always)]
-pub(crate) fn words(target: &Target) -> (u8, [u32; 4]) {
-    match target {
-        Target::V4(address) => (FAMILY_V4, [u32::from_ne_bytes(*address), 0, 0, 0]),
-        Target::V6 { address, .. } => {
-            let number = u128::from_le_bytes(*address);
-            (FAMILY_V6, [number, number >> 32, number >> 64, number >> 96].map(|word| (word as u32).to_le()))
-        }
+        emit_bind_event(Ring::Verdicts, &fields);
     }
 }

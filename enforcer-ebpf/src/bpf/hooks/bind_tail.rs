@@ -1,81 +1,103 @@
-//! Before 5.17 a port that could be shared is taken before it is bound: a `post_bind` that denies would leak the port and not
-//! even stop the socket. `bind4` and `bind6` go on here by a tail call, with an attempt that claims let pass.
+//! The tail of `cgroup/bind4` and `cgroup/bind6` before Linux 5.17: takes a port that sockets can share before the bind.
 //!
-//! The price: a bind that the kernel then refuses keeps what it took until its socket is closed, or binds again.
+//! A `post_bind` program that denies would leak the port there, and not even stop the socket. So the bind programs continue
+//! with these by a tail call, after an attempt that the claims allow: their own stack has no space for the work.
+//!
+//! The price: if the kernel then refuses the bind, the socket keeps what it took until it is closed or binds again.
 
 use aya_ebpf::{
     EbpfContext as _, helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock_addr, programs::SockAddrContext,
 };
 use enforcer_ebpf::{
-    abi::{Protocol, VerdictKind, port_index},
+    abi::{Protocol, Undeclared, VerdictKind},
     decide::Target,
 };
 
+use super::{
+    answer::{ALLOW, deny_bind},
+    bind::bpf_socket,
+};
 use crate::bpf::{
-    context::config::config,
-    context::socket::Socket,
-    holds::first_binder::Candidate,
-    holds::table::{forget_parent, forget_socket, mark},
-    hooks::bind::{ALLOW, deny, socket, v6_target},
+    context::{address::v6_target, config::VolatileConfig, socket::Socket},
+    globals::RESERVES,
+    holds::{
+        first_binder::SocketBind,
+        port_holders::PortHolderRef,
+        socket_holds::{release_address, release_socket},
+    },
+    maps::{RESERVE4, RESERVE6},
 };
 
+/// Continues with the tail of an attempt that the claims allow. Where there is none, answers that the bind goes on.
+#[inline(always)]
+pub(super) fn allow_by_tail(ctx: &SockAddrContext, is_v6: bool, port: u16, config: &VolatileConfig) -> i32 {
+    if RESERVES.load() != 0 && port != 0 && matches!(config.policy().undeclared, Undeclared::Adopt) {
+        let programs = if is_v6 { &RESERVE6 } else { &RESERVE4 };
+        // SAFETY: nothing of this program is left to be done. If the array has no program, this one goes on.
+        unsafe { programs.tail_call(ctx, 0) };
+    }
+    ALLOW
+}
+
 #[cgroup_sock_addr(bind4)]
-pub(crate) fn pe_reserve4(ctx: SockAddrContext) -> i32 {
+pub(super) fn pe_reserve4(ctx: SockAddrContext) -> i32 {
     // SAFETY: reads of the context are rewritten and checked by the verifier.
     let address = unsafe { (*ctx.sock_addr).user_ip4 };
-    reserve(&ctx, |_| (Target::V4(address.to_ne_bytes()), 0))
+    take_before_bind(&ctx, |_| (Target::V4(address.to_ne_bytes()), 0))
 }
 
 #[cgroup_sock_addr(bind6)]
-pub(crate) fn pe_reserve6(ctx: SockAddrContext) -> i32 {
+pub(super) fn pe_reserve6(ctx: SockAddrContext) -> i32 {
     let addr = ctx.sock_addr;
     // SAFETY: as above, one 32-bit word at a time.
     let words = unsafe { [(*addr).user_ip6[0], (*addr).user_ip6[1], (*addr).user_ip6[2], (*addr).user_ip6[3]] };
-    reserve(&ctx, |socket| v6_target(words, socket))
+    take_before_bind(&ctx, |socket| v6_target(words, socket))
 }
 
+/// Takes the port for the socket, and answers the bind.
 #[inline(always)]
-fn reserve(ctx: &SockAddrContext, target: impl FnOnce(Socket) -> (Target, u8)) -> i32 {
+fn take_before_bind(ctx: &SockAddrContext, target: impl FnOnce(Socket) -> (Target, u8)) -> i32 {
     let addr = ctx.sock_addr;
     // SAFETY: reads of the context are rewritten and checked by the verifier.
     let (number, port) = unsafe { ((*addr).protocol, u16::from_be((*addr).user_port as u16)) };
-    let (Some(protocol), Some(config)) = (Protocol::from_ipproto(number), config()) else {
+    let (Some(protocol), Some(config)) = (Protocol::from_ipproto(number), VolatileConfig::get()) else {
         return ALLOW;
     };
-    let Some(mark) = mark(port_index(protocol, port)) else {
+    let Some(holder) = PortHolderRef::find(protocol, port) else {
+        // Counted by `bind`, which comes first.
         return ALLOW;
     };
-    let pointer = socket(addr);
-    // SAFETY: reads through the context are checked by the verifier. A socket that is bound will be refused, and what it
-    // holds it holds.
+    let pointer = bpf_socket(addr);
+    // SAFETY: reads through the context are checked by the verifier. The kernel will refuse the bind of a socket that is
+    // bound already, and the socket keeps what it holds.
     if pointer.is_null() || unsafe { (*pointer).src_port } != 0 {
         return ALLOW;
     }
-    let socket = Socket::of(pointer);
-    let is_kernels = socket.is_kernels();
-    let parent = if is_kernels { socket.parent() } else { 0 };
-    if parent == 0 && is_kernels {
+    let socket = Socket::from_pointer(pointer);
+    let is_kernel_socket = socket.is_kernel_socket();
+    let parent = if is_kernel_socket { socket.mptcp_parent() } else { 0 };
+    if parent == 0 && is_kernel_socket {
         return ALLOW;
     }
-    // What an earlier bind of this socket took, which the kernel refused.
+    // An earlier bind of this socket may have taken a port, and the kernel refused it.
     if parent == 0 {
-        forget_socket(pointer);
+        release_socket(pointer);
     } else {
-        forget_parent(parent);
+        release_address(parent);
     }
     let (target, v6only) = target(socket);
-    let candidate = Candidate {
+    let bind = SocketBind {
         socket,
         parent,
         protocol,
         port,
         target: &target,
-        flags: v6only | socket.flags().reuse_bits(),
+        flags: v6only | socket.flags().reuse_flags(),
         // SAFETY: the helper takes this program type's context.
         cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
     };
-    match candidate.own(pointer, mark, config) {
-        VerdictKind::Deny => deny(config.policy().errno),
+    match bind.hold_port(pointer, holder, config) {
+        VerdictKind::Deny => deny_bind(config.policy().errno),
         VerdictKind::Allow | VerdictKind::Audit => ALLOW,
     }
 }
