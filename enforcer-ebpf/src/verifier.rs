@@ -1,14 +1,14 @@
 //! Hides numbers from the kernel's verifier, so that it does not walk the same code many times.
 //!
-//! The verifier walks every path of a program. Where two paths meet, it merges them only if it knows the same about both.
-//! A number that is another constant on each path, and is compared later, prevents that: the verifier walks all code
-//! behind it once for each constant, and several such numbers multiply. [`hide_from_verifier`] returns the same number as
-//! one that the verifier knows nothing about. ADR 3 has the figures.
+//! The verifier walks every path of a program. Where two paths meet, it merges them only if it knows the same about
+//! both. A number that is another constant on each path, and is compared later, prevents that: the verifier walks all
+//! code behind it once for each constant, and several such numbers multiply. [`hide_from_verifier`] returns the same
+//! number as one that the verifier knows nothing about. ADR 3 has the figures.
 
 /// Returns the same number, about which the verifier knows nothing.
 ///
-/// Without this, the verifier takes more than ten times as many steps for the IPv6 program alone, and with the trace more
-/// than the million that the kernel allows (`BPF_COMPLEXITY_LIMIT_INSNS` in include/linux/bpf.h).
+/// Without this, the verifier takes more than ten times as many steps for the IPv6 program alone, and with the trace
+/// more than the million that the kernel allows (`BPF_COMPLEXITY_LIMIT_INSNS` in include/linux/bpf.h).
 #[inline(always)]
 #[must_use]
 pub fn hide_from_verifier(number: u32) -> u32 {

@@ -20,8 +20,8 @@ use super::{
     maps::{BIND_EVENTS, HOLDER_EVENTS},
 };
 
-/// Least time between two wake-ups of the agent for the ring of sockets, in nanoseconds. The agent reads the ring again so
-/// long after a wake-up without being woken.
+/// Least time between two wake-ups of the agent for the ring of sockets, in nanoseconds. The agent reads the ring again
+/// so long after a wake-up without being woken.
 const WAKEUP_INTERVAL_NS: u64 = 50_000_000;
 
 /// The fields of a [`BindEvent`], without those of the calling task and the time.
@@ -45,10 +45,10 @@ pub(crate) struct BindFields {
 /// The rings that take [`BindEvent`]s.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ring {
-    /// Attempts that the agent reports. Each record has an exact time and wakes the agent.
+    /// Attempts that the agent reports. Each record has an exact time, and wakes the agent if it waits.
     Verdicts,
-    /// Sockets that were bound or closed, and attempts that are of use only together with them. The records have a coarse
-    /// time, and only some wake the agent: to wake it for each would cost more than the bind.
+    /// Sockets that were bound or closed, and attempts that are of use only together with them. The records have a
+    /// coarse time, and only some wake the agent: to wake it for each would cost more than the bind.
     Sockets,
 }
 
@@ -76,7 +76,8 @@ pub(crate) fn emit_bind_event(ring: Ring, fields: &BindFields) {
     }
 }
 
-/// Emits a record about a closed socket to [`Ring::Sockets`]. `release` identifies the socket: [`ReleaseEvent::release`].
+/// Emits a record about a closed socket to [`Ring::Sockets`]. `release` identifies the socket:
+/// [`ReleaseEvent::release`].
 #[inline(always)]
 pub(crate) fn emit_release(protocol: Protocol, port: u16, release: u64) {
     let Some(mut record) = HOLDER_EVENTS.reserve_untyped::<ReleaseEvent>(0) else {
@@ -85,7 +86,8 @@ pub(crate) fn emit_release(protocol: Protocol, port: u16, release: u64) {
     };
     let now = coarse_monotonic_ns();
     let event = record.as_mut_ptr();
-    // SAFETY: `event` points to the record that was just reserved, of which every field is written before it is submitted.
+    // SAFETY: `event` points to the record that was just reserved, of which every field is written before it is
+    // submitted.
     unsafe {
         (*event).kind = EventKind::Released as u8;
         (*event).protocol = protocol as u8;
@@ -111,8 +113,8 @@ fn wakeup_flag(now: u64) -> u32 {
     BPF_RB_FORCE_WAKEUP
 }
 
-/// Returns whether the ring of verdicts has space for one more record at this moment. If it has none, as in a storm of denied
-/// binds, the program need not collect what the record would contain.
+/// Returns whether the ring of verdicts has space for one more record at this moment. If it has none, as in a storm of
+/// denied binds, the program need not collect what the record would contain.
 #[inline(always)]
 pub(crate) fn verdict_ring_has_space() -> bool {
     /// What the kernel puts before each record (`BPF_RINGBUF_HDR_SZ` in include/uapi/linux/bpf.h).
@@ -123,8 +125,8 @@ pub(crate) fn verdict_ring_has_space() -> bool {
     unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()) <= MAX_USED }
 }
 
-/// Writes a record's fields one by one into the ring. A whole record on the stack beside everything else would exceed the
-/// 512 bytes of a program.
+/// Writes a record's fields one by one into the ring. A whole record on the stack beside everything else would exceed
+/// the 512 bytes of a program.
 #[inline(always)]
 fn write_bind_event(event: *mut BindEvent, fields: &BindFields, time: u64) {
     // SAFETY: `event` points to the record that was just reserved, which has room for one `BindEvent`; every field is

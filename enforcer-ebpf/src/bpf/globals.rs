@@ -1,5 +1,5 @@
-//! Read-only globals, which the agent sets in the object before it loads it. The verifier takes each for a constant and drops
-//! the code that this kernel does not need.
+//! Read-only globals, which the agent sets in the object before it loads it. The verifier takes each for a constant and
+//! drops the code that this kernel does not need.
 //!
 //! The agent finds a global by the name of its symbol. All are 0 in the object: no feature, and nothing is known of the
 //! kernel's structures. An offset is in bytes; it is 0 also where the programs may not read kernel memory.

@@ -1,7 +1,7 @@
 //! Every map of the programs.
 //!
-//! "Shared" maps are pinned and used by the programs of every agent on the node, so that their content outlives an agent. The
-//! others belong to one agent's programs.
+//! "Shared" maps are pinned and used by the programs of every agent on the node, so that their content outlives an
+//! agent. The others belong to one agent's programs.
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
@@ -62,8 +62,8 @@ pub(crate) static HOLDER_EVENTS: RingBuf<abi::BindEvent, { abi::HOLDER_RING_BYTE
 #[btf_map]
 pub(crate) static CGROUP_EVENTS: RingBuf<abi::CgroupEvent, { abi::CGROUP_RING_BYTES as usize }> = RingBuf::new();
 
-/// The holder of each port, as far as is known: [`abi::Mark`] by [`abi::port_index`]. Written by the programs and by the
-/// agent.
+/// The holder of each port, as far as is known: [`abi::Mark`] by [`abi::port_index`]. Written by the programs and by
+/// the agent.
 #[btf_map]
 pub(crate) static MARKS: Array<abi::Mark, { abi::MARKS as usize }, MMAPABLE> = Array::new();
 
@@ -71,8 +71,8 @@ pub(crate) static MARKS: Array<abi::Mark, { abi::MARKS as usize }, MMAPABLE> = A
 #[btf_map]
 pub(crate) static SHARED: Array<u64, { abi::SHARED_WORDS as usize }, MMAPABLE> = Array::new();
 
-/// The holders of each port whose sockets can share it: [`abi::HoldSlot`] by [`abi::port_index`]. Shared, so that a held
-/// port stays held. Written by the programs only.
+/// The holders of each port whose sockets can share it: [`abi::HoldSlot`] by [`abi::port_index`]. Shared, so that a
+/// held port stays held. Written by the programs only.
 #[btf_map]
 pub(crate) static SLOTS: HashMap<u32, abi::HoldSlot, { abi::SLOTS as usize }, { NO_PREALLOC }> = HashMap::new();
 
@@ -82,8 +82,8 @@ pub(crate) static HOLDS: SkStorage<abi::Hold> = SkStorage::new();
 
 /// What a socket without storage holds in [`SLOTS`]: [`abi::Hold`] by the socket's address in kernel memory. Shared.
 ///
-/// MPTCP sockets are such: the kernel binds the subflow and closes its parent. So are sockets for which the kernel had no
-/// memory (see [`STRAYS`]).
+/// MPTCP sockets are such: the kernel binds the subflow and closes its parent. So are sockets for which the kernel had
+/// no memory (see [`STRAYS`]).
 #[btf_map]
 pub(crate) static SUBFLOWS: HashMap<u64, abi::Hold, { abi::SUBFLOWS as usize }, { NO_PREALLOC }> = HashMap::new();
 
@@ -91,8 +91,8 @@ pub(crate) static SUBFLOWS: HashMap<u64, abi::Hold, { abi::SUBFLOWS as usize }, 
 #[btf_map]
 pub(crate) static STRAYS: Array<u64, 1> = Array::new();
 
-/// The program that `bind4` continues with. Filled by the agent where [`RESERVES`](super::globals::RESERVES) is set. There
-/// is an array for each hook, since the programs of one array must be of the same hook.
+/// The program that `bind4` continues with. Filled by the agent where [`RESERVES`](super::globals::RESERVES) is set.
+/// There is an array for each hook, since the programs of one array must be of the same hook.
 #[btf_map]
 pub(crate) static RESERVE4: ProgramArray<1> = ProgramArray::new();
 

@@ -7,8 +7,8 @@ use enforcer_ebpf::{
 
 use super::socket::Socket;
 
-/// Returns the target of a bind of an IPv6 socket, with `BIND_FLAG_V6ONLY*`. The address is four words in network byte order,
-/// as the context of a hook has them.
+/// Returns the target of a bind of an IPv6 socket, with `BIND_FLAG_V6ONLY*`. The address is four words in network byte
+/// order, as the context of a hook has them.
 #[inline(always)]
 pub(crate) fn v6_target(words: [u32; 4], socket: Socket) -> (Target, u8) {
     if words[0] == 0 && words[1] == 0 && words[2] == 0xffff_u32.to_be() {

@@ -15,7 +15,8 @@ use crate::bpf::counters::count_error;
 
 /// Deepest level, counted from the hierarchy's root, at which the attached root is searched for.
 const MAX_ROOT_LEVEL: u64 = 16;
-/// Deepest level below the attached root at which a pod's cgroup is searched for: `Config::pod_levels` has a bit for each.
+/// Deepest level below the attached root at which a pod's cgroup is searched for: `Config::pod_levels` has a bit for
+/// each.
 const MAX_POD_LEVEL: u64 = 8;
 
 /// The calling task, as far as a verdict or a record depends on it.
@@ -40,8 +41,8 @@ impl CallerContext {
     }
 }
 
-/// A cgroup on the path from the attached root to the calling task, for which the helper was called already: a call costs
-/// as much as a map look-up.
+/// A cgroup on the path from the attached root to the calling task, for which the helper was called already: a call
+/// costs as much as a map look-up.
 #[derive(Clone, Copy)]
 pub(crate) struct Ancestor {
     /// Level below the attached root.
@@ -117,8 +118,8 @@ pub(crate) fn is_in_pod_of(owner: &Owner, config: &VolatileConfig) -> bool {
     owner.level != 0 && Ancestor::at(owner.level, config).id == owner.cgroup
 }
 
-/// Returns the level of the attached root in the whole hierarchy, or [`ROOT_LEVEL_UNKNOWN`]: the agent could not see it, and
-/// the calling task is not below the root, so that it does not show it.
+/// Returns the level of the attached root in the whole hierarchy, or [`ROOT_LEVEL_UNKNOWN`]: the agent could not see
+/// it, and the calling task is not below the root, so that it does not show it.
 #[inline(always)]
 fn root_level(config: &VolatileConfig) -> u64 {
     if config.root_level() == ROOT_LEVEL_UNKNOWN {
@@ -139,7 +140,8 @@ fn find_root_level(config: &VolatileConfig) {
     }
 }
 
-/// Returns the cgroup id of the calling task's ancestor at a level of the whole hierarchy; 0 if the task is not that deep.
+/// Returns the cgroup id of the calling task's ancestor at a level of the whole hierarchy; 0 if the task is not that
+/// deep.
 #[inline(always)]
 fn ancestor_cgroup_id(level: u64) -> u64 {
     // SAFETY: the helper takes any level.

@@ -6,8 +6,8 @@ use crate::bpf::globals::HAS_COARSE_TIME;
 
 /// Returns the time of the last tick in nanoseconds, sleep not included (`CLOCK_MONOTONIC_COARSE`).
 ///
-/// Reading an exact clock costs ten times as much. Kernels before 5.11 have only that: there it is the exact time on the
-/// same scale (`CLOCK_MONOTONIC`).
+/// Reading an exact clock costs ten times as much. Kernels before 5.11 have only that: there it is the exact time on
+/// the same scale (`CLOCK_MONOTONIC`).
 #[inline(always)]
 pub(crate) fn coarse_monotonic_ns() -> u64 {
     // SAFETY: neither helper has a precondition; where the first is missing the verifier never sees it.

@@ -8,8 +8,8 @@ use enforcer_ebpf::{
 use super::read::load_word;
 use crate::bpf::maps::{CGROUPS, EXACT, OWNERS};
 
-/// Returns the owner in a slot. Slot 0 holds zeros, which stand for nobody: it is read like any other, which is cheap and
-/// spares the verifier a case.
+/// Returns the owner in a slot. Slot 0 holds zeros, which stand for nobody: it is read like any other, which is cheap
+/// and spares the verifier a case.
 #[inline(always)]
 pub(crate) fn owner_or_nobody(slot: Slot) -> Owner {
     read_owner(slot).unwrap_or_default()

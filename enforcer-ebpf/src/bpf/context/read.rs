@@ -13,8 +13,8 @@ pub(crate) fn read_kernel<T>(address: u64) -> Option<T> {
     unsafe { bpf_probe_read_kernel(ptr::with_exposed_provenance::<T>(address as usize)) }.ok()
 }
 
-/// Reads a string from an address in kernel memory: at most `capacity` bytes, the closing zero included. Returns the length
-/// in bytes without that zero, or `None` for a bad address.
+/// Reads a string from an address in kernel memory: at most `capacity` bytes, the closing zero included. Returns the
+/// length in bytes without that zero, or `None` for a bad address.
 ///
 /// # Safety
 ///
@@ -33,10 +33,10 @@ pub(crate) unsafe fn read_kernel_str(to: *mut u8, capacity: u32, address: u64) -
 /// kernel's own code does, at a tenth of the cost of a helper; a bad address reads as 0 (`bpf_rdonly_cast` in
 /// kernel/bpf/helpers.c).
 ///
-/// A call of a kernel function names the function by its number in the running kernel's type information, and aya has no
-/// relocation for that. So the object contains an instruction that does nothing of use ([`PLACE_OF_CAST`]), and the agent
-/// replaces it by the call. Where the kernel has no such function, the agent sets the type's number to 0 and the verifier
-/// never comes here.
+/// A call of a kernel function names the function by its number in the running kernel's type information, and aya has
+/// no relocation for that. So the object contains an instruction that does nothing of use ([`PLACE_OF_CAST`]), and the
+/// agent replaces it by the call. Where the kernel has no such function, the agent sets the type's number to 0 and the
+/// verifier never comes here.
 #[inline(always)]
 pub(crate) fn rdonly_cast(address: u64, type_id: u32) -> *const u8 {
     let pointer;

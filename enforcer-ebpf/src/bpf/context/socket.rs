@@ -1,4 +1,5 @@
-//! Fields of a socket in kernel memory. Where the programs may not read it (lockdown, no `CAP_PERFMON`), nothing is known.
+//! Fields of a socket in kernel memory. Where the programs may not read it (lockdown, no `CAP_PERFMON`), nothing is
+//! known.
 
 use core::{arch::asm, ffi::c_void};
 
@@ -26,8 +27,8 @@ const IPV6ONLY_BIT: u8 = 1 << 5;
 pub(crate) struct Socket(u64);
 
 impl Socket {
-    /// Returns the socket that a pointer of the verifier's leads to: the context of a socket program, or the field `sk` of
-    /// another one.
+    /// Returns the socket that a pointer of the verifier's leads to: the context of a socket program, or the field `sk`
+    /// of another one.
     #[inline(always)]
     pub(crate) fn from_pointer<T>(pointer: *const T) -> Self {
         if SOCK_FLAGS_OFFSET.load() == 0 {
@@ -36,8 +37,8 @@ impl Socket {
         Self(pointer_value(pointer))
     }
 
-    /// Returns the same as [`Self::from_pointer`] at a lower cost, provided that `element` is null. `element` is a pointer to
-    /// a map's element that the program has not compared with null yet.
+    /// Returns the same as [`Self::from_pointer`] at a lower cost, provided that `element` is null. `element` is a
+    /// pointer to a map's element that the program has not compared with null yet.
     #[inline(always)]
     pub(crate) fn from_pointer_if_null<T, U>(pointer: *const T, element: *const U) -> Self {
         if SOCK_FLAGS_OFFSET.load() == 0 {
@@ -131,11 +132,11 @@ impl SocketFlags {
 
 /// Returns the value of a pointer of the verifier's, as a plain number.
 ///
-/// The verifier forbids arithmetic on a socket pointer ("pointer arithmetic on sock prohibited", `adjust_ptr_min_max_vals` in
-/// kernel/bpf/verifier.c). But it takes the difference of two pointers for a number that it knows nothing about
-/// (`adjust_reg_min_max_vals`; for programs that may leak pointers, which are those that may read kernel memory), and a
-/// pointer to an element that no array has is 0. The other way costs much more: to write the pointer to the stack, and to
-/// read it from there by a helper.
+/// The verifier forbids arithmetic on a socket pointer ("pointer arithmetic on sock prohibited",
+/// `adjust_ptr_min_max_vals` in kernel/bpf/verifier.c). But it takes the difference of two pointers for a number that
+/// it knows nothing about (`adjust_reg_min_max_vals`; for programs that may leak pointers, which are those that may
+/// read kernel memory), and a pointer to an element that no array has is 0. The other way costs much more: to write the
+/// pointer to the stack, and to read it from there by a helper.
 #[inline(always)]
 fn pointer_value<T>(pointer: *const T) -> u64 {
     let out_of_range = 1_u32;

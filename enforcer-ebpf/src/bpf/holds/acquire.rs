@@ -1,5 +1,5 @@
-//! Acquires a port for a caller: decides about each holder in the way without the lock, and takes the port under it if no
-//! holder came or went meanwhile.
+//! Acquires a port for a caller: decides about each holder in the way without the lock, and takes the port under it if
+//! no holder came or went meanwhile.
 
 use enforcer_ebpf::{
     abi::{HOLDS_PER_PORT, KernelError, Reason, VerdictKind},

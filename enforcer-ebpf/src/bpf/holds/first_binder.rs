@@ -1,5 +1,5 @@
-//! The first binder owns the port (`--undeclared adopt`): sockets that can share a port hold it for their pod, and a bind
-//! by another pod is a conflict.
+//! The first binder owns the port (`--undeclared adopt`): sockets that can share a port hold it for their pod, and a
+//! bind by another pod is a conflict.
 
 use enforcer_ebpf::{
     abi::{
@@ -32,7 +32,7 @@ use crate::bpf::{
 pub(crate) struct SocketBind<'a> {
     pub(crate) socket: Socket,
     /// Address of the MPTCP socket whose subflow the socket is; 0 for none.
-    pub(crate) parent: u64,
+    pub(crate) mptcp_parent: u64,
     pub(crate) protocol: Protocol,
     pub(crate) port: u16,
     pub(crate) target: &'a Target,
@@ -43,13 +43,18 @@ pub(crate) struct SocketBind<'a> {
 }
 
 impl SocketBind<'_> {
-    /// Takes the port for the caller if sockets can share it and the bind asked for it, and reports a conflict with another
-    /// holder. Returns the answer to the bind.
+    /// Takes the port for the caller if sockets can share it and the bind asked for it, and reports a conflict with
+    /// another holder. Returns the answer to the bind.
     ///
     /// `pointer` is the verifier's pointer to the socket. A bind to port 0 takes nothing.
     #[inline(always)]
-    pub(crate) fn hold_port<T>(&self, pointer: *mut T, holder: PortHolderRef, config: &VolatileConfig) -> VerdictKind {
-        let attempt = holder.last_attempt();
+    pub(crate) fn hold_port<T>(
+        &self,
+        pointer: *mut T,
+        port_holder: PortHolderRef,
+        config: &VolatileConfig,
+    ) -> VerdictKind {
+        let attempt = port_holder.last_attempt();
         if !attempt.exists() || !self.needs_hold() {
             return VerdictKind::Allow;
         }
@@ -64,9 +69,9 @@ impl SocketBind<'_> {
         result.verdict.kind
     }
 
-    /// Returns whether the port must be held for the socket's pod. Not for a socket that cannot share: the kernel itself
-    /// refuses the second one. Not on a multicast address, which is there to be shared, and not on a port that any number
-    /// of pods may share.
+    /// Returns whether the socket must hold the port for its pod. A socket that cannot share needs no hold, since the
+    /// kernel itself refuses the second one. Neither does one on a multicast address, which is there to be shared, or
+    /// on a port that the agent lets any number of pods share.
     #[inline(always)]
     fn needs_hold(&self) -> bool {
         // A socket whose flags are not known could share.
@@ -93,7 +98,7 @@ impl SocketBind<'_> {
         };
         let result = acquire(&request, &caller.identity, config);
         if result.is_taken {
-            store_hold(pointer, self.socket, self.parent, &request);
+            store_hold(pointer, self.socket, self.mptcp_parent, &request);
         }
         result
     }

@@ -14,8 +14,8 @@ use crate::bpf::{context::read::load_word, maps::MARKS};
 pub(crate) struct PortHolderRef(*mut Mark);
 
 impl PortHolderRef {
-    /// Returns the element of a port; `None` for a protocol that has no elements, since no hook sees its binds (SCTP). A hook
-    /// that judges binds counts an error then, so that none for a further protocol allows everything unnoticed.
+    /// Returns the element of a port; `None` for a protocol that has no elements, since no hook sees its binds (SCTP).
+    /// A hook that judges binds counts an error then, so that none for a further protocol allows everything unnoticed.
     #[inline(always)]
     pub(crate) fn find(protocol: Protocol, port: u16) -> Option<Self> {
         MARKS.get_ptr_mut(port_index(protocol, port)).map(Self)
@@ -32,7 +32,8 @@ impl PortHolderRef {
     #[inline(always)]
     pub(crate) fn set_held(self) {
         if self.holder() == 0 {
-            // SAFETY: an aligned word of the map's element; another program stores the same here, and the agent knows more.
+            // SAFETY: an aligned word of the map's element; another program stores the same here, and the agent knows
+            // more.
             unsafe { (&raw mut (*self.0).holder).write_volatile(MARK_SOMEBODY) };
         }
     }

@@ -1,7 +1,7 @@
 //! What each socket holds: in the socket's storage (`HOLDS`), or by its address (`SUBFLOWS`) where it has no storage.
 //!
-//! A socket holds at most one port. [`Hold::count`] is of no use here and contains [`enforcer_ebpf::abi::port_index`] of
-//! the port.
+//! A socket holds at most one port. [`Hold::count`] is of no use here and contains [`enforcer_ebpf::abi::port_index`]
+//! of the port.
 
 use core::{ffi::c_void, ptr};
 
@@ -19,18 +19,18 @@ use crate::bpf::{
 ///
 /// `pointer` is the verifier's pointer to the socket, and `parent` the MPTCP socket whose subflow it is (0 for none).
 #[inline(always)]
-pub(super) fn store_hold<T>(pointer: *mut T, socket: Socket, parent: u64, taken: &HoldRequest) {
+pub(super) fn store_hold<T>(pointer: *mut T, socket: Socket, mptcp_parent: u64, taken: &HoldRequest) {
     let hold = Hold { holder: taken.holder, address: taken.address, extent: taken.extent, count: taken.port };
-    let mut address = parent;
-    if parent == 0 {
+    let mut address = mptcp_parent;
+    if mptcp_parent == 0 {
         let storage = socket_storage(pointer, BPF_SK_STORAGE_GET_F_CREATE);
         if !storage.is_null() {
             // SAFETY: the storage of a socket that is alive and locked; nobody else writes to it meanwhile.
             unsafe { storage.write(hold) };
             return;
         }
-        // The kernel had no memory, or cannot allocate it here at all: storage comes from `kmalloc_nolock` since 7.0, which
-        // gives none to a CPU without cmpxchg16b.
+        // The kernel had no memory, or cannot allocate it here at all: storage comes from `kmalloc_nolock` since 7.0,
+        // which gives none to a CPU without cmpxchg16b.
         address = socket.address();
         if let Some(in_use) = STRAYS.get_ptr_mut(0) {
             // SAFETY: an aligned word of the map's element, to which nothing else is ever stored.
@@ -75,8 +75,8 @@ pub(crate) fn release_address(address: u64) {
     }
 }
 
-/// Returns the storage of a socket; null if there is none. `flags` are `BPF_SK_STORAGE_GET_*`; new storage is all zeros, and
-/// null means that the kernel has no memory.
+/// Returns the storage of a socket; null if there is none. `flags` are `BPF_SK_STORAGE_GET_*`; new storage is all
+/// zeros, and null means that the kernel has no memory.
 #[inline(always)]
 fn socket_storage<T>(socket: *mut T, flags: u32) -> *mut Hold {
     let map = (&raw const HOLDS).cast_mut().cast::<c_void>();

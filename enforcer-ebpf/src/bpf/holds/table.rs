@@ -1,7 +1,7 @@
 //! The table of holds (`SLOTS`): each port's holders, changed under the lock of the port's slot.
 //!
-//! Two processes that bind one port at the same time with `SO_REUSEPORT` (or, for UDP, `SO_REUSEADDR`) both succeed as far as
-//! the kernel is concerned. Each takes the port in its slot under the lock, so that one of them is the first.
+//! Two processes that bind one port at the same time with `SO_REUSEPORT` (or, for UDP, `SO_REUSEADDR`) both succeed as
+//! far as the kernel is concerned. Each takes the port in its slot under the lock, so that one of them is the first.
 //!
 //! A slot is made when a port is first taken, and stays. Nothing is decided here: see [`super::acquire`].
 
@@ -70,8 +70,8 @@ impl HoldRequest {
     }
 }
 
-/// Answer of [`HoldRequest::find_conflict`]: the holder, and in the upper bits its place plus 1; 0 for no holder. Cgroup ids
-/// count up from 1.
+/// Answer of [`HoldRequest::find_conflict`]: the holder, and in the upper bits its place plus 1; 0 for no holder.
+/// Cgroup ids count up from 1.
 #[derive(Clone, Copy)]
 pub(super) struct Conflict(u64);
 
@@ -131,15 +131,15 @@ pub(super) fn give_back(held: &Hold) {
     pe_give_back(held.count, held.holder, held.address, held.extent);
 }
 
-// The functions that take the lock are global functions with numbers as arguments: the verifier then checks each by itself,
-// and not on every path that leads to it (`btf_prepare_func_args` in kernel/bpf/btf.c, since 5.6). Variables that are hidden
-// from the verifier keep the number of states in their loops low.
+// The functions that take the lock are global functions with numbers as arguments: the verifier then checks each by
+// itself, and not on every path that leads to it (`btf_prepare_func_args` in kernel/bpf/btf.c, since 5.6). Variables
+// that are hidden from the verifier keep the number of states in their loops low.
 
 /// A place that no slot has.
 const NOWHERE: u32 = HOLDS_PER_PORT as u32;
 
-/// Takes the port, or counts one more socket of a holder that has it already: that puts nobody new in the way of others.
-/// See [`HoldRequest::take`].
+/// Takes the port, or counts one more socket of a holder that has it already: that puts nobody new in the way of
+/// others. See [`HoldRequest::take`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn pe_take(port: u32, holder: u64, address: u64, extent: u32, condition: u64) -> u32 {
@@ -176,8 +176,8 @@ extern "C" fn pe_take(port: u32, holder: u64, address: u64, extent: u32, conditi
                 condition as u32 == version.read_volatile()
             };
         if own.get() < NOWHERE {
-            // The compiler drops a mask that its own knowledge makes superfluous, and the verifier needs it: so the value is
-            // read again.
+            // The compiler drops a mask that its own knowledge makes superfluous, and the verifier needs it: so the
+            // value is read again.
             let count = &raw mut (*hold_at(slot, own.get() as usize & (HOLDS_PER_PORT - 1))).count;
             count.write_volatile(count.read_volatile() + 1);
             answer = TAKEN;

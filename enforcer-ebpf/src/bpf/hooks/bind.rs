@@ -52,11 +52,12 @@ pub(super) fn pe_bind6(ctx: SockAddrContext) -> i32 {
     judge(&ctx, None)
 }
 
-/// Judges an attempt and answers it. `v4` is the target of an IPv4 socket; that of an IPv6 socket (`None`) is read when it is
-/// needed.
+/// Judges an attempt and answers it. `v4` is the target of an IPv4 socket; that of an IPv6 socket (`None`) is read when
+/// it is needed.
 #[inline(always)]
 fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     let addr = ctx.sock_addr;
+    let is_v6 = v4.is_none();
     // SAFETY: reads of the context are rewritten and checked by the verifier.
     let number = unsafe { (*addr).protocol };
     let Some(protocol) = Protocol::from_ipproto(number) else {
@@ -71,23 +72,23 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     }
     // SAFETY: as above.
     let port = u16::from_be(unsafe { (*addr).user_port } as u16);
-    let Some((claims, holder)) = port_elements(protocol, port) else {
+    let Some((claims, port_holder)) = port_elements(protocol, port) else {
         count_error(KernelError::MapMiss);
         return ALLOW;
     };
     let policy = config.policy();
-    let may_bind = port == 0 || holder.holder() == 0 && !matches!(policy.undeclared, Undeclared::Deny);
+    let may_bind = port == 0 || port_holder.holder() == 0 && !matches!(policy.undeclared, Undeclared::Deny);
     if claims == PortWord::UNCLAIMED && may_bind && !policy.report_attempts {
         let verdict = Verdict::allow(Reason::Unclaimed);
         count(&verdict, protocol);
         if port != 0 {
-            holder.set_last_attempt(&verdict);
+            port_holder.set_last_attempt(&verdict);
         }
-        return allow_by_tail(ctx, v4.is_none(), port, config);
+        return allow_by_tail(ctx, is_v6, port, config);
     }
 
-    let is_v6 = v4.is_none();
-    // Most claims are on all addresses, and most binds of a claimed port are by its owner: they need no further look-up.
+    // Most claims are on all addresses, and most binds of a claimed port are by its owner: they need no further
+    // look-up.
     let sole = claims.sole();
     let mut is_sole_owner = false;
     let mut tried = Ancestor::NONE;
@@ -95,10 +96,10 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         let owner = owner_or_nobody(sole);
         tried = Ancestor::at(owner.level, config);
         is_sole_owner = hide_bool_from_verifier(tried.id != 0 && tried.id == owner.cgroup);
-        let held_by = holder.holder();
+        let held_by = port_holder.holder();
         if is_sole_owner && port != 0 && (held_by == 0 || held_by == owner.cgroup) && !policy.report_attempts {
             count(&Verdict::OWNER, protocol);
-            holder.set_last_attempt(&Verdict::OWNER);
+            port_holder.set_last_attempt(&Verdict::OWNER);
             return allow_by_tail(ctx, is_v6, port, config);
         }
     }
@@ -141,30 +142,31 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     // target is the crate, which the agent's log filter knows. The trace copies it byte by byte, with the paths of this
     // module and file: each byte costs the verifier steps.
     debug!(ctx, target: env!("CARGO_CRATE_NAME"), "bind {}/{}", port, protocol as u8);
-    // A denied attempt does not ask for the port. If it is not reported either, nobody needs to know who holds the port.
-    let is_done = is_lost && verdict.kind == VerdictKind::Deny;
-    let mut is_held = false;
+    // A denied attempt does not ask for the port. If it is not reported either, nobody needs to know who holds the
+    // port.
+    let skips_holder = is_lost && verdict.kind == VerdictKind::Deny;
+    let mut is_held_by_other = false;
     // Looked up again: to keep the pointer takes space on the stack, which is full.
     if port != 0
-        && !is_done
-        && let Some(holder) = PortHolderRef::find(protocol, port)
+        && !skips_holder
+        && let Some(port_holder) = PortHolderRef::find(protocol, port)
     {
         if verdict.kind != VerdictKind::Deny {
-            holder.set_last_attempt(&verdict);
+            port_holder.set_last_attempt(&verdict);
         }
-        let held_by = holder.holder();
-        is_held = hide_bool_from_verifier(held_by != 0 && held_by != caller.pod_cgroup);
+        let held_by = port_holder.holder();
+        is_held_by_other = hide_bool_from_verifier(held_by != 0 && held_by != caller.pod_cgroup);
     }
-    let is_emitted = if is_reported { !is_lost } else { is_held };
+    let is_emitted = if is_reported { !is_lost } else { is_held_by_other };
     if is_emitted {
-        let flags = flags | if is_held { BIND_FLAG_HELD } else { 0 };
+        let flags = flags | if is_held_by_other { BIND_FLAG_HELD } else { 0 };
         report(ctx, protocol, port, &target, flags, &caller, &owners, &verdict, is_reported);
     }
     if verdict.kind == VerdictKind::Deny { deny_bind(policy.errno) } else { allow_by_tail(ctx, is_v6, port, config) }
 }
 
-/// Reads the claims on a port, and finds who holds it. Returns `None` for a port without an element, as those of a protocol
-/// that the hooks do not see.
+/// Reads the claims on a port, and finds who holds it. Returns `None` for a port without an element, as those of a
+/// protocol that the hooks do not see.
 #[inline(always)]
 fn port_elements(protocol: Protocol, port: u16) -> Option<(PortWord, PortHolderRef)> {
     let claims = PORTS.get_ptr(port_index(protocol, port))?;
@@ -191,8 +193,9 @@ fn sole_owner(owners: &[Owner; 4]) -> Option<&Owner> {
     }
 }
 
-/// Emits the record of an attempt. One that is recorded only because another pod holds the port (`is_reported` is false) goes
-/// to the ring of sockets: it is of use only together with what follows there, and takes no space from verdicts.
+/// Emits the record of an attempt. One that is recorded only because another pod holds the port (`is_reported` is
+/// false) goes to the ring of sockets: it is of use only together with what follows there, and takes no space from
+/// verdicts.
 #[expect(clippy::too_many_arguments, reason = "always inlined, and each is a fact of the record")]
 #[inline(always)]
 fn report(

@@ -1,7 +1,9 @@
-//! The tail of `cgroup/bind4` and `cgroup/bind6` before Linux 5.17: takes a port that sockets can share before the bind.
+//! The tail of `cgroup/bind4` and `cgroup/bind6` before Linux 5.17: takes a port that sockets can share before the
+//! bind.
 //!
-//! A `post_bind` program that denies would leak the port there, and not even stop the socket. So the bind programs continue
-//! with these by a tail call, after an attempt that the claims allow: their own stack has no space for the work.
+//! A `post_bind` program that denies would leak the port there, and not even stop the socket. So the bind programs
+//! continue with these by a tail call, after an attempt that the claims allow: their own stack has no space for the
+//! work.
 //!
 //! The price: if the kernel then refuses the bind, the socket keeps what it took until it is closed or binds again.
 
@@ -63,32 +65,32 @@ fn take_before_bind(ctx: &SockAddrContext, target: impl FnOnce(Socket) -> (Targe
     let (Some(protocol), Some(config)) = (Protocol::from_ipproto(number), VolatileConfig::get()) else {
         return ALLOW;
     };
-    let Some(holder) = PortHolderRef::find(protocol, port) else {
+    let Some(port_holder) = PortHolderRef::find(protocol, port) else {
         // Counted by `bind`, which comes first.
         return ALLOW;
     };
     let pointer = bpf_socket(addr);
-    // SAFETY: reads through the context are checked by the verifier. The kernel will refuse the bind of a socket that is
-    // bound already, and the socket keeps what it holds.
+    // SAFETY: reads through the context are checked by the verifier. The kernel will refuse the bind of a socket that
+    // is bound already, and the socket keeps what it holds.
     if pointer.is_null() || unsafe { (*pointer).src_port } != 0 {
         return ALLOW;
     }
     let socket = Socket::from_pointer(pointer);
     let is_kernel_socket = socket.is_kernel_socket();
-    let parent = if is_kernel_socket { socket.mptcp_parent() } else { 0 };
-    if parent == 0 && is_kernel_socket {
+    let mptcp_parent = if is_kernel_socket { socket.mptcp_parent() } else { 0 };
+    if mptcp_parent == 0 && is_kernel_socket {
         return ALLOW;
     }
     // An earlier bind of this socket may have taken a port, and the kernel refused it.
-    if parent == 0 {
+    if mptcp_parent == 0 {
         release_socket(pointer);
     } else {
-        release_address(parent);
+        release_address(mptcp_parent);
     }
     let (target, v6only) = target(socket);
     let bind = SocketBind {
         socket,
-        parent,
+        mptcp_parent,
         protocol,
         port,
         target: &target,
@@ -96,7 +98,7 @@ fn take_before_bind(ctx: &SockAddrContext, target: impl FnOnce(Socket) -> (Targe
         // SAFETY: the helper takes this program type's context.
         cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
     };
-    match bind.hold_port(pointer, holder, config) {
+    match bind.hold_port(pointer, port_holder, config) {
         VerdictKind::Deny => deny_bind(config.policy().errno),
         VerdictKind::Allow | VerdictKind::Audit => ALLOW,
     }

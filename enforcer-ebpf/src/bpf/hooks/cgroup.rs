@@ -1,5 +1,5 @@
-//! Raw tracepoints `cgroup_mkdir` and `cgroup_rmdir`: note the pod of a new cgroup as soon as the cgroup exists, and thus before
-//! its first process does.
+//! Raw tracepoints `cgroup_mkdir` and `cgroup_rmdir`: note the pod of a new cgroup as soon as the cgroup exists, and
+//! thus before its first process does.
 //!
 //! Both tracepoints pass `(struct cgroup *, const char *path)` (include/trace/events/cgroup.h). The path is relative to
 //! the hierarchy's root, which an agent in a cgroup namespace does not see, so name and parents are read from the
@@ -99,8 +99,8 @@ fn try_handle(ctx: &RawTracePointContext, kind: EventKind) -> Option<()> {
     emit_cgroup_event(kind, form, id, parent, name)
 }
 
-/// Emits the record. The name is read into the ring directly, since the stack has no space for it. Returns `None` if the name
-/// could not be read.
+/// Emits the record. The name is read into the ring directly, since the stack has no space for it. Returns `None` if
+/// the name could not be read.
 #[inline(always)]
 fn emit_cgroup_event(kind: EventKind, form: u8, id: u64, parent: u64, name: u64) -> Option<()> {
     let Some(mut record) = CGROUP_EVENTS.reserve(0) else {

@@ -1,7 +1,7 @@
 //! `cgroup/post_bind4` and `cgroup/post_bind6`: the port that a socket was bound to.
 //!
-//! They run after the kernel took the port (`__inet_bind` in `net/ipv4/af_inet.c`), and see the real port of a bind to port 0.
-//! They deny a socket that can share its port if another pod holds it. That works since Linux 5.17; before, the
+//! They run after the kernel took the port (`__inet_bind` in `net/ipv4/af_inet.c`), and see the real port of a bind to
+//! port 0. They deny a socket that can share its port if another pod holds it. That works since Linux 5.17; before, the
 //! [`bind_tail`](super::bind_tail) does it.
 
 use aya_ebpf::{
@@ -55,21 +55,21 @@ fn after_bind(ctx: &SockContext, target: impl FnOnce(Socket) -> (Target, u8)) ->
     if !is_in_node_netns(ctx, config) {
         return ALLOW;
     }
-    let Some(holder) = PortHolderRef::find(protocol, port) else {
+    let Some(port_holder) = PortHolderRef::find(protocol, port) else {
         // Counted by `bind`, which comes first.
         return ALLOW;
     };
     let socket = Socket::from_pointer(ctx.sock);
     let is_kernel_socket = socket.is_kernel_socket();
-    let parent = if is_kernel_socket { socket.mptcp_parent() } else { 0 };
-    if parent == 0 && is_kernel_socket {
+    let mptcp_parent = if is_kernel_socket { socket.mptcp_parent() } else { 0 };
+    if mptcp_parent == 0 && is_kernel_socket {
         // The kernel opened it on behalf of whoever called (a tunnel, NFS). It is nobody's, and no hook sees its close.
         return ALLOW;
     }
     let (target, v6only) = target(socket);
     let bind = SocketBind {
         socket,
-        parent,
+        mptcp_parent,
         protocol,
         port,
         target: &target,
@@ -80,11 +80,11 @@ fn after_bind(ctx: &SockContext, target: impl FnOnce(Socket) -> (Target, u8)) ->
     let policy = config.policy();
     if POST_BIND_DENIES.load() != 0
         && matches!(policy.undeclared, Undeclared::Adopt)
-        && bind.hold_port(ctx.sock, holder, config) == VerdictKind::Deny
+        && bind.hold_port(ctx.sock, port_holder, config) == VerdictKind::Deny
     {
         return deny_post_bind(policy.errno);
     }
-    holder.set_held();
+    port_holder.set_held();
     if policy.report_bound {
         report_bound(&bind);
     }
@@ -104,7 +104,7 @@ fn report_bound(bind: &SocketBind<'_>) {
         verdict: Verdict::allow(Reason::Unclaimed),
         pod_cgroup: 0,
         socket: bind.cookie,
-        release: if bind.parent == 0 { bind.cookie } else { bind.parent },
+        release: if bind.mptcp_parent == 0 { bind.cookie } else { bind.mptcp_parent },
         holder: 0,
         caller: 0,
         owner: 0,

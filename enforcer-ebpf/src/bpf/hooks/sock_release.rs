@@ -1,7 +1,7 @@
 //! `cgroup/sock_release`: gives back what a closed socket held.
 //!
-//! It runs at every close of an inet socket of the subtree (`inet_release` in `net/ipv4/af_inet.c`), so it returns early for
-//! a socket that no program noted. The kernel frees the port itself after this.
+//! It runs at every close of an inet socket of the subtree (`inet_release` in `net/ipv4/af_inet.c`), so it returns
+//! early for a socket that no program noted. The kernel frees the port itself after this.
 
 use aya_ebpf::{
     EbpfContext as _, helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock, programs::SockContext,
@@ -50,7 +50,7 @@ pub(super) fn pe_sock_release(ctx: SockContext) -> i32 {
     // Not earlier, since this costs as much as everything before it.
     let port = socket.local_port().unwrap_or(0);
     if port == 0
-        || PortHolderRef::find(protocol, port).is_none_or(|element| element.holder() == 0)
+        || PortHolderRef::find(protocol, port).is_none_or(|port_holder| port_holder.holder() == 0)
         || !is_in_node_netns(&ctx, config)
     {
         return ALLOW;
