@@ -3,6 +3,8 @@
 //! They run before every check of the kernel's own (`__inet_bind` in `net/ipv4/af_inet.c`), so they see attempts, not
 //! results.
 
+use core::mem::transmute;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{bpf_sock, bpf_sock_addr},
@@ -16,7 +18,7 @@ use enforcer_ebpf::{
         BIND_FLAG_HELD, EventKind, KernelError, Owner, PortWord, Protocol, Reason, Undeclared, VerdictKind, port_index,
     },
     decide::{Candidates, Cover, Kin, Target, Verdict, decide},
-    verifier::hide_bool_from_verifier,
+    verifier::{hide_bool_from_verifier, hide_from_verifier},
 };
 
 use super::{
@@ -129,6 +131,7 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         _ => identify(config, tried),
     };
     let verdict = decide(&owners, candidates.covered, &caller.identity, port, &policy, || config.mode_override());
+    let verdict = hide_verdict(verdict);
     let is_reported = hide_bool_from_verifier(
         verdict.kind != VerdictKind::Allow || verdict.reason == Reason::Error || policy.report_attempts,
     );
@@ -172,6 +175,17 @@ fn port_elements(protocol: Protocol, port: u16) -> Option<(PortWord, PortHolderR
     let claims = PORTS.get_ptr(port_index(protocol, port))?;
     let claims = PortWord(load_word(claims.cast()));
     Some((claims, PortHolderRef::find(protocol, port)?))
+}
+
+/// Returns the same verdict, about whose kind and reason the verifier knows nothing: each pair of them would split all
+/// that follows.
+#[inline(always)]
+fn hide_verdict(verdict: Verdict) -> Verdict {
+    let kind = hide_from_verifier(verdict.kind as u32) as u8;
+    let reason = hide_from_verifier(verdict.reason as u32) as u8;
+    // SAFETY: the numbers are the same, and so they are discriminants.
+    let (kind, reason) = unsafe { (transmute::<u8, VerdictKind>(kind), transmute::<u8, Reason>(reason)) };
+    Verdict { kind, reason, by: verdict.by }
 }
 
 /// Returns the socket of a bind.
