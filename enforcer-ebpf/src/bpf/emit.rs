@@ -17,7 +17,7 @@ use super::{
         task::write_task,
     },
     counters::count_error,
-    maps::{BIND_EVENTS, HOLDER_EVENTS},
+    maps::{SOCKET_RING, VERDICT_RING},
 };
 
 /// Least time between two wake-ups of the agent for the ring of sockets, in nanoseconds. The agent reads the ring again
@@ -55,7 +55,7 @@ pub(crate) enum Ring {
 /// Emits a record to a ring. Counts an error if the ring is full.
 #[inline(always)]
 pub(crate) fn emit_bind_event(ring: Ring, fields: &BindFields) {
-    let reserved = if ring == Ring::Sockets { HOLDER_EVENTS.reserve(0) } else { BIND_EVENTS.reserve(0) };
+    let reserved = if ring == Ring::Sockets { SOCKET_RING.reserve(0) } else { VERDICT_RING.reserve(0) };
     let Some(mut record) = reserved else {
         count_error(match ring {
             Ring::Sockets => KernelError::HolderEventLost,
@@ -80,7 +80,7 @@ pub(crate) fn emit_bind_event(ring: Ring, fields: &BindFields) {
 /// [`ReleaseEvent::release`].
 #[inline(always)]
 pub(crate) fn emit_release(protocol: Protocol, port: u16, release: u64) {
-    let Some(mut record) = HOLDER_EVENTS.reserve_untyped::<ReleaseEvent>(0) else {
+    let Some(mut record) = SOCKET_RING.reserve_untyped::<ReleaseEvent>(0) else {
         count_error(KernelError::HolderEventLost);
         return;
     };
@@ -120,7 +120,7 @@ pub(crate) fn verdict_ring_has_space() -> bool {
     /// What the kernel puts before each record (`BPF_RINGBUF_HDR_SZ` in include/uapi/linux/bpf.h).
     const HEADER: u64 = 8;
     const MAX_USED: u64 = BIND_RING_BYTES as u64 - 1 - HEADER - size_of::<BindEvent>() as u64;
-    let ring = (&raw const BIND_EVENTS).cast_mut().cast::<c_void>();
+    let ring = (&raw const VERDICT_RING).cast_mut().cast::<c_void>();
     // SAFETY: the verifier checks that the pointer is of a ring.
     unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()) <= MAX_USED }
 }

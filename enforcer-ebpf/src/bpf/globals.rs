@@ -24,7 +24,7 @@ pub(crate) static POST_BIND_DENIES: Global<u8> = Global::new(0);
 
 /// 1 where the programs take a port before the bind, because a post-bind hook cannot deny.
 #[unsafe(no_mangle)]
-pub(crate) static RESERVES: Global<u8> = Global::new(0);
+pub(crate) static TAKES_BEFORE_BIND: Global<u8> = Global::new(0);
 
 /// Offset of `sk_kern_sock` in `struct sock`, in bits.
 #[unsafe(no_mangle)]

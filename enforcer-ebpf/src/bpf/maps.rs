@@ -2,6 +2,9 @@
 //!
 //! "Shared" maps are pinned and used by the programs of every agent on the node, so that their content outlives an
 //! agent. The others belong to one agent's programs.
+//!
+//! A name has at most 15 bytes: the kernel keeps no more of it (`BPF_OBJ_NAME_LEN` in include/uapi/linux/bpf.h), and
+//! operators see it in `bpftool map list`.
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
@@ -29,17 +32,18 @@ pub(crate) static OWNERS: Array<abi::Owner, { abi::OWNERS as usize }, MMAPABLE> 
 
 /// Owners of one address of a port: [`abi::ExactValue`] by key. Written by the agent.
 #[btf_map]
-pub(crate) static EXACT: HashMap<abi::ExactKey, u64, { abi::EXACT_CLAIMS as usize }, { NO_PREALLOC }> = HashMap::new();
+pub(crate) static ADDRESS_OWNERS: HashMap<abi::ExactKey, u64, { abi::EXACT_CLAIMS as usize }, { NO_PREALLOC }> =
+    HashMap::new();
 
 /// From a pod's UID to its owner's slot (`u64`). Written by the agent, and read when a cgroup is made.
 #[btf_map]
-pub(crate) static UIDS: HashMap<abi::UidKey, u64, { abi::UIDS as usize }> = HashMap::new();
+pub(crate) static POD_UIDS: HashMap<abi::UidKey, u64, { abi::UIDS as usize }> = HashMap::new();
 
 /// From the id of a pod's cgroup to [`abi::CgroupIdentity`]. Written by `cgroup_mkdir` and `cgroup_rmdir`, and by the
-/// agent for cgroups that are older than the programs. Preallocated, as [`UIDS`] is: kernels before 6.1 warn about
+/// agent for cgroups that are older than the programs. Preallocated, as [`POD_UIDS`] is: kernels before 6.1 warn about
 /// anything else in a tracing program (`check_map_prog_compatibility` in kernel/bpf/verifier.c).
 #[btf_map]
-pub(crate) static CGROUPS: HashMap<u64, u64, { abi::CGROUPS as usize }> = HashMap::new();
+pub(crate) static POD_CGROUPS: HashMap<u64, u64, { abi::CGROUPS as usize }> = HashMap::new();
 
 /// Exact counts by [`abi::counter`] and [`abi::error_counter`]. Shared, so that the totals go on.
 #[btf_map]
@@ -47,55 +51,57 @@ pub(crate) static COUNTERS: PerCpuArray<u64, { abi::COUNTERS as usize }> = PerCp
 
 /// The mode that an operator set on the node: [`abi::LocalMode`]. Shared. Written by user space.
 #[btf_map]
-pub(crate) static MODE: Array<u64, 1, MMAPABLE> = Array::new();
+pub(crate) static NODE_MODE: Array<u64, 1, MMAPABLE> = Array::new();
 
 /// Ring of attempts that the agent reports: [`abi::BindEvent`].
 #[btf_map]
-pub(crate) static BIND_EVENTS: RingBuf<abi::BindEvent, { abi::BIND_RING_BYTES as usize }> = RingBuf::new();
+pub(crate) static VERDICT_RING: RingBuf<abi::BindEvent, { abi::BIND_RING_BYTES as usize }> = RingBuf::new();
 
 /// Ring of sockets that were bound or closed, and of attempts that are of use only together with them:
 /// [`abi::BindEvent`] and [`abi::ReleaseEvent`].
 #[btf_map]
-pub(crate) static HOLDER_EVENTS: RingBuf<abi::BindEvent, { abi::HOLDER_RING_BYTES as usize }> = RingBuf::new();
+pub(crate) static SOCKET_RING: RingBuf<abi::BindEvent, { abi::HOLDER_RING_BYTES as usize }> = RingBuf::new();
 
 /// Ring of cgroups that were made or removed: [`abi::CgroupEvent`].
 #[btf_map]
-pub(crate) static CGROUP_EVENTS: RingBuf<abi::CgroupEvent, { abi::CGROUP_RING_BYTES as usize }> = RingBuf::new();
+pub(crate) static CGROUP_RING: RingBuf<abi::CgroupEvent, { abi::CGROUP_RING_BYTES as usize }> = RingBuf::new();
 
 /// The holder of each port, as far as is known: [`abi::Mark`] by [`abi::port_index`]. Written by the programs and by
 /// the agent.
 #[btf_map]
-pub(crate) static MARKS: Array<abi::Mark, { abi::MARKS as usize }, MMAPABLE> = Array::new();
+pub(crate) static PORT_HOLDERS: Array<abi::Mark, { abi::MARKS as usize }, MMAPABLE> = Array::new();
 
 /// Ports that any number of pods may share, one bit for each by [`abi::port_index`]. Written by the agent.
 #[btf_map]
-pub(crate) static SHARED: Array<u64, { abi::SHARED_WORDS as usize }, MMAPABLE> = Array::new();
+pub(crate) static SHARED_PORTS: Array<u64, { abi::SHARED_WORDS as usize }, MMAPABLE> = Array::new();
 
 /// The holders of each port whose sockets can share it: [`abi::HoldSlot`] by [`abi::port_index`]. Shared, so that a
 /// held port stays held. Written by the programs only.
 #[btf_map]
-pub(crate) static SLOTS: HashMap<u32, abi::HoldSlot, { abi::SLOTS as usize }, { NO_PREALLOC }> = HashMap::new();
+pub(crate) static PORT_HOLDS: HashMap<u32, abi::HoldSlot, { abi::SLOTS as usize }, { NO_PREALLOC }> = HashMap::new();
 
-/// What a socket holds in [`SLOTS`]: [`abi::Hold`] in the socket's storage. Shared.
+/// What a socket holds in [`PORT_HOLDS`]: [`abi::Hold`] in the socket's storage. Shared.
 #[btf_map]
-pub(crate) static HOLDS: SkStorage<abi::Hold> = SkStorage::new();
+pub(crate) static SOCKET_HOLDS: SkStorage<abi::Hold> = SkStorage::new();
 
-/// What a socket without storage holds in [`SLOTS`]: [`abi::Hold`] by the socket's address in kernel memory. Shared.
+/// What a socket without storage holds in [`PORT_HOLDS`]: [`abi::Hold`] by the socket's address in kernel memory.
+/// Shared.
 ///
 /// MPTCP sockets are such: the kernel binds the subflow and closes its parent. So are sockets for which the kernel had
-/// no memory (see [`STRAYS`]).
+/// no memory (see [`FALLBACK_USED`]).
 #[btf_map]
-pub(crate) static SUBFLOWS: HashMap<u64, abi::Hold, { abi::SUBFLOWS as usize }, { NO_PREALLOC }> = HashMap::new();
+pub(crate) static FALLBACK_HOLDS: HashMap<u64, abi::Hold, { abi::SUBFLOWS as usize }, { NO_PREALLOC }> = HashMap::new();
 
-/// 1 as soon as a socket that is not MPTCP had no storage, so that every close must look into [`SUBFLOWS`]. Shared.
+/// 1 as soon as a socket that is not MPTCP had no storage, so that every close must look into [`FALLBACK_HOLDS`].
+/// Shared.
 #[btf_map]
-pub(crate) static STRAYS: Array<u64, 1> = Array::new();
+pub(crate) static FALLBACK_USED: Array<u64, 1> = Array::new();
 
-/// The program that `bind4` continues with. Filled by the agent where [`RESERVES`](super::globals::RESERVES) is set.
+/// The program that `bind4` continues with. Filled by the agent where it sets `TAKES_BEFORE_BIND`.
 /// There is an array for each hook, since the programs of one array must be of the same hook.
 #[btf_map]
-pub(crate) static RESERVE4: ProgramArray<1> = ProgramArray::new();
+pub(crate) static BIND_TAIL4: ProgramArray<1> = ProgramArray::new();
 
-/// The program that `bind6` continues with, as [`RESERVE4`].
+/// The program that `bind6` continues with, as [`BIND_TAIL4`].
 #[btf_map]
-pub(crate) static RESERVE6: ProgramArray<1> = ProgramArray::new();
+pub(crate) static BIND_TAIL6: ProgramArray<1> = ProgramArray::new();

@@ -6,7 +6,7 @@ use enforcer_ebpf::{
 };
 
 use super::read::load_word;
-use crate::bpf::maps::{CGROUPS, EXACT, OWNERS};
+use crate::bpf::maps::{ADDRESS_OWNERS, OWNERS, POD_CGROUPS};
 
 /// Returns the owner in a slot. Slot 0 holds zeros, which stand for nobody: it is read like any other, which is cheap
 /// and spares the verifier a case.
@@ -43,14 +43,14 @@ pub(crate) fn address_owner(protocol: Protocol, port: u16, target: &Target) -> O
         Target::V4(address) => ExactKey::v4(protocol, port, *address),
         Target::V6 { address, .. } => ExactKey::v6(protocol, port, *address),
     };
-    let value = EXACT.get_ptr(key)?;
+    let value = ADDRESS_OWNERS.get_ptr(key)?;
     ExactValue(load_word(value)).slot(&key)
 }
 
 /// Returns the identity of a pod's cgroup, and its id again; zeros for a cgroup that is not noted.
 #[inline(always)]
 pub(crate) fn pod_cgroup_identity(id: u64) -> (CgroupIdentity, u64) {
-    let Some(value) = CGROUPS.get_ptr(id) else {
+    let Some(value) = POD_CGROUPS.get_ptr(id) else {
         return (CgroupIdentity(0), 0);
     };
     let value = CgroupIdentity(load_word(value));

@@ -12,7 +12,7 @@ use crate::bpf::{
         BOUND_DEV_OFFSET, IS_MPTCP_OFFSET, KERN_SOCK_BIT, SOCK_FLAGS_OFFSET, SOCK_NUM_OFFSET, SOCK_TYPE,
         SUBFLOW_CONN_OFFSET, ULP_DATA_OFFSET,
     },
-    maps::STRAYS,
+    maps::FALLBACK_USED,
 };
 
 /// Bits of `skc_reuse` in the byte of [`SocketFlags`].
@@ -141,7 +141,8 @@ impl SocketFlags {
 fn pointer_value<T>(pointer: *const T) -> u64 {
     let out_of_range = 1_u32;
     // SAFETY: the key lives across the call; the verifier checks that the map is one.
-    let null = unsafe { bpf_map_lookup_elem((&raw const STRAYS).cast_mut().cast(), (&raw const out_of_range).cast()) };
+    let null =
+        unsafe { bpf_map_lookup_elem((&raw const FALLBACK_USED).cast_mut().cast(), (&raw const out_of_range).cast()) };
     pointer_difference(pointer, null)
 }
 

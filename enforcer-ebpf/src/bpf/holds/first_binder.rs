@@ -25,7 +25,7 @@ use crate::bpf::{
     },
     counters::{count, uncount},
     emit::{BindFields, Ring, emit_bind_event},
-    maps::SHARED,
+    maps::SHARED_PORTS,
 };
 
 /// The bind of a socket to a port.
@@ -83,7 +83,7 @@ impl SocketBind<'_> {
     #[inline(always)]
     fn is_shared_port(&self) -> bool {
         let index = port_index(self.protocol, self.port);
-        SHARED.get_ptr(index / 64).is_some_and(|word| load_word(word) >> (index % 64) & 1 != 0)
+        SHARED_PORTS.get_ptr(index / 64).is_some_and(|word| load_word(word) >> (index % 64) & 1 != 0)
     }
 
     /// Takes the port for the caller and stores with the socket what it holds.

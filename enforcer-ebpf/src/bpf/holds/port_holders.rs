@@ -1,4 +1,4 @@
-//! Who holds each TCP and UDP port, and the last attempt to bind it: `MARKS`.
+//! Who holds each TCP and UDP port, and the last attempt to bind it: `PORT_HOLDERS`.
 //!
 //! The programs write only that a port is held. The agent, which sees all sockets, writes by whom.
 
@@ -7,7 +7,7 @@ use enforcer_ebpf::{
     decide::Verdict,
 };
 
-use crate::bpf::{context::read::load_word, maps::MARKS};
+use crate::bpf::{context::read::load_word, maps::PORT_HOLDERS};
 
 /// The element of a port.
 #[derive(Clone, Copy)]
@@ -18,7 +18,7 @@ impl PortHolderRef {
     /// A hook that judges binds counts an error then, so that none for a further protocol allows everything unnoticed.
     #[inline(always)]
     pub(crate) fn find(protocol: Protocol, port: u16) -> Option<Self> {
-        MARKS.get_ptr_mut(port_index(protocol, port)).map(Self)
+        PORT_HOLDERS.get_ptr_mut(port_index(protocol, port)).map(Self)
     }
 
     /// Returns [`Mark::holder`]: a pod's cgroup id, [`MARK_SOMEBODY`], or 0 for a port that nobody holds.

@@ -1,4 +1,5 @@
-//! What each socket holds: in the socket's storage (`HOLDS`), or by its address (`SUBFLOWS`) where it has no storage.
+//! What each socket holds: in the socket's storage (`SOCKET_HOLDS`), or by its address (`FALLBACK_HOLDS`) where it has
+//! no storage.
 //!
 //! A socket holds at most one port. [`Hold::count`] is of no use here and contains [`enforcer_ebpf::abi::port_index`]
 //! of the port.
@@ -12,7 +13,7 @@ use super::table::{HoldRequest, give_back};
 use crate::bpf::{
     context::{read::load_word, socket::Socket},
     counters::count_error,
-    maps::{HOLDS, STRAYS, SUBFLOWS},
+    maps::{FALLBACK_HOLDS, FALLBACK_USED, SOCKET_HOLDS},
 };
 
 /// Stores what was taken for a socket. Where there is no space for it, gives it back and counts an error.
@@ -32,12 +33,12 @@ pub(super) fn store_hold<T>(pointer: *mut T, socket: Socket, mptcp_parent: u64, 
         // The kernel had no memory, or cannot allocate it here at all: storage comes from `kmalloc_nolock` since 7.0,
         // which gives none to a CPU without cmpxchg16b.
         address = socket.address();
-        if let Some(in_use) = STRAYS.get_ptr_mut(0) {
+        if let Some(in_use) = FALLBACK_USED.get_ptr_mut(0) {
             // SAFETY: an aligned word of the map's element, to which nothing else is ever stored.
             unsafe { in_use.write_volatile(1) };
         }
     }
-    if address == 0 || SUBFLOWS.insert(address, hold, 0).is_err() {
+    if address == 0 || FALLBACK_HOLDS.insert(address, hold, 0).is_err() {
         give_back(&hold);
         count_error(KernelError::HoldsFull);
     }
@@ -49,7 +50,7 @@ pub(crate) fn release_socket<T>(pointer: *mut T) -> Socket {
     let storage = socket_storage(pointer, 0);
     let socket = Socket::from_pointer_if_null(pointer, storage);
     if storage.is_null() {
-        if STRAYS.get_ptr(0).is_some_and(|in_use| load_word(in_use) != 0) {
+        if FALLBACK_USED.get_ptr(0).is_some_and(|in_use| load_word(in_use) != 0) {
             release_address(socket.address());
         }
         return socket;
@@ -67,10 +68,10 @@ pub(crate) fn release_socket<T>(pointer: *mut T) -> Socket {
 /// Gives back what is held by address: by the subflow of this MPTCP socket, or by this socket without storage.
 #[inline(always)]
 pub(crate) fn release_address(address: u64) {
-    if let Some(element) = SUBFLOWS.get_ptr(address) {
+    if let Some(element) = FALLBACK_HOLDS.get_ptr(address) {
         // SAFETY: an element of the map, which nobody but this socket's own calls write to or remove.
         let hold = unsafe { element.read() };
-        let _ = SUBFLOWS.remove(address);
+        let _ = FALLBACK_HOLDS.remove(address);
         give_back(&hold);
     }
 }
@@ -79,7 +80,7 @@ pub(crate) fn release_address(address: u64) {
 /// zeros, and null means that the kernel has no memory.
 #[inline(always)]
 fn socket_storage<T>(socket: *mut T, flags: u32) -> *mut Hold {
-    let map = (&raw const HOLDS).cast_mut().cast::<c_void>();
+    let map = (&raw const SOCKET_HOLDS).cast_mut().cast::<c_void>();
     // SAFETY: the verifier checks that the pointers are of a map and of a socket.
     unsafe { bpf_sk_storage_get(map, socket.cast(), ptr::null_mut(), u64::from(flags)) }.cast()
 }

@@ -1,4 +1,4 @@
-//! The table of holds (`SLOTS`): each port's holders, changed under the lock of the port's slot.
+//! The table of holds (`PORT_HOLDS`): each port's holders, changed under the lock of the port's slot.
 //!
 //! Two processes that bind one port at the same time with `SO_REUSEPORT` (or, for UDP, `SO_REUSEADDR`) both succeed as
 //! far as the kernel is concerned. Each takes the port in its slot under the lock, so that one of them is the first.
@@ -15,7 +15,7 @@ use enforcer_ebpf::{
     verifier::HiddenU32,
 };
 
-use crate::bpf::maps::SLOTS;
+use crate::bpf::maps::PORT_HOLDS;
 
 /// What a socket's bind takes: one port on some addresses, for one holder.
 pub(super) struct HoldRequest {
@@ -101,13 +101,13 @@ impl Conflict {
 /// Returns the slot of a port, and makes it if there is none.
 #[inline(always)]
 pub(super) fn find_or_insert_slot(port: u32) -> Option<*mut HoldSlot> {
-    if let Some(slot) = SLOTS.get_ptr_mut(port) {
+    if let Some(slot) = PORT_HOLDS.get_ptr_mut(port) {
         return Some(slot);
     }
     // Another CPU may insert it at the same time: one of the two is refused, and finds the other's.
     #[expect(clippy::needless_borrows_for_generic_args, reason = "what is not borrowed is copied to the stack")]
-    let _ = SLOTS.insert(port, &EMPTY_SLOT, BPF_NOEXIST.into());
-    SLOTS.get_ptr_mut(port)
+    let _ = PORT_HOLDS.insert(port, &EMPTY_SLOT, BPF_NOEXIST.into());
+    PORT_HOLDS.get_ptr_mut(port)
 }
 
 /// A new slot. Not on the stack, of which it would take half.
@@ -143,7 +143,7 @@ const NOWHERE: u32 = HOLDS_PER_PORT as u32;
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn pe_take(port: u32, holder: u64, address: u64, extent: u32, condition: u64) -> u32 {
-    let Some(slot) = SLOTS.get_ptr_mut(port) else {
+    let Some(slot) = PORT_HOLDS.get_ptr_mut(port) else {
         return FULL;
     };
     let (mut others, mut own, mut free) = (HiddenU32::new(0), HiddenU32::new(NOWHERE), HiddenU32::new(NOWHERE));
@@ -203,7 +203,7 @@ extern "C" fn pe_take(port: u32, holder: u64, address: u64, extent: u32, conditi
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn pe_in_the_way(port: u32, holder: u64, address: u64, extent: u32, from: u32) -> u64 {
-    let Some(slot) = SLOTS.get_ptr_mut(port) else {
+    let Some(slot) = PORT_HOLDS.get_ptr_mut(port) else {
         return 0;
     };
     let mut found = 0;
@@ -229,7 +229,7 @@ extern "C" fn pe_in_the_way(port: u32, holder: u64, address: u64, extent: u32, f
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn pe_give_back(port: u32, holder: u64, address: u64, extent: u32) -> u32 {
-    let Some(slot) = SLOTS.get_ptr_mut(port) else {
+    let Some(slot) = PORT_HOLDS.get_ptr_mut(port) else {
         return 0;
     };
     // SAFETY: as in `pe_take`.

@@ -21,20 +21,20 @@ use super::{
 };
 use crate::bpf::{
     context::{address::v6_target, config::VolatileConfig, socket::Socket},
-    globals::RESERVES,
+    globals::TAKES_BEFORE_BIND,
     holds::{
         first_binder::SocketBind,
         port_holders::PortHolderRef,
         socket_holds::{release_address, release_socket},
     },
-    maps::{RESERVE4, RESERVE6},
+    maps::{BIND_TAIL4, BIND_TAIL6},
 };
 
 /// Continues with the tail of an attempt that the claims allow. Where there is none, answers that the bind goes on.
 #[inline(always)]
 pub(super) fn allow_by_tail(ctx: &SockAddrContext, is_v6: bool, port: u16, config: &VolatileConfig) -> i32 {
-    if RESERVES.load() != 0 && port != 0 && matches!(config.policy().undeclared, Undeclared::Adopt) {
-        let programs = if is_v6 { &RESERVE6 } else { &RESERVE4 };
+    if TAKES_BEFORE_BIND.load() != 0 && port != 0 && matches!(config.policy().undeclared, Undeclared::Adopt) {
+        let programs = if is_v6 { &BIND_TAIL6 } else { &BIND_TAIL4 };
         // SAFETY: nothing of this program is left to be done. If the array has no program, this one goes on.
         unsafe { programs.tail_call(ctx, 0) };
     }
@@ -42,14 +42,14 @@ pub(super) fn allow_by_tail(ctx: &SockAddrContext, is_v6: bool, port: u16, confi
 }
 
 #[cgroup_sock_addr(bind4)]
-pub(super) fn pe_reserve4(ctx: SockAddrContext) -> i32 {
+pub(super) fn pe_bind_tail4(ctx: SockAddrContext) -> i32 {
     // SAFETY: reads of the context are rewritten and checked by the verifier.
     let address = unsafe { (*ctx.sock_addr).user_ip4 };
     take_before_bind(&ctx, |_| (Target::V4(address.to_ne_bytes()), 0))
 }
 
 #[cgroup_sock_addr(bind6)]
-pub(super) fn pe_reserve6(ctx: SockAddrContext) -> i32 {
+pub(super) fn pe_bind_tail6(ctx: SockAddrContext) -> i32 {
     let addr = ctx.sock_addr;
     // SAFETY: as above, one 32-bit word at a time.
     let words = unsafe { [(*addr).user_ip6[0], (*addr).user_ip6[1], (*addr).user_ip6[2], (*addr).user_ip6[3]] };

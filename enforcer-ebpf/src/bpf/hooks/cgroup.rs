@@ -20,7 +20,7 @@ use crate::bpf::{
     globals::{
         CGROUP_KN_OFFSET, CGROUP_ROOT_OFFSET, KN_ID_OFFSET, KN_NAME_OFFSET, KN_PARENT_OFFSET, ROOT_HIERARCHY_OFFSET,
     },
-    maps::{CGROUP_EVENTS, CGROUPS, OWNERS, UIDS},
+    maps::{CGROUP_RING, OWNERS, POD_CGROUPS, POD_UIDS},
 };
 
 /// Number of levels above a cgroup at which the attached root is searched for.
@@ -76,7 +76,7 @@ fn try_handle(ctx: &RawTracePointContext, kind: EventKind) -> Option<()> {
             level = up;
             break;
         }
-        in_pod |= CGROUPS.get_ptr(ancestor).is_some();
+        in_pod |= POD_CGROUPS.get_ptr(ancestor).is_some();
     }
     if level == 0 {
         // Not below the attached root.
@@ -87,7 +87,7 @@ fn try_handle(ctx: &RawTracePointContext, kind: EventKind) -> Option<()> {
     let mut form = 0;
     if kind == EventKind::CgroupRemoved {
         // Most cgroups are of containers, which are never noted.
-        let _ = CGROUPS.remove(id);
+        let _ = POD_CGROUPS.remove(id);
     } else if !in_pod {
         // Cgroups below a pod's belong to that pod, whatever their names.
         if let Some((uid, uid_form)) = read_pod_uid(name) {
@@ -103,7 +103,7 @@ fn try_handle(ctx: &RawTracePointContext, kind: EventKind) -> Option<()> {
 /// the name could not be read.
 #[inline(always)]
 fn emit_cgroup_event(kind: EventKind, form: u8, id: u64, parent: u64, name: u64) -> Option<()> {
-    let Some(mut record) = CGROUP_EVENTS.reserve(0) else {
+    let Some(mut record) = CGROUP_RING.reserve(0) else {
         count_error(KernelError::CgroupEventLost);
         return Some(());
     };
@@ -156,14 +156,14 @@ fn read_pod_uid(name: u64) -> Option<(PodUid, Form)> {
 #[inline(always)]
 fn note_pod_cgroup(id: u64, level: u64, uid: PodUid, form: Form) {
     let key = UidKey::new(uid, form);
-    let slot = match UIDS.get_ptr(key) {
+    let slot = match POD_UIDS.get_ptr(key) {
         Some(slot) => load_word(slot) as Slot,
         None => 0,
     };
     if slot != 0 {
         set_owner_cgroup(slot, id, level);
     }
-    if CGROUPS.insert(id, CgroupIdentity::new(id, slot, form).0, 0).is_err() {
+    if POD_CGROUPS.insert(id, CgroupIdentity::new(id, slot, form).0, 0).is_err() {
         count_error(KernelError::CgroupsFull);
     }
 }
