@@ -1,19 +1,24 @@
-//! The programs: one file per hook, plus `maps` (every map) and `emit` (what goes out). The hooks only read their
-//! context; what is decided is decided in [`enforcer_ebpf::decide`].
+//! The programs, their maps, and what they share.
+//!
+//! | module | contents |
+//! | --- | --- |
+//! | [`hooks`] | the programs, one file per hook of the kernel |
+//! | [`context`] | what a program reads about its surroundings |
+//! | [`holds`] | who holds a port |
+//! | [`counters`] | exact counts |
+//! | [`emit`] | records to the agent |
+//! | [`maps`] | every map |
+//! | [`globals`] | read-only globals that the agent sets |
+//!
+//! A verdict is not made here, but by the pure functions of [`enforcer_ebpf::decide`].
 
-mod adopt;
-mod bind;
-mod caller;
-mod cgroup;
+mod context;
+mod counters;
 mod emit;
-mod hold;
-mod kernel;
+mod globals;
+mod holds;
+mod hooks;
 mod maps;
-mod post_bind;
-mod release;
-mod reserve;
-mod socket;
-mod task;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -1,7 +1,7 @@
-//! From the name of a pod's cgroup to the pod's UID, with fixed offsets only: the verifier of old kernels refuses a
-//! search through a string.
+//! Parser of the names of pod cgroups: from the name to the pod's UID.
 //!
-//! The names that the kubelet gives a pod's cgroup (pkg/kubelet/cm in the Kubernetes sources):
+//! It reads at fixed offsets only: the verifier of old kernels refuses a search through a string. The kubelet names a
+//! pod's cgroup as follows (pkg/kubelet/cm in the Kubernetes sources):
 //!
 //! | driver | name |
 //! | --- | --- |
@@ -12,19 +12,19 @@
 
 use crate::wire::{PodUid, UidForm};
 
-/// Characters of a UID with dashes.
+/// Length in bytes of a UID with dashes, as the API server issues it.
 pub const API_LEN: usize = 36;
-/// Characters of a UID without dashes.
+/// Length in bytes of a UID without dashes, as the kubelet makes it for a static pod.
 pub const STATIC_LEN: usize = 32;
-/// Length of a cgroupfs driver's name for a pod with an API UID.
+/// Length in bytes of the cgroupfs driver's name for a pod with a UID of the API server.
 pub const CGROUPFS_API: usize = 3 + API_LEN;
-/// Length of a cgroupfs driver's name for a static pod.
+/// Length in bytes of the cgroupfs driver's name for a static pod.
 pub const CGROUPFS_STATIC: usize = 3 + STATIC_LEN;
-/// Bytes at the end of a systemd driver's name that hold `-pod<UID>.slice`.
+/// Length in bytes of `-pod<UID>.slice`, the end of the systemd driver's name for a pod.
 pub const TAIL: usize = 4 + API_LEN + 6;
 
-/// Reads a name of the cgroupfs driver. `len` is the length of the whole name; of `head`, its beginning, the first
-/// `len` bytes are looked at.
+/// Parses a name of the cgroupfs driver. `len` is the length of the name in bytes. `head` is its beginning; bytes from
+/// `len` on are ignored.
 #[must_use]
 #[inline(always)]
 pub fn from_cgroupfs(head: &[u8; CGROUPFS_API], len: usize) -> Option<(PodUid, UidForm)> {
@@ -32,45 +32,45 @@ pub fn from_cgroupfs(head: &[u8; CGROUPFS_API], len: usize) -> Option<(PodUid, U
         return None;
     }
     if len == CGROUPFS_API {
-        return Some((dashed(head, 3)?, UidForm::Api));
+        return Some((parse_dashed(head, 3)?, UidForm::Api));
     }
     if len == CGROUPFS_STATIC {
-        return Some((plain(head, 3)?, UidForm::Static));
+        return Some((parse_plain(head, 3)?, UidForm::Static));
     }
     None
 }
 
-/// Reads the last [`TAIL`] bytes of a name of the systemd driver.
+/// Parses a name of the systemd driver, of which `tail` is the end.
 #[must_use]
 #[inline(always)]
 pub fn from_systemd(tail: &[u8; TAIL]) -> Option<(PodUid, UidForm)> {
     if tail.last_chunk() != Some(b".slice") {
         return None;
     }
-    if is_prefix(tail, 0) {
-        return Some((dashed(tail, 4)?, UidForm::Api));
+    if is_pod_prefix(tail, 0) {
+        return Some((parse_dashed(tail, 4)?, UidForm::Api));
     }
     let shift = API_LEN - STATIC_LEN;
-    if is_prefix(tail, shift) {
-        return Some((plain(tail, shift + 4)?, UidForm::Static));
+    if is_pod_prefix(tail, shift) {
+        return Some((parse_plain(tail, shift + 4)?, UidForm::Static));
     }
     None
 }
 
 #[inline(always)]
-fn is_prefix(bytes: &[u8; TAIL], at: usize) -> bool {
+fn is_pod_prefix(bytes: &[u8; TAIL], at: usize) -> bool {
     bytes[at] == b'-' && bytes[at + 1] == b'p' && bytes[at + 2] == b'o' && bytes[at + 3] == b'd'
 }
 
-/// Groups of 8, 4, 4, 4 and 12 digits. Written out: a loop that the compiler does not unroll would need checks of
-/// bounds, and so a panic, which the verifier refuses.
+/// Parses groups of 8, 4, 4, 4 and 12 digits. Without a loop: one that the compiler does not unroll would need bounds
+/// checks, and so a panic function, which the verifier refuses.
 #[inline(always)]
-fn dashed<const N: usize>(bytes: &[u8; N], at: usize) -> Option<PodUid> {
-    let is_dash = |place: usize| bytes[at + place] == b'-' || bytes[at + place] == b'_';
+fn parse_dashed<const N: usize>(bytes: &[u8; N], at: usize) -> Option<PodUid> {
+    let is_dash = |offset: usize| bytes[at + offset] == b'-' || bytes[at + offset] == b'_';
     if !(is_dash(8) && is_dash(13) && is_dash(18) && is_dash(23)) {
         return None;
     }
-    let pair = |place: usize| byte(bytes[at + place], bytes[at + place + 1]);
+    let pair = |offset: usize| parse_byte(bytes[at + offset], bytes[at + offset + 1]);
     Some([
         pair(0)?,
         pair(2)?,
@@ -91,9 +91,10 @@ fn dashed<const N: usize>(bytes: &[u8; N], at: usize) -> Option<PodUid> {
     ])
 }
 
+/// Parses 32 digits.
 #[inline(always)]
-fn plain<const N: usize>(bytes: &[u8; N], at: usize) -> Option<PodUid> {
-    let pair = |place: usize| byte(bytes[at + place], bytes[at + place + 1]);
+fn parse_plain<const N: usize>(bytes: &[u8; N], at: usize) -> Option<PodUid> {
+    let pair = |offset: usize| parse_byte(bytes[at + offset], bytes[at + offset + 1]);
     Some([
         pair(0)?,
         pair(2)?,
@@ -115,14 +116,14 @@ fn plain<const N: usize>(bytes: &[u8; N], at: usize) -> Option<PodUid> {
 }
 
 #[inline(always)]
-fn byte(high: u8, low: u8) -> Option<u8> {
-    Some(nibble(high)? << 4 | nibble(low)?)
+fn parse_byte(high: u8, low: u8) -> Option<u8> {
+    Some(parse_digit(high)? << 4 | parse_digit(low)?)
 }
 
-/// Lower case only: neither the API server nor the kubelet writes anything else, and a name in another case would be
-/// a second name for the same pod.
+/// Parses a hex digit in lower case. Neither the API server nor the kubelet writes upper case, and it would make a
+/// second name for the same pod.
 #[inline(always)]
-fn nibble(digit: u8) -> Option<u8> {
+fn parse_digit(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
         b'a'..=b'f' => Some(digit - b'a' + 10),
@@ -130,7 +131,7 @@ fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
-/// Reads a whole name, of either driver, as the kernel programs do.
+/// Parses a name of either driver, as the kernel programs do.
 #[must_use]
 pub fn pod_uid(name: &[u8]) -> Option<(PodUid, UidForm)> {
     if name.len() == CGROUPFS_API || name.len() == CGROUPFS_STATIC {
@@ -151,7 +152,7 @@ mod tests {
         [0x0a, 0x1b, 0x2c, 0x3d, 0x4e, 0x5f, 0x60, 0x71, 0x82, 0x93, 0xa4, 0xb5, 0xc6, 0xd7, 0xe8, 0xf9];
 
     #[test]
-    fn every_driver_and_form() {
+    fn uid_of_every_driver_and_form_is_parsed() {
         for (name, form) in [
             ("pod0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", UidForm::Api),
             ("pod0a1b2c3d4e5f60718293a4b5c6d7e8f9", UidForm::Static),
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_pod() {
+    fn other_names_have_no_uid() {
         for name in [
             "",
             "pod",
@@ -187,12 +188,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics(name in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_name_is_parsed_without_panic(name in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = pod_uid(&name);
         }
 
         #[test]
-        fn reads_what_is_written(uid in any::<PodUid>(), systemd in any::<bool>(), form in prop_oneof![Just(UidForm::Api), Just(UidForm::Static)]) {
+        fn written_uid_is_parsed_back(uid in any::<PodUid>(), systemd in any::<bool>(), form in prop_oneof![Just(UidForm::Api), Just(UidForm::Static)]) {
             let hex = format!("{:032x}", u128::from_be_bytes(uid));
             let dash = if systemd { "_" } else { "-" };
             let written = match form {

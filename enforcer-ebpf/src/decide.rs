@@ -10,7 +10,7 @@
 //!
 //! Nothing here reads a map, a context or a clock, and nothing here takes a port: that is done under a lock elsewhere.
 
-use crate::verifier::{forget, forget_bool};
+use crate::verifier::{hide_bool_from_verifier, hide_from_verifier};
 use crate::wire::{
     EXTENT_DEVICE_SHIFT, EXTENT_ONE, EXTENT_V4, EXTENT_V6, NodeMode, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE,
     OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Policy, PortWord, Protocol, Reason, Side, Slot, Undeclared, VerdictKind,
@@ -93,16 +93,16 @@ impl Candidates {
         let (v4, v4_exact, v4_covered) = side(word.v4(), cover.v4);
         let (v6, v6_exact, v6_covered) = side(word.v6(), cover.v6);
         Self {
-            slots: [opaque(v4.0), opaque(v4.1), opaque(v6.0), opaque(v6.1)],
-            exact: forget_bool(v4_exact || v6_exact),
-            covered: forget_bool(v4_covered && v6_covered),
+            slots: [hide_slot(v4.0), hide_slot(v4.1), hide_slot(v6.0), hide_slot(v6.1)],
+            exact: hide_bool_from_verifier(v4_exact || v6_exact),
+            covered: hide_bool_from_verifier(v4_covered && v6_covered),
         }
     }
 }
 
 #[inline(always)]
-fn opaque(slot: Slot) -> Slot {
-    forget(u32::from(slot)) as Slot
+fn hide_slot(slot: Slot) -> Slot {
+    hide_from_verifier(u32::from(slot)) as Slot
 }
 
 #[inline(always)]
@@ -262,8 +262,8 @@ pub fn decide(
         if foreign || relation > strongest {
             (by, strongest) = (place as u32 - 1, relation);
         }
-        by = forget(by);
-        strongest = forget(strongest);
+        by = hide_from_verifier(by);
+        strongest = hide_from_verifier(strongest);
         if foreign {
             break;
         }

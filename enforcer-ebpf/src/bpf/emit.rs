@@ -1,115 +1,93 @@
-//! What goes out: counts and records.
+//! Records to the agent, in the rings.
 
-use core::{
-    ffi::c_void,
-    intrinsics::{AtomicOrdering, atomic_xadd},
-    ptr,
-};
+use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::generated::{bpf_ktime_get_boot_ns, bpf_ringbuf_query},
+    helpers::generated::bpf_ringbuf_query,
 };
 use enforcer_ebpf::{
     decide::Verdict,
-    wire::{
-        BindEvent, EventKind, KernelError, Protocol, Reason, ReleaseEvent, VERDICT_RING_BYTES, VerdictKind, counter,
-        error_counter, unreported_counter,
-    },
+    wire::{BindEvent, EventKind, KernelError, Protocol, ReleaseEvent, VERDICT_RING_BYTES},
 };
 
 use super::{
-    kernel::coarse_time,
-    maps::{BIND_EVENTS, COUNTERS, HOLDER_EVENTS},
-    task,
+    context::{
+        clock::{boottime_ns, coarse_monotonic_ns},
+        task::write_task,
+    },
+    counters::count_error,
+    maps::{SOCKET_RING, VERDICT_RING},
 };
 
-/// How long after it was woken for a holder the agent looks again by itself, at least: until then nobody wakes it. In
-/// nanoseconds.
-const QUIET: u64 = 50_000_000;
+/// Least time between two wake-ups of the agent for the ring of sockets, in nanoseconds. The agent reads the ring again
+/// so long after a wake-up without being woken.
+const WAKEUP_INTERVAL_NS: u64 = 50_000_000;
 
-#[inline(always)]
-fn add(index: u32, number: u64) {
-    if let Some(count) = COUNTERS.get_ptr_mut(index) {
-        // SAFETY: an aligned word of this CPU's element. Atomic, because another hook may preempt this one on the same
-        // CPU.
-        let _ = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(count, number) };
-    }
+/// The fields of a [`BindEvent`], without those of the calling task and the time.
+pub(crate) struct BindFields {
+    pub(crate) kind: EventKind,
+    pub(crate) family: u8,
+    pub(crate) protocol: Protocol,
+    pub(crate) flags: u8,
+    pub(crate) port: u16,
+    pub(crate) verdict: Verdict,
+    pub(crate) pod_cgroup: u64,
+    pub(crate) socket: u64,
+    pub(crate) release: u64,
+    pub(crate) holder: u64,
+    pub(crate) caller: u32,
+    pub(crate) owner: u32,
+    /// Four words in network byte order.
+    pub(crate) address: [u32; 4],
 }
 
-/// Counts an attempt.
-#[inline(always)]
-pub(super) fn count(verdict: &Verdict, protocol: Protocol) {
-    add(counter(verdict.kind, verdict.reason, protocol), 1);
+/// The rings that take [`BindEvent`]s.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ring {
+    /// Attempts that the agent reports. Each record has an exact time, and wakes the agent if it waits.
+    Verdicts,
+    /// Sockets that were bound or closed, and attempts that are of use only together with them. The records have a
+    /// coarse time, and only some wake the agent: to wake it for each would cost more than the bind.
+    Sockets,
 }
 
-/// Counts an attempt that should be told, and for which there is no room.
+/// Emits a record to a ring. Counts an error if the ring is full.
 #[inline(always)]
-pub(super) fn count_untold(verdict: &Verdict, protocol: Protocol) {
-    add(unreported_counter(verdict.kind, verdict.reason, protocol), 1);
-}
-
-/// Takes back the count of the attempt that a port was last asked for by ([`enforcer_ebpf::wire::PortHolder::asked`]): it is
-/// counted anew. The sum over the CPUs wraps, and that with what was not told.
-#[inline(always)]
-pub(super) fn uncount(asked: u64, protocol: Protocol) {
-    add(counter(VerdictKind::Allow, Reason::Owner, protocol) + (asked as u32).wrapping_sub(1), u64::MAX);
-}
-
-/// Counts an error of the programs' own.
-#[inline(always)]
-pub(super) fn count_error(error: KernelError) {
-    add(error_counter(error), 1);
-}
-
-/// What a record tells beside the facts of the calling task.
-pub(super) struct Facts {
-    pub(super) kind: EventKind,
-    pub(super) family: u8,
-    pub(super) protocol: Protocol,
-    pub(super) flags: u8,
-    pub(super) port: u16,
-    pub(super) verdict: Verdict,
-    pub(super) pod_cgroup: u64,
-    pub(super) socket: u64,
-    pub(super) release: u64,
-    pub(super) holder: u64,
-    pub(super) caller: u32,
-    pub(super) owner: u32,
-    /// Four words, each as the kernel has it.
-    pub(super) address: [u32; 4],
-}
-
-/// Sends a record about an attempt or, to the other ring, about a holder. To wake the agent for each of the latter would
-/// cost more than the bind.
-#[inline(always)]
-pub(super) fn send(facts: &Facts, about_holder: bool) {
-    let reserved = if about_holder { HOLDER_EVENTS.reserve(0) } else { BIND_EVENTS.reserve(0) };
+pub(crate) fn emit_bind_event(ring: Ring, fields: &BindFields) {
+    let reserved = if ring == Ring::Sockets { SOCKET_RING.reserve(0) } else { VERDICT_RING.reserve(0) };
     let Some(mut record) = reserved else {
-        count_error(if about_holder { KernelError::HolderEventLost } else { KernelError::BindEventLost });
+        count_error(match ring {
+            Ring::Sockets => KernelError::HolderEventLost,
+            Ring::Verdicts => KernelError::BindEventLost,
+        });
         return;
     };
-    if about_holder {
-        let now = coarse_time();
-        fill(record.as_mut_ptr(), facts, now);
-        record.submit(wake(now).into());
-    } else {
-        // SAFETY: the helper has no precondition.
-        fill(record.as_mut_ptr(), facts, unsafe { bpf_ktime_get_boot_ns() });
-        record.submit(0);
+    match ring {
+        Ring::Sockets => {
+            let now = coarse_monotonic_ns();
+            write_bind_event(record.as_mut_ptr(), fields, now);
+            record.submit(wakeup_flag(now).into());
+        }
+        Ring::Verdicts => {
+            write_bind_event(record.as_mut_ptr(), fields, boottime_ns());
+            record.submit(0);
+        }
     }
 }
 
-/// Sends a record about a socket that is closed: [`ReleaseEvent::release`] says which.
+/// Emits a record about a closed socket to [`Ring::Sockets`]. `release` identifies the socket:
+/// [`ReleaseEvent::release`].
 #[inline(always)]
-pub(super) fn send_release(protocol: Protocol, port: u16, release: u64) {
-    let Some(mut record) = HOLDER_EVENTS.reserve_untyped::<ReleaseEvent>(0) else {
+pub(crate) fn emit_release(protocol: Protocol, port: u16, release: u64) {
+    let Some(mut record) = SOCKET_RING.reserve_untyped::<ReleaseEvent>(0) else {
         count_error(KernelError::HolderEventLost);
         return;
     };
-    let now = coarse_time();
+    let now = coarse_monotonic_ns();
     let event = record.as_mut_ptr();
-    // SAFETY: `event` points to the record that was just reserved, of which every field is written before it is submitted.
+    // SAFETY: `event` points to the record that was just reserved, of which every field is written before it is
+    // submitted.
     unsafe {
         (*event).kind = EventKind::Released as u8;
         (*event).protocol = protocol as u8;
@@ -118,61 +96,61 @@ pub(super) fn send_release(protocol: Protocol, port: u16, release: u64) {
         (*event).time = now;
         (*event).release = release;
     }
-    record.submit(wake(now).into());
+    record.submit(wakeup_flag(now).into());
 }
 
-/// Whether to wake the agent: at most once in a while, see [`QUIET`].
+/// Returns the flag that wakes the agent, or the one that does not: at most one wake-up per [`WAKEUP_INTERVAL_NS`].
 #[inline(always)]
-fn wake(now: u64) -> u32 {
-    static mut WOKEN: u64 = 0;
+fn wakeup_flag(now: u64) -> u32 {
+    static mut LAST_WAKEUP: u64 = 0;
     // SAFETY: an aligned word that the programs alone use; of two that see it at once both wake the agent.
-    let woken = unsafe { ptr::read_volatile(&raw const WOKEN) };
-    if now.wrapping_sub(woken) < QUIET {
+    let last = unsafe { ptr::read_volatile(&raw const LAST_WAKEUP) };
+    if now.wrapping_sub(last) < WAKEUP_INTERVAL_NS {
         return BPF_RB_NO_WAKEUP;
     }
     // SAFETY: as above.
-    unsafe { ptr::write_volatile(&raw mut WOKEN, now) };
+    unsafe { ptr::write_volatile(&raw mut LAST_WAKEUP, now) };
     BPF_RB_FORCE_WAKEUP
 }
 
-/// Whether there is room for one more record about an attempt, as far as can be said. Where there is none, as in a storm of
-/// binds that are denied, there is no need to find out what it would tell.
+/// Returns whether the ring of verdicts has space for one more record at this moment. If it has none, as in a storm of
+/// denied binds, the program need not collect what the record would contain.
 #[inline(always)]
-pub(super) fn has_room() -> bool {
+pub(crate) fn verdict_ring_has_space() -> bool {
     /// What the kernel puts before each record (`BPF_RINGBUF_HDR_SZ` in include/uapi/linux/bpf.h).
     const HEADER: u64 = 8;
-    const MOST: u64 = VERDICT_RING_BYTES as u64 - 1 - HEADER - size_of::<BindEvent>() as u64;
-    let ring = (&raw const BIND_EVENTS).cast_mut().cast::<c_void>();
+    const MAX_USED: u64 = VERDICT_RING_BYTES as u64 - 1 - HEADER - size_of::<BindEvent>() as u64;
+    let ring = (&raw const VERDICT_RING).cast_mut().cast::<c_void>();
     // SAFETY: the verifier checks that the pointer is of a ring.
-    unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()) <= MOST }
+    unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()) <= MAX_USED }
 }
 
-/// Writes a record's fields one by one into the ring: a whole record on the stack beside all else would be more than the 512
-/// bytes that a program has.
+/// Writes a record's fields one by one into the ring. A whole record on the stack beside everything else would exceed
+/// the 512 bytes of a program.
 #[inline(always)]
-fn fill(event: *mut BindEvent, facts: &Facts, time: u64) {
+fn write_bind_event(event: *mut BindEvent, fields: &BindFields, time: u64) {
     // SAFETY: `event` points to the record that was just reserved, which has room for one `BindEvent`; every field is
-    // written before the record is submitted. The helpers have no preconditions.
+    // written before the record is submitted.
     unsafe {
-        (*event).kind = facts.kind as u8;
-        (*event).family = facts.family;
-        (*event).protocol = facts.protocol as u8;
-        (*event).flags = facts.flags;
-        (*event).port = facts.port;
-        (*event).verdict = facts.verdict.kind as u8;
-        (*event).reason = facts.verdict.reason as u8;
+        (*event).kind = fields.kind as u8;
+        (*event).family = fields.family;
+        (*event).protocol = fields.protocol as u8;
+        (*event).flags = fields.flags;
+        (*event).port = fields.port;
+        (*event).verdict = fields.verdict.kind as u8;
+        (*event).reason = fields.verdict.reason as u8;
         (*event).time = time;
-        (*event).pod_cgroup = facts.pod_cgroup;
-        (*event).socket = facts.socket;
-        (*event).release = facts.release;
-        (*event).holder = facts.holder;
-        (*event).caller = facts.caller;
-        (*event).owner = facts.owner;
+        (*event).pod_cgroup = fields.pod_cgroup;
+        (*event).socket = fields.socket;
+        (*event).release = fields.release;
+        (*event).holder = fields.holder;
+        (*event).caller = fields.caller;
+        (*event).owner = fields.owner;
         let address: *mut [u32; 4] = (&raw mut (*event).address).cast();
-        (*address)[0] = facts.address[0];
-        (*address)[1] = facts.address[1];
-        (*address)[2] = facts.address[2];
-        (*address)[3] = facts.address[3];
-        task::fill(event);
+        (*address)[0] = fields.address[0];
+        (*address)[1] = fields.address[1];
+        (*address)[2] = fields.address[2];
+        (*address)[3] = fields.address[3];
+        write_task(event);
     }
 }

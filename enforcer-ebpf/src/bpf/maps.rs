@@ -1,198 +1,108 @@
-//! Every map, and the read-only globals that the agent sets before it loads the object.
+//! Every map of the programs.
+//!
+//! "Shared" maps are pinned and used by the programs of every agent on the node, so that their content outlives an
+//! agent. The others belong to one agent's programs.
+//!
+//! A name has at most 15 bytes: the kernel keeps no more of it (`BPF_OBJ_NAME_LEN` in include/uapi/linux/bpf.h), and
+//! operators see it in `bpftool map list`.
 
 use aya_ebpf::{
-    Global,
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf, SkStorage},
     macros::btf_map,
 };
 use enforcer_ebpf::wire;
 
+/// The agent reads and writes the array through its memory map.
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+/// Elements are allocated when they are inserted.
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
-/// What the programs are told; one element, written by the agent through its memory map.
+/// Configuration by the agent; one element.
 #[btf_map]
-pub(super) static CONFIG: Array<wire::Config, 1, MMAPABLE> = Array::new();
+pub(crate) static CONFIG: Array<wire::Config, 1, MMAPABLE> = Array::new();
 
-/// Who claims a port: [`wire::PortWord`] by [`wire::port_index`]. Written by the agent through its memory map.
+/// Owners of a port: [`wire::PortWord`] by [`wire::port_index`]. Written by the agent.
 #[btf_map]
-pub(super) static PORTS: Array<u64, { wire::PORT_COUNT as usize }, MMAPABLE> = Array::new();
+pub(crate) static PORTS: Array<u64, { wire::PORTS as usize }, MMAPABLE> = Array::new();
 
-/// Owners by slot; slot 0 is nobody and stays zero. Written by the agent through its memory map.
+/// Owners by slot. Slot 0 is nobody and stays zero. Written by the agent, and by `cgroup_mkdir`.
 #[btf_map]
-pub(super) static OWNERS: Array<wire::Owner, { wire::MAX_OWNERS as usize }, MMAPABLE> = Array::new();
+pub(crate) static OWNERS: Array<wire::Owner, { wire::OWNERS as usize }, MMAPABLE> = Array::new();
 
-/// Owners of single addresses: [`wire::AddressOwner`] by key. Written by the agent.
+/// Owners of one address of a port: [`wire::AddressOwner`] by key. Written by the agent.
 #[btf_map]
-pub(super) static EXACT: HashMap<wire::AddressKey, u64, { wire::MAX_ADDRESS_CLAIMS as usize }, { NO_PREALLOC }> =
+pub(crate) static ADDRESS_OWNERS: HashMap<wire::AddressKey, u64, { wire::EXACT_CLAIMS as usize }, { NO_PREALLOC }> =
     HashMap::new();
 
-/// From a pod's UID to its owner's slot (`u64`). Written by the agent, read when a cgroup is made.
+/// From a pod's UID to its owner's slot (`u64`). Written by the agent, and read when a cgroup is made.
 #[btf_map]
-pub(super) static UIDS: HashMap<wire::UidKey, u64, { wire::MAX_POD_UIDS as usize }> = HashMap::new();
+pub(crate) static POD_UIDS: HashMap<wire::UidKey, u64, { wire::UIDS as usize }> = HashMap::new();
 
 /// From the id of a pod's cgroup to [`wire::CgroupIdentity`]. Written by `cgroup_mkdir` and `cgroup_rmdir`, and by the
-/// agent for what existed before it. Preallocated, as `UIDS` is: kernels before 6.1 warn about anything else in a
-/// tracing program (`check_map_prog_compatibility` in kernel/bpf/verifier.c).
+/// agent for cgroups that are older than the programs. Preallocated, as [`POD_UIDS`] is: kernels before 6.1 warn about
+/// anything else in a tracing program (`check_map_prog_compatibility` in kernel/bpf/verifier.c).
 #[btf_map]
-pub(super) static CGROUPS: HashMap<u64, u64, { wire::MAX_POD_CGROUPS as usize }> = HashMap::new();
+pub(crate) static POD_CGROUPS: HashMap<u64, u64, { wire::CGROUPS as usize }> = HashMap::new();
 
-/// Exact counts by [`wire::counter`] and [`wire::error_counter`]. Every agent's programs use the same map, so that totals
-/// go on.
+/// Exact counts by [`wire::counter`] and [`wire::error_counter`]. Shared, so that the totals go on.
 #[btf_map]
-pub(super) static COUNTERS: PerCpuArray<u64, { wire::COUNTER_COUNT as usize }> = PerCpuArray::new();
+pub(crate) static COUNTERS: PerCpuArray<u64, { wire::COUNTERS as usize }> = PerCpuArray::new();
 
-/// The mode that an operator set on the node: [`wire::NodeMode`]. Every agent's programs use the same map. Written by
-/// user space through its memory map.
+/// The mode that an operator set on the node: [`wire::NodeMode`]. Shared. Written by user space.
 #[btf_map]
-pub(super) static MODE: Array<u64, 1, MMAPABLE> = Array::new();
+pub(crate) static NODE_MODE: Array<u64, 1, MMAPABLE> = Array::new();
 
-/// [`wire::BindEvent`]s to the agent.
+/// Ring of attempts that the agent reports: [`wire::BindEvent`].
 #[btf_map]
-pub(super) static BIND_EVENTS: RingBuf<wire::BindEvent, { wire::VERDICT_RING_BYTES as usize }> = RingBuf::new();
+pub(crate) static VERDICT_RING: RingBuf<wire::BindEvent, { wire::VERDICT_RING_BYTES as usize }> = RingBuf::new();
 
-/// [`wire::CgroupEvent`]s to the agent.
+/// Ring of sockets that were bound or closed, and of attempts that are of use only together with them:
+/// [`wire::BindEvent`] and [`wire::ReleaseEvent`].
 #[btf_map]
-pub(super) static CGROUP_EVENTS: RingBuf<wire::CgroupEvent, { wire::CGROUP_RING_BYTES as usize }> = RingBuf::new();
+pub(crate) static SOCKET_RING: RingBuf<wire::BindEvent, { wire::SOCKET_RING_BYTES as usize }> = RingBuf::new();
 
-/// Sockets that were bound and released, as [`wire::BindEvent`]s to the agent.
+/// Ring of cgroups that were made or removed: [`wire::CgroupEvent`].
 #[btf_map]
-pub(super) static HOLDER_EVENTS: RingBuf<wire::BindEvent, { wire::SOCKET_RING_BYTES as usize }> = RingBuf::new();
+pub(crate) static CGROUP_RING: RingBuf<wire::CgroupEvent, { wire::CGROUP_RING_BYTES as usize }> = RingBuf::new();
 
-/// Which ports are held: [`wire::PortHolder`] by [`wire::port_index`]. Written by the programs and, through its memory map, by the
-/// agent.
+/// The holder of each port, as far as is known: [`wire::PortHolder`] by [`wire::port_index`]. Written by the programs and by
+/// the agent.
 #[btf_map]
-pub(super) static MARKS: Array<wire::PortHolder, { wire::ENFORCED_PORT_COUNT as usize }, MMAPABLE> = Array::new();
+pub(crate) static PORT_HOLDERS: Array<wire::PortHolder, { wire::MARKS as usize }, MMAPABLE> = Array::new();
 
-/// Ports that may be shared by whoever binds them, a bit for each. Written by the agent through its memory map.
+/// Ports that any number of pods may share, one bit for each by [`wire::port_index`]. Written by the agent.
 #[btf_map]
-pub(super) static SHARED: Array<u64, { wire::SHARED_PORT_WORDS as usize }, MMAPABLE> = Array::new();
+pub(crate) static SHARED_PORTS: Array<u64, { wire::SHARED_WORDS as usize }, MMAPABLE> = Array::new();
 
-/// Who holds the ports whose sockets could share them: [`wire::PortHolds`] by [`wire::port_index`]. Every agent's programs
-/// use the same map, so that what is held stays held. Written by the programs only.
+/// The holders of each port whose sockets can share it: [`wire::PortHolds`] by [`wire::port_index`]. Shared, so that a
+/// held port stays held. Written by the programs only.
 #[btf_map]
-pub(super) static SLOTS: HashMap<u32, wire::PortHolds, { wire::MAX_PORT_HOLDS as usize }, { NO_PREALLOC }> =
+pub(crate) static PORT_HOLDS: HashMap<u32, wire::PortHolds, { wire::SLOTS as usize }, { NO_PREALLOC }> = HashMap::new();
+
+/// What a socket holds in [`PORT_HOLDS`]: [`wire::PortHold`] in the socket's storage. Shared.
+#[btf_map]
+pub(crate) static SOCKET_HOLDS: SkStorage<wire::PortHold> = SkStorage::new();
+
+/// What a socket without storage holds in [`PORT_HOLDS`]: [`wire::PortHold`] by the socket's address in kernel memory.
+/// Shared.
+///
+/// MPTCP sockets are such: the kernel binds the subflow and closes its parent. So are sockets for which the kernel had
+/// no memory (see [`FALLBACK_USED`]).
+#[btf_map]
+pub(crate) static FALLBACK_HOLDS: HashMap<u64, wire::PortHold, { wire::SUBFLOWS as usize }, { NO_PREALLOC }> =
     HashMap::new();
 
-/// What a socket holds in `SLOTS`: [`wire::PortHold`]. Shared as `SLOTS` is.
+/// 1 as soon as a socket that is not MPTCP had no storage, so that every close must look into [`FALLBACK_HOLDS`].
+/// Shared.
 #[btf_map]
-pub(super) static HOLDS: SkStorage<wire::PortHold> = SkStorage::new();
+pub(crate) static FALLBACK_USED: Array<u64, 1> = Array::new();
 
-/// What an MPTCP socket holds in `SLOTS`, by its address in kernel memory: its subflow is bound, and what is released is
-/// itself. Also what another socket holds that has no storage (see `STRAYS`). Shared as `SLOTS` is.
+/// The program that `bind4` continues with. Filled by the agent where it sets `TAKES_BEFORE_BIND`.
+/// There is an array for each hook, since the programs of one array must be of the same hook.
 #[btf_map]
-pub(super) static SUBFLOWS: HashMap<u64, wire::PortHold, { wire::MAX_FALLBACK_HOLDS as usize }, { NO_PREALLOC }> =
-    HashMap::new();
+pub(crate) static BIND_TAIL4: ProgramArray<1> = ProgramArray::new();
 
-/// 1 once a socket that is no MPTCP socket had no room for what it holds, which is then in `SUBFLOWS` too. Shared as `SLOTS`
-/// is.
+/// The program that `bind6` continues with, as [`BIND_TAIL4`].
 #[btf_map]
-pub(super) static STRAYS: Array<u64, 1> = Array::new();
-
-/// The program that takes a port before it is bound, for IPv4 sockets. Filled by the agent where [`RESERVES`] is set, and
-/// one for each hook, as such an array takes programs of one hook only.
-#[btf_map]
-pub(super) static RESERVE4: ProgramArray<1> = ProgramArray::new();
-
-/// The same for IPv6 sockets.
-#[btf_map]
-pub(super) static RESERVE6: ProgramArray<1> = ProgramArray::new();
-
-const NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
-
-/// 1 where bind hooks may choose the error number (`bpf_set_retval`, since 6.1).
-#[unsafe(no_mangle)]
-pub(super) static HAS_SET_RETVAL: Global<u8> = Global::new(0);
-
-/// 1 where post-bind hooks may choose the error number (`bpf_set_retval`, since 5.18).
-#[unsafe(no_mangle)]
-pub(super) static HAS_POST_SET_RETVAL: Global<u8> = Global::new(0);
-
-/// 1 where there is the time of the last tick (`bpf_ktime_get_coarse_ns`, since 5.11).
-#[unsafe(no_mangle)]
-pub(super) static HAS_COARSE_TIME: Global<u8> = Global::new(0);
-
-/// 1 where a post-bind hook that denies really denies, and gives the port back (since 5.17).
-#[unsafe(no_mangle)]
-pub(super) static POST_BIND_DENIES: Global<u8> = Global::new(0);
-
-/// 1 where a port is taken before it is bound, because a post-bind hook could not deny.
-#[unsafe(no_mangle)]
-pub(super) static RESERVES: Global<u8> = Global::new(0);
-
-/// Bit offset of `sk_kern_sock` in `struct sock`; 0 where it is unknown or may not be read, as all offsets below.
-#[unsafe(no_mangle)]
-pub(super) static KERN_SOCK_BIT: Global<u32> = Global::new(0);
-
-/// Offset of `skc_bound_dev_if` in `struct sock_common`.
-#[unsafe(no_mangle)]
-pub(super) static BOUND_DEV_OFFSET: Global<u32> = Global::new(0);
-
-/// Offset of `skc_num` in `struct sock_common`.
-#[unsafe(no_mangle)]
-pub(super) static SOCK_NUM_OFFSET: Global<u32> = Global::new(0);
-
-/// Offset of `is_mptcp` in `struct tcp_sock`; 0 also where the kernel has no MPTCP, as the two below.
-#[unsafe(no_mangle)]
-pub(super) static IS_MPTCP_OFFSET: Global<u32> = Global::new(0);
-
-/// Offset of `icsk_ulp_data` in `struct inet_connection_sock`.
-#[unsafe(no_mangle)]
-pub(super) static ULP_DATA_OFFSET: Global<u32> = Global::new(0);
-
-/// Offset of `conn` in `struct mptcp_subflow_context`.
-#[unsafe(no_mangle)]
-pub(super) static SUBFLOW_CONN_OFFSET: Global<u32> = Global::new(0);
-
-/// Offset of the byte in `struct sock_common` whose bit 5 is `skc_ipv6only`; 0 where it is unknown or may not be read.
-#[unsafe(no_mangle)]
-pub(super) static SOCK_FLAGS_OFFSET: Global<u32> = Global::new(0);
-
-/// Number of `struct sock` in the running kernel's type information, where programs may read through a pointer to one
-/// (`bpf_rdonly_cast`, since 6.2); else 0.
-#[unsafe(no_mangle)]
-pub(super) static SOCK_TYPE: Global<u32> = Global::new(0);
-
-/// The same of `struct task_struct`.
-#[unsafe(no_mangle)]
-pub(super) static TASK_TYPE: Global<u32> = Global::new(0);
-
-/// Offset of `tgid` in `struct task_struct`. These are only of use where [`TASK_TYPE`] is known.
-#[unsafe(no_mangle)]
-pub(super) static TASK_TGID_OFFSET: Global<u32> = Global::new(0);
-
-/// Offset of `comm` in `struct task_struct`, a multiple of 8.
-#[unsafe(no_mangle)]
-pub(super) static TASK_COMM_OFFSET: Global<u32> = Global::new(0);
-
-/// Offset of `cred` in `struct task_struct`.
-#[unsafe(no_mangle)]
-pub(super) static TASK_CRED_OFFSET: Global<u32> = Global::new(0);
-
-/// Offset of `uid` in `struct cred`.
-#[unsafe(no_mangle)]
-pub(super) static CRED_UID_OFFSET: Global<u32> = Global::new(0);
-
-/// Offset of `kn` in `struct cgroup`.
-#[unsafe(no_mangle)]
-pub(super) static CGROUP_KN_OFFSET: Global<u32> = Global::new(0);
-
-/// Offset of `root` in `struct cgroup`.
-#[unsafe(no_mangle)]
-pub(super) static CGROUP_ROOT_OFFSET: Global<u32> = Global::new(0);
-
-/// Offset of `hierarchy_id` in `struct cgroup_root`.
-#[unsafe(no_mangle)]
-pub(super) static ROOT_HIERARCHY_OFFSET: Global<u32> = Global::new(0);
-
-/// Offset of `id` in `struct kernfs_node`.
-#[unsafe(no_mangle)]
-pub(super) static KN_ID_OFFSET: Global<u32> = Global::new(0);
-
-/// Offset of `name` in `struct kernfs_node`.
-#[unsafe(no_mangle)]
-pub(super) static KN_NAME_OFFSET: Global<u32> = Global::new(0);
-
-/// Offset of `parent` (`__parent` since 6.15) in `struct kernfs_node`.
-#[unsafe(no_mangle)]
-pub(super) static KN_PARENT_OFFSET: Global<u32> = Global::new(0);
+pub(crate) static BIND_TAIL6: ProgramArray<1> = ProgramArray::new();

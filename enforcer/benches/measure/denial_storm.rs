@@ -6,6 +6,7 @@ use std::{
 };
 
 use aya::maps::{Map, RingBuf};
+use enforcer::kernel::map_names::VERDICT_RING;
 use enforcer_ebpf::wire::{KernelError, Protocol, Reason, VerdictKind};
 
 use crate::{
@@ -55,7 +56,7 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
     let denied = counters.attempts(VerdictKind::Deny, Reason::Claimed, Protocol::Tcp);
     sleep(SETTLE);
     // A second reader begins where the agent is when it is opened, and so sees no record where the agent has read all.
-    let mut left = RingBuf::try_from(Map::RingBuf(running.agent.map("BIND_EVENTS")))?;
+    let mut left = RingBuf::try_from(Map::RingBuf(running.agent.map(VERDICT_RING)))?;
     let unread = left.next().is_some();
     let alive = running.memory("VmRSS").is_ok();
     let yes = |is: bool| f64::from(u8::from(is));

@@ -38,7 +38,7 @@ pub(super) const BIND_PROGRAMS: [BindProgram; 5] = [
 ];
 
 /// The programs that `bind4` and `bind6` go on with, and the arrays that hold them.
-pub(super) const BIND_TAIL_PROGRAMS: [(&str, &str); 2] = [("pe_reserve4", BIND_TAIL4), ("pe_reserve6", BIND_TAIL6)];
+pub(super) const BIND_TAIL_PROGRAMS: [(&str, &str); 2] = [("pe_bind_tail4", BIND_TAIL4), ("pe_bind_tail6", BIND_TAIL6)];
 
 impl Kernel {
     /// Attaches the programs that note cgroups, beside those of an earlier agent: each note in maps of their own.

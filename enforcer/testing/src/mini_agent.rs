@@ -15,7 +15,7 @@ use enforcer::{
         netns,
     },
     kernel::{
-        BpfError, Counters, Kernel, LoadOptions,
+        BpfError, Counters, Kernel, LoadOptions, map_names,
         pins::{Persistence, Pins, Previous, clean_up},
     },
 };
@@ -301,18 +301,22 @@ pub fn shared_bind6(port: u16) -> worker::Bind {
     worker::Bind::udp("::", port).reusing_addr()
 }
 
+/// Returns the pins that all generations share, in order.
+pub fn expected_shared_pins() -> Vec<String> {
+    let maps = map_names::OF_HOLDS.into_iter().chain([map_names::COUNTERS, map_names::NODE_MODE]);
+    let mut pins: Vec<String> = maps.map(|map| format!("v3/shared/{map}")).collect();
+    pins.sort();
+    pins
+}
+
 /// Returns all pins of an agent's live generation, in order.
 pub fn expected_pins(generation: &str) -> Vec<String> {
-    let shared = ["COUNTERS", "HOLDS", "MODE", "SLOTS", "STRAYS", "SUBFLOWS"];
-    let mut pins: Vec<String> = shared.map(|pin| format!("v3/shared/{pin}")).into();
+    let mut pins = expected_shared_pins();
     let hooks = ["bind4", "bind6", "post_bind4", "post_bind6", "sock_release"];
     pins.extend(hooks.map(|hook| format!("v3/links/{hook}")));
     pins.extend(hooks.map(|hook| format!("v3/{generation}/programs/{hook}")));
     pins.extend(["mkdir", "rmdir"].map(|hook| format!("v3/{generation}/links/cgroup_{hook}")));
-    let events = ["BIND_EVENTS", "CGROUP_EVENTS", "HOLDER_EVENTS"];
-    let own =
-        ["CGROUPS", "CONFIG", "EXACT", "MARKS", "OWNERS", "PORTS", "RECORDS", "RESERVE4", "RESERVE6", "SHARED", "UIDS"];
-    let maps = events.into_iter().chain(own);
+    let maps = map_names::OF_GENERATION.into_iter().chain([map_names::OWNER_RECORDS]);
     pins.extend(maps.map(|map| format!("v3/{generation}/maps/{map}")));
     pins.sort();
     pins

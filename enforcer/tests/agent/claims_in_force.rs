@@ -6,6 +6,7 @@ use std::{
 };
 
 use aya::maps::{Array, HashMap as BpfHashMap, Map};
+use enforcer::kernel::map_names::{ADDRESS_OWNERS, POD_UIDS};
 use enforcer_ebpf::wire::{AddressKey, AddressOwner, PortWord, Protocol, Side, UidForm, UidKey, port_index};
 
 use enforcer_testing::agent::Agent;
@@ -25,8 +26,8 @@ pub(crate) type ClaimsInForce = BTreeMap<(Protocol, u16, ClaimPart), String>;
 /// agent writes.
 pub(crate) fn claims_in_force(agent: &Agent) -> Result<ClaimsInForce, String> {
     let ports = Array::<_, u64>::try_from(Map::Array(agent.map("PORTS"))).expect("ports");
-    let exact = BpfHashMap::<_, AddressKey, u64>::try_from(Map::HashMap(agent.map("EXACT"))).expect("addresses");
-    let uids = BpfHashMap::<_, UidKey, u64>::try_from(Map::HashMap(agent.map("UIDS"))).expect("UIDs");
+    let exact = BpfHashMap::<_, AddressKey, u64>::try_from(Map::HashMap(agent.map(ADDRESS_OWNERS))).expect("addresses");
+    let uids = BpfHashMap::<_, UidKey, u64>::try_from(Map::HashMap(agent.map(POD_UIDS))).expect("UIDs");
     let owners: HashMap<u64, String> =
         uids.iter().filter_map(Result::ok).map(|(key, slot)| (slot, uid_text(&key))).collect();
     let owner = |slot: u16| owners.get(&slot.into()).cloned().ok_or_else(|| format!("slot {slot} is no pod's"));

@@ -7,6 +7,7 @@ use std::{
 };
 
 use enforcer::host::clock::now;
+use enforcer::kernel::map_names::{ADDRESS_OWNERS, POD_CGROUPS, POD_UIDS};
 use enforcer_core::k8s_events::OBJECT_LIMIT;
 use serde_json::Value;
 
@@ -116,7 +117,7 @@ fn gauges_match_kernel_maps() {
         let claims = ["in_force", "lost"].map(|state| scraped.count("port_enforcer_claims", &[("state", state)]));
         assert_eq!(claims, [Some(in_force), Some(lost)]);
         let entries = |map| scraped.count("port_enforcer_map_entries", &[("map", map)]).expect("a map");
-        for (label, map) in [("exact", "EXACT"), ("uids", "UIDS"), ("cgroups", "CGROUPS")] {
+        for (label, map) in [("exact", ADDRESS_OWNERS), ("uids", POD_UIDS), ("cgroups", POD_CGROUPS)] {
             assert_eq!(entries(label), u64::from(agent.entries(map)), "{map}");
         }
         assert_eq!(entries("owners"), owners, "the node and the pods");

@@ -11,6 +11,7 @@ use std::{
 };
 
 use aya::maps::{HashMap, Map};
+use enforcer::kernel::map_names::{POD_CGROUPS, POD_UIDS, PORT_HOLDS};
 use enforcer_ebpf::wire::{PortHolds, Protocol, Reason, VerdictKind};
 
 use enforcer_testing::{
@@ -121,7 +122,7 @@ fn end(fixture: &AgentFixture, server: &ApiServer, nursery: &mut Worker, strange
 /// Of all the pods nothing is known any more, in the kernel or out of it, but of the stranger.
 fn nothing_is_left(fixture: &AgentFixture, agent: &Agent) {
     wait_until("all claims are gone", || claims_in_force(agent).is_ok_and(|held| held.is_empty()));
-    wait_until("all pods are gone", || agent.entries("UIDS") == 1 && agent.entries("CGROUPS") == 1);
+    wait_until("all pods are gone", || agent.entries(POD_UIDS) == 1 && agent.entries(POD_CGROUPS) == 1);
     wait_until("nobody holds anything", || holds(agent) == 0);
     let told = json(fixture, &["status"]);
     let pods: Vec<_> = told["holders"].as_array().expect("holders").iter().filter(|it| !it["pod"].is_null()).collect();
@@ -131,7 +132,7 @@ fn nothing_is_left(fixture: &AgentFixture, agent: &Agent) {
 
 /// How many holders the programs have noted.
 fn holds(agent: &Agent) -> usize {
-    let slots = HashMap::<_, u32, PortHolds>::try_from(Map::HashMap(agent.map("SLOTS"))).expect("the slots");
+    let slots = HashMap::<_, u32, PortHolds>::try_from(Map::HashMap(agent.map(PORT_HOLDS))).expect("the slots");
     let holders = |slot: PortHolds| slot.holds.iter().filter(|hold| hold.holder != 0).count();
     slots.iter().map(|entry| holders(entry.expect("a slot").1)).sum()
 }

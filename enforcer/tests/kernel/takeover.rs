@@ -15,7 +15,10 @@ use enforcer_ebpf::wire::{Reason, VerdictKind};
 use enforcer_testing::{
     bpffs::Bpffs,
     kernel_fixture::denied,
-    mini_agent::{MiniAgent, MiniNode, PROTOCOL, expected_pins, only_owner_may_bind, shared_bind, shared_bind6},
+    mini_agent::{
+        MiniAgent, MiniNode, PROTOCOL, expected_pins, expected_shared_pins, only_owner_may_bind, shared_bind,
+        shared_bind6,
+    },
     own_machine, tests,
     worker::{Bind, Worker},
 };
@@ -210,8 +213,7 @@ fn previous_claims_are_recovered() -> Outcome {
 fn agent_that_never_attached_changes_nothing() -> Outcome {
     let (node, mut owner, mut stranger) = node();
     drop(node.load());
-    let shared = ["COUNTERS", "HOLDS", "MODE", "SLOTS", "STRAYS", "SUBFLOWS"].map(|map| format!("v3/shared/{map}"));
-    assert_eq!(node.bpffs.list(), shared, "it took its generation away");
+    assert_eq!(node.bpffs.list(), expected_shared_pins(), "it took its generation away");
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
     drop(node.start());
     let agent = node.load();

@@ -95,7 +95,7 @@ pub static DENYING_POST_BIND: Feature = Feature {
     probe: || Answer::of(Offsets::of_running_kernel().map(|offsets| offsets.post_bind_denies)),
     globals: &[
         Global { name: "POST_BIND_DENIES", value: |features, _| features.post_bind_denies.into() },
-        Global { name: "RESERVES", value: |features, _| (!features.post_bind_denies).into() },
+        Global { name: "TAKES_BEFORE_BIND", value: |features, _| (!features.post_bind_denies).into() },
     ],
 };
 

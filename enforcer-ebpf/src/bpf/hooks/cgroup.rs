@@ -1,5 +1,5 @@
-//! Raw tracepoints `cgroup_mkdir` and `cgroup_rmdir`: who a cgroup belongs to, noted in the kernel the moment the cgroup
-//! exists and thus before its first process does.
+//! Raw tracepoints `cgroup_mkdir` and `cgroup_rmdir`: note the pod of a new cgroup as soon as the cgroup exists, and
+//! thus before its first process does.
 //!
 //! Both tracepoints pass `(struct cgroup *, const char *path)` (include/trace/events/cgroup.h). The path is relative to
 //! the hierarchy's root, which an agent in a cgroup namespace does not see, so name and parents are read from the
@@ -11,17 +11,20 @@ use enforcer_ebpf::{
     wire::{CgroupEvent, CgroupIdentity, EventKind, KernelError, NAME_CAPACITY, PodUid, Slot, UidForm, UidKey},
 };
 
-use super::{
-    emit::count_error,
-    kernel::{config, load, read, read_str},
-    maps::{
-        CGROUP_EVENTS, CGROUP_KN_OFFSET, CGROUP_ROOT_OFFSET, CGROUPS, KN_ID_OFFSET, KN_NAME_OFFSET, KN_PARENT_OFFSET,
-        OWNERS, ROOT_HIERARCHY_OFFSET, UIDS,
+use crate::bpf::{
+    context::{
+        config::VolatileConfig,
+        read::{load_word, read_kernel, read_kernel_str},
     },
+    counters::count_error,
+    globals::{
+        CGROUP_KN_OFFSET, CGROUP_ROOT_OFFSET, KN_ID_OFFSET, KN_NAME_OFFSET, KN_PARENT_OFFSET, ROOT_HIERARCHY_OFFSET,
+    },
+    maps::{CGROUP_RING, OWNERS, POD_CGROUPS, POD_UIDS},
 };
 
-/// How far up the attached root is looked for.
-const DEEPEST: u32 = 16;
+/// Number of levels above a cgroup at which the attached root is searched for.
+const MAX_LEVELS: u32 = 16;
 
 #[raw_tracepoint(tracepoint = "cgroup_mkdir")]
 pub(super) fn pe_cgroup_mkdir(ctx: RawTracePointContext) -> u32 {
@@ -41,31 +44,31 @@ fn handle(ctx: &RawTracePointContext, kind: EventKind) -> u32 {
     0
 }
 
-/// `None` if kernel memory could not be read.
+/// Notes the cgroup and emits its record. Returns `None` if kernel memory could not be read.
 #[inline(always)]
 fn try_handle(ctx: &RawTracePointContext, kind: EventKind) -> Option<()> {
     let cgroup: u64 = ctx.arg(0);
-    let root: u64 = read(cgroup + u64::from(CGROUP_ROOT_OFFSET.load()))?;
-    let hierarchy: u32 = read(root + u64::from(ROOT_HIERARCHY_OFFSET.load()))?;
+    let root: u64 = read_kernel(cgroup + u64::from(CGROUP_ROOT_OFFSET.load()))?;
+    let hierarchy: u32 = read_kernel(root + u64::from(ROOT_HIERARCHY_OFFSET.load()))?;
     if hierarchy != 0 {
         // A hierarchy of cgroup v1.
         return Some(());
     }
-    let config = config()?;
+    let config = VolatileConfig::get()?;
     let root_cgroup = config.root_cgroup();
-    let kn: u64 = read(cgroup + u64::from(CGROUP_KN_OFFSET.load()))?;
-    let id: u64 = read(kn + u64::from(KN_ID_OFFSET.load()))?;
+    let kn: u64 = read_kernel(cgroup + u64::from(CGROUP_KN_OFFSET.load()))?;
+    let id: u64 = read_kernel(kn + u64::from(KN_ID_OFFSET.load()))?;
 
     let mut parent = 0;
     let mut level = 0;
     let mut in_pod = false;
     let mut at = kn;
-    for up in 1..=DEEPEST {
-        at = read(at + u64::from(KN_PARENT_OFFSET.load()))?;
+    for up in 1..=MAX_LEVELS {
+        at = read_kernel(at + u64::from(KN_PARENT_OFFSET.load()))?;
         if at == 0 {
             break;
         }
-        let ancestor: u64 = read(at + u64::from(KN_ID_OFFSET.load()))?;
+        let ancestor: u64 = read_kernel(at + u64::from(KN_ID_OFFSET.load()))?;
         if up == 1 {
             parent = ancestor;
         }
@@ -73,39 +76,41 @@ fn try_handle(ctx: &RawTracePointContext, kind: EventKind) -> Option<()> {
             level = up;
             break;
         }
-        in_pod |= CGROUPS.get_ptr(ancestor).is_some();
+        in_pod |= POD_CGROUPS.get_ptr(ancestor).is_some();
     }
     if level == 0 {
         // Not below the attached root.
         return Some(());
     }
 
-    let name: u64 = read(kn + u64::from(KN_NAME_OFFSET.load()))?;
+    let name: u64 = read_kernel(kn + u64::from(KN_NAME_OFFSET.load()))?;
     let mut form = 0;
     if kind == EventKind::CgroupRemoved {
-        // Most cgroups are containers', which were never noted.
-        let _ = CGROUPS.remove(id);
+        // Most cgroups are of containers, which are never noted.
+        let _ = POD_CGROUPS.remove(id);
     } else if !in_pod {
-        // What lies below a pod's cgroup belongs to that pod, whatever its name says.
-        if let Some((uid, uid_form)) = pod_uid(name) {
+        // Cgroups below a pod's belong to that pod, whatever their names.
+        if let Some((uid, uid_form)) = read_pod_uid(name) {
             form = uid_form as u8;
             config.add_pod_level(u64::from(level));
-            identify(id, u64::from(level), uid, uid_form);
+            note_pod_cgroup(id, u64::from(level), uid, uid_form);
         }
     }
-    tell(kind, form, id, parent, name)
+    emit_cgroup_event(kind, form, id, parent, name)
 }
 
-/// Sends the record. The name is read right into the ring, the stack has no room for it.
+/// Emits the record. The name is read into the ring directly, since the stack has no space for it. Returns `None` if
+/// the name could not be read.
 #[inline(always)]
-fn tell(kind: EventKind, form: u8, id: u64, parent: u64, name: u64) -> Option<()> {
-    let Some(mut record) = CGROUP_EVENTS.reserve(0) else {
+fn emit_cgroup_event(kind: EventKind, form: u8, id: u64, parent: u64, name: u64) -> Option<()> {
+    let Some(mut record) = CGROUP_RING.reserve(0) else {
         count_error(KernelError::CgroupEventLost);
         return Some(());
     };
     let event: *mut CgroupEvent = record.as_mut_ptr();
     // SAFETY: `event` points to the record that was just reserved, which has room for one `CgroupEvent`.
-    let Some(name_len) = (unsafe { read_str((&raw mut (*event).name).cast(), NAME_CAPACITY as u32, name) }) else {
+    let Some(name_len) = (unsafe { read_kernel_str((&raw mut (*event).name).cast(), NAME_CAPACITY as u32, name) })
+    else {
         record.discard(0);
         return None;
     };
@@ -123,17 +128,17 @@ fn tell(kind: EventKind, form: u8, id: u64, parent: u64, name: u64) -> Option<()
     Some(())
 }
 
-/// Longest name, the closing zero included, that is looked at for a UID: `kubelet-kubepods-besteffort-pod<UID>.slice`
-/// has 73 bytes.
-const POD_NAME: usize = 96;
+/// Longest name in bytes, the closing zero included, in which a UID is searched for:
+/// `kubelet-kubepods-besteffort-pod<UID>.slice` has 73.
+const MAX_POD_NAME: usize = 96;
 
-/// The UID in a pod cgroup's name. The end of the name is read anew, to have it at a fixed place.
+/// Reads the UID in a pod cgroup's name. The end of the name is read once more, to have it at a fixed offset.
 #[inline(always)]
-fn pod_uid(name: u64) -> Option<(PodUid, UidForm)> {
-    let mut head = [0; POD_NAME];
+fn read_pod_uid(name: u64) -> Option<(PodUid, UidForm)> {
+    let mut head = [0; MAX_POD_NAME];
     // SAFETY: `head` has room for so many bytes.
-    let len = u64::from(unsafe { read_str(head.as_mut_ptr(), POD_NAME as u32, name) }?);
-    if len >= POD_NAME as u64 - 1 {
+    let len = u64::from(unsafe { read_kernel_str(head.as_mut_ptr(), MAX_POD_NAME as u32, name) }?);
+    if len >= MAX_POD_NAME as u64 - 1 {
         // It may have been cut.
         return None;
     }
@@ -143,29 +148,29 @@ fn pod_uid(name: u64) -> Option<(PodUid, UidForm)> {
     if len < TAIL as u64 {
         return None;
     }
-    let tail: [u8; TAIL] = read(name + (len - TAIL as u64))?;
+    let tail: [u8; TAIL] = read_kernel(name + (len - TAIL as u64))?;
     cgroup_name::from_systemd(&tail)
 }
 
-/// Notes whose the cgroup is.
+/// Notes the owner of a pod's cgroup.
 #[inline(always)]
-fn identify(id: u64, level: u64, uid: PodUid, form: UidForm) {
+fn note_pod_cgroup(id: u64, level: u64, uid: PodUid, form: UidForm) {
     let key = UidKey::new(uid, form);
-    let slot = match UIDS.get_ptr(key) {
-        Some(slot) => load(slot) as Slot,
+    let slot = match POD_UIDS.get_ptr(key) {
+        Some(slot) => load_word(slot) as Slot,
         None => 0,
     };
     if slot != 0 {
-        enter(slot, id, level);
+        set_owner_cgroup(slot, id, level);
     }
-    if CGROUPS.insert(id, CgroupIdentity::new(id, slot, form).0, 0).is_err() {
+    if POD_CGROUPS.insert(id, CgroupIdentity::new(id, slot, form).0, 0).is_err() {
         count_error(KernelError::CgroupsFull);
     }
 }
 
-/// Puts the cgroup into the owner's element, so that the owner's binds are recognised from now on.
+/// Writes the cgroup into the owner's element, so that the owner's binds are recognised from now on.
 #[inline(always)]
-fn enter(slot: Slot, id: u64, level: u64) {
+fn set_owner_cgroup(slot: Slot, id: u64, level: u64) {
     let Some(element) = OWNERS.get_ptr_mut(u32::from(slot)) else {
         return;
     };

@@ -1,4 +1,4 @@
-//! What a record tells of the calling task.
+//! Fields of the calling task for a record.
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
@@ -6,18 +6,16 @@ use aya_ebpf::helpers::{
 };
 use enforcer_ebpf::wire::BindEvent;
 
-use super::{
-    kernel::cast,
-    maps::{CRED_UID_OFFSET, TASK_COMM_OFFSET, TASK_CRED_OFFSET, TASK_TGID_OFFSET, TASK_TYPE},
-};
+use super::read::rdonly_cast;
+use crate::bpf::globals::{CRED_UID_OFFSET, TASK_COMM_OFFSET, TASK_CRED_OFFSET, TASK_TGID_OFFSET, TASK_TYPE};
 
-/// Writes process, user, command and cgroup of the calling task.
+/// Writes process, user, command and cgroup of the calling task into a record.
 ///
 /// # Safety
 ///
 /// `event` must point to room for a record.
 #[inline(always)]
-pub(super) unsafe fn fill(event: *mut BindEvent) {
+pub(crate) unsafe fn write_task(event: *mut BindEvent) {
     // SAFETY: the caller vouches for the record. The helpers have no preconditions.
     unsafe {
         (*event).cgroup = bpf_get_current_cgroup_id();
@@ -29,10 +27,10 @@ pub(super) unsafe fn fill(event: *mut BindEvent) {
             bpf_get_current_comm((&raw mut (*event).command).cast(), 16);
             return;
         }
-        // Loaded anew, since to keep the number across a call would take room on a stack that has none.
-        let task = cast(bpf_get_current_task(), TASK_TYPE.load());
+        // Loaded again: a number that is kept across a call takes space on the stack, which is full.
+        let task = rdonly_cast(bpf_get_current_task(), TASK_TYPE.load());
         (*event).pid = field::<u32>(task, TASK_TGID_OFFSET.load());
-        // The real user's, in the initial user namespace, as the helper gives it.
+        // The real user id in the initial user namespace, as the helper returns it.
         let cred = field::<*const u8>(task, TASK_CRED_OFFSET.load());
         (*event).uid = field::<u32>(cred, CRED_UID_OFFSET.load());
         let command: *mut [u64; 2] = (&raw mut (*event).command).cast();
@@ -42,13 +40,13 @@ pub(super) unsafe fn fill(event: *mut BindEvent) {
     }
 }
 
-/// A field of a structure.
+/// Loads a field of a kernel structure.
 ///
 /// # Safety
 ///
-/// The pointer must be of [`cast`], or read through such a one.
+/// The pointer must come from [`rdonly_cast`], or from a field that was loaded through such a pointer.
 #[inline(always)]
 unsafe fn field<T: Copy>(structure: *const u8, offset: u32) -> T {
-    // SAFETY: the verifier checks that there is such a field, and the kernel gives 0 for what is not there.
+    // SAFETY: the verifier checks that the structure has such a field, and the kernel reads a bad address as 0.
     unsafe { structure.add(offset as usize).cast::<T>().read_volatile() }
 }

@@ -1,0 +1,83 @@
+//! Acquires a port for a caller: decides about each holder in the way without the lock, and takes the port under it if
+//! no holder came or went meanwhile.
+
+use enforcer_ebpf::{
+    decide::{CallerIdentity, Verdict, decide_held, may_share_with},
+    wire::{KernelError, MAX_HOLDS_PER_PORT, Reason, VerdictKind},
+};
+
+use super::table::{Condition, HoldRequest, REFUSED, TAKEN, find_or_insert_slot, slot_version};
+use crate::bpf::{
+    context::{config::VolatileConfig, owners::owner_of_pod_cgroup},
+    counters::count_error,
+};
+
+/// How often a port is tried whose holders come and go meanwhile, all of them such as the caller may join.
+const MAX_ATTEMPTS: u32 = 2;
+
+/// Result of [`acquire`].
+pub(super) struct Acquisition {
+    /// Allowed, audited or denied; with [`Reason::Held`] if another holder is in the way.
+    pub(super) verdict: Verdict,
+    /// Whether the table has the hold, so that it must be given back.
+    pub(super) is_taken: bool,
+    /// [`enforcer_ebpf::wire::PortHold::holder`] of the holder in the way; 0 for none.
+    pub(super) holder: u64,
+    /// Owner id of that holder; 0 for one that is no known owner.
+    pub(super) owner: u32,
+}
+
+impl Acquisition {
+    /// Returns whether a holder is in the way that the caller may not join, whatever the verdict.
+    #[inline(always)]
+    pub(super) fn is_conflict(&self) -> bool {
+        self.verdict.reason != Reason::Unclaimed
+    }
+}
+
+/// Takes a port for a caller, unless another holder is in the way and the policy is to deny that.
+#[inline(always)]
+pub(super) fn acquire(request: &HoldRequest, caller: &CallerIdentity, config: &VolatileConfig) -> Acquisition {
+    let mut result = Acquisition { verdict: Verdict::allow(Reason::Unclaimed), is_taken: false, holder: 0, owner: 0 };
+    let Some(slot) = find_or_insert_slot(request.port) else {
+        count_error(KernelError::HoldsFull);
+        return result;
+    };
+    let mut answer = request.take(Condition::NO_CONFLICT);
+    for _ in 0..MAX_ATTEMPTS {
+        if answer != REFUSED {
+            break;
+        }
+        let version = slot_version(slot);
+        let mut from = 0;
+        for _ in 0..MAX_HOLDS_PER_PORT {
+            let conflict = request.find_conflict(from);
+            if !conflict.exists() {
+                break;
+            }
+            let owner = owner_of_pod_cgroup(conflict.holder());
+            if !may_share_with(&owner, caller) {
+                result.holder = conflict.holder();
+                result.owner = owner.id();
+                break;
+            }
+            from = conflict.next_place();
+        }
+        if result.holder == 0 {
+            answer = request.take(Condition::version_is(version));
+            continue;
+        }
+        result.verdict = decide_held(caller, &config.policy(), config.mode_override());
+        if result.verdict.kind == VerdictKind::Deny {
+            return result;
+        }
+        answer = request.take(Condition::NONE);
+        break;
+    }
+    result.is_taken = answer == TAKEN;
+    if !result.is_taken {
+        // The socket holds the port all the same, and others do not know it.
+        count_error(KernelError::HoldsFull);
+    }
+    result
+}

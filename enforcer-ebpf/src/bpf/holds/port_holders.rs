@@ -1,0 +1,114 @@
+//! Who holds each TCP and UDP port, and the last attempt to bind it: `PORT_HOLDERS`.
+//!
+//! The programs write only that a port is held. The agent, which sees all sockets, writes by whom.
+
+use enforcer_ebpf::{
+    decide::Verdict,
+    wire::{HOLDER_SOMEBODY, PortHolder, Protocol, Reason, VerdictKind, counter, port_index},
+};
+
+use crate::bpf::{context::read::load_word, maps::PORT_HOLDERS};
+
+/// The element of a port.
+#[derive(Clone, Copy)]
+pub(crate) struct PortHolderRef(*mut PortHolder);
+
+impl PortHolderRef {
+    /// Returns the element of a port; `None` for a protocol that has no elements, since no hook sees its binds (SCTP).
+    /// A hook that judges binds counts an error then, so that none for a further protocol allows everything unnoticed.
+    #[inline(always)]
+    pub(crate) fn find(protocol: Protocol, port: u16) -> Option<Self> {
+        PORT_HOLDERS.get_ptr_mut(port_index(protocol, port)).map(Self)
+    }
+
+    /// Returns [`PortHolder::holder`]: a pod's cgroup id, [`HOLDER_SOMEBODY`], or 0 for a port that nobody holds.
+    #[inline(always)]
+    pub(crate) fn holder(self) -> u64 {
+        // SAFETY: only an address of a field of the map's element is taken.
+        load_word(unsafe { &raw const (*self.0).holder })
+    }
+
+    /// Notes that somebody holds the port, unless a holder is noted already.
+    #[inline(always)]
+    pub(crate) fn set_held(self) {
+        if self.holder() == 0 {
+            // SAFETY: an aligned word of the map's element; another program stores the same here, and the agent knows
+            // more.
+            unsafe { (&raw mut (*self.0).holder).write_volatile(HOLDER_SOMEBODY) };
+        }
+    }
+
+    /// Returns the last attempt to bind this very port that was not denied.
+    #[inline(always)]
+    pub(crate) fn last_attempt(self) -> LastAttempt {
+        // SAFETY: only an address of a field of the map's element is taken.
+        LastAttempt(load_word(unsafe { &raw const (*self.0).asked }))
+    }
+
+    /// Notes an attempt to bind this very port that is not denied.
+    #[inline(always)]
+    pub(crate) fn set_last_attempt(self, verdict: &Verdict) {
+        let attempt = LastAttempt::with(verdict.kind, verdict.reason);
+        if self.last_attempt().0 != attempt.0 {
+            // SAFETY: an aligned word of the map's element; all programs that store here saw such an attempt.
+            unsafe { (&raw mut (*self.0).asked).write_volatile(attempt.0) };
+        }
+    }
+}
+
+/// How the last attempt to bind a port was counted: [`PortHolder::asked`].
+#[derive(Clone, Copy)]
+pub(crate) struct LastAttempt(u64);
+
+impl LastAttempt {
+    /// Returns the attempt with this verdict.
+    #[inline(always)]
+    const fn with(kind: VerdictKind, reason: Reason) -> Self {
+        Self(PortHolder::asked_by(kind, reason))
+    }
+
+    /// Returns whether there was one. Sockets that were bound by a bind to port 0 had none.
+    #[inline(always)]
+    pub(crate) fn exists(self) -> bool {
+        self.0 != 0
+    }
+
+    /// Returns whether the verdict was [`VerdictKind::Allow`], provided that there was one.
+    #[inline(always)]
+    pub(crate) fn was_allowed(self) -> bool {
+        self.0 <= LAST_ALLOWED
+    }
+
+    /// Returns the index in `COUNTERS` at which the attempt was counted, unless as unreported.
+    #[inline(always)]
+    pub(crate) const fn counter(self, protocol: Protocol) -> u32 {
+        counter(VerdictKind::Allow, Reason::Owner, protocol) + (self.0 as u32).wrapping_sub(1)
+    }
+}
+
+/// Greatest value of [`PortHolder::asked`] after an attempt that was allowed.
+const LAST_ALLOWED: u64 = PortHolder::asked_by(VerdictKind::Allow, Reason::ALL[Reason::ALL.len() - 1]);
+
+// `was_allowed` and `counter` depend on the order of verdicts, reasons and protocols in `COUNTERS`.
+const _: () = {
+    let mut place = 0;
+    while place < Reason::ALL.len() {
+        let reason = Reason::ALL[place];
+        assert!(PortHolder::asked_by(VerdictKind::Allow, reason) <= LAST_ALLOWED);
+        assert!(PortHolder::asked_by(VerdictKind::Audit, reason) > LAST_ALLOWED);
+        assert!(PortHolder::asked_by(VerdictKind::Deny, reason) > LAST_ALLOWED);
+        let mut kind = 0;
+        while kind < VerdictKind::ALL.len() {
+            let verdict = VerdictKind::ALL[kind];
+            let attempt = LastAttempt::with(verdict, reason);
+            let mut protocol = 0;
+            while protocol < Protocol::ALL.len() {
+                let by = Protocol::ALL[protocol];
+                assert!(attempt.counter(by) == counter(verdict, reason, by));
+                protocol += 1;
+            }
+            kind += 1;
+        }
+        place += 1;
+    }
+};

@@ -1,0 +1,62 @@
+//! `cgroup/sock_release`: gives back what a closed socket held.
+//!
+//! It runs at every close of an inet socket of the subtree (`inet_release` in `net/ipv4/af_inet.c`), so it returns
+//! early for a socket that no program noted. The kernel frees the port itself after this.
+
+use aya_ebpf::{
+    EbpfContext as _, helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock, programs::SockContext,
+};
+use enforcer_ebpf::wire::Protocol;
+
+use super::answer::ALLOW;
+use crate::bpf::{
+    context::{config::VolatileConfig, netns::is_in_node_netns, socket::Socket},
+    emit::emit_release,
+    holds::{
+        port_holders::PortHolderRef,
+        socket_holds::{release_address, release_socket},
+    },
+};
+
+/// include/uapi/linux/in.h.
+const IPPROTO_MPTCP: u32 = 262;
+/// `include/net/tcp_states.h`.
+const TCP_CLOSE: u32 = 7;
+/// `include/net/tcp_states.h`.
+const TCP_LISTEN: u32 = 10;
+
+#[cgroup_sock(sock_release)]
+pub(super) fn pe_sock_release(ctx: SockContext) -> i32 {
+    // SAFETY: reads of the context are rewritten and checked by the verifier.
+    let (number, state) = unsafe { ((*ctx.sock).protocol, (*ctx.sock).state) };
+    let Some(protocol) = Protocol::from_ipproto(number) else {
+        return ALLOW;
+    };
+    let socket = if number == IPPROTO_MPTCP {
+        // The subflow was bound, and this is its parent.
+        let parent = Socket::from_pointer(ctx.sock);
+        release_address(parent.address());
+        parent
+    } else {
+        release_socket(ctx.sock)
+    };
+    let Some(config) = VolatileConfig::get() else {
+        return ALLOW;
+    };
+    // A connection holds no port, unless a bind named its port. The agent finds those by socket diagnostics.
+    if protocol == Protocol::Tcp && state != TCP_LISTEN && state != TCP_CLOSE || !config.policy().report_bound {
+        return ALLOW;
+    }
+    // Not earlier, since this costs as much as everything before it.
+    let port = socket.local_port().unwrap_or(0);
+    if port == 0
+        || PortHolderRef::find(protocol, port).is_none_or(|port_holder| port_holder.holder() == 0)
+        || !is_in_node_netns(&ctx, config)
+    {
+        return ALLOW;
+    }
+    // SAFETY: the helper takes this program type's context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    emit_release(protocol, port, if number == IPPROTO_MPTCP { socket.address() } else { cookie });
+    ALLOW
+}
