@@ -24,30 +24,34 @@ pub(crate) static CONFIG: Array<wire::Config, 1, MMAPABLE> = Array::new();
 
 /// Owners of a port: [`wire::PortWord`] by [`wire::port_index`]. Written by the agent.
 #[btf_map]
-pub(crate) static PORTS: Array<u64, { wire::PORTS as usize }, MMAPABLE> = Array::new();
+pub(crate) static PORTS: Array<u64, { wire::PORT_COUNT as usize }, MMAPABLE> = Array::new();
 
 /// Owners by slot. Slot 0 is nobody and stays zero. Written by the agent, and by `cgroup_mkdir`.
 #[btf_map]
-pub(crate) static OWNERS: Array<wire::Owner, { wire::OWNERS as usize }, MMAPABLE> = Array::new();
+pub(crate) static OWNERS: Array<wire::Owner, { wire::MAX_OWNERS as usize }, MMAPABLE> = Array::new();
 
 /// Owners of one address of a port: [`wire::AddressOwner`] by key. Written by the agent.
 #[btf_map]
-pub(crate) static ADDRESS_OWNERS: HashMap<wire::AddressKey, u64, { wire::EXACT_CLAIMS as usize }, { NO_PREALLOC }> =
-    HashMap::new();
+pub(crate) static ADDRESS_OWNERS: HashMap<
+    wire::AddressKey,
+    u64,
+    { wire::MAX_ADDRESS_CLAIMS as usize },
+    { NO_PREALLOC },
+> = HashMap::new();
 
 /// From a pod's UID to its owner's slot (`u64`). Written by the agent, and read when a cgroup is made.
 #[btf_map]
-pub(crate) static POD_UIDS: HashMap<wire::UidKey, u64, { wire::UIDS as usize }> = HashMap::new();
+pub(crate) static POD_UIDS: HashMap<wire::UidKey, u64, { wire::MAX_POD_UIDS as usize }> = HashMap::new();
 
 /// From the id of a pod's cgroup to [`wire::CgroupIdentity`]. Written by `cgroup_mkdir` and `cgroup_rmdir`, and by the
 /// agent for cgroups that are older than the programs. Preallocated, as [`POD_UIDS`] is: kernels before 6.1 warn about
 /// anything else in a tracing program (`check_map_prog_compatibility` in kernel/bpf/verifier.c).
 #[btf_map]
-pub(crate) static POD_CGROUPS: HashMap<u64, u64, { wire::CGROUPS as usize }> = HashMap::new();
+pub(crate) static POD_CGROUPS: HashMap<u64, u64, { wire::MAX_POD_CGROUPS as usize }> = HashMap::new();
 
 /// Exact counts by [`wire::counter`] and [`wire::error_counter`]. Shared, so that the totals go on.
 #[btf_map]
-pub(crate) static COUNTERS: PerCpuArray<u64, { wire::COUNTERS as usize }> = PerCpuArray::new();
+pub(crate) static COUNTERS: PerCpuArray<u64, { wire::COUNTER_COUNT as usize }> = PerCpuArray::new();
 
 /// The mode that an operator set on the node: [`wire::NodeMode`]. Shared. Written by user space.
 #[btf_map]
@@ -69,16 +73,18 @@ pub(crate) static CGROUP_RING: RingBuf<wire::CgroupEvent, { wire::CGROUP_RING_BY
 /// The holder of each port, as far as is known: [`wire::PortHolder`] by [`wire::port_index`]. Written by the programs and by
 /// the agent.
 #[btf_map]
-pub(crate) static PORT_HOLDERS: Array<wire::PortHolder, { wire::MARKS as usize }, MMAPABLE> = Array::new();
+pub(crate) static PORT_HOLDERS: Array<wire::PortHolder, { wire::ENFORCED_PORT_COUNT as usize }, MMAPABLE> =
+    Array::new();
 
 /// Ports that any number of pods may share, one bit for each by [`wire::port_index`]. Written by the agent.
 #[btf_map]
-pub(crate) static SHARED_PORTS: Array<u64, { wire::SHARED_WORDS as usize }, MMAPABLE> = Array::new();
+pub(crate) static SHARED_PORTS: Array<u64, { wire::SHARED_PORT_WORDS as usize }, MMAPABLE> = Array::new();
 
 /// The holders of each port whose sockets can share it: [`wire::PortHolds`] by [`wire::port_index`]. Shared, so that a
 /// held port stays held. Written by the programs only.
 #[btf_map]
-pub(crate) static PORT_HOLDS: HashMap<u32, wire::PortHolds, { wire::SLOTS as usize }, { NO_PREALLOC }> = HashMap::new();
+pub(crate) static PORT_HOLDS: HashMap<u32, wire::PortHolds, { wire::MAX_PORT_HOLDS as usize }, { NO_PREALLOC }> =
+    HashMap::new();
 
 /// What a socket holds in [`PORT_HOLDS`]: [`wire::PortHold`] in the socket's storage. Shared.
 #[btf_map]
@@ -90,7 +96,7 @@ pub(crate) static SOCKET_HOLDS: SkStorage<wire::PortHold> = SkStorage::new();
 /// MPTCP sockets are such: the kernel binds the subflow and closes its parent. So are sockets for which the kernel had
 /// no memory (see [`FALLBACK_USED`]).
 #[btf_map]
-pub(crate) static FALLBACK_HOLDS: HashMap<u64, wire::PortHold, { wire::SUBFLOWS as usize }, { NO_PREALLOC }> =
+pub(crate) static FALLBACK_HOLDS: HashMap<u64, wire::PortHold, { wire::MAX_FALLBACK_HOLDS as usize }, { NO_PREALLOC }> =
     HashMap::new();
 
 /// 1 as soon as a socket that is not MPTCP had no storage, so that every close must look into [`FALLBACK_HOLDS`].
