@@ -33,7 +33,15 @@ pub(crate) fn run(Args { release }: Args) -> anyhow::Result<()> {
 
 fn build(release: bool) -> anyhow::Result<Utf8PathBuf> {
     let mut cargo = process::cargo();
-    cargo.args(["build", "--package", PACKAGE, "--lib", "--features", "object", "--message-format=json-render-diagnostics"]);
+    cargo.args([
+        "build",
+        "--package",
+        PACKAGE,
+        "--lib",
+        "--features",
+        "object",
+        "--message-format=json-render-diagnostics",
+    ]);
     if release {
         cargo.arg("--release");
     }

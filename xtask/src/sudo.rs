@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::process;
 
 /// Environment variables that a program keeps when it runs through sudo.
-const KEPT_VARIABLES: [&str; 12] = [
+const KEPT_VARIABLES: [&str; 13] = [
     "PATH",
     "TERM",
     "COLUMNS",
@@ -18,6 +18,7 @@ const KEPT_VARIABLES: [&str; 12] = [
     "PROPTEST_CASES",
     "PORT_ENFORCER_TEST_FULL",
     "PORT_ENFORCER_TEST_EVERY_STEP",
+    "PORT_ENFORCER_TEST_PREDECESSOR",
     "KUBECONFIG",
     "KUBEBUILDER_ASSETS",
 ];

@@ -27,6 +27,8 @@ pub(crate) const ENVIRONMENT_HELP: &str = "\
 Environment variables:
   PORT_ENFORCER_TEST_FULL=1        run tests under load in full length
   PORT_ENFORCER_TEST_EVERY_STEP=1  kill agents after every step of their start, not after some
+  PORT_ENFORCER_TEST_PREDECESSOR=FILE
+                                   upgrade from this binary of another version
   KUBEBUILDER_ASSETS=FOLDER        test with etcd and kube-apiserver of this folder (absolute path)
   KUBECONFIG=FILE                  otherwise test with the cluster of this file
 

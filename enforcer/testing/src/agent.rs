@@ -6,7 +6,7 @@ use std::{
     ffi::OsStr,
     fs,
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
@@ -49,7 +49,11 @@ fn built() -> PathBuf {
 
 /// Returns a command of the binary under test, without any of its variables in the environment.
 pub fn enforcer() -> Command {
-    let mut command = Command::new(env::var_os(BINARY).map_or_else(built, PathBuf::from));
+    command_of(&env::var_os(BINARY).map_or_else(built, PathBuf::from))
+}
+
+fn command_of(program: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ENFORCER_")) {
         command.env_remove(name);
     }
@@ -69,17 +73,29 @@ pub struct Agent {
 impl Agent {
     /// Starts `enforcer run` with these arguments and waits until it is ready. Returns the agent and its `ready` line.
     pub fn start<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> (Self, Value) {
-        let mut agent = Self::spawn(arguments);
-        let ready = agent.wait_for_line("the agent is ready", |line| {
+        Self::spawn(arguments).until_ready()
+    }
+
+    /// Starts `enforcer run` of another version with these arguments and waits until it is ready.
+    pub fn start_program<A: AsRef<OsStr>>(program: &Path, arguments: impl IntoIterator<Item = A>) -> (Self, Value) {
+        Self::spawn_command(command_of(program), arguments).until_ready()
+    }
+
+    fn until_ready(mut self) -> (Self, Value) {
+        let ready = self.wait_for_line("the agent is ready", |line| {
             line["event"] == "ready" || line.as_str().is_some_and(|line| line.contains(" ready in mode "))
         });
-        (agent, ready)
+        (self, ready)
     }
 
     /// Starts `enforcer run` with these arguments.
     pub fn spawn<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
+        Self::spawn_command(enforcer(), arguments)
+    }
+
+    fn spawn_command<A: AsRef<OsStr>>(mut command: Command, arguments: impl IntoIterator<Item = A>) -> Self {
         let mut child =
-            enforcer().arg("run").args(arguments).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("spawn");
+            command.arg("run").args(arguments).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("spawn");
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {

@@ -32,6 +32,7 @@ mod soak;
 mod status;
 
 mod trouble;
+mod upgrade;
 mod watch;
 
 use enforcer_testing::{bpffs, network, own_machine, worker};
@@ -58,6 +59,7 @@ fn main() {
 fn trials() -> Vec<Trial> {
     let mut trials = machine::trials();
     trials.extend(reserved::trials());
+    trials.extend(upgrade::trials());
     for (subject, tests) in [
         ("abuse", abuse::TESTS),
         ("trouble", trouble::TESTS),
