@@ -16,10 +16,10 @@ use crate::wire::{
     OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Policy, PortWord, Protocol, Reason, Side, Slot, Undeclared, VerdictKind,
 };
 
-/// How much of an address family a socket reaches.
+/// Part of an address family that a socket reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reach {
-    /// Nothing of it.
+    /// No address of the family.
     Nothing,
     /// One address.
     One,
@@ -27,7 +27,7 @@ pub enum Reach {
     Every,
 }
 
-/// Which addresses a bind reaches. At most one side is [`Reach::One`], and then the other one is [`Reach::Nothing`].
+/// Addresses that a bind reaches. At most one side is [`Reach::One`], and then the other one is [`Reach::Nothing`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cover {
     /// Its IPv4 side.
@@ -51,7 +51,7 @@ pub enum Target {
 }
 
 impl Cover {
-    /// The cover of a bind to this address.
+    /// Returns the cover of a bind to this address.
     #[must_use]
     #[inline(always)]
     pub fn of(target: &Target) -> Self {
@@ -86,7 +86,7 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// The candidates on a port for a bind with this cover.
+    /// Returns the candidates on a port for a bind with this cover.
     #[must_use]
     #[inline(always)]
     pub fn of(word: PortWord, cover: Cover) -> Self {
@@ -115,7 +115,7 @@ fn side(side: Side, reach: Reach) -> ((Slot, Slot), bool, bool) {
     }
 }
 
-/// Who calls.
+/// Kind of caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// A process outside the attached subtree: the node itself.
@@ -133,27 +133,28 @@ pub enum Caller {
 /// A verdict with what led to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// What is answered.
+    /// Kind of the answer.
     pub kind: VerdictKind,
-    /// Why.
+    /// Reason of the answer.
     pub reason: Reason,
-    /// Which of the candidates decided: its place in [`Candidates::slots`], or [`NO_CLAIM`]. Not an `Option`, whose
-    /// empty form has bytes that nobody wrote: the compiler may read them, and the verifier then refuses the program.
+    /// Place in [`Candidates::slots`] of the candidate that decided, or [`NO_CLAIM`]. Not an `Option`, whose empty form
+    /// has bytes that nobody wrote: the compiler may read them, and the verifier then refuses the program.
     pub by: u8,
 }
 
-/// [`Verdict::by`] where no claim decided.
+/// The [`Verdict::by`] where no claim decided.
 pub const NO_CLAIM: u8 = 4;
 
 impl Verdict {
-    /// An allowed attempt that no claim decided.
+    /// Returns the verdict on an allowed attempt that no claim decided.
     #[must_use]
     #[inline(always)]
     pub const fn allow(reason: Reason) -> Self {
         Self { kind: VerdictKind::Allow, reason, by: NO_CLAIM }
     }
 
-    /// What [`decide`] says of a pod that owns the whole port ([`PortWord::sole`]), whatever the address: known without it.
+    /// Verdict of [`decide`] on a pod that owns the whole port ([`PortWord::sole`]), whatever the address: known
+    /// without it.
     pub const OWNER: Self = Self { kind: VerdictKind::Allow, reason: Reason::Owner, by: 0 };
 }
 
@@ -166,18 +167,18 @@ pub struct CallerIdentity {
     pub group: u32,
     /// Its workload, 0 for none.
     pub workload: u32,
-    /// [`HOST`], [`UNRESOLVED`], and of the `OWNER_*` flags [`OWNER_SOFTWARE`], [`OWNER_MODE_AUDIT`] and
+    /// Flags: [`HOST`], [`UNRESOLVED`], and of the `OWNER_*` flags [`OWNER_SOFTWARE`], [`OWNER_MODE_AUDIT`] and
     /// [`OWNER_MODE_ENFORCE`].
     pub flags: u32,
 }
 
-/// [`CallerIdentity::flags`] of [`Caller::Host`], beside [`OWNER_SOFTWARE`].
+/// Flag in [`CallerIdentity::flags`] of [`Caller::Host`], beside [`OWNER_SOFTWARE`].
 pub const HOST: u32 = 1 << 16;
-/// [`CallerIdentity::flags`] of [`Caller::Unresolved`].
+/// Flag in [`CallerIdentity::flags`] of [`Caller::Unresolved`].
 pub const UNRESOLVED: u32 = 1 << 17;
 
 impl CallerIdentity {
-    /// Of a pod that is known.
+    /// Returns the identity of a pod that is known.
     #[must_use]
     #[inline(always)]
     pub const fn pod(pod: &Owner) -> Self {
@@ -185,7 +186,7 @@ impl CallerIdentity {
         Self { id: pod.id(), group: pod.group(), workload: pod.workload(), flags }
     }
 
-    /// Of a caller that is no owner.
+    /// Returns the identity of a caller that is no owner.
     #[must_use]
     #[inline(always)]
     pub const fn nobody(flags: u32) -> Self {
@@ -210,16 +211,17 @@ impl From<&Caller> for CallerIdentity {
     }
 }
 
-/// What can overrule a conflict's mode. Asked for on the way to a conflict only, so that it costs others nothing.
+/// Facts that can overrule a conflict's mode. They are asked for on the way to a conflict only, so that it costs others
+/// nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ModeOverride {
-    /// What an operator set on the node.
+    /// Mode that an operator set on the node.
     pub local: NodeMode,
     /// The lease ran out: no agent has vouched for the claims for too long, so that none of them denies any more.
     pub stale: bool,
 }
 
-/// Why an owner's claim does not stand in the way; 0 if there is no claim, and the weakest last.
+/// Reason for which an owner's claim does not stand in the way; 0 if there is no claim, and the weakest last.
 const OWNER: u32 = 1;
 const SHARE: u32 = 2;
 const HANDOVER: u32 = 3;
@@ -286,7 +288,7 @@ pub fn decide(
     }
 }
 
-/// [`SHARE`], [`HANDOVER`], or 0 where neither holds between the two.
+/// Returns [`SHARE`], [`HANDOVER`], or 0 where neither holds between the two.
 #[inline(always)]
 const fn relation_to(owner: &Owner, kin: &CallerIdentity) -> u32 {
     if owner.group() != 0 && owner.group() == kin.group {
@@ -298,8 +300,8 @@ const fn relation_to(owner: &Owner, kin: &CallerIdentity) -> u32 {
     }
 }
 
-/// Whether a caller may hold a port beside this holder, another pod: both are of one share group, or the holder is going
-/// and both are of one workload.
+/// Checks whether a caller may hold a port beside this holder, another pod: both are of one share group, or the holder
+/// is going and both are of one workload.
 #[must_use]
 #[inline(always)]
 pub const fn may_share_with(holder: &Owner, kin: &CallerIdentity) -> bool {
@@ -313,9 +315,9 @@ pub fn decide_held(kin: &CallerIdentity, policy: &Policy, overrule: ModeOverride
     conflict(Reason::Held, NO_CLAIM, kin, policy, overrule)
 }
 
-/// Whether a socket could hold its port together with one of another pod: for all others the kernel itself refuses the
-/// second (`inet_csk_bind_conflict` in `net/ipv4/inet_connection_sock.c`, `inet_rcv_saddr_equal` and `udp_lib_lport_inuse`
-/// in net/ipv4/udp.c).
+/// Checks whether a socket could hold its port together with one of another pod: for all others the kernel itself
+/// refuses the second (`inet_csk_bind_conflict` in `net/ipv4/inet_connection_sock.c`, `inet_rcv_saddr_equal` and
+/// `udp_lib_lport_inuse` in net/ipv4/udp.c).
 #[must_use]
 #[inline(always)]
 pub const fn could_share(protocol: Protocol, reuse_port: bool, reuse_addr: bool) -> bool {
@@ -326,7 +328,7 @@ pub const fn could_share(protocol: Protocol, reuse_port: bool, reuse_addr: bool)
     }
 }
 
-/// [`crate::wire::PortHold::extent`] of a bind to this address on this device (its index, 0 for none).
+/// Returns the [`crate::wire::PortHold::extent`] of a bind to this address on this device (its index, 0 for none).
 #[must_use]
 #[inline(always)]
 pub fn extent(target: &Target, device: u32) -> u32 {
@@ -337,7 +339,8 @@ pub fn extent(target: &Target, device: u32) -> u32 {
     families | one | device << EXTENT_DEVICE_SHIFT
 }
 
-/// Whether two of [`crate::wire::PortHold`] meet: by address word and extent. Sockets on different devices do not.
+/// Checks whether two of [`crate::wire::PortHold`] meet: by address word and extent. Sockets on different devices do
+/// not.
 #[must_use]
 #[inline(always)]
 pub const fn holds_overlap(one: (u64, u32), other: (u64, u32)) -> bool {
@@ -347,7 +350,8 @@ pub const fn holds_overlap(one: (u64, u32), other: (u64, u32)) -> bool {
         && (one.1 & other.1 & EXTENT_ONE == 0 || one.0 == other.0)
 }
 
-/// Flags of the owner at a place. Written out: old verifiers refuse a read of the stack at a place that varies.
+/// Returns the flags of the owner at a place. Written out: old verifiers refuse a read of the stack at a place that
+/// varies.
 #[inline(always)]
 const fn place_flags(owners: &[Owner; 4], place: u32) -> u32 {
     match place {

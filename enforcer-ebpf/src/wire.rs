@@ -48,8 +48,8 @@ pub use uid::{PodUid, UidForm, UidKey};
 /// rings' records, and the names of the pins. A pinned layout of another version is never reused, so this is raised
 /// with every change of those, and with no other.
 pub const LAYOUT_VERSION: u32 = 3;
-/// What stands in the programs, moved to register 0, where the agent puts the call of `bpf_rdonly_cast`, a function of the
-/// kernel. Nothing else in the programs has this number.
+/// Constant that the programs move to register 0 in the place where the agent puts the call of `bpf_rdonly_cast`, a
+/// function of the kernel. Nothing else in the programs has this number.
 pub const RDONLY_CAST_PLACEHOLDER: i32 = 0x6361_7374;
 /// Elements of the `OWNERS` array, slot 0 (nobody) included.
 pub const MAX_OWNERS: u32 = 1 << 15;

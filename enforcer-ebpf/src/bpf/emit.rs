@@ -117,7 +117,7 @@ fn wakeup_flag(now: u64) -> u32 {
 /// denied binds, the program need not collect what the record would contain.
 #[inline(always)]
 pub(crate) fn verdict_ring_has_space() -> bool {
-    /// What the kernel puts before each record (`BPF_RINGBUF_HDR_SZ` in include/uapi/linux/bpf.h).
+    /// Size of the header that the kernel puts before each record (`BPF_RINGBUF_HDR_SZ` in include/uapi/linux/bpf.h).
     const HEADER: u64 = 8;
     const MAX_USED: u64 = VERDICT_RING_BYTES as u64 - 1 - HEADER - size_of::<BindEvent>() as u64;
     let ring = (&raw const VERDICT_RING).cast_mut().cast::<c_void>();

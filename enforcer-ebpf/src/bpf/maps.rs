@@ -39,11 +39,11 @@ pub(crate) static ADDRESS_OWNERS: HashMap<
     { NO_PREALLOC },
 > = HashMap::new();
 
-/// From a pod's UID to its owner's slot (`u64`). Written by the agent, and read when a cgroup is made.
+/// Slot of the owner (`u64`) by the pod's UID. Written by the agent, and read when a cgroup is made.
 #[btf_map]
 pub(crate) static POD_UIDS: HashMap<wire::UidKey, u64, { wire::MAX_POD_UIDS as usize }> = HashMap::new();
 
-/// From the id of a pod's cgroup to [`wire::CgroupIdentity`]. Written by `cgroup_mkdir` and `cgroup_rmdir`, and by the
+/// The [`wire::CgroupIdentity`] by the id of a pod's cgroup. Written by `cgroup_mkdir` and `cgroup_rmdir`, and by the
 /// agent for cgroups that are older than the programs. Preallocated, as [`POD_UIDS`] is: kernels before 6.1 warn about
 /// anything else in a tracing program (`check_map_prog_compatibility` in kernel/bpf/verifier.c).
 #[btf_map]
@@ -86,11 +86,11 @@ pub(crate) static SHARED_PORTS: Array<u64, { wire::SHARED_PORT_WORDS as usize },
 pub(crate) static PORT_HOLDS: HashMap<u32, wire::PortHolds, { wire::MAX_PORT_HOLDS as usize }, { NO_PREALLOC }> =
     HashMap::new();
 
-/// What a socket holds in [`PORT_HOLDS`]: [`wire::PortHold`] in the socket's storage. Shared.
+/// Hold of a socket in [`PORT_HOLDS`]: [`wire::PortHold`] in the socket's storage. Shared.
 #[btf_map]
 pub(crate) static SOCKET_HOLDS: SkStorage<wire::PortHold> = SkStorage::new();
 
-/// What a socket without storage holds in [`PORT_HOLDS`]: [`wire::PortHold`] by the socket's address in kernel memory.
+/// Hold of a socket without storage in [`PORT_HOLDS`]: [`wire::PortHold`] by the socket's address in kernel memory.
 /// Shared.
 ///
 /// MPTCP sockets are such: the kernel binds the subflow and closes its parent. So are sockets for which the kernel had

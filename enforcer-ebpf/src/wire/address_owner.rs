@@ -14,7 +14,7 @@ pub struct AddressKey {
     pub address: [u8; 16],
     /// The port.
     pub port: u16,
-    /// [`Protocol`] as its discriminant.
+    /// Discriminant of the [`Protocol`].
     pub protocol: u8,
     /// 4 or 6.
     pub family: u8,

@@ -1,6 +1,6 @@
 //! `CONFIG`: policy and facts of the node for the programs, which the agent changes while they run.
 
-/// [`Config::root_level`] while it is unknown; the programs then find it out.
+/// Value of [`Config::root_level`] while it is unknown; the programs then find it out.
 pub const ROOT_LEVEL_UNKNOWN: u64 = u64::MAX;
 
 /// The single element of the `CONFIG` array. Each field is a word that is written and read whole.
@@ -11,9 +11,9 @@ pub const ROOT_LEVEL_UNKNOWN: u64 = u64::MAX;
 )]
 #[repr(C)]
 pub struct Config {
-    /// [`crate::wire::LAYOUT_VERSION`] of the agent that wrote this.
+    /// The [`crate::wire::LAYOUT_VERSION`] of the agent that wrote this.
     pub layout: u64,
-    /// [`Policy`] as its word.
+    /// Word of the [`Policy`].
     pub policy: u64,
     /// Cgroup id of the cgroup that the programs are attached to.
     pub root_cgroup: u64,
@@ -38,19 +38,19 @@ const _: () = assert!(size_of::<Config>() == 64);
 #[cfg(all(feature = "object", not(target_arch = "bpf")))]
 unsafe impl aya::Pod for Config {}
 
-/// What a host-network pod may do with a port that nobody claims.
+/// Treatment of a host-network pod that binds a port that nobody claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Undeclared {
     /// Bind it.
     Allow = 0,
-    /// Nothing: it may bind only what it declared.
+    /// No such bind is allowed: the pod may bind only what it declared.
     Deny = 1,
     /// Bind it, unless another one holds it: the first to bind it owns it until it lets go.
     Adopt = 2,
 }
 
-/// How verdicts are turned into answers: [`Config::policy`] unpacked.
+/// Rules by which verdicts are turned into answers: [`Config::policy`] unpacked.
 ///
 /// Bit 0: enforce; bit 1: undeclared ports are denied; bit 2: an internal error denies; bit 3: every attempt is
 /// reported, not only conflicts; bit 4: sockets that were bound are reported; bit 5: what is below the attached root but
@@ -62,7 +62,7 @@ pub struct Policy {
     pub enforce: bool,
     /// See [`Undeclared`].
     pub undeclared: Undeclared,
-    /// Whether an internal error of the programs denies (else allows) the bind in enforce mode.
+    /// An internal error of the programs denies (else allows) the bind in enforce mode.
     pub deny_on_error: bool,
     /// Report every attempt, not only conflicts.
     pub report_attempts: bool,

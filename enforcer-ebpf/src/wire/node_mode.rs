@@ -7,7 +7,7 @@ pub enum NodeMode {
     /// No override: the mode is the agent's.
     #[default]
     Unset = 0,
-    /// Nothing is denied on this node, whatever the agent and the labels of namespaces say.
+    /// No bind is denied on this node, whatever the agent and the labels of namespaces say.
     Audit = 1,
     /// The node is in enforce mode, whatever the agent says. Labels of namespaces count as ever.
     Enforce = 2,

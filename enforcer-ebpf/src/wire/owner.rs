@@ -3,8 +3,8 @@
 /// Index of an owner in `OWNERS`: 1 to 32767. 0 is nobody.
 pub type Slot = u16;
 
-/// [`Owner::cgroup`] of an owner whose pod cgroup has not been seen. Never 0: the ancestor helper returns 0 for a task
-/// outside the hierarchy, so that 0 would make every host task the owner.
+/// The [`Owner::cgroup`] of an owner whose pod cgroup has not been seen. Never 0: the ancestor helper returns 0 for a
+/// task outside the hierarchy, so that 0 would make every host task the owner.
 pub const CGROUP_UNKNOWN: u64 = u64::MAX;
 
 /// The owner is the node itself; every host process and all node software are the owner.

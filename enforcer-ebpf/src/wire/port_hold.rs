@@ -10,19 +10,19 @@ use crate::wire::{Protocol, Reason, VerdictKind, counter};
 /// ([`crate::wire::KernelError::HoldsFull`]).
 pub const MAX_HOLDS_PER_PORT: usize = 8;
 
-/// [`PortHold::extent`]: the hold covers IPv4 addresses.
+/// Bit in [`PortHold::extent`]: the hold covers IPv4 addresses.
 pub const EXTENT_V4: u32 = 1;
-/// [`PortHold::extent`]: the hold covers IPv6 addresses.
+/// Bit in [`PortHold::extent`]: the hold covers IPv6 addresses.
 pub const EXTENT_V6: u32 = 1 << 1;
-/// [`PortHold::extent`]: the hold is on one address, [`PortHold::address`].
+/// Bit in [`PortHold::extent`]: the hold is on one address, [`PortHold::address`].
 pub const EXTENT_ONE: u32 = 1 << 2;
-/// [`PortHold::extent`]: from this bit on the index of the device that the socket is bound to, 0 for none.
+/// First bit in [`PortHold::extent`] of the index of the device that the socket is bound to, 0 for none.
 pub const EXTENT_DEVICE_SHIFT: u32 = 3;
 
-/// [`PortHold::holder`] of a process outside the attached subtree: the id of the hierarchy's root.
+/// The [`PortHold::holder`] of a process outside the attached subtree: the id of the hierarchy's root.
 pub const HOLDER_HOST: u64 = 1;
-/// [`PortHold::holder`] of a process below the attached root that is in no pod that is known. No cgroup has this id,
-/// which are counted up from 1.
+/// The [`PortHold::holder`] of a process below the attached root that is in no pod that is known. No cgroup has this
+/// id, which are counted up from 1.
 pub const HOLDER_UNPLACED: u64 = (1 << 56) - 1;
 
 /// Hold of a port: one holder on one address, with all its sockets there. All zeros in a free place.
@@ -37,7 +37,7 @@ pub struct PortHold {
     pub holder: u64,
     /// The address, see [`v6_address_word`]; 0 unless `extent` has [`EXTENT_ONE`].
     pub address: u64,
-    /// `EXTENT_*`. Never 0 in use.
+    /// Bits `EXTENT_*`. Never 0 in use.
     pub extent: u32,
     /// Number of sockets. In `HOLDS` and `SUBFLOWS`, which are of one socket, [`crate::wire::port_index`] of its port.
     pub count: u32,
@@ -45,7 +45,7 @@ pub struct PortHold {
 
 const _: () = assert!(size_of::<PortHold>() == 24);
 
-/// `struct bpf_spin_lock` (include/uapi/linux/bpf.h). The kernel finds it in a map's value by this name
+/// Lock: `struct bpf_spin_lock` (include/uapi/linux/bpf.h). The kernel finds it in a map's value by this name
 /// (`btf_find_spin_lock` in kernel/bpf/btf.c).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
@@ -121,8 +121,8 @@ impl PortHolder {
     }
 }
 
-/// [`PortHolder::holder`]: the port is held by several holders, by the host, or by one that the agent has not written yet. No
-/// pod's cgroup has this id, which is the root's.
+/// Value of [`PortHolder::holder`]: the port is held by several holders, by the host, or by one that the agent has not
+/// written yet. No pod's cgroup has this id, which is the root's.
 pub const HOLDER_SOMEBODY: u64 = 1;
 
 /// Ports of all enforced protocols: elements of `MARKS`, by [`crate::wire::port_index`].

@@ -24,7 +24,7 @@ pub struct Side {
     pub first: u16,
     /// Slot of an owner that differs from `first`; 0 if there is none. Always 0 on a `whole` side.
     pub second: u16,
-    /// Whether `first` owns every address of the family.
+    /// The owner in `first` owns every address of the family.
     pub whole: bool,
 }
 
@@ -60,7 +60,7 @@ impl PortWord {
         Self(pack(v4) | pack(v6) << 32)
     }
 
-    /// The slot of the one owner of every address of both families, as of most claims; 0 if there is none.
+    /// Returns the slot of the one owner of every address of both families, as of most claims; 0 if there is none.
     #[must_use]
     #[inline(always)]
     pub const fn sole(self) -> u16 {
@@ -68,14 +68,14 @@ impl PortWord {
         if self.0 >> 32 == self.0 & 0xffff_ffff && self.0 & WHOLE != 0 { (self.0 & SLOT_MASK) as u16 } else { 0 }
     }
 
-    /// The IPv4 side.
+    /// Returns the IPv4 side.
     #[must_use]
     #[inline(always)]
     pub const fn v4(self) -> Side {
         unpack(self.0)
     }
 
-    /// The IPv6 side.
+    /// Returns the IPv6 side.
     #[must_use]
     #[inline(always)]
     pub const fn v6(self) -> Side {

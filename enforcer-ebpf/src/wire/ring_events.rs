@@ -31,20 +31,20 @@ impl EventKind {
     }
 }
 
-/// [`BindEvent::family`] of an IPv4 bind, an IPv4-mapped address included.
+/// The [`BindEvent::family`] of an IPv4 bind, an IPv4-mapped address included.
 pub const FAMILY_V4: u8 = 4;
-/// [`BindEvent::family`] of an IPv6 bind.
+/// The [`BindEvent::family`] of an IPv6 bind.
 pub const FAMILY_V6: u8 = 6;
 
 /// The socket is IPv6 only.
 pub const BIND_FLAG_V6ONLY: u8 = 1;
-/// Whether it is could not be read; it was taken to be dual-stack.
+/// The IPv6-only option could not be read; the socket was taken to be dual-stack.
 pub const BIND_FLAG_V6ONLY_UNKNOWN: u8 = 1 << 1;
 /// The socket has `SO_REUSEPORT`.
 pub const BIND_FLAG_REUSE_PORT: u8 = 1 << 2;
 /// The socket has `SO_REUSEADDR`.
 pub const BIND_FLAG_REUSE_ADDR: u8 = 1 << 3;
-/// Whether it has one of them could not be read.
+/// One of `SO_REUSEPORT` and `SO_REUSEADDR` at least could not be read.
 pub const BIND_FLAG_REUSE_UNKNOWN: u8 = 1 << 4;
 /// The port is marked as held by another holder ([`crate::wire::PortHolder`]): if it is, the kernel refuses the bind by
 /// itself. An allowed attempt that is reported for that alone is in the socket ring.
@@ -58,19 +58,19 @@ pub const BIND_FLAG_HELD: u8 = 1 << 5;
 )]
 #[repr(C)]
 pub struct BindEvent {
-    /// [`EventKind`].
+    /// Kind of the event: [`EventKind`].
     pub kind: u8,
-    /// [`FAMILY_V4`] or [`FAMILY_V6`].
+    /// Address family: [`FAMILY_V4`] or [`FAMILY_V6`].
     pub family: u8,
-    /// [`crate::wire::Protocol`].
+    /// Protocol: [`crate::wire::Protocol`].
     pub protocol: u8,
-    /// `BIND_FLAG_*`.
+    /// Flags of the bind: `BIND_FLAG_*`.
     pub flags: u8,
     /// The port asked for (0 asks for any) or, in [`EventKind::Bound`], the port taken.
     pub port: u16,
-    /// [`crate::wire::VerdictKind`].
+    /// Kind of the verdict: [`crate::wire::VerdictKind`].
     pub verdict: u8,
-    /// [`crate::wire::Reason`].
+    /// Reason of the verdict: [`crate::wire::Reason`].
     pub reason: u8,
     /// Time in nanoseconds since boot. In the verdict ring, sleep included (`CLOCK_BOOTTIME`). In the socket ring, which is
     /// filled at every bind and close, the time of the last tick without sleep (`CLOCK_MONOTONIC_COARSE`; before Linux 5.11
@@ -85,7 +85,7 @@ pub struct BindEvent {
     /// Name of the socket in [`EventKind::Released`]: the cookie. For MPTCP, whose subflow is bound and whose parent is
     /// released, the parent's address in kernel memory; 0 where that is not known.
     pub release: u64,
-    /// [`crate::wire::PortHold::holder`] of a holder of the port, where the reason is `held`; else 0.
+    /// The [`crate::wire::PortHold::holder`] of a holder of the port, where the reason is `held`; else 0.
     pub holder: u64,
     /// Id of the owner that the caller is ([`crate::wire::Owner::id`]), 0 if unknown or not looked up.
     pub caller: u32,
@@ -111,9 +111,9 @@ const _: () = assert!(size_of::<BindEvent>() == 104);
 )]
 #[repr(C)]
 pub struct ReleaseEvent {
-    /// [`EventKind`].
+    /// Kind of the event: [`EventKind`].
     pub kind: u8,
-    /// [`crate::wire::Protocol`].
+    /// Protocol: [`crate::wire::Protocol`].
     pub protocol: u8,
     /// The port.
     pub port: u16,
@@ -139,9 +139,9 @@ pub const NAME_CAPACITY: usize = 192;
 )]
 #[repr(C)]
 pub struct CgroupEvent {
-    /// [`EventKind`].
+    /// Kind of the event: [`EventKind`].
     pub kind: u8,
-    /// [`crate::wire::UidForm`] if the programs read a pod's UID from the name, else 0.
+    /// Form of the UID, [`crate::wire::UidForm`], if the programs read a pod's UID from the name, else 0.
     pub form: u8,
     /// Bytes of `name` in use, the closing zero not counted. [`NAME_CAPACITY`] − 1 may mean a longer name.
     pub name_len: u16,

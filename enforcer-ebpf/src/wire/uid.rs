@@ -7,7 +7,7 @@ pub type PodUid = [u8; 16];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum UidForm {
-    /// With dashes (or underscores, under the systemd driver): issued by the API server.
+    /// The UID has dashes (or underscores, under the systemd driver): issued by the API server.
     Api = 1,
     /// 32 hex digits in a row: made by the kubelet for a static pod. The API never issues that form.
     Static = 2,
@@ -36,7 +36,7 @@ impl UidForm {
 pub struct UidKey {
     /// The UID.
     pub uid: PodUid,
-    /// [`UidForm`] as its discriminant: two pods may differ in nothing else.
+    /// Discriminant of the [`UidForm`]: two pods may differ in nothing else.
     pub form: u8,
     /// Zero.
     pub padding: [u8; 7],

@@ -60,7 +60,7 @@ pub struct CheckSettings {
 pub struct CheckResult {
     /// The findings by file, in the order of the input, and line.
     pub findings: Vec<Finding>,
-    /// How many findings there were beyond those: errors, warnings and notes.
+    /// Counts of findings beyond those: errors, warnings and notes.
     pub more: [usize; 3],
 }
 
@@ -88,13 +88,13 @@ pub struct ManifestSet {
     pub files: Vec<Arc<str>>,
     /// The objects that make pods, in the order of the input.
     pub objects: Vec<ManifestObject>,
-    /// How many documents could be read.
+    /// Count of documents that could be read.
     pub documents: usize,
-    /// How many objects are of kinds that make no pods.
+    /// Count of objects of kinds that make no pods.
     pub ignored: usize,
     /// Places of documents that could not be read, and why not. Safe to show.
     pub unreadable: Vec<(Location, String)>,
-    /// How many more could not be read.
+    /// Count of those beyond that could not be read.
     pub more_unreadable: usize,
 }
 
@@ -143,7 +143,7 @@ pub fn check(manifests: &ManifestSet, settings: &CheckSettings) -> CheckResult {
     outcome
 }
 
-/// The objects without those that are there already: of one object that is there twice, the first one counts.
+/// Returns the objects without those that are there already: of one object that is there twice, the first one counts.
 fn first_of_each<'a>(objects: &'a [ManifestObject], outcome: &mut CheckResult) -> Vec<&'a ManifestObject> {
     let mut seen: HashMap<(WorkloadKind, &str, &str), &ManifestObject> = HashMap::new();
     let mut first = Vec::new();
@@ -163,7 +163,7 @@ fn first_of_each<'a>(objects: &'a [ManifestObject], outcome: &mut CheckResult) -
     first
 }
 
-/// Whom the claims of an object's pods are for, as the index has it.
+/// Claim groups that the claims of an object's pods are for, as the index has it.
 #[derive(Default)]
 struct Groups<'a> {
     known: HashMap<(&'a str, &'a str), u32>,
@@ -188,7 +188,7 @@ fn reserved(object: &ManifestObject, entity: ClaimGroup, settings: &CheckSetting
     }
 }
 
-/// The object's pods among themselves.
+/// Checks the object's pods among themselves.
 fn check_replicas(object: &ManifestObject, entity: ClaimGroup, settings: &CheckSettings, outcome: &mut CheckResult) {
     // Another pod of the same object: itself again if they share, else somebody else.
     let other = if let ClaimGroup::Pod(id) = entity { ClaimGroup::Pod(id.saturating_add(1)) } else { entity };
@@ -221,15 +221,15 @@ fn check_replicas(object: &ManifestObject, entity: ClaimGroup, settings: &CheckS
     }
 }
 
-/// What is to be said of two objects of which no two pods can share a node.
+/// Facts to report about two objects of which no two pods can share a node.
 struct Conflict<'a> {
     first: &'a ManifestObject,
     second: &'a ManifestObject,
     pair: &'a Pair,
     meeting: CoPlacement,
-    /// Whether the scheduler sees it, and so never places them on one node.
+    /// The scheduler sees the conflict, and so never places them on one node.
     scheduler: bool,
-    /// How many pods there are of both; `None` if there is one on every node.
+    /// Count of pods of both; `None` if there is one on every node.
     pods: Option<u32>,
     nodes: Option<u32>,
 }
@@ -259,7 +259,7 @@ fn conflict(
     }));
 }
 
-/// The ports of which both of an overlap's claims speak.
+/// Returns the ports of which both of an overlap's claims speak.
 fn common(overlap: &Overlap) -> Option<PortRange> {
     let (one, other) = (overlap.first.spec.ports, overlap.second.spec.ports);
     PortRange::new(one.first().max(other.first()), one.last().min(other.last())).ok()

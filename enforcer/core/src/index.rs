@@ -101,7 +101,7 @@ pub struct Staged {
 }
 
 impl Index {
-    /// An index for the cgroups below the one with the id `root`. The node's own claims are in force at once.
+    /// Creates an index for the cgroups below the one with the id `root`. The node's own claims are in force at once.
     #[must_use]
     pub fn new(settings: Settings, root: u64) -> Self {
         let mut index = Self {
@@ -165,13 +165,13 @@ impl Index {
         self.commit(Staged::default(), now);
     }
 
-    /// The first half of [`Self::apply`]: who the pod is. Its claims wait for [`Self::commit`], so that what belongs to the
-    /// pod can be told apart before anybody is denied for its sake.
+    /// Does the first half of [`Self::apply`]: it sets who the pod is. Its claims wait for [`Self::commit`], so that
+    /// what belongs to the pod can be recognised before anybody is denied for its sake.
     pub fn stage(&mut self, pod: Pod, now: Now) {
         self.stage_pod(pod, now);
     }
 
-    /// The second half of [`Self::apply`] or [`Self::reset`]: what was staged is in force.
+    /// Does the second half of [`Self::apply`] or [`Self::reset`]: what was staged is in force.
     pub fn commit(&mut self, staged: Staged, now: Now) {
         let Staged { gone, listed } = staged;
         for &id in &gone {
@@ -194,7 +194,7 @@ impl Index {
         }
     }
 
-    /// These are all pods there are: whatever is not among them is gone.
+    /// Replaces all pods by these: whatever is not among them is gone.
     ///
     /// What goes and what comes is arbitrated at once, so that no port of a share group or workload that goes on is
     /// anybody's between the two.
@@ -203,7 +203,7 @@ impl Index {
         self.commit(staged, now);
     }
 
-    /// The first half of [`Self::reset`], as [`Self::stage`] is of [`Self::apply`].
+    /// Does the first half of [`Self::reset`], as [`Self::stage`] is of [`Self::apply`].
     pub fn stage_all(&mut self, pods: Vec<Pod>, now: Now) -> Staged {
         let listed: HashMap<(&str, &str), &str> =
             pods.iter().map(|pod| ((&*pod.namespace, &*pod.name), &*pod.uid_text)).collect();
@@ -344,7 +344,7 @@ impl Index {
         }
     }
 
-    /// Whether there is room for one more pod where there was none.
+    /// Checks whether there is room for one more pod where there was none.
     fn is_within_quota(&self, owner: &OwnerState) -> bool {
         self.quotas.remaining(Resource::Pods, owner.class, &owner.name.namespace, owner.usage).most > 0
     }

@@ -21,7 +21,7 @@ const MAX_POD_LEVEL: u64 = 8;
 
 /// The calling task, as far as a verdict or a record depends on it.
 pub(crate) struct CallerContext {
-    /// What the verdict depends on.
+    /// Properties of the caller that the verdict depends on.
     pub(crate) identity: CallerIdentity,
     /// Cgroup id of its pod; 0 for a task in no pod.
     pub(crate) pod_cgroup: u64,

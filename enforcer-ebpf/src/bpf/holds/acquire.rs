@@ -12,16 +12,16 @@ use crate::bpf::{
     counters::count_error,
 };
 
-/// How often a port is tried whose holders come and go meanwhile, all of them such as the caller may join.
+/// Most attempts at a port whose holders come and go meanwhile, all of them such as the caller may join.
 const MAX_ATTEMPTS: u32 = 2;
 
 /// Result of [`acquire`].
 pub(super) struct Acquisition {
     /// Allowed, audited or denied; with [`Reason::Held`] if another holder is in the way.
     pub(super) verdict: Verdict,
-    /// Whether the table has the hold, so that it must be given back.
+    /// The table has the hold, so that it must be given back.
     pub(super) is_taken: bool,
-    /// [`enforcer_ebpf::wire::PortHold::holder`] of the holder in the way; 0 for none.
+    /// The [`enforcer_ebpf::wire::PortHold::holder`] of the holder in the way; 0 for none.
     pub(super) holder: u64,
     /// Owner id of that holder; 0 for one that is no known owner.
     pub(super) owner: u32,

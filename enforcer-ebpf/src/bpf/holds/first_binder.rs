@@ -36,7 +36,7 @@ pub(crate) struct SocketBind<'a> {
     pub(crate) protocol: Protocol,
     pub(crate) port: u16,
     pub(crate) target: &'a Target,
-    /// `BIND_FLAG_*`.
+    /// Flags of the bind: `BIND_FLAG_*`.
     pub(crate) flags: u8,
     /// Cookie of the socket.
     pub(crate) cookie: u64,

@@ -56,7 +56,7 @@ impl PortHolderRef {
     }
 }
 
-/// How the last attempt to bind a port was counted: [`PortHolder::asked`].
+/// Verdict under which the last attempt to bind a port was counted: [`PortHolder::asked`].
 #[derive(Clone, Copy)]
 pub(crate) struct LastAttempt(u64);
 

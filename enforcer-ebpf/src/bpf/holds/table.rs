@@ -17,36 +17,36 @@ use enforcer_ebpf::{
 
 use crate::bpf::maps::PORT_HOLDS;
 
-/// What a socket's bind takes: one port on some addresses, for one holder.
+/// Hold that a socket's bind takes: one port on some addresses, for one holder.
 pub(super) struct HoldRequest {
-    /// [`enforcer_ebpf::wire::port_index`] of the port.
+    /// Index of the port: [`enforcer_ebpf::wire::port_index`].
     pub(super) port: u32,
-    /// [`PortHold::holder`].
+    /// Holder, as in [`PortHold::holder`].
     pub(super) holder: u64,
-    /// [`PortHold::address`].
+    /// Address, as in [`PortHold::address`].
     pub(super) address: u64,
-    /// [`PortHold::extent`].
+    /// Extent, as in [`PortHold::extent`].
     pub(super) extent: u32,
 }
 
-/// When [`HoldRequest::take`] takes the port.
+/// Condition under which [`HoldRequest::take`] takes the port.
 #[derive(Clone, Copy)]
 pub(super) struct Condition(u64);
 
 impl Condition {
-    /// If no other holder is in the way.
+    /// The port is taken if no other holder is in the way.
     pub(super) const NO_CONFLICT: Self = Self(0);
-    /// In any case.
+    /// The port is taken in any case.
     pub(super) const NONE: Self = Self(2 << 32);
 
-    /// If no holder came or went since this version of the slot.
+    /// Requires that no holder came or went since this version of the slot.
     #[inline(always)]
     pub(super) fn version_is(version: u32) -> Self {
         Self(VERSION_IS | u64::from(version))
     }
 }
 
-/// [`Condition::version_is`], with the version in the lower half.
+/// Mark of [`Condition::version_is`], with the version in the lower half.
 const VERSION_IS: u64 = 1 << 32;
 
 /// Answers of [`HoldRequest::take`]: the port is taken.

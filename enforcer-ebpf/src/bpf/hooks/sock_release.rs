@@ -20,9 +20,9 @@ use crate::bpf::{
 
 /// include/uapi/linux/in.h.
 const IPPROTO_MPTCP: u32 = 262;
-/// `include/net/tcp_states.h`.
+/// State of a closed socket, from `include/net/tcp_states.h`.
 const TCP_CLOSE: u32 = 7;
-/// `include/net/tcp_states.h`.
+/// State of a listening socket, from `include/net/tcp_states.h`.
 const TCP_LISTEN: u32 = 10;
 
 #[cgroup_sock(sock_release)]

@@ -13,7 +13,7 @@ use crate::model::{
 /// Capacity of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// Pods that can be told apart: the kernel's map of UIDs.
+    /// Pods that can be distinguished: the kernel's map of UIDs.
     pub pods: usize,
     /// Handovers: what the kernel's array of owners has beside the pods and the node.
     pub handovers: usize,
@@ -67,7 +67,7 @@ impl Usage {
 pub(crate) struct QuotaTracker {
     capacity: Capacity,
     all: Usage,
-    /// By namespace; a namespace that has nothing is not there.
+    /// Usage by namespace; a namespace that has nothing is not there.
     of: HashMap<String, Usage>,
 }
 

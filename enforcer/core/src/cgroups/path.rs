@@ -28,7 +28,7 @@ pub struct PodCgroup {
     pub path_len: usize,
 }
 
-/// The pod that a cgroup belongs to. The path may start at any root, with or without a slash.
+/// Returns the pod that a cgroup belongs to. The path may start at any root, with or without a slash.
 ///
 /// The *outermost* segment that names a pod wins: a container with a writable cgroup tree can make children with any
 /// name, and what lies below a pod's cgroup belongs to that pod.
@@ -40,7 +40,7 @@ pub fn pod_of(path: &str) -> Option<PodCgroup> {
     })
 }
 
-/// The id of the container that a cgroup belongs to.
+/// Returns the id of the container that a cgroup belongs to.
 ///
 /// In a pod, that is the child of the pod's cgroup, whatever lies below it. In a path without a pod it is the
 /// outermost segment that names a container.
@@ -54,7 +54,7 @@ pub fn container_id(path: &str) -> Option<&str> {
     container_in(own, segments(below).next().map(|(_, child)| child))
 }
 
-/// As [`container_id`], by the segment that names the pod and the one below it.
+/// Returns the same as [`container_id`], by the segment that names the pod and the one below it.
 #[must_use]
 pub fn container_in<'a>(pod: &'a str, below: Option<&'a str>) -> Option<&'a str> {
     match pod.rsplit_once(':') {
@@ -63,14 +63,14 @@ pub fn container_in<'a>(pod: &'a str, below: Option<&'a str>) -> Option<&'a str>
     }
 }
 
-/// Whether a segment is the cgroup that all pods are below: `kubepods`, `kubepods.slice`, or that slice inside another
-/// one, as kind's `kubelet-kubepods.slice`.
+/// Checks whether a segment is the cgroup that all pods are below: `kubepods`, `kubepods.slice`, or that slice inside
+/// another one, as kind's `kubelet-kubepods.slice`.
 #[must_use]
 pub fn is_pods_root(segment: &str) -> bool {
     segment == "kubepods" || segment == "kubepods.slice" || segment.ends_with("-kubepods.slice")
 }
 
-/// The segments of a path, each with the offset in bytes where it starts.
+/// Returns the segments of a path, each with the offset in bytes where it starts.
 fn segments(path: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut start = 0;
     path.split('/').filter_map(move |segment| {
@@ -80,8 +80,8 @@ fn segments(path: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// The pod's UID in a segment: all of it is the pod's name, as the kernel programs read it, or else the slice before the
-/// first colon is, which they do not look at.
+/// Reads the pod's UID in a segment: all of it is the pod's name, as the kernel programs read it, or else the slice
+/// before the first colon is, which they do not look at.
 fn pod_uid(segment: &str) -> Option<(PodUid, UidForm)> {
     cgroup_name::pod_uid(segment.as_bytes()).or_else(|| {
         let (slice, _container) = segment.split_once(':')?;

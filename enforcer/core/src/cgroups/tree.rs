@@ -63,7 +63,7 @@ pub struct CgroupTree {
 }
 
 impl CgroupTree {
-    /// An empty tree below the root with this id.
+    /// Creates an empty tree below the root with this id.
     #[must_use]
     pub fn new(root: u64) -> Self {
         Self { root, nodes: HashMap::new() }
@@ -106,7 +106,7 @@ impl CgroupTree {
         self.nodes.entry(cgroup.id).or_insert(node);
     }
 
-    /// Forgets a cgroup. Tells whose it was if it was a pod's own.
+    /// Forgets a cgroup. Returns the pod whose own it was, if any.
     pub fn remove(&mut self, id: u64) -> Option<PlacedPodCgroup> {
         match self.nodes.remove(&id)?.place {
             CgroupPlace::Pod(pod) => Some(pod),
@@ -114,18 +114,18 @@ impl CgroupTree {
         }
     }
 
-    /// Ids of all cgroups that are remembered.
+    /// Returns the ids of all cgroups that are remembered.
     pub fn ids(&self) -> impl Iterator<Item = u64> + '_ {
         self.nodes.keys().copied()
     }
 
-    /// Whether the cgroup is remembered.
+    /// Checks whether the cgroup is remembered.
     #[must_use]
     pub fn contains(&self, id: u64) -> bool {
         self.nodes.contains_key(&id)
     }
 
-    /// The pod that a cgroup belongs to: its own, or one below it.
+    /// Returns the pod that a cgroup belongs to: its own, or one below it.
     #[must_use]
     pub fn pod(&self, id: u64) -> Option<PlacedPodCgroup> {
         match self.nodes.get(&id)?.place {
@@ -134,7 +134,7 @@ impl CgroupTree {
         }
     }
 
-    /// The id of the container that a cgroup belongs to, as the runtime named it.
+    /// Returns the id of the container that a cgroup belongs to, as the runtime named it.
     #[must_use]
     pub fn container(&self, id: u64) -> Option<&str> {
         let mut at = id;

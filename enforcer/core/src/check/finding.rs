@@ -104,12 +104,12 @@ pub struct NamedObject {
     pub namespace: String,
     /// Its name, safe to show; ends in `*` where the API server makes the rest.
     pub name: String,
-    /// Where it stands, or its part in the finding does.
+    /// Place of the object, or of its part in the finding.
     pub place: Location,
 }
 
 impl NamedObject {
-    /// Names an object, at its own place.
+    /// Refers to an object, at its own place.
     #[must_use]
     pub fn of(object: &ManifestObject) -> Self {
         Self {
@@ -138,9 +138,9 @@ pub struct Finding {
     pub ports: Vec<String>,
     /// First character of a bad item in the text of an annotation, counted from 1.
     pub position: Option<usize>,
-    /// How many nodes are enough, where more of them would help.
+    /// Count of nodes that are enough, where more of them would help.
     pub nodes_needed: Option<u32>,
-    /// What is wrong, in one sentence without a full stop.
+    /// Description of the problem, in one sentence without a full stop.
     pub message: String,
     /// The remedy.
     pub remedy: String,

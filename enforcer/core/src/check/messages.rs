@@ -16,7 +16,7 @@ use crate::{
 /// Most items of a list in a sentence.
 const MAX_LISTED: usize = 6;
 
-/// A finding about one object.
+/// Creates a finding about one object.
 fn about(
     object: &ManifestObject,
     place: Location,
@@ -39,7 +39,7 @@ fn about(
     }
 }
 
-/// A finding about no object.
+/// Creates a finding about no object.
 fn alone(place: Location, code: Code, message: String, remedy: &str) -> Finding {
     Finding {
         code,
@@ -77,7 +77,7 @@ pub(super) fn gave_up(place: Location) -> Finding {
     )
 }
 
-/// What counts for nothing in an object.
+/// Reports the parts of an object that count for nothing.
 pub(super) fn problems(object: &ManifestObject, outcome: &mut CheckResult) {
     for problem in &object.problems {
         let (code, remedy) = match problem {
@@ -142,12 +142,12 @@ pub(super) fn reserved(object: &ManifestObject, claim: &PodClaim, spec: &PortSpe
     finding
 }
 
-/// Claims of an object that its own copies exclude, in a sentence.
+/// Formats the claims of an object that its own copies exclude, for a sentence.
 fn claimed(object: &ManifestObject) -> String {
     comma_list(object.claims.iter().map(|claim| claim.spec), MAX_LISTED, 0)
 }
 
-/// What becomes of pods for which there is no node.
+/// Describes the outcome for pods for which there is no node.
 fn scheduler_outcome(object: &ManifestObject) -> &'static str {
     if object.claims.iter().any(|claim| claim.source == ClaimSource::HostPort) {
         "stay Pending"
@@ -156,7 +156,7 @@ fn scheduler_outcome(object: &ManifestObject) -> &'static str {
     }
 }
 
-/// A finding about how many pods of an object there are.
+/// Creates a finding about the count of pods of an object.
 fn replica_messages(
     object: &ManifestObject,
     claim: &PodClaim,
@@ -242,7 +242,8 @@ pub(super) fn daemon_set_surge(object: &ManifestObject, claim: &PodClaim) -> Fin
     replica_messages(object, claim, Code::Surge, Severity::Error, message, remedy)
 }
 
-/// `both claim 80/tcp, 443/tcp; its 0.0.0.0:53/udp overlaps 169.254.20.10:53/udp`, where "its" is the second one's.
+/// Formats `both claim 80/tcp, 443/tcp; its 0.0.0.0:53/udp overlaps 169.254.20.10:53/udp`, where "its" is the second
+/// one's.
 fn overlaps(pair: &Pair) -> String {
     let (equal, unequal): (Vec<&Overlap>, Vec<&Overlap>) = pair.overlaps.iter().partition(|overlap| overlap.is_equal());
     let mut parts = Vec::new();

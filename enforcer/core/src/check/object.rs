@@ -45,7 +45,7 @@ pub enum WorkloadKind {
 }
 
 impl WorkloadKind {
-    /// The kind of an object, if it is one that makes pods.
+    /// Returns the kind of an object, if it is one that makes pods.
     #[must_use]
     pub fn of(api_version: &str, kind: &str) -> Option<Self> {
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
@@ -62,7 +62,7 @@ impl WorkloadKind {
         Some(kind)
     }
 
-    /// Its name in manifests.
+    /// Returns the kind's name in manifests.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -76,7 +76,7 @@ impl WorkloadKind {
         }
     }
 
-    /// Where the metadata and the spec of its pods stand.
+    /// Returns the path to the metadata and the spec of the kind's pods.
     const fn template(self) -> &'static [&'static str] {
         match self {
             Self::Pod => &[],
@@ -86,7 +86,7 @@ impl WorkloadKind {
     }
 }
 
-/// Where something stands.
+/// Place in a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Location {
     /// The file, safe to show.
@@ -111,31 +111,31 @@ pub struct ManifestObject {
     pub namespace: String,
     /// Its name, or the beginning of it where the API server makes one.
     pub name: String,
-    /// Whether the API server makes the name, a new one each time.
+    /// The API server makes the name, a new one each time.
     pub generated: bool,
-    /// Where it stands.
+    /// Place of the object.
     pub place: Location,
-    /// Whether its pods live in the node's network namespace.
+    /// The object's pods live in the node's network namespace.
     pub host_network: bool,
     /// The share group of its pods.
     pub share: Option<String>,
-    /// What each of its pods claims.
+    /// Claims of each of the object's pods.
     pub claims: Vec<PodClaim>,
     /// Lines of the claims that its containers declare.
     ports: BTreeMap<(Protocol, u16), u32>,
     /// Line of the annotation with the ports.
     annotation: Option<u32>,
-    /// What counts for nothing.
+    /// Problems: parts that count for nothing.
     pub problems: Vec<ClaimProblem>,
-    /// How many problems there were beyond those.
+    /// Count of problems beyond those.
     pub more_problems: usize,
     /// Our annotations that are not text: name and line.
     pub not_text: Vec<(&'static str, u32)>,
     /// Our annotations that stand on the object itself and not on its template: name and line.
     pub misplaced: Vec<(&'static str, u32)>,
-    /// How many pods.
+    /// Count of the object's pods.
     pub scale: ReplicaCount,
-    /// Where.
+    /// Nodes that the pods may come to.
     pub placement: Placement,
 }
 
@@ -147,20 +147,20 @@ impl fmt::Display for ManifestObject {
 }
 
 impl ManifestObject {
-    /// Its namespace, safe to show.
+    /// Returns the object's namespace, safe to show.
     #[must_use]
     pub fn shown_namespace(&self) -> String {
         escape_bounded(&self.namespace, MAX_NAME)
     }
 
-    /// Its name, safe to show; ends in `*` where the API server makes the rest.
+    /// Returns the object's name, safe to show; ends in `*` where the API server makes the rest.
     #[must_use]
     pub fn shown_name(&self) -> String {
         let name = escape_bounded(&self.name, MAX_NAME);
         if self.generated { name + "*" } else { name }
     }
 
-    /// Where a claim stands; the object's own place if that is not known.
+    /// Returns the place of a claim; the object's own place if that is not known.
     #[must_use]
     pub fn place_of(&self, claim: &PodClaim) -> Location {
         let line = match claim.source {
@@ -172,7 +172,7 @@ impl ManifestObject {
         self.at(line)
     }
 
-    /// Where the problem stands.
+    /// Returns the place of the problem.
     #[must_use]
     pub fn place_of_problem(&self, problem: &ClaimProblem) -> Location {
         match problem {
@@ -182,26 +182,26 @@ impl ManifestObject {
         }
     }
 
-    /// A line of its file; its own place if there is none.
+    /// Returns the place of a line of the object's file; the object's own place if there is none.
     #[must_use]
     pub fn at(&self, line: Option<u32>) -> Location {
         Location { file: self.place.file.clone(), line: line.or(self.place.line) }
     }
 }
 
-/// What a document holds.
+/// Contents of a document.
 #[derive(Clone, Debug, Default)]
 pub struct DocumentContents {
     /// The objects that make pods, in their order.
     pub objects: Vec<ManifestObject>,
-    /// How many objects are of other kinds.
+    /// Count of objects of other kinds.
     pub ignored: usize,
-    /// What could not be read.
+    /// Parts that could not be read.
     pub unreadable: Vec<(Location, String)>,
 }
 
 impl DocumentContents {
-    /// Whether there was something, and nothing of it could be read.
+    /// Checks whether there was something, and nothing of it could be read.
     #[must_use]
     pub fn is_unreadable(&self) -> bool {
         self.objects.is_empty() && self.ignored == 0 && !self.unreadable.is_empty()
@@ -232,7 +232,8 @@ impl ObjectReader<'_> {
         Location { file: self.file.clone(), line: Some(self.line(node)) }
     }
 
-    /// `of_list`: version and kind that the list says its items have, where they need not say it themselves.
+    /// Reads an object. `of_list`: version and kind that the list says its items have, where they need not say it
+    /// themselves.
     fn object(&mut self, root: &Node, of_list: Option<(&str, &str)>) {
         let (implied_version, implied_kind) = of_list.unwrap_or_default();
         let word = |key: &str, implied| root.get(key).and_then(Node::text).unwrap_or(implied);
@@ -320,7 +321,7 @@ impl ObjectReader<'_> {
         })
     }
 
-    /// Our annotations of which something is true.
+    /// Returns our annotations of which something is true.
     fn our_annotations(&self, annotations: Option<&Node>, is: impl Fn(&Node) -> bool) -> Vec<(&'static str, u32)> {
         let found = |name: &'static str| {
             let node = annotations?.get(name).filter(|node| is(node))?;
@@ -329,7 +330,7 @@ impl ObjectReader<'_> {
         [PORTS_ANNOTATION, SHARE_ANNOTATION].into_iter().filter_map(found).collect()
     }
 
-    /// The lines on which claims are declared, the first one for each port and protocol.
+    /// Returns the lines on which claims are declared, the first one for each port and protocol.
     fn port_lines(&self, spec: &Node, claims: &[PodClaim]) -> BTreeMap<(Protocol, u16), u32> {
         let declared = claims.iter().filter(|claim| claim.source == ClaimSource::HostPort);
         let wanted: BTreeSet<_> = declared.map(|claim| (claim.spec.protocol, claim.spec.ports.first())).collect();
@@ -353,14 +354,14 @@ impl ObjectReader<'_> {
     }
 }
 
-/// Our annotations, as far as they are text. What else is there is nothing to us, valid or not.
+/// Returns our annotations, as far as they are text. What else is there is nothing to us, valid or not.
 fn texts(annotations: Option<&Node>) -> Json {
     let ours = [PORTS_ANNOTATION, SHARE_ANNOTATION];
     let text = |name: &&str| annotations?.get(name)?.text();
     ours.iter().filter_map(|name| text(name).map(|text| ((*name).to_owned(), Json::from(text)))).collect()
 }
 
-/// The part of a pod's spec that claims come from. Nothing else needs to be valid: a manifest may be of a newer
+/// Returns the part of a pod's spec that claims come from. Nothing else needs to be valid: a manifest may be of a newer
 /// version than what this was built with.
 fn pod_json(spec: &Node) -> Json {
     let containers = |key: &str| -> Json {

@@ -22,9 +22,9 @@ const MAX_OVERLAPS: usize = 64;
 /// Whoever claims something.
 #[derive(Clone, Copy, Debug)]
 pub struct PairSide<'a> {
-    /// For whom.
+    /// Group that the claims are for.
     pub entity: ClaimGroup,
-    /// What.
+    /// Claims of the holder.
     pub claims: &'a [PodClaim],
 }
 
@@ -40,23 +40,23 @@ pub struct Overlap {
 /// Two holders that cannot have all that they claim on one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pair {
-    /// Why, as far as there was room, in ascending order.
+    /// Overlaps that make the pair, as far as there was room, in ascending order.
     pub overlaps: Vec<Overlap>,
-    /// How many more overlaps there are.
+    /// Count of further overlaps.
     pub more: usize,
 }
 
 /// All pairs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pairs {
-    /// By the places of the two holders, the lower one first.
+    /// Pairs by the places of the two holders, the lower one first.
     pub pairs: BTreeMap<(usize, usize), Pair>,
     /// There was too much to compare; there may be more pairs.
     pub gave_up: bool,
 }
 
 impl Overlap {
-    /// Whether the scheduler refuses to place both on one node (`CheckConflict` of `HostPortInfo`, in
+    /// Checks whether the scheduler refuses to place both on one node (`CheckConflict` of `HostPortInfo`, in
     /// k8s.io/kube-scheduler/framework): it knows declared ports only, and of addresses only `0.0.0.0` as a wildcard.
     #[must_use]
     pub fn is_seen_by_scheduler(&self) -> bool {
@@ -69,20 +69,20 @@ impl Overlap {
             && (any(&self.first) || any(&self.second) || self.first.spec.address == self.second.spec.address)
     }
 
-    /// Whether both are ports that containers declare.
+    /// Checks whether both are ports that containers declare.
     #[must_use]
     pub fn is_declared(&self) -> bool {
         self.first.source == ClaimSource::HostPort && self.second.source == ClaimSource::HostPort
     }
 
-    /// Whether both claim the same.
+    /// Checks whether both claim the same.
     #[must_use]
     pub fn is_equal(&self) -> bool {
         self.first.spec == self.second.spec
     }
 }
 
-/// Whether claims on these, for these, cannot both be in force on some port.
+/// Checks whether claims on these, for these, cannot both be in force on some port.
 #[must_use]
 pub fn exclude(one: (ClaimGroup, &PortSpec), other: (ClaimGroup, &PortSpec)) -> bool {
     one.1.protocol == other.1.protocol

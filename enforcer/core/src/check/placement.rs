@@ -1,15 +1,15 @@
-//! Where pods may be placed, as far as a manifest tells.
+//! Nodes that pods may be placed on, as far as a manifest says.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::yaml::spanned::{Node, Value};
 
-/// What holds on every node that runs the agent, and so keeps nothing apart.
+/// Labels of every node that runs the agent, which so keep nothing apart.
 const EVERYWHERE: [(&str, &str); 2] = [("kubernetes.io/os", "linux"), ("beta.kubernetes.io/os", "linux")];
 /// The part of an affinity that is a rule and not a wish.
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 
-/// What a pod's spec says of its nodes.
+/// Conditions that a pod's spec sets on its nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
     /// The one node that it names.
@@ -18,13 +18,13 @@ pub struct Placement {
     selector: BTreeMap<String, String>,
     /// Rules on labels beyond equality, as JSON.
     node_affinity: Option<String>,
-    /// Whether other pods decide where it may be placed.
+    /// Other pods decide where the pod may be placed.
     pod_affinity: bool,
     /// The taints that it tolerates, as JSON.
     tolerations: BTreeSet<String>,
 }
 
-/// Whether pods of two objects can come to one node.
+/// Possibility of pods of two objects on one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CoPlacement {
     /// No node suits both.
@@ -69,14 +69,14 @@ impl Placement {
         }
     }
 
-    /// Whether all its pods come to one node, whatever the size of the cluster.
+    /// Checks whether all its pods come to one node, whatever the size of the cluster.
     #[must_use]
     pub fn is_one_node(&self) -> bool {
         self.node_name.is_some()
     }
 
-    /// Whether pods of two objects can come to one node. `everywhere` and `other_everywhere`: whether the object puts
-    /// a pod on every node that suits it, as a `DaemonSet` does.
+    /// Checks whether pods of two objects can come to one node. `everywhere` and `other_everywhere`: whether the object
+    /// puts a pod on every node that suits it, as a `DaemonSet` does.
     #[must_use]
     pub fn co_placement(&self, everywhere: bool, other: &Self, other_everywhere: bool) -> CoPlacement {
         let differ = |key: &str, value: &str| other.selector.get(key).is_some_and(|other| other != value);
@@ -99,7 +99,7 @@ impl Placement {
         }
     }
 
-    /// Whether every node that suits the other one suits this one too.
+    /// Checks whether every node that suits the other one suits this one too.
     fn suits_where(&self, other: &Self) -> bool {
         let demands = |key, value| other.selector.get(key) == Some(value);
         self.selector.iter().all(|(key, value)| demands(key, value))
@@ -107,7 +107,8 @@ impl Placement {
             && (self.node_name.is_none() || self.node_name == other.node_name)
     }
 
-    /// Whether each tolerates a taint that the other one does not: then every node may be tainted for one of them.
+    /// Checks whether each tolerates a taint that the other one does not: then every node may be tainted for one of
+    /// them.
     fn taints_may_part(&self, other: &Self) -> bool {
         !self.tolerations.is_subset(&other.tolerations) && !other.tolerations.is_subset(&self.tolerations)
     }

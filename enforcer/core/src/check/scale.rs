@@ -2,23 +2,23 @@
 
 use crate::yaml::spanned::{Node, Value};
 
-/// What the API server fills in for `maxSurge` and `maxUnavailable` of a Deployment
-/// (`SetDefaults_Deployment` in pkg/apis/apps/v1/defaults.go).
+/// Default of the API server for `maxSurge` and `maxUnavailable` of a Deployment (`SetDefaults_Deployment` in
+/// pkg/apis/apps/v1/defaults.go).
 const DEFAULT_SHARE: IntOrPercent = IntOrPercent::Percent(25);
 
-/// How many pods there are at once.
+/// Count of pods that there are at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplicaCount {
     /// One on every node that suits it.
     EveryNode {
-        /// Whether an update starts the new pod of a node while the old one is there.
+        /// An update starts the new pod of a node while the old one is there.
         surge: bool,
     },
-    /// As many as it says.
+    /// Number of pods that the object says.
     Count {
-        /// How many, 0 included.
+        /// Count of replicas, 0 included.
         replicas: u32,
-        /// How they are replaced; `None` if each goes before its successor comes.
+        /// Manner of their replacement; `None` if each goes before its successor comes.
         update: Option<Update>,
     },
 }
@@ -26,16 +26,16 @@ pub enum ReplicaCount {
 /// A rolling update of a Deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Update {
-    /// How many pods there may be beyond the replicas.
+    /// Count of pods that there may be beyond the replicas.
     pub surge: u32,
-    /// How many of the replicas may be missing. With 0, no old pod goes before a new one is ready.
+    /// Count of replicas that may be missing. With 0, no old pod goes before a new one is ready.
     pub unavailable: u32,
-    /// Whether the manifest says `maxSurge`, or it is the default.
+    /// The manifest says `maxSurge`, or it is the default.
     pub stated: bool,
 }
 
 impl ReplicaCount {
-    /// Most pods there can be at once, when nothing is being updated; `None` if nodes decide.
+    /// Returns the most pods there can be at once, when nothing is being updated; `None` if nodes decide.
     #[must_use]
     pub fn replicas(self) -> Option<u32> {
         match self {
@@ -44,13 +44,13 @@ impl ReplicaCount {
         }
     }
 
-    /// One pod.
+    /// Returns the count of one pod.
     #[must_use]
     pub fn one() -> Self {
         Self::Count { replicas: 1, update: None }
     }
 
-    /// That of a Deployment.
+    /// Reads the count of a Deployment.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl ReplicaCount {
         Ok(Self::Count { replicas, update: Some(update.without_surge()) })
     }
 
-    /// That of a `DaemonSet`.
+    /// Reads the count of a `DaemonSet`.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ impl ReplicaCount {
         Ok(Self::EveryNode { surge: !on_delete && surge.is_some_and(|surge| surge.of(1, true) > 0) })
     }
 
-    /// That of a `StatefulSet` or a `ReplicaSet`.
+    /// Reads the count of a `StatefulSet` or a `ReplicaSet`.
     ///
     /// # Errors
     ///
@@ -95,7 +95,7 @@ impl ReplicaCount {
         Ok(Self::Count { replicas: count(spec, "replicas", 1)?, update: None })
     }
 
-    /// That of a Job: no more pods at once than are still to succeed.
+    /// Reads the count of a Job: no more pods at once than are still to succeed.
     ///
     /// # Errors
     ///
@@ -108,7 +108,7 @@ impl ReplicaCount {
 }
 
 impl Update {
-    /// With neither a surge nor a missing pod nothing would ever move, so one pod may be missing
+    /// Lets one pod be missing if there is no surge: with neither a surge nor a missing pod nothing would ever move
     /// (`ResolveFenceposts` in `pkg/controller/deployment/util/deployment_util.go`).
     fn without_surge(self) -> Self {
         Self { unavailable: if self.surge == 0 { self.unavailable.max(1) } else { self.unavailable }, ..self }
@@ -134,7 +134,7 @@ enum IntOrPercent {
 }
 
 impl IntOrPercent {
-    /// How many of so many pods (`GetScaledValueFromIntOrPercent` in k8s.io/apimachinery/pkg/util/intstr).
+    /// Computes the share of so many pods (`GetScaledValueFromIntOrPercent` in k8s.io/apimachinery/pkg/util/intstr).
     fn of(self, pods: u32, up: bool) -> u32 {
         match self {
             Self::Number(number) => number,

@@ -27,7 +27,8 @@ impl Index {
         made
     }
 
-    /// As [`Self::cgroup_created`], but for what follows for claims, which is in force with whatever comes next but more of these.
+    /// Does the same as [`Self::cgroup_created`], but for what follows for claims, which is in force with whatever
+    /// comes next but more of these.
     pub fn cgroup_recorded(&mut self, id: u64, parent: u64, name: &str, now: Now) -> Insertion {
         let made = self.tree.insert(id, parent, name);
         let Insertion::Pod(cgroup) = made else {
@@ -53,7 +54,8 @@ impl Index {
         made
     }
 
-    /// A cgroup inside a pod is that pod's, whatever its name says, and whatever the kernel noted meanwhile.
+    /// Corrects the owner of a cgroup inside a pod: it is that pod's, whatever its name says, and whatever the kernel
+    /// noted meanwhile.
     fn take_out_of_pod(&mut self, id: u64, name: &str) {
         let Some(named) = pod_of(name) else {
             return;
@@ -128,7 +130,7 @@ impl Index {
         }
     }
 
-    /// The tree was read and holds just these: whatever else was known is gone.
+    /// Removes all cgroups but these: the tree was read and holds just these, so whatever else was known is gone.
     pub fn reset_cgroups(&mut self, present: &HashSet<u64>, now: Now) {
         let gone: Vec<u64> = self.tree.ids().filter(|id| !present.contains(id)).collect();
         for id in gone {

@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl Index {
-    /// The UID that the pod's cgroup carries.
+    /// Returns the UID that the pod's cgroup carries.
     ///
     /// A mirror pod has a UID of its own in the API; the cgroup carries the one that the kubelet made, which the
     /// annotation `config.hash` repeats. Tenants can forge that annotation, so it counts only if such a cgroup exists
@@ -39,7 +39,7 @@ impl Index {
         self.waiting.entry(key).or_default().insert((pod.namespace.clone(), pod.name.clone()));
     }
 
-    /// A UID can be had: whoever waits for it comes again, as if it were new.
+    /// Retries the pods that wait for this UID, which can be had now: each comes again, as if it were new.
     pub(super) fn retry_waiting(&mut self, key: UidKey, now: Now) {
         for name in self.waiting.remove(&key).unwrap_or_default() {
             let Some(&id) = self.pods.get(&name) else {
@@ -53,7 +53,7 @@ impl Index {
         }
     }
 
-    /// The rank of a pod in this namespace that has this UID.
+    /// Returns the rank of a pod in this namespace that has this UID.
     pub(super) fn class_in(&self, namespace: &str, key: Option<UidKey>) -> OwnerClass {
         if key.is_some_and(|key| key.form == UidForm::Static as u8) {
             OwnerClass::Static
@@ -88,7 +88,7 @@ impl Index {
     }
 }
 
-/// The UID of the static pod that a mirror pod says it mirrors, if it has the form that the API never issues.
+/// Returns the UID of the static pod that a mirror pod says it mirrors, if it has the form that the API never issues.
 pub(super) fn static_key(pod: &Pod) -> Option<UidKey> {
     pod.mirror.as_ref()?;
     pod.config_hash.as_deref().and_then(uid_key).filter(|key| key.form == UidForm::Static as u8)

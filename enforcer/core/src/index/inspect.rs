@@ -86,9 +86,9 @@ pub struct OwnerView<'a> {
     pub software: bool,
     /// The mode that its namespace sets, where that overrides the node's.
     pub mode: Option<Mode>,
-    /// Whether it is on the node's network; `None` as long as no source has said so.
+    /// The owner is on the node's network; `None` as long as no source has said so.
     pub host_network: Option<bool>,
-    /// Whether the kernel can tell its processes: it has a UID of its own and a place in the kernel's maps.
+    /// The kernel can recognise its processes: it has a UID of its own and a place in the kernel's maps.
     pub recognised: bool,
 }
 
@@ -202,7 +202,7 @@ impl Index {
     }
 }
 
-/// Whether the kernel can tell the owner's processes.
+/// Checks whether the kernel can recognise the owner's processes.
 fn is_recognised(owner: &OwnerState) -> bool {
     owner.slot.is_some() && owner.key.is_some()
 }

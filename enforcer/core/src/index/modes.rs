@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Index {
-    /// The label of a namespace was set, changed or taken away (`None`).
+    /// Sets, changes or removes (`None`) the mode label of a namespace.
     pub fn set_mode_label(&mut self, namespace: &str, label: Option<&str>) {
         let mode = label.and_then(Mode::from_word);
         if let (Some(value), None) = (label, mode) {
@@ -39,7 +39,7 @@ impl Index {
         }
     }
 
-    /// These are all namespaces with a mode label.
+    /// Replaces all namespaces with a mode label by these.
     pub fn reset_mode_labels(&mut self, labels: &HashMap<String, String>) {
         let gone: Vec<String> = self.modes.keys().filter(|name| !labels.contains_key(*name)).cloned().collect();
         for namespace in gone {
@@ -50,7 +50,7 @@ impl Index {
         }
     }
 
-    /// The mode of a namespace where it overrides the node's.
+    /// Returns the mode of a namespace where it overrides the node's.
     pub(super) fn mode_of(&self, namespace: &str) -> Option<Mode> {
         let mode = self.modes.get(namespace).copied();
         match self.settings.namespace_mode {

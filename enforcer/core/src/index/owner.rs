@@ -44,9 +44,9 @@ pub(super) struct OwnerState {
     pub(super) group: Option<u32>,
     pub(super) workload: Option<u32>,
     pub(super) terminating: bool,
-    /// `Succeeded` or `Failed`.
+    /// Phase of the pod is `Succeeded` or `Failed`.
     pub(super) terminal: bool,
-    /// Whether it went through its first update.
+    /// The owner went through its first update.
     pub(super) arrived: bool,
     pub(super) cgroup: Option<PlacedPodCgroup>,
     /// Its cgroup was there and went.
@@ -66,9 +66,9 @@ pub(super) struct OwnerState {
     pub(super) until: Option<Duration>,
     /// A mirror pod that was accepted as a static pod: the key is from its `config.hash`.
     pub(super) mirror: bool,
-    /// Whether a changed hash was reported.
+    /// A changed hash was reported.
     pub(super) hash_change_reported: bool,
-    /// Whether the pod is on the node's network; `None` as long as no source has said so.
+    /// The pod is on the node's network; `None` as long as no source has said so.
     pub(super) host_network: Option<bool>,
     /// There was no room for it.
     pub(super) exceeds_quota: bool,

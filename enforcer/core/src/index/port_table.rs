@@ -127,7 +127,7 @@ impl PortTable {
         }
     }
 
-    /// The owner is not what it was: its ports are to be arbitrated and written anew.
+    /// Marks the owner as changed: its ports are to be arbitrated and written anew.
     pub(super) fn touch(&mut self, owner: OwnerId) {
         if let Some(keys) = self.by_owner.get(&owner) {
             self.dirty.extend(keys);
@@ -227,7 +227,7 @@ impl PortTable {
         self.report_transition(&turns, &owner)
     }
 
-    /// Owners that have no claim left after the last settling.
+    /// Takes the owners that have no claim left after the last settling.
     pub(super) fn take_owners_without_claims(&mut self) -> Vec<OwnerId> {
         std::mem::take(&mut self.spent)
     }
@@ -282,12 +282,12 @@ impl PortTable {
         notices
     }
 
-    /// The claims on one port, and what the kernel's maps hold for it.
+    /// Returns the claims on one port, and what the kernel's maps hold for it.
     pub(super) fn port(&self, protocol: Protocol, port: u16) -> Option<(&[PortClaim], &PortState)> {
         self.ports.get(&(protocol, port)).map(|entry| (entry.stakes.as_slice(), &entry.state))
     }
 
-    /// All claims.
+    /// Returns all claims.
     pub(super) fn claims(&self) -> impl Iterator<Item = (Protocol, u16, &PortClaim)> {
         self.ports.iter().flat_map(|(key, entry)| entry.stakes.iter().map(|stake| (key.0, key.1, stake)))
     }
@@ -313,7 +313,8 @@ impl PortTable {
         in_force.map(|&PortClaim { owner, address, source, .. }| ActiveClaim { owner, address, source }).collect()
     }
 
-    /// Each port on which somebody has a claim in force, of whatever protocol, with the arrival of the earliest.
+    /// Returns each port on which somebody has a claim in force, of whatever protocol, with the arrival of the
+    /// earliest.
     pub(super) fn ports_in_force(&self) -> HashMap<u16, i64> {
         let mut ports = HashMap::new();
         for ((_, port), entry) in &self.ports {
@@ -326,7 +327,7 @@ impl PortTable {
         ports
     }
 
-    /// Another number where [`Self::ports_in_force`] says other ports.
+    /// Returns a number, which is another one where [`Self::ports_in_force`] says other ports.
     pub(super) fn generation(&self) -> u64 {
         self.generation
     }
@@ -336,7 +337,7 @@ impl PortTable {
         self.tally
     }
 
-    /// The same, counted anew.
+    /// Counts the same anew.
     #[cfg(test)]
     pub(super) fn recount(&self) -> Tally {
         let mut tally = Tally::default();
@@ -347,7 +348,7 @@ impl PortTable {
     }
 }
 
-/// Ports as few ranges.
+/// Writes ports as few ranges.
 fn list(ports: &[(Key, Address)]) -> PortList {
     let mut by_address: BTreeMap<(Protocol, Address), Vec<u16>> = BTreeMap::new();
     for &((protocol, port), address) in ports {

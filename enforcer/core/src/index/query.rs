@@ -193,7 +193,7 @@ impl Index {
     }
 }
 
-/// Whether a port of the first is handed over to the second.
+/// Checks whether a port of the first is handed over to the second.
 fn is_successor(owner: &OwnerState, other: &OwnerState) -> bool {
     owner.handover_to().is_some() && owner.handover_to() == other.workload
 }

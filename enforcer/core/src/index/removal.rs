@@ -27,7 +27,7 @@ impl Index {
         self.release_identity(id, now);
     }
 
-    /// The first of three steps: its name is free for another pod.
+    /// Does the first of three steps: its name is free for another pod.
     pub(super) fn unlink_name(&mut self, id: OwnerId) {
         let Some(owner) = self.owners.get(&id) else {
             return;
@@ -43,13 +43,13 @@ impl Index {
         self.pods_generation += 1;
     }
 
-    /// The second step: its claims end, and its workload has what it had in force. To be settled then.
+    /// Does the second step: its claims end, and its workload has what it had in force. To be settled then.
     pub(super) fn withdraw_claims(&mut self, id: OwnerId, now: Now) {
         self.leave_reservation(id, now);
         self.set_claims(id, BTreeMap::new(), now.wall);
     }
 
-    /// The last step: nothing points at it any more, so its UID and its slot are free.
+    /// Does the last step: nothing points at it any more, so its UID and its slot are free.
     pub(super) fn release_identity(&mut self, id: OwnerId, now: Now) {
         let cgroups = self.pod_cgroups_of(id).to_vec();
         let key = self.owners.get(&id).and_then(|owner| owner.key);
@@ -88,7 +88,7 @@ impl Index {
         self.recent_names.remember(id, owner.name);
     }
 
-    /// The ports of a controlled pod stay with its workload for a while, so that its successor finds them and a
+    /// Leaves the ports of a controlled pod with its workload for a while, so that its successor finds them and a
     /// squatter does not. Not so after the pod has done its work or failed before it was asked to go: then nobody
     /// succeeds it there.
     pub(super) fn leave_reservation(&mut self, id: OwnerId, now: Now) {

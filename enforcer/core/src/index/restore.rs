@@ -52,7 +52,7 @@ impl Index {
     /// grace from now. A pod that never had a cgroup is still awaited. What remains of a grace that was running then
     /// goes on; one that is over is not taken up again.
     ///
-    /// Owners keep their ids, so that what the kernel told meanwhile names the right ones; they get new slots. The
+    /// Owners keep their ids, so that what the kernel reported meanwhile names the right ones; they get new slots. The
     /// node's own claims, the ranks and the limits are those of the new settings. Modes of namespaces hold until
     /// [`Self::reset_mode_labels`]: a source that knows no namespaces should say so by calling it with none.
     ///
@@ -213,7 +213,7 @@ impl Index {
         self.set_claims(id, stakes, since);
     }
 
-    /// The source knows the pod too.
+    /// Confirms a restored owner: the source knows the pod too.
     pub(super) fn confirm_restored(&mut self, id: OwnerId, pod: &Pod) {
         let Some(owner) = self.owners.get(&id).filter(|owner| owner.restored && !owner.mirror) else {
             return;
@@ -235,8 +235,9 @@ impl Index {
     }
 }
 
-/// The maps name one member of a share group where several claim the same. Members that claim just the same, which is
-/// what the members of a group do, have the same in force: the group keeps it when the one that is named goes first.
+/// Finds the claims that are shared: the maps name one member of a share group where several claim the same. Members
+/// that claim just the same, which is what the members of a group do, have the same in force: the group keeps it when
+/// the one that is named goes first.
 fn shared_claims(remembered: &[RecoveredOwner]) -> HashMap<Alike, BTreeSet<PortSpec>> {
     let mut shared: HashMap<Alike, BTreeSet<PortSpec>> = HashMap::new();
     for owner in remembered {

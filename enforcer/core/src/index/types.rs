@@ -55,7 +55,7 @@ pub enum Notice {
         /// The problem.
         problem: ClaimProblem,
     },
-    /// There are more problems than are told one by one.
+    /// There are more problems than are reported one by one.
     MoreProblems {
         /// The pod.
         pod: Name,
@@ -122,7 +122,7 @@ impl Notice {
     pub const PROBLEMS: [&'static str; 9] =
         ["annotation", "no_host_network", "quota", "no_room", "uid", "port", "more", "identity", "no_handover"];
 
-    /// The pod that it is about, if it is about one: the one that had better change something.
+    /// Returns the pod that it is about, if it is about one: the one that had better change something.
     #[must_use]
     pub fn pod(&self) -> Option<&Name> {
         match self {
@@ -138,7 +138,7 @@ impl Notice {
         }
     }
 
-    /// For metrics: the word for what counts for nothing, and how often it is told here.
+    /// Returns, for metrics, the word for what counts for nothing, and how often it is reported here.
     #[must_use]
     pub fn problem(&self) -> Option<(&'static str, usize)> {
         match self {

@@ -16,7 +16,7 @@ const MAX_SERIES_OF_OBJECT: u32 = OBJECT_LIMIT.burst;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ObjectBudget {
     calls: TokenBucket,
-    /// How many series about the object are kept.
+    /// Count of series about the object that are kept.
     pub(super) series: u32,
 }
 
@@ -35,7 +35,7 @@ impl ObjectBudget {
         self.calls.put_back(OBJECT_LIMIT);
     }
 
-    /// Whether it is as a new one.
+    /// Checks whether it is as a new one.
     pub(super) fn is_unused(&self, now: Duration) -> bool {
         self.series == 0 && self.calls.is_full(now)
     }

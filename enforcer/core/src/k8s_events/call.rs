@@ -9,7 +9,7 @@ use crate::k8s_events::{EventObject, EventReason};
 pub struct Event {
     /// Its own name, in [`EventObject::event_namespace`] of what it is about.
     pub name: String,
-    /// What it is about.
+    /// Object that the Event is about.
     pub regarding: EventObject,
     /// The other object, where there is just one.
     pub related: Option<EventObject>,
@@ -17,7 +17,7 @@ pub struct Event {
     pub reason: EventReason,
     /// The sentence: at most [`MAX_NOTE`](super::MAX_NOTE) bytes, safe to show.
     pub note: String,
-    /// When it happened, in microseconds since 1970.
+    /// Time of the occurrence, in microseconds since 1970.
     pub time: i64,
 }
 
@@ -32,9 +32,9 @@ pub enum Call {
         namespace: String,
         /// The Event's name.
         name: String,
-        /// How often it happened in all, at least 2.
+        /// Count of all occurrences, at least 2.
         count: i32,
-        /// When it happened last, in microseconds since 1970.
+        /// Time of the last occurrence, in microseconds since 1970.
         last: i64,
     },
 }

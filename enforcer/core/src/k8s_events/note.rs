@@ -74,8 +74,8 @@ fn cut(mut text: String) -> String {
     text
 }
 
-/// Returns a name for an Event, as the API's own clients make them: the object's, and the time in hexadecimal. `wall` is in
-/// microseconds since 1970; `number` tells Events of one moment apart.
+/// Returns a name for an Event, as the API's own clients make them: the object's, and the time in hexadecimal. `wall`
+/// is in microseconds since 1970; `number` distinguishes Events of one moment.
 pub(super) fn event_name(object: &EventObject, wall: i64, number: u64) -> String {
     let suffix = format!(".{wall:x}{:04x}", number & 0xffff);
     let name = object.name();

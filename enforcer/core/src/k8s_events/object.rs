@@ -110,7 +110,7 @@ impl EventReason {
         }
     }
 
-    /// Whether it is good news: the Event's `type` is `Normal` then, else `Warning`.
+    /// Checks whether it is good news: the Event's `type` is `Normal` then, else `Warning`.
     #[must_use]
     pub const fn is_normal(self) -> bool {
         match self {

@@ -37,9 +37,9 @@ use crate::{
     sockets::LiveConflict,
 };
 
-/// How often series that are over are removed.
+/// Interval at which series that are over are removed.
 const PRUNE_INTERVAL: Duration = Duration::from_mins(10);
-/// How often at most, when there is no room for a new one.
+/// Shortest such interval, when there is no room for a new one.
 const MIN_PRUNE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Series of all objects, and the order of their calls.
@@ -107,7 +107,7 @@ impl EventScheduler {
         }
     }
 
-    /// Whether reports wait for the names of their callers.
+    /// Checks whether reports wait for the names of their callers.
     #[must_use]
     pub fn waits_for_names(&self) -> bool {
         !self.unnamed.is_empty()

@@ -15,7 +15,7 @@ pub(super) const SERIES_TTL: Duration = Duration::from_hours(1);
 const MIN_UPDATE_INTERVAL: Duration = Duration::from_secs(10);
 /// Longest time that an occurrence waits for a call.
 const MAX_UPDATE_INTERVAL: Duration = Duration::from_mins(5);
-/// Most different occurrences that are told apart.
+/// Most different occurrences that are distinguished.
 const MAX_DIFFERENT: usize = 4096;
 
 /// Key of a series: object, reason, and a hash of what else makes it another one.
@@ -38,7 +38,7 @@ pub(super) struct Occurrence<L> {
     pub(super) line: L,
     /// The other object.
     pub(super) related: Option<EventObject>,
-    /// When, in microseconds since 1970.
+    /// Time, in microseconds since 1970.
     pub(super) time: i64,
 }
 
@@ -48,7 +48,7 @@ struct PublishedEvent {
     name: String,
     /// Occurrences since that Event, its own included.
     count: i32,
-    /// How many different ones its note counts.
+    /// Count of different ones that its note counts.
     different: usize,
 }
 
@@ -64,7 +64,7 @@ pub(super) struct Series {
     /// Occurrences that no Event counts yet, and those that the call in flight counts.
     pending: i32,
     in_flight: i32,
-    /// How many different ones there were when that call was made.
+    /// Count of different ones when that call was made.
     in_flight_different: usize,
     /// Time of the first occurrence that is pending, and of the last one of all.
     first: i64,

@@ -8,14 +8,14 @@ use crate::{
     reports::report::Report,
 };
 
-/// How long the Events about an attempt wait for the name of its caller.
+/// Time that the Events about an attempt wait for the name of its caller.
 pub const NAME_WAIT: Duration = Duration::from_mins(1);
 /// Most pods that wait for their name.
 pub(super) const MAX_PODS: usize = 256;
 /// Most reports of one pod that wait.
 pub(super) const MAX_REPORTS: usize = 8;
 
-/// What became of a report.
+/// Outcome of a report.
 pub(super) enum Held {
     /// It waits.
     Waiting,
@@ -28,7 +28,7 @@ pub(super) enum Held {
 #[derive(Debug)]
 struct PodReports {
     until: Duration,
-    /// With the times, in microseconds since 1970.
+    /// Reports with their times, in microseconds since 1970.
     reports: Vec<(Report, i64)>,
 }
 

@@ -38,7 +38,7 @@ pub struct FileProblem {
     pub path: PathBuf,
     /// The document in it, counted from 1; `None` if the file as a whole is meant.
     pub document: Option<usize>,
-    /// What is wrong. Safe to show.
+    /// Description of the problem. Safe to show.
     pub message: String,
 }
 
@@ -85,7 +85,8 @@ impl PodFile {
         }
     }
 
-    /// As long as a document of the file is broken, the pods that are not among its good documents stay.
+    /// Parses the file's text. As long as a document of the file is broken, the pods that are not among its good
+    /// documents stay.
     fn parse(&mut self, path: &Path, text: &str) {
         let mut pods = Vec::new();
         let mut more = 0;

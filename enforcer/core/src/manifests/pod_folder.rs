@@ -29,7 +29,7 @@ pub struct FolderContents {
 #[derive(Debug, Default)]
 pub struct PodFolder {
     files: BTreeMap<PathBuf, PodFile>,
-    /// What the last call returned or left out, so that each problem is reported once.
+    /// Problems that the last call returned or left out, so that each problem is reported once.
     reported: BTreeSet<FileProblem>,
 }
 

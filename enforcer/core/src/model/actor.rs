@@ -15,7 +15,7 @@ pub enum Actor {
     UnknownPod {
         /// The UID, in hex digits.
         uid: String,
-        /// How it is written.
+        /// Form in which the UID is written.
         form: UidForm,
     },
     /// A process of the host.

@@ -9,9 +9,9 @@ use crate::model::{owner::OwnerId, port_spec::protocol_name};
 /// Options by which a socket may share its port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Reuse {
-    /// `SO_REUSEPORT`.
+    /// The option `SO_REUSEPORT`.
     pub port: bool,
-    /// `SO_REUSEADDR`.
+    /// The option `SO_REUSEADDR`.
     pub address: bool,
 }
 
@@ -26,7 +26,7 @@ pub struct Attempt {
     pub address: IpAddr,
     /// The port asked for; 0 asks for any.
     pub port: u16,
-    /// Whether the socket is IPv6 only, `None` if that could not be read.
+    /// The socket is IPv6 only; `None` if that could not be read.
     pub v6only: Option<bool>,
     /// The verdict.
     pub verdict: VerdictKind,

@@ -65,7 +65,8 @@ pub enum OwnerClass {
 }
 
 impl OwnerClass {
-    /// Whether the owner is node software: static pods and pods of the system namespaces. Node software is never denied.
+    /// Checks whether the owner is node software: static pods and pods of the system namespaces. Node software is never
+    /// denied.
     #[must_use]
     pub fn is_software(self) -> bool {
         matches!(self, Self::Static | Self::System)

@@ -86,7 +86,7 @@ impl Address {
     }
 }
 
-/// [`Address::Any`] is shown as `*`, which is not read back: in the annotation, no address says it.
+/// The address [`Address::Any`] is shown as `*`, which is not read back: in the annotation, no address says it.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -117,7 +117,7 @@ impl FromStr for Address {
     }
 }
 
-/// The standard library refuses leading zeros, because others read them as octal.
+/// Parses an IPv4 address. The standard library refuses leading zeros, because others read them as octal.
 fn decimal_v4(text: &str) -> Option<Ipv4Addr> {
     let mut parts = text.split('.');
     let mut octets = [0; 4];
@@ -127,7 +127,7 @@ fn decimal_v4(text: &str) -> Option<Ipv4Addr> {
     parts.next().is_none().then(|| octets.into())
 }
 
-/// A number of digits only, no sign; what is too large for a `u32` is [`u32::MAX`].
+/// Parses a number of digits only, no sign; what is too large for a `u32` is [`u32::MAX`].
 pub(crate) fn decimal(text: &str) -> Option<u32> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

@@ -33,7 +33,7 @@ impl Resource {
 pub struct QuotaLimit {
     /// Resource that is limited.
     pub what: Resource,
-    /// Whether it is one namespace's limit; else it is the node's.
+    /// The limit is one namespace's; else it is the node's.
     pub of_namespace: bool,
     /// Most that there may be.
     pub most: usize,

@@ -22,11 +22,11 @@ impl ClaimOrigin {
 /// Place where a claim is declared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ClaimSource {
-    /// In the annotation `port-enforcer.io/ports`.
+    /// Annotation `port-enforcer.io/ports`.
     Annotation,
-    /// In the `ports` of a container.
+    /// Entry in the `ports` of a container.
     HostPort,
-    /// By the node, with `--node-reserved`.
+    /// Reservation by the node, with `--node-reserved`.
     Reserved,
     /// Unknown: the claim was in force before the agent started, and the source of pods has not listed its pod yet.
     Recovered,

@@ -56,7 +56,8 @@ fn push(safe: &mut String, character: char) {
     }
 }
 
-/// The standard library knows what can be seen; of what it escapes beyond that, quotes and backslashes are plain.
+/// Checks whether a character is plain. The standard library knows what can be seen; of what it escapes beyond that,
+/// quotes and backslashes are plain.
 fn is_plain(character: char) -> bool {
     matches!(character, '\\' | '\'' | '"') || character.escape_debug().len() == 1
 }

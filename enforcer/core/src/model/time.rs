@@ -7,6 +7,6 @@ use std::time::Duration;
 pub struct Now {
     /// Wall clock, in microseconds since 1970: ranks claims by arrival.
     pub wall: i64,
-    /// `CLOCK_BOOTTIME`: time since boot, sleep included. Ends grace periods.
+    /// Time of `CLOCK_BOOTTIME`: time since boot, sleep included. Ends grace periods.
     pub boottime: Duration,
 }

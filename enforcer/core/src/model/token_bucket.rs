@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-/// How often something may happen.
+/// Rate at which something may happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
     /// Tokens of a full bucket: how often in a row. At least 1.
@@ -17,7 +17,7 @@ pub struct RateLimit {
 /// Tokens that are left. A new bucket is full.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TokenBucket {
-    /// When the bucket will be full. All times are on one monotonic clock.
+    /// Time at which the bucket will be full. All times are on one monotonic clock.
     full_at: Duration,
 }
 
@@ -42,7 +42,7 @@ impl TokenBucket {
         self.full_at = self.full_at.saturating_sub(limit.interval);
     }
 
-    /// Whether no token is missing, as in a new bucket.
+    /// Checks whether no token is missing, as in a new bucket.
     #[must_use]
     pub fn is_full(&self, now: Duration) -> bool {
         self.full_at <= now

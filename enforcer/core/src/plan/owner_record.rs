@@ -50,21 +50,21 @@ const ALL_FLAGS: u8 = TERMINATING | TERMINAL | ENDED | MIRROR | HAS_GROUP | HAS_
 #[repr(C)]
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 struct Layout {
-    /// [`VERSION`]. Every version begins with it.
+    /// Version: [`VERSION`]. Every version begins with it.
     version: U16,
-    /// [`kind_to_byte`].
+    /// Kind, from [`kind_to_byte`].
     kind: u8,
-    /// [`class_to_byte`].
+    /// Class, from [`class_to_byte`].
     class: u8,
     /// Mode of the namespace where it overrides the node's: 0 none, 1 audit, 2 enforce.
     mode: u8,
-    /// [`ALL_FLAGS`].
+    /// Flags of [`ALL_FLAGS`].
     flags: u8,
     /// The UID's form as its discriminant; 0 without a UID.
     uid_form: u8,
     /// Zero.
     padding: u8,
-    /// [`OwnerRecord::since`].
+    /// Time of [`OwnerRecord::since`].
     since: I64,
     /// End of a handover reservation, in nanoseconds since boot; 0 for other kinds.
     until: U64,
@@ -91,7 +91,7 @@ const _: () = assert!(offset_of!(Layout, lengths) == 88 && offset_of!(Layout, te
 /// Bytes of a record.
 pub type RecordBytes = Box<[u8; OWNER_RECORD_BYTES]>;
 
-/// What the next agent needs to know of an owner.
+/// Facts that the next agent needs to know of an owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnerRecord {
     /// Its kind, with what is known of that kind only.
@@ -108,8 +108,8 @@ pub struct OwnerRecord {
     pub terminating: bool,
     /// Its namespace's mode, where that overrides the node's.
     pub mode: Option<Mode>,
-    /// When the youngest of its claims arrived, in microseconds since 1970. It is the place in the queue of all its
-    /// claims that are not in force: what is in force needs none, and no edit must win a better one by a restart.
+    /// Time of arrival of the youngest of its claims, in microseconds since 1970. It is the place in the queue of all
+    /// its claims that are not in force: what is in force needs none, and no edit must win a better one by a restart.
     pub since: i64,
 }
 
@@ -124,7 +124,7 @@ pub enum RecordedOwner {
         key: UidKey,
         /// Digest of its claims, in force or not.
         claims: Digest,
-        /// `Succeeded` or `Failed`.
+        /// Phase of the pod is `Succeeded` or `Failed`.
         terminal: bool,
         /// Its cgroup was there and went.
         ended: bool,
@@ -133,7 +133,7 @@ pub enum RecordedOwner {
     },
     /// Reservation of the ports of a deleted pod.
     HandoverReservation {
-        /// When it ends, as time since boot.
+        /// End of the reservation, as time since boot.
         until: Duration,
     },
 }

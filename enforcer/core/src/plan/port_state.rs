@@ -27,9 +27,9 @@ pub enum Change {
     },
     /// Writes an owner; all zeros frees the slot.
     Owner {
-        /// Where.
+        /// Slot of the owner.
         slot: Slot,
-        /// What.
+        /// Owner as the kernel's maps have it.
         owner: Owner,
     },
     /// Writes the owner of a pod UID.
@@ -52,7 +52,7 @@ pub enum Change {
         level: u8,
         /// The owner's slot, 0 while no pod with that UID is known.
         slot: Slot,
-        /// How the UID is written.
+        /// Form in which the UID is written.
         form: UidForm,
     },
     /// Removes a cgroup.
@@ -98,7 +98,7 @@ pub struct ActivePortClaim {
     pub address: Address,
     /// Its owner's slot.
     pub slot: Slot,
-    /// Whom it is for.
+    /// Group that the claim is for.
     pub group: ClaimGroup,
     /// The workload that may bind the port because the owner has a deletionTimestamp.
     pub handover_to: Option<u32>,
@@ -138,20 +138,20 @@ impl PortState {
         Self { word: PortWord::new(v4, v6), exact }
     }
 
-    /// The word in `PORTS`.
+    /// Returns the word in `PORTS`.
     #[must_use]
     pub fn word(&self) -> PortWord {
         self.word
     }
 
-    /// The owner of each single address, in `EXACT`.
+    /// Returns the owner of each single address, in `EXACT`.
     #[must_use]
     pub fn exact(&self) -> &BTreeMap<AddressKey, Slot> {
         &self.exact
     }
 
-    /// Steps from this state to `next`. Owners of single addresses are written before the word that sends a bind to
-    /// look for them, and removed after it.
+    /// Adds the steps from this state to `next`. Owners of single addresses are written before the word that sends a
+    /// bind to look for them, and removed after it.
     pub fn steps_to(&self, next: &Self, protocol: Protocol, port: u16, steps: &mut Vec<Change>) {
         for (&key, &slot) in &next.exact {
             if self.exact.get(&key) != Some(&slot) {
@@ -169,8 +169,8 @@ impl PortState {
     }
 }
 
-/// A share group's port is not handed over as long as a member that stays claims it: such a member stands in for those
-/// that go, on whatever address they claim the port.
+/// Adds members that stand in: a share group's port is not handed over as long as a member that stays claims it: such a
+/// member stands in for those that go, on whatever address they claim the port.
 fn with_stand_ins(claims: &[ActivePortClaim]) -> Vec<ActivePortClaim> {
     let mut staying: BTreeMap<ClaimGroup, &ActivePortClaim> = BTreeMap::new();
     for claim in claims.iter().filter(|claim| claim.handover_to.is_none()) {
@@ -230,19 +230,19 @@ fn side(
     Side { first, second, whole: false }
 }
 
-/// Of several claims of one entity on one address, the one that stands for all. If all members of a group go, the port
-/// is handed over to the workload of this one alone.
+/// Returns, of several claims of one entity on one address, the one that stands for all. If all members of a group go,
+/// the port is handed over to the workload of this one alone.
 fn representative<'a>(claims: impl Iterator<Item = &'a ActivePortClaim>) -> Option<&'a ActivePortClaim> {
     claims.min_by_key(|claim| (claim.handover_to.is_some(), claim.slot))
 }
 
-/// Two owners such that a bind to the wildcard address, which overlaps all of them, is foreign to at least one of the
-/// two whenever it is foreign to any.
+/// Returns two owners such that a bind to the wildcard address, which overlaps all of them, is foreign to at least one
+/// of the two whenever it is foreign to any.
 ///
-/// A caller gets along with its own entity and with owners that hand over to its workload, and with nobody else. So
-/// two that stay and are different entities will do. So will two that hand over to different workloads and are
-/// different entities, save for a caller that is one's entity and of the other's workload, which is let in even if
-/// there is a third owner: no two owners can tell that. Else all that go are one entity or are of one workload.
+/// A caller gets along with its own entity and with owners that hand over to its workload, and with nobody else. So two
+/// that stay and are different entities will do. So will two that hand over to different workloads and are different
+/// entities, save for a caller that is one's entity and of the other's workload, which is let in even if there is a
+/// third owner: no two owners can express that. Else all that go are one entity or are of one workload.
 fn pair(owners: &[&ActivePortClaim]) -> (Slot, Slot) {
     let (going, staying): (Vec<&ActivePortClaim>, Vec<&ActivePortClaim>) =
         owners.iter().partition(|owner| owner.handover_to.is_some());
@@ -260,7 +260,7 @@ fn pair(owners: &[&ActivePortClaim]) -> (Slot, Slot) {
     two(&going, |one, other| one.group != other.group || one.handover_to != other.handover_to)
 }
 
-/// The slots of the first owner and of the first one that differs from it, 0 where there is none.
+/// Returns the slots of the first owner and of the first one that differs from it, 0 where there is none.
 fn two(owners: &[&ActivePortClaim], differ: impl Fn(&ActivePortClaim, &ActivePortClaim) -> bool) -> (Slot, Slot) {
     let Some(first) = owners.first() else {
         return (0, 0);
@@ -269,7 +269,8 @@ fn two(owners: &[&ActivePortClaim], differ: impl Fn(&ActivePortClaim, &ActivePor
     (first.slot, other.map_or(0, |other| other.slot))
 }
 
-/// The slots of two owners that differ in both entity and workload; if there are no two, of the first one alone.
+/// Returns the slots of two owners that differ in both entity and workload; if there are no two, of the first one
+/// alone.
 fn two_unlike(owners: &[&ActivePortClaim]) -> (Slot, Slot) {
     let unlike = |one: &ActivePortClaim, other: &ActivePortClaim| {
         one.group != other.group && one.handover_to != other.handover_to

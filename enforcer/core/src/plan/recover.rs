@@ -77,14 +77,14 @@ pub fn recover<B: AsRef<[u8]>>(
     recalled
 }
 
-/// The element's cgroup. `cgroup_mkdir` may have put it there while no agent was looking.
+/// Returns the element's cgroup. `cgroup_mkdir` may have put it there while no agent was looking.
 fn cgroup(owner: &wire::Owner) -> Option<(u64, u8)> {
     let level = u8::try_from(owner.level).ok().filter(|level| *level != 0)?;
     (owner.cgroup != 0 && owner.cgroup != CGROUP_UNKNOWN).then_some((owner.cgroup, level))
 }
 
-/// The claims in force by slot. Where several members of a share group claim a port, or several addresses are covered
-/// by one claim, they are one claim of one member here, as in the maps.
+/// Returns the claims in force by slot. Where several members of a share group claim a port, or several addresses are
+/// covered by one claim, they are one claim of one member here, as in the maps.
 fn in_force(
     ports: impl IntoIterator<Item = (Protocol, u16, PortWord)>,
     exact: impl IntoIterator<Item = (AddressKey, Slot)>,

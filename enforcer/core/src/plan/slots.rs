@@ -19,7 +19,7 @@ impl Default for SlotAllocator {
 }
 
 impl SlotAllocator {
-    /// Slots 1 to `end` − 1.
+    /// Creates the slots 1 to `end` − 1.
     #[must_use]
     pub fn new(end: Slot) -> Self {
         Self { never_used: 1..end, given_back: VecDeque::new() }
@@ -30,7 +30,7 @@ impl SlotAllocator {
         self.never_used.next().or_else(|| self.given_back.pop_front())
     }
 
-    /// How many slots are taken.
+    /// Counts the slots that are taken.
     #[must_use]
     pub fn in_use(&self) -> usize {
         usize::from(self.never_used.start) - 1 - self.given_back.len()

@@ -54,7 +54,7 @@ pub struct ItemProblem {
 /// Kind of problem of an item. A closed list, in words that say what would be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum ItemProblemKind {
-    /// Nothing that this grammar knows.
+    /// The item is nothing that this grammar knows.
     #[error("this is not a port; write [ADDRESS:]PORT[-PORT][/PROTOCOL], as in 80/tcp or 8000-8010")]
     Malformed,
     /// More than [`MAX_ITEM`] characters.
@@ -81,10 +81,10 @@ pub enum ItemProblemKind {
     /// An address with a zone.
     #[error("the address has a zone (%), which a claim cannot have; write the address without it")]
     Zone,
-    /// An IPv6 address whose end cannot be told from a port.
+    /// The end of an IPv6 address cannot be distinguished from a port.
     #[error("an IPv6 address needs brackets, as in [::1]:53/udp")]
     MissingBrackets,
-    /// `none` beside other items.
+    /// The item `none` is beside other items.
     #[error("none stands alone; remove it or the other items")]
     NoneWithOthers,
 }
@@ -111,8 +111,8 @@ pub fn parse_list(text: &str) -> Result<Vec<PortSpec>, ItemProblem> {
     items(text).map(|(_, item)| item).collect()
 }
 
-/// The items of a text one by one, in their order, read as they are asked for. Each comes with its position, see
-/// [`ItemProblem::position`].
+/// Returns the items of a text one by one, in their order, read as they are asked for. Each comes with its position,
+/// see [`ItemProblem::position`].
 pub fn items(text: &str) -> impl Iterator<Item = (usize, Result<PortSpec, ItemProblem>)> {
     let none = text.trim_matches(is_separator) == "none";
     raw_items(text).filter(move |_| !none).map(|(position, item)| {
@@ -134,7 +134,7 @@ fn is_separator(character: char) -> bool {
     character == ',' || character.is_ascii_whitespace()
 }
 
-/// Items with their 1-based position in characters.
+/// Returns the items with their 1-based position in characters.
 fn raw_items(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut position = 1;
     text.split(is_separator).filter_map(move |item| {
@@ -195,7 +195,7 @@ fn split_address(place: &str) -> Result<(Address, &str), ItemProblemKind> {
     }
 }
 
-/// `PORT[-PORT]`.
+/// Form `PORT[-PORT]`.
 impl FromStr for PortRange {
     type Err = ItemProblemKind;
 

@@ -87,7 +87,7 @@ pub enum ClaimProblem {
         claim: PodClaim,
         /// Its place in the annotation, see [`ItemProblem::position`].
         position: Option<usize>,
-        /// [`ClaimLimits::max_ports_per_pod`].
+        /// Limit of [`ClaimLimits::max_ports_per_pod`].
         limit: u32,
     },
     /// There is no room for the claim: others have too much.

@@ -26,7 +26,7 @@ pub const SHARE_ANNOTATION: &str = "port-enforcer.io/share";
 pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// The kubelet's annotation with the UID that a static pod's cgroup has (`ConfigHashAnnotationKey`).
 pub const HASH_ANNOTATION: &str = "kubernetes.io/config.hash";
-/// [`Pod::arrival`] of a pod that says nothing of it: it comes after all others.
+/// Value of [`Pod::arrival`] for a pod that says nothing of it: it comes after all others.
 pub const ARRIVAL_UNKNOWN: i64 = i64::MAX;
 
 /// The label that a Deployment puts on the `ReplicaSets` and pods it makes.
@@ -50,7 +50,7 @@ pub struct Pod {
     pub uid_text: String,
     /// The node it is bound to.
     pub node_name: Option<String>,
-    /// Whether it lives in the node's network namespace.
+    /// The pod lives in the node's network namespace.
     pub host_network: bool,
     /// Its controller.
     pub workload: Option<Workload>,
@@ -122,7 +122,7 @@ pub struct Workload {
     /// Name of the controller. Of a `ReplicaSet` of a Deployment: without the pod-template hash, which is the
     /// Deployment's name.
     pub name: String,
-    /// UID of the controller. Empty where the name tells: for a `ReplicaSet` of a Deployment, and where a manifest's
+    /// UID of the controller. Empty where the name says it: for a `ReplicaSet` of a Deployment, and where a manifest's
     /// reference has no UID.
     pub uid: String,
 }
@@ -357,7 +357,7 @@ fn declared_ports(pod: &mut Pod, spec: &api::PodSpec) {
     }
 }
 
-/// The host port behind an entry of a container's `ports`, if it has one.
+/// Returns the host port behind an entry of a container's `ports`, if it has one.
 fn declared_port(
     host_network: bool,
     container: &str,

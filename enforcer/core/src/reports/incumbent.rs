@@ -94,7 +94,7 @@ fn socket_of(attempt: &Attempt) -> BoundSocket {
     }
 }
 
-/// Whether the kernel lets both have the port, as far as is known.
+/// Checks whether the kernel lets both have the port, as far as is known.
 fn both_share(attempt: &Attempt, holder: &BoundSocket) -> bool {
     let shares =
         |reuse: Option<Reuse>| reuse.is_some_and(|reuse| could_share(attempt.protocol, reuse.port, reuse.address));

@@ -24,11 +24,11 @@ pub struct Report {
     pub attempt: Attempt,
     /// The caller.
     pub caller: Actor,
-    /// Container of the caller, where it can be told from its cgroup. Safe to show.
+    /// Container of the caller, where its cgroup shows it. Safe to show.
     pub container: Option<String>,
     /// The owner whose claim decided.
     pub owner: Option<Name>,
-    /// Where the owner declared that claim.
+    /// Place where the owner declared that claim.
     pub source: Option<ClaimSource>,
     /// The holder of the port, where the programs or the kernel refuse the bind because of it.
     pub holder: Option<Incumbent>,
@@ -41,7 +41,7 @@ pub struct Incumbent {
     pub who: Actor,
     /// Its socket, where that is known.
     pub socket: Option<NamedSocket>,
-    /// Whether it is an older pod of the caller's workload.
+    /// The holder is an older pod of the caller's workload.
     pub older: bool,
 }
 
@@ -91,7 +91,8 @@ impl Report {
         self
     }
 
-    /// Whether it is a conflict: audited or denied, or refused by the kernel itself because another one holds the port.
+    /// Checks whether it is a conflict: audited or denied, or refused by the kernel itself because another one holds
+    /// the port.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         self.attempt.verdict != VerdictKind::Allow || self.attempt.reason == Reason::Held

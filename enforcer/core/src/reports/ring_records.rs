@@ -21,7 +21,7 @@ use crate::{
     sockets::SocketBinding,
 };
 
-/// Why a record cannot be decoded. The programs and the agent then come from different sources.
+/// Reason for which a record cannot be decoded. The programs and the agent then come from different sources.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The record has the wrong length.
@@ -69,7 +69,7 @@ pub struct SocketRelease {
 /// Record of the cgroup ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupChange {
-    /// Whether the cgroup was made (else removed).
+    /// The cgroup was made (else removed).
     pub made: bool,
     /// Cgroup id.
     pub id: u64,
@@ -139,7 +139,7 @@ fn decode_release(record: &[u8], slept: u64) -> Result<SocketRelease, DecodeErro
     Ok(SocketRelease { time: time.saturating_add(slept), protocol, port, name: release })
 }
 
-/// What an [`Attempt`] and a [`SocketBinding`] have in common and is not a plain field of [`BindEvent`].
+/// Facts that an [`Attempt`] and a [`SocketBinding`] have in common and that are no plain field of [`BindEvent`].
 struct BindFacts {
     /// Nanoseconds since boot, sleep included.
     time: u64,

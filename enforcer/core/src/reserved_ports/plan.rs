@@ -28,7 +28,8 @@ pub const MAX_WRITE_BYTES: usize = 4000;
 pub struct RememberedPorts {
     /// All ports that are reserved because of us, and maybe some that are not reserved yet, or no more.
     pub ours: PortSet,
-    /// What others reserved, while the list is replaced in several writes: what of it is missing is to be put back.
+    /// Ports that others reserved, while the list is replaced in several writes: what of it is missing is to be put
+    /// back.
     pub others: Option<PortSet>,
 }
 

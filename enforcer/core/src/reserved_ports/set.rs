@@ -51,14 +51,14 @@ impl PortSet {
         new
     }
 
-    /// Whether the set has the port.
+    /// Checks whether the set has the port.
     #[must_use]
     pub fn contains(&self, port: u16) -> bool {
         let (word, bit) = place(port);
         self.0[word] & bit != 0
     }
 
-    /// Whether the set is empty.
+    /// Checks whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
@@ -156,7 +156,7 @@ impl FromIterator<u16> for PortSet {
     }
 }
 
-/// As the kernel writes it, without the line feed.
+/// Form that the kernel writes, without the line feed.
 impl fmt::Display for PortSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.items().join(","))

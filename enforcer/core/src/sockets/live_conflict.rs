@@ -39,7 +39,7 @@ pub enum LiveConflict {
         holder: NamedSocket,
         /// The owner.
         owner: Actor,
-        /// Where the owner declared it.
+        /// Place where the owner declared it.
         source: ClaimSource,
     },
 }
@@ -56,7 +56,7 @@ pub struct NamedSocket {
 }
 
 impl NamedSocket {
-    /// Names the owner of a socket.
+    /// Identifies the owner of a socket.
     #[must_use]
     pub fn new(holder: &BoundSocket, holders: &BoundSockets) -> Self {
         let place = holders.place(holder);
@@ -213,7 +213,7 @@ fn each_pair<'a>(
     }
 }
 
-/// Whether a claim on this address covers the holder's socket, in part at least.
+/// Checks whether a claim on this address covers the holder's socket, in part at least.
 fn covers(claim: Address, holder: &BoundSocket) -> bool {
     let v6only = holder.v6only == Some(true) && matches!(claim, Address::V4(_));
     !v6only && claim.overlaps(Address::new(holder.address))

@@ -70,7 +70,7 @@ struct SocketEntry {
 struct Dumps {
     /// Number of the last one.
     number: u64,
-    /// When it began, and the one before.
+    /// Time at which it began, and the one before.
     began: u64,
     before: u64,
     /// Sockets that it showed and for which there was no room.
@@ -88,7 +88,7 @@ struct CgroupSockets {
 #[derive(Debug)]
 pub struct BoundSockets {
     limits: SocketLimits,
-    /// Whether dumps show TCP sockets that are bound and do nothing (6.8).
+    /// Dumps show TCP sockets that are bound and do nothing (6.8).
     shows_bound: bool,
     entries: HashMap<u64, SocketEntry>,
     /// Cookies by what a release calls them, where that is something else.
@@ -99,7 +99,7 @@ pub struct BoundSockets {
     counts: HashMap<SocketOwner, usize>,
     released: HashSet<u64>,
     released_at: VecDeque<(u64, u64)>,
-    /// By [`Protocol`]: a dump of one protocol says nothing of another one's sockets.
+    /// Dumps by [`Protocol`]: a dump of one protocol says nothing of another one's sockets.
     dumps: [Dumps; Protocol::ALL.len()],
     /// Last complete count of what there is no room for.
     untracked: HashMap<(Protocol, SocketOwner), usize>,
@@ -200,12 +200,12 @@ impl BoundSockets {
         self.cgroups.contains_key(&cgroup)
     }
 
-    /// Whether no dump showed the socket, and none could: its absence means nothing.
+    /// Checks whether no dump showed the socket, and none could: its absence means nothing.
     fn is_blind(&self, entry: &SocketEntry) -> bool {
         entry.seen == 0 && !self.shows_bound(entry.holder.protocol)
     }
 
-    /// Whether dumps show sockets of the protocol that are bound and do nothing else.
+    /// Checks whether dumps show sockets of the protocol that are bound and do nothing else.
     fn shows_bound(&self, protocol: Protocol) -> bool {
         match protocol {
             Protocol::Tcp => self.shows_bound,
@@ -388,7 +388,7 @@ impl BoundSockets {
         Some(entry)
     }
 
-    /// Who holds a port, on whatever address.
+    /// Returns the holders of a port, on whatever address.
     pub fn on(&self, protocol: Protocol, port: u16) -> impl Iterator<Item = &BoundSocket> {
         let cookies = self.ports.range((protocol, port, 0)..=(protocol, port, u64::MAX));
         cookies.filter_map(|(_, _, cookie)| self.entries.get(cookie)).map(|entry| &entry.holder)
@@ -416,7 +416,7 @@ impl BoundSockets {
         self.entries.len()
     }
 
-    /// Whether the table is empty.
+    /// Checks whether the table is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

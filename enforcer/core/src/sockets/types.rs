@@ -54,7 +54,7 @@ pub struct DumpedSocket {
     pub device: Option<u32>,
     /// Its state.
     pub activity: Activity,
-    /// Whether it is IPv6 only; known for IPv6 sockets that are not connected.
+    /// The socket is IPv6 only; known for IPv6 sockets that are not connected.
     pub v6only: Option<bool>,
 }
 
@@ -81,7 +81,7 @@ pub struct SocketBinding {
     pub uid: u32,
     /// Command name of the calling task, not safe to show.
     pub command: String,
-    /// Whether it is IPv6 only, where that could be read.
+    /// The socket is IPv6 only, where that could be read.
     pub v6only: Option<bool>,
     /// Its options, where they could be read.
     pub reuse: Option<Reuse>,
@@ -169,7 +169,7 @@ pub struct BoundSocket {
     pub inode: Option<u32>,
     /// Index of the device it is bound to.
     pub device: Option<u32>,
-    /// Whether it is IPv6 only, where known.
+    /// The socket is IPv6 only, where known.
     pub v6only: Option<bool>,
     /// Options by which it may share the port, where known.
     pub reuse: Option<Reuse>,
@@ -182,7 +182,7 @@ impl BoundSocket {
         target(self.address, self.port, self.protocol)
     }
 
-    /// Whether one packet could be for both. Sockets of different protocols, ports or devices do not overlap.
+    /// Checks whether one packet could be for both. Sockets of different protocols, ports or devices do not overlap.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         let same_device = self.device.is_none() || other.device.is_none() || self.device == other.device;

@@ -1,13 +1,13 @@
 //! For how long binds were not denied although the node was to deny them: the gap that people should hear of.
 //!
-//! Only the node's own mode counts here: what the agent was told, or what an operator said on the node. Where that is audit,
-//! there is no gap, whatever single namespaces say.
+//! Only the node's own mode counts here: the mode that the agent was given, or that an operator set on the node. Where
+//! that is audit, there is no gap, whatever single namespaces say.
 
 use std::time::Duration;
 
 use enforcer_ebpf::wire::NodeMode;
 
-/// Why nothing was denied. A closed list.
+/// Reason for which nothing was denied. A closed list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GapCause {
     /// The node ran, and no agent had left anything.
@@ -24,7 +24,7 @@ impl GapCause {
     /// Every cause.
     pub const ALL: [Self; 4] = [Self::Boot, Self::Start, Self::Unsynced, Self::Stale];
 
-    /// The word in the metric.
+    /// Returns the word in the metric.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -36,23 +36,23 @@ impl GapCause {
     }
 }
 
-/// What an agent finds when it comes.
+/// State that an agent finds when it comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PredecessorState {
-    /// Nothing, although what agents do outlives them here.
+    /// No state was left, although what agents do outlives them here.
     Nothing,
-    /// Nothing is kept here.
+    /// No state is kept here.
     NotKept,
-    /// What an earlier agent left.
+    /// State that an earlier agent left.
     Left {
-        /// Whether it denied.
+        /// The earlier agent denied.
         enforced: bool,
-        /// When it lapsed, or will; in nanoseconds since boot, 0 is never.
+        /// Time at which it lapsed, or will; in nanoseconds since boot, 0 is never.
         lease_deadline: u64,
     },
 }
 
-/// Whether the node is to deny.
+/// Checks whether the node is to deny.
 #[must_use]
 pub const fn should_enforce(told: bool, local: NodeMode) -> bool {
     match local {
@@ -62,8 +62,8 @@ pub const fn should_enforce(told: bool, local: NodeMode) -> bool {
     }
 }
 
-/// Since when nothing is denied on the node, as an agent finds it that is to enforce and started at `started`. All times are
-/// since boot.
+/// Returns the time since when nothing is denied on the node, as an agent finds it that is to enforce and started at
+/// `started`. All times are since boot.
 #[must_use]
 pub fn gap_before(found: PredecessorState, started: Duration, now: Duration) -> Option<(GapCause, Duration)> {
     match found {
@@ -76,7 +76,7 @@ pub fn gap_before(found: PredecessorState, started: Duration, now: Duration) -> 
     }
 }
 
-/// The same once binds are judged. What an earlier agent had in force is in force again, and so is no gap.
+/// Returns the same once binds are judged. What an earlier agent had in force is in force again, and so is no gap.
 #[must_use]
 pub fn gap_after(found: PredecessorState, synced: bool, now: Duration) -> Option<(GapCause, Duration)> {
     (!synced && !matches!(found, PredecessorState::Left { .. })).then_some((GapCause::Unsynced, now))
@@ -90,8 +90,8 @@ pub struct UnenforcedTime {
 }
 
 impl UnenforcedTime {
-    /// From this moment on, nothing is denied for this cause, or all is well. A gap that is open already goes on since it
-    /// opened, if the cause is the same.
+    /// Records that from this moment on, nothing is denied for this cause, or all is well. A gap that is open already
+    /// goes on since it opened, if the cause is the same.
     pub fn turn(&mut self, open: Option<(GapCause, Duration)>, now: Duration) {
         if let (Some((before, _)), Some((cause, _))) = (self.open, open)
             && before == cause
@@ -104,12 +104,12 @@ impl UnenforcedTime {
         self.open = open;
     }
 
-    /// A gap that was over before anybody saw it.
+    /// Adds a gap that was over before anybody saw it.
     pub fn add(&mut self, cause: GapCause, gap: Duration) {
         self.ended[cause as usize] += gap;
     }
 
-    /// The sum of a cause's gaps until now.
+    /// Sums a cause's gaps until now.
     #[must_use]
     pub fn total(&self, cause: GapCause, now: Duration) -> Duration {
         let open =

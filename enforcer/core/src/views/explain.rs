@@ -3,7 +3,7 @@
 //!
 //! The verdicts are those of [`Index::judge`](crate::index::Index::judge), which is the kernel programs' own function
 //! on the words that the programs read. What the kernel itself would say because of sockets that are there
-//! is told beside it: a bind that the programs let through can still fail.
+//! is shown beside it: a bind that the programs let through can still fail.
 
 mod kernel_verdict;
 mod messages;
@@ -32,7 +32,7 @@ use crate::{
     views::json::{API_VERSION, ActorView, ClaimRow, HolderRow, NodeSnapshot, WILDCARDS, dual_stack, time},
 };
 
-/// What is asked.
+/// Question that is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExplainQuestion<'a> {
     /// The protocol.
@@ -43,7 +43,7 @@ pub struct ExplainQuestion<'a> {
     pub pod: Option<(&'a str, &'a str)>,
 }
 
-/// Why there is no answer.
+/// Reason for which there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExplainError {
     /// There is no such pod.
@@ -56,19 +56,19 @@ pub enum ExplainError {
     },
 }
 
-/// See the module's documentation.
+/// Explanation of one port, as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
-    /// [`API_VERSION`].
+    /// Version of the API: [`API_VERSION`].
     pub api_version: String,
-    /// `Explanation`.
+    /// Kind of the object: `Explanation`.
     pub kind: String,
     /// Name of the node.
     pub node: String,
-    /// When this was so.
+    /// Time of this state.
     pub time: String,
-    /// `tcp`, `udp` or `sctp`.
+    /// Protocol: `tcp`, `udp` or `sctp`.
     pub protocol: String,
     /// The port.
     pub port: u16,
@@ -76,52 +76,52 @@ pub struct Explanation {
     pub mode: String,
     /// The claims on it.
     pub claims: Vec<ClaimRow>,
-    /// Who holds it.
+    /// Holders of the port.
     pub holders: Vec<HolderRow>,
-    /// Who would bind it; `None` is any pod that is a stranger to all owners.
+    /// Pod that would bind it; `None` is any pod that is a stranger to all owners.
     pub pod: Option<ActorView>,
-    /// What would happen; nothing where no bind is judged.
+    /// Outcomes of binds; nothing where no bind is judged.
     pub binds: Vec<BindView>,
     /// The paragraph, for people; its words may change.
     pub message: String,
-    /// What can be done, for people; `None` if nothing needs to be.
+    /// Remedy, for people; `None` if nothing needs to be done.
     pub remedy: Option<String>,
 }
 
-/// What would happen to a bind.
+/// Outcome of a bind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BindView {
     /// The address that would be bound.
     pub address: IpAddr,
-    /// What the programs would answer: `allow`, `audit` or `deny`.
+    /// Answer of the programs: `allow`, `audit` or `deny`.
     pub verdict: String,
-    /// Why.
+    /// Reason of the answer.
     pub reason: String,
-    /// Whose claim decides.
+    /// Owner of the claim that decides.
     pub owner: Option<ActorView>,
-    /// Where that was declared.
+    /// Place where that was declared.
     pub source: Option<String>,
-    /// What the kernel itself would say: `free`, `inUse` or `inUseUnlessShared`.
+    /// Answer of the kernel itself: `free`, `inUse` or `inUseUnlessShared`.
     pub kernel: String,
-    /// What the programs would answer to a socket that could share the port with those that are there, where that is
-    /// something else.
+    /// Answer of the programs to a socket that could share the port with those that are there, where that is something
+    /// else.
     pub if_shared: Option<IfShared>,
 }
 
-/// What would happen to a socket that could share the port.
+/// Outcome for a socket that could share the port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IfShared {
-    /// `audit` or `deny`.
+    /// Verdict: `audit` or `deny`.
     pub verdict: String,
-    /// Why.
+    /// Reason of the verdict.
     pub reason: String,
-    /// Who holds the port.
+    /// Holder of the port.
     pub holder: ActorView,
 }
 
-/// What would happen to a bind, before it becomes JSON.
+/// Outcome of a bind, before it becomes JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct WhatIf {
     address: IpAddr,
@@ -132,7 +132,7 @@ struct WhatIf {
     kernel: KernelVerdict,
     /// Places of the holders that are in the way.
     in_the_way: Vec<usize>,
-    /// What becomes of a socket that could share, where that is something else, and the place of the holder.
+    /// Outcome for a socket that could share, where that is something else, and the place of the holder.
     if_shared: Option<(VerdictKind, Reason, usize)>,
 }
 
@@ -193,12 +193,14 @@ pub fn explain(question: &ExplainQuestion<'_>, scene: &NodeSnapshot<'_>) -> Resu
     })
 }
 
-/// A pod of which nobody has said is taken to be: only what is on it has a claim in force that outlives the agent.
+/// Checks whether a pod is on the node's network. A pod of which nobody has said is taken to be: only what is on it has
+/// a claim in force that outlives the agent.
 fn is_on_the_nodes_network(scene: &NodeSnapshot<'_>, pod: OwnerId) -> bool {
     scene.index.owner(pod).and_then(|owner| owner.host_network) != Some(false)
 }
 
-/// Under `--undeclared adopt` the first pod to bind a port owns it, also against those that could share it.
+/// Computes the outcome for a socket that could share the port. Under `--undeclared adopt` the first pod to bind a port
+/// owns it, also against those that could share it.
 fn if_shared(
     scene: &NodeSnapshot<'_>,
     pod: Option<OwnerId>,

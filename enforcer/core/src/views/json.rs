@@ -33,18 +33,18 @@ use crate::{
 /// Version of the JSON.
 pub const API_VERSION: &str = "port-enforcer.io/v1alpha1";
 
-/// What is looked at, at one moment.
+/// State of the node that is looked at, at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeSnapshot<'a> {
     /// Name of the node.
     pub node: &'a str,
     /// Pods and claims.
     pub index: &'a Index,
-    /// Who holds what.
+    /// Holders of ports.
     pub holders: &'a BoundSockets,
     /// Policy of the programs.
     pub policy: Policy,
-    /// What can overrule it.
+    /// Facts that can overrule the mode.
     pub overrule: ModeOverride,
     /// Ports that are meant to be shared.
     pub shared: &'a [PortSpec],
@@ -53,7 +53,7 @@ pub struct NodeSnapshot<'a> {
 }
 
 impl NodeSnapshot<'_> {
-    /// The mode that counts for pods whose namespace says nothing.
+    /// Returns the mode that counts for pods whose namespace says nothing.
     #[must_use]
     pub fn mode(&self) -> Mode {
         match (self.overrule.local, self.policy.enforce, self.overrule.stale) {
@@ -62,13 +62,13 @@ impl NodeSnapshot<'_> {
         }
     }
 
-    /// A moment of the kernel's time, which is in nanoseconds since boot.
+    /// Formats a moment of the kernel's time, which is in nanoseconds since boot.
     #[must_use]
     pub fn time(&self, nanos: u64) -> String {
         moment(nanos, self.now)
     }
 
-    /// An owner.
+    /// Describes an owner.
     #[must_use]
     pub fn owner(&self, id: OwnerId) -> ActorView {
         let kind = self.index.owner(id).map_or("pod", |owner| match owner.kind {
@@ -82,7 +82,7 @@ impl NodeSnapshot<'_> {
         }
     }
 
-    /// Claims, those that differ in nothing but the port as few ranges, by protocol and port.
+    /// Groups claims: those that differ in nothing but the port as few ranges, by protocol and port.
     pub fn claims(&self, claims: impl Iterator<Item = ClaimView>) -> Vec<ClaimRow> {
         let mut groups: BTreeMap<Group, Vec<u16>> = BTreeMap::new();
         for ClaimView { protocol, port, address, owner, source, since, stand } in claims {
@@ -113,7 +113,7 @@ impl NodeSnapshot<'_> {
         ranges.into_iter().map(claim).collect()
     }
 
-    /// A holder.
+    /// Describes a holder.
     #[must_use]
     pub fn holder(&self, holder: &sockets::BoundSocket) -> HolderRow {
         let place = self.holders.place(holder);
@@ -143,10 +143,10 @@ impl NodeSnapshot<'_> {
     }
 }
 
-/// What claims have in common that are shown as one range.
+/// Properties in common of claims that are shown as one range.
 type Group = (Protocol, Address, OwnerId, ClaimSource, i64, ClaimStatus);
 
-/// The word for people and JSON.
+/// Returns the word for people and JSON.
 const fn activity_word(activity: Activity) -> &'static str {
     match activity {
         Activity::Bound => "bound",
@@ -161,8 +161,8 @@ pub fn time(wall: i64) -> String {
     Timestamp::from_microsecond(wall).unwrap_or_default().to_string()
 }
 
-/// Nanoseconds since boot in the form of RFC 3339. In milliseconds: the two clocks are not read in the same instant, and a
-/// moment is to be the same however often it is told.
+/// Formats nanoseconds since boot in the form of RFC 3339. In milliseconds: the two clocks are not read in the same
+/// instant, and a moment is to be the same however often it is shown.
 #[must_use]
 pub fn moment(nanos: u64, now: Now) -> String {
     let monotonic = i64::try_from(now.boottime.as_micros()).unwrap_or(i64::MAX);
@@ -170,7 +170,7 @@ pub fn moment(nanos: u64, now: Now) -> String {
     time(boot.saturating_add(i64::try_from(nanos / 1_000_000 * 1000).unwrap_or(i64::MAX)))
 }
 
-/// `None` for every address of both families.
+/// Returns `None` for every address of both families, else the address.
 const fn ip(address: Address) -> Option<IpAddr> {
     match address {
         Address::Any => None,
@@ -186,7 +186,7 @@ pub const WILDCARDS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ActorView {
-    /// `pod`, `node`, `remnant` (what is left of a pod), `unknownPod`, `host`, or `unplaced`.
+    /// Kind: `pod`, `node`, `remnant` (what is left of a pod), `unknownPod`, `host`, or `unplaced`.
     pub kind: String,
     /// Namespace of a pod that is known.
     pub namespace: Option<String>,
@@ -225,7 +225,7 @@ impl From<&Actor> for ActorView {
     }
 }
 
-/// As everywhere in sentences.
+/// Text as everywhere in sentences.
 impl fmt::Display for ActorView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.kind.as_str(), &self.namespace, &self.name, &self.uid) {
@@ -243,25 +243,25 @@ impl fmt::Display for ActorView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClaimRow {
-    /// In the grammar of the annotation.
+    /// Ports in the grammar of the annotation.
     pub ports: String,
-    /// `tcp`, `udp` or `sctp`.
+    /// Protocol: `tcp`, `udp` or `sctp`.
     pub protocol: String,
-    /// `None` is every address of both families.
+    /// Address; `None` is every address of both families.
     pub address: Option<IpAddr>,
     /// The lowest port.
     pub first_port: u16,
     /// The highest port.
     pub last_port: u16,
-    /// Whose they are.
+    /// Owner of the claims.
     pub owner: ActorView,
-    /// Where they were declared.
+    /// Place where they were declared.
     pub source: String,
-    /// `inForce`, `waiting` (for its predecessor to go) or `lost`.
+    /// Standing: `inForce`, `waiting` (for its predecessor to go) or `lost`.
     pub standing: String,
-    /// Whose claim stands in the way.
+    /// Owner whose claim stands in the way.
     pub behind: Option<ActorView>,
-    /// When they arrived; `None` for the node's.
+    /// Time of their arrival; `None` for the node's.
     pub since: Option<String>,
 }
 
@@ -269,31 +269,31 @@ pub struct ClaimRow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HolderRow {
-    /// `tcp` or `udp`.
+    /// Protocol: `tcp` or `udp`.
     pub protocol: String,
     /// The address.
     pub address: IpAddr,
     /// The port.
     pub port: u16,
-    /// Who holds it.
+    /// Holder of the port.
     pub who: ActorView,
     /// Name of the container, or the beginning of its id.
     pub container: Option<String>,
-    /// Command of the process that bound it, where that was told.
+    /// Command of the process that bound it, where that is known.
     pub command: Option<String>,
     /// Id of that process in the node's pid namespace.
     pub pid: Option<u32>,
     /// Since when.
     pub since: String,
-    /// Whether it was bound then; else it was first seen then.
+    /// The socket was bound then; else it was first seen then.
     pub since_is_exact: bool,
-    /// `bound`, `listening` or `connected`.
+    /// Activity: `bound`, `listening` or `connected`.
     pub activity: Option<String>,
-    /// `SO_REUSEPORT`, where known.
+    /// Option `SO_REUSEPORT`, where known.
     pub reuse_port: Option<bool>,
-    /// `SO_REUSEADDR`, where known.
+    /// Option `SO_REUSEADDR`, where known.
     pub reuse_address: Option<bool>,
-    /// `IPV6_V6ONLY`, where known.
+    /// Option `IPV6_V6ONLY`, where known.
     pub v6only: Option<bool>,
     /// User id.
     pub uid: u32,
@@ -306,13 +306,13 @@ pub struct HolderRow {
 }
 
 impl HolderRow {
-    /// `0.0.0.0:80/tcp`.
+    /// Formats the target: `0.0.0.0:80/tcp`.
     #[must_use]
     pub fn target(&self) -> String {
         format!("{}/{}", std::net::SocketAddr::new(self.address, self.port), self.protocol)
     }
 
-    /// `default/web-0 (container nginx, command nginx, pid 4711)`, as much of it as is known.
+    /// Formats the name: `default/web-0 (container nginx, command nginx, pid 4711)`, as much of it as is known.
     #[must_use]
     pub fn name(&self) -> String {
         let container = self.container.as_ref().map(|name| format!("container {name}"));
@@ -323,7 +323,7 @@ impl HolderRow {
     }
 }
 
-/// Which address a bind reaches, for [`Index::judge`].
+/// Returns the address that a bind reaches, for [`Index::judge`].
 #[must_use]
 pub fn dual_stack(address: IpAddr) -> enforcer_ebpf::decide::Target {
     match address.to_canonical() {
@@ -332,7 +332,7 @@ pub fn dual_stack(address: IpAddr) -> enforcer_ebpf::decide::Target {
     }
 }
 
-/// `80/tcp`.
+/// Formats the port: `80/tcp`.
 #[must_use]
 pub fn port_name(protocol: Protocol, port: u16) -> String {
     format!("{port}/{}", protocol_name(protocol))

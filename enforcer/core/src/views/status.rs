@@ -14,31 +14,31 @@ use crate::{
 /// Most holders that are shown.
 const MAX_ROWS: usize = 1 << 16;
 
-/// See the module's documentation.
+/// Status of a node, as `enforcer status` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// [`API_VERSION`].
+    /// Version of the API: [`API_VERSION`].
     pub api_version: String,
-    /// `Status`.
+    /// Kind of the object: `Status`.
     pub kind: String,
     /// Name of the node.
     pub node: String,
-    /// When this was so.
+    /// Time of this state.
     pub time: String,
     /// The agent; `None` where none answered, and all else is from the pinned maps.
     pub agent: Option<AgentView>,
     /// The mode.
     pub mode: Modes,
-    /// What else the programs are told.
+    /// Policy that the programs have beside the mode.
     pub policy: PolicyView,
-    /// What the kernel can do; `None` where no agent answered.
+    /// Features of the kernel; `None` where no agent answered.
     pub features: Option<KernelFeatures>,
     /// Claims, by protocol and port.
     pub claims: Vec<ClaimRow>,
     /// Holders, by protocol and port.
     pub holders: Vec<HolderRow>,
-    /// How many sockets there are more.
+    /// Count of sockets beyond those.
     pub holders_left_out: usize,
     /// Conflicts that exist.
     pub conflicts: Vec<ConflictRow>,
@@ -46,7 +46,7 @@ pub struct Status {
     pub counters: Vec<CountRow>,
     /// Errors of the programs by kind; those that are 0 are left out.
     pub errors: BTreeMap<String, u64>,
-    /// What could not be found out, as sentences.
+    /// Facts that could not be found out, as sentences.
     pub problems: Vec<String>,
 }
 
@@ -58,13 +58,13 @@ pub struct AgentView {
     pub version: String,
     /// Its process id, in its own pid namespace.
     pub pid: u32,
-    /// When it started.
+    /// Time of the start.
     pub since: String,
-    /// Where pods come from: `api` or `dir:PATH`.
+    /// Source of pods: `api` or `dir:PATH`.
     pub source: String,
-    /// Whether all pods were seen once.
+    /// All pods were seen once.
     pub synced: bool,
-    /// How many pods are known.
+    /// Count of pods that are known.
     pub pods: usize,
     /// The cgroup below which binds are judged.
     pub cgroup: String,
@@ -74,41 +74,41 @@ pub struct AgentView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Modes {
-    /// What counts for pods whose namespace says nothing: `audit` or `enforce`.
+    /// Mode that counts for pods whose namespace says nothing: `audit` or `enforce`.
     pub effective: String,
-    /// What the agent was told.
+    /// Mode that the agent was given.
     pub agent: String,
-    /// What an operator set on the node, if anything.
+    /// Mode that an operator set on the node, if any.
     pub local: Option<String>,
     /// Namespaces that override it.
     pub namespaces: BTreeMap<String, String>,
-    /// When enforcement lapses unless an agent puts that off; `None` is never.
+    /// Time at which enforcement lapses unless an agent puts that off; `None` is never.
     pub lease_ends: Option<String>,
-    /// Whether it has lapsed.
+    /// Enforcement has lapsed.
     pub stale: bool,
 }
 
-/// What the programs are told beside the mode.
+/// Policy that the programs have beside the mode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyView {
-    /// `allow` or `deny`.
+    /// Answer for undeclared ports: `allow` or `deny`.
     pub undeclared: String,
-    /// `allow` or `deny`.
+    /// Answer on an internal error: `allow` or `deny`.
     pub on_error: String,
-    /// `pods` or `node`.
+    /// Scope: `pods` or `node`.
     pub scope: String,
     /// Error number of a denied bind, where the kernel lets us choose.
     pub deny_errno: u16,
 }
 
-/// What the kernel can do.
+/// Features of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KernelFeatures {
     /// A denied bind fails with the error number of our choice; else with EPERM.
     pub errno_choice: bool,
-    /// Whether a socket is IPv6 only is exact; else `::` counts as dual-stack.
+    /// The IPv6-only option of a socket is exact; else `::` counts as dual-stack.
     pub v6only: bool,
 }
 
@@ -116,15 +116,15 @@ pub struct KernelFeatures {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConflictRow {
-    /// `claimLost`, `shared` or `notOwner`.
+    /// Kind: `claimLost`, `shared` or `notOwner`.
     pub kind: String,
-    /// What it is about: ports in the grammar of the annotation, or an address with its port.
+    /// Subject: ports in the grammar of the annotation, or an address with its port.
     pub ports: String,
-    /// Who is in the way, or has lost.
+    /// Actor that is in the way, or has lost.
     pub who: ActorView,
     /// The other one.
     pub other: ActorView,
-    /// For people; its words may change.
+    /// Message for people; its words may change.
     pub message: String,
 }
 
@@ -132,34 +132,34 @@ pub struct ConflictRow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CountRow {
-    /// `allow`, `audit` or `deny`.
+    /// Verdict: `allow`, `audit` or `deny`.
     pub verdict: String,
-    /// Why.
+    /// Reason of the verdict.
     pub reason: String,
-    /// `tcp`, `udp` or `sctp`.
+    /// Protocol: `tcp`, `udp` or `sctp`.
     pub protocol: String,
-    /// How many.
+    /// Count of attempts.
     pub count: u64,
 }
 
-/// What a status is made of beside the scene.
+/// Inputs of a status beside the scene.
 pub struct StatusInputs<'a> {
     /// The agent, if one answers.
     pub agent: Option<AgentView>,
-    /// What the kernel can do, if that is known.
+    /// Features of the kernel, if they are known.
     pub features: Option<KernelFeatures>,
-    /// When the lease ends, in nanoseconds since boot; 0 is never.
+    /// End of the lease, in nanoseconds since boot; 0 is never.
     pub lease_deadline: u64,
-    /// How many attempts there were.
+    /// Count of attempts.
     pub attempts: &'a dyn Fn(VerdictKind, Reason, Protocol) -> u64,
-    /// How many errors there were.
+    /// Count of errors.
     pub errors: &'a dyn Fn(KernelError) -> u64,
-    /// What could not be found out.
+    /// Facts that could not be found out.
     pub problems: Vec<String>,
 }
 
 impl Status {
-    /// How it stands.
+    /// Creates the status.
     #[must_use]
     pub fn of(scene: &NodeSnapshot<'_>, facts: StatusInputs<'_>) -> Self {
         let StatusInputs { agent, features, lease_deadline, attempts, errors, problems } = facts;

@@ -20,7 +20,7 @@ use crate::{
 pub enum WatchLine {
     /// An attempt.
     BindAttempt(Box<BindAttempt>),
-    /// Attempts that this watcher was too slow to be told.
+    /// Attempts that this watcher was too slow to receive.
     BindAttemptsDropped(Dropped),
 }
 
@@ -28,25 +28,25 @@ pub enum WatchLine {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BindAttempt {
-    /// [`API_VERSION`].
+    /// Version of the API: [`API_VERSION`].
     pub api_version: String,
-    /// When it was.
+    /// Time of the attempt.
     pub time: String,
     /// Name of the node.
     pub node: String,
-    /// `allow`, `audit` or `deny`.
+    /// Verdict: `allow`, `audit` or `deny`.
     pub verdict: String,
-    /// Why.
+    /// Reason of the verdict.
     pub reason: String,
-    /// `tcp`, `udp` or `sctp`.
+    /// Protocol: `tcp`, `udp` or `sctp`.
     pub protocol: String,
     /// The address asked for.
     pub address: IpAddr,
     /// The port asked for; 0 asks for any.
     pub port: u16,
-    /// Whether the socket is IPv6 only, where that could be read.
+    /// The socket is IPv6 only, where that could be read.
     pub v6only: Option<bool>,
-    /// Who called.
+    /// Caller.
     pub who: ActorView,
     /// Container of the caller.
     pub container: Option<String>,
@@ -58,11 +58,11 @@ pub struct BindAttempt {
     pub uid: u32,
     /// Id of its cgroup.
     pub cgroup: u64,
-    /// Whose claim decided.
+    /// Owner of the claim that decided.
     pub owner: Option<ActorView>,
-    /// Where that was declared.
+    /// Place where that was declared.
     pub source: Option<String>,
-    /// Who holds the port, where that is why.
+    /// Holder of the port, where that is the reason.
     pub holder: Option<ActorView>,
     /// The sentence, for people; its words may change.
     pub message: String,
@@ -72,14 +72,14 @@ pub struct BindAttempt {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Dropped {
-    /// [`API_VERSION`].
+    /// Version of the API: [`API_VERSION`].
     pub api_version: String,
-    /// How many.
+    /// Count of attempts.
     pub count: u64,
 }
 
 impl WatchLine {
-    /// Of an attempt, at this time in the form of RFC 3339.
+    /// Creates the line of an attempt, at this time in the form of RFC 3339.
     #[must_use]
     pub fn attempt(report: &Report, node: &str, time: String) -> Self {
         let Report { attempt, caller, container, owner, source, holder } = report;
@@ -106,13 +106,13 @@ impl WatchLine {
         }))
     }
 
-    /// Of attempts that were left out.
+    /// Creates the line of attempts that were left out.
     #[must_use]
     pub fn dropped(count: u64) -> Self {
         Self::BindAttemptsDropped(Dropped { api_version: API_VERSION.to_owned(), count })
     }
 
-    /// For people.
+    /// Formats the line for people.
     #[must_use]
     pub fn text(&self) -> String {
         match self {

@@ -16,7 +16,7 @@ use crate::{model::text::escape_bounded, yaml::spanned::Node};
 pub const MAX_DOCUMENT: usize = 32 << 20;
 /// Longest error message about a text, in characters.
 pub const MAX_MESSAGE: usize = 300;
-/// How deep a document may be nested. Definitions of custom resources are the deepest there are, with half of it.
+/// Deepest nesting of a document. Definitions of custom resources are the deepest there are, with half of it.
 const MAX_DEPTH: usize = 128;
 /// Stack for a document of that depth: the parser takes 50 KiB a level where nothing is optimised.
 const STACK: usize = 32 << 20;
@@ -100,8 +100,8 @@ fn chunks(text: &str) -> impl Iterator<Item = Chunk<'_>> {
     })
 }
 
-/// The lines of a text, each with what ends it. Lines are counted as YAML 1.2 does (5.4, line break characters), and with
-/// it the parser: a carriage return alone ends a line too.
+/// Returns the lines of a text, each with what ends it. Lines are counted as YAML 1.2 does (5.4, line break
+/// characters), and with it the parser: a carriage return alone ends a line too.
 fn lines_of(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -124,8 +124,8 @@ fn is_marker(line: &str, marker: &str) -> bool {
 }
 
 impl Chunk<'_> {
-    /// The lines below a marker that has a line of its own, without the byte order mark that a file may begin with: files
-    /// are joined by such markers.
+    /// Returns the lines below a marker that has a line of its own, without the byte order mark that a file may begin
+    /// with: files are joined by such markers.
     fn without_marker(self) -> Self {
         let Some(marker) = lines_of(self.text).next() else {
             return self;
@@ -142,7 +142,7 @@ impl Chunk<'_> {
         Self { lines_before: self.lines_before.saturating_add(1), text }
     }
 
-    /// Whether it holds comments, directives and markers only.
+    /// Checks whether it holds comments, directives and markers only.
     fn is_blank(&self) -> bool {
         lines_of(self.text).all(|line| {
             let word = line.strip_prefix("---").unwrap_or(line).trim();
@@ -150,7 +150,7 @@ impl Chunk<'_> {
         })
     }
 
-    /// JSON objects one after the other need no marker between them.
+    /// Splits JSON objects: one after the other, they need no marker between them.
     fn objects(self) -> Vec<Self> {
         if !self.text.trim_start().starts_with('{') {
             return vec![self];

@@ -20,7 +20,7 @@ pub struct Node {
 /// A value that both YAML and JSON can hold.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Nothing.
+    /// Null: nothing.
     Null,
     /// True or false.
     Bool(bool),
@@ -128,8 +128,8 @@ impl<'de> Visitor<'de> for ValueVisitor {
         Ok(Value::Number(value.into()))
     }
 
-    /// A whole number is one however it is written: `80.0`, or `080`, which is no octal number. The API server's reader
-    /// makes JSON of it, and JSON writes both as 80.
+    /// Reads a number: a whole number is one however it is written: `80.0`, or `080`, which is no octal number. The API
+    /// server's reader makes JSON of it, and JSON writes both as 80.
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
         #[expect(clippy::cast_possible_truncation, reason = "whole, and within what both types hold exactly")]
         if value.fract() == 0.0 && value.abs() <= MAX_EXACT {

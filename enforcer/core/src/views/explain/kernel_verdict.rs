@@ -18,7 +18,7 @@ pub enum KernelVerdict {
 }
 
 impl KernelVerdict {
-    /// The word for JSON.
+    /// Returns the word for JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -29,7 +29,8 @@ impl KernelVerdict {
     }
 }
 
-/// What it says to a bind of a dual-stack socket on no device, and which of the holders on the port are in the way.
+/// Returns the kernel's answer to a bind of a dual-stack socket on no device, and which of the holders on the port are
+/// in the way.
 pub(super) fn kernel_verdict(
     address: IpAddr,
     protocol: Protocol,
@@ -56,8 +57,9 @@ pub(super) fn kernel_verdict(
     (says.unwrap_or(KernelVerdict::Free), in_the_way)
 }
 
-/// Two sockets share by `SO_REUSEPORT` and one user id, or by `SO_REUSEADDR` where none of them listens
-/// (`inet_bind_conflict` in `net/ipv4/inet_connection_sock.c`, `inet_rcv_saddr_equal`'s callers in `net/ipv4/udp.c`).
+/// Returns the kernel's answer for one holder in the way. Two sockets share by `SO_REUSEPORT` and one user id, or by
+/// `SO_REUSEADDR` where none of them listens (`inet_bind_conflict` in `net/ipv4/inet_connection_sock.c`,
+/// `inet_rcv_saddr_equal`'s callers in `net/ipv4/udp.c`).
 fn of(holder: &BoundSocket) -> KernelVerdict {
     let listens = holder.activity == Some(Activity::Listening);
     match holder.reuse {
