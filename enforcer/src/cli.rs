@@ -85,22 +85,22 @@ struct Failure {
 }
 
 impl Failure {
-    /// The command did its work and has findings.
+    /// Makes the failure of a command that did its work and has findings.
     fn findings(message: impl Display) -> Self {
         Self { code: 1, message: message.to_string() }
     }
 
-    /// Bad input or usage.
+    /// Makes the failure for bad input or usage.
     fn usage(message: impl Display) -> Self {
         Self { code: 2, message: message.to_string() }
     }
 
-    /// A privilege or a kernel feature is missing.
+    /// Makes the failure for a missing privilege or kernel feature.
     fn unsupported(message: impl Display) -> Self {
         Self { code: 3, message: message.to_string() }
     }
 
-    /// Something failed while running.
+    /// Makes the failure for something that failed while running.
     fn runtime(message: impl Display) -> Self {
         Self { code: 4, message: message.to_string() }
     }

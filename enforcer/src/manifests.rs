@@ -32,7 +32,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Names a folder that has not been read.
+    /// Takes the path of a folder that has not been read.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
         Self { path, pods: PodFolder::default() }
@@ -61,7 +61,7 @@ impl Folder {
     }
 }
 
-/// Whether the name of a file is a manifest's: with the extension that kops and others give theirs, too.
+/// Checks whether the name of a file is a manifest's: with the extension that kops and others give theirs, too.
 fn is_manifest(path: &Path) -> bool {
     let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
     let extension = path.extension().and_then(|extension| extension.to_str());

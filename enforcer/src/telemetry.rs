@@ -80,7 +80,7 @@ pub struct DroppedLines {
 }
 
 impl DroppedLines {
-    /// Number of lines so far.
+    /// Returns the number of lines so far.
     #[must_use]
     pub fn lines(&self) -> u64 {
         self.overflowed.dropped_lines() as u64 + self.unwritten.load(Ordering::Relaxed)
@@ -105,7 +105,7 @@ impl Write for Stderr {
     }
 }
 
-/// Whether to write colours: to a terminal, unless `NO_COLOR` is set.
+/// Checks whether to write colours: to a terminal, unless `NO_COLOR` is set.
 #[must_use]
 pub fn shows_colours(terminal: bool) -> bool {
     terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())

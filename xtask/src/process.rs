@@ -47,48 +47,48 @@ fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// `cargo` of the toolchain that runs this program.
+/// Returns `cargo` of the toolchain that runs this program.
 pub(crate) fn cargo() -> Command {
     // `RUSTUP_TOOLCHAIN` stays: `cargo +1.95 xtask test` is meant to test with 1.95.
     command("cargo")
 }
 
-/// `rustc` of the toolchain that runs this program.
+/// Returns `rustc` of the toolchain that runs this program.
 pub(crate) fn rustc() -> Command {
     command("rustc")
 }
 
-/// `rustup` that acts on the toolchain that runs this program.
+/// Returns `rustup` that acts on the toolchain that runs this program.
 pub(crate) fn rustup_for_this_toolchain() -> Command {
     command("rustup")
 }
 
-/// `rustup` without a chosen toolchain.
+/// Returns `rustup` without a chosen toolchain.
 pub(crate) fn rustup() -> Command {
     let mut command = command("rustup");
     command.env_remove("RUSTUP_TOOLCHAIN");
     command
 }
 
-/// `program` of the nightly toolchain.
+/// Returns `program` of the nightly toolchain.
 pub(crate) fn nightly(program: &str) -> Command {
     let mut command = rustup();
     command.args(["run", NIGHTLY, program]);
     command
 }
 
-/// `tar`.
+/// Returns `tar`.
 pub(crate) fn tar() -> Command {
     command("tar")
 }
 
-/// `git`.
+/// Returns `git`.
 pub(crate) fn git() -> Command {
     command("git")
 }
 
-/// Target triple of this machine. With `--target` build scripts are compiled without the flags for the target, which
-/// sanitizers and static linking need.
+/// Returns the target triple of this machine. With `--target` build scripts are compiled without the flags for the
+/// target, which sanitizers and static linking need.
 pub(crate) fn host_triple() -> String {
     format!("{}-unknown-linux-gnu", env::consts::ARCH)
 }

@@ -37,7 +37,7 @@ pub(super) use self::{request::Request, watchers::Watchers};
 
 /// Most requests that wait for the loop.
 const MAX_WAITING: usize = 64;
-/// For how many times as long as answers took the loop takes no requests.
+/// Ratio of the time in which the loop takes no requests to the time that answers took.
 const COOLDOWN_FACTOR: u32 = 3;
 
 /// The server, and the requests that wait.

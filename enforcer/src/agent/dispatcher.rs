@@ -138,7 +138,7 @@ impl Dispatcher {
         self.reserved_ports.shutdown(shutdown);
     }
 
-    /// The clients that watch attempts.
+    /// Returns the clients that watch attempts.
     pub(super) fn watchers(&mut self) -> &mut Watchers {
         &mut self.watchers
     }

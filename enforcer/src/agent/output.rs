@@ -104,7 +104,7 @@ pub enum Ring {
 }
 
 impl Ring {
-    /// Name in logs and metrics.
+    /// Returns the name in logs and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

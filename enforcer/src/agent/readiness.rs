@@ -31,7 +31,7 @@ impl Readiness {
         self.0.attached.store(true, Ordering::Release);
     }
 
-    /// Whether all conditions are met.
+    /// Checks whether all conditions are met.
     pub(super) fn is_ready(&self) -> bool {
         self.response().0 == StatusCode::OK
     }

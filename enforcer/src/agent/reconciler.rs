@@ -57,7 +57,7 @@ pub struct Start {
     pub policy: Policy,
     /// Features of this kernel.
     pub features: Features,
-    /// Whether the programs write a trace.
+    /// Switch for a trace, which the programs write.
     pub trace: bool,
     /// Time for which persistent programs deny after the last renewal; `None` for ever.
     pub lease: Option<Duration>,
@@ -405,7 +405,7 @@ impl Reconciler {
         self.kernel.policy()
     }
 
-    /// Whether the last [`Input::VerdictRing`] left records in the ring, so that the next one is due at once.
+    /// Checks whether the last [`Input::VerdictRing`] left records in the ring, so that the next one is due at once.
     #[must_use]
     pub fn has_verdict_backlog(&self) -> bool {
         self.verdict_backlog
@@ -417,7 +417,7 @@ impl Reconciler {
         self.index.is_synced()
     }
 
-    /// Whether enforcement outlives the agent.
+    /// Checks whether enforcement outlives the agent.
     #[must_use]
     pub fn is_persistent(&self) -> bool {
         self.kernel.is_persistent()
@@ -456,42 +456,42 @@ impl Reconciler {
         self.kernel.counters().clone()
     }
 
-    /// Number of cgroup records that were read.
+    /// Returns the number of cgroup records that were read.
     #[must_use]
     pub fn cgroup_events_seen(&self) -> u64 {
         self.cgroup_events_seen
     }
 
-    /// The index.
+    /// Returns the index.
     #[must_use]
     pub fn index(&self) -> &Index {
         &self.index
     }
 
-    /// The table of bound sockets.
+    /// Returns the table of bound sockets.
     #[must_use]
     pub fn bound_sockets(&self) -> &BoundSockets {
         self.sockets.bound_sockets()
     }
 
-    /// Path of the cgroup that the programs are attached to.
+    /// Returns the path of the cgroup that the programs are attached to.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root.path
     }
 
-    /// The rings of cgroups, verdicts and sockets.
+    /// Returns the rings of cgroups, verdicts and sockets.
     pub(super) fn rings(&self) -> [BorrowedFd<'_>; 3] {
         [self.cgroup_ring.as_fd(), self.verdict_ring.as_fd(), self.socket_ring.as_fd()]
     }
 
-    /// The kernel side.
+    /// Returns the kernel side.
     #[must_use]
     pub fn kernel(&self) -> &Kernel {
         &self.kernel
     }
 
-    /// The kernel side.
+    /// Returns the kernel side, to be changed.
     pub fn kernel_mut(&mut self) -> &mut Kernel {
         &mut self.kernel
     }

@@ -32,7 +32,7 @@ pub(super) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Configuration of the worker.
 #[derive(Clone, Debug)]
 pub struct ReservedPortsConfig {
-    /// Whether to reserve ports at all. If not, ports that an earlier agent reserved are given back.
+    /// Switch to reserve ports at all. If off, ports that an earlier agent reserved are given back.
     pub manage: bool,
     /// Root of the sysctls, usually `/proc/sys`.
     pub proc_sys: PathBuf,

@@ -114,7 +114,7 @@ pub(super) struct Agent {
     pub(super) reconciler: Reconciler,
     pub(super) source: PodSource,
     pub(super) info: AgentInfo,
-    /// Whether every attempt is reported even if nobody watches.
+    /// Switch to report every attempt even if nobody watches.
     pub(super) reports_attempts: bool,
     pub(super) stop: Stop,
 }

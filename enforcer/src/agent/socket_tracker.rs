@@ -182,7 +182,8 @@ impl SocketTracker {
         pending.into_iter().chain(self.more_at).chain(scan).min()
     }
 
-    /// Whether to scan the sockets before a holder is named: a pending attempt is due, and the last scan is too old.
+    /// Checks whether to scan the sockets before a holder is named: a pending attempt is due, and the last scan is too
+    /// old.
     pub(super) fn needs_scan(&mut self, now: Duration) -> bool {
         if self.more_at.is_some_and(|at| at <= now) {
             self.more_at = None;
@@ -190,8 +191,8 @@ impl SocketTracker {
         !self.is_fresh(now) && self.pending.front().is_some_and(|(due, _)| *due <= now)
     }
 
-    /// Whether to scan because a socket was bound to a port that another one holds. Whoever does that again and again does
-    /// not cause more than one scan in [`MAX_SCAN_AGE`].
+    /// Checks whether to scan because a socket was bound to a port that another one holds. Whoever does that again and
+    /// again does not cause more than one scan in [`MAX_SCAN_AGE`].
     pub(super) fn take_scan_request(&mut self, now: Duration) -> bool {
         !self.is_fresh(now) && std::mem::take(&mut self.scan_requested)
     }

@@ -13,7 +13,7 @@ pub enum SourceConfig {
     Api {
         /// Connection to it.
         cluster: Cluster,
-        /// Whether to watch the mode labels of namespaces.
+        /// Switch to watch the mode labels of namespaces.
         namespaces: bool,
         /// Name of the agent's own pod, which Events carry as their reporting instance.
         instance: String,

@@ -56,7 +56,7 @@ pub struct AgentConfig {
     pub mode: &'static str,
     /// Folder of a BPF file system for persistent state.
     pub bpffs: PathBuf,
-    /// Whether to keep enforcing while no agent runs.
+    /// Switch to keep enforcing while no agent runs.
     pub persist: bool,
     /// Configuration of the worker of reserved ports.
     pub reserved: ReservedPortsConfig,

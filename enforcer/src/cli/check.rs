@@ -116,7 +116,7 @@ fn text(manifests: &ManifestSet, outcome: &CheckResult, colours: bool) -> String
     text
 }
 
-/// Documented in docs/check.md.
+/// Returns the report in JSON, which is documented in docs/check.md.
 fn report(manifests: &ManifestSet, outcome: &CheckResult, nodes: Option<u32>) -> Value {
     let (remarks, findings): (Vec<_>, Vec<_>) =
         outcome.findings.iter().partition(|finding| finding.severity == Severity::Note);

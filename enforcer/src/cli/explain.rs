@@ -106,7 +106,7 @@ fn text(Explanation { message, remedy, .. }: &Explanation) -> String {
     format!("{}\n{remedy}", escape(message))
 }
 
-/// For a query: everything but letters, digits, `-`, `.` and `_` as `%XX`.
+/// Encodes a text for a query: everything but letters, digits, `-`, `.` and `_` as `%XX`.
 fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     let code = |byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };

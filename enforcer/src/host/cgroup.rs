@@ -8,15 +8,16 @@ use std::{
 
 use enforcer_core::cgroups::path::is_pods_root;
 
-/// How deep the kubelet's cgroup is looked for: `kubelet.slice/kubelet-kubepods.slice` (kind) is the deepest seen.
+/// Depth to which the kubelet's cgroup is looked for: `kubelet.slice/kubelet-kubepods.slice` (kind) is the deepest
+/// seen.
 const SEARCH_DEPTH: usize = 3;
-/// How deep the tree below the kubelet's cgroup is read.
+/// Depth to which the tree below the kubelet's cgroup is read.
 const SCAN_DEPTH: usize = 24;
 /// Inode number of the root directory of a whole hierarchy (`kernfs_create_root` in fs/kernfs/dir.c takes the first
 /// one); the root of a cgroup namespace has another.
 const HIERARCHY_ROOT_INODE: u64 = 1;
 
-/// Why there is no cgroup to attach to.
+/// Reason why there is no cgroup to attach to.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
     /// cgroup v2 is not mounted.
@@ -31,7 +32,7 @@ pub enum CgroupError {
     NotCgroup {
         /// The directory.
         path: PathBuf,
-        /// What the system said, if it said anything.
+        /// Error of the system, if it gave one.
         source: Option<io::Error>,
     },
     /// The kubelet has made no cgroup for pods.
@@ -49,7 +50,7 @@ pub enum CgroupError {
     Read {
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// Reason.
         source: io::Error,
     },
 }
@@ -76,7 +77,7 @@ pub struct Root {
 }
 
 impl Root {
-    /// The root of the mounted hierarchy.
+    /// Finds the root of the mounted hierarchy.
     ///
     /// # Errors
     ///
@@ -88,7 +89,7 @@ impl Root {
         Ok(Self { id, level: (id == HIERARCHY_ROOT_INODE).then_some(0), path })
     }
 
-    /// The given directory, or the kubelet's below the mounted hierarchy.
+    /// Finds the given directory, or the kubelet's below the mounted hierarchy.
     ///
     /// # Errors
     ///
@@ -113,7 +114,7 @@ impl Root {
     }
 }
 
-/// The mount points of cgroup v2, the first mounted one first.
+/// Lists the mount points of cgroup v2, the first mounted one first.
 fn mounts(mountinfo: &Path) -> Result<Vec<PathBuf>, CgroupError> {
     let text =
         fs::read_to_string(mountinfo).map_err(|source| CgroupError::Read { path: mountinfo.to_owned(), source })?;
@@ -128,7 +129,7 @@ fn mounts(mountinfo: &Path) -> Result<Vec<PathBuf>, CgroupError> {
     Ok(points.collect())
 }
 
-/// Octal escapes of mountinfo: `\040` is a space.
+/// Replaces octal escapes of mountinfo: `\040` is a space.
 fn unescape(field: &str) -> Option<String> {
     let mut out = Vec::new();
     let mut bytes = field.bytes();
@@ -202,7 +203,7 @@ fn scan_below(directory: &Path, parent: u64, depth: usize, entries: &mut Vec<Ent
     Ok(())
 }
 
-/// Child cgroups; none if the directory is gone.
+/// Lists the child cgroups; none if the directory is gone.
 fn children(directory: &Path) -> Result<Vec<(String, PathBuf)>, CgroupError> {
     let failed = |source| CgroupError::Read { path: directory.to_owned(), source };
     let entries = match fs::read_dir(directory) {

@@ -10,20 +10,21 @@ use rustix::time::{ClockId, clock_gettime};
 
 use enforcer_core::model::time::Now;
 
-/// How often two clocks are read until they were read in about the same instant: whoever reads them may be kept waiting by
-/// others.
+/// Number of times that two clocks are read until they were read in about the same instant: whoever reads them may be
+/// kept waiting by others.
 const TRIES: usize = 8;
 const CLOSE: Duration = Duration::from_millis(1);
 
-/// The time now. The monotonic clock counts sleep too: a grace period is over after a suspended night.
+/// Returns the time now. The monotonic clock counts sleep too: a grace period is over after a suspended night.
 #[must_use]
 pub fn now() -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now { wall: i64::try_from(wall.as_micros()).unwrap_or(i64::MAX), boottime: read(ClockId::Boottime) }
 }
 
-/// How long the machine slept since boot, in nanoseconds: what is to be added to a time of the kernel's that leaves sleep out.
-/// Nothing on a machine that never slept, else in whole milliseconds, since the two clocks are not read in the same instant.
+/// Returns how long the machine slept since boot, in nanoseconds: what is to be added to a time of the kernel's that
+/// leaves sleep out. Nothing on a machine that never slept, else in whole milliseconds, since the two clocks are not
+/// read in the same instant.
 #[must_use]
 pub fn slept() -> u64 {
     let mut slept = Duration::ZERO;
@@ -39,7 +40,7 @@ pub fn slept() -> u64 {
     u64::try_from(slept.as_millis()).unwrap_or(u64::MAX).saturating_mul(1_000_000)
 }
 
-/// The time of the last tick, in nanoseconds since boot, sleep included.
+/// Returns the time of the last tick, in nanoseconds since boot, sleep included.
 #[must_use]
 pub fn coarse() -> u64 {
     let awake = read(ClockId::MonotonicCoarse).as_nanos();

@@ -4,8 +4,8 @@ use std::{io, os::fd::AsRawFd as _};
 
 use rustix::net::{AddressFamily, SocketType, socket};
 
-/// Cookie of this process's network namespace, as `bpf_get_netns_cookie` gives it for its sockets. `None` where the
-/// kernel does not tell it (before 5.14).
+/// Returns the cookie of this process's network namespace, as `bpf_get_netns_cookie` gives it for its sockets. `None`
+/// where the kernel does not give it (before 5.14).
 ///
 /// # Errors
 ///

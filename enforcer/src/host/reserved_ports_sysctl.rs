@@ -21,28 +21,29 @@ use enforcer_core::reserved_ports::{PortSet, RememberedPorts, Step, plan};
 
 use crate::host::netns;
 
-/// Where sysctls are, unless somebody says otherwise.
+/// Root of the sysctls, unless somebody says otherwise.
 pub const PROC_SYS: &str = "/proc/sys";
-/// Where is remembered what is ours, unless somebody says otherwise.
+/// Folder of the memory of what is ours, unless somebody says otherwise.
 pub const DEFAULT_FOLDER: &str = "/run/port-enforcer";
 
 const LIST: &str = "net/ipv4/ip_local_reserved_ports";
-/// At its own place, wherever the list can be written to: what is only read is there for everybody.
+/// Path of the ephemeral ports. At its own place, wherever the list can be written to: what is only read is there for
+/// everybody.
 const EPHEMERAL: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-/// Likewise.
+/// Path of the boot's id, likewise at its own place.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const MEMORY: &str = "reserved-ports.json";
-/// What becomes the memory once it is written.
+/// Name of the file that becomes the memory once it is written.
 const NEXT: &str = "reserved-ports.json.next";
 /// Room for the longest list there is: every second port, six bytes each, is 192 KiB. The kernel gives a list in one
 /// read or cuts it.
 const BUFFER_BYTES: usize = 256 << 10;
-/// Anywhere but at the beginning: the kernel adds what is written there.
+/// Position anywhere but at the beginning: the kernel adds what is written there.
 const NOT_AT_THE_BEGINNING: u64 = 1;
-/// How often the list may change under our hands before we give up.
+/// Number of times that the list may change under our hands before we give up.
 const ATTEMPTS: u32 = 8;
 
-/// Why the reserved ports are not as they should be.
+/// Reason why the reserved ports are not as they should be.
 #[derive(Debug, thiserror::Error)]
 pub enum SysctlError {
     /// A file below `/proc/sys` cannot be read.
@@ -50,7 +51,7 @@ pub enum SysctlError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Reason.
         source: io::Error,
     },
     /// A file below `/proc/sys` holds something else than the kernel writes there.
@@ -58,7 +59,7 @@ pub enum SysctlError {
     Content {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Fault of the content.
         why: String,
     },
     /// The list cannot be written.
@@ -70,10 +71,10 @@ pub enum SysctlError {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Reason.
         source: io::Error,
     },
-    /// What was added cannot be remembered, so nothing was added.
+    /// The ports to be added cannot be remembered, so nothing was added.
     #[error(
         "cannot remember in {} which ports were reserved, so none is: {source}; make room there, or name another folder \
          with --state-dir",
@@ -82,7 +83,7 @@ pub enum SysctlError {
     Memory {
         /// The file or its folder.
         path: PathBuf,
-        /// Why.
+        /// Reason.
         source: io::Error,
     },
     /// Somebody else keeps changing the list.
@@ -90,16 +91,16 @@ pub enum SysctlError {
     Busy(PathBuf),
 }
 
-/// What came of it.
+/// Result of a change to the list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Synced {
     /// Ports reserved because of us.
     pub ours: u32,
-    /// How many of them are new.
+    /// Number of those that are new.
     pub added: u32,
-    /// How many are not reserved by us any more.
+    /// Number of ports that are not reserved by us any more.
     pub removed: u32,
-    /// What is not reserved, because half of the ephemeral ports that others left free are.
+    /// Ports that are not reserved, because half of the ephemeral ports that others left free are.
     pub left_out: PortSet,
     /// The memory could not be read, and why: what an earlier agent reserved stays until the node reboots.
     pub forgotten: Option<String>,
@@ -124,8 +125,9 @@ struct Stored {
 }
 
 impl ReservedPorts {
-    /// With the root of the sysctls ([`PROC_SYS`]; of what is below it, only the list is used) and the folder for the memory, which is made when there is something
-    /// to remember. The folder should be gone after a reboot (below `/run`) or may stay.
+    /// Takes the root of the sysctls ([`PROC_SYS`]; of what is below it, only the list is used) and the folder for the
+    /// memory, which is made when there is something to remember. The folder should be gone after a reboot (below
+    /// `/run`) or may stay.
     #[must_use]
     pub fn new(proc_sys: &Path, folder: &Path) -> Self {
         Self { proc_sys: proc_sys.to_owned(), folder: folder.to_owned() }
@@ -184,12 +186,12 @@ impl ReservedPorts {
         [MEMORY, NEXT].map(|name| self.folder.join(name))
     }
 
-    /// Whether there is anything that could be ours. Where there is not, nothing is locked, read or made.
+    /// Checks whether there is anything that could be ours. Where there is not, nothing is locked, read or made.
     fn remembers(&self) -> bool {
         self.files().iter().any(|path| path.exists())
     }
 
-    /// To be called with the lock. `keep`: what is ours stays so.
+    /// Tries until the list does not change meanwhile. To be called with the lock. `keep`: what is ours stays so.
     fn run(&self, wanted: &[u16], keep: bool) -> Result<Synced, SysctlError> {
         let mut total = Synced::default();
         for _ in 0..ATTEMPTS {
@@ -268,7 +270,7 @@ impl ReservedPorts {
             .map_err(|error| SysctlError::Content { path: self.proc_sys.join(LIST), why: error.to_string() })
     }
 
-    /// The ports from which the kernel takes one for `bind` to port 0 and for `connect`.
+    /// Reads the ports from which the kernel takes one for `bind` to port 0 and for `connect`.
     fn ephemeral(&self) -> Result<RangeInclusive<u16>, SysctlError> {
         let text = self.read(EPHEMERAL)?;
         let mut numbers = text.split_ascii_whitespace().map(str::parse);
@@ -296,7 +298,7 @@ impl ReservedPorts {
         }
     }
 
-    /// Of which list the memory is: an empty one without a port.
+    /// Identifies the list that the memory is of: returns an empty memory without a port.
     fn identity(&self) -> Result<Stored, SysctlError> {
         let netns_cookie = netns::cookie()
             .map_err(|source| SysctlError::Read { path: PathBuf::from("/proc/thread-self/ns/net"), source })?;
@@ -324,7 +326,7 @@ impl ReservedPorts {
         }))
     }
 
-    /// Either the old or the new memory is there after a crash, and the new one once this returned.
+    /// Writes the memory: either the old or the new one is there after a crash, and the new one once this returned.
     fn remember(&self, identity: &Stored, memory: &RememberedPorts) -> Result<(), SysctlError> {
         let path = self.folder.join(MEMORY);
         let stored = Stored {

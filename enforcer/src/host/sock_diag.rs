@@ -77,17 +77,17 @@ pub enum DiagError {
     /// The kernel refused or the connection to it broke.
     #[error("cannot ask the kernel for the {} sockets of this node: {source}", protocol_name(*protocol))]
     Failed {
-        /// Which sockets.
+        /// Protocol of the sockets.
         protocol: Protocol,
-        /// Why.
+        /// Reason.
         source: io::Error,
     },
     /// The kernel's answer is not understood.
     #[error("the kernel's answer about {} sockets is not understood: {source}", protocol_name(*protocol))]
     Answer {
-        /// Which sockets.
+        /// Protocol of the sockets.
         protocol: Protocol,
-        /// What is wrong with it.
+        /// Fault of the answer.
         source: DecodeError,
     },
     /// It was interrupted each time.

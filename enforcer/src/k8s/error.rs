@@ -38,7 +38,7 @@ impl ApiErrorKind {
         Self::Invalid,
     ];
 
-    /// Name in logs and metrics.
+    /// Returns the name in logs and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

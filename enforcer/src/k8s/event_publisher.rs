@@ -66,13 +66,13 @@ impl EventQueue {
         self.0.more.notify_one();
     }
 
-    /// Whether an Event waits for the name of its pod.
+    /// Checks whether an Event waits for the name of its pod.
     #[must_use]
     pub fn waits_for_names(&self) -> bool {
         self.lock().waits_for_names()
     }
 
-    /// Number of occurrences that were dropped for this reason.
+    /// Returns the number of occurrences that were dropped for this reason.
     #[must_use]
     pub fn dropped(&self, why: DropReason) -> u64 {
         self.lock().dropped(why)

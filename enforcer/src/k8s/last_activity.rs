@@ -18,9 +18,9 @@ use super::resource::Resource;
 /// A moment, on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct WatchActivity {
-    /// For durations.
+    /// Moment for durations.
     pub at: Instant,
-    /// For people and metrics.
+    /// Time for people and metrics.
     pub wall: SystemTime,
 }
 

@@ -17,7 +17,7 @@ impl Resource {
     /// Resources that are watched.
     pub const WATCHED: [Self; 2] = [Self::Pods, Self::Namespaces];
 
-    /// Name in logs and metrics.
+    /// Returns the name in logs and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -27,7 +27,7 @@ impl Resource {
         }
     }
 
-    /// Verb for the agent's use of it.
+    /// Returns the verb for the agent's use of it.
     #[must_use]
     pub const fn verb(self) -> &'static str {
         match self {

@@ -34,7 +34,7 @@ const RELIST: Duration = Duration::from_secs(1);
 /// Way to ask for a list of all objects.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lists {
-    /// As the beginning of the watch: no list in the server's memory.
+    /// Beginning of the watch: no list in the server's memory.
     Streamed,
     /// Page by page, for servers that do not stream them.
     Paged,
@@ -198,7 +198,7 @@ fn status(error: &watcher::Error) -> Option<u16> {
     }
 }
 
-/// A server without streaming lists refuses the parameter `sendInitialEvents`.
+/// Checks whether the server refuses the parameter `sendInitialEvents`, as one without streaming lists does.
 fn is_unsupported(error: &watcher::Error) -> bool {
     matches!(status(error), Some(400 | 422))
 }

@@ -96,7 +96,7 @@ pub struct ProgramLoad<'a> {
     pub instructions: &'a [[u8; INSTRUCTION_BYTES]],
 }
 
-/// As far as `union bpf_attr` is used for loading a program, as Linux 5.10 knows it.
+/// Part of `union bpf_attr` that is used for loading a program, as Linux 5.10 knows it.
 #[repr(C)]
 #[derive(Default)]
 struct LoadAttributes {
@@ -282,6 +282,8 @@ fn address<T>(value: &T) -> u64 {
     ptr::from_ref(value).expose_provenance() as u64
 }
 
+/// Runs a command and returns the descriptor that it answers with.
+///
 /// # Safety
 ///
 /// As [`call`]; and the command must answer with a new descriptor.
@@ -292,6 +294,8 @@ unsafe fn descriptor<A>(command: Command, attributes: &mut A) -> io::Result<Owne
     Ok(unsafe { OwnedFd::from_raw_fd(answer) })
 }
 
+/// Runs a command of the system call and returns its answer.
+///
 /// # Safety
 ///
 /// `A` must be a prefix of `union bpf_attr` for this command; the addresses in it must be those of values that live

@@ -40,8 +40,8 @@ pub struct Offsets {
     pub task: Option<TaskOffsets>,
     /// Offsets in MPTCP sockets; `None` where the kernel has no MPTCP.
     pub mptcp: Option<MptcpOffsets>,
-    /// Whether a denying `post_bind` gives the port back, and so really denies: since 5.17, when `struct proto` got a
-    /// `put_port` for it.
+    /// Flag for a denying `post_bind` that gives the port back, and so really denies: since 5.17, when `struct proto`
+    /// got a `put_port` for it.
     pub post_bind_denies: bool,
     /// `kn` in `struct cgroup`.
     pub cgroup_kn: u32,
@@ -277,7 +277,7 @@ mod tests {
 
     use super::*;
 
-    /// A BTF file with `struct s { int a; unsigned b:4, c:1; }` and a function `c`.
+    /// Returns a BTF file with `struct s { int a; unsigned b:4, c:1; }` and a function `c`.
     fn sample() -> Vec<u8> {
         let strings = b"\0s\0a\0b\0c\0int\0";
         let mut types: Vec<u32> = Vec::new();

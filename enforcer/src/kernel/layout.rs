@@ -16,7 +16,7 @@ macro_rules! word {
     }};
 }
 
-/// Words of a wire type.
+/// Counts the words of a wire type.
 const fn words<T>() -> usize {
     assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() == 8);
     size_of::<T>() / 8

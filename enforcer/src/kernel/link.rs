@@ -28,7 +28,7 @@ pub(super) enum Hook {
 pub(super) struct LinkInfo {
     /// Id of the program that runs.
     pub(super) program: u32,
-    /// Where the link is attached, if it is a link to a cgroup.
+    /// Place where the link is attached, if it is a link to a cgroup.
     pub(super) cgroup: Option<CgroupLink>,
 }
 

@@ -32,8 +32,8 @@ pub struct LoadOptions {
     pub netns_cookie: Option<u64>,
     /// First policy.
     pub policy: Policy,
-    /// When enforcement ends unless [`Kernel::renew`](crate::kernel::Kernel::renew) extends it: nanoseconds since boot,
-    /// sleep included; 0 is never.
+    /// Time when enforcement ends unless [`Kernel::renew`](crate::kernel::Kernel::renew) extends it: nanoseconds since
+    /// boot, sleep included; 0 is never.
     pub lease_deadline: u64,
     /// Ports that everybody may share, by [`enforcer_ebpf::wire::port_index`].
     pub shared_ports: Vec<u32>,
@@ -41,7 +41,7 @@ pub struct LoadOptions {
     pub persistence: Option<Persistence>,
     /// Features of this kernel.
     pub features: Features,
-    /// Whether the programs write a trace (`aya-log`). Without it, they have no trace code at all.
+    /// Switch for a trace, which the programs write (`aya-log`). Without it, they have no trace code at all.
     pub trace: bool,
 }
 

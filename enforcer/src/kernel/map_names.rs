@@ -26,23 +26,23 @@ pub const VERDICT_RING: &str = "VERDICT_RING";
 pub const SOCKET_RING: &str = "SOCKET_RING";
 /// Ring of cgroups that were made and removed: [`enforcer_ebpf::wire::CgroupEvent`].
 pub const CGROUP_RING: &str = "CGROUP_RING";
-/// Who holds a port: [`enforcer_ebpf::wire::PortHolder`].
+/// Holder of each port: [`enforcer_ebpf::wire::PortHolder`].
 pub const PORT_HOLDERS: &str = "PORT_HOLDERS";
 /// Ports that everybody may share, one bit each.
 pub const SHARED_PORTS: &str = "SHARED_PORTS";
 /// Holders of ports whose sockets could share them, shared by all generations: [`enforcer_ebpf::wire::PortHolds`].
 pub const PORT_HOLDS: &str = "PORT_HOLDS";
-/// What a socket holds, in the socket's storage. Shared by all generations.
+/// Ports that a socket holds, in the socket's storage. Shared by all generations.
 pub const SOCKET_HOLDS: &str = "SOCKET_HOLDS";
-/// What MPTCP sockets and sockets without storage hold. Shared by all generations.
+/// Ports that MPTCP sockets and sockets without storage hold. Shared by all generations.
 pub const FALLBACK_HOLDS: &str = "FALLBACK_HOLDS";
-/// Whether a socket had no storage. Shared by all generations.
+/// Mark that a socket had no storage. Shared by all generations.
 pub const FALLBACK_USED: &str = "FALLBACK_USED";
 /// The program that `bind4` goes on with.
 pub const BIND_TAIL4: &str = "BIND_TAIL4";
 /// The program that `bind6` goes on with.
 pub const BIND_TAIL6: &str = "BIND_TAIL6";
-/// What an agent writes of each owner for the next agent. It is not in the object: no program uses it.
+/// Record that an agent writes of each owner for the next agent. It is not in the object: no program uses it.
 pub const OWNER_RECORDS: &str = "OWNER_RECORDS";
 
 /// Maps that every start makes anew and pins in its generation, beside [`OWNER_RECORDS`].

@@ -218,7 +218,7 @@ impl Maps {
     }
 }
 
-/// Index of the word [`wire::PortHolder::holder`] of a port; `None` where the protocol is not enforced.
+/// Returns the index of the word [`wire::PortHolder::holder`] of a port; `None` where the protocol is not enforced.
 fn port_holder_index(protocol: Protocol, port: u16) -> Option<usize> {
     let index = wire::port_index(protocol, port) as usize;
     protocol.is_enforced().then_some(index * port_holder_word::COUNT + port_holder_word::HOLDER)

@@ -74,7 +74,7 @@ impl Pins {
         Ok(Self::new(folder))
     }
 
-    /// Names a folder that need not be there.
+    /// Takes the path of a folder that need not be there.
     fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), renamed: RENAMED }
     }
@@ -195,8 +195,8 @@ impl PinsGuard {
 pub struct Persistence {
     /// Lock of the folder.
     pub guard: PinsGuard,
-    /// Whether the pins outlive the agent. Else what an earlier agent left is taken over and removed, and nothing stays
-    /// but the mode that an operator set on the node.
+    /// Switch for pins that outlive the agent. If off, what an earlier agent left is taken over and removed, and
+    /// nothing stays but the mode that an operator set on the node.
     pub persist: bool,
 }
 

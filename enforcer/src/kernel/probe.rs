@@ -24,11 +24,11 @@ pub struct Feature {
     pub name: &'static str,
     /// First kernel version that has it.
     pub since: &'static str,
-    /// Whether the agent cannot work without it.
+    /// Flag of a feature that the agent cannot work without.
     pub required: bool,
     /// Consequence where it is missing.
     pub without: &'static str,
-    /// What an operator can do about that.
+    /// Remedy that an operator has.
     pub remedy: &'static str,
     /// Looks for it.
     probe: fn() -> Answer,
@@ -101,7 +101,7 @@ pub struct Finding {
     pub since: &'static str,
     /// [`Feature::required`].
     pub required: bool,
-    /// Whether it is there.
+    /// Answer to the question whether it is there.
     pub answer: Answer,
     /// [`Feature::without`].
     pub without: &'static str,

@@ -13,9 +13,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// How long the folder must be quiet before it is looked at: an editor writes a file in several steps.
+/// Time that the folder must be quiet before it is looked at: an editor writes a file in several steps.
 const SETTLE: Duration = Duration::from_millis(50);
-/// How long it may be restless before it is looked at all the same.
+/// Time that it may be restless before it is looked at all the same.
 const RESTLESS: Duration = Duration::from_secs(1);
 
 /// A watch on the folder that has a path, whichever folder that is.
@@ -25,21 +25,21 @@ pub struct Watch {
     /// The folder that is watched; `None` if the path was without one meanwhile.
     identity: Option<Identity>,
     changed: mpsc::Receiver<()>,
-    /// A change that was noticed, until it is told.
+    /// Change that was noticed, until it is reported.
     noticed: Option<Noticed>,
     /// Ends the watch when dropped.
     _watcher: RecommendedWatcher,
 }
 
-/// Tells a folder from another one: device, inode, and when it was made, as far as the filesystem knows. A new folder
+/// Identity of a folder: device, inode, and the time when it was made, as far as the filesystem knows. A new folder
 /// often gets the inode of one that was removed.
 type Identity = (u64, u64, Option<SystemTime>);
 
 #[derive(Clone, Copy, Debug)]
 struct Noticed {
-    /// When the folder will have been quiet for long enough.
+    /// Time when the folder will have been quiet for long enough.
     quiet_at: Instant,
-    /// When it is looked at all the same.
+    /// Time when it is looked at all the same.
     at_last: Instant,
 }
 
@@ -81,7 +81,7 @@ impl Watch {
 
     /// Waits for a change, and until the folder is quiet again.
     ///
-    /// It may be given up at any time: a change that was noticed is told by the next call.
+    /// It may be given up at any time: a change that was noticed is reported by the next call.
     pub async fn changed(&mut self) {
         if self.noticed.is_none() {
             if self.changed.recv().await.is_none() {

@@ -85,8 +85,8 @@ impl Collector for KernelCounters {
     }
 }
 
-/// Whether a series exists from the beginning, so that its first attempt is an increase: verdicts that `decide` can return
-/// for protocols whose binds are seen. Others exist once they are counted.
+/// Checks whether a series exists from the beginning, so that its first attempt is an increase: verdicts that `decide`
+/// can return for protocols whose binds are seen. Others exist once they are counted.
 fn is_usual(verdict: VerdictKind, reason: Reason, protocol: Protocol) -> bool {
     let is_possible = match reason {
         Reason::Owner | Reason::Unclaimed | Reason::Share | Reason::Handover => verdict == VerdictKind::Allow,

@@ -47,7 +47,7 @@ pub(super) fn api_error(resource: Resource, kind: ApiErrorKind) -> Labels<2> {
     [("resource", resource.as_str()), ("kind", kind.as_str())]
 }
 
-/// One of [`enforcer_core::index::Notice::PROBLEMS`].
+/// Returns the label of one of [`enforcer_core::index::Notice::PROBLEMS`].
 pub(super) fn claim_problem(kind: &'static str) -> Labels<1> {
     [("kind", kind)]
 }

@@ -21,7 +21,7 @@ use enforcer::kernel::{CounterMap, Counters};
 use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 use serde_json::Value;
 
-/// How long anything is waited for. In an emulated machine the kernel takes seconds to verify the programs.
+/// Time that anything is waited for. In an emulated machine the kernel takes seconds to verify the programs.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Path of the binary, as `cargo xtask` sets it for the tests, also in a virtual machine.
@@ -41,7 +41,8 @@ pub fn wait_until_within(timeout: Duration, what: &str, mut is_so: impl FnMut() 
     }
 }
 
-/// The binary as cargo builds it for integration tests and benchmarks: beside the folder of the test executables.
+/// Returns the binary as cargo builds it for integration tests and benchmarks: beside the folder of the test
+/// executables.
 fn built() -> PathBuf {
     let test = env::current_exe().expect("a path");
     test.ancestors().nth(2).expect("target/PROFILE/deps").join("enforcer")

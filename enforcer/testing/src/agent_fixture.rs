@@ -25,7 +25,7 @@ pub struct AgentFixture {
 }
 
 impl AgentFixture {
-    /// An empty folder and an empty cgroup of pods.
+    /// Makes an empty folder and an empty cgroup of pods.
     pub fn new() -> Self {
         let sandbox = Sandbox::new();
         sandbox.make(ROOT);
@@ -151,7 +151,7 @@ impl AgentFixture {
     }
 }
 
-/// Name of a pod's manifest in the folder.
+/// Returns the name of a pod's manifest in the folder.
 fn file_name(pod: &Pod) -> String {
     format!("{}.yaml", pod.name())
 }
@@ -168,7 +168,7 @@ pub fn isolated_defaults<'a>(more: &[&str]) -> Vec<&'a str> {
     defaults.into_iter().filter(|(flag, _)| !more.contains(flag)).flat_map(|(_, words)| words).copied().collect()
 }
 
-/// A TCP bind of all IPv4 addresses.
+/// Returns a TCP bind of all IPv4 addresses.
 pub fn bind(port: u16) -> Bind {
     Bind::tcp("0.0.0.0", port)
 }

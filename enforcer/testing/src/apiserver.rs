@@ -52,13 +52,13 @@ pub use self::{
 /// The bearer token that the kubeconfig carries and the server wants.
 const TOKEN: &str = "the-token-of-the-agent";
 
-/// Whose token it is.
+/// User that the token belongs to.
 const USER: &str = "system:serviceaccount:port-enforcer:port-enforcer";
 
 /// The token of somebody who may make and delete what the agent only sees.
 const ADMIN_TOKEN: &str = "the-token-of-the-administrator";
 
-/// How long a wait lasts at most.
+/// Longest time of a wait.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The server while it listens.
@@ -216,7 +216,7 @@ impl ApiServer {
         assert!(self.shared.update(|inner| inner.store.remove(key)), "what is deleted is there: {key:?}");
     }
 
-    /// The Events that are kept, in the order of their creation.
+    /// Returns the Events that are kept, in the order of their creation.
     pub fn events(&self) -> Vec<Event> {
         let inner = self.shared.lock();
         let mut events: Vec<_> = inner.store.created().filter(|(_, key)| key.resource == Resource::Events).collect();
@@ -224,18 +224,18 @@ impl ApiServer {
         events.into_iter().filter_map(|(_, key)| inner.store.get(key)).map(|event| decode(event)).collect()
     }
 
-    /// Every request since the start, in the order of their arrival.
+    /// Returns every request since the start, in the order of their arrival.
     pub fn requests(&self) -> Vec<Recorded> {
         self.shared.lock().requests.clone()
     }
 
-    /// How many requests of a kind arrived.
+    /// Counts the requests of a kind that arrived.
     pub fn count(&self, target: Target) -> usize {
         let inner = self.shared.lock();
         inner.requests.iter().filter(|request| target.matches(&request.verb, &request.resource)).count()
     }
 
-    /// The version of the whole: what a list would say now.
+    /// Returns the version of the whole: what a list would say now.
     pub fn revision(&self) -> u64 {
         self.shared.lock().store.revision()
     }
@@ -260,13 +260,13 @@ impl ApiServer {
         })
     }
 
-    /// How many watches are open.
+    /// Counts the watches that are open.
     pub fn watches(&self, target: Target) -> usize {
         let inner = self.shared.lock();
         inner.watches.values().filter(|open| target.matches("watch", open.resource.plural())).count()
     }
 
-    /// Forgets all changes: who asks for an older version than the present one is told 410. Open watches go on.
+    /// Forgets all changes: who asks for an older version than the present one is answered 410. Open watches go on.
     pub fn compact(&self) {
         self.shared.update(|inner| inner.store.compact());
     }
@@ -276,13 +276,13 @@ impl ApiServer {
         self.shared.update(|inner| inner.store.set_capacity(changes));
     }
 
-    /// Whether watches may begin with a list, as on servers since 1.34; they may at the start.
+    /// Sets whether watches may begin with a list, as on servers since 1.34; they may at the start.
     pub fn set_streaming_lists(&self, streaming_lists: bool) {
         self.shared.update(|inner| inner.streaming_lists = streaming_lists);
     }
 
-    /// Whether a watch from too old a version is answered 200 and told 410 in its stream, as at the start, or is
-    /// answered 410.
+    /// Sets whether a watch from too old a version is answered 200 and gets the 410 in its stream, as at the start, or
+    /// is answered 410.
     pub fn set_gone_in_stream(&self, gone_in_stream: bool) {
         self.shared.update(|inner| inner.gone_in_stream = gone_in_stream);
     }

@@ -20,12 +20,12 @@ const VXLAN_PORT: u16 = 15;
 pub struct Device(String);
 
 impl Device {
-    /// A bridge of this name.
+    /// Makes a bridge of this name.
     pub fn bridge(name: &str) -> io::Result<Self> {
         Self::make(name, b"bridge", &[])
     }
 
-    /// A VXLAN tunnel, for which the kernel binds a UDP socket to this port on behalf of whoever makes it.
+    /// Makes a VXLAN tunnel, for which the kernel binds a UDP socket to this port on behalf of whoever makes it.
     pub fn vxlan(name: &str, port: u16) -> io::Result<Self> {
         let data = [attribute(VXLAN_ID, &7u32.to_ne_bytes()), attribute(VXLAN_PORT, &port.to_be_bytes())].concat();
         Self::make(name, b"vxlan", &data).and_then(|device| {
@@ -41,7 +41,8 @@ impl Device {
         Ok(Self(name.to_owned()))
     }
 
-    /// The kernel opens a tunnel's socket when the device comes up (`vxlan_open` in `drivers/net/vxlan/vxlan_core.c`).
+    /// Brings the device up: only then the kernel opens a tunnel's socket (`vxlan_open` in
+    /// `drivers/net/vxlan/vxlan_core.c`).
     fn raise(&self) -> io::Result<()> {
         ask(NEW_LINK, 0, 1, &attribute(NAME, &terminated(&self.0)))
     }

@@ -10,12 +10,13 @@ pub type Labels = BTreeMap<String, String>;
 pub struct Family {
     pub kind: String,
     pub help: String,
-    /// By the sample's name, without the family's, and the labels.
+    /// Samples by their name, without the family's, and their labels.
     pub samples: BTreeMap<(String, Labels), String>,
 }
 
 impl Family {
-    /// The name under which people know the metric: what follows the family's name is part of it where there is one.
+    /// Returns the name under which people know the metric: what follows the family's name is part of it where there is
+    /// one.
     pub fn known_as(&self, name: &str) -> String {
         match self.kind.as_str() {
             "counter" => format!("{name}_total"),
@@ -24,7 +25,7 @@ impl Family {
         }
     }
 
-    /// The names of all labels, `le` of a histogram's buckets aside.
+    /// Returns the names of all labels, `le` of a histogram's buckets aside.
     pub fn labels(&self) -> BTreeSet<String> {
         self.samples.keys().flat_map(|(_, labels)| labels.keys()).filter(|name| *name != "le").cloned().collect()
     }
@@ -88,8 +89,8 @@ impl Exposition {
         Self(families)
     }
 
-    /// The value of a series by the name that people know, with `_total`, `_info`, `_count` and so on; `None` if there
-    /// is no such series.
+    /// Returns the value of a series by the name that people know, with `_total`, `_info`, `_count` and so on; `None`
+    /// if there is no such series.
     fn text(&self, name: &str, labels: &[(&str, &str)]) -> Option<&str> {
         let labels: Labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         self.0.iter().find_map(|(family, found)| {
@@ -98,17 +99,17 @@ impl Exposition {
         })
     }
 
-    /// The value of a series that counts something.
+    /// Returns the value of a series that counts something.
     pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
         self.text(name, labels).map(|value| value.parse().expect("a whole number"))
     }
 
-    /// The value of a series that measures something.
+    /// Returns the value of a series that measures something.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         self.text(name, labels).map(|value| value.parse().expect("a number"))
     }
 
-    /// The sum of all series of a name, which count something.
+    /// Sums all series of a name, which count something.
     pub fn sum(&self, name: &str) -> u64 {
         let samples = self.0.iter().flat_map(|(family, found)| {
             found.samples.iter().filter(move |((suffix, _), _)| name == format!("{family}{suffix}"))
@@ -132,7 +133,7 @@ fn check_buckets(name: &str, family: &Family) {
     assert_eq!(family.samples.get(&("_count".to_owned(), Labels::new())), Some(&all.to_string()));
 }
 
-/// A sample's name, labels and value. No value of a label of ours holds a quote or a comma.
+/// Splits a line into a sample's name, labels and value. No value of a label of ours holds a quote or a comma.
 fn sample(line: &str) -> (&str, Labels, &str) {
     let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no value: {line}"));
     let Some((name, labels)) = series.split_once('{') else {

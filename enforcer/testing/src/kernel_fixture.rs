@@ -76,19 +76,19 @@ impl Observed {
 }
 
 impl KernelFixture {
-    /// In enforce mode on a `kubepods.slice`, with the default settings.
+    /// Starts in enforce mode on a `kubepods.slice`, with the default settings.
     pub fn new() -> Self {
         Self::with(|_| ())
     }
 
-    /// As [`Self::new`], with something else to start with.
+    /// Starts as [`Self::new`], with something else to start with.
     pub fn with(change: impl FnOnce(&mut Start)) -> Self {
         let sandbox = Sandbox::new();
         sandbox.make("kubepods.slice");
         Self::on(sandbox, "kubepods.slice", change)
     }
 
-    /// On a cgroup of a sandbox that was prepared.
+    /// Starts on a cgroup of a sandbox that was prepared.
     pub fn on(sandbox: Sandbox, root: &str, change: impl FnOnce(&mut Start)) -> Self {
         let root = sandbox.path().join(root);
         let mut start = Start {

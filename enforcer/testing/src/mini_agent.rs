@@ -51,7 +51,7 @@ pub struct PodSpec {
 }
 
 impl PodSpec {
-    /// A pod with a new UID that claims these ports.
+    /// Makes a pod with a new UID that claims these ports.
     pub fn new(name: &str, ports: &str) -> Self {
         Self { name: name.to_owned(), uid: api_uid(), ports: ports.to_owned() }
     }
@@ -74,7 +74,7 @@ pub struct MiniNode {
 }
 
 impl MiniNode {
-    /// A node with these pods: name and claimed ports of each.
+    /// Makes a node with these pods: name and claimed ports of each.
     pub fn new(pods: &[(&str, &str)]) -> Self {
         let sandbox = Sandbox::new();
         let root = sandbox.make("kubepods.slice");
@@ -291,12 +291,12 @@ fn drain_into(ring: &mut RingBuf<MapData>, told: &mut Vec<Attempt>) {
     }
 }
 
-/// A bind that any number of sockets can make at once.
+/// Returns a bind that any number of sockets can make at once.
 pub fn shared_bind(port: u16) -> worker::Bind {
     worker::Bind::udp("0.0.0.0", port).reusing_addr()
 }
 
-/// The same for IPv6 and IPv4.
+/// Returns the same for IPv6 and IPv4.
 pub fn shared_bind6(port: u16) -> worker::Bind {
     worker::Bind::udp("::", port).reusing_addr()
 }
@@ -325,7 +325,7 @@ pub fn expected_pins(generation: &str) -> Vec<String> {
 /// The protocol of [`bind`].
 pub const PROTOCOL: Protocol = Protocol::Udp;
 
-/// Inode number of a directory; a cgroup's id.
+/// Returns the inode number of a directory; a cgroup's id.
 pub fn inode(directory: &Path) -> u64 {
     std::fs::metadata(directory).expect("a directory").ino()
 }

@@ -19,7 +19,7 @@ pub fn isolate() {
     raise_loopback();
 }
 
-/// A new namespace, or a new machine, has its loopback device down, and so nobody to talk to.
+/// Brings the loopback device up: a new namespace, or a new machine, has it down, and so nobody to talk to.
 pub fn raise_loopback() {
     let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).expect("a socket");
     // SAFETY: all zeros is a valid ifreq.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// Number of the next pod or UID.
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
-/// When the first pod was created, in seconds since the epoch: 2026-01-01T00:00:00Z.
+/// Time when the first pod was created, in seconds since the epoch: 2026-01-01T00:00:00Z.
 const FIRST_CREATION: i64 = 1_767_225_600;
 
 /// Id of every container.
@@ -57,7 +57,7 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// A pod of the namespace `default` that claims nothing.
+    /// Makes a pod of the namespace `default` that claims nothing.
     pub fn new(name: &str) -> Self {
         let number = next();
         let cgroup_uid = uid_of(number);

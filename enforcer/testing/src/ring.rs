@@ -25,7 +25,7 @@ pub fn can_bind() -> bool {
     ring(Ring::Inline).is_ok_and(|ring| ring.is_some())
 }
 
-/// A ring, if there is such a thing and it can bind (`IORING_OP_BIND`, Linux 6.11).
+/// Makes a ring, if there is such a thing and it can bind (`IORING_OP_BIND`, Linux 6.11).
 fn ring(by: Ring) -> io::Result<Option<IoUring>> {
     let mut builder = IoUring::builder();
     if by == Ring::Poller {

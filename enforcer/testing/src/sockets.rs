@@ -25,7 +25,7 @@ impl Bind {
 }
 
 impl Worker {
-    /// A socket that the worker made, for this process: it still belongs to the worker's cgroup.
+    /// Opens a socket that the worker makes, for this process: it still belongs to the worker's cgroup.
     pub fn open(&mut self, bind: &Bind) -> OwnedFd {
         let descriptor = match self.order(&Order::Open(bind.clone())) {
             Answer::Opened(descriptor) => descriptor,

@@ -47,7 +47,7 @@ pub fn run_if_worker() {
     }
 }
 
-/// How a socket is made.
+/// Way to make a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     Tcp,
@@ -80,7 +80,7 @@ pub struct Bind {
 }
 
 impl Bind {
-    /// A TCP bind without any option.
+    /// Returns a TCP bind without any option.
     pub fn tcp(address: &str, port: u16) -> Self {
         let address: IpAddr = address.parse().expect("an address");
         Self {
@@ -97,12 +97,12 @@ impl Bind {
         }
     }
 
-    /// A UDP bind without any option.
+    /// Returns a UDP bind without any option.
     pub fn udp(address: &str, port: u16) -> Self {
         Self { kind: Kind::Udp, ..Self::tcp(address, port) }
     }
 
-    /// The same, and the socket stays open until [`Worker::close`].
+    /// Returns the same, and the socket stays open until [`Worker::close`].
     pub fn kept(self) -> Self {
         Self { keep: true, ..self }
     }
@@ -219,7 +219,7 @@ impl Worker {
         serde_json::from_str(&line).expect("an answer")
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -394,7 +394,7 @@ fn forks(bind: &Bind, times: u32) -> HashMap<i32, u32> {
     counts
 }
 
-/// A child that does nothing but keep what is open.
+/// Forks a child that does nothing but keep what is open.
 fn fork() -> io::Result<i32> {
     // SAFETY: this process has one thread; the child only waits.
     match unsafe { libc::fork() } {

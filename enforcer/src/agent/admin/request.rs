@@ -15,7 +15,7 @@ pub(in crate::agent) enum Request {
     Explain(ExplainRequest, oneshot::Sender<Result<Box<Explanation>, ExplainError>>),
     /// Attempts from now on, or conflicts alone. No lines if there are too many watchers.
     Watch {
-        /// Whether to leave out attempts that are no conflict.
+        /// Switch to leave out attempts that are no conflict.
         conflicts: bool,
         /// Answer.
         reply: oneshot::Sender<Option<Lines>>,
@@ -23,7 +23,7 @@ pub(in crate::agent) enum Request {
 }
 
 impl Request {
-    /// Whether the answer shows sockets, which have to be those of this moment.
+    /// Checks whether the answer shows sockets, which have to be those of this moment.
     pub(in crate::agent) fn shows_sockets(&self) -> bool {
         matches!(self, Self::Status(_) | Self::Explain(..))
     }

@@ -58,7 +58,7 @@ impl Watchers {
         self.watchers.retain(|watcher| !watcher.lines.is_closed());
     }
 
-    /// Whether some watcher wants more than conflicts.
+    /// Checks whether some watcher wants more than conflicts.
     pub(in crate::agent) fn wants_all(&mut self) -> bool {
         self.remove_closed();
         self.watchers.iter().any(|watcher| !watcher.conflicts)

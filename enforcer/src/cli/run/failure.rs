@@ -48,7 +48,7 @@ fn missing_privilege() -> Failure {
     )
 }
 
-/// Whether the chain of causes has an EPERM. EACCES is what the verifier returns for a program that it refuses.
+/// Checks whether the chain of causes has an EPERM. EACCES is what the verifier returns for a program that it refuses.
 fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {

@@ -152,7 +152,7 @@ pub(super) enum Mode {
 }
 
 impl Mode {
-    /// Name of the mode in logs.
+    /// Returns the name of the mode in logs.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Audit => "audit",

@@ -123,7 +123,7 @@ fn holders(status: &Status, wide: bool) -> Vec<Vec<String>> {
     status.holders.iter().map(row).collect()
 }
 
-/// Whether others may share the port.
+/// Says whether others may share the port.
 fn shares(holder: &HolderRow) -> &'static str {
     match (holder.reuse_port, holder.reuse_address) {
         (Some(true), Some(true)) => "reuseport, reuseaddr",

@@ -55,7 +55,7 @@ pub(in crate::kernel) struct PinStore {
     generation: PathBuf,
     /// The pinned links to the wanted cgroup, by the place of their program in [`BIND_PROGRAMS`].
     links: [Option<Link>; BIND_PROGRAMS.len()],
-    /// Whether a link runs a program of this generation.
+    /// Flag for a link that runs a program of this generation.
     live: bool,
 }
 

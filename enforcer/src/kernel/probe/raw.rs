@@ -125,7 +125,7 @@ pub(super) fn has_cgroup_lsm() -> Result<bool, String> {
 mod tests {
     use super::*;
 
-    /// Where a wrong layout, or a wrong number, would be a yes to everything.
+    /// Refuses an unknown kind, where a wrong layout, or a wrong number, would be a yes to everything.
     #[test]
     fn an_unknown_kind_is_not_there() {
         for (kind, attach_type) in [(CGROUP_SOCK, u32::MAX), (u32::MAX, 0), (CGROUP_SOCK, LSM_CGROUP)] {

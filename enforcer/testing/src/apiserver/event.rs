@@ -13,7 +13,7 @@ use super::{
 
 const EVENTS: &str = "events";
 
-/// What no edit may change, and what a refusal calls it.
+/// Fields that no edit may change, and what a refusal calls them.
 const IMMUTABLE: [(&str, &str); 13] = [
     ("regarding", "involvedObject"),
     ("reason", "reason"),
@@ -125,7 +125,7 @@ fn immutable(field: &str, value: &Value) -> Flaw {
     Flaw::invalid(field, &value, "field is immutable")
 }
 
-/// What the object says must be what the path says, or nothing.
+/// Checks that the object says what the path says, or nothing.
 fn fit(given: Option<&str>, what: &str, place: &str, wanted: &str) -> Result<(), Refusal> {
     match given {
         None | Some("") => Ok(()),
@@ -136,7 +136,7 @@ fn fit(given: Option<&str>, what: &str, place: &str, wanted: &str) -> Result<(),
     }
 }
 
-/// RFC 7396.
+/// Merges a patch as RFC 7396 defines it.
 pub(super) fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
@@ -156,7 +156,7 @@ pub(super) fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-/// Whether a strategic merge patch means what the same merge patch means.
+/// Checks whether a strategic merge patch means what the same merge patch means.
 fn is_plain(patch: &Value) -> bool {
     match patch {
         Value::Object(fields) => fields.iter().all(|(name, value)| !name.starts_with('$') && is_plain(value)),
@@ -188,13 +188,13 @@ fn decode(value: &Value) -> Result<Event, String> {
     serde_json::from_value(value.clone()).map_err(|error| error.to_string())
 }
 
-/// RFC 3339 with exactly six digits after the point.
+/// Checks for a time of RFC 3339 with exactly six digits after the point.
 fn is_micro_time(text: &str) -> bool {
     let digits = text.split_once('.').map_or(0, |(_, rest)| rest.chars().take_while(char::is_ascii_digit).count());
     digits == 6 && text.parse::<Timestamp>().is_ok()
 }
 
-/// What holds for new Events and for edited ones.
+/// Returns the flaws by what holds for new Events and for edited ones.
 fn always(event: &Event) -> Vec<Flaw> {
     let mut flaws = Vec::new();
     let own = event.metadata.namespace.as_deref().unwrap_or_default();
@@ -243,7 +243,7 @@ fn series_flaws(event: &Event) -> Option<Flaw> {
     (series.count < 2).then(|| Flaw::invalid("series.count", "", "should be at least 2"))
 }
 
-/// What holds for new Events.
+/// Returns the flaws by what holds for new Events.
 fn strict_flaws(event: &Event) -> Vec<Flaw> {
     let mut flaws = Vec::new();
     if event.event_time.is_none() {

@@ -7,7 +7,7 @@ use super::{
     status::{self, Refusal},
 };
 
-/// Which requests are meant: all, those with a verb, those for a resource, or both.
+/// Requests that are meant: all, those with a verb, those for a resource, or both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Target {
     verb: Option<&'static str>,
@@ -18,12 +18,12 @@ impl Target {
     /// Every request.
     pub const ALL: Self = Self { verb: None, resource: None };
 
-    /// Only those with this verb: `list`, `watch`, `create`, `patch`, `get`.
+    /// Restricts to those with this verb: `list`, `watch`, `create`, `patch`, `get`.
     pub const fn verb(self, verb: &'static str) -> Self {
         Self { verb: Some(verb), ..self }
     }
 
-    /// Only those for this resource: `pods`, `namespaces`, `events`.
+    /// Restricts to those for this resource: `pods`, `namespaces`, `events`.
     pub const fn resource(self, resource: &'static str) -> Self {
         Self { resource: Some(resource), ..self }
     }
@@ -33,7 +33,7 @@ impl Target {
     }
 }
 
-/// What happens to a request, for as long as the fault's [`Outage`] lives.
+/// Disturbance of a request, for as long as the fault's [`Outage`] lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// 401: the token has expired.
@@ -61,7 +61,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether it can happen to requests with this verb. `later_page` is whether a list goes on from a page before.
+    /// Checks whether it can happen to requests with this verb. `later_page` is whether a list goes on from a page
+    /// before.
     pub(super) fn concerns(self, verb: &str, later_page: bool) -> bool {
         match self {
             Self::CutLaterPage => verb == "list" && later_page,
@@ -72,7 +73,7 @@ impl Fault {
         }
     }
 
-    /// The answer, where the fault is an answer.
+    /// Returns the answer, where the fault is an answer.
     pub(super) fn refusal(self, group: &str, resource: &str, name: &str, why: &str) -> Option<Refusal> {
         match self {
             Self::Unauthorized => Some(status::unauthorized()),
@@ -88,7 +89,7 @@ impl Fault {
     }
 }
 
-/// What is done once to watches that are open.
+/// Interruption that is done once to watches that are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interruption {
     /// The connection breaks, at once.
@@ -109,7 +110,7 @@ pub(super) struct Active {
     pub(super) id: u64,
     pub(super) target: Target,
     pub(super) fault: Fault,
-    /// How many requests met it.
+    /// Number of requests that met it.
     pub(super) hits: usize,
 }
 
@@ -122,7 +123,7 @@ pub struct Outage {
 }
 
 impl Outage {
-    /// How many requests met the fault so far.
+    /// Counts the requests that met the fault so far.
     pub fn hits(&self) -> usize {
         let inner = self.shared.lock();
         inner.faults.iter().find(|active| active.id == self.id).map_or(0, |active| active.hits)

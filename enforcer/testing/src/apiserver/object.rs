@@ -11,10 +11,10 @@ use serde_json::Value;
 /// The label that every namespace has.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
-/// How many bytes the annotations of an object may have.
+/// Number of bytes that the annotations of an object may have.
 const ANNOTATIONS: usize = 256 * 1024;
 
-/// Whether it is one part of a name: letters and digits, and the others only inside.
+/// Checks whether it is one part of a name: letters and digits, and the others only inside.
 fn is_part(text: &str, longest: usize, inside: &str, letter: impl Fn(char) -> bool) -> bool {
     text.len() <= longest
         && text.starts_with(&letter)
@@ -30,7 +30,7 @@ pub(super) fn is_subdomain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(|part| is_part(part, 253, "-", lower))
 }
 
-/// `name` or `prefix/name`.
+/// Checks for `name` or `prefix/name`.
 pub(super) fn is_qualified_name(text: &str) -> bool {
     let (prefix, name) = text.split_once('/').unwrap_or(("x", text));
     is_subdomain(prefix) && is_part(name, 63, "-_.", |letter| letter.is_ascii_alphanumeric())

@@ -13,13 +13,13 @@ use super::{
     store::Resource,
 };
 
-/// What is asked for.
+/// Request as its path and its query name it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) verb: String,
     pub(super) group: String,
     pub(super) version: String,
-    /// With the subresource, as in `pods/status`; a path that names no resource is kept whole.
+    /// Resource with the subresource, as in `pods/status`; a path that names no resource is kept whole.
     pub(super) resource: String,
     pub(super) namespace: Option<String>,
     pub(super) name: Option<String>,
@@ -43,7 +43,7 @@ impl Parameters {
         self.get(name).unwrap_or_default()
     }
 
-    /// Present and not said to be false.
+    /// Reads a parameter as a flag: present and not said to be false.
     fn flag(&self, name: &str) -> Option<bool> {
         self.get(name).map(|value| !matches!(value.to_ascii_lowercase().as_str(), "0" | "false"))
     }
@@ -100,7 +100,7 @@ impl Asked {
         Self { verb: verb.to_owned(), group, version, resource, namespace, name }
     }
 
-    /// What is served under this resource's name.
+    /// Returns what is served under this resource's name.
     pub(super) fn served(&self) -> Option<Resource> {
         Resource::ALL.into_iter().find(|resource| {
             let version = resource.api_version();
@@ -109,7 +109,7 @@ impl Asked {
         })
     }
 
-    /// Why role-based access control denies it.
+    /// Returns the reason why role-based access control denies it.
     pub(super) fn denial(&self, user: &str) -> String {
         let Self { verb, group, resource, namespace, .. } = self;
         let scope = match namespace {
@@ -120,7 +120,7 @@ impl Asked {
     }
 }
 
-/// Which version a list is of.
+/// Version that a list is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
     /// The newest.
@@ -230,7 +230,7 @@ fn flaws(watch: bool, parameters: &Parameters, streaming_lists: bool) -> Vec<Fla
     flaws
 }
 
-/// Whether the client wants only the metadata of what is a list or is none.
+/// Checks whether the client wants only the metadata of what is a list or is none.
 pub(super) fn metadata_only(headers: &HeaderMap, list: bool) -> Result<bool, Refusal> {
     const ACCEPTED: &str = "application/json";
     let Some(accept) = headers.get(header::ACCEPT) else { return Ok(false) };

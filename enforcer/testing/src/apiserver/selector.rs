@@ -7,7 +7,7 @@ use super::{
     store::Resource,
 };
 
-/// What a list or a watch is restricted to.
+/// Restriction of a list or a watch.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Selector {
     labels: Vec<Requirement>,
@@ -44,7 +44,7 @@ impl Selector {
         Ok(Self { labels: parse_labels(labels)?, fields: parse_fields(resource, fields)? })
     }
 
-    /// Whether it lets everything through.
+    /// Checks whether it lets everything through.
     pub(super) fn is_everything(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
     }
@@ -74,7 +74,7 @@ fn items(text: &str) -> Vec<&str> {
     text.split(comma).map(str::trim).collect()
 }
 
-/// `key=value`, `key==value` or `key!=value`.
+/// Parses `key=value`, `key==value` or `key!=value`.
 fn equality(item: &str) -> Option<Requirement> {
     let equals = item.find('=')?;
     let (key, value) = (&item[..equals], &item[equals + 1..]);

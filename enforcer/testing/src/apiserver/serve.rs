@@ -25,10 +25,10 @@ use super::{
     watch,
 };
 
-/// What the largest request may have.
+/// Number of bytes that the largest request may have.
 const LIMIT: usize = 3 * 1024 * 1024;
 
-/// What a list, a get or a write answers with.
+/// Answer to a list, a get or a write.
 pub(super) struct Good {
     pub(super) code: StatusCode,
     pub(super) value: Value,
@@ -158,13 +158,13 @@ fn has_token(headers: &HeaderMap, token: &str) -> bool {
     value.is_some_and(|value| value.as_bytes() == format!("Bearer {token}").as_bytes())
 }
 
-/// The type of a request's body, without its parameters.
+/// Returns the type of a request's body, without its parameters.
 fn media(headers: &HeaderMap) -> &str {
     let text = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     text.split(';').next().unwrap_or_default().trim()
 }
 
-/// The paths that are no resources.
+/// Answers the paths that are no resources.
 fn path(asked: &Asked) -> Response {
     match (asked.verb.as_str(), asked.resource.as_str()) {
         ("get", "/livez" | "/readyz" | "/healthz") => plain(StatusCode::OK, "ok"),
@@ -191,7 +191,7 @@ fn respond(code: StatusCode, body: Body) -> Response {
     response
 }
 
-/// A value as JSON on a line.
+/// Returns a value as JSON on a line.
 pub(super) fn line(value: &impl Serialize) -> Bytes {
     let mut text = serde_json::to_vec(value).expect("what is sent is JSON");
     text.push(b'\n');
@@ -208,7 +208,7 @@ fn refused(refusal: &Refusal) -> Response {
     response
 }
 
-/// An answer in one piece, unless a fault wants it late or cut.
+/// Makes an answer in one piece, unless a fault wants it late or cut.
 fn whole(code: StatusCode, value: &Value, met: Met) -> Response {
     let text = line(value);
     if met.delay_body.is_zero() && !met.cut_list {
@@ -231,12 +231,12 @@ fn whole(code: StatusCode, value: &Value, met: Met) -> Response {
     respond(code, Body::from_stream(body))
 }
 
-/// The error that makes the server drop the connection.
+/// Returns the error that makes the server drop the connection.
 pub(super) fn broken() -> io::Error {
     io::Error::other("the connection is cut, as the test asked")
 }
 
-/// What a page of a list leaves for the next: the version, and the last that was sent. Opaque to clients.
+/// Returns what a page of a list leaves for the next: the version, and the last that was sent. Opaque to clients.
 fn to_token(revision: u64, last: &Key) -> String {
     format!("{revision}:{}:{}", last.namespace, last.name)
 }

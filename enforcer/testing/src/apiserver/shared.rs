@@ -15,7 +15,7 @@ use super::{
     store::{Change, Resource, Store},
 };
 
-/// How many changes are remembered unless a test says otherwise.
+/// Number of changes that are remembered unless a test says otherwise.
 const HISTORY: usize = 16_384;
 
 /// A request that reached the server, as role-based access control sees it.
@@ -24,11 +24,11 @@ pub struct Recorded {
     pub at: Instant,
     pub verb: String,
     pub group: String,
-    /// With the subresource, as in `pods/status`; the whole path where it is no resource.
+    /// Resource with the subresource, as in `pods/status`; the whole path where it is no resource.
     pub resource: String,
     pub namespace: Option<String>,
     pub name: Option<String>,
-    /// As it was sent, percent-encoded.
+    /// Query as it was sent, percent-encoded.
     pub query: String,
     /// `None` as long as there is no answer.
     pub status: Option<u16>,
@@ -42,7 +42,7 @@ impl Recorded {
     }
 }
 
-/// What happens to an open watch.
+/// Change or interruption that an open watch meets.
 #[derive(Clone, Debug)]
 pub(super) enum Happening {
     Change(Change),
@@ -64,11 +64,11 @@ pub(super) struct Inner {
     pub(super) watches: BTreeMap<u64, Open>,
     pub(super) last_id: u64,
     pub(super) streaming_lists: bool,
-    /// Whether a watch from too old a version is told so in its stream; else by the status of its answer.
+    /// Switch for the 410 of a watch from too old a version: in its stream, else as the status of its answer.
     pub(super) gone_in_stream: bool,
 }
 
-/// What the tests and the server share.
+/// State that the tests and the server share.
 #[derive(Debug)]
 pub(super) struct Shared {
     inner: Mutex<Inner>,
@@ -79,7 +79,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Nothing yet.
+    /// Makes the state with nothing in it yet.
     pub(super) fn new() -> Self {
         let inner = Inner {
             store: Store::new(HISTORY),
@@ -98,7 +98,7 @@ impl Shared {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes something, and tells everyone who waits for that.
+    /// Changes something, and wakes everyone who waits for that.
     pub(super) fn update<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.lock();
         let result = change(&mut inner);
@@ -120,7 +120,7 @@ impl Shared {
         self.updates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many updates there were.
+    /// Counts the updates so far.
     pub(super) fn updates(&self) -> u64 {
         *self.count()
     }

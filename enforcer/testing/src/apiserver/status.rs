@@ -2,15 +2,15 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
 
-/// A refusal: what the client is told.
+/// Refusal as the client gets it.
 pub(super) type Refusal = Box<Status>;
 
-/// What is wrong with a field.
+/// Fault of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Flaw {
     reason: &'static str,
     field: String,
-    /// As in the cause: without the field.
+    /// Message as in the cause: without the field.
     message: String,
 }
 
@@ -58,7 +58,7 @@ pub(super) fn unauthorized() -> Refusal {
     failure(401, "Unauthorized", "Unauthorized".to_owned(), None)
 }
 
-/// `what` is the resource with its group, `name` may be empty.
+/// Refuses what access control denies. `what` is the resource with its group, `name` may be empty.
 pub(super) fn forbidden(group: &str, resource: &str, name: &str, why: &str) -> Refusal {
     let dot = if group.is_empty() { "" } else { "." };
     let quoted = if name.is_empty() { String::new() } else { format!(" {name:?}") };
@@ -86,7 +86,7 @@ pub(super) fn conflict(resource: &str, name: &str) -> Refusal {
     failure(409, "Conflict", message, Some(named(resource, name)))
 }
 
-/// What was asked for is no longer remembered.
+/// Refuses what is no longer remembered.
 pub(super) fn expired(message: impl Into<String>) -> Refusal {
     failure(410, "Expired", message.into(), None)
 }
@@ -136,7 +136,7 @@ pub(super) fn unavailable() -> Refusal {
     failure(503, "ServiceUnavailable", message, None)
 }
 
-/// A resource version from the future.
+/// Refuses a resource version from the future.
 pub(super) fn too_new(asked: u64, current: u64) -> Refusal {
     let cause = StatusCause {
         reason: Some("ResourceVersionTooLarge".to_owned()),

@@ -10,7 +10,7 @@ use std::{
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// What is served.
+/// Kind of object that is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Resource {
     Pods,
@@ -51,7 +51,7 @@ impl Resource {
         }
     }
 
-    /// The verbs that are served; others are answered as if access control denied them.
+    /// Returns the verbs that are served; others are answered as if access control denied them.
     pub(super) const fn verbs(self) -> &'static [&'static str] {
         match self {
             Self::Pods | Self::Namespaces => &["get", "list", "watch"],
@@ -59,7 +59,7 @@ impl Resource {
         }
     }
 
-    /// The fields that a field selector may name.
+    /// Returns the fields that a field selector may name.
     pub(super) const fn selectable(self) -> &'static [&'static str] {
         match self {
             Self::Pods => &["metadata.name", "metadata.namespace", "spec.nodeName"],
@@ -69,7 +69,7 @@ impl Resource {
     }
 }
 
-/// Where an object is: the order of the keys is the order of lists.
+/// Place of an object: the order of the keys is the order of lists.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) resource: Resource,
@@ -87,7 +87,7 @@ impl Key {
         Self::new(Resource::Namespaces, "", name)
     }
 
-    /// Whether it is in what a list or a watch of these covers.
+    /// Checks whether it is in what a list or a watch of these covers.
     pub(super) fn is_in(&self, resource: Resource, namespace: Option<&str>) -> bool {
         self.resource == resource && namespace.is_none_or(|namespace| self.namespace == namespace)
     }
@@ -109,13 +109,13 @@ pub(super) struct Store {
     revision: u64,
     /// The changes up to this one are forgotten.
     compacted: u64,
-    /// How many changes are remembered.
+    /// Number of changes that are remembered.
     capacity: usize,
     objects: Objects,
-    /// When each was created.
+    /// Version at which each was created.
     created: BTreeMap<Key, u64>,
     history: VecDeque<Change>,
-    /// What the open watches were not told yet.
+    /// Changes that the open watches did not get yet.
     fresh: Vec<Change>,
 }
 
@@ -132,12 +132,12 @@ impl Store {
         }
     }
 
-    /// The version of the whole.
+    /// Returns the version of the whole.
     pub(super) fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// The oldest version that is still known.
+    /// Returns the oldest version that is still known.
     pub(super) fn compacted(&self) -> u64 {
         self.compacted
     }
@@ -150,12 +150,12 @@ impl Store {
         &self.objects
     }
 
-    /// The objects and the versions at which they were created.
+    /// Returns the objects and the versions at which they were created.
     pub(super) fn created(&self) -> impl Iterator<Item = (u64, &Key)> {
         self.created.iter().map(|(key, revision)| (*revision, key))
     }
 
-    /// The objects as they were at a version; `None` if that is no longer known.
+    /// Returns the objects as they were at a version; `None` if that is no longer known.
     pub(super) fn at(&self, revision: u64) -> Option<Objects> {
         if revision < self.compacted {
             return None;
@@ -170,7 +170,7 @@ impl Store {
         Some(objects)
     }
 
-    /// The changes after a version, oldest first; `None` if they are no longer known.
+    /// Returns the changes after a version, oldest first; `None` if they are no longer known.
     pub(super) fn since(&self, revision: u64) -> Option<impl Iterator<Item = &Change>> {
         let first = self.history.partition_point(|change| change.revision <= revision);
         (revision >= self.compacted).then(|| self.history.range(first..))
@@ -236,7 +236,7 @@ impl Store {
         self.trim();
     }
 
-    /// The changes since this was last asked.
+    /// Takes the changes since this was last asked.
     pub(super) fn take_fresh(&mut self) -> Vec<Change> {
         mem::take(&mut self.fresh)
     }
@@ -262,7 +262,7 @@ impl Store {
     }
 }
 
-/// An object in the form that was asked for.
+/// Returns an object in the form that was asked for.
 pub(super) fn shown(object: &Value, metadata_only: bool) -> Value {
     if metadata_only {
         json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})

@@ -21,10 +21,10 @@ use super::{
     store::{Change, Resource, shown},
 };
 
-/// How long a watch lasts whose client does not say.
+/// Duration of a watch whose client does not say.
 const TIMEOUT: Duration = Duration::from_mins(30);
 
-/// How often those who asked for bookmarks get one.
+/// Time between two bookmarks for those who asked for them.
 const BOOKMARK: Duration = Duration::from_mins(1);
 
 struct Watch {
@@ -38,7 +38,7 @@ struct Watch {
     /// The changes up to this one were looked at.
     revision: u64,
     queue: VecDeque<Step>,
-    /// How many events to send before the connection is cut.
+    /// Number of events to send before the connection is cut.
     left: Option<usize>,
     delay: Duration,
     end: Instant,
@@ -46,7 +46,7 @@ struct Watch {
     over: bool,
 }
 
-/// What is sent next.
+/// Item that is sent next.
 enum Step {
     Line(Bytes),
     End,
@@ -157,7 +157,7 @@ impl Watch {
         }
     }
 
-    /// What a watch starts with.
+    /// Puts what a watch starts with into the queue.
     fn begin(&mut self, inner: &Inner) {
         let synthetic = self.options.initial_events || matches!(self.options.version, Version::Newest | Version::Any);
         if synthetic {
@@ -225,7 +225,7 @@ impl Watch {
         false
     }
 
-    /// A change, as someone sees it who sees only what matches.
+    /// Puts a change into the queue, as someone sees it who sees only what matches.
     fn push_change(&mut self, change: &Change) {
         if change.revision <= self.revision {
             return;
