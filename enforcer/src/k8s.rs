@@ -23,7 +23,7 @@ pub use client::{Cluster, ConnectError, connect};
 pub use error::{ApiError, ApiErrorKind};
 pub use event_publisher::EventQueue;
 pub use last_activity::{LastActivity, WatchActivity};
-pub use resource::Resource;
+pub use resource::ApiResource;
 pub use updates::{Update, Updates};
 
 /// Starts to watch the pods of a node and, if `namespaces`, the mode labels of namespaces, and to publish the Events of the

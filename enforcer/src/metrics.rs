@@ -33,7 +33,7 @@ use enforcer_core::{
 };
 
 use crate::{
-    k8s::{ApiErrorKind, EventQueue, LastActivity, Resource},
+    k8s::{ApiErrorKind, EventQueue, LastActivity, ApiResource},
     metrics::{
         conflicts::Conflicts,
         enforcement::Enforcement,
@@ -108,7 +108,7 @@ impl Metrics {
         metrics.registry.register_collector(Box::new(EventsDropped(event_queue)));
         if let Some(activity) = activity {
             // A counter that begins with its first error shows no increase then.
-            for resource in Resource::ALL {
+            for resource in ApiResource::ALL {
                 for kind in ApiErrorKind::ALL {
                     drop(metrics.api_errors.get_or_create(&api_error(resource, kind)));
                 }
@@ -206,7 +206,7 @@ impl Metrics {
     }
 
     /// Counts a failed call to the API server.
-    pub fn api_error(&self, resource: Resource, kind: ApiErrorKind) {
+    pub fn api_error(&self, resource: ApiResource, kind: ApiErrorKind) {
         self.api_errors.get_or_create(&api_error(resource, kind)).inc();
     }
 

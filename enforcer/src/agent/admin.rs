@@ -27,7 +27,7 @@ use enforcer_core::{
     views::explain::{ExplainQuestion, explain},
 };
 
-use self::{json::json, request::ExplainRequest, socket::Socket};
+use self::{json::json, request::ExplainRequest, socket::SocketFile};
 use crate::agent::{
     reconciler::Reconciler,
     snapshot::{AgentInfo, node_snapshot, status},
@@ -48,7 +48,7 @@ pub(super) struct Admin {
     watcher_left: Arc<Notify>,
     cooldown_until: Instant,
     /// The file, once it exists. It is removed with this, and so before the next agent starts.
-    socket: Arc<Mutex<Option<Socket>>>,
+    socket: Arc<Mutex<Option<SocketFile>>>,
 }
 
 impl Admin {

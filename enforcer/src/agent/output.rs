@@ -13,7 +13,7 @@ use enforcer_ebpf::wire::NodeMode;
 use crate::{
     agent::error::ReconcilerError,
     host::sock_diag::DiagError,
-    k8s::{ApiError, Resource},
+    k8s::{ApiError, ApiResource},
     kernel::{BpfError, Counters},
     manifests::FileProblem,
 };
@@ -30,7 +30,7 @@ pub enum Output {
     /// A ring record that cannot be decoded.
     UndecodableRecord {
         /// The ring.
-        ring: Ring,
+        ring: RingName,
         /// Cause.
         error: String,
     },
@@ -65,7 +65,7 @@ pub enum Output {
     /// A call to the API server failed.
     ApiError(ApiError),
     /// Calls for this resource succeed again.
-    ApiRecovered(Resource),
+    ApiRecovered(ApiResource),
     /// A manifest that is unusable.
     ManifestProblem(FileProblem),
     /// The folder of manifests cannot be watched.
@@ -94,7 +94,7 @@ pub enum Output {
 
 /// A ring of the kernel programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ring {
+pub enum RingName {
     /// Cgroups that were made and removed.
     Cgroup,
     /// Judged binds.
@@ -103,7 +103,7 @@ pub enum Ring {
     Socket,
 }
 
-impl Ring {
+impl RingName {
     /// Returns the name in logs and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -23,8 +23,8 @@ use enforcer_core::{
 };
 
 use crate::{
-    agent::output::Ring,
-    k8s::{ApiErrorKind, Resource},
+    agent::output::RingName,
+    k8s::{ApiErrorKind, ApiResource},
     kernel::BpfError,
     telemetry::DroppedLines,
 };
@@ -41,7 +41,7 @@ pub(super) struct Reporter {
     dropped_lines_reported: u64,
     kernel_errors: BTreeMap<KernelError, u64>,
     folder_lost: bool,
-    api_errors: BTreeSet<(Resource, ApiErrorKind)>,
+    api_errors: BTreeSet<(ApiResource, ApiErrorKind)>,
     /// Errors of socket diagnostics. Each is reported once.
     diag_errors: BTreeSet<String>,
 }
@@ -155,7 +155,7 @@ impl Reporter {
     }
 
     /// Logs a ring record that cannot be decoded.
-    pub(super) fn undecodable_record(&self, ring: Ring, error: &str) {
+    pub(super) fn undecodable_record(&self, ring: RingName, error: &str) {
         let ring = ring.as_str();
         error!(event = "record_invalid", node = self.node, ring, "cannot decode a record of the {ring} ring: {error}");
     }

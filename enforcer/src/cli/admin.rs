@@ -60,13 +60,13 @@ impl AgentUnavailable {
 }
 
 /// An answer whose body is still being received.
-pub(super) struct Answer {
+pub(super) struct AdminAnswer {
     body: Incoming,
     // Moves the bytes, and ends with the answer.
     _connection: tokio::task::JoinHandle<()>,
 }
 
-impl Answer {
+impl AdminAnswer {
     /// Receives the next bytes; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, hyper::Error> {
         while let Some(frame) = self.body.frame().await {
@@ -91,7 +91,7 @@ pub(super) fn wait<T>(future: impl Future<Output = Result<T, Failure>>) -> Resul
 }
 
 /// Sends a request and receives the head of the answer.
-pub(super) async fn open(socket: &AdminSocket, path: &str) -> Result<Answer, AgentUnavailable> {
+pub(super) async fn open(socket: &AdminSocket, path: &str) -> Result<AdminAnswer, AgentUnavailable> {
     let Some(file) = &socket.0 else {
         return Err(AgentUnavailable::NotListening("--admin-socket is none".to_owned()));
     };
@@ -121,7 +121,7 @@ pub(super) async fn get(socket: &AdminSocket, path: &str) -> Result<Vec<u8>, Age
     timeout(REQUEST_TIMEOUT, whole).await.unwrap_or_else(late).map_err(AgentUnavailable::Failed)
 }
 
-async fn converse(stream: UnixStream, path: &str) -> Result<Answer, Failure> {
+async fn converse(stream: UnixStream, path: &str) -> Result<AdminAnswer, Failure> {
     let (mut sender, connection) =
         http1::handshake::<_, Body>(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
     let connection = tokio::spawn(async {
@@ -133,7 +133,7 @@ async fn converse(stream: UnixStream, path: &str) -> Result<Answer, Failure> {
     let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
     let status = response.status();
     if status.is_success() {
-        return Ok(Answer { body: response.into_body(), _connection: connection });
+        return Ok(AdminAnswer { body: response.into_body(), _connection: connection });
     }
     let body = response.into_body().collect().await.map_err(|error| broken(&error))?.to_bytes();
     let message = match serde_json::from_slice(&body) {

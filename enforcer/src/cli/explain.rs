@@ -32,7 +32,7 @@ pub(super) struct Explain {
 
     /// The pod that would bind it [default: a pod that does not own it]
     #[arg(long, value_name = "NAMESPACE/NAME")]
-    pod: Option<Pod>,
+    pod: Option<PodName>,
 
     #[command(flatten)]
     output: TextOutput,
@@ -62,12 +62,12 @@ impl FromStr for Port {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Pod {
+struct PodName {
     namespace: String,
     name: String,
 }
 
-impl FromStr for Pod {
+impl FromStr for PodName {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -84,14 +84,14 @@ impl Explain {
     pub(super) fn run(self) -> Result<(), Failure> {
         let Self { port: Port { port, protocol }, pod, output: TextOutput { format }, node } = self;
         let mut path = format!("/explain?port={port}&protocol={}", protocol_name(protocol));
-        if let Some(Pod { namespace, name }) = &pod {
+        if let Some(PodName { namespace, name }) = &pod {
             let _ = write!(path, "&pod={}/{}", encoded(namespace), encoded(name));
         }
         let explanation = node.ask(&path, |pinned| {
             for problem in pinned.problems() {
                 eprintln!("enforcer: {}", escape(problem));
             }
-            let pod = pod.as_ref().map(|Pod { namespace, name }| (namespace.as_str(), name.as_str()));
+            let pod = pod.as_ref().map(|PodName { namespace, name }| (namespace.as_str(), name.as_str()));
             explain(&ExplainQuestion { protocol, port, pod }, &pinned.snapshot()).map_err(Failure::usage)
         })?;
         print(&match format {
@@ -125,7 +125,7 @@ mod tests {
             assert!(wrong.parse::<Port>().is_err(), "{wrong}");
         }
         for wrong in ["", "web", "/web", "default/"] {
-            assert!(wrong.parse::<Pod>().is_err(), "{wrong}");
+            assert!(wrong.parse::<PodName>().is_err(), "{wrong}");
         }
     }
 

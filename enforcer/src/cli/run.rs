@@ -11,7 +11,7 @@ use enforcer_ebpf::wire::Policy;
 
 use self::{
     failure::{agent_failure, program_failure},
-    flags::{DenyErrno, Mode, NamespaceModeFlag, OnError, Scope},
+    flags::{DenyErrno, ModeFlag, NamespaceModeFlag, OnError, ScopeFlag},
     values::SourceFlag,
 };
 use crate::{
@@ -86,7 +86,7 @@ impl Run {
             SourceFlag::Folder(folder) => SourceConfig::Folder(folder),
         };
         let features = probe::features().map_err(|error| program_failure(&error))?;
-        let node_scope = scope == Scope::Node;
+        let node_scope = scope == ScopeFlag::Node;
         let root = find_root(cgroup_root.as_deref(), node_scope)?;
         let start = Start {
             root,
@@ -100,7 +100,7 @@ impl Run {
                 namespace_mode: namespace_mode.into(),
             },
             policy: Policy {
-                enforce: mode == Mode::Enforce,
+                enforce: mode == ModeFlag::Enforce,
                 undeclared: undeclared.into(),
                 deny_on_error: on_error == OnError::Deny,
                 report_attempts: log_level >= LogLevel::Debug,
@@ -179,8 +179,8 @@ mod tests {
     #[test]
     fn the_defaults_change_nothing_on_the_node() {
         let run = parse(&[]).unwrap();
-        assert_eq!(run.mode, Mode::Audit);
-        assert_eq!(run.scope, Scope::Pods);
+        assert_eq!(run.mode, ModeFlag::Audit);
+        assert_eq!(run.scope, ScopeFlag::Pods);
         assert_eq!(run.on_error, OnError::Allow);
         assert_eq!(run.handover_grace, Duration::from_mins(1));
         assert_eq!(run.system_namespaces, None);

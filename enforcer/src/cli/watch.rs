@@ -7,7 +7,7 @@ use enforcer_core::{model::text::escape, views::watch::WatchLine};
 
 use crate::cli::{
     Failure,
-    admin::{AgentUnavailable, Answer, open, wait},
+    admin::{AgentUnavailable, AdminAnswer, open, wait},
     node_access::{AdminSocketFlag, undecodable},
     output::{TextFormat, TextOutput, print_some},
 };
@@ -51,7 +51,7 @@ impl Watch {
 }
 
 /// Prints attempts until the agent ends or nobody reads any more.
-async fn show(mut answer: Answer, format: TextFormat) -> Result<(), Failure> {
+async fn show(mut answer: AdminAnswer, format: TextFormat) -> Result<(), Failure> {
     let mut rest = Vec::new();
     // However the answer ends, the agent does not end it while it runs.
     while let Ok(Some(bytes)) = answer.next().await {

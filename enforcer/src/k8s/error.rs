@@ -2,7 +2,7 @@
 
 use enforcer_core::model::text::escape_bounded;
 
-use super::resource::Resource;
+use super::resource::ApiResource;
 
 /// Longest message of the API client that is passed on, in characters.
 pub(super) const MAX_MESSAGE: usize = 300;
@@ -54,14 +54,14 @@ impl ApiErrorKind {
 
     /// Returns the remedy.
     #[must_use]
-    pub const fn remedy(self, resource: Resource) -> &'static str {
+    pub const fn remedy(self, resource: ApiResource) -> &'static str {
         match (self, resource) {
             (Self::Unreachable, _) => "check the server's address and the network between",
             (Self::Unauthorized, _) => "renew the token or the client certificate",
-            (Self::Forbidden, Resource::Pods | Resource::Namespaces) => {
+            (Self::Forbidden, ApiResource::Pods | ApiResource::Namespaces) => {
                 "grant the agent list and watch of pods and namespaces"
             }
-            (Self::Forbidden, Resource::Events) => "grant the agent create and patch of events in events.k8s.io",
+            (Self::Forbidden, ApiResource::Events) => "grant the agent create and patch of events in events.k8s.io",
             (Self::Throttled | Self::Gone | Self::Server | Self::Invalid, _) => "no action is needed",
         }
     }
@@ -71,7 +71,7 @@ impl ApiErrorKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
     /// The resource.
-    pub resource: Resource,
+    pub resource: ApiResource,
     /// The kind.
     pub kind: ApiErrorKind,
     /// Message of the client. Safe to show.
@@ -80,7 +80,7 @@ pub struct ApiError {
 
 impl ApiError {
     /// Returns an error with a message that is escaped and shortened.
-    pub(super) fn new(resource: Resource, kind: ApiErrorKind, message: &str) -> Self {
+    pub(super) fn new(resource: ApiResource, kind: ApiErrorKind, message: &str) -> Self {
         Self { resource, kind, message: escape_bounded(message, MAX_MESSAGE) }
     }
 }

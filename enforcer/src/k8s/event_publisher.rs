@@ -30,7 +30,7 @@ use enforcer_core::{
 
 use super::{
     error::{ApiError, ApiErrorKind, MAX_MESSAGE, kind_of_error, kind_of_status, message_with_causes},
-    resource::Resource,
+    resource::ApiResource,
     updates::{Closed, Update, UpdateSender},
 };
 use crate::host::clock;
@@ -110,7 +110,7 @@ pub(super) async fn publish(client: Client, instance: String, queue: EventQueue,
         let ended = match timeout(CALL_TIMEOUT, make(&client, &instance, call)).await {
             Ok(ended) => ended,
             Err(_) => Err(ApiError::new(
-                Resource::Events,
+                ApiResource::Events,
                 ApiErrorKind::Unreachable,
                 &format!("no answer within {} s", CALL_TIMEOUT.as_secs()),
             )),
@@ -120,7 +120,7 @@ pub(super) async fn publish(client: Client, instance: String, queue: EventQueue,
                 queue.lock().handle_outcome(outcome, clock::now());
                 backoff.reset();
                 if std::mem::take(&mut failing) {
-                    send_update(&sender, Update::ApiRecovered(Resource::Events)).await
+                    send_update(&sender, Update::ApiRecovered(ApiResource::Events)).await
                 } else {
                     Ok(())
                 }
@@ -171,9 +171,9 @@ async fn make(client: &Client, instance: &str, call: Call) -> Result<CallOutcome
                 tracing::error!(event = "event_refused", "the API server refuses the Event {about}: {message}");
                 Ok(CallOutcome::Refused)
             }
-            code => Err(ApiError::new(Resource::Events, kind_of_status(code), &status.message)),
+            code => Err(ApiError::new(ApiResource::Events, kind_of_status(code), &status.message)),
         },
-        Err(error) => Err(ApiError::new(Resource::Events, kind_of_error(&error), &message_with_causes(&error))),
+        Err(error) => Err(ApiError::new(ApiResource::Events, kind_of_error(&error), &message_with_causes(&error))),
     }
 }
 

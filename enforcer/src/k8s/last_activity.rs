@@ -13,7 +13,7 @@ use hyper::{Request, Response, body::Frame};
 use kube::client::Body;
 use tower::{Layer, Service};
 
-use super::resource::Resource;
+use super::resource::ApiResource;
 
 /// A moment, on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -30,17 +30,17 @@ pub struct WatchActivity {
 /// whatever a stream carries. The pieces are those that HTTP delivers, so bytes that wait in the socket because the agent is
 /// busy have not arrived.
 #[derive(Clone, Debug, Default)]
-pub struct LastActivity(Arc<Mutex<BTreeMap<Resource, WatchActivity>>>);
+pub struct LastActivity(Arc<Mutex<BTreeMap<ApiResource, WatchActivity>>>);
 
 impl LastActivity {
     /// Returns the time of the last bytes; `None` if none arrived.
     #[must_use]
-    pub fn last(&self, resource: Resource) -> Option<WatchActivity> {
+    pub fn last(&self, resource: ApiResource) -> Option<WatchActivity> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&resource).copied()
     }
 
     /// Records that bytes arrived.
-    pub(crate) fn record(&self, resource: Resource) {
+    pub(crate) fn record(&self, resource: ApiResource) {
         let arrival = WatchActivity { at: Instant::now(), wall: SystemTime::now() };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(resource, arrival);
     }
@@ -101,8 +101,8 @@ where
 }
 
 /// Returns the resource that a request with this path lists or watches, if it is one of the agent's watches.
-fn watched(path: &str) -> Option<Resource> {
-    Resource::ALL.into_iter().find(|resource| {
+fn watched(path: &str) -> Option<ApiResource> {
+    ApiResource::ALL.into_iter().find(|resource| {
         let resource = resource.as_str();
         path.strip_suffix(resource).is_some_and(|before| before.ends_with("/api/v1/"))
     })
@@ -115,9 +115,9 @@ mod tests {
     #[test]
     fn a_watch_is_known_by_its_path() {
         for (path, resource) in [
-            ("/api/v1/pods", Some(Resource::Pods)),
-            ("/api/v1/namespaces", Some(Resource::Namespaces)),
-            ("/k8s/clusters/c-1/api/v1/pods", Some(Resource::Pods)),
+            ("/api/v1/pods", Some(ApiResource::Pods)),
+            ("/api/v1/namespaces", Some(ApiResource::Namespaces)),
+            ("/k8s/clusters/c-1/api/v1/pods", Some(ApiResource::Pods)),
             ("/apis/events.k8s.io/v1/namespaces/pods/events", None),
             ("/api/v1/namespaces/pods", None),
             ("/apis/example.com/v1/pods", None),

@@ -2,7 +2,7 @@
 
 /// A resource of the API that the agent uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Resource {
+pub enum ApiResource {
     /// The pods of this node.
     Pods,
     /// The namespaces that have a mode label.
@@ -11,7 +11,7 @@ pub enum Resource {
     Events,
 }
 
-impl Resource {
+impl ApiResource {
     /// Every resource.
     pub const ALL: [Self; 3] = [Self::Pods, Self::Namespaces, Self::Events];
     /// Resources that are watched.

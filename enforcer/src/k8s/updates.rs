@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Instant};
 use enforcer_core::pods::pod::Pod;
 use tokio::sync::mpsc;
 
-use super::{error::ApiError, last_activity::LastActivity, resource::Resource};
+use super::{error::ApiError, last_activity::LastActivity, resource::ApiResource};
 
 /// Most updates that wait for the agent; a watch that is faster waits.
 pub(super) const QUEUE: usize = 1024;
@@ -41,7 +41,7 @@ pub enum Update {
     /// A call failed; it is tried again.
     ApiError(ApiError),
     /// Calls for this resource succeed again.
-    ApiRecovered(Resource),
+    ApiRecovered(ApiResource),
 }
 
 /// Updates, each with the moment at which it arrived.
@@ -59,7 +59,7 @@ pub(super) struct Closed;
 
 impl UpdateSender {
     /// Returns when the last bytes of what a watch just yielded arrived: it yields all that arrived before it reads more.
-    pub(super) fn arrived(&self, resource: Resource) -> Instant {
+    pub(super) fn arrived(&self, resource: ApiResource) -> Instant {
         self.activity.last(resource).map_or_else(Instant::now, |arrival| arrival.at)
     }
 

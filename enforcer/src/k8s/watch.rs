@@ -21,7 +21,7 @@ use tokio::time::sleep;
 
 use super::{
     error::{ApiError, ApiErrorKind, kind_of_error, kind_of_status, message_with_causes},
-    resource::Resource,
+    resource::ApiResource,
     updates::{Closed, Update, UpdateSender},
 };
 
@@ -59,7 +59,7 @@ pub(super) async fn watch_pods(client: Client, node: String, sender: UpdateSende
         let pods =
             watcher(api.clone(), config).default_backoff().map_ok(|event| map_event(event, |pod| from_api(&pod)));
         let updates = Translate {
-            resource: Resource::Pods,
+            resource: ApiResource::Pods,
             reset: Update::PodsReset,
             applied: |pod: Pod| Update::PodApplied(Box::new(pod)),
             deleted: |pod: Pod| Update::PodDeleted { namespace: pod.namespace, name: pod.name },
@@ -85,7 +85,7 @@ pub(super) async fn watch_namespaces(client: Client, sender: UpdateSender) {
             })
         });
         let updates = Translate {
-            resource: Resource::Namespaces,
+            resource: ApiResource::Namespaces,
             reset: |labels: Vec<(String, String)>| {
                 Update::NamespaceModesReset(labels.into_iter().collect::<HashMap<_, _>>())
             },
@@ -112,7 +112,7 @@ fn map_event<A, B>(event: Event<A>, map: impl FnOnce(A) -> B) -> Event<B> {
 
 /// Translation of a watch's events to updates.
 struct Translate<Reset, Applied, Deleted> {
-    resource: Resource,
+    resource: ApiResource,
     reset: Reset,
     applied: Applied,
     deleted: Deleted,

@@ -204,7 +204,7 @@ pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
 /// `struct bpf_link_info` of a link to a cgroup.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-pub struct LinkInfo {
+pub struct RawLinkInfo {
     /// `enum bpf_link_type`.
     pub kind: u32,
     /// Id of the link.
@@ -224,7 +224,7 @@ pub struct LinkInfo {
 /// # Errors
 ///
 /// If the kernel refuses it.
-pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+pub fn link_info(link: BorrowedFd<'_>) -> io::Result<RawLinkInfo> {
     #[repr(C)]
     struct Attributes {
         descriptor: u32,
@@ -232,8 +232,8 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
         info: u64,
     }
     const LENGTH: u32 = 32;
-    const _: () = assert!(size_of::<LinkInfo>() == LENGTH as usize);
-    let mut info = LinkInfo::default();
+    const _: () = assert!(size_of::<RawLinkInfo>() == LENGTH as usize);
+    let mut info = RawLinkInfo::default();
     let mut attributes =
         Attributes { descriptor: raw(link), length: LENGTH, info: (&raw mut info).expose_provenance() as u64 };
     // SAFETY: the kernel writes no more than `LENGTH` bytes, integers, into `info`, which lives across the call.

@@ -8,7 +8,7 @@ use enforcer_core::{
     views::enforcement_gap::GapCause,
 };
 
-use crate::k8s::{ApiErrorKind, Resource};
+use crate::k8s::{ApiErrorKind, ApiResource};
 
 /// Names and values.
 pub(super) type Labels<const COUNT: usize> = [(&'static str, &'static str); COUNT];
@@ -43,7 +43,7 @@ pub(super) fn ring(name: &'static str) -> Labels<1> {
     [("ring", name)]
 }
 
-pub(super) fn api_error(resource: Resource, kind: ApiErrorKind) -> Labels<2> {
+pub(super) fn api_error(resource: ApiResource, kind: ApiErrorKind) -> Labels<2> {
     [("resource", resource.as_str()), ("kind", kind.as_str())]
 }
 
@@ -52,7 +52,7 @@ pub(super) fn claim_problem(kind: &'static str) -> Labels<1> {
     [("kind", kind)]
 }
 
-pub(super) fn watch(resource: Resource) -> Labels<1> {
+pub(super) fn watch(resource: ApiResource) -> Labels<1> {
     [("resource", resource.as_str())]
 }
 

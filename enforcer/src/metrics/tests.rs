@@ -26,7 +26,7 @@ fn count(index: u32) -> u64 {
 
 fn metrics() -> Metrics {
     let activity = LastActivity::default();
-    for resource in Resource::WATCHED {
+    for resource in ApiResource::WATCHED {
         activity.record(resource);
     }
     let metrics = Metrics::new(Some(activity));
@@ -99,8 +99,8 @@ fn the_first_error_and_the_first_denial_are_increases() {
     assert_eq!(scraped.count("port_enforcer_bind_attempts_total", &odd), None, "what cannot be is not there");
     let gone = [("resource", "namespaces"), ("kind", "gone")];
     assert_eq!(scraped.count("port_enforcer_api_errors_total", &gone), Some(0));
-    fresh.api_error(Resource::Namespaces, ApiErrorKind::Gone);
-    fresh.api_error(Resource::Namespaces, ApiErrorKind::Gone);
+    fresh.api_error(ApiResource::Namespaces, ApiErrorKind::Gone);
+    fresh.api_error(ApiResource::Namespaces, ApiErrorKind::Gone);
     let scraped = scrape(&fresh);
     assert_eq!(scraped.count("port_enforcer_api_errors_total", &gone), Some(2));
     assert_eq!(scraped.sum("port_enforcer_api_errors_total"), 2);
@@ -221,7 +221,7 @@ fn the_last_activity_is_a_time_of_day() {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     let before = now();
     let scraped = scrape(&metrics());
-    for resource in Resource::WATCHED {
+    for resource in ApiResource::WATCHED {
         let labels = [("resource", resource.as_str())];
         let last = scraped.value("port_enforcer_watch_last_activity_timestamp_seconds", &labels).unwrap();
         assert!((before..=now()).contains(&last), "{last}");

@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    k8s::{LastActivity, Resource},
+    k8s::{LastActivity, ApiResource},
     metrics::labels::watch,
 };
 
@@ -22,7 +22,7 @@ impl Collector for WatchActivityCollector {
         let help = "When the last bytes arrived on a watch of the API server, bookmarks included.";
         let name = "watch_last_activity_timestamp";
         let mut family = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
-        for resource in Resource::WATCHED {
+        for resource in ApiResource::WATCHED {
             // A watch that has heard of nothing has no series: 0 would be 1970.
             if let Some(arrival) = self.0.last(resource) {
                 let seconds = arrival.wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();

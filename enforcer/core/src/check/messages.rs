@@ -6,7 +6,7 @@ use super::{
     object::{Location, ManifestObject},
     pairs::{Overlap, Pair},
     placement::CoPlacement,
-    scale::Update,
+    scale::RollingUpdate,
 };
 use crate::{
     model::{list::comma_list, port_spec::PortSpec, source::ClaimSource},
@@ -201,7 +201,7 @@ pub(super) fn replicas(object: &ManifestObject, claim: &PodClaim, replicas: u32,
 pub(super) fn surge(
     object: &ManifestObject,
     claim: &PodClaim,
-    update: Update,
+    update: RollingUpdate,
     most: u32,
     nodes: Option<u32>,
 ) -> Finding {

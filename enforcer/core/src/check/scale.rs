@@ -19,13 +19,13 @@ pub enum ReplicaCount {
         /// Count of replicas, 0 included.
         replicas: u32,
         /// Manner of their replacement; `None` if each goes before its successor comes.
-        update: Option<Update>,
+        update: Option<RollingUpdate>,
     },
 }
 
 /// A rolling update of a Deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Update {
+pub struct RollingUpdate {
     /// Count of pods that there may be beyond the replicas.
     pub surge: u32,
     /// Count of replicas that may be missing. With 0, no old pod goes before a new one is ready.
@@ -65,7 +65,7 @@ impl ReplicaCount {
         let rolling = strategy.and_then(|strategy| strategy.get("rollingUpdate"));
         let surge = rolling.map(|rolling| share(rolling, "maxSurge")).transpose()?.flatten();
         let unavailable = rolling.map(|rolling| share(rolling, "maxUnavailable")).transpose()?.flatten();
-        let update = Update {
+        let update = RollingUpdate {
             surge: surge.unwrap_or(DEFAULT_SHARE).of(replicas, true),
             unavailable: unavailable.unwrap_or(DEFAULT_SHARE).of(replicas, false),
             stated: surge.is_some(),
@@ -107,7 +107,7 @@ impl ReplicaCount {
     }
 }
 
-impl Update {
+impl RollingUpdate {
     /// Lets one pod be missing if there is no surge: with neither a surge nor a missing pod nothing would ever move
     /// (`ResolveFenceposts` in `pkg/controller/deployment/util/deployment_util.go`).
     fn without_surge(self) -> Self {

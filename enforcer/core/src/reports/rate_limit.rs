@@ -16,7 +16,7 @@ pub const LOG_LIMIT: RateLimit = RateLimit { burst: 64, interval: Duration::from
 const MAX_REMEMBERED: usize = 4096;
 
 #[derive(Debug, Default)]
-struct Lines {
+struct PodLines {
     bucket: TokenBucket,
     suppressed: u64,
 }
@@ -25,7 +25,7 @@ struct Lines {
 /// their number.
 #[derive(Debug)]
 pub struct LogRateLimiter {
-    lines: BoundedMap<Actor, Lines>,
+    lines: BoundedMap<Actor, PodLines>,
 }
 
 impl Default for LogRateLimiter {

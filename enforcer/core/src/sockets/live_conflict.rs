@@ -123,7 +123,7 @@ impl LiveConflict {
 
 /// Owner of a socket, for comparing conflicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Side {
+struct ConflictSide {
     /// The pod, if the index knows it.
     owner: Option<OwnerId>,
     party: SocketOwner,
@@ -135,7 +135,7 @@ pub struct ReportedConflicts {
     reported: HashSet<ConflictKey>,
 }
 
-type ConflictKey = (Protocol, u16, IpAddr, Side, Option<(IpAddr, Side)>, Option<OwnerId>);
+type ConflictKey = (Protocol, u16, IpAddr, ConflictSide, Option<(IpAddr, ConflictSide)>, Option<OwnerId>);
 
 impl ReportedConflicts {
     /// Returns the conflicts that exist now and did not the last time. Ports in `shared` are meant to be shared: their holders
@@ -150,14 +150,14 @@ impl ReportedConflicts {
                 fresh.push(existing());
             }
         };
-        let mut ports: BTreeMap<(Protocol, u16), Vec<(Side, &BoundSocket)>> = BTreeMap::new();
+        let mut ports: BTreeMap<(Protocol, u16), Vec<(ConflictSide, &BoundSocket)>> = BTreeMap::new();
         for holder in holders.iter().filter(|holder| !holder.address.is_multicast()) {
-            let side = Side { owner: index.owner_by_cgroup(holder.cgroup), party: holders.place(holder).party };
+            let side = ConflictSide { owner: index.owner_by_cgroup(holder.cgroup), party: holders.place(holder).party };
             ports.entry((holder.protocol, holder.port)).or_default().push((side, holder));
         }
         for ((protocol, port), mut all) in ports {
             // Of sockets that are alike, as a server with many workers has them, one stands for all.
-            let alike = |(side, holder): &(Side, &BoundSocket)| (*side, holder.address, holder.v6only, holder.device);
+            let alike = |(side, holder): &(ConflictSide, &BoundSocket)| (*side, holder.address, holder.v6only, holder.device);
             let mut seen = HashSet::new();
             all.retain(|one| seen.insert(alike(one)));
             for claim in index.claims_in_force(protocol, port) {
@@ -198,8 +198,8 @@ impl ReportedConflicts {
 
 /// Calls `with` for each pair that could overlap: of sockets on single addresses those with the same one.
 fn each_pair<'a>(
-    all: &[(Side, &'a BoundSocket)],
-    mut with: impl FnMut(&(Side, &'a BoundSocket), &(Side, &'a BoundSocket)),
+    all: &[(ConflictSide, &'a BoundSocket)],
+    mut with: impl FnMut(&(ConflictSide, &'a BoundSocket), &(ConflictSide, &'a BoundSocket)),
 ) {
     let mut sorted = all.to_vec();
     sorted.sort_by_key(|(_, holder)| (!holder.address.is_unspecified(), holder.address, holder.cookie));

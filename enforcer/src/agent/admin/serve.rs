@@ -25,7 +25,7 @@ use tracing::{info, warn};
 
 use super::{
     request::{ExplainRequest, Request},
-    socket::{Socket, SocketError},
+    socket::{SocketFile, SocketError},
 };
 use enforcer_core::model::{port_spec::protocol_from_name, text::escape};
 
@@ -37,7 +37,7 @@ const LIMITS: Limits =
 
 /// Serves in a task of its own, for as long as the runtime runs. If the path is usable, it is when this returns; if not,
 /// that is logged, and the task retries.
-pub(super) fn serve(path: PathBuf, requests: mpsc::Sender<Request>, file: Arc<Mutex<Option<Socket>>>) {
+pub(super) fn serve(path: PathBuf, requests: mpsc::Sender<Request>, file: Arc<Mutex<Option<SocketFile>>>) {
     let router = Router::new()
         .route("/status", get(status))
         .route("/explain", get(explain))
@@ -59,8 +59,8 @@ pub(super) fn serve(path: PathBuf, requests: mpsc::Sender<Request>, file: Arc<Mu
     });
 }
 
-fn listen(path: &Path, file: &Mutex<Option<Socket>>) -> Result<UnixListener, SocketError> {
-    let (listener, socket) = Socket::listen(path)?;
+fn listen(path: &Path, file: &Mutex<Option<SocketFile>>) -> Result<UnixListener, SocketError> {
+    let (listener, socket) = SocketFile::listen(path)?;
     *file.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
     Ok(listener)
 }

@@ -27,12 +27,12 @@ pub(super) enum SocketError {
 
 /// The file. It is removed when this is dropped, if it is still the same.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(super) struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
 }
 
-impl Socket {
+impl SocketFile {
     /// Listens at the path. Replaces the socket of a process that has ended.
     ///
     /// The socket is made in a folder that is the owner's alone and moved to its place when it has its mode: `bind` makes it
@@ -62,7 +62,7 @@ impl Socket {
     }
 }
 
-impl Drop for Socket {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         if identity(&self.path).ok() == Some(self.identity) {
             // If it cannot be removed, the next agent replaces it.

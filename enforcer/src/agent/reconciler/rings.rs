@@ -16,7 +16,7 @@ use super::Reconciler;
 use crate::{
     agent::{
         error::ReconcilerError,
-        output::{Output, Ring},
+        output::{Output, RingName},
     },
     host::clock,
 };
@@ -58,7 +58,7 @@ impl Reconciler {
                 Ok(CgroupChange { made: false, id, .. }) => self.removed_cgroups.push(id),
                 Err(error) => {
                     let error = error.to_string();
-                    self.outputs.push_back(Output::UndecodableRecord { ring: Ring::Cgroup, error });
+                    self.outputs.push_back(Output::UndecodableRecord { ring: RingName::Cgroup, error });
                     self.unplaced_cgroups = true;
                 }
             }
@@ -84,7 +84,7 @@ impl Reconciler {
             match decoded {
                 Ok(attempt) => self.handle_attempt(attempt, report_all, now),
                 Err(error) => {
-                    self.push(Output::UndecodableRecord { ring: Ring::Verdict, error: error.to_string() });
+                    self.push(Output::UndecodableRecord { ring: RingName::Verdict, error: error.to_string() });
                 }
             }
         }
@@ -126,7 +126,7 @@ impl Reconciler {
                 Ok(SocketRecord::Attempt(attempt)) => self.sockets.add_pending(attempt, now.boottime),
                 Err(error) => {
                     let error = error.to_string();
-                    self.outputs.push_back(Output::UndecodableRecord { ring: Ring::Socket, error });
+                    self.outputs.push_back(Output::UndecodableRecord { ring: RingName::Socket, error });
                 }
             }
         }

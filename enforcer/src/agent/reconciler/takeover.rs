@@ -12,7 +12,7 @@ use enforcer_core::{
 use super::{Reconciler, deadline};
 use crate::agent::{
     error::ReconcilerError,
-    output::{Output, Ring, TakeoverProblem, TakeoverSummary},
+    output::{Output, RingName, TakeoverProblem, TakeoverSummary},
 };
 
 /// Most verdicts of the previous agent's programs that are read: more than fit into its ring.
@@ -27,7 +27,7 @@ fn drain_predecessor_ring(ring: &mut RingBuf<MapData>, index: &Index, reports: &
         match decode_verdict(&record) {
             Ok(attempt) => reports.push(Report::new(attempt, index)),
             Err(error) => {
-                undecodable.push(Output::UndecodableRecord { ring: Ring::Verdict, error: error.to_string() });
+                undecodable.push(Output::UndecodableRecord { ring: RingName::Verdict, error: error.to_string() });
             }
         }
     }

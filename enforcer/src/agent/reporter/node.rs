@@ -13,7 +13,7 @@ use crate::{
         output::{TakeoverProblem, TakeoverSummary},
     },
     host::sock_diag::DiagError,
-    k8s::{ApiError, Resource},
+    k8s::{ApiError, ApiResource},
     kernel::Counters,
     manifests::FileProblem,
 };
@@ -171,7 +171,7 @@ impl Reporter {
     }
 
     /// Logs that calls succeed again.
-    pub(in crate::agent) fn api_recovered(&mut self, resource: Resource) {
+    pub(in crate::agent) fn api_recovered(&mut self, resource: ApiResource) {
         self.api_errors.retain(|(failed, _)| *failed != resource);
         let (name, verb) = (resource.as_str(), resource.verb());
         info!(event = "api_recovered", resource = name, "{name} are {verb}ed again");

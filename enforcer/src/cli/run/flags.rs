@@ -24,8 +24,8 @@ use crate::{
     enforcer run --mode enforce --source dir:./pods --node-reserved 22/tcp,10250/tcp")]
 pub(in crate::cli) struct Run {
     /// audit reports every conflict and denies nothing; enforce denies
-    #[arg(long, env = "ENFORCER_MODE", value_enum, default_value_t = Mode::Audit)]
-    pub(super) mode: Mode,
+    #[arg(long, env = "ENFORCER_MODE", value_enum, default_value_t = ModeFlag::Audit)]
+    pub(super) mode: ModeFlag,
 
     /// Source of pods: api (the API server), or dir:PATH (a folder of Pod manifests, watched for changes)
     /// [default: api]
@@ -62,8 +62,8 @@ pub(in crate::cli) struct Run {
     pub(super) pod_namespace: Option<String>,
 
     /// Whose binds are judged: those of pods, or those of the whole node; host processes are never denied
-    #[arg(long, env = "ENFORCER_SCOPE", value_enum, default_value_t = Scope::Pods)]
-    pub(super) scope: Scope,
+    #[arg(long, env = "ENFORCER_SCOPE", value_enum, default_value_t = ScopeFlag::Pods)]
+    pub(super) scope: ScopeFlag,
 
     /// Directory of the cgroup to attach to [default: the kubelet's kubepods; with --scope node the root of the
     /// hierarchy]
@@ -144,14 +144,14 @@ pub(in crate::cli) struct Run {
     pub(super) log_level: LogLevel,
 }
 
-/// Mode of the node.
+/// ModeFlag of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Mode {
+pub(super) enum ModeFlag {
     Audit,
     Enforce,
 }
 
-impl Mode {
+impl ModeFlag {
     /// Returns the name of the mode in logs.
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -163,7 +163,7 @@ impl Mode {
 
 /// Whose binds are judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Scope {
+pub(super) enum ScopeFlag {
     Pods,
     Node,
 }

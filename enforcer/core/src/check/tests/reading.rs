@@ -5,7 +5,7 @@ use crate::{
     check::{
         object::{ManifestObject, WorkloadKind},
         placement::{CoPlacement, Placement},
-        scale::{ReplicaCount, Update},
+        scale::{ReplicaCount, RollingUpdate},
     },
     yaml::spanned::Node,
 };
@@ -127,7 +127,7 @@ fn node(text: &str) -> Node {
 fn how_many_pods() {
     let count = |replicas, update: Option<(u32, u32, bool)>| ReplicaCount::Count {
         replicas,
-        update: update.map(|(surge, unavailable, stated)| Update { surge, unavailable, stated }),
+        update: update.map(|(surge, unavailable, stated)| RollingUpdate { surge, unavailable, stated }),
     };
     let rolling = |rest: &str| format!("{{replicas: 5, strategy: {{rollingUpdate: {{{rest}}}}}}}");
     for (text, expected) in [
