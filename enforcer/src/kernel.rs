@@ -3,7 +3,7 @@
 //!
 //! | to change | go to |
 //! | --- | --- |
-//! | how the programs are loaded, and with which globals | [`loader`], [`probe`] |
+//! | how the programs are loaded, and with which globals | `loader`, [`probe`] |
 //! | what a planned change writes | `maps`, and `layout` for places of wire fields |
 //! | a name of a map or pin | [`map_names`] |
 //! | hooks, and the switch to this agent's programs | `programs`, `link` |
