@@ -33,7 +33,7 @@ use enforcer_core::{
 };
 
 use crate::{
-    k8s::{ApiErrorKind, EventQueue, LastActivity, ApiResource},
+    k8s::{ApiErrorKind, ApiResource, EventQueue, LastActivity},
     metrics::{
         conflicts::Conflicts,
         enforcement::Enforcement,

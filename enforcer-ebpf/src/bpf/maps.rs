@@ -55,7 +55,7 @@ pub(crate) static COUNTERS: PerCpuArray<u64, { wire::COUNTER_COUNT as usize }> =
 
 /// The mode that an operator set on the node: [`wire::NodeMode`]. Shared. Written by user space.
 #[btf_map]
-pub(crate) static NODE_MODE: Array<u64, 1, MMAPABLE> = Array::new();
+pub(crate) static MODE: Array<u64, 1, MMAPABLE> = Array::new();
 
 /// Ring of attempts that the agent reports: [`wire::BindEvent`].
 #[btf_map]

@@ -7,7 +7,7 @@ use enforcer_core::{model::text::escape, views::watch::WatchLine};
 
 use crate::cli::{
     Failure,
-    admin::{AgentUnavailable, AdminAnswer, open, wait},
+    admin::{AdminAnswer, AgentUnavailable, open, wait},
     node_access::{AdminSocketFlag, undecodable},
     output::{TextFormat, TextOutput, print_some},
 };

@@ -79,7 +79,7 @@ impl Link {
 
     /// Returns the link's program and place.
     pub(super) fn info(&self) -> io::Result<LinkInfo> {
-        let bpf_syscall::LinkInfo { kind, program, cgroup: id, hook, .. } = link_info(self.0.as_fd())?;
+        let bpf_syscall::RawLinkInfo { kind, program, cgroup: id, hook, .. } = link_info(self.0.as_fd())?;
         Ok(LinkInfo { program, cgroup: (kind == LINK_TYPE_CGROUP).then_some(CgroupLink { id, hook }) })
     }
 

@@ -17,8 +17,9 @@ pub const POD_UIDS: &str = "POD_UIDS";
 pub const POD_CGROUPS: &str = "POD_CGROUPS";
 /// Exact counts, shared by all generations.
 pub const COUNTERS: &str = "COUNTERS";
-/// The mode that an operator set on the node, shared by all generations: [`enforcer_ebpf::wire::NodeMode`].
-pub const NODE_MODE: &str = "NODE_MODE";
+/// The mode that an operator set on the node, shared by all generations: [`enforcer_ebpf::wire::NodeMode`]. It never
+/// changes its name: an operator who set it may well go back to an earlier version next.
+pub const NODE_MODE: &str = "MODE";
 /// Ring of judged binds: [`enforcer_ebpf::wire::BindEvent`].
 pub const VERDICT_RING: &str = "VERDICT_RING";
 /// Ring of sockets that were bound and released: [`enforcer_ebpf::wire::BindEvent`] and
@@ -74,7 +75,6 @@ pub const RENAMED: &[Renamed] = &[
     ("EXACT", ADDRESS_OWNERS),
     ("UIDS", POD_UIDS),
     ("CGROUPS", POD_CGROUPS),
-    ("MODE", NODE_MODE),
     ("BIND_EVENTS", VERDICT_RING),
     ("HOLDER_EVENTS", SOCKET_RING),
     ("CGROUP_EVENTS", CGROUP_RING),

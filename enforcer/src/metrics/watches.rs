@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    k8s::{LastActivity, ApiResource},
+    k8s::{ApiResource, LastActivity},
     metrics::labels::watch,
 };
 

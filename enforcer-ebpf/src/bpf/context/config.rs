@@ -8,7 +8,7 @@ use enforcer_ebpf::{
 };
 
 use super::{clock::coarse_monotonic_ns, read::load_word};
-use crate::bpf::maps::{CONFIG, NODE_MODE};
+use crate::bpf::maps::{CONFIG, MODE};
 
 /// The [`Config`] in the map. The agent may change a word at any moment, so each call loads the word again.
 #[repr(transparent)]
@@ -64,7 +64,7 @@ impl VolatileConfig {
         // SAFETY: only the address is taken.
         let deadline = self.field(|config| unsafe { &raw mut (*config).lease_deadline });
         let stale = deadline != 0 && coarse_monotonic_ns() > deadline;
-        let local = NODE_MODE.get_ptr(0).map_or(0, |word| load_word(word.cast()));
+        let local = MODE.get_ptr(0).map_or(0, |word| load_word(word.cast()));
         ModeOverride { local: NodeMode::from_word(local), stale }
     }
 

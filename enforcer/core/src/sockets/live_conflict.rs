@@ -157,7 +157,8 @@ impl ReportedConflicts {
         }
         for ((protocol, port), mut all) in ports {
             // Of sockets that are alike, as a server with many workers has them, one stands for all.
-            let alike = |(side, holder): &(ConflictSide, &BoundSocket)| (*side, holder.address, holder.v6only, holder.device);
+            let alike =
+                |(side, holder): &(ConflictSide, &BoundSocket)| (*side, holder.address, holder.v6only, holder.device);
             let mut seen = HashSet::new();
             all.retain(|one| seen.insert(alike(one)));
             for claim in index.claims_in_force(protocol, port) {

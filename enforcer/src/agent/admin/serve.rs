@@ -25,7 +25,7 @@ use tracing::{info, warn};
 
 use super::{
     request::{ExplainRequest, Request},
-    socket::{SocketFile, SocketError},
+    socket::{SocketError, SocketFile},
 };
 use enforcer_core::model::{port_spec::protocol_from_name, text::escape};
 
