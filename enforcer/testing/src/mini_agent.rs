@@ -322,7 +322,7 @@ pub fn expected_pins(generation: &str) -> Vec<String> {
     pins
 }
 
-/// The protocol of [`bind`].
+/// The protocol of [`shared_bind`].
 pub const PROTOCOL: Protocol = Protocol::Udp;
 
 /// Returns the inode number of a directory; a cgroup's id.

@@ -126,7 +126,7 @@ fn grace_period_keeps_waiting_pod_out() -> Outcome {
     let seen = fixture.attempt(&mut squatter, &bind());
     assert_eq!(seen.result(), claimed());
     assert_eq!(seen.owner(), "default/successor");
-    assert_eq!(fixture.reconciler.poll_timeout(), None, "nothing is left to wait for");
+    assert_eq!(fixture.reconciler.index().poll_timeout(), None, "nothing is left to wait for");
     DONE
 }
 
@@ -134,7 +134,7 @@ fn grace_period_expires() -> Outcome {
     let (mut fixture, mut squatter) = graceful(Duration::from_millis(300));
     assert_eq!(fixture.attempt(&mut squatter, &bind()).result(), claimed());
     let deadline = Instant::now() + Duration::from_secs(10);
-    while let Some(at) = fixture.reconciler.poll_timeout() {
+    while let Some(at) = fixture.reconciler.index().poll_timeout() {
         assert!(Instant::now() < deadline, "still waiting");
         thread::sleep(at.saturating_sub(now().boottime));
         fixture.reconciler.handle_timeout(now()).expect("the rings");
@@ -155,7 +155,7 @@ fn succeeded_pod_gets_no_grace_period() -> Outcome {
         assert_eq!(fixture.attempt(&mut next, &bind()).result(), OWNER, "{phase}");
         fixture.delete(&over);
         assert_eq!(fixture.attempt(&mut next, &bind()).result(), OWNER, "{phase}");
-        assert_eq!(fixture.reconciler.poll_timeout(), None);
+        assert_eq!(fixture.reconciler.index().poll_timeout(), None);
     }
     DONE
 }

@@ -42,7 +42,7 @@ pub struct Attempt {
     pub caller: Option<OwnerId>,
     /// The owner whose claim decided.
     pub owner: Option<OwnerId>,
-    /// Pod or host that holds the port, where the reason is `held`: [`enforcer_ebpf::wire::Hold::holder`].
+    /// Pod or host that holds the port, where the reason is `held`: [`enforcer_ebpf::wire::PortHold::holder`].
     pub holder: Option<u64>,
     /// The port was marked as held by another one: if it is, the kernel refuses the bind.
     pub held: bool,

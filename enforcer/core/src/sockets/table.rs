@@ -7,7 +7,7 @@
 //!   is not added again, whatever a dump that was under way still shows;
 //! - a dump adds sockets without an event: those from before the agent, passed descriptors, lost events;
 //! - a socket that a dump does not show, though its event came before the dump began, is a suspect, and gone if the next
-//!   dump does not show it either (a dump can pass over a socket that changes its state, see [`enforcer::host::sock_diag`]). Suspects are no
+//!   dump does not show it either (a dump can pass over a socket that changes its state, see `host::sock_diag` of the agent). Suspects are no
 //!   reason to wait: the second dump is made right after the first.
 //!
 //! A connected TCP socket is in the table if it was bound by name: clients' and accepted connections are not.
@@ -106,7 +106,7 @@ pub struct BoundSockets {
 }
 
 impl BoundSockets {
-    /// Makes an empty table. `shows_bound`: see [`enforcer::host::sock_diag::shows_bound`].
+    /// Makes an empty table. `shows_bound`: see `shows_bound` of the agent's `host::sock_diag`.
     #[must_use]
     pub fn new(limits: SocketLimits, shows_bound: bool) -> Self {
         Self {
