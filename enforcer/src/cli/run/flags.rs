@@ -144,7 +144,7 @@ pub(in crate::cli) struct Run {
     pub(super) log_level: LogLevel,
 }
 
-/// ModeFlag of the node.
+/// Mode of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum ModeFlag {
     Audit,
