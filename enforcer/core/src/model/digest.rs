@@ -2,7 +2,54 @@
 
 use std::fmt;
 
-use sha2::{Digest as _, Sha256};
+/// SHA-256 where the agent runs: its TLS brings this one, in assembly. Every pod that changes is digested several times.
+#[cfg(target_os = "linux")]
+mod sha256 {
+    use ring::digest::{Context, SHA256};
+
+    pub(super) struct Sha256(Context);
+
+    impl Sha256 {
+        pub(super) fn new() -> Self {
+            Self(Context::new(&SHA256))
+        }
+
+        pub(super) fn update(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+
+        pub(super) fn first_bytes(self) -> Option<[u8; 16]> {
+            self.0.finish().as_ref().first_chunk().copied()
+        }
+    }
+}
+
+/// SHA-256 elsewhere, where the crate has to build without a C compiler.
+#[cfg(any(test, not(target_os = "linux")))]
+mod portable {
+    use sha2::Digest as _;
+
+    pub(super) struct Sha256(sha2::Sha256);
+
+    impl Sha256 {
+        pub(super) fn new() -> Self {
+            Self(sha2::Sha256::new())
+        }
+
+        pub(super) fn update(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+
+        pub(super) fn first_bytes(self) -> Option<[u8; 16]> {
+            self.0.finalize().first_chunk().copied()
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+use portable as sha256;
+
+use sha256::Sha256;
 
 /// The first 128 bits of a SHA-256. A tenant chooses some of the texts, and must not find one that passes for another
 /// tenant's; a plain hash would not do.
@@ -10,13 +57,13 @@ use sha2::{Digest as _, Sha256};
 pub struct Digest(pub [u8; 16]);
 
 impl Digest {
-    /// Returns the digest of texts in a row, each with its length, so that `ab`, `c` is not `a`, `bc`. `kind` sets digests of different
-    /// things apart.
+    /// Returns the digest of texts in a row, each with its length, so that `ab`, `c` is not `a`, `bc`. `kind` sets digests
+    /// of different things apart.
     #[must_use]
     pub fn of<'a>(kind: &'a str, texts: impl IntoIterator<Item = &'a str>) -> Self {
         let mut context = Sha256::new();
         for text in std::iter::once(kind).chain(texts) {
-            context.update((text.len() as u64).to_le_bytes());
+            context.update(&(text.len() as u64).to_le_bytes());
             context.update(text.as_bytes());
         }
         Self::first_bytes(context)
@@ -31,10 +78,8 @@ impl Digest {
     }
 
     fn first_bytes(context: Sha256) -> Self {
-        let whole = context.finalize();
-        let mut first = [0; 16];
-        first.copy_from_slice(&whole[..16]);
-        Self(first)
+        // A SHA-256 has 32 bytes.
+        Self(context.first_bytes().unwrap_or_default())
     }
 
     /// Returns the first 64 bits, for a checksum.
@@ -55,6 +100,16 @@ impl fmt::Debug for Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_implementations_give_the_same_digest() {
+        for length in [0, 1, 55, 56, 64, 504, 512] {
+            let bytes: Vec<u8> = (0..length).map(|at: usize| at.to_le_bytes()[0]).collect();
+            let mut other = portable::Sha256::new();
+            other.update(&bytes);
+            assert_eq!(Some(Digest::of_bytes(&bytes).0), other.first_bytes(), "{length} bytes");
+        }
+    }
 
     #[test]
     fn a_digest_is_the_same_for_every_build() {

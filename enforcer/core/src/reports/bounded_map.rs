@@ -18,17 +18,19 @@ impl<K: Clone + Eq + Hash, V: Default> BoundedMap<K, V> {
         Self { most, values: HashMap::new(), order: VecDeque::new() }
     }
 
-    /// Returns the value of a key, a default one if it is new.
-    pub(super) fn get_or_default(&mut self, key: &K) -> &mut V {
-        if !self.values.contains_key(key) {
-            if self.order.len() >= self.most
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.values.remove(&oldest);
-            }
-            self.order.push_back(key.clone());
+    /// Changes the value of a key, a default one if the key is new, and returns the result. A known key is looked up once and
+    /// not cloned.
+    pub(super) fn update<R>(&mut self, key: &K, change: impl FnOnce(&mut V) -> R) -> R {
+        if let Some(value) = self.values.get_mut(key) {
+            return change(value);
         }
-        self.values.entry(key.clone()).or_default()
+        if self.order.len() >= self.most
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.values.remove(&oldest);
+        }
+        self.order.push_back(key.clone());
+        change(self.values.entry(key.clone()).or_default())
     }
 
     #[cfg(test)]

@@ -42,13 +42,14 @@ impl Deduplicator {
     pub fn admit(&mut self, report: &Report, now: Duration) -> Option<u64> {
         let Attempt { address, port, protocol, verdict, reason, owner, .. } = report.attempt;
         let key = (report.caller.clone(), address, port, protocol, owner, verdict, reason);
-        let repetitions = self.seen.get_or_default(&key);
-        if repetitions.last_admitted.is_some_and(|last| now.saturating_sub(last) < REPEAT_INTERVAL) {
-            repetitions.suppressed += 1;
-            return None;
-        }
-        repetitions.last_admitted = Some(now);
-        Some(std::mem::take(&mut repetitions.suppressed))
+        self.seen.update(&key, |repetitions| {
+            if repetitions.last_admitted.is_some_and(|last| now.saturating_sub(last) < REPEAT_INTERVAL) {
+                repetitions.suppressed += 1;
+                return None;
+            }
+            repetitions.last_admitted = Some(now);
+            Some(std::mem::take(&mut repetitions.suppressed))
+        })
     }
 }
 

@@ -38,12 +38,13 @@ impl LogRateLimiter {
     /// Returns how many lines about the actor were suppressed before this one, which stands for `stands_for`; `None` if it
     /// is suppressed too. `now` is on a monotonic clock.
     pub fn admit(&mut self, about: &Actor, stands_for: u64, now: Duration) -> Option<u64> {
-        let lines = self.lines.get_or_default(about);
-        if !lines.bucket.take(LOG_LIMIT, now) {
-            lines.suppressed += stands_for;
-            return None;
-        }
-        Some(std::mem::take(&mut lines.suppressed))
+        self.lines.update(about, |lines| {
+            if !lines.bucket.take(LOG_LIMIT, now) {
+                lines.suppressed += stands_for;
+                return None;
+            }
+            Some(std::mem::take(&mut lines.suppressed))
+        })
     }
 }
 
