@@ -79,7 +79,7 @@ pub struct Candidates {
     /// Slots. They may repeat.
     pub slots: [Slot; 4],
     /// The port has address-specific claims on the attempt's side: the owner of the very address, if there is one,
-    /// is to be looked up in `EXACT` and put into `slots[0]`, and the attempt is then `covered`.
+    /// is to be looked up in `ADDRESS_OWNERS` and put into `slots[0]`, and the attempt is then `covered`.
     pub exact: bool,
     /// Every address that the attempt reaches is claimed by `slots`.
     pub covered: bool,

@@ -22,6 +22,7 @@ mod gauges;
 mod health;
 mod http;
 pub mod input;
+mod kernel_trace;
 pub mod output;
 mod pod_source;
 mod readiness;
@@ -34,7 +35,6 @@ mod snapshot;
 mod socket_tracker;
 mod source;
 mod startup;
-mod trace;
 
 pub use error::{AgentError, ReconcilerError};
 pub use socket_tracker::{DumpReport, reconcile};

@@ -1,13 +1,13 @@
 //! The command line: one file per subcommand.
 
 mod admin;
+mod agent_or_pins;
 mod check;
 mod cleanup;
 mod completions;
 mod explain;
 mod local_node;
 mod mode;
-mod node_access;
 mod output;
 mod pinned;
 mod probe;

@@ -4,7 +4,7 @@
 //! | to change | go to |
 //! | --- | --- |
 //! | how the programs are loaded, and with which globals | `loader`, [`probe`] |
-//! | what a planned change writes | `maps`, and `layout` for places of wire fields |
+//! | what a planned change writes | `maps`, and `wire_words` for places of wire fields |
 //! | a name of a map or pin | [`map_names`] |
 //! | hooks, and the switch to this agent's programs | `programs`, `link` |
 //! | what outlives the agent | [`pins`] |
@@ -17,8 +17,7 @@ mod crash_point;
 mod error;
 mod grace_period;
 pub mod kfunc;
-mod layout;
-mod lease;
+mod lease_clock;
 mod link;
 mod loader;
 pub mod map_names;
@@ -27,6 +26,7 @@ mod mmap_array;
 pub mod pins;
 pub mod probe;
 mod programs;
+mod wire_words;
 
 use std::path::Path;
 

@@ -4,7 +4,7 @@
 #![expect(clippy::cast_precision_loss, reason = "counts become ratios and coordinates in a chart")]
 
 mod bar_chart;
-mod instruction_counts;
+mod callgrind;
 mod performance_page;
 mod thresholds;
 
@@ -20,7 +20,7 @@ use comfy_table::{Table, presets::NOTHING};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-pub(crate) use self::instruction_counts::{baseline_obstacle, compare_with_baseline};
+pub(crate) use self::callgrind::{baseline_obstacle, compare_with_baseline};
 use self::thresholds::ThresholdResult;
 use crate::sudo::RootAccess;
 use crate::{dist_binary, image, process, setup};
@@ -107,11 +107,11 @@ pub(crate) fn run(Args { part, quick, json, document }: Args) -> anyhow::Result<
         }
     }
     if parts.contains(&BenchPart::Instructions) {
-        let counts = instruction_counts::count()?;
+        let counts = callgrind::count()?;
         if document {
-            instruction_counts::write_baseline(&counts)?;
+            callgrind::write_baseline(&counts)?;
         }
-        let counts = instruction_counts::measurements(&counts)?;
+        let counts = callgrind::measurements(&counts)?;
         measurements.extend(counts.into_iter().map(|count| (count.name.clone(), count)));
     }
     let results = thresholds::check(&measurements);

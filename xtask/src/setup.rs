@@ -4,7 +4,7 @@
 //! `bpf-linker` links the programs. Nothing is downloaded or changed where a tool is present.
 
 mod cargo_tool;
-mod library_source;
+mod rust_src;
 
 use std::fs;
 
@@ -27,7 +27,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(Args { tools }: Args) -> anyhow::Result<()> {
     println!("nightly: {}", ensure_nightly()?);
-    println!("library source: {}", library_source::ensure()?);
+    println!("library source: {}", rust_src::ensure()?);
     println!("bpf-linker: {}", BPF_LINKER.describe(&BPF_LINKER.ensure()?));
     if tools {
         ensure_nightly_clippy()?;
@@ -41,7 +41,7 @@ pub(crate) fn run(Args { tools }: Args) -> anyhow::Result<()> {
 /// Installs the tools that every build of the kernel programs needs. Prints nothing if all are present.
 pub(crate) fn ensure_build_tools() -> anyhow::Result<()> {
     ensure_nightly()?;
-    library_source::ensure()?;
+    rust_src::ensure()?;
     BPF_LINKER.ensure()?;
     Ok(())
 }

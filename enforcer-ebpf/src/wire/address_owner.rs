@@ -1,8 +1,8 @@
-//! `EXACT`: owner of one address of a port, for ports with address-specific claims.
+//! `ADDRESS_OWNERS`: owner of one address of a port, for ports with address-specific claims.
 
 use crate::wire::Protocol;
 
-/// Key of the `EXACT` hash.
+/// Key of the `ADDRESS_OWNERS` hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(
     not(target_arch = "bpf"),
@@ -62,7 +62,7 @@ impl AddressKey {
     }
 }
 
-/// Value of the `EXACT` hash: one word.
+/// Value of the `ADDRESS_OWNERS` hash: one word.
 ///
 /// The kernel hands the memory of a deleted element to the next insertion without waiting for programs that still
 /// look at it (`free_htab_elem` in kernel/bpf/hashtab.c), so a lookup may return another key's value. The

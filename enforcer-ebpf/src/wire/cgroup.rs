@@ -1,8 +1,8 @@
-//! `CGROUPS`: from a pod's cgroup to its owner.
+//! `POD_CGROUPS`: from a pod's cgroup to its owner.
 
 use crate::wire::{Slot, UidForm};
 
-/// Value of the `CGROUPS` hash, whose key is the id of a *pod's* cgroup (`u64`): its owner, in one word.
+/// Value of the `POD_CGROUPS` hash, whose key is the id of a *pod's* cgroup (`u64`): its owner, in one word.
 ///
 /// Bits 0–14: the owner's slot, 0 while no pod with that UID is known; bits 16–23: [`UidForm`]; bits 32–63: the low half
 /// of the cgroup id, for the reason given at [`crate::wire::AddressOwner`].

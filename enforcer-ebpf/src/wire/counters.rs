@@ -160,7 +160,7 @@ pub enum KernelError {
     BindEventLost = 0,
     /// A cgroup event could not be reported: the cgroup ring was full.
     CgroupEventLost = 1,
-    /// The map `CGROUPS` is full: a pod's cgroup could not be added.
+    /// The map `POD_CGROUPS` is full: a pod's cgroup could not be added.
     CgroupsFull = 2,
     /// Kernel memory could not be read.
     ReadFailed = 3,

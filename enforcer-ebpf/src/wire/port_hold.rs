@@ -1,7 +1,7 @@
-//! `SLOTS`, `HOLDS` and `SUBFLOWS`: holders of ports whose sockets could share them, written by the programs alone; and
-//! `MARKS`: one word for each port on whether it is held.
+//! `PORT_HOLDS`, `SOCKET_HOLDS` and `FALLBACK_HOLDS`: holders of ports whose sockets could share them, written by the programs alone; and
+//! `PORT_HOLDERS`: one word for each port on whether it is held.
 //!
-//! An element of `SLOTS` is made when a port is first taken, and never removed while programs use the map: two callers
+//! An element of `PORT_HOLDS` is made when a port is first taken, and never removed while programs use the map: two callers
 //! could both get a port whose element is removed while another CPU waits for its lock.
 
 use crate::wire::{Protocol, Reason, VerdictKind, counter};
@@ -39,7 +39,7 @@ pub struct PortHold {
     pub address: u64,
     /// Bits `EXTENT_*`. Never 0 in use.
     pub extent: u32,
-    /// Number of sockets. In `HOLDS` and `SUBFLOWS`, which are of one socket, [`crate::wire::port_index`] of its port.
+    /// Number of sockets. In `SOCKET_HOLDS` and `FALLBACK_HOLDS`, which are of one socket, [`crate::wire::port_index`] of its port.
     pub count: u32,
 }
 
@@ -58,7 +58,7 @@ pub struct bpf_spin_lock {
     pub val: u32,
 }
 
-/// Holds of one port: value of the `SLOTS` hash, whose key is [`crate::wire::port_index`] of the port (`u32`). Read and written under its
+/// Holds of one port: value of the `PORT_HOLDS` hash, whose key is [`crate::wire::port_index`] of the port (`u32`). Read and written under its
 /// lock; a lookup by system call returns the value with a lock of zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
@@ -90,7 +90,7 @@ pub const fn v6_address_word(low: u64, high: u64) -> u64 {
     (low ^ high.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 << 63
 }
 
-/// Element of the `MARKS` array, by [`crate::wire::port_index`] of TCP and UDP ports.
+/// Element of the `PORT_HOLDERS` array, by [`crate::wire::port_index`] of TCP and UDP ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     not(target_arch = "bpf"),
@@ -125,16 +125,16 @@ impl PortHolder {
 /// written yet. No pod's cgroup has this id, which is the root's.
 pub const HOLDER_SOMEBODY: u64 = 1;
 
-/// Ports of all enforced protocols: elements of `MARKS`, by [`crate::wire::port_index`].
+/// Ports of all enforced protocols: elements of `PORT_HOLDERS`, by [`crate::wire::port_index`].
 pub const ENFORCED_PORT_COUNT: u32 = (Protocol::ENFORCED.len() as u32) << 16;
 
 /// 64-bit words of `SHARED`: one bit for each port of an enforced protocol, by [`crate::wire::port_index`]. A set bit
 /// means that everybody may share the port.
 pub const SHARED_PORT_WORDS: u32 = ENFORCED_PORT_COUNT / 64;
 
-/// Most ports in `SLOTS`: every port of every enforced protocol.
+/// Most ports in `PORT_HOLDS`: every port of every enforced protocol.
 pub const MAX_PORT_HOLDS: u32 = ENFORCED_PORT_COUNT;
-/// Most MPTCP sockets in `SUBFLOWS`.
+/// Most MPTCP sockets in `FALLBACK_HOLDS`.
 pub const MAX_FALLBACK_HOLDS: u32 = 1 << 16;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `UIDS`: from a pod's UID to its owner.
+//! `POD_UIDS`: from a pod's UID to its owner.
 
 /// 128 bits of a pod's UID, independent of how it is written.
 pub type PodUid = [u8; 16];
@@ -26,7 +26,7 @@ impl UidForm {
     }
 }
 
-/// Key of the `UIDS` hash, whose value is a `u64` with the owner's slot.
+/// Key of the `POD_UIDS` hash, whose value is a `u64` with the owner's slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(
     not(target_arch = "bpf"),

@@ -3,14 +3,14 @@
 mod budget;
 mod call;
 mod note;
-mod object;
 mod queue;
 mod series;
+mod subject;
 mod unnamed;
 
 pub use budget::{CALL_LIMIT, OBJECT_LIMIT};
 pub use call::{Call, CallOutcome, DropReason, Event, NextCall};
 pub use note::MAX_NOTE;
-pub use object::{EventObject, EventReason};
 pub use queue::EventScheduler;
+pub use subject::{EventObject, EventReason};
 pub use unnamed::NAME_WAIT;

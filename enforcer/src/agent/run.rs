@@ -15,12 +15,12 @@ use crate::{
         error::{AgentError, ReconcilerError},
         gauges::EnforcementGauges,
         input::Input,
+        kernel_trace::Tracer,
         pod_source::PodSource,
         reconciler::Reconciler,
         reserved_ports_worker::{ReservedPortsWorker, SyncOutcome},
         ring_reader::Rings,
         snapshot::AgentInfo,
-        trace::Tracer,
     },
     host::clock::now,
 };

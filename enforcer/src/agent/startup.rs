@@ -18,6 +18,7 @@ use crate::{
         gauges::EnforcementGauges,
         health,
         input::Input,
+        kernel_trace::Tracer,
         pod_source::PodSource,
         readiness::Readiness,
         reconciler::{Reconciler, Start},
@@ -26,7 +27,6 @@ use crate::{
         run::{Agent, RESYNC_INTERVAL, Stop, Timers},
         snapshot::AgentInfo,
         source::SourceConfig,
-        trace::Tracer,
     },
     host::{allocator, clock::now},
     kernel::{

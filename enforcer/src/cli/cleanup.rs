@@ -10,7 +10,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    cli::{Failure, node_access::BpffsFlag},
+    cli::{Failure, agent_or_pins::BpffsFlag},
     host::reserved_ports_sysctl::{self, ReservedPorts, Synced, SysctlError},
     kernel::pins::{CleanupSummary, PinError, clean_up},
 };

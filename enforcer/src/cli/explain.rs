@@ -15,7 +15,7 @@ use enforcer_core::{
 
 use crate::cli::{
     Failure,
-    node_access::NodeAccess,
+    agent_or_pins::NodeAccess,
     output::{TextFormat, TextOutput, json, print},
 };
 

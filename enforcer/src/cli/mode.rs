@@ -11,7 +11,7 @@ use enforcer_core::views::json::API_VERSION;
 use crate::{
     cli::{
         Failure,
-        node_access::BpffsFlag,
+        agent_or_pins::BpffsFlag,
         output::{TextFormat, TextOutput, print},
     },
     kernel::pins::{PinError, node_mode, set_node_mode},

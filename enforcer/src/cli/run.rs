@@ -18,8 +18,8 @@ use crate::{
     agent::{self, AgentConfig, SourceConfig, reconciler::Start, reserved_ports_worker::ReservedPortsConfig},
     cli::{
         Failure,
+        agent_or_pins::BpffsFlag,
         local_node::{MOUNTINFO, host_name},
-        node_access::BpffsFlag,
     },
     host::cgroup::{CgroupError, Root},
     k8s,

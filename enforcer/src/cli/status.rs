@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::cli::{
     Failure,
-    node_access::NodeAccess,
+    agent_or_pins::NodeAccess,
     output::{WideFormat, WideOutput, json, print},
 };
 

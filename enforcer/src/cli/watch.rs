@@ -8,7 +8,7 @@ use enforcer_core::{model::text::escape, views::watch::WatchLine};
 use crate::cli::{
     Failure,
     admin::{AdminAnswer, AgentUnavailable, open, wait},
-    node_access::{AdminSocketFlag, undecodable},
+    agent_or_pins::{AdminSocketFlag, undecodable},
     output::{TextFormat, TextOutput, print_some},
 };
 

@@ -5,9 +5,9 @@
 //! serves from a thread of its own, so that tests need no runtime; what waits blocks.
 
 mod admin;
+mod admission;
 mod event;
 mod fault;
-mod object;
 mod request;
 mod selector;
 mod serve;
@@ -168,7 +168,7 @@ impl ApiServer {
                 inner.store.remove(&key);
                 before = None;
             }
-            let pod = object::admit_pod(pod, before.as_deref());
+            let pod = admission::admit_pod(pod, before.as_deref());
             let pod = pod.unwrap_or_else(|why| panic!("a real server refuses {namespace}/{name}: {why}"));
             decode(&inner.store.put(key, encode(&pod)))
         })
@@ -355,7 +355,7 @@ fn named(name: &str) -> Namespace {
 }
 
 fn put_namespace(store: &mut Store, namespace: Namespace) -> Namespace {
-    let namespace = object::admit_namespace(namespace);
+    let namespace = admission::admit_namespace(namespace);
     let namespace = namespace.unwrap_or_else(|why| panic!("a real server refuses this namespace: {why}"));
     let name = namespace.metadata.name.clone().unwrap_or_default();
     decode(&store.put(Key::namespace(&name), encode(&namespace)))

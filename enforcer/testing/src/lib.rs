@@ -4,28 +4,28 @@
 //! | --- | --- |
 //! | [`pods`] | pods as the API server has them |
 //! | [`sandbox`], [`bpffs`], [`network`], [`device`] | a cgroup subtree, a BPF file system, a network namespace, a network device of the test's own |
-//! | [`worker`], [`race`], [`ring`], [`sockets`] | processes in cgroups that open sockets on command |
+//! | [`worker`], [`race`], [`io_uring_bind`], [`sockets`] | processes in cgroups that open sockets on command |
 //! | [`kernel_fixture`] | the engine on a sandbox, driven step by step |
 //! | [`mini_agent`] | a small agent whose kernel state outlives it |
-//! | [`agent`], [`agent_fixture`] | the real binary on a folder of manifests |
+//! | [`agent`], [`manifest_fixture`] | the real binary on a folder of manifests |
 //! | [`apiserver`] | an API server for pods, namespaces and Events, with faults on order |
 //! | [`http`], [`exposition`] | the agent's HTTP answers, and its metrics |
 //! | [`own_machine`] | the virtual machines of `cargo xtask kernels` |
 
 pub mod agent;
-pub mod agent_fixture;
 pub mod apiserver;
 pub mod bpffs;
 pub mod device;
 pub mod exposition;
 pub mod http;
+pub mod io_uring_bind;
 pub mod kernel_fixture;
+pub mod manifest_fixture;
 pub mod mini_agent;
 pub mod network;
 pub mod own_machine;
 pub mod pods;
 pub mod race;
-pub mod ring;
 pub mod sandbox;
 pub mod sockets;
 pub mod worker;

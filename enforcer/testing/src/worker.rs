@@ -15,8 +15,8 @@ use std::{
 
 use crate::{
     device::Device,
+    io_uring_bind,
     race::{self, Tally},
-    ring,
 };
 
 use rustix::process::{
@@ -333,7 +333,7 @@ fn serve(cgroup: &Path) -> io::Result<()> {
                 fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string())?;
                 Answer::Done
             }
-            Order::RingBind(bind, ring) => match ring::bind(&bind, ring)? {
+            Order::RingBind(bind, ring) => match io_uring_bind::bind(&bind, ring)? {
                 Some(errno) => Answer::Bound { errno, port: 0 },
                 None => Answer::Unsupported,
             },

@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use enforcer_testing::{
     agent::{Agent, enforcer, wait_until},
-    agent_fixture::{AgentFixture, bind, denied, until_bind},
     apiserver::ApiServer,
     bpffs::Bpffs,
+    manifest_fixture::{AgentFixture, bind, denied, until_bind},
     pods::Pod,
     tests,
     worker::{Bind, Worker},

@@ -18,8 +18,8 @@ use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 use self::model::{Claim, Dice, Model};
 use enforcer_testing::{
     agent::Agent,
-    agent_fixture::{AgentFixture, bind},
     apiserver::{ApiServer, Fault, Interruption, Outage, Target},
+    manifest_fixture::{AgentFixture, bind},
     pods::Pod,
     tests,
     worker::Bind,

@@ -7,7 +7,7 @@ use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 
 use enforcer_testing::{
     agent::{Agent, wait_until},
-    agent_fixture::{AgentFixture, bind, denied},
+    manifest_fixture::{AgentFixture, bind, denied},
     pods::Pod,
     sandbox, tests,
     worker::Bind,

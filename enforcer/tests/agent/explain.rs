@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use enforcer_testing::{
-    agent_fixture::{AgentFixture, bind, denied},
+    manifest_fixture::{AgentFixture, bind, denied},
     pods::Pod,
     tests,
     worker::{Bind, Worker},

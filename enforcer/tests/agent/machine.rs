@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use enforcer_testing::{
     agent::{Agent, wait_until},
-    agent_fixture::{AgentFixture, bind, denied, isolated_defaults, until_bind},
+    manifest_fixture::{AgentFixture, bind, denied, isolated_defaults, until_bind},
     own_machine,
     pods::Pod,
     tests,

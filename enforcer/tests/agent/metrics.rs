@@ -13,11 +13,11 @@ use serde_json::Value;
 
 use enforcer_testing::{
     agent::{Agent, enforcer, wait_until},
-    agent_fixture::{AgentFixture, bind, denied, until_bind},
     apiserver::{ApiServer, Fault, Interruption},
     bpffs::Bpffs,
     exposition::Exposition,
     http::{LISTEN, connect, get, read_to_end, request, send_raw},
+    manifest_fixture::{AgentFixture, bind, denied, until_bind},
     pods::Pod,
     tests,
     worker::{Bind, Worker},

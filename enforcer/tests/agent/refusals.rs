@@ -8,7 +8,7 @@ use std::{
     ptr,
 };
 
-use enforcer_testing::{agent::enforcer, agent_fixture::AgentFixture, sandbox, tests};
+use enforcer_testing::{agent::enforcer, manifest_fixture::AgentFixture, sandbox, tests};
 
 use crate::Test;
 

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use enforcer_testing::{
     agent::wait_until,
-    agent_fixture::{AgentFixture, bind, until_bind},
     apiserver::ApiServer,
+    manifest_fixture::{AgentFixture, bind, until_bind},
     pods::Pod,
     tests,
     worker::{Bind, Worker},

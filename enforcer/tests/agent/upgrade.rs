@@ -5,8 +5,8 @@ use std::{env, path::PathBuf};
 use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 use enforcer_testing::{
     agent::Agent,
-    agent_fixture::{AgentFixture, bind, denied, until_bind},
     bpffs::Bpffs,
+    manifest_fixture::{AgentFixture, bind, denied, until_bind},
     pods::Pod,
     worker::Bind,
 };

@@ -21,8 +21,8 @@ use enforcer::host::netns;
 use enforcer_core::yaml::documents::documents;
 use enforcer_testing::{
     agent::{enforcer, wait_until},
-    agent_fixture::{AgentFixture, bind, denied},
     bpffs::{self, Bpffs},
+    manifest_fixture::{AgentFixture, bind, denied},
     network,
     pods::Pod,
     sandbox, tests, worker,

@@ -7,7 +7,7 @@ use enforcer::kernel::probe::{Answer, Feature, Finding, findings, node, optional
 use rustix::net::SocketFlags;
 use rustix::net::{AddressFamily, Protocol, SocketType, ipproto, socket_with};
 
-use enforcer_testing::{own_machine, ring, tests};
+use enforcer_testing::{io_uring_bind, own_machine, tests};
 
 use crate::{DONE, Outcome, Test};
 
@@ -50,7 +50,7 @@ pub(crate) const RING_BIND: Need = Need {
     since: (6, 11),
     until: None,
     config: "CONFIG_IO_URING",
-    is_there: ring::can_bind,
+    is_there: io_uring_bind::can_bind,
 };
 
 fn can_open(kind: SocketType, protocol: Protocol) -> bool {

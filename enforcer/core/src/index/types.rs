@@ -159,11 +159,11 @@ pub struct MapUsage {
     pub ports: usize,
     /// Slots of `OWNERS`; nobody's does not count.
     pub owners: usize,
-    /// Single addresses of ports, in `EXACT`.
+    /// Single addresses of ports, in `ADDRESS_OWNERS`.
     pub exact: usize,
-    /// Pod UIDs, in `UIDS`.
+    /// Pod UIDs, in `POD_UIDS`.
     pub uids: usize,
-    /// Cgroups of pods, in `CGROUPS`, whether or not the pod is known.
+    /// Cgroups of pods, in `POD_CGROUPS`, whether or not the pod is known.
     pub cgroups: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Records of owners: one element of the map `RECORDS` for each owner, with what the next agent needs beyond the other
+//! Records of owners: one element of the map `OWNER_RECORDS` for each owner, with what the next agent needs beyond the other
 //! maps.
 //!
 //! `Layout` is the layout of version 1, and the only description of it.

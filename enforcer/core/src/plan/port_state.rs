@@ -144,7 +144,7 @@ impl PortState {
         self.word
     }
 
-    /// Returns the owner of each single address, in `EXACT`.
+    /// Returns the owner of each single address, in `ADDRESS_OWNERS`.
     #[must_use]
     pub fn exact(&self) -> &BTreeMap<AddressKey, Slot> {
         &self.exact

@@ -1,7 +1,7 @@
 //! State that the last agent left behind: from the contents of the kernel's maps to the owners and their claims in force.
 //!
 //! The maps may stem from an agent that died between any two steps. They are read as the programs read them: an address
-//! in `EXACT` counts only where the port's word sends a bind to look for it.
+//! in `ADDRESS_OWNERS` counts only where the port's word sends a bind to look for it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -51,7 +51,7 @@ pub struct RecoveredState {
     pub unreadable: Vec<UnreadableOwner>,
 }
 
-/// Reads the contents of `OWNERS`, `RECORDS`, `PORTS` and `EXACT`. Free slots and unclaimed ports may be left out. The
+/// Reads the contents of `OWNERS`, `OWNER_RECORDS`, `PORTS` and `ADDRESS_OWNERS`. Free slots and unclaimed ports may be left out. The
 /// slots in `exact` are those of `wire::AddressOwner`.
 pub fn recover<B: AsRef<[u8]>>(
     owners: impl IntoIterator<Item = (Slot, wire::Owner)>,

@@ -1,6 +1,7 @@
 //! A map of bounded size.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, VecDeque},
     hash::Hash,
 };
@@ -20,8 +21,8 @@ impl<K: Clone + Eq + Hash, V: Default> BoundedMap<K, V> {
 
     /// Changes the value of a key, a default one if the key is new, and returns the result. A known key is looked up once and
     /// not cloned.
-    pub(super) fn update<R>(&mut self, key: &K, change: impl FnOnce(&mut V) -> R) -> R {
-        if let Some(value) = self.values.get_mut(key) {
+    pub(super) fn update<R>(&mut self, key: Cow<'_, K>, change: impl FnOnce(&mut V) -> R) -> R {
+        if let Some(value) = self.values.get_mut(&*key) {
             return change(value);
         }
         if self.order.len() >= self.most
@@ -29,8 +30,9 @@ impl<K: Clone + Eq + Hash, V: Default> BoundedMap<K, V> {
         {
             self.values.remove(&oldest);
         }
+        let key = key.into_owned();
         self.order.push_back(key.clone());
-        change(self.values.entry(key.clone()).or_default())
+        change(self.values.entry(key).or_default())
     }
 
     #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Repetitions of one report.
 
-use std::{net::IpAddr, time::Duration};
+use std::{borrow::Cow, net::IpAddr, time::Duration};
 
 use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 
@@ -42,7 +42,7 @@ impl Deduplicator {
     pub fn admit(&mut self, report: &Report, now: Duration) -> Option<u64> {
         let Attempt { address, port, protocol, verdict, reason, owner, .. } = report.attempt;
         let key = (report.caller.clone(), address, port, protocol, owner, verdict, reason);
-        self.seen.update(&key, |repetitions| {
+        self.seen.update(Cow::Owned(key), |repetitions| {
             if repetitions.last_admitted.is_some_and(|last| now.saturating_sub(last) < REPEAT_INTERVAL) {
                 repetitions.suppressed += 1;
                 return None;

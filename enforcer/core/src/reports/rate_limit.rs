@@ -1,6 +1,6 @@
 //! How many log lines there are about one pod: whoever makes a pod must not be able to fill the node's disk with them.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use crate::{
     model::{
@@ -38,7 +38,7 @@ impl LogRateLimiter {
     /// Returns how many lines about the actor were suppressed before this one, which stands for `stands_for`; `None` if it
     /// is suppressed too. `now` is on a monotonic clock.
     pub fn admit(&mut self, about: &Actor, stands_for: u64, now: Duration) -> Option<u64> {
-        self.lines.update(about, |lines| {
+        self.lines.update(Cow::Borrowed(about), |lines| {
             if !lines.bucket.take(LOG_LIMIT, now) {
                 lines.suppressed += stands_for;
                 return None;

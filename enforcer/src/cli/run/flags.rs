@@ -10,7 +10,7 @@ use super::values::{Lease, Listen, SourceFlag, WholePorts, duration, lease};
 use crate::{
     cli::{
         admin::{ADMIN_SOCKET, AdminSocket},
-        node_access::BpffsFlag,
+        agent_or_pins::BpffsFlag,
         values::Ports,
     },
     host::reserved_ports_sysctl,

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{
-    decode, encode, event, object, put_namespace,
+    admission, decode, encode, event, put_namespace,
     request::Asked,
     serve::Good,
     status::{self, Flaw, Refusal},
@@ -50,7 +50,7 @@ fn found(store: &Store, key: &Key) -> Result<Value, Refusal> {
 
 fn admit(pod: Pod, before: Option<&Value>) -> Result<Value, Refusal> {
     let name = pod.metadata.name.clone().unwrap_or_default();
-    let admitted = object::admit_pod(pod, before);
+    let admitted = admission::admit_pod(pod, before);
     admitted.map(|pod| encode(&pod)).map_err(|why| status::invalid("Pod", &name, &[Flaw::invalid("", &name, &why)]))
 }
 

@@ -5,7 +5,7 @@ use k8s_openapi::{api::events::v1::Event, jiff::Timestamp};
 use serde_json::{Value, json};
 
 use super::{
-    object::{is_qualified_name, is_subdomain},
+    admission::{is_qualified_name, is_subdomain},
     serve::Good,
     status::{self, Flaw, Refusal},
     store::{Key, Resource, Store},
