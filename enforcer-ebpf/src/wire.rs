@@ -13,24 +13,22 @@ mod config;
 mod counters;
 mod node_mode;
 mod owner;
-mod owner_record;
 mod port_hold;
 mod port_owners;
 mod protocol;
 mod ring_events;
 mod uid;
+mod verdict;
 
 pub use address_owner::{AddressKey, AddressOwner};
 pub use cgroup::CgroupIdentity;
 pub use config::{Config, Policy, ROOT_LEVEL_UNKNOWN, Undeclared};
-pub use counters::{
-    COUNTER_COUNT, KernelError, MAX_REASONS, Reason, VerdictKind, counter, error_counter, unreported_counter,
-};
+pub use counters::{COUNTER_COUNT, KernelError, counter, error_counter, unreported_counter};
 pub use node_mode::NodeMode;
 pub use owner::{
-    CGROUP_UNKNOWN, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Slot,
+    CGROUP_UNKNOWN, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_RECORD_BYTES, OWNER_SOFTWARE,
+    OWNER_TERMINATING, Owner, Slot,
 };
-pub use owner_record::OWNER_RECORD_BYTES;
 pub use port_hold::{
     ENFORCED_PORT_COUNT, EXTENT_DEVICE_SHIFT, EXTENT_ONE, EXTENT_V4, EXTENT_V6, HOLDER_HOST, HOLDER_SOMEBODY,
     HOLDER_UNPLACED, MAX_FALLBACK_HOLDS, MAX_HOLDS_PER_PORT, MAX_PORT_HOLDS, PortHold, PortHolder, PortHolds,
@@ -43,6 +41,7 @@ pub use ring_events::{
     BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY, ReleaseEvent,
 };
 pub use uid::{PodUid, UidForm, UidKey};
+pub use verdict::{MAX_REASONS, Reason, VerdictKind};
 
 /// Version of the layout of what an agent takes over from the one before it: the shapes and meanings of all maps but the
 /// rings' records, and the names of the pins. A pinned layout of another version is never reused, so this is raised

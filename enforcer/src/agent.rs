@@ -8,37 +8,37 @@
 //! | module | content |
 //! | --- | --- |
 //! | `startup`, `run` | everything before the first turn of the loop; the loop |
-//! | `pod_source`, `ring_reader` | inputs: pods, and rings of the kernel programs |
+//! | `pod_source`, `ring_poll` | inputs: pods, and rings of the kernel programs |
 //! | [`input`], [`reconciler`], `socket_tracker`, [`output`] | from inputs to outputs |
-//! | `dispatcher`, `reporter` | outputs to log, metrics, Events and watchers |
+//! | `dispatcher`, `log_reporter` | outputs to log, metrics, Events and watchers |
 //! | `gauges`, `readiness`, `snapshot` | read-only views of the state: metrics, `/readyz`, status |
-//! | `admin`, `health`, `http` | the services on the unix socket and on TCP, and the server below both |
+//! | `admin`, `health_and_metrics`, `http_server` | the services on the unix socket and on TCP, and the server below both |
 //! | [`reserved_ports_worker`] | the thread that writes the sysctl of reserved ports |
 
 mod admin;
 mod dispatcher;
 mod error;
 mod gauges;
-mod health;
-mod http;
+mod health_and_metrics;
+mod http_server;
 pub mod input;
 mod kernel_trace;
+mod log_reporter;
 pub mod output;
 mod pod_source;
 mod readiness;
 pub mod reconciler;
-mod reporter;
 pub mod reserved_ports_worker;
-mod ring_reader;
+mod ring_poll;
 mod run;
 mod snapshot;
 mod socket_tracker;
-mod source;
+mod source_config;
 mod startup;
 
 pub use error::{AgentError, ReconcilerError};
 pub use socket_tracker::{DumpReport, reconcile};
-pub use source::SourceConfig;
+pub use source_config::SourceConfig;
 pub use startup::AgentConfig;
 
 /// Runs an agent until SIGTERM or SIGINT. Persistent enforcement continues after that ([`AgentConfig::persist`]).

@@ -10,13 +10,13 @@
 //! | what outlives the agent | [`pins`] |
 //! | what this kernel offers | [`probe`] |
 
+mod attach;
 pub mod bpf_syscall;
 pub mod btf;
 mod counters;
 mod crash_point;
 mod error;
 mod grace_period;
-pub mod kfunc;
 mod lease_clock;
 mod link;
 mod loader;
@@ -25,7 +25,7 @@ mod maps;
 mod mmap_array;
 pub mod pins;
 pub mod probe;
-mod programs;
+pub mod rdonly_cast;
 mod wire_words;
 
 use std::path::Path;
@@ -41,7 +41,7 @@ use crate::kernel::{
     link::Link,
     map_names::{CGROUP_RING, SOCKET_RING, VERDICT_RING},
     maps::{Maps, take_map},
-    pins::store::{PinStore, PreviousGeneration},
+    pins::generations::{PinStore, PreviousGeneration},
 };
 
 pub use self::{

@@ -29,7 +29,7 @@ use prometheus_client::{
 use enforcer_core::{
     index::{Index, MapUsage, Notice},
     model::mode::Mode,
-    views::enforcement_gap::GapCause,
+    views::unenforced_time::GapCause,
 };
 
 use crate::{

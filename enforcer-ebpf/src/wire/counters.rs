@@ -9,146 +9,7 @@
 //! Agents of different versions share the pinned map, so an index never changes its meaning: a discriminant that is
 //! not used any more stays a gap.
 
-use crate::wire::Protocol;
-
-/// Verdict on a bind attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum VerdictKind {
-    /// The bind went on.
-    Allow = 0,
-    /// The bind went on, and would have been denied in enforce mode.
-    Audit = 1,
-    /// The bind failed.
-    Deny = 2,
-}
-
-impl VerdictKind {
-    /// Every kind, in the order of their discriminants.
-    pub const ALL: [Self; 3] = [Self::Allow, Self::Audit, Self::Deny];
-
-    /// Returns the kind with this discriminant.
-    #[must_use]
-    pub const fn from_wire(wire: u8) -> Option<Self> {
-        match wire {
-            0 => Some(Self::Allow),
-            1 => Some(Self::Audit),
-            2 => Some(Self::Deny),
-            _ => None,
-        }
-    }
-
-    /// Returns the name in logs and metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Audit => "audit",
-            Self::Deny => "deny",
-        }
-    }
-}
-
-/// Reason of a verdict. A closed list.
-///
-/// Discriminants 4 and 9 are gaps: no version of the programs wrote them, and earlier agents knew them as `exempt` and
-/// `quota`. They must not be used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Reason {
-    /// The caller owns every overlapping claim.
-    Owner = 0,
-    /// Nobody claims the port.
-    Unclaimed = 1,
-    /// The caller is in the share group that owns the port.
-    Share = 2,
-    /// The owner has a `deletionTimestamp`, and the caller is of the same workload.
-    Handover = 3,
-    /// Another pod claims the port.
-    Claimed = 5,
-    /// The node claims the port.
-    Reserved = 6,
-    /// Another pod or a host process holds the port.
-    Held = 7,
-    /// The caller did not declare the port, and undeclared ports are denied.
-    Undeclared = 8,
-    /// No agent renewed the lease.
-    Stale = 10,
-    /// The programs could not identify the caller or the owner.
-    Error = 11,
-}
-
-/// Bound of the discriminants of [`Reason`], present and future: the stride of `COUNTERS`, which never changes.
-pub const MAX_REASONS: u32 = 16;
-
-impl Reason {
-    /// Every reason, in the order of their discriminants.
-    pub const ALL: [Self; 10] = [
-        Self::Owner,
-        Self::Unclaimed,
-        Self::Share,
-        Self::Handover,
-        Self::Claimed,
-        Self::Reserved,
-        Self::Held,
-        Self::Undeclared,
-        Self::Stale,
-        Self::Error,
-    ];
-
-    /// Returns the reason with this discriminant; `None` for a gap too.
-    #[must_use]
-    pub const fn from_wire(wire: u8) -> Option<Self> {
-        match wire {
-            0 => Some(Self::Owner),
-            1 => Some(Self::Unclaimed),
-            2 => Some(Self::Share),
-            3 => Some(Self::Handover),
-            5 => Some(Self::Claimed),
-            6 => Some(Self::Reserved),
-            7 => Some(Self::Held),
-            8 => Some(Self::Undeclared),
-            10 => Some(Self::Stale),
-            11 => Some(Self::Error),
-            _ => None,
-        }
-    }
-
-    /// Returns the name in logs and metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::Unclaimed => "unclaimed",
-            Self::Share => "share",
-            Self::Handover => "handover",
-            Self::Claimed => "claimed",
-            Self::Reserved => "reserved",
-            Self::Held => "held",
-            Self::Undeclared => "undeclared",
-            Self::Stale => "stale",
-            Self::Error => "error",
-        }
-    }
-}
-
-// A port's last attempt is kept as its counter index plus one ([`crate::wire::PortHolder::asked_by`]), and the programs
-// ask with one comparison whether it was allowed: every index of an allowed attempt is at most that of
-// `(Allow, Error)`, and every other one is greater. So `Allow` comes first, and `Error` is the greatest reason.
-const _: () = {
-    let mut place = 0;
-    while place < Reason::ALL.len() {
-        let reason = Reason::ALL[place];
-        assert!((reason as u32) < MAX_REASONS);
-        assert!(reason as u32 <= Reason::Error as u32);
-        assert!(place == 0 || (Reason::ALL[place - 1] as u32) < reason as u32);
-        let greatest_allow = counter(VerdictKind::Allow, Reason::Error, Protocol::Tcp);
-        assert!(counter(VerdictKind::Allow, reason, Protocol::Tcp) <= greatest_allow);
-        assert!(counter(VerdictKind::Audit, reason, Protocol::Tcp) > greatest_allow);
-        assert!(counter(VerdictKind::Deny, reason, Protocol::Tcp) > greatest_allow);
-        place += 1;
-    }
-};
+use crate::wire::{MAX_REASONS, Protocol, Reason, VerdictKind};
 
 /// Error inside a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -236,6 +97,24 @@ pub const fn error_counter(error: KernelError) -> u32 {
     ATTEMPTS + error as u32
 }
 
+// A port's last attempt is kept as its counter index plus one ([`crate::wire::PortHolder::asked_by`]), and the programs
+// ask with one comparison whether it was allowed: every index of an allowed attempt is at most that of
+// `(Allow, Error)`, and every other one is greater. So `Allow` comes first, and `Error` is the greatest reason.
+const _: () = {
+    let mut place = 0;
+    while place < Reason::ALL.len() {
+        let reason = Reason::ALL[place];
+        assert!((reason as u32) < MAX_REASONS);
+        assert!(reason as u32 <= Reason::Error as u32);
+        assert!(place == 0 || (Reason::ALL[place - 1] as u32) < reason as u32);
+        let greatest_allow = counter(VerdictKind::Allow, Reason::Error, Protocol::Tcp);
+        assert!(counter(VerdictKind::Allow, reason, Protocol::Tcp) <= greatest_allow);
+        assert!(counter(VerdictKind::Audit, reason, Protocol::Tcp) > greatest_allow);
+        assert!(counter(VerdictKind::Deny, reason, Protocol::Tcp) > greatest_allow);
+        place += 1;
+    }
+};
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -257,18 +136,6 @@ mod tests {
             assert!(seen.insert(error_counter(error)));
         }
         assert!(seen.iter().all(|index| *index < COUNTER_COUNT));
-    }
-
-    #[test]
-    fn discriminants_survive_the_wire_and_gaps_are_refused() {
-        for reason in Reason::ALL {
-            assert_eq!(Reason::from_wire(reason as u8), Some(reason));
-        }
-        let known: Vec<u8> = (0..=u8::MAX).filter(|wire| Reason::from_wire(*wire).is_some()).collect();
-        assert_eq!(known, [0, 1, 2, 3, 5, 6, 7, 8, 10, 11]);
-        for (place, verdict) in VerdictKind::ALL.into_iter().enumerate() {
-            assert_eq!(VerdictKind::from_wire(u8::try_from(place).unwrap()), Some(verdict));
-        }
     }
 
     #[test]

@@ -18,6 +18,10 @@ pub const OWNER_MODE_AUDIT: u32 = 1 << 3;
 /// Its namespace is in enforce mode whatever the node's mode is.
 pub const OWNER_MODE_ENFORCE: u32 = 1 << 4;
 
+/// Bytes of one element of `OWNER_RECORDS`, whose key is the owner's slot (`u32`): what the agent writes of an owner for
+/// the next agent. No program reads it; the core encodes and decodes it.
+pub const OWNER_RECORD_BYTES: usize = 512;
+
 /// One element of `OWNERS`, as four words that are each written and read whole.
 ///
 /// The agent writes an element completely before any [`crate::wire::PortWord`] points at it, and does not use a slot

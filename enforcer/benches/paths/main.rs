@@ -5,7 +5,7 @@ use std::{hint::black_box, net::Ipv4Addr, process::ExitCode, time::Duration};
 
 use enforcer_core::{
     index::{Index, Settings},
-    model::{actor::Audience, attempt::Attempt, owner::OwnerId, time::Now},
+    model::{actor::Audience, attempt::Attempt, now::Now, owner::OwnerId},
     pods::{
         annotation,
         pod::{self, Pod},

@@ -16,7 +16,7 @@ mod messages;
 pub mod object;
 pub mod pairs;
 pub mod placement;
-pub mod scale;
+pub mod replica_count;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +32,7 @@ use crate::{
         object::{Location, ManifestObject, WorkloadKind},
         pairs::{Overlap, Pair, PairSide, exclude, pairs},
         placement::CoPlacement,
-        scale::ReplicaCount,
+        replica_count::ReplicaCount,
     },
     model::{
         owner::{ClaimGroup, OwnerId},

@@ -9,16 +9,20 @@ mod actor;
 mod cgroups;
 mod identity;
 mod inspect;
-mod modes;
-mod names;
+mod interner;
+mod lookups;
+mod namespace_modes;
+mod notice;
+mod output;
 mod owner;
 mod port_table;
-mod query;
+mod recent_names;
 mod removal;
 mod restore;
+mod settings;
 #[cfg(test)]
 mod tests;
-mod types;
+mod what_if;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -32,17 +36,18 @@ use crate::{
     cgroups::tree::{CgroupTree, PlacedPodCgroup},
     index::{
         identity::static_key,
-        names::Interner,
+        interner::Interner,
         owner::{OwnerState, PortClaimSet},
         port_table::PortTable,
+        recent_names::RecentNames,
     },
     model::{
         digest::Digest,
         mode::Mode,
+        now::Now,
         owner::{OwnerId, OwnerKind},
         quota::Resource,
         source::{ClaimOrigin, ClaimSource},
-        time::Now,
     },
     plan::slots::SlotAllocator,
     pods::{
@@ -52,9 +57,11 @@ use crate::{
 };
 
 pub use inspect::{ClaimStatus, ClaimView, OwnerView};
-pub use query::ActiveClaim;
+pub use lookups::ActiveClaim;
+pub use notice::Notice;
+pub use output::{IndexOutput, MapUsage};
 pub use restore::RestoreSummary;
-pub use types::{IndexOutput, MapUsage, Notice, Settings};
+pub use settings::Settings;
 
 /// Index of the pods, cgroups and claims of the node.
 #[derive(Debug)]
@@ -82,7 +89,7 @@ pub struct Index {
     mirrors: HashMap<UidKey, (String, String)>,
     /// UIDs that such pods may get as soon as all that came at once was taken in.
     released_uids: BTreeSet<UidKey>,
-    recent_names: names::RecentNames,
+    recent_names: RecentNames,
     /// Origins whose complete list is in force, or was once.
     synced: BTreeSet<ClaimOrigin>,
     /// Id of the next owner.
@@ -122,7 +129,7 @@ impl Index {
             waiting: HashMap::new(),
             mirrors: HashMap::new(),
             released_uids: BTreeSet::new(),
-            recent_names: names::RecentNames::default(),
+            recent_names: RecentNames::default(),
             synced: BTreeSet::new(),
             next_id: OwnerId::FIRST,
             output: IndexOutput::default(),

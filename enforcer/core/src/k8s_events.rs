@@ -3,7 +3,7 @@
 mod budget;
 mod call;
 mod note;
-mod queue;
+mod scheduler;
 mod series;
 mod subject;
 mod unnamed;
@@ -11,6 +11,6 @@ mod unnamed;
 pub use budget::{CALL_LIMIT, OBJECT_LIMIT};
 pub use call::{Call, CallOutcome, DropReason, Event, NextCall};
 pub use note::MAX_NOTE;
-pub use queue::EventScheduler;
+pub use scheduler::EventScheduler;
 pub use subject::{EventObject, EventReason};
 pub use unnamed::NAME_WAIT;

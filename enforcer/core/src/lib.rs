@@ -33,5 +33,7 @@ pub mod pods;
 pub mod reports;
 pub mod reserved_ports;
 pub mod sockets;
+#[cfg(test)]
+mod tests;
 pub mod views;
 pub mod yaml;

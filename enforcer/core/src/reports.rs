@@ -3,7 +3,7 @@
 mod bounded_map;
 pub mod deduplicator;
 mod incumbent;
+pub mod log_rate_limiter;
 pub mod messages;
-pub mod rate_limit;
 pub mod report;
 pub mod ring_records;

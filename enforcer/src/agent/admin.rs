@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use enforcer_core::{
-    model::time::Now,
+    model::now::Now,
     views::explain::{ExplainQuestion, explain},
 };
 

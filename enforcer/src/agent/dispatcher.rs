@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use enforcer_core::{model::time::Now, views::enforcement_gap::GapCause};
+use enforcer_core::{model::now::Now, views::unenforced_time::GapCause};
 
 use crate::{
     agent::{
         admin::Watchers,
+        log_reporter::{Reporter, ReservedPortsReporter},
         output::Output,
         reconciler::Reconciler,
-        reporter::{Reporter, ReservedPortsReporter},
         reserved_ports_worker::{Shutdown, SyncOutcome},
     },
-    host::allocator,
+    host::malloc_trim,
     k8s::EventQueue,
     metrics::Metrics,
     telemetry::DroppedLines,
@@ -99,7 +99,7 @@ impl Dispatcher {
             Output::Synced { pods, claims, conflicts } => {
                 reporter.synced(pods, claims, conflicts);
                 // Reading a first list takes memory that is not needed again.
-                allocator::give_back();
+                malloc_trim::give_back();
             }
             Output::Enforced(delay) => {
                 self.metrics.enforced(delay);

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use enforcer_core::{
-    model::time::Now,
-    views::enforcement_gap::{gap_after, gap_before, should_enforce},
+    model::now::Now,
+    views::unenforced_time::{gap_after, gap_before, should_enforce},
 };
 
 use crate::{

@@ -11,7 +11,7 @@ use crate::{
     agent::{
         error::AgentError,
         input::{FolderRead, Input},
-        source::SourceConfig,
+        source_config::SourceConfig,
     },
     k8s::{self, EventQueue, Updates},
     manifests::{Folder, Watch},

@@ -20,10 +20,10 @@ use enforcer_ebpf::wire::{NodeMode, Policy, Protocol};
 use enforcer_core::{
     index::{Index, Settings, Staged},
     manifests::FolderContents,
-    model::{port_spec::PortSpec, source::ClaimOrigin, time::Now},
+    model::{now::Now, port_spec::PortSpec, source::ClaimOrigin},
     pods::pod::Pod,
     sockets::BoundSockets,
-    views::enforcement_gap::{PredecessorState, should_enforce},
+    views::unenforced_time::{PredecessorState, should_enforce},
 };
 
 use crate::{

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use enforcer_core::views::enforcement_gap::should_enforce;
+use enforcer_core::views::unenforced_time::should_enforce;
 
 use crate::{
     agent::reconciler::Reconciler,

@@ -19,7 +19,7 @@ use crate::{
         pod_source::PodSource,
         reconciler::Reconciler,
         reserved_ports_worker::{ReservedPortsWorker, SyncOutcome},
-        ring_reader::Rings,
+        ring_poll::Rings,
         snapshot::AgentInfo,
     },
     host::clock::now,

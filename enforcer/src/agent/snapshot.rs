@@ -6,9 +6,9 @@
 use std::process;
 
 use enforcer_core::{
-    model::{port_spec::PortSpec, time::Now},
+    model::{now::Now, port_spec::PortSpec},
     views::{
-        json::{NodeSnapshot, time},
+        node_snapshot::{NodeSnapshot, time},
         status::{AgentView, KernelFeatures, Status, StatusInputs},
     },
 };
@@ -20,7 +20,7 @@ use enforcer_ebpf::{
 use crate::{
     agent::{
         reconciler::{Reconciler, Start},
-        source::SourceConfig,
+        source_config::SourceConfig,
     },
     kernel::Counters,
 };

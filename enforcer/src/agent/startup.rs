@@ -16,19 +16,19 @@ use crate::{
         dispatcher::Dispatcher,
         error::AgentError,
         gauges::EnforcementGauges,
-        health,
+        health_and_metrics,
         input::Input,
         kernel_trace::Tracer,
         pod_source::PodSource,
         readiness::Readiness,
         reconciler::{Reconciler, Start},
         reserved_ports_worker::{ReservedPortsConfig, ReservedPortsWorker},
-        ring_reader::Rings,
+        ring_poll::Rings,
         run::{Agent, RESYNC_INTERVAL, Stop, Timers},
         snapshot::AgentInfo,
-        source::SourceConfig,
+        source_config::SourceConfig,
     },
-    host::{allocator, clock::now},
+    host::{clock::now, malloc_trim},
     kernel::{
         pins::{Persistence, Pins},
         probe::Features,
@@ -103,7 +103,7 @@ pub(super) async fn start(config: AgentConfig, mut stop: Stop) -> Result<Option<
     // Only now: while the previous agent runs, the socket is that agent's.
     let admin = Admin::start(admin_socket, dispatcher.watchers());
     log_ready(&reconciler, mode, features, began);
-    allocator::give_back();
+    malloc_trim::give_back();
     let timers = Timers::new(renewal);
     let agent = Agent {
         admin,
@@ -138,7 +138,7 @@ async fn serve_metrics(
         SourceConfig::Folder(_) => None,
     }));
     if let Some(address) = listen {
-        let served = health::serve(address, readiness.clone(), Arc::clone(&metrics)).await;
+        let served = health_and_metrics::serve(address, readiness.clone(), Arc::clone(&metrics)).await;
         served.map_err(|source| AgentError::Listen { address, source })?;
     }
     Ok(metrics)

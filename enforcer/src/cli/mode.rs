@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use enforcer_ebpf::wire::NodeMode;
 use serde_json::{Value, json};
 
-use enforcer_core::views::json::API_VERSION;
+use enforcer_core::views::node_snapshot::API_VERSION;
 
 use crate::{
     cli::{

@@ -11,11 +11,11 @@ use enforcer_ebpf::decide::ModeOverride;
 
 use enforcer_core::{
     index::{Index, Settings},
-    model::{owner::OwnerClass, time::Now},
+    model::{now::Now, owner::OwnerClass},
     plan::owner_record::RecordedOwner,
     sockets::{BoundSockets, SocketLimits, SocketPlace},
     views::{
-        json::NodeSnapshot,
+        node_snapshot::NodeSnapshot,
         status::{Status, StatusInputs},
     },
 };

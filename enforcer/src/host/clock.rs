@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use enforcer_core::model::time::Now;
+use enforcer_core::model::now::Now;
 
 /// Number of times that two clocks are read until they were read in about the same instant: whoever reads them may be
 /// kept waiting by others.

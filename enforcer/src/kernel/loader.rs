@@ -11,12 +11,12 @@ use enforcer_ebpf::{OBJECT, wire::Policy};
 use tracing::warn;
 
 use crate::kernel::{
+    attach::{BIND_PROGRAMS, BIND_TAIL_PROGRAMS, CGROUP_PROGRAMS},
     btf::Offsets,
     error::BpfError,
     link::Hook,
     pins::Persistence,
     probe::{Features, GlobalValue, globals},
-    programs::{BIND_PROGRAMS, BIND_TAIL_PROGRAMS, CGROUP_PROGRAMS},
 };
 
 /// Options of loading the programs.

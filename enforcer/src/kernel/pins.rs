@@ -18,10 +18,10 @@
 
 mod cleanup;
 pub(super) mod error;
+pub(super) mod generations;
 mod inspect;
 mod node_mode;
 mod previous;
-pub(super) mod store;
 
 use std::{
     fs, io,

@@ -11,12 +11,12 @@
 
 pub mod node;
 pub mod optional;
-mod raw;
 pub mod required;
+mod trial_programs;
 
 use aya::programs::ProgramError;
 
-use crate::kernel::{btf::Offsets, kfunc::RdonlyCast};
+use crate::kernel::{btf::Offsets, rdonly_cast::RdonlyCast};
 
 /// A feature of the kernel or a property of the node.
 pub struct Feature {
@@ -163,7 +163,7 @@ pub fn features() -> Result<Features, ProgramError> {
         post_bind_denies: offsets.is_some_and(|offsets| offsets.post_bind_denies),
         coarse_time: optional::has_coarse_time()?,
         probe_read: optional::has_probe_read()?,
-        cast: offsets.and_then(|offsets| raw::cast(&offsets).ok().flatten()),
+        cast: offsets.and_then(|offsets| trial_programs::cast(&offsets).ok().flatten()),
     })
 }
 

@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use enforcer_core::views::enforcement_gap::{GapCause, UnenforcedTime};
+use enforcer_core::views::unenforced_time::{GapCause, UnenforcedTime};
 
 use crate::{host::clock::now, metrics::labels::cause};
 

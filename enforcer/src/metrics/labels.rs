@@ -5,7 +5,7 @@ use enforcer_ebpf::wire::{KernelError, Protocol, Reason, VerdictKind};
 use enforcer_core::{
     k8s_events::DropReason,
     model::{mode::Mode, port_spec::protocol_name},
-    views::enforcement_gap::GapCause,
+    views::unenforced_time::GapCause,
 };
 
 use crate::k8s::{ApiErrorKind, ApiResource};

@@ -7,7 +7,7 @@ use enforcer_ebpf::wire::{
 use super::*;
 use enforcer_core::{
     index::Settings,
-    model::{name::Name, port_spec::protocol_name, time::Now},
+    model::{name::Name, now::Now, port_spec::protocol_name},
     pods::pod::from_api,
 };
 

@@ -8,7 +8,7 @@ mod admin;
 mod admission;
 mod event;
 mod fault;
-mod request;
+mod request_attributes;
 mod selector;
 mod serve;
 mod shared;

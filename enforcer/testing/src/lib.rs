@@ -3,9 +3,9 @@
 //! | module | content |
 //! | --- | --- |
 //! | [`pods`] | pods as the API server has them |
-//! | [`sandbox`], [`bpffs`], [`network`], [`device`] | a cgroup subtree, a BPF file system, a network namespace, a network device of the test's own |
-//! | [`worker`], [`race`], [`io_uring_bind`], [`sockets`] | processes in cgroups that open sockets on command |
-//! | [`kernel_fixture`] | the engine on a sandbox, driven step by step |
+//! | [`cgroup_sandbox`], [`bpffs`], [`network`], [`device`] | a cgroup subtree, a BPF file system, a network namespace, a network device of the test's own |
+//! | [`worker`], [`bind_race`], [`io_uring_bind`], [`bind_variants`] | processes in cgroups that open sockets on command |
+//! | [`reconciler_fixture`] | a reconciler on a sandbox, driven step by step |
 //! | [`mini_agent`] | a small agent whose kernel state outlives it |
 //! | [`agent`], [`manifest_fixture`] | the real binary on a folder of manifests |
 //! | [`apiserver`] | an API server for pods, namespaces and Events, with faults on order |
@@ -14,20 +14,20 @@
 
 pub mod agent;
 pub mod apiserver;
+pub mod bind_race;
+pub mod bind_variants;
 pub mod bpffs;
+pub mod cgroup_sandbox;
 pub mod device;
 pub mod exposition;
 pub mod http;
 pub mod io_uring_bind;
-pub mod kernel_fixture;
 pub mod manifest_fixture;
 pub mod mini_agent;
 pub mod network;
 pub mod own_machine;
 pub mod pods;
-pub mod race;
-pub mod sandbox;
-pub mod sockets;
+pub mod reconciler_fixture;
 pub mod worker;
 
 /// Lists tests by name: a slice of pairs of a test's name and the function of that name.

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 use crate::{
     agent::{Agent, wait_until},
+    cgroup_sandbox::{self, Sandbox},
     pods::{Pod, SYSTEMD_BESTEFFORT, cgroup_for},
-    sandbox::{self, Sandbox},
     worker::{Bind, Worker},
 };
 
@@ -147,7 +147,7 @@ impl AgentFixture {
     /// Removes the cgroup of the pod with this UID, as the kubelet does when all of the pod has ended. What still runs in
     /// it is killed.
     pub fn remove_cgroup(&self, uid: &str) {
-        sandbox::remove(&self.cgroup(uid)).expect("removing a cgroup");
+        cgroup_sandbox::remove(&self.cgroup(uid)).expect("removing a cgroup");
     }
 }
 

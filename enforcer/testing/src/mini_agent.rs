@@ -29,9 +29,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bpffs::Bpffs,
-    kernel_fixture::{ENFORCE, denied, features},
+    cgroup_sandbox::Sandbox,
     pods::{Pod, SYSTEMD_BESTEFFORT, api_uid},
-    sandbox::Sandbox,
+    reconciler_fixture::{ENFORCE, denied, features},
     worker::{self, Worker},
 };
 

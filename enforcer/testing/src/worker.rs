@@ -14,9 +14,9 @@ use std::{
 };
 
 use crate::{
+    bind_race::{self, Tally},
     device::Device,
     io_uring_bind,
-    race::{self, Tally},
 };
 
 use rustix::process::{
@@ -297,7 +297,7 @@ fn serve(cgroup: &Path) -> io::Result<()> {
             }
             Order::Storm { bind, times, threads } => Answer::Storm(storm(&bind, times, threads)),
             Order::Race { bind, rounds, place, pid, descriptor } => {
-                Answer::Race(race::run(&bind, rounds, place, pid, descriptor)?)
+                Answer::Race(bind_race::run(&bind, rounds, place, pid, descriptor)?)
             }
             Order::Fork => Answer::Forked(fork()?),
             Order::Tunnel(port) => match Device::vxlan("pe-tunnel", port) {

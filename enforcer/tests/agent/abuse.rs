@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer_core::reports::rate_limit::LOG_LIMIT;
+use enforcer_core::reports::log_rate_limiter::LOG_LIMIT;
 use serde_json::{Value, json};
 
 use enforcer_testing::{

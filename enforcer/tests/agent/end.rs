@@ -7,9 +7,10 @@ use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 
 use enforcer_testing::{
     agent::{Agent, wait_until},
+    cgroup_sandbox,
     manifest_fixture::{AgentFixture, bind, denied},
     pods::Pod,
-    sandbox, tests,
+    tests,
     worker::Bind,
 };
 
@@ -54,7 +55,7 @@ fn sigterm_leaves_nothing_behind() {
     nothing_is_left(&ids);
     assert_eq!(stranger.bind(&bind(20080)), 0);
     drop(stranger);
-    sandbox::remove(&fixture.root()).expect("the cgroup can be removed");
+    cgroup_sandbox::remove(&fixture.root()).expect("the cgroup can be removed");
     fs::create_dir(fixture.root()).expect("and made again");
 }
 
@@ -83,7 +84,7 @@ fn sigkill_under_load_leaves_nothing_behind() {
     nothing_is_left(&ids);
     assert_eq!(stranger.bind(&bind(20080)), 0);
     drop(stranger);
-    sandbox::remove(&fixture.root()).expect("the cgroup can be removed");
+    cgroup_sandbox::remove(&fixture.root()).expect("the cgroup can be removed");
     fs::create_dir(fixture.root()).expect("and made again");
     // And another agent can begin where that one was killed.
     let mut stranger = fixture.start(&Pod::new("stranger"));

@@ -8,7 +8,7 @@ use std::{
     ptr,
 };
 
-use enforcer_testing::{agent::enforcer, manifest_fixture::AgentFixture, sandbox, tests};
+use enforcer_testing::{agent::enforcer, cgroup_sandbox, manifest_fixture::AgentFixture, tests};
 
 use crate::Test;
 
@@ -49,7 +49,7 @@ fn root_that_is_no_cgroup_is_refused() {
 
 /// The command, in a mount namespace of its own that has no cgroup v2.
 fn without_cgroups(command: &mut Command) -> &mut Command {
-    let points = sandbox::mount_points().into_iter().map(|point| point.into_os_string().into_vec());
+    let points = cgroup_sandbox::mount_points().into_iter().map(|point| point.into_os_string().into_vec());
     let points: Vec<CString> = points.map(|point| CString::new(point).expect("no NUL")).collect();
     let check = |result: libc::c_int| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
     let leave = move || {
@@ -75,7 +75,7 @@ fn missing_cgroup_v2_is_refused() {
                         systemd.unified_cgroup_hierarchy=1 or mount one, or name its directory with --cgroup-root";
         assert_eq!(sentence, expected);
     }
-    assert!(!sandbox::mount_points().is_empty(), "this namespace has kept its own");
+    assert!(!cgroup_sandbox::mount_points().is_empty(), "this namespace has kept its own");
 }
 
 /// Waiting would not help.

@@ -22,10 +22,11 @@ use enforcer_core::yaml::documents::documents;
 use enforcer_testing::{
     agent::{enforcer, wait_until},
     bpffs::{self, Bpffs},
+    cgroup_sandbox,
     manifest_fixture::{AgentFixture, bind, denied},
     network,
     pods::Pod,
-    sandbox, tests, worker,
+    tests, worker,
 };
 use libtest_mimic::{Arguments, Completion, Trial};
 use rustix::{
@@ -123,7 +124,7 @@ fn contained_with<T: Send>(names: &[String], mounts: impl FnOnce() + Send, start
     let kept = capability_set(names);
     let contain = || {
         unshare();
-        for point in sandbox::mount_points() {
+        for point in cgroup_sandbox::mount_points() {
             make_read_only(&point);
         }
         mounts();

@@ -10,8 +10,8 @@ use enforcer::host::clock::now;
 use enforcer_ebpf::wire::{Reason, VerdictKind};
 
 use enforcer_testing::{
-    kernel_fixture::{KernelFixture, denied},
     pods::Pod,
+    reconciler_fixture::{KernelFixture, denied},
     tests,
     worker::Bind,
 };

@@ -17,10 +17,10 @@ use enforcer_ebpf::wire::{Policy, Reason, Undeclared, VerdictKind};
 use libtest_mimic::Completion;
 
 use enforcer_testing::{
-    kernel_fixture::{ENFORCE, KernelFixture, Observed, denied, denied_after},
+    cgroup_sandbox::Sandbox,
     own_machine,
     pods::{Pod, SYSTEMD_BESTEFFORT},
-    sandbox::Sandbox,
+    reconciler_fixture::{ENFORCE, KernelFixture, Observed, denied, denied_after},
     tests,
     worker::{Answer, Bind, Kind, Order, Ring, Worker},
 };

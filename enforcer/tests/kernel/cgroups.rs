@@ -15,7 +15,7 @@ use std::{
 use aya::maps::{HashMap, MapData};
 use enforcer_ebpf::wire::KernelError;
 
-use enforcer_testing::{kernel_fixture::KernelFixture, pods::Pod, tests};
+use enforcer_testing::{pods::Pod, reconciler_fixture::KernelFixture, tests};
 
 use crate::{DONE, Outcome, Test};
 

@@ -19,8 +19,8 @@ use enforcer::kernel::{
 use enforcer_ebpf::wire::NodeMode;
 
 use enforcer_testing::{
-    kernel_fixture::{denied, features},
     mini_agent::{MiniNode, expected_pins, inode, only_owner_may_bind, shared_bind},
+    reconciler_fixture::{denied, features},
     tests,
 };
 

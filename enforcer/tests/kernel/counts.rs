@@ -6,8 +6,8 @@ use enforcer::kernel::Counters;
 use enforcer_ebpf::wire::{KernelError, Policy, Protocol, Reason, VerdictKind};
 
 use enforcer_testing::{
-    kernel_fixture::{AUDIT, ENFORCE, KernelFixture, denied},
     pods::Pod,
+    reconciler_fixture::{AUDIT, ENFORCE, KernelFixture, denied},
     tests,
     worker::{Bind, Worker},
 };

@@ -24,9 +24,9 @@ use rustix::{
 };
 
 use enforcer_testing::{
-    kernel_fixture::{ENFORCE, KernelFixture},
+    cgroup_sandbox::Sandbox,
     pods::Pod,
-    sandbox::Sandbox,
+    reconciler_fixture::{ENFORCE, KernelFixture},
     tests,
     worker::{Bind, Kind, Worker, bind_socket},
 };

@@ -15,9 +15,10 @@ use enforcer::kernel::pins::clean_up;
 use libtest_mimic::Completion;
 
 use enforcer_testing::{
-    kernel_fixture::denied,
     mini_agent::{MiniNode, PodSpec, Task, expected_pins, only_owner_may_bind, shared_bind},
-    own_machine, tests,
+    own_machine,
+    reconciler_fixture::denied,
+    tests,
     worker::Worker,
 };
 

@@ -14,11 +14,11 @@ use enforcer_ebpf::wire::{Policy, Protocol, Undeclared};
 use libtest_mimic::Completion;
 
 use enforcer_testing::{
-    kernel_fixture::{ENFORCE, KernelFixture, denied_after, reading_by_helper, taking_before_bind},
+    bind_race::race,
     mini_agent::MiniNode,
     own_machine,
     pods::{Pod, SYSTEMD_BESTEFFORT},
-    race::race,
+    reconciler_fixture::{ENFORCE, KernelFixture, denied_after, reading_by_helper, taking_before_bind},
     tests,
     worker::{Answer, Bind, Kind, Order, Worker},
 };

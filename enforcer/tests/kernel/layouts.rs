@@ -17,10 +17,10 @@ use enforcer_core::{model::actor::Actor, plan::port_state::Change};
 use enforcer_ebpf::wire::{COUNTER_COUNT, KernelError, Policy, Reason, Undeclared, VerdictKind};
 
 use enforcer_testing::{
-    kernel_fixture::{ENFORCE, KernelFixture, Observed, denied},
+    cgroup_sandbox::Sandbox,
     mini_agent::{MiniAgent, MiniNode, expected_pins, inode, only_owner_may_bind, shared_bind},
     pods::{CONTAINER_ID, Pod, SYSTEMD_BESTEFFORT, api_uid, cgroup_for, static_uid},
-    sandbox::Sandbox,
+    reconciler_fixture::{ENFORCE, KernelFixture, Observed, denied},
     tests,
     worker::{Bind, Worker, bind_socket},
 };

@@ -8,9 +8,9 @@ use enforcer_core::{model::actor::Actor, pods::annotation::parse_list};
 use enforcer_ebpf::wire::{KernelError, Policy, Reason, Undeclared, VerdictKind};
 
 use enforcer_testing::{
-    kernel_fixture::{ENFORCE, KernelFixture, denied},
     own_machine,
     pods::Pod,
+    reconciler_fixture::{ENFORCE, KernelFixture, denied},
     tests,
     worker::{Bind, Worker, bind_socket},
 };

@@ -4,8 +4,8 @@ use enforcer_core::pods::annotation::parse_list;
 use enforcer_ebpf::wire::{Reason, VerdictKind};
 
 use enforcer_testing::{
-    kernel_fixture::{KernelFixture, denied},
     pods::{Pod, SYSTEMD_BESTEFFORT, cgroup_for, static_uid},
+    reconciler_fixture::{KernelFixture, denied},
     tests,
     worker::{Bind, Worker, bind_socket},
 };

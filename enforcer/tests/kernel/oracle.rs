@@ -13,8 +13,8 @@ use enforcer_ebpf::wire::{Reason, VerdictKind};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use enforcer_testing::{
-    kernel_fixture::{KernelFixture, denied},
     pods::{SYSTEMD_BESTEFFORT, cgroup_for},
+    reconciler_fixture::{KernelFixture, denied},
     tests,
     worker::Worker,
 };

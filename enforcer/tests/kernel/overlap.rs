@@ -4,8 +4,8 @@ use enforcer_ebpf::wire::{Reason, VerdictKind};
 use libtest_mimic::{Completion, Trial};
 
 use enforcer_testing::{
-    kernel_fixture::{AUDIT, ENFORCE, KernelFixture, denied, features, reading_by_helper},
     pods::Pod,
+    reconciler_fixture::{AUDIT, ENFORCE, KernelFixture, denied, features, reading_by_helper},
     worker::{Bind, Kind},
 };
 

@@ -9,8 +9,8 @@ use enforcer::{
 use enforcer_ebpf::wire::{NodeMode, Policy, Reason, VerdictKind};
 
 use enforcer_testing::{
-    kernel_fixture::denied,
     mini_agent::{MiniNode, QUIET, only_owner_may_bind, shared_bind},
+    reconciler_fixture::denied,
     tests,
 };
 

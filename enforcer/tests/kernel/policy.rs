@@ -14,10 +14,10 @@ use enforcer_core::{
 use enforcer_ebpf::wire::{Policy, Reason, Undeclared, VerdictKind};
 
 use enforcer_testing::{
-    kernel_fixture::{
+    pods::{Pod, static_uid},
+    reconciler_fixture::{
         AUDIT, ENFORCE, KernelFixture, denied, denied_with, features, reading_by_helper, taking_before_bind,
     },
-    pods::{Pod, static_uid},
     tests,
     worker::{Bind, Worker, bind_socket},
 };

@@ -6,8 +6,8 @@ use enforcer_core::{index::Notice, pods::claims::ClaimProblem};
 use enforcer_ebpf::wire::{MAX_ADDRESS_CLAIMS, Policy, Reason, Undeclared, VerdictKind};
 
 use enforcer_testing::{
-    kernel_fixture::{ENFORCE, KernelFixture, denied},
     pods::Pod,
+    reconciler_fixture::{ENFORCE, KernelFixture, denied},
     tests,
     worker::{Bind, Worker},
 };

@@ -8,8 +8,8 @@ use libtest_mimic::Completion;
 use rustix::thread::set_name;
 
 use enforcer_testing::{
-    kernel_fixture::{KernelFixture, denied, reading_by_helper},
     pods::Pod,
+    reconciler_fixture::{KernelFixture, denied, reading_by_helper},
     tests,
     worker::{Bind, Kind, Worker, bind_socket},
 };

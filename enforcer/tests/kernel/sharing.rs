@@ -9,9 +9,10 @@ use enforcer::host::clock::now;
 use enforcer_ebpf::wire::{Reason, VerdictKind};
 
 use enforcer_testing::{
-    kernel_fixture::{KernelFixture, denied},
+    cgroup_sandbox,
     pods::{Pod, SYSTEMD_BESTEFFORT},
-    sandbox, tests,
+    reconciler_fixture::{KernelFixture, denied},
+    tests,
     worker::{Bind, Worker},
 };
 
@@ -219,7 +220,7 @@ fn claim_ends_with_pod_cgroup() -> Outcome {
 
     drop(owners);
     let container = fixture.make_cgroup(&owner.cgroup(SYSTEMD_BESTEFFORT));
-    sandbox::remove(container.parent().expect("the pod's own")).expect("removing a cgroup");
+    cgroup_sandbox::remove(container.parent().expect("the pod's own")).expect("removing a cgroup");
     // Nobody has said that the pod is gone.
     assert_eq!(fixture.attempt(&mut waiting, &bind()).result(), OWNER);
     fixture.apply(&owner);

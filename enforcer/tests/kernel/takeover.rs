@@ -14,12 +14,13 @@ use enforcer_ebpf::wire::{Reason, VerdictKind};
 
 use enforcer_testing::{
     bpffs::Bpffs,
-    kernel_fixture::denied,
     mini_agent::{
         MiniAgent, MiniNode, PROTOCOL, expected_pins, expected_shared_pins, only_owner_may_bind, shared_bind,
         shared_bind6,
     },
-    own_machine, tests,
+    own_machine,
+    reconciler_fixture::denied,
+    tests,
     worker::{Bind, Worker},
 };
 
@@ -258,7 +259,7 @@ fn recreated_root_cgroup_is_attached() -> Outcome {
     let (node, owner, stranger) = node();
     drop(node.start());
     drop((owner, stranger));
-    enforcer_testing::sandbox::remove(&node.root).expect("the pods' cgroup goes");
+    enforcer_testing::cgroup_sandbox::remove(&node.root).expect("the pods' cgroup goes");
     fs::create_dir(&node.root).expect("and comes back");
     let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0, "the links went with the cgroup");

@@ -4,9 +4,11 @@ use enforcer_ebpf::wire::{KernelError, Policy, Protocol, Reason, Undeclared, Ver
 
 use enforcer_testing::{
     device::Device,
-    kernel_fixture::{AUDIT, ENFORCE, KernelFixture, Observed, denied_after, reading_by_helper, taking_before_bind},
     own_machine,
     pods::Pod,
+    reconciler_fixture::{
+        AUDIT, ENFORCE, KernelFixture, Observed, denied_after, reading_by_helper, taking_before_bind,
+    },
     tests,
     worker::{Bind, Kind, Worker},
 };
@@ -252,7 +254,7 @@ fn new_claim_does_not_displace_holder() -> Outcome {
     assert_eq!(verdict(&fixture.attempt(&mut claimant, &bind.clone().kept())), (0, VerdictKind::Allow, Reason::Owner));
     assert_eq!(
         fixture.attempt(&mut holder, &bind).result(),
-        (enforcer_testing::kernel_fixture::denied(), VerdictKind::Deny, Reason::Claimed)
+        (enforcer_testing::reconciler_fixture::denied(), VerdictKind::Deny, Reason::Claimed)
     );
     DONE
 }

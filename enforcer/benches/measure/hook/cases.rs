@@ -29,8 +29,8 @@ use enforcer_ebpf::wire::{BindEvent, Policy, Protocol, Undeclared, VERDICT_RING_
 
 use super::statistics;
 use enforcer_testing::{
+    cgroup_sandbox::Sandbox,
     pods::{Pod, SYSTEMD_BESTEFFORT},
-    sandbox::Sandbox,
 };
 
 use crate::{

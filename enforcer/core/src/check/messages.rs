@@ -6,7 +6,7 @@ use super::{
     object::{Location, ManifestObject},
     pairs::{Overlap, Pair},
     placement::CoPlacement,
-    scale::RollingUpdate,
+    replica_count::RollingUpdate,
 };
 use crate::{
     model::{list::comma_list, port_spec::PortSpec, source::ClaimSource},

@@ -10,7 +10,7 @@ use enforcer_ebpf::wire::Protocol;
 use k8s_openapi::api::core::v1 as api;
 use serde_json::{Map, Value as Json, json};
 
-use super::{placement::Placement, scale::ReplicaCount};
+use super::{placement::Placement, replica_count::ReplicaCount};
 use crate::yaml::spanned::{Node, Value};
 use crate::{
     model::{port_spec::protocol_from_name, source::ClaimSource, text::escape_bounded},

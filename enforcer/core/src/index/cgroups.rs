@@ -10,7 +10,7 @@ use crate::{
         tree::{Insertion, PlacedPodCgroup},
     },
     index::{Index, owner},
-    model::{owner::OwnerId, time::Now},
+    model::{now::Now, owner::OwnerId},
     plan::port_state::Change,
 };
 

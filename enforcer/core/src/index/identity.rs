@@ -4,7 +4,7 @@ use enforcer_ebpf::wire::{UidForm, UidKey};
 
 use crate::{
     index::{Index, Notice, owner::OwnerState},
-    model::{owner::OwnerClass, quota::Resource, time::Now},
+    model::{now::Now, owner::OwnerClass, quota::Resource},
     pods::pod::{Pod, uid_key},
 };
 

@@ -11,9 +11,9 @@ use crate::{
         owner::{self, OwnerState},
     },
     model::{
+        now::Now,
         owner::{OwnerId, OwnerKind},
         quota::Resource,
-        time::Now,
     },
     plan::port_state::Change,
 };

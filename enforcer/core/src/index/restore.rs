@@ -9,14 +9,14 @@ use enforcer_ebpf::wire::{self, Slot, UidKey};
 
 use crate::{
     cgroups::tree::PlacedPodCgroup,
-    index::{Index, identity::static_key, names, owner::OwnerState},
+    index::{Index, identity::static_key, owner::OwnerState, recent_names},
     model::{
         digest::Digest,
         name::Name,
+        now::Now,
         owner::{OwnerClass, OwnerId, OwnerKind},
         port_spec::PortSpec,
         source::ClaimSource,
-        time::Now,
     },
     plan::{
         owner_record::{OwnerRecord, RecordedOwner},
@@ -67,7 +67,7 @@ impl Index {
         let last = remembered.iter().map(|owner| owner.id).filter(|id| id.get() < IDS_END).max();
         if !remembered.is_empty() {
             // Others came later and are gone already, but what the kernel told of them may not have been read yet.
-            let gap = u32::try_from(names::MAX_RECENT_NAMES).unwrap_or(u32::MAX);
+            let gap = u32::try_from(recent_names::MAX_RECENT_NAMES).unwrap_or(u32::MAX);
             let last = last.unwrap_or(OwnerId::FIRST);
             self.next_id = self.next_id.max(last.saturating_add(gap).saturating_add(1));
         }

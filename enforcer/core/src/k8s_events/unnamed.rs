@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use crate::{
     index::Index,
-    model::{actor::Actor, text::escape, time::Now},
+    model::{actor::Actor, now::Now, text::escape},
     reports::report::Report,
 };
 

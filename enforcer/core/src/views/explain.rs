@@ -29,7 +29,7 @@ use crate::{
         text::escape,
     },
     sockets,
-    views::json::{API_VERSION, ActorView, ClaimRow, HolderRow, NodeSnapshot, WILDCARDS, dual_stack, time},
+    views::node_snapshot::{API_VERSION, ActorView, ClaimRow, HolderRow, NodeSnapshot, WILDCARDS, dual_stack, time},
 };
 
 /// Question that is asked.

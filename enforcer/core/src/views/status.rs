@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     model::{actor::Audience, port_spec::protocol_name, text::escape},
     sockets::ReportedConflicts,
-    views::json::{API_VERSION, ActorView, ClaimRow, HolderRow, NodeSnapshot, time},
+    views::node_snapshot::{API_VERSION, ActorView, ClaimRow, HolderRow, NodeSnapshot, time},
 };
 
 /// Most holders that are shown.

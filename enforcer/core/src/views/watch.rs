@@ -11,7 +11,7 @@ use crate::{
         text::escape,
     },
     reports::report::Report,
-    views::json::{API_VERSION, ActorView},
+    views::node_snapshot::{API_VERSION, ActorView},
 };
 
 /// One line.

@@ -29,7 +29,7 @@ use super::{
 };
 use enforcer_core::model::{port_spec::protocol_from_name, text::escape};
 
-use crate::agent::http::{self, Connection, Limits, WhenFull};
+use crate::agent::http_server::{self, Connection, Limits, WhenFull};
 
 /// A connection that watches lives longer. Connections that wait do so in the socket's queue.
 const LIMITS: Limits =
@@ -49,13 +49,13 @@ pub(super) fn serve(path: PathBuf, requests: mpsc::Sender<Request>, file: Arc<Mu
             Ok(listener) => listener,
             Err(error) => {
                 log_failure(&path, &error);
-                let listener = http::retry(|| ready(listen(&path, &file))).await;
+                let listener = http_server::retry(|| ready(listen(&path, &file))).await;
                 let path = path.display();
                 info!(event = "admin_recovered", %path, "status, explain and watch are served on {path}");
                 listener
             }
         };
-        http::serve(listener, router, LIMITS, "the admin socket").await;
+        http_server::serve(listener, router, LIMITS, "the admin socket").await;
     });
 }
 

@@ -13,9 +13,9 @@ use tokio::sync::{Notify, mpsc};
 
 use super::json::json;
 use enforcer_core::{
-    model::time::Now,
+    model::now::Now,
     reports::report::Report,
-    views::{json::moment, watch::WatchLine},
+    views::{node_snapshot::moment, watch::WatchLine},
 };
 
 /// Most watchers at once.

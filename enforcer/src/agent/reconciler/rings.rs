@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use enforcer_core::{
     cgroups::tree::Insertion,
-    model::{attempt::Attempt, time::Now},
+    model::{attempt::Attempt, now::Now},
     reports::{
         report::Report,
         ring_records::{CgroupChange, SocketRecord, decode_cgroup, decode_socket, decode_verdict},

@@ -4,7 +4,7 @@ use aya::maps::{MapData, RingBuf};
 
 use enforcer_core::{
     index::Index,
-    model::time::Now,
+    model::now::Now,
     plan::recover::RecoveredState,
     reports::{report::Report, ring_records::decode_verdict},
 };

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use enforcer_core::{
     model::text::escape,
     views::{
-        json::{ClaimRow, HolderRow},
+        node_snapshot::{ClaimRow, HolderRow},
         status::{AgentView, Modes, Status},
     },
 };

@@ -13,7 +13,9 @@ use rustix::fs::FlockOperation;
 use crate::kernel::{
     crash_point::step,
     link::Link,
-    pins::{PinError, entries, layouts, lock_folder, on_bpffs, remove_empty_folder, remove_pin, store::remove_tree},
+    pins::{
+        PinError, entries, generations::remove_tree, layouts, lock_folder, on_bpffs, remove_empty_folder, remove_pin,
+    },
 };
 
 /// Time that the kernel may take to release what was removed: it does so after a grace period and in a work queue

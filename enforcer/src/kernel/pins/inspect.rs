@@ -11,9 +11,10 @@ use crate::kernel::{
     counters::{CounterMap, Counters},
     map_names::COUNTERS,
     pins::{
-        PinError, Pins, node_mode,
+        PinError, Pins,
+        generations::live_generation,
+        node_mode,
         previous::{Previous, open_map},
-        store::live_generation,
     },
 };
 

@@ -13,7 +13,7 @@ use crate::kernel::{
     grace_period, lease_clock,
     map_names::{ADDRESS_OWNERS, CGROUP_RING, CONFIG, OWNER_RECORDS, OWNERS, PORT_OWNERS, VERDICT_RING},
     mmap_array::MmapArray,
-    pins::{PinError, Pins, store::MAPS},
+    pins::{PinError, Pins, generations::MAPS},
     wire_words::{config_word, owner_word},
 };
 

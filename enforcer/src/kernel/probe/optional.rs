@@ -5,12 +5,12 @@ use aya::{
     sys::{BpfHelper, is_helper_supported},
 };
 
-use super::{Answer, Feature, Features, Global, GlobalValue, NEWER, raw};
+use super::{Answer, Feature, Features, Global, GlobalValue, NEWER, trial_programs};
 use crate::{
     host::{netns, sock_diag},
     kernel::{
         btf::{MptcpOffsets, Offsets},
-        kfunc::RdonlyCast,
+        rdonly_cast::RdonlyCast,
     },
 };
 
@@ -106,7 +106,7 @@ pub static SOCK_RELEASE_HOOKS: Feature = Feature {
     required: false,
     without: "that a port is free again is seen by looking at the sockets only",
     remedy: NEWER,
-    probe: || Answer::of(raw::sees_releases()),
+    probe: || Answer::of(trial_programs::sees_releases()),
     globals: &[],
 };
 
@@ -132,7 +132,7 @@ pub static TRACEPOINT_LINKS: Feature = Feature {
     required: false,
     without: "while no agent runs, a new pod's cgroup is not recognised",
     remedy: NEWER,
-    probe: || Answer::of(raw::has_raw_tracepoint_links()),
+    probe: || Answer::of(trial_programs::has_raw_tracepoint_links()),
     globals: &[],
 };
 
@@ -166,7 +166,9 @@ pub static LOADS: Feature = Feature {
     required: false,
     without: "every bind and close takes some tens of nanoseconds longer",
     remedy: NEWER,
-    probe: || Answer::of(Offsets::of_running_kernel().and_then(|offsets| Ok(raw::cast(&offsets)?.is_some()))),
+    probe: || {
+        Answer::of(Offsets::of_running_kernel().and_then(|offsets| Ok(trial_programs::cast(&offsets)?.is_some())))
+    },
     globals: &[
         Global { name: "SOCK_TYPE", value: |features, _| cast(features, |cast| cast.sock) },
         Global { name: "TASK_TYPE", value: |features, _| cast(features, |cast| cast.task) },
@@ -184,7 +186,7 @@ pub static CGROUP_LSM: Feature = Feature {
     required: false,
     without: "nothing today: no program of the agent is one",
     remedy: "run a kernel of at least that version with CONFIG_BPF_LSM=y, and with bpf in lsm= on its command line",
-    probe: || Answer::of(raw::has_cgroup_lsm()),
+    probe: || Answer::of(trial_programs::has_cgroup_lsm()),
     globals: &[],
 };
 

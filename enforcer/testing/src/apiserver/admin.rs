@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     admission, decode, encode, event, put_namespace,
-    request::Asked,
+    request_attributes::Asked,
     serve::Good,
     status::{self, Flaw, Refusal},
     store::{Key, Resource, Store},

@@ -18,7 +18,7 @@ use tokio::{task, time};
 use super::{
     ADMIN_TOKEN, TOKEN, USER, admin, event,
     fault::Fault,
-    request::{self, Asked, Options, Parameters, Version},
+    request_attributes::{self, Asked, Options, Parameters, Version},
     shared::{Inner, Recorded, Shared},
     status::{self, Refusal},
     store::{Key, Objects, Resource, shown},
@@ -116,7 +116,7 @@ async fn answer(
     }
     let resource = served.ok_or_else(|| forbidden(USER))?;
     let headers = request.headers().clone();
-    let metadata_only = request::metadata_only(&headers, asked.verb == "list")?;
+    let metadata_only = request_attributes::metadata_only(&headers, asked.verb == "list")?;
     let namespace = asked.namespace.as_deref();
     if asked.verb == "watch" {
         let streaming_lists = shared.lock().streaming_lists;

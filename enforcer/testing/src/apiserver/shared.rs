@@ -11,7 +11,7 @@ use tokio::sync::watch as latest;
 
 use super::{
     fault::{Active, Interruption},
-    request,
+    request_attributes,
     store::{Change, Resource, Store},
 };
 
@@ -35,8 +35,8 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    pub(super) fn new(asked: &request::Asked, uri: &Uri) -> Self {
-        let request::Asked { verb, group, resource, namespace, name, .. } = asked.clone();
+    pub(super) fn new(asked: &request_attributes::Asked, uri: &Uri) -> Self {
+        let request_attributes::Asked { verb, group, resource, namespace, name, .. } = asked.clone();
         let query = uri.query().unwrap_or_default().to_owned();
         Self { at: Instant::now(), verb, group, resource, namespace, name, query, status: None }
     }

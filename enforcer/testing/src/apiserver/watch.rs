@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     fault::Interruption,
-    request::{Options, Version},
+    request_attributes::{Options, Version},
     serve::{Met, broken, line},
     shared::{Happening, Inner, Open, Shared},
     status::{self, Refusal},

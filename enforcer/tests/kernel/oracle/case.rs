@@ -4,8 +4,8 @@ use enforcer_ebpf::wire::{Policy, Undeclared};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use enforcer_testing::{
-    kernel_fixture::ENFORCE,
     pods::Pod,
+    reconciler_fixture::ENFORCE,
     worker::{Bind, Kind},
 };
 

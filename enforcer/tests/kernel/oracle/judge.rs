@@ -17,7 +17,7 @@ use enforcer_ebpf::{
     },
 };
 
-use enforcer_testing::kernel_fixture::features;
+use enforcer_testing::reconciler_fixture::features;
 
 use super::{
     case::{Attempt, Case, Member, UNRESOLVED},

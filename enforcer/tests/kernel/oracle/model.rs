@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use enforcer_ebpf::wire::{Reason, VerdictKind};
 
-use enforcer_testing::kernel_fixture::features;
+use enforcer_testing::reconciler_fixture::features;
 
 use super::case::{Attempt, Case, Member, NODE_CLAIMS, UNRESOLVED};
 

@@ -10,7 +10,7 @@ use super::manifests;
 use crate::check::{CheckSettings, check, finding::Code};
 use crate::{
     index::{self, Index, Notice},
-    model::time::Now,
+    model::now::Now,
     pods::pod,
 };
 

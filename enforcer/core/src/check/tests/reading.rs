@@ -5,7 +5,7 @@ use crate::{
     check::{
         object::{ManifestObject, WorkloadKind},
         placement::{CoPlacement, Placement},
-        scale::{ReplicaCount, RollingUpdate},
+        replica_count::{ReplicaCount, RollingUpdate},
     },
     yaml::spanned::Node,
 };

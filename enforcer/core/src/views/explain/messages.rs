@@ -9,7 +9,7 @@ use crate::{
     index::OwnerView,
     model::{list::and_list, mode::Mode, owner::OwnerId, text::escape},
     reports::messages::explain_reason,
-    views::json::{ActorView, ClaimRow, HolderRow, NodeSnapshot, port_name},
+    views::node_snapshot::{ActorView, ClaimRow, HolderRow, NodeSnapshot, port_name},
 };
 
 /// Most items of a list in a sentence.

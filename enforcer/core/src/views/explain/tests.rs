@@ -10,7 +10,7 @@ use enforcer_ebpf::{
 use super::*;
 use crate::{
     index::{Index, Settings},
-    model::{attempt::Reuse, time::Now},
+    model::{attempt::Reuse, now::Now},
     pods::{
         annotation,
         pod::{Phase, Pod, Workload, uid_key},

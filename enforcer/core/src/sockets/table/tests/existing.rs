@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use crate::{
     index::{Index, Settings},
-    model::{actor::Audience, time::Now},
+    model::{actor::Audience, now::Now},
     pods::{
         annotation,
         pod::{Phase, Pod, Workload, uid_key},

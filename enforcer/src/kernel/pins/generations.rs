@@ -17,6 +17,7 @@ use aya::{
 use enforcer_ebpf::wire::{self, NodeMode};
 
 use crate::kernel::{
+    attach::{BIND_PROGRAMS, BindProgram},
     crash_point::step,
     error::BpfError,
     link::{Hook, Link, LinkInfo},
@@ -26,7 +27,6 @@ use crate::kernel::{
         Persistence, PinError, Pins, Previous, entries, make_folder, node_mode, previous::open_map,
         remove_empty_folder, remove_pin,
     },
-    programs::{BIND_PROGRAMS, BindProgram},
 };
 
 /// Folder of a generation's maps.

@@ -14,11 +14,13 @@ use enforcer_core::{
         actor::{Actor, Audience},
         attempt::target,
         name::Name,
+        now::Now,
         port_spec::protocol_name,
         text::escape,
-        time::Now,
     },
-    reports::{deduplicator::Deduplicator, messages::notice_sentence, rate_limit::LogRateLimiter, report::Report},
+    reports::{
+        deduplicator::Deduplicator, log_rate_limiter::LogRateLimiter, messages::notice_sentence, report::Report,
+    },
     sockets::{BoundSocket, LiveConflict, SocketBinding},
 };
 

@@ -10,7 +10,7 @@ use std::{
 use crate::kernel::{
     bpf_syscall::{INSTRUCTION_BYTES, ProgramLoad, load_program, open_raw_tracepoint},
     btf::{self, BtfError, Offsets},
-    kfunc::{CALL, MOVE, RdonlyCast, instruction, registers},
+    rdonly_cast::{CALL, MOVE, RdonlyCast, instruction, registers},
 };
 
 /// `enum bpf_prog_type` in include/uapi/linux/bpf.h.

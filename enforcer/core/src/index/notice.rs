@@ -1,49 +1,9 @@
-//! Inputs and outputs of the index.
-
-use std::{collections::BTreeSet, time::Duration};
+//! Notices of the index for people: problems of claims, conflicts between them, and claims granted later.
 
 use crate::{
-    arbitration::quota::Capacity,
-    model::{
-        mode::NamespaceMode,
-        name::Name,
-        port_spec::{PortList, PortSpec},
-        quota::QuotaLimit,
-        source::ClaimSource,
-    },
-    plan::port_state::Change,
-    pods::claims::{ClaimLimits, ClaimProblem},
+    model::{name::Name, port_spec::PortList, quota::QuotaLimit, source::ClaimSource},
+    pods::claims::ClaimProblem,
 };
-
-/// Settings of the index.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Limits for the claims of one pod.
-    pub limits: ClaimLimits,
-    /// Capacity of the node.
-    pub capacity: Capacity,
-    /// Namespaces whose pods are node software.
-    pub system_namespaces: BTreeSet<String>,
-    /// Time for which the ports of a deleted pod stay with its workload.
-    pub handover_grace: Duration,
-    /// The node's own claims.
-    pub node_reserved: Vec<PortSpec>,
-    /// Effect of a namespace's label on the mode.
-    pub namespace_mode: NamespaceMode,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            limits: ClaimLimits::default(),
-            capacity: Capacity::default(),
-            system_namespaces: BTreeSet::from(["kube-system".to_owned()]),
-            handover_grace: Duration::from_mins(1),
-            node_reserved: Vec::new(),
-            namespace_mode: NamespaceMode::Any,
-        }
-    }
-}
 
 /// Notice for people, emitted when its cause begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,28 +110,4 @@ impl Notice {
             Self::ModeInvalid { .. } | Self::Conflict { .. } | Self::Granted { .. } => None,
         }
     }
-}
-
-/// Numbers of entries of the kernel's maps that are in use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MapUsage {
-    /// Ports that somebody owns, at least on some address: words of `PORTS` that are not zero.
-    pub ports: usize,
-    /// Slots of `OWNERS`; nobody's does not count.
-    pub owners: usize,
-    /// Single addresses of ports, in `ADDRESS_OWNERS`.
-    pub exact: usize,
-    /// Pod UIDs, in `POD_UIDS`.
-    pub uids: usize,
-    /// Cgroups of pods, in `POD_CGROUPS`, whether or not the pod is known.
-    pub cgroups: usize,
-}
-
-/// Output of the index since it was drained last.
-#[derive(Debug, Default)]
-pub struct IndexOutput {
-    /// Steps for the kernel's maps, in order.
-    pub changes: Vec<Change>,
-    /// Notices for people.
-    pub notices: Vec<Notice>,
 }

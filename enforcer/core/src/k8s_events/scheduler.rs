@@ -30,7 +30,7 @@ use crate::{
     model::{
         actor::{Actor, Audience},
         name::Name,
-        time::Now,
+        now::Now,
         token_bucket::TokenBucket,
     },
     reports::{messages::notice_sentence, report::Report},

@@ -16,7 +16,7 @@ use tracing::{error, info};
 
 use crate::{
     agent::{
-        http::{self, Limits, WhenFull},
+        http_server::{self, Limits, WhenFull},
         readiness::Readiness,
     },
     metrics::{self, Metrics},
@@ -57,11 +57,11 @@ pub(super) async fn serve(address: SocketAddr, readiness: Readiness, metrics: Ar
         let listener = if let Some(listener) = listener {
             listener
         } else {
-            let listener = http::retry(|| TcpListener::bind(address)).await;
+            let listener = http_server::retry(|| TcpListener::bind(address)).await;
             info!(event = "listen_recovered", %address, "health and metrics are served on {address}");
             listener
         };
-        http::serve(listener, router, LIMITS, "health or metrics").await;
+        http_server::serve(listener, router, LIMITS, "health or metrics").await;
     });
     Ok(())
 }

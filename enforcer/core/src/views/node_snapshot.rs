@@ -21,11 +21,11 @@ use crate::{
         actor::Actor,
         mode::Mode,
         name::Name,
+        now::Now,
         owner::{OwnerId, OwnerKind},
         port_spec::{Address, PortRange, PortSpec, compress, protocol_name},
         source::ClaimSource,
         text::escape,
-        time::Now,
     },
     sockets::{self, Activity, BoundSince, BoundSockets},
 };

@@ -25,8 +25,8 @@ use enforcer_core::{
 use enforcer_ebpf::wire::{Policy, Reason, Undeclared, VerdictKind};
 
 use crate::{
+    cgroup_sandbox::Sandbox,
     pods::{Pod, SYSTEMD_BESTEFFORT},
-    sandbox::Sandbox,
     worker::{Bind, Worker},
 };
 

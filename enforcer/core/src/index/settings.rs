@@ -1,0 +1,39 @@
+//! Settings of the index.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use crate::{
+    arbitration::quota::Capacity,
+    model::{mode::NamespaceMode, port_spec::PortSpec},
+    pods::claims::ClaimLimits,
+};
+
+/// Settings of the index.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Limits for the claims of one pod.
+    pub limits: ClaimLimits,
+    /// Capacity of the node.
+    pub capacity: Capacity,
+    /// Namespaces whose pods are node software.
+    pub system_namespaces: BTreeSet<String>,
+    /// Time for which the ports of a deleted pod stay with its workload.
+    pub handover_grace: Duration,
+    /// The node's own claims.
+    pub node_reserved: Vec<PortSpec>,
+    /// Effect of a namespace's label on the mode.
+    pub namespace_mode: NamespaceMode,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: ClaimLimits::default(),
+            capacity: Capacity::default(),
+            system_namespaces: BTreeSet::from(["kube-system".to_owned()]),
+            handover_grace: Duration::from_mins(1),
+            node_reserved: Vec::new(),
+            namespace_mode: NamespaceMode::Any,
+        }
+    }
+}
