@@ -59,8 +59,8 @@ impl Report {
     /// Finds the names for an attempt.
     #[must_use]
     pub fn new(attempt: Attempt, index: &Index) -> Self {
-        let caller = match (attempt.caller, attempt.pod_cgroup) {
-            (Some(id), _) if index.name(id).is_some() => index.name(id).cloned().map_or(Actor::Unplaced, Actor::Known),
+        let caller = match (attempt.caller.and_then(|id| index.name(id)), attempt.pod_cgroup) {
+            (Some(name), _) => Actor::Known(name.clone()),
             (_, Some(cgroup)) => match Actor::of_cgroup(cgroup, index) {
                 Actor::Host => Actor::Unplaced,
                 who => who,

@@ -103,19 +103,18 @@ fn chunks(text: &str) -> impl Iterator<Item = Chunk<'_>> {
 /// Returns the lines of a text, each with what ends it. Lines are counted as YAML 1.2 does (5.4, line break
 /// characters), and with it the parser: a carriage return alone ends a line too.
 fn lines_of(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let end = match rest.find(['\r', '\n']) {
-            None => rest.len(),
-            Some(at) if rest[at..].starts_with("\r\n") => at + 2,
-            Some(at) => at + 1,
-        };
-        let (line, after) = rest.split_at(end);
-        rest = after;
-        Some(line)
+    text.split_inclusive('\n').flat_map(|lines| {
+        let ending = if lines.ends_with("\r\n") { 2 } else { usize::from(lines.ends_with('\n')) };
+        let mut rest = lines;
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let end = rest[..rest.len() - ending].find('\r').map_or(rest.len(), |at| at + 1);
+            let (line, after) = rest.split_at(end);
+            rest = after;
+            Some(line)
+        })
     })
 }
 

@@ -194,3 +194,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn every_line_break_of_yaml_ends_a_line() {
+    let lines: Vec<&str> = lines_of("a\nb\r\nc\rd\r\r\n\n\re").collect();
+    assert_eq!(lines, ["a\n", "b\r\n", "c\r", "d\r", "\r\n", "\n", "\r", "e"]);
+    assert_eq!(lines_of("").count(), 0);
+    assert_eq!(lines_of("\r\n").collect::<Vec<_>>(), ["\r\n"]);
+}
