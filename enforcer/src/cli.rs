@@ -6,7 +6,7 @@ mod check;
 mod cleanup;
 mod completions;
 mod explain;
-mod local_node;
+mod host_name;
 mod mode;
 mod output;
 mod pinned;

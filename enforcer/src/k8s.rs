@@ -5,7 +5,7 @@ mod error;
 mod event_publisher;
 mod last_activity;
 mod resource;
-mod updates;
+mod update_queue;
 mod watch;
 
 use tokio::{
@@ -15,7 +15,7 @@ use tokio::{
 
 use self::{
     event_publisher::publish,
-    updates::{QUEUE, UpdateSender},
+    update_queue::{QUEUE, UpdateSender},
     watch::{watch_namespaces, watch_pods},
 };
 
@@ -24,7 +24,7 @@ pub use error::{ApiError, ApiErrorKind};
 pub use event_publisher::EventQueue;
 pub use last_activity::{LastActivity, WatchActivity};
 pub use resource::ApiResource;
-pub use updates::{Update, Updates};
+pub use update_queue::{Update, Updates};
 
 /// Starts to watch the pods of a node and, if `namespaces`, the mode labels of namespaces, and to publish the Events of the
 /// queue. `instance` is the name of the agent's own pod. The tasks end with the receiver.

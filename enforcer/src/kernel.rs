@@ -4,9 +4,9 @@
 //! | to change | go to |
 //! | --- | --- |
 //! | how the programs are loaded, and with which globals | `loader`, [`probe`] |
-//! | what a planned change writes | `maps`, and `wire_words` for places of wire fields |
+//! | what a planned change writes | `maps`, and `word_indexes` for places of wire fields |
 //! | a name of a map or pin | [`map_names`] |
-//! | hooks, and the switch to this agent's programs | `programs`, `link` |
+//! | hooks, and the switch to this agent's programs | `attach`, `link` |
 //! | what outlives the agent | [`pins`] |
 //! | what this kernel offers | [`probe`] |
 
@@ -17,7 +17,7 @@ mod counters;
 mod crash_point;
 mod error;
 mod grace_period;
-mod lease_clock;
+mod lease_deadline;
 mod link;
 mod loader;
 pub mod map_names;
@@ -26,7 +26,7 @@ mod mmap_array;
 pub mod pins;
 pub mod probe;
 pub mod rdonly_cast;
-mod wire_words;
+mod word_indexes;
 
 use std::path::Path;
 
@@ -41,7 +41,7 @@ use crate::kernel::{
     link::Link,
     map_names::{CGROUP_RING, SOCKET_RING, VERDICT_RING},
     maps::{Maps, take_map},
-    pins::generations::{PinStore, PreviousGeneration},
+    pins::pin_store::{PinStore, PreviousGeneration},
 };
 
 pub use self::{

@@ -7,8 +7,8 @@
 //!
 //! [`input`] reads manifests of all kinds, for `enforcer check`.
 
+pub mod check_input;
 mod folder_watch;
-pub mod input;
 
 use std::{
     collections::BTreeSet,

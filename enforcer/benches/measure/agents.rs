@@ -10,8 +10,8 @@ use anyhow::Context as _;
 
 use enforcer_testing::{
     agent::Agent,
+    agent_fixture::{AgentFixture, isolated_defaults},
     apiserver::ApiServer,
-    manifest_fixture::{AgentFixture, isolated_defaults},
     pods::Pod,
 };
 

@@ -12,7 +12,7 @@ use aya::sys::{Stats, enable_stats};
 
 use self::cases::{Case, Cases};
 use crate::{
-    raw::Hook,
+    comparison_programs::Hook,
     samples::{Run, ratios},
 };
 

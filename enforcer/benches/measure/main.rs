@@ -9,12 +9,12 @@
 )]
 
 mod agents;
+mod comparison_programs;
 mod denial_storm;
 mod driver;
 mod footprint;
 mod hook;
 mod pod_latency;
-mod raw;
 mod samples;
 
 use std::process::ExitCode;

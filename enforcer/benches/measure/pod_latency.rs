@@ -18,7 +18,7 @@ use enforcer::{
 use enforcer_core::{index::Settings, pods::pod};
 use enforcer_ebpf::wire::{Policy, Protocol, Undeclared, port_index};
 
-use enforcer_testing::manifest_fixture::AgentFixture;
+use enforcer_testing::agent_fixture::AgentFixture;
 
 use crate::{
     agents::{self, FIRST_PORT, RunningAgent, Source},

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | a document | values with their lines | [`crate::yaml`] |
 //! | such values | the objects that make pods, and what each pod claims | [`object`] |
-//! | their specs | how many pods at once, and on which nodes | [`scale`], [`placement`] |
+//! | their specs | how many pods at once, and on which nodes | [`replica_count`], [`placement`] |
 //! | the claims of all | which exclude each other | [`mod@pairs`] |
 //! | all of it | findings with a remedy | [`finding`] |
 //!

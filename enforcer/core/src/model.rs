@@ -3,7 +3,7 @@
 pub mod actor;
 pub mod attempt;
 pub mod digest;
-pub mod list;
+pub mod list_text;
 pub mod mode;
 pub mod name;
 pub mod now;

@@ -23,7 +23,7 @@ use crate::{
         output::{TextFormat, TextOutput, print},
         values::Ports,
     },
-    manifests::input::read_all,
+    manifests::check_input::read_all,
     telemetry::shows_colours,
 };
 

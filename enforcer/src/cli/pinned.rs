@@ -25,7 +25,7 @@ use crate::{
     cli::{
         Failure,
         admin::AgentUnavailable,
-        local_node::{MOUNTINFO, host_name},
+        host_name::{MOUNTINFO, host_name},
         mode::pin_failure,
     },
     host::{

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::{
     cli::{
         Failure,
-        local_node::MOUNTINFO,
+        host_name::MOUNTINFO,
         output::{TableFormat, TableOutput},
     },
     host::cgroup::Root,

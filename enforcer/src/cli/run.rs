@@ -19,7 +19,7 @@ use crate::{
     cli::{
         Failure,
         agent_or_pins::BpffsFlag,
-        local_node::{MOUNTINFO, host_name},
+        host_name::{MOUNTINFO, host_name},
     },
     host::cgroup::{CgroupError, Root},
     k8s,

@@ -31,7 +31,7 @@ use enforcer_core::{
 use super::{
     error::{ApiError, ApiErrorKind, MAX_MESSAGE, kind_of_error, kind_of_status, message_with_causes},
     resource::ApiResource,
-    updates::{Closed, Update, UpdateSender},
+    update_queue::{Closed, Update, UpdateSender},
 };
 use crate::host::clock;
 

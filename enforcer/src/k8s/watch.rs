@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use super::{
     error::{ApiError, ApiErrorKind, kind_of_error, kind_of_status, message_with_causes},
     resource::ApiResource,
-    updates::{Closed, Update, UpdateSender},
+    update_queue::{Closed, Update, UpdateSender},
 };
 
 /// Most objects in one page of a list, where the server does not stream lists. A page is in memory as a whole, and an

@@ -15,14 +15,14 @@ use enforcer_ebpf::wire::{
 use crate::kernel::{
     counters::CounterMap,
     error::BpfError,
-    lease_clock,
+    lease_deadline,
     loader::LoadOptions,
     map_names::{
         ADDRESS_OWNERS, CONFIG, COUNTERS, NODE_MODE, OWNER_RECORDS, OWNERS, POD_CGROUPS, POD_UIDS, PORT_HOLDERS,
         PORT_HOLDS, PORT_OWNERS, SHARED_PORTS,
     },
     mmap_array::{LazyMmapArray, MmapArray},
-    wire_words::{config_word, owner_word, port_holder_word},
+    word_indexes::{config_word, owner_word, port_holder_word},
 };
 
 /// Levels below the root at which the kubelet puts pods: its children (guaranteed pods) and grandchildren (the others).
@@ -91,12 +91,12 @@ impl Maps {
 
     /// Sets the end of the lease: nanoseconds since boot, sleep included; 0 is never.
     pub(super) fn set_lease_deadline(&self, deadline: u64) {
-        self.config.store(config_word::LEASE_DEADLINE, lease_clock::to_word(deadline));
+        self.config.store(config_word::LEASE_DEADLINE, lease_deadline::to_word(deadline));
     }
 
     /// Returns the end of the lease: nanoseconds since boot, sleep included; 0 is never.
     pub(super) fn lease_deadline(&self) -> u64 {
-        lease_clock::from_word(self.config.load(config_word::LEASE_DEADLINE))
+        lease_deadline::from_word(self.config.load(config_word::LEASE_DEADLINE))
     }
 
     pub(super) fn root_level(&self) -> Option<u64> {

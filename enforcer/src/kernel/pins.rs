@@ -18,9 +18,9 @@
 
 mod cleanup;
 pub(super) mod error;
-pub(super) mod generations;
 mod inspect;
 mod node_mode;
+pub(super) mod pin_store;
 mod previous;
 
 use std::{

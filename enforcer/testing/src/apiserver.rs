@@ -4,7 +4,7 @@
 //! What it cannot do it refuses, as access control would: it takes and sends nothing that a real server would not. It
 //! serves from a thread of its own, so that tests need no runtime; what waits blocks.
 
-mod admin;
+mod admin_requests;
 mod admission;
 mod event;
 mod fault;

@@ -7,12 +7,13 @@
 //! | [`worker`], [`bind_race`], [`io_uring_bind`], [`bind_variants`] | processes in cgroups that open sockets on command |
 //! | [`reconciler_fixture`] | a reconciler on a sandbox, driven step by step |
 //! | [`mini_agent`] | a small agent whose kernel state outlives it |
-//! | [`agent`], [`manifest_fixture`] | the real binary on a folder of manifests |
+//! | [`agent`], [`agent_fixture`] | the real binary on a folder of manifests |
 //! | [`apiserver`] | an API server for pods, namespaces and Events, with faults on order |
 //! | [`http`], [`exposition`] | the agent's HTTP answers, and its metrics |
 //! | [`own_machine`] | the virtual machines of `cargo xtask kernels` |
 
 pub mod agent;
+pub mod agent_fixture;
 pub mod apiserver;
 pub mod bind_race;
 pub mod bind_variants;
@@ -22,7 +23,6 @@ pub mod device;
 pub mod exposition;
 pub mod http;
 pub mod io_uring_bind;
-pub mod manifest_fixture;
 pub mod mini_agent;
 pub mod network;
 pub mod own_machine;

@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use enforcer_testing::{
     agent::{Agent, enforcer, wait_until},
+    agent_fixture::{AgentFixture, bind, denied, until_bind},
     apiserver::ApiServer,
     bpffs::Bpffs,
-    manifest_fixture::{AgentFixture, bind, denied, until_bind},
     pods::Pod,
     tests,
     worker::{Bind, Worker},
@@ -22,7 +22,7 @@ use enforcer_testing::{
 use crate::{
     Test,
     backend::{Backend as _, start_on_cluster, start_synced},
-    load::Load,
+    bind_load::Load,
 };
 
 pub(crate) const TESTS: &[Test] = tests![

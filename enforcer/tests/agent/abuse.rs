@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use enforcer_testing::{
     agent::{Agent, wait_until},
+    agent_fixture::{AgentFixture, bind, denied, until_bind},
     apiserver::{ApiServer, Target},
-    manifest_fixture::{AgentFixture, bind, denied, until_bind},
     pods::Pod,
     tests,
     worker::Bind,

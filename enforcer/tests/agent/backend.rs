@@ -27,8 +27,8 @@ pub(crate) use self::{
 };
 use enforcer_testing::{
     agent::{Agent, wait_until_within},
+    agent_fixture::{AgentFixture, isolated_defaults},
     apiserver::ApiServer,
-    manifest_fixture::{AgentFixture, isolated_defaults},
     pods::Pod,
 };
 

@@ -18,8 +18,8 @@ use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 use self::model::{Claim, Dice, Model};
 use enforcer_testing::{
     agent::Agent,
+    agent_fixture::{AgentFixture, bind},
     apiserver::{ApiServer, Fault, Interruption, Outage, Target},
-    manifest_fixture::{AgentFixture, bind},
     pods::Pod,
     tests,
     worker::Bind,
@@ -28,8 +28,8 @@ use enforcer_testing::{
 use crate::{
     Test,
     backend::{Backend, start_synced},
+    bind_load::{Counts, Load},
     claims_in_force::{ClaimPart, claims_in_force},
-    load::{Counts, Load},
 };
 
 pub(crate) const TESTS: &[Test] = tests![kernel_maps_match_the_model_under_churn];

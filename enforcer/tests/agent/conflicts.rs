@@ -6,7 +6,7 @@ use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 use serde_json::{Value, json};
 
 use enforcer_testing::{
-    manifest_fixture::{AgentFixture, bind, denied},
+    agent_fixture::{AgentFixture, bind, denied},
     pods::Pod,
     tests,
     worker::{Bind, Worker},

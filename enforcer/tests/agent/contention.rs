@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use enforcer_testing::{
     agent::{Agent, wait_until},
+    agent_fixture::{AgentFixture, bind, denied, until_bind},
     apiserver::ApiServer,
-    manifest_fixture::{AgentFixture, bind, denied, until_bind},
     pods::Pod,
     tests,
 };

@@ -7,8 +7,8 @@ use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 
 use enforcer_testing::{
     agent::{Agent, wait_until},
+    agent_fixture::{AgentFixture, bind, denied},
     cgroup_sandbox,
-    manifest_fixture::{AgentFixture, bind, denied},
     pods::Pod,
     tests,
     worker::Bind,

@@ -6,8 +6,8 @@ use k8s_openapi::api::events::v1::Event;
 
 use enforcer_testing::{
     agent::wait_until,
+    agent_fixture::{AgentFixture, bind, denied, until_bind},
     apiserver::{ApiServer, Fault, Target},
-    manifest_fixture::{AgentFixture, bind, denied, until_bind},
     pods::Pod,
     tests,
 };

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use enforcer_testing::{manifest_fixture::AgentFixture, pods::Pod, tests, worker::Bind};
+use enforcer_testing::{agent_fixture::AgentFixture, pods::Pod, tests, worker::Bind};
 
 use crate::Test;
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use enforcer_testing::{
-    manifest_fixture::{AgentFixture, bind, denied},
+    agent_fixture::{AgentFixture, bind, denied},
     pods::Pod,
     tests,
     worker::{Bind, Worker},

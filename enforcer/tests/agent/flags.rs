@@ -2,7 +2,7 @@
 
 use enforcer::kernel::probe;
 
-use enforcer_testing::manifest_fixture::{AgentFixture, bind, denied};
+use enforcer_testing::agent_fixture::{AgentFixture, bind, denied};
 use enforcer_testing::pods::Pod;
 use enforcer_testing::tests;
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use enforcer_testing::{
     agent::Agent,
-    manifest_fixture::{AgentFixture, bind, denied, until_bind},
+    agent_fixture::{AgentFixture, bind, denied, until_bind},
     pods::Pod,
     tests,
     worker::Worker,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use enforcer_testing::{
     agent::wait_until,
-    manifest_fixture::{AgentFixture, bind, denied, until_bind},
+    agent_fixture::{AgentFixture, bind, denied, until_bind},
     pods::Pod,
     tests,
 };

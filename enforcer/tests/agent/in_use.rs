@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use enforcer_testing::{
     agent::{Agent, wait_until},
-    manifest_fixture::AgentFixture,
+    agent_fixture::AgentFixture,
     pods::Pod,
     tests,
     worker::{Answer, Bind, Kind, Order, take},

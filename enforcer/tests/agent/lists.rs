@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use enforcer_testing::{
     agent::{Agent, wait_until, wait_until_within},
+    agent_fixture::{AgentFixture, bind, denied},
     apiserver::{ApiServer, Fault, Target},
-    manifest_fixture::{AgentFixture, bind, denied},
     pods::Pod,
     tests,
     worker::Worker,

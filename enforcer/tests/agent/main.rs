@@ -5,10 +5,11 @@
 
 mod absence;
 mod abuse;
+mod api_server_source;
 mod backend;
+mod bind_load;
 mod churn;
 mod claims_in_force;
-mod cluster;
 mod conflicts;
 mod contention;
 mod end;
@@ -21,17 +22,16 @@ mod folder;
 mod handover;
 mod in_use;
 mod lists;
-mod load;
-mod machine;
 mod malformed;
 mod metrics;
+mod pod_replacement;
 mod refusals;
 mod reserved;
-mod rollout;
+mod scope_node;
 mod soak;
 mod status;
 
-mod trouble;
+mod unwritable_outputs;
 mod upgrade;
 mod watch;
 
@@ -57,12 +57,12 @@ fn main() {
 }
 
 fn trials() -> Vec<Trial> {
-    let mut trials = machine::trials();
+    let mut trials = scope_node::trials();
     trials.extend(reserved::trials());
     trials.extend(upgrade::trials());
     for (subject, tests) in [
         ("abuse", abuse::TESTS),
-        ("trouble", trouble::TESTS),
+        ("unwritable_outputs", unwritable_outputs::TESTS),
         ("soak", soak::TESTS),
         ("conflicts", conflicts::TESTS),
         ("folder", folder::TESTS),
@@ -73,14 +73,14 @@ fn trials() -> Vec<Trial> {
         ("refusals", refusals::TESTS),
         ("backend", backend::TESTS),
         ("control_plane", backend::CONTROL_PLANE_TESTS),
-        ("cluster", cluster::TESTS),
+        ("api_server_source", api_server_source::TESTS),
         ("events", events::TESTS),
         ("existing", existing::TESTS),
         ("in_use", in_use::TESTS),
         ("absence", absence::TESTS),
         ("metrics", metrics::TESTS),
         ("lists", lists::TESTS),
-        ("rollout", rollout::TESTS),
+        ("pod_replacement", pod_replacement::TESTS),
         ("churn", churn::TESTS),
         ("contention", contention::TESTS),
         ("status", status::TESTS),
@@ -94,7 +94,9 @@ fn trials() -> Vec<Trial> {
             })
         }));
     }
-    for (subject, bodies) in [("cluster", cluster::BODIES), ("events", events::BODIES), ("rollout", rollout::BODIES)] {
+    for (subject, bodies) in
+        [("cluster", api_server_source::BODIES), ("events", events::BODIES), ("rollout", pod_replacement::BODIES)]
+    {
         trials.extend(backend::trials(subject, bodies));
     }
     trials

@@ -3,7 +3,7 @@
 use enforcer_core::pods::annotation::MAX_PROBLEMS;
 use serde_json::{Value, json};
 
-use enforcer_testing::manifest_fixture::{AgentFixture, bind, denied};
+use enforcer_testing::agent_fixture::{AgentFixture, bind, denied};
 use enforcer_testing::pods::Pod;
 use enforcer_testing::tests;
 

@@ -13,11 +13,11 @@ use serde_json::Value;
 
 use enforcer_testing::{
     agent::{Agent, enforcer, wait_until},
+    agent_fixture::{AgentFixture, bind, denied, until_bind},
     apiserver::{ApiServer, Fault, Interruption},
     bpffs::Bpffs,
     exposition::Exposition,
     http::{LISTEN, connect, get, read_to_end, request, send_raw},
-    manifest_fixture::{AgentFixture, bind, denied, until_bind},
     pods::Pod,
     tests,
     worker::{Bind, Worker},
@@ -25,8 +25,8 @@ use enforcer_testing::{
 
 use crate::{
     Test,
+    api_server_source::{NAMESPACES, PODS},
     backend::{Backend as _, start_on_cluster},
-    cluster::{NAMESPACES, PODS},
 };
 
 pub(crate) const TESTS: &[Test] = tests![

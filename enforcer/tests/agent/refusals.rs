@@ -8,7 +8,7 @@ use std::{
     ptr,
 };
 
-use enforcer_testing::{agent::enforcer, cgroup_sandbox, manifest_fixture::AgentFixture, tests};
+use enforcer_testing::{agent::enforcer, agent_fixture::AgentFixture, cgroup_sandbox, tests};
 
 use crate::Test;
 

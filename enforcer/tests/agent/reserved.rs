@@ -18,10 +18,10 @@ use serde_json::Value;
 
 use enforcer_testing::{
     agent::{Agent, enforcer, wait_until},
+    agent_fixture::{AgentFixture, denied, until_bind},
     apiserver::ApiServer,
     bpffs::Bpffs,
     http::{LISTEN, request},
-    manifest_fixture::{AgentFixture, denied, until_bind},
     pods::Pod,
     tests,
 };

@@ -16,8 +16,8 @@ use enforcer_ebpf::wire::{PortHolds, Protocol, Reason, VerdictKind};
 
 use enforcer_testing::{
     agent::{Agent, wait_until},
+    agent_fixture::{AgentFixture, denied},
     apiserver::ApiServer,
-    manifest_fixture::{AgentFixture, denied},
     pods::Pod,
     tests,
     worker::{Answer, Bind, Order, Worker},

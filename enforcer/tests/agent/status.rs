@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use enforcer_testing::{
     agent::{enforcer, wait_until},
+    agent_fixture::{AgentFixture, bind, denied},
     bpffs::Bpffs,
-    manifest_fixture::{AgentFixture, bind, denied},
     pods::{CONTAINER_ID, Pod},
     tests,
     worker::{Bind, Worker},

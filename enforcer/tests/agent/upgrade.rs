@@ -5,14 +5,14 @@ use std::{env, path::PathBuf};
 use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 use enforcer_testing::{
     agent::Agent,
+    agent_fixture::{AgentFixture, bind, denied, until_bind},
     bpffs::Bpffs,
-    manifest_fixture::{AgentFixture, bind, denied, until_bind},
     pods::Pod,
     worker::Bind,
 };
 use libtest_mimic::{Completion, Trial};
 
-use crate::load::Load;
+use crate::bind_load::Load;
 
 /// Path of the `enforcer` binary of the version to upgrade from.
 const PREDECESSOR: &str = "PORT_ENFORCER_TEST_PREDECESSOR";

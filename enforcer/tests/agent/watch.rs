@@ -19,8 +19,8 @@ use serde_json::Value;
 
 use enforcer_testing::{
     agent::{Agent, enforcer, wait_until},
+    agent_fixture::{AgentFixture, bind, denied},
     http::{connect_unix, exchange},
-    manifest_fixture::{AgentFixture, bind, denied},
     pods::Pod,
     tests,
     worker::{MARK, Order},

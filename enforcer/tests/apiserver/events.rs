@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use enforcer_testing::apiserver::Target;
 
-use crate::cluster::{Cluster, namespace, pod};
+use crate::server_and_client::{Cluster, namespace, pod};
 
 const EVENTS: Target = Target::ALL.resource("events");
 

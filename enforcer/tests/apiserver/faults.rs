@@ -8,7 +8,7 @@ use kube::{Api, api::ListParams, client::Body, runtime::watcher::Config};
 
 use enforcer_testing::apiserver::{Fault, Interruption, Target};
 
-use crate::cluster::{Cluster, Watcher, pod};
+use crate::server_and_client::{Cluster, Watcher, pod};
 
 const PODS: Target = Target::ALL.resource("pods");
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use enforcer_testing::apiserver::Target;
 
-use crate::cluster::{Cluster, edited, namespace, pod};
+use crate::server_and_client::{Cluster, edited, namespace, pod};
 
 fn names<K: kube::ResourceExt>(list: impl IntoIterator<Item = K>) -> Vec<String> {
     list.into_iter().map(|object| object.name_any()).collect()

@@ -1,8 +1,8 @@
 //! The stand-in for the API server, proved with the client that the agent uses.
 
-mod admin;
-mod cluster;
+mod admin_requests;
 mod events;
 mod faults;
 mod lists;
+mod server_and_client;
 mod watches;

@@ -7,7 +7,7 @@ use kube::{Api, api::PartialObjectMeta, runtime::watcher::Config};
 
 use enforcer_testing::apiserver::{Interruption, Target};
 
-use crate::cluster::{Cluster, Watcher, edited, namespace, pod};
+use crate::server_and_client::{Cluster, Watcher, edited, namespace, pod};
 
 const PODS: Target = Target::ALL.resource("pods");
 

@@ -3,7 +3,7 @@
 //!
 //! Left out: seccomp and the LSMs, which are the runtime's and the node's.
 
-mod image;
+mod container_root;
 
 use std::{
     ffi::{CStr, CString},
@@ -21,10 +21,9 @@ use enforcer::host::netns;
 use enforcer_core::yaml::documents::documents;
 use enforcer_testing::{
     agent::{enforcer, wait_until},
+    agent_fixture::{AgentFixture, bind, denied},
     bpffs::{self, Bpffs},
-    cgroup_sandbox,
-    manifest_fixture::{AgentFixture, bind, denied},
-    network,
+    cgroup_sandbox, network,
     pods::Pod,
     tests, worker,
 };
@@ -133,7 +132,7 @@ fn contained_with<T: Send>(names: &[String], mounts: impl FnOnce() + Send, start
             remove_capability_from_bounding_set(capability).expect("root");
         }
         set_no_new_privs(true).expect("no more privileges");
-        image::enter();
+        container_root::enter();
         start()
     };
     thread::scope(|scope| scope.spawn(contain).join().unwrap_or_else(|panic| resume_unwind(panic)))

@@ -7,11 +7,11 @@
 mod binary;
 mod components;
 mod examples;
-mod manifests;
 mod monitoring;
 mod overlays;
 mod policies;
 mod rendering;
+mod source_files;
 mod strict;
 mod systemd;
 
@@ -28,7 +28,7 @@ type Test = (&'static str, fn());
 fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for (subject, tests) in [
-        ("manifests", manifests::TESTS),
+        ("source_files", source_files::TESTS),
         ("overlays", overlays::TESTS),
         ("binary", binary::TESTS),
         ("examples", examples::TESTS),

@@ -6,8 +6,8 @@ mod commands;
 mod links;
 mod log_events;
 mod manifests;
+mod overlap_table;
 mod paths;
-mod table;
 mod threats;
 
 use std::{

@@ -25,7 +25,7 @@ use enforcer_testing::{
     worker::{Answer, Bind, Kind, Order, Ring, Worker},
 };
 
-use crate::{DONE, Outcome, Test, requirements};
+use crate::{DONE, Outcome, Test, skip_excuses};
 
 pub(crate) const TESTS: &[Test] = tests![
     unspec_address_family_is_denied,
@@ -137,7 +137,7 @@ fn v6only_cannot_be_cleared_after_bind() -> Outcome {
 }
 
 fn mptcp_socket_is_denied() -> Outcome {
-    if let Some(why) = requirements::MPTCP.missing() {
+    if let Some(why) = skip_excuses::MPTCP.missing() {
         return Ok(Completion::ignored_with(why));
     }
     let (mut fixture, _owner, mut stranger) = fixture("20080/tcp");
@@ -194,7 +194,7 @@ fn device_bound_socket_is_denied() -> Outcome {
 }
 
 fn io_uring_bind_is_denied() -> Outcome {
-    if let Some(why) = requirements::RING_BIND.missing() {
+    if let Some(why) = skip_excuses::RING_BIND.missing() {
         return Ok(Completion::ignored_with(why));
     }
     let (mut fixture, mut owner, mut stranger) = fixture("20080/tcp 20080/udp");

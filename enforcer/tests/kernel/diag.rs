@@ -31,7 +31,7 @@ use enforcer_testing::{
     worker::{Bind, Kind, Worker, bind_socket},
 };
 
-use crate::{DONE, Outcome, Test, requirements::MPTCP};
+use crate::{DONE, Outcome, Test, skip_excuses::MPTCP};
 
 pub(crate) const TESTS: &[Test] = tests![
     every_socket_kind_is_found_with_its_cgroup,

@@ -2,27 +2,27 @@
 //!
 //! One module is one subject, and its list names its tests: a test that is in no list is dead code, which is an error.
 
-mod arrival;
 mod bypass;
-mod cgroups;
+mod cgroup_storm;
+mod claim_extents;
 mod cleanup;
 mod counts;
+mod crash_points;
 mod diag;
-mod faults;
 mod guest;
-mod holders;
 mod layouts;
-mod machine;
+mod mode_override;
 mod node;
 mod oracle;
 mod overlap;
-mod overrule;
-mod policy;
-mod ports;
-mod requirements;
+mod owner_before_claim;
+mod policy_changes;
 mod reserved;
 mod scope;
-mod sharing;
+mod scope_node;
+mod share_and_handover;
+mod skip_excuses;
+mod socket_holds;
 mod takeover;
 mod undeclared;
 
@@ -49,31 +49,31 @@ fn trials() -> Vec<Trial> {
     for (subject, tests) in [
         ("scope", scope::TESTS),
         ("layouts", layouts::TESTS),
-        ("ports", ports::TESTS),
+        ("claim_extents", claim_extents::TESTS),
         ("node", node::TESTS),
-        ("sharing", sharing::TESTS),
-        ("policy", policy::TESTS),
+        ("share_and_handover", share_and_handover::TESTS),
+        ("policy_changes", policy_changes::TESTS),
         ("counts", counts::TESTS),
-        ("cgroups", cgroups::TESTS),
-        ("arrival", arrival::TESTS),
+        ("cgroup_storm", cgroup_storm::TESTS),
+        ("owner_before_claim", owner_before_claim::TESTS),
         ("takeover", takeover::TESTS),
         ("undeclared", undeclared::TESTS),
-        ("holders", holders::TESTS),
+        ("socket_holds", socket_holds::TESTS),
         ("reserving", undeclared::RESERVING),
-        ("reserving", holders::RESERVING),
+        ("reserving", socket_holds::RESERVING),
         ("by_helper", scope::BY_HELPER),
         ("by_helper", overlap::BY_HELPER),
         ("by_helper", undeclared::BY_HELPER),
-        ("by_helper", holders::BY_HELPER),
-        ("overrule", overrule::TESTS),
+        ("by_helper", socket_holds::BY_HELPER),
+        ("mode_override", mode_override::TESTS),
         ("cleanup", cleanup::TESTS),
-        ("faults", faults::TESTS),
+        ("crash_points", crash_points::TESTS),
         ("oracle", oracle::TESTS),
         ("diag", diag::TESTS),
         ("reserved", reserved::TESTS),
-        ("requirements", requirements::TESTS),
+        ("skip_excuses", skip_excuses::TESTS),
         ("bypass", bypass::TESTS),
-        ("machine", machine::TESTS),
+        ("scope_node", scope_node::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| Trial::ignorable_test(format!("{subject}::{name}"), run)));
     }

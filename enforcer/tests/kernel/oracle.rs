@@ -2,8 +2,8 @@
 //! was written from the product's rules alone.
 
 mod case;
-mod judge;
 mod model;
+mod user_space_decision;
 
 use std::{cell::RefCell, collections::BTreeMap, env, time::Duration};
 
@@ -96,7 +96,7 @@ fn try_case(
         let (errno, verdict, reason) = told.result();
         *tally.entry((verdict, reason)).or_default() += 1;
 
-        let by_decide = judge::decide_in_user_space(case, &world, attempt);
+        let by_decide = user_space_decision::decide_in_user_space(case, &world, attempt);
         if (verdict, reason) != by_decide {
             return fail(format!("kernel {:?}, user space {by_decide:?}: {attempt:?}", (verdict, reason)));
         }

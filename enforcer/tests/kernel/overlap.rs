@@ -9,7 +9,7 @@ use enforcer_testing::{
     worker::{Bind, Kind},
 };
 
-use crate::{DONE, Test, requirements};
+use crate::{DONE, Test, skip_excuses};
 
 /// The address of each column: `v4` and `v6` sockets, `only` for `IPV6_V6ONLY`, `unspec` for a v4 socket's address
 /// whose family is `AF_UNSPEC`.
@@ -67,7 +67,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         for (mode, enforce) in [("audit", false), ("enforce", true)] {
             trials.push(Trial::ignorable_test(format!("overlap::{protocol}_in_{mode}"), move || {
                 if kind == Kind::Mptcp
-                    && let Some(why) = requirements::MPTCP.missing()
+                    && let Some(why) = skip_excuses::MPTCP.missing()
                 {
                     return Ok(Completion::ignored_with(why));
                 }

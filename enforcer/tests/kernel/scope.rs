@@ -14,7 +14,7 @@ use enforcer_testing::{
     worker::{Bind, Kind, Worker, bind_socket},
 };
 
-use crate::{DONE, Outcome, Test, requirements};
+use crate::{DONE, Outcome, Test, skip_excuses};
 
 pub(crate) const TESTS: &[Test] = tests![
     pod_in_other_network_namespace_is_not_judged,
@@ -144,7 +144,7 @@ fn raw_socket_is_not_judged() -> Outcome {
 }
 
 fn udp_lite_socket_is_not_judged() -> Outcome {
-    if let Some(why) = requirements::UDP_LITE.missing() {
+    if let Some(why) = skip_excuses::UDP_LITE.missing() {
         return Ok(Completion::ignored_with(why));
     }
     assert_eq!(undisturbed(Kind::UdpLite), 0);

@@ -13,7 +13,7 @@ use enforcer_testing::{
     worker::{Bind, Kind, Worker},
 };
 
-use crate::{DONE, Outcome, Test, requirements::MPTCP};
+use crate::{DONE, Outcome, Test, skip_excuses::MPTCP};
 
 pub(crate) const TESTS: &[Test] = tests![
     first_binder_owns_port_until_it_closes,

@@ -29,7 +29,7 @@ const SHARD_VARIABLE: &str = "PORT_ENFORCER_TEST_PART";
 
 /// Paths of the test executables in a machine, with the filters of their tests: all kernel tests, and the agent's tests that
 /// need a machine of their own.
-pub(super) const TEST_PROGRAMS: [(&str, &str); 2] = [("/init", ""), ("/bin/agent-tests", "machine::")];
+pub(super) const TEST_PROGRAMS: [(&str, &str); 2] = [("/init", ""), ("/bin/agent-tests", "scope_node::")];
 
 /// Executables of a machine.
 #[derive(Debug)]
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn filter_replaces_the_default_filters() {
         let only = Shard { number: 1, count: 1 };
-        let all = "PORT_ENFORCER_TEST_PART=1/1 -- /init --color=never  , /bin/agent-tests --color=never machine::";
+        let all = "PORT_ENFORCER_TEST_PART=1/1 -- /init --color=never  , /bin/agent-tests --color=never scope_node::";
         assert_eq!(kernel_arguments(only, None), all);
         let some = kernel_arguments(Shard { number: 2, count: 3 }, Some("overlap"));
         assert!(some.starts_with("PORT_ENFORCER_TEST_PART=2/3 -- /init --color=never overlap , /bin/"), "{some}");

@@ -34,8 +34,8 @@ use enforcer_testing::{
 };
 
 use crate::{
+    comparison_programs::{self, Hook},
     driver::{Done, Driver, Order},
-    raw::{self, Hook},
 };
 
 /// The port that the pod `owner` claims.
@@ -168,11 +168,11 @@ impl Cases {
         };
         this.reference(NONE, walk(), |_| Ok(None))?;
         for (name, order) in [(EMPTY, walk()), (EMPTY_REFUSED, refused()), (EMPTY_UNBOUND, unbound())] {
-            this.reference(name, order, |hook| raw::empty(hook).map(Some))?;
+            this.reference(name, order, |hook| comparison_programs::empty(hook).map(Some))?;
         }
         for (name, count) in [("rules-1", 1), ("rules-16", 16), ("rules-128", 128)] {
             this.reference(name, refused(), |hook| match hook {
-                Hook::Bind4 => raw::rules(count, RULES.into()).map(Some),
+                Hook::Bind4 => comparison_programs::rules(count, RULES.into()).map(Some),
                 _ => Ok(None),
             })?;
         }
@@ -263,7 +263,7 @@ impl Cases {
         let (mut programs, mut kept) = (HashMap::new(), Vec::new());
         for hook in Hook::ALL {
             if let Some(program) = program(hook).with_context(|| format!("the program {name}"))? {
-                kept.push(raw::attach(program.as_fd(), cgroup.as_fd(), hook)?);
+                kept.push(comparison_programs::attach(program.as_fd(), cgroup.as_fd(), hook)?);
                 programs.insert(hook, program.as_raw_fd());
                 kept.push(program);
             }

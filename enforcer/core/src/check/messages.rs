@@ -9,7 +9,7 @@ use super::{
     replica_count::RollingUpdate,
 };
 use crate::{
-    model::{list::comma_list, port_spec::PortSpec, source::ClaimSource},
+    model::{list_text::comma_list, port_spec::PortSpec, source::ClaimSource},
     pods::claims::{ClaimProblem, PodClaim},
 };
 

@@ -2,11 +2,11 @@
 
 mod histories;
 mod identity;
-mod model;
+mod kernel_maps;
+mod quotas;
 mod restart;
 mod restore;
-mod room;
-mod taken_over;
+mod restored_identities;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,7 +15,7 @@ use enforcer_ebpf::wire::{
 };
 use proptest::prelude::*;
 
-use self::model::{CGROUP_IDS, Maps, ROOT, Rig, cgroup_name, of_workload, pod, uid};
+use self::kernel_maps::{CGROUP_IDS, Maps, ROOT, Rig, cgroup_name, of_workload, pod, uid};
 use super::*;
 use crate::{
     model::mode::NamespaceMode,

@@ -5,7 +5,7 @@ use crate::{
         EventObject, EventReason,
         series::{GATHERED, SeriesKey},
     },
-    model::{list::and_list, name::Name, port_spec::PortList, text::escape},
+    model::{list_text::and_list, name::Name, port_spec::PortList, text::escape},
     reports::messages::port_list,
 };
 

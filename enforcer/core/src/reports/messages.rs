@@ -6,7 +6,7 @@ use crate::{
     index::Notice,
     model::{
         actor::Audience,
-        list::comma_list,
+        list_text::comma_list,
         name::Name,
         port_spec::{PortList, PortSpec},
         quota::QuotaLimit,

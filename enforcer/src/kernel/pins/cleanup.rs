@@ -14,7 +14,7 @@ use crate::kernel::{
     crash_point::step,
     link::Link,
     pins::{
-        PinError, entries, generations::remove_tree, layouts, lock_folder, on_bpffs, remove_empty_folder, remove_pin,
+        PinError, entries, layouts, lock_folder, on_bpffs, pin_store::remove_tree, remove_empty_folder, remove_pin,
     },
 };
 

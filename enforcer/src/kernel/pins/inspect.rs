@@ -11,9 +11,8 @@ use crate::kernel::{
     counters::{CounterMap, Counters},
     map_names::COUNTERS,
     pins::{
-        PinError, Pins,
-        generations::live_generation,
-        node_mode,
+        PinError, Pins, node_mode,
+        pin_store::live_generation,
         previous::{Previous, open_map},
     },
 };

@@ -10,11 +10,11 @@ use enforcer_ebpf::wire::{
 use enforcer_core::plan::recover::{RecoveredState, recover};
 
 use crate::kernel::{
-    grace_period, lease_clock,
+    grace_period, lease_deadline,
     map_names::{ADDRESS_OWNERS, CGROUP_RING, CONFIG, OWNER_RECORDS, OWNERS, PORT_OWNERS, VERDICT_RING},
     mmap_array::MmapArray,
-    pins::{PinError, Pins, generations::MAPS},
-    wire_words::{config_word, owner_word},
+    pins::{PinError, Pins, pin_store::MAPS},
+    word_indexes::{config_word, owner_word},
 };
 
 /// Maps of the previous agent. Its programs judge until [`crate::kernel::Kernel::attach`], and the maps stay readable for
@@ -65,7 +65,7 @@ impl Previous {
     /// Returns the end of its lease: nanoseconds since boot, sleep included; 0 is never.
     #[must_use]
     pub fn lease_deadline(&self) -> u64 {
-        lease_clock::from_word(self.config.load(config_word::LEASE_DEADLINE))
+        lease_deadline::from_word(self.config.load(config_word::LEASE_DEADLINE))
     }
 
     /// Waits until its programs have written their last record, after they were replaced: one that was started before that

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::{task, time};
 
 use super::{
-    ADMIN_TOKEN, TOKEN, USER, admin, event,
+    ADMIN_TOKEN, TOKEN, USER, admin_requests, event,
     fault::Fault,
     request_attributes::{self, Asked, Options, Parameters, Version},
     shared::{Inner, Recorded, Shared},
@@ -110,7 +110,7 @@ async fn answer(
         let headers = request.headers().clone();
         let bytes = body::to_bytes(request.into_body(), LIMIT).await;
         let bytes = bytes.map_err(|error| status::bad_request(error.to_string()))?;
-        let done = shared.update(|inner| admin::answer(&mut inner.store, asked, media(&headers), &bytes));
+        let done = shared.update(|inner| admin_requests::answer(&mut inner.store, asked, media(&headers), &bytes));
         let good = done.unwrap_or_else(|| Err(forbidden("the administrator")))?;
         return Ok(whole(good.code, &good.value, met));
     }

@@ -6,8 +6,8 @@ use tempfile::TempDir;
 
 use super::{Backend, real::Real, start_synced};
 use enforcer_testing::{
+    agent_fixture::{AgentFixture, bind, denied, until_bind},
     apiserver::ApiServer,
-    manifest_fixture::{AgentFixture, bind, denied, until_bind},
     pods::Pod,
     tests,
 };

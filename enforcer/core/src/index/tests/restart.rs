@@ -9,7 +9,7 @@ use enforcer_ebpf::{
 
 use super::{
     histories::{PORTS, Step, pod_of, step},
-    model::DECLARED_ONLY,
+    kernel_maps::DECLARED_ONLY,
     *,
 };
 use crate::{arbitration::arbiter::ClaimState, model::port_spec::Address};

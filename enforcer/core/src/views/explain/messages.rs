@@ -7,7 +7,7 @@ use enforcer_ebpf::wire::{NodeMode, Protocol, Reason, VerdictKind};
 use super::{ExplainQuestion, KernelVerdict, WhatIf};
 use crate::{
     index::OwnerView,
-    model::{list::and_list, mode::Mode, owner::OwnerId, text::escape},
+    model::{list_text::and_list, mode::Mode, owner::OwnerId, text::escape},
     reports::messages::explain_reason,
     views::node_snapshot::{ActorView, ClaimRow, HolderRow, NodeSnapshot, port_name},
 };

@@ -22,7 +22,7 @@ use enforcer_testing::{
     worker::{Bind, Worker, bind_socket},
 };
 
-use crate::{DONE, Outcome, Test, requirements};
+use crate::{DONE, Outcome, Test, skip_excuses};
 
 pub(crate) const TESTS: &[Test] = tests![
     mode_switch_under_load_judges_every_bind,
@@ -218,7 +218,7 @@ fn trace_changes_no_verdict() -> Outcome {
             start.trace = true;
             start.features = features;
         });
-        assert!(fixture.reconciler.kernel().traces() || requirements::here() < (6, 12), "the trace fits");
+        assert!(fixture.reconciler.kernel().traces() || skip_excuses::here() < (6, 12), "the trace fits");
         let (mut owner, mut stranger) =
             (fixture.start(&Pod::new("owner").ports("20080/tcp 20080/udp")), fixture.start(&Pod::new("stranger")));
         for bind in [Bind::tcp("0.0.0.0", 20080), Bind::udp("::", 20080)] {

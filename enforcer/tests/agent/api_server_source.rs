@@ -6,9 +6,9 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 
 use enforcer_testing::{
     agent::wait_until,
+    agent_fixture::{AgentFixture, bind, denied, until_bind},
     apiserver::{ApiServer, Fault, Interruption, Target},
     http::{LISTEN, get},
-    manifest_fixture::{AgentFixture, bind, denied, until_bind},
     pods::Pod,
     tests,
 };

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use enforcer_testing::{
     agent::wait_until,
+    agent_fixture::{AgentFixture, bind, until_bind},
     apiserver::ApiServer,
-    manifest_fixture::{AgentFixture, bind, until_bind},
     pods::Pod,
     tests,
     worker::{Bind, Worker},
@@ -20,7 +20,7 @@ use enforcer_testing::{
 use crate::{
     Test,
     backend::{Backend, BackendTest, backend_tests, start_synced},
-    load::Load,
+    bind_load::Load,
 };
 
 pub(crate) const TESTS: &[Test] = tests![static_pod_replaced_during_outage_keeps_port];

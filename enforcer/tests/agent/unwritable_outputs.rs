@@ -10,8 +10,8 @@ use std::{
 
 use enforcer_testing::{
     agent::{enforcer, wait_until},
+    agent_fixture::{AgentFixture, bind, denied, until_bind},
     bpffs::Bpffs,
-    manifest_fixture::{AgentFixture, bind, denied, until_bind},
     pods::Pod,
     tests,
 };

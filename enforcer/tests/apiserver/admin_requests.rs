@@ -9,8 +9,8 @@ use kube::{
 use serde_json::json;
 
 use crate::{
-    cluster::{Cluster, edited, pod},
     events::event,
+    server_and_client::{Cluster, edited, pod},
 };
 
 fn admin(cluster: &Cluster) -> Client {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use enforcer_testing::{
     agent::{Agent, wait_until},
-    manifest_fixture::{AgentFixture, bind, denied, isolated_defaults, until_bind},
+    agent_fixture::{AgentFixture, bind, denied, isolated_defaults, until_bind},
     own_machine,
     pods::Pod,
     tests,
@@ -21,7 +21,7 @@ type Test = (&'static str, fn() -> Result<Completion, Failed>);
 const TESTS: &[Test] = tests![own_machine::only_there => scope_node_judges_pods_and_audits_host];
 
 pub(crate) fn trials() -> Vec<Trial> {
-    TESTS.iter().map(|&(name, run)| Trial::ignorable_test(format!("machine::{name}"), run)).collect()
+    TESTS.iter().map(|&(name, run)| Trial::ignorable_test(format!("scope_node::{name}"), run)).collect()
 }
 
 fn scope_node_judges_pods_and_audits_host() {
