@@ -12,8 +12,9 @@
 
 use crate::verifier::{hide_bool_from_verifier, hide_from_verifier};
 use crate::wire::{
-    EXTENT_DEVICE_SHIFT, EXTENT_ONE, EXTENT_V4, EXTENT_V6, NodeMode, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE,
-    OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Policy, PortWord, Protocol, Reason, Side, Slot, Undeclared, VerdictKind,
+    EXTENT_DEVICE_SHIFT, EXTENT_ONE, EXTENT_V4, EXTENT_V6, NodeMode, OWNER_DAEMON, OWNER_FLAGS, OWNER_MODE_AUDIT,
+    OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Policy, PortWord, Protocol, Reason, Side,
+    Slot, Undeclared, VerdictKind,
 };
 
 /// Part of an address family that a socket reaches.
@@ -110,7 +111,7 @@ fn side(side: Side, reach: Reach) -> ((Slot, Slot), bool, bool) {
     match reach {
         Reach::Nothing => ((0, 0), false, true),
         Reach::Every => ((side.first, side.second), false, side.whole),
-        Reach::One if side.whole => ((side.first, 0), false, true),
+        Reach::One if side.whole => ((side.first, side.second), false, true),
         Reach::One => ((0, 0), side.first != 0, false),
     }
 }
@@ -168,21 +169,27 @@ pub struct CallerIdentity {
     /// Its workload, 0 for none.
     pub workload: u32,
     /// Flags: [`HOST`], [`UNRESOLVED`], and of the `OWNER_*` flags [`OWNER_SOFTWARE`], [`OWNER_MODE_AUDIT`] and
-    /// [`OWNER_MODE_ENFORCE`].
+    /// [`OWNER_MODE_ENFORCE`]; above [`OWNER_FLAGS`] its revision, as in [`Owner::flags_and_revision`].
     pub flags: u32,
 }
 
 /// Flag in [`CallerIdentity::flags`] of [`Caller::Host`], beside [`OWNER_SOFTWARE`].
-pub const HOST: u32 = 1 << 16;
+pub const HOST: u32 = 1 << 6;
 /// Flag in [`CallerIdentity::flags`] of [`Caller::Unresolved`].
-pub const UNRESOLVED: u32 = 1 << 17;
+pub const UNRESOLVED: u32 = 1 << 7;
+
+const _: () = assert!(
+    (HOST | UNRESOLVED) & !OWNER_FLAGS == 0
+        && (HOST | UNRESOLVED) & (OWNER_SOFTWARE | OWNER_MODE_AUDIT | OWNER_MODE_ENFORCE) == 0
+);
 
 impl CallerIdentity {
     /// Returns the identity of a pod that is known.
     #[must_use]
     #[inline(always)]
     pub const fn pod(pod: &Owner) -> Self {
-        let flags = pod.flags() & (OWNER_SOFTWARE | OWNER_MODE_AUDIT | OWNER_MODE_ENFORCE);
+        let kept = !OWNER_FLAGS | OWNER_SOFTWARE | OWNER_MODE_AUDIT | OWNER_MODE_ENFORCE;
+        let flags = pod.flags_and_revision() & kept;
         Self { id: pod.id(), group: pod.group(), workload: pod.workload(), flags }
     }
 
@@ -224,13 +231,14 @@ pub struct ModeOverride {
 /// Reason for which an owner's claim does not stand in the way; 0 if there is no claim, and the weakest last.
 const OWNER: u32 = 1;
 const SHARE: u32 = 2;
-const HANDOVER: u32 = 3;
+const SIBLING: u32 = 3;
+const HANDOVER: u32 = 4;
 
 /// Decides on an attempt to bind `port`.
 ///
 /// `owners` are the elements of `OWNERS` for [`Candidates::slots`] (slot 0 holds zeros and stands for no claim), and
 /// `covered` is [`Candidates::covered`]. Of several conflicts the first one decides; of several claims that all allow,
-/// the weakest reason does (`owner` before `share` before `handover`). `overrule` is called only where there is a
+/// the weakest reason does (`owner` before `share` before `sibling` before `handover`). `overrule` is called only where there is a
 /// conflict, and then once.
 #[must_use]
 #[inline(always)]
@@ -282,30 +290,49 @@ pub fn decide(
             0 => Reason::Unclaimed,
             OWNER => Reason::Owner,
             SHARE => Reason::Share,
+            SIBLING => Reason::Sibling,
             _ => Reason::Handover,
         };
         Verdict { kind: VerdictKind::Allow, reason, by: by as u8 }
     }
 }
 
-/// Returns [`SHARE`], [`HANDOVER`], or 0 where neither holds between the two.
+/// Returns [`SHARE`], [`SIBLING`], [`HANDOVER`], or 0 where none holds between the two.
 #[inline(always)]
 const fn relation_to(owner: &Owner, kin: &CallerIdentity) -> u32 {
     if owner.group() != 0 && owner.group() == kin.group {
         SHARE
-    } else if owner.flags() & OWNER_TERMINATING != 0 && owner.workload() != 0 && owner.workload() == kin.workload {
+    } else if owner.workload() == 0 || owner.workload() != kin.workload {
+        0
+    } else if owner.flags() & OWNER_TERMINATING != 0 {
         HANDOVER
     } else {
-        0
+        SIBLING
     }
 }
 
-/// Checks whether a caller may hold a port beside this holder, another pod: both are of one share group, or the holder
-/// is going and both are of one workload.
+/// Checks whether a caller may hold a port beside this holder, another pod: both are of one share group, or of one
+/// workload and the holder is going, or the two are a rollout.
 #[must_use]
 #[inline(always)]
 pub const fn may_share_with(holder: &Owner, kin: &CallerIdentity) -> bool {
-    relation_to(holder, kin) != 0
+    match relation_to(holder, kin) {
+        0 => false,
+        SIBLING => is_rollout(holder.flags_and_revision(), kin.flags),
+        _ => true,
+    }
+}
+
+/// Checks whether two pods of one workload are a rollout, which may have one port twice for a while: two pods of a
+/// `DaemonSet` are, and two of different revisions. `holder` is [`Owner::flags_and_revision`] of one, and `caller` that of
+/// the other, whose flags do not matter.
+///
+/// Where a revision is not known the two are taken for a rollout: no pod is denied its port for what nobody knows.
+#[must_use]
+#[inline(always)]
+pub const fn is_rollout(holder: u32, caller: u32) -> bool {
+    let (revision, other) = (holder & !OWNER_FLAGS, caller & !OWNER_FLAGS);
+    holder & OWNER_DAEMON != 0 || revision != other || revision == 0
 }
 
 /// Decides on an attempt to take a port that another one holds, whom the caller may not join.

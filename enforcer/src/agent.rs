@@ -48,7 +48,7 @@ pub use startup::AgentConfig;
 /// If the agent cannot start, or loses the kernel's events for good.
 pub async fn run(config: AgentConfig) -> Result<(), AgentError> {
     match startup::start(config, run::Stop::new()?).await? {
-        Some(agent) => agent.run().await,
+        Some(agent) => Box::pin(agent.run()).await,
         None => Ok(()),
     }
 }

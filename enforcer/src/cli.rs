@@ -11,6 +11,7 @@ mod mode;
 mod output;
 mod pinned;
 mod probe;
+mod release;
 mod run;
 mod status;
 mod values;
@@ -69,6 +70,11 @@ enum Command {
     /// Runs until Ctrl-C, or until the agent ends (exit code 4). Without --conflicts, the kernel programs report every
     /// attempt for as long as somebody watches; verdicts and counters do not change. Needs root.
     Watch(watch::Watch),
+    /// End the handover grace of a port now, so that another workload can have it
+    ///
+    /// The ports of a pod that is gone stay with its workload for --handover-grace. Asks the agent by its admin socket, and
+    /// needs one. Needs root.
+    Release(release::Release),
     /// Show what this kernel and this node support, and what that means
     Probe(probe::Probe),
     /// Remove everything that agents of any version left behind
@@ -118,6 +124,7 @@ pub fn main() -> ExitCode {
         Command::Status(status) => status.run(),
         Command::Explain(explain) => explain.run(),
         Command::Watch(watch) => watch.run(),
+        Command::Release(release) => release.run(),
         Command::Probe(probe) => probe.run(),
         Command::Cleanup(cleanup) => cleanup.run(),
         Command::Completions(completions) => completions.run(),

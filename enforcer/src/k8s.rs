@@ -37,7 +37,7 @@ pub fn start(
     events: EventQueue,
 ) -> (Updates, Vec<JoinHandle<()>>) {
     let (updates, received) = mpsc::channel(QUEUE);
-    let Cluster { client, activity } = cluster;
+    let Cluster { client, activity, .. } = cluster;
     let sender = UpdateSender { updates, activity: activity.clone() };
     let mut tasks = vec![
         spawn(watch_pods(client.clone(), node.to_owned(), sender.clone())),

@@ -63,6 +63,7 @@ pub struct Metrics {
     enforcement: Enforcement,
     ready: Gauge,
     holders: Gauge,
+    failing_binds: Gauge,
     delay: Histogram,
     api_errors: Family<Labels<2>, Counter>,
     claim_problems: Family<Labels<1>, Counter>,
@@ -89,6 +90,7 @@ impl Metrics {
             enforcement: Enforcement::default(),
             ready: Gauge::default(),
             holders: Gauge::default(),
+            failing_binds: Gauge::default(),
             delay: Histogram::new(DELAY_BUCKETS),
             api_errors: Family::default(),
             claim_problems: Family::default(),
@@ -127,6 +129,8 @@ impl Metrics {
         registry.register("claims", help, self.claims.clone());
         let help = "Sockets that are bound to ports of the node, claimed or not, of any process";
         registry.register("holders", help, self.holders.clone());
+        let help = "Binds that fail because another one holds the port, until they succeed or nobody tries any more";
+        registry.register("failing_binds", help, self.failing_binds.clone());
         let help = "1 once binds are judged and all pods of the node are known, as in /readyz, else 0";
         registry.register("ready", help, self.ready.clone());
         let help = "Ports that are in the kernel's list of reserved ports because of claims";
@@ -161,6 +165,11 @@ impl Metrics {
         registry.register("claim_problems", help, self.claim_problems.clone());
         let help = "Lines of the log that were dropped: its reader is too slow, or its disk is full";
         registry.register("log_lines_dropped", help, self.log_lines_dropped.clone());
+    }
+
+    /// Sets the number of binds that fail because another one holds the port.
+    pub fn set_failing_binds(&self, count: usize) {
+        self.failing_binds.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Sets how the kernel's counters are read. Only the first call has an effect.

@@ -17,6 +17,12 @@ pub const OWNER_TERMINATING: u32 = 1 << 2;
 pub const OWNER_MODE_AUDIT: u32 = 1 << 3;
 /// Its namespace is in enforce mode whatever the node's mode is.
 pub const OWNER_MODE_ENFORCE: u32 = 1 << 4;
+/// It is a pod of a `DaemonSet`: two of them on one node are a rollout.
+pub const OWNER_DAEMON: u32 = 1 << 5;
+/// The bits that `OWNER_*` flags have.
+pub const OWNER_FLAGS: u32 = 0xff;
+/// Greatest number of a revision.
+pub const MAX_REVISION: u32 = (1 << 24) - 1;
 
 /// Bytes of one element of `OWNER_RECORDS`, whose key is the owner's slot (`u32`): what the agent writes of an owner for
 /// the next agent. No program reads it; the core encodes and decodes it.
@@ -36,7 +42,9 @@ pub const OWNER_RECORD_BYTES: usize = 512;
 pub struct Owner {
     /// Cgroup id of the pod's own cgroup (not of a container), or [`CGROUP_UNKNOWN`].
     pub cgroup: u64,
-    /// Bits 0–31: the owner's id, never used twice by one agent, 0 in a free slot; bits 32–63: `OWNER_*` flags.
+    /// Bits 0–31: the owner's id, never used twice by one agent, 0 in a free slot; bits 32–39: `OWNER_*` flags; bits
+    /// 40–63: the revision of its workload that it is of, a number that the agent gives out, equal for equal revisions
+    /// of one workload, 0 if it is not known.
     pub identity: u64,
     /// Bits 0–31: share group, 0 for none; bits 32–63: workload, 0 for none. Both are numbers that the agent gives
     /// out, equal for equal groups and workloads.
@@ -70,10 +78,23 @@ impl Owner {
         self.identity as u32
     }
 
+    /// Returns the same element of a pod of this revision, at most [`MAX_REVISION`].
+    #[must_use]
+    pub const fn with_revision(self, revision: u32) -> Self {
+        Self { identity: (self.identity & ((1 << 40) - 1)) | ((revision as u64) << 40), ..self }
+    }
+
     /// Returns the `OWNER_*` bits.
     #[must_use]
     #[inline(always)]
     pub const fn flags(&self) -> u32 {
+        self.flags_and_revision() & OWNER_FLAGS
+    }
+
+    /// Returns the `OWNER_*` bits and, above [`OWNER_FLAGS`], the revision.
+    #[must_use]
+    #[inline(always)]
+    pub const fn flags_and_revision(&self) -> u32 {
         (self.identity >> 32) as u32
     }
 
@@ -102,6 +123,10 @@ mod tests {
         assert_eq!(owner.cgroup, 7);
         assert_eq!(owner.id(), u32::MAX);
         assert_eq!(owner.flags(), OWNER_NODE | OWNER_MODE_ENFORCE);
+        assert_eq!(owner.flags_and_revision() >> OWNER_FLAGS.count_ones(), 0, "no revision");
+        let owner = owner.with_revision(MAX_REVISION).with_revision(MAX_REVISION - 1);
+        assert_eq!(owner.flags_and_revision() >> OWNER_FLAGS.count_ones(), MAX_REVISION - 1);
+        assert_eq!((owner.id(), owner.flags()), (u32::MAX, OWNER_NODE | OWNER_MODE_ENFORCE));
         assert_eq!(owner.level, 9);
         assert_eq!(owner.group(), u32::MAX);
         assert_eq!(owner.workload(), 3);

@@ -14,17 +14,18 @@ pub const fn port_index(protocol: Protocol, port: u16) -> u32 {
 
 /// The claims in force on one address family of a port, summed up so that no bind has to walk a list.
 ///
-/// Claims in force of different owners never overlap, so a side is in one of four states: nobody's
-/// (`first == 0`); wholly one owner's (`whole`, a claim on the wildcard address); one owner's on some addresses
-/// (`first`, `second == 0`); or several owners', each on addresses of their own (`first` and `second` are then two
-/// *different* owners, any two: a wildcard bind conflicts with at least one of them whoever the caller is).
+/// A side is in one of four states: nobody's (`first == 0`); `whole`, where claims on the wildcard address are in force;
+/// one owner's on some addresses (`first`, `second == 0`); or several owners', each on addresses of their own. Where there
+/// are a `first` and a `second`, they are two *different* owners, chosen so that a caller to whom any owner of the side is
+/// foreign finds one of the two foreign. Claims on one address are in force together only for pods that share it: then
+/// one of them mostly stands for all, and `second` is 0 on a `whole` side too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Side {
     /// Slot of an owner in `OWNERS`, 1 to 32767; 0 means that nobody claims this side.
     pub first: u16,
-    /// Slot of an owner that differs from `first`; 0 if there is none. Always 0 on a `whole` side.
+    /// Slot of an owner that differs from `first`; 0 if there is none, or `first` stands for all.
     pub second: u16,
-    /// The owner in `first` owns every address of the family.
+    /// The owners in `first` and `second` own every address of the family.
     pub whole: bool,
 }
 
@@ -60,12 +61,13 @@ impl PortWord {
         Self(pack(v4) | pack(v6) << 32)
     }
 
-    /// Returns the slot of the one owner of every address of both families, as of most claims; 0 if there is none.
+    /// Returns the slot of the owner that alone stands for every address of both families, as of most claims; 0 if there
+    /// is none.
     #[must_use]
     #[inline(always)]
     pub const fn sole(self) -> u16 {
-        // On a whole side there is no second owner.
-        if self.0 >> 32 == self.0 & 0xffff_ffff && self.0 & WHOLE != 0 { (self.0 & SLOT_MASK) as u16 } else { 0 }
+        let is_sole = self.0 >> 32 == self.0 & 0xffff_ffff && self.0 & (WHOLE | SLOT_MASK << 16) == WHOLE;
+        if is_sole { (self.0 & SLOT_MASK) as u16 } else { 0 }
     }
 
     /// Returns the IPv4 side.
@@ -119,12 +121,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn only_who_has_both_sides_whole_is_the_sole_owner(v4 in side(), v6 in side(), same in any::<bool>()) {
-            // On a whole side there is no second owner.
-            let alone = |side: Side| if side.whole { Side { second: 0, ..side } } else { side };
-            let (v4, v6) = (alone(v4), alone(v6));
+        fn only_who_has_both_sides_whole_is_the_sole_owner(
+            v4 in side(), v6 in side(), same in any::<bool>(), alone in any::<bool>(),
+        ) {
+            let v4 = if alone { Side { second: 0, ..v4 } } else { v4 };
             let v6 = if same { v4 } else { v6 };
-            let is_sole = v4.whole && v6.whole && v4.first == v6.first;
+            let is_sole = v4.whole && v6 == v4 && v4.second == 0;
             prop_assert_eq!(PortWord::new(v4, v6).sole(), if is_sole { v4.first } else { 0 });
         }
 

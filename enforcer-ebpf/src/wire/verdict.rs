@@ -65,6 +65,8 @@ pub enum Reason {
     Stale = 10,
     /// The programs could not identify the caller or the owner.
     Error = 11,
+    /// Another pod of the caller's workload claims or holds the port.
+    Sibling = 12,
 }
 
 /// Bound of the discriminants of [`Reason`], present and future: the stride of `COUNTERS`, which never changes.
@@ -72,7 +74,7 @@ pub const MAX_REASONS: u32 = 16;
 
 impl Reason {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Owner,
         Self::Unclaimed,
         Self::Share,
@@ -83,6 +85,7 @@ impl Reason {
         Self::Undeclared,
         Self::Stale,
         Self::Error,
+        Self::Sibling,
     ];
 
     /// Returns the reason with this discriminant; `None` for a gap too.
@@ -99,6 +102,7 @@ impl Reason {
             8 => Some(Self::Undeclared),
             10 => Some(Self::Stale),
             11 => Some(Self::Error),
+            12 => Some(Self::Sibling),
             _ => None,
         }
     }
@@ -117,6 +121,7 @@ impl Reason {
             Self::Undeclared => "undeclared",
             Self::Stale => "stale",
             Self::Error => "error",
+            Self::Sibling => "sibling",
         }
     }
 }
@@ -131,7 +136,7 @@ mod tests {
             assert_eq!(Reason::from_wire(reason as u8), Some(reason));
         }
         let known: Vec<u8> = (0..=u8::MAX).filter(|wire| Reason::from_wire(*wire).is_some()).collect();
-        assert_eq!(known, [0, 1, 2, 3, 5, 6, 7, 8, 10, 11]);
+        assert_eq!(known, [0, 1, 2, 3, 5, 6, 7, 8, 10, 11, 12]);
         for (place, verdict) in VerdictKind::ALL.into_iter().enumerate() {
             assert_eq!(VerdictKind::from_wire(u8::try_from(place).unwrap()), Some(verdict));
         }

@@ -1,4 +1,5 @@
 //! Cgroups of pods: their paths, and the tree below the attached root.
 
+pub mod host_unit;
 pub mod path;
 pub mod tree;

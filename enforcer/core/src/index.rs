@@ -29,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use enforcer_ebpf::wire::UidKey;
+use enforcer_ebpf::wire::{MAX_REVISION, Protocol, UidKey};
 
 use crate::{
     arbitration::quota::QuotaTracker,
@@ -52,7 +52,7 @@ use crate::{
     plan::slots::SlotAllocator,
     pods::{
         claims::claims_within_quota,
-        pod::{Phase, Pod, uid_key},
+        pod::{Phase, Pod, Workload, uid_key},
     },
 };
 
@@ -75,10 +75,14 @@ pub struct Index {
     pod_cgroups: HashMap<UidKey, Vec<PlacedPodCgroup>>,
     pod_cgroup_count: usize,
     tree: CgroupTree,
+    /// Names of cgroups outside of the tree in which host processes hold ports; `None` for those that have no name.
+    host_units: HashMap<u64, Option<String>>,
     slots: SlotAllocator,
     quotas: QuotaTracker,
     groups: Interner<Digest>,
     workloads: Interner<Digest>,
+    /// Revisions by the number of their workload.
+    revisions: Interner<(u32, String)>,
     port_table: PortTable,
     reservations: BTreeSet<(Duration, OwnerId)>,
     /// Modes by namespace, from valid labels.
@@ -119,10 +123,12 @@ impl Index {
             pod_cgroups: HashMap::new(),
             pod_cgroup_count: 0,
             tree: CgroupTree::new(root),
+            host_units: HashMap::new(),
             slots: SlotAllocator::default(),
             quotas: QuotaTracker::new(settings.capacity),
             groups: Interner::default(),
             workloads: Interner::default(),
+            revisions: Interner::up_to(MAX_REVISION),
             port_table: PortTable::default(),
             reservations: BTreeSet::new(),
             modes: HashMap::new(),
@@ -274,6 +280,7 @@ impl Index {
         let claimed = claims.digest();
         let group = pod.share.as_ref().map(|share| self.groups.intern(&Digest::of("share", [&*pod.namespace, share])));
         let workload = pod.workload.as_ref().map(|workload| self.workloads.intern(&workload.key().digest()));
+        let revision = workload.map_or(0, |workload| self.revisions.intern(&(workload, pod.revision.clone())));
         let mode = self.mode_of(&pod.namespace);
         if pod.deletion.is_some() && pod.phase != Phase::Active {
             // Since Kubernetes 1.27 the kubelet gives a pod that was asked to go its last phase before the object goes:
@@ -283,9 +290,12 @@ impl Index {
         let Some(owner) = self.owners.get_mut(&id) else {
             return;
         };
-        let (old_group, old_workload) = (owner.group, owner.workload);
+        let (old_group, old_workload, old_revision) = (owner.group, owner.workload, owner.revision);
         owner.group = group;
         owner.workload = workload;
+        owner.workload_name = pod.workload.as_ref().map(Workload::display_name);
+        owner.revision = revision;
+        owner.daemon = pod.workload.as_ref().is_some_and(Workload::is_daemon);
         owner.terminating = pod.deletion.is_some();
         owner.terminal = pod.phase != Phase::Active;
         owner.mode = mode;
@@ -341,6 +351,25 @@ impl Index {
         if let Some(old) = old_workload {
             self.workloads.release(old);
         }
+        self.revisions.release(old_revision);
+    }
+
+    /// Notes that an owner bound a port by name. Only ports that it claims are noted, so that what a pod binds takes no
+    /// memory.
+    pub fn note_bound(&mut self, owner: OwnerId, protocol: Protocol, port: u16) {
+        if self.port_table.has_claim(owner, protocol, port)
+            && let Some(owner) = self.owners.get_mut(&owner)
+        {
+            owner.note_bound(protocol, port);
+        }
+    }
+
+    /// Notes that all sockets that there are were looked at since the start: what an owner that the last agent knew has
+    /// bound is known from now on.
+    pub fn note_all_sockets_seen(&mut self) {
+        for owner in self.owners.values_mut() {
+            owner.set_bound_before(false);
+        }
     }
 
     /// Counts what an owner has now.
@@ -359,8 +388,11 @@ impl Index {
     /// Makes these all the claims of the owner; new ones arrived at `since`.
     fn set_claims(&mut self, id: OwnerId, stakes: PortClaimSet, since: i64) {
         let owners = &self.owners;
-        let entity = owners.get(&id).map(OwnerState::group_key);
-        let is_one = |other| owners.get(&other).map(OwnerState::group_key) == entity;
+        let party = owners.get(&id).map(OwnerState::party);
+        let is_one = |other| {
+            let other = owners.get(&other).map(OwnerState::party);
+            party.zip(other).is_some_and(|(party, other)| party.is_one_with(other))
+        };
         self.port_table.set_claims(id, stakes, since, is_one);
     }
 

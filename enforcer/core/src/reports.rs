@@ -2,6 +2,7 @@
 
 mod bounded_map;
 pub mod deduplicator;
+pub mod failing_binds;
 mod incumbent;
 pub mod log_rate_limiter;
 pub mod messages;

@@ -2,6 +2,7 @@
 
 pub mod explain;
 pub mod node_snapshot;
+pub mod release;
 pub mod status;
 pub mod unenforced_time;
 pub mod watch;

@@ -1,4 +1,4 @@
-//! The admin socket: `/status`, `/explain` and `/watch` over a unix socket that only root can open.
+//! The admin socket: `/status`, `/explain`, `/release` and `/watch` over a unix socket that only root can open.
 //!
 //! The connections are tasks beside the agent's loop. Each request goes to the loop through a channel and carries the
 //! channel for its answer. The loop takes all waiting requests at once, answers them, and then takes no more for three
@@ -91,7 +91,7 @@ impl Drop for Admin {
 pub(super) fn answer(
     requests: Vec<Request>,
     info: &AgentInfo,
-    reconciler: &Reconciler,
+    reconciler: &mut Reconciler,
     watchers: &mut Watchers,
     now: Now,
 ) {
@@ -106,6 +106,9 @@ pub(super) fn answer(
                 let pod = pod.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
                 let snapshot = node_snapshot(info, reconciler, now);
                 let _ = reply.send(explain(&ExplainQuestion { protocol, port, pod }, &snapshot).map(Box::new));
+            }
+            Request::Release { protocol, port, reply } => {
+                let _ = reply.send(reconciler.release(protocol, port, now));
             }
             Request::Watch { conflicts, reply } => {
                 let _ = reply.send(watchers.add(conflicts));

@@ -30,14 +30,20 @@ pub(super) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Returns the dispatcher of the node with this name.
-    pub(super) fn new(node: &str, events: Option<EventQueue>, metrics: Arc<Metrics>, lines: DroppedLines) -> Self {
+    /// Returns the dispatcher of the node with this name. `server` is the address of the API server, if there is one.
+    pub(super) fn new(
+        node: &str,
+        server: Option<String>,
+        events: Option<EventQueue>,
+        metrics: Arc<Metrics>,
+        lines: DroppedLines,
+    ) -> Self {
         if let Some(events) = &events {
             metrics.set_event_queue(events.clone());
         }
         Self {
             node: node.to_owned(),
-            reporter: Reporter::new(node.to_owned(), lines),
+            reporter: Reporter::new(node.to_owned(), server, lines),
             reserved_ports: ReservedPortsReporter::new(node.to_owned(), Arc::clone(&metrics)),
             metrics,
             events,
@@ -85,6 +91,7 @@ impl Dispatcher {
                 self.metrics.claim_problem(&notice);
                 reporter.notice(&notice, now);
             }
+            Output::HandoverReleased { protocol, port, names } => reporter.handover_released(protocol, port, &names),
             Output::MapFailure(error) => {
                 self.metrics.map_write_error();
                 reporter.map_failure(&error);

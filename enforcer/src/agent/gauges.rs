@@ -58,6 +58,7 @@ impl EnforcementGauges {
             self.readiness.set_synced();
         }
         self.metrics.ready(self.readiness.is_ready());
+        self.metrics.set_failing_binds(reconciler.failing_binds().len());
         self.metrics.set_gauges(reconciler.index(), reconciler.bound_sockets().len(), reconciler.policy());
     }
 }

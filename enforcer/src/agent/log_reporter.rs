@@ -5,7 +5,7 @@ mod reserved_ports;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use enforcer_ebpf::wire::KernelError;
+use enforcer_ebpf::wire::{KernelError, Protocol};
 use tracing::{Level, debug, enabled, error, info, warn};
 
 use enforcer_core::{
@@ -36,6 +36,8 @@ pub(super) use self::reserved_ports::ReservedPortsReporter;
 /// Writes the log.
 pub(super) struct Reporter {
     node: String,
+    /// Address of the API server, if there is one. Safe to show.
+    server: Option<String>,
     deduplicator: Deduplicator,
     rate_limiter: LogRateLimiter,
     /// Counts the dropped lines of the log.
@@ -50,9 +52,10 @@ pub(super) struct Reporter {
 
 impl Reporter {
     /// Returns the reporter of the node with this name.
-    pub(super) fn new(node: String, dropped_lines: DroppedLines) -> Self {
+    pub(super) fn new(node: String, server: Option<String>, dropped_lines: DroppedLines) -> Self {
         Self {
             node,
+            server,
             deduplicator: Deduplicator::default(),
             rate_limiter: LogRateLimiter::default(),
             dropped_lines,
@@ -160,6 +163,21 @@ impl Reporter {
     pub(super) fn undecodable_record(&self, ring: RingName, error: &str) {
         let ring = ring.as_str();
         error!(event = "record_invalid", node = self.node, ring, "cannot decode a record of the {ring} ring: {error}");
+    }
+
+    /// Logs the end of handover reservations by an operator.
+    pub(super) fn handover_released(&self, protocol: Protocol, port: u16, names: &[Name]) {
+        for name in names {
+            info!(
+                event = "handover_released",
+                node = %escape(&self.node),
+                port,
+                protocol = protocol_name(protocol),
+                workload = %name,
+                "the handover grace of {port}/{} for {name} was ended by an operator",
+                protocol_name(protocol),
+            );
+        }
     }
 
     /// Logs a finding of the index.

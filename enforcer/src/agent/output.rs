@@ -4,11 +4,12 @@ use std::{io, path::PathBuf, time::Duration};
 
 use enforcer_core::{
     index::{Notice, RestoreSummary},
+    model::name::Name,
     plan::recover::UnreadableOwner,
     reports::report::Report,
     sockets::{LiveConflict, SocketBinding},
 };
-use enforcer_ebpf::wire::NodeMode;
+use enforcer_ebpf::wire::{NodeMode, Protocol};
 
 use crate::{
     agent::error::ReconcilerError,
@@ -36,6 +37,15 @@ pub enum Output {
     },
     /// A finding of the index about a pod or a namespace.
     Notice(Notice),
+    /// An operator ended the handover reservations of a port.
+    HandoverReleased {
+        /// Protocol of the port.
+        protocol: Protocol,
+        /// The port.
+        port: u16,
+        /// Names of the reservations.
+        names: Vec<Name>,
+    },
     /// A change that the kernel refused: one claim or identity is missing in the maps.
     MapFailure(BpfError),
     /// The sockets of the node were compared with the kernel's socket diagnostics, with these errors.

@@ -20,8 +20,9 @@ use enforcer_ebpf::wire::{NodeMode, Policy, Protocol};
 use enforcer_core::{
     index::{Index, Settings, Staged},
     manifests::FolderContents,
-    model::{now::Now, port_spec::PortSpec, source::ClaimOrigin},
+    model::{name::Name, now::Now, port_spec::PortSpec, source::ClaimOrigin},
     pods::pod::Pod,
+    reports::failing_binds::FailingBinds,
     sockets::BoundSockets,
     views::unenforced_time::{PredecessorState, should_enforce},
 };
@@ -34,8 +35,9 @@ use crate::{
         socket_tracker::{SocketScan, SocketTracker},
     },
     host::{
-        cgroup::{Root, scan},
+        cgroup::{MOUNTINFO, Root, scan},
         clock::now,
+        host_names::HostNames,
         netns,
     },
     k8s::Update,
@@ -92,6 +94,7 @@ pub struct Reconciler {
     predecessor: PredecessorState,
     takeover: Option<TakeoverSummary>,
     sockets: SocketTracker,
+    failing_binds: FailingBinds,
     /// The node's own mode, as it was reported last.
     node_mode: NodeMode,
 }
@@ -137,6 +140,8 @@ impl Reconciler {
                 (None, PredecessorState::Left { enforced: true, lease_deadline: 0 })
             }
         };
+        let hierarchy = Root::hierarchy(Path::new(MOUNTINFO)).ok().map(|hierarchy| hierarchy.path);
+        let host_names = HostNames::new(hierarchy, root.path.clone());
         let mut reconciler = Self {
             index: Index::new(settings, root.id),
             kernel,
@@ -154,7 +159,8 @@ impl Reconciler {
             previous,
             predecessor,
             takeover: None,
-            sockets: SocketTracker::new(shared_ports),
+            sockets: SocketTracker::new(shared_ports, host_names),
+            failing_binds: FailingBinds::default(),
             node_mode: NodeMode::Unset,
         };
         reconciler.restore(now());
@@ -272,6 +278,8 @@ impl Reconciler {
 
     /// Removes a pod.
     pub fn delete(&mut self, namespace: &str, name: &str, now: Now) {
+        // Which ports the pod bound decides what is kept for its workload.
+        self.drain_socket_ring(now);
         self.index.delete(namespace, name, now);
         self.flush();
     }
@@ -292,6 +300,7 @@ impl Reconciler {
     fn commit(&mut self, staged: Staged, now: Now) {
         self.flush();
         self.read_cgroup_ring(now);
+        self.drain_socket_ring(now);
         self.index.commit(staged, now);
         // In the order in which they were made: cgroups before claims.
         self.flush();
@@ -336,9 +345,28 @@ impl Reconciler {
 
     /// Compares the table of sockets with the kernel's socket diagnostics.
     fn scan_sockets(&mut self, now: Now) -> SocketScan {
-        let (scan, changed) = self.sockets.scan(&self.index, now.boottime);
+        let (scan, changed) = self.sockets.scan(&mut self.index, now.boottime);
+        for socket in self.sockets.bound_sockets().iter() {
+            if let Some(owner) = self.index.owner_by_cgroup(socket.cgroup) {
+                self.index.note_bound(owner, socket.protocol, socket.port);
+            }
+        }
+        if scan.errors.is_empty() {
+            self.index.note_all_sockets_seen();
+        }
+        self.failing_binds.prune(&self.index, now);
         self.publish_port_holders(changed);
         scan
+    }
+
+    /// Ends the handover reservations of a port, and returns their names.
+    pub(super) fn release(&mut self, protocol: Protocol, port: u16, now: Now) -> Vec<Name> {
+        let released = self.index.release(protocol, port, now);
+        self.flush();
+        if !released.is_empty() {
+            self.push(Output::HandoverReleased { protocol, port, names: released.clone() });
+        }
+        released
     }
 
     fn push_scan(&mut self, SocketScan { live_conflicts, errors }: SocketScan) {
@@ -472,6 +500,12 @@ impl Reconciler {
     #[must_use]
     pub fn bound_sockets(&self) -> &BoundSockets {
         self.sockets.bound_sockets()
+    }
+
+    /// Returns the binds that fail because another one holds the port.
+    #[must_use]
+    pub fn failing_binds(&self) -> &FailingBinds {
+        &self.failing_binds
     }
 
     /// Returns the path of the cgroup that the programs are attached to.

@@ -173,7 +173,7 @@ impl Agent {
             self.dispatcher.drain(&mut self.reconciler, now());
         }
         let watchers = self.dispatcher.watchers();
-        admin::answer(requests, &self.info, &self.reconciler, watchers, now());
+        admin::answer(requests, &self.info, &mut self.reconciler, watchers, now());
         self.reconciler.set_report_attempts(self.reports_attempts || watchers.wants_all());
         self.admin.cool_down(began.elapsed());
         Ok(())

@@ -86,6 +86,7 @@ pub(super) fn status(info: &AgentInfo, reconciler: &Reconciler, now: Now) -> Sta
         lease_deadline: reconciler.lease_deadline(),
         attempts: &|verdict, reason, protocol| attempts(counters.as_ref(), verdict, reason, protocol),
         errors: &|error| errors(counters.as_ref(), error),
+        failing: Some(reconciler.failing_binds()),
         problems,
     };
     Status::of(&node_snapshot(info, reconciler, now), inputs)

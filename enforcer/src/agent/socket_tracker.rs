@@ -20,6 +20,7 @@ use enforcer_core::{
 
 use crate::host::{
     clock,
+    host_names::HostNames,
     sock_diag::{self, DiagError},
 };
 
@@ -45,6 +46,7 @@ pub(super) struct SocketScan {
 /// Table of bound sockets, and the attempts that wait for their end. All times are since boot.
 pub(super) struct SocketTracker {
     sockets: BoundSockets,
+    host_names: HostNames,
     reported: ReportedConflicts,
     shared: Vec<PortSpec>,
     /// Ports whose holder the programs know.
@@ -100,11 +102,12 @@ pub fn reconcile(
 
 impl SocketTracker {
     /// Returns an empty table. Sharing one of the `shared` ports is no conflict.
-    pub(super) fn new(shared: Vec<PortSpec>) -> Self {
+    pub(super) fn new(shared: Vec<PortSpec>, host_names: HostNames) -> Self {
         // If the kernel cannot be asked, the first scan reports why.
         let shows_bound = sock_diag::shows_bound().unwrap_or(false);
         Self {
             sockets: BoundSockets::new(SocketLimits::default(), shows_bound),
+            host_names,
             reported: ReportedConflicts::default(),
             shared,
             published: BTreeSet::new(),
@@ -123,11 +126,11 @@ impl SocketTracker {
 
     /// Makes the table agree with the kernel's socket diagnostics. Returns the result, and the ports whose holder has to be
     /// written for the programs again.
-    pub(super) fn scan(&mut self, index: &Index, now: Duration) -> (SocketScan, BTreeSet<(Protocol, u16)>) {
+    pub(super) fn scan(&mut self, index: &mut Index, now: Duration) -> (SocketScan, BTreeSet<(Protocol, u16)>) {
         self.scanned_at = Some(now);
-        let resolve = |cgroup| SocketPlace::of(cgroup, index);
-        let done = reconcile(&mut self.sockets, clock::coarse, resolve);
-        self.sockets.resolve(resolve);
+        let done = reconcile(&mut self.sockets, clock::coarse, |cgroup| SocketPlace::of(cgroup, index));
+        self.host_names.add_to(&mut self.sockets, index);
+        self.sockets.resolve(|cgroup| SocketPlace::of(cgroup, index));
         let live_conflicts = self.reported.new_conflicts(&self.sockets, index, &self.shared);
         let held: BTreeSet<_> = self.sockets.iter().map(|socket| (socket.protocol, socket.port)).collect();
         let changed = self.published.union(&held).copied().collect();

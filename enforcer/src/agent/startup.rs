@@ -72,6 +72,10 @@ pub(super) async fn start(config: AgentConfig, mut stop: Stop) -> Result<Option<
     let readiness = Readiness::default();
     let metrics = serve_metrics(&source, listen, &readiness).await?;
     let info = AgentInfo::new(&node, &source, &start, began_at);
+    let server = match &source {
+        SourceConfig::Api { cluster, .. } => Some(cluster.server.clone()),
+        SourceConfig::Folder(_) => None,
+    };
     let (mut source, events) = PodSource::start(source, &node)?;
     let persistence = tokio::select! {
         () = stop.requested() => return Ok(None),
@@ -82,7 +86,7 @@ pub(super) async fn start(config: AgentConfig, mut stop: Stop) -> Result<Option<
     let mut reconciler = Reconciler::load(start, persistence)?;
     let mut gauges = EnforcementGauges::new(&reconciler, began_at.boottime, readiness, Arc::clone(&metrics), now());
     let reserved_ports = ReservedPortsWorker::new(reserved).map_err(AgentError::system("start a thread"))?;
-    let mut dispatcher = Dispatcher::new(&node, events, metrics, dropped_lines);
+    let mut dispatcher = Dispatcher::new(&node, server, events, metrics, dropped_lines);
     // A folder is read before the first bind is judged. The API server may be out of reach for long: until it answers, the
     // node's reserved ports and the claims of the previous agent are enforced.
     if let Some(input) = source.initial_sync()? {

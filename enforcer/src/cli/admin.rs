@@ -10,7 +10,7 @@ use std::{
 
 use axum::body::{Body, Bytes};
 use http_body_util::BodyExt as _;
-use hyper::{Request, StatusCode, body::Incoming, client::conn::http1, header};
+use hyper::{Method, Request, StatusCode, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::{net::UnixStream, time::timeout};
@@ -91,12 +91,12 @@ pub(super) fn wait<T>(future: impl Future<Output = Result<T, Failure>>) -> Resul
 }
 
 /// Sends a request and receives the head of the answer.
-pub(super) async fn open(socket: &AdminSocket, path: &str) -> Result<AdminAnswer, AgentUnavailable> {
+pub(super) async fn open(socket: &AdminSocket, method: Method, path: &str) -> Result<AdminAnswer, AgentUnavailable> {
     let Some(file) = &socket.0 else {
         return Err(AgentUnavailable::NotListening("--admin-socket is none".to_owned()));
     };
     let stream = UnixStream::connect(file).await.map_err(|error| refused(file, &error))?;
-    match timeout(REQUEST_TIMEOUT, converse(stream, path)).await {
+    match timeout(REQUEST_TIMEOUT, converse(stream, method, path)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(failure)) => Err(AgentUnavailable::Failed(failure)),
         Err(_) => Err(AgentUnavailable::Failed(Failure::runtime(format!(
@@ -108,8 +108,8 @@ pub(super) async fn open(socket: &AdminSocket, path: &str) -> Result<AdminAnswer
 }
 
 /// Sends a request and receives the whole answer.
-pub(super) async fn get(socket: &AdminSocket, path: &str) -> Result<Vec<u8>, AgentUnavailable> {
-    let mut answer = open(socket, path).await?;
+pub(super) async fn request(socket: &AdminSocket, method: Method, path: &str) -> Result<Vec<u8>, AgentUnavailable> {
+    let mut answer = open(socket, method, path).await?;
     let whole = async {
         let mut whole = Vec::new();
         while let Some(bytes) = answer.next().await.map_err(|error| broken(&error))? {
@@ -121,14 +121,14 @@ pub(super) async fn get(socket: &AdminSocket, path: &str) -> Result<Vec<u8>, Age
     timeout(REQUEST_TIMEOUT, whole).await.unwrap_or_else(late).map_err(AgentUnavailable::Failed)
 }
 
-async fn converse(stream: UnixStream, path: &str) -> Result<AdminAnswer, Failure> {
+async fn converse(stream: UnixStream, method: Method, path: &str) -> Result<AdminAnswer, Failure> {
     let (mut sender, connection) =
         http1::handshake::<_, Body>(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
     let connection = tokio::spawn(async {
         // Whatever ends it ends the answer too.
         let _ = connection.await;
     });
-    let request = Request::get(path).header(header::HOST, "localhost").body(Body::empty());
+    let request = Request::builder().method(method).uri(path).header(header::HOST, "localhost").body(Body::empty());
     let request = request.map_err(|error| Failure::usage(format!("cannot ask for {}: {error}", escape(path))))?;
     let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
     let status = response.status();

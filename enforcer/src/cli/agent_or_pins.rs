@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use hyper::Method;
 use serde::de::DeserializeOwned;
 
 use crate::{
     cli::{
         Failure,
-        admin::{ADMIN_SOCKET, AdminSocket, get, wait},
+        admin::{ADMIN_SOCKET, AdminSocket, request, wait},
         pinned::{self, Pinned},
     },
     kernel::pins,
@@ -46,7 +47,7 @@ impl NodeAccess {
         path: &str,
         from_pinned: impl FnOnce(&Pinned) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        match wait(async { Ok(get(&self.socket.admin_socket, path).await) })? {
+        match wait(async { Ok(request(&self.socket.admin_socket, Method::GET, path).await) })? {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| undecodable(&error)),
             Err(unavailable) => from_pinned(&pinned::read(&self.bpffs.bpffs, unavailable)?),
         }

@@ -3,13 +3,9 @@
 use std::{fmt::Write as _, str::FromStr};
 
 use clap::Args;
-use enforcer_ebpf::wire::Protocol;
 
 use enforcer_core::{
-    model::{
-        port_spec::{protocol_from_name, protocol_name},
-        text::escape,
-    },
+    model::{port_spec::protocol_name, text::escape},
     views::explain::{ExplainQuestion, Explanation, explain},
 };
 
@@ -17,6 +13,7 @@ use crate::cli::{
     Failure,
     agent_or_pins::NodeAccess,
     output::{TextFormat, TextOutput, json, print},
+    values::Port,
 };
 
 /// Show who owns and who holds a port, and what would happen to a bind
@@ -39,26 +36,6 @@ pub(super) struct Explain {
 
     #[command(flatten)]
     node: NodeAccess,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Port {
-    port: u16,
-    protocol: Protocol,
-}
-
-impl FromStr for Port {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let port = Some(port).filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
-        let port = port.and_then(|port| port.parse().ok()).filter(|port| *port != 0);
-        Ok(Self {
-            port: port.ok_or("write a port from 1 to 65535, as 80, or with its protocol, as 53/udp")?,
-            protocol: protocol_from_name(protocol).ok_or("the protocol is unknown; write /tcp, /udp or /sctp")?,
-        })
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,12 +95,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_read_and_refused() {
-        assert_eq!("80".parse(), Ok(Port { port: 80, protocol: Protocol::Tcp }));
-        assert_eq!("53/UDP".parse(), Ok(Port { port: 53, protocol: Protocol::Udp }));
-        for wrong in ["", "0", "65536", "+80", "-1", "80/", "80/icmp", "80/tcp/udp", "http", "8 0"] {
-            assert!(wrong.parse::<Port>().is_err(), "{wrong}");
-        }
+    fn names_of_pods_are_read_and_refused() {
+        assert!("default/web".parse::<PodName>().is_ok());
         for wrong in ["", "web", "/web", "default/"] {
             assert!(wrong.parse::<PodName>().is_err(), "{wrong}");
         }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -22,15 +22,11 @@ use enforcer_core::{
 
 use crate::{
     agent::reconcile,
-    cli::{
-        Failure,
-        admin::AgentUnavailable,
-        host_name::{MOUNTINFO, host_name},
-        mode::pin_failure,
-    },
+    cli::{Failure, admin::AgentUnavailable, host_name::host_name, mode::pin_failure},
     host::{
-        cgroup::{CgroupError, Root, scan},
+        cgroup::{CgroupError, MOUNTINFO, Root, scan},
         clock::now,
+        host_names::HostNames,
         sock_diag,
     },
     kernel::pins::{PinnedState, read_pinned},
@@ -68,13 +64,17 @@ pub(super) fn read(folder: &Path, no_answer: AgentUnavailable) -> Result<Pinned,
         folder.display()
     )];
     let now = now();
-    let (index, unread) = index(&mut survey, now);
+    let (mut index, unread) = index(&mut survey, now);
     problems.extend(
         unread.map(|error| format!("cannot read the cgroup tree, so the pods of processes are unknown: {error}")),
     );
     let mut holders = BoundSockets::new(SocketLimits::default(), sock_diag::shows_bound().unwrap_or(false));
     let nanos = || u64::try_from(now.boottime.as_nanos()).unwrap_or(u64::MAX);
     let done = reconcile(&mut holders, nanos, |cgroup| SocketPlace::of(cgroup, &index));
+    let hierarchy = Root::hierarchy(Path::new(MOUNTINFO)).ok().map(|root| root.path);
+    // Cgroups of pods are known by now, so that none has to be left out.
+    HostNames::new(hierarchy, PathBuf::new()).add_to(&mut holders, &mut index);
+    holders.resolve(|cgroup| SocketPlace::of(cgroup, &index));
     problems.extend(done.errors.iter().map(ToString::to_string));
     Ok(Pinned { node: host_name(), index, holders, survey, problems, now })
 }
@@ -136,6 +136,7 @@ impl Pinned {
             lease_deadline: self.survey.lease_deadline,
             attempts: &|verdict, reason, protocol| counters.attempts(verdict, reason, protocol),
             errors: &|error| counters.errors(error),
+            failing: None,
             problems: self.problems.clone(),
         };
         Status::of(&self.snapshot(), facts)

@@ -9,10 +9,9 @@ use serde_json::json;
 use crate::{
     cli::{
         Failure,
-        host_name::MOUNTINFO,
         output::{TableFormat, TableOutput},
     },
-    host::cgroup::Root,
+    host::cgroup::{MOUNTINFO, Root},
     kernel::probe::{Answer, Finding, findings},
 };
 

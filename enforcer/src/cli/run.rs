@@ -16,12 +16,8 @@ use self::{
 };
 use crate::{
     agent::{self, AgentConfig, SourceConfig, reconciler::Start, reserved_ports_worker::ReservedPortsConfig},
-    cli::{
-        Failure,
-        agent_or_pins::BpffsFlag,
-        host_name::{MOUNTINFO, host_name},
-    },
-    host::cgroup::{CgroupError, Root},
+    cli::{Failure, agent_or_pins::BpffsFlag, host_name::host_name},
+    host::cgroup::{CgroupError, MOUNTINFO, Root},
     k8s,
     kernel::probe,
     telemetry::{self, LogLevel},

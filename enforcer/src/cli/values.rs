@@ -2,7 +2,11 @@
 
 use std::str::FromStr;
 
-use enforcer_core::{model::port_spec::PortSpec, pods::annotation};
+use enforcer_core::{
+    model::port_spec::{PortSpec, protocol_from_name},
+    pods::annotation,
+};
+use enforcer_ebpf::wire::Protocol;
 
 /// A list of ports, as in an annotation.
 #[derive(Clone, Debug)]
@@ -13,5 +17,40 @@ impl FromStr for Ports {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         annotation::parse_list(text).map(Self)
+    }
+}
+
+/// A port and its protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Port {
+    pub(super) port: u16,
+    pub(super) protocol: Protocol,
+}
+
+impl FromStr for Port {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let port = Some(port).filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+        let port = port.and_then(|port| port.parse().ok()).filter(|port| *port != 0);
+        Ok(Self {
+            port: port.ok_or("write a port from 1 to 65535, as 80, or with its protocol, as 53/udp")?,
+            protocol: protocol_from_name(protocol).ok_or("the protocol is unknown; write /tcp, /udp or /sctp")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_read_and_refused() {
+        assert_eq!("80".parse(), Ok(Port { port: 80, protocol: Protocol::Tcp }));
+        assert_eq!("53/UDP".parse(), Ok(Port { port: 53, protocol: Protocol::Udp }));
+        for wrong in ["", "0", "65536", "+80", "-1", "80/", "80/icmp", "80/tcp/udp", "http", "8 0"] {
+            assert!(wrong.parse::<Port>().is_err(), "{wrong}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! `enforcer watch`.
 
 use clap::Args;
+use hyper::Method;
 use tokio::signal::unix::{SignalKind, signal};
 
 use enforcer_core::{model::text::escape, views::watch::WatchLine};
@@ -40,7 +41,7 @@ impl Watch {
             let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
             let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
             let path = format!("/watch?conflicts={conflicts}");
-            let answer = open(&admin_socket, &path).await.map_err(AgentUnavailable::failure)?;
+            let answer = open(&admin_socket, Method::GET, &path).await.map_err(AgentUnavailable::failure)?;
             tokio::select! {
                 _ = interrupt.recv() => Ok(()),
                 _ = terminate.recv() => Ok(()),

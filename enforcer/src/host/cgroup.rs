@@ -8,6 +8,8 @@ use std::{
 
 use enforcer_core::cgroups::path::is_pods_root;
 
+/// Mounts of this mount namespace.
+pub const MOUNTINFO: &str = "/proc/self/mountinfo";
 /// Depth to which the kubelet's cgroup is looked for: `kubelet.slice/kubelet-kubepods.slice` (kind) is the deepest
 /// seen.
 const SEARCH_DEPTH: usize = 3;

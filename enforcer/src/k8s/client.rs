@@ -11,7 +11,12 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
+use enforcer_core::model::text::escape_bounded;
+
 use super::last_activity::LastActivity;
+
+/// Longest address of a server that is shown, in characters.
+const MAX_ADDRESS: usize = 256;
 
 /// Error of making a client.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +47,8 @@ pub struct Cluster {
     pub client: Client,
     /// Time of the last bytes of each watch.
     pub activity: LastActivity,
+    /// Address of the server, for messages. Safe to show.
+    pub server: String,
 }
 
 /// Makes a client for the cluster: from the given kubeconfig, else from the environment (`KUBECONFIG`, `~/.kube/config`,
@@ -65,8 +72,9 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Cluster, ConnectError>
     // The watches retry and report errors themselves; the client would retry in silence.
     config.default_retry = false;
     let activity = LastActivity::default();
+    let server = escape_bounded(&config.cluster_url.to_string(), MAX_ADDRESS);
     let builder = ClientBuilder::try_from(config).map_err(|error| ConnectError::Client(error.to_string()))?;
-    Ok(Cluster { client: builder.with_layer(&activity).build(), activity })
+    Ok(Cluster { client: builder.with_layer(&activity).build(), activity, server })
 }
 
 /// Distinguishes a kubeconfig that cannot be used from one that is missing.

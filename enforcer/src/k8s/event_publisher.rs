@@ -238,6 +238,7 @@ mod tests {
                 name: name.to_owned(),
                 uid: format!("uid-of-{name}"),
                 mirror: mirror.map(str::to_owned),
+                handover: None,
             })
         };
         let event = Event {

@@ -89,7 +89,9 @@ impl Collector for KernelCounters {
 /// can return for protocols whose binds are seen. Others exist once they are counted.
 fn is_usual(verdict: VerdictKind, reason: Reason, protocol: Protocol) -> bool {
     let is_possible = match reason {
-        Reason::Owner | Reason::Unclaimed | Reason::Share | Reason::Handover => verdict == VerdictKind::Allow,
+        Reason::Owner | Reason::Unclaimed | Reason::Share | Reason::Sibling | Reason::Handover => {
+            verdict == VerdictKind::Allow
+        }
         Reason::Claimed | Reason::Reserved | Reason::Undeclared => verdict != VerdictKind::Allow,
         Reason::Error => true,
         Reason::Held | Reason::Stale => false,

@@ -177,7 +177,13 @@ fn the_lease_ends_at_a_time_of_day() {
 #[test]
 fn what_counts_for_nothing_is_counted_by_kind() {
     let metrics = metrics();
-    let pod = Name { namespace: "default".to_owned(), name: "web".to_owned(), uid: String::new(), mirror: None };
+    let pod = Name {
+        namespace: "default".to_owned(),
+        name: "web".to_owned(),
+        uid: String::new(),
+        mirror: None,
+        handover: None,
+    };
     for notice in [
         Notice::MoreProblems { pod: pod.clone(), count: 7 },
         Notice::SameUid { pod: pod.clone(), first: pod.clone() },

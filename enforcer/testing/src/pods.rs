@@ -127,10 +127,15 @@ impl Pod {
         self.annotation(SHARE_ANNOTATION, group)
     }
 
-    /// Makes it a pod of a Deployment.
-    pub fn of_deployment(mut self, name: &str) -> Self {
-        self.object["metadata"]["labels"]["pod-template-hash"] = "6fdf99c8b".into();
-        self.controlled_by("apps/v1", "ReplicaSet", &format!("{name}-6fdf99c8b"))
+    /// Makes it a pod of a Deployment, of its first revision.
+    pub fn of_deployment(self, name: &str) -> Self {
+        self.of_revision(name, "6fdf99c8b")
+    }
+
+    /// Makes it a pod of a Deployment, of the revision with this pod-template hash.
+    pub fn of_revision(mut self, name: &str, hash: &str) -> Self {
+        self.object["metadata"]["labels"]["pod-template-hash"] = hash.into();
+        self.controlled_by("apps/v1", "ReplicaSet", &format!("{name}-{hash}"))
     }
 
     /// Makes it a pod of a `DaemonSet`.

@@ -9,14 +9,19 @@ use enforcer_testing::{
     agent_fixture::AgentFixture,
     pods::Pod,
     tests,
-    worker::{Answer, Bind, Kind, Order, take},
+    worker::{Answer, Bind, Kind, Order, Worker, take},
 };
 
-use crate::Test;
+use crate::{
+    Test,
+    status::{json, served, socket},
+};
 
 pub(crate) const TESTS: &[Test] = tests![
     in_use_event_names_the_holder,
     in_use_event_names_host_daemon,
+    host_daemon_is_named_by_its_unit,
+    failing_bind_is_a_conflict_until_it_succeeds,
     in_use_event_names_first_binder,
     in_use_event_names_older_pod_of_workload,
     own_or_successful_bind_makes_no_event,
@@ -73,6 +78,54 @@ fn in_use_event_names_host_daemon() {
         sleep(Duration::from_millis(100));
         agent.drain_log().iter().any(|line| line["reason"] == "held" && line["port"] == PORT + 1)
     });
+}
+
+fn conflicts(fixture: &AgentFixture) -> Vec<Value> {
+    json(fixture, &["status"])["conflicts"].as_array().expect("a list").clone()
+}
+
+fn host_daemon_is_named_by_its_unit() {
+    let fixture = AgentFixture::new();
+    let mut worker = fixture.start(&Pod::new("pod"));
+    let mut daemon = Worker::start(&fixture.make_host_cgroup("system.slice/edge-proxy.service/main"));
+    assert_eq!(daemon.bind(&Bind::tcp("0.0.0.0", PORT).kept()), 0);
+    let socket = socket(&fixture);
+    let mut agent = fixture.agent(&served(&socket, &[]));
+    assert_eq!(worker.bind(&Bind::tcp("0.0.0.0", PORT)), libc::EADDRINUSE);
+    let told = wait_for_held_event(&mut agent, "default/pod");
+    assert_eq!(told["holder"], "the host's edge-proxy.service", "{told}");
+    let message = told["message"].as_str().expect("a sentence");
+    let pid = daemon.pid();
+    assert!(message.contains("held by the host's edge-proxy.service (command agent-"), "{message}");
+    assert!(message.ends_with(&format!(", pid {pid})")), "{message}");
+
+    let status = json(&fixture, &["status"]);
+    let holders = status["holders"].as_array().expect("a list");
+    let holder = holders.iter().find(|holder| holder["port"] == PORT).expect("it is held");
+    assert_eq!((&holder["who"]["kind"], &holder["who"]["unit"]), (&"host".into(), &"edge-proxy.service".into()));
+    assert_eq!(holder["pid"], pid, "{holder}");
+}
+
+/// A pod in CrashLoopBackOff because another one holds its port.
+fn failing_bind_is_a_conflict_until_it_succeeds() {
+    let fixture = AgentFixture::new();
+    let (mut first, mut second) = (fixture.start(&Pod::new("one")), fixture.start(&Pod::new("other")));
+    let socket = socket(&fixture);
+    let _agent = fixture.agent(&served(&socket, &[]));
+    assert_eq!(first.bind(&Bind::tcp("0.0.0.0", PORT).kept()), 0);
+    assert_eq!(conflicts(&fixture), [Value::Null; 0]);
+    for _ in 0..3 {
+        assert_eq!(second.bind(&Bind::tcp("0.0.0.0", PORT)), libc::EADDRINUSE);
+    }
+    wait_until("the third attempt is counted", || conflicts(&fixture).iter().any(|conflict| conflict["count"] == 3));
+    let all = conflicts(&fixture);
+    let [conflict] = all.as_slice() else { panic!("{all:?}") };
+    assert_eq!(conflict["kind"], "inUse");
+    assert_eq!((&conflict["who"]["name"], &conflict["other"]["name"]), (&"other".into(), &"one".into()), "{conflict}");
+    assert!(conflict["first"].as_str() <= conflict["last"].as_str(), "{conflict}");
+    first.close();
+    assert_eq!(second.bind(&Bind::tcp("0.0.0.0", PORT).kept()), 0);
+    wait_until("the conflict is over", || conflicts(&fixture).is_empty());
 }
 
 fn in_use_event_names_first_binder() {

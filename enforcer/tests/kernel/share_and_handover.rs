@@ -5,13 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::host::clock::now;
+use enforcer::{agent::input::Input, host::clock::now};
+use enforcer_core::{index::Notice, model::actor::Audience};
 use enforcer_ebpf::wire::{Reason, VerdictKind};
 
 use enforcer_testing::{
     cgroup_sandbox,
     pods::{Pod, SYSTEMD_BESTEFFORT},
-    reconciler_fixture::{KernelFixture, denied},
+    reconciler_fixture::{AUDIT, ENFORCE, KernelFixture, denied},
     tests,
     worker::{Bind, Worker},
 };
@@ -21,7 +22,10 @@ use crate::{DONE, Outcome, Test};
 pub(crate) const TESTS: &[Test] = tests![
     share_group_shares_port_with_members_only,
     share_group_ends_at_its_namespace,
+    pod_that_never_started_lets_its_successor_in,
+    replicas_claims_do_not_deny_each_other,
     port_is_handed_over_within_workload,
+    port_that_was_never_bound_is_not_kept,
     grace_period_keeps_waiting_pod_out,
     grace_period_expires,
     succeeded_pod_gets_no_grace_period,
@@ -34,6 +38,7 @@ pub(crate) const TESTS: &[Test] = tests![
 
 const OWNER: (i32, VerdictKind, Reason) = (0, VerdictKind::Allow, Reason::Owner);
 const SHARE: (i32, VerdictKind, Reason) = (0, VerdictKind::Allow, Reason::Share);
+const SIBLING: (i32, VerdictKind, Reason) = (0, VerdictKind::Allow, Reason::Sibling);
 const HANDOVER: (i32, VerdictKind, Reason) = (0, VerdictKind::Allow, Reason::Handover);
 const UNCLAIMED: (i32, VerdictKind, Reason) = (0, VerdictKind::Allow, Reason::Unclaimed);
 
@@ -83,14 +88,50 @@ fn share_group_ends_at_its_namespace() -> Outcome {
     DONE
 }
 
+/// The old pod of a Deployment never started, as with an image that cannot be pulled.
+fn pod_that_never_started_lets_its_successor_in() -> Outcome {
+    for mode in [AUDIT, ENFORCE] {
+        let mut fixture = KernelFixture::with(|start| start.policy = mode);
+        let never = Pod::new("never").of_revision("web", "1").ports("20080");
+        fixture.apply(&never);
+        let successor = Pod::new("successor").of_revision("web", "2").ports("20080");
+        let mut successors = fixture.start(&successor);
+        let mut stranger = fixture.start(&Pod::new("stranger").of_deployment("other").ports("20080"));
+        let seen = fixture.attempt(&mut successors, &bind());
+        assert_eq!(seen.result(), SIBLING);
+        assert_eq!(seen.owner(), "default/never");
+        let kind = if mode.enforce { VerdictKind::Deny } else { VerdictKind::Audit };
+        let seen = fixture.attempt(&mut stranger, &bind());
+        assert_eq!((seen.report().attempt.verdict, seen.report().attempt.reason), (kind, Reason::Claimed));
+
+        fixture.delete(&never);
+        assert_eq!(fixture.attempt(&mut successors, &bind()).result(), OWNER);
+        assert_eq!(fixture.reconciler.index().poll_timeout(), None, "nothing is kept of a pod that never bound");
+        assert!(fixture.notices().iter().all(|notice| !matches!(notice, Notice::Granted { .. })), "it was in force");
+    }
+    DONE
+}
+
+fn replicas_claims_do_not_deny_each_other() -> Outcome {
+    let mut fixture = KernelFixture::new();
+    let [mut first, mut second] =
+        ["first", "second"].map(|name| fixture.start(&Pod::new(name).of_deployment("web").ports("20080")));
+    assert_eq!(fixture.attempt(&mut second, &bind().kept()).result(), SIBLING, "whichever binds first has it");
+    let seen = fixture.attempt(&mut first, &bind());
+    assert_eq!(seen.result(), (libc::EADDRINUSE, VerdictKind::Allow, Reason::Owner), "the kernel refuses the second");
+    second.close();
+    assert_eq!(fixture.attempt(&mut first, &bind()).result(), OWNER);
+    DONE
+}
+
 fn port_is_handed_over_within_workload() -> Outcome {
     let mut fixture = KernelFixture::new();
     let old = Pod::new("old").of_daemon_set("ingress").ports("20080");
     let mut olds = fixture.start(&old);
-    let mut new = fixture.start(&Pod::new("new").of_daemon_set("ingress").ports("20080"));
+    let mut new = fixture.start(&Pod::new("new").of_daemon_set("ingress"));
     let mut stranger = fixture.start(&Pod::new("stranger").of_daemon_set("squatter").ports("20080"));
     assert_eq!(fixture.attempt(&mut olds, &bind()).result(), OWNER);
-    assert_eq!(fixture.attempt(&mut new, &bind()).result(), claimed(), "the old one is not asked to go yet");
+    assert_eq!(fixture.attempt(&mut new, &bind()).result(), SIBLING, "the old one is not asked to go yet");
 
     fixture.apply(&old.terminating());
     assert_eq!(fixture.attempt(&mut olds, &bind()).result(), OWNER);
@@ -101,14 +142,24 @@ fn port_is_handed_over_within_workload() -> Outcome {
     DONE
 }
 
-/// An engine with a grace that lasts as long, and a squatter that waits for the port of a pod that is gone.
+/// A reconciler with a grace that lasts as long, and a squatter that waits for the port of a pod that bound it and is gone.
 fn graceful(grace: Duration) -> (KernelFixture, Worker) {
     let mut fixture = KernelFixture::with(|start| start.settings.handover_grace = grace);
-    let owner = Pod::new("owner").of_daemon_set("ingress").ports("20080");
-    fixture.apply(&owner);
-    let squatter = fixture.start(&Pod::new("squatter").of_daemon_set("squatter").ports("20080"));
+    let owner = Pod::new("owner").of_daemon_set("ingress").ports("20080, 20081");
+    let mut owners = fixture.start(&owner);
+    assert_eq!(fixture.attempt(&mut owners, &bind().kept()).result(), OWNER);
+    fixture.reconciler.handle_input(Input::ScanSockets, now()).expect("the sockets are read");
+    owners.close();
+    let squatter = fixture.start(&Pod::new("squatter").of_daemon_set("squatter").ports("20080, 20081"));
     fixture.delete(&owner);
     (fixture, squatter)
+}
+
+fn port_that_was_never_bound_is_not_kept() -> Outcome {
+    let (mut fixture, mut squatter) = graceful(Duration::from_mins(10));
+    assert_eq!(fixture.attempt(&mut squatter, &bind()).result(), claimed());
+    assert_eq!(fixture.attempt(&mut squatter, &Bind::tcp("0.0.0.0", 20081)).result(), OWNER);
+    DONE
 }
 
 fn grace_period_keeps_waiting_pod_out() -> Outcome {
@@ -116,7 +167,9 @@ fn grace_period_keeps_waiting_pod_out() -> Outcome {
     fixture.reconciler.handle_timeout(now()).expect("the rings");
     let seen = fixture.attempt(&mut squatter, &bind());
     assert_eq!(seen.result(), claimed());
-    assert_eq!(seen.owner(), "default/owner", "the gone pod is named");
+    assert_eq!(seen.owner(), "DaemonSet default/ingress", "nobody is sent to a pod that is gone");
+    let sentence = seen.report().sentence("node-1", Audience::Operators);
+    assert!(sentence.contains("kept for DaemonSet default/ingress until "), "{sentence}");
 
     // The successor is younger than the squatter. Before it is known to claim the port, its workload lets it in.
     let successor = Pod::new("successor").of_daemon_set("ingress");

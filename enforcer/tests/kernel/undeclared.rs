@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[Test] = tests![
     only_shareable_bind_makes_an_owner,
     first_binder_owns_one_address_and_device,
     pod_and_its_workload_share_port,
+    rollout_overlaps_and_replicas_and_strangers_do_not,
     audit_mode_reports_and_allows_both_pods,
     intended_sharing_makes_no_owner,
     bind_to_port_0_makes_no_owner,
@@ -33,6 +34,7 @@ pub(crate) const RESERVING: &[Test] = tests![taking_before_bind =>
     only_shareable_bind_makes_an_owner,
     first_binder_owns_one_address_and_device,
     pod_and_its_workload_share_port,
+    rollout_overlaps_and_replicas_and_strangers_do_not,
     audit_mode_reports_and_allows_both_pods,
     bind_to_port_0_makes_no_owner,
     new_claim_does_not_displace_holder,
@@ -179,13 +181,64 @@ fn pod_and_its_workload_share_port() -> Outcome {
         b.close();
         assert_eq!(verdict(&fixture.attempt(&mut stranger, &bind)), FREE);
     }
-    // In a rolling update of one workload the new pod takes over while the old one is going.
-    let (old, new) = (Pod::new("web-1").of_daemon_set("web"), Pod::new("web-2").of_daemon_set("web"));
+    // Of two replicas, the new pod takes over while the old one is going.
+    let (old, new) = (Pod::new("web-1").of_deployment("web"), Pod::new("web-2").of_deployment("web"));
     let (mut going, mut coming) = (fixture.start(&old), fixture.start(&new));
     assert_eq!(fixture.attempt(&mut going, &bind.clone().kept()).errno, 0);
     assert_eq!(verdict(&fixture.attempt(&mut coming, &bind)), held());
     fixture.apply(&old.terminating());
     assert_eq!(fixture.attempt(&mut coming, &bind).errno, 0, "it is handed over");
+    DONE
+}
+
+/// Gives the pod at a place its controller.
+type Controlled = fn(Pod, usize) -> Pod;
+
+/// Sockets that can share a port, of the old and the new pod of a rollout, of two replicas, and of strangers; the port
+/// declared or not, in audit and in enforce.
+fn rollout_overlaps_and_replicas_and_strangers_do_not() -> Outcome {
+    let pair = |ports: &str, of: Controlled| {
+        [0, 1].map(|place| {
+            let pod = of(Pod::new(&format!("pod-{place}")), place);
+            if ports.is_empty() { pod } else { pod.ports(ports) }
+        })
+    };
+    let pairs: [(&str, bool, Controlled); 4] = [
+        ("two pods of a DaemonSet", true, |pod, _| pod.of_daemon_set("web")),
+        ("two revisions", true, |pod, place| pod.of_revision("web", ["1", "2"][place])),
+        ("two replicas", false, |pod, _| pod.of_deployment("web")),
+        ("two workloads", false, |pod, place| pod.of_deployment(["web", "other"][place])),
+    ];
+    for mode in [AUDIT, ENFORCE] {
+        for ports in ["", "20080/tcp, 20080/udp"] {
+            for (who, may, of) in pairs {
+                let policy = Policy { undeclared: Undeclared::Adopt, ..mode };
+                let mut fixture = KernelFixture::with(|start| start.policy = policy);
+                let [first, second] = pair(ports, of);
+                let [mut one, mut other] = [&first, &second].map(|pod| fixture.start(pod));
+                for bind in sharing(PORT) {
+                    let case = format!("{who}, declared {ports:?}, enforce {}: {bind:?}", mode.enforce);
+                    let seen = fixture.attempt(&mut one, &bind.clone().kept());
+                    assert_eq!((seen.errno, seen.reports.len()), (0, 1), "{case}");
+                    let seen = fixture.attempt(&mut other, &bind.clone().kept());
+                    let (errno, kind, reason) = verdict(&seen);
+                    if may {
+                        assert_eq!((errno, kind), (0, VerdictKind::Allow), "{case}");
+                        let expected = if ports.is_empty() { Reason::Unclaimed } else { Reason::Sibling };
+                        assert_eq!(reason, expected, "{case}");
+                    } else {
+                        assert_eq!(kind, if mode.enforce { VerdictKind::Deny } else { VerdictKind::Audit }, "{case}");
+                        assert_eq!(errno == 0, !mode.enforce, "{case}");
+                        let is_stranger = who == "two workloads" && !ports.is_empty();
+                        assert_eq!(reason, if is_stranger { Reason::Claimed } else { Reason::Held }, "{case}");
+                    }
+                    one.close();
+                    other.close();
+                }
+                assert_eq!(fixture.port_hold_count(), 0, "nothing is left");
+            }
+        }
+    }
     DONE
 }
 

@@ -54,9 +54,9 @@ enum Claim {
 /// All pods of the demo.
 #[derive(Debug)]
 pub(super) struct DemoPods {
-    /// First replica, which owns the contested port.
+    /// Pod that owns the contested port.
     pub(super) owner: Pod,
-    /// Second replica, whose server starts first.
+    /// Pod of another workload that claims the same port, and whose server starts first.
     pub(super) squatter: Pod,
     /// Pod that declares the shared port.
     pub(super) exporter: Pod,
@@ -95,8 +95,14 @@ impl DemoPods {
             cgroup: PathBuf::new(),
         };
         let squatter = Pod {
-            name: "nginx-6fdf99c8b-rglm7",
+            name: "proxy-7c9d5f6b8-rglm7",
             uid: "b61d4f0e-27c9-4c38-8f4b-52e0a7d3c964",
+            controller: Controller::ReplicaSet {
+                deployment: "proxy",
+                hash: "7c9d5f6b8",
+                uid: "a90f6d24-83b7-4e51-9c2d-5f1e7b0a4c38",
+            },
+            container: "proxy",
             scheduled: "2026-01-15T09:00:01Z",
             ..owner.clone()
         };

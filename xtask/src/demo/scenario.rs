@@ -1,4 +1,4 @@
-//! The scenario of the demo: two replicas contend for a port, then two pods share another one.
+//! The scenario of the demo: pods of two workloads contend for a port, then two pods share another one.
 
 use std::path::Path;
 

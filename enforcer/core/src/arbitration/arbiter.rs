@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use crate::model::{
-    owner::{ClaimGroup, OwnerClass, OwnerId, OwnerKind, rank},
+    owner::{ClaimParty, OwnerClass, OwnerId, OwnerKind, rank},
     port_spec::Address,
     source::ClaimSource,
 };
@@ -40,10 +40,8 @@ pub struct Claimant<'a> {
     pub kind: OwnerKind,
     /// Its class.
     pub class: OwnerClass,
-    /// Group that its claims are for.
-    pub group: ClaimGroup,
-    /// Its workload.
-    pub workload: Option<u32>,
+    /// Party that its claims are for.
+    pub party: ClaimParty,
     /// Namespace and name, the last thing that ranks.
     pub name: (&'a str, &'a str),
 }
@@ -67,14 +65,14 @@ pub struct ClaimTransition {
     pub now: ClaimState,
 }
 
-/// Returns whether two claims on one port of one protocol cannot both be in force: some socket would fall under both, and they
-/// are not for the same group.
+/// Returns whether two claims on one port of one protocol cannot both be in force: some socket would fall under both, and
+/// they are for different parties.
 #[must_use]
-pub fn excludes(one: (ClaimGroup, Address), other: (ClaimGroup, Address)) -> bool {
-    one.1.overlaps(other.1) && one.0 != other.0
+pub fn excludes(one: (impl Into<ClaimParty>, Address), other: (impl Into<ClaimParty>, Address)) -> bool {
+    one.1.overlaps(other.1) && !one.0.into().is_one_with(other.0.into())
 }
 
-/// Ranks the claims on one port and puts those in force that do not overlap a better one of another group. The
+/// Ranks the claims on one port and puts those in force that do not overlap a better one of another party. The
 /// reservation of a deleted pod gives way to a pod of the same workload.
 pub fn arbitrate<'a>(stakes: &mut Vec<PortClaim>, party: impl Fn(OwnerId) -> Claimant<'a>) -> Vec<ClaimTransition> {
     let successors = transfer_to_successors(stakes, &party);
@@ -98,11 +96,11 @@ pub fn arbitrate<'a>(stakes: &mut Vec<PortClaim>, party: impl Fn(OwnerId) -> Cla
     let mut turns = Vec::new();
     for place in order {
         let stake = &stakes[place];
-        let entity = party(stake.owner).group;
+        let claimant = party(stake.owner).party;
         let better = in_force
             .iter()
             .map(|&better| &stakes[better])
-            .find(|better| excludes((party(better.owner).group, better.address), (entity, stake.address)));
+            .find(|better| excludes((party(better.owner).party, better.address), (claimant, stake.address)));
         let now = better.map_or(ClaimState::InForce, |better| ClaimState::LostTo(better.owner));
         if now == ClaimState::InForce {
             in_force.push(place);
@@ -127,8 +125,8 @@ fn transfer_to_successors<'a>(stakes: &mut Vec<PortClaim>, party: &impl Fn(Owner
         let heir = |stake: &&PortClaim| {
             let party = party(stake.owner);
             !party.is_reservation()
-                && party.workload.is_some()
-                && party.workload == left_party.workload
+                && party.party.workload.is_some()
+                && party.party.workload == left_party.party.workload
                 && stake.address.overlaps(left.address)
         };
         let earliest = stakes.iter().filter(heir).min_by_key(|stake| (stake.since, party(stake.owner).name));
@@ -152,6 +150,7 @@ mod tests {
     use std::{collections::HashMap, net::Ipv4Addr};
 
     use super::*;
+    use crate::model::owner::ClaimGroup;
 
     fn id(id: u32) -> OwnerId {
         OwnerId::new(id).expect("no test owner is nobody")
@@ -163,10 +162,14 @@ mod tests {
         Claimant {
             kind: OwnerKind::Pod,
             class: OwnerClass::Tenant,
-            group: ClaimGroup::Pod(id(number)),
-            workload: None,
+            party: ClaimGroup::Pod(id(number)).into(),
             name: ("default", name),
         }
+    }
+
+    fn sibling(number: u32, workload: u32, name: &'static str) -> Claimant<'static> {
+        let party = ClaimParty { group: ClaimGroup::Pod(id(number)), workload: Some(workload) };
+        Claimant { party, ..tenant(number, name) }
     }
 
     impl Owners {
@@ -191,7 +194,15 @@ mod tests {
     #[test]
     fn rank_is_class_then_force_then_arrival_then_name() {
         let owners = Owners::new([
-            (1, Claimant { kind: OwnerKind::Node, class: OwnerClass::Node, group: ClaimGroup::Node, ..tenant(1, "") }),
+            (
+                1,
+                Claimant {
+                    kind: OwnerKind::Node,
+                    class: OwnerClass::Node,
+                    party: ClaimGroup::Node.into(),
+                    ..tenant(1, "")
+                },
+            ),
             (2, Claimant { class: OwnerClass::Static, ..tenant(2, "z") }),
             (3, Claimant { class: OwnerClass::System, ..tenant(3, "y") }),
             (4, tenant(4, "x")),
@@ -231,13 +242,41 @@ mod tests {
 
     #[test]
     fn a_group_shares_and_stays_while_any_member_does() {
-        let group = ClaimGroup::Group(7);
-        let member = |id, name| Claimant { group, ..tenant(id, name) };
+        let member = |id, name| Claimant { party: ClaimGroup::Group(7).into(), ..tenant(id, name) };
         let owners = Owners::new([(1, member(1, "a")), (2, tenant(2, "b")), (3, member(3, "c"))]);
         let mut stakes = vec![stake(1, 1), stake(2, 2), stake(3, 3)];
         assert_eq!(owners.settle(&mut stakes), [(id(1), InForce), (id(2), LostTo(id(1))), (id(3), InForce)]);
         stakes.remove(0);
         assert_eq!(owners.settle(&mut stakes), [(id(2), LostTo(id(3))), (id(3), InForce)]);
+    }
+
+    #[test]
+    fn siblings_are_in_force_together_and_a_stranger_loses_to_the_first() {
+        let owners = Owners::new([
+            (1, sibling(1, 4, "never-started")),
+            (2, tenant(2, "squatter")),
+            (3, sibling(3, 4, "successor")),
+            (4, sibling(4, 5, "other-workload")),
+        ]);
+        let mut stakes = vec![stake(1, 1), stake(2, 2), stake(3, 3), stake(4, 4)];
+        assert_eq!(
+            owners.settle(&mut stakes),
+            [(id(1), InForce), (id(2), LostTo(id(1))), (id(3), InForce), (id(4), LostTo(id(1)))]
+        );
+        stakes.remove(0);
+        assert_eq!(owners.settle(&mut stakes)[0], (id(2), LostTo(id(3))), "the port stays with the workload");
+    }
+
+    #[test]
+    fn who_is_one_with_a_pod_is_not_one_with_its_siblings() {
+        let group = ClaimGroup::Group(7);
+        let sharing = |number, workload, name| Claimant {
+            party: ClaimParty { group, workload: Some(workload) },
+            ..tenant(number, name)
+        };
+        let owners = Owners::new([(1, sharing(1, 4, "a")), (2, sharing(2, 5, "b")), (3, sibling(3, 5, "c"))]);
+        let mut stakes = vec![stake(1, 1), stake(2, 2), stake(3, 3)];
+        assert_eq!(owners.settle(&mut stakes), [(id(1), InForce), (id(2), InForce), (id(3), LostTo(id(1)))]);
     }
 
     #[test]
@@ -253,24 +292,23 @@ mod tests {
 
     #[test]
     fn what_is_left_waits_for_its_workload_and_for_no_other() {
-        let left = Claimant { kind: OwnerKind::HandoverReservation, workload: Some(4), ..tenant(1, "old") };
+        let left = Claimant { kind: OwnerKind::HandoverReservation, ..sibling(1, 4, "old") };
         let owners = Owners::new([
             (1, left),
             (2, tenant(2, "squatter")),
-            (3, Claimant { workload: Some(4), ..tenant(3, "new") }),
-            (4, Claimant { workload: Some(4), ..tenant(4, "newer") }),
+            (3, sibling(3, 4, "new")),
+            (4, sibling(4, 4, "newer")),
         ]);
         let mut stakes = vec![PortClaim { state: Some(InForce), ..stake(1, 1) }, stake(2, 2)];
         assert_eq!(owners.settle(&mut stakes), [(id(1), InForce), (id(2), LostTo(id(1)))]);
         stakes.extend([stake(4, 10), stake(3, 9)]);
-        assert_eq!(owners.settle(&mut stakes), [(id(2), LostTo(id(3))), (id(3), InForce), (id(4), LostTo(id(3)))]);
+        assert_eq!(owners.settle(&mut stakes), [(id(2), LostTo(id(3))), (id(3), InForce), (id(4), InForce)]);
     }
 
     #[test]
     fn a_successor_takes_over_what_was_left_and_no_more() {
-        let left = Claimant { kind: OwnerKind::HandoverReservation, workload: Some(4), ..tenant(1, "old") };
-        let owners =
-            Owners::new([(1, left), (2, tenant(2, "runs")), (3, Claimant { workload: Some(4), ..tenant(3, "new") })]);
+        let left = Claimant { kind: OwnerKind::HandoverReservation, ..sibling(1, 4, "old") };
+        let owners = Owners::new([(1, left), (2, tenant(2, "runs")), (3, sibling(3, 4, "new"))]);
         let at = |owner, last, since| PortClaim {
             address: Address::V4(Ipv4Addr::new(10, 0, 0, last)),
             state: Some(InForce),

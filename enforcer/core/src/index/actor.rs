@@ -15,7 +15,7 @@ impl Actor {
                 form: UidForm::from_wire(key.form).unwrap_or(UidForm::Api),
             },
             (None, None) if index.knows_cgroup(cgroup) => Self::Unplaced,
-            (None, None) => Self::Host,
+            (None, None) => index.host_unit(cgroup).map_or(Self::Host, |unit| Self::HostUnit(unit.to_owned())),
         }
     }
 }

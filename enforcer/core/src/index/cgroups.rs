@@ -1,6 +1,6 @@
 //! Cgroups that come and go, and what that means for the pods that they are of.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use enforcer_ebpf::wire;
 
@@ -18,6 +18,23 @@ impl Index {
     pub(super) fn pod_cgroups_of(&self, id: OwnerId) -> &[PlacedPodCgroup] {
         let key = self.owners.get(&id).and_then(|owner| owner.key);
         key.and_then(|key| self.pod_cgroups.get(&key)).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Sets the names of the cgroups in which host processes hold ports, `None` for those without one: see
+    /// [`host_unit`](crate::cgroups::host_unit::host_unit).
+    pub fn set_host_units(&mut self, units: HashMap<u64, Option<String>>) {
+        self.host_units = units;
+    }
+
+    /// Returns the names of the cgroups in which host processes hold ports.
+    #[must_use]
+    pub fn host_units(&self) -> &HashMap<u64, Option<String>> {
+        &self.host_units
+    }
+
+    /// Returns the name of a host process by its cgroup, if that is known.
+    pub(super) fn host_unit(&self, cgroup: u64) -> Option<&str> {
+        self.host_units.get(&cgroup)?.as_deref()
     }
 
     /// Takes in a cgroup that was made, or found by reading the tree. Returns whether the tree should be read anew.

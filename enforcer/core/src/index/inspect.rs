@@ -21,8 +21,6 @@ use crate::{
 pub enum ClaimStatus {
     /// It is in force.
     InForce,
-    /// It waits for its predecessor in the same workload to go, as it is meant to.
-    Waits(OwnerId),
     /// It lost to a claim of this owner.
     Lost(OwnerId),
 }
@@ -33,7 +31,6 @@ impl ClaimStatus {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InForce => "inForce",
-            Self::Waits(_) => "waiting",
             Self::Lost(_) => "lost",
         }
     }
@@ -43,7 +40,7 @@ impl ClaimStatus {
     pub const fn behind(self) -> Option<OwnerId> {
         match self {
             Self::InForce => None,
-            Self::Waits(owner) | Self::Lost(owner) => Some(owner),
+            Self::Lost(owner) => Some(owner),
         }
     }
 }
@@ -89,24 +86,20 @@ pub struct OwnerView<'a> {
 impl Index {
     /// Returns all claims, in no order.
     pub fn claims(&self) -> impl Iterator<Item = ClaimView> {
-        self.port_table.claims().map(|(protocol, port, stake)| self.view(protocol, port, stake))
+        self.port_table.claims().map(|(protocol, port, stake)| Self::view(protocol, port, stake))
     }
 
     /// Returns the claims on one port.
     pub fn claims_on(&self, protocol: Protocol, port: u16) -> impl Iterator<Item = ClaimView> {
         let stakes = self.port_table.port(protocol, port).map(|(stakes, _)| stakes).unwrap_or_default();
-        stakes.iter().map(move |stake| self.view(protocol, port, stake))
+        stakes.iter().map(move |stake| Self::view(protocol, port, stake))
     }
 
-    fn view(&self, protocol: Protocol, port: u16, stake: &PortClaim) -> ClaimView {
+    fn view(protocol: Protocol, port: u16, stake: &PortClaim) -> ClaimView {
         let &PortClaim { owner, address, source, since, state: standing } = stake;
-        let workload = self.owners.get(&owner).and_then(|owner| owner.workload);
         let stand = match standing {
             None | Some(ClaimState::InForce) => ClaimStatus::InForce,
-            Some(ClaimState::LostTo(winner)) => {
-                let heir = self.owners.get(&winner).and_then(OwnerState::handover_to);
-                if heir.is_some() && heir == workload { ClaimStatus::Waits(winner) } else { ClaimStatus::Lost(winner) }
-            }
+            Some(ClaimState::LostTo(winner)) => ClaimStatus::Lost(winner),
         };
         ClaimView { protocol, port, address, owner, source, since, stand }
     }

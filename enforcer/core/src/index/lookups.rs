@@ -6,10 +6,10 @@
 use enforcer_ebpf::wire::{Protocol, UidKey};
 
 use crate::{
-    index::{Index, MapUsage, owner::OwnerState},
+    index::{Index, MapUsage},
     model::{
         name::Name,
-        owner::{ClaimGroup, OwnerId},
+        owner::{OwnerId, OwnerKind},
         port_spec::Address,
         source::{ClaimOrigin, ClaimSource},
     },
@@ -167,13 +167,14 @@ impl Index {
         }
     }
 
-    /// Returns whether two owners may hold the same port at once: they are one, of one share group, or successors in one workload.
+    /// Returns whether two owners may hold the same port at once: they are one, of one share group, or siblings of whom one
+    /// leaves or that are a rollout.
     #[must_use]
     pub fn may_share(&self, one: OwnerId, other: OwnerId) -> bool {
         let (Some(one), Some(other)) = (self.owners.get(&one), self.owners.get(&other)) else {
             return one == other;
         };
-        one.group_key() == other.group_key() || is_successor(one, other) || is_successor(other, one)
+        one.may_share_with(other)
     }
 
     /// Returns whether somebody may hold what this owner has claimed. `holder` is the pod, if it is known.
@@ -183,17 +184,12 @@ impl Index {
             return true;
         };
         let holder = holder.and_then(|holder| self.owners.get(&holder));
-        match (owner.group_key(), holder) {
+        match (owner.kind, holder) {
             // What the node reserved belongs to host processes and node software together.
-            (ClaimGroup::Node, None) => is_host,
-            (ClaimGroup::Node, Some(holder)) => holder.class.is_software(),
+            (OwnerKind::Node, None) => is_host,
+            (OwnerKind::Node, Some(holder)) => holder.class.is_software(),
             (_, None) => false,
-            (entity, Some(holder)) => entity == holder.group_key() || is_successor(owner, holder),
+            (_, Some(holder)) => owner.party().is_one_with(holder.party()),
         }
     }
-}
-
-/// Checks whether a port of the first is handed over to the second.
-fn is_successor(owner: &OwnerState, other: &OwnerState) -> bool {
-    owner.handover_to().is_some() && owner.handover_to() == other.workload
 }

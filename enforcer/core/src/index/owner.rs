@@ -1,10 +1,16 @@
 //! State of one owner: a pod, the handover reservation of a pod, or the node.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use enforcer_ebpf::wire::{
-    self, CGROUP_UNKNOWN, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING,
-    Protocol, Slot, UidForm, UidKey,
+use enforcer_ebpf::{
+    decide::is_rollout,
+    wire::{
+        self, CGROUP_UNKNOWN, OWNER_DAEMON, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE,
+        OWNER_TERMINATING, Protocol, Slot, UidForm, UidKey,
+    },
 };
 
 use crate::{
@@ -14,7 +20,7 @@ use crate::{
         digest::Digest,
         mode::Mode,
         name::Name,
-        owner::{ClaimGroup, OwnerClass, OwnerId, OwnerKind},
+        owner::{ClaimGroup, ClaimParty, OwnerClass, OwnerId, OwnerKind},
         port_spec::{Address, PortSpec},
         source::ClaimSource,
     },
@@ -43,6 +49,10 @@ pub(super) struct OwnerState {
     pub(super) key: Option<UidKey>,
     pub(super) group: Option<u32>,
     pub(super) workload: Option<u32>,
+    /// Revision of its workload; 0 where it is not known.
+    pub(super) revision: u32,
+    /// It is a pod of a `DaemonSet`.
+    pub(super) daemon: bool,
     pub(super) terminating: bool,
     /// Phase of the pod is `Succeeded` or `Failed`.
     pub(super) terminal: bool,
@@ -64,6 +74,12 @@ pub(super) struct OwnerState {
     pub(super) restored: bool,
     /// End of a handover reservation, as time since boot.
     pub(super) until: Option<Duration>,
+    /// Kind and name of its workload, for people; `None` where no source has said so.
+    pub(super) workload_name: Option<(String, String)>,
+    /// Ports among its claims that it bound.
+    bound: BTreeSet<(Protocol, u16)>,
+    /// It was there before this agent, so that it may have bound any of its ports.
+    bound_before: bool,
     /// A mirror pod that was accepted as a static pod: the key is from its `config.hash`.
     pub(super) mirror: bool,
     /// A changed hash was reported.
@@ -92,6 +108,8 @@ impl OwnerState {
             key: None,
             group: None,
             workload: None,
+            revision: 0,
+            daemon: false,
             terminating: false,
             terminal: false,
             arrived: false,
@@ -105,6 +123,9 @@ impl OwnerState {
             claimed: Digest::default(),
             restored: false,
             until: None,
+            workload_name: None,
+            bound: BTreeSet::new(),
+            bound_before: false,
             mirror: false,
             hash_change_reported: false,
             host_network: None,
@@ -137,6 +158,21 @@ impl OwnerState {
         reservation.terminating = true;
         reservation.until = Some(until);
         reservation
+    }
+
+    /// Notes that it bound a port that it claims.
+    pub(super) fn note_bound(&mut self, protocol: Protocol, port: u16) {
+        self.bound.insert((protocol, port));
+    }
+
+    /// Notes whether it may have bound ports that nobody saw.
+    pub(super) fn set_bound_before(&mut self, bound_before: bool) {
+        self.bound_before = bound_before;
+    }
+
+    /// Returns whether it bound the port, as far as anybody knows.
+    pub(super) fn had_bound(&self, protocol: Protocol, port: u16) -> bool {
+        self.bound_before || self.bound.contains(&(protocol, port))
     }
 
     pub(super) fn set_pod(&mut self, mut pod: Pod) {
@@ -182,7 +218,7 @@ impl OwnerState {
         stakes
     }
 
-    pub(super) fn group_key(&self) -> ClaimGroup {
+    fn group_key(&self) -> ClaimGroup {
         match (self.kind, self.group) {
             (OwnerKind::Node, _) => ClaimGroup::Node,
             (_, Some(group)) => ClaimGroup::Group(group),
@@ -190,17 +226,26 @@ impl OwnerState {
         }
     }
 
-    /// Returns the workload that may bind this owner's ports because it has a deletionTimestamp.
-    pub(super) fn handover_to(&self) -> Option<u32> {
-        if self.terminating { self.workload } else { None }
+    pub(super) fn party(&self) -> ClaimParty {
+        ClaimParty { group: self.group_key(), workload: self.workload }
+    }
+
+    /// Returns whether it and another owner may hold one port at once: one of them leaves and the other is its sibling,
+    /// they share, or they are a rollout of one workload.
+    pub(super) fn may_share_with(&self, other: &Self) -> bool {
+        self.group_key() == other.group_key()
+            || self.workload.is_some()
+                && self.workload == other.workload
+                && (self.terminating
+                    || other.terminating
+                    || is_rollout(self.element().flags_and_revision(), other.element().flags_and_revision()))
     }
 
     pub(super) fn claimant(&self) -> Claimant<'_> {
         Claimant {
             kind: self.kind,
             class: self.class,
-            group: self.group_key(),
-            workload: self.workload,
+            party: self.party(),
             name: (&self.name.namespace, &self.name.name),
         }
     }
@@ -265,6 +310,9 @@ impl OwnerState {
         if self.terminating {
             flags |= OWNER_TERMINATING;
         }
+        if self.daemon {
+            flags |= OWNER_DAEMON;
+        }
         match self.mode {
             Some(Mode::Audit) => flags |= OWNER_MODE_AUDIT,
             Some(Mode::Enforce) => flags |= OWNER_MODE_ENFORCE,
@@ -272,7 +320,7 @@ impl OwnerState {
         }
         let (cgroup, level) = self.cgroup.map_or((CGROUP_UNKNOWN, 0), |cgroup| (cgroup.id, cgroup.level));
         let (group, workload) = (self.group.unwrap_or(0), self.workload.unwrap_or(0));
-        wire::Owner::new(cgroup, self.id.get(), flags, level, group, workload)
+        wire::Owner::new(cgroup, self.id.get(), flags, level, group, workload).with_revision(self.revision)
     }
 
     /// Returns the steps by which the kernel recognises the pod, once the owner is written.

@@ -82,7 +82,7 @@ pub(super) struct PortTable {
 
 impl PortTable {
     /// Makes these all the claims of the owner. New ones arrived at `since`; the others keep their place. A new one is in
-    /// force from the beginning where one that is (or was until now) in force for the same entity (`is_one`) covers it:
+    /// force from the beginning where one that is (or was until now) in force for the same party (`is_one`) covers it:
     /// who says less or otherwise what was his already has lost nothing.
     pub(super) fn set_claims(
         &mut self,
@@ -134,18 +134,25 @@ impl PortTable {
         }
     }
 
-    /// Passes what an owner has in force to another one. What it has lost stays with it, and so does what another
-    /// member of its share group (`is_kin`) has in force too: the group needs no heir there.
-    pub(super) fn transfer_claims(&mut self, from: OwnerId, to: OwnerId, is_kin: impl Fn(OwnerId) -> bool) {
+    /// Passes what an owner has in force on the ports that it had bound to another one. What it has lost stays with it, and
+    /// so does what another owner of its party (`is_one`) has in force too: the party needs no heir there.
+    pub(super) fn transfer_claims(
+        &mut self,
+        from: OwnerId,
+        to: OwnerId,
+        had_bound: impl Fn(Protocol, u16) -> bool,
+        is_one: impl Fn(OwnerId) -> bool,
+    ) {
         let mut keys = BTreeSet::new();
-        for key in self.by_owner.get(&from).into_iter().flatten() {
+        let own = self.by_owner.get(&from).into_iter().flatten();
+        for key in own.filter(|(protocol, port)| had_bound(*protocol, *port)) {
             let Some(entry) = self.ports.get_mut(key) else {
                 continue;
             };
             let shared: Vec<Address> = entry
                 .stakes
                 .iter()
-                .filter(|stake| stake.state == Some(ClaimState::InForce) && is_kin(stake.owner))
+                .filter(|stake| stake.state == Some(ClaimState::InForce) && is_one(stake.owner))
                 .map(|stake| stake.address)
                 .collect();
             for stake in &mut entry.stakes {
@@ -166,8 +173,26 @@ impl PortTable {
         }
     }
 
-    pub(super) fn any_in_force(&self, owner: OwnerId) -> bool {
-        self.by_owner.get(&owner).into_iter().flatten().any(|key| {
+    /// Returns the owner's claims on the ports that `is_wanted` accepts.
+    pub(super) fn claims_of(&self, owner: OwnerId, is_wanted: impl Fn(Key) -> bool) -> PortClaimSet {
+        let keys = self.by_owner.get(&owner).into_iter().flatten().copied().filter(|key| is_wanted(*key));
+        keys.filter_map(|key| self.ports.get(&key).map(|entry| (key, entry)))
+            .flat_map(|((protocol, port), entry)| {
+                let own = entry.stakes.iter().filter(|stake| stake.owner == owner);
+                own.map(move |stake| ((protocol, port, stake.address), stake.source))
+            })
+            .collect()
+    }
+
+    /// Returns whether the owner has a claim on the port, in force or not.
+    pub(super) fn has_claim(&self, owner: OwnerId, protocol: Protocol, port: u16) -> bool {
+        self.by_owner.get(&owner).is_some_and(|keys| keys.contains(&(protocol, port)))
+    }
+
+    /// Returns whether the owner has a claim in force on a port that it had bound.
+    pub(super) fn any_in_force(&self, owner: OwnerId, had_bound: impl Fn(Protocol, u16) -> bool) -> bool {
+        let own = self.by_owner.get(&owner).into_iter().flatten();
+        own.filter(|(protocol, port)| had_bound(*protocol, *port)).any(|key| {
             let stakes = self.ports.get(key).map(|entry| entry.stakes.as_slice()).unwrap_or_default();
             stakes.iter().any(|stake| stake.owner == owner && stake.state == Some(ClaimState::InForce))
         })
@@ -208,8 +233,8 @@ impl PortTable {
                     Some(ActivePortClaim {
                         address: stake.address,
                         slot: owner.slot?,
-                        group: owner.group_key(),
-                        handover_to: owner.handover_to(),
+                        party: owner.party(),
+                        is_leaving: owner.terminating,
                     })
                 })
                 .collect();
@@ -261,10 +286,6 @@ impl PortTable {
             let (Some(loser), Some(winner)) = (owner(loser_id), owner(winner_id)) else {
                 continue;
             };
-            if winner.handover_to().is_some() && winner.handover_to() == loser.workload {
-                // A successor that waits for its predecessor to go: that is what is meant to happen.
-                continue;
-            }
             let source =
                 ports.first().and_then(|&((protocol, port), address)| self.source(winner_id, protocol, port, address));
             notices.push(Notice::Conflict {

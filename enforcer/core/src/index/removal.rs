@@ -2,15 +2,16 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use enforcer_ebpf::wire;
+use enforcer_ebpf::wire::{self, Protocol};
 
 use crate::{
     arbitration::quota::Usage,
     index::{
         Index, Notice,
-        owner::{self, OwnerState},
+        owner::{self, OwnerState, PortClaimSet},
     },
     model::{
+        name::{Handover, Name},
         now::Now,
         owner::{OwnerId, OwnerKind},
         quota::Resource,
@@ -85,12 +86,13 @@ impl Index {
         if let Some(workload) = owner.workload {
             self.workloads.release(workload);
         }
+        self.revisions.release(owner.revision);
         self.recent_names.remember(id, owner.name);
     }
 
-    /// Leaves the ports of a controlled pod with its workload for a while, so that its successor finds them and a
+    /// Leaves the ports that a controlled pod bound with its workload for a while, so that its successor finds them and a
     /// squatter does not. Not so after the pod has done its work or failed before it was asked to go: then nobody
-    /// succeeds it there.
+    /// succeeds it there. Nor for ports that it never bound: nobody was served there.
     pub(super) fn leave_reservation(&mut self, id: OwnerId, now: Now) {
         let Some(owner) = self.owners.get(&id) else {
             return;
@@ -99,16 +101,24 @@ impl Index {
         let Some(workload) = owner.workload else {
             return;
         };
-        if owner.terminal || grace.is_zero() || owner.kind != OwnerKind::Pod || !self.port_table.any_in_force(id) {
+        let had_bound = |protocol, port| owner.had_bound(protocol, port);
+        if owner.terminal
+            || grace.is_zero()
+            || owner.kind != OwnerKind::Pod
+            || !self.port_table.any_in_force(id, had_bound)
+        {
             return;
         }
-        let (name, class, group, takes) = (owner.name.clone(), owner.class, owner.group, owner.usage);
+        let (mut name, class, party, takes) = (owner.name.clone(), owner.class, owner.party(), owner.usage);
+        let ends = now.wall.saturating_add(i64::try_from(grace.as_micros()).unwrap_or(i64::MAX));
+        let handover = Handover { workload: owner.workload_name.clone(), until: ends };
         let room = self.quotas.remaining(Resource::Handovers, class, &name.namespace, Usage::default());
         let slot = if room.most == 0 { None } else { self.slots.take() };
         let Some(slot) = slot else {
             self.output.notices.push(Notice::HandoverQuotaExceeded { pod: name, limit: room.limit });
             return;
         };
+        name.handover = Some(Box::new(handover));
         let left = self.next_id();
         let until = now.boottime + grace;
         self.workloads.hold(workload);
@@ -119,10 +129,11 @@ impl Index {
         self.owners.insert(left, remnant);
         self.write_owner(left);
         let owners = &self.owners;
-        let is_kin = |other: OwnerId| {
-            other != id && group.is_some() && owners.get(&other).is_some_and(|other| other.group == group)
+        let is_one = |other: OwnerId| {
+            other != id && other != left && owners.get(&other).is_some_and(|other| other.party().is_one_with(party))
         };
-        self.port_table.transfer_claims(id, left, is_kin);
+        let had_bound = |protocol, port| owners.get(&id).is_some_and(|owner| owner.had_bound(protocol, port));
+        self.port_table.transfer_claims(id, left, had_bound, is_one);
         self.reservations.insert((until, left));
     }
 
@@ -130,6 +141,34 @@ impl Index {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         self.reservations.first().map(|(at, _)| *at)
+    }
+
+    /// Ends the handover reservations of a port now, and returns their names.
+    pub fn release(&mut self, protocol: Protocol, port: u16, now: Now) -> Vec<Name> {
+        let of_port: Vec<(Duration, OwnerId)> = self
+            .reservations
+            .iter()
+            .copied()
+            .filter(|(_, id)| self.port_table.has_claim(*id, protocol, port))
+            .collect();
+        let mut names = Vec::new();
+        for (at, id) in of_port {
+            let Some(owner) = self.owners.get(&id) else {
+                continue;
+            };
+            names.push(owner.name.clone());
+            let left: PortClaimSet = self.port_table.claims_of(id, |key| key != (protocol, port));
+            if left.is_empty() {
+                self.reservations.remove(&(at, id));
+            }
+            let is_over = left.is_empty();
+            self.set_claims(id, left, now.wall);
+            self.arbitrate_dirty();
+            if is_over {
+                self.free_slot(id);
+            }
+        }
+        names
     }
 
     /// Ends the handover reservations that are over.

@@ -12,7 +12,7 @@ use crate::{
     index::{Index, identity::static_key, owner::OwnerState, recent_names},
     model::{
         digest::Digest,
-        name::Name,
+        name::{Handover, Name},
         now::Now,
         owner::{OwnerClass, OwnerId, OwnerKind},
         port_spec::PortSpec,
@@ -39,7 +39,7 @@ pub struct RestoreSummary {
     pub refused: Vec<Name>,
 }
 
-/// The members of share groups that claim the very same.
+/// The members of a share group or of a workload, by its digest, that claim the very same.
 type Alike = (Digest, Digest);
 
 impl Index {
@@ -59,9 +59,9 @@ impl Index {
     /// The first [`Self::reset`] then ends what is gone and confirms what is still there: a pod with the same
     /// namespace, name and UID keeps what it has in force whoever else wants it.
     ///
-    /// Of a share group, the maps name one member for each port. Members that claim just what that one does are in force
-    /// with it from the beginning, others as soon as they are listed: if the one that is named ended or left the group
-    /// meanwhile, what only they claim beside it waits for the list.
+    /// Of a share group or a workload, the maps name one member for each port. Members that claim just what that one does
+    /// are in force with it from the beginning, others as soon as they are listed: if the one that is named ended or left
+    /// the group meanwhile, what only they claim beside it waits for the list.
     pub fn restore(&mut self, remembered: Vec<RecoveredOwner>, now: Now) -> RestoreSummary {
         let mut restored = RestoreSummary::default();
         let last = remembered.iter().map(|owner| owner.id).filter(|id| id.get() < IDS_END).max();
@@ -77,8 +77,10 @@ impl Index {
                 // This agent's own node claims what the settings say.
                 RecordedOwner::Node => {}
                 RecordedOwner::Pod { key, claims: digest, .. } => {
-                    let shared = record.group.and_then(|group| shared.get(&(group, digest)));
-                    let claims = shared.map_or(claims, |shared| shared.iter().copied().collect());
+                    let parties = [record.group, record.workload].into_iter().flatten();
+                    let alike = parties.filter_map(|party| shared.get(&(party, digest))).flatten();
+                    let claims: BTreeSet<PortSpec> = claims.iter().chain(alike).copied().collect();
+                    let claims: Vec<PortSpec> = claims.into_iter().collect();
                     let name = record.name.clone();
                     if self.restore_pod(id, key, record, cgroup, &claims).is_some() {
                         restored.pods += 1;
@@ -89,7 +91,7 @@ impl Index {
                 RecordedOwner::HandoverReservation { until } => {
                     // The new settings may have a shorter grace.
                     let until = until.min(now.boottime + self.settings.handover_grace);
-                    if until > now.boottime && self.restore_reservation(id, until, record, &claims).is_some() {
+                    if until > now.boottime && self.restore_reservation(id, until, record, &claims, now).is_some() {
                         restored.reservations += 1;
                     }
                 }
@@ -157,6 +159,7 @@ impl Index {
         until: Duration,
         record: OwnerRecord,
         claims: &[PortSpec],
+        now: Now,
     ) -> Option<()> {
         // Without a workload there is nobody to keep anything for.
         record.workload?;
@@ -171,6 +174,11 @@ impl Index {
         };
         let mut owner = self.restored_owner(id, OwnerKind::HandoverReservation, slot, class, record);
         owner.until = Some(until);
+        let left = until.saturating_sub(now.boottime).as_micros();
+        let ends = now.wall.saturating_add(i64::try_from(left).unwrap_or(i64::MAX));
+        let workload = owner.name.handover.take().and_then(|handover| handover.workload);
+        owner.workload_name.clone_from(&workload);
+        owner.name.handover = Some(Box::new(Handover { workload, until: ends }));
         owner.claims = claims.iter().map(|&spec| PodClaim { spec, source: ClaimSource::Recovered }).collect();
         self.reservations.insert((until, id));
         self.enter_restored(owner);
@@ -190,6 +198,7 @@ impl Index {
         record: OwnerRecord,
     ) -> OwnerState {
         let mut owner = OwnerState::new(id, kind, class, record.name, Some(slot));
+        owner.set_bound_before(true);
         owner.group = record.group.as_ref().map(|group| self.groups.intern(group));
         owner.workload = record.workload.as_ref().map(|workload| self.workloads.intern(workload));
         owner.terminating = record.terminating;
@@ -235,14 +244,17 @@ impl Index {
     }
 }
 
-/// Finds the claims that are shared: the maps name one member of a share group where several claim the same. Members
-/// that claim just the same, which is what the members of a group do, have the same in force: the group keeps it when
-/// the one that is named goes first.
+/// Finds the claims that are shared: the maps name one member of a share group or one sibling where several claim the same.
+/// Members that claim just the same, which is what the members of a group and siblings do, have the same in force: the
+/// group keeps it when the one that is named goes first.
 fn shared_claims(remembered: &[RecoveredOwner]) -> HashMap<Alike, BTreeSet<PortSpec>> {
     let mut shared: HashMap<Alike, BTreeSet<PortSpec>> = HashMap::new();
     for owner in remembered {
-        if let (Some(group), RecordedOwner::Pod { claims, .. }) = (owner.record.group, &owner.record.subject) {
-            shared.entry((group, *claims)).or_default().extend(&owner.claims);
+        let RecordedOwner::Pod { claims, .. } = &owner.record.subject else {
+            continue;
+        };
+        for party in [owner.record.group, owner.record.workload].into_iter().flatten() {
+            shared.entry((party, *claims)).or_default().extend(&owner.claims);
         }
     }
     shared

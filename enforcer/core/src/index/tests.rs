@@ -11,7 +11,7 @@ mod restored_identities;
 use std::collections::{BTreeMap, HashMap};
 
 use enforcer_ebpf::wire::{
-    OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Protocol,
+    OWNER_DAEMON, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Protocol,
 };
 use proptest::prelude::*;
 
@@ -144,11 +144,16 @@ fn a_terminating_owner_lets_its_workload_in() {
     rig.apply(Pod { deletion: Some(jiff::Timestamp::UNIX_EPOCH), ..old });
     let word = rig.maps.ports[&(Protocol::Tcp, 80)];
     let owner = rig.maps.owners[&word.v4().first];
-    assert_eq!(owner.flags(), OWNER_TERMINATING);
+    assert_eq!(rig.index.name(OwnerId::new(owner.id()).unwrap()).unwrap().name, "new", "who stays stands for both");
+    rig.delete("new");
+    let word = rig.maps.ports[&(Protocol::Tcp, 80)];
+    let owner = rig.maps.owners[&word.v4().first];
+    assert_eq!(owner.flags(), OWNER_TERMINATING | OWNER_DAEMON);
     assert_ne!(owner.workload(), 0);
+    rig.apply(of_workload(pod(3, "newer", "80"), "ds"));
     rig.delete("old");
-    assert_eq!(rig.owners(80), ["new"]);
-    assert_eq!(rig.told(), ["claim of default/new on 80/tcp is now in force on n"]);
+    assert_eq!(rig.owners(80), ["newer"]);
+    assert_eq!(rig.told(), [""; 0], "siblings are one party");
 }
 
 #[test]

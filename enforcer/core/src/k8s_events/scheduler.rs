@@ -129,7 +129,7 @@ impl EventScheduler {
         // The holder of the port, or its owner.
         let owner = match &report.holder {
             Some(holder) => self.object_of(&holder.who),
-            None => report.owner.as_ref().map(|name| self.object(name)),
+            None => report.owner.as_ref().and_then(|name| self.object(name)),
         };
         let target = (attempt.address, attempt.port, attempt.protocol as u8);
         let node = self.node.clone();
@@ -179,7 +179,9 @@ impl EventScheduler {
             // It concerns no pod, or one that is gone; whoever labels namespaces finds it in the log.
             Notice::ModeInvalid { .. } | Notice::HandoverQuotaExceeded { .. } => return,
         };
-        let (object, related) = (self.object(pod), other.map(|name| self.object(name)));
+        let (Some(object), related) = (self.object(pod), other.and_then(|name| self.object(name))) else {
+            return;
+        };
         let detail = self.detail(&sentence);
         let occurrence = Occurrence { what: detail, line: || sentence, related, time: now.wall };
         self.record(SeriesKey { object: object.clone(), reason, detail }, occurrence, now);
@@ -187,22 +189,30 @@ impl EventScheduler {
             let line = note::loser(loser, ports);
             let what = self.detail(&line);
             let occurrence = Occurrence { what, line: || line, related: Some(object), time: now.wall };
-            let key = SeriesKey { object: self.object(winner), reason, detail: GATHERED };
-            self.record(key, occurrence, now);
+            if let Some(winner) = self.object(winner) {
+                self.record(SeriesKey { object: winner, reason, detail: GATHERED }, occurrence, now);
+            }
         }
     }
 
     /// Returns the object of Events about an actor.
     fn object_of(&self, who: &Actor) -> Option<EventObject> {
         match who {
-            Actor::Known(name) => Some(self.object(name)),
-            Actor::Host => Some(EventObject::Node(self.node.clone())),
+            Actor::Known(name) => self.object(name),
+            Actor::Host | Actor::HostUnit(_) => Some(EventObject::Node(self.node.clone())),
             Actor::UnknownPod { .. } | Actor::Unplaced => None,
         }
     }
 
-    fn object(&self, name: &Name) -> EventObject {
-        if name.is_node() { EventObject::Node(self.node.clone()) } else { EventObject::Pod(name.clone()) }
+    /// Returns the object of Events about an owner; `None` for a handover reservation, whose pod is gone.
+    fn object(&self, name: &Name) -> Option<EventObject> {
+        if name.handover.is_some() {
+            None
+        } else if name.is_node() {
+            Some(EventObject::Node(self.node.clone()))
+        } else {
+            Some(EventObject::Pod(name.clone()))
+        }
     }
 
     fn detail(&self, value: &impl Hash) -> u64 {

@@ -97,6 +97,7 @@ impl EventReason {
             Reason::Owner
             | Reason::Unclaimed
             | Reason::Share
+            | Reason::Sibling
             | Reason::Handover
             | Reason::Claimed
             | Reason::Reserved

@@ -20,6 +20,8 @@ pub enum Actor {
     },
     /// A process of the host.
     Host,
+    /// A process of the host, by its systemd unit or, without one, by the path of its cgroup. Safe to show.
+    HostUnit(String),
     /// A process below the attached root that is in no pod we know of.
     Unplaced,
 }
@@ -52,6 +54,8 @@ impl fmt::Display for Actor {
             Self::UnknownPod { uid, form: UidForm::Api } => write!(f, "an unknown pod (UID {uid})"),
             Self::UnknownPod { uid, form: UidForm::Static } => write!(f, "an unknown static pod (UID {uid})"),
             Self::Host => f.write_str("a host process"),
+            Self::HostUnit(path) if path.starts_with('/') => write!(f, "a host process in {path}"),
+            Self::HostUnit(unit) => write!(f, "the host's {unit}"),
             Self::Unplaced => f.write_str("a process in no known pod"),
         }
     }

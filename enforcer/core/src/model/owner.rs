@@ -113,6 +113,29 @@ pub enum ClaimGroup {
     Group(u32),
 }
 
+/// Party that a claim is for. Claims of two parties that are one never deny each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClaimParty {
+    /// Its group.
+    pub group: ClaimGroup,
+    /// Its workload: the pods of one workload are siblings.
+    pub workload: Option<u32>,
+}
+
+impl ClaimParty {
+    /// Returns whether the two are one: of one group, or siblings. A pod can be one with two others that are not one.
+    #[must_use]
+    pub fn is_one_with(self, other: Self) -> bool {
+        self.group == other.group || (self.workload.is_some() && self.workload == other.workload)
+    }
+}
+
+impl From<ClaimGroup> for ClaimParty {
+    fn from(group: ClaimGroup) -> Self {
+        Self { group, workload: None }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,7 +27,7 @@ use zerocopy::{
 use crate::model::{
     digest::Digest,
     mode::Mode,
-    name::Name,
+    name::{Handover, Name},
     owner::{OwnerClass, OwnerKind},
 };
 
@@ -76,7 +76,8 @@ struct Layout {
     group: [u8; 16],
     /// Digest of the workload, with [`HAS_WORKLOAD`].
     workload: [u8; 16],
-    /// Lengths of namespace, name, and UID as text, in bytes.
+    /// Lengths of namespace, name, and UID as text, in bytes. Of a handover reservation, the last is kind and name of the
+    /// workload, if they fit.
     lengths: [U16; 3],
     /// These three, one after the other; the rest is zero.
     text: [u8; MAX_TEXT],
@@ -206,11 +207,12 @@ impl OwnerRecord {
         }
         layout.group = group.unwrap_or_default().0;
         layout.workload = workload.unwrap_or_default().0;
-        let texts = [&name.namespace, &name.name, &name.uid];
+        let workload = workload_text(subject, name);
+        let texts = [&*name.namespace, &*name.name, workload.as_deref().unwrap_or(&name.uid)];
         for (length, text) in layout.lengths.iter_mut().zip(texts) {
             *length = u16::try_from(text.len()).ok()?.into();
         }
-        let text = texts.map(String::as_str).concat();
+        let text = texts.concat();
         layout.text.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
         layout.checksum = Digest::of_bytes(&layout.as_bytes()[..CHECKSUM]).short();
         Some(Box::new(zerocopy::transmute!(layout)))
@@ -262,13 +264,20 @@ impl OwnerRecord {
         };
         let [namespace, name, uid] = layout.lengths.map(|length| usize::from(length.get()));
         let mut rest = &layout.text[..];
+        let (namespace, name, uid) =
+            (take_text(&mut rest, namespace)?, take_text(&mut rest, name)?, take_text(&mut rest, uid)?);
+        let handover = (subject.kind() == OwnerKind::HandoverReservation)
+            .then(|| uid.split_once('/').map(|(kind, name)| (kind.to_owned(), name.to_owned())))
+            .flatten()
+            .map(|workload| Box::new(Handover { workload: Some(workload), until: 0 }));
         let record = Self {
             class: class_from_byte(layout.class).ok_or(OwnerRecordError::Field("class"))?,
             name: Name {
-                namespace: take_text(&mut rest, namespace)?,
-                name: take_text(&mut rest, name)?,
-                uid: take_text(&mut rest, uid)?,
+                namespace,
+                name,
+                uid: if handover.is_some() { String::new() } else { uid },
                 mirror: subject.mirrored(),
+                handover,
             },
             group: has(HAS_GROUP).then_some(Digest(layout.group)),
             workload: has(HAS_WORKLOAD).then_some(Digest(layout.workload)),
@@ -283,6 +292,17 @@ impl OwnerRecord {
         }
         Ok(record)
     }
+}
+
+/// Returns what stands in the place of the UID of a pod that is gone: kind and name of the workload that its ports are kept
+/// for, as in `DaemonSet/edge`. Earlier agents wrote the UID, in which there is no slash.
+fn workload_text(subject: &RecordedOwner, name: &Name) -> Option<String> {
+    let RecordedOwner::HandoverReservation { .. } = subject else {
+        return None;
+    };
+    let (kind, workload) = name.handover.as_ref()?.workload.as_ref()?;
+    let text = format!("{kind}/{workload}");
+    (name.namespace.len() + name.name.len() + text.len() <= MAX_TEXT).then_some(text)
 }
 
 const fn kind_to_byte(kind: OwnerKind) -> u8 {

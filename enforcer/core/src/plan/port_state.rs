@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use enforcer_ebpf::wire::{AddressKey, Owner, PortWord, Protocol, Side, Slot, UidForm, UidKey};
 
 use crate::{
-    model::{owner::ClaimGroup, port_spec::Address},
+    model::{
+        owner::{ClaimGroup, ClaimParty},
+        port_spec::Address,
+    },
     plan::owner_record::RecordBytes,
 };
 
@@ -98,10 +101,10 @@ pub struct ActivePortClaim {
     pub address: Address,
     /// Its owner's slot.
     pub slot: Slot,
-    /// Group that the claim is for.
-    pub group: ClaimGroup,
-    /// The workload that may bind the port because the owner has a deletionTimestamp.
-    pub handover_to: Option<u32>,
+    /// Party that the claim is for.
+    pub party: ClaimParty,
+    /// The owner has a deletionTimestamp, or is the reservation of a deleted pod.
+    pub is_leaving: bool,
 }
 
 /// Contents of the maps for one port.
@@ -169,18 +172,18 @@ impl PortState {
     }
 }
 
-/// Adds members that stand in: a share group's port is not handed over as long as a member that stays claims it: such a
-/// member stands in for those that go, on whatever address they claim the port.
+/// Adds members that stand in: a share group's port is not its leaving member's workload's as long as a member that stays
+/// claims it: such a member stands in for those that leave, on whatever address they claim the port.
 fn with_stand_ins(claims: &[ActivePortClaim]) -> Vec<ActivePortClaim> {
     let mut staying: BTreeMap<ClaimGroup, &ActivePortClaim> = BTreeMap::new();
-    for claim in claims.iter().filter(|claim| claim.handover_to.is_none()) {
-        let first = staying.entry(claim.group).or_insert(claim);
+    for claim in claims.iter().filter(|claim| !claim.is_leaving) {
+        let first = staying.entry(claim.party.group).or_insert(claim);
         if claim.slot < first.slot {
             *first = claim;
         }
     }
-    let stand_in = |claim: &ActivePortClaim| match staying.get(&claim.group) {
-        Some(&member) if claim.handover_to.is_some() => ActivePortClaim { address: claim.address, ..*member },
+    let stand_in = |claim: &ActivePortClaim| match staying.get(&claim.party.group) {
+        Some(&member) if claim.is_leaving => ActivePortClaim { address: claim.address, ..*member },
         _ => *claim,
     };
     claims.iter().map(stand_in).collect()
@@ -209,9 +212,10 @@ fn side(
     key: impl Fn(Address) -> Option<AddressKey>,
     exact: &mut BTreeMap<AddressKey, Slot>,
 ) -> Side {
-    let whole = claims.iter().filter(|claim| is_wildcard(claim.address));
-    if let Some(claim) = representative(whole) {
-        return Side { first: claim.slot, second: 0, whole: true };
+    let whole: Vec<&ActivePortClaim> = claims.iter().filter(|claim| is_wildcard(claim.address)).collect();
+    if let Some(claim) = representative(&whole) {
+        let (first, second) = if stands_for_all(claim, &whole, true) { (claim.slot, 0) } else { pair(&whole) };
+        return Side { first, second, whole: true };
     }
     let mut by_key: BTreeMap<AddressKey, Vec<&ActivePortClaim>> = BTreeMap::new();
     for claim in claims {
@@ -219,45 +223,61 @@ fn side(
             by_key.entry(key).or_default().push(claim);
         }
     }
-    let mut owners: Vec<&ActivePortClaim> = Vec::new();
+    let mut owners: Vec<&ActivePortClaim> = by_key.values().flatten().copied().collect();
     for (key, claims) in by_key {
-        if let Some(claim) = representative(claims.into_iter()) {
+        if let Some(claim) = representative(&claims) {
             exact.insert(key, claim.slot);
-            owners.push(claim);
         }
     }
-    let (first, second) = pair(&owners);
+    owners.sort_by_key(|claim| (claim.is_leaving, claim.slot));
+    let sole = owners.iter().find(|claim| stands_for_all(claim, &owners, false));
+    let (first, second) = sole.map_or_else(|| pair(&owners), |claim| (claim.slot, 0));
     Side { first, second, whole: false }
 }
 
-/// Returns, of several claims of one entity on one address, the one that stands for all. If all members of a group go,
-/// the port is handed over to the workload of this one alone.
-fn representative<'a>(claims: impl Iterator<Item = &'a ActivePortClaim>) -> Option<&'a ActivePortClaim> {
-    claims.min_by_key(|claim| (claim.handover_to.is_some(), claim.slot))
+/// Returns, of several claims that are in force together on one address, the one that stands for all: a caller to whom
+/// its owner is not foreign is a stranger to none of the others, if there is such a claim. Of several, one whose owner
+/// stays.
+fn representative<'a>(claims: &[&'a ActivePortClaim]) -> Option<&'a ActivePortClaim> {
+    claims.iter().copied().min_by_key(|claim| (!stands_for_all(claim, claims, true), claim.is_leaving, claim.slot))
+}
+
+/// Checks whether every caller that the owner of this claim is not foreign to is a stranger to none of the others, which
+/// are in force together with it, all on its address or not.
+fn stands_for_all(claim: &ActivePortClaim, others: &[&ActivePortClaim], one_address: bool) -> bool {
+    let ClaimParty { group, workload } = claim.party;
+    // A single pod gets along with those on its own address and with its siblings, or they would not be in force.
+    let is_pod = matches!(group, ClaimGroup::Pod(_));
+    others.iter().all(|other| {
+        let is_sibling = workload.is_some() && workload == other.party.workload;
+        (group == other.party.group || is_pod && (one_address || is_sibling)) && (workload.is_none() || is_sibling)
+    })
 }
 
 /// Returns two owners such that a bind to the wildcard address, which overlaps all of them, is foreign to at least one
 /// of the two whenever it is foreign to any.
 ///
-/// A caller gets along with its own entity and with owners that hand over to its workload, and with nobody else. So two
-/// that stay and are different entities will do. So will two that hand over to different workloads and are different
-/// entities, save for a caller that is one's entity and of the other's workload, which is let in even if there is a
-/// third owner: no two owners can express that. Else all that go are one entity or are of one workload.
+/// A caller gets along with its own group and with its siblings, and with nobody else. So two of different groups
+/// without a workload will do. So will two of different workloads and different groups, save for a caller that is of one's
+/// group and a sibling of the other, which is let in even if there is a third owner: no two owners can express that. Else
+/// all are of one group or of one workload.
 fn pair(owners: &[&ActivePortClaim]) -> (Slot, Slot) {
-    let (going, staying): (Vec<&ActivePortClaim>, Vec<&ActivePortClaim>) =
-        owners.iter().partition(|owner| owner.handover_to.is_some());
-    let (stays, other_stays) = two(&staying, |one, other| one.group != other.group);
-    if other_stays != 0 {
-        return (stays, other_stays);
+    let (controlled, alone): (Vec<&ActivePortClaim>, Vec<&ActivePortClaim>) =
+        owners.iter().partition(|owner| owner.party.workload.is_some());
+    let lone = two(&alone, |one, other| one.party.group != other.party.group);
+    if lone.1 != 0 {
+        return lone;
     }
-    let (goes, other_goes) = two_unlike(&going);
-    if other_goes != 0 {
-        return (goes, other_goes);
+    let unlike = two_unlike(&controlled);
+    if unlike.1 != 0 {
+        return unlike;
     }
-    if stays != 0 {
-        return (stays, goes);
-    }
-    two(&going, |one, other| one.group != other.group || one.handover_to != other.handover_to)
+    let Some(first) = alone.first() else {
+        return two(&controlled, |one, other| one.party != other.party);
+    };
+    // Whoever gets along with the first is of its group, and so with all of that group.
+    let other = controlled.iter().find(|other| other.party.group != first.party.group).or(controlled.first());
+    (first.slot, other.map_or(0, |other| other.slot))
 }
 
 /// Returns the slots of the first owner and of the first one that differs from it, 0 where there is none.
@@ -269,21 +289,20 @@ fn two(owners: &[&ActivePortClaim], differ: impl Fn(&ActivePortClaim, &ActivePor
     (first.slot, other.map_or(0, |other| other.slot))
 }
 
-/// Returns the slots of two owners that differ in both entity and workload; if there are no two, of the first one
-/// alone.
+/// Returns the slots of two owners that differ in both group and workload; if there are no two, of the first one alone.
 fn two_unlike(owners: &[&ActivePortClaim]) -> (Slot, Slot) {
     let unlike = |one: &ActivePortClaim, other: &ActivePortClaim| {
-        one.group != other.group && one.handover_to != other.handover_to
+        one.party.group != other.party.group && one.party.workload != other.party.workload
     };
     let pair = two(owners, unlike);
     let Some(first) = owners.first().filter(|_| pair.1 == 0) else {
         return pair;
     };
-    // All others have the first one's entity or its workload. One that has only the former differs in both from one
+    // All others have the first one's group or its workload. One that has only the former differs in both from one
     // that has only the latter.
-    let same_entity = owners.iter().find(|other| other.handover_to != first.handover_to);
-    let same_workload = owners.iter().find(|other| other.group != first.group);
-    match (same_entity, same_workload) {
+    let same_group = owners.iter().find(|other| other.party.workload != first.party.workload);
+    let same_workload = owners.iter().find(|other| other.party.group != first.party.group);
+    match (same_group, same_workload) {
         (Some(one), Some(other)) => (one.slot, other.slot),
         _ => pair,
     }
@@ -293,6 +312,8 @@ fn two_unlike(owners: &[&ActivePortClaim]) -> (Slot, Slot) {
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::model::owner::OwnerId;
 
@@ -300,7 +321,7 @@ mod tests {
 
     fn claim(slot: Slot, address: Address) -> ActivePortClaim {
         let owner = OwnerId::new(slot.into()).expect("slot 0 is nobody's");
-        ActivePortClaim { address, slot, group: ClaimGroup::Pod(owner), handover_to: None }
+        ActivePortClaim { address, slot, party: ClaimGroup::Pod(owner).into(), is_leaving: false }
     }
 
     fn v4(last: u8) -> Address {
@@ -340,40 +361,82 @@ mod tests {
         assert_eq!(sides(&[claim(1, v4(1)), claim(2, v4(2)), claim(3, v4(3))]), (some(1, 2), nobody, 3));
     }
 
-    #[test]
-    fn the_pair_is_foreign_to_whoever_is_foreign_to_any() {
-        let going = |slot, last, workload| ActivePortClaim { handover_to: Some(workload), ..claim(slot, v4(last)) };
-        // One that stays outweighs two that hand over to the same workload, and so on.
-        assert_eq!(sides(&[going(1, 1, 9), going(2, 2, 9), claim(3, v4(3))]).0, some(3, 1));
-        assert_eq!(sides(&[going(1, 1, 9), going(2, 2, 9)]).0, some(1, 2));
-        assert_eq!(sides(&[going(1, 1, 9), going(2, 2, 8), claim(3, v4(3))]).0, some(1, 2));
-        assert_eq!(sides(&[going(1, 1, 9), claim(2, v4(2)), claim(3, v4(3))]).0, some(2, 3));
+    fn of(slot: Slot, group: u32, workload: u32, address: Address) -> ActivePortClaim {
+        let claim = claim(slot, address);
+        let group = if group == 0 { claim.party.group } else { ClaimGroup::Group(group) };
+        ActivePortClaim { party: ClaimParty { group, workload: (workload != 0).then_some(workload) }, ..claim }
     }
 
     #[test]
-    fn the_pair_tells_kin_by_group_from_kin_by_workload() {
-        let going = |slot, last, group, workload| ActivePortClaim {
-            group: ClaimGroup::Group(group),
-            handover_to: Some(workload),
-            ..claim(slot, v4(last))
-        };
-        // A caller of group 4 is foreign to group 5, and one of workload 9 is foreign to workload 8.
-        assert_eq!(sides(&[going(1, 1, 4, 9), going(2, 2, 5, 9)]).0, some(1, 2));
-        assert_eq!(sides(&[going(1, 1, 4, 9), going(2, 2, 4, 8)]).0, some(1, 2));
-        assert_eq!(sides(&[going(1, 1, 4, 9), going(2, 2, 4, 8), going(3, 3, 5, 9)]).0, some(2, 3));
-        assert_eq!(sides(&[going(1, 1, 4, 9), going(2, 2, 4, 9)]).0, some(1, 0));
-        // Who stays stands in for the group, so the other group is the second.
-        let staying = ActivePortClaim { group: ClaimGroup::Group(4), ..claim(3, v4(3)) };
-        assert_eq!(sides(&[going(1, 1, 4, 9), going(2, 2, 5, 9), staying]).0, some(3, 2));
+    fn a_sibling_or_member_stands_for_all_where_one_can() {
+        let any = Address::Any;
+        assert_eq!(sides(&[of(1, 0, 9, any), of(2, 0, 9, any)]).0, whole(1), "siblings");
+        assert_eq!(sides(&[of(1, 4, 0, any), of(2, 4, 9, any)]).0, whole(1), "a group");
+        let leaving = ActivePortClaim { is_leaving: true, ..of(1, 0, 9, any) };
+        assert_eq!(sides(&[leaving, of(2, 0, 9, any)]).0, whole(2), "one that stays");
+        let both = Side { first: 1, second: 2, whole: true };
+        assert_eq!(sides(&[of(1, 4, 8, any), of(2, 4, 9, any)]).0, both, "a sibling of one is a stranger to the other");
+        assert_eq!(PortState::of(TCP, 80, &[of(1, 4, 8, any), of(2, 4, 9, any)]).word.sole(), 0);
     }
 
     #[test]
-    fn a_group_is_one_entity_and_is_represented_by_who_stays() {
-        let member = |slot, address| ActivePortClaim { group: ClaimGroup::Group(4), ..claim(slot, address) };
-        let going = ActivePortClaim { handover_to: Some(9), ..member(1, Address::Any) };
-        assert_eq!(sides(&[going, member(2, Address::Any)]).0, whole(2));
-        assert_eq!(sides(&[going, member(2, v4(1))]), (whole(2), whole(2), 0), "also if it claims less");
+    fn a_group_is_represented_by_who_stays() {
+        let member = |slot, address| of(slot, 4, 0, address);
+        let leaving = ActivePortClaim { is_leaving: true, ..of(1, 4, 9, Address::Any) };
+        assert_eq!(sides(&[leaving, member(2, Address::Any)]).0, whole(2));
+        assert_eq!(sides(&[leaving, member(2, v4(1))]), (whole(2), whole(2), 0), "also if it claims less");
         assert_eq!(sides(&[member(1, v4(1)), member(2, v4(2))]).0, some(1, 0));
+    }
+
+    /// Groups 0 to 2 and workloads 0 to 2 of owners and callers; 0 is none.
+    fn party() -> impl Strategy<Value = (u32, u32)> {
+        (0u32..3, 0u32..3)
+    }
+
+    fn foreign(claim: &ActivePortClaim, caller: ClaimParty) -> bool {
+        !claim.party.is_one_with(caller)
+    }
+
+    proptest! {
+        /// The words that the kernel has against all claims in force: whoever is foreign to none is let in, and whoever
+        /// is foreign to any is not, but where two owners cannot express it.
+        #[test]
+        fn a_wildcard_bind_meets_whoever_is_foreign(
+            parties in prop::collection::vec((party(), 0u8..4, any::<bool>()), 1..6), caller in party(), own in 0usize..6,
+        ) {
+            let mut claims: Vec<ActivePortClaim> = Vec::new();
+            for (slot, ((group, workload), last, is_leaving)) in (1..).zip(parties) {
+                let address = if last == 0 { Address::Any } else { v4(last) };
+                let claim = ActivePortClaim { is_leaving, ..of(slot, group, workload, address) };
+                let excluded = claims.iter().any(|other| other.address.overlaps(address) && foreign(other, claim.party));
+                if !excluded {
+                    claims.push(claim);
+                }
+            }
+            let stranger = of(100, caller.0, caller.1, Address::Any).party;
+            let caller = claims.get(own).map_or(stranger, |claim| claim.party);
+            let by_slot: BTreeMap<Slot, &ActivePortClaim> = claims.iter().map(|claim| (claim.slot, claim)).collect();
+            let Side { first, second, .. } = PortState::of(TCP, 80, &claims).word.v4();
+            let met = [first, second].into_iter().filter_map(|slot| by_slot.get(&slot));
+            let is_refused = met.into_iter().any(|claim| foreign(claim, caller));
+            // A member of a group stands in for one that leaves.
+            let claims = with_stand_ins(&claims);
+            // Claims on single addresses beside one on all of them are not asked: both are in force only for pods of one
+            // workload of which some share.
+            let has_wildcard = claims.iter().any(|claim| claim.address == Address::Any);
+            let met = claims.iter().filter(|claim| !has_wildcard || claim.address == Address::Any);
+            let strangers = met.filter(|claim| foreign(claim, caller)).count();
+            if strangers == 0 {
+                prop_assert!(!is_refused, "{claims:?}");
+            }
+            let is_of_group = claims.iter().any(|claim| claim.party.group == caller.group);
+            let is_sibling = claims.iter().any(|claim| {
+                claim.party.group != caller.group && claim.party.is_one_with(caller)
+            });
+            if strangers > 0 && !(is_of_group && is_sibling) {
+                prop_assert!(is_refused, "{claims:?}");
+            }
+        }
     }
 
     #[test]

@@ -166,6 +166,7 @@ pub fn claims_within_quota(pod: &Pod, limits: &ClaimLimits, room: &Quota) -> Pod
         uid_text: _,
         node_name: _,
         workload: _,
+        revision: _,
         share: _,
         mirror: _,
         config_hash: _,

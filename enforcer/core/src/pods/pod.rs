@@ -31,6 +31,9 @@ pub const ARRIVAL_UNKNOWN: i64 = i64::MAX;
 
 /// The label that a Deployment puts on the `ReplicaSets` and pods it makes.
 const TEMPLATE_HASH_LABEL: &str = "pod-template-hash";
+/// The label with the revision of a `DaemonSet` or `StatefulSet` (`ControllerRevisionHashLabelKey` in
+/// staging/src/k8s.io/api/apps/v1/types.go).
+const REVISION_HASH_LABEL: &str = "controller-revision-hash";
 /// Longest value of `config.mirror` that is passed on, in bytes; the kubelet's are far shorter.
 const MAX_MIRROR: usize = 128;
 /// Namespace of a pod that names none.
@@ -54,6 +57,8 @@ pub struct Pod {
     pub host_network: bool,
     /// Its controller.
     pub workload: Option<Workload>,
+    /// The revision of its controller that it is of, from a label; empty if none says so.
+    pub revision: String,
     /// The name of its share group, without white space around it. Groups are per namespace.
     pub share: Option<String>,
     /// The annotation [`PORTS_ANNOTATION`], as it is.
@@ -204,6 +209,23 @@ impl WorkloadKey {
 }
 
 impl Workload {
+    /// Kind of the controller whose pods on one node are always a rollout.
+    const DAEMON_SET: &str = "DaemonSet";
+
+    /// Returns whether two of its pods on one node are a rollout, whatever their revisions.
+    #[must_use]
+    pub fn is_daemon(&self) -> bool {
+        self.kind == Self::DAEMON_SET
+    }
+
+    /// Returns kind and name as people know the workload: a `ReplicaSet` without its pod-template hash is its Deployment.
+    #[must_use]
+    pub fn display_name(&self) -> (String, String) {
+        let is_deployment = self.kind == "ReplicaSet" && self.uid.is_empty();
+        let kind = if is_deployment { "Deployment" } else { self.kind.as_str() };
+        (kind.to_owned(), self.name.clone())
+    }
+
     /// Returns the identity of the workload.
     #[must_use]
     pub fn key(&self) -> WorkloadKey {
@@ -226,6 +248,7 @@ impl Pod {
             name: self.name.clone(),
             uid: self.uid_text.clone(),
             mirror: self.mirror.as_ref().filter(is_uid).cloned(),
+            handover: None,
         }
     }
 
@@ -262,6 +285,7 @@ pub fn from_api(object: &api::Pod) -> Pod {
         node_name: non_empty(spec.and_then(|spec| spec.node_name.as_deref())).map(str::to_owned),
         host_network: spec.and_then(|spec| spec.host_network).unwrap_or_default(),
         workload: workload(metadata, &namespace),
+        revision: revision(metadata),
         share: non_empty(annotation(metadata, SHARE_ANNOTATION).map(str::trim)).map(str::to_owned),
         ports_annotation: annotation(metadata, PORTS_ANNOTATION).map(str::to_owned),
         ports: Vec::new(),
@@ -336,6 +360,11 @@ fn workload(metadata: &ObjectMeta, namespace: &str) -> Option<Workload> {
         (name, uid) = (deployment, "");
     }
     Some(Workload { namespace: namespace.to_owned(), kind: kind.clone(), name: name.to_owned(), uid: uid.to_owned() })
+}
+
+fn revision(metadata: &ObjectMeta) -> String {
+    let label = |name| metadata.labels.as_ref()?.get(name).cloned();
+    label(TEMPLATE_HASH_LABEL).or_else(|| label(REVISION_HASH_LABEL)).unwrap_or_default()
 }
 
 fn without_template_hash<'a>(metadata: &ObjectMeta, replica_set: &'a str) -> Option<&'a str> {

@@ -35,9 +35,20 @@ impl<K: Clone + Eq + Hash, V: Default> BoundedMap<K, V> {
         change(self.values.entry(key).or_default())
     }
 
-    #[cfg(test)]
+    /// Returns the values, in no order.
+    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+        self.values.values()
+    }
+
+    /// Removes all keys but those for which this holds.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) {
+        self.values.retain(|key, value| keep(key, value));
+        self.order.retain(|key| self.values.contains_key(key));
+    }
+
+    /// Returns the number of keys.
     pub(super) fn len(&self) -> usize {
-        assert_eq!(self.values.len(), self.order.len());
+        debug_assert_eq!(self.values.len(), self.order.len());
         self.values.len()
     }
 }

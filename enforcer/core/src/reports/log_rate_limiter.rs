@@ -54,7 +54,13 @@ mod tests {
     use crate::model::name::Name;
 
     fn pod(name: &str) -> Actor {
-        Actor::Known(Name { namespace: "default".to_owned(), name: name.to_owned(), uid: String::new(), mirror: None })
+        Actor::Known(Name {
+            namespace: "default".to_owned(),
+            name: name.to_owned(),
+            uid: String::new(),
+            mirror: None,
+            handover: None,
+        })
     }
 
     #[test]

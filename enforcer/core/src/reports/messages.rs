@@ -61,18 +61,23 @@ impl Report {
 #[must_use]
 pub fn explain_reason(reason: Reason, owner: Option<&Name>, source: Option<ClaimSource>) -> String {
     let source = source.map(|source| format!(" ({source})")).unwrap_or_default();
+    let claimed = match owner {
+        Some(owner) => owner.kept_for().unwrap_or_else(|| format!("claimed by {owner}{source}")),
+        None => format!("claimed by somebody who is gone{source}"),
+    };
     let owner = owner.map_or_else(|| "somebody who is gone".to_owned(), Name::to_string);
     match reason {
         Reason::Owner => "it owns the port".to_owned(),
         Reason::Unclaimed => "nobody claims the port".to_owned(),
         Reason::Share => format!("it shares the port with {owner}{source}"),
+        Reason::Sibling => format!("its sibling {owner} claims the port{source}"),
         Reason::Handover => format!("it takes the port over from {owner}{source}"),
-        Reason::Claimed => format!("claimed by {owner}{source}"),
+        Reason::Claimed => claimed,
         Reason::Reserved => "reserved for the node (node-reserved)".to_owned(),
         Reason::Held => format!("held by {owner}"),
         Reason::Undeclared => "no claim of the pod in force covers it, and undeclared ports are denied".to_owned(),
-        Reason::Stale => format!("claimed by {owner}{source}, but no agent has renewed the lease"),
-        Reason::Error => format!("the caller is in no known pod, and the port is claimed by {owner}{source}"),
+        Reason::Stale => format!("{claimed}, but no agent has renewed the lease"),
+        Reason::Error => format!("the caller is in no known pod, and the port is {claimed}"),
     }
 }
 
@@ -106,10 +111,16 @@ pub fn notice_sentence(notice: &Notice, node: &str) -> String {
         Notice::HandoverQuotaExceeded { pod, limit } => {
             format!("{pod} on {node}: {} reached: its ports are not reserved for a successor", quota(limit))
         }
-        Notice::Conflict { loser, winner, source, ports } => format!(
-            "claim of {loser} on {} loses on {node}: in force for {winner} ({source}); it is granted when that one goes",
-            port_list(ports, MAX_LISTED)
-        ),
+        Notice::Conflict { loser, winner, source, ports } => {
+            let ports = port_list(ports, MAX_LISTED);
+            match winner.kept_for() {
+                Some(kept) => format!("claim of {loser} on {ports} waits on {node}: {kept}; it is granted then"),
+                None => format!(
+                    "claim of {loser} on {ports} loses on {node}: in force for {winner} ({source}); it is granted when \
+                     that one goes"
+                ),
+            }
+        }
         Notice::Granted { pod, ports } => {
             format!("claim of {pod} on {} is now in force on {node}", port_list(ports, MAX_LISTED))
         }

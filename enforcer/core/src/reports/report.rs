@@ -66,7 +66,10 @@ impl Report {
                 who => who,
             },
             (_, None) if attempt.reason == Reason::Error => Actor::Unplaced,
-            (_, None) => Actor::Host,
+            (_, None) => match Actor::of_cgroup(attempt.cgroup, index) {
+                unit @ Actor::HostUnit(_) => unit,
+                _ => Actor::Host,
+            },
         };
         Self {
             container: index.container(attempt.cgroup).map(|container| escape(&container)),

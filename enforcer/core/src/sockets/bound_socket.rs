@@ -137,7 +137,7 @@ impl SocketPlace {
         let who = Actor::of_cgroup(cgroup, index);
         let party = match (&who, index.uid_by_cgroup(cgroup)) {
             (_, Some(key)) => SocketOwner::Pod(key),
-            (Actor::Host, None) => SocketOwner::Host,
+            (Actor::Host | Actor::HostUnit(_), None) => SocketOwner::Host,
             (_, None) => SocketOwner::Unplaced,
         };
         Self { party, who, container: index.container(cgroup).map(|container| escape(&container)) }

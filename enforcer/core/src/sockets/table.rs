@@ -163,6 +163,13 @@ impl BoundSockets {
         }
     }
 
+    /// Sets the process of a socket for which no event came.
+    pub fn set_process(&mut self, cookie: u64, process: Process) {
+        if let Some(entry) = self.entries.get_mut(&cookie) {
+            entry.holder.process.get_or_insert(process);
+        }
+    }
+
     /// Takes the event of a release, at this time in nanoseconds since boot. Returns whether the socket was in the table;
     /// most sockets are not.
     pub fn released(&mut self, release: u64, time: u64) -> bool {

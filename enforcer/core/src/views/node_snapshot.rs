@@ -27,6 +27,7 @@ use crate::{
         source::ClaimSource,
         text::escape,
     },
+    pods::pod::ARRIVAL_UNKNOWN,
     sockets::{self, Activity, BoundSince, BoundSockets},
 };
 
@@ -77,7 +78,7 @@ impl NodeSnapshot<'_> {
             OwnerKind::HandoverReservation => "remnant",
         });
         match self.index.name(id) {
-            Some(name) if !name.is_node() => ActorView::named(kind, name),
+            Some(name) if !name.is_node() => ActorView::owner(kind, name),
             _ => ActorView::of("node"),
         }
     }
@@ -107,7 +108,7 @@ impl NodeSnapshot<'_> {
                 source: source.to_string(),
                 standing: stand.as_str().to_owned(),
                 behind: stand.behind().map(|owner| self.owner(owner)),
-                since: (since != i64::MIN).then(|| time(since)),
+                since: (since != i64::MIN && since != ARRIVAL_UNKNOWN).then(|| time(since)),
             }
         };
         ranges.into_iter().map(claim).collect()
@@ -194,20 +195,35 @@ pub struct ActorView {
     pub name: Option<String>,
     /// UID of a pod, known or not.
     pub uid: Option<String>,
+    /// Systemd unit of a host process or, without one, the path of its cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// Workload for which the ports of a pod that is gone are kept: `DaemonSet ingress/edge`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_for: Option<String>,
+    /// Time until which they are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
 }
 
 impl ActorView {
     fn of(kind: &str) -> Self {
-        Self { kind: kind.to_owned(), namespace: None, name: None, uid: None }
+        Self { kind: kind.to_owned(), namespace: None, name: None, uid: None, unit: None, kept_for: None, until: None }
     }
 
     fn named(kind: &str, name: &Name) -> Self {
         Self {
-            kind: kind.to_owned(),
             namespace: Some(escape(&name.namespace)),
             name: Some(escape(&name.name)),
             uid: Some(escape(&name.uid)),
+            ..Self::of(kind)
         }
+    }
+
+    fn owner(kind: &str, name: &Name) -> Self {
+        let until = name.handover.as_ref().map(|handover| time(handover.until / 1_000_000 * 1_000_000));
+        let kept_for = until.is_some().then(|| name.to_string());
+        Self { kept_for, until, ..Self::named(kind, name) }
     }
 }
 
@@ -220,6 +236,7 @@ impl From<&Actor> for ActorView {
                 Self { uid: Some(uid.clone()), ..Self::of("unknownPod") }
             }
             Actor::Host => Self::of("host"),
+            Actor::HostUnit(unit) => Self { unit: Some(unit.clone()), ..Self::of("host") },
             Actor::Unplaced => Self::of("unplaced"),
         }
     }
@@ -228,8 +245,13 @@ impl From<&Actor> for ActorView {
 /// Text as everywhere in sentences.
 impl fmt::Display for ActorView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (Some(workload), Some(until)) = (&self.kept_for, &self.until) {
+            return write!(f, "{workload} until {until} (handover grace)");
+        }
+        if let Some(unit) = &self.unit {
+            return Actor::HostUnit(unit.clone()).fmt(f);
+        }
         match (self.kind.as_str(), &self.namespace, &self.name, &self.uid) {
-            ("remnant", Some(namespace), Some(name), _) => write!(f, "{namespace}/{name} (gone)"),
             (_, Some(namespace), Some(name), _) => write!(f, "{namespace}/{name}"),
             ("node", ..) => f.write_str("the node"),
             ("host", ..) => f.write_str("a host process"),
@@ -257,11 +279,11 @@ pub struct ClaimRow {
     pub owner: ActorView,
     /// Place where they were declared.
     pub source: String,
-    /// Standing: `inForce`, `waiting` (for its predecessor to go) or `lost`.
+    /// Standing: `inForce` or `lost`.
     pub standing: String,
     /// Owner whose claim stands in the way.
     pub behind: Option<ActorView>,
-    /// Time of their arrival; `None` for the node's.
+    /// Time of their arrival; `None` for the node's, and where the pod says nothing of it.
     pub since: Option<String>,
 }
 

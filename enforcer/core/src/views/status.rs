@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{actor::Audience, port_spec::protocol_name, text::escape},
+    reports::failing_binds::{FailingBind, FailingBinds},
     sockets::ReportedConflicts,
     views::node_snapshot::{API_VERSION, ActorView, ClaimRow, HolderRow, NodeSnapshot, time},
 };
@@ -116,7 +117,7 @@ pub struct KernelFeatures {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConflictRow {
-    /// Kind: `claimLost`, `shared` or `notOwner`.
+    /// Kind: `claimLost`, `shared`, `notOwner` or `inUse`.
     pub kind: String,
     /// Subject: ports in the grammar of the annotation, or an address with its port.
     pub ports: String,
@@ -124,6 +125,15 @@ pub struct ConflictRow {
     pub who: ActorView,
     /// The other one.
     pub other: ActorView,
+    /// Number of attempts, of kind `inUse` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// Time of the first attempt, of kind `inUse` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<String>,
+    /// Time of the last attempt, of kind `inUse` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<String>,
     /// Message for people; its words may change.
     pub message: String,
 }
@@ -154,6 +164,8 @@ pub struct StatusInputs<'a> {
     pub attempts: &'a dyn Fn(VerdictKind, Reason, Protocol) -> u64,
     /// Count of errors.
     pub errors: &'a dyn Fn(KernelError) -> u64,
+    /// Binds that fail; `None` where no agent answered.
+    pub failing: Option<&'a FailingBinds>,
     /// Facts that could not be found out.
     pub problems: Vec<String>,
 }
@@ -162,10 +174,12 @@ impl Status {
     /// Creates the status.
     #[must_use]
     pub fn of(scene: &NodeSnapshot<'_>, facts: StatusInputs<'_>) -> Self {
-        let StatusInputs { agent, features, lease_deadline, attempts, errors, problems } = facts;
+        let StatusInputs { agent, features, lease_deadline, attempts, errors, failing, problems } = facts;
         let word = |denied: bool| if denied { "deny" } else { "allow" }.to_owned();
         let claims = scene.claims(scene.index.claims());
-        let conflicts = claims.iter().filter_map(lost).chain(existing(scene)).collect();
+        let in_use = failing.map(FailingBinds::sorted).unwrap_or_default();
+        let in_use = in_use.into_iter().map(|bind| in_use_row(bind, scene.node));
+        let conflicts = in_use.chain(claims.iter().filter_map(lost)).chain(existing(scene)).collect();
         Self {
             api_version: API_VERSION.to_owned(),
             kind: "Status".to_owned(),
@@ -220,8 +234,31 @@ fn lost(claim: &ClaimRow) -> Option<ConflictRow> {
         ports: claim.ports.clone(),
         who: claim.owner.clone(),
         other: winner.clone(),
+        count: None,
+        first: None,
+        last: None,
         message: format!("{} claims {}, which is in force for {winner}", claim.owner, claim.ports),
     })
+}
+
+fn in_use_row(bind: &FailingBind, node: &str) -> ConflictRow {
+    let times = if bind.count == 1 { "once" } else { "times" };
+    let count = if bind.count == 1 { String::new() } else { format!("{} ", bind.count) };
+    ConflictRow {
+        kind: "inUse".to_owned(),
+        ports: bind.target.clone(),
+        who: ActorView::from(&bind.caller),
+        other: ActorView::from(&bind.holder),
+        count: Some(bind.count),
+        first: Some(time(bind.first)),
+        last: Some(time(bind.last)),
+        message: format!(
+            "{} ({count}{times}, first at {}, last at {})",
+            bind.sentence(node),
+            time(bind.first / 1_000_000 * 1_000_000),
+            time(bind.last / 1_000_000 * 1_000_000)
+        ),
+    }
 }
 
 fn existing(scene: &NodeSnapshot<'_>) -> impl Iterator<Item = ConflictRow> {
@@ -236,6 +273,9 @@ fn existing(scene: &NodeSnapshot<'_>) -> impl Iterator<Item = ConflictRow> {
             ports: existing.holder().holder.target(),
             who,
             other,
+            count: None,
+            first: None,
+            last: None,
             message: existing.sentence(&node, Audience::Operators),
         }
     })

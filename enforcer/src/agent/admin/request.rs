@@ -1,7 +1,10 @@
 //! Requests of the admin socket, as values.
 
 use axum::body::Bytes;
-use enforcer_core::views::explain::{ExplainError, Explanation};
+use enforcer_core::{
+    model::name::Name,
+    views::explain::{ExplainError, Explanation},
+};
 use enforcer_ebpf::wire::Protocol;
 use tokio::sync::oneshot;
 
@@ -13,6 +16,15 @@ pub(in crate::agent) enum Request {
     Status(oneshot::Sender<Bytes>),
     /// An explanation of one port.
     Explain(ExplainRequest, oneshot::Sender<Result<Box<Explanation>, ExplainError>>),
+    /// The end of the handover reservations of a port.
+    Release {
+        /// Protocol of the port.
+        protocol: Protocol,
+        /// The port.
+        port: u16,
+        /// Answer: the names of the reservations that ended.
+        reply: oneshot::Sender<Vec<Name>>,
+    },
     /// Attempts from now on, or conflicts alone. No lines if there are too many watchers.
     Watch {
         /// Switch to leave out attempts that are no conflict.

@@ -13,7 +13,7 @@ use axum::{
     extract::{Query, State},
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -27,7 +27,10 @@ use super::{
     request::{ExplainRequest, Request},
     socket::{SocketError, SocketFile},
 };
-use enforcer_core::model::{port_spec::protocol_from_name, text::escape};
+use enforcer_core::{
+    model::{port_spec::protocol_from_name, text::escape},
+    views::release::Release,
+};
 
 use crate::agent::http_server::{self, Connection, Limits, WhenFull};
 
@@ -41,6 +44,7 @@ pub(super) fn serve(path: PathBuf, requests: mpsc::Sender<Request>, file: Arc<Mu
     let router = Router::new()
         .route("/status", get(status))
         .route("/explain", get(explain))
+        .route("/release", post(release))
         .route("/watch", get(watch))
         .with_state(requests);
     let first = listen(&path, &file);
@@ -132,6 +136,28 @@ async fn explain(
     match ask(&requests, |reply| Request::Explain(ExplainRequest { protocol: known, port, pod }, reply)).await {
         Ok(Ok(explanation)) => axum::Json(explanation).into_response(),
         Ok(Err(error)) => refusal(StatusCode::NOT_FOUND, &error.to_string()),
+        Err(refusal) => refusal,
+    }
+}
+
+#[derive(Deserialize)]
+struct ReleaseQuery {
+    port: u16,
+    protocol: String,
+}
+
+async fn release(
+    State(requests): Requests,
+    Extension(connection): ConnectionState,
+    Query(ReleaseQuery { port, protocol }): Query<ReleaseQuery>,
+) -> Response {
+    connection.set_requested();
+    let Some(known) = protocol_from_name(&protocol) else {
+        let message = format!("the protocol '{}' is unknown; write tcp, udp or sctp", escape(&protocol));
+        return refusal(StatusCode::BAD_REQUEST, &message);
+    };
+    match ask(&requests, |reply| Request::Release { protocol: known, port, reply }).await {
+        Ok(names) => axum::Json(Release::of(known, port, &names)).into_response(),
         Err(refusal) => refusal,
     }
 }

@@ -161,11 +161,13 @@ impl Reporter {
     pub(in crate::agent) fn api_error(&mut self, ApiError { resource, kind, message }: &ApiError) {
         if self.api_errors.insert((*resource, *kind)) {
             let (name, verb, remedy) = (resource.as_str(), resource.verb(), kind.remedy(*resource));
+            let server = self.server.as_deref().unwrap_or("the API server");
             warn!(
                 event = "api_error",
                 resource = name,
                 kind = kind.as_str(),
-                "cannot {verb} {name}: {message}; {remedy}; known claims stay enforced, and the agent retries"
+                server,
+                "cannot {verb} {name} at {server}: {message}; {remedy}; known claims stay enforced, and the agent retries"
             );
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use enforcer_core::{
     cgroups::tree::Insertion,
-    model::{attempt::Attempt, now::Now},
+    model::{actor::Actor, attempt::Attempt, now::Now},
     reports::{
         report::Report,
         ring_records::{CgroupChange, SocketRecord, decode_cgroup, decode_socket, decode_verdict},
@@ -100,12 +100,13 @@ impl Reconciler {
         if report_all || !allowed {
             let report = Report::new(attempt, &self.index);
             let report = self.sockets.bound_sockets().with_incumbent_name(report, &self.index);
+            self.failing_binds.record(&report, now);
             self.push(Output::Verdict(Box::new(report)));
         }
     }
 
     /// Reads a batch of records of bound and released sockets.
-    fn drain_socket_ring(&mut self, now: Now) {
+    pub(super) fn drain_socket_ring(&mut self, now: Now) {
         let mut changed = BTreeSet::new();
         let mut taken = 0;
         let slept = clock::slept();
@@ -116,6 +117,11 @@ impl Reconciler {
             match decode_socket(&record, slept) {
                 Ok(SocketRecord::Bound(binding)) => {
                     changed.insert((binding.protocol, binding.port));
+                    let caller = Actor::of_cgroup(binding.cgroup, &self.index);
+                    self.failing_binds.bound(&caller, binding.protocol, binding.port);
+                    if let Some(owner) = self.index.owner_by_cgroup(binding.cgroup) {
+                        self.index.note_bound(owner, binding.protocol, binding.port);
+                    }
                     self.outputs.push_back(Output::Bound(Box::new(binding.clone())));
                     self.sockets.bound(binding, &self.index);
                 }
@@ -146,6 +152,7 @@ impl Reconciler {
         self.drain_socket_ring(now);
         let before = self.sockets.needs_scan(now.boottime).then(|| self.scan_sockets(now));
         for report in self.sockets.failed_binds(&self.index, now.boottime) {
+            self.failing_binds.record(&report, now);
             self.push(Output::Verdict(Box::new(report)));
         }
         let after = self.sockets.take_scan_request(now.boottime).then(|| self.scan_sockets(now));

@@ -17,6 +17,11 @@ use crate::{
     telemetry::{LogFormat, LogLevel},
 };
 
+/// Ports of broadcast and multicast protocols that are made to be bound by many: DHCP, `NetBIOS`, PTP, `DHCPv6`, SSDP,
+/// WS-Discovery, mDNS and LLMNR.
+const DEFAULT_SHARED_PORTS: &str =
+    "67/udp,68/udp,137/udp,138/udp,319/udp,320/udp,546/udp,547/udp,1900/udp,3702/udp,5353/udp,5355/udp";
+
 /// Run the agent
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -87,7 +92,7 @@ pub(in crate::cli) struct Run {
     pub(super) undeclared: UndeclaredFlag,
 
     /// Ports that pods may share, as 5353/udp: sharing them is no conflict, and binding them makes no owner
-    #[arg(long, env = "ENFORCER_SHARED_PORTS", value_name = "LIST", default_value = "5353/udp,1900/udp")]
+    #[arg(long, env = "ENFORCER_SHARED_PORTS", value_name = "LIST", default_value = DEFAULT_SHARED_PORTS)]
     pub(super) shared_ports: WholePorts,
 
     /// Ports reserved for the node itself, as in an annotation: 22/tcp,10250/tcp

@@ -87,7 +87,6 @@ fn claims(status: &Status) -> Vec<Vec<String>> {
     let row = |ClaimRow { ports, owner, source, standing, behind, since, .. }: &ClaimRow| {
         let standing = match (standing.as_str(), behind) {
             ("inForce", _) => "in force".to_owned(),
-            ("waiting", Some(other)) => format!("waits for {other}"),
             (_, Some(other)) => format!("lost to {other}"),
             (other, None) => other.to_owned(),
         };

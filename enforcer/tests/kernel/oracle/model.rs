@@ -85,11 +85,6 @@ fn share(one: &Member, other: &Member) -> bool {
     one.share.is_some() && (one.namespace, one.share) == (other.namespace, other.share)
 }
 
-/// Going, with a workload to hand over to.
-fn is_handing_over(member: &Member) -> bool {
-    member.terminating && member.workload.is_some()
-}
-
 /// Of one workload: a controller within a namespace.
 fn same_workload(one: &Member, other: &Member) -> bool {
     one.workload.is_some() && (one.namespace, one.workload) == (other.namespace, other.workload)
@@ -130,13 +125,15 @@ impl World {
         let By::Pod(owner) = claim.by else {
             return claim.by;
         };
-        let stays = |place| member(case, place).is_some_and(|member| !is_handing_over(member));
+        let stays = |place| member(case, place).is_some_and(|member| !member.terminating);
+        let mate_of =
+            |place| member(case, place).zip(member(case, owner)).is_some_and(|(one, other)| share(one, other));
         if stays(owner) {
             return claim.by;
         }
         let same_port = self.in_force.iter().filter(|other| (other.port, other.udp) == (claim.port, claim.udp));
         let mates = same_port.filter_map(|other| match other.by {
-            By::Pod(mate) if stays(mate) && is_one(case, other.by, claim.by) => Some(mate),
+            By::Pod(mate) if stays(mate) && mate_of(mate) => Some(mate),
             _ => None,
         });
         mates.min().map_or(claim.by, By::Pod)
@@ -154,7 +151,7 @@ impl World {
         let conflicts: Vec<Reason> =
             relations.iter().copied().filter(|reason| matches!(reason, Reason::Claimed | Reason::Reserved)).collect();
         if !conflicts.is_empty() {
-            let or_allow = may_be_missed(case, attempt, &overlapping, &relations);
+            let or_allow = may_be_missed(case, &overlapping, &relations);
             return Rule { or_allow, ..conflict(case, attempt.caller, conflicts) };
         }
         let declared: BTreeSet<&str> = overlapping.iter().flat_map(|claim| covers(claim.address)).collect();
@@ -165,29 +162,25 @@ impl World {
     }
 }
 
-/// What the kernel cannot tell from two owners of a port. It compares a wildcard bind with two of those who claim
-/// single addresses, so a caller that is kin of one by group and of the other by workload may meet a third. And of
-/// the members of a group that all go and are of different workloads, one stands for all.
-fn may_be_missed(case: &Case, attempt: &Attempt, overlapping: &[&Claimed], relations: &[Reason]) -> bool {
+/// Conflicts that two owners of a port, or one of an address, cannot express: the caller gets along with one of those in
+/// force, and not with another that is one with it; or with one by group and with another as a sibling, and meets a third.
+fn may_be_missed(case: &Case, overlapping: &[&Claimed], relations: &[Reason]) -> bool {
+    let is_conflict = |reason: &Reason| matches!(reason, Reason::Claimed | Reason::Reserved);
+    let (foreign, familiar): (Vec<_>, Vec<_>) =
+        overlapping.iter().zip(relations).partition(|(_, reason)| is_conflict(reason));
+    let stands_for =
+        |(claim, _): &(&&Claimed, &Reason)| foreign.iter().any(|(other, _)| is_one(case, claim.by, other.by));
     let by_group = relations.iter().any(|reason| matches!(reason, Reason::Owner | Reason::Share));
-    let by_both = by_group && relations.contains(&Reason::Handover) && covers(attempt.address).len() > 1;
-    let workloads = |claim: &Claimed| {
-        let mates = overlapping.iter().filter(|other| is_one(case, other.by, claim.by));
-        mates
-            .filter_map(|mate| match mate.by {
-                By::Pod(mate) => member(case, mate).and_then(|mate| mate.workload),
-                By::Node => None,
-            })
-            .collect::<BTreeSet<_>>()
-    };
-    by_both || relations.contains(&Reason::Handover) && overlapping.iter().any(|claim| workloads(claim).len() > 1)
+    let by_workload = relations.iter().any(|reason| matches!(reason, Reason::Handover | Reason::Sibling));
+    familiar.iter().any(stands_for) || by_group && by_workload
 }
 
-/// Whether two owners never conflict: one pod, or one share group.
+/// Whether two owners never conflict: one pod, one share group, or siblings.
 fn is_one(case: &Case, one: By, other: By) -> bool {
     match (one, other) {
         (By::Pod(one), By::Pod(other)) => {
-            one == other || member(case, one).zip(member(case, other)).is_some_and(|(one, other)| share(one, other))
+            let both = member(case, one).zip(member(case, other));
+            one == other || both.is_some_and(|(one, other)| share(one, other) || same_workload(one, other))
         }
         (one, other) => one == other,
     }
@@ -204,7 +197,8 @@ fn relation(case: &Case, by: By, caller: usize) -> Reason {
     match () {
         () if owner.place == caller.place => Reason::Owner,
         () if share(owner, caller) => Reason::Share,
-        () if is_handing_over(owner) && same_workload(owner, caller) => Reason::Handover,
+        () if owner.terminating && same_workload(owner, caller) => Reason::Handover,
+        () if same_workload(owner, caller) => Reason::Sibling,
         () => Reason::Claimed,
     }
 }

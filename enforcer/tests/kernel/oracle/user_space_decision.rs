@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use enforcer_core::{
     model::{
-        owner::{ClaimGroup, OwnerId},
+        owner::{ClaimGroup, ClaimParty, OwnerId},
         port_spec::Address,
     },
     plan::port_state::{ActivePortClaim, PortState},
@@ -67,22 +67,23 @@ fn owner(case: &Case, by: By) -> Owner {
 }
 
 fn in_force(case: &Case, claim: &Claimed) -> ActivePortClaim {
-    let (entity, handover_to) = match claim.by {
-        By::Node => (ClaimGroup::Node, None),
+    let (party, is_leaving) = match claim.by {
+        By::Node => (ClaimGroup::Node.into(), false),
         By::Pod(place) => {
             let member = case.members[place].as_ref().expect("only pods that are known claim");
-            let entity = match group(member) {
+            let group = match group(member) {
                 0 => ClaimGroup::Pod(OwnerId::new(slot(claim.by).into()).expect("slot 0 is nobody's")),
                 group => ClaimGroup::Group(group),
             };
-            (entity, Some(workload(member)).filter(|workload| member.terminating && *workload != 0))
+            let workload = Some(workload(member)).filter(|workload| *workload != 0);
+            (ClaimParty { group, workload }, member.terminating)
         }
     };
     let address = match claim.address {
         "*" => Address::Any,
         address => Address::new(address.parse().expect("an address")),
     };
-    ActivePortClaim { address, slot: slot(claim.by), group: entity, handover_to }
+    ActivePortClaim { address, slot: slot(claim.by), party, is_leaving }
 }
 
 fn target(attempt: &Attempt) -> Target {

@@ -33,6 +33,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
 
 pub(super) fn pod_of(who: u32, ports: usize, share: bool, workload: Option<u8>, terminating: bool, done: bool) -> Pod {
     let mut pod = pod(who, &format!("p{who}"), PORTS[ports]);
+    // All pods of a workload are of the share group, or none is: a template says so.
+    let share = workload.map_or(share, |workload| workload == 1);
     pod.share = share.then(|| "g".to_owned());
     if let Some(workload) = workload {
         pod = of_workload(pod, &format!("w{workload}"));

@@ -188,6 +188,8 @@ pub(super) struct Rig {
     pub(super) at: u64,
     /// Looks at the maps after every change.
     pub(super) watch: Option<Watch>,
+    /// Every pod binds what it has in force as soon as it has it.
+    pub(super) binds: bool,
     /// The ports in force, and their generation.
     ports: (BTreeSet<u16>, u64),
 }
@@ -202,6 +204,7 @@ impl Rig {
             notices: Vec::new(),
             at: 1000,
             watch: None,
+            binds: true,
             ports: (BTreeSet::new(), 0),
         };
         rig.flush();
@@ -253,6 +256,12 @@ impl Rig {
             }
         }
         self.notices.extend(output.notices);
+        if self.binds {
+            let claims: Vec<_> = self.index.claims().filter(|claim| claim.stand == ClaimStatus::InForce).collect();
+            for claim in claims {
+                self.index.note_bound(claim.owner, claim.protocol, claim.port);
+            }
+        }
         self.check_room();
         let ports = (self.index.ports_in_force().into_iter().collect(), self.index.ports_generation());
         let before = std::mem::replace(&mut self.ports, ports);
@@ -342,6 +351,7 @@ pub(super) fn pod(number: u32, name: &str, ports: &str) -> Pod {
         deletion: None,
         arrival: i64::from(number) * 1_000_000,
         mirror: None,
+        revision: String::new(),
         config_hash: None,
         containers: Vec::new(),
         problems: Vec::new(),

@@ -352,9 +352,13 @@ fn a_grace_goes_on_and_does_not_begin_anew() {
 #[test]
 fn a_going_pod_still_lets_its_workload_in() {
     let going = Pod { deletion: Some(jiff::Timestamp::UNIX_EPOCH), ..in_workload(1, "old", "80") };
-    let rig = old([going, in_workload(2, "new", "80"), pod(3, "other", "79")]).with_cgroups(&[1, 2, 3, STRANGER]);
+    let rig = old([going, in_workload(2, "new", "81"), pod(3, "other", "79")]).with_cgroups(&[1, 2, 3, STRANGER]);
     let next = rig.restart(10, settings());
     assert_eq!((next.answer(1, 80), next.answer(2, 80), next.answer(3, 80)), (ALLOWED, HANDED, DENIED));
+    let siblings = old([in_workload(1, "old", "80"), in_workload(2, "new", "80")]).with_cgroups(&[1, 2, STRANGER]);
+    let next = siblings.next(10, &[1, 2, STRANGER]);
+    let sibling = (VerdictKind::Allow, Reason::Sibling);
+    assert_eq!((next.answer(1, 80), next.answer(2, 80), next.answer(STRANGER, 80)), (ALLOWED, sibling, DENIED));
 }
 
 #[test]

@@ -27,7 +27,13 @@ fn at(seconds: u64) -> Now {
 }
 
 fn pod(name: &str) -> Name {
-    Name { namespace: "default".to_owned(), name: name.to_owned(), uid: format!("uid-of-{name}"), mirror: None }
+    Name {
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+        uid: format!("uid-of-{name}"),
+        mirror: None,
+        handover: None,
+    }
 }
 
 /// A bind of a pod on a port that another one owns.

@@ -8,6 +8,7 @@ fn name() -> impl Strategy<Value = Name> {
         name,
         uid,
         mirror: None,
+        handover: None,
     })
 }
 
@@ -42,10 +43,31 @@ prop_compose! {
         terminating in any::<bool>(),
         mode in prop_oneof![Just(None), Just(Some(Mode::Audit)), Just(Some(Mode::Enforce))],
         since in any::<i64>(),
+        controller in prop::option::of(("[A-Z][A-Za-z]{0,20}", "[a-z0-9.-]{1,40}")),
     ) -> OwnerRecord {
-        let name = Name { mirror: subject.mirrored(), ..name };
+        let mut name = Name { mirror: subject.mirrored(), ..name };
+        if let (OwnerKind::HandoverReservation, Some(controller)) = (subject.kind(), controller) {
+            name.handover = Some(Box::new(Handover { workload: Some(controller), until: 0 }));
+            name.uid.clear();
+        }
         OwnerRecord { subject, class, name, group, workload, terminating, mode, since }
     }
+}
+
+#[test]
+fn a_workload_that_does_not_fit_is_left_out() {
+    let workload =
+        |length| Some(Box::new(Handover { workload: Some(("DaemonSet".to_owned(), "x".repeat(length))), until: 0 }));
+    let reservation = |length| OwnerRecord {
+        subject: RecordedOwner::HandoverReservation { until: Duration::from_secs(9) },
+        name: Name { handover: workload(length), ..pod().name },
+        ..pod()
+    };
+    let read =
+        |length| OwnerRecord::decode(&reservation(length).encode().expect("it fits")[..]).expect("it is read").name;
+    assert_eq!(read(253).handover, workload(253));
+    let left_out = read(400);
+    assert_eq!((left_out.handover, left_out.uid), (None, pod().name.uid));
 }
 
 proptest! {
@@ -105,7 +127,13 @@ fn pod() -> OwnerRecord {
             mirror: false,
         },
         class: OwnerClass::Tenant,
-        name: Name { namespace: "default".to_owned(), name: "web-0".to_owned(), uid: "u".to_owned(), mirror: None },
+        name: Name {
+            namespace: "default".to_owned(),
+            name: "web-0".to_owned(),
+            uid: "u".to_owned(),
+            mirror: None,
+            handover: None,
+        },
         group: None,
         workload: Some(Digest([9; 16])),
         terminating: true,
@@ -199,6 +227,7 @@ fn record_of_version_1_decodes_to_the_same_owner_for_ever() {
         name: "kube-proxy-x".to_owned(),
         uid: "0123456789abcdef0123456789abcdef".to_owned(),
         mirror: None,
+        handover: None,
     };
     let expected = OwnerRecord {
         subject: RecordedOwner::Pod {

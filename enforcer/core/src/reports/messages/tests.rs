@@ -11,7 +11,7 @@ use crate::model::{
 };
 
 fn name(name: &str) -> Name {
-    Name { namespace: "default".to_owned(), name: name.to_owned(), uid: "u".to_owned(), mirror: None }
+    Name { namespace: "default".to_owned(), name: name.to_owned(), uid: "u".to_owned(), mirror: None, handover: None }
 }
 
 pub(crate) fn report(reason: Reason, verdict: VerdictKind) -> Report {

@@ -58,8 +58,7 @@ impl MessageInputs<'_> {
         let behind: Vec<String> = (self.claims.iter())
             .filter_map(|claim| {
                 let winner = claim.behind.as_ref()?;
-                let verb = if claim.standing == "waiting" { "waits for" } else { "lost to" };
-                Some(format!("{} ({}) {verb} {winner}", claim.owner, claim.source))
+                Some(format!("{} ({}) lost to {winner}", claim.owner, claim.source))
             })
             .collect();
         (!behind.is_empty()).then(|| format!("It is claimed in vain too: {}.", and_list(&behind, MAX_LISTED)))
@@ -229,6 +228,11 @@ impl MessageInputs<'_> {
                 Some(format!("declare it: add {port} to the pod's annotation port-enforcer.io/ports, or a hostPort"))
             }
             (true, Reason::Stale) => Some("see why no agent runs on this node".to_owned()),
+            (true, Reason::Claimed | Reason::Error)
+                if worst.owner.as_ref().is_some_and(|(_, owner)| owner.handover.is_some()) =>
+            {
+                Some(format!("wait for the end of the handover grace, or end it now: enforcer release {port}"))
+            }
             (
                 true,
                 Reason::Claimed
@@ -237,6 +241,7 @@ impl MessageInputs<'_> {
                 | Reason::Owner
                 | Reason::Unclaimed
                 | Reason::Share
+                | Reason::Sibling
                 | Reason::Handover,
             ) => Some(
                 "give one of the two another port, or keep them apart with podAntiAffinity or a nodeSelector; pods of one \

@@ -10,12 +10,19 @@ use enforcer_ebpf::{
 use super::*;
 use crate::{
     index::{Index, Settings},
-    model::{attempt::Reuse, now::Now},
+    model::{
+        attempt::{Attempt, Reuse},
+        now::Now,
+    },
     pods::{
         annotation,
         pod::{Phase, Pod, Workload, uid_key},
     },
-    sockets::{Activity, BoundSockets, DumpedSocket, Scope, SocketBinding, SocketLimits, SocketPlace},
+    reports::{
+        failing_binds::FailingBinds,
+        report::{Incumbent, Report},
+    },
+    sockets::{Activity, BoundSockets, DumpedSocket, NamedSocket, Scope, SocketBinding, SocketLimits, SocketPlace},
 };
 
 const ROOT: u64 = 1;
@@ -66,6 +73,7 @@ impl Node {
             deletion: None,
             arrival: i64::try_from(number).unwrap(),
             mirror: None,
+            revision: String::new(),
             config_hash: None,
             containers: Vec::new(),
             problems: Vec::new(),
@@ -291,7 +299,7 @@ fn who_may_share_is_said_with_a_condition() {
 }
 
 #[test]
-fn a_successor_waits() {
+fn siblings_are_in_force_together() {
     let mut node = Node::new();
     let of = |pod: &mut Pod| {
         pod.workload = Some(Workload {
@@ -307,9 +315,39 @@ fn a_successor_waits() {
     });
     node.pod(11, "default/web-1", "80", of);
     let told = node.ask(80, WEB);
-    assert_eq!(told.claims[1].standing, "waiting");
-    assert_eq!(told.binds[0].reason, "handover");
-    assert!(told.message.contains("default/web-1 (annotation) waits for default/web-0"), "{}", told.message);
+    assert_eq!(told.claims.iter().map(|claim| &*claim.standing).collect::<Vec<_>>(), ["inForce", "inForce"]);
+    assert_eq!(told.binds[0].reason, "owner", "{}", told.message);
+    assert_eq!(node.ask(80, Some(("default", "web-0"))).binds[0].reason, "sibling");
+}
+
+#[test]
+fn a_stranger_waits_for_the_end_of_a_handover_grace() {
+    let mut node = Node::new();
+    let of = |pod: &mut Pod| {
+        pod.workload = Some(Workload {
+            namespace: "default".to_owned(),
+            kind: "ReplicaSet".to_owned(),
+            name: "edge".to_owned(),
+            uid: String::new(),
+        });
+    };
+    node.pod(10, "default/edge-0", "80, 81", of);
+    node.pod(11, "default/web-1", "80, 81", |_| ());
+    let owner = node.index.pod_named("default", "edge-0").unwrap();
+    node.index.note_bound(owner, Protocol::Tcp, 80);
+    node.index.delete("default", "edge-0", NOW);
+    let told = node.ask(80, WEB);
+    assert!(
+        told.message.contains("that is denied: kept for Deployment default/edge until 22:14:20 (handover grace);"),
+        "{}",
+        told.message
+    );
+    assert_eq!(
+        told.remedy.as_deref(),
+        Some("wait for the end of the handover grace, or end it now: enforcer release 80/tcp")
+    );
+    assert_eq!(told.claims[0].owner.to_string(), "Deployment default/edge until 2023-11-14T22:14:20Z (handover grace)");
+    assert_eq!(node.ask(81, WEB).binds[0].reason, "owner", "it never bound that port");
 }
 
 #[test]
@@ -319,6 +357,30 @@ fn nothing_that_a_pod_controls_is_raw() {
     node.bound(10, "0.0.0.0", 80, "ng\u{1b}[2Jinx\n", None);
     let told = serde_json::to_string(&node.ask(80, None)).unwrap();
     assert!(!told.contains(['\u{1b}', '\u{202e}']) && !told.contains("\\u001b") && !told.contains("\\n"), "{told}");
+}
+
+/// An attempt on port 80 by the pod with this cgroup, which the programs allow.
+fn attempt_of(cgroup: u64) -> Attempt {
+    Attempt {
+        time: 1,
+        protocol: Protocol::Tcp,
+        address: std::net::Ipv4Addr::UNSPECIFIED.into(),
+        port: 80,
+        v6only: None,
+        verdict: VerdictKind::Allow,
+        reason: Reason::Unclaimed,
+        cgroup,
+        pod_cgroup: Some(cgroup),
+        socket: 9,
+        caller: None,
+        owner: None,
+        holder: None,
+        held: true,
+        reuse: None,
+        pid: 4711,
+        uid: 0,
+        command: "nginx".to_owned(),
+    }
 }
 
 /// The JSON that is documented in docs/status.md and docs/explain.md.
@@ -342,6 +404,13 @@ fn the_json_is_as_documented() {
         pods: 2,
         cgroup: "/sys/fs/cgroup/kubepods.slice".to_owned(),
     };
+    let mut failing = FailingBinds::default();
+    for (second, now) in [(0, NOW), (40, NOW)] {
+        let report = Report::new(attempt_of(11), &node.index);
+        let holder = NamedSocket::new(node.holders.on(Protocol::Tcp, 80).next().unwrap(), &node.holders);
+        let report = report.held_by(Incumbent { who: holder.who.clone(), socket: Some(holder), older: false });
+        failing.record(&report, Now { wall: now.wall - 90_000_000 + second * 1_000_000, ..now });
+    }
     let facts = StatusInputs {
         agent: Some(agent),
         features: Some(KernelFeatures { errno_choice: true, v6only: true }),
@@ -351,6 +420,7 @@ fn the_json_is_as_documented() {
             if (verdict, reason, protocol) == denied { 3 } else { 0 }
         },
         errors: &|error| u64::from(error == KernelError::BindEventLost),
+        failing: Some(&failing),
         problems: Vec::new(),
     };
     let pretty = |json: Result<String, serde_json::Error>| json.unwrap();

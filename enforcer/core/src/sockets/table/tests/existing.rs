@@ -58,6 +58,7 @@ impl Node {
             deletion: None,
             arrival: i64::try_from(number).unwrap(),
             mirror: None,
+            revision: String::new(),
             config_hash: None,
             containers: Vec::new(),
             problems: Vec::new(),
@@ -171,7 +172,7 @@ fn who_belongs_together_may_share() {
     let workload = |pod: &mut Pod| {
         pod.workload = Some(Workload {
             namespace: "default".to_owned(),
-            kind: "DaemonSet".to_owned(),
+            kind: "StatefulSet".to_owned(),
             name: "w".to_owned(),
             uid: "w".to_owned(),
         });
@@ -197,6 +198,24 @@ fn who_belongs_together_may_share() {
     node.pod(105, "third", "", workload);
     node.hold(104, TCP, "0.0.0.0", 82);
     node.hold(105, TCP, "0.0.0.0", 82);
+    // Two pods of different revisions, and two of a DaemonSet.
+    for (number, name, revision) in [(106, "d", "1"), (107, "e", "2")] {
+        node.pod(number, name, "", |pod| {
+            workload(pod);
+            pod.revision = revision.to_owned();
+        });
+        node.hold(number, TCP, "0.0.0.0", 84);
+    }
+    for (number, name) in [(108, "f"), (109, "g")] {
+        node.pod(number, name, "", |pod| {
+            workload(pod);
+            pod.workload.iter_mut().for_each(|workload| {
+                "DaemonSet".clone_into(&mut workload.kind);
+                "d".clone_into(&mut workload.uid);
+            });
+        });
+        node.hold(number, TCP, "0.0.0.0", 85);
+    }
     // Two host processes.
     node.hold(7, TCP, "0.0.0.0", 83);
     node.hold(8, TCP, "0.0.0.0", 83);
