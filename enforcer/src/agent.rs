@@ -25,6 +25,7 @@ pub mod input;
 mod kernel_trace;
 mod log_reporter;
 pub mod output;
+pub mod own_sockets;
 mod pod_source;
 mod readiness;
 pub mod reconciler;

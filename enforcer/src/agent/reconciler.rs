@@ -22,7 +22,7 @@ use enforcer_core::{
     manifests::FolderContents,
     model::{name::Name, now::Now, port_spec::PortSpec, source::ClaimOrigin},
     pods::pod::Pod,
-    reports::failing_binds::FailingBinds,
+    reports::{failing_binds::FailingBinds, report::Report},
     sockets::BoundSockets,
     views::unenforced_time::{PredecessorState, should_enforce},
 };
@@ -32,6 +32,7 @@ use crate::{
         error::ReconcilerError,
         input::{FolderRead, Input},
         output::{Output, TakeoverProblem, TakeoverSummary},
+        own_sockets::OwnSockets,
         socket_tracker::{SocketScan, SocketTracker},
     },
     host::{
@@ -95,6 +96,7 @@ pub struct Reconciler {
     takeover: Option<TakeoverSummary>,
     sockets: SocketTracker,
     failing_binds: FailingBinds,
+    own_sockets: OwnSockets,
     /// The node's own mode, as it was reported last.
     node_mode: NodeMode,
 }
@@ -161,6 +163,7 @@ impl Reconciler {
             takeover: None,
             sockets: SocketTracker::new(shared_ports, host_names),
             failing_binds: FailingBinds::default(),
+            own_sockets: OwnSockets::default(),
             node_mode: NodeMode::Unset,
         };
         reconciler.restore(now());
@@ -369,7 +372,21 @@ impl Reconciler {
         released
     }
 
-    fn push_scan(&mut self, SocketScan { live_conflicts, errors }: SocketScan) {
+    /// Sets the sockets of this agent, of which nothing is reported.
+    pub fn set_own_sockets(&mut self, own_sockets: OwnSockets) {
+        self.own_sockets = own_sockets;
+    }
+
+    /// Queues a report, unless it is about a socket of this agent.
+    fn push_report(&mut self, report: Report, now: Now) {
+        if !self.own_sockets.contains(report.attempt.socket) {
+            self.failing_binds.record(&report, now);
+            self.push(Output::Verdict(Box::new(report)));
+        }
+    }
+
+    fn push_scan(&mut self, SocketScan { mut live_conflicts, errors }: SocketScan) {
+        live_conflicts.retain(|conflict| !conflict.sockets().any(|cookie| self.own_sockets.contains(cookie)));
         self.outputs.extend(live_conflicts.into_iter().map(|conflict| Output::LiveConflict(Box::new(conflict))));
         self.push(Output::SocketScan(errors));
     }

@@ -19,6 +19,7 @@ use crate::{
         health_and_metrics,
         input::Input,
         kernel_trace::Tracer,
+        own_sockets::OwnSockets,
         pod_source::PodSource,
         readiness::Readiness,
         reconciler::{Reconciler, Start},
@@ -70,7 +71,8 @@ pub(super) async fn start(config: AgentConfig, mut stop: Stop) -> Result<Option<
         config;
     let (began, began_at) = (Instant::now(), now());
     let readiness = Readiness::default();
-    let metrics = serve_metrics(&source, listen, &readiness).await?;
+    let own_sockets = OwnSockets::default();
+    let metrics = serve_metrics(&source, listen, &readiness, own_sockets.clone()).await?;
     let info = AgentInfo::new(&node, &source, &start, began_at);
     let server = match &source {
         SourceConfig::Api { cluster, .. } => Some(cluster.server.clone()),
@@ -84,6 +86,7 @@ pub(super) async fn start(config: AgentConfig, mut stop: Stop) -> Result<Option<
     let (features, reports_attempts) = (start.features, start.policy.report_attempts);
     let renewal = lease_renewal(start.lease);
     let mut reconciler = Reconciler::load(start, persistence)?;
+    reconciler.set_own_sockets(own_sockets);
     let mut gauges = EnforcementGauges::new(&reconciler, began_at.boottime, readiness, Arc::clone(&metrics), now());
     let reserved_ports = ReservedPortsWorker::new(reserved).map_err(AgentError::system("start a thread"))?;
     let mut dispatcher = Dispatcher::new(&node, server, events, metrics, dropped_lines);
@@ -136,13 +139,14 @@ async fn serve_metrics(
     source: &SourceConfig,
     listen: Option<SocketAddr>,
     readiness: &Readiness,
+    own_sockets: OwnSockets,
 ) -> Result<Arc<Metrics>, AgentError> {
     let metrics = Arc::new(Metrics::new(match source {
         SourceConfig::Api { cluster, .. } => Some(cluster.activity.clone()),
         SourceConfig::Folder(_) => None,
     }));
     if let Some(address) = listen {
-        let served = health_and_metrics::serve(address, readiness.clone(), Arc::clone(&metrics)).await;
+        let served = health_and_metrics::serve(address, readiness.clone(), Arc::clone(&metrics), own_sockets).await;
         served.map_err(|source| AgentError::Listen { address, source })?;
     }
     Ok(metrics)

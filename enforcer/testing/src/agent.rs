@@ -6,6 +6,7 @@ use std::{
     ffi::OsStr,
     fs,
     io::{BufRead as _, BufReader},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
@@ -92,6 +93,16 @@ impl Agent {
     /// Starts `enforcer run` with these arguments.
     pub fn spawn<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
         Self::spawn_command(enforcer(), arguments)
+    }
+
+    /// Starts `enforcer run` with these arguments in a cgroup, as the process of a pod.
+    pub fn spawn_in<A: AsRef<OsStr>>(cgroup: &Path, arguments: impl IntoIterator<Item = A>) -> Self {
+        let processes = cgroup.join("cgroup.procs");
+        let mut command = enforcer();
+        let enter = move || fs::write(&processes, "0");
+        // SAFETY: between fork and exec the closure opens and writes one file; the path is made before.
+        unsafe { command.pre_exec(enter) };
+        Self::spawn_command(command, arguments)
     }
 
     fn spawn_command<A: AsRef<OsStr>>(mut command: Command, arguments: impl IntoIterator<Item = A>) -> Self {

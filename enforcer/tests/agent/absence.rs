@@ -34,6 +34,7 @@ pub(crate) const TESTS: &[Test] = tests![
     lease_without_renewal_expires,
     mode_override_works_with_and_without_agent,
     second_agent_waits_for_first,
+    upgrade_reports_nothing_about_the_agents_own_port,
     non_persistent_agent_leaves_nothing,
     cleanup_removes_leftovers,
     missing_bpffs_is_reported
@@ -309,6 +310,47 @@ fn second_agent_waits_for_first() {
     first.kill();
     second.wait_for_line("it is its turn", |line| line["event"] == "ready");
     assert_eq!(other.bind(&bind(20080)), denied());
+}
+
+/// A rolling update of the agent's own pods, which claim the port of its metrics. The programs of the old agent judge the bind
+/// of the new one, whose pod they do not know.
+fn upgrade_reports_nothing_about_the_agents_own_port() {
+    const LISTEN: &str = "127.0.0.1:20489";
+    for mode in ["audit", "enforce"] {
+        let (fixture, bpffs) = (AgentFixture::new(), Bpffs::new());
+        let folder = bpffs.folder().display().to_string();
+        let arguments =
+            fixture.arguments("json", &kept(&folder, &["--mode", mode, "--listen", LISTEN, "--handover-grace", "1h"]));
+        let pod = |name: &str| Pod::new(name).of_daemon_set("port-enforcer").ports("20489/tcp");
+        let (old, new) = (pod("agent-old"), pod("agent-new"));
+        fixture.put(&old);
+        let mut first = Agent::spawn_in(&fixture.make_container_cgroup(old.uid_text()), &arguments);
+        first.wait_for_line("it is ready", |line| line["event"] == "ready");
+        assert!(first.terminate().success());
+        fixture.remove(&old);
+        fixture.remove_cgroup(old.uid_text());
+
+        let cgroup = fixture.make_container_cgroup(new.uid_text());
+        fixture.put(&new);
+        let mut second = Agent::spawn_in(&cgroup, &arguments);
+        second.wait_for_line("it is ready", |line| line["event"] == "ready");
+        if mode == "enforce" {
+            second.wait_for_line("its own bind is denied", |line| line["event"] == "listen_unavailable");
+            second.wait_for_line("its pod is known", |line| line["event"] == "listen_recovered");
+        }
+        let lines = second.drain_log();
+        let is_own =
+            |line: &&Value| ["bind", "port_shared", "claim_conflict"].iter().any(|event| line["event"] == *event);
+        assert_eq!(lines.iter().find(is_own), None, "in mode {mode}");
+        // Somebody else on that port is still a conflict.
+        let mut stranger = fixture.start(&Pod::new("stranger"));
+        let bind = Bind::tcp("127.0.0.1", 20489);
+        wait_until("the stranger is reported", || {
+            assert_ne!(stranger.bind(&bind), 0);
+            second.drain_log().iter().any(|line| line["event"] == "bind" && line["pod"] == "default/stranger")
+        });
+        assert!(second.terminate().success());
+    }
 }
 
 fn non_persistent_agent_leaves_nothing() {

@@ -91,6 +91,15 @@ impl LiveConflict {
         }
     }
 
+    /// Returns the cookies of the sockets that it is about.
+    pub fn sockets(&self) -> impl Iterator<Item = u64> {
+        let second = match self {
+            Self::Shared { second, .. } => Some(second),
+            Self::NotOwner { .. } => None,
+        };
+        [Some(self.holder()), second].into_iter().flatten().map(|socket| socket.holder.cookie)
+    }
+
     /// Returns the first socket.
     #[must_use]
     pub fn holder(&self) -> &NamedSocket {

@@ -100,8 +100,7 @@ impl Reconciler {
         if report_all || !allowed {
             let report = Report::new(attempt, &self.index);
             let report = self.sockets.bound_sockets().with_incumbent_name(report, &self.index);
-            self.failing_binds.record(&report, now);
-            self.push(Output::Verdict(Box::new(report)));
+            self.push_report(report, now);
         }
     }
 
@@ -152,8 +151,7 @@ impl Reconciler {
         self.drain_socket_ring(now);
         let before = self.sockets.needs_scan(now.boottime).then(|| self.scan_sockets(now));
         for report in self.sockets.failed_binds(&self.index, now.boottime) {
-            self.failing_binds.record(&report, now);
-            self.push(Output::Verdict(Box::new(report)));
+            self.push_report(report, now);
         }
         let after = self.sockets.take_scan_request(now.boottime).then(|| self.scan_sockets(now));
         before.into_iter().chain(after).for_each(|scan| self.push_scan(scan));

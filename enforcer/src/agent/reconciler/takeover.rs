@@ -74,6 +74,7 @@ impl Reconciler {
         if let Err(error) = self.kernel.retire_previous() {
             problems.push(Output::TakeoverProblem(TakeoverProblem::NotRetired(error.to_string())));
         }
+        reports.retain(|report| !self.own_sockets.contains(report.attempt.socket));
         if let Some(summary) = self.takeover.take() {
             self.push(Output::Takeover { summary, conflicts: reports.len() });
         }
