@@ -47,7 +47,7 @@ fn check(mut told: Value, worker: &Worker, verdict: &str, word: &str) {
     let _: jiff::Timestamp = time.as_str().expect("a text").parse().expect("an RFC 3339 time");
     let expected = json!({
         "level": "WARN",
-        "target": "enforcer::agent::reporter",
+        "target": "enforcer::agent::log_reporter",
         "event": "bind",
         "verdict": verdict,
         "reason": "claimed",
