@@ -152,7 +152,9 @@ fn no_image_names_a_registry() {
     for path in files().into_iter().filter(|path| !path.ends_with("install.yaml")) {
         for line in fs::read_to_string(&path).expect("a manifest").lines() {
             if let Some(image) = line.trim_start_matches([' ', '-']).strip_prefix("image: ") {
-                assert!(!image.contains(['/', ':']), "{}: {image}", path.display());
+                // Only the examples' server has a tag of its own.
+                let name = image.strip_suffix(":alpine").unwrap_or(image);
+                assert!(!name.contains(['/', ':']), "{}: {image}", path.display());
             }
         }
     }
