@@ -160,6 +160,11 @@ impl SocketTracker {
         self.more_at = Some(if already { now } else { now + SETTLE });
     }
 
+    /// Forgets that records were expected by now. To be called before the ring is read, which may expect more at once.
+    pub(super) fn read_expected(&mut self, now: Duration) {
+        self.more_at.take_if(|at| *at <= now);
+    }
+
     /// Returns the holder of a port as the programs encode it, to be written for them.
     pub(super) fn port_holder(&mut self, protocol: Protocol, port: u16, index: &Index) -> u64 {
         let holder = self.sockets.port_holder(protocol, port, index);
@@ -187,10 +192,7 @@ impl SocketTracker {
 
     /// Checks whether to scan the sockets before a holder is named: a pending attempt is due, and the last scan is too
     /// old.
-    pub(super) fn needs_scan(&mut self, now: Duration) -> bool {
-        if self.more_at.is_some_and(|at| at <= now) {
-            self.more_at = None;
-        }
+    pub(super) fn needs_scan(&self, now: Duration) -> bool {
         !self.is_fresh(now) && self.pending.front().is_some_and(|(due, _)| *due <= now)
     }
 

@@ -11,6 +11,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    thread,
 };
 
 use crate::{
@@ -19,8 +20,9 @@ use crate::{
     io_uring_bind,
 };
 
-use rustix::process::{
-    Pid, PidfdFlags, PidfdGetfdFlags, Signal, WaitOptions, kill_process, pidfd_getfd, pidfd_open, waitpid,
+use rustix::{
+    process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, WaitOptions, kill_process, pidfd_getfd, pidfd_open, waitpid},
+    thread::{CpuSet, sched_setaffinity},
 };
 use serde::{Deserialize, Serialize};
 
@@ -116,6 +118,13 @@ pub enum Order {
         bind: Bind,
         times: u32,
         threads: u32,
+    },
+    /// Bind so many times, from this port on so many ports in turn, closing every socket; the answer counts the failures by
+    /// errno.
+    Burst {
+        bind: Bind,
+        ports: u16,
+        times: u32,
     },
     /// Make a socket and leave it unbound.
     Open(Bind),
@@ -252,10 +261,44 @@ impl Worker {
         }
     }
 
+    /// Tries binds on so many ports in turn; how often each errno came.
+    pub fn burst(&mut self, bind: &Bind, ports: u16, times: u32) -> HashMap<i32, u32> {
+        match self.order(&Order::Burst { bind: bind.clone(), ports, times }) {
+            Answer::Storm(counts) => counts,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Lets its process run on this processor only, if there are several.
+    pub fn run_on(&self, processor: usize) {
+        run_on(self.pid(), processor);
+    }
+
     /// Closes all sockets that were kept.
     pub fn close(&mut self) {
         assert!(matches!(self.order(&Order::Close), Answer::Done));
     }
+}
+
+/// Lets a process run on this processor only, if there are several.
+pub fn run_on(pid: u32, processor: usize) {
+    let several = thread::available_parallelism().is_ok_and(|count| count.get() > processor);
+    if several {
+        let pid = Pid::from_raw(pid.cast_signed()).expect("a process id");
+        let mut set = CpuSet::new();
+        set.set(processor);
+        sched_setaffinity(Some(pid), &set).expect("a process of this test");
+    }
+}
+
+fn burst(bind: &Bind, ports: u16, times: u32) -> HashMap<i32, u32> {
+    let mut counts = HashMap::new();
+    for place in 0..times {
+        let port = bind.port + u16::try_from(place % u32::from(ports)).expect("less than the ports");
+        let result = try_bind(&Bind { port, ..bind.clone() });
+        *counts.entry(result.map_or_else(|error| error.raw_os_error().unwrap_or(-1), |_| 0)).or_default() += 1;
+    }
+    counts
 }
 
 impl Drop for Worker {
@@ -296,6 +339,7 @@ fn serve(cgroup: &Path) -> io::Result<()> {
                 Answer::Bound { errno: result.map_or_else(|error| error.raw_os_error().unwrap_or(-1), |()| 0), port: 0 }
             }
             Order::Storm { bind, times, threads } => Answer::Storm(storm(&bind, times, threads)),
+            Order::Burst { bind, ports, times } => Answer::Storm(burst(&bind, ports, times)),
             Order::Race { bind, rounds, place, pid, descriptor } => {
                 Answer::Race(bind_race::run(&bind, rounds, place, pid, descriptor)?)
             }

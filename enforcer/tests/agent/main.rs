@@ -7,6 +7,7 @@ mod absence;
 mod abuse;
 mod api_server_source;
 mod backend;
+mod bind_burst;
 mod bind_load;
 mod churn;
 mod claims_in_force;
@@ -75,6 +76,7 @@ fn trials() -> Vec<Trial> {
         ("control_plane", backend::CONTROL_PLANE_TESTS),
         ("api_server_source", api_server_source::TESTS),
         ("events", events::TESTS),
+        ("bind_burst", bind_burst::TESTS),
         ("existing", existing::TESTS),
         ("in_use", in_use::TESTS),
         ("absence", absence::TESTS),

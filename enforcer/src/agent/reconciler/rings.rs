@@ -148,6 +148,7 @@ impl Reconciler {
     /// As [`Self::drain_cgroup_ring`].
     pub fn settle_sockets(&mut self, now: Now) -> Result<(), ReconcilerError> {
         self.drain_cgroup_ring(now)?;
+        self.sockets.read_expected(now.boottime);
         self.drain_socket_ring(now);
         let before = self.sockets.needs_scan(now.boottime).then(|| self.scan_sockets(now));
         for report in self.sockets.failed_binds(&self.index, now.boottime) {
