@@ -24,7 +24,8 @@ pub(crate) const TESTS: &[Test] = tests![
     every_component_renders_on_every_overlay,
     monitoring_listens_on_node_address,
     policies_change_nothing_else,
-    openshift_admits_agent_privileges
+    openshift_admits_agent_privileges,
+    host_processes_component_adds_what_it_names
 ];
 
 fn with(overlay: &str, component: &str) -> Vec<Value> {
@@ -45,7 +46,7 @@ fn container(objects: &[Value]) -> Container {
 
 fn every_component_renders_on_every_overlay() {
     for overlay in ["audit", "enforce"] {
-        for component in ["linux-5.10", "monitoring", "policies", "openshift"] {
+        for component in ["host-processes", "linux-5.10", "monitoring", "policies", "openshift"] {
             for object in with(overlay, component) {
                 assert_eq!(check(&object), Ok(()), "{overlay}, {component}");
                 let labels = &object["metadata"]["labels"];
@@ -96,6 +97,21 @@ fn policies_change_nothing_else() {
 
 fn head(object: &Value) -> (Value, Value) {
     (object["kind"].clone(), object["metadata"]["name"].clone())
+}
+
+fn host_processes_component_adds_what_it_names() {
+    for overlay in ["audit", "enforce"] {
+        let objects = with(overlay, "host-processes");
+        let pod = daemonset(&objects).spec.expect("a spec").template.spec.expect("a pod");
+        assert_eq!(pod.host_pid, Some(true), "{overlay}");
+        let capabilities = |objects: &[Value]| {
+            let context = serde_json::to_value(container(objects).security_context).expect("JSON");
+            context["capabilities"]["add"].as_array().expect("a list").clone()
+        };
+        let mut expected = capabilities(&documents(&committed(overlay)));
+        expected.extend(["SYS_PTRACE".into(), "DAC_READ_SEARCH".into()]);
+        assert_eq!(capabilities(&objects), expected, "{overlay}");
+    }
 }
 
 fn openshift_admits_agent_privileges() {

@@ -123,6 +123,7 @@ fn every_file_is_used() {
         "overlays/audit",
         "overlays/enforce",
         "overlays/uninstall",
+        "components/host-processes",
         "components/linux-5.10",
         "components/monitoring",
         "components/openshift",
