@@ -412,7 +412,7 @@ fn live(cgroup: &Path, bind: &Bind) -> io::Result<Answer> {
 /// Carries out [`Order::Forks`].
 fn forks(bind: &Bind, times: u32) -> HashMap<i32, u32> {
     let mut counts = HashMap::new();
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let meanwhile = scope.spawn(|| storm(bind, times, 1));
         for _ in 0..times {
             let bind = bind.clone();
