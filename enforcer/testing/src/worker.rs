@@ -460,7 +460,7 @@ pub fn take(pid: u32, descriptor: RawFd) -> io::Result<OwnedFd> {
 
 fn storm(bind: &Bind, times: u32, threads: u32) -> HashMap<i32, u32> {
     let mut counts = HashMap::new();
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let share = |thread| times / threads + u32::from(thread < times % threads);
         let workers: Vec<_> = (0..threads)
             .map(|thread| {
