@@ -130,7 +130,7 @@ pub fn check(manifests: &ManifestSet, settings: &CheckSettings) -> CheckResult {
     for (object, &entity) in objects.iter().zip(&entities) {
         reserved(object, entity, settings, &mut outcome);
         check_replicas(object, entity, settings, &mut outcome);
-        if let Some(line) = object.unknown_ports {
+        if let Some(line) = object.unknown_ports.filter(|_| object.scale.replicas() != Some(0)) {
             outcome.push(messages::unknown_ports(object, line));
         }
     }

@@ -26,7 +26,10 @@ use self::{
     refusals::Refusals,
 };
 use super::{finding::Code, placement::Placement, replica_count::ReplicaCount};
-use crate::yaml::spanned::{Node, Value};
+use crate::yaml::{
+    documents::NOT_RENDERED,
+    spanned::{Node, Value},
+};
 use crate::{
     model::{port_spec::protocol_from_name, source::ClaimSource, text::escape_bounded},
     pods::{
@@ -263,6 +266,12 @@ impl ObjectReader<'_> {
             }
             return;
         }
+        if let Some(text) = [version, kind].into_iter().find(|text| fields::is_placeholder(text)) {
+            let text = escape_bounded(text, MAX_NAME);
+            let message = format!("is no manifest: apiVersion or kind is \"{text}\", and {NOT_RENDERED}");
+            self.contents.unreadable.push(Unreadable { place: self.place(root), message, is_foreign: false });
+            return;
+        }
         let Some(known) = WorkloadKind::of(version, kind) else {
             self.other_kind(version, kind, root);
             return;
@@ -285,7 +294,11 @@ impl ObjectReader<'_> {
             self.contents.remarks.push(remark);
             return;
         }
-        let message = "is no manifest: it has no apiVersion or no kind".to_owned();
+        let message = if root.text().is_some_and(fields::is_placeholder) {
+            format!("is no manifest: it {NOT_RENDERED}")
+        } else {
+            "is no manifest: it has no apiVersion or no kind".to_owned()
+        };
         let is_foreign = neither && matches!(root.value, Value::Map(_) | Value::List(_));
         self.contents.unreadable.push(Unreadable { place, message, is_foreign });
     }

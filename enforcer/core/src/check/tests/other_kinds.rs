@@ -1,7 +1,12 @@
 //! Kinds and versions beyond those that are served, and documents of other tools.
 
+use std::sync::Arc;
+
 use super::{found, manifests, messages, workload};
-use crate::check::finding::Code;
+use crate::{
+    check::{CheckSettings, check, finding::Code, object::read},
+    yaml::spanned::Node,
+};
 
 const HOST_PORT: &str = "containers: [{name: c, ports: [{containerPort: 80, hostPort: 7007}]}]";
 
@@ -89,7 +94,8 @@ fn other_kinds_are_counted() {
     let unused = "{apiVersion: v1, kind: PodTemplate, template: {spec: {containers: [{name: c}]}}}";
     let schema =
         "{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, spec: {containers: {type: array}}}";
-    let found = manifests(&[service, &template, &rollout, &broken, service, unused, schema]);
+    let reference = "{apiVersion: argoproj.io/v1alpha1, kind: Rollout, spec: {workloadRef: {name: x}}}";
+    let found = manifests(&[service, &template, reference, &rollout, &broken, service, unused, schema]);
     let kinds: Vec<_> = found
         .other_kinds
         .kinds
@@ -100,30 +106,39 @@ fn other_kinds_are_counted() {
         })
         .collect();
     let expected = [
-        ("apiextensions.k8s.io/v1 CustomResourceDefinition 1 0 0", "6.yaml"),
-        ("argoproj.io/v1alpha1 Rollout 2 2 1", "2.yaml"),
+        ("apiextensions.k8s.io/v1 CustomResourceDefinition 1 0 0", "7.yaml"),
+        ("argoproj.io/v1alpha1 Rollout 3 2 1", "3.yaml"),
         ("template.openshift.io/v1 Template 1 1 0", "1.yaml"),
-        ("v1 PodTemplate 1 0 0", "5.yaml"),
+        ("v1 PodTemplate 1 0 0", "6.yaml"),
         ("v1 Service 2 0 0", "0.yaml"),
     ];
     assert_eq!(kinds, expected.map(|(line, file)| (line.to_owned(), file.to_owned())));
-    assert_eq!((found.objects.len(), found.ignored, found.unreadable.len()), (1, 6, 0));
+    assert_eq!((found.objects.len(), found.ignored, found.unreadable.len()), (1, 7, 0));
     let found = messages(&[&template], &[Code::OtherKind]);
     let expected = "0.yaml:1: note: 1 object of kind Template (template.openshift.io/v1) with pod templates that are not \
                     looked at";
     assert_eq!(found, [expected]);
 }
 
+#[test]
+fn templates_that_are_valid_yaml_are_recognized() {
+    for text in [
+        "text {{ .x }}",
+        "{apiVersion: '{{ .Values.version }}', kind: Pod}",
+        "{apiVersion: v1, kind: \"${KIND}\"}",
+        "{apiVersion: v1, kind: Pod, metadata: {name: x}, spec: {hostNetwork: '{{ .Values.hostNetwork }}'}}",
+    ] {
+        let manifests = manifests(&[text]);
+        let [part] = manifests.unreadable.as_slice() else { panic!("{text}: {:?}", manifests.unreadable) };
+        assert!(part.message.contains("looks like a template that was not rendered"), "{part:?}");
+        let finding = &check(&manifests, &CheckSettings::default()).findings[0];
+        assert_eq!(finding.remedy, "render it first, such as with helm template CHART | enforcer check -");
+    }
+}
+
 /// By name, or by what only such a file has; the file itself decides, whatever it is called.
 #[test]
 fn files_of_other_tools_are_notes() {
-    use std::sync::Arc;
-
-    use crate::{
-        check::{CheckSettings, object::read},
-        yaml::spanned::Node,
-    };
-
     for (file, text, what, remedy) in [
         ("a/kustomization.yaml", "namespace: demo", "is a kustomization", "kubectl kustomize a | enforcer check -"),
         ("Kustomization", "nameSuffix: x", "is a kustomization", "kubectl kustomize . | enforcer check -"),
