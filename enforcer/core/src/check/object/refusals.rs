@@ -2,8 +2,8 @@
 //!
 //! The rules are those of Kubernetes, by name: `validateContainerPorts`, `checkHostPortConflicts`,
 //! `validatePodHostNetworkDeps` and `validateProbe` in pkg/apis/core/validation/validation.go;
-//! `ValidateDeploymentStrategy`, `ValidateRollingUpdateDeployment` and `ValidateRollingUpdateDaemonSet` in
-//! pkg/apis/apps/validation/validation.go. They apply after the defaults (pkg/apis/core/v1/defaults.go).
+//! `ValidateDeploymentStrategy`, `ValidateRollingUpdateDeployment`, `ValidateDaemonSetUpdateStrategy` and
+//! `ValidateRollingUpdateDaemonSet` in pkg/apis/apps/validation/validation.go. They apply after the defaults (pkg/apis/core/v1/defaults.go).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -264,11 +264,24 @@ impl Refusals {
 
     /// Adds what is refused of the update strategy.
     pub(super) fn update_strategy(&mut self, kind: WorkloadKind, spec: &Node) {
-        let key = match kind {
-            WorkloadKind::Deployment => "strategy",
-            WorkloadKind::DaemonSet => "updateStrategy",
+        let (key, types) = match kind {
+            WorkloadKind::Deployment => ("strategy", ["RollingUpdate", "Recreate"]),
+            WorkloadKind::DaemonSet => ("updateStrategy", ["RollingUpdate", "OnDelete"]),
             _ => return,
         };
+        if let Some((node, name)) = spec.get(key).and_then(|strategy| text_of(strategy, "type"))
+            && !types.contains(&name)
+        {
+            let name = escape_bounded(name, MAX_QUOTED);
+            let message = format!("spec.{key}.type is '{name}', and the API server refuses it of a {}", kind.as_str());
+            let remedy = if kind == WorkloadKind::DaemonSet {
+                "write RollingUpdate or OnDelete"
+            } else {
+                "write RollingUpdate or Recreate"
+            };
+            self.add(Code::Surge, Severity::Error, node, message, remedy);
+            return;
+        }
         let Some(rolling) = spec.at(&[key, "rollingUpdate"]) else {
             return;
         };

@@ -142,6 +142,13 @@ fn update_strategies() {
         ("Deployment", rolling("maxSurge: 0, maxUnavailable: 100%"), ""),
         ("Deployment", "type: Recreate, rollingUpdate: {maxSurge: 0}".to_owned(), "is set beside type: Recreate"),
         ("Deployment", "type: Recreate, rollingUpdate: null".to_owned(), ""),
+        (
+            "Deployment",
+            "type: OnDelete".to_owned(),
+            "type is 'OnDelete', and the API server refuses it of a Deployment",
+        ),
+        ("DaemonSet", "type: Recreate".to_owned(), "type is 'Recreate', and the API server refuses it of a DaemonSet"),
+        ("DaemonSet", "type: rollingUpdate".to_owned(), "type is 'rollingUpdate', and the API server refuses it"),
         ("DaemonSet", rolling("maxUnavailable: 0"), "maxUnavailable may not be 0 while maxSurge is 0"),
         ("DaemonSet", rolling("maxSurge: 0, maxUnavailable: 0"), "maxUnavailable may not be 0 while maxSurge is 0"),
         ("DaemonSet", rolling("maxSurge: 1"), "maxSurge may not be set while maxUnavailable is not 0 (1 by default)"),

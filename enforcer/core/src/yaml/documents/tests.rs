@@ -195,6 +195,8 @@ fn yamlish() -> impl Strategy<Value = Vec<u8>> {
             "  replicas: 2\n", "  template:\n", "    spec:\n", "      containers:\n", "      - name: c\n", "        ports:\n",
             "        - containerPort: 80\n", "          hostPort: 65536\n", "  containers:\n", "  - ports:\n",
             "    - {containerPort: 1, hostIP: 1.2.3.4}\n", "---\n", "...\n", "&a ", "*a", "<<: ", "{", "}", "[", "]", ": ",
+            "        livenessProbe: {httpGet: {port: 80, host: '::1'}}\n", "  strategy: {rollingUpdate: {maxSurge: 0}}\n",
+            "kind: Rollout\n", "apiVersion: a.b/v1\n", "{{ x }}", "[[ x ]]", "- {op: add, path: /x}\n", "resources: []\n",
             "\"", "'", "|\n", "? ", "%", "\t", "\r\n", "  ", "!!int ", "\u{feff}",
         ]).prop_map(|piece| piece.as_bytes().to_vec()),
         1 => prop::collection::vec(any::<u8>(), 0..8),
@@ -218,6 +220,8 @@ proptest! {
                     let contents = read(&root, &manifests.files[0], lines_before, &ClaimLimits::default());
                     manifests.objects.extend(contents.objects);
                     manifests.unreadable.extend(contents.unreadable);
+                    manifests.remarks.extend(contents.remarks);
+                    manifests.other_kinds.merge(contents.other_kinds);
                 }
                 Err(UnreadableDocument { line, message }) => {
                     prop_assert!(!message.chars().any(char::is_control), "{message:?}");
