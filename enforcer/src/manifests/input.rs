@@ -72,7 +72,7 @@ fn is_manifest(path: &Path) -> bool {
     match path.extension() {
         _ if is_kustomization(path) => true,
         Some(extension) => matches!(extension.to_str(), Some("yaml" | "yml" | "json" | "manifest")),
-        None => File::open(path).is_ok_and(|file| begins_as_manifest(file)),
+        None => File::open(path).is_ok_and(begins_as_manifest),
     }
 }
 

@@ -189,7 +189,7 @@ fn problem(case: &Case, End { code, stdout, stderr }: &End) -> Option<String> {
     })
 }
 
-/// 10,001 copies of one Pod, and two DaemonSets on one port: the error is shown, and a note is left out.
+/// 10,001 copies of one Pod, and two `DaemonSets` on one port: the error is shown, and a note is left out.
 fn many() -> Option<String> {
     let mut text = String::new();
     for _ in 0..10_001 {

@@ -4,14 +4,12 @@ mod cases;
 mod inputs;
 
 use std::{
-    fs,
     io::Write as _,
     path::Path,
     process::{Command, Output, Stdio},
 };
 
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// What came of a command.
 #[derive(Debug)]
