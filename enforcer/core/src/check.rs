@@ -28,8 +28,8 @@ use std::{
 
 use crate::{
     check::{
-        finding::{Finding, Severity},
-        object::{Location, ManifestObject, WorkloadKind},
+        finding::{Code, Finding, Severity},
+        object::{Location, ManifestObject, OtherKinds, Remark, Unreadable, WorkloadKind},
         pairs::{Overlap, Pair, PairSide, exclude, pairs},
         placement::CoPlacement,
         replica_count::ReplicaCount,
@@ -90,10 +90,14 @@ pub struct ManifestSet {
     pub objects: Vec<ManifestObject>,
     /// Count of documents that could be read.
     pub documents: usize,
-    /// Count of objects of kinds that make no pods.
+    /// Count of objects of other kinds, of which nothing was compared.
     pub ignored: usize,
-    /// Places of documents that could not be read, and why not. Safe to show.
-    pub unreadable: Vec<(Location, String)>,
+    /// The other kinds, also those of which the pod templates are among the objects.
+    pub other_kinds: OtherKinds,
+    /// Parts of the input that are not read because they are no manifests.
+    pub remarks: Vec<Remark>,
+    /// Documents that could not be read.
+    pub unreadable: Vec<Unreadable>,
     /// Count of those beyond that could not be read.
     pub more_unreadable: usize,
 }
@@ -101,10 +105,19 @@ pub struct ManifestSet {
 /// Checks the manifests of one cluster.
 #[must_use]
 pub fn check(manifests: &ManifestSet, settings: &CheckSettings) -> CheckResult {
-    let ManifestSet { files, objects, documents: _, ignored: _, unreadable, more_unreadable } = manifests;
+    let ManifestSet { files, objects, documents: _, ignored: _, other_kinds, remarks, unreadable, more_unreadable } =
+        manifests;
     let mut outcome = CheckResult::default();
-    for (place, message) in unreadable {
-        outcome.push(messages::unreadable(place.clone(), message));
+    for part in unreadable {
+        outcome.push(messages::unreadable(part));
+    }
+    for remark in remarks {
+        outcome.push(messages::remark(remark));
+    }
+    for ((version, kind), other) in &other_kinds.kinds {
+        if other.with_template > 0 {
+            outcome.push(messages::other_kind(version, kind, other));
+        }
     }
     outcome.more[Severity::Error as usize] += more_unreadable;
     for object in objects {
@@ -117,6 +130,9 @@ pub fn check(manifests: &ManifestSet, settings: &CheckSettings) -> CheckResult {
     for (object, &entity) in objects.iter().zip(&entities) {
         reserved(object, entity, settings, &mut outcome);
         check_replicas(object, entity, settings, &mut outcome);
+        if let Some(line) = object.unknown_ports.filter(|_| object.scale.replicas() != Some(0)) {
+            outcome.push(messages::unknown_ports(object, line));
+        }
     }
     let holders: Vec<PairSide<'_>> = objects
         .iter()
@@ -145,14 +161,14 @@ pub fn check(manifests: &ManifestSet, settings: &CheckSettings) -> CheckResult {
 
 /// Returns the objects without those that are there already: of one object that is there twice, the first one counts.
 fn first_of_each<'a>(objects: &'a [ManifestObject], outcome: &mut CheckResult) -> Vec<&'a ManifestObject> {
-    let mut seen: HashMap<(WorkloadKind, &str, &str), &ManifestObject> = HashMap::new();
+    let mut seen: HashMap<_, &ManifestObject> = HashMap::new();
     let mut first = Vec::new();
     for object in objects {
         if object.generated {
             first.push(object);
             continue;
         }
-        match seen.entry((object.kind, &object.namespace, &object.name)) {
+        match seen.entry(object.key()) {
             Entry::Vacant(entry) => {
                 entry.insert(object);
                 first.push(object);
@@ -190,6 +206,10 @@ fn reserved(object: &ManifestObject, entity: ClaimGroup, settings: &CheckSetting
 
 /// Checks the object's pods among themselves.
 fn check_replicas(object: &ManifestObject, entity: ClaimGroup, settings: &CheckSettings, outcome: &mut CheckResult) {
+    if object.kind == WorkloadKind::Custom {
+        // How many pods there are, and how they are updated, is up to its controller.
+        return;
+    }
     // Another pod of the same object: itself again if they share, else somebody else.
     let other = if let ClaimGroup::Pod(id) = entity { ClaimGroup::Pod(id.saturating_add(1)) } else { entity };
     let twice = |claim: &&PodClaim| exclude((entity, &claim.spec), (other, &claim.spec));
@@ -198,7 +218,8 @@ fn check_replicas(object: &ManifestObject, entity: ClaimGroup, settings: &CheckS
     };
     let (replicas, update) = match object.scale {
         ReplicaCount::EveryNode { surge } => {
-            if surge {
+            // One that the API server refuses never begins.
+            if surge && object.refusals.iter().all(|refusal| refusal.code != Code::Surge) {
                 outcome.push(messages::daemon_set_surge(object, claim));
             }
             return;
@@ -246,7 +267,8 @@ fn conflict(
     if meeting == CoPlacement::Never {
         return;
     }
-    let pods = first.scale.replicas().zip(second.scale.replicas());
+    let custom = [first, second].iter().any(|object| object.kind == WorkloadKind::Custom);
+    let pods = first.scale.replicas().zip(second.scale.replicas()).filter(|_| !custom);
     outcome.push(messages::conflict(&Conflict {
         first,
         second,

@@ -1,9 +1,14 @@
 //! The sentences: what is wrong, and what to do about it.
 
+mod likely;
+mod notes;
+
+pub(super) use notes::{other_kind, remark, unknown_ports};
+
 use super::{
     CheckResult, Conflict, common,
     finding::{Code, Finding, NamedObject, Severity},
-    object::{Location, ManifestObject},
+    object::{Location, ManifestObject, Unreadable, WorkloadKind},
     pairs::{Overlap, Pair},
     placement::CoPlacement,
     replica_count::RollingUpdate,
@@ -11,6 +16,7 @@ use super::{
 use crate::{
     model::{list_text::comma_list, port_spec::PortSpec, source::ClaimSource},
     pods::claims::{ClaimProblem, PodClaim},
+    yaml::documents::NOT_RENDERED,
 };
 
 /// Most items of a list in a sentence.
@@ -63,8 +69,13 @@ fn there_are(nodes: u32) -> String {
     format!("there {} {}", if nodes == 1 { "is" } else { "are" }, plural(nodes, "node", "nodes"))
 }
 
-pub(super) fn unreadable(place: Location, message: &str) -> Finding {
-    alone(place, Code::Unreadable, message.to_owned(), "correct it, or leave it out")
+pub(super) fn unreadable(part: &Unreadable) -> Finding {
+    let remedy = if part.message.contains(NOT_RENDERED) {
+        "render it first, such as with helm template CHART | enforcer check -"
+    } else {
+        "correct it, or leave it out"
+    };
+    alone(part.place.clone(), Code::Unreadable, part.message.clone(), remedy)
 }
 
 pub(super) fn gave_up(place: Location) -> Finding {
@@ -105,6 +116,11 @@ pub(super) fn problems(object: &ManifestObject, outcome: &mut CheckResult) {
         }
         outcome.push(finding);
     }
+    for refusal in &object.refusals {
+        let message = format!("{object}: {}", refusal.message);
+        let place = object.at(Some(refusal.line));
+        outcome.push(about(object, place, refusal.code, refusal.severity, message, refusal.remedy));
+    }
     if object.more_problems > 0 {
         let message = format!("{object}: there are {} more problems like these", object.more_problems);
         let code = Code::Annotation;
@@ -134,10 +150,12 @@ pub(super) fn duplicate(object: &ManifestObject, first: &ManifestObject) -> Find
 }
 
 pub(super) fn reserved(object: &ManifestObject, claim: &PodClaim, spec: &PortSpec) -> Finding {
-    let message = format!("{object} claims {} ({}), and {spec} is reserved for the node", claim.spec, claim.source);
+    let (severity, verb) =
+        if claim.source.is_likely() { (Severity::Warning, "most likely uses") } else { (Severity::Error, "claims") };
+    let message = format!("{object} {verb} {} ({}), and {spec} is reserved for the node", claim.spec, claim.source);
     let remedy = "choose another port, or take this one out of --node-reserved here and in the agent";
     let place = object.place_of(claim);
-    let mut finding = about(object, place, Code::Reserved, Severity::Error, message, remedy);
+    let mut finding = about(object, place, Code::Reserved, severity, message, remedy);
     finding.ports = vec![claim.spec.to_string()];
     finding
 }
@@ -165,6 +183,7 @@ fn replica_messages(
     message: String,
     remedy: &str,
 ) -> Finding {
+    let severity = if claim.source.is_likely() { severity.max(Severity::Warning) } else { severity };
     let mut finding = about(object, object.place_of(claim), code, severity, message, remedy);
     finding.ports = object.claims.iter().take(MAX_LISTED).map(|claim| claim.spec.to_string()).collect();
     finding
@@ -245,7 +264,8 @@ pub(super) fn daemon_set_surge(object: &ManifestObject, claim: &PodClaim) -> Fin
 /// Formats `both claim 80/tcp, 443/tcp; its 0.0.0.0:53/udp overlaps 169.254.20.10:53/udp`, where "its" is the second
 /// one's.
 fn overlaps(pair: &Pair) -> String {
-    let (equal, unequal): (Vec<&Overlap>, Vec<&Overlap>) = pair.overlaps.iter().partition(|overlap| overlap.is_equal());
+    let (probed, known): (Vec<&Overlap>, Vec<&Overlap>) = pair.overlaps.iter().partition(|overlap| overlap.is_likely());
+    let (equal, unequal): (Vec<&Overlap>, Vec<&Overlap>) = known.iter().partition(|overlap| overlap.is_equal());
     let mut parts = Vec::new();
     if !equal.is_empty() {
         let beyond = if unequal.is_empty() { pair.more } else { 0 };
@@ -258,6 +278,7 @@ fn overlaps(pair: &Pair) -> String {
         let items = unequal.iter().map(|overlap| format!("{} overlaps {}", overlap.second.spec, overlap.first.spec));
         parts.push(format!("its {}", comma_list(items, MAX_LISTED, pair.more)));
     }
+    parts.extend(likely::overlaps(&probed));
     parts.join("; ")
 }
 
@@ -265,6 +286,10 @@ pub(super) fn conflict(conflict: &Conflict<'_>) -> Finding {
     let &Conflict { first, second, pair, meeting, scheduler, pods, nodes } = conflict;
     let enough = scheduler && pods.zip(nodes).is_some_and(|(pods, nodes)| pods <= nodes);
     let severity = if meeting == CoPlacement::Perhaps || enough { Severity::Warning } else { Severity::Error };
+    // Nobody declared the port, or knows how many pods there are.
+    let is_likely = pair.overlaps.iter().all(Overlap::is_likely);
+    let custom = first.kind == WorkloadKind::Custom || second.kind == WorkloadKind::Custom;
+    let severity = if is_likely || custom { severity.max(Severity::Warning) } else { severity };
     let unless = if meeting == CoPlacement::Perhaps { ", unless they never meet on one node" } else { "" };
     let ports = overlaps(pair);
     // The first overlap is the one that is pointed at.
@@ -307,6 +332,7 @@ pub(super) fn conflict(conflict: &Conflict<'_>) -> Finding {
             format!("that takes {pods} nodes, and {}: the scheduler leaves the others Pending", there_are(nodes))
         }
     };
+    let remedy = if is_likely { likely::declarations(first, second, pair) } else { remedy };
     let mut finding = about(second, places.1, code, severity, format!("{what}; {placing}"), &remedy);
     finding.other = Some(NamedObject { place: places.0, ..NamedObject::of(first) });
     finding.nodes_needed = pods;

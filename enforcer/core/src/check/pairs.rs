@@ -75,6 +75,12 @@ impl Overlap {
         self.first.source == ClaimSource::HostPort && self.second.source == ClaimSource::HostPort
     }
 
+    /// Checks whether one of them is likely and not declared.
+    #[must_use]
+    pub fn is_likely(&self) -> bool {
+        self.first.source.is_likely() || self.second.source.is_likely()
+    }
+
     /// Checks whether both claim the same.
     #[must_use]
     pub fn is_equal(&self) -> bool {

@@ -2,12 +2,16 @@
 
 mod agreement;
 mod findings;
+mod other_kinds;
+mod probes;
 mod reading;
+mod refusals;
 
 use std::sync::Arc;
 
 use super::{
     CheckResult, CheckSettings, ManifestSet, check,
+    finding::Code,
     object::{ManifestObject, read},
 };
 use crate::yaml::spanned::Node;
@@ -21,6 +25,8 @@ fn manifests(documents: &[&str]) -> ManifestSet {
         let contents = read(&root, &file, 0, &CheckSettings::default().limits);
         manifests.files.push(file);
         manifests.ignored += contents.ignored;
+        manifests.other_kinds.merge(contents.other_kinds);
+        manifests.remarks.extend(contents.remarks);
         manifests.unreadable.extend(contents.unreadable);
         manifests.objects.extend(contents.objects);
     }
@@ -39,6 +45,13 @@ fn codes(outcome: &CheckResult) -> Vec<String> {
         format!("{}: {} {}", finding.place, finding.severity.as_str(), finding.code.as_str())
     };
     outcome.findings.iter().map(code).collect()
+}
+
+/// `place: severity: message` of each finding with one of these codes.
+fn messages(documents: &[&str], of: &[Code]) -> Vec<String> {
+    let outcome = check(&manifests(documents), &CheckSettings::default());
+    let wanted = outcome.findings.iter().filter(|finding| of.contains(&finding.code));
+    wanted.map(|finding| format!("{}: {}: {}", finding.place, finding.severity.as_str(), finding.message)).collect()
 }
 
 fn found(documents: &[&str], nodes: Option<u32>) -> Vec<String> {

@@ -32,7 +32,11 @@ fn replicas_against_nodes() {
         (recreate("ReplicaSet", "replicas: 3"), Some(3), &[]),
         (recreate("Job", "parallelism: 2"), Some(1), &["0.yaml:1: error replicas"]),
         // Nothing claimed, nothing to say; and those who share do not exclude each other.
-        (deployment("x", "replicas: 9,", "hostNetwork: true, containers: [{name: c}]"), Some(1), &[]),
+        (
+            deployment("x", "replicas: 9,", "hostNetwork: true, containers: [{name: c}]"),
+            Some(1),
+            &["0.yaml:1: note unknown_ports"],
+        ),
         (deployment("x", "replicas: 9,", "containers: [{name: c, ports: [{containerPort: 80}]}]"), Some(1), &[]),
         (workload("StatefulSet", "x", "replicas: 2,", "port-enforcer.io/share: web", &host(WEB)), Some(1), &[]),
         // One node, however many there are.
@@ -67,7 +71,7 @@ fn surges_against_nodes() {
     let daemons = |strategy: &str, annotations: &str| {
         workload("DaemonSet", "x", &format!("updateStrategy: {{{strategy}}},"), annotations, &host(WEB))
     };
-    let surge = "rollingUpdate: {maxSurge: 10%}";
+    let surge = "rollingUpdate: {maxSurge: 10%, maxUnavailable: 0}";
     assert_eq!(found(&[&daemons(surge, "")], Some(9)), ["0.yaml:1: error surge"]);
     assert_eq!(found(&[&daemons("", "")], Some(9)), [""; 0]);
     assert_eq!(found(&[&daemons(surge, "port-enforcer.io/share: x")], Some(9)), [""; 0]);
