@@ -14,7 +14,7 @@ use enforcer_core::{
         object::{Location, Remark, Unreadable, kustomize, read},
     },
     manifests::{MAX_MESSAGE, shown},
-    model::{list::comma_list, text::escape_bounded},
+    model::{list_text::comma_list, text::escape_bounded},
     pods::claims::ClaimLimits,
     yaml::{
         documents::{Document, UnreadableDocument, documents, with_large_stack},

@@ -8,7 +8,7 @@ use crate::{
         pairs::{Overlap, Pair},
     },
     model::{
-        list::comma_list,
+        list_text::comma_list,
         port_spec::{Address, PortSpec},
     },
 };
