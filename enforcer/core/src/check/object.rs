@@ -10,7 +10,11 @@ use enforcer_ebpf::wire::Protocol;
 use k8s_openapi::api::core::v1 as api;
 use serde_json::{Map, Value as Json, json};
 
-use super::{placement::Placement, replica_count::ReplicaCount};
+use super::{
+    placement::Placement,
+    replica_count::ReplicaCount,
+    scheduler_ports::{SchedulerPorts, scheduler_ports},
+};
 use crate::yaml::spanned::{Node, Value};
 use crate::{
     model::{port_spec::protocol_from_name, source::ClaimSource, text::escape_bounded},
@@ -121,6 +125,8 @@ pub struct ManifestObject {
     pub share: Option<String>,
     /// Claims of each of the object's pods.
     pub claims: Vec<PodClaim>,
+    /// Host ports of each of its pods, as the scheduler counts them.
+    pub scheduler_ports: SchedulerPorts,
     /// Lines of the claims that its containers declare.
     ports: BTreeMap<(Protocol, u16), u32>,
     /// Line of the annotation with the ports.
@@ -284,9 +290,7 @@ impl ObjectReader<'_> {
             WorkloadKind::DaemonSet => ReplicaCount::of_daemon_set(spec)?,
             WorkloadKind::StatefulSet | WorkloadKind::ReplicaSet => ReplicaCount::of_set(spec)?,
             WorkloadKind::Job => ReplicaCount::of_job(spec)?,
-            WorkloadKind::CronJob => {
-                ReplicaCount::of_job(spec.at(&["jobTemplate", "spec"]).ok_or("it has no jobTemplate.spec")?)?
-            }
+            WorkloadKind::CronJob => ReplicaCount::of_cron_job(spec)?,
         };
         let template = root.at(kind.template()).ok_or("it has no pod template")?;
         let pod_spec = template.get("spec").ok_or("its pod template has no spec")?;
@@ -297,10 +301,13 @@ impl ObjectReader<'_> {
             "spec": pod_json(pod_spec),
         });
         let pod: api::Pod = serde_json::from_value(pod).map_err(|error| error.to_string())?;
+        let scheduler_ports = scheduler_ports(&pod);
         let pod = from_api(&pod);
         let mut found = claims_of(&pod, self.limits);
         // A manifest has no UID, and no template ever has.
         found.problems.retain(|problem| !matches!(problem, ClaimProblem::Pod(PodProblem::UidMissing)));
+        let labels = template.at(&["metadata", "labels"]);
+        let placement = Placement::of(pod_spec, labels, &pod.namespace, kind == WorkloadKind::DaemonSet);
         Ok(ManifestObject {
             kind,
             namespace: pod.namespace,
@@ -317,7 +324,8 @@ impl ObjectReader<'_> {
             not_text: self.our_annotations(annotations, |node| node.text().is_none()),
             misplaced: self.our_annotations(own, |_| true),
             scale,
-            placement: Placement::of(pod_spec),
+            placement,
+            scheduler_ports,
         })
     }
 

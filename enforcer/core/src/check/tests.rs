@@ -2,7 +2,9 @@
 
 mod agreement;
 mod findings;
+mod placement;
 mod reading;
+
 
 use std::sync::Arc;
 
