@@ -4,7 +4,7 @@ mod agreement;
 mod findings;
 mod placement;
 mod reading;
-
+mod scheduler;
 
 use std::sync::Arc;
 
