@@ -146,7 +146,7 @@ pub(super) fn reserved(object: &ManifestObject, claim: &PodClaim, spec: &PortSpe
 const UNDECLARE: &str = "the scheduler knows no share: name shared ports in port-enforcer.io/ports alone, and take them out \
                          of the containers' ports";
 
-/// Checks whether all that pods of the object share is declared to the scheduler, which knows no share.
+/// Checks whether the object declares a port, so that the scheduler keeps its pods apart.
 fn is_declared(object: &ManifestObject) -> bool {
     object.claims.iter().any(|claim| claim.source == ClaimSource::HostPort)
 }
@@ -163,12 +163,15 @@ fn apart(object: &ManifestObject) -> String {
     }
 }
 
+/// Outcome for pods that the scheduler finds no node for.
+const PENDING: &str = "stay Pending";
+
 /// Describes the outcome for pods for which there is no node.
 fn scheduler_outcome(object: &ManifestObject) -> &'static str {
     if object.placement.is_bound() && is_declared(object) {
         "are refused by the kubelet, because nodeName passes the scheduler by"
     } else if is_declared(object) || object.placement.keeps_apart(&object.placement) {
-        "stay Pending"
+        PENDING
     } else {
         "are placed all the same, because the scheduler knows declared host ports only, and cannot bind"
     }
@@ -200,7 +203,7 @@ fn nodes_for(object: &ManifestObject, nodes: u32) -> String {
 /// Describes which nodes count where only some suit an object.
 fn of_those_that_suit(object: &ManifestObject) -> &'static str {
     if object.placement.node_count().is_none() && object.placement.is_selective() {
-        " that its nodeSelector or affinity suits"
+        " that suit its nodeSelector or affinity"
     } else {
         ""
     }
@@ -337,7 +340,15 @@ fn placing(conflict: &Conflict<'_>) -> String {
             let named = [first, second].iter().any(|object| object.placement.node_count() == Some(nodes));
             let there_are =
                 if named { format!("only {} suits both", plural(nodes, "node", "nodes")) } else { there_are(nodes) };
-            format!("that takes {pods} nodes, and {there_are}: the scheduler leaves the others Pending")
+            // Copies that the scheduler does not keep apart come to one node.
+            let is_kept =
+                |object: &ManifestObject| object.scale.replicas() == Some(1) || scheduler_outcome(object) == PENDING;
+            let outcome = if is_kept(first) && is_kept(second) {
+                "the scheduler leaves the others Pending"
+            } else {
+                "the others stay Pending or cannot bind"
+            };
+            format!("that takes {pods} nodes, and {there_are}: {outcome}")
         }
         _ if meeting == CoPlacement::Perhaps => {
             "the scheduler keeps them apart, and pods without another node stay Pending".to_owned()
