@@ -163,6 +163,12 @@ fn apart(object: &ManifestObject) -> String {
     }
 }
 
+/// Describes the condition under which old and new pods of an update can be on one node. The agent lets them overlap as
+/// siblings; the scheduler leaves a pod with a declared port Pending.
+fn unless_shared(object: &ManifestObject) -> &'static str {
+    if is_declared(object) { "" } else { ", unless its programs bind with SO_REUSEPORT" }
+}
+
 /// Outcome for pods that the scheduler finds no node for.
 const PENDING: &str = "stay Pending";
 
@@ -251,7 +257,7 @@ pub(super) fn surge(
     let never_ends = update.unavailable == 0 && nodes.is_some_and(|nodes| pods >= nodes);
     let severity = match (nodes.is_some(), never_ends, update.stated) {
         (false, ..) | (true, false, false) => Severity::Note,
-        (true, true, true) => Severity::Error,
+        (true, true, true) if is_declared(object) => Severity::Error,
         (true, ..) => Severity::Warning,
     };
     let most = pods.saturating_add(update.surge);
@@ -263,7 +269,8 @@ pub(super) fn surge(
     let beyond = nodes.map(|nodes| format!(", and {}", nodes_for(object, nodes))).unwrap_or_default();
     let end = match (nodes.is_some(), update.unavailable) {
         (true, _) if never_ends => {
-            "it never ends, because no old pod goes before a new one is ready (maxUnavailable is 0)".to_owned()
+            let unless = unless_shared(object);
+            format!("it never ends, because no old pod goes before a new one is ready (maxUnavailable is 0){unless}")
         }
         (true, _) => format!("pods for which there is no node {} until old ones go", scheduler_outcome(object)),
         (false, 0) => format!("with {} it never ends (maxUnavailable is 0)", plural(pods, "node", "nodes")),
@@ -285,11 +292,13 @@ pub(super) fn surge(
 pub(super) fn daemon_set_surge(object: &ManifestObject, claim: &PodClaim) -> Finding {
     let message = format!(
         "an update of {object} starts the new pod of a node while the old one has its ports {}, and the old one goes \
-         only when the new one is ready (maxSurge): it never ends",
-        apart(object)
+         only when the new one is ready (maxSurge): it never ends{}",
+        apart(object),
+        unless_shared(object)
     );
     let remedy = "set maxSurge: 0 and maxUnavailable: 1 in updateStrategy.rollingUpdate";
-    replica_messages(object, claim, Code::Surge, Severity::Error, message, remedy)
+    let severity = if is_declared(object) { Severity::Error } else { Severity::Warning };
+    replica_messages(object, claim, Code::Surge, severity, message, remedy)
 }
 
 /// Formats `both claim 80/tcp, 443/tcp; its 0.0.0.0:53/udp overlaps 169.254.20.10:53/udp`, where "its" is the second

@@ -1,6 +1,7 @@
 //! The rules by tables, and against the index, which is what the agent runs.
 
 mod agreement;
+mod clusters;
 mod findings;
 mod placement;
 mod reading;

@@ -88,6 +88,11 @@ fn surges_against_nodes() {
     let surge = "rollingUpdate: {maxSurge: 10%}";
     assert_eq!(found(&[&daemons(surge, "")], Some(9)), ["0.yaml:1: error surge"]);
     assert_eq!(found(&[&daemons("", "")], Some(9)), [""; 0]);
+    // Of a port that nothing declares, the programs decide: old and new pods may overlap with SO_REUSEPORT.
+    let undeclared = silent("DaemonSet", "x", &format!("updateStrategy: {{{surge}}},"), "");
+    assert_eq!(found(&[&undeclared], Some(9)), ["0.yaml:1: warning surge"]);
+    let undeclared = silent("Deployment", "x", "strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}},", "");
+    assert_eq!(found(&[&undeclared], Some(1)), ["0.yaml:1: warning surge"]);
     // The scheduler knows no share; of ports that the annotation names it knows nothing.
     assert_eq!(found(&[&daemons(surge, "port-enforcer.io/share: x")], Some(9)), ["0.yaml:1: error surge"]);
     let shared = silent("DaemonSet", "x", &format!("updateStrategy: {{{surge}}},"), "port-enforcer.io/share: x, ");
