@@ -264,7 +264,7 @@ pub(super) fn surge(
     let default = if update.stated { "" } else { " (maxSurge is 25% where nothing is said)" };
     let others = match pods - replicas {
         0 => String::new(),
-        others => format!(", and {} of other objects want the same", plural(others, "pod", "pods")),
+        others => format!(", beside {} of other objects on the same port", plural(others, "pod", "pods")),
     };
     let beyond = nodes.map(|nodes| format!(", and {}", nodes_for(object, nodes))).unwrap_or_default();
     let end = match (nodes.is_some(), update.unavailable) {

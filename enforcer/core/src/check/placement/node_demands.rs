@@ -162,6 +162,17 @@ impl NodeTerm {
         self.0.values().all(AllowedValues::is_satisfiable)
     }
 
+    /// Checks whether some node could satisfy both, each of which some node could satisfy.
+    fn is_compatible(&self, other: &Self) -> bool {
+        self.0.iter().all(|(property, allowed)| {
+            other.0.get(property).is_none_or(|other| {
+                let mut both = allowed.clone();
+                both.restrict(other);
+                both.is_satisfiable()
+            })
+        })
+    }
+
     /// Returns the values that a property can have on nodes that satisfy the term. Nodes run Linux unless the term names
     /// another system, and a host name is the name of its node.
     fn values_of(&self, property: &NodeProperty) -> Cow<'_, AllowedValues> {
@@ -235,7 +246,7 @@ impl NodeDemands {
 
     /// Checks whether no node suits both.
     pub(super) fn exclude(&self, other: &Self) -> bool {
-        !self.terms.iter().any(|one| other.terms.iter().any(|other| one.and(other).is_satisfiable()))
+        !self.terms.iter().any(|one| other.terms.iter().any(|other| one.is_compatible(other)))
     }
 
     /// Checks whether every node that suits the other one suits this one too.
