@@ -8,7 +8,7 @@ use super::{object::ManifestObject, pairs::Pair, scheduler_ports::wildcard_port}
 use crate::{model::port_spec::Address, pods::claims::PodClaim};
 
 /// Most classes of objects that suit the same nodes. Objects beyond them compete with none.
-const MAX_CLASSES: usize = 64;
+const MAX_CLASSES: usize = 32;
 
 /// Protocol and port of a claim on every address.
 type Port = (Protocol, u16);

@@ -23,7 +23,7 @@ const RENAMED_LABELS: [(&str, &str); 5] = [
     ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
 ];
 /// Most terms of an affinity, and most requirements and values in all, that are compared.
-const MAX_TERMS: usize = 32;
+const MAX_TERMS: usize = 16;
 const MAX_VALUES: usize = 256;
 
 /// Property of a node that a demand is on.
