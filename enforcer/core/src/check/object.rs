@@ -25,7 +25,12 @@ use self::{
     fields::{FieldError, check_counts, check_pod_spec, metadata_text, pod_spec_path},
     refusals::Refusals,
 };
-use super::{finding::Code, placement::Placement, replica_count::ReplicaCount};
+use super::{
+    finding::Code,
+    placement::Placement,
+    replica_count::ReplicaCount,
+    scheduler_ports::{SchedulerPorts, scheduler_ports},
+};
 use crate::yaml::{
     documents::NOT_RENDERED,
     spanned::{Node, Value},
@@ -88,6 +93,8 @@ pub struct ManifestObject {
     pub unknown_ports: Option<u32>,
     /// Parts that the API server or a container runtime refuses.
     pub refusals: Vec<Refusal>,
+    /// Host ports of each of its pods, as the scheduler counts them.
+    pub scheduler_ports: SchedulerPorts,
     /// Lines of the claims that its containers declare.
     ports: BTreeMap<(Protocol, u16), u32>,
     /// Line of the annotation with the ports.
@@ -345,9 +352,7 @@ impl ObjectReader<'_> {
                 ReplicaCount::of_set(spec)?
             }
             WorkloadKind::Job => ReplicaCount::of_job(spec)?,
-            WorkloadKind::CronJob => {
-                ReplicaCount::of_job(spec.at(&["jobTemplate", "spec"]).ok_or("it has no jobTemplate.spec")?)?
-            }
+            WorkloadKind::CronJob => ReplicaCount::of_cron_job(spec)?,
             // The count has a meaning of its own, except for none.
             WorkloadKind::Custom => ReplicaCount::of_set(spec).unwrap_or_else(|_| ReplicaCount::one()),
         };
@@ -366,6 +371,7 @@ impl ObjectReader<'_> {
             "spec": pod_json(pod_spec),
         });
         let pod: api::Pod = serde_json::from_value(pod).map_err(|error| error.to_string())?;
+        let scheduler_ports = scheduler_ports(&pod);
         let mut pod = from_api(&pod);
         // A manifest has no UID, and no template ever has. Bad ports are found below, with their lines.
         pod.problems.clear();
@@ -384,6 +390,8 @@ impl ObjectReader<'_> {
             refusals.update_strategy(kind, spec);
         }
         refusals.pod_spec(pod_spec, &path);
+        let labels = template.at(&["metadata", "labels"]);
+        let placement = Placement::of(pod_spec, labels, &pod.namespace, kind == WorkloadKind::DaemonSet);
         let not_text = self.our_annotations(annotations, |node| node.text().is_none());
         let misplaced = self.our_annotations(own, |_| true);
         // An error beside it is enough.
@@ -419,7 +427,8 @@ impl ObjectReader<'_> {
             not_text,
             misplaced,
             scale,
-            placement: Placement::of(pod_spec),
+            placement,
+            scheduler_ports,
         })
     }
 

@@ -1,11 +1,14 @@
 //! The rules by tables, and against the index, which is what the agent runs.
 
 mod agreement;
+mod clusters;
 mod findings;
 mod other_kinds;
+mod placement;
 mod probes;
 mod reading;
 mod refusals;
+mod scheduler;
 
 use std::sync::Arc;
 

@@ -4,7 +4,6 @@ use super::{manifests, object};
 use crate::{
     check::{
         object::{ManifestObject, Unreadable, WorkloadKind},
-        placement::{CoPlacement, Placement},
         replica_count::{ReplicaCount, RollingUpdate},
     },
     yaml::spanned::Node,
@@ -253,53 +252,18 @@ fn how_many_pods() {
     ] {
         assert_eq!(ReplicaCount::of_daemon_set(&node(text)), Ok(ReplicaCount::EveryNode { surge }), "{text}");
     }
-    for (text, replicas) in [("{}", 1), ("{parallelism: 3}", 3), ("{parallelism: 3, completions: 2}", 2)] {
+    for (text, replicas) in [
+        ("{}", 1),
+        ("{parallelism: 3}", 3),
+        ("{parallelism: 3, completions: 2}", 2),
+        ("{parallelism: 3, suspend: false}", 3),
+        ("{parallelism: 3, suspend: true}", 0),
+    ] {
         assert_eq!(ReplicaCount::of_job(&node(text)), Ok(count(replicas, None)), "{text}");
+        let runs = format!("{{jobTemplate: {{spec: {text}}}}}");
+        assert_eq!(ReplicaCount::of_cron_job(&node(&runs)), Ok(count(replicas, None)), "{runs}");
+        let suspended = format!("{{suspend: true, jobTemplate: {{spec: {text}}}}}");
+        assert_eq!(ReplicaCount::of_cron_job(&node(&suspended)), Ok(count(0, None)), "{suspended}");
     }
     assert_eq!(ReplicaCount::of_set(&node("{replicas: 2}")), Ok(count(2, None)));
-}
-
-#[test]
-fn where_pods_meet() {
-    use CoPlacement::{Free, Never, Perhaps};
-    let rule = |value: &str| {
-        format!(
-            "affinity: {{nodeAffinity: {{requiredDuringSchedulingIgnoredDuringExecution: {{nodeSelectorTerms: [{value}]}}}}}}"
-        )
-    };
-    let anti = "affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: k}]}}";
-    let wish = "affinity: {podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 1}]}}";
-    // Whether the first one is a DaemonSet, and what comes of it.
-    for (one, other, every, expected) in [
-        ("", "", false, Free),
-        ("nodeSelector: {pool: a}", "nodeSelector: {pool: b}", false, Never),
-        ("nodeSelector: {pool: a, x: y}", "nodeSelector: {pool: b, z: y}", true, Never),
-        ("nodeSelector: {gpu: true}", "nodeSelector: {gpu: 'true'}", false, Free),
-        ("nodeSelector: {pool: a}", "nodeSelector: {pool: a}", false, Free),
-        ("nodeSelector: {pool: a}", "nodeSelector: {zone: a}", false, Perhaps),
-        ("nodeSelector: {pool: a}", "", false, Perhaps),
-        ("nodeSelector: {pool: a}", "", true, Perhaps),
-        ("", "nodeSelector: {pool: a}", false, Perhaps),
-        ("", "nodeSelector: {pool: a}", true, Free),
-        ("nodeSelector: {pool: a}", "nodeSelector: {pool: a, zone: b}", true, Free),
-        ("", "nodeSelector: {kubernetes.io/os: linux}", false, Free),
-        ("nodeName: a", "nodeName: b", false, Never),
-        ("nodeName: a", "nodeName: a", false, Free),
-        ("nodeName: a", "", false, Perhaps),
-        ("", "nodeName: a", true, Free),
-        (&rule("{a: 1}"), &rule("{a: 1}"), false, Free),
-        (&rule("{a: 1}"), &rule("{a: 2}"), false, Perhaps),
-        (&rule("{a: 1}"), "", true, Perhaps),
-        ("", &rule("{a: 1}"), true, Free),
-        (anti, "", true, Perhaps),
-        ("", anti, true, Perhaps),
-        (wish, "", false, Free),
-        ("tolerations: [{key: a}]", "", false, Free),
-        ("tolerations: [{key: a}]", "tolerations: [{key: b}]", false, Perhaps),
-        ("tolerations: [{key: a}]", "tolerations: [{key: b}, {key: a}]", false, Free),
-    ] {
-        let [first, second] = [one, other].map(|text| Placement::of(&node(&format!("{{{text}}}"))));
-        assert_eq!(first.co_placement(every, &second, false), expected, "{one:?} and {other:?}, everywhere: {every}");
-        assert_eq!(second.co_placement(false, &first, every), expected, "{other:?} and {one:?}, turned");
-    }
 }
