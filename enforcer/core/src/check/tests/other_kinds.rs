@@ -69,6 +69,11 @@ fn pod_templates_of_other_kinds_are_compared() {
     assert_eq!(found(&[&rollout], Some(1)), ["0.yaml:1: note other_kind"]);
     let conflict = ["0.yaml:1: note other_kind", "1.yaml:1: warning conflict"];
     assert_eq!(found(&[&rollout, &other], Some(9)), conflict);
+    // And so their pods take no nodes from others that are counted.
+    let [one, two] =
+        ["b", "c"].map(|name| object("apps/v1", "StatefulSet", name).replace("replicas: 4", "replicas: 1"));
+    let counted = [&conflict[..], &["2.yaml:1: warning conflict", "2.yaml:1: note conflict"]].concat();
+    assert_eq!(found(&[&rollout, &one, &two], Some(3)), counted);
     let notes = ["0.yaml:1: note other_kind", "1.yaml:1: warning conflict", "1.yaml:1: note other_kind"];
     assert_eq!(found(&[&rollout, &kruise], None), notes);
     // One name, two groups or kinds: two objects.
