@@ -341,7 +341,7 @@ fn overlaps(pair: &Pair) -> String {
     parts.join("; ")
 }
 
-/// Describes what comes of two objects that no two pods of can share a node.
+/// Describes the outcome for two objects whose pods cannot share a node.
 fn placing(conflict: &Conflict<'_>) -> String {
     let &Conflict { first, second, pair, meeting, scheduler, keeps_apart, pods, nodes } = conflict;
     let is_bound = first.placement.is_bound() || second.placement.is_bound();
@@ -403,7 +403,7 @@ fn can_be_static(object: &ManifestObject) -> bool {
     object.kind == WorkloadKind::Pod && object.namespace == "kube-system"
 }
 
-/// Checks whether nobody declared the ports on both sides.
+/// Checks whether each overlap rests on a likely claim.
 fn are_likely(pair: &Pair) -> bool {
     pair.overlaps.iter().all(Overlap::is_likely)
 }
