@@ -43,9 +43,10 @@ enum Command {
     Run(Box<run::Run>),
     /// Find conflicts among manifests before they are deployed; needs no cluster
     ///
-    /// Reads the Pods, Deployments, DaemonSets, StatefulSets, ReplicaSets, Jobs and CronJobs of one cluster, and reports
-    /// which of them cannot share a node, which have more replicas than there are nodes, and which of their annotations
-    /// have no effect. Exits with 0 if nothing is wrong, with 1 if something is, and with 2 if nothing could be read.
+    /// Reads the Pods, ReplicationControllers, Deployments, DaemonSets, StatefulSets, ReplicaSets, Jobs and CronJobs of one
+    /// cluster, and reports which of them cannot share a node, which have more replicas than there are nodes, which ports
+    /// the API server refuses, and which of their annotations have no effect. Exits with 0 if nothing is wrong, with 1 if
+    /// something is, and with 2 if nothing could be read.
     #[expect(clippy::doc_markdown, reason = "the help text shows no backticks")]
     Check(check::Check),
     /// Override this node's mode (break glass), or clear the override

@@ -1,9 +1,10 @@
 //! The embedded source: a folder of Pod manifests, as the kubelet's folder of static pods.
 //!
-//! Every `.yaml`, `.yml`, `.json` and `.manifest` file of the folder counts (not those whose name begins with a dot), with
-//! one or more documents. A problem is reported and never takes anything away: as long as a document of a file is broken,
-//! the pods of that file that are not among its good documents stay as they were. [`enforcer_core::manifests`] decides
-//! that; the files are read here.
+//! Every file of the folder counts whose name does not begin with a dot, whatever it ends in, as for the kubelet
+//! (`extractFromDir` in pkg/kubelet/config/file.go). Of each, all documents count, while the kubelet runs the pod of the
+//! first one only. A problem is reported and never takes anything away: as long as a document of a file is broken, the pods
+//! of that file that are not among its good documents stay as they were. [`enforcer_core::manifests`] decides that; the
+//! files are read here.
 //!
 //! [`input`] reads manifests of all kinds, for `enforcer check`.
 
@@ -53,7 +54,7 @@ impl Folder {
         let mut files = BTreeSet::new();
         for entry in fs::read_dir(&self.path)? {
             let path = entry?.path();
-            if is_manifest(&path) {
+            if !is_hidden(&path) {
                 files.insert(path);
             }
         }
@@ -61,11 +62,9 @@ impl Folder {
     }
 }
 
-/// Checks whether the name of a file is a manifest's: with the extension that kops and others give theirs, too.
-fn is_manifest(path: &Path) -> bool {
-    let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    !hidden && matches!(extension, Some("yaml" | "yml" | "json" | "manifest"))
+/// Checks whether the name of a file begins with a dot.
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 /// Returns the text of a file, `None` if there is no such file, or why it cannot be read.
@@ -75,11 +74,27 @@ fn read_bounded(path: &Path) -> Result<Option<String>, String> {
         Ok(metadata) if metadata.len() > MAX_FILE => return Err(format!("is larger than {MAX_FILE} bytes")),
         metadata => metadata,
     };
-    match metadata.and_then(|_| fs::read_to_string(path)) {
-        Ok(text) => Ok(Some(text)),
+    match metadata.and_then(|_| fs::read(path)) {
+        Ok(bytes) => text_of(bytes).map(Some).map_err(|problem| format!("cannot be read: {problem}")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("cannot be read: {error}")),
     }
+}
+
+/// Returns the text of a file's bytes.
+///
+/// # Errors
+///
+/// Why they are no text, for a sentence about the file.
+fn text_of(bytes: Vec<u8>) -> Result<String, String> {
+    // A manifest begins with an ASCII character, and none of its characters is NUL.
+    if matches!(bytes.as_slice(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, ..] | [_, 0, ..]) {
+        return Err("it is UTF-16 or UTF-32; write it as UTF-8".to_owned());
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let place = error.utf8_error().valid_up_to();
+        format!("it is not UTF-8 (at byte {place}); write it as UTF-8")
+    })
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub(crate) mod libtest_output;
 mod steps;
 mod tally;
 
+use std::env;
 use std::io::{self, Read as _, Write};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::Instant;
@@ -27,12 +28,18 @@ pub(crate) const ENVIRONMENT_HELP: &str = "\
 Environment variables:
   PORT_ENFORCER_TEST_FULL=1        run tests under load in full length
   PORT_ENFORCER_TEST_EVERY_STEP=1  kill agents after every step of their start, not after some
+  PORT_ENFORCER_TEST_PAIRS=N       compare this many pairs of generated objects with the model of the
+                                   scheduler, not 10000
   PORT_ENFORCER_TEST_PREDECESSOR=FILE
                                    upgrade from this binary of another version
   KUBEBUILDER_ASSETS=FOLDER        test with etcd and kube-apiserver of this folder (absolute path)
   KUBECONFIG=FILE                  otherwise test with the cluster of this file
 
 Tests that inject faults always use the project's own API server.";
+
+/// Variable with the number of generated pairs of objects. Without it, `cargo test` compares fewer than this command.
+const PAIRS_VARIABLE: &str = "PORT_ENFORCER_TEST_PAIRS";
+const PAIRS: &str = "10000";
 
 /// Flags of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -167,6 +174,9 @@ fn run_executables(
         if sanitized {
             // Tests leak on purpose, and the leak sanitizer does not work in a traced process.
             environment.push(("ASAN_OPTIONS".to_owned(), "detect_leaks=0".to_owned()));
+        }
+        if !as_root && !sanitized && env::var_os(PAIRS_VARIABLE).is_none() {
+            environment.push((PAIRS_VARIABLE.to_owned(), PAIRS.to_owned()));
         }
         let mut command = access.command(executable.path().as_std_path(), environment);
         command.current_dir(executable.package_folder());

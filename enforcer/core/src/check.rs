@@ -5,18 +5,20 @@
 //! | a document | values with their lines | [`crate::yaml`] |
 //! | such values | the objects that make pods, and what each pod claims | [`object`] |
 //! | their specs | how many pods at once, and on which nodes | [`replica_count`], [`placement`] |
-//! | the claims of all | which exclude each other | [`mod@pairs`] |
+//! | the claims of all | which exclude each other, to the agent or to the scheduler | [`mod@pairs`], [`scheduler_ports`] |
 //! | all of it | findings with a remedy | [`finding`] |
 //!
 //! The rules of the agent decide what a pod claims and which claims exclude each other: [`crate::pods::claims`] and
 //! [`crate::arbitration::arbiter`].
 
+mod competition;
 pub mod finding;
 mod messages;
 pub mod object;
 pub mod pairs;
 pub mod placement;
 pub mod replica_count;
+pub mod scheduler_ports;
 #[cfg(test)]
 mod tests;
 
@@ -28,20 +30,22 @@ use std::{
 
 use crate::{
     check::{
-        finding::{Finding, Severity},
-        object::{Location, ManifestObject, WorkloadKind},
+        competition::Competition,
+        finding::{Code, Finding, Severity},
+        object::{Location, ManifestObject, OtherKinds, Remark, Unreadable, WorkloadKind},
         pairs::{Overlap, Pair, PairSide, exclude, pairs},
-        placement::CoPlacement,
+        placement::{CoPlacement, Placement},
         replica_count::ReplicaCount,
     },
     model::{
         owner::{ClaimGroup, OwnerId},
         port_spec::{PortRange, PortSpec},
+        source::ClaimSource,
     },
     pods::claims::{ClaimLimits, PodClaim},
 };
 
-/// Most findings that are kept; the others are counted.
+/// Most findings that are kept; the others are counted. Errors are kept before warnings, and these before notes.
 const MAX_FINDINGS: usize = 10_000;
 
 /// Facts about the cluster.
@@ -58,19 +62,33 @@ pub struct CheckSettings {
 /// Findings of a check.
 #[derive(Clone, Debug, Default)]
 pub struct CheckResult {
-    /// The findings by file, in the order of the input, and line.
+    /// The findings by file, in the order of the input, and line. If some were left out, by severity before that.
     pub findings: Vec<Finding>,
     /// Counts of findings beyond those: errors, warnings and notes.
     pub more: [usize; 3],
+    /// Counts of the findings that are kept, by severity.
+    kept: [usize; 3],
 }
 
 impl CheckResult {
-    /// Adds a finding, or counts it if there are too many.
+    /// Adds a finding, or counts it if there are too many of its severity.
     pub fn push(&mut self, finding: Finding) {
-        if self.findings.len() < MAX_FINDINGS {
+        let severity = finding.severity as usize;
+        if self.kept[severity] < MAX_FINDINGS {
+            self.kept[severity] += 1;
             self.findings.push(finding);
         } else {
-            self.more[finding.severity as usize] += 1;
+            self.more[severity] += 1;
+        }
+    }
+
+    /// Leaves out the findings that are too many, the least severe ones first.
+    fn truncate(&mut self) {
+        if self.findings.len() > MAX_FINDINGS {
+            self.findings.sort_by_key(|finding| finding.severity);
+            for finding in self.findings.drain(MAX_FINDINGS..) {
+                self.more[finding.severity as usize] += 1;
+            }
         }
     }
 
@@ -90,10 +108,14 @@ pub struct ManifestSet {
     pub objects: Vec<ManifestObject>,
     /// Count of documents that could be read.
     pub documents: usize,
-    /// Count of objects of kinds that make no pods.
+    /// Count of objects of other kinds, of which nothing was compared.
     pub ignored: usize,
-    /// Places of documents that could not be read, and why not. Safe to show.
-    pub unreadable: Vec<(Location, String)>,
+    /// The other kinds, also those of which the pod templates are among the objects.
+    pub other_kinds: OtherKinds,
+    /// Parts of the input that are not read because they are no manifests.
+    pub remarks: Vec<Remark>,
+    /// Documents that could not be read.
+    pub unreadable: Vec<Unreadable>,
     /// Count of those beyond that could not be read.
     pub more_unreadable: usize,
 }
@@ -101,10 +123,19 @@ pub struct ManifestSet {
 /// Checks the manifests of one cluster.
 #[must_use]
 pub fn check(manifests: &ManifestSet, settings: &CheckSettings) -> CheckResult {
-    let ManifestSet { files, objects, documents: _, ignored: _, unreadable, more_unreadable } = manifests;
+    let ManifestSet { files, objects, documents: _, ignored: _, other_kinds, remarks, unreadable, more_unreadable } =
+        manifests;
     let mut outcome = CheckResult::default();
-    for (place, message) in unreadable {
-        outcome.push(messages::unreadable(place.clone(), message));
+    for part in unreadable {
+        outcome.push(messages::unreadable(part));
+    }
+    for remark in remarks {
+        outcome.push(messages::remark(remark));
+    }
+    for ((version, kind), other) in &other_kinds.kinds {
+        if other.with_template > 0 {
+            outcome.push(messages::other_kind(version, kind, other));
+        }
     }
     outcome.more[Severity::Error as usize] += more_unreadable;
     for object in objects {
@@ -114,21 +145,29 @@ pub fn check(manifests: &ManifestSet, settings: &CheckSettings) -> CheckResult {
     let mut groups = Groups::default();
     let ids = iter::successors(Some(OwnerId::FIRST), |id| Some(id.saturating_add(1)));
     let entities: Vec<ClaimGroup> = ids.zip(&objects).map(|(id, object)| groups.entity(id, object)).collect();
-    for (object, &entity) in objects.iter().zip(&entities) {
-        reserved(object, entity, settings, &mut outcome);
-        check_replicas(object, entity, settings, &mut outcome);
+    let competition = Competition::of(&objects);
+    for (place, (object, &entity)) in objects.iter().zip(&entities).enumerate() {
+        if object.scale.replicas() != Some(0) {
+            reserved(object, entity, settings, &mut outcome);
+            check_replicas(object, entity, competition.of_object(place, object), settings, &mut outcome);
+            if let Some(line) = object.unknown_ports {
+                outcome.push(messages::unknown_ports(object, line));
+            }
+        }
     }
     let holders: Vec<PairSide<'_>> = objects
         .iter()
         .zip(&entities)
         .map(|(object, &entity)| {
             let none = object.scale.replicas() == Some(0);
-            PairSide { entity, claims: if none { &[] } else { &object.claims } }
+            let claims: &[PodClaim] = if none { &[] } else { &object.claims };
+            PairSide { entity, claims, scheduler_ports: &object.scheduler_ports }
         })
         .collect();
     let found = pairs(&holders);
     for (&(first, second), pair) in &found.pairs {
-        conflict(objects[first], objects[second], pair, settings, &mut outcome);
+        let competitors = competition.of_pair((first, second), pair);
+        conflict(objects[first], objects[second], pair, competitors, settings, &mut outcome);
     }
     if let Some(last) = objects.last().filter(|_| found.gave_up) {
         outcome.push(messages::gave_up(Location { line: None, ..last.place.clone() }));
@@ -137,22 +176,25 @@ pub fn check(manifests: &ManifestSet, settings: &CheckSettings) -> CheckResult {
     for (place, file) in files.iter().enumerate() {
         order.entry(file).or_insert(place);
     }
+    outcome.truncate();
+    let left_out = outcome.more.iter().any(|count| *count > 0);
     outcome.findings.sort_by_key(|finding| {
-        (order.get(&*finding.place.file).copied(), finding.place.line, finding.severity, finding.code)
+        let place = (order.get(&*finding.place.file).copied(), finding.place.line);
+        (left_out.then_some(finding.severity), place, finding.severity, finding.code)
     });
     outcome
 }
 
 /// Returns the objects without those that are there already: of one object that is there twice, the first one counts.
 fn first_of_each<'a>(objects: &'a [ManifestObject], outcome: &mut CheckResult) -> Vec<&'a ManifestObject> {
-    let mut seen: HashMap<(WorkloadKind, &str, &str), &ManifestObject> = HashMap::new();
+    let mut seen: HashMap<_, &ManifestObject> = HashMap::new();
     let mut first = Vec::new();
     for object in objects {
         if object.generated {
             first.push(object);
             continue;
         }
-        match seen.entry((object.kind, &object.namespace, &object.name)) {
+        match seen.entry(object.key()) {
             Entry::Vacant(entry) => {
                 entry.insert(object);
                 first.push(object);
@@ -188,35 +230,62 @@ fn reserved(object: &ManifestObject, entity: ClaimGroup, settings: &CheckSetting
     }
 }
 
-/// Checks the object's pods among themselves.
-fn check_replicas(object: &ManifestObject, entity: ClaimGroup, settings: &CheckSettings, outcome: &mut CheckResult) {
-    // Another pod of the same object: itself again if they share, else somebody else.
+/// Checks the object's pods among themselves. `competitors`: the count of pods that want its port on its nodes, if the
+/// scheduler keeps them apart.
+fn check_replicas(
+    object: &ManifestObject,
+    entity: ClaimGroup,
+    competitors: u32,
+    settings: &CheckSettings,
+    outcome: &mut CheckResult,
+) {
+    if object.kind == WorkloadKind::Custom {
+        // How many pods there are, and how they are updated, is up to its controller.
+        return;
+    }
+    // Another pod of the same object: itself again if they share, else somebody else. The kernel refuses its bind though
+    // siblings deny each other nothing, and the scheduler knows no share.
     let other = if let ClaimGroup::Pod(id) = entity { ClaimGroup::Pod(id.saturating_add(1)) } else { entity };
-    let twice = |claim: &&PodClaim| exclude((entity, &claim.spec), (other, &claim.spec));
+    let twice = |claim: &&PodClaim| {
+        claim.source == ClaimSource::HostPort || exclude((entity, &claim.spec), (other, &claim.spec))
+    };
     let Some(claim) = object.claims.iter().find(twice) else {
         return;
     };
     let (replicas, update) = match object.scale {
         ReplicaCount::EveryNode { surge } => {
-            if surge {
+            // One that the API server refuses never begins.
+            if surge && object.refusals.iter().all(|refusal| refusal.code != Code::Surge) {
                 outcome.push(messages::daemon_set_surge(object, claim));
             }
             return;
         }
         ReplicaCount::Count { replicas, update } => (replicas, update),
     };
-    let nodes = if object.placement.is_one_node() { Some(1) } else { settings.nodes };
-    if nodes.is_some_and(|nodes| replicas > nodes) || nodes.is_none() && replicas > 1 {
-        outcome.push(messages::replicas(object, claim, replicas, nodes));
+    let named = object.placement.node_count();
+    if named == Some(0) {
+        // No node suits it, whatever it claims.
+        return;
     }
+    let nodes = [named, settings.nodes].into_iter().flatten().min();
+    // How many of the nodes have the labels, nobody said.
+    let is_some_of = named.is_none() && nodes.is_some() && object.placement.is_selective();
+    if nodes.map_or(replicas > 1, |nodes| replicas > nodes) {
+        outcome.push(messages::replicas(object, claim, replicas, nodes));
+    } else if is_some_of && replicas > 1 {
+        outcome.push(messages::replicas(object, claim, replicas, None));
+    }
+    let pods = competitors.max(replicas);
     if let Some(update) = update
         && update.surge > 0
-        // Too many replicas is told already.
-        && nodes.is_none_or(|nodes| replicas <= nodes)
+        // Too many pods are reported already.
+        && nodes.is_none_or(|nodes| pods <= nodes)
     {
-        let most = replicas.saturating_add(update.surge);
+        let most = pods.saturating_add(update.surge);
         if nodes.is_none_or(|nodes| most > nodes) {
-            outcome.push(messages::surge(object, claim, update, most, nodes));
+            outcome.push(messages::surge(object, claim, update, (replicas, pods), nodes));
+        } else if is_some_of {
+            outcome.push(messages::surge(object, claim, update, (replicas, pods), None));
         }
     }
 }
@@ -229,8 +298,11 @@ struct Conflict<'a> {
     meeting: CoPlacement,
     /// The scheduler sees the conflict, and so never places them on one node.
     scheduler: bool,
-    /// Count of pods of both; `None` if there is one on every node.
+    /// Their pod anti-affinity keeps them apart.
+    keeps_apart: bool,
+    /// Count of pods of both and of those that want the same; `None` if there is one on every node.
     pods: Option<u32>,
+    /// Count of nodes for them.
     nodes: Option<u32>,
 }
 
@@ -238,24 +310,33 @@ fn conflict(
     first: &ManifestObject,
     second: &ManifestObject,
     pair: &Pair,
+    competitors: u32,
     settings: &CheckSettings,
     outcome: &mut CheckResult,
 ) {
-    let every = |object: &ManifestObject| matches!(object.scale, ReplicaCount::EveryNode { .. });
-    let meeting = first.placement.co_placement(every(first), &second.placement, every(second));
+    let meeting = first.placement.co_placement(&second.placement);
     if meeting == CoPlacement::Never {
         return;
     }
+    // Its controller alone knows how many pods a custom object has.
+    let custom = [first, second].iter().any(|object| object.kind == WorkloadKind::Custom);
+    let counted = |count: Option<u32>| count.filter(|_| !custom);
     let pods = first.scale.replicas().zip(second.scale.replicas());
+    let pods = pods.map(|(one, other)| one.saturating_add(other).max(competitors));
+    let named = [&first.placement, &second.placement].map(Placement::node_count);
+    // Where both suit the same nodes, those that they name are all that there are for them.
+    let named = named.into_iter().flatten().min().filter(|_| meeting == CoPlacement::Free);
+    let keeps_apart = first.placement.keeps_apart(&second.placement);
     outcome.push(messages::conflict(&Conflict {
         first,
         second,
         pair,
         meeting,
         // One overlap that it sees keeps the pods apart, whatever else they claim.
-        scheduler: pair.overlaps.iter().any(Overlap::is_seen_by_scheduler),
-        pods: pods.map(|(one, other)| one.saturating_add(other)),
-        nodes: settings.nodes,
+        scheduler: keeps_apart || pair.overlaps.iter().any(|overlap| overlap.seen_by_scheduler),
+        keeps_apart,
+        pods: counted(pods),
+        nodes: counted([named, settings.nodes].into_iter().flatten().min()),
     }));
 }
 

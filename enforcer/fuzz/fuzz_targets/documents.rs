@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use enforcer_core::{
-    check::object::read,
+    check::object::{Remark, Unreadable, read},
     pods::claims::{ClaimLimits, PodClaims},
     yaml::{
         documents::{Document, UnreadableDocument, documents},
@@ -59,18 +59,29 @@ fn walk(node: &Node, lines: u32, depth: usize) {
 fn objects(root: &Node, file: &Arc<str>, lines_before: u32, lines: u32, limits: ClaimLimits) {
     let contents = read(root, file, lines_before, &limits);
     let known = |line: Option<u32>| line.is_some_and(|line| lines_before < line && line <= lines);
-    for (place, message) in &contents.unreadable {
+    for Unreadable { place, message, is_foreign: _ } in &contents.unreadable {
         assert!(known(place.line), "{place}: {message}");
         assert_safe(message);
+    }
+    for Remark { place, message, remedy } in &contents.remarks {
+        assert!(known(place.line), "{place}: {message}");
+        assert_safe(message);
+        assert_safe(remedy);
     }
     for object in contents.objects {
         assert!(known(object.place.line));
         assert_safe(&object.to_string());
         // How many more there were is not looked at: one problem, which every manifest has, was taken out.
-        let claims = PodClaims { claims: object.claims.clone(), problems: object.problems.clone(), more_problems: 0 };
-        for claim in &claims.claims {
+        for claim in &object.claims {
             assert!(known(object.place_of(claim).line), "{}", claim.spec);
         }
+        for refusal in &object.refusals {
+            assert!(known(Some(refusal.line)));
+            assert_safe(&refusal.message);
+        }
+        // No limit counts what is only likely.
+        let declared = object.claims.iter().filter(|claim| !claim.source.is_likely()).copied().collect();
+        let claims = PodClaims { claims: declared, problems: object.problems.clone(), more_problems: 0 };
         for problem in &claims.problems {
             assert!(known(object.place_of_problem(problem).line), "{problem}");
             assert_safe(&problem.to_string());

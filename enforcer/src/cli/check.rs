@@ -13,8 +13,10 @@ use enforcer_core::{
     check::{
         CheckResult, CheckSettings, ManifestSet, check,
         finding::{Finding, NamedObject, Severity},
+        object::ManifestObject,
     },
-    pods::claims::ClaimLimits,
+    model::text::escape,
+    pods::claims::{ClaimLimits, PodClaim},
 };
 
 use crate::{
@@ -33,11 +35,21 @@ use crate::{
     enforcer check deploy/\n  \
     enforcer check --nodes 3 --node-reserved 22/tcp,10250/tcp app.yaml ingress.yaml\n  \
     kustomize build overlays/prod | enforcer check --nodes 1 -\n  \
+    enforcer check --recursive --list clusters/prod\n  \
     helm template ingress-nginx | enforcer check -o json -")]
 pub(super) struct Check {
-    /// Manifests, YAML or JSON; of a folder the .yaml, .yml, .json and .manifest files directly in it; - is standard input
+    /// Manifests, YAML or JSON; of a folder its .yaml, .yml, .json and .manifest files, and manifests without an
+    /// ending; - is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+
+    /// Read the folders below a folder too
+    #[arg(short, long)]
+    recursive: bool,
+
+    /// List also the ports of each object: those it claims, and those on which it is probed
+    #[arg(long)]
+    list: bool,
 
     /// Number of nodes of the cluster; without it, the number of nodes that are needed is only reported
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -57,14 +69,24 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Self { files, nodes, node_reserved, max_ports_per_pod, output: TextOutput { format } } = self;
+        let Self { files, recursive, list, nodes, node_reserved, max_ports_per_pod, output: TextOutput { format } } =
+            self;
         let limits = ClaimLimits { max_ports_per_pod };
-        let manifests = read_all(&files, &limits);
+        let manifests = read_all(&files, &limits, recursive);
         let settings = CheckSettings { nodes, node_reserved: node_reserved.0, limits };
         let outcome = check(&manifests, &settings);
         let answer = match format {
-            TextFormat::Text => text(&manifests, &outcome, shows_colours(io::stdout().is_terminal())),
-            TextFormat::Json => format!("{:#}\n", report(&manifests, &outcome, nodes)),
+            TextFormat::Text => {
+                let listed = if list { claims_text(&manifests) } else { String::new() };
+                listed + &text(&manifests, &outcome, shows_colours(io::stdout().is_terminal()))
+            }
+            TextFormat::Json => {
+                let mut report = report(&manifests, &outcome, nodes);
+                if list {
+                    report["objects"] = claims_json(&manifests);
+                }
+                format!("{report:#}\n")
+            }
         };
         print(&answer)?;
         if manifests.documents == 0 {
@@ -116,6 +138,60 @@ fn text(manifests: &ManifestSet, outcome: &CheckResult, colours: bool) -> String
     text
 }
 
+/// Returns the claims of all objects, for people.
+fn claims_text(manifests: &ManifestSet) -> String {
+    let mut text = String::new();
+    for object in &manifests.objects {
+        let network = if object.host_network { "host network" } else { "network of its own" };
+        let mut line = format!("{object} ({}), {network}:", object.place);
+        if object.claims.is_empty() {
+            line += if object.unknown_ports.is_some() { " no port is known" } else { " no port of the node" };
+        }
+        writeln!(text, "{line}").expect("writing to a string never fails");
+        for claim in &object.claims {
+            let likely = if claim.source.is_likely() { ", likely" } else { "" };
+            let place = object.place_of(claim);
+            let written = writeln!(text, "    {} ({}{likely}), {place}", claim.spec, claim.source);
+            written.expect("writing to a string never fails");
+        }
+    }
+    text
+}
+
+fn claims_json(manifests: &ManifestSet) -> Value {
+    let object = |object: &ManifestObject| {
+        let claim = |claim: &PodClaim| {
+            let place = object.place_of(claim);
+            json!({
+                "port": claim.spec.to_string(),
+                "source": claim.source.as_str(),
+                "likely": claim.source.is_likely(),
+                "file": &*place.file,
+                "line": place.line,
+            })
+        };
+        let mut json = named_json(&NamedObject::of(object));
+        json["hostNetwork"] = object.host_network.into();
+        json["share"] = object.share.as_deref().map(escape).into();
+        json["claims"] = object.claims.iter().map(claim).collect();
+        json
+    };
+    manifests.objects.iter().map(object).collect()
+}
+
+fn ignored_kinds(manifests: &ManifestSet) -> Value {
+    let kinds = manifests.other_kinds.kinds.iter().map(|((version, kind), other)| {
+        json!({
+            "apiVersion": version,
+            "kind": kind,
+            "count": other.count,
+            "podTemplates": other.with_template,
+            "compared": other.compared,
+        })
+    });
+    kinds.collect()
+}
+
 /// Returns the report in JSON, which is documented in docs/check.md.
 fn report(manifests: &ManifestSet, outcome: &CheckResult, nodes: Option<u32>) -> Value {
     let (remarks, findings): (Vec<_>, Vec<_>) =
@@ -127,6 +203,7 @@ fn report(manifests: &ManifestSet, outcome: &CheckResult, nodes: Option<u32>) ->
         "nodes": nodes,
         "findings": all(findings),
         "notes": all(remarks),
+        "ignoredKinds": ignored_kinds(manifests),
         "summary": {
             "files": manifests.files.len(),
             "documents": manifests.documents,
@@ -143,11 +220,7 @@ fn report(manifests: &ManifestSet, outcome: &CheckResult, nodes: Option<u32>) ->
 
 fn finding_json(finding: &Finding) -> Value {
     let Finding { code, severity, place, object, other, ports, position, nodes_needed, message, remedy } = finding;
-    let named = |named: &Option<NamedObject>| {
-        named.as_ref().map(|NamedObject { kind, namespace, name, place }| {
-            json!({"kind": kind, "namespace": namespace, "name": name, "file": &*place.file, "line": place.line})
-        })
-    };
+    let named = |named: &Option<NamedObject>| named.as_ref().map(named_json);
     json!({
         "code": code.as_str(),
         "severity": severity.as_str(),
@@ -163,17 +236,22 @@ fn finding_json(finding: &Finding) -> Value {
     })
 }
 
+fn named_json(NamedObject { kind, namespace, name, place }: &NamedObject) -> Value {
+    json!({"kind": &**kind, "namespace": namespace, "name": name, "file": &*place.file, "line": place.line})
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use enforcer_core::check::object::Location;
+    use enforcer_core::check::object::{Location, Unreadable};
 
     #[test]
     fn colours_change_no_word() {
         let file: Arc<str> = "a.yaml".into();
-        let unreadable = vec![(Location { file: file.clone(), line: Some(3) }, "is no manifest".to_owned())];
+        let place = Location { file: file.clone(), line: Some(3) };
+        let unreadable = vec![Unreadable { place, message: "is no manifest".to_owned(), is_foreign: false }];
         let manifests = ManifestSet { files: vec![file], unreadable, ..ManifestSet::default() };
         let outcome = check(&manifests, &CheckSettings::default());
         let [plain, coloured] = [false, true].map(|colours| text(&manifests, &outcome, colours));

@@ -45,11 +45,15 @@ fn files_and_documents_that_count() {
     fixture.write("b.yaml", &format!("{}---\n{}---\n", pod("two", 2), pod("three", 3)));
     fixture.write("a.json", r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"one"},"spec":{"containers":[]}}"#);
     fixture.write(".hidden.yaml", &pod("hidden", 1));
-    fixture.write("note.txt", "not a manifest");
     fixture.write("c.yml", &pod("four", 4));
     fixture.write("d.manifest", &pod("five", 5));
-    assert_eq!(fixture.names(), ["one", "two", "three", "four", "five"]);
+    fixture.write("etcd", &pod("six", 6));
+    fixture.write("f.yaml.bak", &pod("seven", 7));
+    fixture.write("g.yaml~", &pod("eight", 8));
+    assert_eq!(fixture.names(), ["one", "two", "three", "four", "five", "six", "seven", "eight"]);
     assert_eq!(fixture.problems(), [""; 0]);
+    fixture.write("note.txt", "not a manifest");
+    assert_eq!(fixture.problems().len(), 1);
 }
 
 #[test]
@@ -64,12 +68,14 @@ fn unreadable_files_are_problems() {
     for (problem, words) in problems.iter().zip([
         "h.yaml: is not a regular file",
         "i.yaml: is larger than 4194304 bytes",
-        "j.yaml: cannot be read: ",
+        "j.yaml: cannot be read: it is UTF-16 or UTF-32; write it as UTF-8",
         r"k\u{1b}[2J\u{a}.yaml, document 1: is a '' 'x'",
     ]) {
         assert!(problem.starts_with(words), "{problem:?} does not begin with {words:?}");
     }
     assert_eq!(problems.len(), 4, "{problems:?}");
+    fs::write(fixture.directory.path().join("j.yaml"), b"a: \xff").unwrap();
+    assert_eq!(fixture.problems(), ["j.yaml: cannot be read: it is not UTF-8 (at byte 3); write it as UTF-8"]);
 }
 
 #[test]

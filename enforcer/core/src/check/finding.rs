@@ -1,5 +1,7 @@
 //! Findings: code, severity, place, message and remedy.
 
+use std::sync::Arc;
+
 use super::object::{Location, ManifestObject};
 
 /// Severity of a finding.
@@ -52,6 +54,14 @@ pub enum Code {
     Replicas,
     /// An update that needs more nodes than there are.
     Surge,
+    /// An API version or a kind that no API server serves.
+    ApiVersion,
+    /// Pods of a kind that is not of Kubernetes.
+    OtherKind,
+    /// An object on the host network of which no port is known.
+    UnknownPorts,
+    /// A part of the input that is no manifest, or a folder that is not read.
+    NotRead,
     /// The same object again.
     Duplicate,
 }
@@ -71,6 +81,10 @@ impl Code {
         Self::Shadowed,
         Self::Replicas,
         Self::Surge,
+        Self::ApiVersion,
+        Self::OtherKind,
+        Self::UnknownPorts,
+        Self::NotRead,
         Self::Duplicate,
     ];
 
@@ -90,6 +104,10 @@ impl Code {
             Self::Shadowed => "shadowed",
             Self::Replicas => "replicas",
             Self::Surge => "surge",
+            Self::ApiVersion => "api_version",
+            Self::OtherKind => "other_kind",
+            Self::UnknownPorts => "unknown_ports",
+            Self::NotRead => "not_read",
             Self::Duplicate => "duplicate",
         }
     }
@@ -98,8 +116,8 @@ impl Code {
 /// An object, as a finding names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedObject {
-    /// Its kind.
-    pub kind: &'static str,
+    /// Its kind, safe to show.
+    pub kind: Arc<str>,
     /// Its namespace, safe to show.
     pub namespace: String,
     /// Its name, safe to show; ends in `*` where the API server makes the rest.
@@ -113,7 +131,7 @@ impl NamedObject {
     #[must_use]
     pub fn of(object: &ManifestObject) -> Self {
         Self {
-            kind: object.kind.as_str(),
+            kind: object.kind_name.clone(),
             namespace: object.shown_namespace(),
             name: object.shown_name(),
             place: object.place.clone(),

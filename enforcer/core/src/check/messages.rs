@@ -1,9 +1,14 @@
 //! The sentences: what is wrong, and what to do about it.
 
+mod likely;
+mod notes;
+
+pub(super) use notes::{other_kind, remark, unknown_ports};
+
 use super::{
     CheckResult, Conflict, common,
     finding::{Code, Finding, NamedObject, Severity},
-    object::{Location, ManifestObject},
+    object::{Location, ManifestObject, Unreadable, WorkloadKind},
     pairs::{Overlap, Pair},
     placement::CoPlacement,
     replica_count::RollingUpdate,
@@ -11,6 +16,7 @@ use super::{
 use crate::{
     model::{list_text::comma_list, port_spec::PortSpec, source::ClaimSource},
     pods::claims::{ClaimProblem, PodClaim},
+    yaml::documents::NOT_RENDERED,
 };
 
 /// Most items of a list in a sentence.
@@ -63,8 +69,13 @@ fn there_are(nodes: u32) -> String {
     format!("there {} {}", if nodes == 1 { "is" } else { "are" }, plural(nodes, "node", "nodes"))
 }
 
-pub(super) fn unreadable(place: Location, message: &str) -> Finding {
-    alone(place, Code::Unreadable, message.to_owned(), "correct it, or leave it out")
+pub(super) fn unreadable(part: &Unreadable) -> Finding {
+    let remedy = if part.message.contains(NOT_RENDERED) {
+        "render it first, such as with helm template CHART | enforcer check -"
+    } else {
+        "correct it, or leave it out"
+    };
+    alone(part.place.clone(), Code::Unreadable, part.message.clone(), remedy)
 }
 
 pub(super) fn gave_up(place: Location) -> Finding {
@@ -105,6 +116,11 @@ pub(super) fn problems(object: &ManifestObject, outcome: &mut CheckResult) {
         }
         outcome.push(finding);
     }
+    for refusal in &object.refusals {
+        let message = format!("{object}: {}", refusal.message);
+        let place = object.at(Some(refusal.line));
+        outcome.push(about(object, place, refusal.code, refusal.severity, message, refusal.remedy));
+    }
     if object.more_problems > 0 {
         let message = format!("{object}: there are {} more problems like these", object.more_problems);
         let code = Code::Annotation;
@@ -134,23 +150,52 @@ pub(super) fn duplicate(object: &ManifestObject, first: &ManifestObject) -> Find
 }
 
 pub(super) fn reserved(object: &ManifestObject, claim: &PodClaim, spec: &PortSpec) -> Finding {
-    let message = format!("{object} claims {} ({}), and {spec} is reserved for the node", claim.spec, claim.source);
+    let (severity, verb) =
+        if claim.source.is_likely() { (Severity::Warning, "most likely uses") } else { (Severity::Error, "claims") };
+    let message = format!("{object} {verb} {} ({}), and {spec} is reserved for the node", claim.spec, claim.source);
     let remedy = "choose another port, or take this one out of --node-reserved here and in the agent";
     let place = object.place_of(claim);
-    let mut finding = about(object, place, Code::Reserved, Severity::Error, message, remedy);
+    let mut finding = about(object, place, Code::Reserved, severity, message, remedy);
     finding.ports = vec![claim.spec.to_string()];
     finding
 }
 
-/// Formats the claims of an object that its own copies exclude, for a sentence.
-fn claimed(object: &ManifestObject) -> String {
-    comma_list(object.claims.iter().map(|claim| claim.spec), MAX_LISTED, 0)
+/// Remedy for ports that are shared and declared.
+const UNDECLARE: &str = "the scheduler knows no share: name shared ports in port-enforcer.io/ports alone, and take them out \
+                         of the containers' ports";
+
+/// Checks whether the object declares a port, so that the scheduler keeps its pods apart.
+fn is_declared(object: &ManifestObject) -> bool {
+    object.claims.iter().any(|claim| claim.source == ClaimSource::HostPort)
 }
+
+/// Describes what keeps the copies of an object's pod from one node, with their ports.
+fn apart(object: &ManifestObject) -> String {
+    let shared = object.share.is_some();
+    let claims = object.claims.iter().filter(|claim| !shared || claim.source == ClaimSource::HostPort);
+    let ports = comma_list(claims.map(|claim| claim.spec), MAX_LISTED, 0);
+    if shared {
+        format!("({ports}: they share it, but the scheduler knows no share and counts declared ports)")
+    } else {
+        format!("({ports})")
+    }
+}
+
+/// Describes the condition under which old and new pods of an update can be on one node. The agent lets them overlap as
+/// siblings; the scheduler leaves a pod with a declared port Pending.
+fn unless_shared(object: &ManifestObject) -> &'static str {
+    if is_declared(object) { "" } else { ", unless its programs bind with SO_REUSEPORT" }
+}
+
+/// Outcome for pods that the scheduler finds no node for.
+const PENDING: &str = "stay Pending";
 
 /// Describes the outcome for pods for which there is no node.
 fn scheduler_outcome(object: &ManifestObject) -> &'static str {
-    if object.claims.iter().any(|claim| claim.source == ClaimSource::HostPort) {
-        "stay Pending"
+    if object.placement.is_bound() && is_declared(object) {
+        "are refused by the kubelet, because nodeName passes the scheduler by"
+    } else if is_declared(object) || object.placement.keeps_apart(&object.placement) {
+        PENDING
     } else {
         "are placed all the same, because the scheduler knows declared host ports only, and cannot bind"
     }
@@ -165,66 +210,97 @@ fn replica_messages(
     message: String,
     remedy: &str,
 ) -> Finding {
+    let severity = if claim.source.is_likely() { severity.max(Severity::Warning) } else { severity };
     let mut finding = about(object, object.place_of(claim), code, severity, message, remedy);
     finding.ports = object.claims.iter().take(MAX_LISTED).map(|claim| claim.spec.to_string()).collect();
     finding
 }
 
+/// Describes the nodes that there are for an object's pods.
+fn nodes_for(object: &ManifestObject, nodes: u32) -> String {
+    match object.placement.node_count() {
+        Some(1) => "its nodeSelector, affinity or nodeName puts all of them on one".to_owned(),
+        Some(named) if named == nodes => format!("its affinity names {}", plural(nodes, "node", "nodes")),
+        _ => there_are(nodes),
+    }
+}
+
+/// Describes which nodes count where only some suit an object.
+fn of_those_that_suit(object: &ManifestObject) -> &'static str {
+    if object.placement.node_count().is_none() && object.placement.is_selective() {
+        " that suit its nodeSelector or affinity"
+    } else {
+        ""
+    }
+}
+
 pub(super) fn replicas(object: &ManifestObject, claim: &PodClaim, replicas: u32, nodes: Option<u32>) -> Finding {
-    let ports = claimed(object);
+    let apart = apart(object);
     let (severity, message) = match nodes {
         None => {
-            let message = format!("{object} needs {replicas} nodes: no two of its pods can share one ({ports})");
-            (Severity::Note, message)
+            let suit = of_those_that_suit(object);
+            (Severity::Note, format!("{object} needs {replicas} nodes{suit}: no two of its pods can share one {apart}"))
         }
         Some(nodes) => {
-            let where_to = if object.placement.is_one_node() {
-                "its nodeName puts all of them on one".to_owned()
-            } else {
-                there_are(nodes)
-            };
             let message = format!(
-                "{object} has {replicas} replicas, no two of which can share a node ({ports}), and {where_to}: the \
-                 others {}",
+                "{object} has {replicas} replicas, no two of which can share a node {apart}, and {}: the others {}",
+                nodes_for(object, nodes),
                 scheduler_outcome(object)
             );
             (Severity::Error, message)
         }
     };
-    let remedy = "have no more replicas than nodes, or make it a DaemonSet; if they mean to share the port, say so with \
-                  port-enforcer.io/share";
+    let remedy = match (object.share.is_some(), is_declared(object)) {
+        (true, _) => UNDECLARE,
+        (false, true) => "have no more replicas than nodes, or make it a DaemonSet",
+        (false, false) => {
+            "have no more replicas than nodes, or make it a DaemonSet; if they mean to share the port, say so with \
+             port-enforcer.io/share"
+        }
+    };
     let mut finding = replica_messages(object, claim, Code::Replicas, severity, message, remedy);
     finding.nodes_needed = Some(replicas);
     finding
 }
 
+/// Reports an update without room. `replicas` and `pods`: the object's own pods, and with those of others that want the
+/// same port.
 pub(super) fn surge(
     object: &ManifestObject,
     claim: &PodClaim,
     update: RollingUpdate,
-    most: u32,
+    (replicas, pods): (u32, u32),
     nodes: Option<u32>,
 ) -> Finding {
-    let severity = match (nodes, update.stated, update.unavailable) {
-        (None, _, _) | (_, false, _) => Severity::Note,
-        (Some(_), true, 0) => Severity::Error,
-        (Some(_), true, _) => Severity::Warning,
+    // One free node is enough for an update to go on.
+    let never_ends = update.unavailable == 0 && nodes.is_some_and(|nodes| pods >= nodes);
+    let severity = match (nodes.is_some(), never_ends, update.stated) {
+        (false, ..) | (true, false, false) => Severity::Note,
+        (true, true, true) if is_declared(object) => Severity::Error,
+        (true, ..) => Severity::Warning,
     };
+    let most = pods.saturating_add(update.surge);
     let default = if update.stated { "" } else { " (maxSurge is 25% where nothing is said)" };
-    let beyond = nodes.map(|nodes| format!(", and {}", there_are(nodes))).unwrap_or_default();
+    let others = match pods - replicas {
+        0 => String::new(),
+        others => format!(", beside {} of other objects on the same port", plural(others, "pod", "pods")),
+    };
+    let beyond = nodes.map(|nodes| format!(", and {}", nodes_for(object, nodes))).unwrap_or_default();
     let end = match (nodes.is_some(), update.unavailable) {
-        (true, 0) => {
-            "it never ends, because no old pod goes before a new one is ready (maxUnavailable is 0)".to_owned()
+        (true, _) if never_ends => {
+            let unless = unless_shared(object);
+            format!("it never ends, because no old pod goes before a new one is ready (maxUnavailable is 0){unless}")
         }
         (true, _) => format!("pods for which there is no node {} until old ones go", scheduler_outcome(object)),
-        (false, 0) => "with fewer it never ends (maxUnavailable is 0)".to_owned(),
+        (false, 0) => format!("with {} it never ends (maxUnavailable is 0)", plural(pods, "node", "nodes")),
         (false, _) => format!("with fewer, new pods {} until old ones go", scheduler_outcome(object)),
     };
     let message = format!(
-        "a rolling update of {object} starts {} beside its replicas{default}, and no two can share a node ({}): that \
-         takes {most} nodes{beyond}; {end}",
+        "a rolling update of {object} starts {} beside its replicas{default}, and no two can share a node {}{others}: \
+         that takes {most} nodes{}{beyond}; {end}",
         plural(update.surge, "pod", "pods"),
-        claimed(object)
+        apart(object),
+        if nodes.is_none() { of_those_that_suit(object) } else { "" },
     );
     let remedy = "set maxSurge: 0 and maxUnavailable: 1 in strategy.rollingUpdate, or strategy.type: Recreate";
     let mut finding = replica_messages(object, claim, Code::Surge, severity, message, remedy);
@@ -234,18 +310,21 @@ pub(super) fn surge(
 
 pub(super) fn daemon_set_surge(object: &ManifestObject, claim: &PodClaim) -> Finding {
     let message = format!(
-        "an update of {object} starts the new pod of a node while the old one has its ports ({}), and the old one goes \
-         only when the new one is ready (maxSurge): it never ends",
-        claimed(object)
+        "an update of {object} starts the new pod of a node while the old one has its ports {}, and the old one goes \
+         only when the new one is ready (maxSurge): it never ends{}",
+        apart(object),
+        unless_shared(object)
     );
     let remedy = "set maxSurge: 0 and maxUnavailable: 1 in updateStrategy.rollingUpdate";
-    replica_messages(object, claim, Code::Surge, Severity::Error, message, remedy)
+    let severity = if is_declared(object) { Severity::Error } else { Severity::Warning };
+    replica_messages(object, claim, Code::Surge, severity, message, remedy)
 }
 
 /// Formats `both claim 80/tcp, 443/tcp; its 0.0.0.0:53/udp overlaps 169.254.20.10:53/udp`, where "its" is the second
 /// one's.
 fn overlaps(pair: &Pair) -> String {
-    let (equal, unequal): (Vec<&Overlap>, Vec<&Overlap>) = pair.overlaps.iter().partition(|overlap| overlap.is_equal());
+    let (probed, known): (Vec<&Overlap>, Vec<&Overlap>) = pair.overlaps.iter().partition(|overlap| overlap.is_likely());
+    let (equal, unequal): (Vec<&Overlap>, Vec<&Overlap>) = known.iter().partition(|overlap| overlap.is_equal());
     let mut parts = Vec::new();
     if !equal.is_empty() {
         let beyond = if unequal.is_empty() { pair.more } else { 0 };
@@ -258,14 +337,97 @@ fn overlaps(pair: &Pair) -> String {
         let items = unequal.iter().map(|overlap| format!("{} overlaps {}", overlap.second.spec, overlap.first.spec));
         parts.push(format!("its {}", comma_list(items, MAX_LISTED, pair.more)));
     }
+    parts.extend(likely::overlaps(&probed));
     parts.join("; ")
 }
 
+/// Describes the outcome for two objects whose pods cannot share a node.
+fn placing(conflict: &Conflict<'_>) -> String {
+    let &Conflict { first, second, pair, meeting, scheduler, keeps_apart, pods, nodes } = conflict;
+    let is_bound = first.placement.is_bound() || second.placement.is_bound();
+    let are_static = can_be_static(first) && can_be_static(second);
+    match (pods, nodes) {
+        _ if !scheduler && pair.overlaps.iter().all(Overlap::is_declared) => {
+            "the scheduler does not see it, because it compares addresses as texts and knows no wildcard but 0.0.0.0"
+                .to_owned()
+        }
+        _ if !scheduler => "the scheduler does not see it, because it knows declared host ports only".to_owned(),
+        _ if is_bound => {
+            "nodeName passes the scheduler by, and the kubelet refuses the pod that comes second".to_owned()
+        }
+        (Some(pods), _) if are_static => {
+            format!(
+                "through the API server that takes {pods} nodes; of static pods, which no scheduler sees, the kubelet \
+                 refuses the one that comes second"
+            )
+        }
+        _ if meeting == CoPlacement::Perhaps && keeps_apart => {
+            "their pod anti-affinity keeps them apart, and pods without another node stay Pending".to_owned()
+        }
+        (None, _) if is_custom(first) || is_custom(second) => {
+            "the scheduler keeps them apart, and pods without another node stay Pending".to_owned()
+        }
+        (None, _) => "the scheduler sees it, and pods of one of them stay Pending".to_owned(),
+        (Some(pods), None) => format!("the scheduler keeps them apart where there are {pods} nodes"),
+        (Some(pods), Some(nodes)) if pods > nodes => {
+            let named = [first, second].iter().any(|object| object.placement.node_count() == Some(nodes));
+            let there_are =
+                if named { format!("only {} suits both", plural(nodes, "node", "nodes")) } else { there_are(nodes) };
+            // Copies that the scheduler does not keep apart come to one node.
+            let is_kept =
+                |object: &ManifestObject| object.scale.replicas() == Some(1) || scheduler_outcome(object) == PENDING;
+            let outcome = if is_kept(first) && is_kept(second) {
+                "the scheduler leaves the others Pending"
+            } else {
+                "the others stay Pending or cannot bind"
+            };
+            format!("that takes {pods} nodes, and {there_are}: {outcome}")
+        }
+        _ if meeting == CoPlacement::Perhaps => {
+            "the scheduler keeps them apart, and pods without another node stay Pending".to_owned()
+        }
+        (Some(pods), Some(nodes)) if first.placement.is_selective() => {
+            format!("the scheduler keeps them apart on {pods} nodes that suit them, of {nodes}")
+        }
+        (Some(pods), Some(nodes)) => format!("the scheduler keeps them apart, on {pods} of {nodes} nodes"),
+    }
+}
+
+/// Checks whether only a controller that is not of Kubernetes knows the count of the object's pods.
+fn is_custom(object: &ManifestObject) -> bool {
+    object.kind == WorkloadKind::Custom
+}
+
+/// Checks whether the object can be a static pod: the manifest does not show it.
+fn can_be_static(object: &ManifestObject) -> bool {
+    object.kind == WorkloadKind::Pod && object.namespace == "kube-system"
+}
+
+/// Checks whether each overlap rests on a likely claim.
+fn are_likely(pair: &Pair) -> bool {
+    pair.overlaps.iter().all(Overlap::is_likely)
+}
+
+/// Grades a conflict.
+fn severity(conflict: &Conflict<'_>) -> Severity {
+    let &Conflict { first, second, pair, meeting, scheduler, keeps_apart, pods, nodes } = conflict;
+    let enough = scheduler && pods.is_some_and(|pods| nodes.map_or(keeps_apart, |nodes| pods <= nodes));
+    let has_custom = is_custom(first) || is_custom(second);
+    match meeting {
+        CoPlacement::Perhaps if keeps_apart => Severity::Note,
+        CoPlacement::Perhaps => Severity::Warning,
+        _ if enough && can_be_static(first) && can_be_static(second) => Severity::Warning,
+        _ if enough => Severity::Note,
+        // Nobody declared the port, or knows how many pods there are.
+        _ if are_likely(pair) || has_custom => Severity::Warning,
+        _ => Severity::Error,
+    }
+}
+
 pub(super) fn conflict(conflict: &Conflict<'_>) -> Finding {
-    let &Conflict { first, second, pair, meeting, scheduler, pods, nodes } = conflict;
-    let enough = scheduler && pods.zip(nodes).is_some_and(|(pods, nodes)| pods <= nodes);
-    let severity = if meeting == CoPlacement::Perhaps || enough { Severity::Warning } else { Severity::Error };
-    let unless = if meeting == CoPlacement::Perhaps { ", unless they never meet on one node" } else { "" };
+    let &Conflict { first, second, pair, meeting, keeps_apart, pods, .. } = conflict;
+    let unless =
+        if meeting == CoPlacement::Perhaps && !keeps_apart { ", unless they never meet on one node" } else { "" };
     let ports = overlaps(pair);
     // The first overlap is the one that is pointed at.
     let places = pair.overlaps.first().map_or_else(
@@ -273,9 +435,21 @@ pub(super) fn conflict(conflict: &Conflict<'_>) -> Finding {
         |overlap| (first.place_of(&overlap.first), second.place_of(&overlap.second)),
     );
     let other = format!("{first} ({})", places.0);
-    let (code, what, remedy) = if first.host_network == second.host_network {
-        let what = format!("{second} cannot share a node with {other}{unless}: {ports}");
-        let share = if first.namespace == second.namespace {
+    let excluded = pair.overlaps.iter().any(|overlap| overlap.excluded);
+    let share_group = (first.share.is_some() && first.share == second.share && first.namespace == second.namespace)
+        .then_some("; they share it, but the scheduler knows no share and counts declared ports");
+    let what = format!("{second} cannot share a node with {other}{unless}: {ports}");
+    let (code, what, remedy) = if !excluded && let Some(shared) = share_group {
+        (Code::Conflict, format!("{what}{shared}"), UNDECLARE.to_owned())
+    } else if !excluded {
+        let why = "; the kernel has room for both, but to the scheduler 0.0.0.0 is every address, of IPv6 too";
+        let remedy = "give one of them another port, or write one address as hostIP instead of 0.0.0.0";
+        (Code::Conflict, format!("{what}{why}"), remedy.to_owned())
+    } else if first.host_network == second.host_network {
+        let is_declared = |claim: &PodClaim| claim.source == ClaimSource::HostPort;
+        let is_undeclared =
+            !pair.overlaps.iter().any(|overlap| is_declared(&overlap.first) || is_declared(&overlap.second));
+        let share = if first.namespace == second.namespace && is_undeclared {
             "; if they mean to share it, say so with one port-enforcer.io/share on both"
         } else {
             ""
@@ -293,21 +467,9 @@ pub(super) fn conflict(conflict: &Conflict<'_>) -> Finding {
                       hostPort";
         (Code::Shadowed, what, remedy.to_owned())
     };
-    let placing = match (scheduler, pods, nodes) {
-        (false, _, _) if pair.overlaps.iter().all(Overlap::is_declared) => {
-            "the scheduler does not see it, because it knows no wildcard but 0.0.0.0".to_owned()
-        }
-        (false, _, _) => "the scheduler does not see it, because it knows declared host ports only".to_owned(),
-        (true, None, _) => "the scheduler sees it, and pods of one of them stay Pending".to_owned(),
-        (true, Some(pods), None) => format!("the scheduler keeps them apart where there are {pods} nodes"),
-        (true, Some(pods), Some(nodes)) if pods <= nodes => {
-            format!("the scheduler keeps them apart, on {pods} of {nodes} nodes")
-        }
-        (true, Some(pods), Some(nodes)) => {
-            format!("that takes {pods} nodes, and {}: the scheduler leaves the others Pending", there_are(nodes))
-        }
-    };
-    let mut finding = about(second, places.1, code, severity, format!("{what}; {placing}"), &remedy);
+    let remedy = if are_likely(pair) { likely::declarations(first, second, pair) } else { remedy };
+    let message = format!("{what}; {}", placing(conflict));
+    let mut finding = about(second, places.1, code, severity(conflict), message, &remedy);
     finding.other = Some(NamedObject { place: places.0, ..NamedObject::of(first) });
     finding.nodes_needed = pods;
     finding.ports = pair

@@ -1,5 +1,16 @@
 //! From a document to the objects in it that make pods, and what these pods claim.
 
+mod fields;
+mod kinds;
+mod other_documents;
+mod probes;
+mod refusals;
+
+pub use kinds::WorkloadKind;
+pub use other_documents::{OtherKind, OtherKinds, Remark, kustomize};
+pub use probes::ProbedPort;
+pub use refusals::Refusal;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -10,13 +21,25 @@ use enforcer_ebpf::wire::Protocol;
 use k8s_openapi::api::core::v1 as api;
 use serde_json::{Map, Value as Json, json};
 
-use super::{placement::Placement, replica_count::ReplicaCount};
-use crate::yaml::spanned::{Node, Value};
+use self::{
+    fields::{FieldError, check_counts, check_pod_spec, metadata_text, pod_spec_path},
+    refusals::Refusals,
+};
+use super::{
+    finding::Code,
+    placement::Placement,
+    replica_count::ReplicaCount,
+    scheduler_ports::{SchedulerPorts, scheduler_ports},
+};
+use crate::yaml::{
+    documents::NOT_RENDERED,
+    spanned::{Node, Value},
+};
 use crate::{
     model::{port_spec::protocol_from_name, source::ClaimSource, text::escape_bounded},
     pods::{
         claims::{ClaimLimits, ClaimProblem, PodClaim, claims_of},
-        pod::{PORTS_ANNOTATION, PodProblem, SHARE_ANNOTATION, from_api},
+        pod::{PORTS_ANNOTATION, SHARE_ANNOTATION, from_api},
     },
 };
 
@@ -24,67 +47,6 @@ use crate::{
 const MAX_NAME: usize = 256;
 /// Longest message of the object's reader that is passed on, in characters. It may quote the manifest.
 const MAX_MESSAGE: usize = 200;
-
-/// The kinds that make pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum WorkloadKind {
-    /// v1
-    Pod,
-    /// apps
-    Deployment,
-    /// apps
-    DaemonSet,
-    /// apps
-    StatefulSet,
-    /// apps
-    ReplicaSet,
-    /// batch
-    Job,
-    /// batch
-    CronJob,
-}
-
-impl WorkloadKind {
-    /// Returns the kind of an object, if it is one that makes pods.
-    #[must_use]
-    pub fn of(api_version: &str, kind: &str) -> Option<Self> {
-        let group = api_version.split_once('/').map_or("", |(group, _)| group);
-        let kind = match (group, kind) {
-            ("", "Pod") => Self::Pod,
-            ("apps", "Deployment") => Self::Deployment,
-            ("apps", "DaemonSet") => Self::DaemonSet,
-            ("apps", "StatefulSet") => Self::StatefulSet,
-            ("apps", "ReplicaSet") => Self::ReplicaSet,
-            ("batch", "Job") => Self::Job,
-            ("batch", "CronJob") => Self::CronJob,
-            _ => return None,
-        };
-        Some(kind)
-    }
-
-    /// Returns the kind's name in manifests.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pod => "Pod",
-            Self::Deployment => "Deployment",
-            Self::DaemonSet => "DaemonSet",
-            Self::StatefulSet => "StatefulSet",
-            Self::ReplicaSet => "ReplicaSet",
-            Self::Job => "Job",
-            Self::CronJob => "CronJob",
-        }
-    }
-
-    /// Returns the path to the metadata and the spec of the kind's pods.
-    const fn template(self) -> &'static [&'static str] {
-        match self {
-            Self::Pod => &[],
-            Self::CronJob => &["spec", "jobTemplate", "spec", "template"],
-            _ => &["spec", "template"],
-        }
-    }
-}
 
 /// Place in a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,6 +69,10 @@ impl fmt::Display for Location {
 pub struct ManifestObject {
     /// Its kind.
     pub kind: WorkloadKind,
+    /// The name of its kind, safe to show; of a custom kind with its group behind it in [`Self::group`].
+    pub kind_name: Arc<str>,
+    /// The API group of a custom kind; empty for kinds of Kubernetes.
+    pub group: Arc<str>,
     /// Its namespace; `default` if it names none.
     pub namespace: String,
     /// Its name, or the beginning of it where the API server makes one.
@@ -119,8 +85,16 @@ pub struct ManifestObject {
     pub host_network: bool,
     /// The share group of its pods.
     pub share: Option<String>,
-    /// Claims of each of the object's pods.
+    /// Claims of each of the object's pods, the likely ones last.
     pub claims: Vec<PodClaim>,
+    /// Details of the likely claims.
+    pub probed: Vec<ProbedPort>,
+    /// Line of `hostNetwork` if the object is on the host network and nothing is known of its ports.
+    pub unknown_ports: Option<u32>,
+    /// Parts that the API server or a container runtime refuses.
+    pub refusals: Vec<Refusal>,
+    /// Host ports of each of its pods, as the scheduler counts them.
+    pub scheduler_ports: SchedulerPorts,
     /// Lines of the claims that its containers declare.
     ports: BTreeMap<(Protocol, u16), u32>,
     /// Line of the annotation with the ports.
@@ -142,7 +116,7 @@ pub struct ManifestObject {
 /// The kind, namespace and name, safe to show.
 impl fmt::Display for ManifestObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.kind.as_str(), self.shown_namespace(), self.shown_name())
+        write!(f, "{} {}/{}", self.kind_name, self.shown_namespace(), self.shown_name())
     }
 }
 
@@ -165,11 +139,24 @@ impl ManifestObject {
     pub fn place_of(&self, claim: &PodClaim) -> Location {
         let line = match claim.source {
             ClaimSource::Annotation => self.annotation,
+            ClaimSource::Probe => self.probed_port(claim).map(|probed| probed.line),
             ClaimSource::HostPort | ClaimSource::Reserved | ClaimSource::Recovered => {
                 self.ports.get(&(claim.spec.protocol, claim.spec.ports.first())).copied()
             }
         };
         self.at(line)
+    }
+
+    /// Returns the details of a likely claim.
+    #[must_use]
+    pub fn probed_port(&self, claim: &PodClaim) -> Option<&ProbedPort> {
+        self.probed.iter().find(|probed| probed.claim == *claim)
+    }
+
+    /// Returns what tells the object from all others of its cluster.
+    #[must_use]
+    pub fn key(&self) -> (WorkloadKind, &str, &str, &str, &str) {
+        (self.kind, &self.group, &self.kind_name, &self.namespace, &self.name)
     }
 
     /// Returns the place of the problem.
@@ -189,6 +176,17 @@ impl ManifestObject {
     }
 }
 
+/// Part of the input that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its place.
+    pub place: Location,
+    /// The reason. Safe to show.
+    pub message: String,
+    /// It has neither an API version nor a kind, and may be a file of another tool.
+    pub is_foreign: bool,
+}
+
 /// Contents of a document.
 #[derive(Clone, Debug, Default)]
 pub struct DocumentContents {
@@ -196,15 +194,19 @@ pub struct DocumentContents {
     pub objects: Vec<ManifestObject>,
     /// Count of objects of other kinds.
     pub ignored: usize,
+    /// The other kinds, also those of which the pod templates are among the objects.
+    pub other_kinds: OtherKinds,
+    /// Parts that are not read because they are no manifests.
+    pub remarks: Vec<Remark>,
     /// Parts that could not be read.
-    pub unreadable: Vec<(Location, String)>,
+    pub unreadable: Vec<Unreadable>,
 }
 
 impl DocumentContents {
-    /// Checks whether there was something, and nothing of it could be read.
+    /// Checks whether something of it could be read as a manifest.
     #[must_use]
-    pub fn is_unreadable(&self) -> bool {
-        self.objects.is_empty() && self.ignored == 0 && !self.unreadable.is_empty()
+    pub fn is_manifest(&self) -> bool {
+        !self.objects.is_empty() || self.ignored > 0 || self.unreadable.is_empty() && self.remarks.is_empty()
     }
 }
 
@@ -214,6 +216,25 @@ pub fn read(root: &Node, file: &Arc<str>, lines_before: u32, limits: &ClaimLimit
     let mut reader = ObjectReader { file, lines_before, limits, contents: DocumentContents::default() };
     reader.object(root, None);
     reader.contents
+}
+
+/// Checks the types of a Pod's fields that claims come from.
+///
+/// # Errors
+///
+/// The field, what it is, and the way out; with the line of the document. Not escaped.
+pub fn check_pod_types(root: &Node) -> Result<(), String> {
+    let check = || -> Result<(), FieldError> {
+        if let Some(metadata) = root.get("metadata") {
+            metadata_text(metadata, "name")?;
+            metadata_text(metadata, "namespace")?;
+        }
+        root.get("spec").map_or(Ok(()), |spec| check_pod_spec(spec, "spec"))
+    };
+    check().map_err(|FieldError { line, message }| match line {
+        Some(line) => format!("{message} (line {line} of the document)"),
+        None => message,
+    })
 }
 
 struct ObjectReader<'a> {
@@ -239,8 +260,7 @@ impl ObjectReader<'_> {
         let word = |key: &str, implied| root.get(key).and_then(Node::text).unwrap_or(implied);
         let (version, kind) = (word("apiVersion", implied_version), word("kind", implied_kind));
         if version.is_empty() || kind.is_empty() {
-            let message = "is no manifest: it has no apiVersion or no kind".to_owned();
-            self.contents.unreadable.push((self.place(root), message));
+            self.no_manifest(root, version.is_empty() && kind.is_empty() && of_list.is_none());
             return;
         }
         if let Some(of_items) = kind.strip_suffix("List")
@@ -253,56 +273,143 @@ impl ObjectReader<'_> {
             }
             return;
         }
-        let Some(kind) = WorkloadKind::of(version, kind) else {
-            self.contents.ignored += 1;
+        if let Some(text) = [version, kind].into_iter().find(|text| fields::is_placeholder(text)) {
+            let text = escape_bounded(text, MAX_NAME);
+            let message = format!("is no manifest: apiVersion or kind is \"{text}\", and {NOT_RENDERED}");
+            self.contents.unreadable.push(Unreadable { place: self.place(root), message, is_foreign: false });
+            return;
+        }
+        let Some(known) = WorkloadKind::of(version, kind) else {
+            self.other_kind(version, kind, root);
             return;
         };
-        match self.pod_template_owner(kind, root) {
+        match self.pod_template_owner(known, (version, kind), root) {
             Ok(object) => self.contents.objects.push(object),
-            Err(why) => {
-                let message = format!("is not a valid {}: {}", kind.as_str(), escape_bounded(&why, MAX_MESSAGE));
-                self.contents.unreadable.push((self.place(root), message));
+            Err(FieldError { line, message }) => {
+                let message = format!("is not a valid {}: {}", known.as_str(), escape_bounded(&message, MAX_MESSAGE));
+                let line = line.map_or_else(|| self.line(root), |line| self.lines_before.saturating_add(line));
+                let place = Location { file: self.file.clone(), line: Some(line) };
+                self.contents.unreadable.push(Unreadable { place, message, is_foreign: false });
             }
         }
     }
 
-    fn pod_template_owner(&self, kind: WorkloadKind, root: &Node) -> Result<ManifestObject, String> {
-        let metadata = root.get("metadata").ok_or("it has no metadata")?;
-        let word = |key: &str| match metadata.get(key).map(|node| node.text()) {
-            Some(None) => Err(format!("metadata.{key} is not text; put it in quotes")),
-            text => Ok(text.flatten().filter(|text| !text.is_empty())),
+    /// Takes a document without an API version or a kind.
+    fn no_manifest(&mut self, root: &Node, neither: bool) {
+        let place = self.place(root);
+        if let Some(remark) = other_documents::recognize(root, &place) {
+            self.contents.remarks.push(remark);
+            return;
+        }
+        let message = if root.text().is_some_and(fields::is_placeholder) {
+            format!("is no manifest: it {NOT_RENDERED}")
+        } else {
+            "is no manifest: it has no apiVersion or no kind".to_owned()
         };
-        let (name, generated) = match (word("name")?, word("generateName")?) {
+        let is_foreign = neither && matches!(root.value, Value::Map(_) | Value::List(_));
+        self.contents.unreadable.push(Unreadable { place, message, is_foreign });
+    }
+
+    /// Takes an object of a kind that is not of Kubernetes or makes no pods. With a pod template at the usual place it
+    /// counts as one that makes pods, as far as it can be read.
+    fn other_kind(&mut self, version: &str, kind: &str, root: &Node) {
+        let group = kinds::group(version);
+        if group == "kustomize.config.k8s.io" {
+            self.contents.remarks.push(other_documents::kustomization(&self.place(root)));
+        }
+        let with_template = other_documents::has_pod_template(version, kind, root);
+        let at_usual_place = root
+            .at(&["spec", "template", "spec", "containers"])
+            .is_some_and(|containers| with_template && !containers.items().is_empty());
+        let object = at_usual_place.then(|| self.pod_template_owner(WorkloadKind::Custom, (version, kind), root));
+        let compared = matches!(object, Some(Ok(_)));
+        self.contents.other_kinds.add(version, kind, with_template, compared, self.place(root));
+        match object {
+            Some(Ok(object)) => self.contents.objects.push(object),
+            _ => self.contents.ignored += 1,
+        }
+    }
+
+    fn pod_template_owner(
+        &self,
+        kind: WorkloadKind,
+        (version, kind_name): (&str, &str),
+        root: &Node,
+    ) -> Result<ManifestObject, FieldError> {
+        let metadata = root.get("metadata").ok_or("it has no metadata")?;
+        let (name, generated) = match (metadata_text(metadata, "name")?, metadata_text(metadata, "generateName")?) {
             (Some(name), _) => (name, false),
             (None, Some(beginning)) => (beginning, true),
-            (None, None) => return Err("it has no metadata.name".to_owned()),
+            (None, None) => return Err("it has no metadata.name".into()),
         };
         let spec = root.get("spec").ok_or("it has no spec")?;
+        check_counts(kind, root)?;
         let scale = match kind {
             WorkloadKind::Pod => ReplicaCount::one(),
             WorkloadKind::Deployment => ReplicaCount::of_deployment(spec)?,
             WorkloadKind::DaemonSet => ReplicaCount::of_daemon_set(spec)?,
-            WorkloadKind::StatefulSet | WorkloadKind::ReplicaSet => ReplicaCount::of_set(spec)?,
-            WorkloadKind::Job => ReplicaCount::of_job(spec)?,
-            WorkloadKind::CronJob => {
-                ReplicaCount::of_job(spec.at(&["jobTemplate", "spec"]).ok_or("it has no jobTemplate.spec")?)?
+            WorkloadKind::StatefulSet | WorkloadKind::ReplicaSet | WorkloadKind::ReplicationController => {
+                ReplicaCount::of_set(spec)?
             }
+            WorkloadKind::Job => ReplicaCount::of_job(spec)?,
+            WorkloadKind::CronJob => ReplicaCount::of_cron_job(spec)?,
+            // The count has a meaning of its own, except for none.
+            WorkloadKind::Custom => ReplicaCount::of_set(spec).unwrap_or_else(|_| ReplicaCount::one()),
         };
         let template = root.at(kind.template()).ok_or("it has no pod template")?;
         let pod_spec = template.get("spec").ok_or("its pod template has no spec")?;
+        let path = pod_spec_path(kind);
+        check_pod_spec(pod_spec, &path)?;
         let annotations = template.at(&["metadata", "annotations"]);
         let own = if kind == WorkloadKind::Pod { None } else { metadata.get("annotations") };
         let pod = json!({
-            "metadata": {"name": name, "namespace": word("namespace")?, "annotations": texts(annotations)},
+            "metadata": {
+                "name": name,
+                "namespace": metadata_text(metadata, "namespace")?,
+                "annotations": texts(annotations),
+            },
             "spec": pod_json(pod_spec),
         });
         let pod: api::Pod = serde_json::from_value(pod).map_err(|error| error.to_string())?;
-        let pod = from_api(&pod);
+        let scheduler_ports = scheduler_ports(&pod);
+        let mut pod = from_api(&pod);
+        // A manifest has no UID, and no template ever has. Bad ports are found below, with their lines.
+        pod.problems.clear();
+        pod.more_problems = 0;
         let mut found = claims_of(&pod, self.limits);
-        // A manifest has no UID, and no template ever has.
-        found.problems.retain(|problem| !matches!(problem, ClaimProblem::Pod(PodProblem::UidMissing)));
+        let none = pod.ports_annotation.as_deref().is_some_and(claims_nothing);
+        let probed = if pod.host_network && !none {
+            probes::probed_ports(pod_spec, &found.claims, self.lines_before)
+        } else {
+            Vec::new()
+        };
+        found.claims.extend(probed.iter().map(|probed| probed.claim));
+        let mut refusals = Refusals::new(self.lines_before);
+        if kind != WorkloadKind::Custom {
+            refusals.api_version(kind, version, kind_name, root);
+            refusals.update_strategy(kind, spec);
+        }
+        refusals.pod_spec(pod_spec, &path);
+        let labels = template.at(&["metadata", "labels"]);
+        let placement = Placement::of(pod_spec, labels, &pod.namespace, kind == WorkloadKind::DaemonSet);
+        let not_text = self.our_annotations(annotations, |node| node.text().is_none());
+        let misplaced = self.our_annotations(own, |_| true);
+        // An error beside it is enough.
+        let unknown = pod.host_network
+            && !none
+            && not_text.is_empty()
+            && misplaced.is_empty()
+            && found.claims.is_empty()
+            && found.problems.is_empty()
+            && refusals.found.iter().all(|refusal| refusal.code != Code::Port);
+        let (kind_name, group) = match kind {
+            WorkloadKind::Custom => (escape_bounded(kind_name, MAX_NAME), kinds::group(version)),
+            _ => (kind.as_str().to_owned(), ""),
+        };
         Ok(ManifestObject {
             kind,
+            kind_name: kind_name.into(),
+            group: group.into(),
             namespace: pod.namespace,
             name: pod.name,
             generated,
@@ -311,13 +418,17 @@ impl ObjectReader<'_> {
             share: pod.share,
             ports: self.port_lines(pod_spec, &found.claims),
             claims: found.claims,
+            probed,
+            unknown_ports: pod_spec.get("hostNetwork").filter(|_| unknown).map(|node| self.line(node)),
             annotation: annotations.and_then(|node| node.get(PORTS_ANNOTATION)).map(|node| self.line(node)),
             problems: found.problems,
-            more_problems: found.more_problems,
-            not_text: self.our_annotations(annotations, |node| node.text().is_none()),
-            misplaced: self.our_annotations(own, |_| true),
+            more_problems: found.more_problems + refusals.more,
+            refusals: refusals.found,
+            not_text,
+            misplaced,
             scale,
-            placement: Placement::of(pod_spec),
+            placement,
+            scheduler_ports,
         })
     }
 
@@ -352,6 +463,11 @@ impl ObjectReader<'_> {
         }
         lines
     }
+}
+
+/// Checks whether the annotation's text states that nothing is claimed.
+fn claims_nothing(text: &str) -> bool {
+    text.trim_matches(|character: char| character.is_whitespace() || character == ',') == "none"
 }
 
 /// Returns our annotations, as far as they are text. What else is there is nothing to us, valid or not.

@@ -1,14 +1,11 @@
-//! Which claims of which objects exclude each other.
+//! Which claims of which objects exclude each other, to the agent or to the scheduler.
 
 use std::collections::BTreeMap;
 
+use super::scheduler_ports::{SchedulerPorts, collide};
 use crate::{
     arbitration::arbiter::excludes,
-    model::{
-        owner::ClaimGroup,
-        port_spec::{Address, PortSpec},
-        source::ClaimSource,
-    },
+    model::{owner::ClaimGroup, port_spec::PortSpec, source::ClaimSource},
     pods::claims::PodClaim,
 };
 
@@ -26,15 +23,21 @@ pub struct PairSide<'a> {
     pub entity: ClaimGroup,
     /// Claims of the holder.
     pub claims: &'a [PodClaim],
+    /// Host ports that the scheduler counts.
+    pub scheduler_ports: &'a SchedulerPorts,
 }
 
-/// Two claims on ports of one protocol that cannot both be in force.
+/// Two claims on ports of one protocol that cannot both be in force, or that the scheduler keeps apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Overlap {
     /// The claim of the first one of the pair.
     pub first: PodClaim,
     /// The claim of the second one.
     pub second: PodClaim,
+    /// The claims cannot both be in force.
+    pub excluded: bool,
+    /// The scheduler refuses to place both on one node.
+    pub seen_by_scheduler: bool,
 }
 
 /// Two holders that cannot have all that they claim on one node.
@@ -56,23 +59,16 @@ pub struct Pairs {
 }
 
 impl Overlap {
-    /// Checks whether the scheduler refuses to place both on one node (`CheckConflict` of `HostPortInfo`, in
-    /// k8s.io/kube-scheduler/framework): it knows declared ports only, and of addresses only `0.0.0.0` as a wildcard.
-    #[must_use]
-    pub fn is_seen_by_scheduler(&self) -> bool {
-        let any = |claim: &PodClaim| match claim.spec.address {
-            Address::Any => true,
-            Address::V4(address) => address.is_unspecified(),
-            Address::V6(_) => false,
-        };
-        self.is_declared()
-            && (any(&self.first) || any(&self.second) || self.first.spec.address == self.second.spec.address)
-    }
-
     /// Checks whether both are ports that containers declare.
     #[must_use]
     pub fn is_declared(&self) -> bool {
         self.first.source == ClaimSource::HostPort && self.second.source == ClaimSource::HostPort
+    }
+
+    /// Checks whether one of them is likely and not declared.
+    #[must_use]
+    pub fn is_likely(&self) -> bool {
+        self.first.source.is_likely() || self.second.source.is_likely()
     }
 
     /// Checks whether both claim the same.
@@ -113,9 +109,16 @@ pub fn pairs(holders: &[PairSide<'_>]) -> Pairs {
             break;
         }
         for &(before, other) in &active {
-            let entities = (holders[other].entity, holders[place].entity);
-            if other != place && exclude((entities.0, &before.spec), (entities.1, &claim.spec)) {
-                found.add(other, before, place, claim);
+            if other == place {
+                continue;
+            }
+            let (one, two) = (&holders[other], &holders[place]);
+            let excluded = exclude((one.entity, &before.spec), (two.entity, &claim.spec));
+            let seen_by_scheduler = collide((one.scheduler_ports, &before), (two.scheduler_ports, &claim));
+            if excluded || seen_by_scheduler {
+                let (first, second, key) =
+                    if other < place { (before, claim, (other, place)) } else { (claim, before, (place, other)) };
+                found.add(key, Overlap { first, second, excluded, seen_by_scheduler });
             }
         }
         active.push((claim, place));
@@ -127,12 +130,7 @@ pub fn pairs(holders: &[PairSide<'_>]) -> Pairs {
 }
 
 impl Pairs {
-    fn add(&mut self, one: usize, of_one: PodClaim, other: usize, of_other: PodClaim) {
-        let (key, overlap) = if one < other {
-            ((one, other), Overlap { first: of_one, second: of_other })
-        } else {
-            ((other, one), Overlap { first: of_other, second: of_one })
-        };
+    fn add(&mut self, key: (usize, usize), overlap: Overlap) {
         if self.pairs.len() >= MAX_PAIRS && !self.pairs.contains_key(&key) {
             self.gave_up = true;
             return;

@@ -1,27 +1,25 @@
 //! Nodes that pods may be placed on, as far as a manifest says.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod node_demands;
+mod pod_affinity;
+mod tolerations;
 
-use crate::yaml::spanned::{Node, Value};
+use self::{node_demands::NodeDemands, pod_affinity::PodAffinity, tolerations::Tolerations};
+use crate::yaml::spanned::Node;
 
-/// Labels of every node that runs the agent, which so keep nothing apart.
-const EVERYWHERE: [(&str, &str); 2] = [("kubernetes.io/os", "linux"), ("beta.kubernetes.io/os", "linux")];
 /// The part of an affinity that is a rule and not a wish.
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 
 /// Conditions that a pod's spec sets on its nodes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// The one node that it names.
-    node_name: Option<String>,
-    /// Labels that its node must have.
-    selector: BTreeMap<String, String>,
-    /// Rules on labels beyond equality, as JSON.
-    node_affinity: Option<String>,
-    /// Other pods decide where the pod may be placed.
-    pod_affinity: bool,
-    /// The taints that it tolerates, as JSON.
-    tolerations: BTreeSet<String>,
+    /// Every node that suits the pods gets one, as of a `DaemonSet`.
+    every_node: bool,
+    /// The spec has a `nodeName`.
+    is_bound: bool,
+    demands: NodeDemands,
+    tolerations: Tolerations,
+    affinity: PodAffinity,
 }
 
 /// Possibility of pods of two objects on one node.
@@ -36,80 +34,69 @@ pub enum CoPlacement {
 }
 
 impl Placement {
-    /// Reads it from the spec of a pod.
+    /// Reads the conditions from the spec and the labels of a pod. `every_node`: the object puts a pod on every node
+    /// that suits it, as a `DaemonSet` does.
     #[must_use]
-    pub fn of(spec: &Node) -> Self {
-        let scalar = |node: &Node| match &node.value {
-            Value::Text(text) => text.clone(),
-            _ => node.to_json().to_string(),
-        };
-        let required = |kind: &str| {
-            let rules = spec.at(&["affinity", kind, REQUIRED])?;
-            (!rules.items().is_empty() || !rules.entries().is_empty()).then(|| rules.to_json().to_string())
-        };
+    pub fn of(spec: &Node, labels: Option<&Node>, namespace: &str, every_node: bool) -> Self {
+        let is_bound = node_demands::node_name(spec).is_some();
         Self {
-            node_name: spec.get("nodeName").and_then(Node::text).filter(|name| !name.is_empty()).map(str::to_owned),
-            selector: spec
-                .get("nodeSelector")
-                .map(Node::entries)
-                .unwrap_or_default()
-                .iter()
-                .map(|(key, value)| (key.clone(), scalar(value)))
-                .filter(|(key, value)| !EVERYWHERE.contains(&(key.as_str(), value.as_str())))
-                .collect(),
-            node_affinity: required("nodeAffinity"),
-            pod_affinity: required("podAffinity").is_some() || required("podAntiAffinity").is_some(),
-            tolerations: spec
-                .get("tolerations")
-                .map(Node::items)
-                .unwrap_or_default()
-                .iter()
-                .map(|toleration| toleration.to_json().to_string())
-                .collect(),
+            every_node,
+            is_bound,
+            demands: NodeDemands::of(spec),
+            tolerations: Tolerations::of(spec, every_node, is_bound),
+            affinity: PodAffinity::of(spec, labels, namespace),
         }
     }
 
-    /// Checks whether all its pods come to one node, whatever the size of the cluster.
+    /// Returns the count of the nodes that suit the pods, if the manifest names them, whatever the size of the cluster.
     #[must_use]
-    pub fn is_one_node(&self) -> bool {
-        self.node_name.is_some()
+    pub fn node_count(&self) -> Option<u32> {
+        self.demands.node_count().map(|count| u32::try_from(count).unwrap_or(u32::MAX))
     }
 
-    /// Checks whether pods of two objects can come to one node. `everywhere` and `other_everywhere`: whether the object
-    /// puts a pod on every node that suits it, as a `DaemonSet` does.
+    /// Checks whether some nodes do not suit the pods, because of their labels or name.
     #[must_use]
-    pub fn co_placement(&self, everywhere: bool, other: &Self, other_everywhere: bool) -> CoPlacement {
-        let differ = |key: &str, value: &str| other.selector.get(key).is_some_and(|other| other != value);
-        let names = (self.node_name.as_ref(), other.node_name.as_ref());
-        if self.selector.iter().any(|(key, value)| differ(key, value))
-            || matches!(names, (Some(one), Some(other)) if one != other)
-        {
+    pub fn is_selective(&self) -> bool {
+        self.demands.are_selective()
+    }
+
+    /// Checks whether the pods have a node before any scheduler sees them (`nodeName`).
+    #[must_use]
+    pub const fn is_bound(&self) -> bool {
+        self.is_bound
+    }
+
+    /// Checks whether required pod anti-affinity lets the scheduler place the pods of two objects, or two pods of one
+    /// object, on different nodes only.
+    #[must_use]
+    pub fn keeps_apart(&self, other: &Self) -> bool {
+        !self.is_bound && !other.is_bound && self.affinity.keeps_apart(&other.affinity)
+    }
+
+    /// Checks whether pods of two objects can come to one node.
+    #[must_use]
+    pub fn co_placement(&self, other: &Self) -> CoPlacement {
+        if self.demands.exclude(&other.demands) {
             return CoPlacement::Never;
         }
-        if self.pod_affinity || other.pod_affinity || self.taints_may_part(other) {
-            return CoPlacement::Perhaps;
-        }
-        let same = self.selector == other.selector
-            && self.node_affinity == other.node_affinity
-            && self.node_name == other.node_name;
-        if same || everywhere && self.suits_where(other) || other_everywhere && other.suits_where(self) {
+        let (includes, is_included) = (self.suits_where(other), other.suits_where(self));
+        if includes && (self.is_on_every_node() || is_included) || is_included && other.is_on_every_node() {
             CoPlacement::Free
         } else {
             CoPlacement::Perhaps
         }
     }
 
-    /// Checks whether every node that suits the other one suits this one too.
-    fn suits_where(&self, other: &Self) -> bool {
-        let demands = |key, value| other.selector.get(key) == Some(value);
-        self.selector.iter().all(|(key, value)| demands(key, value))
-            && (self.node_affinity.is_none() || self.node_affinity == other.node_affinity)
-            && (self.node_name.is_none() || self.node_name == other.node_name)
+    /// Checks whether every node that suits the pods has one: of a `DaemonSet`, or where there is one such node.
+    fn is_on_every_node(&self) -> bool {
+        self.every_node || self.node_count() == Some(1)
     }
 
-    /// Checks whether each tolerates a taint that the other one does not: then every node may be tainted for one of
-    /// them.
-    fn taints_may_part(&self, other: &Self) -> bool {
-        !self.tolerations.is_subset(&other.tolerations) && !other.tolerations.is_subset(&self.tolerations)
+    /// Checks whether every node that suits the other one suits this one too.
+    #[must_use]
+    pub fn suits_where(&self, other: &Self) -> bool {
+        self.demands.include(&other.demands)
+            && self.tolerations.include(&other.tolerations)
+            && !self.affinity.depends_on_others(&other.affinity)
     }
 }

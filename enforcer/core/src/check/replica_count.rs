@@ -95,7 +95,7 @@ impl ReplicaCount {
         Ok(Self::Count { replicas: count(spec, "replicas", 1)?, update: None })
     }
 
-    /// Reads the count of a Job: no more pods at once than are still to succeed.
+    /// Reads the count of a Job: no more pods at once than are still to succeed, and none while it is suspended.
     ///
     /// # Errors
     ///
@@ -103,7 +103,18 @@ impl ReplicaCount {
     pub fn of_job(spec: &Node) -> Result<Self, String> {
         let parallelism = count(spec, "parallelism", 1)?;
         let completions = count(spec, "completions", u32::MAX)?;
-        Ok(Self::Count { replicas: parallelism.min(completions), update: None })
+        let replicas = if is_suspended(spec) { 0 } else { parallelism.min(completions) };
+        Ok(Self::Count { replicas, update: None })
+    }
+
+    /// Reads the count of a `CronJob`: the pods of one run.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be read.
+    pub fn of_cron_job(spec: &Node) -> Result<Self, String> {
+        let job = Self::of_job(spec.at(&["jobTemplate", "spec"]).ok_or("it has no jobTemplate.spec")?)?;
+        Ok(if is_suspended(spec) { Self::Count { replicas: 0, update: None } } else { job })
     }
 }
 
@@ -113,6 +124,10 @@ impl RollingUpdate {
     fn without_surge(self) -> Self {
         Self { unavailable: if self.surge == 0 { self.unavailable.max(1) } else { self.unavailable }, ..self }
     }
+}
+
+fn is_suspended(spec: &Node) -> bool {
+    spec.get("suspend").is_some_and(|node| node.value == Value::Bool(true))
 }
 
 fn count(spec: &Node, key: &str, default: u32) -> Result<u32, String> {

@@ -1,13 +1,20 @@
 //! The rules by tables, and against the index, which is what the agent runs.
 
 mod agreement;
+mod clusters;
 mod findings;
+mod other_kinds;
+mod placement;
+mod probes;
 mod reading;
+mod refusals;
+mod scheduler;
 
 use std::sync::Arc;
 
 use super::{
     CheckResult, CheckSettings, ManifestSet, check,
+    finding::Code,
     object::{ManifestObject, read},
 };
 use crate::yaml::spanned::Node;
@@ -21,6 +28,8 @@ fn manifests(documents: &[&str]) -> ManifestSet {
         let contents = read(&root, &file, 0, &CheckSettings::default().limits);
         manifests.files.push(file);
         manifests.ignored += contents.ignored;
+        manifests.other_kinds.merge(contents.other_kinds);
+        manifests.remarks.extend(contents.remarks);
         manifests.unreadable.extend(contents.unreadable);
         manifests.objects.extend(contents.objects);
     }
@@ -39,6 +48,13 @@ fn codes(outcome: &CheckResult) -> Vec<String> {
         format!("{}: {} {}", finding.place, finding.severity.as_str(), finding.code.as_str())
     };
     outcome.findings.iter().map(code).collect()
+}
+
+/// `place: severity: message` of each finding with one of these codes.
+fn messages(documents: &[&str], of: &[Code]) -> Vec<String> {
+    let outcome = check(&manifests(documents), &CheckSettings::default());
+    let wanted = outcome.findings.iter().filter(|finding| of.contains(&finding.code));
+    wanted.map(|finding| format!("{}: {}: {}", finding.place, finding.severity.as_str(), finding.message)).collect()
 }
 
 fn found(documents: &[&str], nodes: Option<u32>) -> Vec<String> {

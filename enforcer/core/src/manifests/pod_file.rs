@@ -9,6 +9,7 @@ use std::{
 use k8s_openapi::api::core::v1 as api;
 
 use crate::{
+    check::object::check_pod_types,
     model::{
         digest::Digest,
         text::{escape, escape_bounded},
@@ -136,6 +137,7 @@ fn to_pod(root: &Node) -> Result<Pod, String> {
             "is a '{version}' '{kind}', and only 'v1' 'Pod' counts here; of a Deployment or the like, write its pods"
         ));
     }
+    check_pod_types(root).map_err(|error| format!("is not a valid Pod: {error}"))?;
     let object: api::Pod =
         serde_json::from_value(root.to_json()).map_err(|error| format!("is not a valid Pod: {error}"))?;
     if object.metadata.name.as_deref().unwrap_or_default().is_empty() {

@@ -30,6 +30,9 @@ pub enum ClaimSource {
     Reserved,
     /// Unknown: the claim was in force before the agent started, and the source of pods has not listed its pod yet.
     Recovered,
+    /// Probe of a container on the host network: the program most likely listens there. Found by `enforcer check` only;
+    /// it never decides about a bind.
+    Probe,
 }
 
 impl ClaimSource {
@@ -41,7 +44,14 @@ impl ClaimSource {
             Self::HostPort => "hostPort",
             Self::Reserved => "node-reserved",
             Self::Recovered => "remembered",
+            Self::Probe => "probe",
         }
+    }
+
+    /// Checks whether a claim from this source is likely and not declared.
+    #[must_use]
+    pub const fn is_likely(self) -> bool {
+        matches!(self, Self::Probe)
     }
 }
 

@@ -12,6 +12,8 @@ use serde_saphyr::{
 
 use crate::{model::text::escape_bounded, yaml::spanned::Node};
 
+mod flow_tabs;
+
 /// Largest document that is parsed, in bytes: a list of some thousand pods.
 pub const MAX_DOCUMENT: usize = 32 << 20;
 /// Longest error message about a text, in characters.
@@ -24,6 +26,10 @@ const STACK: usize = 32 << 20;
 const MAX_ALIASED: usize = 100_000;
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
+/// Part of the message about a template that no engine has made a manifest of.
+pub const NOT_RENDERED: &str = "looks like a template that was not rendered";
+/// Beginnings of what a template engine replaces.
+const PLACEHOLDERS: [&str; 4] = ["{{", "{%", "<%", "[["];
 
 /// A document that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,8 +124,13 @@ fn lines_of(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Returns a line without the byte order mark of a file that begins with it.
+fn without_mark(line: &str) -> &str {
+    line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line)
+}
+
 fn is_marker(line: &str, marker: &str) -> bool {
-    line.strip_prefix(marker).is_some_and(|rest| rest.chars().next().is_none_or(char::is_whitespace))
+    without_mark(line).strip_prefix(marker).is_some_and(|rest| rest.chars().next().is_none_or(char::is_whitespace))
 }
 
 impl Chunk<'_> {
@@ -129,21 +140,21 @@ impl Chunk<'_> {
         let Some(marker) = lines_of(self.text).next() else {
             return self;
         };
-        let is_alone = marker.strip_prefix("---").is_some_and(|rest| {
+        let is_alone = without_mark(marker).strip_prefix("---").is_some_and(|rest| {
             let comment = rest.trim_start();
             comment.is_empty() || (comment.len() < rest.len() && comment.starts_with('#'))
         });
         if !is_alone {
             return self;
         }
-        let rest = &self.text[marker.len()..];
-        let text = rest.strip_prefix(BYTE_ORDER_MARK).unwrap_or(rest);
+        let text = without_mark(&self.text[marker.len()..]);
         Self { lines_before: self.lines_before.saturating_add(1), text }
     }
 
     /// Checks whether it holds comments, directives and markers only.
     fn is_blank(&self) -> bool {
         lines_of(self.text).all(|line| {
+            let line = without_mark(line);
             let word = line.strip_prefix("---").unwrap_or(line).trim();
             word.is_empty() || word.starts_with('#') || line.starts_with('%') || word == "..."
         })
@@ -179,17 +190,62 @@ impl Chunk<'_> {
             let message = format!("the document is larger than {MAX_DOCUMENT} bytes; split it");
             return Err(UnreadableDocument { line: lines_before.saturating_add(1), message });
         }
-        match serde_saphyr::from_str_with_options(self.text, options(self.text.len())) {
+        let parse = |text: &str| serde_saphyr::from_str_with_options(text, options(text.len()));
+        let parsed = parse(self.text).or_else(|error| {
+            let replaced = flow_tabs::replace_flow_tabs(self.text);
+            replaced.and_then(|text| parse(&text).ok()).ok_or(error)
+        });
+        match parsed {
             Ok(root) => Ok(Document { lines_before, root }),
             Err(error) => {
                 let line = error.location().map_or(1, |location| u32::try_from(location.line()).unwrap_or(u32::MAX));
                 let offset = u64::from(lines_before);
                 let rendered =
                     error.render_with_options(render_options! { snippets: SnippetMode::Off, line_offset: offset });
-                let message = escape_bounded(&format!("is not valid YAML: {rendered}"), MAX_MESSAGE);
-                Err(UnreadableDocument { line: lines_before.saturating_add(line.max(1)), message })
+                let line = lines_before.saturating_add(line.max(1));
+                if let Some((place, opening)) = self.placeholder() {
+                    let message =
+                        format!("{NOT_RENDERED} ({opening} at line {place}), and is not valid YAML: {rendered}");
+                    return Err(UnreadableDocument { line: place, message: escape_bounded(&message, MAX_MESSAGE) });
+                }
+                let mark = self.inner_mark().map_or_else(String::new, |place| {
+                    format!(
+                        "; a file that begins at line {place} with a byte order mark was appended without a line ---"
+                    )
+                });
+                let message = escape_bounded(&format!("is not valid YAML: {rendered}{mark}"), MAX_MESSAGE);
+                Err(UnreadableDocument { line, message })
             }
         }
+    }
+}
+
+impl Chunk<'_> {
+    /// Returns the line of the text, and the opening, of the first thing that a template engine would replace. In a
+    /// comment or behind a quote it may be meant for somebody else.
+    fn placeholder(&self) -> Option<(u32, &'static str)> {
+        self.find_line(|line| {
+            let code = line.split(['#', '"', '\'', '`']).next().unwrap_or_default();
+            let opens = |opening: &&str| {
+                let next = code.split_once(opening).map(|(_, rest)| rest.chars().next());
+                // A list in a list holds numbers or quoted texts more often than words.
+                let is_word = |next: char| next.is_alphabetic() || matches!(next, ' ' | '-' | '.' | '$');
+                next.is_some_and(|next| *opening != "[[" || next.is_some_and(is_word))
+            };
+            PLACEHOLDERS.into_iter().find(opens)
+        })
+    }
+
+    /// Returns the line of the text, after the first one, that begins with a byte order mark.
+    fn inner_mark(&self) -> Option<u32> {
+        let first = self.lines_before.saturating_add(1);
+        let found = self.find_line(|line| line.starts_with(BYTE_ORDER_MARK).then_some(()));
+        found.map(|(place, ())| place).filter(|place| *place != first)
+    }
+
+    fn find_line<T>(&self, find: impl Fn(&str) -> Option<T>) -> Option<(u32, T)> {
+        let (place, found) = (1..).zip(lines_of(self.text)).find_map(|(place, line)| Some((place, find(line)?)))?;
+        Some((self.lines_before.saturating_add(place), found))
     }
 }
 

@@ -1,4 +1,5 @@
-//! The check agrees with the agent: two pods that cannot share a node are those of which the index lets one lose.
+//! The check agrees with the agent and the scheduler: two pods that cannot share a node are those of which the index lets
+//! one lose, or which the scheduler keeps apart.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -80,6 +81,34 @@ prop_compose! {
     }
 }
 
+/// Port, protocol and text of the address of what the scheduler counts of a pod.
+fn host_ports(pod: &Value) -> Vec<(u64, String, String)> {
+    let spec = &pod["spec"];
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let sidecars = list(&spec["initContainers"]).into_iter().filter(|container| container["restartPolicy"] == "Always");
+    let ports = list(&spec["containers"]).into_iter().chain(sidecars).flat_map(|container| list(&container["ports"]));
+    let number = |port: &Value| {
+        let default = if spec["hostNetwork"] == true { port["containerPort"].as_u64() } else { None };
+        port["hostPort"].as_u64().or(default)
+    };
+    // An address that is none is no claim, and reported as such.
+    let counted = ports.filter(|port| port["hostIP"] != "x").filter_map(|port| {
+        let ip = port["hostIP"].as_str().filter(|ip| !ip.is_empty()).unwrap_or("0.0.0.0");
+        Some((number(&port)?, port["protocol"].as_str()?.to_owned(), ip.to_owned()))
+    });
+    counted.collect()
+}
+
+/// Whether the scheduler refuses to place the two on one node.
+fn scheduler_refuses(one: &Value, other: &Value) -> bool {
+    host_ports(one).iter().any(|(port, protocol, ip)| {
+        host_ports(other).iter().any(|(other_port, other_protocol, other_ip)| {
+            let is_wildcard = ip == "0.0.0.0" || other_ip == "0.0.0.0";
+            (port, protocol) == (other_port, other_protocol) && (is_wildcard || ip == other_ip)
+        })
+    })
+}
+
 /// Whether the index lets a claim of one of these pods lose, or one to the node.
 fn loses(pods: &[&Value], settings: index::Settings) -> bool {
     let mut index = Index::new(settings, 1);
@@ -106,8 +135,8 @@ proptest! {
     #[test]
     fn two_pods(one in pod_named("one"), other in pod_named("other")) {
         let pods = [&one, &other];
-        let index = loses(&pods, index::Settings::default());
-        prop_assert_eq!(!found(&pods, &CheckSettings::default()).is_empty(), index);
+        let expected = loses(&pods, index::Settings::default()) || scheduler_refuses(&one, &other);
+        prop_assert_eq!(!found(&pods, &CheckSettings::default()).is_empty(), expected);
     }
 
     #[test]
@@ -131,6 +160,7 @@ proptest! {
         let text = set.to_string();
         let outcome = check(&manifests(&[&text]), &CheckSettings { nodes: Some(1), ..CheckSettings::default() });
         let replicas = outcome.findings.iter().any(|finding| finding.code == Code::Replicas);
-        prop_assert_eq!(replicas, loses(&[&one, &other], index::Settings::default()));
+        let expected = loses(&[&one, &other], index::Settings::default()) || scheduler_refuses(&one, &other);
+        prop_assert_eq!(replicas, expected);
     }
 }

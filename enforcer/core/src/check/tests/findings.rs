@@ -1,16 +1,23 @@
 //! What is found, by tables.
 
-use super::{codes, found, host, manifests, workload};
-use crate::check::{CheckSettings, check, finding::Code, pairs::Overlap};
+use super::{codes, found, host, manifests, object, workload};
+use crate::check::{
+    CheckSettings, check,
+    finding::{Code, Severity},
+    scheduler_ports::collide,
+};
 use crate::{
-    model::{
-        port_spec::{Address, PortSpec},
-        source::ClaimSource,
-    },
+    model::source::ClaimSource,
     pods::{annotation::parse_list, claims::PodClaim},
 };
 
 const WEB: &str = "{containerPort: 80}";
+
+/// An object that claims port 80 by annotation alone.
+fn silent(kind: &str, name: &str, spec: &str, annotations: &str) -> String {
+    let annotations = format!("{annotations}port-enforcer.io/ports: '80'");
+    workload(kind, name, spec, &annotations, "hostNetwork: true, containers: []")
+}
 
 fn deployment(name: &str, spec: &str, pod: &str) -> String {
     workload("Deployment", name, spec, "", pod)
@@ -32,9 +39,19 @@ fn replicas_against_nodes() {
         (recreate("ReplicaSet", "replicas: 3"), Some(3), &[]),
         (recreate("Job", "parallelism: 2"), Some(1), &["0.yaml:1: error replicas"]),
         // Nothing claimed, nothing to say; and those who share do not exclude each other.
-        (deployment("x", "replicas: 9,", "hostNetwork: true, containers: [{name: c}]"), Some(1), &[]),
+        (
+            deployment("x", "replicas: 9,", "hostNetwork: true, containers: [{name: c}]"),
+            Some(1),
+            &["0.yaml:1: note unknown_ports"],
+        ),
         (deployment("x", "replicas: 9,", "containers: [{name: c, ports: [{containerPort: 80}]}]"), Some(1), &[]),
-        (workload("StatefulSet", "x", "replicas: 2,", "port-enforcer.io/share: web", &host(WEB)), Some(1), &[]),
+        (silent("StatefulSet", "x", "replicas: 2,", "port-enforcer.io/share: web, "), Some(1), &[]),
+        // The scheduler knows no share, and so leaves the second one Pending.
+        (
+            workload("StatefulSet", "x", "replicas: 2,", "port-enforcer.io/share: web", &host(WEB)),
+            Some(1),
+            &["0.yaml:1: error replicas"],
+        ),
         // One node, however many there are.
         (
             workload("StatefulSet", "x", "replicas: 2,", "", &format!("nodeName: a, {}", host(WEB))),
@@ -55,10 +72,15 @@ fn surges_against_nodes() {
         (rolling(2, "maxSurge: 1, maxUnavailable: 0"), Some(2), &["0.yaml:1: error surge"][..]),
         (rolling(2, "maxSurge: 1, maxUnavailable: 1"), Some(2), &["0.yaml:1: warning surge"]),
         (rolling(2, "maxSurge: 1, maxUnavailable: 0"), Some(3), &[]),
-        (rolling(2, "maxSurge: 51%"), Some(3), &["0.yaml:1: error surge"]),
+        (rolling(2, "maxSurge: 51%"), Some(2), &["0.yaml:1: error surge"]),
+        // One free node is enough: the update ends, one pod after the other.
+        (rolling(2, "maxSurge: 51%"), Some(3), &["0.yaml:1: warning surge"]),
         (rolling(2, "maxSurge: 50%"), Some(3), &[]),
         (rolling(2, "maxSurge: 0"), Some(2), &[]),
-        (rolling(2, ""), Some(2), &["0.yaml:1: note surge"]),
+        (rolling(2, ""), Some(2), &["0.yaml:1: warning surge"]),
+        (rolling(2, "maxUnavailable: 0"), Some(2), &["0.yaml:1: warning surge"]),
+        (rolling(2, "maxUnavailable: 1"), Some(2), &["0.yaml:1: note surge"]),
+        (rolling(4, ""), Some(4), &["0.yaml:1: note surge"]),
         (rolling(2, "maxSurge: 1"), Some(1), &["0.yaml:1: error replicas"]),
         (rolling(1, "maxSurge: 1"), None, &["0.yaml:1: note surge"]),
     ] {
@@ -67,34 +89,42 @@ fn surges_against_nodes() {
     let daemons = |strategy: &str, annotations: &str| {
         workload("DaemonSet", "x", &format!("updateStrategy: {{{strategy}}},"), annotations, &host(WEB))
     };
-    let surge = "rollingUpdate: {maxSurge: 10%}";
+    let surge = "rollingUpdate: {maxSurge: 10%, maxUnavailable: 0}";
     assert_eq!(found(&[&daemons(surge, "")], Some(9)), ["0.yaml:1: error surge"]);
     assert_eq!(found(&[&daemons("", "")], Some(9)), [""; 0]);
-    assert_eq!(found(&[&daemons(surge, "port-enforcer.io/share: x")], Some(9)), [""; 0]);
+    // Of a port that nothing declares, the programs decide: old and new pods may overlap with SO_REUSEPORT.
+    let undeclared = silent("DaemonSet", "x", &format!("updateStrategy: {{{surge}}},"), "");
+    assert_eq!(found(&[&undeclared], Some(9)), ["0.yaml:1: warning surge"]);
+    let undeclared = silent("Deployment", "x", "strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}},", "");
+    assert_eq!(found(&[&undeclared], Some(1)), ["0.yaml:1: warning surge"]);
+    // The scheduler knows no share; of ports that the annotation names it knows nothing.
+    assert_eq!(found(&[&daemons(surge, "port-enforcer.io/share: x")], Some(9)), ["0.yaml:1: error surge"]);
+    let shared = silent("DaemonSet", "x", &format!("updateStrategy: {{{surge}}},"), "port-enforcer.io/share: x, ");
+    assert_eq!(found(&[&shared], Some(9)), [""; 0]);
 }
 
 #[test]
 fn two_that_cannot_share_a_node() {
     let set = |name: &str, annotations: &str, pod: &str| workload("StatefulSet", name, "", annotations, pod);
-    let by_annotation = "hostNetwork: true, containers: []";
     let [a, b] = ["a", "b"].map(|name| set(name, "", &host(WEB)));
     let [daemon, other_daemon] = ["c", "d"].map(|name| workload("DaemonSet", name, "", "", &host(WEB)));
-    let silent = set("e", "port-enforcer.io/ports: '80'", by_annotation);
+    let undeclared = silent("StatefulSet", "e", "", "");
     let none = workload("StatefulSet", "f", "replicas: 0,", "", &host(WEB));
     let picky = set("g", "", &format!("nodeSelector: {{pool: a}}, {}", host(WEB)));
     let elsewhere = set("h", "", &format!("nodeSelector: {{pool: b}}, {}", host(WEB)));
     let forwarded = set("i", "", "containers: [{name: c, ports: [{containerPort: 8080, hostPort: 80}]}]");
-    let [share, sharing] = ["j", "k"].map(|name| set(name, "port-enforcer.io/share: web", &host(WEB)));
+    let [share, sharing] = ["j", "k"].map(|name| silent("StatefulSet", name, "", "port-enforcer.io/share: web, "));
+    let [declared, declaring] = ["m", "o"].map(|name| set(name, "port-enforcer.io/share: web", &host(WEB)));
     let far = sharing.replace("name: k", "name: k, namespace: far");
     let udp = set("l", "", &host("{containerPort: 80, protocol: UDP}"));
     let pair = |severity: &str, code: &str| vec![format!("1.yaml:1: {severity} {code}")];
     for (one, other, nodes, expected) in [
         (&a, &b, None, pair("error", "conflict")),
         (&a, &b, Some(1), pair("error", "conflict")),
-        (&a, &b, Some(2), pair("warning", "conflict")),
+        (&a, &b, Some(2), pair("note", "conflict")),
         (&a, &daemon, Some(9), pair("error", "conflict")),
         (&daemon, &other_daemon, Some(9), pair("error", "conflict")),
-        (&a, &silent, Some(9), pair("error", "conflict")),
+        (&a, &undeclared, Some(9), pair("error", "conflict")),
         (&a, &none, Some(1), vec![]),
         (&a, &picky, Some(1), pair("warning", "conflict")),
         (&daemon, &picky, Some(9), pair("error", "conflict")),
@@ -102,6 +132,10 @@ fn two_that_cannot_share_a_node() {
         (&a, &forwarded, Some(1), pair("error", "shadowed")),
         (&forwarded, &a, Some(1), pair("error", "shadowed")),
         (&share, &sharing, Some(1), vec![]),
+        // The scheduler sees the port of one alone.
+        (&share, &declared, Some(1), vec![]),
+        (&declared, &declaring, Some(1), pair("error", "conflict")),
+        (&declared, &declaring, Some(2), pair("note", "conflict")),
         (&share, &far, Some(1), pair("error", "conflict")),
         (&share, &a, Some(1), pair("error", "conflict")),
         (&a, &udp, Some(1), vec![]),
@@ -160,23 +194,40 @@ fn ports_of_the_node() {
     assert_eq!(reserved("10000-20000"), (one(), vec!["10250/tcp".to_owned()]));
 }
 
-/// `CheckConflict` of the scheduler, case by case.
+/// `CheckConflict` of the scheduler, case by case: texts of addresses, of which `0.0.0.0` alone is a wildcard.
 #[test]
 fn what_the_scheduler_sees() {
-    let claim = |text: &str, source| PodClaim { spec: text.parse::<PortSpec>().unwrap(), source };
+    let pod = |ip: &str| {
+        let port = if ip.is_empty() { String::new() } else { format!(", hostIP: '{ip}'") };
+        let text = format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: x}}, spec: {{containers: [{{name: c, ports: [{{containerPort: \
+             80, hostPort: 80{port}}}]}}]}}}}"
+        );
+        object(&text)
+    };
     for (one, other, seen) in [
-        ("80", "80", true),
-        ("0.0.0.0:80", "10.0.0.1:80", true),
-        ("80", "[::1]:80", true),
-        ("10.0.0.1:80", "10.0.0.1:80", true),
-        ("[::]:80", "10.0.0.1:80", false),
-        ("[::]:80", "[::]:80", true),
+        ("", "", true),
+        ("0.0.0.0", "10.0.0.1", true),
+        ("", "::1", true),
+        ("0.0.0.0", "::1", true),
+        ("10.0.0.1", "10.0.0.1", true),
+        ("10.0.0.1", "010.0.0.1", false),
+        ("10.0.0.1", "::ffff:10.0.0.1", false),
+        ("::ffff:10.0.0.1", "::ffff:10.0.0.1", true),
+        ("::ffff:0.0.0.0", "10.0.0.1", false),
+        ("10.0.0.1", "10.0.0.2", false),
+        ("::", "10.0.0.1", false),
+        ("::", "::", true),
     ] {
-        let overlap = |source| Overlap { first: claim(one, source), second: claim(other, ClaimSource::HostPort) };
-        assert_eq!(overlap(ClaimSource::HostPort).is_seen_by_scheduler(), seen, "{one} and {other}");
-        assert!(!overlap(ClaimSource::Annotation).is_seen_by_scheduler(), "{one} and {other}");
+        let [one_pod, other_pod] = [one, other].map(pod);
+        let mut claims = [one_pod.claims[0], other_pod.claims[0]];
+        let sees = |claims: &[PodClaim; 2]| {
+            collide((&one_pod.scheduler_ports, &claims[0]), (&other_pod.scheduler_ports, &claims[1]))
+        };
+        assert_eq!(sees(&claims), seen, "{one} and {other}");
+        claims[0].source = ClaimSource::Annotation;
+        assert!(!sees(&claims), "{one} and {other}");
     }
-    assert_eq!(claim("80", ClaimSource::HostPort).spec.address, Address::Any);
 }
 
 #[test]
@@ -193,4 +244,24 @@ fn a_great_many_are_bounded() {
         "10,000 pairs of 19,900, and a word"
     );
     assert!(count(Code::Conflict) >= 9_999);
+}
+
+/// Too many notes push no error out, and what is left out is counted.
+#[test]
+fn errors_are_kept_before_notes() {
+    let again = workload("Pod", "again", "", "", "containers: []").replace("apps/v1", "v1");
+    let again = again.replace("template: {metadata: {annotations: {}}, spec: {containers: []}}", "containers: []");
+    let [one, other] = ["one", "other"].map(|name| workload("DaemonSet", name, "", "", &host(WEB)));
+    let odd = workload("StatefulSet", "odd", "", "", "containers: []")
+        .replace("{name: odd}", "{name: odd, annotations: {port-enforcer.io/ports: '80'}}");
+    let mut texts = vec![again.as_str(); 10_002];
+    texts.extend([one.as_str(), &other, &odd]);
+    let outcome = check(&manifests(&texts), &CheckSettings::default());
+    let first = codes(&outcome).into_iter().take(3).collect::<Vec<_>>();
+    assert_eq!(first, ["10003.yaml:1: error conflict", "10004.yaml:1: warning misplaced", "1.yaml:1: note duplicate"]);
+    assert_eq!((outcome.findings.len(), outcome.more), (10_000, [0, 0, 3]));
+    assert_eq!(
+        [Severity::Error, Severity::Warning, Severity::Note].map(|severity| outcome.count(severity)),
+        [1, 1, 10_001]
+    );
 }

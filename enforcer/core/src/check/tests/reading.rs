@@ -3,8 +3,7 @@
 use super::{manifests, object};
 use crate::{
     check::{
-        object::{ManifestObject, WorkloadKind},
-        placement::{CoPlacement, Placement},
+        object::{ManifestObject, Unreadable, WorkloadKind},
         replica_count::{ReplicaCount, RollingUpdate},
     },
     yaml::spanned::Node,
@@ -48,6 +47,7 @@ fn templates_of_all_kinds() {
         (WorkloadKind::DaemonSet, "apps/v1", "spec:\n  template:\n", 4),
         (WorkloadKind::StatefulSet, "apps/v1beta2", "spec:\n  template:\n", 4),
         (WorkloadKind::ReplicaSet, "apps/v1", "spec:\n  template:\n", 4),
+        (WorkloadKind::ReplicationController, "v1", "spec:\n  template:\n", 4),
         (WorkloadKind::Job, "batch/v1", "spec:\n  template:\n", 4),
         (WorkloadKind::CronJob, "batch/v1", "spec:\n  jobTemplate:\n    spec:\n      template:\n", 8),
     ] {
@@ -100,7 +100,8 @@ fn lists_and_what_is_not_read() {
     let names: Vec<_> = found.objects.iter().map(|object| format!("{object} {}", object.place)).collect();
     assert_eq!(names, ["Pod default/a 0.yaml:4", "Pod default/b 1.yaml:4"]);
     assert_eq!(found.ignored, 2);
-    let unreadable: Vec<_> = found.unreadable.iter().map(|(place, message)| format!("{place} {message}")).collect();
+    let unreadable: Vec<_> =
+        found.unreadable.iter().map(|Unreadable { place, message, .. }| format!("{place} {message}")).collect();
     let expected = [
         "1.yaml:6 is no manifest: it has no apiVersion or no kind",
         "4.yaml:1 is no manifest: it has no apiVersion or no kind",
@@ -108,15 +109,104 @@ fn lists_and_what_is_not_read() {
         "6.yaml:1 is not a valid Pod: it has no metadata.name",
         "7.yaml:1 is not a valid Pod: it has no spec",
         "8.yaml:1 is not a valid Pod: it has no metadata",
-        "9.yaml:1 is not a valid Pod: invalid type: integer `7`, expected a boolean",
-        "10.yaml:1 is not a valid Deployment: replicas is not a whole number from 0 on",
+        "9.yaml:4 is not a valid Pod: spec.hostNetwork is 7; write true or false",
+        "10.yaml:4 is not a valid Deployment: spec.replicas is the text \"two\"; write a whole number from 0 on",
         "11.yaml:1 is not a valid Deployment: it has no pod template",
         "12.yaml:1 is not a valid Deployment: its pod template has no spec",
-        "13.yaml:1 is not a valid Pod: metadata.name is not text; put it in quotes",
-        "14.yaml:1 is not a valid Pod: metadata.namespace is not text; put it in quotes",
+        "13.yaml:3 is not a valid Pod: metadata.name is 7; put it in quotes",
+        "14.yaml:3 is not a valid Pod: metadata.namespace is true; put it in quotes",
         "15.yaml:1 is not a valid CronJob: it has no jobTemplate.spec",
     ];
     assert_eq!(unreadable, expected);
+}
+
+/// Every field that counts, with a value of another type: the path, the line and the way out.
+#[test]
+fn wrong_type_names_field_and_line() {
+    let template = |spec: &str| {
+        format!("apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {{name: x}}\nspec:\n  template:\n    spec:\n{spec}")
+    };
+    let port = |entry: &str| {
+        template(&format!(
+            "      containers:\n      - {{name: a}}\n      - name: b\n        ports:\n        - {entry}\n"
+        ))
+    };
+    for (text, line, field, problem) in [
+        (
+            port("{containerPort: 80, hostPort: '7018'}"),
+            11,
+            "containers[1].ports[0].hostPort",
+            r#"the text "7018"; leave out the quotes"#,
+        ),
+        (
+            port("{containerPort: http}"),
+            11,
+            "containers[1].ports[0].containerPort",
+            r#"the text "http"; write a whole number"#,
+        ),
+        (port("{containerPort: 80.5}"), 11, "containers[1].ports[0].containerPort", "80.5; write a whole number"),
+        (port("{containerPort: 80, hostIP: 10}"), 11, "containers[1].ports[0].hostIP", "10; put it in quotes"),
+        (
+            port("{containerPort: '{{ .Values.port }}'}"),
+            11,
+            "containers[1].ports[0].containerPort",
+            r#"the text "{{ .Values.port }}"; it looks like a template that was not rendered"#,
+        ),
+        (
+            port("{containerPort: [[ .port ]]}"),
+            11,
+            "containers[1].ports[0].containerPort",
+            "a list; it looks like a template that was not rendered",
+        ),
+        (
+            port("{containerPort: '${PORT}'}"),
+            11,
+            "containers[1].ports[0].containerPort",
+            r#"the text "${PORT}"; it looks like a template that was not rendered"#,
+        ),
+        (port("7018"), 11, "containers[1].ports[0]", "7018; write a mapping"),
+        (template("      containers: {name: a}\n"), 7, "containers", "a mapping; write a list"),
+        (
+            template("      containers: []\n      initContainers:\n      - restartPolicy: true\n"),
+            9,
+            "initContainers[0].restartPolicy",
+            "true; put it in quotes",
+        ),
+        (template("      hostNetwork: \"true\"\n"), 7, "hostNetwork", r#"the text "true"; leave out the quotes"#),
+        (
+            template("      containers:\n      - livenessProbe: {httpGet: {port: {number: 80}}}\n"),
+            8,
+            "containers[0].livenessProbe.httpGet.port",
+            "a mapping; write a port or its name",
+        ),
+        (
+            template("      containers:\n      - startupProbe: {grpc: {port: \"80\"}}\n"),
+            8,
+            "containers[0].startupProbe.grpc.port",
+            r#"the text "80"; leave out the quotes"#,
+        ),
+    ] {
+        let found = manifests(&[&text]);
+        let expected = format!("is not a valid DaemonSet: spec.template.spec.{field} is {problem}");
+        let unreadable: Vec<_> = found.unreadable.iter().map(|part| (part.place.line, part.message.clone())).collect();
+        assert_eq!(unreadable, [(Some(line), expected)], "{text}");
+    }
+    for (text, line, problem) in [
+        ("replicas: '2'", 5, r#"spec.replicas is the text "2"; leave out the quotes"#),
+        ("replicas: -1", 5, "spec.replicas is -1; write a whole number from 0 on"),
+        (
+            "strategy:\n    rollingUpdate:\n      maxSurge: '1'",
+            7,
+            r#"spec.strategy.rollingUpdate.maxSurge is the text "1"; leave out the quotes"#,
+        ),
+    ] {
+        let text = format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: x}}\nspec:\n  {text}\n  template: {{spec: {{containers: []}}}}\n"
+        );
+        let found = manifests(&[&text]);
+        let unreadable: Vec<_> = found.unreadable.iter().map(|part| (part.place.line, part.message.clone())).collect();
+        assert_eq!(unreadable, [(Some(line), format!("is not a valid Deployment: {problem}"))], "{text}");
+    }
 }
 
 fn node(text: &str) -> Node {
@@ -162,53 +252,18 @@ fn how_many_pods() {
     ] {
         assert_eq!(ReplicaCount::of_daemon_set(&node(text)), Ok(ReplicaCount::EveryNode { surge }), "{text}");
     }
-    for (text, replicas) in [("{}", 1), ("{parallelism: 3}", 3), ("{parallelism: 3, completions: 2}", 2)] {
+    for (text, replicas) in [
+        ("{}", 1),
+        ("{parallelism: 3}", 3),
+        ("{parallelism: 3, completions: 2}", 2),
+        ("{parallelism: 3, suspend: false}", 3),
+        ("{parallelism: 3, suspend: true}", 0),
+    ] {
         assert_eq!(ReplicaCount::of_job(&node(text)), Ok(count(replicas, None)), "{text}");
+        let runs = format!("{{jobTemplate: {{spec: {text}}}}}");
+        assert_eq!(ReplicaCount::of_cron_job(&node(&runs)), Ok(count(replicas, None)), "{runs}");
+        let suspended = format!("{{suspend: true, jobTemplate: {{spec: {text}}}}}");
+        assert_eq!(ReplicaCount::of_cron_job(&node(&suspended)), Ok(count(0, None)), "{suspended}");
     }
     assert_eq!(ReplicaCount::of_set(&node("{replicas: 2}")), Ok(count(2, None)));
-}
-
-#[test]
-fn where_pods_meet() {
-    use CoPlacement::{Free, Never, Perhaps};
-    let rule = |value: &str| {
-        format!(
-            "affinity: {{nodeAffinity: {{requiredDuringSchedulingIgnoredDuringExecution: {{nodeSelectorTerms: [{value}]}}}}}}"
-        )
-    };
-    let anti = "affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: k}]}}";
-    let wish = "affinity: {podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 1}]}}";
-    // Whether the first one is a DaemonSet, and what comes of it.
-    for (one, other, every, expected) in [
-        ("", "", false, Free),
-        ("nodeSelector: {pool: a}", "nodeSelector: {pool: b}", false, Never),
-        ("nodeSelector: {pool: a, x: y}", "nodeSelector: {pool: b, z: y}", true, Never),
-        ("nodeSelector: {gpu: true}", "nodeSelector: {gpu: 'true'}", false, Free),
-        ("nodeSelector: {pool: a}", "nodeSelector: {pool: a}", false, Free),
-        ("nodeSelector: {pool: a}", "nodeSelector: {zone: a}", false, Perhaps),
-        ("nodeSelector: {pool: a}", "", false, Perhaps),
-        ("nodeSelector: {pool: a}", "", true, Perhaps),
-        ("", "nodeSelector: {pool: a}", false, Perhaps),
-        ("", "nodeSelector: {pool: a}", true, Free),
-        ("nodeSelector: {pool: a}", "nodeSelector: {pool: a, zone: b}", true, Free),
-        ("", "nodeSelector: {kubernetes.io/os: linux}", false, Free),
-        ("nodeName: a", "nodeName: b", false, Never),
-        ("nodeName: a", "nodeName: a", false, Free),
-        ("nodeName: a", "", false, Perhaps),
-        ("", "nodeName: a", true, Free),
-        (&rule("{a: 1}"), &rule("{a: 1}"), false, Free),
-        (&rule("{a: 1}"), &rule("{a: 2}"), false, Perhaps),
-        (&rule("{a: 1}"), "", true, Perhaps),
-        ("", &rule("{a: 1}"), true, Free),
-        (anti, "", true, Perhaps),
-        ("", anti, true, Perhaps),
-        (wish, "", false, Free),
-        ("tolerations: [{key: a}]", "", false, Free),
-        ("tolerations: [{key: a}]", "tolerations: [{key: b}]", false, Perhaps),
-        ("tolerations: [{key: a}]", "tolerations: [{key: b}, {key: a}]", false, Free),
-    ] {
-        let [first, second] = [one, other].map(|text| Placement::of(&node(&format!("{{{text}}}"))));
-        assert_eq!(first.co_placement(every, &second, false), expected, "{one:?} and {other:?}, everywhere: {every}");
-        assert_eq!(second.co_placement(false, &first, every), expected, "{other:?} and {one:?}, turned");
-    }
 }

@@ -90,7 +90,7 @@ fn problems_name_file_and_document() {
     let problems = fixture.problems();
     for (problem, words) in problems.iter().zip([
         "a.yaml, document 1: is a 'apps/v1' 'Deployment', and only 'v1' 'Pod' counts here",
-        "b.yaml, document 1: is not a valid Pod: ",
+        "b.yaml, document 1: is not a valid Pod: spec.hostNetwork is 7; write true or false (line 4 of the document)",
         "c.yaml, document 1: has no metadata.name",
         "d.yaml, document 1: is a '' ''",
         "e.yaml, document 1: is not valid YAML: ",
@@ -160,6 +160,9 @@ fn pods_are_read_as_the_kubelet_reads_them() {
         let pod = Fixture::only_pod(&with(rest));
         assert_eq!((pod.host_network, ports(&pod)), (host_network, vec![expected]), "{rest}");
     }
+    let tabs =
+        with("spec:\n  hostNetwork: true\n  containers:\n  - {name: c,\n\tports: [\n\t{containerPort: 7044}]}\n");
+    assert_eq!(ports(&Fixture::only_pod(&tabs)), [7044]);
     let text = with("spec: {containers: []}\n");
     assert_eq!(Fixture::only_pod(&format!("\u{feff}{text}")).name, "a");
     assert_eq!(Fixture::only_pod(&format!("# a comment\n---\n\u{feff}{text}---\nnull\n")).name, "a");

@@ -40,6 +40,8 @@ fn documents_and_their_lines() {
         ("{\"a\": 1}\r{\"a\":\r2}\r\n{\"a\": 3}", &[(1, "1"), (3, "2"), (4, "3")]),
         ("\u{feff}a: 1\n---\na: 2\n", &[(1, "1"), (3, "2")]),
         ("a: 1\n---\n\u{feff}a: 2\n--- # comment\r\n\u{feff}# comment\n\na: 3\n", &[(1, "1"), (3, "2"), (7, "3")]),
+        ("a: 1\n\u{feff}---\na: 2\n\u{feff}--- {a: 3}\n", &[(1, "1"), (3, "2"), (4, "3")]),
+        ("a: 1\n---\n# Source: x.yaml\n\u{feff}a: 2\nb: 3\n---\n\u{feff}\n", &[(1, "1"), (4, "2")]),
         ("---\n{\"a\": 1}\n{\"a\": 2}\n", &[(2, "1"), (3, "2")]),
         ("--- {a: 1}\n--- {a: 2}", &[(1, "1"), (2, "2")]),
         ("a: |\n  ---\n  text\n---\na: 2\n", &[(2, r#""---\ntext\n""#), (5, "2")]),
@@ -63,6 +65,10 @@ fn values_as_the_api_server_reads_them() {
         ("a: 0644", "420"),
         ("a: 0o644", "420"),
         ("a: 0943", "943"),
+        ("a: 08", "8"),
+        ("a: +80", "80"),
+        ("a: -0", "0"),
+        ("a: 0b101", "5"),
         ("a: 80.0", "80"),
         ("a: 8e1", "80"),
         ("a: 1_000", "1000"),
@@ -90,13 +96,13 @@ fn values_as_the_api_server_reads_them() {
 fn what_is_broken_is_told_with_its_line_and_hides_nothing() {
     let found = read_a("a: 1\n---\na: [\n---\na: 3\n---\nb: 1\na: {{ .Values.port }}\nc: }\n---\na: 5\n");
     assert_eq!((&found[0], &found[2], &found[4]), (&Ok((1, "1".into())), &Ok((5, "3".into())), &Ok((11, "5".into()))));
-    for (place, lines) in [(1, 3..=3), (3, 8..=9)] {
+    for (place, lines, words) in [
+        (1, 3..=3, "is not valid YAML: "),
+        (3, 8..=8, "looks like a template that was not rendered ({{ at line 8), and "),
+    ] {
         let (line, message) = found[place].clone().expect_err("broken");
         assert!(lines.contains(&line), "line {line}: {message}");
-        assert!(
-            message.starts_with("is not valid YAML: ") && message.contains(&format!("at line {line}")),
-            "{message}"
-        );
+        assert!(message.starts_with(words) && message.contains(&format!("at line {line}")), "{message}");
     }
     assert_eq!(found.len(), 5);
 
@@ -140,6 +146,45 @@ fn what_is_long_is_read() {
     }
 }
 
+#[test]
+fn template_is_recognized_by_what_is_not_quoted() {
+    let message = |text: &str| read_a(text)[0].clone().expect_err("broken");
+    for (text, line, opening) in [
+        ("a: {{ .Values.a }}\n", 1, "{{"),
+        ("b: 1\n{{- if .Values.a }}\na: 1\n{{- end }}\n", 2, "{{"),
+        ("a: 1\n{% if a %}\nb: 1\n", 2, "{%"),
+        ("# {{ in a comment\na: [[ .a ]\n", 2, "[["),
+        ("a: 1\n<% if a %>\n", 2, "<%"),
+    ] {
+        let (at, message) = message(text);
+        let expected = format!("{NOT_RENDERED} ({opening} at line {line}), and is not valid YAML: ");
+        assert!(at == line && message.starts_with(&expected), "{text}: {at} {message}");
+    }
+    for text in ["a: '{{ $labels.a }}'\nb: [\n", "# {{ a }}\nb: ]\n", "a: [[1, 2], [3]]\nb: }\n"] {
+        assert!(message(text).1.starts_with("is not valid YAML: "), "{text}: {}", message(text).1);
+    }
+    let (_, message) = message("a: 1\nb:\n  c: 2\n\u{feff}a: 2\nb:\n  c: 3\n");
+    let hint = "; a file that begins at line 4 with a byte order mark was appended without a line ---";
+    assert!(message.ends_with(hint), "{message}");
+}
+
+/// As the API server's reader: inside a flow collection, a tab is white space.
+#[test]
+fn tabs_in_flow_collections_are_white_space() {
+    for (text, line) in [
+        ("b: {\n\tc: 1}\na: 1\n", 3),
+        ("b:\n  c:\n  - d: {\n\te: [1,\n\t\t2], f: 'x\n\ty'}\na: 1\n", 7),
+        ("b:\n  c: [\n\t# comment [\n\t{d: \"}\\\"]\"}\n\t]\na: 1\n", 6),
+        ("b:\n  c: don't {[\n  d: {\n\te: it's}\n  f: |\n    {\n    \tx\na: 1\n", 8),
+    ] {
+        assert_eq!(good(text), [(line, "1".to_owned())], "{text:?}");
+    }
+    // Of a block, a tab is no indentation.
+    for text in ["b:\n  c:\n\td: 1\na: 1\n", "b:\n\t- 1\na: 1\n"] {
+        assert!(matches!(read_a(text).as_slice(), [Err(_)]), "{text:?}: {:?}", read_a(text));
+    }
+}
+
 /// Pieces of which manifests are made, so that arbitrary bytes come past the parser.
 fn yamlish() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
@@ -150,6 +195,8 @@ fn yamlish() -> impl Strategy<Value = Vec<u8>> {
             "  replicas: 2\n", "  template:\n", "    spec:\n", "      containers:\n", "      - name: c\n", "        ports:\n",
             "        - containerPort: 80\n", "          hostPort: 65536\n", "  containers:\n", "  - ports:\n",
             "    - {containerPort: 1, hostIP: 1.2.3.4}\n", "---\n", "...\n", "&a ", "*a", "<<: ", "{", "}", "[", "]", ": ",
+            "        livenessProbe: {httpGet: {port: 80, host: '::1'}}\n", "  strategy: {rollingUpdate: {maxSurge: 0}}\n",
+            "kind: Rollout\n", "apiVersion: a.b/v1\n", "{{ x }}", "[[ x ]]", "- {op: add, path: /x}\n", "resources: []\n",
             "\"", "'", "|\n", "? ", "%", "\t", "\r\n", "  ", "!!int ", "\u{feff}",
         ]).prop_map(|piece| piece.as_bytes().to_vec()),
         1 => prop::collection::vec(any::<u8>(), 0..8),
@@ -173,6 +220,8 @@ proptest! {
                     let contents = read(&root, &manifests.files[0], lines_before, &ClaimLimits::default());
                     manifests.objects.extend(contents.objects);
                     manifests.unreadable.extend(contents.unreadable);
+                    manifests.remarks.extend(contents.remarks);
+                    manifests.other_kinds.merge(contents.other_kinds);
                 }
                 Err(UnreadableDocument { line, message }) => {
                     prop_assert!(!message.chars().any(char::is_control), "{message:?}");

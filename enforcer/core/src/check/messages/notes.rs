@@ -1,0 +1,39 @@
+//! Notes about what is not read, or not known.
+
+use super::{about, alone};
+use crate::check::{
+    finding::{Code, Finding, Severity},
+    object::{ManifestObject, OtherKind, Remark},
+};
+
+pub(in crate::check) fn remark(remark: &Remark) -> Finding {
+    let Remark { place, message, remedy } = remark;
+    Finding { severity: Severity::Note, ..alone(place.clone(), Code::NotRead, message.clone(), remedy) }
+}
+
+pub(in crate::check) fn other_kind(version: &str, kind: &str, other: &OtherKind) -> Finding {
+    let &OtherKind { with_template, compared, .. } = other;
+    let objects = if with_template == 1 { "1 object".to_owned() } else { format!("{with_template} objects") };
+    let read = match compared {
+        0 => "that are not looked at".to_owned(),
+        _ if compared == with_template => {
+            "of which the ports are compared; replicas and updates are not looked at, because the kind is not of Kubernetes"
+                .to_owned()
+        }
+        _ => format!("of which the ports of {compared} are compared, and the others are not looked at"),
+    };
+    let message = format!("{objects} of kind {kind} ({version}) with pod templates {read}");
+    let remedy = if kind == "Template" {
+        "process it first: oc process -f FILE | enforcer check -"
+    } else {
+        "check the pods that it makes: kubectl get pods -o yaml | enforcer check -"
+    };
+    Finding { severity: Severity::Note, ..alone(other.place.clone(), Code::OtherKind, message, remedy) }
+}
+
+pub(in crate::check) fn unknown_ports(object: &ManifestObject, line: u32) -> Finding {
+    let message = format!("{object} is on the host network, and none of its ports is known, so none is checked");
+    let remedy = "declare each port it listens on, in its container: ports: [{containerPort: PORT}], or on the pod \
+                  template: port-enforcer.io/ports: PORT/tcp (none if it listens on no port; docs/annotations.md)";
+    about(object, object.at(Some(line)), Code::UnknownPorts, Severity::Note, message, remedy)
+}
