@@ -7,8 +7,7 @@ use enforcer_core::{
     index::Notice,
     k8s_events::{Call, CallOutcome, EventScheduler, MAX_NOTE, NextCall},
     model::{
-        digest::Digest, name::Name, owner::OwnerClass, port_spec::PortList, quota::Quota, source::ClaimSource,
-        time::Now,
+        digest::Digest, name::Name, now::Now, owner::OwnerClass, port_spec::PortList, quota::Quota, source::ClaimSource,
     },
     plan::owner_record::{OwnerRecord, RecordedOwner},
     pods::{
