@@ -32,7 +32,10 @@ fuzz_target!(|input: (u8, &str)| {
         assert!(before.chars().count() + next >= max, "{cut:?} has room for more of {whole:?}");
     }
 
-    for name in [Name { namespace: text.to_owned(), name: whole, uid: String::new(), mirror: None, handover: None }, Name::node()] {
+    for name in [
+        Name { namespace: text.to_owned(), name: whole, uid: String::new(), mirror: None, handover: None },
+        Name::node(),
+    ] {
         assert_safe(&name.to_string());
     }
 });

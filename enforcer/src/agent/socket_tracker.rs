@@ -13,7 +13,7 @@ use enforcer_ebpf::wire::Protocol;
 
 use enforcer_core::{
     index::Index,
-    model::{attempt::Attempt, port_spec::PortSpec},
+    model::{attempt::Attempt, kernel_ids::CgroupId, port_spec::PortSpec},
     reports::{report::Report, ring_records::SocketRelease},
     sockets::{BoundSockets, LiveConflict, ReportedConflicts, Scope, SocketBinding, SocketLimits, SocketPlace},
 };
@@ -79,7 +79,7 @@ pub struct DumpReport {
 pub fn reconcile(
     sockets: &mut BoundSockets,
     now: impl Fn() -> u64,
-    resolve: impl Fn(u64) -> SocketPlace,
+    resolve: impl Fn(CgroupId) -> SocketPlace,
 ) -> DumpReport {
     let mut report = DumpReport::default();
     for protocol in Protocol::ENFORCED {

@@ -35,7 +35,7 @@ use netlink_sys::{Socket as NetlinkSocket, SocketAddr, protocols::NETLINK_SOCK_D
 use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
 
 use enforcer_core::{
-    model::port_spec::protocol_name,
+    model::{kernel_ids::CgroupId, port_spec::protocol_name},
     sockets::{Activity, DumpedSocket, Scope},
 };
 
@@ -304,7 +304,7 @@ fn dumped_socket(protocol: Protocol, response: &InetResponse) -> Option<DumpedSo
                 let mut value = [0; size_of::<u64>()];
                 if other.value_len() == value.len() {
                     other.emit_value(&mut value);
-                    cgroup = Some(u64::from_ne_bytes(value));
+                    cgroup = Some(CgroupId::new(u64::from_ne_bytes(value)));
                 }
             }
             _ => {}

@@ -161,7 +161,8 @@ impl ReportedConflicts {
         };
         let mut ports: BTreeMap<(Protocol, u16), Vec<(ConflictSide, &BoundSocket)>> = BTreeMap::new();
         for holder in holders.iter().filter(|holder| !holder.address.is_multicast()) {
-            let side = ConflictSide { owner: index.owner_by_cgroup(holder.cgroup), party: holders.place(holder).party };
+            let owner = holder.cgroup.and_then(|cgroup| index.owner_by_cgroup(cgroup));
+            let side = ConflictSide { owner, party: holders.place(holder).party };
             ports.entry((holder.protocol, holder.port)).or_default().push((side, holder));
         }
         for ((protocol, port), mut all) in ports {

@@ -22,7 +22,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use enforcer_ebpf::wire::Protocol;
 
 use crate::{
-    model::actor::Actor,
+    model::{actor::Actor, kernel_ids::CgroupId},
     sockets::{
         Activity, BoundSince, BoundSocket, DumpedSocket, Process, Scope, SocketBinding, SocketOwner, SocketPlace,
     },
@@ -94,8 +94,8 @@ pub struct BoundSockets {
     /// Cookies by what a release calls them, where that is something else.
     releases: HashMap<u64, u64>,
     ports: BTreeSet<(Protocol, u16, u64)>,
-    /// Cgroups that holders are in.
-    cgroups: HashMap<u64, CgroupSockets>,
+    /// Cgroups that holders are in, `None` for those that are not known.
+    cgroups: HashMap<Option<CgroupId>, CgroupSockets>,
     counts: HashMap<SocketOwner, usize>,
     released: HashSet<u64>,
     released_at: VecDeque<(u64, u64)>,
@@ -129,7 +129,7 @@ impl BoundSockets {
     }
 
     /// Takes the event of a bind. `resolve` finds the owner of a cgroup.
-    pub fn bound(&mut self, binding: SocketBinding, resolve: impl FnOnce(u64) -> SocketPlace) {
+    pub fn bound(&mut self, binding: SocketBinding, resolve: impl FnOnce(CgroupId) -> SocketPlace) {
         if self.released.contains(&binding.cookie) {
             return;
         }
@@ -147,7 +147,7 @@ impl BoundSockets {
                 address,
                 port,
                 cookie,
-                cgroup,
+                cgroup: Some(cgroup),
                 since: BoundSince::Bound(time),
                 process: Some(Process { pid, command }),
                 uid,
@@ -187,7 +187,8 @@ impl BoundSockets {
 
     /// Takes the end of a cgroup. Its sockets went with their processes or were passed on. Removes those that no dump of
     /// this kernel can show, and returns `true` if others are left, which a dump should confirm soon.
-    pub fn cgroup_gone(&mut self, cgroup: u64) -> bool {
+    pub fn cgroup_gone(&mut self, cgroup: CgroupId) -> bool {
+        let cgroup = Some(cgroup);
         let Some(residents) = self.cgroups.get_mut(&cgroup) else {
             return false;
         };
@@ -233,7 +234,7 @@ impl BoundSockets {
     }
 
     /// Takes a socket of the dump. Returns whether it is new: no event came for it.
-    pub fn record_dumped(&mut self, sighting: &DumpedSocket, resolve: impl FnOnce(u64) -> SocketPlace) -> bool {
+    pub fn record_dumped(&mut self, sighting: &DumpedSocket, resolve: impl FnOnce(CgroupId) -> SocketPlace) -> bool {
         if self.released.contains(&sighting.cookie) {
             // The answer is older than the release.
             return false;
@@ -277,7 +278,7 @@ impl BoundSockets {
                 address: sighting.address,
                 port: sighting.port,
                 cookie: sighting.cookie,
-                cgroup: sighting.cgroup.unwrap_or(0),
+                cgroup: sighting.cgroup,
                 since: BoundSince::Seen(began),
                 process: None,
                 uid: sighting.uid,
@@ -337,8 +338,11 @@ impl BoundSockets {
     }
 
     /// Resolves again the cgroups whose pods were not known: pods and cgroups may be known after a bind.
-    pub fn resolve(&mut self, resolve: impl Fn(u64) -> SocketPlace) {
-        for (&cgroup, residents) in &mut self.cgroups {
+    pub fn resolve(&mut self, resolve: impl Fn(CgroupId) -> SocketPlace) {
+        for (cgroup, residents) in &mut self.cgroups {
+            let Some(cgroup) = *cgroup else {
+                continue;
+            };
             if residents.gone || matches!(residents.place.who, Actor::Known(_)) {
                 continue;
             }
@@ -351,12 +355,12 @@ impl BoundSockets {
         }
     }
 
-    fn insert(&mut self, entry: SocketEntry, resolve: impl FnOnce(u64) -> SocketPlace) -> Result<(), SocketOwner> {
+    fn insert(&mut self, entry: SocketEntry, resolve: impl FnOnce(CgroupId) -> SocketPlace) -> Result<(), SocketOwner> {
         let BoundSocket { protocol, port, cookie, cgroup, .. } = entry.holder;
         let known = self.cgroups.get(&cgroup).map(|residents| residents.place.party);
         let (party, place) = known.map_or_else(
             || {
-                let place = if cgroup == 0 { SocketPlace::HOST } else { resolve(cgroup) };
+                let place = cgroup.map_or(SocketPlace::HOST, resolve);
                 (place.party, Some(place))
             },
             |party| (party, None),

@@ -42,7 +42,7 @@ pub(super) fn kernel_verdict(
         address,
         port,
         cookie: 0,
-        cgroup: 0,
+        cgroup: None,
         since: BoundSince::Seen(0),
         process: None,
         uid: 0,
