@@ -5,7 +5,13 @@ use std::{hint::black_box, net::Ipv4Addr, process::ExitCode, time::Duration};
 
 use enforcer_core::{
     index::{Index, Settings},
-    model::{actor::Audience, attempt::Attempt, kernel_ids::CgroupId, now::Now, owner::OwnerId},
+    model::{
+        actor::Audience,
+        attempt::Attempt,
+        kernel_ids::{CgroupId, SocketCookie},
+        now::Now,
+        owner::OwnerId,
+    },
     pods::{
         annotation,
         pod::{self, Pod},
@@ -112,7 +118,7 @@ fn attempt(number: u16) -> Attempt {
         reason: Reason::Claimed,
         cgroup: CgroupId::new(77),
         pod_cgroup: Some(CgroupId::new(76)),
-        socket: number.into(),
+        socket: SocketCookie::new(number.into()),
         caller: OwnerId::new(u32::from(number % PODS + 2)),
         owner: OwnerId::new(u32::from((number + 1) % PODS + 2)),
         holder: None,

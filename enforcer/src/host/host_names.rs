@@ -13,7 +13,7 @@ use std::{
 use enforcer_core::{
     cgroups::host_unit::host_unit,
     index::Index,
-    model::kernel_ids::CgroupId,
+    model::kernel_ids::{CgroupId, SocketCookie},
     sockets::{BoundSockets, Process, SocketOwner},
 };
 
@@ -92,7 +92,7 @@ pub struct HostNames {
     /// Paths of the cgroups that hold ports, `None` for those that were not found.
     paths: HashMap<CgroupId, Option<PathBuf>>,
     /// Sockets whose process was looked for.
-    searched: HashSet<u64>,
+    searched: HashSet<SocketCookie>,
 }
 
 impl HostNames {
@@ -107,7 +107,7 @@ impl HostNames {
         let Some(hierarchy) = &self.hierarchy else {
             return;
         };
-        let mut held: HashMap<CgroupId, Vec<(u64, Option<u32>)>> = HashMap::new();
+        let mut held: HashMap<CgroupId, Vec<(SocketCookie, Option<u32>)>> = HashMap::new();
         for socket in sockets.iter() {
             if let Some(cgroup) = socket.cgroup
                 && sockets.place(socket).party == SocketOwner::Host
@@ -129,10 +129,10 @@ impl HostNames {
             let units = self.paths.iter().map(|(cgroup, path)| (*cgroup, path.as_deref().and_then(unit)));
             index.set_host_units(units.collect());
         }
-        let cookies: HashSet<u64> = held.values().flatten().map(|(cookie, _)| *cookie).collect();
+        let cookies: HashSet<SocketCookie> = held.values().flatten().map(|(cookie, _)| *cookie).collect();
         self.searched.retain(|cookie| cookies.contains(cookie));
         for (cgroup, held) in held {
-            let inodes: HashMap<u32, u64> = held
+            let inodes: HashMap<u32, SocketCookie> = held
                 .into_iter()
                 .filter(|(cookie, inode)| inode.is_some() && self.searched.insert(*cookie))
                 .filter_map(|(cookie, inode)| Some((inode?, cookie)))

@@ -124,7 +124,7 @@ fn every_socket_kind_is_found_with_its_cgroup() -> Outcome {
                 // The subflow has a cookie of its own, and no file.
                 let inode = fstat(&socket).expect("a socket").st_ino;
                 assert_eq!(sighting.inode.map(u64::from), Some(inode), "{bind:?}");
-                assert_eq!(sighting.cookie, sockopt::socket_cookie(&socket).expect("a cookie"), "{bind:?}");
+                assert_eq!(sighting.cookie.get(), sockopt::socket_cookie(&socket).expect("a cookie"), "{bind:?}");
             }
             // The worker's descriptor still refers to it.
             drop(socket);
@@ -190,7 +190,7 @@ fn connected_socket_is_listed_on_request() -> Outcome {
     let sightings = on(Protocol::Tcp, Scope::Connected, PORT);
     let [sighting] = sightings.as_slice() else { panic!("{sightings:?}") };
     assert_eq!((sighting.activity, sighting.cgroup), (Activity::Connected, Some(cgroup_id(&cgroup))));
-    assert_eq!(sighting.cookie, sockopt::socket_cookie(&socket).expect("a cookie"));
+    assert_eq!(sighting.cookie.get(), sockopt::socket_cookie(&socket).expect("a cookie"));
     DONE
 }
 

@@ -37,6 +37,11 @@ impl fmt::Display for CgroupId {
 pub struct SocketCookie(u64);
 
 impl SocketCookie {
+    /// Lowest number.
+    pub const MIN: Self = Self(0);
+    /// Highest number.
+    pub const MAX: Self = Self(u64::MAX);
+
     /// Returns the cookie with this number.
     #[must_use]
     pub const fn new(cookie: u64) -> Self {

@@ -9,7 +9,7 @@ use crate::{
     model::{
         actor::Actor,
         attempt::{Reuse, target},
-        kernel_ids::CgroupId,
+        kernel_ids::{CgroupId, SocketCookie},
         text::escape,
     },
 };
@@ -44,7 +44,7 @@ pub struct DumpedSocket {
     /// Its own port, never 0.
     pub port: u16,
     /// Its cookie, never used twice. The subflow's for MPTCP.
-    pub cookie: u64,
+    pub cookie: SocketCookie,
     /// The cgroup in which it was made; `None` before 5.8.
     pub cgroup: Option<CgroupId>,
     /// User id of its owner in the agent's user namespace.
@@ -71,7 +71,7 @@ pub struct SocketBinding {
     /// The port taken, never 0.
     pub port: u16,
     /// The socket's cookie; the subflow's for MPTCP, as diagnostics show it.
-    pub cookie: u64,
+    pub cookie: SocketCookie,
     /// Id by which [`super::BoundSockets::released`] will name it: the cookie, but for MPTCP the id of the parent socket.
     pub release: u64,
     /// Cgroup of the calling task: who binds is the holder, whoever made the socket.
@@ -155,7 +155,7 @@ pub struct BoundSocket {
     /// The port.
     pub port: u16,
     /// Cookie of the socket.
-    pub cookie: u64,
+    pub cookie: SocketCookie,
     /// Cgroup of the process that bound it or, if no event came, in which the socket was made; `None` if unknown.
     pub cgroup: Option<CgroupId>,
     /// Time of the bind.

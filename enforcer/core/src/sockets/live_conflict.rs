@@ -12,6 +12,7 @@ use crate::{
     index::Index,
     model::{
         actor::{Actor, Audience},
+        kernel_ids::SocketCookie,
         owner::OwnerId,
         port_spec::{Address, PortSpec},
         source::ClaimSource,
@@ -92,7 +93,7 @@ impl LiveConflict {
     }
 
     /// Returns the cookies of the sockets that it is about.
-    pub fn sockets(&self) -> impl Iterator<Item = u64> {
+    pub fn sockets(&self) -> impl Iterator<Item = SocketCookie> {
         let second = match self {
             Self::Shared { second, .. } => Some(second),
             Self::NotOwner { .. } => None,

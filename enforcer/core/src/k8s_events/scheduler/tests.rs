@@ -12,7 +12,7 @@ use crate::{
     },
     model::{
         attempt::Attempt,
-        kernel_ids::CgroupId,
+        kernel_ids::{CgroupId, SocketCookie},
         owner::OwnerId,
         port_spec::{Address, PortList, PortRange},
         quota::{QuotaLimit, Resource},
@@ -52,7 +52,7 @@ fn denied(offender: &str, owner: &str, port: u16) -> Report {
             reason: Reason::Claimed,
             cgroup: CgroupId::new(7),
             pod_cgroup: Some(POD_CGROUP),
-            socket: 1,
+            socket: SocketCookie::new(1),
             caller: OwnerId::new(1),
             owner: OwnerId::new(2),
             holder: None,

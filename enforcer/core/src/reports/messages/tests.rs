@@ -7,7 +7,7 @@ use crate::model::owner::OwnerId;
 use crate::model::{
     actor::Actor,
     attempt::Attempt,
-    kernel_ids::CgroupId,
+    kernel_ids::{CgroupId, SocketCookie},
     port_spec::{Address, PortRange},
 };
 
@@ -27,7 +27,7 @@ pub(crate) fn report(reason: Reason, verdict: VerdictKind) -> Report {
             reason,
             cgroup: CgroupId::new(1),
             pod_cgroup: Some(CgroupId::new(1)),
-            socket: 1,
+            socket: SocketCookie::new(1),
             caller: OwnerId::new(1),
             owner: OwnerId::new(2),
             holder: None,

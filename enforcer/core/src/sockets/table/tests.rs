@@ -33,7 +33,7 @@ fn binding(protocol: Protocol, cookie: u64, port: u16, time: u64) -> SocketBindi
         protocol,
         address: "0.0.0.0".parse().unwrap(),
         port,
-        cookie,
+        cookie: SocketCookie::new(cookie),
         release: cookie,
         cgroup: cgroup(1),
         pid: 4711,
@@ -49,7 +49,7 @@ fn sighting(protocol: Protocol, cookie: u64, port: u16, activity: Activity) -> D
         protocol,
         address: "0.0.0.0".parse().unwrap(),
         port,
-        cookie,
+        cookie: SocketCookie::new(cookie),
         cgroup: Some(cgroup(1)),
         uid: 0,
         inode: Some(7),
@@ -465,7 +465,7 @@ impl World {
     /// Nobody who is there and was told is missing, and the table's books agree.
     fn check(&self) {
         for (cookie, socket) in &self.sockets {
-            assert!(!socket.told || self.holders.entries.contains_key(cookie), "lost: {socket:?}");
+            assert!(!socket.told || self.holders.entries.contains_key(&SocketCookie::new(*cookie)), "lost: {socket:?}");
         }
         let count: usize = self.holders.counts.values().sum();
         assert_eq!(count, self.holders.len());
@@ -474,13 +474,16 @@ impl World {
         assert_eq!(residents, self.holders.len());
     }
 
-    fn held(&self) -> Vec<(Protocol, u16, u64)> {
+    fn held(&self) -> Vec<(Protocol, u16, SocketCookie)> {
         self.holders.ports.iter().copied().collect()
     }
 
-    fn real(&self) -> Vec<(Protocol, u16, u64)> {
-        let mut real: Vec<_> =
-            self.sockets.iter().map(|(&cookie, socket)| (socket.protocol, socket.port, cookie)).collect();
+    fn real(&self) -> Vec<(Protocol, u16, SocketCookie)> {
+        let mut real: Vec<_> = self
+            .sockets
+            .iter()
+            .map(|(&cookie, socket)| (socket.protocol, socket.port, SocketCookie::new(cookie)))
+            .collect();
         real.sort_unstable();
         real
     }

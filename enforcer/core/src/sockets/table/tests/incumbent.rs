@@ -8,7 +8,7 @@ use super::existing::Node;
 use crate::{
     model::{
         attempt::{Attempt, Reuse},
-        kernel_ids::CgroupId,
+        kernel_ids::{CgroupId, SocketCookie},
     },
     pods::pod::Workload,
 };
@@ -27,7 +27,7 @@ fn attempt(cgroup: u64, address: &str) -> Attempt {
         reason: Reason::Unclaimed,
         cgroup: CgroupId::new(cgroup),
         pod_cgroup: Some(CgroupId::new(cgroup)),
-        socket: 900,
+        socket: SocketCookie::new(900),
         caller: None,
         owner: None,
         holder: None,
