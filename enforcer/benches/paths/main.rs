@@ -5,7 +5,13 @@ use std::{hint::black_box, net::Ipv4Addr, process::ExitCode, time::Duration};
 
 use enforcer_core::{
     index::{Index, Settings},
-    model::{actor::Audience, attempt::Attempt, now::Now, owner::OwnerId},
+    model::{
+        actor::Audience,
+        attempt::Attempt,
+        kernel_ids::{CgroupId, SocketCookie},
+        now::Now,
+        owner::OwnerId,
+    },
     pods::{
         annotation,
         pod::{self, Pod},
@@ -95,7 +101,7 @@ fn objects(first: u16) -> Vec<String> {
 
 /// An index that knows the pods.
 fn index() -> Index {
-    let mut index = Index::new(Settings::default(), 1);
+    let mut index = Index::new(Settings::default(), CgroupId::new(1));
     index.reset(decode_pods(&objects(10_000)), NOW);
     index.drain_output();
     index
@@ -110,9 +116,9 @@ fn attempt(number: u16) -> Attempt {
         v6only: None,
         verdict: VerdictKind::Deny,
         reason: Reason::Claimed,
-        cgroup: 77,
-        pod_cgroup: Some(76),
-        socket: number.into(),
+        cgroup: CgroupId::new(77),
+        pod_cgroup: Some(CgroupId::new(76)),
+        socket: SocketCookie::new(number.into()),
         caller: OwnerId::new(u32::from(number % PODS + 2)),
         owner: OwnerId::new(u32::from((number + 1) % PODS + 2)),
         holder: None,
@@ -136,7 +142,9 @@ fn main() -> ExitCode {
             read_annotations(&(1..1000).map(text).collect::<Vec<_>>())
         }
         "decode_pods" => decode_pods(&objects(10_000)).len(),
-        "take_in_pods" => take_in_pods(&mut Index::new(Settings::default(), 1), decode_pods(&objects(10_000))),
+        "take_in_pods" => {
+            take_in_pods(&mut Index::new(Settings::default(), CgroupId::new(1)), decode_pods(&objects(10_000)))
+        }
         "change_pods" => change_pods(&mut index(), decode_pods(&objects(20_000))),
         "report_binds" => report_binds(&index(), (0..1000).map(attempt).collect()),
         _ => 0,

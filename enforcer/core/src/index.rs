@@ -43,6 +43,7 @@ use crate::{
     },
     model::{
         digest::Digest,
+        kernel_ids::CgroupId,
         mode::Mode,
         now::Now,
         owner::{OwnerId, OwnerKind},
@@ -76,7 +77,7 @@ pub struct Index {
     pod_cgroup_count: usize,
     tree: CgroupTree,
     /// Names of cgroups outside of the tree in which host processes hold ports; `None` for those that have no name.
-    host_units: HashMap<u64, Option<String>>,
+    host_units: HashMap<CgroupId, Option<String>>,
     slots: SlotAllocator,
     quotas: QuotaTracker,
     groups: Interner<Digest>,
@@ -114,7 +115,7 @@ pub struct Staged {
 impl Index {
     /// Creates an index for the cgroups below the one with the id `root`. The node's own claims are in force at once.
     #[must_use]
-    pub fn new(settings: Settings, root: u64) -> Self {
+    pub fn new(settings: Settings, root: CgroupId) -> Self {
         let mut index = Self {
             owners: HashMap::new(),
             pods: HashMap::new(),

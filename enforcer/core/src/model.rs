@@ -3,6 +3,7 @@
 pub mod actor;
 pub mod attempt;
 pub mod digest;
+pub mod kernel_ids;
 pub mod list_text;
 pub mod mode;
 pub mod name;

@@ -1,9 +1,12 @@
 //! The path of a cgroup: user space and the kernel programs find the same pod in it, and it is the outermost one.
 #![no_main]
 
-use enforcer_core::cgroups::{
-    path::{container_id, is_pods_root, pod_of},
-    tree::{CgroupTree, Insertion},
+use enforcer_core::{
+    cgroups::{
+        path::{container_id, is_pods_root, pod_of},
+        tree::{CgroupTree, Insertion},
+    },
+    model::kernel_ids::CgroupId,
 };
 use enforcer_ebpf::{
     cgroup_name,
@@ -52,11 +55,11 @@ fn check(path: &str) {
         Some((at, UidKey::new(uid, form)))
     });
     // As the agent does it, cgroup by cgroup.
-    let mut tree = CgroupTree::new(0);
+    let mut tree = CgroupTree::new(CgroupId::new(0));
     let mut by_tree = None;
     for (at, segment) in segments.iter().enumerate() {
-        let id = at as u64 + 1;
-        match tree.insert(id, at as u64, segment) {
+        let (parent, id) = (CgroupId::new(at as u64), CgroupId::new(at as u64 + 1));
+        match tree.insert(id, parent, segment) {
             Insertion::Pod(made) => {
                 assert_eq!(by_tree.replace((at, made.key)), None, "a path has one pod");
                 assert_eq!(made.id, id);
@@ -91,6 +94,6 @@ fn check(path: &str) {
     if pod.is_some()
         && let Some(last) = u64::try_from(segments.len()).ok().filter(|depth| *depth <= 32)
     {
-        assert_eq!(tree.container(last), container_id(path), "the tree and the path agree");
+        assert_eq!(tree.container(CgroupId::new(last)), container_id(path), "the tree and the path agree");
     }
 }

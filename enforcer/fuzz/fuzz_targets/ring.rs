@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use enforcer_core::{
     index::{Index, Settings},
-    model::actor::Audience,
+    model::{actor::Audience, kernel_ids::CgroupId},
     reports::{
         report::Report,
         ring_records::{CgroupChange, DecodeError, SocketRecord, decode_cgroup, decode_socket, decode_verdict},
@@ -23,7 +23,7 @@ use zerocopy::FromBytes as _;
 
 thread_local! {
     /// Of a node where nothing is.
-    static INDEX: Index = Index::new(Settings::default(), 1);
+    static INDEX: Index = Index::new(Settings::default(), CgroupId::new(1));
 }
 
 /// How long the machine slept.
@@ -80,11 +80,11 @@ fn bind(record: &[u8], event: &BindEvent) {
         Ok(SocketRecord::Attempt(attempt)) => {
             assert!(known && event.kind == EventKind::Attempt as u8);
             assert_eq!((attempt.verdict as u8, attempt.reason as u8), (event.verdict, event.reason));
-            assert_eq!((attempt.time, attempt.cgroup, attempt.socket), (time, event.cgroup, event.socket));
+            assert_eq!((attempt.time, attempt.cgroup.get(), attempt.socket.get()), (time, event.cgroup, event.socket));
             assert_eq!((attempt.protocol as u8, attempt.port), (event.protocol, event.port));
             assert_eq!((attempt.caller, attempt.owner), (some(event.caller), some(event.owner)));
             assert_eq!((attempt.pid, attempt.uid), (event.pid, event.uid));
-            assert_eq!(attempt.pod_cgroup.unwrap_or(0), event.pod_cgroup);
+            assert_eq!(attempt.pod_cgroup.map_or(0, CgroupId::get), event.pod_cgroup);
             assert_eq!(attempt.holder.unwrap_or(0), event.holder);
             assert_eq!((attempt.v6only, attempt.held), (v6only, flag(BIND_FLAG_HELD)));
             assert_eq!(attempt.reuse.map(|reuse| (reuse.port, reuse.address)), reuse);
@@ -94,7 +94,7 @@ fn bind(record: &[u8], event: &BindEvent) {
         }
         Ok(SocketRecord::Bound(binding)) => {
             assert!(known && event.kind == EventKind::Bound as u8);
-            assert_eq!((binding.time, binding.cgroup, binding.cookie), (time, event.cgroup, event.socket));
+            assert_eq!((binding.time, binding.cgroup.get(), binding.cookie.get()), (time, event.cgroup, event.socket));
             assert_eq!((binding.protocol as u8, binding.port), (event.protocol, event.port));
             assert_eq!((binding.release, binding.pid, binding.uid), (event.release, event.pid, event.uid));
             assert_eq!(binding.v6only, v6only);
@@ -159,7 +159,7 @@ fn cgroup(record: &[u8], event: &CgroupEvent) {
         Err(DecodeError::Length { .. }) => panic!("the length is right"),
         Ok(CgroupChange { made, id, parent, name, form }) => {
             let kind = if made { EventKind::CgroupMade } else { EventKind::CgroupRemoved };
-            assert_eq!((kind as u8, id, parent), (event.kind, event.id, event.parent));
+            assert_eq!((kind as u8, id.get(), parent.get()), (event.kind, event.id, event.parent));
             assert_eq!(form, UidForm::from_wire(event.form));
             match name {
                 Some(name) => assert_eq!(name.as_bytes(), &event.name[..length]),

@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use enforcer_core::model::kernel_ids::SocketCookie;
 use rustix::net::sockopt::socket_cookie;
 
 /// Most sockets that are remembered: those of the last tries to listen.
@@ -17,10 +18,10 @@ const MAX_SOCKETS: usize = 64;
 
 /// Cookies of the agent's own sockets. A clone has the same.
 #[derive(Clone, Debug, Default)]
-pub struct OwnSockets(Arc<Mutex<VecDeque<u64>>>);
+pub struct OwnSockets(Arc<Mutex<VecDeque<SocketCookie>>>);
 
 impl OwnSockets {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<u64>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<SocketCookie>> {
         // The list is right after every statement.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -31,7 +32,7 @@ impl OwnSockets {
     ///
     /// If the kernel does not give its cookie.
     pub fn add(&self, socket: &impl AsFd) -> io::Result<()> {
-        let cookie = socket_cookie(socket)?;
+        let cookie = SocketCookie::new(socket_cookie(socket)?);
         let mut sockets = self.lock();
         if sockets.len() >= MAX_SOCKETS {
             sockets.pop_front();
@@ -42,7 +43,7 @@ impl OwnSockets {
 
     /// Returns whether the socket with this cookie is the agent's own.
     #[must_use]
-    pub fn contains(&self, cookie: u64) -> bool {
+    pub fn contains(&self, cookie: SocketCookie) -> bool {
         self.lock().contains(&cookie)
     }
 }
@@ -59,11 +60,11 @@ mod tests {
         let socket = || UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let (first, other) = (socket(), socket());
         own.add(&first).expect("a cookie");
-        let cookie = socket_cookie(&first).expect("a cookie");
-        assert!(own.contains(cookie) && !own.contains(socket_cookie(&other).expect("a cookie")));
+        let cookie = |socket: &UdpSocket| SocketCookie::new(socket_cookie(socket).expect("a cookie"));
+        assert!(own.contains(cookie(&first)) && !own.contains(cookie(&other)));
         for _ in 0..MAX_SOCKETS {
             own.add(&other).expect("a cookie");
         }
-        assert!(!own.contains(cookie));
+        assert!(!own.contains(cookie(&first)));
     }
 }

@@ -20,7 +20,7 @@ use enforcer_ebpf::wire::{NodeMode, Policy, Protocol};
 use enforcer_core::{
     index::{Index, Settings, Staged},
     manifests::FolderContents,
-    model::{name::Name, now::Now, port_spec::PortSpec, source::ClaimOrigin},
+    model::{kernel_ids::CgroupId, name::Name, now::Now, port_spec::PortSpec, source::ClaimOrigin},
     pods::pod::Pod,
     reports::{failing_binds::FailingBinds, report::Report},
     sockets::BoundSockets,
@@ -85,7 +85,7 @@ pub struct Reconciler {
     cgroup_events_lost: u64,
     cgroup_events_seen: u64,
     /// Removed cgroups that the index does not know of yet.
-    removed_cgroups: Vec<u64>,
+    removed_cgroups: Vec<CgroupId>,
     /// The place of some cgroup is unknown, so the tree has to be read.
     unplaced_cgroups: bool,
     /// The last batch left verdicts in their ring.
@@ -350,7 +350,7 @@ impl Reconciler {
     fn scan_sockets(&mut self, now: Now) -> SocketScan {
         let (scan, changed) = self.sockets.scan(&mut self.index, now.boottime);
         for socket in self.sockets.bound_sockets().iter() {
-            if let Some(owner) = self.index.owner_by_cgroup(socket.cgroup) {
+            if let Some(owner) = socket.cgroup.and_then(|cgroup| self.index.owner_by_cgroup(cgroup)) {
                 self.index.note_bound(owner, socket.protocol, socket.port);
             }
         }

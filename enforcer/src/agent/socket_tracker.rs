@@ -13,7 +13,11 @@ use enforcer_ebpf::wire::Protocol;
 
 use enforcer_core::{
     index::Index,
-    model::{attempt::Attempt, port_spec::PortSpec},
+    model::{
+        attempt::Attempt,
+        kernel_ids::{CgroupId, SocketCookie},
+        port_spec::PortSpec,
+    },
     reports::{report::Report, ring_records::SocketRelease},
     sockets::{BoundSockets, LiveConflict, ReportedConflicts, Scope, SocketBinding, SocketLimits, SocketPlace},
 };
@@ -53,8 +57,8 @@ pub(super) struct SocketTracker {
     published: BTreeSet<(Protocol, u16)>,
     pending: VecDeque<(Duration, Attempt)>,
     /// Cookies of the sockets that were bound last, in that order.
-    bound: VecDeque<u64>,
-    bound_set: HashSet<u64>,
+    bound: VecDeque<SocketCookie>,
+    bound_set: HashSet<SocketCookie>,
     /// A socket was bound to a port that another one holds.
     scan_requested: bool,
     /// Time to read records that came without a wake-up.
@@ -79,7 +83,7 @@ pub struct DumpReport {
 pub fn reconcile(
     sockets: &mut BoundSockets,
     now: impl Fn() -> u64,
-    resolve: impl Fn(u64) -> SocketPlace,
+    resolve: impl Fn(CgroupId) -> SocketPlace,
 ) -> DumpReport {
     let mut report = DumpReport::default();
     for protocol in Protocol::ENFORCED {

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use enforcer_core::cgroups::path::is_pods_root;
+use enforcer_core::{cgroups::path::is_pods_root, model::kernel_ids::CgroupId};
 
 /// Mounts of this mount namespace.
 pub const MOUNTINFO: &str = "/proc/self/mountinfo";
@@ -15,9 +15,9 @@ pub const MOUNTINFO: &str = "/proc/self/mountinfo";
 const SEARCH_DEPTH: usize = 3;
 /// Depth to which the tree below the kubelet's cgroup is read.
 const SCAN_DEPTH: usize = 24;
-/// Inode number of the root directory of a whole hierarchy (`kernfs_create_root` in fs/kernfs/dir.c takes the first
+/// Id of the root of a whole hierarchy (`kernfs_create_root` in fs/kernfs/dir.c takes the first
 /// one); the root of a cgroup namespace has another.
-const HIERARCHY_ROOT_INODE: u64 = 1;
+const HIERARCHY_ROOT: CgroupId = CgroupId::new(1);
 
 /// Reason why there is no cgroup to attach to.
 #[derive(Debug, thiserror::Error)]
@@ -71,8 +71,8 @@ fn list(paths: &[PathBuf]) -> String {
 pub struct Root {
     /// Its directory.
     pub path: PathBuf,
-    /// Its id: the inode number.
-    pub id: u64,
+    /// Its id.
+    pub id: CgroupId,
     /// Its level in the whole hierarchy, or `None` if only a part of the hierarchy is mounted here (a cgroup
     /// namespace), so that the level cannot be seen.
     pub level: Option<u64>,
@@ -87,8 +87,8 @@ impl Root {
     pub fn hierarchy(mountinfo: &Path) -> Result<Self, CgroupError> {
         let path =
             mounts(mountinfo)?.into_iter().next().ok_or_else(|| CgroupError::NotMounted(mountinfo.to_owned()))?;
-        let id = inode(&path)?;
-        Ok(Self { id, level: (id == HIERARCHY_ROOT_INODE).then_some(0), path })
+        let id = id_of(&path)?;
+        Ok(Self { id, level: (id == HIERARCHY_ROOT).then_some(0), path })
     }
 
     /// Finds the given directory, or the kubelet's below the mounted hierarchy.
@@ -110,9 +110,9 @@ impl Root {
         let Some(mount) = mount.filter(|_| path.join("cgroup.procs").exists()) else {
             return Err(CgroupError::NotCgroup { path, source: None });
         };
-        let whole = inode(mount)? == HIERARCHY_ROOT_INODE;
+        let whole = id_of(mount)? == HIERARCHY_ROOT;
         let depth = path.strip_prefix(mount).map_or(0, |below| below.components().count());
-        Ok(Self { id: inode(&path)?, level: whole.then_some(depth as u64), path })
+        Ok(Self { id: id_of(&path)?, level: whole.then_some(depth as u64), path })
     }
 }
 
@@ -174,9 +174,9 @@ fn search(directory: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its id.
-    pub id: u64,
+    pub id: CgroupId,
     /// Its parent's id.
-    pub parent: u64,
+    pub parent: CgroupId,
     /// Its name: the last segment of the path.
     pub name: String,
 }
@@ -192,9 +192,9 @@ pub fn scan(root: &Root) -> Result<Vec<Entry>, CgroupError> {
     Ok(entries)
 }
 
-fn scan_below(directory: &Path, parent: u64, depth: usize, entries: &mut Vec<Entry>) -> Result<(), CgroupError> {
+fn scan_below(directory: &Path, parent: CgroupId, depth: usize, entries: &mut Vec<Entry>) -> Result<(), CgroupError> {
     for (name, path) in children(directory)? {
-        let Ok(id) = inode(&path) else {
+        let Ok(id) = id_of(&path) else {
             continue;
         };
         entries.push(Entry { id, parent, name });
@@ -231,7 +231,7 @@ fn children(directory: &Path) -> Result<Vec<(String, PathBuf)>, CgroupError> {
     Ok(children)
 }
 
-fn inode(path: &Path) -> Result<u64, CgroupError> {
+fn id_of(path: &Path) -> Result<CgroupId, CgroupError> {
     let metadata = fs::metadata(path).map_err(|source| CgroupError::Read { path: path.to_owned(), source })?;
-    Ok(metadata.ino())
+    Ok(CgroupId::new(metadata.ino()))
 }

@@ -13,6 +13,7 @@ use std::{
 use enforcer_core::{
     cgroups::host_unit::host_unit,
     index::Index,
+    model::kernel_ids::{CgroupId, SocketCookie},
     sockets::{BoundSockets, Process, SocketOwner},
 };
 
@@ -23,9 +24,9 @@ const MAX_PROCESSES: usize = 512;
 /// Most open files of one process that are read.
 const MAX_FILES: usize = 4096;
 
-/// Finds the paths of cgroups in a hierarchy by their ids, which are inode numbers. The tree below `except`, the pods'
+/// Finds the paths of cgroups in a hierarchy by their ids, The tree below `except`, the pods'
 /// cgroup, is left out. Cgroups that are not found are missing in the result.
-fn cgroup_paths(hierarchy: &Path, except: &Path, wanted: &HashSet<u64>) -> HashMap<u64, PathBuf> {
+fn cgroup_paths(hierarchy: &Path, except: &Path, wanted: &HashSet<CgroupId>) -> HashMap<CgroupId, PathBuf> {
     let mut found = HashMap::new();
     let mut folders = vec![(hierarchy.to_owned(), 0)];
     while let Some((folder, depth)) = folders.pop() {
@@ -33,9 +34,10 @@ fn cgroup_paths(hierarchy: &Path, except: &Path, wanted: &HashSet<u64>) -> HashM
             break;
         }
         if let Ok(metadata) = fs::metadata(&folder)
-            && wanted.contains(&metadata.ino())
+            && let id = CgroupId::new(metadata.ino())
+            && wanted.contains(&id)
         {
-            found.insert(metadata.ino(), folder.clone());
+            found.insert(id, folder.clone());
         }
         if depth == SEARCH_DEPTH {
             continue;
@@ -88,9 +90,9 @@ pub struct HostNames {
     /// Cgroup of the pods.
     pods: PathBuf,
     /// Paths of the cgroups that hold ports, `None` for those that were not found.
-    paths: HashMap<u64, Option<PathBuf>>,
+    paths: HashMap<CgroupId, Option<PathBuf>>,
     /// Sockets whose process was looked for.
-    searched: HashSet<u64>,
+    searched: HashSet<SocketCookie>,
 }
 
 impl HostNames {
@@ -105,15 +107,18 @@ impl HostNames {
         let Some(hierarchy) = &self.hierarchy else {
             return;
         };
-        let mut held: HashMap<u64, Vec<(u64, Option<u32>)>> = HashMap::new();
-        for socket in sockets.iter().filter(|socket| socket.cgroup != 0) {
-            if sockets.place(socket).party == SocketOwner::Host {
+        let mut held: HashMap<CgroupId, Vec<(SocketCookie, Option<u32>)>> = HashMap::new();
+        for socket in sockets.iter() {
+            if let Some(cgroup) = socket.cgroup
+                && sockets.place(socket).party == SocketOwner::Host
+            {
                 let inode = socket.inode.filter(|_| socket.process.is_none());
-                held.entry(socket.cgroup).or_default().push((socket.cookie, inode));
+                held.entry(cgroup).or_default().push((socket.cookie, inode));
             }
         }
         self.paths.retain(|cgroup, _| held.contains_key(cgroup));
-        let missing: HashSet<u64> = held.keys().copied().filter(|cgroup| !self.paths.contains_key(cgroup)).collect();
+        let missing: HashSet<CgroupId> =
+            held.keys().copied().filter(|cgroup| !self.paths.contains_key(cgroup)).collect();
         if !missing.is_empty() {
             let mut found = cgroup_paths(hierarchy, &self.pods, &missing);
             self.paths.extend(missing.into_iter().map(|cgroup| (cgroup, found.remove(&cgroup))));
@@ -124,10 +129,10 @@ impl HostNames {
             let units = self.paths.iter().map(|(cgroup, path)| (*cgroup, path.as_deref().and_then(unit)));
             index.set_host_units(units.collect());
         }
-        let cookies: HashSet<u64> = held.values().flatten().map(|(cookie, _)| *cookie).collect();
+        let cookies: HashSet<SocketCookie> = held.values().flatten().map(|(cookie, _)| *cookie).collect();
         self.searched.retain(|cookie| cookies.contains(cookie));
         for (cgroup, held) in held {
-            let inodes: HashMap<u32, u64> = held
+            let inodes: HashMap<u32, SocketCookie> = held
                 .into_iter()
                 .filter(|(cookie, inode)| inode.is_some() && self.searched.insert(*cookie))
                 .filter_map(|(cookie, inode)| Some((inode?, cookie)))
@@ -176,8 +181,8 @@ mod tests {
         for folder in [&service, &pod] {
             fs::create_dir_all(folder).expect("a folder");
         }
-        let id = |path: &Path| fs::metadata(path).expect("it is there").ino();
-        let wanted = HashSet::from([id(&service), id(&pod), u64::MAX]);
+        let id = |path: &Path| CgroupId::new(fs::metadata(path).expect("it is there").ino());
+        let wanted = HashSet::from([id(&service), id(&pod), CgroupId::new(u64::MAX)]);
         let found = cgroup_paths(root.path(), &root.path().join("kubepods.slice"), &wanted);
         assert_eq!(found, HashMap::from([(id(&service), service)]), "pods have names of their own");
     }

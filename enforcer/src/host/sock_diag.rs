@@ -35,7 +35,10 @@ use netlink_sys::{Socket as NetlinkSocket, SocketAddr, protocols::NETLINK_SOCK_D
 use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
 
 use enforcer_core::{
-    model::port_spec::protocol_name,
+    model::{
+        kernel_ids::{CgroupId, SocketCookie},
+        port_spec::protocol_name,
+    },
     sockets::{Activity, DumpedSocket, Scope},
 };
 
@@ -151,7 +154,7 @@ fn shows(listens: bool, is_right: impl Fn(&DumpedSocket) -> bool) -> Result<bool
         if listens {
             listen(&probe, 1)?;
         }
-        let cookie = sockopt::socket_cookie(&probe)?;
+        let cookie = SocketCookie::new(sockopt::socket_cookie(&probe)?);
         Ok::<_, rustix::io::Errno>((probe, cookie))
     };
     let (_probe, cookie) = make().map_err(|error| failed(error.into()))?;
@@ -304,7 +307,7 @@ fn dumped_socket(protocol: Protocol, response: &InetResponse) -> Option<DumpedSo
                 let mut value = [0; size_of::<u64>()];
                 if other.value_len() == value.len() {
                     other.emit_value(&mut value);
-                    cgroup = Some(u64::from_ne_bytes(value));
+                    cgroup = Some(CgroupId::new(u64::from_ne_bytes(value)));
                 }
             }
             _ => {}
@@ -332,7 +335,7 @@ fn dumped_socket(protocol: Protocol, response: &InetResponse) -> Option<DumpedSo
 
 /// Joins the halves of a cookie, the lower one first, each in the byte order of the machine (`sock_diag_save_cookie` in
 /// `net/core/sock_diag.c`).
-fn cookie(bytes: [u8; 8]) -> u64 {
+fn cookie(bytes: [u8; 8]) -> SocketCookie {
     let value = u64::from_ne_bytes(bytes);
-    if cfg!(target_endian = "big") { value.rotate_left(32) } else { value }
+    SocketCookie::new(if cfg!(target_endian = "big") { value.rotate_left(32) } else { value })
 }

@@ -8,6 +8,8 @@ use std::{
     path::Path,
 };
 
+use enforcer_core::model::kernel_ids::CgroupId;
+
 use crate::kernel::bpf_syscall::{
     self, LINK_TYPE_CGROUP, create_link, detach_link, link_info, open_pinned, open_raw_tracepoint, update_link,
 };
@@ -35,8 +37,8 @@ pub(super) struct LinkInfo {
 /// Place where a link to a cgroup is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CgroupLink {
-    /// Id of the cgroup, 0 after it was removed (`cgroup_bpf_release` in kernel/bpf/cgroup.c detaches the link).
-    pub(super) id: u64,
+    /// Id of the cgroup, `None` after it was removed (`cgroup_bpf_release` in kernel/bpf/cgroup.c detaches the link).
+    pub(super) id: Option<CgroupId>,
     /// `enum bpf_attach_type`.
     pub(super) hook: u32,
 }
@@ -80,7 +82,8 @@ impl Link {
     /// Returns the link's program and place.
     pub(super) fn info(&self) -> io::Result<LinkInfo> {
         let bpf_syscall::RawLinkInfo { kind, program, cgroup: id, hook, .. } = link_info(self.0.as_fd())?;
-        Ok(LinkInfo { program, cgroup: (kind == LINK_TYPE_CGROUP).then_some(CgroupLink { id, hook }) })
+        let place = CgroupLink { id: CgroupId::from_wire(id), hook };
+        Ok(LinkInfo { program, cgroup: (kind == LINK_TYPE_CGROUP).then_some(place) })
     }
 
     /// Returns the link if it is one: [`Self::pinned`] opens whatever is pinned.

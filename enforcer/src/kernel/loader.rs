@@ -7,6 +7,7 @@ use aya::{
     maps::ProgramArray,
     programs::{CgroupSock, CgroupSockAddr, Program, ProgramError, RawTracePoint},
 };
+use enforcer_core::model::kernel_ids::CgroupId;
 use enforcer_ebpf::{OBJECT, wire::Policy};
 use tracing::warn;
 
@@ -24,8 +25,8 @@ use crate::kernel::{
 pub struct LoadOptions {
     /// Directory of the cgroup that the programs are attached to.
     pub cgroup: PathBuf,
-    /// Id of that cgroup: the inode number of the directory.
-    pub cgroup_id: u64,
+    /// Id of that cgroup.
+    pub cgroup_id: CgroupId,
     /// Level of that cgroup in the whole hierarchy, if this process can see it.
     pub cgroup_level: Option<u64>,
     /// Cookie of the node's network namespace, if the kernel has one.

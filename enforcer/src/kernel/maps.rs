@@ -6,7 +6,7 @@ use aya::{
     Ebpf,
     maps::{HashMap, Map, MapData, MapError},
 };
-use enforcer_core::plan::port_state::Change;
+use enforcer_core::{model::kernel_ids::CgroupId, plan::port_state::Change};
 use enforcer_ebpf::wire::{
     self, AddressKey, AddressOwner, CgroupIdentity, NodeMode, OWNER_RECORD_BYTES, Owner, Policy, PortHold, PortHolds,
     Protocol, Slot, UidKey,
@@ -74,7 +74,7 @@ impl Maps {
         let LoadOptions { cgroup: _, cgroup_id, cgroup_level, netns_cookie, policy, lease_deadline, .. } = options;
         self.config.store(config_word::LAYOUT, u64::from(wire::LAYOUT_VERSION));
         self.set_policy(*policy);
-        self.config.store(config_word::ROOT_CGROUP, *cgroup_id);
+        self.config.store(config_word::ROOT_CGROUP, cgroup_id.get());
         self.config.store(config_word::ROOT_LEVEL, cgroup_level.unwrap_or(wire::ROOT_LEVEL_UNKNOWN));
         self.config.store(config_word::POD_LEVELS, USUAL_POD_LEVELS);
         self.config.store(config_word::NETNS_COOKIE, netns_cookie.unwrap_or(0));
@@ -146,12 +146,12 @@ impl Maps {
             Change::UidGone { key } => removed(self.pod_uids.remove(&key), POD_UIDS),
             Change::Cgroup { id, level, slot, form } => {
                 self.add_pod_level(level);
-                let value = CgroupIdentity::new(id, slot, form).0;
-                self.pod_cgroups.insert(id, value, 0).map_err(BpfError::map("write", POD_CGROUPS))
+                let value = CgroupIdentity::new(id.get(), slot, form).0;
+                self.pod_cgroups.insert(id.get(), value, 0).map_err(BpfError::map("write", POD_CGROUPS))
             }
-            Change::CgroupGone { id } => removed(self.pod_cgroups.remove(&id), POD_CGROUPS),
+            Change::CgroupGone { id } => removed(self.pod_cgroups.remove(&id.get()), POD_CGROUPS),
             Change::CgroupInPod { id, slot } => {
-                removed(self.pod_cgroups.remove(&id), POD_CGROUPS)?;
+                removed(self.pod_cgroups.remove(&id.get()), POD_CGROUPS)?;
                 if slot == 0 { Ok(()) } else { self.clear_owner_cgroup(slot, id).map_err(BpfError::mmap(OWNERS)) }
             }
         }
@@ -171,9 +171,9 @@ impl Maps {
 
     /// Makes an owner's cgroup unknown if it is this one. If the right one is written at the same moment, the owner is
     /// recognised the long way.
-    fn clear_owner_cgroup(&self, slot: Slot, cgroup: u64) -> io::Result<()> {
+    fn clear_owner_cgroup(&self, slot: Slot, cgroup: CgroupId) -> io::Result<()> {
         let base = usize::from(slot) * owner_word::COUNT;
-        if self.owners.load(base + owner_word::CGROUP)? == cgroup {
+        if self.owners.load(base + owner_word::CGROUP)? == cgroup.get() {
             self.owners.store(base + owner_word::LEVEL, 0)?;
             self.owners.store(base + owner_word::CGROUP, wire::CGROUP_UNKNOWN)?;
         }

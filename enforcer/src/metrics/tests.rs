@@ -7,7 +7,7 @@ use enforcer_ebpf::wire::{
 use super::*;
 use enforcer_core::{
     index::Settings,
-    model::{name::Name, now::Now, port_spec::protocol_name},
+    model::{kernel_ids::CgroupId, name::Name, now::Now, port_spec::protocol_name},
     pods::pod::from_api,
 };
 
@@ -43,7 +43,7 @@ fn metrics() -> Metrics {
     metrics.set_event_queue(EventQueue::new("node-1"));
     metrics.conflict(None, VerdictKind::Deny);
     metrics.lease_ends(1);
-    metrics.set_gauges(&Index::new(Settings::default(), 1), 7, policy);
+    metrics.set_gauges(&Index::new(Settings::default(), CgroupId::new(1)), 7, policy);
     metrics
 }
 
@@ -122,7 +122,7 @@ fn a_namespace_has_its_series_while_it_has_a_pod() {
         from_api(&serde_json::from_value(object).unwrap())
     };
     let metrics = metrics();
-    let mut index = Index::new(Settings::default(), 1);
+    let mut index = Index::new(Settings::default(), CgroupId::new(1));
     let stand = |index: &Index| {
         metrics.set_gauges(index, 0, Policy::from_word(0));
         let scraped = scrape(&metrics);

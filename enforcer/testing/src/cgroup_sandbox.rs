@@ -2,12 +2,15 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
+
+use enforcer_core::model::kernel_ids::CgroupId;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -16,6 +19,11 @@ pub fn mount_points() -> Vec<PathBuf> {
     let mountinfo = fs::read_to_string("/proc/thread-self/mountinfo").expect("reading mountinfo");
     let lines = mountinfo.lines().filter(|line| line.contains(" - cgroup2 "));
     lines.filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect()
+}
+
+/// Returns the id of the cgroup with this directory.
+pub fn cgroup_id(directory: &Path) -> CgroupId {
+    CgroupId::new(fs::metadata(directory).expect("a cgroup").ino())
 }
 
 /// A subtree that is removed with everything in it when dropped, also when the test fails.

@@ -325,7 +325,7 @@ pub fn expected_pins(generation: &str) -> Vec<String> {
 /// The protocol of [`shared_bind`].
 pub const PROTOCOL: Protocol = Protocol::Udp;
 
-/// Returns the inode number of a directory; a cgroup's id.
+/// Returns the inode number of a directory.
 pub fn inode(directory: &Path) -> u64 {
     std::fs::metadata(directory).expect("a directory").ino()
 }

@@ -5,10 +5,7 @@
 
 use std::{
     fs, io,
-    os::{
-        fd::{AsRawFd as _, OwnedFd},
-        unix::fs::MetadataExt as _,
-    },
+    os::fd::{AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -17,7 +14,7 @@ use enforcer_ebpf::wire::{Policy, Reason, Undeclared, VerdictKind};
 use libtest_mimic::Completion;
 
 use enforcer_testing::{
-    cgroup_sandbox::Sandbox,
+    cgroup_sandbox::{Sandbox, cgroup_id},
     own_machine,
     pods::{Pod, SYSTEMD_BESTEFFORT},
     reconciler_fixture::{ENFORCE, KernelFixture, Observed, denied, denied_after},
@@ -341,8 +338,7 @@ fn process_moved_to_other_cgroup_is_judged_there() -> Outcome {
 fn cgroup_of(pod: &str, root: &Path, fixture: &KernelFixture) -> PathBuf {
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
-        let id = fs::metadata(&folder).expect("a cgroup").ino();
-        if fixture.reconciler.index().name_by_cgroup(id).is_some_and(|name| name.name == pod) {
+        if fixture.reconciler.index().name_by_cgroup(cgroup_id(&folder)).is_some_and(|name| name.name == pod) {
             return folder;
         }
         let entries = fs::read_dir(&folder).expect("a cgroup");

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt as _,
     path::PathBuf,
     sync::{
         Barrier,
@@ -13,9 +12,10 @@ use std::{
 };
 
 use aya::maps::{HashMap, MapData};
+use enforcer_core::model::kernel_ids::CgroupId;
 use enforcer_ebpf::wire::KernelError;
 
-use enforcer_testing::{pods::Pod, reconciler_fixture::KernelFixture, tests};
+use enforcer_testing::{cgroup_sandbox::cgroup_id, pods::Pod, reconciler_fixture::KernelFixture, tests};
 
 use crate::{DONE, Outcome, Test};
 
@@ -87,11 +87,11 @@ fn six_thousand_new_cgroups_are_all_seen() -> Outcome {
 }
 
 /// Makes the cgroups: their ids and paths.
-fn make(paths: impl Iterator<Item = PathBuf>) -> Vec<(u64, PathBuf)> {
+fn make(paths: impl Iterator<Item = PathBuf>) -> Vec<(CgroupId, PathBuf)> {
     paths
         .map(|path| {
             fs::create_dir(&path).expect("creating a cgroup");
-            (fs::metadata(&path).expect("a cgroup").ino(), path)
+            (cgroup_id(&path), path)
         })
         .collect()
 }

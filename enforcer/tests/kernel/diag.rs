@@ -6,7 +6,6 @@ use std::{
     env, fs,
     net::{IpAddr, Ipv4Addr, SocketAddrV4},
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
-    path::Path,
     time::Instant,
 };
 
@@ -14,7 +13,10 @@ use enforcer::{
     agent,
     host::{clock, sock_diag},
 };
-use enforcer_core::sockets::{Activity, BoundSockets, DumpedSocket, Scope, SocketLimits, SocketPlace};
+use enforcer_core::{
+    model::kernel_ids::CgroupId,
+    sockets::{Activity, BoundSockets, DumpedSocket, Scope, SocketLimits, SocketPlace},
+};
 use enforcer_ebpf::wire::{Policy, Protocol};
 use libtest_mimic::Completion;
 use rustix::{
@@ -24,7 +26,7 @@ use rustix::{
 };
 
 use enforcer_testing::{
-    cgroup_sandbox::Sandbox,
+    cgroup_sandbox::{Sandbox, cgroup_id},
     pods::Pod,
     reconciler_fixture::{ENFORCE, KernelFixture},
     tests,
@@ -57,10 +59,6 @@ fn on(protocol: Protocol, scope: Scope, port: u16) -> Vec<DumpedSocket> {
     let mut sightings = dump(protocol, scope);
     sightings.retain(|sighting| sighting.port == port);
     sightings
-}
-
-fn cgroup_id(path: &Path) -> u64 {
-    fs::metadata(path).expect("a cgroup").ino()
 }
 
 fn boot_time() -> u64 {
@@ -126,7 +124,7 @@ fn every_socket_kind_is_found_with_its_cgroup() -> Outcome {
                 // The subflow has a cookie of its own, and no file.
                 let inode = fstat(&socket).expect("a socket").st_ino;
                 assert_eq!(sighting.inode.map(u64::from), Some(inode), "{bind:?}");
-                assert_eq!(sighting.cookie, sockopt::socket_cookie(&socket).expect("a cookie"), "{bind:?}");
+                assert_eq!(sighting.cookie.get(), sockopt::socket_cookie(&socket).expect("a cookie"), "{bind:?}");
             }
             // The worker's descriptor still refers to it.
             drop(socket);
@@ -192,7 +190,7 @@ fn connected_socket_is_listed_on_request() -> Outcome {
     let sightings = on(Protocol::Tcp, Scope::Connected, PORT);
     let [sighting] = sightings.as_slice() else { panic!("{sightings:?}") };
     assert_eq!((sighting.activity, sighting.cgroup), (Activity::Connected, Some(cgroup_id(&cgroup))));
-    assert_eq!(sighting.cookie, sockopt::socket_cookie(&socket).expect("a cookie"));
+    assert_eq!(sighting.cookie.get(), sockopt::socket_cookie(&socket).expect("a cookie"));
     DONE
 }
 
@@ -262,7 +260,7 @@ fn listeners_match_proc_net() -> Outcome {
         .filter(|sighting| sighting.protocol == Protocol::Udp || sighting.activity == Activity::Listening)
         .map(|sighting| {
             let DumpedSocket { protocol, address, port, uid, inode, cgroup, .. } = sighting;
-            (protocol, address, port, uid, inode.map_or(0, u64::from), cgroup.expect("a cgroup"))
+            (protocol, address, port, uid, inode.map_or(0, u64::from), cgroup.expect("a cgroup").get())
         })
         .collect();
     let read = read_proc(&sandbox);
@@ -364,9 +362,9 @@ fn table_finds_unreported_sockets_and_drops_closed_ones() -> Outcome {
     };
     reconcile(&mut holders);
     let before = holders.len();
-    let found = |holders: &BoundSockets| -> Vec<(u16, u64)> {
+    let found = |holders: &BoundSockets| -> Vec<(u16, CgroupId)> {
         let ours = holders.iter().filter(|holder| (PORT..PORT + 9).contains(&holder.port));
-        ours.map(|holder| (holder.port, holder.cgroup)).collect()
+        ours.map(|holder| (holder.port, holder.cgroup.expect("a cgroup"))).collect()
     };
     let (one, other) = (cgroup_id(&one), cgroup_id(&other));
 

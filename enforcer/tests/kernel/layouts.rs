@@ -17,8 +17,8 @@ use enforcer_core::{model::actor::Actor, plan::port_state::Change};
 use enforcer_ebpf::wire::{COUNTER_COUNT, KernelError, Policy, Reason, Undeclared, VerdictKind};
 
 use enforcer_testing::{
-    cgroup_sandbox::Sandbox,
-    mini_agent::{MiniAgent, MiniNode, expected_pins, inode, only_owner_may_bind, shared_bind},
+    cgroup_sandbox::{Sandbox, cgroup_id},
+    mini_agent::{MiniAgent, MiniNode, expected_pins, only_owner_may_bind, shared_bind},
     pods::{CONTAINER_ID, Pod, SYSTEMD_BESTEFFORT, api_uid, cgroup_for, static_uid},
     reconciler_fixture::{ENFORCE, KernelFixture, Observed, denied},
     tests,
@@ -249,7 +249,7 @@ fn recorded_child_cgroup_named_like_a_pod_is_removed() -> Outcome {
     rig.apply(&owner);
     rig.apply(&stranger);
     let container = rig.make_cgroup(&stranger.cgroup(SYSTEMD_BESTEFFORT));
-    let pod = inode(container.parent().expect("the pod's own cgroup"));
+    let pod = cgroup_id(container.parent().expect("the pod's own cgroup"));
     let bind = Bind::tcp("0.0.0.0", 20080);
     for uid in [owner.parsed().uid_text, static_uid()] {
         for name in disguises(&uid) {

@@ -29,7 +29,7 @@ const PORT: u16 = 20080;
 fn fixture(policy: Policy) -> KernelFixture {
     KernelFixture::with(|start| {
         start.root = Root::hierarchy(Path::new("/proc/self/mountinfo")).expect("a hierarchy");
-        assert_eq!((start.root.level, start.root.id), (Some(0), 1), "all of the hierarchy");
+        assert_eq!((start.root.level, start.root.id.get()), (Some(0), 1), "all of the hierarchy");
         start.policy = Policy { node_scope: true, ..policy };
         start.settings.node_reserved = parse_list("20022/tcp").expect("a list");
     })

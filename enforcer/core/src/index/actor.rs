@@ -2,12 +2,15 @@
 
 use enforcer_ebpf::wire::UidForm;
 
-use crate::{index::Index, model::actor::Actor};
+use crate::{
+    index::Index,
+    model::{actor::Actor, kernel_ids::CgroupId},
+};
 
 impl Actor {
     /// Returns the actor whose processes are in a cgroup, by what the index knows now.
     #[must_use]
-    pub fn of_cgroup(cgroup: u64, index: &Index) -> Self {
+    pub fn of_cgroup(cgroup: CgroupId, index: &Index) -> Self {
         match (index.name_by_cgroup(cgroup), index.uid_by_cgroup(cgroup)) {
             (Some(name), _) => Self::Known(name.clone()),
             (None, Some(key)) => Self::UnknownPod {

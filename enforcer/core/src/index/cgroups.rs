@@ -10,7 +10,7 @@ use crate::{
         tree::{Insertion, PlacedPodCgroup},
     },
     index::{Index, owner},
-    model::{now::Now, owner::OwnerId},
+    model::{kernel_ids::CgroupId, now::Now, owner::OwnerId},
     plan::port_state::Change,
 };
 
@@ -22,23 +22,23 @@ impl Index {
 
     /// Sets the names of the cgroups in which host processes hold ports, `None` for those without one: see
     /// [`host_unit`](crate::cgroups::host_unit::host_unit).
-    pub fn set_host_units(&mut self, units: HashMap<u64, Option<String>>) {
+    pub fn set_host_units(&mut self, units: HashMap<CgroupId, Option<String>>) {
         self.host_units = units;
     }
 
     /// Returns the names of the cgroups in which host processes hold ports.
     #[must_use]
-    pub fn host_units(&self) -> &HashMap<u64, Option<String>> {
+    pub fn host_units(&self) -> &HashMap<CgroupId, Option<String>> {
         &self.host_units
     }
 
     /// Returns the name of a host process by its cgroup, if that is known.
-    pub(super) fn host_unit(&self, cgroup: u64) -> Option<&str> {
+    pub(super) fn host_unit(&self, cgroup: CgroupId) -> Option<&str> {
         self.host_units.get(&cgroup)?.as_deref()
     }
 
     /// Takes in a cgroup that was made, or found by reading the tree. Returns whether the tree should be read anew.
-    pub fn cgroup_created(&mut self, id: u64, parent: u64, name: &str, now: Now) -> Insertion {
+    pub fn cgroup_created(&mut self, id: CgroupId, parent: CgroupId, name: &str, now: Now) -> Insertion {
         let made = self.cgroup_recorded(id, parent, name, now);
         self.arbitrate_dirty();
         made
@@ -46,7 +46,7 @@ impl Index {
 
     /// Does the same as [`Self::cgroup_created`], but for what follows for claims, which is in force with whatever
     /// comes next but more of these.
-    pub fn cgroup_recorded(&mut self, id: u64, parent: u64, name: &str, now: Now) -> Insertion {
+    pub fn cgroup_recorded(&mut self, id: CgroupId, parent: CgroupId, name: &str, now: Now) -> Insertion {
         let made = self.tree.insert(id, parent, name);
         let Insertion::Pod(cgroup) = made else {
             if self.tree.pod(parent).is_some() {
@@ -73,7 +73,7 @@ impl Index {
 
     /// Corrects the owner of a cgroup inside a pod: it is that pod's, whatever its name says, and whatever the kernel
     /// noted meanwhile.
-    fn take_out_of_pod(&mut self, id: u64, name: &str) {
+    fn take_out_of_pod(&mut self, id: CgroupId, name: &str) {
         let Some(named) = pod_of(name) else {
             return;
         };
@@ -108,7 +108,7 @@ impl Index {
     }
 
     /// Takes in that a cgroup was removed.
-    pub fn cgroup_removed(&mut self, id: u64, now: Now) {
+    pub fn cgroup_removed(&mut self, id: CgroupId, now: Now) {
         let Some(cgroup) = self.tree.remove(id) else {
             return;
         };
@@ -148,8 +148,8 @@ impl Index {
     }
 
     /// Removes all cgroups but these: the tree was read and holds just these, so whatever else was known is gone.
-    pub fn reset_cgroups(&mut self, present: &HashSet<u64>, now: Now) {
-        let gone: Vec<u64> = self.tree.ids().filter(|id| !present.contains(id)).collect();
+    pub fn reset_cgroups(&mut self, present: &HashSet<CgroupId>, now: Now) {
+        let gone: Vec<CgroupId> = self.tree.ids().filter(|id| !present.contains(id)).collect();
         for id in gone {
             self.cgroup_removed(id, now);
         }

@@ -8,6 +8,7 @@ use enforcer_ebpf::wire::{Protocol, UidKey};
 use crate::{
     index::{Index, MapUsage},
     model::{
+        kernel_ids::CgroupId,
         name::Name,
         owner::{OwnerId, OwnerKind},
         port_spec::Address,
@@ -35,20 +36,20 @@ impl Index {
 
     /// Returns the pod that a cgroup belongs to, by its id: a pod's own or one below.
     #[must_use]
-    pub fn name_by_cgroup(&self, cgroup: u64) -> Option<&Name> {
+    pub fn name_by_cgroup(&self, cgroup: CgroupId) -> Option<&Name> {
         let pod = self.tree.pod(cgroup)?;
         self.uids.get(&pod.key).and_then(|id| self.name(*id))
     }
 
     /// Returns the UID of the pod that a cgroup belongs to, from the cgroup's name, whether or not the pod is known.
     #[must_use]
-    pub fn uid_by_cgroup(&self, cgroup: u64) -> Option<UidKey> {
+    pub fn uid_by_cgroup(&self, cgroup: CgroupId) -> Option<UidKey> {
         self.tree.pod(cgroup).map(|pod| pod.key)
     }
 
     /// Returns the name of the container that a cgroup belongs to, or the beginning of its id where the name is not known.
     #[must_use]
-    pub fn container(&self, cgroup: u64) -> Option<String> {
+    pub fn container(&self, cgroup: CgroupId) -> Option<String> {
         let id = self.tree.container(cgroup)?;
         let pod = self.tree.pod(cgroup).and_then(|pod| self.uids.get(&pod.key)).and_then(|id| self.owners.get(id));
         let named = pod.and_then(|owner| owner.container_name(id));
@@ -57,7 +58,7 @@ impl Index {
 
     /// Returns whether the cgroup is known.
     #[must_use]
-    pub fn knows_cgroup(&self, id: u64) -> bool {
+    pub fn knows_cgroup(&self, id: CgroupId) -> bool {
         self.tree.contains(id)
     }
 
@@ -144,13 +145,13 @@ impl Index {
 
     /// Returns the pod that a cgroup belongs to, if it is known.
     #[must_use]
-    pub fn owner_by_cgroup(&self, cgroup: u64) -> Option<OwnerId> {
+    pub fn owner_by_cgroup(&self, cgroup: CgroupId) -> Option<OwnerId> {
         self.tree.pod(cgroup).and_then(|pod| self.uids.get(&pod.key)).copied()
     }
 
     /// Returns the own cgroup of the pod that a cgroup belongs to, whether or not the pod is known.
     #[must_use]
-    pub fn pod_cgroup(&self, cgroup: u64) -> Option<u64> {
+    pub fn pod_cgroup(&self, cgroup: CgroupId) -> Option<CgroupId> {
         self.tree.pod(cgroup).map(|pod| pod.id)
     }
 

@@ -318,7 +318,7 @@ impl OwnerState {
             Some(Mode::Enforce) => flags |= OWNER_MODE_ENFORCE,
             None => {}
         }
-        let (cgroup, level) = self.cgroup.map_or((CGROUP_UNKNOWN, 0), |cgroup| (cgroup.id, cgroup.level));
+        let (cgroup, level) = self.cgroup.map_or((CGROUP_UNKNOWN, 0), |cgroup| (cgroup.id.get(), cgroup.level));
         let (group, workload) = (self.group.unwrap_or(0), self.workload.unwrap_or(0));
         wire::Owner::new(cgroup, self.id.get(), flags, level, group, workload).with_revision(self.revision)
     }

@@ -12,6 +12,7 @@ use crate::{
     index::{Index, identity::static_key, owner::OwnerState, recent_names},
     model::{
         digest::Digest,
+        kernel_ids::CgroupId,
         name::{Handover, Name},
         now::Now,
         owner::{OwnerClass, OwnerId, OwnerKind},
@@ -106,7 +107,7 @@ impl Index {
         id: OwnerId,
         key: UidKey,
         record: OwnerRecord,
-        cgroup: Option<(u64, u8)>,
+        cgroup: Option<(CgroupId, u8)>,
         claims: &[PortSpec],
     ) -> Option<()> {
         let RecordedOwner::Pod { claims: digest, terminal, ended, mirror, .. } = record.subject else {

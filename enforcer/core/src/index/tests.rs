@@ -233,7 +233,7 @@ fn cgroup_and_pod_meet_in_either_order() {
         let slot = rig.maps.cgroups[&10];
         let owner = rig.maps.owners[&slot];
         assert_eq!((owner.cgroup, owner.level), (10, 2));
-        assert_eq!(rig.index.name_by_cgroup(10).unwrap().name, "a");
+        assert_eq!(rig.index.name_by_cgroup(CgroupId::new(10)).unwrap().name, "a");
         rig.delete("a");
         assert_eq!(rig.maps.cgroups[&10], 0, "nobody again");
     }

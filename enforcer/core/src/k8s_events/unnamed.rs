@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use crate::{
     index::Index,
-    model::{actor::Actor, now::Now, text::escape},
+    model::{actor::Actor, kernel_ids::CgroupId, now::Now, text::escape},
     reports::report::Report,
 };
 
@@ -35,7 +35,7 @@ struct PodReports {
 /// Reports by cgroup of the calling pod.
 #[derive(Debug, Default)]
 pub(super) struct UnnamedReports {
-    pods: HashMap<u64, PodReports>,
+    pods: HashMap<CgroupId, PodReports>,
 }
 
 impl UnnamedReports {
@@ -49,7 +49,7 @@ impl UnnamedReports {
     }
 
     /// Keeps a report until its caller has a name.
-    pub(super) fn hold(&mut self, cgroup: u64, report: &Report, now: Now) -> Held {
+    pub(super) fn hold(&mut self, cgroup: CgroupId, report: &Report, now: Now) -> Held {
         if self.pods.len() >= MAX_PODS && !self.pods.contains_key(&cgroup) {
             return Held::NoRoom;
         }
@@ -64,8 +64,9 @@ impl UnnamedReports {
 
     /// Removes the reports whose callers have names now, and those that have waited for long enough.
     pub(super) fn take_ready(&mut self, index: &Index, now: Now) -> Vec<(Report, i64)> {
-        let is_ready =
-            |cgroup: &u64, pod: &mut PodReports| index.name_by_cgroup(*cgroup).is_some() || pod.until <= now.boottime;
+        let is_ready = |cgroup: &CgroupId, pod: &mut PodReports| {
+            index.name_by_cgroup(*cgroup).is_some() || pod.until <= now.boottime
+        };
         let ready = self.pods.extract_if(is_ready).flat_map(|(cgroup, pod)| {
             pod.reports.into_iter().map(move |(mut report, time)| {
                 if let Some(name) = index.name_by_cgroup(cgroup) {

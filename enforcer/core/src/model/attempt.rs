@@ -4,7 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 
-use crate::model::{owner::OwnerId, port_spec::protocol_name};
+use crate::model::{
+    kernel_ids::{CgroupId, SocketCookie},
+    owner::OwnerId,
+    port_spec::protocol_name,
+};
 
 /// Options by which a socket may share its port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -33,11 +37,11 @@ pub struct Attempt {
     /// Reason of the verdict.
     pub reason: Reason,
     /// Cgroup of the calling task.
-    pub cgroup: u64,
+    pub cgroup: CgroupId,
     /// Cgroup of the calling pod, `None` for a host process.
-    pub pod_cgroup: Option<u64>,
+    pub pod_cgroup: Option<CgroupId>,
     /// Cookie of the socket.
-    pub socket: u64,
+    pub socket: SocketCookie,
     /// The calling owner, if the kernel knew it.
     pub caller: Option<OwnerId>,
     /// The owner whose claim decided.

@@ -6,6 +6,7 @@ use enforcer_ebpf::wire::{AddressKey, Owner, PortWord, Protocol, Side, Slot, Uid
 
 use crate::{
     model::{
+        kernel_ids::CgroupId,
         owner::{ClaimGroup, ClaimParty},
         port_spec::Address,
     },
@@ -50,7 +51,7 @@ pub enum Change {
     /// Writes the owner of a pod's cgroup.
     Cgroup {
         /// Cgroup id.
-        id: u64,
+        id: CgroupId,
         /// Its level below the attached root.
         level: u8,
         /// The owner's slot, 0 while no pod with that UID is known.
@@ -61,13 +62,13 @@ pub enum Change {
     /// Removes a cgroup.
     CgroupGone {
         /// Cgroup id.
-        id: u64,
+        id: CgroupId,
     },
     /// Takes out a cgroup inside a pod's that is named like another pod's own. `cgroup_mkdir` notes none that it knows to be
     /// inside a pod, but the pod around it may have been there before and not be noted yet.
     CgroupInPod {
         /// Cgroup id.
-        id: u64,
+        id: CgroupId,
         /// Slot of the owner that it is named after, whose cgroup it is not; 0 if there is none.
         slot: Slot,
     },

@@ -12,6 +12,7 @@ use enforcer_ebpf::wire::{self, AddressKey, CGROUP_UNKNOWN, PortWord, Protocol, 
 
 use crate::{
     model::{
+        kernel_ids::CgroupId,
         owner::OwnerId,
         port_spec::{Address, PortSpec, compress},
     },
@@ -24,7 +25,7 @@ pub struct RecoveredOwner {
     /// Its id. The kernel's events that nobody has read yet carry it.
     pub id: OwnerId,
     /// Its pod's cgroup and the level of that, as the kernel has them; `None` if there never was one.
-    pub cgroup: Option<(u64, u8)>,
+    pub cgroup: Option<(CgroupId, u8)>,
     /// Its record.
     pub record: OwnerRecord,
     /// Its claims in force.
@@ -78,9 +79,10 @@ pub fn recover<B: AsRef<[u8]>>(
 }
 
 /// Returns the element's cgroup. `cgroup_mkdir` may have put it there while no agent was looking.
-fn cgroup(owner: &wire::Owner) -> Option<(u64, u8)> {
+fn cgroup(owner: &wire::Owner) -> Option<(CgroupId, u8)> {
     let level = u8::try_from(owner.level).ok().filter(|level| *level != 0)?;
-    (owner.cgroup != 0 && owner.cgroup != CGROUP_UNKNOWN).then_some((owner.cgroup, level))
+    let cgroup = CgroupId::from_wire(owner.cgroup).filter(|cgroup| cgroup.get() != CGROUP_UNKNOWN)?;
+    Some((cgroup, level))
 }
 
 /// Returns the claims in force by slot. Where several members of a share group claim a port, or several addresses are

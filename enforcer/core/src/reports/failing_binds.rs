@@ -158,7 +158,7 @@ mod tests {
     use super::*;
     use crate::{
         index::Settings,
-        model::name::Name,
+        model::{kernel_ids::CgroupId, name::Name},
         pods::pod::{Pod, from_api},
         reports::{messages::tests::report, report::Incumbent},
     };
@@ -184,7 +184,7 @@ mod tests {
     }
 
     fn index() -> Index {
-        let mut index = Index::new(Settings::default(), 1);
+        let mut index = Index::new(Settings::default(), CgroupId::new(1));
         index.apply(pod(), at(1));
         index
     }

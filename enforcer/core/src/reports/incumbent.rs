@@ -11,6 +11,7 @@ use crate::{
     model::{
         actor::Actor,
         attempt::{Attempt, Reuse},
+        kernel_ids::CgroupId,
     },
     reports::report::{Incumbent, Report},
     sockets::{BoundSince, BoundSocket, BoundSockets, NamedSocket, SocketOwner, SocketPlace},
@@ -44,8 +45,8 @@ impl BoundSockets {
         };
         let requested = socket_of(attempt);
         let is_it = |holder: &&BoundSocket| {
-            let same = match index.pod_cgroup(holder.cgroup) {
-                Some(pod) => pod == id,
+            let same = match holder.cgroup.and_then(|cgroup| index.pod_cgroup(cgroup)) {
+                Some(pod) => pod.get() == id,
                 None => id == HOLDER_HOST && self.place(holder).party == SocketOwner::Host,
             };
             same && holder.overlaps(&requested)
@@ -55,7 +56,7 @@ impl BoundSockets {
             Some(holder) => incumbent(NamedSocket::new(holder, self), attempt, index),
             // Its record is still to come, or was lost.
             None => Incumbent {
-                who: if id == HOLDER_HOST { Actor::Host } else { Actor::of_cgroup(id, index) },
+                who: if id == HOLDER_HOST { Actor::Host } else { Actor::of_cgroup(CgroupId::new(id), index) },
                 socket: None,
                 older: false,
             },
@@ -68,7 +69,8 @@ impl BoundSockets {
 }
 
 fn incumbent(socket: NamedSocket, attempt: &Attempt, index: &Index) -> Incumbent {
-    let older = match (index.owner_by_cgroup(socket.holder.cgroup), index.owner_by_cgroup(attempt.cgroup)) {
+    let holder = socket.holder.cgroup.and_then(|cgroup| index.owner_by_cgroup(cgroup));
+    let older = match (holder, index.owner_by_cgroup(attempt.cgroup)) {
         (Some(holder), Some(caller)) => index.is_older_revision(holder, caller),
         _ => false,
     };
@@ -82,7 +84,7 @@ fn socket_of(attempt: &Attempt) -> BoundSocket {
         address: attempt.address.to_canonical(),
         port: attempt.port,
         cookie: attempt.socket,
-        cgroup: attempt.cgroup,
+        cgroup: Some(attempt.cgroup),
         since: BoundSince::Bound(attempt.time),
         process: None,
         uid: attempt.uid,

@@ -16,6 +16,7 @@ use zerocopy::FromBytes;
 use crate::{
     model::{
         attempt::{Attempt, Reuse},
+        kernel_ids::{CgroupId, SocketCookie},
         owner::OwnerId,
     },
     sockets::SocketBinding,
@@ -72,9 +73,9 @@ pub struct CgroupChange {
     /// The cgroup was made (else removed).
     pub made: bool,
     /// Cgroup id.
-    pub id: u64,
+    pub id: CgroupId,
     /// Cgroup id of the parent.
-    pub parent: u64,
+    pub parent: CgroupId,
     /// Name of the cgroup's directory, or `None` if it is longer than a record holds or not UTF-8.
     pub name: Option<String>,
     /// Form of the pod UID that the programs read from the name, if they read one.
@@ -130,6 +131,7 @@ pub fn decode_cgroup(record: &[u8]) -> Result<CgroupChange, DecodeError> {
     // A name of all bytes but one may be the beginning of a longer one.
     let is_whole = length < NAME_CAPACITY - 1;
     let name = if is_whole { std::str::from_utf8(name).ok().map(str::to_owned) } else { None };
+    let (id, parent) = (CgroupId::new(id), CgroupId::new(parent));
     Ok(CgroupChange { made, id, parent, name, form: UidForm::from_wire(form) })
 }
 
@@ -184,9 +186,9 @@ impl BindFacts {
             v6only,
             verdict: VerdictKind::from_wire(verdict).ok_or(invalid("verdict", verdict))?,
             reason: Reason::from_wire(reason).ok_or(invalid("reason", reason))?,
-            cgroup: event.cgroup,
-            pod_cgroup: (event.pod_cgroup != 0).then_some(event.pod_cgroup),
-            socket: event.socket,
+            cgroup: CgroupId::new(event.cgroup),
+            pod_cgroup: CgroupId::from_wire(event.pod_cgroup),
+            socket: SocketCookie::new(event.socket),
             caller: OwnerId::new(event.caller),
             owner: OwnerId::new(event.owner),
             holder: (event.holder != 0).then_some(event.holder),
@@ -205,9 +207,9 @@ impl BindFacts {
             protocol,
             address: address.to_canonical(),
             port: event.port,
-            cookie: event.socket,
+            cookie: SocketCookie::new(event.socket),
             release: event.release,
-            cgroup: event.cgroup,
+            cgroup: CgroupId::new(event.cgroup),
             pid: event.pid,
             uid: event.uid,
             command,
@@ -268,9 +270,9 @@ mod tests {
             v6only: Some(true),
             verdict: VerdictKind::Deny,
             reason: Reason::Claimed,
-            cgroup: 2,
-            pod_cgroup: Some(3),
-            socket: 4,
+            cgroup: CgroupId::new(2),
+            pod_cgroup: CgroupId::from_wire(3),
+            socket: SocketCookie::new(4),
             caller: OwnerId::new(5),
             owner: OwnerId::new(6),
             holder: Some(10),
@@ -330,9 +332,9 @@ mod tests {
             protocol: Protocol::Udp,
             address: Ipv4Addr::LOCALHOST.into(),
             port: 53,
-            cookie: 4,
+            cookie: SocketCookie::new(4),
             release: 9,
-            cgroup: 2,
+            cgroup: CgroupId::new(2),
             pid: 7,
             uid: 8,
             command: "named".to_owned(),
@@ -355,8 +357,13 @@ mod tests {
             parent: 9,
             name,
         };
-        let expected =
-            CgroupChange { made: true, id: 10, parent: 9, name: Some("podx".to_owned()), form: Some(UidForm::Static) };
+        let expected = CgroupChange {
+            made: true,
+            id: CgroupId::new(10),
+            parent: CgroupId::new(9),
+            name: Some("podx".to_owned()),
+            form: Some(UidForm::Static),
+        };
         assert_eq!(decode_cgroup(event.as_bytes()), Ok(expected));
         let longest = CgroupEvent { name_len: 191, ..event };
         assert_eq!(decode_cgroup(longest.as_bytes()).unwrap().name, None, "it may have been cut");

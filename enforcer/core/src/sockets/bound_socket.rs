@@ -9,6 +9,7 @@ use crate::{
     model::{
         actor::Actor,
         attempt::{Reuse, target},
+        kernel_ids::{CgroupId, SocketCookie},
         text::escape,
     },
 };
@@ -43,9 +44,9 @@ pub struct DumpedSocket {
     /// Its own port, never 0.
     pub port: u16,
     /// Its cookie, never used twice. The subflow's for MPTCP.
-    pub cookie: u64,
+    pub cookie: SocketCookie,
     /// The cgroup in which it was made; `None` before 5.8.
-    pub cgroup: Option<u64>,
+    pub cgroup: Option<CgroupId>,
     /// User id of its owner in the agent's user namespace.
     pub uid: u32,
     /// Inode number, as in `/proc/PID/fd` and `/proc/net/tcp`; `None` for MPTCP.
@@ -70,11 +71,11 @@ pub struct SocketBinding {
     /// The port taken, never 0.
     pub port: u16,
     /// The socket's cookie; the subflow's for MPTCP, as diagnostics show it.
-    pub cookie: u64,
+    pub cookie: SocketCookie,
     /// Id by which [`super::BoundSockets::released`] will name it: the cookie, but for MPTCP the id of the parent socket.
     pub release: u64,
     /// Cgroup of the calling task: who binds is the holder, whoever made the socket.
-    pub cgroup: u64,
+    pub cgroup: CgroupId,
     /// Process id of the caller in the initial pid namespace.
     pub pid: u32,
     /// User id of the caller in the initial user namespace.
@@ -133,7 +134,7 @@ impl SocketPlace {
 
     /// Returns the owner of a cgroup, by what the index knows now.
     #[must_use]
-    pub fn of(cgroup: u64, index: &Index) -> Self {
+    pub fn of(cgroup: CgroupId, index: &Index) -> Self {
         let who = Actor::of_cgroup(cgroup, index);
         let party = match (&who, index.uid_by_cgroup(cgroup)) {
             (_, Some(key)) => SocketOwner::Pod(key),
@@ -154,9 +155,9 @@ pub struct BoundSocket {
     /// The port.
     pub port: u16,
     /// Cookie of the socket.
-    pub cookie: u64,
-    /// Cgroup of the process that bound it or, if no event came, in which the socket was made; 0 if unknown.
-    pub cgroup: u64,
+    pub cookie: SocketCookie,
+    /// Cgroup of the process that bound it or, if no event came, in which the socket was made; `None` if unknown.
+    pub cgroup: Option<CgroupId>,
     /// Time of the bind.
     pub since: BoundSince,
     /// The process that bound it, if an event came.

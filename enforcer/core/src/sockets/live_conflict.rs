@@ -12,6 +12,7 @@ use crate::{
     index::Index,
     model::{
         actor::{Actor, Audience},
+        kernel_ids::SocketCookie,
         owner::OwnerId,
         port_spec::{Address, PortSpec},
         source::ClaimSource,
@@ -92,7 +93,7 @@ impl LiveConflict {
     }
 
     /// Returns the cookies of the sockets that it is about.
-    pub fn sockets(&self) -> impl Iterator<Item = u64> {
+    pub fn sockets(&self) -> impl Iterator<Item = SocketCookie> {
         let second = match self {
             Self::Shared { second, .. } => Some(second),
             Self::NotOwner { .. } => None,
@@ -161,7 +162,8 @@ impl ReportedConflicts {
         };
         let mut ports: BTreeMap<(Protocol, u16), Vec<(ConflictSide, &BoundSocket)>> = BTreeMap::new();
         for holder in holders.iter().filter(|holder| !holder.address.is_multicast()) {
-            let side = ConflictSide { owner: index.owner_by_cgroup(holder.cgroup), party: holders.place(holder).party };
+            let owner = holder.cgroup.and_then(|cgroup| index.owner_by_cgroup(cgroup));
+            let side = ConflictSide { owner, party: holders.place(holder).party };
             ports.entry((holder.protocol, holder.port)).or_default().push((side, holder));
         }
         for ((protocol, port), mut all) in ports {

@@ -22,7 +22,10 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use enforcer_ebpf::wire::Protocol;
 
 use crate::{
-    model::actor::Actor,
+    model::{
+        actor::Actor,
+        kernel_ids::{CgroupId, SocketCookie},
+    },
     sockets::{
         Activity, BoundSince, BoundSocket, DumpedSocket, Process, Scope, SocketBinding, SocketOwner, SocketPlace,
     },
@@ -90,15 +93,15 @@ pub struct BoundSockets {
     limits: SocketLimits,
     /// Dumps show TCP sockets that are bound and do nothing (6.8).
     shows_bound: bool,
-    entries: HashMap<u64, SocketEntry>,
+    entries: HashMap<SocketCookie, SocketEntry>,
     /// Cookies by what a release calls them, where that is something else.
-    releases: HashMap<u64, u64>,
-    ports: BTreeSet<(Protocol, u16, u64)>,
-    /// Cgroups that holders are in.
-    cgroups: HashMap<u64, CgroupSockets>,
+    releases: HashMap<u64, SocketCookie>,
+    ports: BTreeSet<(Protocol, u16, SocketCookie)>,
+    /// Cgroups that holders are in, `None` for those that are not known.
+    cgroups: HashMap<Option<CgroupId>, CgroupSockets>,
     counts: HashMap<SocketOwner, usize>,
-    released: HashSet<u64>,
-    released_at: VecDeque<(u64, u64)>,
+    released: HashSet<SocketCookie>,
+    released_at: VecDeque<(u64, SocketCookie)>,
     /// Dumps by [`Protocol`]: a dump of one protocol says nothing of another one's sockets.
     dumps: [Dumps; Protocol::ALL.len()],
     /// Last complete count of what there is no room for.
@@ -129,7 +132,7 @@ impl BoundSockets {
     }
 
     /// Takes the event of a bind. `resolve` finds the owner of a cgroup.
-    pub fn bound(&mut self, binding: SocketBinding, resolve: impl FnOnce(u64) -> SocketPlace) {
+    pub fn bound(&mut self, binding: SocketBinding, resolve: impl FnOnce(CgroupId) -> SocketPlace) {
         if self.released.contains(&binding.cookie) {
             return;
         }
@@ -147,7 +150,7 @@ impl BoundSockets {
                 address,
                 port,
                 cookie,
-                cgroup,
+                cgroup: Some(cgroup),
                 since: BoundSince::Bound(time),
                 process: Some(Process { pid, command }),
                 uid,
@@ -164,7 +167,7 @@ impl BoundSockets {
     }
 
     /// Sets the process of a socket for which no event came.
-    pub fn set_process(&mut self, cookie: u64, process: Process) {
+    pub fn set_process(&mut self, cookie: SocketCookie, process: Process) {
         if let Some(entry) = self.entries.get_mut(&cookie) {
             entry.holder.process.get_or_insert(process);
         }
@@ -173,7 +176,7 @@ impl BoundSockets {
     /// Takes the event of a release, at this time in nanoseconds since boot. Returns whether the socket was in the table;
     /// most sockets are not.
     pub fn released(&mut self, release: u64, time: u64) -> bool {
-        let cookie = self.releases.get(&release).copied().unwrap_or(release);
+        let cookie = self.releases.get(&release).copied().unwrap_or(SocketCookie::new(release));
         if self.released.insert(cookie) {
             self.released_at.push_back((time, cookie));
         }
@@ -187,16 +190,19 @@ impl BoundSockets {
 
     /// Takes the end of a cgroup. Its sockets went with their processes or were passed on. Removes those that no dump of
     /// this kernel can show, and returns `true` if others are left, which a dump should confirm soon.
-    pub fn cgroup_gone(&mut self, cgroup: u64) -> bool {
+    pub fn cgroup_gone(&mut self, cgroup: CgroupId) -> bool {
+        let cgroup = Some(cgroup);
         let Some(residents) = self.cgroups.get_mut(&cgroup) else {
             return false;
         };
         residents.gone = true;
         let blind = |entry: &&SocketEntry| entry.holder.cgroup == cgroup && self.is_blind(entry);
-        let gone: Vec<u64> = Protocol::ALL
+        let gone: Vec<SocketCookie> = Protocol::ALL
             .into_iter()
             .filter(|protocol| !self.shows_bound(*protocol))
-            .flat_map(|protocol| self.ports.range((protocol, 0, 0)..=(protocol, u16::MAX, u64::MAX)))
+            .flat_map(|protocol| {
+                self.ports.range((protocol, 0, SocketCookie::MIN)..=(protocol, u16::MAX, SocketCookie::MAX))
+            })
             .filter_map(|(_, _, cookie)| self.entries.get(cookie))
             .filter(blind)
             .map(|entry| entry.holder.cookie)
@@ -233,7 +239,7 @@ impl BoundSockets {
     }
 
     /// Takes a socket of the dump. Returns whether it is new: no event came for it.
-    pub fn record_dumped(&mut self, sighting: &DumpedSocket, resolve: impl FnOnce(u64) -> SocketPlace) -> bool {
+    pub fn record_dumped(&mut self, sighting: &DumpedSocket, resolve: impl FnOnce(CgroupId) -> SocketPlace) -> bool {
         if self.released.contains(&sighting.cookie) {
             // The answer is older than the release.
             return false;
@@ -269,7 +275,7 @@ impl BoundSockets {
             return false;
         }
         let entry = SocketEntry {
-            release: sighting.cookie,
+            release: sighting.cookie.get(),
             seen: number,
             suspect: false,
             holder: BoundSocket {
@@ -277,7 +283,7 @@ impl BoundSockets {
                 address: sighting.address,
                 port: sighting.port,
                 cookie: sighting.cookie,
-                cgroup: sighting.cgroup.unwrap_or(0),
+                cgroup: sighting.cgroup,
                 since: BoundSince::Seen(began),
                 process: None,
                 uid: sighting.uid,
@@ -337,8 +343,11 @@ impl BoundSockets {
     }
 
     /// Resolves again the cgroups whose pods were not known: pods and cgroups may be known after a bind.
-    pub fn resolve(&mut self, resolve: impl Fn(u64) -> SocketPlace) {
-        for (&cgroup, residents) in &mut self.cgroups {
+    pub fn resolve(&mut self, resolve: impl Fn(CgroupId) -> SocketPlace) {
+        for (cgroup, residents) in &mut self.cgroups {
+            let Some(cgroup) = *cgroup else {
+                continue;
+            };
             if residents.gone || matches!(residents.place.who, Actor::Known(_)) {
                 continue;
             }
@@ -351,12 +360,12 @@ impl BoundSockets {
         }
     }
 
-    fn insert(&mut self, entry: SocketEntry, resolve: impl FnOnce(u64) -> SocketPlace) -> Result<(), SocketOwner> {
+    fn insert(&mut self, entry: SocketEntry, resolve: impl FnOnce(CgroupId) -> SocketPlace) -> Result<(), SocketOwner> {
         let BoundSocket { protocol, port, cookie, cgroup, .. } = entry.holder;
         let known = self.cgroups.get(&cgroup).map(|residents| residents.place.party);
         let (party, place) = known.map_or_else(
             || {
-                let place = if cgroup == 0 { SocketPlace::HOST } else { resolve(cgroup) };
+                let place = cgroup.map_or(SocketPlace::HOST, resolve);
                 (place.party, Some(place))
             },
             |party| (party, None),
@@ -373,14 +382,14 @@ impl BoundSockets {
             residents.holders += 1;
         }
         self.ports.insert((protocol, port, cookie));
-        if entry.release != cookie {
+        if entry.release != cookie.get() {
             self.releases.insert(entry.release, cookie);
         }
         self.entries.insert(cookie, entry);
         Ok(())
     }
 
-    fn remove(&mut self, cookie: u64) -> Option<SocketEntry> {
+    fn remove(&mut self, cookie: SocketCookie) -> Option<SocketEntry> {
         let entry = self.entries.remove(&cookie)?;
         let holder = &entry.holder;
         self.ports.remove(&(holder.protocol, holder.port, cookie));
@@ -397,7 +406,7 @@ impl BoundSockets {
 
     /// Returns the holders of a port, on whatever address.
     pub fn on(&self, protocol: Protocol, port: u16) -> impl Iterator<Item = &BoundSocket> {
-        let cookies = self.ports.range((protocol, port, 0)..=(protocol, port, u64::MAX));
+        let cookies = self.ports.range((protocol, port, SocketCookie::MIN)..=(protocol, port, SocketCookie::MAX));
         cookies.filter_map(|(_, _, cookie)| self.entries.get(cookie)).map(|entry| &entry.holder)
     }
 

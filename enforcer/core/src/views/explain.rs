@@ -218,7 +218,7 @@ fn if_shared(
         if !shares || holder.address.is_multicast() || scene.shared.iter().any(is_shared) {
             return None;
         }
-        let owner = scene.index.owner_by_cgroup(holder.cgroup);
+        let owner = holder.cgroup.and_then(|cgroup| scene.index.owner_by_cgroup(cgroup));
         let verdict = scene.index.judge_sharing(pod, owner, &scene.policy, scene.overrule);
         (verdict.reason != Reason::Unclaimed).then_some((verdict.kind, verdict.reason, place))
     });

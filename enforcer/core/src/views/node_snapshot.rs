@@ -19,6 +19,7 @@ use crate::{
     index::{ClaimStatus, ClaimView, Index},
     model::{
         actor::Actor,
+        kernel_ids::CgroupId,
         mode::Mode,
         name::Name,
         now::Now,
@@ -137,7 +138,7 @@ impl NodeSnapshot<'_> {
             reuse_address: holder.reuse.map(|reuse| reuse.address),
             v6only: holder.v6only,
             uid: holder.uid,
-            cgroup: (holder.cgroup != 0).then_some(holder.cgroup),
+            cgroup: holder.cgroup.map(CgroupId::get),
             inode: holder.inode,
             device: holder.device,
         }

@@ -98,7 +98,7 @@ impl WatchLine {
             command: report.command(),
             pid: attempt.pid,
             uid: attempt.uid,
-            cgroup: attempt.cgroup,
+            cgroup: attempt.cgroup.get(),
             owner: owner.clone().map(|name| ActorView::from(&Actor::Known(name))),
             source: source.map(|source| source.to_string()),
             holder: holder.as_ref().map(|holder| ActorView::from(&holder.who)),

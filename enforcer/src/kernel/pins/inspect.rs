@@ -5,7 +5,7 @@ use std::path::Path;
 use aya::maps::MapError;
 use enforcer_ebpf::wire::{NodeMode, Policy};
 
-use enforcer_core::plan::recover::RecoveredState;
+use enforcer_core::{model::kernel_ids::CgroupId, plan::recover::RecoveredState};
 
 use crate::kernel::{
     counters::{CounterMap, Counters},
@@ -24,7 +24,7 @@ pub struct PinnedState {
     /// Policy of the programs.
     pub policy: Policy,
     /// Id of the cgroup that the programs are attached to.
-    pub root_cgroup: u64,
+    pub root_cgroup: CgroupId,
     /// End of the lease: nanoseconds since boot, sleep included; 0 is never.
     pub lease_deadline: u64,
     /// Mode that an operator set on the node.

@@ -14,6 +14,7 @@ use aya::{
     pin::PinError as AyaPinError,
     programs::ProgramInfo,
 };
+use enforcer_core::model::kernel_ids::CgroupId;
 use enforcer_ebpf::wire::{self, NodeMode};
 
 use crate::kernel::{
@@ -62,7 +63,7 @@ pub(in crate::kernel) struct PinStore {
 impl PinStore {
     /// Reads what is pinned, removes what no link needs, and makes the maps that all generations share. `cgroup` is the id
     /// of the cgroup to attach to. Also returns the live generation.
-    pub(in crate::kernel) fn open(keep: Persistence, cgroup: u64) -> Result<(Self, PreviousGeneration), PinError> {
+    pub(in crate::kernel) fn open(keep: Persistence, cgroup: CgroupId) -> Result<(Self, PreviousGeneration), PinError> {
         let pins = keep.guard.pins();
         pins.check_layout()?;
         let links = pinned_links(pins)?;
@@ -84,7 +85,7 @@ impl PinStore {
         let generation = pins.layout().join(format!("g{number}"));
         pins.rename_pins(&pins.shared())?;
         make_shared(pins, keep.persist)?;
-        let wanted = |info: &LinkInfo| info.cgroup.is_some_and(|attached| attached.id == cgroup);
+        let wanted = |info: &LinkInfo| info.cgroup.is_some_and(|attached| attached.id == Some(cgroup));
         let links = links.map(|link| link.filter(|(_, info)| wanted(info)).map(|(link, _)| link));
         Ok((Self { keep, generation, links, live: false }, found))
     }

@@ -7,7 +7,10 @@ use enforcer_ebpf::wire::{
     self, AddressKey, AddressOwner, OWNER_RECORD_BYTES, Owner, Policy, PortWord, Protocol, Slot,
 };
 
-use enforcer_core::plan::recover::{RecoveredState, recover};
+use enforcer_core::{
+    model::kernel_ids::CgroupId,
+    plan::recover::{RecoveredState, recover},
+};
 
 use crate::kernel::{
     grace_period, lease_deadline,
@@ -58,8 +61,8 @@ impl Previous {
     }
 
     /// Returns the id of the cgroup that its programs are attached to.
-    pub(super) fn root_cgroup(&self) -> u64 {
-        self.config.load(config_word::ROOT_CGROUP)
+    pub(super) fn root_cgroup(&self) -> CgroupId {
+        CgroupId::new(self.config.load(config_word::ROOT_CGROUP))
     }
 
     /// Returns the end of its lease: nanoseconds since boot, sleep included; 0 is never.

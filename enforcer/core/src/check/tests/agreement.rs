@@ -11,7 +11,7 @@ use super::manifests;
 use crate::check::{CheckSettings, check, finding::Code};
 use crate::{
     index::{self, Index, Notice},
-    model::now::Now,
+    model::{kernel_ids::CgroupId, now::Now},
     pods::pod,
 };
 
@@ -111,7 +111,7 @@ fn scheduler_refuses(one: &Value, other: &Value) -> bool {
 
 /// Whether the index lets a claim of one of these pods lose, or one to the node.
 fn loses(pods: &[&Value], settings: index::Settings) -> bool {
-    let mut index = Index::new(settings, 1);
+    let mut index = Index::new(settings, CgroupId::new(1));
     for (number, pod) in pods.iter().enumerate() {
         let mut pod = (*pod).clone();
         pod["metadata"]["uid"] = format!("00000000-0000-0000-0000-{number:012}").into();

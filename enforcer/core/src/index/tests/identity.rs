@@ -40,7 +40,7 @@ fn a_mirror_pod_is_static_where_its_cgroup_is() {
             rig.made(10, ROOT, &format!("kubepods-burstable-pod{HASH}.slice"));
         }
         assert_eq!(flags(&rig, 6443), OWNER_SOFTWARE);
-        assert_eq!(rig.index.name_by_cgroup(10).unwrap().name, "apiserver");
+        assert_eq!(rig.index.name_by_cgroup(CgroupId::new(10)).unwrap().name, "apiserver");
         assert!(rig.told().is_empty());
     }
 }
@@ -52,7 +52,7 @@ fn the_first_mirror_keeps_the_hash() {
     rig.apply(mirror(1, "real", "6443"));
     rig.apply(mirror(2, "forged", "80"));
     assert_eq!(flags(&rig, 80), 0, "a tenant like any other");
-    assert_eq!(rig.index.name_by_cgroup(10).unwrap().name, "real");
+    assert_eq!(rig.index.name_by_cgroup(CgroupId::new(10)).unwrap().name, "real");
     assert_eq!(rig.told().len(), 1);
     let other = Pod { config_hash: Some(HASH.replace('0', "f")), ..mirror(1, "real", "6443") };
     rig.apply(other.clone());
@@ -86,7 +86,10 @@ fn a_cgroup_in_a_pod_is_taken_out_where_the_kernel_noted_it() {
         assert!(!rig.maps.cgroups.contains_key(&21));
         let owner = &rig.maps.owners[&slot];
         assert_eq!((owner.cgroup, owner.level), if known { (10, 1) } else { (enforcer_ebpf::wire::CGROUP_UNKNOWN, 0) });
-        assert!(rig.index.name_by_cgroup(21).is_none(), "it is the other pod's, which nobody has told of");
+        assert!(
+            rig.index.name_by_cgroup(CgroupId::new(21)).is_none(),
+            "it is the other pod's, which nobody has told of"
+        );
     }
 }
 
@@ -97,8 +100,8 @@ fn whose_a_cgroup_is_comes_before_the_claim() {
     rig.index.stage(pod(1, "owner", "80"), rig.now());
     rig.flush();
     assert!(rig.maps.ports.is_empty() && rig.maps.uids.len() == 1);
-    rig.index.cgroup_recorded(10, ROOT, &cgroup_name(1), rig.now());
-    rig.index.cgroup_recorded(11, ROOT, &cgroup_name(2), rig.now());
+    rig.index.cgroup_recorded(CgroupId::new(10), CgroupId::new(ROOT), &cgroup_name(1), rig.now());
+    rig.index.cgroup_recorded(CgroupId::new(11), CgroupId::new(ROOT), &cgroup_name(2), rig.now());
     rig.flush();
     let slot = rig.maps.uids[&uid_key(&uid(1)).unwrap()];
     assert!(rig.maps.ports.is_empty() && rig.maps.cgroups[&10] == slot);

@@ -88,15 +88,15 @@ impl Maps {
             }
             Change::Cgroup { id, slot, .. } => {
                 assert!(slot == 0 || self.owners.contains_key(&slot), "an owner is written before its cgroup");
-                self.cgroups.insert(id, slot);
+                self.cgroups.insert(id.get(), slot);
             }
             Change::CgroupGone { id } => {
-                self.cgroups.remove(&id);
+                self.cgroups.remove(&id.get());
             }
             Change::CgroupInPod { id, slot } => {
                 assert!(slot == 0 || self.owners.contains_key(&slot), "an owner that is written");
-                self.cgroups.remove(&id);
-                if let Some(owner) = self.owners.get_mut(&slot).filter(|owner| owner.cgroup == id) {
+                self.cgroups.remove(&id.get());
+                if let Some(owner) = self.owners.get_mut(&slot).filter(|owner| owner.cgroup == id.get()) {
                     (owner.cgroup, owner.level) = (CGROUP_UNKNOWN, 0);
                 }
             }
@@ -199,7 +199,7 @@ pub(super) type Watch = Box<dyn FnMut(&Maps, &Change)>;
 impl Rig {
     pub(super) fn new(settings: Settings) -> Self {
         let mut rig = Self {
-            index: Index::new(settings, ROOT),
+            index: Index::new(settings, CgroupId::new(ROOT)),
             maps: Maps::default(),
             notices: Vec::new(),
             at: 1000,
@@ -233,7 +233,7 @@ impl Rig {
         for &number in cgroups {
             self.made(u64::from(number) + CGROUP_IDS, ROOT, &cgroup_name(number));
         }
-        let present = cgroups.iter().map(|number| u64::from(*number) + CGROUP_IDS).collect();
+        let present = cgroups.iter().map(|number| CgroupId::new(u64::from(*number) + CGROUP_IDS)).collect();
         self.index.reset_cgroups(&present, self.now());
         self.flush();
     }
@@ -298,12 +298,12 @@ impl Rig {
     }
 
     pub(super) fn made(&mut self, id: u64, parent: u64, name: &str) {
-        self.index.cgroup_created(id, parent, name, self.now());
+        self.index.cgroup_created(CgroupId::new(id), CgroupId::new(parent), name, self.now());
         self.flush();
     }
 
     pub(super) fn removed(&mut self, id: u64) {
-        self.index.cgroup_removed(id, self.now());
+        self.index.cgroup_removed(CgroupId::new(id), self.now());
         self.flush();
     }
 

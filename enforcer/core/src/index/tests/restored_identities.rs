@@ -22,7 +22,7 @@ fn the_first_mirror_keeps_the_hash_across_agents() {
     rig.apply(mirror(1, "real", "6443"));
     let mut next = rig.restart(1, settings());
     fixed(&mut next);
-    next.index.reset_cgroups(&HashSet::from([10]), next.now());
+    next.index.reset_cgroups(&HashSet::from([CgroupId::new(10)]), next.now());
     next.flush();
     let flags = |rig: &Rig, port| rig.maps.owners[&rig.maps.ports[&(TCP, port)].v4().first].flags();
     assert_eq!(flags(&next, 6443), OWNER_SOFTWARE);

@@ -12,6 +12,7 @@ use crate::{
     },
     model::{
         attempt::Attempt,
+        kernel_ids::{CgroupId, SocketCookie},
         owner::OwnerId,
         port_spec::{Address, PortList, PortRange},
         quota::{QuotaLimit, Resource},
@@ -20,6 +21,8 @@ use crate::{
     pods::{claims::ClaimLimits, pod::from_api},
 };
 
+const ROOT: CgroupId = CgroupId::new(1);
+const POD_CGROUP: CgroupId = CgroupId::new(6);
 const WALL: i64 = 1_790_000_000_000_000;
 
 fn at(seconds: u64) -> Now {
@@ -47,9 +50,9 @@ fn denied(offender: &str, owner: &str, port: u16) -> Report {
             v6only: Some(false),
             verdict: VerdictKind::Deny,
             reason: Reason::Claimed,
-            cgroup: 7,
-            pod_cgroup: Some(6),
-            socket: 1,
+            cgroup: CgroupId::new(7),
+            pod_cgroup: Some(POD_CGROUP),
+            socket: SocketCookie::new(1),
             caller: OwnerId::new(1),
             owner: OwnerId::new(2),
             holder: None,
@@ -305,13 +308,13 @@ fn what_comes_during_a_call_is_not_forgotten() {
 
 fn index_with(uid: &str) -> Index {
     let settings = Settings { limits: ClaimLimits::default(), ..Settings::default() };
-    let mut index = Index::new(settings, 1);
+    let mut index = Index::new(settings, ROOT);
     let object = serde_json::json!({
         "metadata": {"namespace": "default", "name": "late", "uid": uid},
         "spec": {"hostNetwork": true, "containers": []},
     });
     index.apply(from_api(&serde_json::from_value(object).unwrap()), at(0));
-    index.cgroup_created(6, 1, &format!("kubepods-pod{}.slice", uid.replace('-', "_")), at(0));
+    index.cgroup_created(POD_CGROUP, ROOT, &format!("kubepods-pod{}.slice", uid.replace('-', "_")), at(0));
     index
 }
 
@@ -326,7 +329,7 @@ fn unknown() -> Report {
 fn the_event_of_an_unknown_caller_waits_for_its_name() {
     let mut events = EventScheduler::new("node-1");
     events.report(&unknown(), at(0));
-    events.retry_unnamed(&Index::new(Settings::default(), 1), at(1));
+    events.retry_unnamed(&Index::new(Settings::default(), ROOT), at(1));
     assert_eq!(events.poll_call(at(1)), NextCall::Nothing);
     events.retry_unnamed(&index_with("0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"), at(2));
     let calls = run(&mut events, at(2).boottime, HOUR, CallOutcome::Done);
@@ -341,7 +344,7 @@ fn the_event_of_an_unknown_caller_waits_for_its_name() {
 #[test]
 fn a_name_that_never_comes_is_not_waited_for_for_ever() {
     let mut events = EventScheduler::new("node-1");
-    let index = Index::new(Settings::default(), 1);
+    let index = Index::new(Settings::default(), ROOT);
     for second in 0..20 {
         events.report(&unknown(), at(second));
     }
@@ -362,7 +365,7 @@ fn many_who_wait_are_bounded() {
     let mut events = EventScheduler::new("node-1");
     for cgroup in 0..2 * MAX_PODS as u64 {
         let mut report = unknown();
-        report.attempt.pod_cgroup = Some(cgroup);
+        report.attempt.pod_cgroup = Some(CgroupId::new(cgroup));
         events.report(&report, at(0));
     }
     assert_eq!(events.unnamed.len(), MAX_PODS);

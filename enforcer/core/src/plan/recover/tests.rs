@@ -106,7 +106,10 @@ fn an_owner_needs_a_record() {
     let good = record().encode().unwrap().to_vec();
     let known = recalled(&[(3, element)], Some(&good));
     let claims = vec!["80/tcp".parse().unwrap()];
-    assert_eq!(known.owners, [RecoveredOwner { id, cgroup: Some((77, 2)), record: record(), claims: claims.clone() }]);
+    assert_eq!(
+        known.owners,
+        [RecoveredOwner { id, cgroup: Some((CgroupId::new(77), 2)), record: record(), claims: claims.clone() }]
+    );
     assert_eq!(known.unreadable, []);
 
     let missing = recalled(&[(3, element)], None);
@@ -127,7 +130,7 @@ fn an_owner_needs_a_record() {
 fn a_cgroup_is_known_with_its_level() {
     let good = record().encode().unwrap().to_vec();
     for (cgroup, level, expected) in
-        [(77, 2, Some((77, 2))), (CGROUP_UNKNOWN, 0, None), (0, 0, None), (77, 0, None), (0, 2, None)]
+        [(77, 2, Some((CgroupId::new(77), 2))), (CGROUP_UNKNOWN, 0, None), (0, 0, None), (77, 0, None), (0, 2, None)]
     {
         let element = wire::Owner::new(cgroup, 9, 0, level, 0, 0);
         assert_eq!(recalled(&[(3, element)], Some(&good)).owners[0].cgroup, expected, "{cgroup} {level}");

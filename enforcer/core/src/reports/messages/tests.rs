@@ -7,6 +7,7 @@ use crate::model::owner::OwnerId;
 use crate::model::{
     actor::Actor,
     attempt::Attempt,
+    kernel_ids::{CgroupId, SocketCookie},
     port_spec::{Address, PortRange},
 };
 
@@ -24,9 +25,9 @@ pub(crate) fn report(reason: Reason, verdict: VerdictKind) -> Report {
             v6only: Some(false),
             verdict,
             reason,
-            cgroup: 1,
-            pod_cgroup: Some(1),
-            socket: 1,
+            cgroup: CgroupId::new(1),
+            pod_cgroup: Some(CgroupId::new(1)),
+            socket: SocketCookie::new(1),
             caller: OwnerId::new(1),
             owner: OwnerId::new(2),
             holder: None,

@@ -12,9 +12,13 @@ mod incumbent;
 const TCP: Protocol = Protocol::Tcp;
 const UDP: Protocol = Protocol::Udp;
 
+const fn cgroup(id: u64) -> CgroupId {
+    CgroupId::new(id)
+}
+
 /// Cgroups below 100 are pods' of the same number, all others the host's.
-fn place(cgroup: u64) -> SocketPlace {
-    match u8::try_from(cgroup) {
+fn place(cgroup: CgroupId) -> SocketPlace {
+    match u8::try_from(cgroup.get()) {
         Ok(pod) if pod < 100 => {
             let party = SocketOwner::Pod(UidKey::new([pod; 16], UidForm::Api));
             SocketPlace { party, who: Actor::UnknownPod { uid: pod.to_string(), form: UidForm::Api }, container: None }
@@ -29,9 +33,9 @@ fn binding(protocol: Protocol, cookie: u64, port: u16, time: u64) -> SocketBindi
         protocol,
         address: "0.0.0.0".parse().unwrap(),
         port,
-        cookie,
+        cookie: SocketCookie::new(cookie),
         release: cookie,
-        cgroup: 1,
+        cgroup: cgroup(1),
         pid: 4711,
         uid: 0,
         command: "nginx".to_owned(),
@@ -45,8 +49,8 @@ fn sighting(protocol: Protocol, cookie: u64, port: u16, activity: Activity) -> D
         protocol,
         address: "0.0.0.0".parse().unwrap(),
         port,
-        cookie,
-        cgroup: Some(1),
+        cookie: SocketCookie::new(cookie),
+        cgroup: Some(cgroup(1)),
         uid: 0,
         inode: Some(7),
         device: None,
@@ -85,8 +89,8 @@ fn an_event_takes_in_and_a_release_takes_out() {
     let holder = holders.on(TCP, 80).next().unwrap();
     assert_eq!(holder.since, BoundSince::Bound(10));
     assert_eq!(holder.process, Some(Process { pid: 4711, command: "nginx".to_owned() }));
-    assert_eq!(holders.place(holder), &place(1));
-    assert_eq!(holders.owned_by(place(1).party).count(), 1);
+    assert_eq!(holders.place(holder), &place(cgroup(1)));
+    assert_eq!(holders.owned_by(place(cgroup(1)).party).count(), 1);
     assert_eq!((holders.on(UDP, 80).count(), holders.owned_by(SocketOwner::Host).count()), (0, 0));
     assert!(!holders.released(6, 11), "somebody else's");
     assert!(holders.released(5, 12));
@@ -218,11 +222,11 @@ fn what_an_old_kernel_cannot_show_is_not_taken_for_gone() {
     let mut holders = BoundSockets::new(SocketLimits::default(), false);
     holders.bound(binding(TCP, 5, 80, 10), place);
     holders.bound(binding(TCP, 6, 81, 10), place);
-    holders.bound(SocketBinding { cgroup: 2, ..binding(TCP, 7, 82, 10) }, place);
+    holders.bound(SocketBinding { cgroup: cgroup(2), ..binding(TCP, 7, 82, 10) }, place);
     reconcile(&mut holders, 20, &[sighting(TCP, 6, 81, Activity::Listening)]);
     reconcile(&mut holders, 30, &[]);
     assert_eq!(ports(&holders), [80, 82], "the one that listened is known to be gone");
-    assert!(!holders.cgroup_gone(1), "with its cgroup it is gone, as far as anybody can know");
+    assert!(!holders.cgroup_gone(cgroup(1)), "with its cgroup it is gone, as far as anybody can know");
     assert_eq!(ports(&holders), [82]);
 }
 
@@ -231,12 +235,12 @@ fn a_cgroup_that_is_gone_leaves_what_was_passed_on() {
     let mut holders = table();
     holders.bound(binding(TCP, 5, 80, 10), place);
     holders.bound(binding(TCP, 6, 81, 10), place);
-    assert!(holders.cgroup_gone(1));
-    assert!(!holders.cgroup_gone(9));
+    assert!(holders.cgroup_gone(cgroup(1)));
+    assert!(!holders.cgroup_gone(cgroup(9)));
     reconcile(&mut holders, 20, &[sighting(TCP, 6, 81, Activity::Listening)]);
     assert_eq!(ports(&holders), [81]);
     let holder = holders.on(TCP, 81).next().unwrap();
-    assert_eq!(holders.place(holder), &place(1), "still known by name");
+    assert_eq!(holders.place(holder), &place(cgroup(1)), "still known by name");
 }
 
 #[test]
@@ -245,8 +249,8 @@ fn a_pod_that_is_told_late_is_named() {
     holders.bound(binding(TCP, 5, 80, 10), |_| SocketPlace::HOST);
     assert_eq!(holders.owned_by(SocketOwner::Host).count(), 1);
     holders.resolve(place);
-    assert_eq!((holders.owned_by(SocketOwner::Host).count(), holders.owned_by(place(1).party).count()), (0, 1));
-    assert_eq!(holders.counts, HashMap::from([(place(1).party, 1)]));
+    assert_eq!((holders.owned_by(SocketOwner::Host).count(), holders.owned_by(place(cgroup(1)).party).count()), (0, 1));
+    assert_eq!(holders.counts, HashMap::from([(place(cgroup(1)).party, 1)]));
     holders.released(5, 11);
     assert!(holders.counts.is_empty());
 }
@@ -259,19 +263,22 @@ fn memory_is_bounded_and_one_pod_does_not_crowd_out_another() {
         holders.bound(binding(UDP, cookie, 53, 10), place);
     }
     assert_eq!(holders.len(), 100);
-    assert_eq!(holders.untracked().collect::<Vec<_>>(), [(UDP, place(1).party, 900)]);
+    assert_eq!(holders.untracked().collect::<Vec<_>>(), [(UDP, place(cgroup(1)).party, 900)]);
     for cookie in 2001..=2100 {
-        holders.bound(SocketBinding { cgroup: 2, ..binding(TCP, cookie, 80, 10) }, place);
+        holders.bound(SocketBinding { cgroup: cgroup(2), ..binding(TCP, cookie, 80, 10) }, place);
     }
-    assert_eq!((holders.len(), holders.owned_by(place(2).party).count()), (150, 50));
+    assert_eq!((holders.len(), holders.owned_by(place(cgroup(2)).party).count()), (150, 50));
     // Room that is free again is for those that were left out.
     for cookie in 1..=90 {
         holders.released(cookie, 20);
     }
     let left: Vec<DumpedSocket> = (91..=1000).map(|cookie| sighting(UDP, cookie, 53, Activity::Bound)).collect();
     reconcile(&mut holders, 30, &left);
-    assert_eq!(holders.owned_by(place(1).party).count(), 100);
-    assert_eq!(holders.untracked().find(|(_, party, _)| *party == place(1).party), Some((UDP, place(1).party, 810)));
+    assert_eq!(holders.owned_by(place(cgroup(1)).party).count(), 100);
+    assert_eq!(
+        holders.untracked().find(|(_, party, _)| *party == place(cgroup(1)).party),
+        Some((UDP, place(cgroup(1)).party, 810))
+    );
     for cookie in 0..2 * RELEASED as u64 {
         holders.released(cookie + 10_000, 40);
     }
@@ -283,7 +290,7 @@ fn memory_is_bounded_and_one_pod_does_not_crowd_out_another() {
 struct Socket {
     protocol: Protocol,
     port: u16,
-    cgroup: u64,
+    cgroup: CgroupId,
     activity: Activity,
     release: u64,
     /// How many descriptors refer to it.
@@ -297,7 +304,7 @@ enum Happening {
     Bind {
         protocol: Protocol,
         port: u16,
-        cgroup: u64,
+        cgroup: CgroupId,
         mptcp: bool,
         lost: bool,
     },
@@ -308,7 +315,7 @@ enum Happening {
     },
     Listen(usize),
     Connect(usize),
-    CgroupGone(u64),
+    CgroupGone(CgroupId),
     /// A socket in this place is passed over, if it is any.
     Dump {
         protocol: Protocol,
@@ -320,16 +327,17 @@ enum Happening {
 
 fn happening() -> impl Strategy<Value = Happening> {
     let protocol = || prop_oneof![Just(TCP), Just(UDP)];
+    let pods_cgroup = || (1u64..4).prop_map(CgroupId::new);
     let scope = prop_oneof![Just(Scope::Bound), Just(Scope::Connected)];
     let leaf = prop_oneof![
-        4 => (protocol(), 1u16..6, 1u64..4, any::<bool>(), prop::bool::weighted(0.2)).prop_map(
+        4 => (protocol(), 1u16..6, pods_cgroup(), any::<bool>(), prop::bool::weighted(0.2)).prop_map(
             |(protocol, port, cgroup, mptcp, lost)| Happening::Bind { protocol, port, cgroup, mptcp, lost }
         ),
         1 => (0usize..8).prop_map(Happening::Fork),
         4 => (0usize..8, prop::bool::weighted(0.2)).prop_map(|(which, lost)| Happening::Close { which, lost }),
         1 => (0usize..8).prop_map(Happening::Listen),
         1 => (0usize..8).prop_map(Happening::Connect),
-        1 => (1u64..4).prop_map(Happening::CgroupGone),
+        1 => pods_cgroup().prop_map(Happening::CgroupGone),
     ];
     leaf.prop_recursive(1, 16, 8, move |leaf| {
         (protocol(), scope.clone(), vec((any::<u8>(), leaf), 0..6), prop::bool::weighted(0.1))
@@ -457,7 +465,7 @@ impl World {
     /// Nobody who is there and was told is missing, and the table's books agree.
     fn check(&self) {
         for (cookie, socket) in &self.sockets {
-            assert!(!socket.told || self.holders.entries.contains_key(cookie), "lost: {socket:?}");
+            assert!(!socket.told || self.holders.entries.contains_key(&SocketCookie::new(*cookie)), "lost: {socket:?}");
         }
         let count: usize = self.holders.counts.values().sum();
         assert_eq!(count, self.holders.len());
@@ -466,13 +474,16 @@ impl World {
         assert_eq!(residents, self.holders.len());
     }
 
-    fn held(&self) -> Vec<(Protocol, u16, u64)> {
+    fn held(&self) -> Vec<(Protocol, u16, SocketCookie)> {
         self.holders.ports.iter().copied().collect()
     }
 
-    fn real(&self) -> Vec<(Protocol, u16, u64)> {
-        let mut real: Vec<_> =
-            self.sockets.iter().map(|(&cookie, socket)| (socket.protocol, socket.port, cookie)).collect();
+    fn real(&self) -> Vec<(Protocol, u16, SocketCookie)> {
+        let mut real: Vec<_> = self
+            .sockets
+            .iter()
+            .map(|(&cookie, socket)| (socket.protocol, socket.port, SocketCookie::new(cookie)))
+            .collect();
         real.sort_unstable();
         real
     }

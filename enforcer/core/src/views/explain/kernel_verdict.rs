@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use enforcer_ebpf::wire::Protocol;
 
-use crate::sockets::{Activity, BoundSince, BoundSocket};
+use crate::{
+    model::kernel_ids::SocketCookie,
+    sockets::{Activity, BoundSince, BoundSocket},
+};
 
 /// The kernel's own answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,8 +44,8 @@ pub(super) fn kernel_verdict(
         protocol,
         address,
         port,
-        cookie: 0,
-        cgroup: 0,
+        cookie: SocketCookie::MIN,
+        cgroup: None,
         since: BoundSince::Seen(0),
         process: None,
         uid: 0,

@@ -12,6 +12,7 @@ use crate::{
     index::{Index, Settings},
     model::{
         attempt::{Attempt, Reuse},
+        kernel_ids::{CgroupId, SocketCookie},
         now::Now,
     },
     pods::{
@@ -25,7 +26,7 @@ use crate::{
     sockets::{Activity, BoundSockets, DumpedSocket, NamedSocket, Scope, SocketBinding, SocketLimits, SocketPlace},
 };
 
-const ROOT: u64 = 1;
+const ROOT: CgroupId = CgroupId::new(1);
 const NOW: Now = Now { wall: 1_700_000_000_000_000, boottime: Duration::from_secs(1000) };
 const ENFORCE: Policy = Policy { enforce: true, ..Policy::from_word(98 << 16) };
 
@@ -80,7 +81,7 @@ impl Node {
             more_problems: 0,
         };
         change(&mut pod);
-        self.index.cgroup_created(number, ROOT, &format!("pod{}", uid(number)), NOW);
+        self.index.cgroup_created(CgroupId::new(number), ROOT, &format!("pod{}", uid(number)), NOW);
         self.index.apply(pod, NOW);
     }
 
@@ -90,9 +91,9 @@ impl Node {
             protocol: Protocol::Tcp,
             address: address.parse().unwrap(),
             port,
-            cookie: cgroup * 100_000 + u64::from(port),
+            cookie: SocketCookie::new(cgroup * 100_000 + u64::from(port)),
             release: cgroup * 100_000 + u64::from(port),
-            cgroup,
+            cgroup: CgroupId::new(cgroup),
             pid: 4711,
             uid: 0,
             command: command.to_owned(),
@@ -276,8 +277,8 @@ fn who_may_share_is_said_with_a_condition() {
         protocol: Protocol::Tcp,
         address: "::1".parse().unwrap(),
         port: 81,
-        cookie: 9,
-        cgroup: Some(10),
+        cookie: SocketCookie::new(9),
+        cgroup: Some(CgroupId::new(10)),
         uid: 0,
         inode: Some(1),
         device: None,
@@ -369,9 +370,9 @@ fn attempt_of(cgroup: u64) -> Attempt {
         v6only: None,
         verdict: VerdictKind::Allow,
         reason: Reason::Unclaimed,
-        cgroup,
-        pod_cgroup: Some(cgroup),
-        socket: 9,
+        cgroup: CgroupId::new(cgroup),
+        pod_cgroup: Some(CgroupId::new(cgroup)),
+        socket: SocketCookie::new(9),
         caller: None,
         owner: None,
         holder: None,

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use crate::{
     index::{Index, Settings},
-    model::{actor::Audience, now::Now},
+    model::{actor::Audience, kernel_ids::CgroupId, now::Now},
     pods::{
         annotation,
         pod::{Phase, Pod, Workload, uid_key},
@@ -16,7 +16,7 @@ use enforcer_ebpf::wire::Protocol;
 use super::binding;
 use jiff::Timestamp;
 
-const ROOT: u64 = 1;
+const ROOT: CgroupId = CgroupId::new(1);
 const NOW: Now = Now { wall: 0, boottime: Duration::ZERO };
 
 pub(super) struct Node {
@@ -65,7 +65,7 @@ impl Node {
             more_problems: 0,
         };
         change(&mut pod);
-        self.index.cgroup_created(number, ROOT, &format!("pod{}", uid(number)), NOW);
+        self.index.cgroup_created(CgroupId::new(number), ROOT, &format!("pod{}", uid(number)), NOW);
         self.index.apply(pod, NOW);
         self.holders.resolve(|cgroup| SocketPlace::of(cgroup, &self.index));
     }
@@ -84,7 +84,8 @@ impl Node {
     ) -> u64 {
         self.last += 1;
         let address: IpAddr = address.parse().unwrap();
-        let mut binding = SocketBinding { address, cgroup, ..binding(protocol, self.last, port, 1) };
+        let mut binding =
+            SocketBinding { address, cgroup: CgroupId::new(cgroup), ..binding(protocol, self.last, port, 1) };
         change(&mut binding);
         self.holders.bound(binding, |cgroup| SocketPlace::of(cgroup, &self.index));
         self.last

@@ -6,7 +6,10 @@ use enforcer_ebpf::wire::{HOLDER_SOMEBODY, Protocol, Reason, VerdictKind};
 
 use super::existing::Node;
 use crate::{
-    model::attempt::{Attempt, Reuse},
+    model::{
+        attempt::{Attempt, Reuse},
+        kernel_ids::{CgroupId, SocketCookie},
+    },
     pods::pod::Workload,
 };
 
@@ -22,9 +25,9 @@ fn attempt(cgroup: u64, address: &str) -> Attempt {
         v6only: None,
         verdict: VerdictKind::Allow,
         reason: Reason::Unclaimed,
-        cgroup,
-        pod_cgroup: Some(cgroup),
-        socket: 900,
+        cgroup: CgroupId::new(cgroup),
+        pod_cgroup: Some(CgroupId::new(cgroup)),
+        socket: SocketCookie::new(900),
         caller: None,
         owner: None,
         holder: None,
