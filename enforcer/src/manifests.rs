@@ -6,7 +6,7 @@
 //! of that file that are not among its good documents stay as they were. [`enforcer_core::manifests`] decides that; the
 //! files are read here.
 //!
-//! [`input`] reads manifests of all kinds, for `enforcer check`.
+//! [`check_input`] reads manifests of all kinds, for `enforcer check`.
 
 pub mod check_input;
 mod folder_watch;

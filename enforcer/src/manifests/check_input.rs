@@ -39,7 +39,7 @@ const SNIFFED_BYTES: u64 = 64 << 10;
 /// The name that stands for standard input.
 const STDIN: &str = "-";
 
-/// Reads all of them, in their order; a folder's files by name. Of a folder, the files count that [`is_manifest`]
+/// Reads all of them, in their order; a folder's files by name. Of a folder, the files count that `is_manifest`
 /// accepts, and with `recursive` those of the folders below it. A file that is named counts whatever it is called, and
 /// may be a pipe.
 #[must_use]
