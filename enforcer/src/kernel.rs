@@ -34,7 +34,7 @@ use aya::{
     Ebpf,
     maps::{MapData, RingBuf},
 };
-use enforcer_core::plan::port_state::Change;
+use enforcer_core::{model::kernel_ids::BootNanos, plan::port_state::Change};
 use enforcer_ebpf::wire::{NodeMode, Policy, PortHold, Protocol};
 
 use crate::kernel::{
@@ -111,15 +111,14 @@ impl Kernel {
         self.maps.policy()
     }
 
-    /// Extends the lease to this time: nanoseconds since boot, sleep included; 0 is never. One store, at any time.
-    pub fn renew(&self, deadline: u64) {
+    /// Extends the lease to this time; `None` is never. One store, at any time.
+    pub fn renew(&self, deadline: Option<BootNanos>) {
         self.maps.set_lease_deadline(deadline);
     }
 
-    /// Returns when enforcement ends unless [`Self::renew`] extends it: nanoseconds since boot, sleep included; 0 is
-    /// never.
+    /// Returns when enforcement ends unless [`Self::renew`] extends it; `None` is never.
     #[must_use]
-    pub fn lease_deadline(&self) -> u64 {
+    pub fn lease_deadline(&self) -> Option<BootNanos> {
         self.maps.lease_deadline()
     }
 

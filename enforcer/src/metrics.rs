@@ -28,7 +28,7 @@ use prometheus_client::{
 
 use enforcer_core::{
     index::{Index, MapUsage, Notice},
-    model::mode::Mode,
+    model::{kernel_ids::BootNanos, mode::Mode},
     views::unenforced_time::GapCause,
 };
 
@@ -199,8 +199,8 @@ impl Metrics {
         self.enforcement.add(cause, gap);
     }
 
-    /// Sets when the lease ends, in nanoseconds since boot; 0 is never.
-    pub fn lease_ends(&self, deadline: u64) {
+    /// Sets when the lease ends; `None` is never.
+    pub fn lease_ends(&self, deadline: Option<BootNanos>) {
         self.enforcement.set_lease(deadline);
     }
 

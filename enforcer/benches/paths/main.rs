@@ -8,7 +8,7 @@ use enforcer_core::{
     model::{
         actor::Audience,
         attempt::Attempt,
-        kernel_ids::{CgroupId, SocketCookie},
+        kernel_ids::{BootNanos, CgroupId, SocketCookie},
         now::Now,
         owner::OwnerId,
     },
@@ -109,7 +109,7 @@ fn index() -> Index {
 
 fn attempt(number: u16) -> Attempt {
     Attempt {
-        time: 1,
+        time: BootNanos::new(1),
         protocol: Protocol::Tcp,
         address: Ipv4Addr::UNSPECIFIED.into(),
         port: 10_000 + number % PODS,

@@ -80,7 +80,10 @@ fn bind(record: &[u8], event: &BindEvent) {
         Ok(SocketRecord::Attempt(attempt)) => {
             assert!(known && event.kind == EventKind::Attempt as u8);
             assert_eq!((attempt.verdict as u8, attempt.reason as u8), (event.verdict, event.reason));
-            assert_eq!((attempt.time, attempt.cgroup.get(), attempt.socket.get()), (time, event.cgroup, event.socket));
+            assert_eq!(
+                (attempt.time.get(), attempt.cgroup.get(), attempt.socket.get()),
+                (time, event.cgroup, event.socket)
+            );
             assert_eq!((attempt.protocol as u8, attempt.port), (event.protocol, event.port));
             assert_eq!((attempt.caller, attempt.owner), (some(event.caller), some(event.owner)));
             assert_eq!((attempt.pid, attempt.uid), (event.pid, event.uid));
@@ -94,7 +97,10 @@ fn bind(record: &[u8], event: &BindEvent) {
         }
         Ok(SocketRecord::Bound(binding)) => {
             assert!(known && event.kind == EventKind::Bound as u8);
-            assert_eq!((binding.time, binding.cgroup.get(), binding.cookie.get()), (time, event.cgroup, event.socket));
+            assert_eq!(
+                (binding.time.get(), binding.cgroup.get(), binding.cookie.get()),
+                (time, event.cgroup, event.socket)
+            );
             assert_eq!((binding.protocol as u8, binding.port), (event.protocol, event.port));
             assert_eq!((binding.release, binding.pid, binding.uid), (event.release, event.pid, event.uid));
             assert_eq!(binding.v6only, v6only);
@@ -112,7 +118,7 @@ fn release(record: &[u8], event: &ReleaseEvent) {
             assert!(value == u64::from(event.protocol) && Protocol::from_wire(event.protocol).is_none());
         }
         Ok(SocketRecord::Released(release)) => {
-            assert_eq!((release.time, release.name), (event.time.saturating_add(SLEPT), event.release));
+            assert_eq!((release.time.get(), release.name), (event.time.saturating_add(SLEPT), event.release));
             assert_eq!((release.protocol as u8, release.port), (event.protocol, event.port));
         }
         other => panic!("{other:?}"),

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use enforcer_core::{
     index::{Notice, RestoreSummary},
-    model::name::Name,
+    model::{kernel_ids::BootNanos, name::Name},
     plan::recover::UnreadableOwner,
     reports::report::Report,
     sockets::{LiveConflict, SocketBinding},
@@ -93,8 +93,8 @@ pub enum Output {
     LeaseRenewed {
         /// Time since it had expired, if the node was to enforce.
         unenforced: Duration,
-        /// Next expiry, in nanoseconds since boot; 0 is never.
-        deadline: u64,
+        /// Next expiry; `None` is never.
+        deadline: Option<BootNanos>,
     },
     /// The mode that an operator set on the node changed.
     NodeMode(NodeMode),

@@ -20,7 +20,13 @@ use enforcer_ebpf::wire::{NodeMode, Policy, Protocol};
 use enforcer_core::{
     index::{Index, Settings, Staged},
     manifests::FolderContents,
-    model::{kernel_ids::CgroupId, name::Name, now::Now, port_spec::PortSpec, source::ClaimOrigin},
+    model::{
+        kernel_ids::{BootNanos, CgroupId},
+        name::Name,
+        now::Now,
+        port_spec::PortSpec,
+        source::ClaimOrigin,
+    },
     pods::pod::Pod,
     reports::{failing_binds::FailingBinds, report::Report},
     sockets::BoundSockets,
@@ -68,9 +74,9 @@ pub struct Start {
     pub shared_ports: Vec<PortSpec>,
 }
 
-/// Returns when a lease that is renewed now expires, in nanoseconds since boot; 0 is never.
-fn deadline(lease: Option<Duration>) -> u64 {
-    lease.map_or(0, |lease| u64::try_from((now().boottime + lease).as_nanos()).unwrap_or(u64::MAX))
+/// Returns when a lease that is renewed now expires; `None` is never.
+fn deadline(lease: Option<Duration>) -> Option<BootNanos> {
+    lease.map(|lease| BootNanos::after_boot(now().boottime + lease))
 }
 
 /// Index, kernel side and table of sockets, kept in step.
@@ -139,7 +145,7 @@ impl Reconciler {
             Err(error) => {
                 outputs.push_back(Output::TakeoverProblem(TakeoverProblem::Unreadable(error.to_string())));
                 // Its programs judge; nothing else is known of them.
-                (None, PredecessorState::Left { enforced: true, lease_deadline: 0 })
+                (None, PredecessorState::Left { enforced: true, lease_deadline: None })
             }
         };
         let hierarchy = Root::hierarchy(Path::new(MOUNTINFO)).ok().map(|hierarchy| hierarchy.path);
@@ -416,8 +422,8 @@ impl Reconciler {
     fn renew_lease(&mut self, now: Now) {
         let before = self.kernel.lease_deadline();
         self.kernel.renew(deadline(self.lease));
-        let counts = before != 0 && should_enforce(self.policy().enforce, self.node_mode());
-        let expired = now.boottime.saturating_sub(Duration::from_nanos(before));
+        let counts = before.is_some() && should_enforce(self.policy().enforce, self.node_mode());
+        let expired = before.map_or(Duration::ZERO, |before| now.boottime.saturating_sub(before.since_boot()));
         let unenforced = if counts { expired } else { Duration::ZERO };
         self.push(Output::LeaseRenewed { unenforced, deadline: self.lease_deadline() });
     }
@@ -480,9 +486,9 @@ impl Reconciler {
         self.kernel.node_mode()
     }
 
-    /// Returns when the lease expires unless it is renewed, in nanoseconds since boot; 0 is never.
+    /// Returns when the lease expires unless it is renewed; `None` is never.
     #[must_use]
-    pub fn lease_deadline(&self) -> u64 {
+    pub fn lease_deadline(&self) -> Option<BootNanos> {
         self.kernel.lease_deadline()
     }
 

@@ -53,7 +53,7 @@ impl AgentInfo {
 /// Returns a view of the node's claims, sockets and policy.
 pub(super) fn node_snapshot<'a>(info: &'a AgentInfo, reconciler: &'a Reconciler, now: Now) -> NodeSnapshot<'a> {
     let deadline = reconciler.lease_deadline();
-    let stale = deadline != 0 && u128::from(deadline) < now.boottime.as_nanos();
+    let stale = deadline.is_some_and(|deadline| deadline.since_boot() < now.boottime);
     NodeSnapshot {
         node: &info.node,
         index: reconciler.index(),

@@ -15,7 +15,7 @@ use enforcer_core::{
     index::Index,
     model::{
         attempt::Attempt,
-        kernel_ids::{CgroupId, SocketCookie},
+        kernel_ids::{BootNanos, CgroupId, SocketCookie},
         port_spec::PortSpec,
     },
     reports::{report::Report, ring_records::SocketRelease},
@@ -78,11 +78,11 @@ pub struct DumpReport {
 }
 
 /// Makes the table agree with the sockets of the node. Entries that one dump does not show are looked for in a second one,
-/// so that after this call none is left that is gone. `now` returns the time of the last tick, in nanoseconds since boot,
-/// sleep included ([`crate::host::clock::coarse`]).
+/// so that after this call none is left that is gone. `now` returns the time of the last tick
+/// ([`crate::host::clock::coarse`]).
 pub fn reconcile(
     sockets: &mut BoundSockets,
-    now: impl Fn() -> u64,
+    now: impl Fn() -> BootNanos,
     resolve: impl Fn(CgroupId) -> SocketPlace,
 ) -> DumpReport {
     let mut report = DumpReport::default();

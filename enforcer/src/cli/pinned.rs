@@ -11,7 +11,7 @@ use enforcer_ebpf::decide::ModeOverride;
 
 use enforcer_core::{
     index::{Index, Settings},
-    model::{now::Now, owner::OwnerClass},
+    model::{kernel_ids::BootNanos, now::Now, owner::OwnerClass},
     plan::owner_record::RecordedOwner,
     sockets::{BoundSockets, SocketLimits, SocketPlace},
     views::{
@@ -69,8 +69,8 @@ pub(super) fn read(folder: &Path, no_answer: AgentUnavailable) -> Result<Pinned,
         unread.map(|error| format!("cannot read the cgroup tree, so the pods of processes are unknown: {error}")),
     );
     let mut holders = BoundSockets::new(SocketLimits::default(), sock_diag::shows_bound().unwrap_or(false));
-    let nanos = || u64::try_from(now.boottime.as_nanos()).unwrap_or(u64::MAX);
-    let done = reconcile(&mut holders, nanos, |cgroup| SocketPlace::of(cgroup, &index));
+    let read_at = || BootNanos::after_boot(now.boottime);
+    let done = reconcile(&mut holders, read_at, |cgroup| SocketPlace::of(cgroup, &index));
     let hierarchy = Root::hierarchy(Path::new(MOUNTINFO)).ok().map(|root| root.path);
     // Cgroups of pods are known by now, so that none has to be left out.
     HostNames::new(hierarchy, PathBuf::new()).add_to(&mut holders, &mut index);
@@ -110,7 +110,7 @@ fn index(survey: &mut PinnedState, now: Now) -> (Index, Option<CgroupError>) {
 impl Pinned {
     pub(super) fn snapshot(&self) -> NodeSnapshot<'_> {
         let deadline = self.survey.lease_deadline;
-        let stale = deadline != 0 && u128::from(deadline) < self.now.boottime.as_nanos();
+        let stale = deadline.is_some_and(|deadline| deadline.since_boot() < self.now.boottime);
         NodeSnapshot {
             node: &self.node,
             index: &self.index,

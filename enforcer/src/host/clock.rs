@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use enforcer_core::model::now::Now;
+use enforcer_core::model::{kernel_ids::BootNanos, now::Now};
 
 /// Number of times that two clocks are read until they were read in about the same instant: whoever reads them may be
 /// kept waiting by others.
@@ -40,11 +40,11 @@ pub fn slept() -> u64 {
     u64::try_from(slept.as_millis()).unwrap_or(u64::MAX).saturating_mul(1_000_000)
 }
 
-/// Returns the time of the last tick, in nanoseconds since boot, sleep included.
+/// Returns the time of the last tick.
 #[must_use]
-pub fn coarse() -> u64 {
+pub fn coarse() -> BootNanos {
     let awake = read(ClockId::MonotonicCoarse).as_nanos();
-    u64::try_from(awake).unwrap_or(u64::MAX).saturating_add(slept())
+    BootNanos::new(u64::try_from(awake).unwrap_or(u64::MAX).saturating_add(slept()))
 }
 
 fn read(clock: ClockId) -> Duration {
@@ -58,13 +58,13 @@ mod tests {
 
     #[test]
     fn the_coarse_clock_follows_the_exact_one() {
-        let exact = || u64::try_from(now().boottime.as_nanos()).unwrap();
+        let exact = || BootNanos::after_boot(now().boottime);
         let before = coarse();
         let between = exact();
-        assert!(before <= between, "{before} {between}");
+        assert!(before <= between, "{before:?} {between:?}");
         // A tick is ten milliseconds at most, and sleep is told in whole ones.
         std::thread::sleep(Duration::from_millis(20));
         let after = coarse();
-        assert!(between < after, "{between} {after}");
+        assert!(between < after, "{between:?} {after:?}");
     }
 }

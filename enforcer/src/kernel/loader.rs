@@ -7,7 +7,7 @@ use aya::{
     maps::ProgramArray,
     programs::{CgroupSock, CgroupSockAddr, Program, ProgramError, RawTracePoint},
 };
-use enforcer_core::model::kernel_ids::CgroupId;
+use enforcer_core::model::kernel_ids::{BootNanos, CgroupId};
 use enforcer_ebpf::{OBJECT, wire::Policy};
 use tracing::warn;
 
@@ -33,9 +33,9 @@ pub struct LoadOptions {
     pub netns_cookie: Option<u64>,
     /// First policy.
     pub policy: Policy,
-    /// Time when enforcement ends unless [`Kernel::renew`](crate::kernel::Kernel::renew) extends it: nanoseconds since
-    /// boot, sleep included; 0 is never.
-    pub lease_deadline: u64,
+    /// Time when enforcement ends unless [`Kernel::renew`](crate::kernel::Kernel::renew) extends it; `None` is
+    /// never.
+    pub lease_deadline: Option<BootNanos>,
     /// Ports that everybody may share, by [`enforcer_ebpf::wire::port_index`].
     pub shared_ports: Vec<u32>,
     /// The pins in a BPF file system and how they are used; `None` for an agent without pins.

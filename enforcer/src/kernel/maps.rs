@@ -6,7 +6,10 @@ use aya::{
     Ebpf,
     maps::{HashMap, Map, MapData, MapError},
 };
-use enforcer_core::{model::kernel_ids::CgroupId, plan::port_state::Change};
+use enforcer_core::{
+    model::kernel_ids::{BootNanos, CgroupId},
+    plan::port_state::Change,
+};
 use enforcer_ebpf::wire::{
     self, AddressKey, AddressOwner, CgroupIdentity, NodeMode, OWNER_RECORD_BYTES, Owner, Policy, PortHold, PortHolds,
     Protocol, Slot, UidKey,
@@ -89,13 +92,13 @@ impl Maps {
         Policy::from_word(self.config.load(config_word::POLICY))
     }
 
-    /// Sets the end of the lease: nanoseconds since boot, sleep included; 0 is never.
-    pub(super) fn set_lease_deadline(&self, deadline: u64) {
+    /// Sets the end of the lease; `None` is never.
+    pub(super) fn set_lease_deadline(&self, deadline: Option<BootNanos>) {
         self.config.store(config_word::LEASE_DEADLINE, lease_deadline::to_word(deadline));
     }
 
-    /// Returns the end of the lease: nanoseconds since boot, sleep included; 0 is never.
-    pub(super) fn lease_deadline(&self) -> u64 {
+    /// Returns the end of the lease; `None` is never.
+    pub(super) fn lease_deadline(&self) -> Option<BootNanos> {
         lease_deadline::from_word(self.config.load(config_word::LEASE_DEADLINE))
     }
 

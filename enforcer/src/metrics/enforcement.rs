@@ -13,15 +13,18 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use enforcer_core::views::unenforced_time::{GapCause, UnenforcedTime};
+use enforcer_core::{
+    model::kernel_ids::BootNanos,
+    views::unenforced_time::{GapCause, UnenforcedTime},
+};
 
 use crate::{host::clock::now, metrics::labels::cause};
 
 #[derive(Debug, Default)]
 struct State {
     unenforced: UnenforcedTime,
-    /// Nanoseconds since boot; 0 is never.
-    lease_deadline: u64,
+    /// `None` is never.
+    lease_deadline: Option<BootNanos>,
 }
 
 /// Time without enforcement, and the end of the lease. A clone shares them.
@@ -42,7 +45,7 @@ impl Enforcement {
         self.lock().unenforced.add(cause, gap);
     }
 
-    pub(super) fn set_lease(&self, deadline: u64) {
+    pub(super) fn set_lease(&self, deadline: Option<BootNanos>) {
         self.lock().lease_deadline = deadline;
     }
 }
@@ -58,8 +61,8 @@ impl Collector for Enforcement {
             ConstCounter::new(seconds).encode(family.encode_family(&cause(why))?)?;
         }
         // A lease that never ends has no series.
-        if state.lease_deadline != 0 {
-            let since_boot = Duration::from_nanos(state.lease_deadline).as_secs_f64() - now.boottime.as_secs_f64();
+        if let Some(deadline) = state.lease_deadline {
+            let since_boot = deadline.since_boot().as_secs_f64() - now.boottime.as_secs_f64();
             let wall = Duration::from_micros(u64::try_from(now.wall).unwrap_or_default()).as_secs_f64();
             let help = "When enforcement lapses unless an agent renews the lease.";
             let name = "lease_end_timestamp";

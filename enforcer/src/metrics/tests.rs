@@ -7,7 +7,12 @@ use enforcer_ebpf::wire::{
 use super::*;
 use enforcer_core::{
     index::Settings,
-    model::{kernel_ids::CgroupId, name::Name, now::Now, port_spec::protocol_name},
+    model::{
+        kernel_ids::{BootNanos, CgroupId},
+        name::Name,
+        now::Now,
+        port_spec::protocol_name,
+    },
     pods::pod::from_api,
 };
 
@@ -42,7 +47,7 @@ fn metrics() -> Metrics {
     };
     metrics.set_event_queue(EventQueue::new("node-1"));
     metrics.conflict(None, VerdictKind::Deny);
-    metrics.lease_ends(1);
+    metrics.lease_ends(Some(BootNanos::new(1)));
     metrics.set_gauges(&Index::new(Settings::default(), CgroupId::new(1)), 7, policy);
     metrics
 }
@@ -166,10 +171,10 @@ fn a_gap_grows_while_it_is_open() {
 fn the_lease_ends_at_a_time_of_day() {
     let metrics = metrics();
     let end = || scrape(&metrics).value("port_enforcer_lease_end_timestamp_seconds", &[]);
-    metrics.lease_ends(0);
+    metrics.lease_ends(None);
     assert_eq!(end(), None, "never");
     let now = crate::host::clock::now();
-    metrics.lease_ends(u64::try_from((now.boottime + Duration::from_mins(10)).as_nanos()).unwrap());
+    metrics.lease_ends(Some(BootNanos::after_boot(now.boottime + Duration::from_mins(10))));
     let expected = Duration::from_micros(u64::try_from(now.wall).unwrap()).as_secs_f64() + 600.0;
     assert!((end().unwrap() - expected).abs() < 60.0, "{:?}, {expected}", end());
 }

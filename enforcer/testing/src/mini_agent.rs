@@ -212,7 +212,7 @@ impl MiniAgent {
             cgroup_level: root.level,
             netns_cookie: netns::cookie().expect("a socket"),
             policy: QUIET,
-            lease_deadline: 0,
+            lease_deadline: None,
             shared_ports: Vec::new(),
             persistence: Some(keep),
             features: features(),

@@ -14,7 +14,7 @@ use enforcer::{
     host::{clock, sock_diag},
 };
 use enforcer_core::{
-    model::kernel_ids::CgroupId,
+    model::kernel_ids::{BootNanos, CgroupId},
     sockets::{Activity, BoundSockets, DumpedSocket, Scope, SocketLimits, SocketPlace},
 };
 use enforcer_ebpf::wire::{Policy, Protocol};
@@ -61,8 +61,8 @@ fn on(protocol: Protocol, scope: Scope, port: u16) -> Vec<DumpedSocket> {
     sightings
 }
 
-fn boot_time() -> u64 {
-    clock::now().boottime.as_nanos().try_into().expect("the node is not that old")
+fn boot_time() -> BootNanos {
+    BootNanos::after_boot(clock::now().boottime)
 }
 
 /// MPTCP, or TCP on a kernel that may lack it.

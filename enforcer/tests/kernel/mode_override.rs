@@ -6,6 +6,7 @@ use enforcer::{
     host::clock::now,
     kernel::pins::{PinError, node_mode, set_node_mode},
 };
+use enforcer_core::model::kernel_ids::BootNanos;
 use enforcer_ebpf::wire::{NodeMode, Policy, Reason, VerdictKind};
 
 use enforcer_testing::{
@@ -26,6 +27,8 @@ pub(crate) const TESTS: &[Test] = tests![
 ];
 
 const PORT: u16 = 20080;
+/// A deadline that has passed.
+const PAST: Option<BootNanos> = Some(BootNanos::new(1));
 const AUDIT: Policy = Policy { enforce: false, ..QUIET };
 
 fn node() -> MiniNode {
@@ -33,25 +36,25 @@ fn node() -> MiniNode {
 }
 
 /// So long from now, as the kernel counts.
-fn in_time(wait: Duration) -> u64 {
-    u64::try_from((now().boottime + wait).as_nanos()).expect("within centuries")
+fn in_time(wait: Duration) -> BootNanos {
+    BootNanos::after_boot(now().boottime + wait)
 }
 
 fn expired_lease_denies_nothing() -> Outcome {
     let node = node();
     let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
-    let mut agent = node.start_with(true, |options| options.lease_deadline = 1);
+    let mut agent = node.start_with(true, |options| options.lease_deadline = PAST);
     assert_eq!((owner.bind(&shared_bind(PORT)), stranger.bind(&shared_bind(PORT))), (0, 0));
     assert_eq!(agent.count(VerdictKind::Audit, Reason::Stale), 1);
     assert_eq!(agent.count(VerdictKind::Allow, Reason::Owner), 1);
     let told: Vec<_> =
         agent.take_attempts().iter().map(|told| (told.verdict, told.reason, told.owner.is_some())).collect();
     assert_eq!(told, [(VerdictKind::Audit, Reason::Stale, true)], "and whose port it is is told");
-    for deadline in [in_time(Duration::from_hours(1)), 0] {
+    for deadline in [Some(in_time(Duration::from_hours(1))), None] {
         agent.kernel.renew(deadline);
         assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
     }
-    agent.kernel.renew(1);
+    agent.kernel.renew(PAST);
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
     // Where nothing would be denied, nothing lapses.
     agent.kernel.set_policy(AUDIT);
@@ -63,9 +66,9 @@ fn expired_lease_denies_nothing() -> Outcome {
 fn lease_expires_after_agent_death() -> Outcome {
     let node = node();
     let (mut owner, mut stranger) = (node.worker("owner"), node.worker("stranger"));
-    let agent = node.start_with(true, |options| options.lease_deadline = in_time(Duration::from_hours(1)));
+    let agent = node.start_with(true, |options| options.lease_deadline = Some(in_time(Duration::from_hours(1))));
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
-    agent.kernel.renew(in_time(Duration::from_millis(300)));
+    agent.kernel.renew(Some(in_time(Duration::from_millis(300))));
     drop(agent);
     let deadline = Instant::now() + Duration::from_secs(30);
     let mut denials = 2;
@@ -123,7 +126,7 @@ fn operator_enforce_override_denies() -> Outcome {
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
     set_node_mode(&node.bpffs.folder(), NodeMode::Enforce).unwrap_or_else(|error| panic!("{error}"));
     assert!(only_owner_may_bind(&mut owner, &mut stranger, PORT));
-    agent.kernel.renew(1);
+    agent.kernel.renew(PAST);
     assert_eq!(
         stranger.bind(&shared_bind(PORT)),
         0,

@@ -23,6 +23,7 @@ use enforcer::{
 };
 use enforcer_core::{
     index::Settings,
+    model::kernel_ids::BootNanos,
     pods::{claims::ClaimLimits, pod::Pod as ParsedPod},
 };
 use enforcer_ebpf::wire::{BindEvent, Policy, Protocol, Undeclared, VERDICT_RING_BYTES};
@@ -306,7 +307,7 @@ impl Cases {
             None,
         )?;
         // As in an agent whose work is kept: where a bind is about to be denied, the programs look how late it is.
-        reconciler.kernel().renew(u64::MAX);
+        reconciler.kernel().renew(Some(BootNanos::new(u64::MAX)));
         let make = |pod: &Pod, (layout, below): (&str, &str)| -> anyhow::Result<PathBuf> {
             let cgroup = path.join(pod.cgroup(layout)).join(below);
             fs::create_dir_all(&cgroup)?;

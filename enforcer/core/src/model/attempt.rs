@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 
 use crate::model::{
-    kernel_ids::{CgroupId, SocketCookie},
+    kernel_ids::{BootNanos, CgroupId, SocketCookie},
     owner::OwnerId,
     port_spec::protocol_name,
 };
@@ -22,8 +22,8 @@ pub struct Reuse {
 /// One bind attempt with its verdict, as the kernel programs report it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// Nanoseconds since boot, sleep included.
-    pub time: u64,
+    /// Time of the attempt.
+    pub time: BootNanos,
     /// The protocol.
     pub protocol: Protocol,
     /// The address asked for.

@@ -1,6 +1,6 @@
 //! Numbers that the kernel gives to things, each with a type of its own.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// Id of a cgroup: the inode number of its directory in the hierarchy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,9 +66,21 @@ impl BootNanos {
         Self(nanos)
     }
 
+    /// Returns the time so long after boot, in whole nanoseconds.
+    #[must_use]
+    pub fn after_boot(since_boot: Duration) -> Self {
+        Self(u64::try_from(since_boot.as_nanos()).unwrap_or(u64::MAX))
+    }
+
     /// Returns the nanoseconds since boot.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
+    }
+
+    /// Returns the time since boot.
+    #[must_use]
+    pub const fn since_boot(self) -> Duration {
+        Duration::from_nanos(self.0)
     }
 }

@@ -16,7 +16,7 @@ use zerocopy::FromBytes;
 use crate::{
     model::{
         attempt::{Attempt, Reuse},
-        kernel_ids::{CgroupId, SocketCookie},
+        kernel_ids::{BootNanos, CgroupId, SocketCookie},
         owner::OwnerId,
     },
     sockets::SocketBinding,
@@ -57,8 +57,8 @@ pub enum SocketRecord {
 /// Release of a socket that may have held a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketRelease {
-    /// Time of the release: nanoseconds since boot, sleep included.
-    pub time: u64,
+    /// Time of the release.
+    pub time: BootNanos,
     /// Protocol of the socket.
     pub protocol: Protocol,
     /// Port of the socket.
@@ -138,13 +138,12 @@ pub fn decode_cgroup(record: &[u8]) -> Result<CgroupChange, DecodeError> {
 fn decode_release(record: &[u8], slept: u64) -> Result<SocketRelease, DecodeError> {
     let ReleaseEvent { kind: _, protocol, port, padding: _, time, release } = read(record)?;
     let protocol = Protocol::from_wire(protocol).ok_or(invalid("protocol", protocol))?;
-    Ok(SocketRelease { time: time.saturating_add(slept), protocol, port, name: release })
+    Ok(SocketRelease { time: counting_sleep(time, slept), protocol, port, name: release })
 }
 
 /// Facts that an [`Attempt`] and a [`SocketBinding`] have in common and that are no plain field of [`BindEvent`].
 struct BindFacts {
-    /// Nanoseconds since boot, sleep included.
-    time: u64,
+    time: BootNanos,
     protocol: Protocol,
     address: IpAddr,
     v6only: Option<bool>,
@@ -163,7 +162,7 @@ fn decode_bind(record: &[u8], slept: u64) -> Result<(BindEvent, BindFacts), Deco
     };
     let has = |flag| flags & flag != 0;
     let facts = BindFacts {
-        time: time.saturating_add(slept),
+        time: counting_sleep(time, slept),
         protocol: Protocol::from_wire(protocol).ok_or(invalid("protocol", protocol))?,
         address,
         v6only: (!has(BIND_FLAG_V6ONLY_UNKNOWN)).then_some(has(BIND_FLAG_V6ONLY)),
@@ -219,6 +218,11 @@ impl BindFacts {
     }
 }
 
+/// Returns a record's time, whose clock left out the nanoseconds that the machine `slept`.
+fn counting_sleep(time: u64, slept: u64) -> BootNanos {
+    BootNanos::new(time.saturating_add(slept))
+}
+
 /// Copies a wire type out of a record of exactly its length.
 fn read<T: FromBytes>(record: &[u8]) -> Result<T, DecodeError> {
     T::read_from_bytes(record).map_err(|_| DecodeError::Length { expected: size_of::<T>(), actual: record.len() })
@@ -263,7 +267,7 @@ mod tests {
 
     fn attempt() -> Attempt {
         Attempt {
-            time: 1,
+            time: BootNanos::new(1),
             protocol: Protocol::Udp,
             address: Ipv6Addr::LOCALHOST.into(),
             port: 53,
@@ -296,7 +300,7 @@ mod tests {
 
     #[test]
     fn release_takes_every_field_of_its_record() {
-        let expected = SocketRelease { time: 1, protocol: Protocol::Udp, port: 53, name: 7 };
+        let expected = SocketRelease { time: BootNanos::new(1), protocol: Protocol::Udp, port: 53, name: 7 };
         let event = release_event();
         assert_eq!(decode_socket(event.as_bytes(), 0), Ok(SocketRecord::Released(expected)));
         let cut = &event.as_bytes()[..23];
@@ -312,7 +316,7 @@ mod tests {
             let times = [0, 5, u64::MAX].map(|slept| match decode_socket(record, slept).unwrap() {
                 SocketRecord::Attempt(Attempt { time, .. })
                 | SocketRecord::Bound(SocketBinding { time, .. })
-                | SocketRecord::Released(SocketRelease { time, .. }) => time,
+                | SocketRecord::Released(SocketRelease { time, .. }) => time.get(),
             });
             assert_eq!(times, [1, 6, u64::MAX], "{record:?}");
         }
@@ -328,7 +332,7 @@ mod tests {
             ..bind_event()
         };
         let expected = SocketBinding {
-            time: 1 + SLEPT,
+            time: BootNanos::new(1 + SLEPT),
             protocol: Protocol::Udp,
             address: Ipv4Addr::LOCALHOST.into(),
             port: 53,

@@ -9,7 +9,7 @@ use crate::{
     model::{
         actor::Actor,
         attempt::{Reuse, target},
-        kernel_ids::{CgroupId, SocketCookie},
+        kernel_ids::{BootNanos, CgroupId, SocketCookie},
         text::escape,
     },
 };
@@ -62,8 +62,8 @@ pub struct DumpedSocket {
 /// A socket as the kernel programs report it at the moment of its bind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketBinding {
-    /// Time of the bind: nanoseconds since boot, sleep included.
-    pub time: u64,
+    /// Time of the bind.
+    pub time: BootNanos,
     /// The protocol.
     pub protocol: Protocol,
     /// The address taken.
@@ -91,10 +91,10 @@ pub struct SocketBinding {
 /// Moment from which on a socket is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BoundSince {
-    /// Since this moment: nanoseconds since boot.
-    Bound(u64),
+    /// Since this moment.
+    Bound(BootNanos),
     /// It was first seen then, and has held for longer.
-    Seen(u64),
+    Seen(BootNanos),
 }
 
 /// The process that called `bind`.

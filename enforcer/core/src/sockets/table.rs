@@ -24,7 +24,7 @@ use enforcer_ebpf::wire::Protocol;
 use crate::{
     model::{
         actor::Actor,
-        kernel_ids::{CgroupId, SocketCookie},
+        kernel_ids::{BootNanos, CgroupId, SocketCookie},
     },
     sockets::{
         Activity, BoundSince, BoundSocket, DumpedSocket, Process, Scope, SocketBinding, SocketOwner, SocketPlace,
@@ -74,8 +74,8 @@ struct Dumps {
     /// Number of the last one.
     number: u64,
     /// Time at which it began, and the one before.
-    began: u64,
-    before: u64,
+    began: BootNanos,
+    before: BootNanos,
     /// Sockets that it showed and for which there was no room.
     untracked: HashMap<SocketOwner, usize>,
 }
@@ -101,7 +101,7 @@ pub struct BoundSockets {
     cgroups: HashMap<Option<CgroupId>, CgroupSockets>,
     counts: HashMap<SocketOwner, usize>,
     released: HashSet<SocketCookie>,
-    released_at: VecDeque<(u64, SocketCookie)>,
+    released_at: VecDeque<(BootNanos, SocketCookie)>,
     /// Dumps by [`Protocol`]: a dump of one protocol says nothing of another one's sockets.
     dumps: [Dumps; Protocol::ALL.len()],
     /// Last complete count of what there is no room for.
@@ -173,9 +173,9 @@ impl BoundSockets {
         }
     }
 
-    /// Takes the event of a release, at this time in nanoseconds since boot. Returns whether the socket was in the table;
+    /// Takes the event of a release, at this time. Returns whether the socket was in the table;
     /// most sockets are not.
-    pub fn released(&mut self, release: u64, time: u64) -> bool {
+    pub fn released(&mut self, release: u64, time: BootNanos) -> bool {
         let cookie = self.releases.get(&release).copied().unwrap_or(SocketCookie::new(release));
         if self.released.insert(cookie) {
             self.released_at.push_back((time, cookie));
@@ -228,9 +228,9 @@ impl BoundSockets {
         }
     }
 
-    /// Begins a dump, at this time in nanoseconds since boot, which is taken before the kernel is asked. A dump that is
+    /// Begins a dump, at this time, which is taken before the kernel is asked. A dump that is
     /// under way counts for nothing.
-    pub fn begin_dump(&mut self, protocol: Protocol, now: u64) {
+    pub fn begin_dump(&mut self, protocol: Protocol, now: BootNanos) {
         let dumps = self.dumps(protocol);
         dumps.number += 1;
         dumps.before = dumps.began;
@@ -335,7 +335,7 @@ impl BoundSockets {
         self.untracked.extend(untracked.into_iter().map(|(party, count)| ((protocol, party), count)));
         // Of a protocol that was never dumped, no dump can be under way.
         let dumped = self.dumps.iter().filter(|dumps| dumps.number > 0);
-        let needed = dumped.map(|dumps| dumps.before).min().unwrap_or(0);
+        let needed = dumped.map(|dumps| dumps.before).min().unwrap_or_default();
         while let Some((_, cookie)) = self.released_at.pop_front_if(|(time, _)| *time < needed) {
             self.released.remove(&cookie);
         }

@@ -19,7 +19,7 @@ use crate::{
     index::{ClaimStatus, ClaimView, Index},
     model::{
         actor::Actor,
-        kernel_ids::CgroupId,
+        kernel_ids::{BootNanos, CgroupId},
         mode::Mode,
         name::Name,
         now::Now,
@@ -64,10 +64,10 @@ impl NodeSnapshot<'_> {
         }
     }
 
-    /// Formats a moment of the kernel's time, which is in nanoseconds since boot.
+    /// Formats a moment of the kernel's time in the form of RFC 3339.
     #[must_use]
-    pub fn time(&self, nanos: u64) -> String {
-        moment(nanos, self.now)
+    pub fn time(&self, since_boot: BootNanos) -> String {
+        moment(since_boot, self.now)
     }
 
     /// Describes an owner.
@@ -163,13 +163,13 @@ pub fn time(wall: i64) -> String {
     Timestamp::from_microsecond(wall).unwrap_or_default().to_string()
 }
 
-/// Formats nanoseconds since boot in the form of RFC 3339. In milliseconds: the two clocks are not read in the same
+/// Formats a time since boot in the form of RFC 3339. In milliseconds: the two clocks are not read in the same
 /// instant, and a moment is to be the same however often it is shown.
 #[must_use]
-pub fn moment(nanos: u64, now: Now) -> String {
+pub fn moment(since_boot: BootNanos, now: Now) -> String {
     let monotonic = i64::try_from(now.boottime.as_micros()).unwrap_or(i64::MAX);
     let boot = now.wall.saturating_sub(monotonic).saturating_add(500).div_euclid(1000).saturating_mul(1000);
-    time(boot.saturating_add(i64::try_from(nanos / 1_000_000 * 1000).unwrap_or(i64::MAX)))
+    time(boot.saturating_add(i64::try_from(since_boot.get() / 1_000_000 * 1000).unwrap_or(i64::MAX)))
 }
 
 /// Returns `None` for every address of both families, else the address.

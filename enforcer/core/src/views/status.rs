@@ -6,7 +6,7 @@ use enforcer_ebpf::wire::{KernelError, NodeMode, Protocol, Reason, Undeclared, V
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{actor::Audience, port_spec::protocol_name, text::escape},
+    model::{actor::Audience, kernel_ids::BootNanos, port_spec::protocol_name, text::escape},
     reports::failing_binds::{FailingBind, FailingBinds},
     sockets::ReportedConflicts,
     views::node_snapshot::{API_VERSION, ActorView, ClaimRow, HolderRow, NodeSnapshot, time},
@@ -158,8 +158,8 @@ pub struct StatusInputs<'a> {
     pub agent: Option<AgentView>,
     /// Features of the kernel, if they are known.
     pub features: Option<KernelFeatures>,
-    /// End of the lease, in nanoseconds since boot; 0 is never.
-    pub lease_deadline: u64,
+    /// End of the lease; `None` is never.
+    pub lease_deadline: Option<BootNanos>,
     /// Count of attempts.
     pub attempts: &'a dyn Fn(VerdictKind, Reason, Protocol) -> u64,
     /// Count of errors.
@@ -197,7 +197,7 @@ impl Status {
                 namespaces: (scene.index.namespace_modes())
                     .map(|(namespace, mode)| (escape(namespace), mode.as_str().to_owned()))
                     .collect(),
-                lease_ends: (lease_deadline != 0).then(|| scene.time(lease_deadline)),
+                lease_ends: lease_deadline.map(|deadline| scene.time(deadline)),
                 stale: scene.overrule.stale,
             },
             policy: PolicyView {

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use enforcer_ebpf::wire::NodeMode;
 
+use crate::model::kernel_ids::BootNanos;
+
 /// Reason for which nothing was denied. A closed list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GapCause {
@@ -47,8 +49,8 @@ pub enum PredecessorState {
     Left {
         /// The earlier agent denied.
         enforced: bool,
-        /// Time at which it lapsed, or will; in nanoseconds since boot, 0 is never.
-        lease_deadline: u64,
+        /// Time at which it lapsed, or will; `None` is never.
+        lease_deadline: Option<BootNanos>,
     },
 }
 
@@ -70,8 +72,8 @@ pub fn gap_before(found: PredecessorState, started: Duration, now: Duration) -> 
         PredecessorState::Nothing => Some((GapCause::Boot, Duration::ZERO)),
         PredecessorState::NotKept => Some((GapCause::Start, started)),
         PredecessorState::Left { enforced, lease_deadline } => {
-            let lapsed = Duration::from_nanos(lease_deadline);
-            (enforced && lease_deadline != 0 && lapsed < now).then_some((GapCause::Stale, lapsed))
+            let lapsed = lease_deadline.map(BootNanos::since_boot).filter(|lapsed| enforced && *lapsed < now);
+            lapsed.map(|lapsed| (GapCause::Stale, lapsed))
         }
     }
 }
@@ -140,18 +142,20 @@ mod tests {
         let gap = |found| gap_before(found, seconds(90), seconds(100));
         assert_eq!(gap(PredecessorState::Nothing), Some((GapCause::Boot, seconds(0))));
         assert_eq!(gap(PredecessorState::NotKept), Some((GapCause::Start, seconds(90))));
-        let left =
-            |enforced, deadline: u64| PredecessorState::Left { enforced, lease_deadline: deadline * 1_000_000_000 };
-        assert_eq!(gap(left(true, 40)), Some((GapCause::Stale, seconds(40))));
-        assert_eq!(gap(left(true, 101)), None, "it still denies");
-        assert_eq!(gap(left(true, 0)), None, "it never lapses");
-        assert_eq!(gap(left(false, 40)), None, "nobody wanted that");
+        let left = |enforced, deadline: Option<u64>| PredecessorState::Left {
+            enforced,
+            lease_deadline: deadline.map(|deadline| BootNanos::after_boot(seconds(deadline))),
+        };
+        assert_eq!(gap(left(true, Some(40))), Some((GapCause::Stale, seconds(40))));
+        assert_eq!(gap(left(true, Some(101))), None, "it still denies");
+        assert_eq!(gap(left(true, None)), None, "it never lapses");
+        assert_eq!(gap(left(false, Some(40))), None, "nobody wanted that");
     }
 
     #[test]
     fn once_judged_only_unknown_pods_are_a_gap() {
         let now = seconds(100);
-        let left = PredecessorState::Left { enforced: true, lease_deadline: 0 };
+        let left = PredecessorState::Left { enforced: true, lease_deadline: None };
         assert_eq!(gap_after(PredecessorState::Nothing, false, now), Some((GapCause::Unsynced, now)));
         assert_eq!(gap_after(PredecessorState::NotKept, false, now), Some((GapCause::Unsynced, now)));
         assert_eq!(gap_after(left, false, now), None, "what was in force is in force again");

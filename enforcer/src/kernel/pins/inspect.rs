@@ -5,7 +5,10 @@ use std::path::Path;
 use aya::maps::MapError;
 use enforcer_ebpf::wire::{NodeMode, Policy};
 
-use enforcer_core::{model::kernel_ids::CgroupId, plan::recover::RecoveredState};
+use enforcer_core::{
+    model::kernel_ids::{BootNanos, CgroupId},
+    plan::recover::RecoveredState,
+};
 
 use crate::kernel::{
     counters::{CounterMap, Counters},
@@ -25,8 +28,8 @@ pub struct PinnedState {
     pub policy: Policy,
     /// Id of the cgroup that the programs are attached to.
     pub root_cgroup: CgroupId,
-    /// End of the lease: nanoseconds since boot, sleep included; 0 is never.
-    pub lease_deadline: u64,
+    /// End of the lease; `None` is never.
+    pub lease_deadline: Option<BootNanos>,
     /// Mode that an operator set on the node.
     pub local: NodeMode,
     /// Counts of the programs.

@@ -8,7 +8,7 @@ use enforcer_ebpf::wire::{
 };
 
 use enforcer_core::{
-    model::kernel_ids::CgroupId,
+    model::kernel_ids::{BootNanos, CgroupId},
     plan::recover::{RecoveredState, recover},
 };
 
@@ -65,9 +65,9 @@ impl Previous {
         CgroupId::new(self.config.load(config_word::ROOT_CGROUP))
     }
 
-    /// Returns the end of its lease: nanoseconds since boot, sleep included; 0 is never.
+    /// Returns the end of its lease; `None` is never.
     #[must_use]
-    pub fn lease_deadline(&self) -> u64 {
+    pub fn lease_deadline(&self) -> Option<BootNanos> {
         lease_deadline::from_word(self.config.load(config_word::LEASE_DEADLINE))
     }
 

@@ -12,7 +12,7 @@ use crate::{
     },
     model::{
         attempt::Attempt,
-        kernel_ids::{CgroupId, SocketCookie},
+        kernel_ids::{BootNanos, CgroupId, SocketCookie},
         owner::OwnerId,
         port_spec::{Address, PortList, PortRange},
         quota::{QuotaLimit, Resource},
@@ -43,7 +43,7 @@ fn pod(name: &str) -> Name {
 fn denied(offender: &str, owner: &str, port: u16) -> Report {
     Report {
         attempt: Attempt {
-            time: 0,
+            time: BootNanos::default(),
             protocol: Protocol::Tcp,
             address: Ipv4Addr::UNSPECIFIED.into(),
             port,

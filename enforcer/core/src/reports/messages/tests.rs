@@ -7,7 +7,7 @@ use crate::model::owner::OwnerId;
 use crate::model::{
     actor::Actor,
     attempt::Attempt,
-    kernel_ids::{CgroupId, SocketCookie},
+    kernel_ids::{BootNanos, CgroupId, SocketCookie},
     port_spec::{Address, PortRange},
 };
 
@@ -18,7 +18,7 @@ fn name(name: &str) -> Name {
 pub(crate) fn report(reason: Reason, verdict: VerdictKind) -> Report {
     Report {
         attempt: Attempt {
-            time: 0,
+            time: BootNanos::default(),
             protocol: Protocol::Tcp,
             address: Ipv4Addr::UNSPECIFIED.into(),
             port: 80,

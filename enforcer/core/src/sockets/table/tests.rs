@@ -12,6 +12,10 @@ mod incumbent;
 const TCP: Protocol = Protocol::Tcp;
 const UDP: Protocol = Protocol::Udp;
 
+const fn at(nanos: u64) -> BootNanos {
+    BootNanos::new(nanos)
+}
+
 const fn cgroup(id: u64) -> CgroupId {
     CgroupId::new(id)
 }
@@ -29,7 +33,7 @@ fn place(cgroup: CgroupId) -> SocketPlace {
 
 fn binding(protocol: Protocol, cookie: u64, port: u16, time: u64) -> SocketBinding {
     SocketBinding {
-        time,
+        time: BootNanos::new(time),
         protocol,
         address: "0.0.0.0".parse().unwrap(),
         port,
@@ -67,7 +71,7 @@ fn table() -> BoundSockets {
 fn reconcile(holders: &mut BoundSockets, now: u64, shown: &[DumpedSocket]) {
     for protocol in [TCP, UDP] {
         for scope in [Scope::Bound, Scope::Connected] {
-            holders.begin_dump(protocol, now);
+            holders.begin_dump(protocol, at(now));
             for sighting in shown.iter().filter(|sighting| sighting.protocol == protocol) {
                 if scope == Scope::Connected || protocol == UDP || sighting.activity != Activity::Connected {
                     holders.record_dumped(sighting, place);
@@ -87,14 +91,14 @@ fn an_event_takes_in_and_a_release_takes_out() {
     let mut holders = table();
     holders.bound(binding(TCP, 5, 80, 10), place);
     let holder = holders.on(TCP, 80).next().unwrap();
-    assert_eq!(holder.since, BoundSince::Bound(10));
+    assert_eq!(holder.since, BoundSince::Bound(at(10)));
     assert_eq!(holder.process, Some(Process { pid: 4711, command: "nginx".to_owned() }));
     assert_eq!(holders.place(holder), &place(cgroup(1)));
     assert_eq!(holders.owned_by(place(cgroup(1)).party).count(), 1);
     assert_eq!((holders.on(UDP, 80).count(), holders.owned_by(SocketOwner::Host).count()), (0, 0));
-    assert!(!holders.released(6, 11), "somebody else's");
-    assert!(holders.released(5, 12));
-    assert!(!holders.released(5, 13));
+    assert!(!holders.released(6, at(11)), "somebody else's");
+    assert!(holders.released(5, at(12)));
+    assert!(!holders.released(5, at(13)));
     assert!(holders.is_empty() && holders.cgroups.is_empty() && holders.counts.is_empty());
 }
 
@@ -102,7 +106,7 @@ fn an_event_takes_in_and_a_release_takes_out() {
 fn mptcp_is_released_by_another_name() {
     let mut holders = table();
     holders.bound(SocketBinding { release: 0xffff_8000, ..binding(TCP, 5, 80, 10) }, place);
-    assert!(holders.released(0xffff_8000, 11));
+    assert!(holders.released(0xffff_8000, at(11)));
     assert!(holders.is_empty() && holders.releases.is_empty());
     // A dump that was under way shows the subflow, under its own cookie.
     reconcile(&mut holders, 11, &[sighting(TCP, 5, 80, Activity::Listening)]);
@@ -113,12 +117,12 @@ fn mptcp_is_released_by_another_name() {
 fn what_nobody_told_is_taken_in_and_an_event_that_comes_late_adds_to_it() {
     let mut holders = table();
     reconcile(&mut holders, 20, &[sighting(TCP, 5, 80, Activity::Listening)]);
-    assert_eq!(holders.on(TCP, 80).next().unwrap().since, BoundSince::Seen(20));
+    assert_eq!(holders.on(TCP, 80).next().unwrap().since, BoundSince::Seen(at(20)));
     holders.bound(binding(TCP, 5, 80, 19), place);
     let holder = holders.on(TCP, 80).next().unwrap();
     assert_eq!(
         (holder.since, holder.inode, holder.activity),
-        (BoundSince::Bound(19), Some(7), Some(Activity::Listening))
+        (BoundSince::Bound(at(19)), Some(7), Some(Activity::Listening))
     );
     assert_eq!(holders.len(), 1);
 }
@@ -144,11 +148,11 @@ fn dumps_of_tcp_and_udp_leave_sctp_sockets() {
     reconcile(&mut sockets, 20, &[sighting(TCP, 6, 80, Activity::Listening)]);
     assert_eq!((sockets.on(SCTP, 80).count(), sockets.on(TCP, 80).count()), (1, 1));
     // A dump of its own confirms it, and two that do not show it remove it.
-    sockets.begin_dump(SCTP, 30);
+    sockets.begin_dump(SCTP, at(30));
     sockets.record_dumped(&sighting(SCTP, 5, 80, Activity::Listening), place);
     assert_eq!(sockets.end_dump(SCTP, Scope::Bound), DumpSummary::default());
     for (now, ended) in [(40, DumpSummary { suspects: 1, removed: 0 }), (50, DumpSummary { suspects: 0, removed: 1 })] {
-        sockets.begin_dump(SCTP, now);
+        sockets.begin_dump(SCTP, at(now));
         assert_eq!(sockets.end_dump(SCTP, Scope::Connected), ended);
     }
     assert_eq!(ports(&sockets), [80], "the TCP socket stays");
@@ -158,11 +162,11 @@ fn dumps_of_tcp_and_udp_leave_sctp_sockets() {
 fn one_dump_that_passes_over_a_holder_is_not_enough() {
     let mut holders = table();
     holders.bound(binding(TCP, 5, 80, 10), place);
-    holders.begin_dump(TCP, 20);
+    holders.begin_dump(TCP, at(20));
     assert_eq!(holders.end_dump(TCP, Scope::Bound), DumpSummary { suspects: 1, removed: 0 });
-    holders.begin_dump(TCP, 21);
+    holders.begin_dump(TCP, at(21));
     assert_eq!(holders.end_dump(TCP, Scope::Bound), DumpSummary { suspects: 1, removed: 0 }, "it may be connected");
-    holders.begin_dump(TCP, 22);
+    holders.begin_dump(TCP, at(22));
     assert_eq!(holders.end_dump(TCP, Scope::Connected), DumpSummary { suspects: 0, removed: 1 });
 }
 
@@ -171,9 +175,9 @@ fn two_dumps_count_if_they_follow_each_other() {
     let mut holders = table();
     holders.bound(binding(UDP, 5, 53, 10), place);
     for now in [20, 30, 40] {
-        holders.begin_dump(UDP, now);
+        holders.begin_dump(UDP, at(now));
         assert_eq!(holders.end_dump(UDP, Scope::Bound), DumpSummary { suspects: 1, removed: 0 });
-        holders.begin_dump(UDP, now + 1);
+        holders.begin_dump(UDP, at(now + 1));
         holders.record_dumped(&sighting(UDP, 5, 53, Activity::Bound), place);
         assert_eq!(holders.end_dump(UDP, Scope::Bound), DumpSummary::default());
     }
@@ -183,10 +187,10 @@ fn two_dumps_count_if_they_follow_each_other() {
 #[test]
 fn a_dump_says_nothing_of_what_was_bound_after_it_began() {
     let mut holders = table();
-    holders.begin_dump(UDP, 20);
+    holders.begin_dump(UDP, at(20));
     holders.bound(binding(UDP, 5, 53, 20), place);
     assert_eq!(holders.end_dump(UDP, Scope::Bound), DumpSummary::default());
-    holders.begin_dump(UDP, 30);
+    holders.begin_dump(UDP, at(30));
     assert_eq!(holders.end_dump(UDP, Scope::Bound), DumpSummary { suspects: 1, removed: 0 });
 }
 
@@ -194,10 +198,10 @@ fn a_dump_says_nothing_of_what_was_bound_after_it_began() {
 fn a_dump_that_failed_counts_for_nothing() {
     let mut holders = table();
     holders.bound(binding(UDP, 5, 53, 10), place);
-    holders.begin_dump(UDP, 20);
+    holders.begin_dump(UDP, at(20));
     holders.end_dump(UDP, Scope::Bound);
-    holders.begin_dump(UDP, 30);
-    holders.begin_dump(UDP, 40);
+    holders.begin_dump(UDP, at(30));
+    holders.begin_dump(UDP, at(40));
     assert!(!holders.record_dumped(&sighting(UDP, 5, 53, Activity::Bound), place));
     assert_eq!(holders.end_dump(UDP, Scope::Bound), DumpSummary::default());
     assert_eq!(ports(&holders), [53]);
@@ -210,7 +214,7 @@ fn a_socket_can_change_its_port_without_a_word() {
     reconcile(&mut holders, 20, &[sighting(UDP, 5, 40000, Activity::Bound)]);
     assert_eq!(ports(&holders), [40000]);
     // An event is newer than a dump that began before it.
-    holders.begin_dump(UDP, 30);
+    holders.begin_dump(UDP, at(30));
     holders.bound(binding(UDP, 5, 54, 31), place);
     holders.record_dumped(&sighting(UDP, 5, 40000, Activity::Bound), place);
     holders.end_dump(UDP, Scope::Bound);
@@ -251,7 +255,7 @@ fn a_pod_that_is_told_late_is_named() {
     holders.resolve(place);
     assert_eq!((holders.owned_by(SocketOwner::Host).count(), holders.owned_by(place(cgroup(1)).party).count()), (0, 1));
     assert_eq!(holders.counts, HashMap::from([(place(cgroup(1)).party, 1)]));
-    holders.released(5, 11);
+    holders.released(5, at(11));
     assert!(holders.counts.is_empty());
 }
 
@@ -270,7 +274,7 @@ fn memory_is_bounded_and_one_pod_does_not_crowd_out_another() {
     assert_eq!((holders.len(), holders.owned_by(place(cgroup(2)).party).count()), (150, 50));
     // Room that is free again is for those that were left out.
     for cookie in 1..=90 {
-        holders.released(cookie, 20);
+        holders.released(cookie, at(20));
     }
     let left: Vec<DumpedSocket> = (91..=1000).map(|cookie| sighting(UDP, cookie, 53, Activity::Bound)).collect();
     reconcile(&mut holders, 30, &left);
@@ -280,7 +284,7 @@ fn memory_is_bounded_and_one_pod_does_not_crowd_out_another() {
         Some((UDP, place(cgroup(1)).party, 810))
     );
     for cookie in 0..2 * RELEASED as u64 {
-        holders.released(cookie + 10_000, 40);
+        holders.released(cookie + 10_000, at(40));
     }
     assert_eq!((holders.released.len(), holders.released_at.len()), (RELEASED, RELEASED));
 }
@@ -409,7 +413,7 @@ impl World {
                 let release = socket.release;
                 self.sockets.remove(&cookie);
                 if !lost {
-                    self.holders.released(release, time);
+                    self.holders.released(release, at(time));
                 }
             }
             Happening::Listen(which) => {
@@ -436,7 +440,7 @@ impl World {
 
     /// The kernel walks, things happen, the answer is read in between.
     fn dump(&mut self, protocol: Protocol, scope: Scope, meanwhile: Vec<(u8, Happening)>, fails: bool) {
-        self.holders.begin_dump(protocol, self.clock);
+        self.holders.begin_dump(protocol, at(self.clock));
         // What the kernel wrote down and nobody has read yet.
         let mut unread = self.sightings(protocol, scope);
         if let Some(&(passed_over, _)) = meanwhile.first()

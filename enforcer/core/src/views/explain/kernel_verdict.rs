@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use enforcer_ebpf::wire::Protocol;
 
 use crate::{
-    model::kernel_ids::SocketCookie,
+    model::kernel_ids::{BootNanos, SocketCookie},
     sockets::{Activity, BoundSince, BoundSocket},
 };
 
@@ -46,7 +46,7 @@ pub(super) fn kernel_verdict(
         port,
         cookie: SocketCookie::MIN,
         cgroup: None,
-        since: BoundSince::Seen(0),
+        since: BoundSince::Seen(BootNanos::default()),
         process: None,
         uid: 0,
         activity: None,

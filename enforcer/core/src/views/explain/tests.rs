@@ -12,7 +12,7 @@ use crate::{
     index::{Index, Settings},
     model::{
         attempt::{Attempt, Reuse},
-        kernel_ids::{CgroupId, SocketCookie},
+        kernel_ids::{BootNanos, CgroupId, SocketCookie},
         now::Now,
     },
     pods::{
@@ -87,7 +87,7 @@ impl Node {
 
     fn bound(&mut self, cgroup: u64, address: &str, port: u16, command: &str, reuse: Option<Reuse>) {
         let binding = SocketBinding {
-            time: 500_000_000_000,
+            time: BootNanos::new(500_000_000_000),
             protocol: Protocol::Tcp,
             address: address.parse().unwrap(),
             port,
@@ -286,7 +286,7 @@ fn who_may_share_is_said_with_a_condition() {
         v6only: Some(true),
     };
     // Without an event nobody knows its options, nor since when.
-    node.holders.begin_dump(Protocol::Tcp, 600_000_000_000);
+    node.holders.begin_dump(Protocol::Tcp, BootNanos::new(600_000_000_000));
     node.holders.record_dumped(&seen, |cgroup| SocketPlace::of(cgroup, &node.index));
     node.holders.end_dump(Protocol::Tcp, Scope::Connected);
     let told = node.ask(81, None);
@@ -363,7 +363,7 @@ fn nothing_that_a_pod_controls_is_raw() {
 /// An attempt on port 80 by the pod with this cgroup, which the programs allow.
 fn attempt_of(cgroup: u64) -> Attempt {
     Attempt {
-        time: 1,
+        time: BootNanos::new(1),
         protocol: Protocol::Tcp,
         address: std::net::Ipv4Addr::UNSPECIFIED.into(),
         port: 80,
@@ -415,7 +415,7 @@ fn the_json_is_as_documented() {
     let facts = StatusInputs {
         agent: Some(agent),
         features: Some(KernelFeatures { errno_choice: true, v6only: true }),
-        lease_deadline: 4_600_000_000_000,
+        lease_deadline: Some(BootNanos::new(4_600_000_000_000)),
         attempts: &|verdict, reason, protocol| {
             let denied = (VerdictKind::Deny, Reason::Claimed, Protocol::Tcp);
             if (verdict, reason, protocol) == denied { 3 } else { 0 }

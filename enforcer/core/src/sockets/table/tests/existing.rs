@@ -4,7 +4,11 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use crate::{
     index::{Index, Settings},
-    model::{actor::Audience, kernel_ids::CgroupId, now::Now},
+    model::{
+        actor::Audience,
+        kernel_ids::{BootNanos, CgroupId},
+        now::Now,
+    },
     pods::{
         annotation,
         pod::{Phase, Pod, Workload, uid_key},
@@ -119,9 +123,9 @@ fn two_pods_on_one_port_are_told_once() {
     );
     assert_eq!(node.look(), [""; 0]);
     // It is over when both of b's sockets are, and is told anew if it comes back.
-    node.holders.released(second, 2);
+    node.holders.released(second, BootNanos::new(2));
     assert_eq!(node.look(), [""; 0]);
-    node.holders.released(second + 1, 2);
+    node.holders.released(second + 1, BootNanos::new(2));
     assert_eq!(node.look(), [""; 0]);
     node.hold(101, TCP, "0.0.0.0", 80);
     assert_eq!(node.look().len(), 1);

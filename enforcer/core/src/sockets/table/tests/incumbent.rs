@@ -8,7 +8,7 @@ use super::existing::Node;
 use crate::{
     model::{
         attempt::{Attempt, Reuse},
-        kernel_ids::{CgroupId, SocketCookie},
+        kernel_ids::{BootNanos, CgroupId, SocketCookie},
     },
     pods::pod::Workload,
 };
@@ -18,7 +18,7 @@ const SHARING: Option<Reuse> = Some(Reuse { port: true, address: false });
 
 fn attempt(cgroup: u64, address: &str) -> Attempt {
     Attempt {
-        time: 10,
+        time: BootNanos::new(10),
         protocol: TCP,
         address: address.parse::<IpAddr>().unwrap(),
         port: 80,
@@ -71,7 +71,7 @@ fn who_is_not_in_the_way_is_not_named() {
     assert_eq!(named(&node, &attempt(3, "127.0.0.2")), None, "another address");
     assert_eq!(named(&node, &attempt(3, "::1")), None, "another family");
     assert_eq!(named(&node, &Attempt { protocol: Protocol::Udp, ..attempt(3, "127.0.0.1") }), None);
-    assert_eq!(named(&node, &Attempt { time: 0, ..attempt(3, "127.0.0.1") }), None, "it came later");
+    assert_eq!(named(&node, &Attempt { time: BootNanos::new(0), ..attempt(3, "127.0.0.1") }), None, "it came later");
     let mut node = self::node();
     node.hold_as(2, TCP, "127.0.0.1", 80, |binding| binding.reuse = SHARING);
     assert_eq!(named(&node, &Attempt { reuse: SHARING, ..attempt(3, "127.0.0.1") }), None, "both share");
