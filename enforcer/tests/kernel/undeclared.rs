@@ -1,5 +1,7 @@
 //! Ports that nobody declared, under `--undeclared adopt`: the first pod to bind one owns it until it lets go.
 
+use std::time::Duration;
+
 use enforcer_ebpf::wire::{KernelError, Policy, Protocol, Reason, Undeclared, VerdictKind};
 
 use enforcer_testing::{
@@ -20,7 +22,7 @@ pub(crate) const TESTS: &[Test] = tests![
     only_shareable_bind_makes_an_owner,
     first_binder_owns_one_address_and_device,
     pod_and_its_workload_share_port,
-    rollout_overlaps_and_replicas_and_strangers_do_not,
+    rollout_shares_port_and_replicas_and_strangers_do_not,
     audit_mode_reports_and_allows_both_pods,
     intended_sharing_makes_no_owner,
     bind_to_port_0_makes_no_owner,
@@ -34,7 +36,7 @@ pub(crate) const RESERVING: &[Test] = tests![taking_before_bind =>
     only_shareable_bind_makes_an_owner,
     first_binder_owns_one_address_and_device,
     pod_and_its_workload_share_port,
-    rollout_overlaps_and_replicas_and_strangers_do_not,
+    rollout_shares_port_and_replicas_and_strangers_do_not,
     audit_mode_reports_and_allows_both_pods,
     bind_to_port_0_makes_no_owner,
     new_claim_does_not_displace_holder,
@@ -196,7 +198,7 @@ type Controlled = fn(Pod, usize) -> Pod;
 
 /// Sockets that can share a port, of the old and the new pod of a rollout, of two replicas, and of strangers; the port
 /// declared or not, in audit and in enforce.
-fn rollout_overlaps_and_replicas_and_strangers_do_not() -> Outcome {
+fn rollout_shares_port_and_replicas_and_strangers_do_not() -> Outcome {
     let pair = |ports: &str, of: Controlled| {
         [0, 1].map(|place| {
             let pod = of(Pod::new(&format!("pod-{place}")), place);
@@ -209,13 +211,16 @@ fn rollout_overlaps_and_replicas_and_strangers_do_not() -> Outcome {
         ("two replicas", false, |pod, _| pod.of_deployment("web")),
         ("two workloads", false, |pod, place| pod.of_deployment(["web", "other"][place])),
     ];
+    let mut fixture = KernelFixture::with(|start| {
+        start.policy = ADOPT;
+        start.settings.handover_grace = Duration::ZERO;
+    });
     for mode in [AUDIT, ENFORCE] {
+        fixture.reconciler.set_policy(Policy { undeclared: Undeclared::Adopt, ..mode });
         for ports in ["", "20080/tcp, 20080/udp"] {
             for (who, may, of) in pairs {
-                let policy = Policy { undeclared: Undeclared::Adopt, ..mode };
-                let mut fixture = KernelFixture::with(|start| start.policy = policy);
-                let [first, second] = pair(ports, of);
-                let [mut one, mut other] = [&first, &second].map(|pod| fixture.start(pod));
+                let pods = pair(ports, of);
+                let [mut one, mut other] = pods.each_ref().map(|pod| fixture.start(pod));
                 for bind in sharing(PORT) {
                     let case = format!("{who}, declared {ports:?}, enforce {}: {bind:?}", mode.enforce);
                     let seen = fixture.attempt(&mut one, &bind.clone().kept());
@@ -236,6 +241,7 @@ fn rollout_overlaps_and_replicas_and_strangers_do_not() -> Outcome {
                     other.close();
                 }
                 assert_eq!(fixture.port_hold_count(), 0, "nothing is left");
+                pods.iter().for_each(|pod| fixture.delete(pod));
             }
         }
     }
