@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Most comparisons of two claims, so that no input keeps the check busy for minutes.
-const MAX_COMPARISONS: u64 = 50_000_000;
+const MAX_COMPARISONS: u64 = 20_000_000;
 /// Most pairs that are found.
 const MAX_PAIRS: usize = 10_000;
 /// Most overlaps that are kept of one pair.
@@ -109,15 +109,16 @@ pub fn pairs(holders: &[PairSide<'_>]) -> Pairs {
             break;
         }
         for &(before, other) in &active {
-            if other == place {
+            let key = (other.min(place), other.max(place));
+            // There is no room for the pair, and the finding says so already.
+            if other == place || found.gave_up && !found.has_room(key) {
                 continue;
             }
             let (one, two) = (&holders[other], &holders[place]);
             let excluded = exclude((one.entity, &before.spec), (two.entity, &claim.spec));
             let seen_by_scheduler = collide((one.scheduler_ports, &before), (two.scheduler_ports, &claim));
             if excluded || seen_by_scheduler {
-                let (first, second, key) =
-                    if other < place { (before, claim, (other, place)) } else { (claim, before, (place, other)) };
+                let (first, second) = if other < place { (before, claim) } else { (claim, before) };
                 found.add(key, Overlap { first, second, excluded, seen_by_scheduler });
             }
         }
@@ -130,8 +131,12 @@ pub fn pairs(holders: &[PairSide<'_>]) -> Pairs {
 }
 
 impl Pairs {
+    fn has_room(&self, key: (usize, usize)) -> bool {
+        self.pairs.len() < MAX_PAIRS || self.pairs.contains_key(&key)
+    }
+
     fn add(&mut self, key: (usize, usize), overlap: Overlap) {
-        if self.pairs.len() >= MAX_PAIRS && !self.pairs.contains_key(&key) {
+        if !self.has_room(key) {
             self.gave_up = true;
             return;
         }
