@@ -36,7 +36,7 @@ const BACKLOG: u32 = 128;
 /// # Errors
 ///
 /// If the address is unusable for another reason: the flag is wrong, and waiting would not help.
-pub(super) async fn serve(
+pub(super) fn serve(
     address: SocketAddr,
     readiness: Readiness,
     metrics: Arc<Metrics>,

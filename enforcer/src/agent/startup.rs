@@ -72,7 +72,7 @@ pub(super) async fn start(config: AgentConfig, mut stop: Stop) -> Result<Option<
     let (began, began_at) = (Instant::now(), now());
     let readiness = Readiness::default();
     let own_sockets = OwnSockets::default();
-    let metrics = serve_metrics(&source, listen, &readiness, own_sockets.clone()).await?;
+    let metrics = serve_metrics(&source, listen, &readiness, own_sockets.clone())?;
     let info = AgentInfo::new(&node, &source, &start, began_at);
     let server = match &source {
         SourceConfig::Api { cluster, .. } => Some(cluster.server.clone()),
@@ -135,7 +135,7 @@ fn lease_renewal(lease: Option<Duration>) -> Duration {
 }
 
 /// Makes the metrics, and serves them if there is an address.
-async fn serve_metrics(
+fn serve_metrics(
     source: &SourceConfig,
     listen: Option<SocketAddr>,
     readiness: &Readiness,
@@ -146,7 +146,7 @@ async fn serve_metrics(
         SourceConfig::Folder(_) => None,
     }));
     if let Some(address) = listen {
-        let served = health_and_metrics::serve(address, readiness.clone(), Arc::clone(&metrics), own_sockets).await;
+        let served = health_and_metrics::serve(address, readiness.clone(), Arc::clone(&metrics), own_sockets);
         served.map_err(|source| AgentError::Listen { address, source })?;
     }
     Ok(metrics)

@@ -106,7 +106,7 @@ fn host_daemon_is_named_by_its_unit() {
     assert_eq!(holder["pid"], pid, "{holder}");
 }
 
-/// A pod in CrashLoopBackOff because another one holds its port.
+/// A pod in `CrashLoopBackOff` because another one holds its port.
 fn failing_bind_is_a_conflict_until_it_succeeds() {
     let fixture = AgentFixture::new();
     let (mut first, mut second) = (fixture.start(&Pod::new("one")), fixture.start(&Pod::new("other")));
