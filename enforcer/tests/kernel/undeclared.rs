@@ -241,7 +241,9 @@ fn rollout_shares_port_and_replicas_and_strangers_do_not() -> Outcome {
                     other.close();
                 }
                 assert_eq!(fixture.port_hold_count(), 0, "nothing is left");
-                pods.iter().for_each(|pod| fixture.delete(pod));
+                for pod in &pods {
+                    fixture.delete(pod);
+                }
             }
         }
     }

@@ -179,7 +179,9 @@ fn with_stand_ins(claims: &[ActivePortClaim]) -> Vec<ActivePortClaim> {
     let mut staying: BTreeMap<ClaimGroup, &ActivePortClaim> = BTreeMap::new();
     for claim in claims.iter().filter(|claim| !claim.is_leaving) {
         let first = staying.entry(claim.party.group).or_insert(claim);
-        if claim.slot < first.slot {
+        // The one that stands for the group on its own address too, so that the maps name one member wherever they can.
+        let rank = |claim: &ActivePortClaim| (claim.party.workload.is_some(), claim.slot);
+        if rank(claim) < rank(first) {
             *first = claim;
         }
     }

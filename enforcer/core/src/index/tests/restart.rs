@@ -201,18 +201,20 @@ proptest! {
         for step in &meanwhile {
             after.step(step);
         }
-        // Members of groups that are not all alike are known by the one that the maps name.
+        // Members of groups and siblings that are not all alike are known by the one that the maps name.
+        let is_grouped = |pod: &Pod| pod.share.is_some() || pod.workload.is_some();
         let alike = PORTS.iter().filter(|ports| {
-            before.pods.values().any(|pod| pod.share.is_some() && pod.ports_annotation.as_deref() == Some(**ports))
+            before.pods.values().any(|pod| is_grouped(pod) && pod.ports_annotation.as_deref() == Some(**ports))
         }).count() <= 1;
         // Who leaves a group while the maps name him for it takes it with him, as far as anybody can know.
         let leaves = before.pods.iter().any(|(who, pod)| {
-            pod.share.is_some() && after.pods.get(who).is_some_and(|after| after.share.is_none())
+            let left = |after: &Pod| (&after.share, &after.workload) != (&pod.share, &pod.workload);
+            is_grouped(pod) && after.pods.get(who).is_some_and(left)
         });
         let stay: Vec<u32> = after.pods.iter().filter(|(who, pod)| {
             before.pods.get(*who) == Some(*pod) && before.cgroups.contains(*who) && after.cgroups.contains(*who)
                 && pod.deletion.is_none()
-                    && pod.phase == Phase::Active && (pod.share.is_none() || (alike && !leaves))
+                    && pod.phase == Phase::Active && (!is_grouped(pod) || (alike && !leaves))
         }).map(|(who, _)| *who).collect();
         let allowed = |maps: &Maps| -> Vec<(u32, u16, Target)> {
             let own = |verdict: &Verdict| matches!(verdict.reason, Reason::Owner | Reason::Share);
