@@ -2,7 +2,7 @@
 
 pub mod cgroup;
 pub mod clock;
-pub mod host_names;
+pub mod host_processes;
 pub mod malloc_trim;
 pub mod netns;
 pub mod reserved_ports_sysctl;

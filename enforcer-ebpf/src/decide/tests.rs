@@ -31,7 +31,7 @@ fn one(owner: Owner, caller: &Caller, policy: Policy) -> (VerdictKind, Reason) {
 
 #[test]
 fn who_may_bind_a_claimed_port() {
-    use Reason::{Claimed, Handover, Owner, Reserved, Share};
+    use Reason::{Claimed, Handover, Owner, Reserved, Share, Sibling};
     use VerdictKind::{Allow, Audit, Deny};
 
     let owner = pod(1, 0, 0, 7);
@@ -48,7 +48,7 @@ fn who_may_bind_a_claimed_port() {
     for (what, owner, caller, enforced) in [
         ("the owner", owner, Caller::Pod(owner), (Allow, Owner)),
         ("another pod", owner, stranger, (Deny, Claimed)),
-        ("a pod of the same workload while the owner stays", owner, sibling, (Deny, Claimed)),
+        ("a pod of the same workload while the owner stays", owner, sibling, (Allow, Sibling)),
         ("a pod of the same workload while the owner goes", going, sibling, (Allow, Handover)),
         ("another pod while the owner goes", going, stranger, (Deny, Claimed)),
         ("no workload is not the same workload", going_alone, alone, (Deny, Claimed)),
@@ -261,6 +261,9 @@ fn candidates_of_a_port() {
         (whole(3), nobody, dual, [3, 0, 0, 0], false, false),
         (whole(3), whole(3), dual, [3, 0, 3, 0], false, true),
         (whole(3), whole(4), dual, [3, 0, 4, 0], false, true),
+        // A side of pods that share, of which none stands for all.
+        (Side { second: 4, ..whole(3) }, nobody, every4, [3, 4, 0, 0], false, true),
+        (Side { second: 4, ..whole(3) }, nobody, one4, [3, 4, 0, 0], false, true),
         (some(3, 0), nobody, every4, [3, 0, 0, 0], false, false),
         (some(3, 4), nobody, every4, [3, 4, 0, 0], false, false),
         (some(3, 4), nobody, one4, [0, 0, 0, 0], true, false),
@@ -276,12 +279,20 @@ fn candidates_of_a_port() {
 
 #[test]
 fn who_may_hold_a_port_beside_another() {
-    let kin = |group, workload| CallerIdentity::pod(&pod(9, 0, group, workload));
+    let kin = |group, workload| CallerIdentity::pod(&pod(9, 0, group, workload).with_revision(4));
+    let of_revision = |revision| pod(1, 0, 0, 7).with_revision(revision);
     for (holder, caller, expected) in [
         (pod(1, 0, 0, 0), kin(0, 0), false),
         (pod(1, 0, 5, 0), kin(5, 0), true),
         (pod(1, 0, 5, 0), kin(6, 0), false),
-        (pod(1, 0, 0, 7), kin(0, 7), false),
+        (of_revision(4), kin(0, 7), false),
+        (of_revision(5), kin(0, 7), true),
+        (of_revision(5), kin(0, 8), false),
+        // The revision of one is not known, as after a restart of the agent.
+        (of_revision(0), kin(0, 7), true),
+        (pod(1, 0, 0, 7), CallerIdentity::pod(&pod(9, 0, 0, 7)), true),
+        (pod(1, OWNER_DAEMON, 0, 7).with_revision(4), kin(0, 7), true),
+        (pod(1, OWNER_DAEMON, 0, 7).with_revision(4), kin(0, 8), false),
         (pod(1, OWNER_TERMINATING, 0, 7), kin(0, 7), true),
         (pod(1, OWNER_TERMINATING, 0, 0), kin(0, 0), false),
         // A pod that nobody knows.

@@ -11,12 +11,12 @@
 //! The rules of the agent decide what a pod claims and which claims exclude each other: [`crate::pods::claims`] and
 //! [`crate::arbitration::arbiter`].
 
-mod competition;
 pub mod finding;
 mod messages;
 pub mod object;
 pub mod pairs;
 pub mod placement;
+mod port_demand;
 pub mod replica_count;
 pub mod scheduler_ports;
 #[cfg(test)]
@@ -30,11 +30,11 @@ use std::{
 
 use crate::{
     check::{
-        competition::Competition,
         finding::{Code, Finding, Severity},
         object::{Location, ManifestObject, OtherKinds, Remark, Unreadable, WorkloadKind},
         pairs::{Overlap, Pair, PairSide, exclude, pairs},
         placement::{CoPlacement, Placement},
+        port_demand::Competition,
         replica_count::ReplicaCount,
     },
     model::{
@@ -291,7 +291,7 @@ fn check_replicas(
 }
 
 /// Facts to report about two objects of which no two pods can share a node.
-struct Conflict<'a> {
+struct PairConflict<'a> {
     first: &'a ManifestObject,
     second: &'a ManifestObject,
     pair: &'a Pair,
@@ -327,7 +327,7 @@ fn conflict(
     // Where both suit the same nodes, those that they name are all that there are for them.
     let named = named.into_iter().flatten().min().filter(|_| meeting == CoPlacement::Free);
     let keeps_apart = first.placement.keeps_apart(&second.placement);
-    outcome.push(messages::conflict(&Conflict {
+    outcome.push(messages::conflict(&PairConflict {
         first,
         second,
         pair,

@@ -2,7 +2,7 @@
 
 mod bound_socket;
 mod live_conflict;
-mod port_holder;
+mod port_holder_word;
 mod table;
 
 pub use bound_socket::{

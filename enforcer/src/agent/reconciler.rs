@@ -5,10 +5,11 @@
 //! [`Reconciler::poll_output`]. Tests drive the same methods step by step.
 
 mod rings;
+mod socket_scan;
 mod takeover;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     os::fd::{AsFd as _, BorrowedFd},
     path::Path,
     time::{Duration, Instant},
@@ -28,7 +29,7 @@ use enforcer_core::{
         source::ClaimOrigin,
     },
     pods::pod::Pod,
-    reports::{failing_binds::FailingBinds, report::Report},
+    reports::failing_binds::FailingBinds,
     sockets::BoundSockets,
     views::unenforced_time::{PredecessorState, should_enforce},
 };
@@ -39,12 +40,12 @@ use crate::{
         input::{FolderRead, Input},
         output::{Output, TakeoverProblem, TakeoverSummary},
         own_sockets::OwnSockets,
-        socket_tracker::{SocketScan, SocketTracker},
+        socket_tracker::SocketTracker,
     },
     host::{
         cgroup::{MOUNTINFO, Root, scan},
         clock::now,
-        host_names::HostNames,
+        host_processes::HostNames,
         netns,
     },
     k8s::Update,
@@ -352,22 +353,6 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Compares the table of sockets with the kernel's socket diagnostics.
-    fn scan_sockets(&mut self, now: Now) -> SocketScan {
-        let (scan, changed) = self.sockets.scan(&mut self.index, now.boottime);
-        for socket in self.sockets.bound_sockets().iter() {
-            if let Some(owner) = socket.cgroup.and_then(|cgroup| self.index.owner_by_cgroup(cgroup)) {
-                self.index.note_bound(owner, socket.protocol, socket.port);
-            }
-        }
-        if scan.errors.is_empty() {
-            self.index.note_all_sockets_seen();
-        }
-        self.failing_binds.prune(&self.index, now);
-        self.publish_port_holders(changed);
-        scan
-    }
-
     /// Ends the handover reservations of a port, and returns their names.
     pub(super) fn release(&mut self, protocol: Protocol, port: u16, now: Now) -> Vec<Name> {
         let released = self.index.release(protocol, port, now);
@@ -376,35 +361,6 @@ impl Reconciler {
             self.push(Output::HandoverReleased { protocol, port, names: released.clone() });
         }
         released
-    }
-
-    /// Sets the sockets of this agent, of which nothing is reported.
-    pub fn set_own_sockets(&mut self, own_sockets: OwnSockets) {
-        self.own_sockets = own_sockets;
-    }
-
-    /// Queues a report, unless it is about a socket of this agent.
-    fn push_report(&mut self, report: Report, now: Now) {
-        if !self.own_sockets.contains(report.attempt.socket) {
-            self.failing_binds.record(&report, now);
-            self.push(Output::Verdict(Box::new(report)));
-        }
-    }
-
-    fn push_scan(&mut self, SocketScan { mut live_conflicts, errors }: SocketScan) {
-        live_conflicts.retain(|conflict| !conflict.sockets().any(|cookie| self.own_sockets.contains(cookie)));
-        self.outputs.extend(live_conflicts.into_iter().map(|conflict| Output::LiveConflict(Box::new(conflict))));
-        self.push(Output::SocketScan(errors));
-    }
-
-    /// Writes the holders of these ports for the programs.
-    fn publish_port_holders(&mut self, ports: BTreeSet<(Protocol, u16)>) {
-        for (protocol, port) in ports {
-            let holder = self.sockets.port_holder(protocol, port, &self.index);
-            if let Err(error) = self.kernel.set_port_holder(protocol, port, holder) {
-                self.push(Output::MapFailure(error));
-            }
-        }
     }
 
     /// Writes the pending changes of the index to the kernel's maps, in order.

@@ -24,7 +24,7 @@ use enforcer_core::{
 
 use crate::host::{
     clock,
-    host_names::HostNames,
+    host_processes::HostNames,
     sock_diag::{self, DiagError},
 };
 

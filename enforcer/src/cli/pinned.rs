@@ -26,7 +26,7 @@ use crate::{
     host::{
         cgroup::{CgroupError, MOUNTINFO, Root, scan},
         clock::now,
-        host_names::HostNames,
+        host_processes::HostNames,
         sock_diag,
     },
     kernel::pins::{PinnedState, read_pinned},

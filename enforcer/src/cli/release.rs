@@ -5,7 +5,7 @@ use hyper::Method;
 
 use enforcer_core::{
     model::{list_text::and_list, port_spec::protocol_name, text::escape},
-    views::release,
+    views::release::ReleaseAnswer,
 };
 
 use crate::cli::{
@@ -43,7 +43,7 @@ impl Release {
         let answer = wait(async {
             request(&socket.admin_socket, Method::POST, &path).await.map_err(AgentUnavailable::failure)
         })?;
-        let released: release::Release = serde_json::from_slice(&answer).map_err(|error| undecodable(&error))?;
+        let released: ReleaseAnswer = serde_json::from_slice(&answer).map_err(|error| undecodable(&error))?;
         print(&match format {
             TextFormat::Text => text(&released),
             TextFormat::Json => json(&released)?,
@@ -51,7 +51,7 @@ impl Release {
     }
 }
 
-fn text(release::Release { port, workloads, .. }: &release::Release) -> String {
+fn text(ReleaseAnswer { port, workloads, .. }: &ReleaseAnswer) -> String {
     let port = escape(port);
     if workloads.is_empty() {
         return format!("{port} is kept for nobody: nothing to release\n");

@@ -29,7 +29,7 @@ use crate::{
     Test,
     backend::{Backend, start_synced},
     bind_load::{Counts, Load},
-    claims_in_force::{ClaimPart, claims_in_force},
+    read_claims_in_force::{ClaimPart, claims_in_force},
 };
 
 pub(crate) const TESTS: &[Test] = tests![kernel_maps_match_the_model_under_churn];

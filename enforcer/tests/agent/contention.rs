@@ -14,7 +14,7 @@ use enforcer_testing::{
 use crate::{
     Test,
     backend::{Backend as _, start_on_cluster, start_synced},
-    claims_in_force::{ClaimPart, claims_in_force},
+    read_claims_in_force::{ClaimPart, claims_in_force},
 };
 
 pub(crate) const TESTS: &[Test] =

@@ -10,11 +10,10 @@ mod backend;
 mod bind_burst;
 mod bind_load;
 mod churn;
-mod claims_in_force;
 mod conflicts;
 mod contention;
 mod end;
-mod ephemeral;
+mod ephemeral_sockets;
 mod events;
 mod existing;
 mod explain;
@@ -26,8 +25,9 @@ mod lists;
 mod malformed;
 mod metrics;
 mod pod_replacement;
+mod read_claims_in_force;
 mod refusals;
-mod reserved;
+mod reserved_ports;
 mod scope_node;
 mod soak;
 mod status;
@@ -59,7 +59,7 @@ fn main() {
 
 fn trials() -> Vec<Trial> {
     let mut trials = scope_node::trials();
-    trials.extend(reserved::trials());
+    trials.extend(reserved_ports::trials());
     trials.extend(upgrade::trials());
     for (subject, tests) in [
         ("abuse", abuse::TESTS),

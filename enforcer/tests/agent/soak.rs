@@ -26,7 +26,7 @@ use enforcer_testing::{
 use crate::{
     Test,
     backend::{Backend as _, start_synced},
-    claims_in_force::claims_in_force,
+    read_claims_in_force::claims_in_force,
     status::{json, served, socket},
 };
 

@@ -12,12 +12,12 @@ mod diag;
 mod guest;
 mod layouts;
 mod mode_override;
-mod node;
+mod node_software;
 mod oracle;
 mod overlap;
 mod owner_before_claim;
 mod policy_changes;
-mod reserved;
+mod reserved_ports;
 mod scope;
 mod scope_node;
 mod share_and_handover;
@@ -33,7 +33,7 @@ fn main() {
     guest::run_if_init();
     worker::run_if_worker();
     mini_agent::run_if_child();
-    reserved::run_if_reserver();
+    reserved_ports::run_if_reserver();
     let mut arguments = Arguments::from_args();
     // The tests measure what one kernel counts and tells, and time it.
     arguments.test_threads = Some(1);
@@ -50,7 +50,7 @@ fn trials() -> Vec<Trial> {
         ("scope", scope::TESTS),
         ("layouts", layouts::TESTS),
         ("claim_extents", claim_extents::TESTS),
-        ("node", node::TESTS),
+        ("node_software", node_software::TESTS),
         ("share_and_handover", share_and_handover::TESTS),
         ("policy_changes", policy_changes::TESTS),
         ("counts", counts::TESTS),
@@ -70,7 +70,7 @@ fn trials() -> Vec<Trial> {
         ("crash_points", crash_points::TESTS),
         ("oracle", oracle::TESTS),
         ("diag", diag::TESTS),
-        ("reserved", reserved::TESTS),
+        ("reserved_ports", reserved_ports::TESTS),
         ("skip_excuses", skip_excuses::TESTS),
         ("bypass", bypass::TESTS),
         ("scope_node", scope_node::TESTS),

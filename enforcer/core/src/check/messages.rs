@@ -6,7 +6,7 @@ mod notes;
 pub(super) use notes::{other_kind, remark, unknown_ports};
 
 use super::{
-    CheckResult, Conflict, common,
+    CheckResult, PairConflict, common,
     finding::{Code, Finding, NamedObject, Severity},
     object::{Location, ManifestObject, Unreadable, WorkloadKind},
     pairs::{Overlap, Pair},
@@ -342,8 +342,8 @@ fn overlaps(pair: &Pair) -> String {
 }
 
 /// Describes the outcome for two objects whose pods cannot share a node.
-fn placing(conflict: &Conflict<'_>) -> String {
-    let &Conflict { first, second, pair, meeting, scheduler, keeps_apart, pods, nodes } = conflict;
+fn placing(conflict: &PairConflict<'_>) -> String {
+    let &PairConflict { first, second, pair, meeting, scheduler, keeps_apart, pods, nodes } = conflict;
     let is_bound = first.placement.is_bound() || second.placement.is_bound();
     let are_static = can_be_static(first) && can_be_static(second);
     match (pods, nodes) {
@@ -409,8 +409,8 @@ fn are_likely(pair: &Pair) -> bool {
 }
 
 /// Grades a conflict.
-fn severity(conflict: &Conflict<'_>) -> Severity {
-    let &Conflict { first, second, pair, meeting, scheduler, keeps_apart, pods, nodes } = conflict;
+fn severity(conflict: &PairConflict<'_>) -> Severity {
+    let &PairConflict { first, second, pair, meeting, scheduler, keeps_apart, pods, nodes } = conflict;
     let enough = scheduler && pods.is_some_and(|pods| nodes.map_or(keeps_apart, |nodes| pods <= nodes));
     let has_custom = is_custom(first) || is_custom(second);
     match meeting {
@@ -424,8 +424,8 @@ fn severity(conflict: &Conflict<'_>) -> Severity {
     }
 }
 
-pub(super) fn conflict(conflict: &Conflict<'_>) -> Finding {
-    let &Conflict { first, second, pair, meeting, keeps_apart, pods, .. } = conflict;
+pub(super) fn conflict(conflict: &PairConflict<'_>) -> Finding {
+    let &PairConflict { first, second, pair, meeting, keeps_apart, pods, .. } = conflict;
     let unless =
         if meeting == CoPlacement::Perhaps && !keeps_apart { ", unless they never meet on one node" } else { "" };
     let ports = overlaps(pair);

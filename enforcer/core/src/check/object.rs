@@ -9,7 +9,7 @@ mod refusals;
 pub use kinds::WorkloadKind;
 pub use other_documents::{OtherKind, OtherKinds, Remark, kustomize};
 pub use probes::ProbedPort;
-pub use refusals::Refusal;
+pub use refusals::ApiRefusal;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -92,7 +92,7 @@ pub struct ManifestObject {
     /// Line of `hostNetwork` if the object is on the host network and nothing is known of its ports.
     pub unknown_ports: Option<u32>,
     /// Parts that the API server or a container runtime refuses.
-    pub refusals: Vec<Refusal>,
+    pub refusals: Vec<ApiRefusal>,
     /// Host ports of each of its pods, as the scheduler counts them.
     pub scheduler_ports: SchedulerPorts,
     /// Lines of the claims that its containers declare.

@@ -1,7 +1,6 @@
 //! The rules by tables, and against the index, which is what the agent runs.
 
 mod agreement;
-mod clusters;
 mod findings;
 mod other_kinds;
 mod placement;
@@ -9,6 +8,7 @@ mod probes;
 mod reading;
 mod refusals;
 mod scheduler;
+mod three_nodes;
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 
 mod histories;
 mod identity;
-mod kernel_maps;
+mod map_model;
 mod quotas;
 mod restart;
 mod restore;
@@ -15,7 +15,7 @@ use enforcer_ebpf::wire::{
 };
 use proptest::prelude::*;
 
-use self::kernel_maps::{CGROUP_IDS, Maps, ROOT, Rig, cgroup_name, of_workload, pod, uid};
+use self::map_model::{CGROUP_IDS, Maps, ROOT, Rig, cgroup_name, of_workload, pod, uid};
 use super::*;
 use crate::{
     model::mode::NamespaceMode,

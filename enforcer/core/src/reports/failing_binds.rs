@@ -20,7 +20,7 @@ pub const MAX_FAILING: usize = 1024;
 
 /// Who tries to bind what.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Target {
+struct BindTarget {
     caller: Actor,
     protocol: Protocol,
     address: IpAddr,
@@ -34,7 +34,7 @@ pub struct FailingBind {
     pub caller: Actor,
     /// Holder of the port at the last attempt.
     pub holder: Actor,
-    /// Target: `0.0.0.0:80/tcp`.
+    /// Address, port and protocol: `0.0.0.0:80/tcp`.
     pub target: String,
     /// Number of attempts.
     pub count: u64,
@@ -60,7 +60,7 @@ impl FailingBind {
 /// for [`QUIET`].
 #[derive(Debug)]
 pub struct FailingBinds {
-    binds: BoundedMap<Target, Option<FailingBind>>,
+    binds: BoundedMap<BindTarget, Option<FailingBind>>,
 }
 
 impl Default for FailingBinds {
@@ -76,7 +76,7 @@ impl FailingBinds {
         let (Reason::Held, Some(holder), true) = (attempt.reason, &report.holder, fails(report)) else {
             return;
         };
-        let target = Target {
+        let target = BindTarget {
             caller: report.caller.clone(),
             protocol: attempt.protocol,
             address: attempt.address,

@@ -5,7 +5,7 @@
 //! on the words that the programs read. What the kernel itself would say because of sockets that are there
 //! is shown beside it: a bind that the programs let through can still fail.
 
-mod kernel_verdict;
+mod kernel_answer;
 mod messages;
 #[cfg(test)]
 mod tests;
@@ -18,7 +18,7 @@ use enforcer_ebpf::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use kernel_verdict::KernelVerdict;
+pub use kernel_answer::KernelVerdict;
 
 use crate::{
     model::{
@@ -159,7 +159,7 @@ pub fn explain(question: &ExplainQuestion<'_>, scene: &NodeSnapshot<'_>) -> Resu
         .map(|address| {
             let (policy, overrule) = (&scene.policy, scene.overrule);
             let (verdict, owner) = scene.index.judge(pod, (protocol, port), &dual_stack(address), policy, overrule);
-            let (kernel, in_the_way) = kernel_verdict::kernel_verdict(address, protocol, port, &sockets);
+            let (kernel, in_the_way) = kernel_answer::kernel_verdict(address, protocol, port, &sockets);
             WhatIf {
                 address,
                 verdict: verdict.kind,

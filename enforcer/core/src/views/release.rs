@@ -11,7 +11,7 @@ use crate::{
 /// Reservations that ended, as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Release {
+pub struct ReleaseAnswer {
     /// Version of the API: [`API_VERSION`].
     pub api_version: String,
     /// Kind of the object: `Release`.
@@ -22,7 +22,7 @@ pub struct Release {
     pub workloads: Vec<String>,
 }
 
-impl Release {
+impl ReleaseAnswer {
     /// Returns the answer for these reservations.
     #[must_use]
     pub fn of(protocol: Protocol, port: u16, names: &[Name]) -> Self {

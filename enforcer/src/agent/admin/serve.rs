@@ -29,7 +29,7 @@ use super::{
 };
 use enforcer_core::{
     model::{port_spec::protocol_from_name, text::escape},
-    views::release::Release,
+    views::release::ReleaseAnswer,
 };
 
 use crate::agent::http_server::{self, Connection, Limits, WhenFull};
@@ -157,7 +157,7 @@ async fn release(
         return refusal(StatusCode::BAD_REQUEST, &message);
     };
     match ask(&requests, |reply| Request::Release { protocol: known, port, reply }).await {
-        Ok(names) => axum::Json(Release::of(known, port, &names)).into_response(),
+        Ok(names) => axum::Json(ReleaseAnswer::of(known, port, &names)).into_response(),
         Err(refusal) => refusal,
     }
 }

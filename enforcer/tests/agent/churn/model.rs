@@ -13,7 +13,7 @@ use enforcer_ebpf::wire::Protocol;
 
 use enforcer_testing::pods::Pod;
 
-use crate::claims_in_force::{ClaimPart, ClaimsInForce};
+use crate::read_claims_in_force::{ClaimPart, ClaimsInForce};
 
 /// Ports that pods claim on all addresses.
 const WHOLE: std::ops::Range<u16> = 30_000..31_500;

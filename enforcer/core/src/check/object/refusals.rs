@@ -26,7 +26,7 @@ const MAX_PORT_NAME: usize = 15;
 
 /// Part of an object that is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ApiRefusal {
     /// Code of the finding.
     pub code: Code,
     /// Severity of the finding.
@@ -43,7 +43,7 @@ pub struct Refusal {
 #[derive(Debug)]
 pub(super) struct Refusals {
     lines_before: u32,
-    pub(super) found: Vec<Refusal>,
+    pub(super) found: Vec<ApiRefusal>,
     pub(super) more: usize,
 }
 
@@ -55,7 +55,7 @@ impl Refusals {
     fn add(&mut self, code: Code, severity: Severity, node: &Node, message: String, remedy: &'static str) {
         if self.found.len() < MAX_REFUSALS {
             let line = self.lines_before.saturating_add(node.line);
-            self.found.push(Refusal { code, severity, line, message, remedy });
+            self.found.push(ApiRefusal { code, severity, line, message, remedy });
         } else {
             self.more += 1;
         }

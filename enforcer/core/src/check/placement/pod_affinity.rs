@@ -25,7 +25,7 @@ const MAX_TERMS: usize = 16;
 const MAX_VALUES: usize = 256;
 
 /// Labels of a pod or of a namespace.
-type Labels = BTreeMap<String, String>;
+type PodLabels = BTreeMap<String, String>;
 
 /// A requirement on one label.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ struct PodTerm {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PodAffinity {
     namespace: String,
-    labels: Labels,
+    labels: PodLabels,
     anti_terms: Vec<PodTerm>,
     /// The pod needs other pods beside it, or rules were left out.
     is_unclear: bool,
@@ -103,7 +103,7 @@ impl PodTerm {
             return Some(false);
         };
         let is_named = self.namespaces.contains(&pod.namespace);
-        let name = Labels::from([(NAMESPACE_NAME_LABEL.to_owned(), pod.namespace.clone())]);
+        let name = PodLabels::from([(NAMESPACE_NAME_LABEL.to_owned(), pod.namespace.clone())]);
         let in_namespace = match &self.namespace_selector {
             _ if is_named => true,
             None => false,
@@ -123,7 +123,7 @@ impl PodTerm {
 }
 
 impl Requirement {
-    fn matches(&self, labels: &Labels) -> bool {
+    fn matches(&self, labels: &PodLabels) -> bool {
         let value = labels.get(&self.key);
         let is_listed = value.is_some_and(|value| self.values.contains(value));
         match self.operator.as_str() {
@@ -136,7 +136,7 @@ impl Requirement {
     }
 }
 
-fn entries(labels: Option<&Node>) -> Labels {
+fn entries(labels: Option<&Node>) -> PodLabels {
     labels.map(Node::entries).unwrap_or_default().iter().map(|(key, value)| (key.clone(), scalar(value))).collect()
 }
 

@@ -110,7 +110,7 @@ fn check_judgements(rig: &Rig) -> Result<(), TestCaseError> {
         Target::V6 { address: [0; 16], v6only: true },
         Target::V6 { address: std::net::Ipv6Addr::LOCALHOST.octets(), v6only: false },
     ];
-    for policy in [kernel_maps::ENFORCE, kernel_maps::DECLARED_ONLY] {
+    for policy in [map_model::ENFORCE, map_model::DECLARED_ONLY] {
         let maps = Maps { policy, ..rig.maps.clone() };
         for (who, port) in (1u32..7).flat_map(|who| [80, 81].map(|port| (who, port))) {
             let cgroup = u64::from(who) + CGROUP_IDS;

@@ -9,7 +9,7 @@ use enforcer_ebpf::{
 
 use super::{
     histories::{PORTS, Step, pod_of, step},
-    kernel_maps::DECLARED_ONLY,
+    map_model::DECLARED_ONLY,
     *,
 };
 use crate::{arbitration::arbiter::ClaimState, model::port_spec::Address};

@@ -29,7 +29,7 @@ use enforcer_testing::{
 use crate::{
     Test,
     backend::{self, Backend as _, start_on_cluster, start_synced},
-    ephemeral,
+    ephemeral_sockets,
 };
 
 const TESTS: &[Test] = tests![
@@ -51,7 +51,7 @@ const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
 pub(crate) fn trials() -> Vec<Trial> {
     let trials = TESTS.iter().map(|&(name, run)| {
-        Trial::ignorable_test(format!("reserved::{name}"), move || {
+        Trial::ignorable_test(format!("reserved_ports::{name}"), move || {
             // Nothing is tried on the list of the machine itself.
             if backend::is_outside() || netns::cookie()?.is_none() {
                 return Ok(Completion::ignored_with("the tests have no network namespace of their own"));
@@ -326,7 +326,7 @@ fn claims_leave_half_of_the_ephemeral_range() {
     for line in ["port_enforcer_reserved_ports 14117", "port_enforcer_unreserved_ports 14116"] {
         wait_until(line, || request("GET", "/metrics").2.lines().any(|told| told == line));
     }
-    let seen = ephemeral::connections(10_000);
+    let seen = ephemeral_sockets::connections(10_000);
     assert!(seen.and(&read()).is_empty() && seen.len() > 5_000, "{} ports", seen.len());
     // And the claims that are not reserved are enforced like the others.
     let mut stranger = node.fixture.start(&Pod::new("stranger"));
@@ -365,7 +365,7 @@ fn ephemeral_port_avoids_claimed_ports() {
     }
     // It would happen.
     let agent = node.audit(&[]);
-    let seen = ephemeral::connections(2_000);
+    let seen = ephemeral_sockets::connections(2_000);
     assert!(!seen.and(&claimed).is_empty(), "of {} ports none is claimed", seen.len());
     drop(agent);
 
@@ -373,7 +373,7 @@ fn ephemeral_port_avoids_claimed_ports() {
     until_list(&claimed);
     let start = Instant::now();
     let rounds = if full { 500_000 } else { 5_000 };
-    let seen = ephemeral::all_ways(rounds, |port| assert!(!claimed.contains(port), "{port} is claimed"));
+    let seen = ephemeral_sockets::all_ways(rounds, |port| assert!(!claimed.contains(port), "{port} is claimed"));
     eprintln!(
         "{} ways to an ephemeral port in {:.0} s, {} ports seen, {} claimed, none of them taken",
         4 * rounds,

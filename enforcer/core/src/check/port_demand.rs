@@ -15,7 +15,7 @@ use crate::{model::port_spec::Address, pods::claims::PodClaim};
 const MAX_CLASSES: usize = 32;
 
 /// Protocol and port of a claim on every address.
-type Port = (Protocol, u16);
+type HostPort = (Protocol, u16);
 
 /// Counts of the pods that want a port, by the nodes that suit them.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub(super) struct Competition {
     /// Class of each object.
     classes: Vec<Option<usize>>,
     /// Pods that want a port, by class.
-    pods: HashMap<(usize, Port), u32>,
+    pods: HashMap<(usize, HostPort), u32>,
 }
 
 impl Competition {
@@ -73,7 +73,7 @@ impl Competition {
     }
 }
 
-fn wildcard_ports(object: &ManifestObject) -> BTreeSet<Port> {
+fn wildcard_ports(object: &ManifestObject) -> BTreeSet<HostPort> {
     object.claims.iter().filter_map(|claim| wildcard_port(&object.scheduler_ports, claim)).collect()
 }
 

@@ -24,7 +24,7 @@ const MAX_PROCESSES: usize = 512;
 /// Most open files of one process that are read.
 const MAX_FILES: usize = 4096;
 
-/// Finds the paths of cgroups in a hierarchy by their ids, The tree below `except`, the pods'
+/// Finds the paths of cgroups in a hierarchy by their ids. The tree below `except`, the pods'
 /// cgroup, is left out. Cgroups that are not found are missing in the result.
 fn cgroup_paths(hierarchy: &Path, except: &Path, wanted: &HashSet<CgroupId>) -> HashMap<CgroupId, PathBuf> {
     let mut found = HashMap::new();

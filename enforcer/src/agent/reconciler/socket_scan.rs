@@ -1,0 +1,57 @@
+//! Scans of the node's sockets, the holders of ports that the programs know, and reports, without those about the agent's own
+//! sockets.
+
+use std::collections::BTreeSet;
+
+use enforcer_core::{model::now::Now, reports::report::Report};
+use enforcer_ebpf::wire::Protocol;
+
+use super::Reconciler;
+use crate::agent::{output::Output, own_sockets::OwnSockets, socket_tracker::SocketScan};
+
+impl Reconciler {
+    /// Compares the table of sockets with the kernel's socket diagnostics.
+    pub(super) fn scan_sockets(&mut self, now: Now) -> SocketScan {
+        let (scan, changed) = self.sockets.scan(&mut self.index, now.boottime);
+        for socket in self.sockets.bound_sockets().iter() {
+            if let Some(owner) = socket.cgroup.and_then(|cgroup| self.index.owner_by_cgroup(cgroup)) {
+                self.index.note_bound(owner, socket.protocol, socket.port);
+            }
+        }
+        if scan.errors.is_empty() {
+            self.index.note_all_sockets_seen();
+        }
+        self.failing_binds.prune(&self.index, now);
+        self.publish_port_holders(changed);
+        scan
+    }
+
+    /// Sets the sockets of this agent, of which nothing is reported.
+    pub fn set_own_sockets(&mut self, own_sockets: OwnSockets) {
+        self.own_sockets = own_sockets;
+    }
+
+    /// Queues a report, unless it is about a socket of this agent.
+    pub(super) fn push_report(&mut self, report: Report, now: Now) {
+        if !self.own_sockets.contains(report.attempt.socket) {
+            self.failing_binds.record(&report, now);
+            self.push(Output::Verdict(Box::new(report)));
+        }
+    }
+
+    pub(super) fn push_scan(&mut self, SocketScan { mut live_conflicts, errors }: SocketScan) {
+        live_conflicts.retain(|conflict| !conflict.sockets().any(|cookie| self.own_sockets.contains(cookie)));
+        self.outputs.extend(live_conflicts.into_iter().map(|conflict| Output::LiveConflict(Box::new(conflict))));
+        self.push(Output::SocketScan(errors));
+    }
+
+    /// Writes the holders of these ports for the programs.
+    pub(super) fn publish_port_holders(&mut self, ports: BTreeSet<(Protocol, u16)>) {
+        for (protocol, port) in ports {
+            let holder = self.sockets.port_holder(protocol, port, &self.index);
+            if let Err(error) = self.kernel.set_port_holder(protocol, port, holder) {
+                self.push(Output::MapFailure(error));
+            }
+        }
+    }
+}
