@@ -96,9 +96,11 @@ fn trials() -> Vec<Trial> {
             })
         }));
     }
-    for (subject, bodies) in
-        [("cluster", api_server_source::BODIES), ("events", events::BODIES), ("rollout", pod_replacement::BODIES)]
-    {
+    for (subject, bodies) in [
+        ("api_server_source", api_server_source::BODIES),
+        ("events", events::BODIES),
+        ("pod_replacement", pod_replacement::BODIES),
+    ] {
         trials.extend(backend::trials(subject, bodies));
     }
     trials

@@ -192,7 +192,7 @@ impl Refusals {
         container: &Node,
         path: &str,
         host_network: bool,
-        taken: &mut BTreeMap<HostPort, String>,
+        taken: &mut BTreeMap<HostPortKey, String>,
     ) {
         for (place, port) in ports_of(container) {
             let Some(key) = host_port_of(port, host_network) else {
@@ -218,7 +218,7 @@ impl Refusals {
         container: &Node,
         path: &str,
         host_network: bool,
-        taken: &BTreeMap<HostPort, String>,
+        taken: &BTreeMap<HostPortKey, String>,
     ) {
         for (place, port) in ports_of(container) {
             let Some((key, first)) = host_port_of(port, host_network).and_then(|key| taken.get_key_value(&key)) else {
@@ -335,9 +335,9 @@ impl Refusals {
 }
 
 /// Protocol, `hostIP` and `hostPort` of an entry, after the defaults.
-type HostPort = (String, String, i64);
+type HostPortKey = (String, String, i64);
 
-fn shown((protocol, address, port): &HostPort) -> String {
+fn shown((protocol, address, port): &HostPortKey) -> String {
     let [protocol, address] = [protocol, address].map(|text| escape_bounded(text, MAX_QUOTED));
     if address.is_empty() {
         format!("host port {port}/{protocol}")
@@ -346,7 +346,7 @@ fn shown((protocol, address, port): &HostPort) -> String {
     }
 }
 
-fn host_port_of(port: &Node, host_network: bool) -> Option<HostPort> {
+fn host_port_of(port: &Node, host_network: bool) -> Option<HostPortKey> {
     let declared = number_of(port, "hostPort").unwrap_or_default();
     let number = if declared == 0 && host_network { number_of(port, "containerPort")? } else { declared };
     let text = |key| text_of(port, key).map(|(_, text)| text.to_owned());
