@@ -22,7 +22,7 @@ use crate::check::{
 /// Variable with the number of generated pairs of objects.
 const PAIRS_VARIABLE: &str = "PORT_ENFORCER_TEST_PAIRS";
 /// Number of pairs without the variable.
-const PAIRS: u32 = 1000;
+const PAIRS: u32 = 200;
 
 fn pairs() -> u32 {
     env::var(PAIRS_VARIABLE).map_or(PAIRS, |text| text.parse().expect("a number of pairs"))
