@@ -1,13 +1,16 @@
 //! Names of owners.
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+};
 
 use jiff::Timestamp;
 
 use super::text::escape;
 
 /// Name of an owner.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {
     /// Namespace; empty for the node.
     pub namespace: String,
@@ -20,6 +23,15 @@ pub struct Name {
     pub mirror: Option<String>,
     /// The handover reservation that the owner is, if it is one: then the other fields are those of the pod that is gone.
     pub handover: Option<Box<Handover>>,
+}
+
+/// Hashes namespace and name alone, which tell owners apart but for those that follow each other under one name: the
+/// deduplicator hashes the caller of every report.
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.namespace.hash(state);
+        self.name.hash(state);
+    }
 }
 
 /// Reservation of the ports of a deleted pod for its workload.

@@ -60,24 +60,21 @@ impl Report {
 /// Returns the reason of a verdict as the end of a sentence. `owner` and `source` are of the claim that decided.
 #[must_use]
 pub fn explain_reason(reason: Reason, owner: Option<&Name>, source: Option<ClaimSource>) -> String {
-    let source = source.map(|source| format!(" ({source})")).unwrap_or_default();
-    let claimed = match owner {
-        Some(owner) => owner.kept_for().unwrap_or_else(|| format!("claimed by {owner}{source}")),
-        None => format!("claimed by somebody who is gone{source}"),
-    };
-    let owner = owner.map_or_else(|| "somebody who is gone".to_owned(), Name::to_string);
+    let declared = source.map(|source| format!(" ({source})")).unwrap_or_default();
+    let name = || owner.map_or_else(|| "somebody who is gone".to_owned(), Name::to_string);
+    let claimed = || owner.and_then(Name::kept_for).unwrap_or_else(|| format!("claimed by {}{declared}", name()));
     match reason {
         Reason::Owner => "it owns the port".to_owned(),
         Reason::Unclaimed => "nobody claims the port".to_owned(),
-        Reason::Share => format!("it shares the port with {owner}{source}"),
-        Reason::Sibling => format!("its sibling {owner} claims the port{source}"),
-        Reason::Handover => format!("it takes the port over from {owner}{source}"),
-        Reason::Claimed => claimed,
+        Reason::Share => format!("it shares the port with {}{declared}", name()),
+        Reason::Sibling => format!("its sibling {} claims the port{declared}", name()),
+        Reason::Handover => format!("it takes the port over from {}{declared}", name()),
+        Reason::Claimed => claimed(),
         Reason::Reserved => "reserved for the node (node-reserved)".to_owned(),
-        Reason::Held => format!("held by {owner}"),
+        Reason::Held => format!("held by {}", name()),
         Reason::Undeclared => "no claim of the pod in force covers it, and undeclared ports are denied".to_owned(),
-        Reason::Stale => format!("{claimed}, but no agent has renewed the lease"),
-        Reason::Error => format!("the caller is in no known pod, and the port is {claimed}"),
+        Reason::Stale => format!("{}, but no agent has renewed the lease", claimed()),
+        Reason::Error => format!("the caller is in no known pod, and the port is {}", claimed()),
     }
 }
 
