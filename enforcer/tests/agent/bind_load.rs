@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use enforcer::kernel::probe;
 use enforcer_testing::{
     agent::wait_until,
     worker::{Bind, Worker},
@@ -22,8 +23,23 @@ const STORM_ROUND: u32 = 500;
 /// What is left to all others on this machine between two rounds.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Flags of an agent whose denials cannot be taken for the kernel's own refusal of a port in use. That one comes once in some
+/// hundred thousand binds, of a port that the same thread has closed a moment before.
+pub(crate) const DENY_EACCES: [&str; 2] = ["--deny-errno", "eacces"];
+
 /// How often each error number came, 0 for success.
 pub(crate) type Counts = BTreeMap<i32, u64>;
+
+/// Returns the error number of a denial by an agent with [`DENY_EACCES`].
+pub(crate) fn no_access() -> i32 {
+    if probe::features().expect("root").set_retval { libc::EACCES } else { libc::EPERM }
+}
+
+/// Asserts that an agent with [`DENY_EACCES`] denied none of the binds, and that some succeeded.
+pub(crate) fn assert_never_denied(counts: &Counts) {
+    let expected = |errno: &i32| [0, libc::EADDRINUSE].contains(errno);
+    assert!(counts.contains_key(&0) && counts.keys().all(expected), "the rightful owner was denied: {counts:?}");
+}
 
 /// A worker that tries its binds in turn, over and over, from a thread of its own.
 pub(crate) struct Load {

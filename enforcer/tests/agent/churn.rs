@@ -12,7 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::kernel::probe;
 use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 
 use self::model::{Claim, Dice, Model};
@@ -28,7 +27,7 @@ use enforcer_testing::{
 use crate::{
     Test,
     backend::{Backend, start_synced},
-    bind_load::{Counts, Load},
+    bind_load::{Counts, DENY_EACCES, Load, assert_never_denied, no_access},
     read_claims_in_force::{ClaimPart, claims_in_force},
 };
 
@@ -210,10 +209,6 @@ impl ChurnFixture {
     }
 }
 
-fn no_access() -> i32 {
-    if probe::features().expect("root").set_retval { libc::EACCES } else { libc::EPERM }
-}
-
 fn binds(ports: &[u16]) -> Vec<Bind> {
     ports.iter().map(|port| bind(*port)).collect()
 }
@@ -231,7 +226,7 @@ fn kernel_maps_match_the_model_under_churn() {
     let size = Size::chosen();
     let mut churn = ChurnFixture::new(size.pods);
     // A denial is not to be mistaken for the kernel's own word that a port is in use.
-    let mut agent = start_synced(&churn.fixture, &churn.server, &["--deny-errno", "eacces"]);
+    let mut agent = start_synced(&churn.fixture, &churn.server, &DENY_EACCES);
     let first = churn.until_held(&agent).unwrap_or_else(|differences| panic!("{differences}"));
 
     let steady: Vec<u16> = churn.steady.iter().map(|claim| claim.port).collect();
@@ -275,7 +270,7 @@ fn kernel_maps_match_the_model_under_churn() {
         told.len(),
         memory(&agent),
     );
-    assert!(!owners.contains_key(&no_access()), "a rightful owner was denied: {owners:?}");
+    assert_never_denied(&owners);
     assert_eq!(strangers.keys().collect::<Vec<_>>(), [&no_access()], "a stranger was let in: {strangers:?}");
     assert_eq!(denials, strangers[&no_access()], "the kernel's own count of all that was denied");
     lag.unwrap_or_else(|differences| panic!("{differences}"));

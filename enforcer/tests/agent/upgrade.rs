@@ -5,14 +5,14 @@ use std::{env, path::PathBuf};
 use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 use enforcer_testing::{
     agent::Agent,
-    agent_fixture::{AgentFixture, bind, denied, until_bind},
+    agent_fixture::{AgentFixture, bind, until_bind},
     bpffs::Bpffs,
     pods::Pod,
     worker::Bind,
 };
 use libtest_mimic::{Completion, Trial};
 
-use crate::bind_load::Load;
+use crate::bind_load::{DENY_EACCES, Load, assert_never_denied, no_access};
 
 /// Path of the `enforcer` binary of the version to upgrade from.
 const PREDECESSOR: &str = "PORT_ENFORCER_TEST_PREDECESSOR";
@@ -32,13 +32,13 @@ fn upgrade_under_load_leaves_no_gap() -> Completion {
     };
     let (fixture, bpffs) = (AgentFixture::new(), Bpffs::new());
     let folder = bpffs.folder().display().to_string();
-    let flags = ["--mode", "enforce", "--bpffs", &folder];
+    let flags = [&["--mode", "enforce", "--bpffs", &folder], &DENY_EACCES[..]].concat();
     let rightful = fixture.start(&Pod::new("owner").ports("20080"));
     let mut strangers: Vec<_> = (0..2).map(|number| fixture.start(&Pod::new(&format!("stranger-{number}")))).collect();
     let mut holder = fixture.start(&Pod::new("holder"));
     let (mut old, _) = Agent::start_program(&predecessor, fixture.arguments("json", &flags));
     for stranger in &mut strangers {
-        until_bind(stranger, 20080, denied());
+        until_bind(stranger, 20080, no_access());
     }
     // A port that nobody claims: its first pod holds it, and keeps it over the upgrade.
     let shared = |address| Bind::udp(address, 20081).reusing_addr();
@@ -62,12 +62,12 @@ fn upgrade_under_load_leaves_no_gap() -> Completion {
     }
 
     let (_, owners) = owner.stop();
-    assert_eq!(owners.keys().copied().collect::<Vec<_>>(), [0], "the owner was denied: {owners:?}");
+    assert_never_denied(&owners);
     let mut denials = before;
     let mut strangers = Vec::new();
     for storm in storms {
         let (worker, counts) = storm.stop();
-        assert_eq!(counts.keys().copied().collect::<Vec<_>>(), [denied()], "a stranger got through: {counts:?}");
+        assert_eq!(counts.keys().copied().collect::<Vec<_>>(), [no_access()], "a stranger got through: {counts:?}");
         denials += counts.values().sum::<u64>();
         strangers.push(worker);
     }
