@@ -31,10 +31,10 @@ use std::{
 use crate::{
     check::{
         finding::{Code, Finding, Severity},
-        object::{Location, ManifestObject, OtherKinds, Remark, Unreadable, WorkloadKind},
+        object::{Location, ManifestObject, OtherKinds, Remark, Unreadable},
         pairs::{Overlap, Pair, PairSide, exclude, pairs},
         placement::{CoPlacement, Placement},
-        port_demand::Competition,
+        port_demand::PortDemand,
         replica_count::ReplicaCount,
     },
     model::{
@@ -142,14 +142,14 @@ pub fn check(manifests: &ManifestSet, settings: &CheckSettings) -> CheckResult {
         messages::problems(object, &mut outcome);
     }
     let objects = first_of_each(objects, &mut outcome);
-    let mut groups = Groups::default();
+    let mut numbers = GroupNumbers::default();
     let ids = iter::successors(Some(OwnerId::FIRST), |id| Some(id.saturating_add(1)));
-    let entities: Vec<ClaimGroup> = ids.zip(&objects).map(|(id, object)| groups.entity(id, object)).collect();
-    let competition = Competition::of(&objects);
-    for (place, (object, &entity)) in objects.iter().zip(&entities).enumerate() {
+    let groups: Vec<ClaimGroup> = ids.zip(&objects).map(|(id, object)| numbers.group(id, object)).collect();
+    let demand = PortDemand::of(&objects);
+    for (place, (object, &group)) in objects.iter().zip(&groups).enumerate() {
         if object.scale.replicas() != Some(0) {
-            reserved(object, entity, settings, &mut outcome);
-            check_replicas(object, entity, competition.of_object(place, object), settings, &mut outcome);
+            reserved(object, group, settings, &mut outcome);
+            check_replicas(object, group, demand.of_object(place, object), settings, &mut outcome);
             if let Some(line) = object.unknown_ports {
                 outcome.push(messages::unknown_ports(object, line));
             }
@@ -157,16 +157,16 @@ pub fn check(manifests: &ManifestSet, settings: &CheckSettings) -> CheckResult {
     }
     let holders: Vec<PairSide<'_>> = objects
         .iter()
-        .zip(&entities)
-        .map(|(object, &entity)| {
+        .zip(&groups)
+        .map(|(object, &group)| {
             let none = object.scale.replicas() == Some(0);
             let claims: &[PodClaim] = if none { &[] } else { &object.claims };
-            PairSide { entity, claims, scheduler_ports: &object.scheduler_ports }
+            PairSide { group, claims, scheduler_ports: &object.scheduler_ports }
         })
         .collect();
     let found = pairs(&holders);
     for (&(first, second), pair) in &found.pairs {
-        let competitors = competition.of_pair((first, second), pair);
+        let competitors = demand.of_pair((first, second), &objects);
         conflict(objects[first], objects[second], pair, competitors, settings, &mut outcome);
     }
     if let Some(last) = objects.last().filter(|_| found.gave_up) {
@@ -205,14 +205,15 @@ fn first_of_each<'a>(objects: &'a [ManifestObject], outcome: &mut CheckResult) -
     first
 }
 
-/// Claim groups that the claims of an object's pods are for, as the index has it.
+/// Numbers of the share groups, as the index gives them.
 #[derive(Default)]
-struct Groups<'a> {
+struct GroupNumbers<'a> {
     known: HashMap<(&'a str, &'a str), u32>,
 }
 
-impl<'a> Groups<'a> {
-    fn entity(&mut self, id: OwnerId, object: &'a ManifestObject) -> ClaimGroup {
+impl<'a> GroupNumbers<'a> {
+    /// Returns the group that the claims of an object's pods are for.
+    fn group(&mut self, id: OwnerId, object: &'a ManifestObject) -> ClaimGroup {
         let Some(share) = &object.share else {
             return ClaimGroup::Pod(id);
         };
@@ -221,9 +222,9 @@ impl<'a> Groups<'a> {
     }
 }
 
-fn reserved(object: &ManifestObject, entity: ClaimGroup, settings: &CheckSettings, outcome: &mut CheckResult) {
+fn reserved(object: &ManifestObject, group: ClaimGroup, settings: &CheckSettings, outcome: &mut CheckResult) {
     for claim in &object.claims {
-        let taken = |spec: &&PortSpec| exclude((ClaimGroup::Node, *spec), (entity, &claim.spec));
+        let taken = |spec: &&PortSpec| exclude((ClaimGroup::Node, *spec), (group, &claim.spec));
         if let Some(spec) = settings.node_reserved.iter().find(taken) {
             outcome.push(messages::reserved(object, claim, spec));
         }
@@ -234,20 +235,20 @@ fn reserved(object: &ManifestObject, entity: ClaimGroup, settings: &CheckSetting
 /// scheduler keeps them apart.
 fn check_replicas(
     object: &ManifestObject,
-    entity: ClaimGroup,
+    group: ClaimGroup,
     competitors: u32,
     settings: &CheckSettings,
     outcome: &mut CheckResult,
 ) {
-    if object.kind == WorkloadKind::Custom {
+    if object.is_custom() {
         // How many pods there are, and how they are updated, is up to its controller.
         return;
     }
     // Another pod of the same object: itself again if they share, else somebody else. The kernel refuses its bind though
     // siblings deny each other nothing, and the scheduler knows no share.
-    let other = if let ClaimGroup::Pod(id) = entity { ClaimGroup::Pod(id.saturating_add(1)) } else { entity };
+    let other = if let ClaimGroup::Pod(id) = group { ClaimGroup::Pod(id.saturating_add(1)) } else { group };
     let twice = |claim: &&PodClaim| {
-        claim.source == ClaimSource::HostPort || exclude((entity, &claim.spec), (other, &claim.spec))
+        claim.source == ClaimSource::HostPort || exclude((group, &claim.spec), (other, &claim.spec))
     };
     let Some(claim) = object.claims.iter().find(twice) else {
         return;
@@ -318,8 +319,7 @@ fn conflict(
     if meeting == CoPlacement::Never {
         return;
     }
-    // Its controller alone knows how many pods a custom object has.
-    let custom = [first, second].iter().any(|object| object.kind == WorkloadKind::Custom);
+    let custom = first.is_custom() || second.is_custom();
     let counted = |count: Option<u32>| count.filter(|_| !custom);
     let pods = first.scale.replicas().zip(second.scale.replicas());
     let pods = pods.map(|(one, other)| one.saturating_add(other).max(competitors));

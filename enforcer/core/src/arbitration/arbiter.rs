@@ -74,12 +74,12 @@ pub fn excludes(one: (impl Into<ClaimParty>, Address), other: (impl Into<ClaimPa
 
 /// Ranks the claims on one port and puts those in force that do not overlap a better one of another party. The
 /// reservation of a deleted pod gives way to a pod of the same workload.
-pub fn arbitrate<'a>(stakes: &mut Vec<PortClaim>, party: impl Fn(OwnerId) -> Claimant<'a>) -> Vec<ClaimTransition> {
-    let successors = transfer_to_successors(stakes, &party);
+pub fn arbitrate<'a>(stakes: &mut Vec<PortClaim>, claimant: impl Fn(OwnerId) -> Claimant<'a>) -> Vec<ClaimTransition> {
+    let successors = transfer_to_successors(stakes, &claimant);
     let mut order: Vec<usize> = (0..stakes.len()).collect();
     order.sort_by_cached_key(|&place| {
         let stake = &stakes[place];
-        let Claimant { kind, class, name: (namespace, name), .. } = party(stake.owner);
+        let Claimant { kind, class, name: (namespace, name), .. } = claimant(stake.owner);
         // A successor may claim more than it succeeds to: that much is not taken from whoever has it.
         let in_force = stake.state == Some(ClaimState::InForce);
         (
@@ -96,11 +96,11 @@ pub fn arbitrate<'a>(stakes: &mut Vec<PortClaim>, party: impl Fn(OwnerId) -> Cla
     let mut turns = Vec::new();
     for place in order {
         let stake = &stakes[place];
-        let claimant = party(stake.owner).party;
+        let party = claimant(stake.owner).party;
         let better = in_force
             .iter()
             .map(|&better| &stakes[better])
-            .find(|better| excludes((party(better.owner).party, better.address), (claimant, stake.address)));
+            .find(|better| excludes((claimant(better.owner).party, better.address), (party, stake.address)));
         let now = better.map_or(ClaimState::InForce, |better| ClaimState::LostTo(better.owner));
         if now == ClaimState::InForce {
             in_force.push(place);
@@ -116,26 +116,26 @@ pub fn arbitrate<'a>(stakes: &mut Vec<PortClaim>, party: impl Fn(OwnerId) -> Cla
 
 /// Drops what is left of gone pods where a pod of the same workload wants the port, and returns the places of the
 /// claims that take over: they rank right after those in force.
-fn transfer_to_successors<'a>(stakes: &mut Vec<PortClaim>, party: &impl Fn(OwnerId) -> Claimant<'a>) -> Vec<usize> {
-    if !stakes.iter().any(|stake| party(stake.owner).is_reservation()) {
+fn transfer_to_successors<'a>(stakes: &mut Vec<PortClaim>, claimant: &impl Fn(OwnerId) -> Claimant<'a>) -> Vec<usize> {
+    if !stakes.iter().any(|stake| claimant(stake.owner).is_reservation()) {
         return Vec::new();
     }
     let heirs = |left: &PortClaim, stakes: &[PortClaim]| {
-        let left_party = party(left.owner);
+        let workload = claimant(left.owner).party.workload;
         let heir = |stake: &&PortClaim| {
-            let party = party(stake.owner);
-            !party.is_reservation()
-                && party.party.workload.is_some()
-                && party.party.workload == left_party.party.workload
+            let other = claimant(stake.owner);
+            !other.is_reservation()
+                && workload.is_some()
+                && other.party.workload == workload
                 && stake.address.overlaps(left.address)
         };
-        let earliest = stakes.iter().filter(heir).min_by_key(|stake| (stake.since, party(stake.owner).name));
+        let earliest = stakes.iter().filter(heir).min_by_key(|stake| (stake.since, claimant(stake.owner).name));
         earliest.map(|stake| stake.owner)
     };
     let mut winners = Vec::new();
     let snapshot = stakes.clone();
     stakes.retain(|stake| {
-        if !party(stake.owner).is_reservation() {
+        if !claimant(stake.owner).is_reservation() {
             return true;
         }
         let heir = heirs(stake, &snapshot);

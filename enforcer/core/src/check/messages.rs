@@ -31,21 +31,11 @@ fn about(
     message: String,
     remedy: &str,
 ) -> Finding {
-    Finding {
-        code,
-        severity,
-        place,
-        object: Some(NamedObject::of(object)),
-        other: None,
-        ports: Vec::new(),
-        position: None,
-        nodes_needed: None,
-        message,
-        remedy: remedy.to_owned(),
-    }
+    let alone = alone(place, code, message, remedy);
+    Finding { severity, object: Some(NamedObject::of(object)), ..alone }
 }
 
-/// Creates a finding about no object.
+/// Creates an error about no object.
 fn alone(place: Location, code: Code, message: String, remedy: &str) -> Finding {
     Finding {
         code,
@@ -364,7 +354,7 @@ fn placing(conflict: &PairConflict<'_>) -> String {
         _ if meeting == CoPlacement::Perhaps && keeps_apart => {
             "their pod anti-affinity keeps them apart, and pods without another node stay Pending".to_owned()
         }
-        (None, _) if is_custom(first) || is_custom(second) => {
+        (None, _) if first.is_custom() || second.is_custom() => {
             "the scheduler keeps them apart, and pods without another node stay Pending".to_owned()
         }
         (None, _) => "the scheduler sees it, and pods of one of them stay Pending".to_owned(),
@@ -393,11 +383,6 @@ fn placing(conflict: &PairConflict<'_>) -> String {
     }
 }
 
-/// Checks whether only a controller that is not of Kubernetes knows the count of the object's pods.
-fn is_custom(object: &ManifestObject) -> bool {
-    object.kind == WorkloadKind::Custom
-}
-
 /// Checks whether the object can be a static pod: the manifest does not show it.
 fn can_be_static(object: &ManifestObject) -> bool {
     object.kind == WorkloadKind::Pod && object.namespace == "kube-system"
@@ -412,7 +397,7 @@ fn are_likely(pair: &Pair) -> bool {
 fn severity(conflict: &PairConflict<'_>) -> Severity {
     let &PairConflict { first, second, pair, meeting, scheduler, keeps_apart, pods, nodes } = conflict;
     let enough = scheduler && pods.is_some_and(|pods| nodes.map_or(keeps_apart, |nodes| pods <= nodes));
-    let has_custom = is_custom(first) || is_custom(second);
+    let has_custom = first.is_custom() || second.is_custom();
     match meeting {
         CoPlacement::Perhaps if keeps_apart => Severity::Note,
         CoPlacement::Perhaps => Severity::Warning,

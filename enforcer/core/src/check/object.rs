@@ -38,6 +38,7 @@ use crate::yaml::{
 use crate::{
     model::{port_spec::protocol_from_name, source::ClaimSource, text::escape_bounded},
     pods::{
+        annotation::claims_nothing,
         claims::{ClaimLimits, ClaimProblem, PodClaim, claims_of},
         pod::{PORTS_ANNOTATION, SHARE_ANNOTATION, from_api},
     },
@@ -45,6 +46,8 @@ use crate::{
 
 /// Longest name that is shown, in characters. Names of objects have at most 253.
 const MAX_NAME: usize = 256;
+/// Longest text of the manifest that is quoted, in characters.
+const MAX_QUOTED: usize = 64;
 /// Longest message of the object's reader that is passed on, in characters. It may quote the manifest.
 const MAX_MESSAGE: usize = 200;
 
@@ -121,6 +124,12 @@ impl fmt::Display for ManifestObject {
 }
 
 impl ManifestObject {
+    /// Checks whether only a controller that is not of Kubernetes knows the count of the object's pods.
+    #[must_use]
+    pub fn is_custom(&self) -> bool {
+        self.kind == WorkloadKind::Custom
+    }
+
     /// Returns the object's namespace, safe to show.
     #[must_use]
     pub fn shown_namespace(&self) -> String {
@@ -465,9 +474,9 @@ impl ObjectReader<'_> {
     }
 }
 
-/// Checks whether the annotation's text states that nothing is claimed.
-fn claims_nothing(text: &str) -> bool {
-    text.trim_matches(|character: char| character.is_whitespace() || character == ',') == "none"
+/// Checks whether an init container runs beside the main containers.
+fn is_sidecar(container: &Node) -> bool {
+    container.get("restartPolicy").and_then(Node::text) == Some("Always")
 }
 
 /// Returns our annotations, as far as they are text. What else is there is nothing to us, valid or not.

@@ -20,7 +20,7 @@ const MAX_OVERLAPS: usize = 64;
 #[derive(Clone, Copy, Debug)]
 pub struct PairSide<'a> {
     /// Group that the claims are for.
-    pub entity: ClaimGroup,
+    pub group: ClaimGroup,
     /// Claims of the holder.
     pub claims: &'a [PodClaim],
     /// Host ports that the scheduler counts.
@@ -115,7 +115,7 @@ pub fn pairs(holders: &[PairSide<'_>]) -> Pairs {
                 continue;
             }
             let (one, two) = (&holders[other], &holders[place]);
-            let excluded = exclude((one.entity, &before.spec), (two.entity, &claim.spec));
+            let excluded = exclude((one.group, &before.spec), (two.group, &claim.spec));
             let seen_by_scheduler = collide((one.scheduler_ports, &before), (two.scheduler_ports, &claim));
             if excluded || seen_by_scheduler {
                 let (first, second) = if other < place { (before, claim) } else { (claim, before) };

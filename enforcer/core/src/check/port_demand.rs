@@ -4,13 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use enforcer_ebpf::wire::Protocol;
 
-use super::{
-    object::{ManifestObject, WorkloadKind},
-    pairs::Pair,
-    scheduler_ports::wildcard_port,
-};
-use crate::{model::port_spec::Address, pods::claims::PodClaim};
-
+use super::{object::ManifestObject, scheduler_ports::wildcard_port};
 /// Most classes of objects that suit the same nodes. Objects beyond them compete with none.
 const MAX_CLASSES: usize = 32;
 
@@ -19,20 +13,20 @@ type HostPort = (Protocol, u16);
 
 /// Counts of the pods that want a port, by the nodes that suit them.
 #[derive(Debug, Default)]
-pub(super) struct Competition {
+pub(super) struct PortDemand {
     /// Class of each object.
     classes: Vec<Option<usize>>,
     /// Pods that want a port, by class.
     pods: HashMap<(usize, HostPort), u32>,
 }
 
-impl Competition {
+impl PortDemand {
     /// Counts the pods of all objects that have a number of them.
     pub(super) fn of(objects: &[&ManifestObject]) -> Self {
         let mut all = Self::default();
         let mut representatives: Vec<&ManifestObject> = Vec::new();
         for object in objects {
-            let is_counted = object.kind != WorkloadKind::Custom && !object.placement.is_bound();
+            let is_counted = !object.is_custom() && !object.placement.is_bound();
             let pods = object.scale.replicas().filter(|pods| *pods > 0 && is_counted);
             let ports = wildcard_ports(object);
             let class = pods.filter(|_| !ports.is_empty()).and_then(|_| class_of(object, &mut representatives));
@@ -55,21 +49,13 @@ impl Competition {
         wildcard_ports(object).into_iter().filter_map(|port| self.pods.get(&(class, port)).copied()).max().unwrap_or(0)
     }
 
-    /// Returns the most pods that want a port of two objects, their own included, if both suit the same nodes; else 0.
-    pub(super) fn of_pair(&self, (one, other): (usize, usize), pair: &Pair) -> u32 {
+    /// Returns the most pods that want a port that two objects have in common, their own included, if both suit the same nodes; else 0.
+    pub(super) fn of_pair(&self, (one, other): (usize, usize), objects: &[&ManifestObject]) -> u32 {
         let Some(class) = self.classes[one].filter(|_| self.classes[one] == self.classes[other]) else {
             return 0;
         };
-        let every_address = |claim: &PodClaim| match claim.spec.address {
-            Address::Any => true,
-            Address::V4(address) => address.is_unspecified(),
-            Address::V6(_) => false,
-        };
-        let ports = pair.overlaps.iter().filter(|overlap| {
-            overlap.seen_by_scheduler && every_address(&overlap.first) && every_address(&overlap.second)
-        });
-        let ports = ports.map(|overlap| (overlap.first.spec.protocol, overlap.first.spec.ports.first()));
-        ports.filter_map(|port| self.pods.get(&(class, port)).copied()).max().unwrap_or(0)
+        let [one, other] = [one, other].map(|place| wildcard_ports(objects[place]));
+        one.intersection(&other).filter_map(|port| self.pods.get(&(class, *port)).copied()).max().unwrap_or(0)
     }
 }
 

@@ -8,10 +8,13 @@ use k8s_openapi::api::core::v1 as api;
 
 use crate::{
     model::{
-        port_spec::{Address, PortRange, PortSpec, protocol_from_name},
+        port_spec::{PortRange, PortSpec},
         source::ClaimSource,
     },
-    pods::claims::PodClaim,
+    pods::{
+        claims::PodClaim,
+        pod::{declared_port, running_containers},
+    },
 };
 
 /// The only text that stands for every address (`DefaultBindAllHostIP`), of IPv6 too.
@@ -20,7 +23,7 @@ const EVERY_ADDRESS: &str = "0.0.0.0";
 /// Declared host ports with the texts of their addresses. One port may be declared with several texts of one address.
 pub type SchedulerPorts = BTreeMap<PortSpec, BTreeSet<String>>;
 
-/// Returns the host ports of a pod. An address that is none is left out.
+/// Returns the host ports of a pod. An entry that is no port or address is left out.
 #[must_use]
 pub fn scheduler_ports(pod: &api::Pod) -> SchedulerPorts {
     let mut found = SchedulerPorts::new();
@@ -28,21 +31,17 @@ pub fn scheduler_ports(pod: &api::Pod) -> SchedulerPorts {
         return found;
     };
     let host_network = spec.host_network.unwrap_or_default();
-    let sidecars = spec.init_containers.iter().flatten();
-    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    for port in spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten()) {
-        let number = match port.host_port.unwrap_or_default() {
-            0 if host_network => port.container_port,
-            number => number,
-        };
-        let ports = u16::try_from(number).ok().and_then(|number| PortRange::single(number).ok());
-        let name = port.protocol.as_deref().filter(|name| !name.is_empty());
-        let protocol = name.map_or(Some(Protocol::Tcp), protocol_from_name);
-        let text = port.host_ip.as_deref().unwrap_or_default();
-        let address = if text.is_empty() { Some(Address::Any) } else { text.parse().ok() };
-        if let (Some(protocol), Some(ports), Some(address)) = (protocol, ports, address) {
-            let text = if text.is_empty() { EVERY_ADDRESS } else { text };
-            found.entry(PortSpec { protocol, address, ports }).or_default().insert(text.to_owned());
+    for container in running_containers(spec) {
+        for entry in container.ports.iter().flatten() {
+            let Ok(Some(port)) = declared_port(host_network, &container.name, entry) else {
+                continue;
+            };
+            let Ok(ports) = PortRange::single(port.host_port) else {
+                continue;
+            };
+            let text = entry.host_ip.as_deref().filter(|text| !text.is_empty()).unwrap_or(EVERY_ADDRESS);
+            let spec = PortSpec { protocol: port.protocol, address: port.host_ip, ports };
+            found.entry(spec).or_default().insert(text.to_owned());
         }
     }
     found

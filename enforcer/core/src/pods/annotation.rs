@@ -114,11 +114,17 @@ pub fn parse_list(text: &str) -> Result<Vec<PortSpec>, ItemProblem> {
 /// Returns the items of a text one by one, in their order, read as they are asked for. Each comes with its position,
 /// see [`ItemProblem::position`].
 pub fn items(text: &str) -> impl Iterator<Item = (usize, Result<PortSpec, ItemProblem>)> {
-    let none = text.trim_matches(is_separator) == "none";
+    let none = claims_nothing(text);
     raw_items(text).filter(move |_| !none).map(|(position, item)| {
         let read = if item == "none" { Err(ItemProblemKind::NoneWithOthers) } else { item.parse() };
         (position, read.map_err(|kind| ItemProblem { position, item: escape_bounded(item, MAX_ITEM), kind }))
     })
+}
+
+/// Checks whether a text states that nothing is claimed.
+#[must_use]
+pub fn claims_nothing(text: &str) -> bool {
+    text.trim_matches(is_separator) == "none"
 }
 
 /// Keeps a problem if there is room, else counts it.

@@ -373,9 +373,7 @@ fn without_template_hash<'a>(metadata: &ObjectMeta, replica_set: &'a str) -> Opt
 }
 
 fn declared_ports(pod: &mut Pod, spec: &api::PodSpec) {
-    let sidecars =
-        spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    for container in spec.containers.iter().chain(sidecars) {
+    for container in running_containers(spec) {
         for port in container.ports.iter().flatten() {
             match declared_port(pod.host_network, &container.name, port) {
                 Ok(None) => {}
@@ -386,8 +384,14 @@ fn declared_ports(pod: &mut Pod, spec: &api::PodSpec) {
     }
 }
 
+/// Returns the containers that run beside each other: all but the init containers that are no sidecars.
+pub(crate) fn running_containers(spec: &api::PodSpec) -> impl Iterator<Item = &api::Container> {
+    let is_sidecar = |container: &&api::Container| container.restart_policy.as_deref() == Some("Always");
+    spec.containers.iter().chain(spec.init_containers.iter().flatten().filter(is_sidecar))
+}
+
 /// Returns the host port behind an entry of a container's `ports`, if it has one.
-fn declared_port(
+pub(crate) fn declared_port(
     host_network: bool,
     container: &str,
     entry: &api::ContainerPort,

@@ -18,7 +18,7 @@ use enforcer_ebpf::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use kernel_answer::KernelVerdict;
+pub use kernel_answer::KernelAnswer;
 
 use crate::{
     model::{
@@ -129,7 +129,7 @@ struct WhatIf {
     reason: Reason,
     owner: Option<(OwnerId, Name)>,
     source: Option<ClaimSource>,
-    kernel: KernelVerdict,
+    kernel: KernelAnswer,
     /// Places of the holders that are in the way.
     in_the_way: Vec<usize>,
     /// Outcome for a socket that could share, where that is something else, and the place of the holder.
@@ -159,7 +159,7 @@ pub fn explain(question: &ExplainQuestion<'_>, scene: &NodeSnapshot<'_>) -> Resu
         .map(|address| {
             let (policy, overrule) = (&scene.policy, scene.overrule);
             let (verdict, owner) = scene.index.judge(pod, (protocol, port), &dual_stack(address), policy, overrule);
-            let (kernel, in_the_way) = kernel_answer::kernel_verdict(address, protocol, port, &sockets);
+            let (kernel, in_the_way) = kernel_answer::kernel_answer(address, protocol, port, &sockets);
             WhatIf {
                 address,
                 verdict: verdict.kind,

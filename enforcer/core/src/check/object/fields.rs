@@ -1,13 +1,11 @@
 //! Types of the fields that claims and counts come from, checked with the path and the line of each.
 
-use super::kinds::WorkloadKind;
+use super::{MAX_QUOTED, kinds::WorkloadKind};
 use crate::{
     model::text::escape_bounded,
     yaml::spanned::{Node, Value},
 };
 
-/// Longest text that is quoted, in characters.
-const MAX_QUOTED: usize = 64;
 /// Beginnings of what a template engine or a shell replaces.
 const PLACEHOLDERS: [&str; 6] = ["{{", "{%", "[[", "<%", "${", "$("];
 

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use enforcer_ebpf::wire::Protocol;
 
-use super::MAX_NAME;
+use super::{MAX_NAME, is_sidecar};
 use crate::{
     model::{
         port_spec::{Address, PortRange, PortSpec},
@@ -83,8 +83,7 @@ pub(super) fn probed_ports(spec: &Node, known: &[PodClaim], lines_before: u32) -
 /// Returns the containers that run beside each other: all but the plain init containers.
 fn running_containers(spec: &Node) -> impl Iterator<Item = &Node> {
     let of = |key| spec.get(key).map(Node::items).unwrap_or_default().iter();
-    let is_sidecar = |container: &&Node| container.get("restartPolicy").and_then(Node::text) == Some("Always");
-    of("containers").chain(of("initContainers").filter(is_sidecar))
+    of("containers").chain(of("initContainers").filter(|container| is_sidecar(container)))
 }
 
 fn handlers(container: &Node) -> impl Iterator<Item = (&Node, &Node)> {

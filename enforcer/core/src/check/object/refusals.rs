@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    MAX_QUOTED, is_sidecar,
     kinds::WorkloadKind,
     probes::{HANDLERS, PROBES},
 };
@@ -19,8 +20,6 @@ use crate::{
 
 /// Most refusals that are kept of one object.
 const MAX_REFUSALS: usize = 64;
-/// Longest text that is quoted, in characters.
-const MAX_QUOTED: usize = 64;
 /// Longest name of a port (`IsValidPortName` in k8s.io/apimachinery/pkg/util/validation).
 const MAX_PORT_NAME: usize = 15;
 
@@ -90,8 +89,8 @@ impl Refusals {
         for key in ["containers", "initContainers"] {
             for (place, container) in spec.get(key).map(Node::items).unwrap_or_default().iter().enumerate() {
                 let path = format!("{path}.{key}[{place}]");
-                let sidecar = container.get("restartPolicy").and_then(Node::text) == Some("Always");
                 let main = key == "containers";
+                let sidecar = !main && is_sidecar(container);
                 self.container_ports(container, &path, host_network, main, main || sidecar);
                 if main {
                     self.host_port_conflicts(container, &path, host_network, &mut taken);

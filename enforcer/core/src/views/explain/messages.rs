@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use enforcer_ebpf::wire::{NodeMode, Protocol, Reason, VerdictKind};
 
-use super::{ExplainQuestion, KernelVerdict, WhatIf};
+use super::{ExplainQuestion, KernelAnswer, WhatIf};
 use crate::{
     index::OwnerView,
     model::{list_text::and_list, mode::Mode, owner::OwnerId, text::escape},
@@ -184,12 +184,12 @@ impl MessageInputs<'_> {
             }
         };
         match worst.kernel {
-            KernelVerdict::Free => None,
-            KernelVerdict::InUse => Some(format!(
+            KernelAnswer::Free => None,
+            KernelAnswer::InUse => Some(format!(
                 "{so} itself refuses it with EADDRINUSE while {} holds the port.",
                 and_list(&names, MAX_LISTED)
             )),
-            KernelVerdict::InUseUnlessShared => {
+            KernelAnswer::InUseUnlessShared => {
                 let refuses = format!(
                     "{so} itself refuses it with EADDRINUSE while {} holds the port",
                     and_list(&names, MAX_LISTED)
@@ -248,7 +248,7 @@ impl MessageInputs<'_> {
                  namespace that mean to share it say so with port-enforcer.io/share"
                     .to_owned(),
             ),
-            (false, _) if worst.kernel != KernelVerdict::Free => {
+            (false, _) if worst.kernel != KernelAnswer::Free => {
                 let stranger = worst.in_the_way.iter().filter_map(|place| self.holders.get(*place));
                 let mut names: Vec<String> = stranger.map(HolderRow::name).collect();
                 names.dedup();
