@@ -1,4 +1,4 @@
-//! The cluster: the pods of this node and the modes of namespaces in, by watches that never give up; Events out.
+//! The cluster: the pods of this node and the labels of namespaces in, by watches that never give up; Events out.
 
 mod client;
 mod error;
@@ -8,8 +8,11 @@ mod resource;
 mod update_queue;
 mod watch;
 
+use std::sync::Arc;
+
+use enforcer_core::model::namespace_label::NamespaceLabel;
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::{JoinHandle, spawn},
 };
 
@@ -26,25 +29,37 @@ pub use last_activity::{LastActivity, WatchActivity};
 pub use resource::ApiResource;
 pub use update_queue::{Update, Updates};
 
-/// Starts to watch the pods of a node and, if `namespaces`, the mode labels of namespaces, and to publish the Events of the
-/// queue. `instance` is the name of the agent's own pod. The tasks end with the receiver.
+/// Running watches.
+#[derive(Debug)]
+pub struct Watches {
+    /// What they say.
+    pub updates: Updates,
+    /// Tasks that end with the receiver of the updates.
+    pub tasks: Vec<JoinHandle<()>>,
+    relist: Arc<Notify>,
+}
+
+impl Watches {
+    /// Asks for a new list of the pods.
+    pub fn relist_pods(&self) {
+        self.relist.notify_one();
+    }
+}
+
+/// Starts to watch the pods of a node and these labels of namespaces, and to publish the Events of the queue. `instance` is
+/// the name of the agent's own pod.
 #[must_use]
-pub fn start(
-    cluster: &Cluster,
-    node: &str,
-    namespaces: bool,
-    instance: &str,
-    events: EventQueue,
-) -> (Updates, Vec<JoinHandle<()>>) {
+pub fn start(cluster: &Cluster, node: &str, labels: &[NamespaceLabel], instance: &str, events: EventQueue) -> Watches {
     let (updates, received) = mpsc::channel(QUEUE);
     let Cluster { client, activity, .. } = cluster;
     let sender = UpdateSender { updates, activity: activity.clone() };
+    let relist = Arc::new(Notify::new());
     let mut tasks = vec![
-        spawn(watch_pods(client.clone(), node.to_owned(), sender.clone())),
+        spawn(watch_pods(client.clone(), node.to_owned(), Arc::clone(&relist), sender.clone())),
         spawn(publish(client.clone(), instance.to_owned(), events, sender.clone())),
     ];
-    if namespaces {
-        tasks.push(spawn(watch_namespaces(client.clone(), sender)));
+    for label in labels {
+        tasks.push(spawn(watch_namespaces(client.clone(), *label, sender.clone())));
     }
-    (received, tasks)
+    Watches { updates: received, tasks, relist }
 }

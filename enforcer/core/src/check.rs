@@ -23,7 +23,7 @@ pub mod scheduler_ports;
 mod tests;
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     iter,
     sync::Arc,
 };
@@ -106,6 +106,8 @@ pub struct ManifestSet {
     pub files: Vec<Arc<str>>,
     /// The objects that make pods, in the order of the input.
     pub objects: Vec<ManifestObject>,
+    /// Labels of namespaces with the most ports that one of their pods may claim.
+    pub port_limits: BTreeMap<String, u32>,
     /// Count of documents that could be read.
     pub documents: usize,
     /// Count of objects of other kinds, of which nothing was compared.
@@ -120,11 +122,31 @@ pub struct ManifestSet {
     pub more_unreadable: usize,
 }
 
+impl ManifestSet {
+    /// Applies the labels of namespaces to the objects in them, wherever they stand in the input.
+    pub fn apply_port_limits(&mut self, limits: &ClaimLimits) {
+        for object in &mut self.objects {
+            if let Some(label) = self.port_limits.get(&object.namespace) {
+                object.limit_claims(&limits.with_label(Some(*label)));
+            }
+        }
+    }
+}
+
 /// Checks the manifests of one cluster.
 #[must_use]
 pub fn check(manifests: &ManifestSet, settings: &CheckSettings) -> CheckResult {
-    let ManifestSet { files, objects, documents: _, ignored: _, other_kinds, remarks, unreadable, more_unreadable } =
-        manifests;
+    let ManifestSet {
+        files,
+        objects,
+        port_limits: _,
+        documents: _,
+        ignored: _,
+        other_kinds,
+        remarks,
+        unreadable,
+        more_unreadable,
+    } = manifests;
     let mut outcome = CheckResult::default();
     for part in unreadable {
         outcome.push(messages::unreadable(part));

@@ -11,7 +11,7 @@ mod identity;
 mod inspect;
 mod interner;
 mod lookups;
-mod namespace_modes;
+mod namespace_labels;
 mod notice;
 mod output;
 mod owner;
@@ -37,6 +37,7 @@ use crate::{
     index::{
         identity::static_key,
         interner::Interner,
+        namespace_labels::PortLimits,
         owner::{OwnerState, PortClaimSet},
         port_table::PortTable,
         recent_names::RecentNames,
@@ -51,10 +52,7 @@ use crate::{
         source::{ClaimOrigin, ClaimSource},
     },
     plan::slots::SlotAllocator,
-    pods::{
-        claims::claims_within_quota,
-        pod::{Phase, Pod, Workload, uid_key},
-    },
+    pods::pod::{Phase, Pod, Workload, uid_key},
 };
 
 pub use inspect::{ClaimStatus, ClaimView, OwnerView};
@@ -88,6 +86,7 @@ pub struct Index {
     reservations: BTreeSet<(Duration, OwnerId)>,
     /// Modes by namespace, from valid labels.
     modes: HashMap<String, Mode>,
+    port_limits: PortLimits,
     /// Pods that wait for a UID: another pod has it, or it is a static pod's and its cgroup has not been seen.
     waiting: HashMap<UidKey, BTreeSet<(String, String)>>,
     /// The name of the mirror pod that first said it mirrors a static pod, for as long as that one's cgroup is there.
@@ -133,6 +132,7 @@ impl Index {
             port_table: PortTable::default(),
             reservations: BTreeSet::new(),
             modes: HashMap::new(),
+            port_limits: PortLimits::new(settings.limits.namespace_max_ports),
             waiting: HashMap::new(),
             mirrors: HashMap::new(),
             released_uids: BTreeSet::new(),
@@ -276,8 +276,7 @@ impl Index {
         let Some(owner) = self.owners.get(&id) else {
             return;
         };
-        let room = self.quotas.quota(owner.class, &pod.namespace, owner.usage);
-        let claims = claims_within_quota(&pod, &self.settings.limits, &room);
+        let claims = self.limited_claims(&pod, owner);
         let claimed = claims.digest();
         let group = pod.share.as_ref().map(|share| self.groups.intern(&Digest::of("share", [&*pod.namespace, share])));
         let workload = pod.workload.as_ref().map(|workload| self.workloads.intern(&workload.key().digest()));
@@ -318,6 +317,7 @@ impl Index {
         owner.reported_problems = claims.problems;
 
         let before = owner.port_claims();
+        owner.exceeds_limit = claims.exceeds_limit;
         owner.claims = claims.claims;
         let stakes = owner.port_claims();
         let first = !std::mem::replace(&mut owner.arrived, true);

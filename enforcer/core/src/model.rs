@@ -7,6 +7,7 @@ pub mod kernel_ids;
 pub mod list_text;
 pub mod mode;
 pub mod name;
+pub mod namespace_label;
 pub mod now;
 pub mod owner;
 pub mod port_spec;

@@ -81,7 +81,8 @@ fn objects(root: &Node, file: &Arc<str>, lines_before: u32, lines: u32, limits: 
         }
         // No limit counts what is only likely.
         let declared = object.claims.iter().filter(|claim| !claim.source.is_likely()).copied().collect();
-        let claims = PodClaims { claims: declared, problems: object.problems.clone(), more_problems: 0 };
+        let claims =
+            PodClaims { claims: declared, problems: object.problems.clone(), more_problems: 0, exceeds_limit: false };
         for problem in &claims.problems {
             assert!(known(object.place_of_problem(problem).line), "{problem}");
             assert_safe(&problem.to_string());

@@ -21,7 +21,7 @@ use k8s_openapi::api::core::v1 as api;
 use libfuzzer_sys::{Corpus, fuzz_target};
 
 /// Few, so that a short input meets the limit.
-const LIMITS: ClaimLimits = ClaimLimits { max_ports_per_pod: 50 };
+const LIMITS: ClaimLimits = ClaimLimits { max_ports_per_pod: 50, namespace_max_ports: 0 };
 const NOW: Now = Now { wall: 1_790_000_000_000_000, boottime: Duration::from_secs(1000) };
 
 fuzz_target!(|data: &[u8]| -> Corpus {

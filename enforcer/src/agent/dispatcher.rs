@@ -9,6 +9,7 @@ use crate::{
         admin::Watchers,
         log_reporter::{Reporter, ReservedPortsReporter},
         output::Output,
+        pod_source::PodSource,
         reconciler::Reconciler,
         reserved_ports_worker::{Shutdown, SyncOutcome},
     },
@@ -52,9 +53,9 @@ impl Dispatcher {
     }
 
     /// Dispatches all queued outputs of the reconciler, and the Events whose names are known now.
-    pub(super) fn drain(&mut self, reconciler: &mut Reconciler, now: Now) {
+    pub(super) fn drain(&mut self, reconciler: &mut Reconciler, source: &PodSource, now: Now) {
         while let Some(output) = reconciler.poll_output() {
-            self.dispatch(output, now);
+            self.dispatch(output, source, now);
         }
         if let Some(events) = &self.events
             && events.waits_for_names()
@@ -63,7 +64,7 @@ impl Dispatcher {
         }
     }
 
-    fn dispatch(&mut self, output: Output, now: Now) {
+    fn dispatch(&mut self, output: Output, source: &PodSource, now: Now) {
         let reporter = &mut self.reporter;
         match output {
             Output::Verdict(report) => {
@@ -116,6 +117,7 @@ impl Dispatcher {
                 self.metrics.api_error(error.resource, error.kind);
                 reporter.api_error(&error);
             }
+            Output::RelistPods => source.relist(),
             Output::ApiRecovered(resource) => reporter.api_recovered(resource),
             Output::ManifestProblem(problem) => reporter.manifest_problem(&problem),
             Output::FolderUnwatched(error) => reporter.folder_unwatched(&error),

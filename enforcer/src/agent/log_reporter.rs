@@ -14,6 +14,7 @@ use enforcer_core::{
         actor::{Actor, Audience},
         attempt::target,
         name::Name,
+        namespace_label::NamespaceLabel,
         now::Now,
         port_spec::protocol_name,
         text::escape,
@@ -196,7 +197,12 @@ impl Reporter {
             Notice::SameUid { pod, first } => {
                 warn!(event = "identity_rejected", pod = %pod, owner = %first, "{message}");
             }
-            Notice::ModeInvalid { namespace, .. } => warn!(event = "mode_invalid", namespace, "{message}"),
+            Notice::LabelInvalid { label: NamespaceLabel::Mode, namespace, .. } => {
+                warn!(event = "mode_invalid", namespace, "{message}");
+            }
+            Notice::LabelInvalid { label: NamespaceLabel::MaxPorts, namespace, .. } => {
+                warn!(event = "max_ports_invalid", namespace, "{message}");
+            }
             Notice::MirrorRejected { pod, .. } => {
                 warn!(event = "identity_rejected", pod = %pod, "{message}");
             }

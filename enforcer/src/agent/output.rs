@@ -70,6 +70,8 @@ pub enum Output {
         /// Claims that lost.
         conflicts: usize,
     },
+    /// The source has to list the pods again.
+    RelistPods,
     /// An update is in the kernel's maps, this long after its last bytes arrived.
     Enforced(Duration),
     /// A call to the API server failed.

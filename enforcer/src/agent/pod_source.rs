@@ -2,10 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     agent::{
@@ -13,7 +10,7 @@ use crate::{
         input::{FolderRead, Input},
         source_config::SourceConfig,
     },
-    k8s::{self, EventQueue, Updates},
+    k8s::{self, EventQueue, Watches},
     manifests::{Folder, Watch},
 };
 
@@ -29,12 +26,7 @@ pub(super) enum PodSource {
     /// A folder of manifests.
     Folder(FolderSource),
     /// Watches of the API server.
-    Api {
-        /// Their updates.
-        updates: Updates,
-        /// Tasks that end with this.
-        tasks: Vec<JoinHandle<()>>,
-    },
+    Api(Watches),
 }
 
 /// A folder of manifests and the watch on it.
@@ -49,10 +41,10 @@ impl PodSource {
     pub(super) fn start(config: SourceConfig, node: &str) -> Result<(Self, Option<EventQueue>), AgentError> {
         match config {
             SourceConfig::Folder(path) => Ok((Self::Folder(FolderSource::new(path)?), None)),
-            SourceConfig::Api { cluster, namespaces, instance } => {
+            SourceConfig::Api { cluster, labels, instance } => {
                 let queue = EventQueue::new(node);
-                let (updates, tasks) = k8s::start(&cluster, node, namespaces, &instance, queue.clone());
-                Ok((Self::Api { updates, tasks }, Some(queue)))
+                let watches = k8s::start(&cluster, node, &labels, &instance, queue.clone());
+                Ok((Self::Api(watches), Some(queue)))
             }
         }
     }
@@ -71,11 +63,18 @@ impl PodSource {
         Ok(Some(Input::Folder(FolderRead { path, watch_error: None, contents: Ok(contents) })))
     }
 
+    /// Asks for a new list of the pods. A folder is read whole each time.
+    pub(super) fn relist(&self) {
+        if let Self::Api(watches) = self {
+            watches.relist_pods();
+        }
+    }
+
     /// Waits for the next inputs. Cancel safe.
     pub(super) async fn next(&mut self) -> Vec<Input> {
         match self {
             Self::Folder(source) => vec![source.next().await],
-            Self::Api { updates, .. } => {
+            Self::Api(Watches { updates, .. }) => {
                 let mut batch = Vec::with_capacity(1);
                 if updates.recv_many(&mut batch, MAX_BATCH).await == 0 {
                     // The tasks never end by themselves.
@@ -110,7 +109,7 @@ impl FolderSource {
 
 impl Drop for PodSource {
     fn drop(&mut self) {
-        if let Self::Api { tasks, .. } = self {
+        if let Self::Api(Watches { tasks, .. }) = self {
             for task in tasks {
                 task.abort();
             }

@@ -24,6 +24,7 @@ use enforcer_core::{
     model::{
         kernel_ids::{BootNanos, CgroupId},
         name::Name,
+        namespace_label::NamespaceLabel,
         now::Now,
         port_spec::PortSpec,
         source::ClaimOrigin,
@@ -48,7 +49,7 @@ use crate::{
         host_processes::HostNames,
         netns,
     },
-    k8s::Update,
+    k8s::{ApiErrorKind, ApiResource, Update},
     kernel::{
         CounterMap, Counters, Kernel, LoadOptions,
         pins::{Persistence, Previous},
@@ -252,10 +253,18 @@ impl Reconciler {
             }
             Update::PodApplied(pod) => self.apply(*pod, now),
             Update::PodDeleted { namespace, name } => self.delete(&namespace, &name, now),
-            Update::NamespaceModesReset(labels) => self.reset_mode_labels(&labels),
-            Update::NamespaceModeApplied { namespace, label } => self.set_mode_label(&namespace, Some(&label)),
-            Update::NamespaceModeDeleted { namespace } => self.set_mode_label(&namespace, None),
-            Update::ApiError(error) => return self.push(Output::ApiError(error)),
+            Update::NamespaceLabelsReset { label, values } => self.reset_namespace_labels(label, &values),
+            Update::NamespaceLabelApplied { label, namespace, value } => {
+                self.set_namespace_label(label, &namespace, Some(&value));
+            }
+            Update::NamespaceLabelDeleted { label, namespace } => self.set_namespace_label(label, &namespace, None),
+            Update::ApiError(error) => {
+                if error.resource == ApiResource::NamespaceLimits && error.kind == ApiErrorKind::Forbidden {
+                    self.index.settle_port_limits();
+                    self.flush();
+                }
+                return self.push(Output::ApiError(error));
+            }
             Update::ApiRecovered(resource) => return self.push(Output::ApiRecovered(resource)),
         }
         self.push(Output::Enforced(arrived.elapsed()));
@@ -271,7 +280,7 @@ impl Reconciler {
                 self.push(Output::FolderRead);
                 if !self.index.is_source_synced(ClaimOrigin::Pods) {
                     // Here no namespace has a label, whatever the previous agent knew.
-                    self.reset_mode_labels(&HashMap::new());
+                    self.reset_namespace_labels(NamespaceLabel::Mode, &HashMap::new());
                 }
                 self.reset(pods, now);
             }
@@ -324,15 +333,15 @@ impl Reconciler {
         }
     }
 
-    /// Sets the mode label of a namespace; `None` removes it.
-    pub fn set_mode_label(&mut self, namespace: &str, label: Option<&str>) {
-        self.index.set_mode_label(namespace, label);
+    /// Sets a label of a namespace; `None` removes it.
+    pub fn set_namespace_label(&mut self, label: NamespaceLabel, namespace: &str, value: Option<&str>) {
+        self.index.set_namespace_label(label, namespace, value);
         self.flush();
     }
 
-    /// Replaces all mode labels by these, by namespace.
-    pub fn reset_mode_labels(&mut self, labels: &HashMap<String, String>) {
-        self.index.reset_mode_labels(labels);
+    /// Replaces all namespaces with a label by these, with their values.
+    pub fn reset_namespace_labels(&mut self, label: NamespaceLabel, values: &HashMap<String, String>) {
+        self.index.reset_namespace_labels(label, values);
         self.flush();
     }
 
@@ -372,6 +381,9 @@ impl Reconciler {
             }
         }
         self.outputs.extend(output.notices.into_iter().map(Output::Notice));
+        if output.relist {
+            self.push(Output::RelistPods);
+        }
     }
 
     /// Moves the end of the lease, which shows the programs that an agent is alive.

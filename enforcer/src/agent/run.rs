@@ -135,7 +135,7 @@ impl Agent {
                 Wakeup::ReservedPorts(Some(outcome)) => self.dispatcher.reserved_ports(outcome),
                 Wakeup::ReservedPorts(None) | Wakeup::Trace => {}
             }
-            self.dispatcher.drain(&mut self.reconciler, now());
+            self.dispatcher.drain(&mut self.reconciler, &self.source, now());
         }
         let persistent = self.reconciler.is_persistent();
         let shutdown = self.reserved_ports.shut_down(persistent).await;
@@ -170,7 +170,7 @@ impl Agent {
         let began = Instant::now();
         if requests.iter().any(Request::shows_sockets) {
             self.handle(Input::ScanSockets)?;
-            self.dispatcher.drain(&mut self.reconciler, now());
+            self.dispatcher.drain(&mut self.reconciler, &self.source, now());
         }
         let watchers = self.dispatcher.watchers();
         admin::answer(requests, &self.info, &mut self.reconciler, watchers, now());

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use enforcer_core::model::namespace_label::NamespaceLabel;
+
 use crate::k8s::Cluster;
 
 /// Source of pods.
@@ -13,8 +15,8 @@ pub enum SourceConfig {
     Api {
         /// Connection to it.
         cluster: Cluster,
-        /// Switch to watch the mode labels of namespaces.
-        namespaces: bool,
+        /// Labels of namespaces to watch.
+        labels: Vec<NamespaceLabel>,
         /// Name of the agent's own pod, which Events carry as their reporting instance.
         instance: String,
     },

@@ -95,12 +95,12 @@ pub(super) async fn start(config: AgentConfig, mut stop: Stop) -> Result<Option<
     if let Some(input) = source.initial_sync()? {
         reconciler.handle_input(input, now())?;
     }
-    dispatcher.drain(&mut reconciler, now());
+    dispatcher.drain(&mut reconciler, &source, now());
     reconciler.attach()?;
-    dispatcher.drain(&mut reconciler, now());
+    dispatcher.drain(&mut reconciler, &source, now());
     gauges.set_attached(&reconciler, now());
     reconciler.handle_input(Input::ScanSockets, now())?;
-    dispatcher.drain(&mut reconciler, now());
+    dispatcher.drain(&mut reconciler, &source, now());
 
     let rings = Rings::new(&reconciler).map_err(AgentError::system("wait for the kernel's rings"))?;
     let tracer = Tracer::new(&mut reconciler)?;

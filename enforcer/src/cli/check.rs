@@ -63,15 +63,28 @@ pub(super) struct Check {
     #[arg(long, env = "ENFORCER_MAX_PORTS_PER_POD", value_name = "N", default_value_t = 1024)]
     max_ports_per_pod: u32,
 
+    /// Most ports per pod that the label port-enforcer.io/max-ports of a Namespace in the manifests may allow, as of the
+    /// agents; with 0, the label has no effect
+    #[arg(long, env = "ENFORCER_NAMESPACE_MAX_PORTS", value_name = "N", default_value_t = 65_535)]
+    namespace_max_ports: u32,
+
     #[command(flatten)]
     output: TextOutput,
 }
 
 impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Self { files, recursive, list, nodes, node_reserved, max_ports_per_pod, output: TextOutput { format } } =
-            self;
-        let limits = ClaimLimits { max_ports_per_pod };
+        let Self {
+            files,
+            recursive,
+            list,
+            nodes,
+            node_reserved,
+            max_ports_per_pod,
+            namespace_max_ports,
+            output: TextOutput { format },
+        } = self;
+        let limits = ClaimLimits { max_ports_per_pod, namespace_max_ports };
         let manifests = read_all(&files, &limits, recursive);
         let settings = CheckSettings { nodes, node_reserved: node_reserved.0, limits };
         let outcome = check(&manifests, &settings);

@@ -4,9 +4,15 @@ mod failure;
 mod flags;
 mod values;
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
-use enforcer_core::{arbitration::quota::Capacity, index::Settings, pods::claims::ClaimLimits};
+use enforcer_core::{
+    arbitration::quota::Capacity, index::Settings, model::namespace_label::NamespaceLabel, pods::claims::ClaimLimits,
+};
 use enforcer_ebpf::wire::Policy;
 
 use self::{
@@ -47,6 +53,7 @@ impl Run {
             shared_ports,
             node_reserved,
             max_ports_per_pod,
+            namespace_max_ports,
             system_namespaces,
             handover_grace,
             deny_errno,
@@ -63,23 +70,13 @@ impl Run {
             .build()
             .map_err(|error| Failure::runtime(format!("cannot start the agent's loop: {error}")))?;
         let node = node_name.unwrap_or_else(host_name);
-        let source = match source.unwrap_or(SourceFlag::Api) {
-            SourceFlag::Api => SourceConfig::Api {
+        let source = match folder_of(source, kubeconfig.as_deref())? {
+            Some(folder) => SourceConfig::Folder(folder),
+            None => SourceConfig::Api {
                 cluster: runtime.block_on(k8s::connect(kubeconfig.as_deref())).map_err(Failure::usage)?,
-                namespaces: namespace_mode != NamespaceModeFlag::Off,
+                labels: watched_labels(namespace_mode, namespace_max_ports),
                 instance: pod_name.unwrap_or_else(|| node.clone()),
             },
-            SourceFlag::Folder(_) if kubeconfig.is_some() => {
-                return Err(Failure::usage("--kubeconfig goes with --source api, not with a folder of manifests"));
-            }
-            SourceFlag::Folder(folder) if !folder.is_dir() => {
-                let folder = folder.display();
-                return Err(Failure::usage(format!(
-                    "the folder {folder} of --source is not there; create it, or name the folder that holds the Pod \
-                     manifests"
-                )));
-            }
-            SourceFlag::Folder(folder) => SourceConfig::Folder(folder),
         };
         let features = probe::features().map_err(|error| program_failure(&error))?;
         let node_scope = scope == ScopeFlag::Node;
@@ -87,7 +84,15 @@ impl Run {
         let start = Start {
             root,
             settings: Settings {
-                limits: ClaimLimits { max_ports_per_pod },
+                limits: ClaimLimits {
+                    max_ports_per_pod,
+                    // A folder has no namespaces.
+                    namespace_max_ports: if matches!(source, SourceConfig::Folder(_)) {
+                        0
+                    } else {
+                        namespace_max_ports
+                    },
+                },
                 capacity: Capacity::default(),
                 system_namespaces: system_namespaces
                     .map_or_else(|| default_system_namespaces(pod_namespace), BTreeSet::from_iter),
@@ -129,6 +134,32 @@ impl Run {
         };
         runtime.block_on(agent::run(config)).map_err(|error| agent_failure(&error))
     }
+}
+
+/// Returns the folder of manifests that is the source; `None` for the API server.
+fn folder_of(source: Option<SourceFlag>, kubeconfig: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
+    let Some(SourceFlag::Folder(folder)) = source else {
+        return Ok(None);
+    };
+    if kubeconfig.is_some() {
+        return Err(Failure::usage("--kubeconfig goes with --source api, not with a folder of manifests"));
+    }
+    if !folder.is_dir() {
+        let folder = folder.display();
+        return Err(Failure::usage(format!(
+            "the folder {folder} of --source is not there; create it, or name the folder that holds the Pod manifests"
+        )));
+    }
+    Ok(Some(folder))
+}
+
+/// Returns the labels of namespaces that have an effect.
+fn watched_labels(mode: NamespaceModeFlag, max_ports: u32) -> Vec<NamespaceLabel> {
+    let has_effect = |label: &NamespaceLabel| match label {
+        NamespaceLabel::Mode => mode != NamespaceModeFlag::Off,
+        NamespaceLabel::MaxPorts => max_ports > 0,
+    };
+    NamespaceLabel::ALL.into_iter().filter(has_effect).collect()
 }
 
 /// File with the namespace of a pod's service account, which is the pod's own.

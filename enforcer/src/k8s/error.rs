@@ -58,7 +58,7 @@ impl ApiErrorKind {
         match (self, resource) {
             (Self::Unreachable, _) => "check the server's address and the network between",
             (Self::Unauthorized, _) => "renew the token or the client certificate",
-            (Self::Forbidden, ApiResource::Pods | ApiResource::Namespaces) => {
+            (Self::Forbidden, ApiResource::Pods | ApiResource::Namespaces | ApiResource::NamespaceLimits) => {
                 "grant the agent list and watch of pods and namespaces"
             }
             (Self::Forbidden, ApiResource::Events) => "grant the agent create and patch of events in events.k8s.io",

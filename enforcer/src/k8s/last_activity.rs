@@ -9,7 +9,7 @@ use std::{
 };
 
 use http_body_util::{BodyExt, combinators::MapFrame};
-use hyper::{Request, Response, body::Frame};
+use hyper::{Request, Response, Uri, body::Frame};
 use kube::client::Body;
 use tower::{Layer, Service};
 
@@ -78,7 +78,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let resource = watched(request.uri().path());
+        let resource = watched(request.uri());
         let activity = self.activity.clone();
         let answer = self.inner.call(request);
         Box::pin(async move {
@@ -100,12 +100,17 @@ where
     }
 }
 
-/// Returns the resource that a request with this path lists or watches, if it is one of the agent's watches.
-fn watched(path: &str) -> Option<ApiResource> {
-    ApiResource::ALL.into_iter().find(|resource| {
-        let resource = resource.as_str();
-        path.strip_suffix(resource).is_some_and(|before| before.ends_with("/api/v1/"))
-    })
+/// Returns what a request lists or watches, if it is one of the agent's watches.
+fn watched(uri: &Uri) -> Option<ApiResource> {
+    let (before, plural) = uri.path().rsplit_once('/')?;
+    match plural {
+        _ if !before.ends_with("/api/v1") => None,
+        "pods" => Some(ApiResource::Pods),
+        // Watches of namespaces differ by the label that they select. A slash in it is encoded.
+        "namespaces" if uri.query().unwrap_or_default().contains("%2Fmax-ports") => Some(ApiResource::NamespaceLimits),
+        "namespaces" => Some(ApiResource::Namespaces),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -113,17 +118,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_watch_is_known_by_its_path() {
+    fn a_watch_is_known_by_its_address() {
         for (path, resource) in [
             ("/api/v1/pods", Some(ApiResource::Pods)),
             ("/api/v1/namespaces", Some(ApiResource::Namespaces)),
+            ("/api/v1/namespaces?labelSelector=port-enforcer.io%2Fmode&watch=true", Some(ApiResource::Namespaces)),
+            ("/api/v1/namespaces?&labelSelector=port-enforcer.io%2Fmax-ports", Some(ApiResource::NamespaceLimits)),
             ("/k8s/clusters/c-1/api/v1/pods", Some(ApiResource::Pods)),
             ("/apis/events.k8s.io/v1/namespaces/pods/events", None),
             ("/api/v1/namespaces/pods", None),
             ("/apis/example.com/v1/pods", None),
             ("/", None),
         ] {
-            assert_eq!(watched(path), resource, "{path}");
+            assert_eq!(watched(&path.parse().expect("an address")), resource, "{path}");
         }
     }
 }

@@ -7,15 +7,17 @@ pub enum ApiResource {
     Pods,
     /// The namespaces that have a mode label.
     Namespaces,
+    /// The namespaces that have a port limit as a label.
+    NamespaceLimits,
     /// The Events that the agent publishes.
     Events,
 }
 
 impl ApiResource {
     /// Every resource.
-    pub const ALL: [Self; 3] = [Self::Pods, Self::Namespaces, Self::Events];
+    pub const ALL: [Self; 4] = [Self::Pods, Self::Namespaces, Self::NamespaceLimits, Self::Events];
     /// Resources that are watched.
-    pub const WATCHED: [Self; 2] = [Self::Pods, Self::Namespaces];
+    pub const WATCHED: [Self; 3] = [Self::Pods, Self::Namespaces, Self::NamespaceLimits];
 
     /// Returns the name in logs and metrics.
     #[must_use]
@@ -23,6 +25,7 @@ impl ApiResource {
         match self {
             Self::Pods => "pods",
             Self::Namespaces => "namespaces",
+            Self::NamespaceLimits => "namespace_limits",
             Self::Events => "events",
         }
     }
@@ -31,7 +34,7 @@ impl ApiResource {
     #[must_use]
     pub const fn verb(self) -> &'static str {
         match self {
-            Self::Pods | Self::Namespaces => "watch",
+            Self::Pods | Self::Namespaces | Self::NamespaceLimits => "watch",
             Self::Events => "publish",
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Instant};
 
-use enforcer_core::pods::pod::Pod;
+use enforcer_core::{model::namespace_label::NamespaceLabel, pods::pod::Pod};
 use tokio::sync::mpsc;
 
 use super::{error::ApiError, last_activity::LastActivity, resource::ApiResource};
@@ -24,17 +24,26 @@ pub enum Update {
         /// Its name.
         name: String,
     },
-    /// All namespaces with a mode label, and the labels.
-    NamespaceModesReset(HashMap<String, String>),
-    /// The mode label of a namespace was added or changed.
-    NamespaceModeApplied {
+    /// All namespaces with a label, and its values.
+    NamespaceLabelsReset {
+        /// The label.
+        label: NamespaceLabel,
+        /// Its values by namespace.
+        values: HashMap<String, String>,
+    },
+    /// A label of a namespace was added or changed.
+    NamespaceLabelApplied {
+        /// The label.
+        label: NamespaceLabel,
         /// The namespace.
         namespace: String,
         /// The label's value.
-        label: String,
+        value: String,
     },
-    /// The mode label of a namespace was removed, or the namespace was deleted.
-    NamespaceModeDeleted {
+    /// A label of a namespace was removed, or the namespace was deleted.
+    NamespaceLabelDeleted {
+        /// The label.
+        label: NamespaceLabel,
         /// The namespace.
         namespace: String,
     },

@@ -1,9 +1,9 @@
 //! The watches. Each is a task that lists, watches, and starts again after any error, with back-off and jitter.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use enforcer_core::{
-    model::mode::MODE_LABEL,
+    model::namespace_label::NamespaceLabel,
     pods::pod::{Pod, from_api},
 };
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
@@ -17,7 +17,7 @@ use kube::{
         watcher::{self, DefaultBackoff, Event, watcher},
     },
 };
-use tokio::time::sleep;
+use tokio::{sync::Notify, time::sleep};
 
 use super::{
     error::{ApiError, ApiErrorKind, kind_of_error, kind_of_status, message_with_causes},
@@ -28,7 +28,7 @@ use super::{
 /// Most objects in one page of a list, where the server does not stream lists. A page is in memory as a whole, and an
 /// object may have 1.5 MiB, the largest request that etcd takes: whoever makes pods must not make the agent too large.
 const PAGE: u32 = 50;
-/// Time before a list is read again because the place in the history was lost.
+/// Time before a list is read again because the place in the history was lost, or because the agent asks for it.
 const RELIST: Duration = Duration::from_secs(1);
 
 /// Way to ask for a list of all objects.
@@ -49,50 +49,61 @@ impl Lists {
     }
 }
 
-/// Watches the pods of a node until the agent ends.
-pub(super) async fn watch_pods(client: Client, node: String, sender: UpdateSender) {
+/// Watches the pods of a node until the agent ends. Lists them again when that is asked for.
+pub(super) async fn watch_pods(client: Client, node: String, relist: Arc<Notify>, sender: UpdateSender) {
     let api: Api<PodObject> = Api::all(client);
     let mut lists = Lists::Streamed;
+    let mut updates = Translation {
+        resource: ApiResource::Pods,
+        failing: false,
+        reset: Update::PodsReset,
+        applied: |pod: Pod| Update::PodApplied(Box::new(pod)),
+        deleted: |pod: Pod| Update::PodDeleted { namespace: pod.namespace, name: pod.name },
+    };
     loop {
         let config = lists.config().fields(&format!("spec.nodeName={node}"));
         // Most of an object is not needed, and a list is large: each object is cut down as it arrives.
         let pods =
             watcher(api.clone(), config).default_backoff().map_ok(|event| map_event(event, |pod| from_api(&pod)));
-        let updates = Translate {
-            resource: ApiResource::Pods,
-            reset: Update::PodsReset,
-            applied: |pod: Pod| Update::PodApplied(Box::new(pod)),
-            deleted: |pod: Pod| Update::PodDeleted { namespace: pod.namespace, name: pod.name },
+        let ended = tokio::select! {
+            ended = updates.run(pods, lists, &sender) => ended,
+            // What happens again within the pause is answered by the same list.
+            () = async { relist.notified().await; sleep(RELIST).await } => Ok(lists),
         };
-        match updates.run(pods, lists, &sender).await {
+        match ended {
             Ok(next) => lists = next,
             Err(Closed) => return,
         }
     }
 }
 
-/// Watches the namespaces with a mode label until the agent ends.
-pub(super) async fn watch_namespaces(client: Client, sender: UpdateSender) {
+/// Watches the namespaces with a label until the agent ends.
+pub(super) async fn watch_namespaces(client: Client, label: NamespaceLabel, sender: UpdateSender) {
     // Metadata only: nothing else of a namespace is needed.
     let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
     let mut lists = Lists::Streamed;
+    let mut updates = Translation {
+        resource: match label {
+            NamespaceLabel::Mode => ApiResource::Namespaces,
+            NamespaceLabel::MaxPorts => ApiResource::NamespaceLimits,
+        },
+        failing: false,
+        reset: |values: Vec<(String, String)>| {
+            let values = values.into_iter().collect::<HashMap<_, _>>();
+            Update::NamespaceLabelsReset { label, values }
+        },
+        applied: |(namespace, value): (String, String)| Update::NamespaceLabelApplied { label, namespace, value },
+        // A namespace that loses its label no longer matches and arrives as deleted.
+        deleted: |(namespace, _): (String, String)| Update::NamespaceLabelDeleted { label, namespace },
+    };
     loop {
-        let config = lists.config().labels(MODE_LABEL);
+        let config = lists.config().labels(label.key());
         let labels = watcher(api.clone(), config).default_backoff().map_ok(|event| {
             map_event(event, |object: PartialObjectMeta<Namespace>| {
-                let label = object.labels().get(MODE_LABEL).cloned().unwrap_or_default();
-                (object.name_any(), label)
+                let value = object.labels().get(label.key()).cloned().unwrap_or_default();
+                (object.name_any(), value)
             })
         });
-        let updates = Translate {
-            resource: ApiResource::Namespaces,
-            reset: |labels: Vec<(String, String)>| {
-                Update::NamespaceModesReset(labels.into_iter().collect::<HashMap<_, _>>())
-            },
-            applied: |(namespace, label): (String, String)| Update::NamespaceModeApplied { namespace, label },
-            // A namespace that loses its label no longer matches and arrives as deleted.
-            deleted: |(namespace, _): (String, String)| Update::NamespaceModeDeleted { namespace },
-        };
         match updates.run(labels, lists, &sender).await {
             Ok(next) => lists = next,
             Err(Closed) => return,
@@ -111,17 +122,19 @@ fn map_event<A, B>(event: Event<A>, map: impl FnOnce(A) -> B) -> Event<B> {
 }
 
 /// Translation of a watch's events to updates.
-struct Translate<Reset, Applied, Deleted> {
+struct Translation<Reset, Applied, Deleted> {
     resource: ApiResource,
+    /// The last call failed, which was reported.
+    failing: bool,
     reset: Reset,
     applied: Applied,
     deleted: Deleted,
 }
 
-impl<Reset, Applied, Deleted> Translate<Reset, Applied, Deleted> {
+impl<Reset, Applied, Deleted> Translation<Reset, Applied, Deleted> {
     /// Runs until the agent ends, or until the watch has to start again. Returns how to ask for lists then.
     async fn run<T>(
-        &self,
+        &mut self,
         events: impl Stream<Item = Result<Event<T>, watcher::Error>>,
         lists: Lists,
         sender: &UpdateSender,
@@ -133,7 +146,6 @@ impl<Reset, Applied, Deleted> Translate<Reset, Applied, Deleted> {
     {
         let mut events = std::pin::pin!(events);
         let mut listed = Vec::new();
-        let mut failing = false;
         // Whether a list has begun and has not ended, with or without an error.
         let mut begun = false;
         let mut backoff = DefaultBackoff::default();
@@ -144,7 +156,7 @@ impl<Reset, Applied, Deleted> Translate<Reset, Applied, Deleted> {
                     listed.clear();
                     if std::mem::replace(&mut begun, true) {
                         // The client's watcher does not report a streamed list that breaks off, and starts again at once.
-                        failing = true;
+                        self.failing = true;
                         let message = "the connection broke in the middle of the list";
                         let error = ApiError::new(self.resource, ApiErrorKind::Unreachable, message);
                         sender.send(arrived, Update::ApiError(error)).await?;
@@ -167,7 +179,7 @@ impl<Reset, Applied, Deleted> Translate<Reset, Applied, Deleted> {
                 Err(error) => {
                     // The watcher itself backs off.
                     begun = false;
-                    failing = true;
+                    self.failing = true;
                     let kind = classify(&error);
                     let reported = ApiError::new(self.resource, kind, &message_with_causes(&error));
                     sender.send(arrived, Update::ApiError(reported)).await?;
@@ -179,7 +191,7 @@ impl<Reset, Applied, Deleted> Translate<Reset, Applied, Deleted> {
                     continue;
                 }
             };
-            if std::mem::take(&mut failing) {
+            if std::mem::take(&mut self.failing) {
                 sender.send(arrived, Update::ApiRecovered(self.resource)).await?;
             }
             sender.send(arrived, update).await?;

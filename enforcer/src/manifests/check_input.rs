@@ -62,6 +62,7 @@ pub fn read_all(paths: &[PathBuf], limits: &ClaimLimits, recursive: bool) -> Man
                 reader.source(&shown(path).into(), File::open(path));
             }
         }
+        reader.manifests.apply_port_limits(limits);
         reader.manifests
     })
 }
@@ -193,6 +194,7 @@ impl Reader<'_> {
                     let contents = read(&root, file, lines_before, self.limits);
                     self.manifests.documents += usize::from(contents.is_manifest());
                     self.manifests.ignored += contents.ignored;
+                    self.manifests.port_limits.extend(contents.port_limits);
                     self.manifests.other_kinds.merge(contents.other_kinds);
                     for Remark { place, message, remedy } in contents.remarks {
                         self.remark(place, message, remedy);

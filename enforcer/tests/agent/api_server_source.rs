@@ -4,20 +4,25 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 
+use enforcer_core::model::namespace_label::NamespaceLabel;
 use enforcer_testing::{
     agent::wait_until,
     agent_fixture::{AgentFixture, bind, denied, until_bind},
     apiserver::{ApiServer, Fault, Interruption, Target},
+    bpffs::Bpffs,
     http::{LISTEN, get},
     pods::Pod,
     tests,
+    worker::Bind,
 };
 
 use crate::{
     Test,
     backend::{Backend, BackendTest, backend_tests, documents, start_on_cluster, start_synced},
+    bind_load::Load,
     events,
     metrics::{SERVED, check_api_errors},
+    status,
 };
 
 pub(crate) const TESTS: &[Test] = tests![
@@ -34,6 +39,7 @@ pub(crate) const BODIES: &[BackendTest] = backend_tests![
     annotation_denies_bind_of_other_pod: Nothing,
     pods_of_other_nodes_are_ignored: Nothing,
     namespace_label_sets_mode: Nothing,
+    namespace_label_sets_port_limit: Nothing,
     mirror_pod_claims_for_its_static_pod_cgroup: NoControllers,
 ];
 
@@ -202,23 +208,62 @@ fn api_errors_are_reported_by_kind() {
 fn namespace_label_sets_mode(server: &dyn Backend) {
     let fixture = AgentFixture::new();
     let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger").namespace("tenant"));
-    server.label("tenant", None);
+    server.label("tenant", NamespaceLabel::Mode, None);
     server.put(&owner);
     let stranger = server.put(&stranger);
     let mut agent = start_synced(&fixture, server, &[]);
     let mut worker = fixture.worker(&stranger);
     until_bind(&mut worker, 20080, denied());
-    server.label("tenant", Some("audit"));
+    server.label("tenant", NamespaceLabel::Mode, Some("audit"));
     until_bind(&mut worker, 20080, 0);
-    server.label("tenant", Some("off"));
+    server.label("tenant", NamespaceLabel::Mode, Some("off"));
     agent.wait_for_line("the bad label is told", |line| {
         line["event"] == "mode_invalid" && line["namespace"] == "tenant"
     });
     until_bind(&mut worker, 20080, denied());
-    server.label("tenant", Some("audit"));
+    server.label("tenant", NamespaceLabel::Mode, Some("audit"));
     until_bind(&mut worker, 20080, 0);
-    server.label("tenant", None);
+    server.label("tenant", NamespaceLabel::Mode, None);
     until_bind(&mut worker, 20080, denied());
+}
+
+/// A media server with a range of ten thousand ports: its namespace's label grants it, over restarts of the agent.
+fn namespace_label_sets_port_limit(server: &dyn Backend) {
+    let (fixture, bpffs) = (AgentFixture::new(), Bpffs::new());
+    let folder = bpffs.folder().display().to_string();
+    let socket = status::socket(&fixture);
+    let flags = status::served(&socket, &["--bpffs", &folder]);
+    let media = Pod::new("media").namespace("tenant").ports("5060/udp, 30000-39999/udp");
+    let at = |port| Bind::udp("0.0.0.0", port);
+    server.label("tenant", NamespaceLabel::MaxPorts, None);
+    let media = server.put(&media);
+    let mut stranger = fixture.worker(&server.put(&Pod::new("stranger")));
+    let mut agent = start_synced(&fixture, server, &flags);
+    let refused = agent.wait_for_event("claim_invalid", "tenant/media");
+    let message = refused["message"].as_str().unwrap_or_default();
+    assert!(message.contains("30000-39999/udp") && message.contains("port-enforcer.io/max-ports"), "{refused}");
+    assert_eq!((stranger.bind(&at(5060)), stranger.bind(&at(35_000))), (denied(), 0), "the rest counts");
+
+    server.label("tenant", NamespaceLabel::MaxPorts, Some("20000"));
+    wait_until("the label grants it", || stranger.bind(&at(35_000)) == denied());
+    assert_eq!(fixture.worker(&media).bind(&at(35_000)), 0, "its owner has it");
+    let (_, table, _) = status::run(&fixture, &["status"]);
+    let rows: Vec<&str> = table.lines().filter(|line| line.contains("tenant/media")).collect();
+    assert!(rows.len() == 2 && rows[1].contains("30000-39999/udp"), "one row for all: {table}");
+    assert!(table.contains("20000 ports per pod in namespace tenant"), "{table}");
+
+    agent.kill();
+    let load = Load::start(stranger, vec![at(30_000), at(39_999)]);
+    let mut agent = start_synced(&fixture, server, &flags);
+    load.wait_for_progress();
+    let (mut stranger, counts) = load.stop();
+    assert_eq!(counts.keys().collect::<Vec<_>>(), [&denied()], "no gap: {counts:?}");
+    assert!(!agent.drain_log().iter().any(|line| line["event"] == "claim_invalid"), "nothing is wrong");
+
+    server.label("tenant", NamespaceLabel::MaxPorts, Some("plenty"));
+    agent.wait_for_line("the bad label is told", |line| line["event"] == "max_ports_invalid");
+    wait_until("the label grants nothing", || stranger.bind(&at(35_000)) == 0);
+    assert_eq!(stranger.bind(&at(5060)), denied(), "the rest counts");
 }
 
 fn mirror_pod_claims_for_its_static_pod_cgroup(server: &dyn Backend) {
@@ -269,7 +314,7 @@ fn requests_stay_within_the_role() {
     for streamed in [false, true] {
         server.set_streaming_lists(streamed);
         let mut agent = start_synced(&fixture, &server, &[]);
-        server.wait_for_watches(NAMESPACES, 1);
+        server.wait_for_watches(NAMESPACES, 2);
         let denials = 2 * usize::from(streamed);
         for _ in 0..denials {
             assert_eq!(worker.bind(&bind(20080)), denied());

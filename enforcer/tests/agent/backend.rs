@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use enforcer_core::model::namespace_label::NamespaceLabel;
 use k8s_openapi::api::events::v1::Event;
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -72,8 +73,8 @@ pub(crate) trait Backend {
     /// Deletes a pod at once, as the kubelet does when all of it has ended.
     fn delete(&self, pod: &Pod);
 
-    /// Labels a namespace with a mode, or takes the label away.
-    fn label(&self, namespace: &str, mode: Option<&str>);
+    /// Sets a label of a namespace, or takes it away.
+    fn label(&self, namespace: &str, label: NamespaceLabel, value: Option<&str>);
 
     /// The Events that the agent has written since the test began.
     fn events(&self) -> Vec<Event>;
@@ -122,10 +123,10 @@ impl Backend for ApiServer {
         self.delete_pod(pod.namespace_name(), pod.name());
     }
 
-    fn label(&self, namespace: &str, mode: Option<&str>) {
+    fn label(&self, namespace: &str, label: NamespaceLabel, value: Option<&str>) {
         let mut object = json!({"metadata": {"name": namespace, "labels": {}}});
-        if let Some(mode) = mode {
-            object["metadata"]["labels"]["port-enforcer.io/mode"] = mode.into();
+        if let Some(value) = value {
+            object["metadata"]["labels"][label.key()] = value.into();
         }
         self.put_namespace(serde_json::from_value(object).expect("a Namespace"));
     }

@@ -295,10 +295,10 @@ fn pod_change_delay_is_observed() {
     let (owner, stranger) = (Pod::new("owner"), Pod::new("stranger"));
     server.put(&stranger);
     let mut agent = start_on_cluster(&fixture, &server, &[&SERVED[..], &["--log-level", "debug"]].concat());
-    // The two lists.
-    let mut delays = vec![delay(&mut agent), delay(&mut agent)];
+    // The three lists.
+    let mut delays: Vec<u64> = (0..3).map(|_| delay(&mut agent)).collect();
     let count = |scraped: &Exposition| scraped.count(&format!("{DELAY}_count"), &[]);
-    assert_eq!(count(&scrape()), Some(2));
+    assert_eq!(count(&scrape()), Some(3));
     let change = |port: u16| drop(server.put(&owner.clone().ports(&port.to_string())));
     let one_by_one: Vec<u64> = (21000..21000 + CHANGES)
         .map(|port| {
@@ -318,7 +318,7 @@ fn pod_change_delay_is_observed() {
     server.interrupt(PODS, Interruption::Malformed);
     agent.wait_for_line("the trouble is told", |line| line["event"] == "api_error");
     let scraped = scrape();
-    assert_eq!(count(&scraped), Some(u64::from(2 * CHANGES + 2)));
+    assert_eq!(count(&scraped), Some(u64::from(2 * CHANGES + 3)));
     let in_bucket = |bound: &str| scraped.count(&format!("{DELAY}_bucket"), &[("le", bound)]).expect("a bucket");
     let logged = |is: &dyn Fn(u64) -> bool| delays.iter().filter(|micros| is(**micros)).count() as u64;
     // The log cuts off what is below a microsecond.
@@ -351,7 +351,7 @@ fn last_activity_advances() {
     drop(outage);
     agent.wait_for_line("all pods are known", |line| line["event"] == "synced");
     server.wait_for_watches(PODS, 1);
-    server.wait_for_watches(NAMESPACES, 1);
+    server.wait_for_watches(NAMESPACES, 2);
     for what in ["a bookmark", "a change"] {
         let before = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
         assert!(activity("pods").is_some_and(|last| last <= before), "{what} has not come yet");

@@ -1,7 +1,7 @@
 //! The examples say what they are there to say, in the agent's own reading.
 
 use enforcer_core::{
-    model::mode::MODE_LABEL,
+    model::namespace_label::NamespaceLabel,
     pods::{
         claims::{ClaimLimits, claims_of},
         pod::{Pod, from_api},
@@ -103,7 +103,7 @@ fn example_annotations_claim_expected_ports() {
     assert_eq!(collector.share.as_deref(), Some("collector"));
     let namespace: Namespace = typed(&read(&deploy().join(file))[0]);
     let labels = namespace.metadata.labels.expect("labels");
-    assert_eq!(labels.get(MODE_LABEL).map(String::as_str), Some("enforce"));
+    assert_eq!(labels.get(NamespaceLabel::Mode.key()).map(String::as_str), Some("enforce"));
     let name = namespace.metadata.name.expect("a name");
     assert!([resolver, collector].iter().all(|pod| pod.namespace == name));
 }

@@ -297,7 +297,10 @@ impl Cases {
         let mut reconciler = Reconciler::load(
             Start {
                 root: Root::find(Some(&path), Path::new("/proc/self/mountinfo"))?,
-                settings: Settings { limits: ClaimLimits { max_ports_per_pod: 65_535 }, ..Settings::default() },
+                settings: Settings {
+                    limits: ClaimLimits { max_ports_per_pod: 65_535, ..ClaimLimits::default() },
+                    ..Settings::default()
+                },
                 policy: spec.policy,
                 features: probe::features()?,
                 trace: false,

@@ -39,8 +39,8 @@ use crate::{
     model::{port_spec::protocol_from_name, source::ClaimSource, text::escape_bounded},
     pods::{
         annotation::claims_nothing,
-        claims::{ClaimLimits, ClaimProblem, PodClaim, claims_of},
-        pod::{PORTS_ANNOTATION, SHARE_ANNOTATION, from_api},
+        claims::{ClaimLimits, ClaimProblem, PodClaim, PodClaims, claims_of, max_ports_from_label},
+        pod::{PORTS_ANNOTATION, Pod, SHARE_ANNOTATION, from_api},
     },
 };
 
@@ -114,6 +114,8 @@ pub struct ManifestObject {
     pub scale: ReplicaCount,
     /// Nodes that the pods may come to.
     pub placement: Placement,
+    /// One of its pods, if it claims something.
+    pod: Option<Box<Pod>>,
 }
 
 /// The kind, namespace and name, safe to show.
@@ -168,6 +170,16 @@ impl ManifestObject {
         (self.kind, &self.group, &self.kind_name, &self.namespace, &self.name)
     }
 
+    /// Reads the claims of its pods again, within these limits.
+    pub fn limit_claims(&mut self, limits: &ClaimLimits) {
+        if let Some(pod) = &self.pod {
+            let PodClaims { claims, problems, .. } = claims_of(pod, limits);
+            self.claims = claims;
+            self.claims.extend(self.probed.iter().map(|probed| probed.claim));
+            self.problems = problems;
+        }
+    }
+
     /// Returns the place of the problem.
     #[must_use]
     pub fn place_of_problem(&self, problem: &ClaimProblem) -> Location {
@@ -201,6 +213,8 @@ pub struct Unreadable {
 pub struct DocumentContents {
     /// The objects that make pods, in their order.
     pub objects: Vec<ManifestObject>,
+    /// Labels of namespaces with the most ports that one of their pods may claim.
+    pub port_limits: Vec<(String, u32)>,
     /// Count of objects of other kinds.
     pub ignored: usize,
     /// The other kinds, also those of which the pod templates are among the objects.
@@ -323,6 +337,14 @@ impl ObjectReader<'_> {
     /// counts as one that makes pods, as far as it can be read.
     fn other_kind(&mut self, version: &str, kind: &str, root: &Node) {
         let group = kinds::group(version);
+        if (version, kind) == ("v1", "Namespace")
+            && let Some((namespace, label)) = other_documents::port_limit(root)
+        {
+            match label.text().and_then(max_ports_from_label) {
+                Some(limit) => self.contents.port_limits.push((namespace.to_owned(), limit)),
+                None => self.contents.remarks.push(other_documents::bad_port_limit(namespace, self.place(label))),
+            }
+        }
         if group == "kustomize.config.k8s.io" {
             self.contents.remarks.push(other_documents::kustomization(&self.place(root)));
         }
@@ -415,6 +437,7 @@ impl ObjectReader<'_> {
             WorkloadKind::Custom => (escape_bounded(kind_name, MAX_NAME), kinds::group(version)),
             _ => (kind.as_str().to_owned(), ""),
         };
+        let claiming = (!found.claims.is_empty() || found.exceeds_limit).then(|| Box::new(pod.clone()));
         Ok(ManifestObject {
             kind,
             kind_name: kind_name.into(),
@@ -438,6 +461,7 @@ impl ObjectReader<'_> {
             scale,
             placement,
             scheduler_ports,
+            pod: claiming,
         })
     }
 

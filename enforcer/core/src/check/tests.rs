@@ -28,6 +28,7 @@ fn manifests(documents: &[&str]) -> ManifestSet {
         let contents = read(&root, &file, 0, &CheckSettings::default().limits);
         manifests.files.push(file);
         manifests.ignored += contents.ignored;
+        manifests.port_limits.extend(contents.port_limits);
         manifests.other_kinds.merge(contents.other_kinds);
         manifests.remarks.extend(contents.remarks);
         manifests.unreadable.extend(contents.unreadable);

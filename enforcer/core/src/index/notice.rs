@@ -1,7 +1,7 @@
 //! Notices of the index for people: problems of claims, conflicts between them, and claims granted later.
 
 use crate::{
-    model::{name::Name, port_spec::PortList, quota::QuotaLimit, source::ClaimSource},
+    model::{name::Name, namespace_label::NamespaceLabel, port_spec::PortList, quota::QuotaLimit, source::ClaimSource},
     pods::claims::ClaimProblem,
 };
 
@@ -22,8 +22,10 @@ pub enum Notice {
         /// Number of further problems.
         count: usize,
     },
-    /// The mode label of a namespace has a value that is no mode; it counts for nothing.
-    ModeInvalid {
+    /// A label of a namespace has a value that it cannot have; it counts for nothing.
+    LabelInvalid {
+        /// The label.
+        label: NamespaceLabel,
         /// The namespace, safe to show.
         namespace: String,
         /// The value, safe to show.
@@ -94,7 +96,7 @@ impl Notice {
             | Self::HandoverQuotaExceeded { pod, .. }
             | Self::Conflict { loser: pod, .. }
             | Self::Granted { pod, .. } => Some(pod),
-            Self::ModeInvalid { .. } => None,
+            Self::LabelInvalid { .. } => None,
         }
     }
 
@@ -107,7 +109,7 @@ impl Notice {
             Self::MirrorRejected { .. } | Self::SameUid { .. } => Some(("identity", 1)),
             Self::QuotaExceeded { .. } => Some(("no_room", 1)),
             Self::HandoverQuotaExceeded { .. } => Some(("no_handover", 1)),
-            Self::ModeInvalid { .. } | Self::Conflict { .. } | Self::Granted { .. } => None,
+            Self::LabelInvalid { .. } | Self::Conflict { .. } | Self::Granted { .. } => None,
         }
     }
 }

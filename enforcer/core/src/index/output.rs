@@ -24,4 +24,6 @@ pub struct IndexOutput {
     pub changes: Vec<Change>,
     /// Notices for people.
     pub notices: Vec<Notice>,
+    /// The pods have to be listed again: a limit changed, and the claims that it refused were not kept.
+    pub relist: bool,
 }

@@ -88,6 +88,8 @@ pub(super) struct OwnerState {
     pub(super) host_network: Option<bool>,
     /// There was no room for it.
     pub(super) exceeds_quota: bool,
+    /// It claims more ports than one pod of its namespace may.
+    pub(super) exceeds_limit: bool,
     /// Its usage of limited resources, as counted last.
     pub(super) usage: Usage,
     /// The pod itself, as long as it waits for its UID. Its annotation holds what of it counts.
@@ -130,6 +132,7 @@ impl OwnerState {
             hash_change_reported: false,
             host_network: None,
             exceeds_quota: false,
+            exceeds_limit: false,
             usage: Usage::default(),
             pod: None,
             containers: Vec::new(),

@@ -55,7 +55,7 @@ impl Index {
     ///
     /// Owners keep their ids, so that what the kernel reported meanwhile names the right ones; they get new slots. The
     /// node's own claims, the ranks and the limits are those of the new settings. Modes of namespaces hold until
-    /// [`Self::reset_mode_labels`]: a source that knows no namespaces should say so by calling it with none.
+    /// [`Self::reset_namespace_labels`]: a source that knows no namespaces should say so by calling it with none.
     ///
     /// The first [`Self::reset`] then ends what is gone and confirms what is still there: a pod with the same
     /// namespace, name and UID keeps what it has in force whoever else wants it.

@@ -3,11 +3,13 @@
 mod histories;
 mod identity;
 mod map_model;
+mod port_limits;
 mod quotas;
 mod restart;
 mod restore;
 mod restored_identities;
 
+use crate::model::namespace_label::NamespaceLabel;
 use std::collections::{BTreeMap, HashMap};
 
 use enforcer_ebpf::wire::{
@@ -256,13 +258,14 @@ fn the_label_of_a_namespace_overrides_the_mode() {
     ] {
         let mut rig = Rig::new(Settings { namespace_mode: policy, ..Settings::default() });
         rig.apply(pod(1, "before", "80"));
-        rig.index.set_mode_label("default", Some(label));
+        rig.index.set_namespace_label(NamespaceLabel::Mode, "default", Some(label));
         rig.flush();
         rig.apply(pod(2, "after", "81"));
         assert_eq!(flags(&rig, 80) & mode_flags, expected, "{policy:?} {label}");
         assert_eq!(flags(&rig, 81) & mode_flags, expected, "{policy:?} {label}");
         assert_eq!(rig.told().len(), usize::from(label == "deny"));
-        rig.index.reset_mode_labels(&HashMap::from([("other".to_owned(), "audit".to_owned())]));
+        rig.index
+            .reset_namespace_labels(NamespaceLabel::Mode, &HashMap::from([("other".to_owned(), "audit".to_owned())]));
         rig.flush();
         assert_eq!(flags(&rig, 80) & mode_flags, 0, "the label was taken away unseen");
     }

@@ -177,7 +177,7 @@ impl EventScheduler {
             Notice::Conflict { loser, winner, .. } => (EventReason::PortClaimConflict, loser, Some(winner)),
             Notice::Granted { pod, .. } => (EventReason::PortClaimGranted, pod, None),
             // It concerns no pod, or one that is gone; whoever labels namespaces finds it in the log.
-            Notice::ModeInvalid { .. } | Notice::HandoverQuotaExceeded { .. } => return,
+            Notice::LabelInvalid { .. } | Notice::HandoverQuotaExceeded { .. } => return,
         };
         let (Some(object), related) = (self.object(pod), other.and_then(|name| self.object(name))) else {
             return;

@@ -1,8 +1,5 @@
 //! Modes of the node and of namespaces.
 
-/// Label of a namespace with the mode for offenders in it.
-pub const MODE_LABEL: &str = "port-enforcer.io/mode";
-
 /// Response to a conflict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
@@ -29,7 +26,7 @@ impl Mode {
     }
 }
 
-/// Effect of the label [`MODE_LABEL`] of a namespace on the mode for offenders in it.
+/// Effect of the label [`NamespaceLabel::Mode`](crate::model::namespace_label::NamespaceLabel::Mode) of a namespace on the mode for offenders in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NamespaceMode {
     /// It overrides the node's mode.

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::model::{
     digest::Digest,
+    namespace_label::NamespaceLabel,
     port_spec::{Address, PortRange, PortSpec},
     quota::{Quota, QuotaLimit, Remaining},
     source::ClaimSource,
@@ -27,12 +28,31 @@ pub struct PodClaim {
 pub struct ClaimLimits {
     /// Most ports. A range counts with its width, and each protocol and each address of a port for itself.
     pub max_ports_per_pod: u32,
+    /// Most ports that the label of a namespace may allow in their place; with 0, such labels have no effect.
+    pub namespace_max_ports: u32,
 }
 
 impl Default for ClaimLimits {
     fn default() -> Self {
-        Self { max_ports_per_pod: 1024 }
+        Self { max_ports_per_pod: 1024, namespace_max_ports: 0 }
     }
+}
+
+impl ClaimLimits {
+    /// Returns the limits for the pods of a namespace with this label.
+    #[must_use]
+    pub fn with_label(self, label: Option<u32>) -> Self {
+        let label = label.filter(|_| self.namespace_max_ports > 0);
+        let max_ports_per_pod = label.map_or(self.max_ports_per_pod, |label| label.min(self.namespace_max_ports));
+        Self { max_ports_per_pod, ..self }
+    }
+}
+
+/// Returns the number in a label [`NamespaceLabel::MaxPorts`]; `None` if it is none. Digits alone: `+5` and `5k` are mistakes.
+#[must_use]
+pub fn max_ports_from_label(value: &str) -> Option<u32> {
+    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| value.parse().unwrap_or(u32::MAX))
 }
 
 /// Claims of a pod, and its problems.
@@ -45,6 +65,8 @@ pub struct PodClaims {
     pub problems: Vec<ClaimProblem>,
     /// Number of problems beyond those.
     pub more_problems: usize,
+    /// Something is refused because of [`ClaimLimits::max_ports_per_pod`].
+    pub exceeds_limit: bool,
 }
 
 impl PodClaims {
@@ -79,8 +101,9 @@ pub enum ClaimProblem {
     NoHostNetwork,
     /// The claim would exceed [`ClaimLimits::max_ports_per_pod`].
     #[error(
-        "{} ({}{}) is refused whole: the pod would claim more than {limit} ports",
-        claim.spec, claim.source, at(*position)
+        "{} ({}{}) is refused whole: the pod would claim more than {limit} ports, the limit of --max-ports-per-pod or of \
+         the label {} of its namespace",
+        claim.spec, claim.source, at(*position), NamespaceLabel::MaxPorts.key()
     )]
     Quota {
         /// The claim that is refused.
@@ -226,6 +249,7 @@ impl ClaimCollector<'_> {
         let limit = self.limits.max_ports_per_pod;
         let ports = self.ports.saturating_add(claim.spec.ports.len());
         if ports > limit {
+            self.result.exceeds_limit = true;
             self.problem(ClaimProblem::Quota { claim, position, limit });
             return;
         }

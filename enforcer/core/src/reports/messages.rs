@@ -91,9 +91,10 @@ pub fn notice_sentence(notice: &Notice, node: &str) -> String {
     match notice {
         Notice::Problem { pod, problem } => format!("{pod} on {node}: {problem}"),
         Notice::MoreProblems { pod, count } => format!("{pod} on {node}: {count} more problems of that kind"),
-        Notice::ModeInvalid { namespace, value } => format!(
-            "namespace {namespace}: the label port-enforcer.io/mode is '{value}', which is no mode and counts for nothing; \
-             write audit or enforce"
+        Notice::LabelInvalid { label, namespace, value } => format!(
+            "namespace {namespace}: the label {} is '{value}', which counts for nothing; write {}",
+            label.key(),
+            label.values()
         ),
         Notice::MirrorRejected { pod, why } => format!("{pod} on {node} is not taken for a static pod: {why}"),
         Notice::SameUid { pod, first } => {

@@ -101,6 +101,9 @@ pub struct PolicyView {
     pub scope: String,
     /// Error number of a denied bind, where the kernel lets us choose.
     pub deny_errno: u16,
+    /// Namespaces with a port limit of their own for each of their pods, as far as an agent says so.
+    #[serde(default)]
+    pub namespace_max_ports: BTreeMap<String, u32>,
 }
 
 /// Features of the kernel.
@@ -210,6 +213,9 @@ impl Status {
                 on_error: word(scene.policy.deny_on_error),
                 scope: if scene.policy.node_scope { "node" } else { "pods" }.to_owned(),
                 deny_errno: scene.policy.errno,
+                namespace_max_ports: (scene.index.port_limits())
+                    .map(|(namespace, limit)| (escape(namespace), limit))
+                    .collect(),
             },
             features,
             claims,

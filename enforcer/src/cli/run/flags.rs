@@ -103,6 +103,11 @@ pub(in crate::cli) struct Run {
     #[arg(long, env = "ENFORCER_MAX_PORTS_PER_POD", value_name = "N", default_value_t = 1024)]
     pub(super) max_ports_per_pod: u32,
 
+    /// Most ports per pod that the label port-enforcer.io/max-ports of a namespace may allow in place of
+    /// --max-ports-per-pod; with 0, the label has no effect
+    #[arg(long, env = "ENFORCER_NAMESPACE_MAX_PORTS", value_name = "N", default_value_t = 65_535)]
+    pub(super) namespace_max_ports: u32,
+
     /// Namespaces whose pods are node software: audited, never denied [default: kube-system and the agent's own]
     #[arg(long, env = "ENFORCER_SYSTEM_NAMESPACES", value_name = "LIST", value_delimiter = ',')]
     pub(super) system_namespaces: Option<Vec<String>>,

@@ -52,10 +52,14 @@ fn head(status: &Status) -> String {
         ));
     }
     let rules = &status.policy;
-    lines.push(format!(
-        "undeclared ports: {}, on internal errors: {}, scope: {}",
-        rules.undeclared, rules.on_error, rules.scope
-    ));
+    let policy = [
+        format!("undeclared ports: {}", rules.undeclared),
+        format!("on internal errors: {}", rules.on_error),
+        format!("scope: {}", rules.scope),
+    ];
+    let limits = (rules.namespace_max_ports.iter())
+        .map(|(namespace, limit)| format!("{limit} ports per pod in namespace {namespace}"));
+    lines.push(policy.into_iter().chain(limits).collect::<Vec<_>>().join(", "));
     if let Some(features) = &status.features {
         let yes = |there: bool| if there { "yes" } else { "no" };
         let (errno, v6only) = (yes(features.errno_choice), yes(features.v6only));

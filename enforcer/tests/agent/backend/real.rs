@@ -21,6 +21,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::runtime::{self, Runtime};
 
+use enforcer_core::model::namespace_label::NamespaceLabel;
 use enforcer_testing::pods::Pod;
 
 use crate::backend::Backend;
@@ -99,8 +100,8 @@ impl Real {
         }
     }
 
-    fn set_mode(&self, namespace: &str, mode: Option<&str>) {
-        let patch = Patch::Merge(json!({"metadata": {"labels": {"port-enforcer.io/mode": mode}}}));
+    fn set_label(&self, namespace: &str, label: NamespaceLabel, value: Option<&str>) {
+        let patch = Patch::Merge(json!({"metadata": {"labels": {label.key(): value}}}));
         let namespaces = Api::<Namespace>::all(self.client.clone());
         self.ask("label a namespace", namespaces.patch(namespace, &PatchParams::default(), &patch));
     }
@@ -176,10 +177,10 @@ impl Backend for Real {
         self.pods.borrow_mut().remove(&(pod.namespace_name().to_owned(), pod.name().to_owned()));
     }
 
-    fn label(&self, namespace: &str, mode: Option<&str>) {
+    fn label(&self, namespace: &str, label: NamespaceLabel, value: Option<&str>) {
         self.make_namespace(namespace);
         self.labelled.borrow_mut().insert(namespace.to_owned());
-        self.set_mode(namespace, mode);
+        self.set_label(namespace, label, value);
     }
 
     fn events(&self) -> Vec<Event> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::{Backend, real::Real, start_synced};
+use enforcer_core::model::namespace_label::NamespaceLabel;
 use enforcer_testing::{
     agent_fixture::{AgentFixture, bind, denied, until_bind},
     apiserver::ApiServer,
@@ -36,9 +37,9 @@ fn api_client_talks_to_real_server() {
     assert_eq!(real.put(&owner.clone().ports("20081")).uid_text(), owner.uid_text());
     until_bind(&mut strangers, 20081, denied());
     assert_eq!(strangers.bind(&bind(20080)), 0);
-    real.label("other", Some("audit"));
+    real.label("other", NamespaceLabel::Mode, Some("audit"));
     until_bind(&mut strangers, 20081, 0);
-    real.label("other", None);
+    real.label("other", NamespaceLabel::Mode, None);
     until_bind(&mut strangers, 20081, denied());
 
     real.ask_to_go(&owner, Duration::from_secs(30));

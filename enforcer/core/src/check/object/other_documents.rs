@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Location, kinds::group};
+use super::{Location, MAX_NAME, kinds::group};
 use crate::{
-    model::text::escape_bounded,
+    model::{namespace_label::NamespaceLabel, text::escape_bounded},
     yaml::spanned::{Node, Value},
 };
 
@@ -88,6 +88,19 @@ impl OtherKinds {
             self.kinds.insert(key, other);
         }
     }
+}
+
+/// Returns the name of a Namespace and its label with the most ports that one of its pods may claim.
+pub(super) fn port_limit(root: &Node) -> Option<(&str, &Node)> {
+    let label = root.at(&["metadata", "labels"])?.get(NamespaceLabel::MaxPorts.key())?;
+    Some((root.at(&["metadata", "name"])?.text()?, label))
+}
+
+/// Returns the note about such a label that is no number.
+pub(super) fn bad_port_limit(namespace: &str, place: Location) -> Remark {
+    let (namespace, key) = (escape_bounded(namespace, MAX_NAME), NamespaceLabel::MaxPorts.key());
+    let message = format!("Namespace {namespace}: the label {key} is no text of digits, and counts for nothing");
+    Remark { place, message, remedy: format!("write {} in quotes", NamespaceLabel::MaxPorts.values()) }
 }
 
 /// Checks whether an object of an unknown kind describes pods somewhere: it has a list of containers.

@@ -3,9 +3,11 @@
 use super::{manifests, object};
 use crate::{
     check::{
+        CheckSettings, ManifestSet, check,
         object::{ManifestObject, Unreadable, WorkloadKind},
         replica_count::{ReplicaCount, RollingUpdate},
     },
+    pods::claims::ClaimLimits,
     yaml::spanned::Node,
 };
 
@@ -266,4 +268,39 @@ fn how_many_pods() {
         assert_eq!(ReplicaCount::of_cron_job(&node(&suspended)), Ok(count(0, None)), "{suspended}");
     }
     assert_eq!(ReplicaCount::of_set(&node("{replicas: 2}")), Ok(count(2, None)));
+}
+
+/// A pod of a namespace, and the label of the namespace behind it.
+fn media(label: &str) -> ManifestSet {
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: media, namespace: tenant, annotations: \
+               {port-enforcer.io/ports: '80, 30000-39999/udp'}}, spec: {hostNetwork: true, containers: []}}";
+    let namespace = format!(
+        "{{apiVersion: v1, kind: Namespace, metadata: {{name: tenant, labels: {{port-enforcer.io/max-ports: {label}}}}}}}"
+    );
+    let mut manifests = manifests(&[pod, &namespace]);
+    manifests.apply_port_limits(&ClaimLimits { namespace_max_ports: 20_000, ..ClaimLimits::default() });
+    manifests
+}
+
+#[test]
+fn label_of_a_namespace_limits_its_pods() {
+    for (label, claims, problems) in
+        [("'10001'", 2, 0), ("'10000'", 1, 1), ("'4000000000000'", 2, 0), ("'0'", 0, 2), ("20000", 1, 1)]
+    {
+        let manifests = media(label);
+        let object = &manifests.objects[0];
+        assert_eq!((object.claims.len(), object.problems.len()), (claims, problems), "{label}");
+        let remarks = usize::from(label == "20000");
+        assert_eq!(manifests.remarks.len(), remarks, "{label}");
+    }
+    let outcome = check(&media("many"), &CheckSettings::default());
+    let remark = outcome.findings.iter().find(|finding| finding.message.starts_with("Namespace")).expect("a note");
+    assert_eq!(
+        (remark.place.to_string().as_str(), &*remark.message, remark.remedy.as_str()),
+        (
+            "1.yaml:1",
+            "Namespace tenant: the label port-enforcer.io/max-ports is no text of digits, and counts for nothing",
+            "write a number of ports in quotes"
+        )
+    );
 }

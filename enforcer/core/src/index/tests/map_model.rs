@@ -185,6 +185,8 @@ pub(super) struct Rig {
     pub(super) index: Index,
     pub(super) maps: Maps,
     pub(super) notices: Vec<Notice>,
+    /// The index asked for a new list.
+    pub(super) relist: bool,
     pub(super) at: u64,
     /// Looks at the maps after every change.
     pub(super) watch: Option<Watch>,
@@ -202,6 +204,7 @@ impl Rig {
             index: Index::new(settings, CgroupId::new(ROOT)),
             maps: Maps::default(),
             notices: Vec::new(),
+            relist: false,
             at: 1000,
             watch: None,
             binds: true,
@@ -256,6 +259,7 @@ impl Rig {
             }
         }
         self.notices.extend(output.notices);
+        self.relist |= output.relist;
         if self.binds {
             let claims: Vec<_> = self.index.claims().filter(|claim| claim.stand == ClaimStatus::InForce).collect();
             for claim in claims {

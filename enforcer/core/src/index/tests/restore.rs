@@ -1,5 +1,6 @@
 //! An agent that comes after another one.
 
+use crate::model::namespace_label::NamespaceLabel;
 use std::collections::BTreeSet;
 
 use enforcer_ebpf::{
@@ -440,7 +441,7 @@ fn modes_hold_until_the_source_speaks_of_namespaces() {
         [(NamespaceMode::Any, OWNER_MODE_AUDIT), (NamespaceMode::Stricter, 0), (NamespaceMode::Off, 0)]
     {
         let mut rig = old([pod(1, "a", "80")]);
-        rig.index.set_mode_label("default", Some("audit"));
+        rig.index.set_namespace_label(NamespaceLabel::Mode, "default", Some("audit"));
         rig.flush();
         let mut next = rig.restart(1, Settings { namespace_mode: policy, ..settings() });
         let flags = |next: &Rig| {
@@ -450,7 +451,7 @@ fn modes_hold_until_the_source_speaks_of_namespaces() {
         assert_eq!(flags(&next), before_labels, "{policy:?}");
         next.reset(vec![pod(1, "a", "80")]);
         assert_eq!(flags(&next), before_labels, "{policy:?}");
-        next.index.reset_mode_labels(&HashMap::new());
+        next.index.reset_namespace_labels(NamespaceLabel::Mode, &HashMap::new());
         next.flush();
         assert_eq!(flags(&next), 0, "{policy:?}");
     }

@@ -1,3 +1,4 @@
+use crate::model::namespace_label::NamespaceLabel;
 use std::net::{IpAddr, Ipv4Addr};
 
 use enforcer_ebpf::wire::{Protocol, Reason, UidForm, VerdictKind};
@@ -409,7 +410,10 @@ fn each_notice_has_its_reason() {
         assert_eq!(reason.is_normal(), reason == EventReason::PortClaimGranted);
     }
     let mut events = EventScheduler::new("node-1");
-    events.notice(&Notice::ModeInvalid { namespace: "a".to_owned(), value: "x".to_owned() }, at(0));
+    events.notice(
+        &Notice::LabelInvalid { label: NamespaceLabel::Mode, namespace: "a".to_owned(), value: "x".to_owned() },
+        at(0),
+    );
     assert_eq!(events.poll_call(at(0)), NextCall::Nothing);
 }
 

@@ -17,7 +17,7 @@ fn pod_with(host_network: bool, ports: &Value, annotation: Option<&str>) -> Pod 
 }
 
 fn claims(pod: &Pod, max_ports_per_pod: u32) -> (Vec<String>, Vec<String>) {
-    let found = claims_of(pod, &ClaimLimits { max_ports_per_pod });
+    let found = claims_of(pod, &ClaimLimits { max_ports_per_pod, ..ClaimLimits::default() });
     assert_eq!(found.more_problems, 0);
     (
         found.claims.iter().map(|claim| format!("{} {}", claim.spec, claim.source)).collect(),
@@ -71,8 +71,10 @@ fn what_exceeds_the_quota_is_refused_whole() {
     assert_eq!(
         problems,
         [
-            "quota: 1-65535/tcp (annotation at character 1) is refused whole: the pod would claim more than 6 ports",
-            "quota: 8000-8001/tcp (annotation at character 22) is refused whole: the pod would claim more than 6 ports",
+            "quota: 1-65535/tcp (annotation at character 1) is refused whole: the pod would claim more than 6 ports, \
+             the limit of --max-ports-per-pod or of the label port-enforcer.io/max-ports of its namespace",
+            "quota: 8000-8001/tcp (annotation at character 22) is refused whole: the pod would claim more than 6 ports, \
+             the limit of --max-ports-per-pod or of the label port-enforcer.io/max-ports of its namespace",
         ]
     );
     let (claimed, problems) = claims(&pod, 0);

@@ -1,5 +1,6 @@
 //! The paragraph, word for word, and what it is made of.
 
+use crate::model::namespace_label::NamespaceLabel;
 use std::{collections::BTreeSet, time::Duration};
 
 use enforcer_ebpf::{
@@ -206,11 +207,11 @@ fn the_mode_says_why_nothing_is_denied() {
     let system = Some(("kube-system", "dns"));
     let ends = |text: String, end: &str| assert!(text.contains(&format!("; {end}.")), "{text}");
     ends(node.message(80, system), "it is node software, which is never denied");
-    node.index.set_mode_label("default", Some("audit"));
+    node.index.set_namespace_label(NamespaceLabel::Mode, "default", Some("audit"));
     ends(node.message(80, WEB), "its namespace is in audit mode");
-    node.index.set_mode_label("default", Some("enforce"));
+    node.index.set_namespace_label(NamespaceLabel::Mode, "default", Some("enforce"));
     ends(node.message(80, WEB), "its namespace is in enforce mode");
-    node.index.set_mode_label("default", None);
+    node.index.set_namespace_label(NamespaceLabel::Mode, "default", None);
     node.overrule.stale = true;
     ends(node.message(80, WEB), "nothing is denied until one does");
     assert_eq!(node.ask(80, WEB).mode, "audit");
@@ -393,7 +394,7 @@ fn the_json_is_as_documented() {
     let mut node = Node::new();
     node.pod(10, "default/web-0", "80, 127.0.0.1:8000-8002/udp", |_| ());
     node.pod(11, "default/web-1", "80", |_| ());
-    node.index.set_mode_label("team-a", Some("audit"));
+    node.index.set_namespace_label(NamespaceLabel::Mode, "team-a", Some("audit"));
     node.bound(10, "0.0.0.0", 80, "nginx", Some(Reuse { port: true, address: false }));
     node.bound(11, "::1", 80, "squatter", None);
     let agent = AgentView {
