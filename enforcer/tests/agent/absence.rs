@@ -2,11 +2,13 @@
 
 use std::{
     env,
+    net::TcpStream,
     process::Output,
     time::{Duration, Instant},
 };
 
 use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
+use k8s_openapi::api::events::v1::Event;
 use serde_json::Value;
 
 use enforcer_testing::{
@@ -21,7 +23,7 @@ use enforcer_testing::{
 
 use crate::{
     Test,
-    backend::{Backend as _, start_on_cluster, start_synced},
+    backend::{Backend as _, cluster_arguments, start_on_cluster, start_synced},
     bind_load::{DENY_EACCES, Load, assert_never_denied, no_access},
 };
 
@@ -35,6 +37,7 @@ pub(crate) const TESTS: &[Test] = tests![
     mode_override_works_with_and_without_agent,
     second_agent_waits_for_first,
     upgrade_reports_nothing_about_the_agents_own_port,
+    upgrade_during_outage_reports_nothing,
     non_persistent_agent_leaves_nothing,
     cleanup_removes_leftovers,
     missing_bpffs_is_reported
@@ -349,6 +352,64 @@ fn upgrade_reports_nothing_about_the_agents_own_port() {
             assert_ne!(stranger.bind(&bind), 0);
             second.drain_log().iter().any(|line| line["event"] == "bind" && line["pod"] == "default/stranger")
         });
+        assert!(second.terminate().success());
+    }
+}
+
+fn is_of_stranger(event: &Event) -> bool {
+    let about = event.regarding.as_ref().is_some_and(|object| object.name.as_deref() == Some("stranger"));
+    about || event.note.as_ref().is_some_and(|note| note.contains("default/stranger"))
+}
+
+/// The same on a cluster whose server cannot be reached while the agents change, with pods of all kinds on the node.
+fn upgrade_during_outage_reports_nothing() {
+    const LISTEN: &str = "127.0.0.1:20489";
+    for mode in ["audit", "enforce"] {
+        let (fixture, bpffs) = (AgentFixture::new(), Bpffs::new());
+        let folder = bpffs.folder().display().to_string();
+        let mut server = ApiServer::start();
+        let own = |name: &str| Pod::new(name).of_daemon_set("port-enforcer").ports("20489/tcp");
+        let (old, new) = (server.put(&own("agent-old")), own("agent-new"));
+        let owner = server.put(&Pod::new("owner").ports("20080"));
+        let holder = server.put(&Pod::new("holder"));
+        // Two that share by consent, and one that is never written down.
+        let sharing =
+            ["shares-1", "shares-2"].map(|name| server.put(&Pod::new(name).ports("20082/udp").share_group("dns")));
+        let flags = ["--mode", mode, "--listen", LISTEN, "--handover-grace", "1h", "--bpffs", &folder];
+        let arguments = cluster_arguments(&fixture, &server, &flags);
+        let mut first = Agent::spawn_in(&fixture.make_container_cgroup(old.uid_text()), &arguments);
+        first.wait_for_line("all pods are known", |line| line["event"] == "synced");
+        let shared = |port| Bind::udp("0.0.0.0", port).reusing_port().kept();
+        let mut workers: Vec<Worker> =
+            [&owner, &holder, &sharing[0], &sharing[1]].map(|pod| fixture.worker(pod)).into();
+        for (worker, kept) in workers.iter_mut().zip([bind(20080).kept(), shared(20081), shared(20082), shared(20082)])
+        {
+            assert_eq!(worker.bind(&kept), 0, "in mode {mode}");
+        }
+        wait_until("the health is served", || TcpStream::connect(LISTEN).is_ok());
+        assert!(first.terminate().success());
+        fixture.remove_cgroup(old.uid_text());
+        server.delete(&old);
+        let new = server.put(&new);
+        server.stop();
+
+        let mut second = Agent::spawn_in(&fixture.make_container_cgroup(new.uid_text()), &arguments);
+        second.wait_for_line("it is ready", |line| line["event"] == "ready");
+        second.wait_for_line("the trouble is told", |line| line["event"] == "api_error");
+        for (worker, again) in workers.iter_mut().zip([20090, 20091, 20092, 20093]) {
+            assert_eq!(worker.bind(&bind(again)), 0, "in mode {mode}");
+        }
+        server.start_again();
+        second.wait_for_line("all pods are known", |line| line["event"] == "synced");
+        wait_until("the health is served", || TcpStream::connect(LISTEN).is_ok());
+        // What there was to say of the outage is said before this.
+        let mut stranger = fixture.worker(&server.put(&Pod::new("stranger")));
+        wait_until("the stranger is reported", || {
+            stranger.bind(&bind(20080));
+            server.events().iter().any(is_of_stranger)
+        });
+        let others: Vec<Event> = server.events().into_iter().filter(|event| !is_of_stranger(event)).collect();
+        assert!(others.is_empty(), "in mode {mode}: {others:#?}");
         assert!(second.terminate().success());
     }
 }

@@ -237,12 +237,19 @@ pub(crate) fn stop_control_plane() {
 
 /// Starts an agent that reads its pods from an API server, writes JSON and enforces, unless `more` sets another mode.
 pub(crate) fn start_on_cluster(fixture: &AgentFixture, server: &dyn Backend, more: &[&str]) -> Agent {
+    Agent::start(cluster_arguments(fixture, server, more)).0
+}
+
+/// The arguments of an agent on a cluster.
+pub(crate) fn cluster_arguments(fixture: &AgentFixture, server: &dyn Backend, more: &[&str]) -> Vec<String> {
     let kubeconfig = server.kubeconfig(fixture.top()).display().to_string();
     let root = fixture.root().display().to_string();
     let own = ["--source", "api", "--kubeconfig", &kubeconfig, "--cgroup-root", &root];
     let words = ["--log-format", "json", "--node-name", "node-1"];
     let enforce: &[&str] = if more.contains(&"--mode") { &[] } else { &["--mode", "enforce"] };
-    Agent::start(own.iter().chain(&words).chain(enforce).chain(&isolated_defaults(more)).chain(more)).0
+    let isolated = isolated_defaults(more);
+    let all = own.iter().chain(&words).chain(enforce).chain(&isolated).chain(more);
+    all.map(ToString::to_string).collect()
 }
 
 /// An agent that enforces and knows all pods.
