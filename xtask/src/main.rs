@@ -4,6 +4,7 @@ mod bench;
 mod build_ebpf;
 mod demo;
 mod dist_binary;
+mod e2e;
 mod fuzz;
 mod image;
 mod kernels;
@@ -40,6 +41,8 @@ enum Command {
     /// Run a child process of the demo
     #[command(hide = true)]
     DemoChild(demo::child_process::Args),
+    /// Run the whole story as tests on a real cluster, and remove all of it at the end
+    E2e(e2e::Args),
     /// Fuzz the code that reads untrusted input
     Fuzz(fuzz::Args),
     /// Build the container image as an OCI archive
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf(args) => build_ebpf::run(args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::run(args),
         Command::DemoChild(args) => demo::child_process::run(args).map(|()| ExitCode::SUCCESS),
+        Command::E2e(args) => e2e::run(args),
         Command::Fuzz(args) => fuzz::run(args),
         Command::Image(args) => image::run(args).map(|()| ExitCode::SUCCESS),
         Command::Kernels(args) => kernels::run(args),

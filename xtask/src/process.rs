@@ -87,6 +87,18 @@ pub(crate) fn git() -> Command {
     command("git")
 }
 
+/// Returns `kubectl`.
+pub(crate) fn kubectl() -> Command {
+    command("kubectl")
+}
+
+/// Returns a shell that runs the command line which is its next argument.
+pub(crate) fn shell() -> Command {
+    let mut shell = command("sh");
+    shell.arg("-c");
+    shell
+}
+
 /// Returns the target triple of this machine. With `--target` build scripts are compiled without the flags for the
 /// target, which sanitizers and static linking need.
 pub(crate) fn host_triple() -> String {
