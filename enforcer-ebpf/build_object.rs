@@ -51,8 +51,8 @@ fn build() -> anyhow::Result<()> {
     strip(&object).with_context(|| format!("{} cannot be stripped", object.display()))
 }
 
-/// Leaves out what is for debuggers: it is four fifths of the object, which every agent carries and parses. What the kernel
-/// and its verifier's log want to know of types and lines is in `.BTF` and `.BTF.ext`.
+/// Leaves out what is for debuggers: it is four fifths of the object, which every agent carries and parses. What the
+/// kernel and its verifier's log want to know of types and lines is in `.BTF` and `.BTF.ext`.
 fn strip(object: &Path) -> anyhow::Result<()> {
     // The one that rustc itself strips with.
     let sysroot = Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]).output();

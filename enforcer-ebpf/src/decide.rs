@@ -238,8 +238,8 @@ const HANDOVER: u32 = 4;
 ///
 /// `owners` are the elements of `OWNERS` for [`Candidates::slots`] (slot 0 holds zeros and stands for no claim), and
 /// `covered` is [`Candidates::covered`]. Of several conflicts the first one decides; of several claims that all allow,
-/// the weakest reason does (`owner` before `share` before `sibling` before `handover`). `overrule` is called only where there is a
-/// conflict, and then once.
+/// the weakest reason does (`owner` before `share` before `sibling` before `handover`). `overrule` is called only where
+/// there is a conflict, and then once.
 #[must_use]
 #[inline(always)]
 pub fn decide(
@@ -324,8 +324,8 @@ pub const fn may_share_with(holder: &Owner, kin: &CallerIdentity) -> bool {
 }
 
 /// Checks whether two pods of one workload are a rollout, which may have one port twice for a while: two pods of a
-/// `DaemonSet` are, and two of different revisions. `holder` is [`Owner::flags_and_revision`] of one, and `caller` that of
-/// the other, whose flags do not matter.
+/// `DaemonSet` are, and two of different revisions. `holder` is [`Owner::flags_and_revision`] of one, and `caller` that
+/// of the other, whose flags do not matter.
 ///
 /// Where a revision is not known the two are taken for a rollout: no pod is denied its port for what nobody knows.
 #[must_use]

@@ -1,9 +1,9 @@
 //! The agent: pods and kernel events in, map writes and reports out.
 //!
-//! Data flows one way. Inputs are values ([`input`]): the source of pods, the kernel's rings and the timers make them. The
-//! [`reconciler`] applies them to the index and to the kernel's maps and queues outputs, which are values too
-//! ([`output`]). The dispatcher hands each output to the log, the metrics, the Events and the watchers. [`run()`] is the
-//! loop that connects them, and the only place that waits.
+//! Data flows one way. Inputs are values ([`input`]): the source of pods, the kernel's rings and the timers make them.
+//! The [`reconciler`] applies them to the index and to the kernel's maps and queues outputs, which are values too
+//! ([`output`]). The dispatcher hands each output to the log, the metrics, the Events and the watchers. [`run()`] is
+//! the loop that connects them, and the only place that waits.
 //!
 //! | module | content |
 //! | --- | --- |

@@ -43,28 +43,29 @@ enum Command {
     Run(Box<run::Run>),
     /// Find conflicts among manifests before they are deployed; needs no cluster
     ///
-    /// Reads the Pods, ReplicationControllers, Deployments, DaemonSets, StatefulSets, ReplicaSets, Jobs and CronJobs of one
-    /// cluster, and reports which of them cannot share a node, which have more replicas than there are nodes, which ports
-    /// the API server refuses, and which of their annotations have no effect. Exits with 0 if nothing is wrong, with 1 if
-    /// something is, and with 2 if nothing could be read.
+    /// Reads the Pods, ReplicationControllers, Deployments, DaemonSets, StatefulSets, ReplicaSets, Jobs and CronJobs of
+    /// one cluster, and reports which of them cannot share a node, which have more replicas than there are nodes, which
+    /// ports the API server refuses, and which of their annotations have no effect. Exits with 0 if nothing is wrong,
+    /// with 1 if something is, and with 2 if nothing could be read.
     #[expect(clippy::doc_markdown, reason = "the help text shows no backticks")]
     Check(check::Check),
     /// Override this node's mode (break glass), or clear the override
     ///
-    /// Works without an agent and without the API server, takes effect at once, and outlives agents, until it is cleared or
-    /// the node restarts. In audit, nothing is denied on this node, whatever --mode and the labels of namespaces say.
-    /// Enforce replaces --mode; the labels of namespaces still apply. Without a mode, shows the current override.
+    /// Works without an agent and without the API server, takes effect at once, and outlives agents, until it is
+    /// cleared or the node restarts. In audit, nothing is denied on this node, whatever --mode and the labels of
+    /// namespaces say. Enforce replaces --mode; the labels of namespaces still apply. Without a mode, shows the current
+    /// override.
     Mode(mode::SetMode),
     /// Show who owns and who holds the ports of this node, and the conflicts
     ///
-    /// Asks the agent by its admin socket. If no agent answers, shows what the pinned maps, the cgroup tree and the kernel's
-    /// socket diagnostics contain, and notes that. Needs root.
+    /// Asks the agent by its admin socket. If no agent answers, shows what the pinned maps, the cgroup tree and the
+    /// kernel's socket diagnostics contain, and notes that. Needs root.
     Status(status::Status),
     /// Show who owns and who holds a port, and what would happen to a bind
     ///
-    /// The verdict is that of the function that runs in the kernel, for the claims in force and the mode that applies. A
-    /// refusal by the kernel itself, because of sockets that exist, is shown beside it. Asks the agent by its admin socket;
-    /// if no agent answers, reads the pinned maps, and notes that. Needs root.
+    /// The verdict is that of the function that runs in the kernel, for the claims in force and the mode that applies.
+    /// A refusal by the kernel itself, because of sockets that exist, is shown beside it. Asks the agent by its admin
+    /// socket; if no agent answers, reads the pinned maps, and notes that. Needs root.
     Explain(explain::Explain),
     /// Show bind attempts and their verdicts as they happen, one per line
     ///
@@ -73,8 +74,8 @@ enum Command {
     Watch(watch::Watch),
     /// End the handover grace of a port now, so that another workload can have it
     ///
-    /// The ports of a pod that is gone stay with its workload for --handover-grace. Asks the agent by its admin socket, and
-    /// needs one. Needs root.
+    /// The ports of a pod that is gone stay with its workload for --handover-grace. Asks the agent by its admin socket,
+    /// and needs one. Needs root.
     Release(release::Release),
     /// Show what this kernel and this node support, and what that means
     Probe(probe::Probe),

@@ -1,4 +1,5 @@
-//! What the agent learns of the host, and the one sysctl of it that it writes. Every reader takes the path of its root, so that tests can give it another one.
+//! What the agent learns of the host, and the one sysctl of it that it writes. Every reader takes the path of its root,
+//! so that tests can give it another one.
 
 pub mod cgroup;
 pub mod clock;

@@ -46,8 +46,8 @@ impl Watches {
     }
 }
 
-/// Starts to watch the pods of a node and these labels of namespaces, and to publish the Events of the queue. `instance` is
-/// the name of the agent's own pod.
+/// Starts to watch the pods of a node and these labels of namespaces, and to publish the Events of the queue.
+/// `instance` is the name of the agent's own pod.
 #[must_use]
 pub fn start(cluster: &Cluster, node: &str, labels: &[NamespaceLabel], instance: &str, events: EventQueue) -> Watches {
     let (updates, received) = mpsc::channel(QUEUE);

@@ -1,10 +1,10 @@
 //! The embedded source: a folder of Pod manifests, as the kubelet's folder of static pods.
 //!
 //! Every file of the folder counts whose name does not begin with a dot, whatever it ends in, as for the kubelet
-//! (`extractFromDir` in pkg/kubelet/config/file.go). Of each, all documents count, while the kubelet runs the pod of the
-//! first one only. A problem is reported and never takes anything away: as long as a document of a file is broken, the pods
-//! of that file that are not among its good documents stay as they were. [`enforcer_core::manifests`] decides that; the
-//! files are read here.
+//! (`extractFromDir` in pkg/kubelet/config/file.go). Of each, all documents count, while the kubelet runs the pod of
+//! the first one only. A problem is reported and never takes anything away: as long as a document of a file is broken,
+//! the pods of that file that are not among its good documents stay as they were. [`enforcer_core::manifests`] decides
+//! that; the files are read here.
 //!
 //! [`check_input`] reads manifests of all kinds, for `enforcer check`.
 

@@ -1,10 +1,10 @@
 //! `cargo xtask demo`: shows port conflicts on this machine without the enforcer, in audit mode and in enforce mode.
 //!
-//! Cgroups, servers, the enforcer and the kernel's verdicts are real. Only the kubelet is missing: the pods' manifests are
-//! files in a folder.
+//! Cgroups, servers, the enforcer and the kernel's verdicts are real. Only the kubelet is missing: the pods' manifests
+//! are files in a folder.
 //!
-//! The demo is a module and not a crate, because it uses `setup`, `process` and `sudo` of this crate: two crates could share
-//! them only through a third one, and every `cargo xtask` command would build all three.
+//! The demo is a module and not a crate, because it uses `setup`, `process` and `sudo` of this crate: two crates could
+//! share them only through a third one, and every `cargo xtask` command would build all three.
 
 mod agent_process;
 pub(crate) mod child_process;

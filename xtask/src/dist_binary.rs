@@ -24,8 +24,8 @@ pub(crate) fn build(triple: &str, cargo_targets: &[&str]) -> anyhow::Result<Vec<
     ];
     let mut cargo = process::cargo();
     cargo
-        // With --target, even for this machine, cargo does not pass the flags to build scripts and macros. Those cannot be
-        // linked statically.
+        // With --target, even for this machine, cargo does not pass the flags to build scripts and macros. Those cannot
+        // be linked statically.
         .args(["build", "--locked", "--package", "enforcer", "--profile", PROFILE, "--target", triple])
         .args(cargo_targets)
         .arg("--message-format=json-render-diagnostics")

@@ -1,7 +1,7 @@
 //! `cargo xtask e2e`: the whole story on a real cluster, as tests, through kubectl.
 //!
-//! It installs the enforcer as the manifests of `deploy/` do, runs workloads on one node, and looks at what became of their
-//! binds, at Events and at the agent's status. At the end it removes all that it made, also after a failure.
+//! It installs the enforcer as the manifests of `deploy/` do, runs workloads on one node, and looks at what became of
+//! their binds, at Events and at the agent's status. At the end it removes all that it made, also after a failure.
 
 mod cluster;
 mod story;

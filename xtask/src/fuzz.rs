@@ -200,8 +200,8 @@ fn command(target: &str, mode: FuzzMode<'_>, artifacts: &Path, corpus: &Path) ->
         }
         FuzzMode::Inputs(inputs) => command.args(inputs),
     };
-    // The code leaks only on purpose. The search for leaks after every input, and for the name of each new function, would
-    // take nearly all of the time.
+    // The code leaks only on purpose. The search for leaks after every input, and for the name of each new function,
+    // would take nearly all of the time.
     command.args(["-print_final_stats=1", "-detect_leaks=0", "-print_funcs=0"]);
     command
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask kernels`: runs the kernel tests on several kernels, each in its own virtual machine.
 //!
-//! A machine has no disk. Its initramfs contains the agent, the test executables and the kernel modules that tests need. The
-//! executable of the kernel tests is also the first process (`enforcer/tests/kernel/guest.rs`).
+//! A machine has no disk. Its initramfs contains the agent, the test executables and the kernel modules that tests
+//! need. The executable of the kernel tests is also the first process (`enforcer/tests/kernel/guest.rs`).
 
 mod console_outcome;
 mod debian_packages;

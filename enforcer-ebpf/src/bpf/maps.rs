@@ -70,8 +70,8 @@ pub(crate) static SOCKET_RING: RingBuf<wire::BindEvent, { wire::SOCKET_RING_BYTE
 #[btf_map]
 pub(crate) static CGROUP_RING: RingBuf<wire::CgroupEvent, { wire::CGROUP_RING_BYTES as usize }> = RingBuf::new();
 
-/// The holder of each port, as far as is known: [`wire::PortHolder`] by [`wire::port_index`]. Written by the programs and by
-/// the agent.
+/// The holder of each port, as far as is known: [`wire::PortHolder`] by [`wire::port_index`]. Written by the programs
+/// and by the agent.
 #[btf_map]
 pub(crate) static PORT_HOLDERS: Array<wire::PortHolder, { wire::ENFORCED_PORT_COUNT as usize }, MMAPABLE> =
     Array::new();

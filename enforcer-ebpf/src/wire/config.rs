@@ -25,8 +25,8 @@ pub struct Config {
     /// Cookie of the node's network namespace (`SO_NETNS_COOKIE`), 0 where the kernel has none (before 5.14);
     /// the programs then take the initial network namespace for the node's.
     pub netns_cookie: u64,
-    /// End of enforcement unless the agent extends it: nanoseconds since boot, sleep not included (`CLOCK_MONOTONIC`); 0 is
-    /// never. Read only where a bind is about to be denied.
+    /// End of enforcement unless the agent extends it: nanoseconds since boot, sleep not included (`CLOCK_MONOTONIC`);
+    /// 0 is never. Read only where a bind is about to be denied.
     pub lease_deadline: u64,
     /// Zero.
     pub reserved: u64,
@@ -53,8 +53,9 @@ pub enum Undeclared {
 /// Rules by which verdicts are turned into answers: [`Config::policy`] unpacked.
 ///
 /// Bit 0: enforce; bit 1: undeclared ports are denied; bit 2: an internal error denies; bit 3: every attempt is
-/// reported, not only conflicts; bit 4: sockets that were bound are reported; bit 5: what is below the attached root but
-/// in no pod is a host process; bit 6: undeclared ports are adopted; bits 16–31: the error number of a denied bind (positive).
+/// reported, not only conflicts; bit 4: sockets that were bound are reported; bit 5: what is below the attached root
+/// but in no pod is a host process; bit 6: undeclared ports are adopted; bits 16–31: the error number of a denied bind
+/// (positive).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, and on the wire each is a bit")]
 pub struct Policy {

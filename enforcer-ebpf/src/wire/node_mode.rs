@@ -1,6 +1,7 @@
 //! `MODE`: the mode that an operator sets on the node itself, and that overrides the agent's.
 
-/// The single word of the `MODE` array. It belongs to the node and not to an agent: every agent finds it as the one before left it.
+/// The single word of the `MODE` array. It belongs to the node and not to an agent: every agent finds it as the one
+/// before left it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u64)]
 pub enum NodeMode {

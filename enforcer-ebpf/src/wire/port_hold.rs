@@ -1,8 +1,8 @@
-//! `PORT_HOLDS`, `SOCKET_HOLDS` and `FALLBACK_HOLDS`: holders of ports whose sockets could share them, written by the programs alone; and
-//! `PORT_HOLDERS`: one word for each port on whether it is held.
+//! `PORT_HOLDS`, `SOCKET_HOLDS` and `FALLBACK_HOLDS`: holders of ports whose sockets could share them, written by the
+//! programs alone; and `PORT_HOLDERS`: one word for each port on whether it is held.
 //!
-//! An element of `PORT_HOLDS` is made when a port is first taken, and never removed while programs use the map: two callers
-//! could both get a port whose element is removed while another CPU waits for its lock.
+//! An element of `PORT_HOLDS` is made when a port is first taken, and never removed while programs use the map: two
+//! callers could both get a port whose element is removed while another CPU waits for its lock.
 
 use crate::wire::{Protocol, Reason, VerdictKind, counter};
 
@@ -39,7 +39,8 @@ pub struct PortHold {
     pub address: u64,
     /// Bits `EXTENT_*`. Never 0 in use.
     pub extent: u32,
-    /// Number of sockets. In `SOCKET_HOLDS` and `FALLBACK_HOLDS`, which are of one socket, [`crate::wire::port_index`] of its port.
+    /// Number of sockets. In `SOCKET_HOLDS` and `FALLBACK_HOLDS`, which are of one socket, [`crate::wire::port_index`]
+    /// of its port.
     pub count: u32,
 }
 
@@ -58,8 +59,8 @@ pub struct bpf_spin_lock {
     pub val: u32,
 }
 
-/// Holds of one port: value of the `PORT_HOLDS` hash, whose key is [`crate::wire::port_index`] of the port (`u32`). Read and written under its
-/// lock; a lookup by system call returns the value with a lock of zero.
+/// Holds of one port: value of the `PORT_HOLDS` hash, whose key is [`crate::wire::port_index`] of the port (`u32`).
+/// Read and written under its lock; a lookup by system call returns the value with a lock of zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     not(target_arch = "bpf"),
@@ -81,9 +82,9 @@ const _: () = assert!(size_of::<PortHolds>() == 8 + MAX_HOLDS_PER_PORT * 24);
 #[cfg(all(feature = "object", not(target_arch = "bpf")))]
 unsafe impl aya::Pod for PortHolds {}
 
-/// Returns [`PortHold::address`] of an IPv6 address, from its halves as the kernel has them in memory: a hash, with the upper
-/// bit set. Two addresses of one node with the same word would be taken for one. That of an IPv4 address is the address
-/// itself, as the kernel has it.
+/// Returns [`PortHold::address`] of an IPv6 address, from its halves as the kernel has them in memory: a hash, with the
+/// upper bit set. Two addresses of one node with the same word would be taken for one. That of an IPv4 address is the
+/// address itself, as the kernel has it.
 #[must_use]
 #[inline(always)]
 pub const fn v6_address_word(low: u64, high: u64) -> u64 {
@@ -98,11 +99,11 @@ pub const fn v6_address_word(low: u64, high: u64) -> u64 {
 )]
 #[repr(C)]
 pub struct PortHolder {
-    /// 0 if no holder of the port is known; [`HOLDER_SOMEBODY`]; or the id of the pod cgroup that alone holds it. The programs
-    /// change 0 to [`HOLDER_SOMEBODY`], and the agent writes the rest.
+    /// 0 if no holder of the port is known; [`HOLDER_SOMEBODY`]; or the id of the pod cgroup that alone holds it. The
+    /// programs change 0 to [`HOLDER_SOMEBODY`], and the agent writes the rest.
     pub holder: u64,
-    /// 0 until a bind asks for this very port, then [`Self::asked_by`] of the last attempt that was not denied. By this the
-    /// programs know what was bound by a bind to port 0, which owns nothing.
+    /// 0 until a bind asks for this very port, then [`Self::asked_by`] of the last attempt that was not denied. By this
+    /// the programs know what was bound by a bind to port 0, which owns nothing.
     pub asked: u64,
 }
 

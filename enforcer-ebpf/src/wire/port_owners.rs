@@ -14,11 +14,11 @@ pub const fn port_index(protocol: Protocol, port: u16) -> u32 {
 
 /// The claims in force on one address family of a port, summed up so that no bind has to walk a list.
 ///
-/// A side is in one of four states: nobody's (`first == 0`); `whole`, where claims on the wildcard address are in force;
-/// one owner's on some addresses (`first`, `second == 0`); or several owners', each on addresses of their own. Where there
-/// are a `first` and a `second`, they are two *different* owners, chosen so that a caller to whom any owner of the side is
-/// foreign finds one of the two foreign. Claims on one address are in force together only for pods that share it: then
-/// one of them mostly stands for all, and `second` is 0 on a `whole` side too.
+/// A side is in one of four states: nobody's (`first == 0`); `whole`, where claims on the wildcard address are in
+/// force; one owner's on some addresses (`first`, `second == 0`); or several owners', each on addresses of their own.
+/// Where there are a `first` and a `second`, they are two *different* owners, chosen so that a caller to whom any owner
+/// of the side is foreign finds one of the two foreign. Claims on one address are in force together only for pods that
+/// share it: then one of them mostly stands for all, and `second` is 0 on a `whole` side too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Side {
     /// Slot of an owner in `OWNERS`, 1 to 32767; 0 means that nobody claims this side.

@@ -72,9 +72,9 @@ pub struct BindEvent {
     pub verdict: u8,
     /// Reason of the verdict: [`crate::wire::Reason`].
     pub reason: u8,
-    /// Time in nanoseconds since boot. In the verdict ring, sleep included (`CLOCK_BOOTTIME`). In the socket ring, which is
-    /// filled at every bind and close, the time of the last tick without sleep (`CLOCK_MONOTONIC_COARSE`; before Linux 5.11
-    /// `CLOCK_MONOTONIC`).
+    /// Time in nanoseconds since boot. In the verdict ring, sleep included (`CLOCK_BOOTTIME`). In the socket ring,
+    /// which is filled at every bind and close, the time of the last tick without sleep (`CLOCK_MONOTONIC_COARSE`;
+    /// before Linux 5.11 `CLOCK_MONOTONIC`).
     pub time: u64,
     /// Cgroup of the calling task: a container's, usually.
     pub cgroup: u64,

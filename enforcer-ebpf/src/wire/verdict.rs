@@ -51,7 +51,7 @@ pub enum Reason {
     Unclaimed = 1,
     /// The caller is in the share group that owns the port.
     Share = 2,
-    /// The owner has a `deletionTimestamp`, and the caller is of the same workload.
+    /// The owner has a `deletionTimestamp` or is gone, and the caller is of the same workload.
     Handover = 3,
     /// Another pod claims the port.
     Claimed = 5,
@@ -65,7 +65,7 @@ pub enum Reason {
     Stale = 10,
     /// The programs could not identify the caller or the owner.
     Error = 11,
-    /// Another pod of the caller's workload claims or holds the port.
+    /// Another pod of the caller's workload claims the port.
     Sibling = 12,
 }
 

@@ -1,7 +1,7 @@
-//! What the programs are compared with, assembled by hand, so that it is no part of the product's object: an empty program,
-//! and a list of rules that is walked at every bind, as systemd documents it for `SocketBindDeny=`
-//! (`systemd.resource-control(5)`): each rule is an address family, a transport protocol and a range of ports, any of which
-//! may be "any", and the first rule that matches decides.
+//! What the programs are compared with, assembled by hand, so that it is no part of the product's object: an empty
+//! program, and a list of rules that is walked at every bind, as systemd documents it for `SocketBindDeny=`
+//! (`systemd.resource-control(5)`): each rule is an address family, a transport protocol and a range of ports, any of
+//! which may be "any", and the first rule that matches decides.
 
 use std::{
     io,

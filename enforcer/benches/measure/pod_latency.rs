@@ -82,8 +82,8 @@ fn changed(running: &mut RunningAgent, changes: u16) -> anyhow::Result<Vec<f64>>
     Ok(times)
 }
 
-/// Everything anew: five thousand pods of which nothing was known, each with a cgroup and a claim, until all of it is in the
-/// kernel's maps.
+/// Everything anew: five thousand pods of which nothing was known, each with a cgroup and a claim, until all of it is
+/// in the kernel's maps.
 fn rebuild(rounds: usize) -> anyhow::Result<Run> {
     eprintln!("claim-latency: rebuild of the state with 5000 pods");
     let fixture = AgentFixture::new();

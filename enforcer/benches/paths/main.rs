@@ -1,5 +1,5 @@
-//! The agent's own work, as Callgrind counts its instructions for `cargo xtask bench instructions`: each function below is one
-//! run, and only what happens in it is counted. Everything here is the same at every run.
+//! The agent's own work, as Callgrind counts its instructions for `cargo xtask bench instructions`: each function below
+//! is one run, and only what happens in it is counted. Everything here is the same at every run.
 
 use std::{hint::black_box, net::Ipv4Addr, process::ExitCode, time::Duration};
 

@@ -2,7 +2,8 @@
 //!
 //! The connections are tasks beside the agent's loop. Each request goes to the loop through a channel and carries the
 //! channel for its answer. The loop takes all waiting requests at once, answers them, and then takes no more for three
-//! times as long as that took. A watcher that does not read loses lines, and gets their number; the loop never waits for it.
+//! times as long as that took. A watcher that does not read loses lines, and gets their number; the loop never waits
+//! for it.
 
 mod json;
 mod request;

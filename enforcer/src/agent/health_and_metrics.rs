@@ -30,8 +30,8 @@ const BACKLOG: u32 = 128;
 
 /// Serves in a task of its own, for as long as the runtime runs.
 ///
-/// If another process has the address, or the programs of an earlier agent deny it, that is logged, and the agent enforces and
-/// retries: a squatter on this port must not keep it from that. The kubelet's probes fail meanwhile.
+/// If another process has the address, or the programs of an earlier agent deny it, that is logged, and the agent
+/// enforces and retries: a squatter on this port must not keep it from that. The kubelet's probes fail meanwhile.
 ///
 /// # Errors
 ///

@@ -312,10 +312,11 @@ impl Reconciler {
 
     /// Writes the identities of staged pods, reads the cgroup ring, and writes their claims.
     ///
-    /// The programs note a cgroup that is made before they know its pod's UID as nobody's. The pod would then be denied on
-    /// its own port from the moment its claim is written until the record of that cgroup is read. So the UID is written
-    /// first: a cgroup that is made from then on is noted as the pod's. Then the records of earlier ones are read, and only
-    /// then the claims are written. The last step is for a cgroup that was being made, whose record came after the others.
+    /// The programs note a cgroup that is made before they know its pod's UID as nobody's. The pod would then be denied
+    /// on its own port from the moment its claim is written until the record of that cgroup is read. So the UID is
+    /// written first: a cgroup that is made from then on is noted as the pod's. Then the records of earlier ones are
+    /// read, and only then the claims are written. The last step is for a cgroup that was being made, whose record came
+    /// after the others.
     fn commit(&mut self, staged: Staged, now: Now) {
         self.flush();
         self.read_cgroup_ring(now);

@@ -124,8 +124,8 @@ impl ReservedPortsWorker {
         self.ordered = None;
     }
 
-    /// Returns the content that the list should have. The mode of the node decides, whatever a namespace's label says: the
-    /// label is about who binds, and the list is about who owns.
+    /// Returns the content that the list should have. The mode of the node decides, whatever a namespace's label says:
+    /// the label is about who binds, and the list is about who owns.
     fn desired(&self, reconciler: &Reconciler) -> DesiredState {
         if self.manage && should_enforce(reconciler.policy().enforce, reconciler.node_mode()) {
             let generation = reconciler.index().ports_generation();

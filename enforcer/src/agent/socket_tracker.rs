@@ -77,8 +77,8 @@ pub struct DumpReport {
     pub errors: Vec<DiagError>,
 }
 
-/// Makes the table agree with the sockets of the node. Entries that one dump does not show are looked for in a second one,
-/// so that after this call none is left that is gone. `now` returns the time of the last tick
+/// Makes the table agree with the sockets of the node. Entries that one dump does not show are looked for in a second
+/// one, so that after this call none is left that is gone. `now` returns the time of the last tick
 /// ([`crate::host::clock::coarse`]).
 pub fn reconcile(
     sockets: &mut BoundSockets,
@@ -128,8 +128,8 @@ impl SocketTracker {
         &self.sockets
     }
 
-    /// Makes the table agree with the kernel's socket diagnostics. Returns the result, and the ports whose holder has to be
-    /// written for the programs again.
+    /// Makes the table agree with the kernel's socket diagnostics. Returns the result, and the ports whose holder has
+    /// to be written for the programs again.
     pub(super) fn scan(&mut self, index: &mut Index, now: Duration) -> (SocketScan, BTreeSet<(Protocol, u16)>) {
         self.scanned_at = Some(now);
         let done = reconcile(&mut self.sockets, clock::coarse, |cgroup| SocketPlace::of(cgroup, index));

@@ -90,8 +90,8 @@ pub(super) async fn start(config: AgentConfig, mut stop: Stop) -> Result<Option<
     let mut gauges = EnforcementGauges::new(&reconciler, began_at.boottime, readiness, Arc::clone(&metrics), now());
     let reserved_ports = ReservedPortsWorker::new(reserved).map_err(AgentError::system("start a thread"))?;
     let mut dispatcher = Dispatcher::new(&node, server, events, metrics, dropped_lines);
-    // A folder is read before the first bind is judged. The API server may be out of reach for long: until it answers, the
-    // node's reserved ports and the claims of the previous agent are enforced.
+    // A folder is read before the first bind is judged. The API server may be out of reach for long: until it answers,
+    // the node's reserved ports and the claims of the previous agent are enforced.
     if let Some(input) = source.initial_sync()? {
         reconciler.handle_input(input, now())?;
     }

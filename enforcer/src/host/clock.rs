@@ -1,8 +1,9 @@
 //! The time.
 //!
-//! The kernel programs note who holds a port by the coarse clock, which costs next to nothing to read and stands still between
-//! two ticks. What is compared with that is read from the same clock: so a socket that was noted before a dump of the sockets
-//! began has a smaller time than the dump, or the same and counts as noted later, which is the careful side.
+//! The kernel programs note who holds a port by the coarse clock, which costs next to nothing to read and stands still
+//! between two ticks. What is compared with that is read from the same clock: so a socket that was noted before a dump
+//! of the sockets began has a smaller time than the dump, or the same and counts as noted later, which is the careful
+//! side.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

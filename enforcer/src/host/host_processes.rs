@@ -1,7 +1,7 @@
 //! Names of host processes that hold ports: the cgroup of a socket by its id, and the process that has the socket open.
 //!
-//! Reading the cgroup tree takes no privilege. The process of a socket is found only where `/proc` shows the processes of the
-//! node, and their open files may be read: as root on the node, or in a pod with the node's process ids.
+//! Reading the cgroup tree takes no privilege. The process of a socket is found only where `/proc` shows the processes
+//! of the node, and their open files may be read: as root on the node, or in a pod with the node's process ids.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -49,8 +49,8 @@ fn cgroup_paths(hierarchy: &Path, except: &Path, wanted: &HashSet<CgroupId>) -> 
     found
 }
 
-/// Finds the processes in a cgroup that have sockets with these inode numbers open. Sockets of which no process can be seen
-/// are missing in the result.
+/// Finds the processes in a cgroup that have sockets with these inode numbers open. Sockets of which no process can be
+/// seen are missing in the result.
 fn processes_of(cgroup: &Path, inodes: &HashSet<u32>) -> HashMap<u32, Process> {
     let processes = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
     // A process outside of this pid namespace is 0 (`cgroup_procs_show` in kernel/cgroup/cgroup.c).

@@ -1,5 +1,5 @@
-//! Dumps of the kernel's socket diagnostics (`NETLINK_SOCK_DIAG`): every socket of the node's network namespace that holds
-//! a port, with its user, address and cgroup.
+//! Dumps of the kernel's socket diagnostics (`NETLINK_SOCK_DIAG`): every socket of the node's network namespace that
+//! holds a port, with its user, address and cgroup.
 //!
 //! A dump is no snapshot: the kernel walks its tables while sockets come and go, and a socket that changes its table
 //! meanwhile (from bound to listening) may be passed over. So a socket is gone only if two dumps miss it;
@@ -42,7 +42,8 @@ use enforcer_core::{
     sockets::{Activity, DumpedSocket, Scope},
 };
 
-/// The kernel fills at most 32 KiB at a time (`netlink_dump` in `net/netlink/af_netlink.c`), whatever the number of sockets.
+/// The kernel fills at most 32 KiB at a time (`netlink_dump` in `net/netlink/af_netlink.c`), whatever the number of
+/// sockets.
 const BUFFER_BYTES: usize = 64 << 10;
 /// Attempts of a dump that the kernel reports as interrupted.
 const ATTEMPTS: u32 = 5;
@@ -109,8 +110,8 @@ fn module(protocol: Protocol) -> &'static str {
     }
 }
 
-/// Calls `see` with every socket of one protocol in the scope, and with some maybe more than once. Memory does not grow with
-/// their number. The network namespace is the calling thread's.
+/// Calls `see` with every socket of one protocol in the scope, and with some maybe more than once. Memory does not grow
+/// with their number. The network namespace is the calling thread's.
 ///
 /// # Errors
 ///
@@ -283,8 +284,9 @@ fn states(protocol: Protocol, scope: Scope) -> u32 {
 }
 
 fn refused(protocol: Protocol, source: io::Error) -> DiagError {
-    // There is no handler for the protocol, and no module to load (`inet_diag_lock_handler` in net/ipv4/inet_diag.c); or for
-    // no protocol at all, which the old request gets another answer for (`sock_diag_rcv_msg` in net/core/sock_diag.c).
+    // There is no handler for the protocol, and no module to load (`inet_diag_lock_handler` in net/ipv4/inet_diag.c);
+    // or for no protocol at all, which the old request gets another answer for (`sock_diag_rcv_msg` in
+    // net/core/sock_diag.c).
     if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::EOPNOTSUPP)) {
         DiagError::NoProtocol(protocol)
     } else {

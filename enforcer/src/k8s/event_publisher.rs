@@ -1,5 +1,5 @@
-//! Publisher of Events: makes the calls that [`enforcer_core::k8s_events`] schedules, one at a time, in a task of its own.
-//! Enforcement never waits for it.
+//! Publisher of Events: makes the calls that [`enforcer_core::k8s_events`] schedules, one at a time, in a task of its
+//! own. Enforcement never waits for it.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

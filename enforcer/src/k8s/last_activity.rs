@@ -26,9 +26,9 @@ pub struct WatchActivity {
 
 /// Time of the last bytes from the API server, for each watched resource. A clone shares it.
 ///
-/// As a layer of the client it records the heads of successful answers and every piece of their bodies: objects, bookmarks,
-/// whatever a stream carries. The pieces are those that HTTP delivers, so bytes that wait in the socket because the agent is
-/// busy have not arrived.
+/// As a layer of the client it records the heads of successful answers and every piece of their bodies: objects,
+/// bookmarks, whatever a stream carries. The pieces are those that HTTP delivers, so bytes that wait in the socket
+/// because the agent is busy have not arrived.
 #[derive(Clone, Debug, Default)]
 pub struct LastActivity(Arc<Mutex<BTreeMap<ApiResource, WatchActivity>>>);
 

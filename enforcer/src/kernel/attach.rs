@@ -55,9 +55,9 @@ impl Kernel {
         Ok(())
     }
 
-    /// Attaches the programs that judge and report binds, in the place of those of an earlier agent if there are any. From
-    /// here on the claims in the maps are enforced, so they have to be complete. Every bind is judged and counted once, by
-    /// the earlier or by the new programs.
+    /// Attaches the programs that judge and report binds, in the place of those of an earlier agent if there are any.
+    /// From here on the claims in the maps are enforced, so they have to be complete. Every bind is judged and counted
+    /// once, by the earlier or by the new programs.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! Offsets of the few fields that the programs read, from the BTF of the running kernel.
 //!
 //! Format: Documentation/bpf/btf.rst in the kernel sources. Only what is needed is read: names of structures and their
-//! direct members. No crate does it better: `btf-rs` is under the LGPL, which a static binary under MIT or Apache-2.0 does
-//! not go with, and `btfparse` builds all types of the kernel in memory, where this reads a few names in place.
+//! direct members. No crate does it better: `btf-rs` is under the LGPL, which a static binary under MIT or Apache-2.0
+//! does not go with, and `btfparse` builds all types of the kernel in memory, where this reads a few names in place.
 
 use std::{fs, io, path::Path};
 
@@ -115,8 +115,8 @@ impl Offsets {
         Ok(Self {
             kern_sock_bit: kern_sock.ok_or(BtfError::Missing("sock.sk_kern_sock"))?,
             bound_dev: member("sock_common", &["skc_bound_dev_if"], "sock_common.skc_bound_dev_if")?,
-            // In a union without a name, which the field after it, and all that compares ports and families at once, keeps
-            // in its place (`struct sock_common` in include/net/sock.h).
+            // In a union without a name, which the field after it, and all that compares ports and families at once,
+            // keeps in its place (`struct sock_common` in include/net/sock.h).
             sock_num: member("sock_common", &["skc_family"], "sock_common.skc_family")? - 2,
             task,
             mptcp,

@@ -1,5 +1,5 @@
-//! Crash points: steps of start, upgrade and cleanup after which a test kills the process, to check that the next start or
-//! cleanup recovers.
+//! Crash points: steps of start, upgrade and cleanup after which a test kills the process, to check that the next start
+//! or cleanup recovers.
 //!
 //! Only builds with debug assertions read the variable: a release build cannot be made to kill itself.
 

@@ -1,6 +1,7 @@
 //! Conversion of the end of the lease between two clocks: elsewhere it is a time of `CLOCK_BOOTTIME`; for the programs
-//! ([`enforcer_ebpf::wire::Config::lease_deadline`]) nanoseconds of `CLOCK_MONOTONIC`, which leaves sleep out, since they
-//! read that clock for next to nothing. So a lease gets longer by the time that the node sleeps. For the programs, 0 is never.
+//! ([`enforcer_ebpf::wire::Config::lease_deadline`]) nanoseconds of `CLOCK_MONOTONIC`, which leaves sleep out, since
+//! they read that clock for next to nothing. So a lease gets longer by the time that the node sleeps. For the programs,
+//! 0 is never.
 
 use enforcer_core::model::kernel_ids::BootNanos;
 

@@ -1,7 +1,8 @@
 //! Pins in a BPF file system: what outlives the agent.
 //!
 //! ```text
-//! FOLDER/                    --bpffs; the process that holds its lock is the one agent (or cleanup) that changes anything
+//! FOLDER/                    --bpffs; the process that holds its lock is the one agent (or cleanup) that changes
+//! anything
 //!   v3/                      version of the layout, LAYOUT_VERSION
 //!     shared/COUNTERS …      used by the programs of every generation: counts, the operator's mode, holders
 //!     links/bind4 …          the links to the cgroup: they run the programs of the live generation

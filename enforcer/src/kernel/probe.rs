@@ -1,7 +1,7 @@
 //! What this kernel and this node offer, found out by trying each feature.
 //!
-//! A feature is one row: [`Feature`]. `enforcer probe` shows all rows ([`findings`]), `enforcer run` asks for those that the
-//! programs are adapted to ([`features`]), and the loader sets the globals of the rows.
+//! A feature is one row: [`Feature`]. `enforcer probe` shows all rows ([`findings`]), `enforcer run` asks for those
+//! that the programs are adapted to ([`features`]), and the loader sets the globals of the rows.
 //!
 //! | to add | go to |
 //! | --- | --- |
@@ -80,10 +80,11 @@ pub struct Features {
     pub set_retval: bool,
     /// `bpf_set_retval` in post-bind hooks, since 5.18.
     pub post_set_retval: bool,
-    /// A post-bind hook that denies gives the port back, and so really denies: since 5.17. Else a port that could be shared
-    /// is taken before it is bound.
+    /// A post-bind hook that denies gives the port back, and so really denies: since 5.17. Else a port that could be
+    /// shared is taken before it is bound.
     pub post_bind_denies: bool,
-    /// Time of the last tick (`bpf_ktime_get_coarse_ns`), since 5.11: the time of a hold costs a tenth of reading a clock.
+    /// Time of the last tick (`bpf_ktime_get_coarse_ns`), since 5.11: the time of a hold costs a tenth of reading a
+    /// clock.
     pub coarse_time: bool,
     /// Reading kernel memory, which needs `CAP_PERFMON` and no lockdown: whether a socket is IPv6 only is exact, else
     /// `::` counts as dual-stack.

@@ -71,8 +71,8 @@ pub(super) const fn instruction(code: u8, registers: u8, value: i32) -> [u8; INS
     [code, registers, 0, 0, a, b, c, d]
 }
 
-/// Returns the destination and the source register in one byte: `dst_reg` and `src_reg` are bit fields, whose order is the
-/// host's.
+/// Returns the destination and the source register in one byte: `dst_reg` and `src_reg` are bit fields, whose order is
+/// the host's.
 pub(super) const fn registers(destination: u8, source: u8) -> u8 {
     if cfg!(target_endian = "little") { source << 4 | destination } else { destination << 4 | source }
 }

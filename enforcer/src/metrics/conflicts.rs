@@ -1,5 +1,5 @@
-//! Conflicts by the namespace of the pod that caused them. The one label whose values others choose: there are no more series than
-//! namespaces with pods on this node.
+//! Conflicts by the namespace of the pod that caused them. The one label whose values others choose: there are no more
+//! series than namespaces with pods on this node.
 
 use std::{
     collections::BTreeMap,

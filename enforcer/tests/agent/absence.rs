@@ -315,8 +315,8 @@ fn second_agent_waits_for_first() {
     assert_eq!(other.bind(&bind(20080)), denied());
 }
 
-/// A rolling update of the agent's own pods, which claim the port of its metrics. The programs of the old agent judge the bind
-/// of the new one, whose pod they do not know.
+/// A rolling update of the agent's own pods, which claim the port of its metrics. The programs of the old agent judge
+/// the bind of the new one, whose pod they do not know.
 fn upgrade_reports_nothing_about_the_agents_own_port() {
     const LISTEN: &str = "127.0.0.1:20489";
     for mode in ["audit", "enforce"] {

@@ -35,7 +35,8 @@ pub(crate) const TESTS: &[Test] = tests![
 ];
 
 const PORT: u16 = 20080;
-/// What the annotations of an object may have altogether, keys and values (`TotalAnnotationSizeLimitB` in the Kubernetes sources).
+/// What the annotations of an object may have altogether, keys and values (`TotalAnnotationSizeLimitB` in the
+/// Kubernetes sources).
 const MOST_BYTES: usize = 256 << 10;
 
 /// A controller that somebody else's pods have.

@@ -23,8 +23,8 @@ const STORM_ROUND: u32 = 500;
 /// What is left to all others on this machine between two rounds.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Flags of an agent whose denials cannot be taken for the kernel's own refusal of a port in use. That one comes once in some
-/// hundred thousand binds, of a port that the same thread has closed a moment before.
+/// Flags of an agent whose denials cannot be taken for the kernel's own refusal of a port in use. That one comes once
+/// in some hundred thousand binds, of a port that the same thread has closed a moment before.
 pub(crate) const DENY_EACCES: [&str; 2] = ["--deny-errno", "eacces"];
 
 /// How often each error number came, 0 for success.

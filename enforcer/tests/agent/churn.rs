@@ -234,7 +234,8 @@ fn kernel_maps_match_the_model_under_churn() {
     for (ports, member) in steady.chunks(4).zip(&churn.model.members) {
         owners.push(Load::start(churn.fixture.worker(&member.pod()), binds(ports)));
     }
-    // Whose claim on the second port is edited in and out, and who comes and goes in whole: nobody else wants their ports.
+    // Whose claim on the second port is edited in and out, and who comes and goes in whole: nobody else wants their
+    // ports.
     let (restless, fickle) = (Pod::new("restless").ports("22100"), Pod::new("fickle").ports("22110"));
     churn.server.put(&restless);
     owners.push(Load::start(churn.fixture.worker(&restless), binds(&[22100, 22101])));

@@ -96,7 +96,8 @@ fn nothing_changes_during(streamed: bool, more: usize, target: Target, fault: Fa
         wait_until("the list is cut again", || outage.hits() >= hits);
         lists.knows_the_old();
     }
-    // A process that starts now is known as well. The storm takes time in which an agent without patience would ask often.
+    // A process that starts now is known as well. The storm takes time in which an agent without patience would ask
+    // often.
     lists.stayers = fixture.worker(&lists.stays);
     lists.knows_the_old();
     let denials = lists.strangers.storm(&bind(20080), 100_000, 1);

@@ -1,5 +1,5 @@
-//! `--scope node`: the agent attaches at the root of the hierarchy and judges every process of the machine, and so only of
-//! one that was started for these tests.
+//! `--scope node`: the agent attaches at the root of the hierarchy and judges every process of the machine, and so only
+//! of one that was started for these tests.
 
 use std::fs;
 

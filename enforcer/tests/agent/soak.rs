@@ -38,7 +38,8 @@ const PER_SECOND: u32 = 100;
 const LIVING: usize = 100;
 /// How many ports there are for them: each is another pod's after so many.
 const PORTS: u16 = 500;
-/// How much the agent may grow in the second half of the time, after everything that is kept for a while has been kept once.
+/// How much the agent may grow in the second half of the time, after everything that is kept for a while has been kept
+/// once.
 const GROWTH: u64 = 4 << 20;
 
 fn duration() -> Duration {

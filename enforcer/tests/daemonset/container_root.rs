@@ -1,5 +1,5 @@
-//! The root of a container of the image, where `cargo xtask image --check` says where the unpacked image is: read-only, with
-//! what a runtime and the manifests mount, and nothing else of the machine's.
+//! The root of a container of the image, where `cargo xtask image --check` says where the unpacked image is: read-only,
+//! with what a runtime and the manifests mount, and nothing else of the machine's.
 
 use std::{
     env, fs, io,

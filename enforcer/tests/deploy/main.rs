@@ -1,8 +1,8 @@
 //! The manifests in `deploy/`: what they say, and that the rendered ones are those that were looked at. No root needed.
 //!
 //! What an overlay renders to is committed as a snapshot. Most tests read the snapshots, so they run without kubectl
-//! too; the snapshots themselves are compared with a fresh rendering wherever kubectl is installed. After a change that was
-//! meant, `INSTA_UPDATE=always cargo test --package enforcer --test deploy` writes them anew.
+//! too; the snapshots themselves are compared with a fresh rendering wherever kubectl is installed. After a change that
+//! was meant, `INSTA_UPDATE=always cargo test --package enforcer --test deploy` writes them anew.
 
 mod binary;
 mod components;

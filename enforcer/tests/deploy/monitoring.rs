@@ -246,7 +246,8 @@ fn alerts_fire_when_expected() {
     accepts(&["test", "rules", &path.display().to_string()], "");
 }
 
-/// promtool reads the older text form alone, in which a counter's family has the name of its samples and there is no info.
+/// promtool reads the older text form alone, in which a counter's family has the name of its samples and there is no
+/// info.
 fn promtool_accepts_metrics() {
     let text = Metrics::new(None).exposition().expect("metrics");
     // Writing to a string cannot fail.

@@ -1,5 +1,5 @@
-//! The admission policies, by evaluating their expressions as the API server does: match conditions, variables, validations.
-//! The functions of `authorizer`, which only the API server has, are played here.
+//! The admission policies, by evaluating their expressions as the API server does: match conditions, variables,
+//! validations. The functions of `authorizer`, which only the API server has, are played here.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! The unit for nodes without Kubernetes. Without systemd-analyze what systemd thinks of it is not asked, and that is said.
+//! The unit for nodes without Kubernetes. Without systemd-analyze what systemd thinks of it is not asked, and that is
+//! said.
 
 use std::{
     collections::BTreeMap,

@@ -5,7 +5,8 @@ use std::{
 
 use crate::{Page, blocks, pages, root};
 
-/// Programs that the documentation may name beside our own, and are none of these tests' business but for the files they take.
+/// Programs that the documentation may name beside our own, and are none of these tests' business but for the files
+/// they take.
 const OTHERS: [&str; 15] = [
     "cargo",
     "cat",
@@ -120,7 +121,8 @@ fn other_commands_are_known_and_their_files_exist() {
     }
 }
 
-/// What stands below a prompt is what is printed. Only where that is the same everywhere: what needs no root and no cluster.
+/// What stands below a prompt is what is printed. Only where that is the same everywhere: what needs no root and no
+/// cluster.
 #[test]
 fn check_output_matches_docs() {
     let mut count = 0;

@@ -1,5 +1,5 @@
-//! The documentation says what is so: every link leads somewhere, every command is one, every manifest can be read, and what
-//! a command is said to print it prints.
+//! The documentation says what is so: every link leads somewhere, every command is one, every manifest can be read, and
+//! what a command is said to print it prints.
 
 mod codes;
 mod commands;

@@ -230,7 +230,8 @@ fn lock_has_one_holder() -> Outcome {
     DONE
 }
 
-/// Until somebody waits for the lock on this file, as /proc/locks has it: `1: -> FLOCK ADVISORY WRITE 4711 00:2a:17 0 EOF`.
+/// Until somebody waits for the lock on this file, as /proc/locks has it: `1: -> FLOCK ADVISORY WRITE 4711 00:2a:17 0
+/// EOF`.
 fn await_waiter(inode: u64) {
     let deadline = Instant::now() + Duration::from_secs(10);
     let is_waiter = |line: &str| line.contains(" -> FLOCK ") && line.contains(&format!(":{inode} "));

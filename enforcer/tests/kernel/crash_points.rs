@@ -2,8 +2,8 @@
 //! heals what was left half-way.
 //!
 //! A start takes a third of a second, so of steps that differ in nothing but the pin only the first and the last are
-//! tried, unless `PORT_ENFORCER_TEST_EVERY_STEP` is set. On a machine of the matrix, where it may take many seconds, that is one
-//! of five of them. What switches a link is always tried.
+//! tried, unless `PORT_ENFORCER_TEST_EVERY_STEP` is set. On a machine of the matrix, where it may take many seconds,
+//! that is one of five of them. What switches a link is always tried.
 
 use std::{
     collections::BTreeSet,

@@ -242,7 +242,8 @@ fn existing_child_cgroup_named_like_a_pod_stays_in_its_pod() -> Outcome {
     DONE
 }
 
-/// As in the moment of a start, when the programs that note cgroups run already and the pod around the child is not noted yet.
+/// As in the moment of a start, when the programs that note cgroups run already and the pod around the child is not
+/// noted yet.
 fn recorded_child_cgroup_named_like_a_pod_is_removed() -> Outcome {
     let mut rig = KernelFixture::new();
     let (owner, stranger) = (Pod::new("owner").ports("20080"), Pod::new("stranger"));

@@ -23,8 +23,8 @@ pub(crate) const TESTS: &[Test] = tests![owner_is_written_before_its_claim, list
 const PORT: u16 = 20080;
 const ROUNDS: usize = 20;
 
-/// Lets a process bind without a pause while something happens: how many of its binds were denied, and the error numbers that
-/// it saw.
+/// Lets a process bind without a pause while something happens: how many of its binds were denied, and the error
+/// numbers that it saw.
 fn during(
     fixture: &mut KernelFixture,
     manifest: &Pod,
@@ -61,8 +61,8 @@ fn denials(fixture: &KernelFixture) -> u64 {
     Reason::ALL.into_iter().map(|reason| counters.of(VerdictKind::Deny, reason)).sum()
 }
 
-/// Whether nobody was denied. On a machine with much to do the kernel itself refuses a bind once in some hundred thousand, of a
-/// port that the same thread has closed a moment before; that is no denial.
+/// Whether nobody was denied. On a machine with much to do the kernel itself refuses a bind once in some hundred
+/// thousand, of a port that the same thread has closed a moment before; that is no denial.
 fn is_undisturbed((denied, seen): &(u64, BTreeSet<i32>)) -> bool {
     *denied == 0 && seen.contains(&0) && seen.iter().all(|errno| [0, libc::EADDRINUSE].contains(errno))
 }

@@ -210,8 +210,8 @@ fn problems(fixture: &mut KernelFixture, name: &str) -> Vec<ClaimProblem> {
         .collect()
 }
 
-/// With it the programs are the largest, in what the verifier counts: steps, and bytes of the stack. Kernels before 6.12 may
-/// refuse them, and the programs then run without it.
+/// With it the programs are the largest, in what the verifier counts: steps, and bytes of the stack. Kernels before
+/// 6.12 may refuse them, and the programs then run without it.
 fn trace_changes_no_verdict() -> Outcome {
     for features in [features(), reading_by_helper(features), taking_before_bind(features)] {
         let mut fixture = KernelFixture::with(|start| {

@@ -45,7 +45,8 @@ struct ReservedFixture {
 }
 
 impl ReservedFixture {
-    /// Starts with these entries of others; `None` where the tests share the node's namespace, and the node is not theirs.
+    /// Starts with these entries of others; `None` where the tests share the node's namespace, and the node is not
+    /// theirs.
     fn new(others: &PortSet) -> Option<Self> {
         if netns::cookie().expect("a socket").is_none() && !own_machine::is_here() {
             return None;

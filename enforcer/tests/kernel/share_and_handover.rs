@@ -142,7 +142,8 @@ fn port_is_handed_over_within_workload() -> Outcome {
     DONE
 }
 
-/// A reconciler with a grace that lasts as long, and a squatter that waits for the port of a pod that bound it and is gone.
+/// A reconciler with a grace that lasts as long, and a squatter that waits for the port of a pod that bound it and is
+/// gone.
 fn graceful(grace: Duration) -> (KernelFixture, Worker) {
     let mut fixture = KernelFixture::with(|start| start.settings.handover_grace = grace);
     let owner = Pod::new("owner").of_daemon_set("ingress").ports("20080, 20081");

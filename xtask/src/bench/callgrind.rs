@@ -1,5 +1,5 @@
-//! Instruction counts of the agent's code paths, by Callgrind. They do not depend on the load of the machine, so they can be
-//! compared with a baseline.
+//! Instruction counts of the agent's code paths, by Callgrind. They do not depend on the load of the machine, so they
+//! can be compared with a baseline.
 //!
 //! The counts are of a development build, which the tests need anyway: growth there is growth in a release build too.
 

@@ -155,8 +155,8 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// Returns the name of the error number in a server's message. nginx writes `(98: Address already in use)`, programs in Rust
-/// write `(os error 98)`.
+/// Returns the name of the error number in a server's message. nginx writes `(98: Address already in use)`, programs in
+/// Rust write `(os error 98)`.
 pub(super) fn errno_in(message: &str) -> Option<String> {
     let number = message.split('(').skip(1).find_map(|part| {
         let part = part.strip_prefix("os error ").unwrap_or(part);

@@ -79,7 +79,8 @@ impl Servers {
     }
 }
 
-/// Returns true if this nginx accepts the demo's configuration. Old versions do not know `-e`, small builds lack directives.
+/// Returns true if this nginx accepts the demo's configuration. Old versions do not know `-e`, small builds lack
+/// directives.
 fn accepts_configuration(nginx: &Path, folder: &Path) -> bool {
     let home = folder.join("nginx-test");
     // Any port: with `-t` nginx accepts a port that is in use.
@@ -102,8 +103,8 @@ fn nginx_arguments(home: &Path) -> [OsString; 6] {
     ["-p".into(), home.into(), "-e".into(), log.into(), "-c".into(), home.join("nginx.conf").into()]
 }
 
-/// Returns the configuration of a server that answers with the name of its pod. nginx writes its pid file after it has bound
-/// the port (`main` in src/core/nginx.c), so this file shows that it listens.
+/// Returns the configuration of a server that answers with the name of its pod. nginx writes its pid file after it has
+/// bound the port (`main` in src/core/nginx.c), so this file shows that it listens.
 fn nginx_configuration(home: &Path, port: u16, pod: &str) -> String {
     let home = home.display();
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]

@@ -160,8 +160,8 @@ fn cells(attempt: &Attempt) -> [String; 5] {
     ]
 }
 
-/// Breaks text into lines of at most `width` characters, except where a single word is longer. Replaces control characters,
-/// which could move the cursor, by `?`.
+/// Breaks text into lines of at most `width` characters, except where a single word is longer. Replaces control
+/// characters, which could move the cursor, by `?`.
 fn wrap(text: &str, width: usize, first: &str, others: &str) -> String {
     let mut lines = String::new();
     let mut line = first.to_owned();

@@ -264,7 +264,8 @@ fn declared_host_port_is_claimed(story: &Story) -> anyhow::Result<Completion> {
     Ok(Completion::Passed)
 }
 
-/// Runs a storm of binds of the owner's port while something is done; none may get through, and the storm must go on after it.
+/// Runs a storm of binds of the owner's port while something is done; none may get through, and the storm must go on
+/// after it.
 fn under_storm(cluster: &Cluster, act: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let storm = Workload::pod("storm", &[Bind::tcp(20080).in_a_storm()]);
     cluster.wait_for_claim(20080, "owner")?;

@@ -125,8 +125,8 @@ fn is_licence_file(name: &str) -> bool {
     ["LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "NOTICE", "UNLICENSE"].iter().any(|start| name.starts_with(start))
 }
 
-/// Returns the packages that are linked into a root package, with itself: all normal dependencies, without those for tests
-/// and build scripts.
+/// Returns the packages that are linked into a root package, with itself: all normal dependencies, without those for
+/// tests and build scripts.
 fn linked_packages<'a>(metadata: &'a Metadata, root: &str) -> anyhow::Result<Vec<&'a Package>> {
     let resolve = metadata.resolve.as_ref().context("cargo metadata contains no dependency graph")?;
     let nodes: BTreeMap<&PackageId, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();

@@ -1,5 +1,5 @@
-//! Smoke test of the image: runs `enforcer/tests/daemonset` with the agent of the unpacked image, with the capabilities and the
-//! file system of the `DaemonSet`'s container.
+//! Smoke test of the image: runs `enforcer/tests/daemonset` with the agent of the unpacked image, with the capabilities
+//! and the file system of the `DaemonSet`'s container.
 
 use anyhow::{Context as _, bail};
 use cargo_metadata::TargetKind;

@@ -9,8 +9,8 @@ use crate::test::libtest_output::{OutputParser, Skip, TestReport};
 pub(super) const GUEST_PREFIX: &str = "port-enforcer-guest:";
 /// Message of a kernel panic.
 pub(super) const PANIC: &str = "Kernel panic - not syncing";
-/// Start of a kernel warning (`WARN` in include/asm-generic/bug.h), behind the time of the message. No other message begins
-/// like this.
+/// Start of a kernel warning (`WARN` in include/asm-generic/bug.h), behind the time of the message. No other message
+/// begins like this.
 const WARNING: &str = "] WARNING: ";
 /// Reason of the death of a machine that reports nothing.
 const NO_VERDICT: &str = "it ended without a verdict";

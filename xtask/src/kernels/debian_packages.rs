@@ -1,4 +1,5 @@
-//! Kernels from Debian's packages: downloaded with apt in a root folder of its own, unpacked without installation, and stored.
+//! Kernels from Debian's packages: downloaded with apt in a root folder of its own, unpacked without installation, and
+//! stored.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,8 @@ use super::kernel_images::{KernelImage, VersionRequest, numbers_of};
 use super::{kernel_modules, sorted_entries};
 use crate::process;
 
-/// Debian's archives: the suffix of a suite's name that identifies the archive among this machine's sources, and the suites
-/// with the kernels to test.
+/// Debian's archives: the suffix of a suite's name that identifies the archive among this machine's sources, and the
+/// suites with the kernels to test.
 const ARCHIVES: [(&str, &[&str]); 2] = [
     ("", &["bookworm", "trixie", "trixie-backports", "sid"]),
     ("-security", &["bullseye-security", "bookworm-security", "trixie-security"]),
@@ -196,8 +197,8 @@ impl Apt {
     }
 }
 
-/// Returns the package with the newest kernel that fulfils the request, and the kernel's release. Since 6.19 the image is in
-/// `linux-binary-*`, and `linux-image-*` of the same release only depends on it.
+/// Returns the package with the newest kernel that fulfils the request, and the kernel's release. Since 6.19 the image
+/// is in `linux-binary-*`, and `linux-image-*` of the same release only depends on it.
 fn choose_package<'a>(packages: &'a [String], request: &VersionRequest) -> Option<(&'a str, &'a str)> {
     let candidates = packages.iter().filter_map(|package| {
         let release = package.strip_prefix("linux-binary-").or_else(|| package.strip_prefix("linux-image-"))?;
@@ -210,8 +211,8 @@ fn choose_package<'a>(packages: &'a [String], request: &VersionRequest) -> Optio
     request.choose(candidates, |(_, release)| numbers_of(release))
 }
 
-/// Returns apt's list of all suites with kernels, in the archives of this machine's own sources. A line of `targets` has a
-/// suite's name and its archive's address.
+/// Returns apt's list of all suites with kernels, in the archives of this machine's own sources. A line of `targets`
+/// has a suite's name and its archive's address.
 fn sources(targets: &str, keyring: Option<&str>) -> anyhow::Result<String> {
     let signed = keyring.map(|path| format!(" [signed-by={path}]")).unwrap_or_default();
     let mut text = String::new();

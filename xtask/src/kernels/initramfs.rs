@@ -27,8 +27,8 @@ pub(super) fn kernel_arguments(Shard { number, count }: Shard, test: Option<&str
 /// Variable with the shard, for the tests (`enforcer/tests/support/own_machine.rs`).
 const SHARD_VARIABLE: &str = "PORT_ENFORCER_TEST_PART";
 
-/// Paths of the test executables in a machine, with the filters of their tests: all kernel tests, and the agent's tests that
-/// need a machine of their own.
+/// Paths of the test executables in a machine, with the filters of their tests: all kernel tests, and the agent's tests
+/// that need a machine of their own.
 pub(super) const TEST_PROGRAMS: [(&str, &str); 2] = [("/init", ""), ("/bin/agent-tests", "scope_node::")];
 
 /// Executables of a machine.
@@ -96,7 +96,8 @@ const FILE: u32 = 0o100_644;
 const EXECUTABLE: u32 = 0o100_755;
 const CONSOLE: u32 = 0o020_600;
 
-/// A cpio archive in the format "newc" (Documentation/driver-api/early-userspace/buffer-format.rst in the kernel's sources).
+/// A cpio archive in the format "newc" (Documentation/driver-api/early-userspace/buffer-format.rst in the kernel's
+/// sources).
 #[derive(Default)]
 struct CpioArchive {
     bytes: Vec<u8>,

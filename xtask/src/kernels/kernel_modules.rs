@@ -19,8 +19,8 @@ pub(super) fn find(folder: &Path) -> Option<Vec<PathBuf>> {
     sorted_entries(&folder.join("modules")).ok()
 }
 
-/// Extracts the modules from unpacked packages into a kernel's folder. A missing module is built into the kernel, or the tests
-/// report that it is missing.
+/// Extracts the modules from unpacked packages into a kernel's folder. A missing module is built into the kernel, or
+/// the tests report that it is missing.
 pub(super) fn extract(packages: &[PathBuf], release: &str, folder: &Path) -> anyhow::Result<()> {
     let target = folder.join("modules");
     fs::create_dir(&target).with_context(|| format!("cannot create {}", target.display()))?;

@@ -28,8 +28,8 @@ pub(super) enum Accelerator {
 }
 
 impl Accelerator {
-    /// Returns KVM if the machine boots with it. On some hosts /dev/kvm exists but QEMU aborts during the boot, and then QEMU
-    /// does not fall back by itself.
+    /// Returns KVM if the machine boots with it. On some hosts /dev/kvm exists but QEMU aborts during the boot, and
+    /// then QEMU does not fall back by itself.
     pub(super) fn detect(machine: &VirtualMachine<'_>, log: &Path) -> anyhow::Result<Self> {
         let usable = rustix::fs::access("/dev/kvm", rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK).is_ok();
         if !usable {
@@ -43,8 +43,9 @@ impl Accelerator {
     fn arguments(self) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            // QEMU 7's emulation of cmpxchg16b sometimes makes guests oops, and nothing here needs it. Without fast string
-            // instructions the kernel copies words instead of bytes. Each copy is emulated, so this saves a third of the time.
+            // QEMU 7's emulation of cmpxchg16b sometimes makes guests oops, and nothing here needs it. Without fast
+            // string instructions the kernel copies words instead of bytes. Each copy is emulated, so this saves a
+            // third of the time.
             Self::Tcg => ["-accel", "tcg", "-cpu", "max,cx16=off,erms=off,fsrm=off"],
         }
     }
@@ -79,8 +80,8 @@ impl Drop for KillOnDrop {
 }
 
 impl VirtualMachine<'_> {
-    /// Boots the machine and waits for its end or the time limit. Each line of its console is passed to `on_line` and, with
-    /// the seconds since the start, written to `log`.
+    /// Boots the machine and waits for its end or the time limit. Each line of its console is passed to `on_line` and,
+    /// with the seconds since the start, written to `log`.
     pub(super) fn boot(
         &self,
         accelerator: Accelerator,

@@ -13,8 +13,8 @@ use crate::process::{self, NIGHTLY};
 /// Variable with the path of a library source, for machines whose rustup cannot download it.
 const LIBRARY_VARIABLE: &str = "PORT_ENFORCER_RUST_SRC";
 
-/// Files that every complete `library` folder has. `-Z build-std` resolves the library's own workspace with the first two,
-/// and that workspace refers to the others.
+/// Files that every complete `library` folder has. `-Z build-std` resolves the library's own workspace with the first
+/// two, and that workspace refers to the others.
 const MARKERS: [&str; 6] =
     ["Cargo.lock", "Cargo.toml", "core/src/lib.rs", "alloc/src/lib.rs", "std/src/lib.rs", "sysroot/Cargo.toml"];
 

@@ -69,8 +69,8 @@ impl TestExecutable {
     }
 }
 
-/// Compiles all tests of the workspace. With the sanitizer, only unit tests and kernel tests of the packages with code that
-/// is `unsafe` or decodes data of the kernel.
+/// Compiles all tests of the workspace. With the sanitizer, only unit tests and kernel tests of the packages with code
+/// that is `unsafe` or decodes data of the kernel.
 pub(super) fn build(sanitized: bool) -> anyhow::Result<Vec<TestExecutable>> {
     let mut cargo = if sanitized { process::nightly("cargo") } else { process::cargo() };
     cargo.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);

@@ -18,8 +18,8 @@ pub(crate) struct TestCounts {
     pub(crate) ignored: usize,
 }
 
-/// Results of a test executable. The counts are those of the closing lines. There can be fewer names, if a test wrote into
-/// the middle of a line of the harness.
+/// Results of a test executable. The counts are those of the closing lines. There can be fewer names, if a test wrote
+/// into the middle of a line of the harness.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct TestReport {
     /// Number of closing lines; doc tests print several.

@@ -34,9 +34,9 @@ pub(crate) unsafe fn read_kernel_str(to: *mut u8, capacity: u32, address: u64) -
 /// kernel/bpf/helpers.c).
 ///
 /// A call of a kernel function names the function by its number in the running kernel's type information, and aya has
-/// no relocation for that. So the object contains an instruction that does nothing of use ([`RDONLY_CAST_PLACEHOLDER`]), and the
-/// agent replaces it by the call. Where the kernel has no such function, the agent sets the type's number to 0 and the
-/// verifier never comes here.
+/// no relocation for that. So the object contains an instruction that does nothing of use
+/// ([`RDONLY_CAST_PLACEHOLDER`]), and the agent replaces it by the call. Where the kernel has no such function, the
+/// agent sets the type's number to 0 and the verifier never comes here.
 #[inline(always)]
 pub(crate) fn rdonly_cast(address: u64, type_id: u32) -> *const u8 {
     let pointer;

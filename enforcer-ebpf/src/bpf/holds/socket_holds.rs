@@ -1,8 +1,8 @@
 //! What each socket holds: in the socket's storage (`SOCKET_HOLDS`), or by its address (`FALLBACK_HOLDS`) where it has
 //! no storage.
 //!
-//! A socket holds at most one port. [`PortHold::count`] is of no use here and contains [`enforcer_ebpf::wire::port_index`]
-//! of the port.
+//! A socket holds at most one port. [`PortHold::count`] is of no use here and contains
+//! [`enforcer_ebpf::wire::port_index`] of the port.
 
 use core::{ffi::c_void, ptr};
 

@@ -92,8 +92,9 @@ impl QuotaTracker {
         }
     }
 
-    /// Returns the amount that an owner of this class and namespace may have, what it has already included: that is never too much, also
-    /// where all have more than they may, as they can when a namespace is no longer one of the system's.
+    /// Returns the amount that an owner of this class and namespace may have, what it has already included: that is
+    /// never too much, also where all have more than they may, as they can when a namespace is no longer one of the
+    /// system's.
     pub(crate) fn remaining(&self, what: Resource, class: OwnerClass, namespace: &str, own: Usage) -> Remaining {
         let whole = match what {
             Resource::Pods => self.capacity.pods,

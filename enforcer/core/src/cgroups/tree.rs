@@ -192,7 +192,8 @@ mod tests {
         assert_eq!(tree.container(cgroup(7)), None);
     }
 
-    /// Found by fuzzing: what lies below a cgroup that is pod and container at once was asked for the name of another one.
+    /// Found by fuzzing: what lies below a cgroup that is pod and container at once was asked for the name of another
+    /// one.
     #[test]
     fn pod_and_container_in_one_segment() {
         let mut tree = tree();

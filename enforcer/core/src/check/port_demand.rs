@@ -49,7 +49,8 @@ impl PortDemand {
         wildcard_ports(object).into_iter().filter_map(|port| self.pods.get(&(class, port)).copied()).max().unwrap_or(0)
     }
 
-    /// Returns the most pods that want a port that two objects have in common, their own included, if both suit the same nodes; else 0.
+    /// Returns the most pods that want a port that two objects have in common, their own included, if both suit the
+    /// same nodes; else 0.
     pub(super) fn of_pair(&self, (one, other): (usize, usize), objects: &[&ManifestObject]) -> u32 {
         let Some(class) = self.classes[one].filter(|_| self.classes[one] == self.classes[other]) else {
             return 0;

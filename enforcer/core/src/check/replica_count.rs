@@ -4,7 +4,7 @@ use crate::yaml::spanned::{Node, Value};
 
 /// Default of the API server for `maxSurge` and `maxUnavailable` of a Deployment (`SetDefaults_Deployment` in
 /// pkg/apis/apps/v1/defaults.go).
-const DEFAULT_SHARE: IntOrPercent = IntOrPercent::Percent(25);
+const DEFAULT_ROLLING: IntOrPercent = IntOrPercent::Percent(25);
 
 /// Count of pods that there are at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,11 +63,11 @@ impl ReplicaCount {
             return Ok(Self::Count { replicas, update: None });
         }
         let rolling = strategy.and_then(|strategy| strategy.get("rollingUpdate"));
-        let surge = rolling.map(|rolling| share(rolling, "maxSurge")).transpose()?.flatten();
-        let unavailable = rolling.map(|rolling| share(rolling, "maxUnavailable")).transpose()?.flatten();
+        let surge = rolling.map(|rolling| int_or_percent(rolling, "maxSurge")).transpose()?.flatten();
+        let unavailable = rolling.map(|rolling| int_or_percent(rolling, "maxUnavailable")).transpose()?.flatten();
         let update = RollingUpdate {
-            surge: surge.unwrap_or(DEFAULT_SHARE).of(replicas, true),
-            unavailable: unavailable.unwrap_or(DEFAULT_SHARE).of(replicas, false),
+            surge: surge.unwrap_or(DEFAULT_ROLLING).of(replicas, true),
+            unavailable: unavailable.unwrap_or(DEFAULT_ROLLING).of(replicas, false),
             stated: surge.is_some(),
         };
         Ok(Self::Count { replicas, update: Some(update.without_surge()) })
@@ -82,7 +82,7 @@ impl ReplicaCount {
         let strategy = spec.get("updateStrategy");
         let on_delete = strategy.and_then(|strategy| strategy.get("type")).and_then(Node::text) == Some("OnDelete");
         let rolling = strategy.and_then(|strategy| strategy.get("rollingUpdate"));
-        let surge = rolling.map(|rolling| share(rolling, "maxSurge")).transpose()?.flatten();
+        let surge = rolling.map(|rolling| int_or_percent(rolling, "maxSurge")).transpose()?.flatten();
         Ok(Self::EveryNode { surge: !on_delete && surge.is_some_and(|surge| surge.of(1, true) > 0) })
     }
 
@@ -162,7 +162,7 @@ impl IntOrPercent {
     }
 }
 
-fn share(rolling: &Node, key: &str) -> Result<Option<IntOrPercent>, String> {
+fn int_or_percent(rolling: &Node, key: &str) -> Result<Option<IntOrPercent>, String> {
     let Some(node) = rolling.get(key) else {
         return Ok(None);
     };

@@ -47,7 +47,8 @@ impl Index {
         self.tree.pod(cgroup).map(|pod| pod.key)
     }
 
-    /// Returns the name of the container that a cgroup belongs to, or the beginning of its id where the name is not known.
+    /// Returns the name of the container that a cgroup belongs to, or the beginning of its id where the name is not
+    /// known.
     #[must_use]
     pub fn container(&self, cgroup: CgroupId) -> Option<String> {
         let id = self.tree.container(cgroup)?;
@@ -116,7 +117,8 @@ impl Index {
         self.port_table.in_force(protocol, port)
     }
 
-    /// Returns the ports with claims in force, whatever their protocols and addresses, those whose claims came first in front.
+    /// Returns the ports with claims in force, whatever their protocols and addresses, those whose claims came first in
+    /// front.
     #[must_use]
     pub fn ports_in_force(&self) -> Vec<u16> {
         let mut ports: Vec<(i64, u16)> =
@@ -168,8 +170,8 @@ impl Index {
         }
     }
 
-    /// Returns whether two owners may hold the same port at once: they are one, of one share group, or siblings of whom one
-    /// leaves or that are a rollout.
+    /// Returns whether two owners may hold the same port at once: they are one, of one share group, or siblings of whom
+    /// one leaves or that are a rollout.
     #[must_use]
     pub fn may_share(&self, one: OwnerId, other: OwnerId) -> bool {
         let (Some(one), Some(other)) = (self.owners.get(&one), self.owners.get(&other)) else {

@@ -137,8 +137,8 @@ impl Index {
 
     /// Returns the claims of a pod within the limits of its namespace.
     ///
-    /// As long as the labels are not known, nothing is reported that one of them may grant, and a pod whose claims are the
-    /// very same as before keeps them: the last agent knew the label.
+    /// As long as the labels are not known, nothing is reported that one of them may grant, and a pod whose claims are
+    /// the very same as before keeps them: the last agent knew the label.
     pub(super) fn limited_claims(&self, pod: &Pod, owner: &OwnerState) -> PodClaims {
         let room = self.quotas.quota(owner.class, &pod.namespace, owner.usage);
         let within = |limits| claims_within_quota(pod, &limits, &room);

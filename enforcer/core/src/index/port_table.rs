@@ -20,8 +20,8 @@ use crate::{
 
 type Key = (Protocol, u16);
 
-/// Most claims on a port whose loss is reported again when another owner than before has the port, the next in turn first.
-/// Their pods know that they wait; a thousand that want one port must not be a thousand lines whenever one goes.
+/// Most claims on a port whose loss is reported again when another owner than before has the port, the next in turn
+/// first. Their pods know that they wait; a thousand that want one port must not be a thousand lines whenever one goes.
 const RENOTIFY_AFTER: usize = 10;
 
 #[derive(Debug, Default)]
@@ -134,8 +134,8 @@ impl PortTable {
         }
     }
 
-    /// Passes what an owner has in force on the ports that it had bound to another one. What it has lost stays with it, and
-    /// so does what another owner of its party (`is_one`) has in force too: the party needs no heir there.
+    /// Passes what an owner has in force on the ports that it had bound to another one. What it has lost stays with it,
+    /// and so does what another owner of its party (`is_one`) has in force too: the party needs no heir there.
     pub(super) fn transfer_claims(
         &mut self,
         from: OwnerId,

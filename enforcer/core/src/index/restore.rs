@@ -245,9 +245,9 @@ impl Index {
     }
 }
 
-/// Finds the claims that are shared: the maps name one member of a share group or one sibling where several claim the same.
-/// Members that claim just the same, which is what the members of a group and siblings do, have the same in force: the
-/// group keeps it when the one that is named goes first.
+/// Finds the claims that are shared: the maps name one member of a share group or one sibling where several claim the
+/// same. Members that claim just the same, which is what the members of a group and siblings do, have the same in
+/// force: the group keeps it when the one that is named goes first.
 fn shared_claims(remembered: &[RecoveredOwner]) -> HashMap<Alike, BTreeSet<PortSpec>> {
     let mut shared: HashMap<Alike, BTreeSet<PortSpec>> = HashMap::new();
     for owner in remembered {

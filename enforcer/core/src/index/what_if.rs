@@ -49,8 +49,8 @@ impl Index {
         (verdict, owners.get(usize::from(verdict.by)).and_then(|owner| OwnerId::new(owner.id())))
     }
 
-    /// Returns the verdict on a bind of a socket that could share its port with one that somebody else holds, `holder` if that is a
-    /// pod that is known: by the same functions as the programs'.
+    /// Returns the verdict on a bind of a socket that could share its port with one that somebody else holds, `holder`
+    /// if that is a pod that is known: by the same functions as the programs'.
     #[must_use]
     pub fn judge_sharing(
         &self,

@@ -1,10 +1,10 @@
 //! Reports and notices in, calls to the API out.
 //!
 //! A tenant must not be able to flood the API server or another pod's Events, and a node with a thousand conflicts must
-//! still publish each of them. So repeated occurrences become a series: the first one is published at once, later ones are
-//! counted, and the count is published less and less often. A pod that is in the way of many, or that many are in the way
-//! of, gets one Event that names them, never one for each pair. On top of that there are a budget for each object and one
-//! for the agent ([`OBJECT_LIMIT`], [`CALL_LIMIT`]), and everything that is kept is bounded.
+//! still publish each of them. So repeated occurrences become a series: the first one is published at once, later ones
+//! are counted, and the count is published less and less often. A pod that is in the way of many, or that many are in
+//! the way of, gets one Event that names them, never one for each pair. On top of that there are a budget for each
+//! object and one for the agent ([`OBJECT_LIMIT`], [`CALL_LIMIT`]), and everything that is kept is bounded.
 //!
 //! There is no connection in here: whoever has one polls for a call ([`EventScheduler::poll_call`]), makes it, and passes
 //! its outcome to [`EventScheduler::handle_outcome`].

@@ -32,8 +32,8 @@ impl EventObject {
         }
     }
 
-    /// Returns the UID by which `kubectl describe` looks for the object's Events: of a mirror pod the one in its annotation, of the
-    /// node its name, as the kubelet does it.
+    /// Returns the UID by which `kubectl describe` looks for the object's Events: of a mirror pod the one in its
+    /// annotation, of the node its name, as the kubelet does it.
     #[must_use]
     pub fn uid(&self) -> &str {
         match self {

@@ -57,8 +57,8 @@ use sha256::Sha256;
 pub struct Digest(pub [u8; 16]);
 
 impl Digest {
-    /// Returns the digest of texts in a row, each with its length, so that `ab`, `c` is not `a`, `bc`. `kind` sets digests
-    /// of different things apart.
+    /// Returns the digest of texts in a row, each with its length, so that `ab`, `c` is not `a`, `bc`. `kind` sets
+    /// digests of different things apart.
     #[must_use]
     pub fn of<'a>(kind: &'a str, texts: impl IntoIterator<Item = &'a str>) -> Self {
         let mut context = Sha256::new();

@@ -32,7 +32,8 @@ impl fmt::Display for CgroupId {
     }
 }
 
-/// Cookie of a socket (`sock_gen_cookie` in `net/core/sock_diag.c`): no other socket gets the same before the node restarts.
+/// Cookie of a socket (`sock_gen_cookie` in `net/core/sock_diag.c`): no other socket gets the same before the node
+/// restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketCookie(u64);
 

@@ -26,7 +26,8 @@ impl Mode {
     }
 }
 
-/// Effect of the label [`NamespaceLabel::Mode`](crate::model::namespace_label::NamespaceLabel::Mode) of a namespace on the mode for offenders in it.
+/// Effect of the label [`NamespaceLabel::Mode`](crate::model::namespace_label::NamespaceLabel::Mode) of a namespace on
+/// the mode for offenders in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NamespaceMode {
     /// It overrides the node's mode.

@@ -231,8 +231,8 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// Returns the fewest ranges that hold exactly these ports, in ascending order. The ports may come in any order and more than
-/// once; port 0 is left out.
+/// Returns the fewest ranges that hold exactly these ports, in ascending order. The ports may come in any order and
+/// more than once; port 0 is left out.
 #[must_use]
 pub fn compress(ports: impl IntoIterator<Item = u16>) -> Vec<PortRange> {
     let mut ports: Vec<u16> = ports.into_iter().filter(|port| *port != 0).collect();

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 /// Ends a text that was cut.
 const ELLIPSIS: char = '…';
 
-/// Returns the text with everything invisible as `\u{…}`: control characters, line and paragraph separators, bidirectional
-/// overrides, zero-width and unassigned characters, combining marks, spaces other than U+0020.
+/// Returns the text with everything invisible as `\u{…}`: control characters, line and paragraph separators,
+/// bidirectional overrides, zero-width and unassigned characters, combining marks, spaces other than U+0020.
 ///
 /// All else stays as it is, backslashes and quotes too, so that text that is safe already is not changed, and
 /// escaping twice is the same as escaping once.
@@ -22,8 +22,8 @@ pub fn escape(text: &str) -> String {
     safe
 }
 
-/// Escapes as [`escape`] does, and cuts the result to at most `max` characters of output. A text that was cut ends in `…`, which counts; no escape
-/// is cut in two. Reads no more of the text than it needs.
+/// Escapes as [`escape`] does, and cuts the result to at most `max` characters of output. A text that was cut ends in
+/// `…`, which counts; no escape is cut in two. Reads no more of the text than it needs.
 #[must_use]
 pub fn escape_bounded(text: &str, max: usize) -> String {
     let mut safe = String::new();

@@ -1,5 +1,5 @@
-//! Records of owners: one element of the map `OWNER_RECORDS` for each owner, with what the next agent needs beyond the other
-//! maps.
+//! Records of owners: one element of the map `OWNER_RECORDS` for each owner, with what the next agent needs beyond the
+//! other maps.
 //!
 //! `Layout` is the layout of version 1, and the only description of it.
 //!
@@ -294,8 +294,8 @@ impl OwnerRecord {
     }
 }
 
-/// Returns what stands in the place of the UID of a pod that is gone: kind and name of the workload that its ports are kept
-/// for, as in `DaemonSet/edge`. Earlier agents wrote the UID, in which there is no slash.
+/// Returns what stands in the place of the UID of a pod that is gone: kind and name of the workload that its ports are
+/// kept for, as in `DaemonSet/edge`. Earlier agents wrote the UID, in which there is no slash.
 fn workload_text(subject: &RecordedOwner, name: &Name) -> Option<String> {
     let RecordedOwner::HandoverReservation { .. } = subject else {
         return None;

@@ -64,8 +64,8 @@ pub enum Change {
         /// Cgroup id.
         id: CgroupId,
     },
-    /// Takes out a cgroup inside a pod's that is named like another pod's own. `cgroup_mkdir` notes none that it knows to be
-    /// inside a pod, but the pod around it may have been there before and not be noted yet.
+    /// Takes out a cgroup inside a pod's that is named like another pod's own. `cgroup_mkdir` notes none that it knows
+    /// to be inside a pod, but the pod around it may have been there before and not be noted yet.
     CgroupInPod {
         /// Cgroup id.
         id: CgroupId,
@@ -261,9 +261,9 @@ fn stands_for_all(claim: &ActivePortClaim, others: &[&ActivePortClaim], one_addr
 /// of the two whenever it is foreign to any.
 ///
 /// A caller gets along with its own group and with its siblings, and with nobody else. So two of different groups
-/// without a workload will do. So will two of different workloads and different groups, save for a caller that is of one's
-/// group and a sibling of the other, which is let in even if there is a third owner: no two owners can express that. Else
-/// all are of one group or of one workload.
+/// without a workload will do. So will two of different workloads and different groups, save for a caller that is of
+/// one's group and a sibling of the other, which is let in even if there is a third owner: no two owners can express
+/// that. Else all are of one group or of one workload.
 fn pair(owners: &[&ActivePortClaim]) -> (Slot, Slot) {
     let (controlled, alone): (Vec<&ActivePortClaim>, Vec<&ActivePortClaim>) =
         owners.iter().partition(|owner| owner.party.workload.is_some());

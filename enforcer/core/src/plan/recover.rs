@@ -52,8 +52,8 @@ pub struct RecoveredState {
     pub unreadable: Vec<UnreadableOwner>,
 }
 
-/// Reads the contents of `OWNERS`, `OWNER_RECORDS`, `PORTS` and `ADDRESS_OWNERS`. Free slots and unclaimed ports may be left out. The
-/// slots in `exact` are those of `wire::AddressOwner`.
+/// Reads the contents of `OWNERS`, `OWNER_RECORDS`, `PORTS` and `ADDRESS_OWNERS`. Free slots and unclaimed ports may be
+/// left out. The slots in `exact` are those of `wire::AddressOwner`.
 pub fn recover<B: AsRef<[u8]>>(
     owners: impl IntoIterator<Item = (Slot, wire::Owner)>,
     record: impl Fn(Slot) -> Option<B>,
@@ -101,7 +101,8 @@ fn in_force(
         let mut claim = |slot, address| found.entry((slot, protocol, address)).or_default().push(port);
         let (v4, v6) = (word.v4(), word.v6());
         if v6.whole {
-            // No claim takes all of IPv6 and leaves IPv4 out. What it says of IPv4 another member of the group may say too.
+            // No claim takes all of IPv6 and leaves IPv4 out. What it says of IPv4 another member of the group may say
+            // too.
             claim(v6.first, Address::Any);
         }
         if v4.whole && !(v6.whole && v6.first == v4.first) {

@@ -48,7 +48,8 @@ impl ClaimLimits {
     }
 }
 
-/// Returns the number in a label [`NamespaceLabel::MaxPorts`]; `None` if it is none. Digits alone: `+5` and `5k` are mistakes.
+/// Returns the number in a label [`NamespaceLabel::MaxPorts`]; `None` if it is none. Digits alone: `+5` and `5k` are
+/// mistakes.
 #[must_use]
 pub fn max_ports_from_label(value: &str) -> Option<u32> {
     let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());

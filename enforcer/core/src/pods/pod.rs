@@ -259,8 +259,8 @@ impl Pod {
     }
 }
 
-/// Returns the key for a UID as objects have it: a UUID with dashes ([`enforcer_ebpf::wire::UidForm::Api`]) or 32 hex digits
-/// ([`enforcer_ebpf::wire::UidForm::Static`]), in upper or lower case. `None` for all else.
+/// Returns the key for a UID as objects have it: a UUID with dashes ([`enforcer_ebpf::wire::UidForm::Api`]) or 32 hex
+/// digits ([`enforcer_ebpf::wire::UidForm::Static`]), in upper or lower case. `None` for all else.
 #[must_use]
 pub fn uid_key(text: &str) -> Option<UidKey> {
     // The cgroup's name may have underscores in the place of dashes, the object may not.

@@ -19,8 +19,8 @@ impl<K: Clone + Eq + Hash, V: Default> BoundedMap<K, V> {
         Self { most, values: HashMap::new(), order: VecDeque::new() }
     }
 
-    /// Changes the value of a key, a default one if the key is new, and returns the result. A known key is looked up once and
-    /// not cloned.
+    /// Changes the value of a key, a default one if the key is new, and returns the result. A known key is looked up
+    /// once and not cloned.
     pub(super) fn update<R>(&mut self, key: Cow<'_, K>, change: impl FnOnce(&mut V) -> R) -> R {
         if let Some(value) = self.values.get_mut(&*key) {
             return change(value);

@@ -56,8 +56,8 @@ impl FailingBind {
     }
 }
 
-/// The binds that fail. A bind is one of them until its caller bound the port, until its pod is gone, or until nobody tried
-/// for [`QUIET`].
+/// The binds that fail. A bind is one of them until its caller bound the port, until its pod is gone, or until nobody
+/// tried for [`QUIET`].
 #[derive(Debug)]
 pub struct FailingBinds {
     binds: BoundedMap<BindTarget, Option<FailingBind>>,

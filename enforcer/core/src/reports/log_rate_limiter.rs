@@ -21,8 +21,8 @@ struct PodLines {
     suppressed: u64,
 }
 
-/// Suppresses log lines about an actor of whom there are too many. None is lost: the next line that is admitted comes with
-/// their number.
+/// Suppresses log lines about an actor of whom there are too many. None is lost: the next line that is admitted comes
+/// with their number.
 #[derive(Debug)]
 pub struct LogRateLimiter {
     lines: BoundedMap<Actor, PodLines>,
@@ -35,8 +35,8 @@ impl Default for LogRateLimiter {
 }
 
 impl LogRateLimiter {
-    /// Returns how many lines about the actor were suppressed before this one, which stands for `stands_for`; `None` if it
-    /// is suppressed too. `now` is on a monotonic clock.
+    /// Returns how many lines about the actor were suppressed before this one, which stands for `stands_for`; `None` if
+    /// it is suppressed too. `now` is on a monotonic clock.
     pub fn admit(&mut self, about: &Actor, stands_for: u64, now: Duration) -> Option<u64> {
         self.lines.update(Cow::Borrowed(about), |lines| {
             if !lines.bucket.take(LOG_LIMIT, now) {

@@ -1,7 +1,7 @@
 //! Decoder of the records that the kernel programs write into their rings.
 //!
-//! A record is one wire type, byte for byte ([`BindEvent`], [`ReleaseEvent`], [`CgroupEvent`]). Every time that leaves the
-//! decoder counts sleep: the programs take the times of the socket ring from a clock that does not, so
+//! A record is one wire type, byte for byte ([`BindEvent`], [`ReleaseEvent`], [`CgroupEvent`]). Every time that leaves
+//! the decoder counts sleep: the programs take the times of the socket ring from a clock that does not, so
 //! [`decode_socket`] takes what is missing as an argument.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

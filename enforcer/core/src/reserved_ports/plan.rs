@@ -57,7 +57,8 @@ pub struct Plan {
     pub added: PortSet,
     /// Ports that are ours no more.
     pub removed: PortSet,
-    /// Ports that are wanted and left out, because half of the ephemeral ports that others left free are reserved already.
+    /// Ports that are wanted and left out, because half of the ephemeral ports that others left free are reserved
+    /// already.
     pub left_out: PortSet,
 }
 

@@ -115,8 +115,8 @@ impl PortSet {
         items
     }
 
-    /// Returns the list in as few texts as possible of at most `most` bytes each, no item cut in two. An empty set is one line
-    /// feed, which the kernel takes for the empty list.
+    /// Returns the list in as few texts as possible of at most `most` bytes each, no item cut in two. An empty set is
+    /// one line feed, which the kernel takes for the empty list.
     #[must_use]
     pub fn texts(&self, most: usize) -> Vec<String> {
         let mut texts: Vec<String> = Vec::new();

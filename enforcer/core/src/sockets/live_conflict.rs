@@ -148,8 +148,8 @@ pub struct ReportedConflicts {
 type ConflictKey = (Protocol, u16, IpAddr, ConflictSide, Option<(IpAddr, ConflictSide)>, Option<OwnerId>);
 
 impl ReportedConflicts {
-    /// Returns the conflicts that exist now and did not the last time. Ports in `shared` are meant to be shared: their holders
-    /// conflict with claims only.
+    /// Returns the conflicts that exist now and did not the last time. Ports in `shared` are meant to be shared: their
+    /// holders conflict with claims only.
     pub fn new_conflicts(&mut self, holders: &BoundSockets, index: &Index, shared: &[PortSpec]) -> Vec<LiveConflict> {
         let mut now = HashSet::new();
         let mut fresh = Vec::new();

@@ -35,8 +35,9 @@ pub(super) struct SocketFile {
 impl SocketFile {
     /// Listens at the path. Replaces the socket of a process that has ended.
     ///
-    /// The socket is made in a folder that is the owner's alone and moved to its place when it has its mode: `bind` makes it
-    /// with the mode that the process's umask leaves, and to change that for a moment would change it for every thread.
+    /// The socket is made in a folder that is the owner's alone and moved to its place when it has its mode: `bind`
+    /// makes it with the mode that the process's umask leaves, and to change that for a moment would change it for
+    /// every thread.
     pub(super) fn listen(path: &Path) -> Result<(UnixListener, Self), SocketError> {
         let refused = |what| move |error| SocketError::Refused(what, error);
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

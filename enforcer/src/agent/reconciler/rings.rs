@@ -46,7 +46,8 @@ impl Reconciler {
     }
 
     /// Reads the records of cgroups into the index, those of removed ones for [`Self::drain_cgroup_ring`]: a removed
-    /// cgroup ends a pod, which arbitrates claims, and no claim may be written before all cgroups that were made are known.
+    /// cgroup ends a pod, which arbitrates claims, and no claim may be written before all cgroups that were made are
+    /// known.
     pub(super) fn read_cgroup_ring(&mut self, now: Now) {
         while let Some(record) = self.cgroup_ring.next() {
             self.cgroup_events_seen += 1;

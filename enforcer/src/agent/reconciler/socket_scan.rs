@@ -1,5 +1,5 @@
-//! Scans of the node's sockets, the holders of ports that the programs know, and reports, without those about the agent's own
-//! sockets.
+//! Scans of the node's sockets, the holders of ports that the programs know, and reports, without those about the
+//! agent's own sockets.
 
 use std::collections::BTreeSet;
 

@@ -36,9 +36,9 @@ pub struct CleanupSummary {
     pub left_alone: Vec<PathBuf>,
 }
 
-/// Removes everything that agents of any version pinned below this folder, also what an interrupted start or cleanup left;
-/// `None` while a running agent has the lock. After that no bind is judged any more. A folder that is not there, or not
-/// on a BPF file system, has no pins.
+/// Removes everything that agents of any version pinned below this folder, also what an interrupted start or cleanup
+/// left; `None` while a running agent has the lock. After that no bind is judged any more. A folder that is not there,
+/// or not on a BPF file system, has no pins.
 ///
 /// # Errors
 ///

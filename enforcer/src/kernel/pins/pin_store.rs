@@ -61,8 +61,8 @@ pub(in crate::kernel) struct PinStore {
 }
 
 impl PinStore {
-    /// Reads what is pinned, removes what no link needs, and makes the maps that all generations share. `cgroup` is the id
-    /// of the cgroup to attach to. Also returns the live generation.
+    /// Reads what is pinned, removes what no link needs, and makes the maps that all generations share. `cgroup` is the
+    /// id of the cgroup to attach to. Also returns the live generation.
     pub(in crate::kernel) fn open(keep: Persistence, cgroup: CgroupId) -> Result<(Self, PreviousGeneration), PinError> {
         let pins = keep.guard.pins();
         pins.check_layout()?;
@@ -154,8 +154,8 @@ impl PinStore {
         Ok(())
     }
 
-    /// Attaches a program of this generation in the place of the attached one, if there is one: every bind is judged by one
-    /// of the two. `attach` makes a new link.
+    /// Attaches a program of this generation in the place of the attached one, if there is one: every bind is judged by
+    /// one of the two. `attach` makes a new link.
     pub(in crate::kernel) fn switch(
         &mut self,
         place: usize,

@@ -71,8 +71,8 @@ impl Previous {
         lease_deadline::from_word(self.config.load(config_word::LEASE_DEADLINE))
     }
 
-    /// Waits until its programs have written their last record, after they were replaced: one that was started before that
-    /// may still run.
+    /// Waits until its programs have written their last record, after they were replaced: one that was started before
+    /// that may still run.
     ///
     /// # Errors
     ///

@@ -81,8 +81,8 @@ pub(super) fn cast(offsets: &Offsets) -> Result<Option<RdonlyCast>, BtfError> {
     program.push(instruction(COPY, registers(0, 2), 0));
     program.extend(field(LOAD_4, task.uid));
     program.extend(ALLOW);
-    // Refused where the function is unknown, where programs are interpreted, and where memory may not be read. Whatever the
-    // reason, helpers do the same, or another probe reports it.
+    // Refused where the function is unknown, where programs are interpreted, and where memory may not be read. Whatever
+    // the reason, helpers do the same, or another probe reports it.
     Ok(load(CGROUP_SOCK, CGROUP_INET_SOCK_RELEASE, 0, &program).is_ok().then_some(cast))
 }
 

@@ -76,8 +76,8 @@ pub enum Order {
         times: u32,
         threads: u32,
     },
-    /// Bind so many times, from this port on so many ports in turn, closing every socket; the answer counts the failures by
-    /// errno.
+    /// Bind so many times, from this port on so many ports in turn, closing every socket; the answer counts the
+    /// failures by errno.
     Burst {
         bind: Bind,
         ports: u16,
@@ -91,7 +91,8 @@ pub enum Order {
         descriptor: RawFd,
         bind: Bind,
     },
-    /// Bind the same port as another worker in the same moment, so many times; the two meet in the memory behind that descriptor.
+    /// Bind the same port as another worker in the same moment, so many times; the two meet in the memory behind that
+    /// descriptor.
     Race {
         bind: Bind,
         rounds: u32,

@@ -21,8 +21,8 @@ const WHOLE: std::ops::Range<u16> = 30_000..31_500;
 const SINGLE: std::ops::Range<u16> = 31_500..32_000;
 /// The ports of share groups.
 const SHARED: std::ops::Range<u16> = 32_000..32_020;
-/// Ports that only one pod ever claims. All ports are below those that the kernel gives to outgoing connections, of which the
-/// agent has some: such a port would be in use.
+/// Ports that only one pod ever claims. All ports are below those that the kernel gives to outgoing connections, of
+/// which the agent has some: such a port would be in use.
 const PRIVATE: u16 = 23_000;
 
 const ADDRESSES: [IpAddr; 4] = [

@@ -162,8 +162,9 @@ impl World {
     }
 }
 
-/// Conflicts that two owners of a port, or one of an address, cannot express: the caller gets along with one of those in
-/// force, and not with another that is one with it; or with one by group and with another as a sibling, and meets a third.
+/// Conflicts that two owners of a port, or one of an address, cannot express: the caller gets along with one of those
+/// in force, and not with another that is one with it; or with one by group and with another as a sibling, and meets a
+/// third.
 fn may_be_missed(case: &Case, overlapping: &[&Claimed], relations: &[Reason]) -> bool {
     let is_conflict = |reason: &Reason| matches!(reason, Reason::Claimed | Reason::Reserved);
     let (foreign, familiar): (Vec<_>, Vec<_>) =

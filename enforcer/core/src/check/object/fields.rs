@@ -39,7 +39,7 @@ enum Expected {
     /// Whole number from 0 on.
     Count,
     /// Whole number from 0 on, or a percentage.
-    Share,
+    IntOrPercent,
     /// Number or text.
     PortOrName,
     Text,
@@ -56,8 +56,8 @@ impl Expected {
             | (Self::List, Value::List(_))
             | (Self::Map, Value::Map(_)) => true,
             (Self::Number | Self::PortOrName, Value::Number(value)) => number(value).is_some(),
-            (Self::Count | Self::Share, Value::Number(value)) => number(value).is_some_and(|number| number >= 0),
-            (Self::Share, Value::Text(text)) => text.ends_with('%'),
+            (Self::Count | Self::IntOrPercent, Value::Number(value)) => number(value).is_some_and(|number| number >= 0),
+            (Self::IntOrPercent, Value::Text(text)) => text.ends_with('%'),
             _ => false,
         }
     }
@@ -66,7 +66,7 @@ impl Expected {
     fn advice(self, value: &Value) -> &'static str {
         let without_quotes = |text: &str| match self {
             Self::Flag => matches!(text, "true" | "false"),
-            Self::Number | Self::Count | Self::Share | Self::PortOrName => text.parse::<i32>().is_ok(),
+            Self::Number | Self::Count | Self::IntOrPercent | Self::PortOrName => text.parse::<i32>().is_ok(),
             Self::Text | Self::List | Self::Map => false,
         };
         match (self, value) {
@@ -79,7 +79,7 @@ impl Expected {
             (Self::Flag, _) => "write true or false",
             (Self::Number, _) => "write a whole number",
             (Self::Count, _) => "write a whole number from 0 on",
-            (Self::Share, _) => "write a whole number from 0 on or a percentage",
+            (Self::IntOrPercent, _) => "write a whole number from 0 on or a percentage",
             (Self::PortOrName, _) => "write a port or its name",
             (Self::Text, _) => "write a text",
             (Self::List, _) => "write a list",
@@ -182,7 +182,7 @@ pub(super) fn check_counts(kind: WorkloadKind, root: &Node) -> Result<(), FieldE
     let path = format!("spec.{strategy}.rollingUpdate");
     expect(rolling, &path, Expected::Map)?;
     for key in ["maxSurge", "maxUnavailable"] {
-        field(rolling, &path, key, Expected::Share)?;
+        field(rolling, &path, key, Expected::IntOrPercent)?;
     }
     Ok(())
 }

@@ -37,8 +37,9 @@ const SERVED: [WorkloadKind; 8] = [
 ];
 
 impl WorkloadKind {
-    /// Returns the kind of an object, if it is one of Kubernetes that makes pods: also of a version or group that no API
-    /// server serves, and in another case. A group with a dot is somebody else's: that of a custom resource must have one.
+    /// Returns the kind of an object, if it is one of Kubernetes that makes pods: also of a version or group that no
+    /// API server serves, and in another case. A group with a dot is somebody else's: that of a custom resource must
+    /// have one.
     #[must_use]
     pub fn of(api_version: &str, kind: &str) -> Option<Self> {
         let served = SERVED.into_iter().find(|served| served.as_str().eq_ignore_ascii_case(kind))?;

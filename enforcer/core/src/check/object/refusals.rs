@@ -3,7 +3,8 @@
 //! The rules are those of Kubernetes, by name: `validateContainerPorts`, `checkHostPortConflicts`,
 //! `validatePodHostNetworkDeps` and `validateProbe` in pkg/apis/core/validation/validation.go;
 //! `ValidateDeploymentStrategy`, `ValidateRollingUpdateDeployment`, `ValidateDaemonSetUpdateStrategy` and
-//! `ValidateRollingUpdateDaemonSet` in pkg/apis/apps/validation/validation.go. They apply after the defaults (pkg/apis/core/v1/defaults.go).
+//! `ValidateRollingUpdateDaemonSet` in pkg/apis/apps/validation/validation.go. They apply after the defaults
+//! (pkg/apis/core/v1/defaults.go).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -297,8 +298,8 @@ impl Refusals {
             }
             _ => {}
         }
-        let share = |key: &str| rolling.get(key).and_then(|node| Some((node, amount(node)?)));
-        let (surge, unavailable) = (share("maxSurge"), share("maxUnavailable"));
+        let int_or_percent = |key: &str| rolling.get(key).and_then(|node| Some((node, amount(node)?)));
+        let (surge, unavailable) = (int_or_percent("maxSurge"), int_or_percent("maxUnavailable"));
         let mut percentages = vec![("maxUnavailable", unavailable)];
         if kind == WorkloadKind::DaemonSet {
             percentages.push(("maxSurge", surge));
