@@ -9,6 +9,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use serde_json::{Value, json};
 
+use enforcer_core::model::namespace_label::NamespaceLabel;
 use enforcer_testing::tests;
 
 use crate::{
@@ -21,11 +22,12 @@ pub(crate) const TESTS: &[Test] = tests![
     namespace_claims_listed_ports_only,
     unchanged_claims_may_stay,
     mode_label_needs_its_own_permission,
+    port_limit_label_needs_its_own_permission,
     agent_events_carry_its_own_name,
     every_policy_is_bound_and_denies
 ];
 
-const FILES: [&str; 4] = ["mirror-pods", "claims", "mode-label", "own-events"];
+const FILES: [&str; 5] = ["mirror-pods", "claims", "mode-label", "port-limit-label", "own-events"];
 
 fn objects(file: &str) -> Vec<Value> {
     read(&deploy().join(format!("components/policies/{file}.yaml")))
@@ -45,13 +47,15 @@ struct Review {
     params: Value,
     /// Whether RBAC says yes.
     authorized: bool,
+    /// Resource of the API group that RBAC is asked for.
+    permission: &'static str,
 }
 
 impl Review {
     fn new(object: Value) -> Self {
         let request =
             json!({ "namespace": "shop", "userInfo": { "username": "somebody", "groups": ["system:authenticated"] } });
-        Self { object, old: Value::Null, request, params: Value::Null, authorized: false }
+        Self { object, old: Value::Null, request, params: Value::Null, authorized: false, permission: "" }
     }
 
     fn instead_of(mut self, old: Value) -> Self {
@@ -74,6 +78,7 @@ impl Review {
         let known: std::collections::HashMap<Key, Cel> =
             variables.iter().map(|(name, value)| (Key::from(name.as_str()), value.clone())).collect();
         context.add_variable_from_value("variables", known);
+        let permission = self.permission;
         // What was asked so far, and the answer.
         context.add_variable("authorizer", json!([self.authorized])).expect("JSON");
         for step in ["group", "resource", "name", "check"] {
@@ -81,7 +86,7 @@ impl Review {
                 .add_function(step, move |This(this): This<Cel>, word: Arc<String>| ask(&this, step, &word))
                 .expect("a new name");
         }
-        context.add_function("allowed", |This(this): This<Cel>| answer(&this)).expect("a new name");
+        context.add_function("allowed", move |This(this): This<Cel>| answer(&this, permission)).expect("a new name");
         program.execute(&context).unwrap_or_else(|error| panic!("{expression}: {error}"))
     }
 
@@ -122,14 +127,14 @@ fn ask(this: &Cel, step: &str, word: &str) -> Cel {
     Cel::from(asked)
 }
 
-fn answer(this: &Cel) -> bool {
+fn answer(this: &Cel, permission: &str) -> bool {
     let Cel::List(asked) = this else { panic!("{this:?} is no question") };
     let [Cel::Bool(authorized), words @ ..] = &asked[..] else { panic!("{this:?} is no question") };
     let words: Vec<String> = words
         .iter()
         .map(|word| if let Cel::String(word) = word { word.to_string() } else { panic!("{word:?}") })
         .collect();
-    assert_eq!(words, ["group port-enforcer.io", "resource modes", "name shop", "check set"]);
+    assert_eq!(words, ["group port-enforcer.io", &*format!("resource {permission}"), "name shop", "check set"]);
     *authorized
 }
 
@@ -216,38 +221,42 @@ fn unchanged_claims_may_stay() {
 }
 
 fn mode_label_needs_its_own_permission() {
-    let namespace = |mode: Option<&str>| {
+    check_label("mode-label", NamespaceLabel::Mode, ["audit", "enforce", "x"]);
+}
+
+fn port_limit_label_needs_its_own_permission() {
+    check_label("port-limit-label", NamespaceLabel::MaxPorts, ["20000", "0", "20k"]);
+}
+
+/// Checks the policy of a label: two values that it may have, and one that it may not.
+fn check_label(policy: &str, label: NamespaceLabel, [one, other, bad]: [&str; 3]) {
+    let namespace = |value: Option<&str>| {
         let mut namespace = json!({ "metadata": { "name": "shop", "labels": { "a": "b" } } });
-        if let Some(mode) = mode {
-            namespace["metadata"]["labels"]["port-enforcer.io/mode"] = mode.into();
+        if let Some(value) = value {
+            namespace["metadata"]["labels"][label.key()] = value.into();
         }
         namespace
     };
     let request = |new, old: Option<Option<&str>>, authorized| {
         let mut request = Review::new(namespace(new)).instead_of(old.map_or(Value::Null, namespace));
         request.authorized = authorized;
-        request.denied_by("mode-label")
+        request.permission = match label {
+            NamespaceLabel::Mode => "modes",
+            NamespaceLabel::MaxPorts => "portlimits",
+        };
+        request.denied_by(policy)
     };
-    for (new, old) in
-        [(None, None), (None, Some(None)), (Some("audit"), Some(Some("audit"))), (Some("x"), Some(Some("x")))]
-    {
+    for (new, old) in [(None, None), (None, Some(None)), (Some(one), Some(Some(one))), (Some(bad), Some(Some(bad)))] {
         assert_eq!(request(new, old, false), None, "{new:?} {old:?} is no change");
     }
-    for (new, old) in [
-        (Some("audit"), None),
-        (Some("enforce"), Some(None)),
-        (Some("audit"), Some(Some("enforce"))),
-        (None, Some(Some("enforce"))),
-    ] {
+    for (new, old) in
+        [(Some(one), None), (Some(other), Some(None)), (Some(one), Some(Some(other))), (None, Some(Some(other)))]
+    {
         assert!(request(new, old, false).is_some_and(|why| why.contains("the verb set")), "{new:?} {old:?}");
         assert_eq!(request(new, old, true), None, "{new:?} {old:?}");
     }
-    assert!(request(Some("x"), Some(None), true).is_some_and(|why| why.contains("audit or enforce")));
-    assert_eq!(
-        Review::new(json!({ "metadata": { "name": "shop" } })).denied_by("mode-label"),
-        None,
-        "no labels at all"
-    );
+    assert!(request(Some(bad), Some(None), true).is_some_and(|why| why.contains(label.values())));
+    assert_eq!(Review::new(json!({ "metadata": { "name": "shop" } })).denied_by(policy), None, "no labels at all");
 }
 
 fn event(kind: &str, name: &str, instance: &str) -> Value {
