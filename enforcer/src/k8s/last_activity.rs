@@ -8,6 +8,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use enforcer_core::model::namespace_label::NamespaceLabel;
 use http_body_util::{BodyExt, combinators::MapFrame};
 use hyper::{Request, Response, Uri, body::Frame};
 use kube::client::Body;
@@ -107,10 +108,14 @@ fn watched(uri: &Uri) -> Option<ApiResource> {
         _ if !before.ends_with("/api/v1") => None,
         "pods" => Some(ApiResource::Pods),
         // Watches of namespaces differ by the label that they select. A slash in it is encoded.
-        "namespaces" if uri.query().unwrap_or_default().contains("%2Fmax-ports") => Some(ApiResource::NamespaceLimits),
+        "namespaces" if selects(uri, NamespaceLabel::MaxPorts) => Some(ApiResource::NamespaceLimits),
         "namespaces" => Some(ApiResource::Namespaces),
         _ => None,
     }
+}
+
+fn selects(uri: &Uri, label: NamespaceLabel) -> bool {
+    uri.query().is_some_and(|query| query.contains(&label.key().replace('/', "%2F")))
 }
 
 #[cfg(test)]

@@ -346,7 +346,9 @@ fn last_activity_advances() {
     let outage = server.fault(PODS, Fault::Forbidden);
     let mut agent = start_on_cluster(&fixture, &server, &SERVED);
     wait_until("it is tried again", || outage.hits() > 1);
-    wait_until("the other watch is heard of", || activity("namespaces").is_some());
+    for resource in ["namespaces", "namespace_limits"] {
+        wait_until("the other watch is heard of", || activity(resource).is_some());
+    }
     assert_eq!(activity("pods"), None, "a refusal is no activity");
     drop(outage);
     agent.wait_for_line("all pods are known", |line| line["event"] == "synced");

@@ -52,6 +52,11 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Checks whether the server knows admission policies.
+    pub(super) const fn has_policies(&self) -> bool {
+        self.minor >= 30
+    }
+
     fn kubectl(&self, arguments: &[&str]) -> Command {
         let mut command = process::kubectl();
         if let Some(kubeconfig) = &self.kubeconfig {

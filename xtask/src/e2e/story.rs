@@ -92,8 +92,9 @@ impl Story {
 
     fn uninstall(&self) -> anyhow::Result<()> {
         let uninstall = self.overlay("uninstall", &[])?;
-        // Policies may be there, which the overlay does not have.
-        let all = self.overlay("audit", &["policies"])?;
+        // Policies may be there, which the overlay does not have. An older server does not know their kind.
+        let components: &[&str] = if self.cluster.has_policies() { &["policies"] } else { &[] };
+        let all = self.overlay("audit", components)?;
         self.cluster.install(&uninstall)?;
         self.cluster.run(&["delete", "-k", &all.display().to_string(), "--ignore-not-found"])?;
         self.cluster.run(&["delete", "-k", &uninstall.display().to_string(), "--ignore-not-found"]).map(drop)
@@ -337,7 +338,7 @@ fn outage_of_api_server_leaves_no_gap(story: &Story) -> anyhow::Result<Completio
 
 fn policies_are_effective(story: &Story) -> anyhow::Result<Completion> {
     let cluster = &story.cluster;
-    if cluster.minor < 30 {
+    if !cluster.has_policies() {
         return Ok(Completion::Skipped(format!("policies need Kubernetes 1.30, the server is 1.{}", cluster.minor)));
     }
     cluster.install(&story.overlay("enforce", &["policies"])?)?;
@@ -366,7 +367,7 @@ fn uninstall_leaves_nothing(story: &Story) -> anyhow::Result<Completion> {
     // What was denied is free, though its owner is still there: no program judges any more.
     cluster.wait_for_errno(&squatter(), 20080, 0)?;
     let kinds = "daemonsets,serviceaccounts,configmaps,clusterroles,clusterrolebindings,validatingadmissionpolicies";
-    let kinds = if cluster.minor < 30 { kinds.rsplit_once(',').map_or(kinds, |(kinds, _)| kinds) } else { kinds };
+    let kinds = if cluster.has_policies() { kinds } else { kinds.rsplit_once(',').map_or(kinds, |(kinds, _)| kinds) };
     let left = cluster.json(&["get", kinds, "-A", "-l", "app.kubernetes.io/part-of=port-enforcer"])?;
     let names: Vec<String> =
         items(&left).map(|object| format!("{}/{}", object["kind"], object["metadata"]["name"])).collect();

@@ -111,8 +111,9 @@ pub(super) fn problems(object: &ManifestObject, outcome: &mut CheckResult) {
         let place = object.at(Some(refusal.line));
         outcome.push(about(object, place, refusal.code, refusal.severity, message, refusal.remedy));
     }
-    if object.more_problems > 0 {
-        let message = format!("{object}: there are {} more problems like these", object.more_problems);
+    let more = object.more_problems + object.more_refusals;
+    if more > 0 {
+        let message = format!("{object}: there are {more} more problems like these");
         let code = Code::Annotation;
         outcome.push(about(object, object.place.clone(), code, Severity::Error, message, "correct the first ones"));
     }

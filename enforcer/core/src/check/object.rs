@@ -96,6 +96,8 @@ pub struct ManifestObject {
     pub unknown_ports: Option<u32>,
     /// Parts that the API server or a container runtime refuses.
     pub refusals: Vec<ApiRefusal>,
+    /// Count of refusals beyond those.
+    pub more_refusals: usize,
     /// Host ports of each of its pods, as the scheduler counts them.
     pub scheduler_ports: SchedulerPorts,
     /// Lines of the claims that its containers declare.
@@ -173,10 +175,12 @@ impl ManifestObject {
     /// Reads the claims of its pods again, within these limits.
     pub fn limit_claims(&mut self, limits: &ClaimLimits) {
         if let Some(pod) = &self.pod {
-            let PodClaims { claims, problems, .. } = claims_of(pod, limits);
+            let PodClaims { claims, problems, more_problems, exceeds_limit: _ } = claims_of(pod, limits);
+            self.probed.retain(|probed| !probes::is_covered(&claims, &probed.claim.spec));
             self.claims = claims;
             self.claims.extend(self.probed.iter().map(|probed| probed.claim));
             self.problems = problems;
+            self.more_problems = more_problems;
         }
     }
 
@@ -437,6 +441,8 @@ impl ObjectReader<'_> {
             WorkloadKind::Custom => (escape_bounded(kind_name, MAX_NAME), kinds::group(version)),
             _ => (kind.as_str().to_owned(), ""),
         };
+        // Lines also of the claims that only the label of a namespace grants.
+        let ports = self.port_lines(pod_spec, &claims_of(&pod, &ClaimLimits::UNLIMITED).claims);
         let claiming = (!found.claims.is_empty() || found.exceeds_limit).then(|| Box::new(pod.clone()));
         Ok(ManifestObject {
             kind,
@@ -448,14 +454,15 @@ impl ObjectReader<'_> {
             place: self.place(root),
             host_network: pod.host_network,
             share: pod.share,
-            ports: self.port_lines(pod_spec, &found.claims),
+            ports,
             claims: found.claims,
             probed,
             unknown_ports: pod_spec.get("hostNetwork").filter(|_| unknown).map(|node| self.line(node)),
             annotation: annotations.and_then(|node| node.get(PORTS_ANNOTATION)).map(|node| self.line(node)),
             problems: found.problems,
-            more_problems: found.more_problems + refusals.more,
+            more_problems: found.more_problems,
             refusals: refusals.found,
+            more_refusals: refusals.more,
             not_text,
             misplaced,
             scale,

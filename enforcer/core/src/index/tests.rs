@@ -9,7 +9,6 @@ mod restart;
 mod restore;
 mod restored_identities;
 
-use crate::model::namespace_label::NamespaceLabel;
 use std::collections::{BTreeMap, HashMap};
 
 use enforcer_ebpf::wire::{
@@ -20,7 +19,7 @@ use proptest::prelude::*;
 use self::map_model::{CGROUP_IDS, Maps, ROOT, Rig, cgroup_name, of_workload, pod, uid};
 use super::*;
 use crate::{
-    model::mode::NamespaceMode,
+    model::{mode::NamespaceMode, namespace_label::NamespaceLabel},
     pods::{
         annotation,
         pod::{ARRIVAL_UNKNOWN, DeclaredPort, Phase, Workload, uid_key},

@@ -39,6 +39,9 @@ impl Default for ClaimLimits {
 }
 
 impl ClaimLimits {
+    /// No limit at all.
+    pub const UNLIMITED: Self = Self { max_ports_per_pod: u32::MAX, namespace_max_ports: 0 };
+
     /// Returns the limits for the pods of a namespace with this label.
     #[must_use]
     pub fn with_label(self, label: Option<u32>) -> Self {

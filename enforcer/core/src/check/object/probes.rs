@@ -50,6 +50,15 @@ impl ProbedPort {
     }
 }
 
+/// Checks whether one of these claims overlaps a port.
+pub(super) fn is_covered(claims: &[PodClaim], spec: &PortSpec) -> bool {
+    claims.iter().any(|claim| {
+        claim.spec.protocol == spec.protocol
+            && claim.spec.ports.overlaps(spec.ports)
+            && claim.spec.address.overlaps(spec.address)
+    })
+}
+
 /// Returns the ports that the probes of a pod's containers and sidecars name by number and no claim covers. The pod is on
 /// the host network.
 pub(super) fn probed_ports(spec: &Node, known: &[PodClaim], lines_before: u32) -> Vec<ProbedPort> {
@@ -59,12 +68,7 @@ pub(super) fn probed_ports(spec: &Node, known: &[PodClaim], lines_before: u32) -
         else {
             continue;
         };
-        let covers = |claim: &PodClaim| {
-            claim.spec.protocol == spec.protocol
-                && claim.spec.ports.overlaps(spec.ports)
-                && claim.spec.address.overlaps(spec.address)
-        };
-        if known.iter().any(covers) || found.iter().any(|other| other.claim.spec == spec) {
+        if is_covered(known, &spec) || found.iter().any(|other| other.claim.spec == spec) {
             continue;
         }
         let name = container.get("name").and_then(Node::text).unwrap_or_default();

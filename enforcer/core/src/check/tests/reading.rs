@@ -304,3 +304,25 @@ fn label_of_a_namespace_limits_its_pods() {
         )
     );
 }
+
+#[test]
+fn granted_claims_leave_no_problems_and_no_likely_claims() {
+    let pod = |ports: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: media, namespace: tenant, annotations: \
+             {{port-enforcer.io/ports: '{ports}'}}}}, spec: {{hostNetwork: true, containers: [{{name: c, livenessProbe: \
+             {{tcpSocket: {{port: 5200}}}}}}]}}}}"
+        )
+    };
+    // More ranges than problems are kept one by one, each of them beyond the limit.
+    let ports: Vec<String> =
+        (0..40).map(|number| format!("{}-{}", 5000 + number * 1100, 6099 + number * 1100)).collect();
+    let namespace = "{apiVersion: v1, kind: Namespace, metadata: {name: tenant, labels: \
+                     {port-enforcer.io/max-ports: '65535'}}}";
+    let mut manifests = manifests(&[&pod(&ports.join(" ")), namespace]);
+    let before = &manifests.objects[0];
+    assert!(before.more_problems > 0 && before.probed.len() == 1, "{before:?}");
+    manifests.apply_port_limits(&ClaimLimits { namespace_max_ports: 65_535, ..ClaimLimits::default() });
+    let after = &manifests.objects[0];
+    assert_eq!((after.claims.len(), after.problems.len(), after.more_problems, after.probed.len()), (40, 0, 0, 0));
+}

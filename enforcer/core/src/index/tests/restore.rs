@@ -1,6 +1,5 @@
 //! An agent that comes after another one.
 
-use crate::model::namespace_label::NamespaceLabel;
 use std::collections::BTreeSet;
 
 use enforcer_ebpf::{
@@ -9,7 +8,7 @@ use enforcer_ebpf::{
 };
 
 use super::*;
-use crate::model::port_spec::Address;
+use crate::model::{namespace_label::NamespaceLabel, port_spec::Address};
 
 pub(super) const TCP: Protocol = Protocol::Tcp;
 pub(super) const V4: Target = Target::V4([0; 4]);

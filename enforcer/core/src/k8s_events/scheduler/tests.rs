@@ -1,4 +1,3 @@
-use crate::model::namespace_label::NamespaceLabel;
 use std::net::{IpAddr, Ipv4Addr};
 
 use enforcer_ebpf::wire::{Protocol, Reason, UidForm, VerdictKind};
@@ -14,6 +13,7 @@ use crate::{
     model::{
         attempt::Attempt,
         kernel_ids::{BootNanos, CgroupId, SocketCookie},
+        namespace_label::NamespaceLabel,
         owner::OwnerId,
         port_spec::{Address, PortList, PortRange},
         quota::{QuotaLimit, Resource},

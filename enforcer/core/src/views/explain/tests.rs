@@ -1,6 +1,5 @@
 //! The paragraph, word for word, and what it is made of.
 
-use crate::model::namespace_label::NamespaceLabel;
 use std::{collections::BTreeSet, time::Duration};
 
 use enforcer_ebpf::{
@@ -14,6 +13,7 @@ use crate::{
     model::{
         attempt::{Attempt, Reuse},
         kernel_ids::{BootNanos, CgroupId, SocketCookie},
+        namespace_label::NamespaceLabel,
         now::Now,
     },
     pods::{
