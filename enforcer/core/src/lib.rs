@@ -17,6 +17,7 @@
 //! | messages | Kubernetes Events, few enough for the API server | [`k8s_events`] |
 //! | claims in force | `net.ipv4.ip_local_reserved_ports` | [`reserved_ports`] |
 //! | all of the above | `enforcer status`, `explain` and `watch` | [`views`] |
+//! | all of the above | the object of the API with the ports of a node | [`ledger`] |
 //! | YAML text | documents with line numbers | [`yaml`] |
 //! | files of Pod manifests | pods, and problems of the files | [`manifests`] |
 //! | manifests of all kinds | conflicts, before anything is deployed | [`check`] |
@@ -26,6 +27,7 @@ pub mod cgroups;
 pub mod check;
 pub mod index;
 pub mod k8s_events;
+pub mod ledger;
 pub mod manifests;
 pub mod model;
 pub mod plan;

@@ -79,6 +79,8 @@ pub struct OwnerView<'a> {
     pub mode: Option<Mode>,
     /// The owner is on the node's network; `None` as long as no source has said so.
     pub host_network: Option<bool>,
+    /// Kind and name of its workload; `None` for a pod without one, and where no source has said so.
+    pub workload: Option<(&'a str, &'a str)>,
     /// The kernel can recognise its processes: it has a UID of its own and a place in the kernel's maps.
     pub recognised: bool,
 }
@@ -114,6 +116,7 @@ impl Index {
             software: owner.class.is_software(),
             mode: owner.mode,
             host_network: owner.host_network,
+            workload: owner.workload_name.as_ref().map(|(kind, name)| (kind.as_str(), name.as_str())),
             recognised: is_recognised(owner),
         })
     }

@@ -60,6 +60,16 @@ impl Address {
         }
     }
 
+    /// Returns the address of a host; `None` for every address of both families.
+    #[must_use]
+    pub const fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Any => None,
+            Self::V4(address) => Some(IpAddr::V4(address)),
+            Self::V6(address) => Some(IpAddr::V6(address)),
+        }
+    }
+
     /// Returns whether some socket could be reached through both.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {

@@ -85,34 +85,41 @@ impl NodeSnapshot<'_> {
     }
 
     /// Groups claims: those that differ in nothing but the port as few ranges, by protocol and port.
-    pub fn claims(&self, claims: impl Iterator<Item = ClaimView>) -> Vec<ClaimRow> {
+    #[must_use]
+    pub fn claim_runs(claims: impl Iterator<Item = ClaimView>) -> Vec<ClaimRun> {
         let mut groups: BTreeMap<Group, Vec<u16>> = BTreeMap::new();
         for ClaimView { protocol, port, address, owner, source, since, stand } in claims {
             groups.entry((protocol, address, owner, source, since, stand)).or_default().push(port);
         }
-        let mut ranges: Vec<_> = groups
+        let mut runs: Vec<ClaimRun> = groups
             .into_iter()
-            .flat_map(|(group, ports)| compress(ports).into_iter().map(move |ports| (group, ports)))
+            .flat_map(|((protocol, address, owner, source, since, stand), ports)| {
+                let run = move |ports| ClaimRun { protocol, address, ports, owner, source, since, stand };
+                compress(ports).into_iter().map(run)
+            })
             .collect();
-        ranges.sort_by_key(|((protocol, address, owner, _, since, stand), ports)| {
-            (*protocol, ports.first(), *stand != ClaimStatus::InForce, *address, *since, *owner)
+        runs.sort_by_key(|run| {
+            let lost = run.stand != ClaimStatus::InForce;
+            (run.protocol, run.ports.first(), lost, run.address, run.since, run.owner)
         });
-        let claim = |(group, ports): (Group, PortRange)| {
-            let (protocol, address, owner, source, since, stand) = group;
-            ClaimRow {
-                ports: PortSpec { protocol, address, ports }.to_string(),
-                protocol: protocol_name(protocol).to_owned(),
-                address: ip(address),
-                first_port: ports.first(),
-                last_port: ports.last(),
-                owner: self.owner(owner),
-                source: source.to_string(),
-                standing: stand.as_str().to_owned(),
-                behind: stand.behind().map(|owner| self.owner(owner)),
-                since: (since != i64::MIN && since != ARRIVAL_UNKNOWN).then(|| time(since)),
-            }
+        runs
+    }
+
+    /// Describes claims as [`Self::claim_runs`] groups them.
+    pub fn claims(&self, claims: impl Iterator<Item = ClaimView>) -> Vec<ClaimRow> {
+        let row = |run: &ClaimRun| ClaimRow {
+            ports: PortSpec { protocol: run.protocol, address: run.address, ports: run.ports }.to_string(),
+            protocol: protocol_name(run.protocol).to_owned(),
+            address: run.address.ip(),
+            first_port: run.ports.first(),
+            last_port: run.ports.last(),
+            owner: self.owner(run.owner),
+            source: run.source.to_string(),
+            standing: run.stand.as_str().to_owned(),
+            behind: run.stand.behind().map(|owner| self.owner(owner)),
+            since: run.since(),
         };
-        ranges.into_iter().map(claim).collect()
+        Self::claim_runs(claims).iter().map(row).collect()
     }
 
     /// Describes a holder.
@@ -145,6 +152,33 @@ impl NodeSnapshot<'_> {
     }
 }
 
+/// Claims of one owner that differ in nothing but the port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimRun {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The address.
+    pub address: Address,
+    /// The ports.
+    pub ports: PortRange,
+    /// Their owner.
+    pub owner: OwnerId,
+    /// Place where they are declared.
+    pub source: ClaimSource,
+    /// Their arrival, in microseconds since 1970; [`i64::MIN`] for the node's.
+    pub since: i64,
+    /// Their status.
+    pub stand: ClaimStatus,
+}
+
+impl ClaimRun {
+    /// Returns the time of their arrival; `None` for the node's, and where the pod says nothing of it.
+    #[must_use]
+    pub fn since(&self) -> Option<String> {
+        (self.since != i64::MIN && self.since != ARRIVAL_UNKNOWN).then(|| time(self.since))
+    }
+}
+
 /// Properties in common of claims that are shown as one range.
 type Group = (Protocol, Address, OwnerId, ClaimSource, i64, ClaimStatus);
 
@@ -170,15 +204,6 @@ pub fn moment(since_boot: BootNanos, now: Now) -> String {
     let monotonic = i64::try_from(now.boottime.as_micros()).unwrap_or(i64::MAX);
     let boot = now.wall.saturating_sub(monotonic).saturating_add(500).div_euclid(1000).saturating_mul(1000);
     time(boot.saturating_add(i64::try_from(since_boot.get() / 1_000_000 * 1000).unwrap_or(i64::MAX)))
-}
-
-/// Returns `None` for every address of both families, else the address.
-const fn ip(address: Address) -> Option<IpAddr> {
-    match address {
-        Address::Any => None,
-        Address::V4(address) => Some(IpAddr::V4(address)),
-        Address::V6(address) => Some(IpAddr::V6(address)),
-    }
 }
 
 /// The two wildcard addresses, which servers bind.

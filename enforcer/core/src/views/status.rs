@@ -180,9 +180,7 @@ impl Status {
         let StatusInputs { agent, features, lease_deadline, attempts, errors, failing, problems } = facts;
         let word = |denied: bool| if denied { "deny" } else { "allow" }.to_owned();
         let claims = scene.claims(scene.index.claims());
-        let in_use = failing.map(FailingBinds::sorted).unwrap_or_default();
-        let in_use = in_use.into_iter().map(|bind| in_use_row(bind, scene.node));
-        let conflicts = in_use.chain(claims.iter().filter_map(lost)).chain(existing(scene)).collect();
+        let conflicts = conflicts(scene, failing, &claims);
         Self {
             api_version: API_VERSION.to_owned(),
             kind: "Status".to_owned(),
@@ -231,6 +229,15 @@ impl Status {
             problems,
         }
     }
+}
+
+/// Returns the conflicts that exist: binds that fail, claims that lost, and sockets that hold what others own.
+/// `claims`: all claims of the node.
+#[must_use]
+pub fn conflicts(scene: &NodeSnapshot<'_>, failing: Option<&FailingBinds>, claims: &[ClaimRow]) -> Vec<ConflictRow> {
+    let in_use = failing.map(FailingBinds::sorted).unwrap_or_default();
+    let in_use = in_use.into_iter().map(|bind| in_use_row(bind, scene.node));
+    in_use.chain(claims.iter().filter_map(lost)).chain(existing(scene)).collect()
 }
 
 fn lost(claim: &ClaimRow) -> Option<ConflictRow> {

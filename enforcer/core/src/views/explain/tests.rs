@@ -1,121 +1,34 @@
 //! The paragraph, word for word, and what it is made of.
 
-use std::{collections::BTreeSet, time::Duration};
-
 use enforcer_ebpf::{
     decide::ModeOverride,
-    wire::{NodeMode, Policy, Undeclared},
+    wire::{NodeMode, Undeclared},
 };
 
 use super::*;
 use crate::{
-    index::{Index, Settings},
     model::{
         attempt::{Attempt, Reuse},
         kernel_ids::{BootNanos, CgroupId, SocketCookie},
         namespace_label::NamespaceLabel,
         now::Now,
     },
-    pods::{
-        annotation,
-        pod::{Phase, Pod, Workload, uid_key},
-    },
+    pods::pod::{Pod, Workload},
     reports::{
         failing_binds::FailingBinds,
         report::{Incumbent, Report},
     },
-    sockets::{Activity, BoundSockets, DumpedSocket, NamedSocket, Scope, SocketBinding, SocketLimits, SocketPlace},
+    sockets::{Activity, DumpedSocket, NamedSocket, Scope, SocketPlace},
+    tests::node::{NOW, Node},
 };
 
-const ROOT: CgroupId = CgroupId::new(1);
-const NOW: Now = Now { wall: 1_700_000_000_000_000, boottime: Duration::from_secs(1000) };
-const ENFORCE: Policy = Policy { enforce: true, ..Policy::from_word(98 << 16) };
-
-struct Node {
-    index: Index,
-    holders: BoundSockets,
-    policy: Policy,
-    overrule: ModeOverride,
+/// Questions of `enforcer explain` on a node.
+trait Ask {
+    fn ask(&self, port: u16, pod: Option<(&str, &str)>) -> Explanation;
+    fn message(&self, port: u16, pod: Option<(&str, &str)>) -> String;
 }
 
-fn uid(number: u64) -> String {
-    format!("00000000-0000-4000-8000-{number:012x}")
-}
-
-impl Node {
-    fn new() -> Self {
-        let settings = Settings {
-            node_reserved: annotation::parse_list("22/tcp").unwrap(),
-            system_namespaces: BTreeSet::from(["kube-system".to_owned()]),
-            ..Settings::default()
-        };
-        Self {
-            index: Index::new(settings, ROOT),
-            holders: BoundSockets::new(SocketLimits::default(), true),
-            policy: ENFORCE,
-            overrule: ModeOverride::default(),
-        }
-    }
-
-    /// A pod, and its cgroup of that number.
-    fn pod(&mut self, number: u64, name: &str, ports: &str, change: impl FnOnce(&mut Pod)) {
-        let (namespace, name) = name.split_once('/').unwrap();
-        let mut pod = Pod {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            uid: uid_key(&uid(number)),
-            uid_text: uid(number),
-            host_network: true,
-            node_name: None,
-            workload: None,
-            share: None,
-            ports_annotation: Some(ports.to_owned()),
-            ports: Vec::new(),
-            phase: Phase::Active,
-            deletion: None,
-            arrival: i64::try_from(number).unwrap(),
-            mirror: None,
-            revision: String::new(),
-            config_hash: None,
-            containers: Vec::new(),
-            problems: Vec::new(),
-            more_problems: 0,
-        };
-        change(&mut pod);
-        self.index.cgroup_created(CgroupId::new(number), ROOT, &format!("pod{}", uid(number)), NOW);
-        self.index.apply(pod, NOW);
-    }
-
-    fn bound(&mut self, cgroup: u64, address: &str, port: u16, command: &str, reuse: Option<Reuse>) {
-        let binding = SocketBinding {
-            time: BootNanos::new(500_000_000_000),
-            protocol: Protocol::Tcp,
-            address: address.parse().unwrap(),
-            port,
-            cookie: SocketCookie::new(cgroup * 100_000 + u64::from(port)),
-            release: cgroup * 100_000 + u64::from(port),
-            cgroup: CgroupId::new(cgroup),
-            pid: 4711,
-            uid: 0,
-            command: command.to_owned(),
-            v6only: None,
-            reuse,
-        };
-        self.holders.bound(binding, |cgroup| SocketPlace::of(cgroup, &self.index));
-    }
-
-    fn scene(&self) -> NodeSnapshot<'_> {
-        NodeSnapshot {
-            node: "node-1",
-            index: &self.index,
-            holders: &self.holders,
-            policy: self.policy,
-            overrule: self.overrule,
-            shared: &[],
-            now: NOW,
-        }
-    }
-
+impl Ask for Node {
     fn ask(&self, port: u16, pod: Option<(&str, &str)>) -> Explanation {
         explain(&ExplainQuestion { protocol: Protocol::Tcp, port, pod }, &self.scene()).unwrap()
     }

@@ -1,0 +1,442 @@
+//! Content of a node's ledger, from its claims, its sockets and its conflicts.
+
+#[cfg(test)]
+pub(super) mod tests;
+
+use std::{collections::BTreeMap, ops::RangeInclusive};
+
+use enforcer_ebpf::wire::{Protocol, Undeclared};
+use serde::Serialize;
+
+use super::node_host_ports::{
+    LedgerActor, LedgerConflict, LedgerCounts, LedgerRow, MAX_BYTES, MAX_CONFLICTS, MAX_ROWS, MAX_TEXT,
+    NodeHostPortsStatus,
+};
+use crate::{
+    index::ClaimStatus,
+    model::{
+        kernel_ids::{BootNanos, CgroupId},
+        owner::{OwnerId, OwnerKind},
+        port_spec::{Address, protocol_name},
+        text::escape_bounded,
+    },
+    reports::failing_binds::FailingBinds,
+    sockets::{Activity, BoundSince, BoundSocket, SocketOwner},
+    views::{
+        node_snapshot::{ActorView, ClaimRun, NodeSnapshot, time},
+        status::{ConflictRow, conflicts},
+    },
+};
+
+/// Facts beside the snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct LedgerInputs<'a> {
+    /// Binds that fail; `None` where nobody watches them.
+    pub failing: Option<&'a FailingBinds>,
+    /// Ports that the kernel gives to outgoing connections, where known.
+    pub ephemeral: Option<RangeInclusive<u16>>,
+    /// Version of the agent.
+    pub version: &'a str,
+}
+
+/// Room for the content of a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LedgerRoom {
+    /// Most rows.
+    pub rows: usize,
+    /// Most bytes as JSON.
+    pub bytes: usize,
+}
+
+impl Default for LedgerRoom {
+    fn default() -> Self {
+        Self { rows: MAX_ROWS, bytes: MAX_BYTES }
+    }
+}
+
+impl LedgerRoom {
+    /// Smallest number of bytes that is tried.
+    const MIN_BYTES: usize = 4 << 10;
+
+    /// Returns half of the room, for an API server that takes less; `None` if that would be too little.
+    #[must_use]
+    pub fn halved(self) -> Option<Self> {
+        let half = Self { rows: self.rows, bytes: self.bytes / 2 };
+        (half.bytes >= Self::MIN_BYTES).then_some(half)
+    }
+}
+
+/// Returns the content of the ledger of a node, without its time and without a bound on its rows.
+#[must_use]
+pub fn content(scene: &NodeSnapshot<'_>, inputs: &LedgerInputs<'_>) -> NodeHostPortsStatus {
+    let runs = NodeSnapshot::claim_runs(scene.index.claims());
+    let mut held = HeldPorts::of(scene);
+    let mut claims = 0_u32;
+    let mut rows: Vec<LedgerRow> = Vec::new();
+    for run in &runs {
+        claims = claims.saturating_add(run.ports.len());
+        rows.push(held.claim_row(run, scene));
+    }
+    rows.extend(held.rows_without_claim(scene, inputs.ephemeral.as_ref()));
+    rows.sort_by_key(|row| (protocol_order(&row.protocol), row.first_port));
+    let of = |wanted: &dyn Fn(&LedgerRow) -> bool| count(rows.iter().filter(|row| wanted(row)).count());
+    let (held, undeclared) = (of(&|row| row.held), of(&|row| row.held && !row.declared && is_pod(&row.who)));
+    let conflicts = conflicts(scene, inputs.failing, &scene.claims(scene.index.claims()));
+    NodeHostPortsStatus {
+        mode: Some(scene.mode().as_str().to_owned()),
+        undeclared: Some(
+            match scene.policy.undeclared {
+                Undeclared::Allow => "allow",
+                Undeclared::Deny => "deny",
+                Undeclared::Adopt => "adopt",
+            }
+            .to_owned(),
+        ),
+        agent_version: Some(inputs.version.to_owned()).filter(|version| !version.is_empty()),
+        updated: None,
+        counts: LedgerCounts { claims, held, undeclared, conflicts: count(conflicts.len()) },
+        ephemeral_ports: inputs.ephemeral.as_ref().map(|ports| format!("{}-{}", ports.start(), ports.end())),
+        ports: rows,
+        left_out: count(conflicts.len().saturating_sub(MAX_CONFLICTS)),
+        conflicts: conflicts.into_iter().take(MAX_CONFLICTS).map(conflict).collect(),
+    }
+}
+
+/// Leaves out rows until the content has room. Rows of conflicts stay longest, and claims longer than sockets without
+/// one.
+pub fn fit(status: &mut NodeHostPortsStatus, room: LedgerRoom) {
+    if status.ports.len() <= room.rows && json_bytes(status) <= room.bytes {
+        return;
+    }
+    let before = status.ports.len() + status.conflicts.len();
+    let rows = std::mem::take(&mut status.ports);
+    let conflicts = std::mem::take(&mut status.conflicts);
+    let mut left = room.bytes.saturating_sub(json_bytes(status));
+    // Half of the room at most is for conflicts, so that there always are rows.
+    let mut left_for_conflicts = left / 2;
+    status.conflicts = take_while_room(conflicts, &mut left_for_conflicts);
+    left = left.saturating_sub(status.conflicts.iter().map(row_bytes).sum());
+    let mut ranked: Vec<(u8, usize, LedgerRow)> =
+        rows.into_iter().enumerate().map(|(place, row)| (rank(&row), place, row)).collect();
+    ranked.sort_by_key(|(rank, place, _)| (*rank, *place));
+    ranked.truncate(room.rows);
+    let mut kept = take_while_room_of(ranked, &mut left, |(_, _, row)| row_bytes(row));
+    kept.sort_by_key(|(_, place, _)| *place);
+    status.ports = kept.into_iter().map(|(_, _, row)| row).collect();
+    status.left_out += count(before - status.ports.len() - status.conflicts.len());
+}
+
+fn rank(row: &LedgerRow) -> u8 {
+    match (row.standing.as_deref(), row.held) {
+        (Some("lost"), _) => 0,
+        (Some(_), true) => 1,
+        (Some(_), false) => 2,
+        (None, _) => 3,
+    }
+}
+
+fn take_while_room<T: Serialize>(items: Vec<T>, left: &mut usize) -> Vec<T> {
+    take_while_room_of(items, left, row_bytes)
+}
+
+fn take_while_room_of<T>(items: Vec<T>, left: &mut usize, bytes: impl Fn(&T) -> usize) -> Vec<T> {
+    let mut kept = Vec::new();
+    for item in items {
+        let Some(rest) = left.checked_sub(bytes(&item)) else { break };
+        *left = rest;
+        kept.push(item);
+    }
+    kept
+}
+
+fn row_bytes(row: &impl Serialize) -> usize {
+    // With the comma after it.
+    json_bytes(row) + 1
+}
+
+fn json_bytes(value: &impl Serialize) -> usize {
+    serde_json::to_vec(value).map_or(usize::MAX, |text| text.len())
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn is_pod(who: &LedgerActor) -> bool {
+    matches!(who.kind.as_str(), "pod" | "unknownPod")
+}
+
+fn protocol_order(name: &str) -> usize {
+    Protocol::ALL.iter().position(|protocol| protocol_name(*protocol) == name).unwrap_or(Protocol::ALL.len())
+}
+
+/// Sockets of one cgroup on one address of a port.
+#[derive(Clone, Debug)]
+struct HeldPort {
+    address: Address,
+    since: BootNanos,
+    owner: Option<OwnerId>,
+    is_host: bool,
+    usage: SocketUsage,
+    covered: bool,
+}
+
+/// Likely usage of a socket, the least telling first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum SocketUsage {
+    /// It is connected, or the kernel has not shown it yet: most are of clients. It makes no row without a claim.
+    Client,
+    /// It is bound. With an ephemeral port it is most likely a client's.
+    Bound,
+    /// It listens.
+    Server,
+}
+
+impl From<Option<Activity>> for SocketUsage {
+    fn from(activity: Option<Activity>) -> Self {
+        match activity {
+            None | Some(Activity::Connected) => Self::Client,
+            Some(Activity::Bound) => Self::Bound,
+            Some(Activity::Listening) => Self::Server,
+        }
+    }
+}
+
+/// User of ports that it does not claim.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct UnclaimedUser {
+    protocol: Protocol,
+    who: LedgerActor,
+    address: Address,
+}
+
+/// Sockets by protocol, port and cgroup.
+#[derive(Debug, Default)]
+struct HeldPorts(BTreeMap<(Protocol, u16, Option<CgroupId>), Vec<HeldPort>>);
+
+impl HeldPorts {
+    fn of(scene: &NodeSnapshot<'_>) -> Self {
+        let mut ports = Self::default();
+        for socket in scene.holders.iter() {
+            let (BoundSince::Bound(since) | BoundSince::Seen(since)) = socket.since;
+            let held = HeldPort {
+                address: held_address(socket),
+                since,
+                owner: socket.cgroup.and_then(|cgroup| scene.index.owner_by_cgroup(cgroup)),
+                is_host: scene.holders.place(socket).party == SocketOwner::Host,
+                usage: socket.activity.into(),
+                covered: false,
+            };
+            let known = ports.0.entry((socket.protocol, socket.port, socket.cgroup)).or_default();
+            match known.iter_mut().find(|known| known.address == held.address) {
+                Some(known) => {
+                    known.since = known.since.min(held.since);
+                    known.usage = known.usage.max(held.usage);
+                }
+                None => known.push(held),
+            }
+        }
+        for held in ports.0.values_mut() {
+            merge_wildcards(held);
+        }
+        ports
+    }
+
+    /// Returns the row of a claim, and notes which sockets it covers.
+    fn claim_row(&mut self, run: &ClaimRun, scene: &NodeSnapshot<'_>) -> LedgerRow {
+        let is_node = scene.index.owner(run.owner).is_some_and(|owner| owner.kind == OwnerKind::Node);
+        let last = (run.protocol, run.ports.last(), Some(CgroupId::new(u64::MAX)));
+        let range = (run.protocol, run.ports.first(), None)..=last;
+        let mut reach = None;
+        let mut cgroup = None;
+        for ((_, _, of), held) in self.0.range_mut(range) {
+            for held in held.iter_mut().filter(|held| held.address.overlaps(run.address)) {
+                let own = if is_node {
+                    scene.index.may_hold(held.owner, held.is_host, run.owner)
+                } else {
+                    held.owner == Some(run.owner)
+                };
+                if own {
+                    held.covered = true;
+                    reach = reach.max(Some(Reach::of(held.address)));
+                    cgroup = cgroup.or(*of);
+                }
+            }
+        }
+        let mut who = owner_actor(scene, run.owner);
+        if !is_node {
+            who.container = cgroup.and_then(|cgroup| scene.index.container(cgroup)).map(|name| text(&name));
+        }
+        LedgerRow {
+            protocol: protocol_name(run.protocol).to_owned(),
+            first_port: run.ports.first(),
+            last_port: run.ports.last(),
+            address: run.address.ip().map(|address| address.to_string()),
+            who,
+            source: Some(run.source.to_string()),
+            standing: Some(run.stand.as_str().to_owned()),
+            behind: match run.stand {
+                ClaimStatus::InForce => None,
+                ClaimStatus::Lost(owner) => Some(owner_actor(scene, owner)),
+            },
+            held: reach.is_some(),
+            declared: true,
+            reach: reach.unwrap_or_else(|| Reach::of(run.address)).as_str().to_owned(),
+            since: run.since(),
+        }
+    }
+
+    /// Returns rows of the sockets that no claim of their own covers, neighbours as one.
+    fn rows_without_claim(&self, scene: &NodeSnapshot<'_>, ephemeral: Option<&RangeInclusive<u16>>) -> Vec<LedgerRow> {
+        let mut rows: BTreeMap<UnclaimedUser, Vec<(u16, BootNanos)>> = BTreeMap::new();
+        for (&(protocol, port, cgroup), held) in &self.0 {
+            let is_ephemeral = ephemeral.is_some_and(|ports| ports.contains(&port));
+            let least = if is_ephemeral { SocketUsage::Server } else { SocketUsage::Bound };
+            for held in held.iter().filter(|held| held.usage >= least && !held.covered) {
+                let who = holder_actor(scene, protocol, port, cgroup);
+                let user = UnclaimedUser { protocol, who, address: held.address };
+                rows.entry(user).or_default().push((port, held.since));
+            }
+        }
+        let mut merged: Vec<LedgerRow> = Vec::new();
+        for (UnclaimedUser { protocol, who, address }, ports) in rows {
+            let mut ports = ports.into_iter().peekable();
+            while let Some((first, mut since)) = ports.next() {
+                let mut last = first;
+                while let Some((next, other)) = ports.next_if(|(port, _)| *port == last.saturating_add(1)) {
+                    last = next;
+                    since = since.min(other);
+                }
+                merged.push(LedgerRow {
+                    protocol: protocol_name(protocol).to_owned(),
+                    first_port: first,
+                    last_port: last,
+                    address: address.ip().map(|address| address.to_string()),
+                    who: who.clone(),
+                    source: None,
+                    standing: None,
+                    behind: None,
+                    held: true,
+                    declared: false,
+                    reach: Reach::of(address).as_str().to_owned(),
+                    since: Some(scene.time(since)),
+                });
+            }
+        }
+        merged
+    }
+}
+
+/// A server often binds both wildcard addresses, or one besides single ones: the widest is what counts.
+fn merge_wildcards(held: &mut Vec<HeldPort>) {
+    let has = |wanted: Address| held.iter().any(|held| held.address == wanted);
+    let (v4, v6) = (Address::V4([0; 4].into()), Address::V6([0; 16].into()));
+    if has(v4)
+        && has(v6)
+        && let Some(place) = held.iter().position(|held| held.address == v6)
+    {
+        held[place].address = Address::Any;
+    }
+    for place in (0..held.len()).rev() {
+        let wider =
+            (0..held.len()).find(|other| *other != place && is_wider(held[*other].address, held[place].address));
+        if let Some(wider) = wider {
+            let narrow = held.remove(place);
+            let wider = if wider > place { wider - 1 } else { wider };
+            held[wider].since = held[wider].since.min(narrow.since);
+            held[wider].usage = held[wider].usage.max(narrow.usage);
+        }
+    }
+}
+
+/// Checks whether sockets on the first address get all that sockets on the second one get, and more. As a socket's address
+/// `::` is IPv6 only, other than as a claim's.
+fn is_wider(one: Address, other: Address) -> bool {
+    let families = matches!((one, other), (Address::V6(_), Address::V4(_)));
+    one != other && !families && one.covers(other)
+}
+
+/// Returns the address of a socket as a claim would have it: a dual-stack socket is on every address.
+fn held_address(socket: &BoundSocket) -> Address {
+    match Address::new(socket.address) {
+        Address::V6(address) if address.is_unspecified() && socket.v6only != Some(true) => Address::Any,
+        address => address,
+    }
+}
+
+/// Addresses through which a port can be reached, the narrowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reach {
+    Loopback,
+    Address,
+    All,
+}
+
+impl Reach {
+    fn of(address: Address) -> Self {
+        match address.ip() {
+            None => Self::All,
+            Some(ip) if ip.is_unspecified() => Self::All,
+            Some(ip) if ip.is_loopback() => Self::Loopback,
+            Some(_) => Self::Address,
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Loopback => "loopback",
+            Self::Address => "address",
+            Self::All => "all",
+        }
+    }
+}
+
+fn text(of: &str) -> String {
+    escape_bounded(of, MAX_TEXT)
+}
+
+impl From<ActorView> for LedgerActor {
+    fn from(view: ActorView) -> Self {
+        let ActorView { kind, namespace, name, uid, unit, kept_for, until } = view;
+        let text = |of: Option<String>| of.map(|of| text(&of));
+        Self {
+            // The name says it, and rows are many.
+            uid: text(uid).filter(|_| name.is_none()),
+            namespace: text(namespace),
+            name: text(name),
+            workload: None,
+            container: None,
+            unit: text(unit),
+            kept_for: text(kept_for),
+            until,
+            kind,
+        }
+    }
+}
+
+fn owner_actor(scene: &NodeSnapshot<'_>, id: OwnerId) -> LedgerActor {
+    let workload = scene.index.owner(id).and_then(|owner| owner.workload);
+    LedgerActor {
+        workload: workload.map(|(kind, name)| text(&format!("{kind} {name}"))),
+        ..LedgerActor::from(scene.owner(id))
+    }
+}
+
+fn holder_actor(scene: &NodeSnapshot<'_>, protocol: Protocol, port: u16, cgroup: Option<CgroupId>) -> LedgerActor {
+    let owner = cgroup.and_then(|cgroup| scene.index.owner_by_cgroup(cgroup));
+    let socket = scene.holders.on(protocol, port).find(|socket| socket.cgroup == cgroup);
+    let place = socket.map(|socket| scene.holders.place(socket));
+    let named = owner.map(|owner| owner_actor(scene, owner));
+    let actor = named.or_else(|| place.map(|place| ActorView::from(&place.who).into())).unwrap_or_default();
+    LedgerActor { container: place.and_then(|place| place.container.as_deref()).map(text), ..actor }
+}
+
+fn conflict(row: ConflictRow) -> LedgerConflict {
+    let ConflictRow { kind, ports, who, other, count: _, first, last: _, message: _ } = row;
+    LedgerConflict { kind, ports: escape_bounded(&ports, 128), who: who.into(), other: other.into(), since: first }
+}
+
+/// Sets the time of the content.
+pub fn set_updated(status: &mut NodeHostPortsStatus, wall: i64) {
+    status.updated = Some(time(wall / 1_000_000 * 1_000_000));
+}
