@@ -18,6 +18,7 @@
 //! | claims in force | `net.ipv4.ip_local_reserved_ports` | [`reserved_ports`] |
 //! | all of the above | `enforcer status`, `explain` and `watch` | [`views`] |
 //! | all of the above | the object of the API with the ports of a node | [`ledger`] |
+//! | ledgers, pods and Services of all nodes | what `kubectl host-ports` answers | [`cluster`] |
 //! | YAML text | documents with line numbers | [`yaml`] |
 //! | files of Pod manifests | pods, and problems of the files | [`manifests`] |
 //! | manifests of all kinds | conflicts, before anything is deployed | [`check`] |
@@ -25,6 +26,7 @@
 pub mod arbitration;
 pub mod cgroups;
 pub mod check;
+pub mod cluster;
 pub mod index;
 pub mod k8s_events;
 pub mod ledger;

@@ -4,6 +4,8 @@ mod node_demands;
 mod pod_affinity;
 mod tolerations;
 
+use std::collections::BTreeMap;
+
 use self::{node_demands::NodeDemands, pod_affinity::PodAffinity, tolerations::Tolerations};
 use crate::yaml::spanned::Node;
 
@@ -20,6 +22,37 @@ pub struct Placement {
     demands: NodeDemands,
     tolerations: Tolerations,
     affinity: PodAffinity,
+}
+
+/// A node of a cluster, as far as it decides which pods it takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeTraits {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its taints.
+    pub taints: Vec<Taint>,
+}
+
+/// A taint of a node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Taint {
+    /// Its key.
+    pub key: String,
+    /// Its value; empty if it has none.
+    pub value: String,
+    /// Its effect: `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
+    pub effect: String,
+}
+
+/// Reason why a node does not take a pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Misfit {
+    /// Its name or labels are not those that the pod demands.
+    Labels,
+    /// The pod does not tolerate this taint.
+    Taint(String),
 }
 
 /// Possibility of pods of two objects on one node.
@@ -45,6 +78,21 @@ impl Placement {
             demands: NodeDemands::of(spec),
             tolerations: Tolerations::of(spec, every_node, is_bound),
             affinity: PodAffinity::of(spec, labels, namespace),
+        }
+    }
+
+    /// Checks whether a node suits the pods, whatever else runs there.
+    ///
+    /// # Errors
+    ///
+    /// The reason why it does not.
+    pub fn suits(&self, node: &NodeTraits) -> Result<(), Misfit> {
+        if !self.demands.suit(node) {
+            return Err(Misfit::Labels);
+        }
+        match node.taints.iter().find(|taint| !self.tolerations.tolerate(taint)) {
+            Some(taint) => Err(Misfit::Taint(taint.key.clone())),
+            None => Ok(()),
         }
     }
 

@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
+use super::NodeTraits;
 use crate::yaml::spanned::{Node, Value};
 
 /// Label with the operating system of a node. The kubelet sets it.
@@ -173,6 +174,21 @@ impl NodeTerm {
         })
     }
 
+    /// Checks whether a node satisfies the term.
+    fn suits(&self, node: &NodeTraits) -> bool {
+        self.0.iter().all(|(property, allowed)| {
+            let value = match property {
+                NodeProperty::Name => Some(&node.name),
+                NodeProperty::Label(key) => node.labels.get(key).or_else(|| {
+                    // Under its old name only, as on nodes of old clusters.
+                    let (old, _) = RENAMED_LABELS.iter().find(|(_, new)| new == key)?;
+                    node.labels.get(*old)
+                }),
+            };
+            value.map_or(allowed.absent, |value| allowed.allows(value))
+        })
+    }
+
     /// Returns the values that a property can have on nodes that satisfy the term. Nodes run Linux unless the term names
     /// another system, and a host name is the name of its node.
     fn values_of(&self, property: &NodeProperty) -> Cow<'_, AllowedValues> {
@@ -242,6 +258,11 @@ impl NodeDemands {
         };
         terms.retain(NodeTerm::is_satisfiable);
         Self { terms, incomplete }
+    }
+
+    /// Checks whether a node suits it. Parts that were left out suit every node.
+    pub(super) fn suit(&self, node: &NodeTraits) -> bool {
+        self.terms.iter().any(|term| term.suits(node))
     }
 
     /// Checks whether no node suits both.

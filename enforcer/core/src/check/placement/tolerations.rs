@@ -1,6 +1,6 @@
 //! Taints that a pod tolerates (`ToleratesTaint` in k8s.io/api/core/v1/toleration.go).
 
-use super::node_demands::scalar;
+use super::{Taint, node_demands::scalar};
 use crate::yaml::spanned::{Node, Value};
 
 /// Most tolerations that are compared.
@@ -45,6 +45,15 @@ impl Toleration {
         Self { key: key.map(str::to_owned), value: TaintValue::Any, effect }
     }
 
+    fn tolerates(&self, taint: &Taint, effect: Effect) -> bool {
+        let is_value = match &self.value {
+            TaintValue::Equal(value) => *value == taint.value,
+            // Other operators compare numbers, behind a feature gate: it may be tolerated.
+            TaintValue::Any | TaintValue::Other(..) => true,
+        };
+        self.effect == effect && self.key.as_ref().is_none_or(|key| *key == taint.key) && is_value
+    }
+
     /// Checks whether this one tolerates every taint that the other one tolerates.
     fn includes(&self, other: &Self) -> bool {
         self.effect == other.effect
@@ -80,6 +89,17 @@ impl Tolerations {
             items.push(Toleration::exists(None, Effect::NoSchedule));
         }
         Self { items, too_many }
+    }
+
+    /// Checks whether this pod tolerates a taint. An effect that is only a wish keeps no pod off.
+    pub(super) fn tolerate(&self, taint: &Taint) -> bool {
+        let effect = match taint.effect.as_str() {
+            "NoSchedule" => Effect::NoSchedule,
+            "NoExecute" => Effect::NoExecute,
+            _ => return true,
+        };
+        // What there was too much of to be read may be tolerated.
+        self.too_many || self.items.iter().any(|one| one.tolerates(taint, effect))
     }
 
     /// Checks whether this pod tolerates every taint that the other one tolerates.

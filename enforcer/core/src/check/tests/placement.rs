@@ -2,7 +2,7 @@
 
 use super::{found, host, workload};
 use crate::{
-    check::placement::{CoPlacement, Placement},
+    check::placement::{CoPlacement, Misfit, NodeTraits, Placement, Taint},
     yaml::spanned::Node,
 };
 use CoPlacement::{Free, Never, Perhaps};
@@ -338,4 +338,52 @@ fn counts_are_held_against_the_nodes_that_suit() {
     ] {
         assert_eq!(of(&objects, nodes), expected, "{objects:?} on {nodes:?}");
     }
+}
+
+#[test]
+fn node_suits_by_labels_name_and_taints() {
+    let taint =
+        |key: &str, effect: &str| Taint { key: key.to_owned(), value: "yes".to_owned(), effect: effect.to_owned() };
+    let node = |labels: &[(&str, &str)], taints: &[Taint]| NodeTraits {
+        name: "node-1".to_owned(),
+        labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        taints: taints.to_vec(),
+    };
+    let plain = node(&[("pool", "a"), ("beta.kubernetes.io/arch", "arm64")], &[]);
+    for (spec, suits) in [
+        (String::new(), true),
+        ("nodeSelector: {pool: a}".to_owned(), true),
+        ("nodeSelector: {pool: b}".to_owned(), false),
+        ("nodeSelector: {kubernetes.io/arch: arm64}".to_owned(), true),
+        (labels("{key: gpu, operator: DoesNotExist}"), true),
+        (labels("{key: gpu, operator: Exists}"), false),
+        (labels("{key: pool, operator: NotIn, values: [a]}"), false),
+        (terms("{matchFields: [{key: metadata.name, operator: In, values: [node-1]}]}"), true),
+        (terms("{matchFields: [{key: metadata.name, operator: In, values: [node-2]}]}"), false),
+        (
+            terms(
+                "{matchExpressions: [{key: pool, operator: In, values: [b]}]}, {matchExpressions: [{key: pool, operator: In, values: [a]}]}",
+            ),
+            true,
+        ),
+    ] {
+        let expected = if suits { Ok(()) } else { Err(Misfit::Labels) };
+        assert_eq!(placement(&spec, false).suits(&plain), expected, "{spec}");
+    }
+    let control_plane = "node-role.kubernetes.io/control-plane";
+    for (spec, key, effect, suits) in [
+        ("", control_plane, "NoSchedule", false),
+        ("", control_plane, "PreferNoSchedule", true),
+        ("tolerations: [{operator: Exists}]", control_plane, "NoSchedule", true),
+        ("tolerations: [{key: dedicated, value: 'yes'}]", "dedicated", "NoExecute", true),
+        ("tolerations: [{key: dedicated, value: 'no'}]", "dedicated", "NoExecute", false),
+        ("tolerations: [{key: dedicated, operator: Exists, effect: NoExecute}]", "dedicated", "NoSchedule", false),
+        ("", "node.kubernetes.io/unreachable", "NoExecute", true),
+    ] {
+        let expected = if suits { Ok(()) } else { Err(Misfit::Taint(key.to_owned())) };
+        let tainted = node(&[], &[taint(key, effect)]);
+        assert_eq!(placement(spec, false).suits(&tainted), expected, "{spec} {key} {effect}");
+    }
+    let cordoned = node(&[], &[taint("node.kubernetes.io/unschedulable", "NoSchedule")]);
+    assert_eq!(placement("", true).suits(&cordoned), Ok(()), "a DaemonSet's pod tolerates it");
 }

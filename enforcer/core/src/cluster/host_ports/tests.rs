@@ -1,0 +1,174 @@
+//! Rows and conflicts of a cluster, from ledgers, pods and Services.
+
+use super::*;
+use crate::{
+    cluster::declared::declared_ports,
+    index::Settings,
+    ledger::content::{LedgerInputs, content},
+    pods::pod::{Pod, from_api},
+    sockets::Activity,
+    tests::node::{NOW, Node},
+};
+
+pub(in crate::cluster) fn summary(name: &str, known: NodeKnowledge) -> NodeSummary {
+    NodeSummary {
+        name: name.to_owned(),
+        known,
+        mode: None,
+        agent_version: None,
+        updated: None,
+        ephemeral_ports: None,
+        counts: LedgerCounts::default(),
+        left_out: 0,
+    }
+}
+
+pub(in crate::cluster) fn row(node: &str, first_port: u16, last_port: u16) -> HostPortRow {
+    let row = LedgerRow {
+        protocol: "tcp".to_owned(),
+        first_port,
+        last_port,
+        address: None,
+        who: LedgerActor {
+            kind: "pod".to_owned(),
+            namespace: Some("default".to_owned()),
+            name: Some("web-0".to_owned()),
+            ..LedgerActor::default()
+        },
+        source: Some("hostPort".to_owned()),
+        standing: Some("inForce".to_owned()),
+        behind: None,
+        held: false,
+        declared: true,
+        reach: "all".to_owned(),
+        since: None,
+    };
+    HostPortRow { node: Some(node.to_owned()), row, conflict: false }
+}
+
+fn service(name: &str, port: i32, node_port: i32) -> Service {
+    serde_json::from_value(serde_json::json!({
+        "metadata": { "namespace": "shop", "name": name, "creationTimestamp": "2026-11-01T00:00:00Z" },
+        "spec": { "type": "NodePort", "ports": [{ "port": port, "nodePort": node_port }, { "port": 1 }] },
+    }))
+    .unwrap()
+}
+
+fn pod(name: &str, port: u16) -> Pod {
+    let object = serde_json::json!({
+        "metadata": { "namespace": "default", "name": name, "uid": format!("00000000-0000-4000-8000-{:012x}", name.as_bytes()[0]),
+            "creationTimestamp": "2026-11-01T00:00:00Z" },
+        "spec": { "hostNetwork": true, "nodeName": "node-2",
+            "containers": [{ "name": "c", "ports": [{ "containerPort": port }] }] },
+    });
+    from_api(&serde_json::from_value(object).unwrap())
+}
+
+/// The rows in a line each.
+fn lines(ports: &NodePorts) -> Vec<String> {
+    let line = |row: &HostPortRow| {
+        let conflict = if row.conflict { " conflict" } else { "" };
+        format!(
+            "{} {}/{} {}{conflict}",
+            row.node.as_deref().unwrap_or("*"),
+            row.row.first_port,
+            row.row.protocol,
+            row.row.who
+        )
+    };
+    ports.rows.iter().map(line).collect()
+}
+
+#[test]
+fn ledger_becomes_rows_and_conflicts_with_sentences() {
+    let mut node = Node::new();
+    node.pod(10, "default/web-0", "80", |_| ());
+    node.pod(11, "default/web-1", "80", |_| ());
+    node.pod(12, "shop/web", "30080", |_| ());
+    node.dump(&[(11, "0.0.0.0", 80, Activity::Listening)]);
+    let ledger = content(&node.scene(), &LedgerInputs::default());
+    let services = ServicePorts::of(&[service("front", 80, 30_080)]);
+    let ports = NodePorts::of("node-1", NodeKnowledge::Ledger, ledger, &services);
+    assert_eq!(
+        lines(&ports),
+        [
+            "node-1 22/tcp the node",
+            "node-1 80/tcp default/web-0 conflict",
+            "node-1 80/tcp default/web-1 conflict",
+            "node-1 30080/tcp shop/web conflict",
+        ]
+    );
+    let messages: Vec<&str> = ports.conflicts.iter().map(|conflict| conflict.message.as_str()).collect();
+    assert_eq!(
+        messages,
+        [
+            "default/web-1 claims 80/tcp, which is in force for default/web-0",
+            "default/web-1 holds 0.0.0.0:80/tcp, which default/web-0 owns",
+            "shop/web uses 30080/tcp, which is a NodePort of Service shop/front: packets for it go to the Service",
+        ]
+    );
+    assert_eq!((ports.node.mode.as_deref(), ports.node.counts.conflicts), (Some("enforce"), 2));
+}
+
+#[test]
+fn node_without_an_agent_is_arbitrated_by_the_same_rules() {
+    let pods = vec![pod("b", 80), pod("a", 80), pod("c", 81)];
+    let ledger = declared_ports("node-2", pods, Settings::default(), NOW);
+    assert_eq!((ledger.mode.as_deref(), ledger.counts.held), (None, 0));
+    let ports = NodePorts::of("node-2", NodeKnowledge::Manifests, ledger, &ServicePorts::default());
+    assert_eq!(
+        lines(&ports),
+        ["node-2 80/tcp default/a conflict", "node-2 80/tcp default/b conflict", "node-2 81/tcp default/c",]
+    );
+    assert_eq!(ports.conflicts[0].message, "default/b claims 80/tcp, which is in force for default/a");
+}
+
+#[test]
+fn services_are_rows_of_every_node() {
+    let mut balancer = service("lb", 443, 30_443);
+    balancer.spec.as_mut().unwrap().health_check_node_port = Some(31_000);
+    let services = ServicePorts::of(&[balancer, service("none", 80, 0)]);
+    let rows: Vec<String> = services
+        .rows()
+        .map(|row| format!("{}/{} {} {}", row.first_port, row.protocol, row.who, row.source.as_deref().unwrap_or("-")))
+        .collect();
+    assert_eq!(rows, ["30443/tcp Service shop/lb nodePort", "31000/tcp Service shop/lb healthCheckNodePort"]);
+}
+
+#[test]
+fn filter_wants_by_port_namespace_node_and_state() {
+    let mut held = row("node-1", 9000, 9010);
+    (held.row.held, held.row.declared) = (true, false);
+    let mut everywhere = row("node-1", 30_080, 30_080);
+    everywhere.node = None;
+    let all = [row("node-1", 80, 80), row("node-2", 80, 80), held, everywhere];
+    let wanted = |filter: RowFilter| {
+        all.iter().enumerate().filter(|(_, row)| filter.wants(row)).map(|(place, _)| place).collect::<Vec<_>>()
+    };
+    assert_eq!(wanted(RowFilter::default()), [0, 1, 2, 3]);
+    assert_eq!(wanted(RowFilter { port: Some(9005), ..RowFilter::default() }), [2]);
+    assert_eq!(wanted(RowFilter { protocol: Some(Protocol::Udp), ..RowFilter::default() }), [0_usize; 0]);
+    assert_eq!(wanted(RowFilter { node: Some("node-2".to_owned()), ..RowFilter::default() }), [1, 3]);
+    assert_eq!(wanted(RowFilter { namespace: Some("other".to_owned()), ..RowFilter::default() }), [0_usize; 0]);
+    assert_eq!(wanted(RowFilter { undeclared: true, ..RowFilter::default() }), [2]);
+    assert_eq!(wanted(RowFilter { conflicts: true, ..RowFilter::default() }), [0_usize; 0]);
+}
+
+#[test]
+fn text_of_a_ledger_is_made_safe_and_bad_rows_are_left_out() {
+    let mut hostile = row("n", 80, 80).row;
+    hostile.who.name = Some("evil\u{1b}[2J".to_owned());
+    hostile.reach = "\u{202e}all".to_owned();
+    let mut reversed = row("n", 80, 80).row;
+    (reversed.first_port, reversed.last_port) = (90, 80);
+    let mut address = row("n", 80, 80).row;
+    address.address = Some("<script>".to_owned());
+    let ledger = NodeHostPortsStatus { ports: vec![hostile, reversed, address], ..NodeHostPortsStatus::default() };
+    let ports = NodePorts::of("node\n1", NodeKnowledge::Ledger, ledger, &ServicePorts::default());
+    assert_eq!(ports.rows.len(), 1);
+    let json = serde_json::to_string(&ports.rows).unwrap();
+    assert!(
+        json.contains(r"evil\\u{1b}[2J") && json.contains(r"\\u{202e}all") && json.contains(r"node\\u{a}1"),
+        "{json}"
+    );
+}
