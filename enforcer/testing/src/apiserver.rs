@@ -8,7 +8,9 @@ mod admin_requests;
 mod admission;
 mod event;
 mod fault;
+mod list;
 mod request_attributes;
+mod resource;
 mod selector;
 mod serve;
 mod shared;
@@ -40,8 +42,9 @@ use tokio::{net::TcpSocket, runtime, sync::oneshot};
 
 use self::{
     fault::Active,
+    resource::Resource,
     shared::{Happening, Shared},
-    store::{Key, Resource, Store},
+    store::{Key, Store},
 };
 
 pub use self::{
@@ -196,10 +199,7 @@ impl ApiServer {
 
     /// Deletes a namespace, which must hold no pods, and its Events.
     pub fn delete_namespace(&self, name: &str) {
-        let inside: Vec<_> = {
-            let inner = self.shared.lock();
-            inner.store.objects().keys().filter(|key| key.namespace == name).cloned().collect()
-        };
+        let inside = self.shared.lock().store.keys_in(name);
         for key in inside {
             assert!(key.resource == Resource::Events, "a namespace is deleted after its pods: {key:?}");
             self.delete(&key);
@@ -219,7 +219,7 @@ impl ApiServer {
     /// Returns the Events that are kept, in the order of their creation.
     pub fn events(&self) -> Vec<Event> {
         let inner = self.shared.lock();
-        let mut events: Vec<_> = inner.store.created().filter(|(_, key)| key.resource == Resource::Events).collect();
+        let mut events: Vec<_> = inner.store.created(Resource::Events).collect();
         events.sort_unstable();
         events.into_iter().filter_map(|(_, key)| inner.store.get(key)).map(|event| decode(event)).collect()
     }

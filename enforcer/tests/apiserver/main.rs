@@ -4,5 +4,6 @@ mod admin_requests;
 mod events;
 mod faults;
 mod lists;
+mod long_lists;
 mod server_and_client;
 mod watches;

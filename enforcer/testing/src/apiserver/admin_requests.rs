@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use super::{
     admission, decode, encode, event, put_namespace,
     request_attributes::Asked,
+    resource::Resource,
     serve::Good,
     status::{self, Flaw, Refusal},
-    store::{Key, Resource, Store},
+    store::{Key, Store},
 };
 
 /// Does what is asked for; `None` if that is not one of these.

@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 use super::{
     admission::{is_qualified_name, is_subdomain},
+    resource::Resource,
     serve::Good,
     status::{self, Flaw, Refusal},
-    store::{Key, Resource, Store},
+    store::{Key, Store},
 };
 
 const EVENTS: &str = "events";

@@ -8,9 +8,9 @@ use axum::{
 };
 
 use super::{
+    resource::Resource,
     selector::Selector,
     status::{self, Flaw, Refusal},
-    store::Resource,
 };
 
 /// Request as its path and its query name it.

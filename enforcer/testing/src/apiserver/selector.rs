@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::{
+    resource::Resource,
     status::{self, Refusal},
-    store::Resource,
 };
 
 /// Restriction of a list or a watch.

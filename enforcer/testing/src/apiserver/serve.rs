@@ -12,16 +12,17 @@ use bytes::Bytes;
 use futures_util::stream;
 use k8s_openapi::apimachinery::pkg::version::Info;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{task, time};
 
 use super::{
     ADMIN_TOKEN, TOKEN, USER, admin_requests, event,
     fault::Fault,
-    request_attributes::{self, Asked, Options, Parameters, Version},
+    list,
+    request_attributes::{self, Asked, Options, Parameters},
     shared::{Inner, Recorded, Shared},
     status::{self, Refusal},
-    store::{Key, Objects, Resource, shown},
+    store::{Key, shown},
     watch,
 };
 
@@ -125,7 +126,7 @@ async fn answer(
         return Ok(respond(StatusCode::OK, body));
     }
     let good = match asked.verb.as_str() {
-        "list" => list(&shared.lock(), resource, namespace, metadata_only, asked, parameters)?,
+        "list" => list::list(&shared.lock(), resource, namespace, metadata_only, asked, parameters)?,
         "get" => {
             let key = Key::new(resource, namespace.unwrap_or_default(), name);
             let inner = shared.lock();
@@ -234,92 +235,4 @@ fn whole(code: StatusCode, value: &Value, met: Met) -> Response {
 /// Returns the error that makes the server drop the connection.
 pub(super) fn broken() -> io::Error {
     io::Error::other("the connection is cut, as the test asked")
-}
-
-/// Returns what a page of a list leaves for the next: the version, and the last that was sent. Opaque to clients.
-fn to_token(revision: u64, last: &Key) -> String {
-    format!("{revision}:{}:{}", last.namespace, last.name)
-}
-
-fn from_token(resource: Resource, token: &str) -> Result<(u64, Key), Refusal> {
-    let mut parts = token.splitn(3, ':');
-    let parsed = parts.next().and_then(|revision| revision.parse().ok()).zip(parts.next().zip(parts.next()));
-    let (revision, (namespace, name)) =
-        parsed.ok_or_else(|| status::bad_request(format!("continue key is not valid: {token:?}")))?;
-    Ok((revision, Key::new(resource, namespace, name)))
-}
-
-fn list(
-    inner: &Inner,
-    resource: Resource,
-    namespace: Option<&str>,
-    metadata_only: bool,
-    asked: &Asked,
-    parameters: &Parameters,
-) -> Result<Good, Refusal> {
-    let options = Options::parse(asked, resource, parameters, inner.streaming_lists)?;
-    let store = &inner.store;
-    let (revision, after) = match (&options.token, options.version) {
-        (Some(token), _) => {
-            let (revision, last) = from_token(resource, token)?;
-            (revision, Some(last))
-        }
-        (None, Version::Exact(revision)) => (revision, None),
-        (None, Version::Newest | Version::Any | Version::NotOlderThan(_)) => (store.revision(), None),
-    };
-    if let Version::Exact(wanted) | Version::NotOlderThan(wanted) = options.version
-        && wanted > store.revision()
-    {
-        return Err(status::too_new(wanted, store.revision()));
-    }
-    let old: Objects;
-    let objects = if revision == store.revision() {
-        store.objects()
-    } else {
-        old = store.at(revision).ok_or_else(|| match &after {
-            Some(last) => {
-                let mut refusal = status::expired(
-                    "The provided continue parameter is too old to display a consistent list result. You can start a \
-                     new list without the continue parameter, or use the continue token in this response to retrieve \
-                     the remainder of the results.",
-                );
-                refusal.metadata.continue_ = Some(to_token(store.revision(), last));
-                refusal
-            }
-            None => status::expired(format!("The resourceVersion for the provided list is too old: {revision}")),
-        })?;
-        &old
-    };
-    // The cache of a real server, which answers these, knows no pages.
-    let limit = options.limit.filter(|_| options.version != Version::Any || after.is_some());
-    let mut found = objects
-        .iter()
-        .filter(|(key, _)| key.is_in(resource, namespace) && after.as_ref().is_none_or(|after| *key > after))
-        .filter(|(_, object)| options.selector.matches(object));
-    let page: Vec<_> = found.by_ref().take(limit.unwrap_or(usize::MAX)).collect();
-    let rest = found.count();
-
-    let items = page.iter().map(|(_, object)| {
-        let mut item = shown(object, metadata_only);
-        if !metadata_only && let Some(fields) = item.as_object_mut() {
-            // The items of a list do not repeat what they are.
-            fields.retain(|name, _| name != "apiVersion" && name != "kind");
-        }
-        item
-    });
-    let mut metadata = json!({"resourceVersion": revision.to_string()});
-    if let (Some((last, _)), 1..) = (page.last(), rest) {
-        metadata["continue"] = to_token(revision, last).into();
-        if options.selector.is_everything() {
-            metadata["remainingItemCount"] = rest.into();
-        }
-    }
-    let (kind, version) = if metadata_only {
-        ("PartialObjectMetadata", "meta.k8s.io/v1")
-    } else {
-        (resource.kind(), resource.api_version())
-    };
-    let items: Vec<_> = items.collect();
-    let value = json!({"kind": format!("{kind}List"), "apiVersion": version, "metadata": metadata, "items": items});
-    Ok(Good { code: StatusCode::OK, value })
 }

@@ -12,7 +12,8 @@ use tokio::sync::watch as latest;
 use super::{
     fault::{Active, Interruption},
     request_attributes,
-    store::{Change, Resource, Store},
+    resource::Resource,
+    store::{Change, Store},
 };
 
 /// Number of changes that are remembered unless a test says otherwise.

@@ -2,7 +2,9 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    mem, process,
+    iter, mem,
+    ops::Bound,
+    process,
     sync::Arc,
     time::Duration,
 };
@@ -10,64 +12,7 @@ use std::{
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// Kind of object that is served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Resource {
-    Pods,
-    Namespaces,
-    Events,
-}
-
-impl Resource {
-    pub(super) const ALL: [Self; 3] = [Self::Pods, Self::Namespaces, Self::Events];
-
-    pub(super) const fn plural(self) -> &'static str {
-        match self {
-            Self::Pods => "pods",
-            Self::Namespaces => "namespaces",
-            Self::Events => "events",
-        }
-    }
-
-    pub(super) const fn group(self) -> &'static str {
-        match self {
-            Self::Pods | Self::Namespaces => "",
-            Self::Events => "events.k8s.io",
-        }
-    }
-
-    pub(super) const fn api_version(self) -> &'static str {
-        match self {
-            Self::Pods | Self::Namespaces => "v1",
-            Self::Events => "events.k8s.io/v1",
-        }
-    }
-
-    pub(super) const fn kind(self) -> &'static str {
-        match self {
-            Self::Pods => "Pod",
-            Self::Namespaces => "Namespace",
-            Self::Events => "Event",
-        }
-    }
-
-    /// Returns the verbs that are served; others are answered as if access control denied them.
-    pub(super) const fn verbs(self) -> &'static [&'static str] {
-        match self {
-            Self::Pods | Self::Namespaces => &["get", "list", "watch"],
-            Self::Events => &["create", "get", "list", "patch", "watch"],
-        }
-    }
-
-    /// Returns the fields that a field selector may name.
-    pub(super) const fn selectable(self) -> &'static [&'static str] {
-        match self {
-            Self::Pods => &["metadata.name", "metadata.namespace", "spec.nodeName"],
-            Self::Namespaces => &["metadata.name"],
-            Self::Events => &["metadata.name", "metadata.namespace"],
-        }
-    }
-}
+use super::resource::Resource;
 
 /// Place of an object: the order of the keys is the order of lists.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,7 +38,7 @@ impl Key {
     }
 }
 
-pub(super) type Objects = BTreeMap<Key, Arc<Value>>;
+type Objects = BTreeMap<Key, Arc<Value>>;
 
 /// One change of one object.
 #[derive(Clone, Debug)]
@@ -104,6 +49,59 @@ pub(super) struct Change {
     pub(super) after: Option<Arc<Value>>,
 }
 
+/// The objects as they are or were at one version.
+#[derive(Debug)]
+pub(super) struct View<'a> {
+    store: &'a Store,
+    /// What those that changed since were then.
+    changed: BTreeMap<&'a Key, Option<&'a Arc<Value>>>,
+}
+
+impl<'a> View<'a> {
+    /// Returns the objects in the order of their keys, those after one key only. Costs what is taken of it, and the
+    /// changes since: a page of a long list must not cost the list.
+    pub(super) fn range(
+        &self,
+        resource: Resource,
+        namespace: Option<&str>,
+        after: Option<&Key>,
+    ) -> impl Iterator<Item = (&'a Key, &'a Arc<Value>)> {
+        let first = Key::new(resource, namespace.unwrap_or_default(), "");
+        let begin = after.filter(|after| **after >= first).map_or(Bound::Included(&first), Bound::Excluded);
+        let present = self.store.objects.range((begin, Bound::Unbounded));
+        let mut present = present.take_while(move |(key, _)| key.is_in(resource, namespace)).peekable();
+        let changed = self.changed.iter().map(|(key, before)| (*key, *before));
+        let changed = changed.filter(move |(key, _)| key.is_in(resource, namespace));
+        let mut changed = changed.filter(move |(key, _)| after.is_none_or(|after| *key > after)).peekable();
+        iter::from_fn(move || {
+            loop {
+                match (present.peek(), changed.peek()) {
+                    (_, None) => return present.next(),
+                    (Some((now, _)), Some((then, _))) if now < then => return present.next(),
+                    _ => {}
+                }
+                let (key, before) = changed.next()?;
+                present.next_if(|(now, _)| *now == key);
+                if let Some(before) = before {
+                    return Some((key, before));
+                }
+            }
+        })
+    }
+
+    /// Counts the objects, without a look at each.
+    pub(super) fn count(&self, resource: Resource, namespace: Option<&str>) -> usize {
+        let counts = self.store.counts.range((resource, namespace.unwrap_or_default().to_owned())..);
+        let counts = counts
+            .take_while(|((of, within), _)| *of == resource && namespace.is_none_or(|namespace| within == namespace));
+        let now: usize = counts.map(|(_, count)| count).sum();
+        let changed = self.changed.iter().filter(|(key, _)| key.is_in(resource, namespace));
+        changed.fold(now, |count, (key, before)| {
+            count + usize::from(before.is_some()) - usize::from(self.store.objects.contains_key(*key))
+        })
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Store {
     revision: u64,
@@ -112,6 +110,8 @@ pub(super) struct Store {
     /// Number of changes that are remembered.
     capacity: usize,
     objects: Objects,
+    /// Number of objects of each resource in each namespace.
+    counts: BTreeMap<(Resource, String), usize>,
     /// Version at which each was created.
     created: BTreeMap<Key, u64>,
     history: VecDeque<Change>,
@@ -126,6 +126,7 @@ impl Store {
             compacted: 1,
             capacity,
             objects: Objects::new(),
+            counts: BTreeMap::new(),
             created: BTreeMap::new(),
             history: VecDeque::new(),
             fresh: Vec::new(),
@@ -146,28 +147,28 @@ impl Store {
         self.objects.get(key)
     }
 
-    pub(super) fn objects(&self) -> &Objects {
-        &self.objects
+    /// Returns the places of all that a namespace holds.
+    pub(super) fn keys_in(&self, namespace: &str) -> Vec<Key> {
+        self.objects.keys().filter(|key| key.namespace == namespace).cloned().collect()
     }
 
-    /// Returns the objects and the versions at which they were created.
-    pub(super) fn created(&self) -> impl Iterator<Item = (u64, &Key)> {
-        self.created.iter().map(|(key, revision)| (*revision, key))
+    /// Returns the objects of a resource, each with the version at which it was created.
+    pub(super) fn created(&self, resource: Resource) -> impl Iterator<Item = (u64, &Key)> {
+        let keys = self.created.range(Key::new(resource, "", "")..);
+        keys.take_while(move |(key, _)| key.resource == resource).map(|(key, revision)| (*revision, key))
+    }
+
+    /// Returns the objects as they are.
+    pub(super) fn now(&self) -> View<'_> {
+        View { store: self, changed: BTreeMap::new() }
     }
 
     /// Returns the objects as they were at a version; `None` if that is no longer known.
-    pub(super) fn at(&self, revision: u64) -> Option<Objects> {
-        if revision < self.compacted {
-            return None;
-        }
-        let mut objects = self.objects.clone();
-        for change in self.history.iter().rev().take_while(|change| change.revision > revision) {
-            match &change.before {
-                Some(before) => objects.insert(change.key.clone(), Arc::clone(before)),
-                None => objects.remove(&change.key),
-            };
-        }
-        Some(objects)
+    pub(super) fn at(&self, revision: u64) -> Option<View<'_>> {
+        let later = self.history.iter().rev().take_while(|change| change.revision > revision);
+        // Of several changes of an object the first one counts, which comes last.
+        let changed = later.map(|change| (&change.key, change.before.as_ref())).collect();
+        (revision >= self.compacted).then_some(View { store: self, changed })
     }
 
     /// Returns the changes after a version, oldest first; `None` if they are no longer known.
@@ -197,6 +198,7 @@ impl Store {
             }
         } else {
             self.created.insert(key.clone(), revision);
+            *self.counts.entry((key.resource, key.namespace.clone())).or_default() += 1;
             if metadata["uid"].is_null() {
                 metadata["uid"] = format!("{:08x}-0000-4000-8000-{revision:012x}", process::id()).into();
             }
@@ -224,6 +226,7 @@ impl Store {
     pub(super) fn remove(&mut self, key: &Key) -> bool {
         let Some(before) = self.objects.remove(key) else { return false };
         self.created.remove(key);
+        *self.counts.get_mut(&(key.resource, key.namespace.clone())).expect("it was counted") -= 1;
         let revision = self.revision + 1;
         self.remember(Change { revision, key: key.clone(), before: Some(before), after: None });
         true

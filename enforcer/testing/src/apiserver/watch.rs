@@ -15,10 +15,11 @@ use tokio::{
 use super::{
     fault::Interruption,
     request_attributes::{Options, Version},
+    resource::Resource,
     serve::{Met, broken, line},
     shared::{Happening, Inner, Open, Shared},
     status::{self, Refusal},
-    store::{Change, Resource, shown},
+    store::{Change, shown},
 };
 
 /// Duration of a watch whose client does not say.
@@ -161,8 +162,9 @@ impl Watch {
     fn begin(&mut self, inner: &Inner) {
         let synthetic = self.options.initial_events || matches!(self.options.version, Version::Newest | Version::Any);
         if synthetic {
-            for (key, object) in inner.store.objects() {
-                if key.is_in(self.resource, self.namespace.as_deref()) && self.options.selector.matches(object) {
+            let namespace = self.namespace.clone();
+            for (_, object) in inner.store.now().range(self.resource, namespace.as_deref(), None) {
+                if self.options.selector.matches(object) {
                     self.push("ADDED", &shown(object, self.metadata_only));
                 }
             }
