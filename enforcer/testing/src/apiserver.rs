@@ -1,11 +1,12 @@
-//! A stand-in for the API server of a cluster, on the loopback: pods, namespaces and Events, and everything that can go
-//! wrong with them.
+//! A stand-in for the API server of a cluster, on the loopback: pods, namespaces, nodes, Services and Events, and
+//! everything that can go wrong with them.
 //!
 //! What it cannot do it refuses, as access control would: it takes and sends nothing that a real server would not. It
 //! serves from a thread of its own, so that tests need no runtime; what waits blocks.
 
 mod admin_requests;
 mod admission;
+mod cluster_objects;
 mod event;
 mod fault;
 mod list;
@@ -41,6 +42,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpSocket, runtime, sync::oneshot};
 
 use self::{
+    cluster_objects::put_node_if_missing,
     fault::Active,
     resource::Resource,
     shared::{Happening, Shared},
@@ -83,15 +85,18 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// Starts a server on a free port, with the namespaces that every cluster has.
+    /// Starts a server on a free port, with the namespaces that every cluster has and the node `node-1`.
     pub fn start() -> Self {
         let shared = Arc::new(Shared::new());
         let socket = reserve(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let address = socket.local_addr().expect("a bound socket has an address");
         let mut server = Self { shared, address, listening: None, reserved: Some(socket) };
-        for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
-            server.shared.update(|inner| put_namespace(&mut inner.store, named(name)));
-        }
+        server.shared.update(|inner| {
+            for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
+                put_namespace_if_missing(&mut inner.store, name);
+            }
+            put_node_if_missing(&mut inner.store, "node-1");
+        });
         server.start_again();
         server
     }
@@ -154,14 +159,15 @@ impl ApiServer {
         path.to_owned()
     }
 
-    /// Creates or edits a pod, and gives it back as it is stored. Its namespace is created if there is none. A pod with
-    /// another uid takes the place of the one of its name, which is deleted first.
+    /// Creates or edits a pod, and gives it back as it is stored. Its namespace and its node are created if there are
+    /// none. A pod with another uid takes the place of the one of its name, which is deleted first.
     pub fn put_pod(&self, pod: Pod) -> Pod {
         self.shared.update(|inner| {
             let ObjectMeta { name, namespace, uid, .. } = &pod.metadata;
             let (name, namespace) = (name.clone().unwrap_or_default(), namespace.clone().unwrap_or_default());
-            if inner.store.get(&Key::namespace(&namespace)).is_none() {
-                put_namespace(&mut inner.store, named(&namespace));
+            put_namespace_if_missing(&mut inner.store, &namespace);
+            if let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) {
+                put_node_if_missing(&mut inner.store, node);
             }
             let key = Key::new(Resource::Pods, &namespace, &name);
             let mut before = inner.store.get(&key).cloned();
@@ -197,11 +203,11 @@ impl ApiServer {
         self.shared.update(|inner| put_namespace(&mut inner.store, namespace))
     }
 
-    /// Deletes a namespace, which must hold no pods, and its Events.
+    /// Deletes a namespace, which must hold no pods, with its Services and Events.
     pub fn delete_namespace(&self, name: &str) {
         let inside = self.shared.lock().store.keys_in(name);
         for key in inside {
-            assert!(key.resource == Resource::Events, "a namespace is deleted after its pods: {key:?}");
+            assert!(key.resource != Resource::Pods, "a namespace is deleted after its pods: {key:?}");
             self.delete(&key);
         }
         self.delete(&Key::namespace(name));
@@ -349,16 +355,18 @@ fn reserve(address: SocketAddr) -> TcpSocket {
     socket
 }
 
-fn named(name: &str) -> Namespace {
-    let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
-    Namespace { metadata, ..Namespace::default() }
-}
-
 fn put_namespace(store: &mut Store, namespace: Namespace) -> Namespace {
     let namespace = admission::admit_namespace(namespace);
     let namespace = namespace.unwrap_or_else(|why| panic!("a real server refuses this namespace: {why}"));
     let name = namespace.metadata.name.clone().unwrap_or_default();
     decode(&store.put(Key::namespace(&name), encode(&namespace)))
+}
+
+fn put_namespace_if_missing(store: &mut Store, name: &str) {
+    if store.get(&Key::namespace(name)).is_none() {
+        let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+        put_namespace(store, Namespace { metadata, ..Namespace::default() });
+    }
 }
 
 fn encode(object: &impl Serialize) -> Value {

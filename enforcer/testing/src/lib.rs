@@ -8,7 +8,7 @@
 //! | [`reconciler_fixture`] | a reconciler on a sandbox, driven step by step |
 //! | [`mini_agent`] | a small agent whose kernel state outlives it |
 //! | [`agent`], [`agent_fixture`] | the real binary on a folder of manifests |
-//! | [`apiserver`] | an API server for pods, namespaces and Events, with faults on order |
+//! | [`apiserver`] | an API server for what the agent reads and writes, with faults on order |
 //! | [`http`], [`exposition`] | the agent's HTTP answers, and its metrics |
 //! | [`own_machine`] | the virtual machines of `cargo xtask kernels` |
 

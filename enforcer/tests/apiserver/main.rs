@@ -1,6 +1,7 @@
 //! The stand-in for the API server, proved with the client that the agent uses.
 
 mod admin_requests;
+mod cluster_objects;
 mod events;
 mod faults;
 mod lists;

@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::{
-    api::core::v1::{Container, Namespace, NamespaceSpec, NamespaceStatus, Pod, PodStatus},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    api::core::v1::{
+        Container, Namespace, NamespaceSpec, NamespaceStatus, Node, NodeSpec, NodeStatus, Pod, PodStatus, Service,
+        ServiceStatus,
+    },
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 use serde_json::Value;
 
@@ -121,4 +124,61 @@ pub(super) fn admit_namespace(mut namespace: Namespace) -> Result<Namespace, Str
     let phase = if namespace.metadata.deletion_timestamp.is_some() { "Terminating" } else { "Active" };
     status.phase = Some(phase.to_owned());
     Ok(namespace)
+}
+
+/// Sets what a server sets, and checks a node.
+pub(super) fn admit_node(mut node: Node) -> Result<Node, String> {
+    check_metadata(&node.metadata)?;
+    let name = node.metadata.name.as_deref();
+    if !name.is_some_and(is_subdomain) {
+        return Err(format!("{name:?} is no name of a node"));
+    }
+    node.spec.get_or_insert_with(NodeSpec::default);
+    node.status.get_or_insert_with(NodeStatus::default);
+    Ok(node)
+}
+
+/// Sets what a server sets, and checks the part of a Service that the project reads. `taken` says which Service has a
+/// node port already.
+pub(super) fn admit_service(
+    mut service: Service,
+    taken: impl Fn(i32, &str) -> Option<String>,
+) -> Result<Service, String> {
+    check_metadata(&service.metadata)?;
+    let name = service.metadata.name.as_deref();
+    // Unlike other names it begins with a letter (RFC 1035).
+    let begins = |name: &&str| name.starts_with(|letter: char| letter.is_ascii_lowercase());
+    if !name.filter(begins).is_some_and(|name| is_part(name, 63, "-", lower)) {
+        return Err(format!("{name:?} is no name of a Service"));
+    }
+    let spec = service.spec.as_mut().ok_or("a Service has a spec")?;
+    let kind = spec.type_.get_or_insert_with(|| "ClusterIP".to_owned()).as_str();
+    if !matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer" | "ExternalName") {
+        return Err(format!("{kind:?} is no type of a Service"));
+    }
+    let has_node_ports = matches!(kind, "NodePort" | "LoadBalancer");
+    let needs_node_ports =
+        kind == "NodePort" || (has_node_ports && spec.allocate_load_balancer_node_ports != Some(false));
+    for port in spec.ports.iter_mut().flatten() {
+        let protocol = port.protocol.get_or_insert_with(|| "TCP".to_owned());
+        port.target_port.get_or_insert(IntOrString::Int(port.port));
+        let given = port.node_port.filter(|port| *port != 0);
+        if ![Some(port.port), given].into_iter().flatten().all(|number| (1..=65535).contains(&number)) {
+            return Err(format!("{}, {given:?}: a port lies between 1 and 65535", port.port));
+        }
+        match given {
+            Some(_) if !has_node_ports => return Err(format!("nodePort may not be used when the type is {kind}")),
+            None if needs_node_ports => {
+                return Err("a server would choose a node port by chance: the test has to".to_owned());
+            }
+            Some(given) => {
+                if let Some(other) = taken(given, protocol) {
+                    return Err(format!("the node port {given} is already allocated, to {other}"));
+                }
+            }
+            None => {}
+        }
+    }
+    service.status.get_or_insert_with(ServiceStatus::default).load_balancer.get_or_insert_default();
+    Ok(service)
 }

@@ -116,6 +116,9 @@ async fn answer(
         return Ok(whole(good.code, &good.value, met));
     }
     let resource = served.ok_or_else(|| forbidden(USER))?;
+    if asked.namespace.is_some() && !resource.is_namespaced() {
+        return Err(status::no_such_resource());
+    }
     let headers = request.headers().clone();
     let metadata_only = request_attributes::metadata_only(&headers, asked.verb == "list")?;
     let namespace = asked.namespace.as_deref();

@@ -71,6 +71,12 @@ pub(super) fn not_found(resource: &str, name: &str) -> Refusal {
     failure(404, "NotFound", format!("{resource} {name:?} not found"), Some(named(resource, name)))
 }
 
+/// Refuses a path that no resource has.
+pub(super) fn no_such_resource() -> Refusal {
+    let message = "the server could not find the requested resource".to_owned();
+    failure(404, "NotFound", message, Some(StatusDetails::default()))
+}
+
 pub(super) fn not_acceptable(media: &str) -> Refusal {
     let message = format!("only the following media types are accepted: {media}");
     failure(406, "NotAcceptable", message, None)

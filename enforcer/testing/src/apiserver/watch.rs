@@ -1,6 +1,11 @@
 //! A watch: a stream of lines, from some version on.
 
-use std::{collections::VecDeque, io, mem, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io, mem,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -139,6 +144,14 @@ async fn step(mut watch: Box<Watch>) -> Option<(io::Result<Bytes>, Box<Watch>)> 
     }
 }
 
+/// Returns what an empty status of a Node is in JSON: the fields that are never left out.
+fn empty_node_status() -> Value {
+    let info = ["architecture", "bootID", "containerRuntimeVersion", "kernelVersion", "kubeProxyVersion"];
+    let info = info.into_iter().chain(["kubeletVersion", "machineID", "operatingSystem", "osImage", "systemUUID"]);
+    let info: BTreeMap<_, _> = info.map(|field| (field, "")).collect();
+    json!({"daemonEndpoints": {"kubeletEndpoint": {"Port": 0}}, "nodeInfo": info})
+}
+
 impl Watch {
     async fn wait(&mut self) {
         tokio::select! {
@@ -204,6 +217,8 @@ impl Watch {
         match self.resource {
             Resource::Pods => (object["spec"], object["status"]) = (json!({"containers": null}), json!({})),
             Resource::Namespaces => (object["spec"], object["status"]) = (json!({}), json!({})),
+            Resource::Nodes => (object["spec"], object["status"]) = (json!({}), empty_node_status()),
+            Resource::Services => (object["spec"], object["status"]) = (json!({}), json!({"loadBalancer": {}})),
             Resource::Events => object["eventTime"] = Value::Null,
         }
         self.push("BOOKMARK", &shown(&object, self.metadata_only));
