@@ -17,6 +17,7 @@ mod serve;
 mod shared;
 mod status;
 mod store;
+mod user;
 mod watch;
 
 use std::{
@@ -47,21 +48,13 @@ use self::{
     resource::Resource,
     shared::{Happening, Shared},
     store::{Key, Store},
+    user::User,
 };
 
 pub use self::{
     fault::{Fault, Interruption, Outage, Target},
     shared::Recorded,
 };
-
-/// The bearer token that the kubeconfig carries and the server wants.
-const TOKEN: &str = "the-token-of-the-agent";
-
-/// User that the token belongs to.
-const USER: &str = "system:serviceaccount:port-enforcer:port-enforcer";
-
-/// The token of somebody who may make and delete what the agent only sees.
-const ADMIN_TOKEN: &str = "the-token-of-the-administrator";
 
 /// Longest time of a wait.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -137,20 +130,28 @@ impl ApiServer {
 
     /// Writes a kubeconfig with a bearer token for this server into a folder.
     pub fn kubeconfig(&self, folder: &Path) -> PathBuf {
-        self.kubeconfig_with(TOKEN, &folder.join("kubeconfig"))
+        self.kubeconfig_with(&User::Agent, &folder.join("kubeconfig"))
     }
 
     /// Writes another one, of an administrator: who may do over HTTP what tests do by calls.
     pub fn kubeconfig_of_admin(&self, folder: &Path) -> PathBuf {
-        self.kubeconfig_with(ADMIN_TOKEN, &folder.join("kubeconfig-of-admin"))
+        self.kubeconfig_with(&User::Admin, &folder.join("kubeconfig-of-admin"))
     }
 
-    fn kubeconfig_with(&self, token: &str, path: &Path) -> PathBuf {
+    /// Writes a kubeconfig of the user `jane`, who may do what these pairs of a verb and a resource say, and nothing
+    /// else. Earlier rules are forgotten.
+    pub fn kubeconfig_of_reader(&self, folder: &Path, rules: &[(&str, &str)]) -> PathBuf {
+        let rules = rules.iter().map(|(verb, resource)| ((*verb).to_owned(), (*resource).to_owned())).collect();
+        self.shared.update(|inner| inner.reader_rules = rules);
+        self.kubeconfig_with(&User::Reader, &folder.join("kubeconfig-of-reader"))
+    }
+
+    fn kubeconfig_with(&self, user: &User, path: &Path) -> PathBuf {
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "test", "cluster": {"server": format!("http://{}", self.address)}}],
-            "users": [{"name": "user", "user": {"token": token}}],
+            "users": [{"name": "user", "user": {"token": user.token()}}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "user"}}],
             "current-context": "test",
         });

@@ -2,11 +2,12 @@
 
 use k8s_openapi::api::events::v1::Event;
 use kube::{
-    Api, Client, Config, ResourceExt as _,
+    Api, Client, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::json;
+
+use enforcer_testing::apiserver::ApiServer;
 
 use crate::{
     events::event,
@@ -14,12 +15,7 @@ use crate::{
 };
 
 fn admin(cluster: &Cluster) -> Client {
-    let folder = tempfile::tempdir().unwrap();
-    let kubeconfig = Kubeconfig::read_from(cluster.server.kubeconfig_of_admin(folder.path())).unwrap();
-    cluster.run(async {
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-        Client::try_from(config).unwrap()
-    })
+    cluster.client_of(ApiServer::kubeconfig_of_admin)
 }
 
 #[test]

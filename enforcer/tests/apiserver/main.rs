@@ -1,5 +1,6 @@
 //! The stand-in for the API server, proved with the client that the agent uses.
 
+mod access;
 mod admin_requests;
 mod cluster_objects;
 mod events;

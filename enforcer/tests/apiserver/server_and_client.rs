@@ -1,6 +1,11 @@
 //! A server and a client of it.
 
-use std::{collections::BTreeMap, fmt::Debug, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures_util::{TryStreamExt as _, stream::BoxStream};
 use k8s_openapi::{
@@ -45,6 +50,13 @@ impl Cluster {
         let mut kubeconfig = self.kubeconfig.clone();
         let user = kubeconfig.auth_infos[0].auth_info.as_mut().unwrap();
         user.token = token.map(|token| token.to_owned().into());
+        self.runtime.block_on(client(kubeconfig))
+    }
+
+    /// A client that a kubeconfig makes.
+    pub(crate) fn client_of(&self, write: impl FnOnce(&ApiServer, &Path) -> PathBuf) -> Client {
+        let folder = tempfile::tempdir().unwrap();
+        let kubeconfig = Kubeconfig::read_from(write(&self.server, folder.path())).unwrap();
         self.runtime.block_on(client(kubeconfig))
     }
 

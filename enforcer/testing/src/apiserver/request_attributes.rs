@@ -44,7 +44,7 @@ impl Parameters {
     }
 
     /// Reads a parameter as a flag: present and not said to be false.
-    fn flag(&self, name: &str) -> Option<bool> {
+    pub(super) fn flag(&self, name: &str) -> Option<bool> {
         self.get(name).map(|value| !matches!(value.to_ascii_lowercase().as_str(), "0" | "false"))
     }
 
@@ -100,12 +100,21 @@ impl Asked {
         Self { verb: verb.to_owned(), group, version, resource, namespace, name }
     }
 
-    /// Returns what is served under this resource's name.
+    /// Returns the subresource.
+    pub(super) fn subresource(&self) -> Option<&str> {
+        self.resource.split_once('/').map(|(_, subresource)| subresource)
+    }
+
+    /// Returns what is served under this resource's name with this verb.
     pub(super) fn served(&self) -> Option<Resource> {
+        let plural = self.resource.split_once('/').map_or(self.resource.as_str(), |(plural, _)| plural);
         Resource::ALL.into_iter().find(|resource| {
             let version = resource.api_version();
             let version = version.rsplit_once('/').map_or(version, |(_, version)| version);
-            self.resource == resource.plural() && self.group == resource.group() && self.version == version
+            plural == resource.plural()
+                && self.group == resource.group()
+                && self.version == version
+                && resource.verbs(self.subresource()).contains(&self.verb.as_str())
         })
     }
 

@@ -52,10 +52,11 @@ impl Resource {
     }
 
     /// Returns the verbs that are served; others are answered as if access control denied them.
-    pub(super) const fn verbs(self) -> &'static [&'static str] {
-        match self {
-            Self::Pods | Self::Namespaces | Self::Nodes | Self::Services => &["get", "list", "watch"],
-            Self::Events => &["create", "get", "list", "patch", "watch"],
+    pub(super) const fn verbs(self, subresource: Option<&str>) -> &'static [&'static str] {
+        match (self, subresource) {
+            (Self::Pods | Self::Namespaces | Self::Nodes | Self::Services, None) => &["get", "list", "watch"],
+            (Self::Events, None) => &["create", "get", "list", "patch", "watch"],
+            (_, Some(_)) => &[],
         }
     }
 

@@ -16,13 +16,14 @@ use serde_json::Value;
 use tokio::{task, time};
 
 use super::{
-    ADMIN_TOKEN, TOKEN, USER, admin_requests, event,
+    admin_requests, event,
     fault::Fault,
     list,
     request_attributes::{self, Asked, Options, Parameters},
     shared::{Inner, Recorded, Shared},
     status::{self, Refusal},
     store::{Key, shown},
+    user::{self, User},
     watch,
 };
 
@@ -67,60 +68,58 @@ impl Met {
 
 /// Answers every request: the paths are read as a real server reads them.
 pub(super) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let parameters = Parameters::of(request.uri());
-    let asked = Asked::new(request.method(), request.uri(), &parameters.clone().unwrap_or_default());
+    let (head, body) = request.into_parts();
+    // Read to its end, so that the client hears the answer.
+    let body = body::to_bytes(body, usize::MAX).await.map_err(|error| status::bad_request(error.to_string()));
+    let parameters = Parameters::of(&head.uri);
+    let asked = Asked::new(&head.method, &head.uri, &parameters.clone().unwrap_or_default());
     let later_page = parameters.as_ref().is_ok_and(|parameters| !parameters.text("continue").is_empty());
     let (number, met) = shared.update(|inner| {
-        inner.requests.push(Recorded::new(&asked, request.uri()));
+        let bytes = body.as_ref().map_or(0, Bytes::len);
+        inner.requests.push(Recorded::new(&asked, &head.uri, bytes, user::impersonated(&head.headers)));
         (inner.requests.len() - 1, Met::new(inner, &asked, later_page))
     });
     time::sleep(met.delay_answer).await;
-    let response = match parameters {
-        Ok(parameters) => answer(&shared, request, &asked, &parameters, met).await,
-        Err(refusal) => Err(refusal),
+    let response = match (body, parameters) {
+        (Ok(body), Ok(parameters)) => answer(&shared, &head.headers, &body, &asked, &parameters, met),
+        (Err(refusal), _) | (_, Err(refusal)) => Err(refusal),
     };
     let response = response.unwrap_or_else(|refusal| refused(&refusal));
     shared.update(|inner| inner.requests[number].status = Some(response.status().as_u16()));
     response
 }
 
-async fn answer(
+fn answer(
     shared: &Arc<Shared>,
-    request: Request,
+    headers: &HeaderMap,
+    body: &[u8],
     asked: &Asked,
     parameters: &Parameters,
     met: Met,
 ) -> Result<Response, Refusal> {
     let name = asked.name.as_deref().unwrap_or_default();
-    let forbidden = |user| status::forbidden(&asked.group, &asked.resource, name, &asked.denial(user));
-    let is_admin = has_token(request.headers(), ADMIN_TOKEN);
-    match request.headers().get(header::AUTHORIZATION) {
-        Some(_) if is_admin || has_token(request.headers(), TOKEN) => {}
-        Some(_) => return Err(status::unauthorized()),
-        None => return Err(forbidden("system:anonymous")),
-    }
-    let why = asked.denial(USER);
+    let user = User::of(&shared.lock(), headers, asked)?;
+    let why = asked.denial(user.name());
     if let Some(refusal) = met.answer.and_then(|fault| fault.refusal(&asked.group, &asked.resource, name, &why)) {
         return Err(refusal);
     }
     if asked.version.is_empty() {
         return Ok(path(asked));
     }
-    let served = asked.served().filter(|resource| resource.verbs().contains(&asked.verb.as_str()));
-    if is_admin && served.is_none() {
-        let headers = request.headers().clone();
-        let bytes = body::to_bytes(request.into_body(), LIMIT).await;
-        let bytes = bytes.map_err(|error| status::bad_request(error.to_string()))?;
-        let done = shared.update(|inner| admin_requests::answer(&mut inner.store, asked, media(&headers), &bytes));
-        let good = done.unwrap_or_else(|| Err(forbidden("the administrator")))?;
+    if body.len() > LIMIT {
+        return Err(status::too_large());
+    }
+    let served = asked.served();
+    if user == User::Admin && served.is_none() {
+        let done = shared.update(|inner| admin_requests::answer(&mut inner.store, asked, media(headers), body));
+        let good = done.unwrap_or_else(|| Err(user.denied(asked)))?;
         return Ok(whole(good.code, &good.value, met));
     }
-    let resource = served.ok_or_else(|| forbidden(USER))?;
+    let resource = served.filter(|_| user.may(&shared.lock(), asked)).ok_or_else(|| user.denied(asked))?;
     if asked.namespace.is_some() && !resource.is_namespaced() {
         return Err(status::no_such_resource());
     }
-    let headers = request.headers().clone();
-    let metadata_only = request_attributes::metadata_only(&headers, asked.verb == "list")?;
+    let metadata_only = request_attributes::metadata_only(headers, asked.verb == "list")?;
     let namespace = asked.namespace.as_deref();
     if asked.verb == "watch" {
         let streaming_lists = shared.lock().streaming_lists;
@@ -137,29 +136,15 @@ async fn answer(
             Good { code: StatusCode::OK, value: shown(object, metadata_only) }
         }
         verb => {
-            // Read to its end, so that the client hears the answer.
-            let bytes = body::to_bytes(request.into_body(), usize::MAX).await;
-            let bytes = bytes.map_err(|error| status::bad_request(error.to_string()))?;
-            if bytes.len() > LIMIT {
-                return Err(status::too_large());
-            }
-            let namespace = namespace.unwrap_or_default();
-            shared.update(|inner| {
-                let good = if verb == "create" {
-                    event::create(&mut inner.store, namespace, media(&headers), &bytes)
-                } else {
-                    event::patch(&mut inner.store, namespace, name, media(&headers), &bytes)
-                };
-                good.map(|good| Good { value: shown(&good.value, metadata_only), ..good })
-            })?
+            let (namespace, media) = (namespace.unwrap_or_default(), media(headers));
+            let good = shared.update(|inner| match verb {
+                "create" => event::create(&mut inner.store, namespace, media, body),
+                _ => event::patch(&mut inner.store, namespace, name, media, body),
+            })?;
+            Good { value: shown(&good.value, metadata_only), ..good }
         }
     };
     Ok(whole(good.code, &good.value, met))
-}
-
-fn has_token(headers: &HeaderMap, token: &str) -> bool {
-    let value = headers.get(header::AUTHORIZATION);
-    value.is_some_and(|value| value.as_bytes() == format!("Bearer {token}").as_bytes())
 }
 
 /// Returns the type of a request's body, without its parameters.

@@ -1,7 +1,7 @@
 //! What the tests and the server share.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -31,15 +31,20 @@ pub struct Recorded {
     pub name: Option<String>,
     /// Query as it was sent, percent-encoded.
     pub query: String,
+    /// Size of the body; 0 where there is none.
+    pub bytes: usize,
+    /// User as whom it is made: the header `Impersonate-User`.
+    pub impersonate: Option<String>,
     /// `None` as long as there is no answer.
     pub status: Option<u16>,
 }
 
 impl Recorded {
-    pub(super) fn new(asked: &request_attributes::Asked, uri: &Uri) -> Self {
+    pub(super) fn new(asked: &request_attributes::Asked, uri: &Uri, bytes: usize, impersonate: Option<&str>) -> Self {
         let request_attributes::Asked { verb, group, resource, namespace, name, .. } = asked.clone();
         let query = uri.query().unwrap_or_default().to_owned();
-        Self { at: Instant::now(), verb, group, resource, namespace, name, query, status: None }
+        let impersonate = impersonate.map(str::to_owned);
+        Self { at: Instant::now(), verb, group, resource, namespace, name, query, bytes, impersonate, status: None }
     }
 }
 
@@ -67,6 +72,14 @@ pub(super) struct Inner {
     pub(super) streaming_lists: bool,
     /// Switch for the 410 of a watch from too old a version: in its stream, else as the status of its answer.
     pub(super) gone_in_stream: bool,
+    /// Pairs of a verb and a resource: what the reader may do.
+    pub(super) reader_rules: BTreeSet<(String, String)>,
+}
+
+impl Inner {
+    pub(super) fn reader_may(&self, verb: &str, resource: &str) -> bool {
+        self.reader_rules.contains(&(verb.to_owned(), resource.to_owned()))
+    }
 }
 
 /// State that the tests and the server share.
@@ -90,6 +103,7 @@ impl Shared {
             last_id: 0,
             streaming_lists: true,
             gone_in_stream: true,
+            reader_rules: BTreeSet::new(),
         };
         let (wake, _) = latest::channel(0);
         Self { inner: Mutex::new(inner), updates: Mutex::default(), updated: Condvar::new(), wake }
