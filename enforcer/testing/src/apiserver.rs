@@ -1,5 +1,5 @@
-//! A stand-in for the API server of a cluster, on the loopback: pods, namespaces, nodes, Services and Events, and
-//! everything that can go wrong with them.
+//! A stand-in for the API server of a cluster, on the loopback: pods, namespaces, nodes, Services, Events and ledgers,
+//! and everything that can go wrong with them.
 //!
 //! What it cannot do it refuses, as access control would: it takes and sends nothing that a real server would not. It
 //! serves from a thread of its own, so that tests need no runtime; what waits blocks.
@@ -7,6 +7,7 @@
 mod admin_requests;
 mod admission;
 mod cluster_objects;
+mod custom_resource;
 mod event;
 mod fault;
 mod list;
@@ -17,6 +18,7 @@ mod serve;
 mod shared;
 mod status;
 mod store;
+mod structural_schema;
 mod user;
 mod watch;
 
@@ -78,7 +80,8 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// Starts a server on a free port, with the namespaces that every cluster has and the node `node-1`.
+    /// Starts a server on a free port, with the namespaces that every cluster has, the node `node-1`, and the
+    /// `CustomResourceDefinition` of `deploy/base`.
     pub fn start() -> Self {
         let shared = Arc::new(Shared::new());
         let socket = reserve(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));

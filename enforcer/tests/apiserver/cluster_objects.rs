@@ -1,4 +1,4 @@
-//! Nodes and Services.
+//! Nodes and Services, and what goes with a node.
 
 use k8s_openapi::{
     api::core::v1::{Node, Service, ServicePort, ServiceSpec},
@@ -9,9 +9,12 @@ use kube::{
     api::{ListParams, PartialObjectMeta},
     runtime::watcher::Config,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::server_and_client::{Cluster, Watcher, pod};
+use crate::{
+    ledgers::ledger,
+    server_and_client::{Cluster, Watcher, pod},
+};
 
 fn node(name: &str) -> Node {
     Node { metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() }, ..Node::default() }
@@ -48,10 +51,30 @@ fn nodes_are_got_listed_and_watched() {
 #[test]
 fn nodes_are_in_no_namespace() {
     let cluster = Cluster::start();
-    let request = axum::http::Request::get("/api/v1/namespaces/default/nodes").body(Vec::new()).unwrap();
-    let refusal = cluster.refusal(cluster.client.request::<Value>(request));
-    let message = "the server could not find the requested resource";
-    assert_eq!((refusal.code, refusal.message.as_str()), (404, message));
+    for (path, message) in [
+        ("/api/v1/namespaces/default/nodes", "the server could not find the requested resource"),
+        ("/apis/port-enforcer.io/v1alpha1/namespaces/default/nodehostports", "404 page not found"),
+    ] {
+        let request = axum::http::Request::get(path).body(Vec::new()).unwrap();
+        let refusal = cluster.refusal(cluster.client.request::<Value>(request));
+        assert_eq!((refusal.code, refusal.message.as_str()), (404, message));
+    }
+}
+
+#[test]
+fn ledger_goes_with_its_node() {
+    let cluster = Cluster::start();
+    let uid = cluster.server.put_node(node("node-2")).metadata.uid.unwrap();
+    for (name, uid) in [("node-1", "of-another"), ("node-2", uid.as_str())] {
+        let mut ledger = ledger(name);
+        ledger["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Node", "name": name, "uid": uid}]);
+        cluster.server.put_ledger(ledger);
+    }
+    cluster.server.delete_node("node-2");
+    let names: Vec<_> = cluster.server.ledgers().into_iter().map(|ledger| ledger["metadata"]["name"].clone()).collect();
+    assert_eq!(names, ["node-1"]);
+    let again = cluster.server.put_node(node("node-2"));
+    assert_ne!(again.metadata.uid.unwrap(), uid);
 }
 
 #[test]

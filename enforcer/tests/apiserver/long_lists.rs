@@ -12,8 +12,12 @@ use kube::{
     api::{ListParams, PartialObjectMeta},
 };
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
-use crate::server_and_client::{Cluster, namespace, pod};
+use crate::{
+    ledgers::{api, cluster, with},
+    server_and_client::{Cluster, namespace, pod},
+};
 
 /// Number of pods: a look at each takes longer than a page.
 const PODS: usize = 40_000;
@@ -51,7 +55,7 @@ where
 
 #[test]
 fn page_of_long_list_costs_what_it_holds() {
-    let cluster = Cluster::start();
+    let cluster = cluster();
     let pods: Api<PartialObjectMeta<Pod>> = Api::all(cluster.client.clone());
     let put = |indices: Range<usize>| {
         for index in indices {
@@ -76,8 +80,25 @@ fn page_of_long_list_costs_what_it_holds() {
 }
 
 #[test]
+fn all_ledgers_are_listed_in_pages() {
+    let cluster = cluster();
+    let rows: Vec<_> =
+        (0..20).map(|row| json!({"port": 8000 + row, "protocol": "TCP", "owner": "default/a"})).collect();
+    for index in 0..5000 {
+        cluster.server.put_ledger(with(&format!("node-{index:04}"), "status", json!({"rows": rows})));
+    }
+    let (count, left) = pages(&cluster, &api(&cluster.client), &ListParams::default().limit(500));
+    let wanted: Vec<_> = (1..10).rev().map(|page| Some(500 * page)).chain([None]).collect();
+    assert_eq!((count, left), (5000, wanted));
+    let named = ListParams::default().limit(1).fields("metadata.name!=node-0000");
+    let page = cluster.run(api(&cluster.client).list(&named)).unwrap();
+    assert_eq!((page.items.len(), page.metadata.remaining_item_count), (1, None), "a selector hides what remains");
+    assert!(page.metadata.continue_.is_some());
+}
+
+#[test]
 fn remaining_items_are_those_of_the_namespace_and_version() {
-    let cluster = Cluster::start();
+    let cluster = cluster();
     cluster.server.put_namespace(namespace("web", None));
     for (name, space) in [("a", "default"), ("b", "default"), ("c", "default"), ("a", "web"), ("b", "web")] {
         let mut pod = pod(name, "node-1");

@@ -5,6 +5,8 @@ mod admin_requests;
 mod cluster_objects;
 mod events;
 mod faults;
+mod ledger_schema;
+mod ledgers;
 mod lists;
 mod long_lists;
 mod server_and_client;

@@ -39,7 +39,7 @@ pub(super) fn is_qualified_name(text: &str) -> bool {
     is_subdomain(prefix) && is_part(name, 63, "-_.", |letter| letter.is_ascii_alphanumeric())
 }
 
-fn check_metadata(metadata: &ObjectMeta) -> Result<(), String> {
+pub(super) fn check_metadata(metadata: &ObjectMeta) -> Result<(), String> {
     let annotations = metadata.annotations.iter().flatten();
     if annotations.map(|(key, value)| key.len() + value.len()).sum::<usize>() > ANNOTATIONS {
         return Err(format!("annotations have at most {ANNOTATIONS} bytes"));

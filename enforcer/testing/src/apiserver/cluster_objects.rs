@@ -1,15 +1,23 @@
-//! What a test does with nodes and Services.
+//! What a test does with nodes, Services and ledgers.
+
+use std::sync::Arc;
 
 use k8s_openapi::{
     api::core::v1::{Node, Service},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use serde_json::Value;
 
 use super::{
-    ApiServer, admission, decode, encode, put_namespace_if_missing,
+    ApiServer, admission, decode, encode,
+    fault::{Interruption, Target},
+    put_namespace_if_missing,
     resource::Resource,
     store::{Key, Store},
+    structural_schema::StructuralSchema,
 };
+
+const LEDGERS: Resource = Resource::NodeHostPorts;
 
 impl ApiServer {
     /// Creates or edits a node.
@@ -17,9 +25,20 @@ impl ApiServer {
         self.shared.update(|inner| put_node(&mut inner.store, node))
     }
 
-    /// Deletes a node.
+    /// Deletes a node, and the ledgers that it owns.
     pub fn delete_node(&self, name: &str) {
-        self.delete(&Key::new(Resource::Nodes, "", name));
+        self.shared.update(|inner| {
+            let key = Key::new(Resource::Nodes, "", name);
+            let node = inner.store.get(&key).cloned().unwrap_or_else(|| panic!("what is deleted is there: {key:?}"));
+            inner.store.remove(&key);
+            let is_owner = |owner: &Value| owner["uid"] == node["metadata"]["uid"];
+            let orphans = keys_of_ledgers(&inner.store, |ledger| {
+                ledger["metadata"]["ownerReferences"].as_array().into_iter().flatten().any(is_owner)
+            });
+            for key in &orphans {
+                inner.store.remove(key);
+            }
+        });
     }
 
     /// Creates or edits a Service, and gives it back as it is stored. Its namespace is created if there is none.
@@ -40,6 +59,61 @@ impl ApiServer {
     pub fn delete_service(&self, namespace: &str, name: &str) {
         self.delete(&Key::new(Resource::Services, namespace, name));
     }
+
+    /// Returns the ledgers in the order of their names.
+    pub fn ledgers(&self) -> Vec<Value> {
+        let inner = self.shared.lock();
+        inner.store.now().range(LEDGERS, None, None).map(|(_, ledger)| (**ledger).clone()).collect()
+    }
+
+    /// Returns the ledger of a node.
+    pub fn ledger(&self, name: &str) -> Option<Value> {
+        self.shared.lock().store.get(&Key::new(LEDGERS, "", name)).map(|ledger| (**ledger).clone())
+    }
+
+    /// Stores a whole ledger with its status, whatever the schema says: it may be older than the schema. Its type need
+    /// not be given.
+    pub fn put_ledger(&self, mut ledger: Value) -> Value {
+        self.shared.update(|inner| {
+            assert!(inner.definition.installed, "a ledger needs its definition");
+            let name = ledger["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            assert!(admission::is_subdomain(&name), "a real server refuses the name {name:?}");
+            ledger["apiVersion"] = LEDGERS.api_version().into();
+            ledger["kind"] = LEDGERS.kind().into();
+            (*inner.store.put(Key::new(LEDGERS, "", &name), ledger)).clone()
+        })
+    }
+
+    /// Deletes a ledger.
+    pub fn delete_ledger(&self, name: &str) {
+        self.delete(&Key::new(LEDGERS, "", name));
+    }
+
+    /// Installs the `CustomResourceDefinition` of the ledgers, which is there at the start, or deletes it with all
+    /// ledgers and ends their watches.
+    pub fn set_ledger_resource(&self, installed: bool) {
+        self.shared.update(|inner| {
+            inner.definition.installed = installed;
+            let orphans = if installed { Vec::new() } else { keys_of_ledgers(&inner.store, |_| true) };
+            for key in &orphans {
+                inner.store.remove(key);
+            }
+        });
+        if !installed {
+            // After the deletions, which the watches still see.
+            self.interrupt(Target::ALL.resource(LEDGERS.plural()), Interruption::End);
+        }
+    }
+
+    /// Sets the schema of the ledgers (`openAPIV3Schema`), or none to take everything. At the start it is that of
+    /// `deploy/base/nodehostports.yaml`.
+    pub fn set_ledger_schema(&self, schema: Option<&Value>) {
+        let schema = schema.map(|schema| {
+            let schema = StructuralSchema::parse(schema);
+            Arc::new(schema.unwrap_or_else(|error| panic!("a real server refuses this schema: {error}")))
+        });
+        self.shared.update(|inner| inner.definition.schema = schema);
+    }
 }
 
 /// Creates or edits a node.
@@ -55,6 +129,12 @@ pub(super) fn put_node_if_missing(store: &mut Store, name: &str) {
         let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
         put_node(store, Node { metadata, ..Node::default() });
     }
+}
+
+fn keys_of_ledgers(store: &Store, wanted: impl Fn(&Value) -> bool) -> Vec<Key> {
+    let now = store.now();
+    let ledgers = now.range(LEDGERS, None, None).filter(|(_, ledger)| wanted(ledger));
+    ledgers.map(|(key, _)| key.clone()).collect()
 }
 
 /// Finds another Service that has the node port.

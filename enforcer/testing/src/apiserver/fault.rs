@@ -23,7 +23,7 @@ impl Target {
         Self { verb: Some(verb), ..self }
     }
 
-    /// Restricts to those for this resource: `pods`, `nodes`, `events`, …
+    /// Restricts to those for this resource: `pods`, `events`, `nodehostports`, `nodehostports/status`, …
     pub const fn resource(self, resource: &'static str) -> Self {
         Self { resource: Some(resource), ..self }
     }

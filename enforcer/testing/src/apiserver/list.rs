@@ -92,8 +92,11 @@ pub(super) fn list(
     }
     let items = page.iter().map(|(_, object)| {
         let mut item = shown(object, metadata_only);
-        if !metadata_only && let Some(fields) = item.as_object_mut() {
-            // The items of a list do not repeat what they are.
+        // The items of a list do not repeat what they are, but custom resources do.
+        if !metadata_only
+            && !resource.is_custom()
+            && let Some(fields) = item.as_object_mut()
+        {
             fields.retain(|name, _| name != "apiVersion" && name != "kind");
         }
         item

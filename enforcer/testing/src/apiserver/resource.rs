@@ -8,10 +8,13 @@ pub(super) enum Resource {
     Nodes,
     Services,
     Events,
+    /// A custom resource: the ledgers of port-enforcer.
+    NodeHostPorts,
 }
 
 impl Resource {
-    pub(super) const ALL: [Self; 5] = [Self::Pods, Self::Namespaces, Self::Nodes, Self::Services, Self::Events];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Pods, Self::Namespaces, Self::Nodes, Self::Services, Self::Events, Self::NodeHostPorts];
 
     pub(super) const fn plural(self) -> &'static str {
         match self {
@@ -20,6 +23,7 @@ impl Resource {
             Self::Nodes => "nodes",
             Self::Services => "services",
             Self::Events => "events",
+            Self::NodeHostPorts => "nodehostports",
         }
     }
 
@@ -27,6 +31,7 @@ impl Resource {
         match self {
             Self::Pods | Self::Namespaces | Self::Nodes | Self::Services => "",
             Self::Events => "events.k8s.io",
+            Self::NodeHostPorts => "port-enforcer.io",
         }
     }
 
@@ -34,6 +39,7 @@ impl Resource {
         match self {
             Self::Pods | Self::Namespaces | Self::Nodes | Self::Services => "v1",
             Self::Events => "events.k8s.io/v1",
+            Self::NodeHostPorts => "port-enforcer.io/v1alpha1",
         }
     }
 
@@ -44,6 +50,15 @@ impl Resource {
             Self::Nodes => "Node",
             Self::Services => "Service",
             Self::Events => "Event",
+            Self::NodeHostPorts => "NodeHostPorts",
+        }
+    }
+
+    /// Returns the name in the messages of a server's storage, which keeps Events in the core group.
+    pub(super) const fn qualified(self) -> &'static str {
+        match self {
+            Self::NodeHostPorts => "nodehostports.port-enforcer.io",
+            _ => self.plural(),
         }
     }
 
@@ -51,12 +66,18 @@ impl Resource {
         matches!(self, Self::Pods | Self::Services | Self::Events)
     }
 
+    /// Checks whether a `CustomResourceDefinition` makes it.
+    pub(super) const fn is_custom(self) -> bool {
+        matches!(self, Self::NodeHostPorts)
+    }
+
     /// Returns the verbs that are served; others are answered as if access control denied them.
-    pub(super) const fn verbs(self, subresource: Option<&str>) -> &'static [&'static str] {
+    pub(super) fn verbs(self, subresource: Option<&str>) -> &'static [&'static str] {
         match (self, subresource) {
             (Self::Pods | Self::Namespaces | Self::Nodes | Self::Services, None) => &["get", "list", "watch"],
-            (Self::Events, None) => &["create", "get", "list", "patch", "watch"],
-            (_, Some(_)) => &[],
+            (Self::Events | Self::NodeHostPorts, None) => &["create", "get", "list", "patch", "watch"],
+            (Self::NodeHostPorts, Some("status")) => &["patch"],
+            _ => &[],
         }
     }
 
@@ -64,7 +85,7 @@ impl Resource {
     pub(super) const fn selectable(self) -> &'static [&'static str] {
         match self {
             Self::Pods => &["metadata.name", "metadata.namespace", "spec.nodeName"],
-            Self::Namespaces | Self::Nodes => &["metadata.name"],
+            Self::Namespaces | Self::Nodes | Self::NodeHostPorts => &["metadata.name"],
             Self::Services => &["metadata.name", "metadata.namespace", "spec.clusterIP", "spec.type"],
             Self::Events => &["metadata.name", "metadata.namespace"],
         }

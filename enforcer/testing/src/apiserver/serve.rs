@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::{task, time};
 
 use super::{
-    admin_requests, event,
+    admin_requests, custom_resource, event,
     fault::Fault,
     list,
     request_attributes::{self, Asked, Options, Parameters},
@@ -29,6 +29,9 @@ use super::{
 
 /// Number of bytes that the largest request may have.
 const LIMIT: usize = 3 * 1024 * 1024;
+
+/// What a server says of a path that nobody serves.
+const NO_PAGE: &str = "404 page not found\n";
 
 /// Answer to a list, a get or a write.
 pub(super) struct Good {
@@ -116,7 +119,11 @@ fn answer(
         return Ok(whole(good.code, &good.value, met));
     }
     let resource = served.filter(|_| user.may(&shared.lock(), asked)).ok_or_else(|| user.denied(asked))?;
-    if asked.namespace.is_some() && !resource.is_namespaced() {
+    let misplaced = asked.namespace.is_some() && !resource.is_namespaced();
+    if resource.is_custom() && (misplaced || !shared.lock().definition.installed) {
+        return Ok(plain(StatusCode::NOT_FOUND, NO_PAGE));
+    }
+    if misplaced {
         return Err(status::no_such_resource());
     }
     let metadata_only = request_attributes::metadata_only(headers, asked.verb == "list")?;
@@ -132,14 +139,16 @@ fn answer(
         "get" => {
             let key = Key::new(resource, namespace.unwrap_or_default(), name);
             let inner = shared.lock();
-            let object = inner.store.get(&key).ok_or_else(|| status::not_found(resource.plural(), name))?;
+            let object = inner.store.get(&key).ok_or_else(|| status::not_found(resource.qualified(), name))?;
             Good { code: StatusCode::OK, value: shown(object, metadata_only) }
         }
         verb => {
             let (namespace, media) = (namespace.unwrap_or_default(), media(headers));
-            let good = shared.update(|inner| match verb {
-                "create" => event::create(&mut inner.store, namespace, media, body),
-                _ => event::patch(&mut inner.store, namespace, name, media, body),
+            let good = shared.update(|inner| match (resource.is_custom(), verb) {
+                (true, "create") => custom_resource::create(inner, media, body),
+                (true, _) => custom_resource::apply(inner, asked, parameters, media, body),
+                (false, "create") => event::create(&mut inner.store, namespace, media, body),
+                (false, _) => event::patch(&mut inner.store, namespace, name, media, body),
             })?;
             Good { value: shown(&good.value, metadata_only), ..good }
         }
@@ -162,7 +171,7 @@ fn path(asked: &Asked) -> Response {
             let info = Info { major, minor, git_version: version, ..Info::default() };
             respond(StatusCode::OK, Body::from(line(&info)))
         }
-        _ => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
+        _ => plain(StatusCode::NOT_FOUND, NO_PAGE),
     }
 }
 

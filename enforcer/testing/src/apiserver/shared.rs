@@ -10,6 +10,7 @@ use axum::http::Uri;
 use tokio::sync::watch as latest;
 
 use super::{
+    custom_resource::Definition,
     fault::{Active, Interruption},
     request_attributes,
     resource::Resource,
@@ -72,6 +73,8 @@ pub(super) struct Inner {
     pub(super) streaming_lists: bool,
     /// Switch for the 410 of a watch from too old a version: in its stream, else as the status of its answer.
     pub(super) gone_in_stream: bool,
+    /// The custom resource of the ledgers.
+    pub(super) definition: Definition,
     /// Pairs of a verb and a resource: what the reader may do.
     pub(super) reader_rules: BTreeSet<(String, String)>,
 }
@@ -103,6 +106,7 @@ impl Shared {
             last_id: 0,
             streaming_lists: true,
             gone_in_stream: true,
+            definition: Definition::shipped(),
             reader_rules: BTreeSet::new(),
         };
         let (wake, _) = latest::channel(0);

@@ -1,6 +1,7 @@
 //! The `Status` objects that an API server answers with when it refuses, in its own words.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
+use serde_json::Value;
 
 /// Refusal as the client gets it.
 pub(super) type Refusal = Box<Status>;
@@ -19,9 +20,38 @@ impl Flaw {
         Self { reason: "FieldValueRequired", field: field.to_owned(), message: "Required value".to_owned() }
     }
 
+    pub(super) fn required_since(field: &str, why: &str) -> Self {
+        Self { message: format!("Required value: {why}"), ..Self::required(field) }
+    }
+
     pub(super) fn invalid(field: &str, value: &str, why: &str) -> Self {
         let message = format!("Invalid value: {value:?}: {why}");
         Self { reason: "FieldValueInvalid", field: field.to_owned(), message }
+    }
+
+    /// Names a value that a schema does not allow.
+    pub(super) fn out_of_schema(field: &str, value: &Value, why: &str) -> Self {
+        let message = format!("Invalid value: {value}: {field} in body {why}");
+        Self { reason: "FieldValueInvalid", field: field.to_owned(), message }
+    }
+
+    pub(super) fn wrong_type(field: &str, given: &str, wanted: &str) -> Self {
+        let message = format!("Invalid value: {given:?}: {field} in body must be of type {wanted}: {given:?}");
+        Self { reason: "FieldValueTypeInvalid", field: field.to_owned(), message }
+    }
+
+    pub(super) fn too_long(field: &str, longest: u64) -> Self {
+        let message = format!("Too long: may not be more than {longest} bytes");
+        Self { reason: "FieldValueTooLong", field: field.to_owned(), message }
+    }
+
+    pub(super) fn too_many(field: &str, given: usize, most: u64) -> Self {
+        let message = format!("Too many: {given}: must have at most {most} items");
+        Self { reason: "FieldValueTooMany", field: field.to_owned(), message }
+    }
+
+    pub(super) fn duplicate(field: &str, value: &Value) -> Self {
+        Self { reason: "FieldValueDuplicate", field: field.to_owned(), message: format!("Duplicate value: {value}") }
     }
 
     pub(super) fn forbidden(field: &str, why: &str) -> Self {
@@ -45,9 +75,11 @@ fn failure(code: i32, reason: &str, message: String, details: Option<StatusDetai
     })
 }
 
+/// Returns what a refusal is about. The kind or resource may have its group behind it, as in `events.events.k8s.io`.
 fn named(kind: &str, name: &str) -> StatusDetails {
-    let name = Some(name).filter(|name| !name.is_empty()).map(str::to_owned);
-    StatusDetails { kind: Some(kind.to_owned()), name, ..StatusDetails::default() }
+    let (kind, group) = kind.split_once('.').unwrap_or((kind, ""));
+    let set = |text: &str| Some(text).filter(|text| !text.is_empty()).map(str::to_owned);
+    StatusDetails { kind: Some(kind.to_owned()), name: set(name), group: set(group), ..StatusDetails::default() }
 }
 
 pub(super) fn bad_request(message: impl Into<String>) -> Refusal {
@@ -88,8 +120,31 @@ pub(super) fn already_exists(resource: &str, name: &str) -> Refusal {
 
 pub(super) fn conflict(resource: &str, name: &str) -> Refusal {
     let why = "the object has been modified; please apply your changes to the latest version and try again";
+    conflict_since(resource, name, why)
+}
+
+pub(super) fn conflict_since(resource: &str, name: &str, why: &str) -> Refusal {
     let message = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");
     failure(409, "Conflict", message, Some(named(resource, name)))
+}
+
+/// Refuses to apply fields of a status that another manager has applied.
+pub(super) fn apply_conflict(manager: &str, fields: &[String]) -> Refusal {
+    let owner = format!("{manager:?} with subresource \"status\"");
+    let causes = fields.iter().map(|field| StatusCause {
+        field: Some(field.clone()),
+        message: Some(format!("conflict with {owner}")),
+        reason: Some("FieldManagerConflict".to_owned()),
+    });
+    let details = StatusDetails { causes: Some(causes.collect()), ..StatusDetails::default() };
+    let message = match fields {
+        [field] => format!("Apply failed with 1 conflict: conflict with {owner}: {field}"),
+        several => {
+            let fields = several.join("\n- ");
+            format!("Apply failed with {} conflicts: conflicts with {owner}:\n- {fields}", several.len())
+        }
+    };
+    failure(409, "Conflict", message, Some(details))
 }
 
 /// Refuses what is no longer remembered.
@@ -119,9 +174,7 @@ pub(super) fn invalid(kind: &str, name: &str, flaws: &[Flaw]) -> Refusal {
         message: Some(flaw.message.clone()),
         reason: Some(flaw.reason.to_owned()),
     });
-    let (plain, group) = kind.split_once('.').unwrap_or((kind, ""));
-    let group = Some(group).filter(|group| !group.is_empty()).map(str::to_owned);
-    let details = StatusDetails { group, causes: Some(causes.collect()), ..named(plain, name) };
+    let details = StatusDetails { causes: Some(causes.collect()), ..named(kind, name) };
     failure(422, "Invalid", format!("{kind} {name:?} is invalid: {told}"), Some(details))
 }
 
@@ -129,6 +182,11 @@ pub(super) fn too_many_requests(seconds: u16) -> Refusal {
     let message = "the server has received too many requests and has asked us to try again later".to_owned();
     let details = StatusDetails { retry_after_seconds: Some(seconds.into()), ..StatusDetails::default() };
     failure(429, "TooManyRequests", message, Some(details))
+}
+
+/// Refuses with an error that a server has no word for.
+pub(super) fn unexpected(error: String) -> Refusal {
+    failure(500, "", error, None)
 }
 
 pub(super) fn internal(error: &str) -> Refusal {

@@ -220,6 +220,7 @@ impl Watch {
             Resource::Nodes => (object["spec"], object["status"]) = (json!({}), empty_node_status()),
             Resource::Services => (object["spec"], object["status"]) = (json!({}), json!({"loadBalancer": {}})),
             Resource::Events => object["eventTime"] = Value::Null,
+            Resource::NodeHostPorts => {}
         }
         self.push("BOOKMARK", &shown(&object, self.metadata_only));
     }
