@@ -3,8 +3,12 @@
 //! The content of an object is a type of [`enforcer_core`], which knows nothing of a cluster's client. Here it becomes a
 //! resource that [`kube`] can read and write, and a custom resource definition, which `deploy/` has as a file.
 
+use std::collections::BTreeMap;
+
 use enforcer_core::ledger::node_host_ports::NodeHostPortsStatus;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
 use kube::{CustomResource, CustomResourceExt as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,5 +39,24 @@ pub struct NodeHostPortsSpec {}
 /// Returns the definition of [`NodeHostPorts`].
 #[must_use]
 pub fn node_host_ports_definition() -> CustomResourceDefinition {
-    NodeHostPorts::crd()
+    let mut definition = NodeHostPorts::crd();
+    for version in &mut definition.spec.versions {
+        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            // There is nothing to say in the spec.
+            schema.required = None;
+            remove_defaults(schema);
+        }
+    }
+    definition
+}
+
+/// Removes the defaults that readers use: the API server would write them into objects.
+fn remove_defaults(schema: &mut JSONSchemaProps) {
+    schema.default = None;
+    for property in schema.properties.iter_mut().flat_map(BTreeMap::values_mut) {
+        remove_defaults(property);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        remove_defaults(items);
+    }
 }

@@ -156,7 +156,7 @@ impl UsedPorts {
         };
         let range = format!("{}/{}", question.range, self.protocol);
         let mut message = if free.is_empty() {
-            format!("No port of {range} is free {on}")
+            format!("No port of {range} is free on every node")
         } else {
             let ranges: Vec<String> = compress(shown.iter().copied()).iter().map(ToString::to_string).collect();
             let of = if free.len() > shown.len() { format!(" ({} of {range} are)", free.len()) } else { String::new() };
@@ -181,12 +181,13 @@ impl UsedPorts {
         }
         message.push('.');
         if self.others > 0 {
-            let them = if self.others == nodes {
-                "No agent runs".to_owned()
-            } else {
-                format!("On {} of the nodes no agent runs", self.others)
+            let which = match self.others {
+                1 if nodes == 1 => "The node has no ledger".to_owned(),
+                _ if self.others == nodes => "No node has a ledger".to_owned(),
+                1 => "One of the nodes has no ledger".to_owned(),
+                others => format!("{others} of the nodes have no ledger"),
             };
-            message = format!("{message} {them}, so what is bound there without being declared is not known.");
+            message = format!("{message} {which}, so what is bound there without being declared is not known.");
         }
         message
     }

@@ -313,7 +313,9 @@ pub fn why(pod: &AskedPod, nodes: &[AskedNode], services: &[LedgerRow], reports:
 fn answer(pod: &AskedPod, node: &AskedNode, services: &[LedgerRow]) -> NodeAnswer {
     let misfit = pod.is_unscheduled().then(|| pod.placement.suits(&node.traits).err()).flatten();
     let own: Vec<&LedgerRow> = node.rows.iter().filter(|row| pod.is_own(row)).collect();
-    let others = node.rows.iter().filter(|row| !pod.is_own(row) && (pod.is_unscheduled() || is_in_the_way(row, &own)));
+    // Where nobody knows what is bound, whoever else declares the port may have it.
+    let all = pod.is_unscheduled() || node.known == NodeKnowledge::Manifests;
+    let others = node.rows.iter().filter(|row| !pod.is_own(row) && (all || is_in_the_way(row, &own)));
     let mut users: Vec<PortUser> =
         others.chain(services).filter_map(|row| Some(user(pod.overlap(row)?, row))).take(MAX_USERS).collect();
     // Ports that the pod declares nowhere, and tries to bind.
@@ -399,18 +401,20 @@ fn running_verdict(pod: &AskedPod, node: Option<&NodeAnswer>) -> PodVerdict {
         return PodVerdict::NoPorts;
     }
     let is_held = node.users.iter().any(|user| user.held);
+    let has_lost = node.own.iter().any(|own| own.standing.as_deref() == Some("lost"));
+    let only_services = node.users.iter().all(|user| user.who.kind == "service");
     if node.users.iter().any(|user| user.who.until.is_some()) {
         PodVerdict::Kept
     } else if is_held && pod.ready {
         PodVerdict::AnsweredByOther
     } else if is_held {
         PodVerdict::InUse
-    } else if node.users.iter().any(|user| user.who.kind != "service") {
-        PodVerdict::Denied
-    } else if !node.users.is_empty() {
+    } else if !node.users.is_empty() && only_services {
         PodVerdict::Shadowed
-    } else if node.known == NodeKnowledge::Manifests {
+    } else if node.known == NodeKnowledge::Manifests && !has_lost {
         PodVerdict::Unknown
+    } else if !node.users.is_empty() {
+        PodVerdict::Denied
     } else if node.own.iter().any(|own| own.standing.is_some() && !own.held) {
         PodVerdict::NotBound
     } else {

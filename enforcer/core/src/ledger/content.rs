@@ -17,7 +17,7 @@ use crate::{
     model::{
         kernel_ids::{BootNanos, CgroupId},
         owner::{OwnerId, OwnerKind},
-        port_spec::{Address, protocol_name},
+        port_spec::{Address, PortRange, compress, protocol_name},
         text::escape_bounded,
     },
     reports::failing_binds::FailingBinds,
@@ -27,6 +27,9 @@ use crate::{
         status::{ConflictRow, conflicts},
     },
 };
+
+/// Widest range of claims of which held ports are shown apart.
+const MAX_SPLIT: u32 = 64;
 
 /// Facts beside the snapshot.
 #[derive(Clone, Debug, Default)]
@@ -75,7 +78,7 @@ pub fn content(scene: &NodeSnapshot<'_>, inputs: &LedgerInputs<'_>) -> NodeHostP
     let mut rows: Vec<LedgerRow> = Vec::new();
     for run in &runs {
         claims = claims.saturating_add(run.ports.len());
-        rows.push(held.claim_row(run, scene));
+        rows.extend(held.claim_rows(run, scene));
     }
     rows.extend(held.rows_without_claim(scene, inputs.ephemeral.as_ref()));
     rows.sort_by_key(|row| (protocol_order(&row.protocol), row.first_port));
@@ -242,14 +245,31 @@ impl HeldPorts {
         ports
     }
 
-    /// Returns the row of a claim, and notes which sockets it covers.
-    fn claim_row(&mut self, run: &ClaimRun, scene: &NodeSnapshot<'_>) -> LedgerRow {
-        let is_node = scene.index.owner(run.owner).is_some_and(|owner| owner.kind == OwnerKind::Node);
+    /// Returns the rows of claims, and notes which sockets they cover. Ports that are held and others are rows of their
+    /// own, unless there are too many: the ports that a media server has of its range change all the time.
+    fn claim_rows(&mut self, run: &ClaimRun, scene: &NodeSnapshot<'_>) -> Vec<LedgerRow> {
+        let held = self.held_by_owner(run, scene);
+        let ports = if run.ports.len() > MAX_SPLIT {
+            vec![(run.ports, held.values().copied().reduce(HeldSummary::and))]
+        } else {
+            let (held_ports, free): (Vec<u16>, Vec<u16>) = run.ports.iter().partition(|port| held.contains_key(port));
+            let summary = |ports: PortRange| {
+                (ports, ports.iter().filter_map(|port| held.get(&port).copied()).reduce(HeldSummary::and))
+            };
+            let mut ports: Vec<_> = compress(held_ports).into_iter().chain(compress(free)).map(summary).collect();
+            ports.sort_by_key(|(ports, _)| *ports);
+            ports
+        };
+        ports.into_iter().map(|(ports, held)| claim_row(run, ports, held, scene)).collect()
+    }
+
+    /// Returns what the owner of claims holds of their ports, and notes which sockets they cover.
+    fn held_by_owner(&mut self, run: &ClaimRun, scene: &NodeSnapshot<'_>) -> BTreeMap<u16, HeldSummary> {
+        let is_node = is_node(run.owner, scene);
         let last = (run.protocol, run.ports.last(), Some(CgroupId::new(u64::MAX)));
         let range = (run.protocol, run.ports.first(), None)..=last;
-        let mut reach = None;
-        let mut cgroup = None;
-        for ((_, _, of), held) in self.0.range_mut(range) {
+        let mut ports: BTreeMap<u16, HeldSummary> = BTreeMap::new();
+        for ((_, port, cgroup), held) in self.0.range_mut(range) {
             for held in held.iter_mut().filter(|held| held.address.overlaps(run.address)) {
                 let own = if is_node {
                     scene.index.may_hold(held.owner, held.is_host, run.owner)
@@ -258,32 +278,12 @@ impl HeldPorts {
                 };
                 if own {
                     held.covered = true;
-                    reach = reach.max(Some(Reach::of(held.address)));
-                    cgroup = cgroup.or(*of);
+                    let summary = HeldSummary { reach: Reach::of(held.address), cgroup: *cgroup };
+                    ports.entry(*port).and_modify(|known| *known = known.and(summary)).or_insert(summary);
                 }
             }
         }
-        let mut who = owner_actor(scene, run.owner);
-        if !is_node {
-            who.container = cgroup.and_then(|cgroup| scene.index.container(cgroup)).map(|name| text(&name));
-        }
-        LedgerRow {
-            protocol: protocol_name(run.protocol).to_owned(),
-            first_port: run.ports.first(),
-            last_port: run.ports.last(),
-            address: run.address.ip().map(|address| address.to_string()),
-            who,
-            source: Some(run.source.to_string()),
-            standing: Some(run.stand.as_str().to_owned()),
-            behind: match run.stand {
-                ClaimStatus::InForce => None,
-                ClaimStatus::Lost(owner) => Some(owner_actor(scene, owner)),
-            },
-            held: reach.is_some(),
-            declared: true,
-            reach: reach.unwrap_or_else(|| Reach::of(run.address)).as_str().to_owned(),
-            since: run.since(),
-        }
+        ports
     }
 
     /// Returns rows of the sockets that no claim of their own covers, neighbours as one.
@@ -324,6 +324,48 @@ impl HeldPorts {
             }
         }
         merged
+    }
+}
+
+/// What an owner holds of ports that it claims.
+#[derive(Clone, Copy, Debug)]
+struct HeldSummary {
+    reach: Reach,
+    cgroup: Option<CgroupId>,
+}
+
+impl HeldSummary {
+    fn and(self, other: Self) -> Self {
+        Self { reach: self.reach.max(other.reach), cgroup: self.cgroup.or(other.cgroup) }
+    }
+}
+
+fn is_node(owner: OwnerId, scene: &NodeSnapshot<'_>) -> bool {
+    scene.index.owner(owner).is_some_and(|owner| owner.kind == OwnerKind::Node)
+}
+
+fn claim_row(run: &ClaimRun, ports: PortRange, held: Option<HeldSummary>, scene: &NodeSnapshot<'_>) -> LedgerRow {
+    let mut who = owner_actor(scene, run.owner);
+    if !is_node(run.owner, scene) {
+        let container = held.and_then(|held| held.cgroup).and_then(|cgroup| scene.index.container(cgroup));
+        who.container = container.map(|name| text(&name));
+    }
+    LedgerRow {
+        protocol: protocol_name(run.protocol).to_owned(),
+        first_port: ports.first(),
+        last_port: ports.last(),
+        address: run.address.ip().map(|address| address.to_string()),
+        who,
+        source: Some(run.source.to_string()),
+        standing: Some(run.stand.as_str().to_owned()),
+        behind: match run.stand {
+            ClaimStatus::InForce => None,
+            ClaimStatus::Lost(owner) => Some(owner_actor(scene, owner)),
+        },
+        held: held.is_some(),
+        declared: true,
+        reach: held.map_or_else(|| Reach::of(run.address), |held| held.reach).as_str().to_owned(),
+        since: run.since(),
     }
 }
 

@@ -106,7 +106,7 @@ pub struct LedgerRow {
     /// Owner of the claim to which this one lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behind: Option<LedgerActor>,
-    /// True if it has a socket bound there; of a claim on several ports, on one of them at least.
+    /// True if it has a socket bound there; of a claim on more than 64 ports, on one of them at least.
     #[serde(default)]
     pub held: bool,
     /// True if its manifest or the settings of the node name the port.

@@ -7,7 +7,9 @@ use std::{
     str::FromStr,
 };
 
-use enforcer_ebpf::wire::{Protocol, port_index};
+use enforcer_ebpf::wire::port_index;
+
+pub use enforcer_ebpf::wire::Protocol;
 
 /// Returns the name of a protocol, in the annotation and for people.
 #[must_use]

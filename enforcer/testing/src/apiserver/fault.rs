@@ -40,6 +40,10 @@ pub enum Fault {
     Unauthorized,
     /// 403: role-based access control denies it.
     Forbidden,
+    /// 409: the object has changed meanwhile.
+    Conflict,
+    /// 413: the request is too large.
+    TooLarge,
     /// 410: the version that was asked for is no longer known.
     Gone,
     /// 429, with `Retry-After` in seconds.
@@ -78,6 +82,8 @@ impl Fault {
         match self {
             Self::Unauthorized => Some(status::unauthorized()),
             Self::Forbidden => Some(status::forbidden(group, resource, name, why)),
+            Self::Conflict => Some(status::conflict(resource, name)),
+            Self::TooLarge => Some(status::too_large()),
             Self::Gone => Some(status::expired("The resourceVersion for the provided list is too old.")),
             Self::TooManyRequests { retry_after } => Some(status::too_many_requests(retry_after)),
             Self::Internal => Some(status::internal("etcdserver: request timed out")),

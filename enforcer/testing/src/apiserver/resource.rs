@@ -87,7 +87,17 @@ impl Resource {
             Self::Pods => &["metadata.name", "metadata.namespace", "spec.nodeName"],
             Self::Namespaces | Self::Nodes | Self::NodeHostPorts => &["metadata.name"],
             Self::Services => &["metadata.name", "metadata.namespace", "spec.clusterIP", "spec.type"],
-            Self::Events => &["metadata.name", "metadata.namespace"],
+            // `AddFieldLabelConversionsForEvent` in pkg/apis/events/v1/conversion.go.
+            Self::Events => &[
+                "metadata.name",
+                "metadata.namespace",
+                "reason",
+                "regarding.kind",
+                "regarding.name",
+                "regarding.namespace",
+                "regarding.uid",
+                "type",
+            ],
         }
     }
 }

@@ -37,7 +37,7 @@ fn ports_of_kubernetes_node_ports_and_ephemeral_ports_are_not_free() {
     assert_eq!(counts(29_990, 30_010), TakenPorts { node_ports: 11, ephemeral: 10, ..TakenPorts::default() });
     assert_eq!(used.answer(&question(40_000, 40_000, 1)).ports, [40_000], "this node's range is another one");
     let nothing = used.answer(&question(30_000, 30_001, 1));
-    assert_eq!(nothing.message, "No port of 30000-30001/tcp is free on the one node; not free: 2 for NodePorts.");
+    assert_eq!(nothing.message, "No port of 30000-30001/tcp is free on every node; not free: 2 for NodePorts.");
     let mut unknown = UsedPorts::new(Protocol::Tcp);
     unknown.add_node(&summary("node-1", NodeKnowledge::Manifests));
     let answer = unknown.answer(&question(40_000, 40_000, 1));
@@ -45,6 +45,6 @@ fn ports_of_kubernetes_node_ports_and_ephemeral_ports_are_not_free() {
     let answer = unknown.answer(&question(8000, 8000, 1));
     assert_eq!(
         answer.message,
-        "8000/tcp is free on the one node. No agent runs, so what is bound there without being declared is not known."
+        "8000/tcp is free on the one node. The node has no ledger, so what is bound there without being declared is not known."
     );
 }

@@ -101,15 +101,17 @@ fn pending(pod: &AskedPod, verdict: PodVerdict, nodes: &[NodeAnswer]) -> Vec<Str
 
 /// Says of how many nodes only the declarations are known.
 fn unknown(nodes: &[NodeAnswer]) -> Option<String> {
-    let unknown = nodes.iter().filter(|node| node.known == NodeKnowledge::Manifests && node.misfit.is_none()).count();
-    let where_ = match unknown {
+    let fitting = nodes.iter().filter(|node| node.misfit.is_none());
+    let all = fitting.clone().count();
+    let unknown = fitting.filter(|node| node.known == NodeKnowledge::Manifests).count();
+    let which = match unknown {
         0 => return None,
-        1 if nodes.len() == 1 => "No agent runs there".to_owned(),
-        _ if unknown == nodes.len() => "No agent runs on these nodes".to_owned(),
-        1 => "On one of these nodes no agent runs".to_owned(),
-        _ => format!("On {unknown} of these nodes no agent runs"),
+        1 if all == 1 => "The node has no ledger".to_owned(),
+        _ if unknown == all => "These nodes have no ledger".to_owned(),
+        1 => "One of these nodes has no ledger".to_owned(),
+        _ => format!("{unknown} of these nodes have no ledger"),
     };
-    Some(format!("{where_}: what is bound without being declared is not known."))
+    Some(format!("{which}: what is bound there without being declared is not known."))
 }
 
 fn declared_user(user: &PortUser) -> String {
@@ -176,9 +178,13 @@ fn running(pod: &AskedPod, verdict: PodVerdict, node: Option<&NodeAnswer>) -> Ve
             let ports = node.own.iter().map(|own| &own.ports);
             sentences.push(format!("It holds what it claims: {}.", and_list(ports, 8)));
         }
-        PodVerdict::Unknown => {
+        PodVerdict::Unknown if node.users.is_empty() => {
             sentences.push(format!("It claims {}, and nobody else on the node declares that.", ports(pod)));
         }
+        PodVerdict::Unknown => sentences.push(format!(
+            "It claims {}, and it is not the only one: {users}. Which of them has the port is not known.",
+            ports(pod)
+        )),
         PodVerdict::PendingForPorts | PodVerdict::PendingForOther => {}
     }
     sentences.extend(unknown(std::slice::from_ref(node)));

@@ -74,7 +74,7 @@ fn pending_pod_names_who_has_its_port_on_each_node() {
          (80/tcp). On node-1, default/old (DaemonSet web) declares 80/tcp. On node-2, default/other (DaemonSet web) \
          declares 80/tcp. The scheduler says: 0/2 nodes are available: 2 node(s) didn't have free ports for the requested \
          pod ports. Remove one of the two, give one another port (kubectl host-ports free), or let them go to different \
-         nodes. No agent runs on these nodes: what is bound without being declared is not known."
+         nodes. These nodes have no ledger: what is bound there without being declared is not known."
     );
 }
 

@@ -86,7 +86,9 @@ fn rows_are_claims_and_sockets_without_one() {
             "22-22/tcp * node inForce free declared all",
             "80-80/tcp * web-0 inForce held declared all",
             "80-80/tcp * web-1 lost free declared all",
-            "8000-8009/tcp * web-0 inForce held declared all",
+            "8000-8002/tcp * web-0 inForce free declared all",
+            "8003-8003/tcp * web-0 inForce held declared all",
+            "8004-8009/tcp * web-0 inForce free declared all",
             "9099-9099/tcp 127.0.0.1 agent inForce held declared loopback",
             "9500-9501/tcp 0.0.0.0 agent - held undeclared all",
             "9600-9600/tcp 10.0.0.1 agent - held undeclared address",
@@ -121,6 +123,14 @@ fn holder_of_a_port_that_another_one_owns_is_a_row_and_a_conflict() {
     );
     assert_eq!(status.conflicts.len(), 1, "{:?}", status.conflicts);
     assert_eq!(status.conflicts[0].kind, "notOwner");
+}
+
+#[test]
+fn wide_range_is_one_row_whatever_is_held_of_it() {
+    let mut node = Node::new();
+    node.pod(10, "media/server", "10000-10999", |_| ());
+    node.dump(&[(10, "0.0.0.0", 10_007, Activity::Bound), (10, "0.0.0.0", 10_500, Activity::Bound)]);
+    assert_eq!(lines(&ledger(&node))[1..], ["10000-10999/tcp * server inForce held declared all"]);
 }
 
 #[test]

@@ -1,0 +1,250 @@
+//! The command line.
+
+mod values;
+
+use std::{
+    env,
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use self::values::{PortFlag, RangeFlag};
+use crate::{
+    cluster::{Cluster, Connection, Progress},
+    failure::Failure,
+    free, list, why,
+};
+
+/// Show which pod uses which host port, on which node
+///
+/// Reads the ledgers that the agents of port-enforcer write (kubectl get nodehostports). Of nodes without one it shows what
+/// their pods declare, arbitrated as an agent would, and says so. NodePorts of Services are shown too.
+#[derive(Debug, Parser)]
+#[command(name = "kubectl host-ports", bin_name = "kubectl host-ports", version, max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[expect(clippy::doc_markdown, reason = "the help text shows no backticks")]
+#[command(after_help = "Examples:\n  \
+    kubectl host-ports                        # all host ports of the cluster\n  \
+    kubectl host-ports 9100                   # who has 9100, on which node\n  \
+    kubectl host-ports --conflicts            # what is wrong now\n  \
+    kubectl host-ports why -n shop web-0      # why it is Pending, denied or fails\n  \
+    kubectl host-ports free 8000-8999         # ports that are free on every node\n  \
+    kubectl host-ports -o html > ports.html   # one page to look at and to search\n\n\
+    Exit codes: 0 fine, 2 wrong usage or input, 3 a right is missing, 4 failure while running. Colours are\n\
+    for terminals only, and NO_COLOR turns them off.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    list: List,
+    #[command(flatten)]
+    connection: ConnectionFlags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show why a pod is Pending, denied, or fails on a port
+    ///
+    /// Names, for each node that could take a Pending pod, which pod, Service or reservation has which of its ports there.
+    /// For a pod that runs: who holds or owns its ports, and in which mode the node is.
+    Why(Why),
+    /// Find ports that are free on every node
+    ///
+    /// Free is what no pod claims or holds on any node, what no Service has as NodePort and no part of Kubernetes uses,
+    /// and what is neither in the range of NodePorts nor in the ephemeral range of a node.
+    #[expect(clippy::doc_markdown, reason = "the help text shows no backticks")]
+    Free(Free),
+}
+
+/// Flags of the list.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
+struct List {
+    /// Only this port, as 80 or 53/udp
+    #[arg(value_name = "PORT[/PROTOCOL]")]
+    port: Option<PortFlag>,
+    /// Only ports of pods and Services of all namespaces; this is the default
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    all_namespaces: bool,
+    /// Only ports of this node
+    #[arg(long, value_name = "NODE")]
+    node: Option<String>,
+    /// Only ports that pods bound and do not declare
+    #[arg(long)]
+    undeclared: bool,
+    /// Only ports that take part in a conflict
+    #[arg(long)]
+    conflicts: bool,
+    /// Output format; html is one page that needs no server
+    #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
+    output: ListFormat,
+    /// Table without its head
+    #[arg(long)]
+    no_headers: bool,
+}
+
+/// Formats of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ListFormat {
+    Table,
+    Wide,
+    Json,
+    Yaml,
+    Html,
+}
+
+/// Formats of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AnswerFormat {
+    Text,
+    Json,
+    Yaml,
+}
+
+#[derive(Debug, Args)]
+struct Why {
+    /// Name of the pod, also as pod/NAME or NAMESPACE/NAME
+    #[arg(value_name = "POD")]
+    pod: String,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = AnswerFormat::Text)]
+    output: AnswerFormat,
+}
+
+#[derive(Debug, Args)]
+struct Free {
+    /// Ports that would do, as 8000-8999 or 8000-8999/udp
+    #[arg(value_name = "RANGE", default_value = "10000-29999")]
+    range: RangeFlag,
+    /// Most ports to show
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    count: u16,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = AnswerFormat::Text)]
+    output: AnswerFormat,
+}
+
+/// Flags that say which cluster and as whom, as kubectl has them.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
+struct ConnectionFlags {
+    /// Kubeconfig [default: KUBECONFIG, ~/.kube/config, or the service account of the pod]
+    #[arg(long, value_name = "FILE", global = true)]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig
+    #[arg(long, value_name = "NAME", global = true)]
+    context: Option<String>,
+    /// Cluster of the kubeconfig
+    #[arg(long, value_name = "NAME", global = true)]
+    cluster: Option<String>,
+    /// User of the kubeconfig
+    #[arg(long, value_name = "NAME", global = true)]
+    user: Option<String>,
+    /// Namespace: of the list, only what is in it; of why, the pod's [default for why: the context's]
+    #[arg(short, long, value_name = "NAMESPACE", global = true)]
+    namespace: Option<String>,
+    /// User to impersonate
+    #[arg(long = "as", value_name = "USER", global = true)]
+    as_user: Option<String>,
+    /// Group to impersonate, may be repeated
+    #[arg(long, value_name = "GROUP", global = true)]
+    as_group: Vec<String>,
+    /// UID to impersonate
+    #[arg(long, value_name = "UID", global = true)]
+    as_uid: Option<String>,
+    /// Longest time of one request, as 30s or 2m; 0 is for ever
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::timeout, global = true)]
+    request_timeout: values::Timeout,
+}
+
+/// Runs the command line of this process.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let ended = match runtime {
+        Ok(runtime) => runtime.block_on(cli.run()),
+        Err(error) => Err(Failure::runtime(format!("cannot start: {error}"))),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code, message }) => {
+            eprintln!("kubectl host-ports: {message}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+impl Cli {
+    async fn run(self) -> Result<(), Failure> {
+        let Self { command, list, connection } = self;
+        let ConnectionFlags {
+            kubeconfig,
+            context,
+            cluster,
+            user,
+            namespace,
+            as_user,
+            as_group,
+            as_uid,
+            request_timeout,
+        } = connection;
+        let connection = Connection {
+            kubeconfig,
+            context,
+            cluster,
+            user,
+            impersonated_user: as_user,
+            impersonated_groups: as_group,
+            impersonated_uid: as_uid,
+            timeout: request_timeout.0,
+        };
+        let cluster = Cluster::connect(connection).await?;
+        let progress = Progress::new(io::stderr().is_terminal());
+        match command {
+            None => {
+                let List { port, all_namespaces: _, node, undeclared, conflicts, output, no_headers } = list;
+                let (port, protocol) = port.map_or((None, None), |PortFlag { port, protocol }| (Some(port), protocol));
+                let filter = enforcer_core::cluster::host_ports::RowFilter {
+                    port,
+                    protocol,
+                    namespace,
+                    node,
+                    undeclared,
+                    conflicts,
+                };
+                list::run(&cluster, filter, output, !no_headers, &progress).await
+            }
+            Some(Command::Why(Why { pod, output })) => why::run(&cluster, namespace, &pod, output, &progress).await,
+            Some(Command::Free(Free { range, count, output })) => {
+                free::run(&cluster, range.question(count.into()), output, &progress).await
+            }
+        }
+    }
+}
+
+/// Checks whether standard output shows colours.
+pub(crate) fn shows_colours() -> bool {
+    io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_sound() {
+        Cli::command().debug_assert();
+        let parse = |args: &[&str]| Cli::try_parse_from(["kubectl-host_ports"].iter().chain(args));
+        assert!(parse(&["9100/tcp", "--node", "n", "-A", "-o", "wide"]).is_ok());
+        assert!(parse(&["why", "-n", "shop", "web-0", "--context", "prod"]).is_ok());
+        assert!(parse(&["free", "8000-8100/udp", "--count", "3", "--as", "jane"]).is_ok());
+        for wrong in [&["80000"][..], &["free", "9-8"], &["free", "80", "--count", "0"], &["why"], &["-A", "-n", "x"]] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
