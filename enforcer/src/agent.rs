@@ -23,6 +23,7 @@ mod health_and_metrics;
 mod http_server;
 pub mod input;
 mod kernel_trace;
+mod ledger_compiler;
 mod log_reporter;
 pub mod output;
 pub mod own_sockets;

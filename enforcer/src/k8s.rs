@@ -1,9 +1,11 @@
-//! The cluster: the pods of this node and the labels of namespaces in, by watches that never give up; Events out.
+//! The cluster: the pods of this node and the labels of namespaces in, by watches that never give up; Events
+//! and the ledger of the node out.
 
 mod client;
 mod error;
 mod event_publisher;
 mod last_activity;
+mod ledger_publisher;
 mod resource;
 mod update_queue;
 mod watch;
@@ -17,7 +19,6 @@ use tokio::{
 };
 
 use self::{
-    event_publisher::publish,
     update_queue::{QUEUE, UpdateSender},
     watch::{watch_namespaces, watch_pods},
 };
@@ -26,6 +27,7 @@ pub use client::{Cluster, ConnectError, connect};
 pub use error::{ApiError, ApiErrorKind};
 pub use event_publisher::EventQueue;
 pub use last_activity::{LastActivity, WatchActivity};
+pub use ledger_publisher::LedgerQueue;
 pub use resource::ApiResource;
 pub use update_queue::{Update, Updates};
 
@@ -46,18 +48,31 @@ impl Watches {
     }
 }
 
-/// Starts to watch the pods of a node and these labels of namespaces, and to publish the Events of the queue.
-/// `instance` is the name of the agent's own pod.
+/// Queues of what the agent publishes.
+#[derive(Clone, Debug)]
+pub struct Queues {
+    /// The Events.
+    pub events: EventQueue,
+    /// The ledger of the node; `None` if it is not to be written.
+    pub ledger: Option<LedgerQueue>,
+}
+
+/// Starts to watch the pods of a node and these labels of namespaces, and to publish what is in the queues. `instance` is
+/// the name of the agent's own pod.
 #[must_use]
-pub fn start(cluster: &Cluster, node: &str, labels: &[NamespaceLabel], instance: &str, events: EventQueue) -> Watches {
+pub fn start(cluster: &Cluster, node: &str, labels: &[NamespaceLabel], instance: &str, queues: Queues) -> Watches {
+    let Queues { events, ledger } = queues;
     let (updates, received) = mpsc::channel(QUEUE);
     let Cluster { client, activity, .. } = cluster;
     let sender = UpdateSender { updates, activity: activity.clone() };
     let relist = Arc::new(Notify::new());
     let mut tasks = vec![
         spawn(watch_pods(client.clone(), node.to_owned(), Arc::clone(&relist), sender.clone())),
-        spawn(publish(client.clone(), instance.to_owned(), events, sender.clone())),
+        spawn(event_publisher::publish(client.clone(), instance.to_owned(), events, sender.clone())),
     ];
+    if let Some(ledger) = ledger {
+        tasks.push(spawn(ledger_publisher::publish(client.clone(), node.to_owned(), ledger, sender.clone())));
+    }
     for label in labels {
         tasks.push(spawn(watch_namespaces(client.clone(), *label, sender.clone())));
     }

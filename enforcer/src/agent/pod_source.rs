@@ -10,7 +10,7 @@ use crate::{
         input::{FolderRead, Input},
         source_config::SourceConfig,
     },
-    k8s::{self, EventQueue, Watches},
+    k8s::{self, EventQueue, LedgerQueue, Queues, Watches},
     manifests::{Folder, Watch},
 };
 
@@ -37,14 +37,14 @@ pub(super) struct FolderSource {
 }
 
 impl PodSource {
-    /// Starts a source. Returns it with the queue of Events about its pods; `None` without a cluster.
-    pub(super) fn start(config: SourceConfig, node: &str) -> Result<(Self, Option<EventQueue>), AgentError> {
+    /// Starts a source. Returns it with the queues of what is published in its cluster; `None` without a cluster.
+    pub(super) fn start(config: SourceConfig, node: &str) -> Result<(Self, Option<Queues>), AgentError> {
         match config {
             SourceConfig::Folder(path) => Ok((Self::Folder(FolderSource::new(path)?), None)),
-            SourceConfig::Api { cluster, labels, instance } => {
-                let queue = EventQueue::new(node);
-                let watches = k8s::start(&cluster, node, &labels, &instance, queue.clone());
-                Ok((Self::Api(watches), Some(queue)))
+            SourceConfig::Api { cluster, labels, instance, ledger } => {
+                let queues = Queues { events: EventQueue::new(node), ledger: ledger.then(LedgerQueue::new) };
+                let watches = k8s::start(&cluster, node, &labels, &instance, queues.clone());
+                Ok((Self::Api(watches), Some(queues)))
             }
         }
     }

@@ -16,6 +16,7 @@ use crate::{
         gauges::EnforcementGauges,
         input::Input,
         kernel_trace::Tracer,
+        ledger_compiler::LedgerCompiler,
         pod_source::PodSource,
         reconciler::Reconciler,
         reserved_ports_worker::{ReservedPortsWorker, SyncOutcome},
@@ -99,6 +100,7 @@ enum Wakeup {
     Timeout,
     Requests(Vec<Request>),
     ReservedPorts(Option<SyncOutcome>),
+    Ledger,
     Trace,
 }
 
@@ -111,6 +113,7 @@ pub(super) struct Agent {
     pub(super) dispatcher: Dispatcher,
     pub(super) gauges: EnforcementGauges,
     pub(super) reserved_ports: ReservedPortsWorker,
+    pub(super) ledger: LedgerCompiler,
     pub(super) reconciler: Reconciler,
     pub(super) source: PodSource,
     pub(super) info: AgentInfo,
@@ -130,8 +133,12 @@ impl Agent {
                 Wakeup::Stop => break,
                 Wakeup::Input(input) => self.handle(input)?,
                 Wakeup::Inputs(inputs) => inputs.into_iter().try_for_each(|input| self.handle(input))?,
-                Wakeup::Timeout => self.reconciler.handle_timeout(now())?,
+                Wakeup::Timeout => {
+                    self.ledger.note_change();
+                    self.reconciler.handle_timeout(now())?;
+                }
                 Wakeup::Requests(requests) => self.answer(requests)?,
+                Wakeup::Ledger => self.ledger.refresh(&self.info, &self.reconciler, now()),
                 Wakeup::ReservedPorts(Some(outcome)) => self.dispatcher.reserved_ports(outcome),
                 Wakeup::ReservedPorts(None) | Wakeup::Trace => {}
             }
@@ -154,6 +161,7 @@ impl Agent {
             () = sleep_until_boottime(timeout) => Wakeup::Timeout,
             requests = self.admin.next() => Wakeup::Requests(requests),
             outcome = self.reserved_ports.next() => Wakeup::ReservedPorts(outcome),
+            () = self.ledger.due() => Wakeup::Ledger,
             () = self.tracer.flush() => Wakeup::Trace,
         })
     }
@@ -161,6 +169,9 @@ impl Agent {
     fn handle(&mut self, input: Input) -> Result<(), ReconcilerError> {
         if matches!(input, Input::Resync) {
             self.reserved_ports.resync();
+        }
+        if !matches!(input, Input::RenewLease) {
+            self.ledger.note_change();
         }
         self.reconciler.handle_input(input, now())
     }

@@ -19,5 +19,7 @@ pub enum SourceConfig {
         labels: Vec<NamespaceLabel>,
         /// Name of the agent's own pod, which Events carry as their reporting instance.
         instance: String,
+        /// Switch to write the ledger of the node.
+        ledger: bool,
     },
 }

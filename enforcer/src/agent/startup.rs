@@ -19,6 +19,7 @@ use crate::{
         health_and_metrics,
         input::Input,
         kernel_trace::Tracer,
+        ledger_compiler::LedgerCompiler,
         own_sockets::OwnSockets,
         pod_source::PodSource,
         readiness::Readiness,
@@ -78,7 +79,9 @@ pub(super) async fn start(config: AgentConfig, mut stop: Stop) -> Result<Option<
         SourceConfig::Api { cluster, .. } => Some(cluster.server.clone()),
         SourceConfig::Folder(_) => None,
     };
-    let (mut source, events) = PodSource::start(source, &node)?;
+    let (mut source, queues) = PodSource::start(source, &node)?;
+    let (events, ledger) = queues.map_or((None, None), |queues| (Some(queues.events), queues.ledger));
+    let ledger = LedgerCompiler::new(ledger);
     let persistence = tokio::select! {
         () = stop.requested() => return Ok(None),
         persistence = acquire_lock(&bpffs, persist) => persistence?,
@@ -120,6 +123,7 @@ pub(super) async fn start(config: AgentConfig, mut stop: Stop) -> Result<Option<
         dispatcher,
         gauges,
         reserved_ports,
+        ledger,
         reconciler,
         source,
         info,

@@ -59,6 +59,7 @@ impl Run {
             deny_errno,
             on_error,
             manage_reserved_ports,
+            ledger,
             state_dir,
             proc_sys,
             log_format,
@@ -76,6 +77,7 @@ impl Run {
                 cluster: runtime.block_on(k8s::connect(kubeconfig.as_deref())).map_err(Failure::usage)?,
                 labels: watched_labels(namespace_mode, namespace_max_ports),
                 instance: pod_name.unwrap_or_else(|| node.clone()),
+                ledger,
             },
         };
         let features = probe::features().map_err(|error| program_failure(&error))?;

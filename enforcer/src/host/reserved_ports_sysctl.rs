@@ -271,7 +271,11 @@ impl ReservedPorts {
     }
 
     /// Reads the ports from which the kernel takes one for `bind` to port 0 and for `connect`.
-    fn ephemeral(&self) -> Result<RangeInclusive<u16>, SysctlError> {
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or holds something else.
+    pub fn ephemeral(&self) -> Result<RangeInclusive<u16>, SysctlError> {
         let text = self.read(EPHEMERAL)?;
         let mut numbers = text.split_ascii_whitespace().map(str::parse);
         match (numbers.next(), numbers.next(), numbers.next()) {

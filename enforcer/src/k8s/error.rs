@@ -18,8 +18,14 @@ pub enum ApiErrorKind {
     Forbidden,
     /// It asks for fewer calls (429).
     Throttled,
+    /// There is no such object, or no such kind of objects (404).
+    NotFound,
+    /// The object is another one than expected, or changed meanwhile (409).
+    Conflict,
     /// The agent's place in the history is too old (410); it lists again.
     Gone,
+    /// It takes no object of that size (413).
+    TooLarge,
     /// It fails (5xx).
     Server,
     /// Its answer cannot be decoded, or it rejects the request.
@@ -28,12 +34,15 @@ pub enum ApiErrorKind {
 
 impl ApiErrorKind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Unreachable,
         Self::Unauthorized,
         Self::Forbidden,
         Self::Throttled,
+        Self::NotFound,
+        Self::Conflict,
         Self::Gone,
+        Self::TooLarge,
         Self::Server,
         Self::Invalid,
     ];
@@ -46,7 +55,10 @@ impl ApiErrorKind {
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
             Self::Throttled => "throttled",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
             Self::Gone => "gone",
+            Self::TooLarge => "too_large",
             Self::Server => "server",
             Self::Invalid => "invalid",
         }
@@ -62,7 +74,28 @@ impl ApiErrorKind {
                 "grant the agent list and watch of pods and namespaces"
             }
             (Self::Forbidden, ApiResource::Events) => "grant the agent create and patch of events in events.k8s.io",
-            (Self::Throttled | Self::Gone | Self::Server | Self::Invalid, _) => "no action is needed",
+            (Self::Forbidden, ApiResource::Ledger) => {
+                "grant the agent get of nodes, and in port-enforcer.io get and create of nodehostports and patch of \
+                 nodehostports/status, or run it with --ledger=false"
+            }
+            (Self::NotFound, ApiResource::Ledger) => {
+                "apply the definition deploy/base/nodehostports.yaml, name the Node with --node-name, or run the agent \
+                 with --ledger=false"
+            }
+            (Self::Invalid, ApiResource::Ledger) => {
+                "apply the definition deploy/base/nodehostports.yaml of the agent's version"
+            }
+            (Self::TooLarge, ApiResource::Ledger) => "no action is needed: the ledger is written with fewer rows",
+            (
+                Self::Throttled
+                | Self::NotFound
+                | Self::Conflict
+                | Self::Gone
+                | Self::TooLarge
+                | Self::Server
+                | Self::Invalid,
+                _,
+            ) => "no action is needed",
         }
     }
 }
@@ -104,7 +137,10 @@ pub(super) fn kind_of_status(code: u16) -> ApiErrorKind {
     match code {
         401 => ApiErrorKind::Unauthorized,
         403 => ApiErrorKind::Forbidden,
+        404 => ApiErrorKind::NotFound,
+        409 => ApiErrorKind::Conflict,
         410 => ApiErrorKind::Gone,
+        413 => ApiErrorKind::TooLarge,
         429 => ApiErrorKind::Throttled,
         500..=599 => ApiErrorKind::Server,
         _ => ApiErrorKind::Invalid,

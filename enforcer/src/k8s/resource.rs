@@ -11,11 +11,13 @@ pub enum ApiResource {
     NamespaceLimits,
     /// The Events that the agent publishes.
     Events,
+    /// The ledger of this node.
+    Ledger,
 }
 
 impl ApiResource {
     /// Every resource.
-    pub const ALL: [Self; 4] = [Self::Pods, Self::Namespaces, Self::NamespaceLimits, Self::Events];
+    pub const ALL: [Self; 5] = [Self::Pods, Self::Namespaces, Self::NamespaceLimits, Self::Events, Self::Ledger];
     /// Resources that are watched.
     pub const WATCHED: [Self; 3] = [Self::Pods, Self::Namespaces, Self::NamespaceLimits];
 
@@ -27,6 +29,7 @@ impl ApiResource {
             Self::Namespaces => "namespaces",
             Self::NamespaceLimits => "namespace_limits",
             Self::Events => "events",
+            Self::Ledger => "nodehostports",
         }
     }
 
@@ -36,6 +39,17 @@ impl ApiResource {
         match self {
             Self::Pods | Self::Namespaces | Self::NamespaceLimits => "watch",
             Self::Events => "publish",
+            Self::Ledger => "write",
+        }
+    }
+
+    /// Returns the past participle of [`Self::verb`].
+    #[must_use]
+    pub const fn verb_done(self) -> &'static str {
+        match self {
+            Self::Pods | Self::Namespaces | Self::NamespaceLimits => "watched",
+            Self::Events => "published",
+            Self::Ledger => "written",
         }
     }
 }

@@ -322,6 +322,8 @@ fn requests_stay_within_the_role() {
         if streamed {
             server.wait_for_requests(Target::ALL.resource("events").verb("patch"), 1);
         }
+        // The ledger is written at a time of each agent's own.
+        server.wait_for_requests(Target::ALL.resource("nodehostports/status").verb("patch"), 1 + usize::from(streamed));
         assert!(agent.terminate().success());
     }
     let asked = server.requests().into_iter().map(|request| (request.verb, request.group, request.resource));

@@ -21,6 +21,7 @@ mod flags;
 mod folder;
 mod handover;
 mod in_use;
+mod ledger;
 mod lists;
 mod malformed;
 mod metrics;
@@ -85,6 +86,7 @@ fn trials() -> Vec<Trial> {
         ("pod_replacement", pod_replacement::TESTS),
         ("churn", churn::TESTS),
         ("contention", contention::TESTS),
+        ("ledger", ledger::TESTS),
         ("status", status::TESTS),
         ("explain", explain::TESTS),
         ("watch", watch::TESTS),

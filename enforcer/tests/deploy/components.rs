@@ -91,7 +91,7 @@ fn policies_change_nothing_else() {
         let names: Vec<_> = documents(&committed(overlay)).iter().map(head).collect();
         let same: Vec<_> = rendered.iter().filter(|object| names.contains(&head(object))).cloned().collect();
         assert_same(&same, &documents(&committed(overlay)), overlay);
-        assert_eq!(rendered.len() - same.len(), 13, "five policies, their bindings, a list and two roles");
+        assert_eq!(rendered.len() - same.len(), 15, "six policies, their bindings, a list and two roles");
     }
 }
 

@@ -81,15 +81,25 @@ fn overlays_contain_expected_objects() {
             assert_eq!(check(object), Ok(()), "{overlay}");
         }
         let kinds: Vec<_> = objects.iter().map(|object| object["kind"].as_str().expect("a kind")).collect();
-        let expected =
-            ["Namespace", "ResourceQuota", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "DaemonSet"];
+        let expected = [
+            "Namespace",
+            "ResourceQuota",
+            "CustomResourceDefinition",
+            "ServiceAccount",
+            "ClusterRole",
+            "ClusterRoleBinding",
+            "DaemonSet",
+        ];
         assert_eq!(kinds, expected, "{overlay}");
         for object in &objects {
             let metadata = &object["metadata"];
-            assert_eq!(metadata["name"], NAME, "{overlay}: {metadata}");
+            let definition = object["kind"] == "CustomResourceDefinition";
+            let name = if definition { "nodehostports.port-enforcer.io" } else { NAME };
+            assert_eq!(metadata["name"], name, "{overlay}: {metadata}");
             assert_eq!(metadata["labels"]["app.kubernetes.io/name"], NAME, "{overlay}: {metadata}");
             assert_eq!(metadata["labels"]["app.kubernetes.io/part-of"], NAME, "{overlay}: {metadata}");
-            let cluster_wide = ["Namespace", "ClusterRole", "ClusterRoleBinding"].map(Value::from);
+            let cluster_wide =
+                ["Namespace", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"].map(Value::from);
             let namespace = if cluster_wide.contains(&object["kind"]) { Value::Null } else { NAME.into() };
             assert_eq!(metadata.get("namespace").unwrap_or(&Value::Null), &namespace, "{overlay}: {metadata}");
         }
@@ -133,7 +143,7 @@ fn merge(base: &mut Value, patch: &Value) {
 /// A snapshot that is older than its sources is found without kubectl too.
 fn overlays_are_base_and_patches() {
     for (overlay, patch) in [("audit", None), ("enforce", Some("mode.yaml")), ("uninstall", Some("cleanup.yaml"))] {
-        let mut expected: Vec<Value> = ["namespace", "quota", "rbac", "daemonset"]
+        let mut expected: Vec<Value> = ["namespace", "quota", "nodehostports", "rbac", "daemonset"]
             .iter()
             .flat_map(|file| read(&deploy().join(format!("base/{file}.yaml"))))
             .collect();
@@ -164,6 +174,9 @@ fn agent_role_is_minimal() {
             { "apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"] },
             { "apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"] },
             { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
+            { "apiGroups": [""], "resources": ["nodes"], "verbs": ["get"] },
+            { "apiGroups": ["port-enforcer.io"], "resources": ["nodehostports"], "verbs": ["create", "get"] },
+            { "apiGroups": ["port-enforcer.io"], "resources": ["nodehostports/status"], "verbs": ["patch"] },
         ]);
         assert_eq!(serde_json::to_value(role.rules).expect("JSON"), expected, "{overlay}");
         assert_eq!(role.aggregation_rule, None, "{overlay}");

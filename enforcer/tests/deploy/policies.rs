@@ -24,10 +24,11 @@ pub(crate) const TESTS: &[Test] = tests![
     mode_label_needs_its_own_permission,
     port_limit_label_needs_its_own_permission,
     agent_events_carry_its_own_name,
+    agent_writes_the_ledger_of_its_own_node,
     every_policy_is_bound_and_denies
 ];
 
-const FILES: [&str; 5] = ["mirror-pods", "claims", "mode-label", "port-limit-label", "own-events"];
+const FILES: [&str; 6] = ["mirror-pods", "claims", "mode-label", "port-limit-label", "own-events", "own-ledger"];
 
 fn objects(file: &str) -> Vec<Value> {
     read(&deploy().join(format!("components/policies/{file}.yaml")))
@@ -305,6 +306,40 @@ fn agent_events_carry_its_own_name() {
     other.request["userInfo"]["username"] = "system:serviceaccount:kube-system:job-controller".into();
     other.object = json!({});
     assert_eq!(denied(other), None);
+}
+
+fn agent_writes_the_ledger_of_its_own_node() {
+    let ledger = |name: &str, owner: &str| {
+        json!({ "metadata": { "name": name, "ownerReferences": [
+            { "apiVersion": "v1", "kind": "Node", "name": owner, "uid": "u" },
+        ] } })
+    };
+    let by = |user: &str, object: Value| {
+        let mut request = Review::new(object);
+        request.request = json!({
+            "resource": { "group": "port-enforcer.io" },
+            "userInfo": {
+                "username": user, "groups": [],
+                "extra": { "authentication.kubernetes.io/node-name": ["node-1"] },
+            },
+        });
+        request
+    };
+    let by_agent = |object: Value| by("system:serviceaccount:port-enforcer:port-enforcer", object);
+    let denied = |request: Review| request.denied_by("own-ledger");
+    assert_eq!(denied(by_agent(ledger("node-1", "node-1"))), None);
+    assert!(denied(by_agent(ledger("node-2", "node-2"))).is_some_and(|why| why.contains("its own node only")));
+    let belongs = |why: Option<String>| why.is_some_and(|why| why.contains("belongs to the Node of its name"));
+    assert!(belongs(denied(by_agent(ledger("node-1", "node-2")))), "another owner");
+    assert!(belongs(denied(by_agent(json!({ "metadata": { "name": "node-1" } })))), "no owner: it would stay for ever");
+    let mut two = ledger("node-1", "node-1");
+    two["metadata"]["ownerReferences"].as_array_mut().expect("a list").push(json!({ "kind": "Pod" }));
+    assert!(belongs(denied(by_agent(two))), "a second owner");
+    let mut bare = by_agent(ledger("node-1", "node-1"));
+    bare.request["userInfo"].as_object_mut().expect("an object").remove("extra");
+    assert!(denied(bare).is_some(), "a token of no node");
+    // Others may, if RBAC lets them.
+    assert_eq!(denied(by("kubernetes-admin", ledger("node-2", "node-2"))), None);
 }
 
 fn every_policy_is_bound_and_denies() {

@@ -11,11 +11,14 @@ use std::{
 };
 
 use enforcer_core::yaml::documents as yaml;
-use k8s_openapi::api::{
-    admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
-    apps::v1::{DaemonSet, Deployment},
-    core::v1::{ConfigMap, Namespace, Pod, ResourceQuota, ServiceAccount},
-    rbac::v1::{ClusterRole, ClusterRoleBinding},
+use k8s_openapi::{
+    api::{
+        admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
+        apps::v1::{DaemonSet, Deployment},
+        core::v1::{ConfigMap, Namespace, Pod, ResourceQuota, ServiceAccount},
+        rbac::v1::{ClusterRole, ClusterRoleBinding},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -86,6 +89,8 @@ pub(crate) fn lost(source: &Value, written: &Value) -> Vec<String> {
             })
             .collect(),
         _ if source == written => Vec::new(),
+        // 1 is 1.0, where the type has fractions.
+        (Value::Number(source), Value::Number(written)) if source.as_f64() == written.as_f64() => Vec::new(),
         _ => vec![String::new()],
     }
 }
@@ -114,6 +119,7 @@ pub(crate) fn check(object: &Value) -> Result<(), String> {
         ("v1", "ServiceAccount") => known::<ServiceAccount>(object),
         ("v1", "ResourceQuota") => known::<ResourceQuota>(object),
         ("v1", "Pod") => known::<Pod>(object),
+        ("apiextensions.k8s.io/v1", "CustomResourceDefinition") => known::<CustomResourceDefinition>(object),
         ("apps/v1", "DaemonSet") => known::<DaemonSet>(object),
         ("apps/v1", "Deployment") => known::<Deployment>(object),
         ("rbac.authorization.k8s.io/v1", "ClusterRole") => known::<ClusterRole>(object),

@@ -175,8 +175,8 @@ impl Reporter {
     /// Logs that calls succeed again.
     pub(in crate::agent) fn api_recovered(&mut self, resource: ApiResource) {
         self.api_errors.retain(|(failed, _)| *failed != resource);
-        let (name, verb) = (resource.as_str(), resource.verb());
-        info!(event = "api_recovered", resource = name, "{name} are {verb}ed again");
+        let (name, done) = (resource.as_str(), resource.verb_done());
+        info!(event = "api_recovered", resource = name, "{name} are {done} again");
     }
 
     /// Logs the errors of a scan of the node's sockets, each once.

@@ -136,6 +136,11 @@ pub(in crate::cli) struct Run {
     )]
     pub(super) manage_reserved_ports: bool,
 
+    /// Write the ledger: what the agent knows about the ports of this node, as an object of the API with the node's name
+    /// (kubectl get nodehostports), which kubectl host-ports reads. With a folder of manifests there is none
+    #[arg(long, env = "ENFORCER_LEDGER", value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    pub(super) ledger: bool,
+
     /// Folder for the list of ports that the agent reserved; it may be gone after the node restarted
     #[arg(long, env = "ENFORCER_STATE_DIR", value_name = "PATH", default_value = reserved_ports_sysctl::DEFAULT_FOLDER)]
     pub(super) state_dir: PathBuf,
