@@ -9,6 +9,7 @@
 //! | [`mini_agent`] | a small agent whose kernel state outlives it |
 //! | [`agent`], [`agent_fixture`] | the real binary on a folder of manifests |
 //! | [`apiserver`] | an API server for what the agent reads and writes, with faults on order |
+//! | [`browser`] | a headless browser |
 //! | [`http`], [`exposition`] | the agent's HTTP answers, and its metrics |
 //! | [`own_machine`] | the virtual machines of `cargo xtask kernels` |
 
@@ -18,6 +19,7 @@ pub mod apiserver;
 pub mod bind_race;
 pub mod bind_variants;
 pub mod bpffs;
+pub mod browser;
 pub mod cgroup_sandbox;
 pub mod device;
 pub mod exposition;

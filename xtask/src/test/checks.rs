@@ -6,8 +6,10 @@ use anyhow::{Context as _, bail};
 
 use crate::{fuzz, process, setup};
 
-/// Target for which enforcer-core must compile: its users are also on Windows.
+/// Target for which enforcer-core and the kubectl plugin must compile: their users are also on Windows.
 const WINDOWS_TARGET: &str = "x86_64-pc-windows-gnu";
+/// Compiler of the C parts of crates, and linker, for that target.
+const WINDOWS_COMPILER: &str = "x86_64-w64-mingw32-gcc";
 
 /// Checks the format of the workspace and of the fuzz targets.
 pub(super) fn fmt() -> anyhow::Result<()> {
@@ -52,18 +54,27 @@ pub(super) fn doc() -> anyhow::Result<()> {
 
 /// Returns the reason why [`windows`] cannot run here, if there is one, after adding the target if it is missing.
 pub(super) fn windows_obstacle() -> Option<String> {
+    if process::find_program(WINDOWS_COMPILER).is_none() {
+        return Some(format!("{WINDOWS_COMPILER} is not on PATH (Debian has it in gcc-mingw-w64-x86-64)"));
+    }
     setup::ensure_target(WINDOWS_TARGET).err().map(|error| error.to_string())
 }
 
-/// Checks that enforcer-core compiles for Windows.
+/// Checks that enforcer-core alone compiles for Windows, and builds the kubectl plugin for it. It is not run: its Rust
+/// standard library needs bcryptprimitives.dll, which Debian's wine does not have.
 pub(super) fn windows() -> anyhow::Result<()> {
-    process::run(&mut windows_command())
+    for mut command in windows_commands() {
+        process::run(&mut command)?;
+    }
+    Ok(())
 }
 
-fn windows_command() -> Command {
-    let mut cargo = process::cargo();
-    cargo.args(["check", "--locked", "--package", "enforcer-core", "--target", WINDOWS_TARGET]);
-    cargo
+fn windows_commands() -> [Command; 2] {
+    [("check", "enforcer-core"), ("build", "enforcer-kubectl")].map(|(action, package)| {
+        let mut cargo = process::cargo();
+        cargo.args([action, "--locked", "--package", package, "--target", WINDOWS_TARGET]);
+        cargo
+    })
 }
 
 #[cfg(test)]
@@ -71,8 +82,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_check_compiles_enforcer_core_alone() {
-        let command = process::display(&windows_command());
-        assert_eq!(command, "cargo check --locked --package enforcer-core --target x86_64-pc-windows-gnu");
+    fn windows_check_compiles_what_is_for_other_systems_alone() {
+        let commands = windows_commands().map(|command| process::display(&command));
+        assert_eq!(
+            commands,
+            [
+                "cargo check --locked --package enforcer-core --target x86_64-pc-windows-gnu",
+                "cargo build --locked --package enforcer-kubectl --target x86_64-pc-windows-gnu",
+            ]
+        );
     }
 }

@@ -14,7 +14,7 @@ pub(super) enum Step {
     Deny,
     /// Build the documentation with rustdoc; warnings are errors
     Doc,
-    /// Check that enforcer-core compiles for Windows
+    /// Check that enforcer-core and the kubectl plugin compile for Windows
     Windows,
     /// Run unit, property and command-line tests
     Tests,

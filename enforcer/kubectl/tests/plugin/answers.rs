@@ -1,9 +1,23 @@
 //! What each command says, word for word. After a change that was meant, `INSTA_UPDATE=always cargo test --package
 //! enforcer-kubectl` writes the snapshots anew.
 
+use enforcer_testing::tests;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, end, ledger, object, pod, row};
+use crate::{
+    Test,
+    cluster::{Cluster, End, end, ledger, object, pod, row},
+};
+
+pub(crate) const TESTS: &[Test] = tests![
+    list_without_agents_shows_what_pods_declare_and_says_so,
+    list_with_ledgers_shows_what_is_held,
+    pending_pod_is_explained_with_and_without_agents,
+    running_pods_are_explained,
+    free_ports_are_free_on_every_node,
+    conflicts_are_red_on_terminals_only_and_text_of_others_is_inert,
+    node_without_agent_among_others_is_told
+];
 
 macro_rules! snapshot {
     ($name:expr, $answer:expr) => {
@@ -13,14 +27,12 @@ macro_rules! snapshot {
     };
 }
 
-#[test]
 fn list_without_agents_shows_what_pods_declare_and_says_so() {
     let cluster = Cluster::of_the_story();
     snapshot!("list_without_agents", cluster.answer(&[]));
     snapshot!("list_without_agents_wide_of_a_port", cluster.answer(&["9100", "-o", "wide"]));
 }
 
-#[test]
 fn list_with_ledgers_shows_what_is_held() {
     let cluster = Cluster::of_the_story().with_ledgers();
     snapshot!("list_with_ledgers", cluster.answer(&[]));
@@ -32,7 +44,6 @@ fn list_with_ledgers_shows_what_is_held() {
     snapshot!("list_with_ledgers_yaml", cluster.answer(&["22", "-o", "yaml"]));
 }
 
-#[test]
 fn pending_pod_is_explained_with_and_without_agents() {
     let cluster = Cluster::of_the_story();
     let why = ["why", "-n", "kepler", "kepler-x2vbn"];
@@ -46,7 +57,6 @@ fn pending_pod_is_explained_with_and_without_agents() {
     assert!(json["nodes"][2]["misfit"].as_str().is_some_and(|why| why.contains("control-plane")), "{json}");
 }
 
-#[test]
 fn running_pods_are_explained() {
     let cluster = Cluster::of_the_story();
     snapshot!("why_running_without_agents", cluster.answer(&["why", "default/nginx-6fdf99c8b-rglm7"]));
@@ -63,7 +73,6 @@ fn running_pods_are_explained() {
     snapshot!("why_fine", cluster.answer(&["why", "-n", "monitoring", "node-exporter-3"]));
 }
 
-#[test]
 fn free_ports_are_free_on_every_node() {
     let cluster = Cluster::of_the_story();
     snapshot!("free_without_agents", cluster.answer(&["free", "9099-9102"]));
@@ -72,7 +81,6 @@ fn free_ports_are_free_on_every_node() {
     snapshot!("free_json", cluster.answer(&["free", "30079-30081", "-o", "json"]));
 }
 
-#[test]
 fn conflicts_are_red_on_terminals_only_and_text_of_others_is_inert() {
     let cluster = Cluster::new();
     let mut who = json!({ "kind": "pod", "namespace": "default", "name": "evil\u{1b}[2J\u{202e}\n" });
@@ -85,9 +93,6 @@ fn conflicts_are_red_on_terminals_only_and_text_of_others_is_inert() {
     assert!(!page.contains("<script>alert"), "the page holds no element of others");
 }
 
-use crate::cluster::End;
-
-#[test]
 fn node_without_agent_among_others_is_told() {
     let cluster = Cluster::of_the_story().with_ledgers();
     let End { stderr, .. } = end(cluster.command(&[]));

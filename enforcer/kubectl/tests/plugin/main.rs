@@ -1,7 +1,39 @@
-//! The program as a user runs it: against an API server over HTTP, with and without agents' ledgers.
-#![cfg(target_os = "linux")]
+//! The program as a user runs it: against an API server over HTTP, with and without agents' ledgers. The program itself
+//! has nothing of Linux in it; the API server of the tests has.
 
+#[cfg(target_os = "linux")]
 mod answers;
+#[cfg(target_os = "linux")]
 mod cluster;
+#[cfg(target_os = "linux")]
+mod page;
+#[cfg(target_os = "linux")]
 mod refusals;
+#[cfg(target_os = "linux")]
 mod requests;
+
+/// A test: its name, and what it does. It panics to fail.
+#[cfg(target_os = "linux")]
+type Test = (&'static str, fn());
+
+#[cfg(target_os = "linux")]
+fn main() {
+    use libtest_mimic::{Arguments, Trial};
+
+    let tests = [("answers", answers::TESTS), ("refusals", refusals::TESTS), ("requests", requests::TESTS)];
+    let mut trials: Vec<Trial> = tests
+        .into_iter()
+        .flat_map(|(subject, tests)| tests.iter().map(move |test| (subject, test)))
+        .map(|(subject, &(name, run))| {
+            Trial::test(format!("{subject}::{name}"), move || {
+                run();
+                Ok(())
+            })
+        })
+        .collect();
+    trials.extend(page::trials());
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() {}

@@ -1,8 +1,23 @@
 //! Every refusal is one sentence with the remedy, and an exit code.
 
-use enforcer_testing::apiserver::{Fault, Target};
+use enforcer_testing::{
+    apiserver::{Fault, Target},
+    tests,
+};
 
-use crate::cluster::{Cluster, End, end, program};
+use crate::{
+    Test,
+    cluster::{Cluster, End, end, program},
+};
+
+pub(crate) const TESTS: &[Test] = tests![
+    reader_with_the_role_is_refused_nothing,
+    missing_right_is_named_with_the_role_that_grants_it,
+    cluster_without_the_definition_is_answered_from_pods,
+    what_is_not_there_is_said_to_be_missing,
+    server_that_cannot_be_used_is_named,
+    kubeconfig_that_cannot_be_used_is_named
+];
 
 /// The rights of the role in `deploy/`, as verbs and resources.
 pub(crate) fn rights() -> Vec<(String, String)> {
@@ -37,7 +52,6 @@ fn refused(end: &End, code: i32) -> &str {
     stderr.trim_end()
 }
 
-#[test]
 fn reader_with_the_role_is_refused_nothing() {
     let cluster = Cluster::of_the_story().with_ledgers();
     for arguments in [&[][..], &["why", "-n", "kepler", "kepler-x2vbn"], &["free"], &["why", "-n", "shop", "gateway-0"]]
@@ -48,7 +62,6 @@ fn reader_with_the_role_is_refused_nothing() {
     }
 }
 
-#[test]
 fn missing_right_is_named_with_the_role_that_grants_it() {
     let cluster = Cluster::of_the_story();
     let role = "ask for the ClusterRole port-enforcer-reader";
@@ -73,7 +86,6 @@ fn missing_right_is_named_with_the_role_that_grants_it() {
     }
 }
 
-#[test]
 fn cluster_without_the_definition_is_answered_from_pods() {
     let cluster = Cluster::of_the_story();
     cluster.server.set_ledger_resource(false);
@@ -81,7 +93,6 @@ fn cluster_without_the_definition_is_answered_from_pods() {
     assert!(answer.contains("nginx-6fdf99c8b-6wwft") && answer.contains("no node has a ledger"), "{answer}");
 }
 
-#[test]
 fn what_is_not_there_is_said_to_be_missing() {
     let cluster = Cluster::of_the_story();
     let end = cluster.run(&["why", "-n", "shop", "nobody"]);
@@ -96,7 +107,6 @@ fn what_is_not_there_is_said_to_be_missing() {
     assert!(stderr.contains("no such host ports on 3 nodes"), "{stderr}");
 }
 
-#[test]
 fn server_that_cannot_be_used_is_named() {
     let mut cluster = Cluster::of_the_story();
     let outage = cluster.server.fault(Target::ALL, Fault::Unauthorized);
@@ -111,7 +121,6 @@ fn server_that_cannot_be_used_is_named() {
     assert_eq!(cluster.run(&[]).code, Some(0));
 }
 
-#[test]
 fn kubeconfig_that_cannot_be_used_is_named() {
     let end_of = |arguments: &[&str]| end(program(arguments));
     assert!(refused(&end_of(&[]), 2).contains("name one with --kubeconfig"));

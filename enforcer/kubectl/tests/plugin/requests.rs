@@ -1,12 +1,20 @@
 //! What the program asks the API server for: pages, and nothing twice.
 
-use enforcer_testing::apiserver::Recorded;
+use enforcer_testing::{apiserver::Recorded, tests};
 use serde_json::{Value, json};
 
 use crate::{
+    Test,
     cluster::{Cluster, actor, ledger, object, pod, row},
     refusals::rights,
 };
+
+pub(crate) const TESTS: &[Test] = tests![
+    lists_are_read_in_pages_and_each_once,
+    pods_of_few_nodes_are_asked_for_node_by_node,
+    requests_are_made_in_the_name_of_who_is_impersonated,
+    list_goes_on_when_the_servers_memory_is_short
+];
 
 const NODES: u16 = 1_200;
 
@@ -33,7 +41,6 @@ fn asked(cluster: &Cluster, from: usize) -> Vec<Recorded> {
     cluster.server.requests().split_off(from)
 }
 
-#[test]
 fn lists_are_read_in_pages_and_each_once() {
     let cluster = large();
     let before = cluster.server.requests().len();
@@ -55,7 +62,6 @@ fn lists_are_read_in_pages_and_each_once() {
     assert_eq!(verbs, [("list", "services"), ("get", "nodehostports")]);
 }
 
-#[test]
 fn pods_of_few_nodes_are_asked_for_node_by_node() {
     let cluster = Cluster::of_the_story().with_ledgers();
     let before = cluster.server.requests().len();
@@ -66,7 +72,6 @@ fn pods_of_few_nodes_are_asked_for_node_by_node() {
     assert!(pods[0].query.contains("node-3"), "{pods:?}");
 }
 
-#[test]
 fn requests_are_made_in_the_name_of_who_is_impersonated() {
     let cluster = Cluster::of_the_story();
     // Somebody whose rights are enough.
@@ -78,7 +83,6 @@ fn requests_are_made_in_the_name_of_who_is_impersonated() {
     assert!(requests.iter().all(|request| request.impersonate.as_deref() == Some("jane")), "{requests:?}");
 }
 
-#[test]
 fn list_goes_on_when_the_servers_memory_is_short() {
     let cluster = large();
     // Each change between two pages makes the first page's version too old.
