@@ -61,7 +61,7 @@ impl Publishers {
     fn wait_for(&self, server: &ApiServer, claims: u32) {
         let has =
             |name: &String| server.ledger(name).is_some_and(|ledger| ledger["status"]["counts"]["claims"] == claims);
-        server.wait_at_most(Duration::from_secs(60), &format!("{claims} claims everywhere"), |_| {
+        server.wait_at_most(Duration::from_mins(1), &format!("{claims} claims everywhere"), |_| {
             self.nodes.keys().all(has).then_some(())
         });
     }

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | a document | values with their lines | [`crate::yaml`] |
 //! | such values | the objects that make pods, and what each pod claims | [`object`] |
+//! | objects that are there already | context for new ones | [`existing`] |
 //! | their specs | how many pods at once, and on which nodes | [`replica_count`], [`placement`] |
 //! | the claims of all | which exclude each other, to the agent or to the scheduler | [`mod@pairs`], [`scheduler_ports`] |
 //! | all of it | findings with a remedy | [`finding`] |
@@ -11,6 +12,7 @@
 //! The rules of the agent decide what a pod claims and which claims exclude each other: [`crate::pods::claims`] and
 //! [`crate::arbitration::arbiter`].
 
+pub mod existing;
 pub mod finding;
 mod messages;
 pub mod object;
@@ -160,7 +162,7 @@ pub fn check(manifests: &ManifestSet, settings: &CheckSettings) -> CheckResult {
         }
     }
     outcome.more[Severity::Error as usize] += more_unreadable;
-    for object in objects {
+    for object in objects.iter().filter(|object| !object.existing) {
         messages::problems(object, &mut outcome);
     }
     let objects = first_of_each(objects, &mut outcome);
@@ -169,7 +171,7 @@ pub fn check(manifests: &ManifestSet, settings: &CheckSettings) -> CheckResult {
     let groups: Vec<ClaimGroup> = ids.zip(&objects).map(|(id, object)| numbers.group(id, object)).collect();
     let demand = PortDemand::of(&objects);
     for (place, (object, &group)) in objects.iter().zip(&groups).enumerate() {
-        if object.scale.replicas() != Some(0) {
+        if object.scale.replicas() != Some(0) && !object.existing {
             reserved(object, group, settings, &mut outcome);
             check_replicas(object, group, demand.of_object(place, object), settings, &mut outcome);
             if let Some(line) = object.unknown_ports {
@@ -183,7 +185,7 @@ pub fn check(manifests: &ManifestSet, settings: &CheckSettings) -> CheckResult {
         .map(|(object, &group)| {
             let none = object.scale.replicas() == Some(0);
             let claims: &[PodClaim] = if none { &[] } else { &object.claims };
-            PairSide { group, claims, scheduler_ports: &object.scheduler_ports }
+            PairSide { group, claims, scheduler_ports: &object.scheduler_ports, existing: object.existing }
         })
         .collect();
     let found = pairs(&holders);
@@ -221,6 +223,7 @@ fn first_of_each<'a>(objects: &'a [ManifestObject], outcome: &mut CheckResult) -
                 entry.insert(object);
                 first.push(object);
             }
+            Entry::Occupied(_) if object.existing => {}
             Entry::Occupied(entry) => outcome.push(messages::duplicate(object, entry.get())),
         }
     }

@@ -3,7 +3,8 @@
 use std::{
     fmt::Write as _,
     io::{self, IsTerminal as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use clap::Args;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use enforcer_core::{
     check::{
         CheckResult, CheckSettings, ManifestSet, check,
+        existing::read_objects,
         finding::{Finding, NamedObject, Severity},
         object::ManifestObject,
     },
@@ -25,9 +27,13 @@ use crate::{
         output::{TextFormat, TextOutput, print},
         values::Ports,
     },
+    k8s::{self, Workloads, WorkloadsError},
     manifests::check_input::read_all,
     telemetry::shows_colours,
 };
+
+/// Word of `--against` for what runs in a cluster.
+const CLUSTER: &str = "cluster";
 
 /// Find conflicts among manifests
 #[derive(Debug, Args)]
@@ -36,7 +42,8 @@ use crate::{
     enforcer check --nodes 3 --node-reserved 22/tcp,10250/tcp app.yaml ingress.yaml\n  \
     kustomize build overlays/prod | enforcer check --nodes 1 -\n  \
     enforcer check --recursive --list clusters/prod\n  \
-    helm template ingress-nginx | enforcer check -o json -")]
+    helm template ingress-nginx | enforcer check -o json -\n  \
+    helm template ingress-nginx | enforcer check --against cluster -")]
 pub(super) struct Check {
     /// Manifests, YAML or JSON; of a folder its .yaml, .yml, .json and .manifest files, and manifests without an
     /// ending; - is standard input
@@ -46,6 +53,16 @@ pub(super) struct Check {
     /// Read the folders below a folder too
     #[arg(short, long)]
     recursive: bool,
+
+    /// Report only what the manifests bring to what is there: to the manifests of a file or folder, or, with the word
+    /// cluster, to what runs in the cluster of the kubeconfig, whose nodes are counted too. An object that is there is
+    /// replaced by one of the same name
+    #[arg(long, value_name = "FILE|cluster")]
+    against: Option<PathBuf>,
+
+    /// Kubeconfig for --against cluster [default: KUBECONFIG, ~/.kube/config]
+    #[arg(long, value_name = "FILE", requires = "against")]
+    kubeconfig: Option<PathBuf>,
 
     /// List also the ports of each object: those it claims, and those on which it is probed
     #[arg(long)]
@@ -77,15 +94,29 @@ impl Check {
         let Self {
             files,
             recursive,
+            against,
+            kubeconfig,
             list,
-            nodes,
+            mut nodes,
             node_reserved,
             max_ports_per_pod,
             namespace_max_ports,
             output: TextOutput { format },
         } = self;
         let limits = ClaimLimits { max_ports_per_pod, namespace_max_ports };
-        let manifests = read_all(&files, &limits, recursive);
+        let mut manifests = read_all(&files, &limits, recursive);
+        match against {
+            Some(word) if word.as_os_str() == CLUSTER => {
+                let Workloads { objects, nodes: count } = read_cluster(kubeconfig.as_deref())?;
+                manifests.add_existing(read_objects(objects, CLUSTER, &limits));
+                nodes = nodes.or(Some(count).filter(|count| *count > 0));
+            }
+            Some(_) if kubeconfig.is_some() => {
+                return Err(Failure::usage("--kubeconfig goes with --against cluster"));
+            }
+            Some(path) => manifests.add_existing(read_existing(&path, limits, recursive)?),
+            None => {}
+        }
         let settings = CheckSettings { nodes, node_reserved: node_reserved.0, limits };
         let outcome = check(&manifests, &settings);
         let answer = match format {
@@ -116,6 +147,41 @@ impl Check {
     }
 }
 
+/// Reads the manifests of what is there.
+fn read_existing(path: &Path, limits: ClaimLimits, recursive: bool) -> Result<ManifestSet, Failure> {
+    let existing = read_all(&[path.to_owned()], &limits, recursive);
+    if existing.documents == 0 {
+        let path = path.display();
+        return Err(Failure::usage(format!("no manifest could be read in {path} of --against")));
+    }
+    Ok(existing)
+}
+
+/// Reads what runs in the cluster.
+fn read_cluster(kubeconfig: Option<&Path>) -> Result<Workloads, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::runtime)?;
+    let (began, is_terminal) = (Instant::now(), io::stderr().is_terminal());
+    let progress = |count: usize| {
+        if is_terminal && began.elapsed() > Duration::from_secs(1) {
+            eprint!("\r\u{1b}[Kread {count} objects …");
+        }
+    };
+    let read = runtime.block_on(async {
+        let cluster = k8s::connect(kubeconfig).await.map_err(|error| match error {
+            k8s::ConnectError::None => Failure::usage("no kubeconfig was found; name one with --kubeconfig"),
+            error => Failure::usage(error),
+        })?;
+        k8s::read_workloads(&cluster, progress).await.map_err(|error| match error {
+            WorkloadsError::Forbidden { .. } => Failure::unsupported(error),
+            WorkloadsError::Failed { .. } => Failure::runtime(error),
+        })
+    });
+    if is_terminal && began.elapsed() > Duration::from_secs(1) {
+        eprint!("\r\u{1b}[K");
+    }
+    read
+}
+
 fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
@@ -137,10 +203,18 @@ fn text(manifests: &ManifestSet, outcome: &CheckResult, colours: bool) -> String
     }
     let more: usize = outcome.more.iter().sum();
     let beyond = if more > 0 { format!("; {more} findings more than are shown") } else { String::new() };
+    let against = match manifests.objects.len() - manifests.new_objects().count() {
+        0 => String::new(),
+        count => format!(
+            ", against {} that {} there",
+            counted(count, "object", "objects"),
+            if count == 1 { "is" } else { "are" }
+        ),
+    };
     let written = writeln!(
         text,
-        "checked {} in {}, {} of other kinds: {}, {}, {}{beyond}",
-        counted(manifests.objects.len(), "object", "objects"),
+        "checked {} in {}, {} of other kinds{against}: {}, {}, {}{beyond}",
+        counted(manifests.new_objects().count(), "object", "objects"),
         counted(manifests.files.len(), "file", "files"),
         manifests.ignored,
         counted(outcome.count(Severity::Error), "error", "errors"),
@@ -154,7 +228,7 @@ fn text(manifests: &ManifestSet, outcome: &CheckResult, colours: bool) -> String
 /// Returns the claims of all objects, for people.
 fn claims_text(manifests: &ManifestSet) -> String {
     let mut text = String::new();
-    for object in &manifests.objects {
+    for object in manifests.new_objects() {
         let network = if object.host_network { "host network" } else { "network of its own" };
         let mut line = format!("{object} ({}), {network}:", object.place);
         if object.claims.is_empty() {
@@ -189,7 +263,7 @@ fn claims_json(manifests: &ManifestSet) -> Value {
         json["claims"] = object.claims.iter().map(claim).collect();
         json
     };
-    manifests.objects.iter().map(object).collect()
+    manifests.new_objects().map(object).collect()
 }
 
 fn ignored_kinds(manifests: &ManifestSet) -> Value {
@@ -220,7 +294,8 @@ fn report(manifests: &ManifestSet, outcome: &CheckResult, nodes: Option<u32>) ->
         "summary": {
             "files": manifests.files.len(),
             "documents": manifests.documents,
-            "objects": manifests.objects.len(),
+            "objects": manifests.new_objects().count(),
+            "existing": manifests.objects.len() - manifests.new_objects().count(),
             "ignored": manifests.ignored,
             "unreadable": manifests.unreadable.len() + manifests.more_unreadable,
             "errors": outcome.count(Severity::Error),

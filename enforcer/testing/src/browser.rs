@@ -1,4 +1,4 @@
-//! A headless Chromium, driven over WebDriver (<https://www.w3.org/TR/webdriver2/>): what a person sees of a page.
+//! A headless Chromium, driven over `WebDriver` (<https://www.w3.org/TR/webdriver2/>): what a person sees of a page.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Longest time of a command, and of a wait.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 /// Flags of a browser that has no screen and asks nobody.
 const FLAGS: [&str; 8] = [
     "--headless",
@@ -34,7 +34,7 @@ pub struct Browser {
     session: String,
     /// Kept open, for the driver may have more to say.
     _output: BufReader<ChildStdout>,
-    _profile: TempDir,
+    profile: TempDir,
 }
 
 impl Browser {
@@ -54,17 +54,17 @@ impl Browser {
             port: port.expect("chromedriver says its port"),
             session: String::new(),
             _output: output,
-            _profile: profile,
+            profile,
         };
         let mut arguments: Vec<String> = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
-        arguments.push(format!("--user-data-dir={}", browser._profile.path().display()));
+        arguments.push(format!("--user-data-dir={}", browser.profile.path().display()));
         arguments.push("--window-size=1400,1000".to_owned());
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "goog:chromeOptions": { "args": arguments },
             "goog:loggingPrefs": { "browser": "ALL" },
         } } });
         let session = browser.call("POST", "/session", &wanted);
-        browser.session = session["sessionId"].as_str().expect("a session").to_owned();
+        session["sessionId"].as_str().expect("a session").clone_into(&mut browser.session);
         Some(browser)
     }
 

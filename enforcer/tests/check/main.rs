@@ -1,5 +1,6 @@
 //! `enforcer check`, the binary: manifests with the documented ports of well-known software, exit codes, both outputs.
 
+mod against;
 mod cases;
 mod inputs;
 

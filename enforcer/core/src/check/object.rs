@@ -84,6 +84,8 @@ pub struct ManifestObject {
     pub generated: bool,
     /// Place of the object.
     pub place: Location,
+    /// It is there already: only what others bring is reported.
+    pub existing: bool,
     /// The object's pods live in the node's network namespace.
     pub host_network: bool,
     /// The share group of its pods.
@@ -152,7 +154,7 @@ impl ManifestObject {
     pub fn place_of(&self, claim: &PodClaim) -> Location {
         let line = match claim.source {
             ClaimSource::Annotation => self.annotation,
-            ClaimSource::Probe => self.probed_port(claim).map(|probed| probed.line),
+            ClaimSource::Probe => self.probed_port(claim).map(|probed| probed.line).filter(|line| *line > 0),
             ClaimSource::HostPort | ClaimSource::Reserved | ClaimSource::Recovered => {
                 self.ports.get(&(claim.spec.protocol, claim.spec.ports.first())).copied()
             }
@@ -170,6 +172,16 @@ impl ManifestObject {
     #[must_use]
     pub fn key(&self) -> (WorkloadKind, &str, &str, &str, &str) {
         (self.kind, &self.group, &self.kind_name, &self.namespace, &self.name)
+    }
+
+    /// Forgets the lines on which its parts stand: it was never a file that people know.
+    pub(super) fn forget_lines(&mut self) {
+        self.place.line = None;
+        self.ports.clear();
+        self.annotation = None;
+        for probed in &mut self.probed {
+            probed.line = 0;
+        }
     }
 
     /// Reads the claims of its pods again, within these limits.
@@ -452,6 +464,7 @@ impl ObjectReader<'_> {
             name: pod.name,
             generated,
             place: self.place(root),
+            existing: false,
             host_network: pod.host_network,
             share: pod.share,
             ports,

@@ -25,6 +25,8 @@ pub struct PairSide<'a> {
     pub claims: &'a [PodClaim],
     /// Host ports that the scheduler counts.
     pub scheduler_ports: &'a SchedulerPorts,
+    /// It is there already: of two of them nothing is asked.
+    pub existing: bool,
 }
 
 /// Two claims on ports of one protocol that cannot both be in force, or that the scheduler keeps apart.
@@ -103,7 +105,9 @@ pub fn pairs(holders: &[PairSide<'_>]) -> Pairs {
         active.retain(|(before, _)| {
             before.spec.protocol == claim.spec.protocol && before.spec.ports.last() >= claim.spec.ports.first()
         });
-        comparisons += active.len() as u64;
+        // Those among themselves are skipped at once.
+        let is_new = |(_, other): &&(PodClaim, usize)| !holders[place].existing || !holders[*other].existing;
+        comparisons += active.iter().filter(is_new).count() as u64;
         if comparisons > MAX_COMPARISONS {
             found.gave_up = true;
             break;
@@ -111,7 +115,10 @@ pub fn pairs(holders: &[PairSide<'_>]) -> Pairs {
         for &(before, other) in &active {
             let key = (other.min(place), other.max(place));
             // There is no room for the pair, and the finding says so already.
-            if other == place || found.gave_up && !found.has_room(key) {
+            if other == place
+                || (holders[other].existing && holders[place].existing)
+                || found.gave_up && !found.has_room(key)
+            {
                 continue;
             }
             let (one, two) = (&holders[other], &holders[place]);

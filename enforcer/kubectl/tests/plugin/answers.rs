@@ -85,7 +85,7 @@ fn conflicts_are_red_on_terminals_only_and_text_of_others_is_inert() {
     let cluster = Cluster::new();
     let mut who = json!({ "kind": "pod", "namespace": "default", "name": "evil\u{1b}[2J\u{202e}\n" });
     who["workload"] = "Job <script>alert(1)</script>".into();
-    cluster.server.put_ledger(ledger("node-1", "audit", &json!([row(80, who.clone(), None, true)]), &json!([])));
+    cluster.server.put_ledger(ledger("node-1", "audit", &json!([row(80, &who, None, true)]), &json!([])));
     let End { stdout, .. } = cluster.run(&["-o", "wide"]);
     assert!(!stdout.contains('\u{1b}') && !stdout.contains('\u{202e}'), "{stdout:?}");
     assert!(stdout.contains(r"evil\u{1b}[2J\u{202e}\u{a}"), "{stdout}");

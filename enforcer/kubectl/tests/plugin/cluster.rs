@@ -34,7 +34,7 @@ impl Cluster {
     }
 
     /// The story of the project's beginning, and what goes wrong around it: two replicas of nginx on one node, two
-    /// exporters on 9100 of which the second one waits for a node, a listener on a NodePort, and a squatter.
+    /// exporters on 9100 of which the second one waits for a node, a listener on a `NodePort`, and a squatter.
     pub(crate) fn of_the_story() -> Self {
         let cluster = Self::new();
         let server = &cluster.server;
@@ -81,11 +81,11 @@ impl Cluster {
             "node-1",
             "enforce",
             &json!([
-                row(22, json!({ "kind": "node" }), Some(("node-reserved", "inForce")), true),
-                row(80, nginx("nginx-6fdf99c8b-6wwft"), Some(("hostPort", "inForce")), true),
-                row(80, nginx("nginx-6fdf99c8b-rglm7"), Some(("hostPort", "inForce")), false),
-                row(9100, exporter("node-exporter-3"), Some(("hostPort", "inForce")), true),
-                row(10_250, json!({ "kind": "host", "unit": "kubelet.service" }), None, true),
+                row(22, &json!({ "kind": "node" }), Some(("node-reserved", "inForce")), true),
+                row(80, &nginx("nginx-6fdf99c8b-6wwft"), Some(("hostPort", "inForce")), true),
+                row(80, &nginx("nginx-6fdf99c8b-rglm7"), Some(("hostPort", "inForce")), false),
+                row(9100, &exporter("node-exporter-3"), Some(("hostPort", "inForce")), true),
+                row(10_250, &json!({ "kind": "host", "unit": "kubelet.service" }), None, true),
             ]),
             &json!([{
                 "kind": "inUse", "ports": "0.0.0.0:80/tcp", "since": "2026-11-29T08:00:00Z",
@@ -96,10 +96,10 @@ impl Cluster {
             "node-2",
             "audit",
             &json!([
-                row(8080, squatter.clone(), None, true),
-                row(9100, exporter("node-exporter-4"), Some(("hostPort", "inForce")), false),
-                row(9100, squatter.clone(), None, true),
-                row(30_080, actor("shop", "gateway-0", "StatefulSet gateway"), Some(("hostPort", "inForce")), true),
+                row(8080, &squatter, None, true),
+                row(9100, &exporter("node-exporter-4"), Some(("hostPort", "inForce")), false),
+                row(9100, &squatter, None, true),
+                row(30_080, &actor("shop", "gateway-0", "StatefulSet gateway"), Some(("hostPort", "inForce")), true),
             ]),
             &json!([{
                 "kind": "notOwner", "ports": "0.0.0.0:9100/tcp", "who": squatter, "other": exporter("node-exporter-4"),
@@ -195,7 +195,7 @@ pub(crate) fn actor(namespace: &str, name: &str, workload: &str) -> Value {
 }
 
 /// Returns a row: of a claim with its source and standing, or of a socket without one.
-pub(crate) fn row(port: u16, who: Value, claim: Option<(&str, &str)>, held: bool) -> Value {
+pub(crate) fn row(port: u16, who: &Value, claim: Option<(&str, &str)>, held: bool) -> Value {
     let mut row = json!({
         "protocol": "tcp", "firstPort": port, "lastPort": port, "who": who, "held": held,
         "declared": claim.is_some(), "reach": "all", "since": "2026-11-28T12:00:00Z",

@@ -89,7 +89,7 @@ fn hostile_names_are_inert_and_nothing_is_requested(browser: &Browser) {
     let rows: Vec<Value> = names
         .iter()
         .zip(1..)
-        .map(|(name, port)| row(port, actor(name, name, &format!("Job {name}")), None, true))
+        .map(|(name, port)| row(port, &actor(name, name, &format!("Job {name}")), None, true))
         .collect();
     let conflict = json!([{
         "kind": "notOwner", "ports": "0.0.0.0:1/tcp", "who": actor(names[0], names[0], "x"),
@@ -121,9 +121,9 @@ fn page_of_many_nodes_groups_what_is_alike(browser: &Browser) {
     cluster.server.delete_node("node-1");
     for number in 0..300_u16 {
         let exporter = actor("monitoring", &format!("exporter-{number}"), "DaemonSet exporter");
-        let mut rows = vec![row(9100, exporter, Some(("hostPort", "inForce")), true)];
+        let mut rows = vec![row(9100, &exporter, Some(("hostPort", "inForce")), true)];
         if number == 7 {
-            rows.push(row(8080, actor("tools", "debug", "Job debug"), None, true));
+            rows.push(row(8080, &actor("tools", "debug", "Job debug"), None, true));
         }
         let node = format!("worker-{number:03}");
         cluster.server.put_ledger(ledger(&node, "audit", &json!(rows), &json!([])));

@@ -27,7 +27,7 @@ fn large() -> Cluster {
         let rows: Vec<Value> = (0..5)
             .map(|place| {
                 let who = actor("default", &format!("app-{place}-{number}"), "DaemonSet app");
-                row(8000 + place, who, Some(("hostPort", "inForce")), true)
+                row(8000 + place, &who, Some(("hostPort", "inForce")), true)
             })
             .collect();
         cluster.server.put_ledger(ledger(&node, "audit", &rows.into(), &json!([])));

@@ -60,6 +60,23 @@ impl ApiServer {
         self.delete(&Key::new(Resource::Services, namespace, name));
     }
 
+    /// Creates or edits an object that makes pods, of the type that it names. Its namespace is created if there is none.
+    pub fn put_workload(&self, object: Value) {
+        let of = |resource: &Resource| {
+            resource.is_workload()
+                && object["kind"] == resource.kind()
+                && object["apiVersion"] == resource.api_version()
+        };
+        let resource = Resource::ALL.into_iter().find(of).unwrap_or_else(|| panic!("no workload: {object}"));
+        let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
+        let (namespace, name) = (text("namespace"), text("name"));
+        assert!(!namespace.is_empty() && !name.is_empty(), "a workload has a namespace and a name: {object}");
+        self.shared.update(|inner| {
+            put_namespace_if_missing(&mut inner.store, &namespace);
+            inner.store.put(Key::new(resource, &namespace, &name), object);
+        });
+    }
+
     /// Returns the ledgers in the order of their names.
     pub fn ledgers(&self) -> Vec<Value> {
         let inner = self.shared.lock();

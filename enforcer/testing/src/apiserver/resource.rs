@@ -8,13 +8,33 @@ pub(super) enum Resource {
     Nodes,
     Services,
     Events,
+    ReplicationControllers,
+    DaemonSets,
+    Deployments,
+    ReplicaSets,
+    StatefulSets,
+    CronJobs,
+    Jobs,
     /// A custom resource: the ledgers of port-enforcer.
     NodeHostPorts,
 }
 
 impl Resource {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Pods, Self::Namespaces, Self::Nodes, Self::Services, Self::Events, Self::NodeHostPorts];
+    pub(super) const ALL: [Self; 13] = [
+        Self::Pods,
+        Self::Namespaces,
+        Self::Nodes,
+        Self::Services,
+        Self::Events,
+        Self::ReplicationControllers,
+        Self::DaemonSets,
+        Self::Deployments,
+        Self::ReplicaSets,
+        Self::StatefulSets,
+        Self::CronJobs,
+        Self::Jobs,
+        Self::NodeHostPorts,
+    ];
 
     pub(super) const fn plural(self) -> &'static str {
         match self {
@@ -23,22 +43,33 @@ impl Resource {
             Self::Nodes => "nodes",
             Self::Services => "services",
             Self::Events => "events",
+            Self::ReplicationControllers => "replicationcontrollers",
+            Self::DaemonSets => "daemonsets",
+            Self::Deployments => "deployments",
+            Self::ReplicaSets => "replicasets",
+            Self::StatefulSets => "statefulsets",
+            Self::CronJobs => "cronjobs",
+            Self::Jobs => "jobs",
             Self::NodeHostPorts => "nodehostports",
         }
     }
 
     pub(super) const fn group(self) -> &'static str {
         match self {
-            Self::Pods | Self::Namespaces | Self::Nodes | Self::Services => "",
+            Self::Pods | Self::Namespaces | Self::Nodes | Self::Services | Self::ReplicationControllers => "",
             Self::Events => "events.k8s.io",
+            Self::DaemonSets | Self::Deployments | Self::ReplicaSets | Self::StatefulSets => "apps",
+            Self::CronJobs | Self::Jobs => "batch",
             Self::NodeHostPorts => "port-enforcer.io",
         }
     }
 
     pub(super) const fn api_version(self) -> &'static str {
         match self {
-            Self::Pods | Self::Namespaces | Self::Nodes | Self::Services => "v1",
+            Self::Pods | Self::Namespaces | Self::Nodes | Self::Services | Self::ReplicationControllers => "v1",
             Self::Events => "events.k8s.io/v1",
+            Self::DaemonSets | Self::Deployments | Self::ReplicaSets | Self::StatefulSets => "apps/v1",
+            Self::CronJobs | Self::Jobs => "batch/v1",
             Self::NodeHostPorts => "port-enforcer.io/v1alpha1",
         }
     }
@@ -50,6 +81,13 @@ impl Resource {
             Self::Nodes => "Node",
             Self::Services => "Service",
             Self::Events => "Event",
+            Self::ReplicationControllers => "ReplicationController",
+            Self::DaemonSets => "DaemonSet",
+            Self::Deployments => "Deployment",
+            Self::ReplicaSets => "ReplicaSet",
+            Self::StatefulSets => "StatefulSet",
+            Self::CronJobs => "CronJob",
+            Self::Jobs => "Job",
             Self::NodeHostPorts => "NodeHostPorts",
         }
     }
@@ -63,7 +101,21 @@ impl Resource {
     }
 
     pub(super) const fn is_namespaced(self) -> bool {
-        matches!(self, Self::Pods | Self::Services | Self::Events)
+        !matches!(self, Self::Namespaces | Self::Nodes | Self::NodeHostPorts)
+    }
+
+    /// Checks whether it makes pods: it is listed, and nobody in the tests watches it.
+    pub(super) const fn is_workload(self) -> bool {
+        matches!(
+            self,
+            Self::ReplicationControllers
+                | Self::DaemonSets
+                | Self::Deployments
+                | Self::ReplicaSets
+                | Self::StatefulSets
+                | Self::CronJobs
+                | Self::Jobs
+        )
     }
 
     /// Checks whether a `CustomResourceDefinition` makes it.
@@ -77,6 +129,7 @@ impl Resource {
             (Self::Pods | Self::Namespaces | Self::Nodes | Self::Services, None) => &["get", "list", "watch"],
             (Self::Events | Self::NodeHostPorts, None) => &["create", "get", "list", "patch", "watch"],
             (Self::NodeHostPorts, Some("status")) => &["patch"],
+            (workload, None) if workload.is_workload() => &["get", "list"],
             _ => &[],
         }
     }
@@ -98,6 +151,13 @@ impl Resource {
                 "regarding.uid",
                 "type",
             ],
+            Self::ReplicationControllers
+            | Self::DaemonSets
+            | Self::Deployments
+            | Self::ReplicaSets
+            | Self::StatefulSets
+            | Self::CronJobs
+            | Self::Jobs => &["metadata.name", "metadata.namespace"],
         }
     }
 }

@@ -220,7 +220,8 @@ impl Watch {
             Resource::Nodes => (object["spec"], object["status"]) = (json!({}), empty_node_status()),
             Resource::Services => (object["spec"], object["status"]) = (json!({}), json!({"loadBalancer": {}})),
             Resource::Events => object["eventTime"] = Value::Null,
-            Resource::NodeHostPorts => {}
+            // What nobody watches is refused before.
+            _ => {}
         }
         self.push("BOOKMARK", &shown(&object, self.metadata_only));
     }
