@@ -16,8 +16,8 @@ use crate::{
     samples::Run,
 };
 
-/// How long the agent is left alone before its memory is looked at.
-const SETTLE: Duration = Duration::from_secs(3);
+/// How long the agent is left alone before its memory is looked at: its first ledger is written by then.
+const SETTLE: Duration = Duration::from_secs(13);
 
 pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
     let mut runs = vec![binary()?];

@@ -170,10 +170,14 @@ impl Agent {
         if matches!(input, Input::Resync) {
             self.reserved_ports.resync();
         }
-        if !matches!(input, Input::RenewLease) {
+        // A scan that finds nothing new is what a quiet node does all day.
+        let is_change = !matches!(input, Input::RenewLease | Input::ScanSockets);
+        let before = self.reconciler.bound_sockets().generation();
+        let handled = self.reconciler.handle_input(input, now());
+        if is_change || self.reconciler.bound_sockets().generation() != before {
             self.ledger.note_change();
         }
-        self.reconciler.handle_input(input, now())
+        handled
     }
 
     /// Answers requests of the admin socket, with the sockets of this moment where they are shown.

@@ -1,6 +1,7 @@
 //! A headless Chromium, driven over `WebDriver` (<https://www.w3.org/TR/webdriver2/>): what a person sees of a page.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     path::Path,
@@ -9,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -99,6 +101,20 @@ impl Browser {
         let element = found.as_object().and_then(|found| found.values().next()).and_then(Value::as_str);
         let element = element.unwrap_or_else(|| panic!("{selector} is no element: {found}"));
         self.command(&format!("/element/{element}/value"), &json!({ "text": text }));
+    }
+
+    /// Sets what the page is told about its reader: `light` or `dark`.
+    pub fn prefer(&self, scheme: &str) {
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        let command = json!({ "cmd": "Emulation.setEmulatedMedia", "params": { "features": features } });
+        self.command("/goog/cdp/execute", &command);
+    }
+
+    /// Writes a picture of the window, as PNG.
+    pub fn screenshot(&self, file: &Path) {
+        let picture = self.call("GET", &format!("/session/{}/screenshot", self.session), &json!({}));
+        let picture = BASE64_STANDARD.decode(picture.as_str().expect("a picture")).expect("Base64");
+        fs::write(file, picture).expect("writing the picture");
     }
 
     /// Returns what the page and the browser complained about so far.

@@ -106,6 +106,8 @@ pub struct BoundSockets {
     dumps: [Dumps; Protocol::ALL.len()],
     /// Last complete count of what there is no room for.
     untracked: HashMap<(Protocol, SocketOwner), usize>,
+    /// Another number whenever a socket comes, goes or changes.
+    generation: u64,
 }
 
 impl BoundSockets {
@@ -124,7 +126,15 @@ impl BoundSockets {
             released_at: VecDeque::new(),
             dumps: Default::default(),
             untracked: HashMap::new(),
+            generation: 0,
         }
+    }
+
+    /// Returns a number that is another one whenever a socket came, went, or changed its address, port or activity. Names
+    /// of their owners do not count.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
     }
 
     fn dumps(&mut self, protocol: Protocol) -> &mut Dumps {
@@ -257,6 +267,8 @@ impl BoundSockets {
                 // It was bound anew after the kernel looked.
                 return false;
             }
+            let shown = (sighting.address, sighting.port, Some(sighting.activity));
+            self.generation += u64::from((holder.address, holder.port, holder.activity) != shown);
             holder.address = sighting.address;
             holder.uid = sighting.uid;
             holder.activity = Some(sighting.activity);
@@ -374,6 +386,7 @@ impl BoundSockets {
         if count >= self.limits.per_party || self.entries.len() >= self.limits.total {
             return Err(party);
         }
+        self.generation += 1;
         *self.counts.entry(party).or_default() += 1;
         if let Some(place) = place {
             self.cgroups.insert(cgroup, CgroupSockets { place, holders: 0, gone: false });
@@ -391,6 +404,7 @@ impl BoundSockets {
 
     fn remove(&mut self, cookie: SocketCookie) -> Option<SocketEntry> {
         let entry = self.entries.remove(&cookie)?;
+        self.generation += 1;
         let holder = &entry.holder;
         self.ports.remove(&(holder.protocol, holder.port, cookie));
         self.releases.remove(&entry.release);

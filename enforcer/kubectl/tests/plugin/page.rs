@@ -1,6 +1,6 @@
 //! The page of `-o html` in a real browser: search, sort, keys, and names that are hostile.
 
-use std::fs;
+use std::{env, fs, path::Path};
 
 use enforcer_testing::browser::Browser;
 use libtest_mimic::{Completion, Failed, Trial};
@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::cluster::{Cluster, actor, ledger, row};
+
+/// Variable with the folder for pictures of the page; docs/ has them.
+const SCREENSHOTS: &str = "PORT_ENFORCER_SCREENSHOTS";
 
 type Test = (&'static str, fn(&Browser));
 
@@ -54,6 +57,13 @@ fn page_is_searched_and_sorted(browser: &Browser) {
     let cluster = Cluster::of_the_story().with_ledgers();
     let _folder = open(browser, &cluster);
     wait_for_count(browser, "10 of 10");
+    if let Some(folder) = env::var_os(SCREENSHOTS) {
+        for scheme in ["light", "dark"] {
+            browser.prefer(scheme);
+            browser.screenshot(&Path::new(&folder).join(format!("host-ports-{scheme}.png")));
+        }
+        browser.prefer("light");
+    }
     let conflicts = browser.script("return document.querySelectorAll('#conflict-list li').length");
     assert_eq!(conflicts, 3, "conflicts come first");
     let first = column(browser, 1);

@@ -535,3 +535,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn generation_changes_with_the_sockets_and_not_with_a_dump_that_shows_the_same() {
+    let mut holders = table();
+    let mut last = holders.generation();
+    let mut changed = |holders: &BoundSockets| std::mem::replace(&mut last, holders.generation()) != last;
+    holders.bound(binding(TCP, 1, 80, 10), place);
+    assert!(changed(&holders), "a socket came");
+    let shown = sighting(TCP, 1, 80, Activity::Listening);
+    reconcile(&mut holders, 20, std::slice::from_ref(&shown));
+    assert!(changed(&holders), "it listens now");
+    for now in [30, 40] {
+        reconcile(&mut holders, now, std::slice::from_ref(&shown));
+        assert!(!changed(&holders), "nothing is new");
+    }
+    assert!(holders.released(1, at(50)) && changed(&holders), "it went");
+    assert!(!holders.released(2, at(60)) && !changed(&holders), "who is not there does not go");
+}
