@@ -9,7 +9,6 @@ mod ledger_publisher;
 mod resource;
 mod update_queue;
 mod watch;
-mod workloads;
 
 use std::sync::Arc;
 
@@ -31,7 +30,6 @@ pub use last_activity::{LastActivity, WatchActivity};
 pub use ledger_publisher::LedgerQueue;
 pub use resource::ApiResource;
 pub use update_queue::{Update, Updates};
-pub use workloads::{Workloads, WorkloadsError, read_workloads};
 
 /// Running watches.
 #[derive(Debug)]

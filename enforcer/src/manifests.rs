@@ -5,10 +5,7 @@
 //! the first one only. A problem is reported and never takes anything away: as long as a document of a file is broken,
 //! the pods of that file that are not among its good documents stay as they were. [`enforcer_core::manifests`] decides
 //! that; the files are read here.
-//!
-//! [`check_input`] reads manifests of all kinds, for `enforcer check`.
 
-pub mod check_input;
 mod folder_watch;
 
 use std::{
@@ -17,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use enforcer_core::manifests::{FolderContents, PodFolder};
+use enforcer_core::manifests::{FolderContents, PodFolder, is_hidden, text_of};
 
 pub use enforcer_core::manifests::FileProblem;
 pub use folder_watch::Watch;
@@ -62,11 +59,6 @@ impl Folder {
     }
 }
 
-/// Checks whether the name of a file begins with a dot.
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."))
-}
-
 /// Returns the text of a file, `None` if there is no such file, or why it cannot be read.
 fn read_bounded(path: &Path) -> Result<Option<String>, String> {
     let metadata = match fs::metadata(path) {
@@ -79,22 +71,6 @@ fn read_bounded(path: &Path) -> Result<Option<String>, String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("cannot be read: {error}")),
     }
-}
-
-/// Returns the text of a file's bytes.
-///
-/// # Errors
-///
-/// Why they are no text, for a sentence about the file.
-fn text_of(bytes: Vec<u8>) -> Result<String, String> {
-    // A manifest begins with an ASCII character, and none of its characters is NUL.
-    if matches!(bytes.as_slice(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, ..] | [_, 0, ..]) {
-        return Err("it is UTF-16 or UTF-32; write it as UTF-8".to_owned());
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let place = error.utf8_error().valid_up_to();
-        format!("it is not UTF-8 (at byte {place}); write it as UTF-8")
-    })
 }
 
 #[cfg(test)]

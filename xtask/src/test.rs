@@ -32,6 +32,7 @@ Environment variables:
                                    scheduler, not 10000
   PORT_ENFORCER_TEST_PREDECESSOR=FILE
                                    upgrade from this binary of another version
+  PORT_ENFORCER_SCREENSHOTS=FOLDER write the pictures of the plugin's page that docs/ has
   KUBEBUILDER_ASSETS=FOLDER        test with etcd and kube-apiserver of this folder (absolute path)
   KUBECONFIG=FILE                  otherwise test with the cluster of this file
 

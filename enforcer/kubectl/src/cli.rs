@@ -10,9 +10,11 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use enforcer_check::command::CheckFlags;
 
 use self::values::{PortFlag, RangeFlag};
 use crate::{
+    check,
     cluster::{Cluster, Connection, Progress},
     failure::Failure,
     free, list, why,
@@ -32,9 +34,10 @@ use crate::{
     kubectl host-ports --conflicts            # what is wrong now\n  \
     kubectl host-ports why -n shop web-0      # why it is Pending, denied or fails\n  \
     kubectl host-ports free 8000-8999         # ports that are free on every node\n  \
+    kubectl host-ports check deploy/          # what new manifests bring to what runs\n  \
     kubectl host-ports -o html > ports.html   # one page to look at and to search\n\n\
-    Exit codes: 0 fine, 2 wrong usage or input, 3 a right is missing, 4 failure while running. Colours are\n\
-    for terminals only, and NO_COLOR turns them off.")]
+    Exit codes: 0 fine, 1 findings of check, 2 wrong usage or input, 3 a right is missing, 4 failure while\n\
+    running. Colours are for terminals only, and NO_COLOR turns them off.")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -57,6 +60,14 @@ enum Command {
     /// and what is neither in the range of NodePorts nor in the ephemeral range of a node.
     #[expect(clippy::doc_markdown, reason = "the help text shows no backticks")]
     Free(Free),
+    /// Find what new manifests bring to what runs
+    ///
+    /// Does what enforcer check --against cluster does: reads manifests, and what runs, and reports only what the manifests
+    /// bring. An object that runs is replaced by one of the same name. Exits with 1 if something is wrong.
+    #[command(after_help = "Examples:\n  \
+        kubectl host-ports check deploy/\n  \
+        helm template my-chart | kubectl host-ports check -")]
+    Check(CheckFlags),
 }
 
 /// Flags of the list.
@@ -218,6 +229,7 @@ impl Cli {
                 list::run(&cluster, filter, output, !no_headers, &progress).await
             }
             Some(Command::Why(Why { pod, output })) => why::run(&cluster, namespace, &pod, output, &progress).await,
+            Some(Command::Check(flags)) => check::run(&cluster, flags, &progress).await,
             Some(Command::Free(Free { range, count, output })) => {
                 free::run(&cluster, range.question(count.into()), output, &progress).await
             }
@@ -242,6 +254,7 @@ mod tests {
         let parse = |args: &[&str]| Cli::try_parse_from(["kubectl-host_ports"].iter().chain(args));
         assert!(parse(&["9100/tcp", "--node", "n", "-A", "-o", "wide"]).is_ok());
         assert!(parse(&["why", "-n", "shop", "web-0", "--context", "prod"]).is_ok());
+        assert!(parse(&["check", "a.yaml", "-", "--nodes", "3", "-o", "json", "--context", "prod"]).is_ok());
         assert!(parse(&["free", "8000-8100/udp", "--count", "3", "--as", "jane"]).is_ok());
         for wrong in [&["80000"][..], &["free", "9-8"], &["free", "80", "--count", "0"], &["why"], &["-A", "-n", "x"]] {
             assert!(parse(wrong).is_err(), "{wrong:?}");

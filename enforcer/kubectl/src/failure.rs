@@ -12,6 +12,11 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// Returns the failure of a command that did its work and has findings.
+    pub(crate) fn findings(message: impl Display) -> Self {
+        Self { code: 1, message: message.to_string() }
+    }
+
     /// Returns the failure for bad input or usage.
     pub(crate) fn usage(message: impl Display) -> Self {
         Self { code: 2, message: message.to_string() }

@@ -3,6 +3,7 @@
 //! It reads the ledgers that agents write and, for nodes without one, what pods declare. It asks the API server alone: it
 //! has nothing of Linux in it, and works where no agent runs.
 
+mod check;
 mod cli;
 mod cluster;
 mod failure;

@@ -2,23 +2,10 @@
 
 use std::str::FromStr;
 
-use enforcer_core::{
-    model::port_spec::{PortSpec, protocol_from_name},
-    pods::annotation,
-};
+use enforcer_core::model::port_spec::protocol_from_name;
 use enforcer_ebpf::wire::Protocol;
 
-/// A list of ports, as in an annotation.
-#[derive(Clone, Debug)]
-pub(super) struct Ports(pub(super) Vec<PortSpec>);
-
-impl FromStr for Ports {
-    type Err = annotation::ItemProblem;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        annotation::parse_list(text).map(Self)
-    }
-}
+pub(super) use enforcer_check::command::Ports;
 
 /// A port and its protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -407,7 +407,7 @@ fn running_verdict(pod: &AskedPod, node: Option<&NodeAnswer>) -> PodVerdict {
         PodVerdict::Kept
     } else if is_held && pod.ready {
         PodVerdict::AnsweredByOther
-    } else if is_held {
+    } else if is_held && !has_lost {
         PodVerdict::InUse
     } else if !node.users.is_empty() && only_services {
         PodVerdict::Shadowed

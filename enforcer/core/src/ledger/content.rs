@@ -28,6 +28,8 @@ use crate::{
     },
 };
 
+/// Most rows of claims, and of sockets without one, that are made at all. Pods decide how many there could be.
+const MAX_COMPILED: usize = 4 * MAX_ROWS;
 /// Widest range of claims of which held ports are shown apart.
 const MAX_SPLIT: u32 = 64;
 
@@ -76,11 +78,19 @@ pub fn content(scene: &NodeSnapshot<'_>, inputs: &LedgerInputs<'_>) -> NodeHostP
     let mut held = HeldPorts::of(scene);
     let mut claims = 0_u32;
     let mut rows: Vec<LedgerRow> = Vec::new();
+    let mut beyond = 0;
     for run in &runs {
         claims = claims.saturating_add(run.ports.len());
-        rows.extend(held.claim_rows(run, scene));
+        let more = held.claim_rows(run, scene);
+        if rows.len() < MAX_COMPILED {
+            rows.extend(more);
+        } else {
+            beyond += more.len();
+        }
     }
-    rows.extend(held.rows_without_claim(scene, inputs.ephemeral.as_ref()));
+    let (without_claim, more) = held.rows_without_claim(scene, inputs.ephemeral.as_ref());
+    beyond += more;
+    rows.extend(without_claim);
     rows.sort_by_key(|row| (protocol_order(&row.protocol), row.first_port));
     let of = |wanted: &dyn Fn(&LedgerRow) -> bool| count(rows.iter().filter(|row| wanted(row)).count());
     let (held, undeclared) = (of(&|row| row.held), of(&|row| row.held && !row.declared && is_pod(&row.who)));
@@ -100,7 +110,7 @@ pub fn content(scene: &NodeSnapshot<'_>, inputs: &LedgerInputs<'_>) -> NodeHostP
         counts: LedgerCounts { claims, held, undeclared, conflicts: count(conflicts.len()) },
         ephemeral_ports: inputs.ephemeral.as_ref().map(|ports| format!("{}-{}", ports.start(), ports.end())),
         ports: rows,
-        left_out: count(conflicts.len().saturating_sub(MAX_CONFLICTS)),
+        left_out: count(beyond + conflicts.len().saturating_sub(MAX_CONFLICTS)),
         conflicts: conflicts.into_iter().take(MAX_CONFLICTS).map(conflict).collect(),
     }
 }
@@ -286,8 +296,12 @@ impl HeldPorts {
         ports
     }
 
-    /// Returns rows of the sockets that no claim of their own covers, neighbours as one.
-    fn rows_without_claim(&self, scene: &NodeSnapshot<'_>, ephemeral: Option<&RangeInclusive<u16>>) -> Vec<LedgerRow> {
+    /// Returns rows of the sockets that no claim of their own covers, neighbours as one, and the count of further ones.
+    fn rows_without_claim(
+        &self,
+        scene: &NodeSnapshot<'_>,
+        ephemeral: Option<&RangeInclusive<u16>>,
+    ) -> (Vec<LedgerRow>, usize) {
         let mut rows: BTreeMap<UnclaimedUser, Vec<(u16, BootNanos)>> = BTreeMap::new();
         for (&(protocol, port, cgroup), held) in &self.0 {
             let is_ephemeral = ephemeral.is_some_and(|ports| ports.contains(&port));
@@ -299,6 +313,7 @@ impl HeldPorts {
             }
         }
         let mut merged: Vec<LedgerRow> = Vec::new();
+        let mut beyond = 0;
         for (UnclaimedUser { protocol, who, address }, ports) in rows {
             let mut ports = ports.into_iter().peekable();
             while let Some((first, mut since)) = ports.next() {
@@ -306,6 +321,10 @@ impl HeldPorts {
                 while let Some((next, other)) = ports.next_if(|(port, _)| *port == last.saturating_add(1)) {
                     last = next;
                     since = since.min(other);
+                }
+                if merged.len() == MAX_COMPILED {
+                    beyond += 1;
+                    continue;
                 }
                 merged.push(LedgerRow {
                     protocol: protocol_name(protocol).to_owned(),
@@ -323,7 +342,7 @@ impl HeldPorts {
                 });
             }
         }
-        merged
+        (merged, beyond)
     }
 }
 

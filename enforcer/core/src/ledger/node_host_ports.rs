@@ -35,7 +35,7 @@ pub struct NodeHostPortsStatus {
     #[cfg_attr(feature = "schema", schemars(length(max = 64), extend("format" = "date-time")))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated: Option<String>,
-    /// Counts over all rows, also over those that were left out.
+    /// Counts of all claims and conflicts, and of rows; those of more than 8,000 rows are not all counted.
     #[serde(default)]
     pub counts: LedgerCounts,
     /// Ports that the kernel gives to outgoing connections and to binds of port 0, as FIRST-LAST.

@@ -4,6 +4,8 @@
 #[cfg(target_os = "linux")]
 mod answers;
 #[cfg(target_os = "linux")]
+mod check;
+#[cfg(target_os = "linux")]
 mod cluster;
 #[cfg(target_os = "linux")]
 mod page;
@@ -20,7 +22,12 @@ type Test = (&'static str, fn());
 fn main() {
     use libtest_mimic::{Arguments, Trial};
 
-    let tests = [("answers", answers::TESTS), ("refusals", refusals::TESTS), ("requests", requests::TESTS)];
+    let tests = [
+        ("answers", answers::TESTS),
+        ("check", check::TESTS),
+        ("refusals", refusals::TESTS),
+        ("requests", requests::TESTS),
+    ];
     let mut trials: Vec<Trial> = tests
         .into_iter()
         .flat_map(|(subject, tests)| tests.iter().map(move |test| (subject, test)))

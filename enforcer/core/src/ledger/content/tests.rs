@@ -171,6 +171,23 @@ fn both_wildcards_are_one_row_and_single_addresses_are_rows_of_their_own() {
 }
 
 #[test]
+fn rows_that_pods_make_are_bounded_before_they_are_made() {
+    let mut node = Node::new();
+    let all: Vec<String> = (1..=10_000).map(|port| (port * 2 + 1000).to_string()).collect();
+    for (number, ports) in all.chunks(1000).enumerate() {
+        let number = 10 + number as u64;
+        node.pod(number, &format!("many/pod-{number}"), &ports.join(","), |_| ());
+    }
+    let sockets: Vec<(u64, &str, u16, Activity)> =
+        (0..8100).map(|place| (19, "0.0.0.0", 22_003 + place * 2, Activity::Listening)).collect();
+    node.dump(&sockets);
+    let status = ledger(&node);
+    assert_eq!(status.counts.claims, 10_001);
+    assert!(status.ports.len() <= 2 * MAX_COMPILED, "{}", status.ports.len());
+    assert!(status.left_out > 2000, "{}", status.left_out);
+}
+
+#[test]
 fn content_is_cut_to_its_room_and_counts_the_rest() {
     let mut status = NodeHostPortsStatus::default();
     for port in 1..=5000 {

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use enforcer_core::model::text::escape_bounded;
 use k8s_openapi::{
     Resource,
     api::{
@@ -11,15 +12,11 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{Api, ResourceExt, api::ListParams, core::PartialObjectMeta};
+use kube::{Api, Client, ResourceExt, api::ListParams, core::PartialObjectMeta};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{
-    client::Cluster,
-    error::{MAX_MESSAGE, message_with_causes},
-};
-use enforcer_core::model::text::escape_bounded;
-
+/// Longest message of the client that is passed on, in characters.
+const MAX_MESSAGE: usize = 300;
 /// Most objects of a page, as kubectl has it.
 const PAGE: u32 = 500;
 /// Kinds of controllers whose pods their own objects stand for.
@@ -61,12 +58,17 @@ pub enum WorkloadsError {
 }
 
 /// Reads all objects that make pods and are no others' products, and counts the nodes. `progress` is told how many objects
-/// were read so far.
+/// were read so far. `server`: its address, for messages.
 ///
 /// # Errors
 ///
 /// If a list cannot be read.
-pub async fn read_workloads(cluster: &Cluster, mut progress: impl FnMut(usize)) -> Result<Workloads, WorkloadsError> {
+pub async fn read_workloads(
+    client: &Client,
+    server: &str,
+    mut progress: impl FnMut(usize),
+) -> Result<Workloads, WorkloadsError> {
+    let cluster = (client, server);
     let mut found = Workloads::default();
     let mut seen = 0;
     let mut step = |count: usize| {
@@ -114,7 +116,7 @@ fn add<K: Serialize + Resource>(objects: &mut Vec<String>, object: &K, wanted: b
 }
 
 async fn each<K>(
-    cluster: &Cluster,
+    (client, server): (&Client, &str),
     resource: &'static str,
     step: &mut impl FnMut(usize),
     mut with: impl FnMut(K),
@@ -123,11 +125,11 @@ where
     K: Clone + Debug + DeserializeOwned + kube::Resource + ResourceExt,
     K::DynamicType: Default,
 {
-    let api: Api<K> = Api::all(cluster.client.clone());
+    let api: Api<K> = Api::all(client.clone());
     let mut params = ListParams::default().limit(PAGE);
     loop {
         let page = api.list(&params).await.map_err(|error| {
-            let server = cluster.server.clone();
+            let server = server.to_owned();
             match &error {
                 kube::Error::Api(status) if status.code == 403 => WorkloadsError::Forbidden { server, resource },
                 error => {
@@ -143,4 +145,18 @@ where
             None => return Ok(()),
         }
     }
+}
+
+/// Returns an error's message with those of its causes, which the client's messages leave out.
+fn message_with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
 }

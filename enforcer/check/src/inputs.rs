@@ -13,7 +13,7 @@ use enforcer_core::{
         ManifestSet,
         object::{Location, Remark, Unreadable, kustomize, read},
     },
-    manifests::{MAX_MESSAGE, shown},
+    manifests::{MAX_MESSAGE, is_hidden, shown, text_of},
     model::{list_text::comma_list, text::escape_bounded},
     pods::claims::ClaimLimits,
     yaml::{
@@ -21,8 +21,6 @@ use enforcer_core::{
         spanned::{Node, Value},
     },
 };
-
-use super::{is_hidden, text_of};
 
 /// Largest input that is read, in bytes: one file, or standard input.
 pub const MAX_INPUT: u64 = 128 << 20;

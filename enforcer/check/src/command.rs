@@ -1,0 +1,162 @@
+//! The command: flags in, an answer out.
+
+use std::{path::PathBuf, str::FromStr};
+
+use clap::{Args, ValueEnum};
+use enforcer_core::{
+    check::{CheckSettings, ManifestSet, check, existing::read_objects, finding::Severity},
+    model::port_spec::PortSpec,
+    pods::{annotation, claims::ClaimLimits},
+};
+
+use crate::{
+    inputs::read_all,
+    report::{claims_json, claims_text, counted, report, text},
+    workloads::Workloads,
+};
+
+/// Place of an object of a cluster.
+const CLUSTER: &str = "cluster";
+
+/// A list of ports, as in an annotation.
+#[derive(Clone, Debug)]
+pub struct Ports(pub Vec<PortSpec>);
+
+impl FromStr for Ports {
+    type Err = annotation::ItemProblem;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        annotation::parse_list(text).map(Self)
+    }
+}
+
+/// Formats of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Flags of the command.
+#[derive(Debug, Args)]
+pub struct CheckFlags {
+    /// Manifests, YAML or JSON; of a folder its .yaml, .yml, .json and .manifest files, and manifests without an
+    /// ending; - is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// Read the folders below a folder too
+    #[arg(short, long)]
+    recursive: bool,
+
+    /// List also the ports of each object: those it claims, and those on which it is probed
+    #[arg(long)]
+    list: bool,
+
+    /// Number of nodes of the cluster; without it, the number of nodes that are needed is only reported
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    nodes: Option<u32>,
+
+    /// Ports reserved for the node itself, as in an annotation: 22/tcp,10250/tcp
+    #[arg(long, env = "ENFORCER_NODE_RESERVED", value_name = "LIST", default_value = "", hide_default_value = true)]
+    node_reserved: Ports,
+
+    /// Most ports that one pod may claim; a range counts with all its ports
+    #[arg(long, env = "ENFORCER_MAX_PORTS_PER_POD", value_name = "N", default_value_t = 1024)]
+    max_ports_per_pod: u32,
+
+    /// Most ports per pod that the label port-enforcer.io/max-ports of a Namespace in the manifests may allow, as of the
+    /// agents; with 0, the label has no effect
+    #[arg(long, env = "ENFORCER_NAMESPACE_MAX_PORTS", value_name = "N", default_value_t = 65_535)]
+    namespace_max_ports: u32,
+
+    /// Output format
+    #[arg(id = "output", value_name = "OUTPUT", short, long = "output", value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// What is there already.
+#[derive(Debug)]
+pub enum Existing {
+    /// Nothing that anybody named.
+    Nothing,
+    /// The manifests of a file or folder.
+    Files(PathBuf),
+    /// What runs in a cluster.
+    Cluster(Workloads),
+}
+
+/// End of a command that could do its work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckEnd {
+    /// Nothing is wrong.
+    Fine,
+    /// So many errors and warnings were found.
+    Findings(String),
+}
+
+/// Reason why nothing was checked.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// Nothing could be read. The findings say why.
+    #[error("no manifest could be read; name files or folders with manifests, or - for standard input")]
+    NothingRead {
+        /// The findings.
+        answer: String,
+    },
+    /// Nothing could be read of what is there.
+    #[error("no manifest could be read in {} of --against", .0.display())]
+    NothingExisting(PathBuf),
+}
+
+impl CheckFlags {
+    /// Checks the manifests. Returns the answer, and how the command ends.
+    ///
+    /// # Errors
+    ///
+    /// If nothing could be read.
+    pub fn run(self, existing: Existing, colours: bool) -> Result<(String, CheckEnd), CheckError> {
+        let Self { files, recursive, list, mut nodes, node_reserved, max_ports_per_pod, namespace_max_ports, format } =
+            self;
+        let limits = ClaimLimits { max_ports_per_pod, namespace_max_ports };
+        let mut manifests = read_all(&files, &limits, recursive);
+        match existing {
+            Existing::Nothing => {}
+            Existing::Files(path) => manifests.add_existing(read_existing(path, limits, recursive)?),
+            Existing::Cluster(Workloads { objects, nodes: count }) => {
+                manifests.add_existing(read_objects(objects, CLUSTER, &limits));
+                nodes = nodes.or(Some(count).filter(|count| *count > 0));
+            }
+        }
+        let settings = CheckSettings { nodes, node_reserved: node_reserved.0, limits };
+        let outcome = check(&manifests, &settings);
+        let answer = match format {
+            Format::Text => {
+                let listed = if list { claims_text(&manifests) } else { String::new() };
+                listed + &text(&manifests, &outcome, colours)
+            }
+            Format::Json => {
+                let mut report = report(&manifests, &outcome, nodes);
+                if list {
+                    report["objects"] = claims_json(&manifests);
+                }
+                format!("{report:#}\n")
+            }
+        };
+        if manifests.documents == 0 {
+            return Err(CheckError::NothingRead { answer });
+        }
+        let (errors, warnings) = (outcome.count(Severity::Error), outcome.count(Severity::Warning));
+        if errors + warnings == 0 {
+            return Ok((answer, CheckEnd::Fine));
+        }
+        let counts = [counted(errors, "error", "errors"), counted(warnings, "warning", "warnings")];
+        Ok((answer, CheckEnd::Findings(counts.join(", "))))
+    }
+}
+
+/// Reads the manifests of what is there.
+fn read_existing(path: PathBuf, limits: ClaimLimits, recursive: bool) -> Result<ManifestSet, CheckError> {
+    let existing = read_all(std::slice::from_ref(&path), &limits, recursive);
+    if existing.documents == 0 { Err(CheckError::NothingExisting(path)) } else { Ok(existing) }
+}

@@ -1,0 +1,14 @@
+//! The edges of the check of manifests, for `enforcer check` and `kubectl host-ports check`: the rules are in
+//! [`enforcer_core::check`].
+//!
+//! | from | to | module |
+//! | --- | --- | --- |
+//! | flags | the answer, and how the command ends | [`command`] |
+//! | files, folders, standard input | manifests | [`inputs`] |
+//! | a cluster | the objects that make pods there | [`workloads`] |
+//! | findings | text, and JSON | `report` |
+
+pub mod command;
+pub mod inputs;
+mod report;
+pub mod workloads;

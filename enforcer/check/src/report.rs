@@ -1,0 +1,190 @@
+//! Findings as text for people, and as JSON, which is documented in docs/check.md.
+
+use std::fmt::Write as _;
+
+use enforcer_core::{
+    check::{
+        CheckResult, ManifestSet,
+        finding::{Finding, NamedObject, Severity},
+        object::ManifestObject,
+    },
+    model::text::escape,
+    pods::claims::PodClaim,
+};
+use serde_json::{Value, json};
+
+/// Writes a count with its noun.
+pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// Returns the findings for people.
+pub(crate) fn text(manifests: &ManifestSet, outcome: &CheckResult, colours: bool) -> String {
+    let paint = |code: &'static str| if colours { code } else { "" };
+    let (bold, plain) = (paint("\u{1b}[1m"), paint("\u{1b}[0m"));
+    let mut text = String::new();
+    for Finding { place, severity, code, message, remedy, .. } in &outcome.findings {
+        let colour = paint(match severity {
+            Severity::Error => "\u{1b}[1;31m",
+            Severity::Warning => "\u{1b}[1;33m",
+            Severity::Note => "\u{1b}[1;36m",
+        });
+        let (word, code) = (severity.as_str(), code.as_str());
+        let written =
+            write!(text, "{bold}{place}:{plain} {colour}{word}:{plain} {message} [{code}]\n    remedy: {remedy}\n");
+        written.expect("writing to a string never fails");
+    }
+    let more: usize = outcome.more.iter().sum();
+    let beyond = if more > 0 { format!("; {more} findings more than are shown") } else { String::new() };
+    let against = match manifests.objects.len() - manifests.new_objects().count() {
+        0 => String::new(),
+        count => format!(
+            ", against {} that {} there",
+            counted(count, "object", "objects"),
+            if count == 1 { "is" } else { "are" }
+        ),
+    };
+    let written = writeln!(
+        text,
+        "checked {} in {}, {} of other kinds{against}: {}, {}, {}{beyond}",
+        counted(manifests.new_objects().count(), "object", "objects"),
+        counted(manifests.files.len(), "file", "files"),
+        manifests.ignored,
+        counted(outcome.count(Severity::Error), "error", "errors"),
+        counted(outcome.count(Severity::Warning), "warning", "warnings"),
+        counted(outcome.count(Severity::Note), "note", "notes"),
+    );
+    written.expect("writing to a string never fails");
+    text
+}
+
+/// Returns the claims of all objects, for people.
+pub(crate) fn claims_text(manifests: &ManifestSet) -> String {
+    let mut text = String::new();
+    for object in manifests.new_objects() {
+        let network = if object.host_network { "host network" } else { "network of its own" };
+        let mut line = format!("{object} ({}), {network}:", object.place);
+        if object.claims.is_empty() {
+            line += if object.unknown_ports.is_some() { " no port is known" } else { " no port of the node" };
+        }
+        writeln!(text, "{line}").expect("writing to a string never fails");
+        for claim in &object.claims {
+            let likely = if claim.source.is_likely() { ", likely" } else { "" };
+            let place = object.place_of(claim);
+            let written = writeln!(text, "    {} ({}{likely}), {place}", claim.spec, claim.source);
+            written.expect("writing to a string never fails");
+        }
+    }
+    text
+}
+
+pub(crate) fn claims_json(manifests: &ManifestSet) -> Value {
+    let object = |object: &ManifestObject| {
+        let claim = |claim: &PodClaim| {
+            let place = object.place_of(claim);
+            json!({
+                "port": claim.spec.to_string(),
+                "source": claim.source.as_str(),
+                "likely": claim.source.is_likely(),
+                "file": &*place.file,
+                "line": place.line,
+            })
+        };
+        let mut json = named_json(&NamedObject::of(object));
+        json["hostNetwork"] = object.host_network.into();
+        json["share"] = object.share.as_deref().map(escape).into();
+        json["claims"] = object.claims.iter().map(claim).collect();
+        json
+    };
+    manifests.new_objects().map(object).collect()
+}
+
+fn ignored_kinds(manifests: &ManifestSet) -> Value {
+    let kinds = manifests.other_kinds.kinds.iter().map(|((version, kind), other)| {
+        json!({
+            "apiVersion": version,
+            "kind": kind,
+            "count": other.count,
+            "podTemplates": other.with_template,
+            "compared": other.compared,
+        })
+    });
+    kinds.collect()
+}
+
+/// Returns the report in JSON, which is documented in docs/check.md.
+pub(crate) fn report(manifests: &ManifestSet, outcome: &CheckResult, nodes: Option<u32>) -> Value {
+    let (remarks, findings): (Vec<_>, Vec<_>) =
+        outcome.findings.iter().partition(|finding| finding.severity == Severity::Note);
+    let all = |findings: Vec<&Finding>| findings.into_iter().map(finding_json).collect::<Value>();
+    json!({
+        "apiVersion": "port-enforcer.io/v1alpha1",
+        "kind": "CheckReport",
+        "nodes": nodes,
+        "findings": all(findings),
+        "notes": all(remarks),
+        "ignoredKinds": ignored_kinds(manifests),
+        "summary": {
+            "files": manifests.files.len(),
+            "documents": manifests.documents,
+            "objects": manifests.new_objects().count(),
+            "existing": manifests.objects.len() - manifests.new_objects().count(),
+            "ignored": manifests.ignored,
+            "unreadable": manifests.unreadable.len() + manifests.more_unreadable,
+            "errors": outcome.count(Severity::Error),
+            "warnings": outcome.count(Severity::Warning),
+            "notes": outcome.count(Severity::Note),
+            "leftOut": outcome.more.iter().sum::<usize>(),
+        },
+    })
+}
+
+fn finding_json(finding: &Finding) -> Value {
+    let Finding { code, severity, place, object, other, ports, position, nodes_needed, message, remedy } = finding;
+    let named = |named: &Option<NamedObject>| named.as_ref().map(named_json);
+    json!({
+        "code": code.as_str(),
+        "severity": severity.as_str(),
+        "file": &*place.file,
+        "line": place.line,
+        "object": named(object),
+        "other": named(other),
+        "ports": ports,
+        "position": position,
+        "nodesNeeded": nodes_needed,
+        "message": message,
+        "remedy": remedy,
+    })
+}
+
+fn named_json(NamedObject { kind, namespace, name, place }: &NamedObject) -> Value {
+    json!({"kind": &**kind, "namespace": namespace, "name": name, "file": &*place.file, "line": place.line})
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use enforcer_core::check::{
+        CheckSettings, check,
+        object::{Location, Unreadable},
+    };
+
+    #[test]
+    fn colours_change_no_word() {
+        let file: Arc<str> = "a.yaml".into();
+        let place = Location { file: file.clone(), line: Some(3) };
+        let unreadable = vec![Unreadable { place, message: "is no manifest".to_owned(), is_foreign: false }];
+        let manifests = ManifestSet { files: vec![file], unreadable, ..ManifestSet::default() };
+        let outcome = check(&manifests, &CheckSettings::default());
+        let [plain, coloured] = [false, true].map(|colours| text(&manifests, &outcome, colours));
+        assert!(!plain.contains('\u{1b}'), "{plain}");
+        assert!(
+            coloured.starts_with("\u{1b}[1ma.yaml:3:\u{1b}[0m \u{1b}[1;31merror:\u{1b}[0m is no manifest"),
+            "{coloured}"
+        );
+        let codes = ["\u{1b}[1m", "\u{1b}[1;31m", "\u{1b}[0m"];
+        assert_eq!(codes.iter().fold(coloured, |text, code| text.replace(code, "")), plain);
+    }
+}
