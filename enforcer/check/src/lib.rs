@@ -6,9 +6,11 @@
 //! | flags | the answer, and how the command ends | [`command`] |
 //! | files, folders, standard input | manifests | [`inputs`] |
 //! | a cluster | the objects that make pods there | [`workloads`] |
+//! | a list of a cluster | its pages | [`pages`] |
 //! | findings | text, and JSON | `report` |
 
 pub mod command;
 pub mod inputs;
+pub mod pages;
 mod report;
 pub mod workloads;

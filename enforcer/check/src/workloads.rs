@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use enforcer_core::model::text::escape_bounded;
+use enforcer_core::model::text::{escape_bounded, message_with_causes};
 use k8s_openapi::{
     Resource,
     api::{
@@ -15,10 +15,10 @@ use k8s_openapi::{
 use kube::{Api, Client, ResourceExt, api::ListParams, core::PartialObjectMeta};
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::pages::for_each_page;
+
 /// Longest message of the client that is passed on, in characters.
 const MAX_MESSAGE: usize = 300;
-/// Most objects of a page, as kubectl has it.
-const PAGE: u32 = 500;
 /// Kinds of controllers whose pods their own objects stand for.
 const CONTROLLERS: [&str; 6] = ["DaemonSet", "Deployment", "Job", "ReplicaSet", "ReplicationController", "StatefulSet"];
 
@@ -126,37 +126,18 @@ where
     K::DynamicType: Default,
 {
     let api: Api<K> = Api::all(client.clone());
-    let mut params = ListParams::default().limit(PAGE);
-    loop {
-        let page = api.list(&params).await.map_err(|error| {
-            let server = server.to_owned();
-            match &error {
-                kube::Error::Api(status) if status.code == 403 => WorkloadsError::Forbidden { server, resource },
-                error => {
-                    let why = escape_bounded(&message_with_causes(error), MAX_MESSAGE);
-                    WorkloadsError::Failed { server, resource, why }
-                }
+    let read = for_each_page(&api, ListParams::default(), |page| {
+        step(page.len());
+        page.into_iter().for_each(&mut with);
+    });
+    read.await.map_err(|error| {
+        let server = server.to_owned();
+        match &error {
+            kube::Error::Api(status) if status.code == 403 => WorkloadsError::Forbidden { server, resource },
+            error => {
+                let why = escape_bounded(&message_with_causes(error), MAX_MESSAGE);
+                WorkloadsError::Failed { server, resource, why }
             }
-        })?;
-        step(page.items.len());
-        page.items.into_iter().for_each(&mut with);
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params.continue_token = Some(token),
-            None => return Ok(()),
         }
-    }
-}
-
-/// Returns an error's message with those of its causes, which the client's messages leave out.
-fn message_with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
+    })
 }

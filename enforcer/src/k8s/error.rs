@@ -118,20 +118,6 @@ impl ApiError {
     }
 }
 
-/// Returns an error's message with those of its causes, which the client's messages leave out.
-pub(super) fn message_with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
 /// Returns the kind of a status from the server.
 pub(super) fn kind_of_status(code: u16) -> ApiErrorKind {
     match code {

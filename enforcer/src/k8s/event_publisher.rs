@@ -25,11 +25,11 @@ use tokio::{
 
 use enforcer_core::{
     k8s_events::{Call, CallOutcome, DropReason, Event, EventObject, EventScheduler, NextCall},
-    model::text::escape_bounded,
+    model::text::{escape_bounded, message_with_causes},
 };
 
 use super::{
-    error::{ApiError, ApiErrorKind, MAX_MESSAGE, kind_of_error, kind_of_status, message_with_causes},
+    error::{ApiError, ApiErrorKind, MAX_MESSAGE, kind_of_error, kind_of_status},
     resource::ApiResource,
     update_queue::{Closed, Update, UpdateSender},
 };

@@ -9,9 +9,12 @@ use std::{
 };
 
 use enforcer_api::{NodeHostPorts, NodeHostPortsSpec};
-use enforcer_core::ledger::{
-    node_host_ports::NodeHostPortsStatus,
-    schedule::{LedgerCall, LedgerOutcome, LedgerSchedule, NextLedgerCall},
+use enforcer_core::{
+    ledger::{
+        node_host_ports::NodeHostPortsStatus,
+        schedule::{LedgerCall, LedgerOutcome, LedgerSchedule, NextLedgerCall},
+    },
+    model::text::message_with_causes,
 };
 use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
@@ -26,7 +29,7 @@ use tokio::{
 };
 
 use super::{
-    error::{ApiError, ApiErrorKind, kind_of_error, kind_of_status, message_with_causes},
+    error::{ApiError, ApiErrorKind, kind_of_error, kind_of_status},
     resource::ApiResource,
     update_queue::{Closed, Update, UpdateSender},
 };

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use enforcer_core::{
-    model::namespace_label::NamespaceLabel,
+    model::{namespace_label::NamespaceLabel, text::message_with_causes},
     pods::pod::{Pod, from_api},
 };
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
@@ -20,7 +20,7 @@ use kube::{
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    error::{ApiError, ApiErrorKind, kind_of_error, kind_of_status, message_with_causes},
+    error::{ApiError, ApiErrorKind, kind_of_error, kind_of_status},
     resource::ApiResource,
     update_queue::{Closed, Update, UpdateSender},
 };

@@ -1,7 +1,7 @@
 //! Content of a node's ledger, from its claims, its sockets and its conflicts.
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 

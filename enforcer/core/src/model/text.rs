@@ -48,6 +48,21 @@ pub fn escape_bounded(text: &str, max: usize) -> String {
     safe
 }
 
+/// Returns an error's message with those of its causes, which the messages of API clients leave out. Not escaped.
+#[must_use]
+pub fn message_with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 fn push(safe: &mut String, character: char) {
     if is_plain(character) {
         safe.push(character);

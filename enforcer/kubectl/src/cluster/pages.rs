@@ -1,7 +1,8 @@
-//! Lists, page by page: neither the server nor this program holds all of them at once.
+//! Lists with a progress line, and refusals as sentences.
 
 use std::fmt::Debug;
 
+use enforcer_check::pages::for_each_page;
 use kube::{Api, api::ListParams};
 use serde::de::DeserializeOwned;
 
@@ -10,11 +11,7 @@ use super::{
     refusal::{Refusal, Resource},
 };
 
-/// Most objects of a page, as kubectl has it.
-const PAGE: u32 = 500;
-
-/// Calls `with` for each object of a list. A list whose place in the server's history is lost goes on with a newer one:
-/// what changed meanwhile may be missing, and nothing comes twice.
+/// Calls `with` for each object of a list.
 pub(crate) async fn for_each<K>(
     api: &Api<K>,
     resource: Resource,
@@ -25,29 +22,11 @@ pub(crate) async fn for_each<K>(
 where
     K: Clone + Debug + DeserializeOwned,
 {
-    let mut params = params.limit(PAGE);
     let mut count = 0;
-    loop {
-        let page = match api.list(&params).await {
-            Ok(page) => page,
-            Err(kube::Error::Api(status)) if status.code == 410 && params.continue_token.is_some() => {
-                let next = status.metadata.as_ref().and_then(|metadata| metadata.continue_.clone());
-                match next.filter(|next| params.continue_token.as_ref() != Some(next)) {
-                    Some(next) => {
-                        params.continue_token = Some(next);
-                        continue;
-                    }
-                    None => return Err(Refusal::of(&kube::Error::Api(status), resource)),
-                }
-            }
-            Err(error) => return Err(Refusal::of(&error, resource)),
-        };
-        count += page.items.len();
-        page.items.into_iter().for_each(&mut with);
+    let read = for_each_page(api, params, |page| {
+        count += page.len();
+        page.into_iter().for_each(&mut with);
         progress.show(count, resource.as_str());
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params.continue_token = Some(token),
-            None => return Ok(()),
-        }
-    }
+    });
+    read.await.map_err(|error| Refusal::of(&error, resource))
 }

@@ -1,6 +1,6 @@
 //! Answers of the API server that are none, each as one sentence with its remedy.
 
-use enforcer_core::model::text::escape_bounded;
+use enforcer_core::model::text::{escape_bounded, message_with_causes};
 
 use super::connection::Cluster;
 use crate::failure::Failure;
@@ -69,7 +69,7 @@ impl Refusal {
                 _ => Self::Other(format!("{}: {}", status.code, escape_bounded(&status.message, MAX_MESSAGE))),
             },
             kube::Error::Auth(_) => Self::Unauthorized,
-            error => Self::Other(escape_bounded(&with_causes(error), MAX_MESSAGE)),
+            error => Self::Other(escape_bounded(&message_with_causes(error), MAX_MESSAGE)),
         }
     }
 
@@ -98,18 +98,4 @@ pub(crate) fn missing_right(resource: Resource, server: &str) -> String {
         "{server} does not let you get and list {name}{group}; ask for the ClusterRole port-enforcer-reader \
          (deploy/components/readers/role.yaml)"
     )
-}
-
-/// Returns the error's message with those of its causes.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     cluster::declared::declared_ports,
     index::Settings,
-    ledger::content::{LedgerInputs, content},
+    ledger::content::{self, LedgerInputs, content},
     pods::pod::{Pod, from_api},
     sockets::Activity,
     tests::node::{NOW, Node},
@@ -24,25 +24,7 @@ pub(in crate::cluster) fn summary(name: &str, known: NodeKnowledge) -> NodeSumma
 }
 
 pub(in crate::cluster) fn row(node: &str, first_port: u16, last_port: u16) -> HostPortRow {
-    let row = LedgerRow {
-        protocol: "tcp".to_owned(),
-        first_port,
-        last_port,
-        address: None,
-        who: LedgerActor {
-            kind: "pod".to_owned(),
-            namespace: Some("default".to_owned()),
-            name: Some("web-0".to_owned()),
-            ..LedgerActor::default()
-        },
-        source: Some("hostPort".to_owned()),
-        standing: Some("inForce".to_owned()),
-        behind: None,
-        held: false,
-        declared: true,
-        reach: "all".to_owned(),
-        since: None,
-    };
+    let row = LedgerRow { last_port, ..content::tests::row(first_port) };
     HostPortRow { node: Some(node.to_owned()), row, conflict: false }
 }
 

@@ -8,7 +8,7 @@ use crate::{pods::pod::Workload, tests::node::Node};
 const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
 
 /// A row of a pod that claims a port.
-pub(in crate::ledger) fn row(port: u16) -> LedgerRow {
+pub(crate) fn row(port: u16) -> LedgerRow {
     LedgerRow {
         protocol: "tcp".to_owned(),
         first_port: port,
