@@ -2,7 +2,7 @@
 //! root. The real agent's ledger is in the target `agent`, and days of a publisher in virtual time are in the core.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -152,9 +152,16 @@ fn assert_heals(fault: Fault, kind: ApiErrorKind) {
     let mut publishers = Publishers::start(&server, 2);
     publishers.set(1);
     publishers.wait_for(&server, 1);
+    let before = server.count(Target::ALL);
     let outage = server.fault(STATUS, fault);
     publishers.set(2);
-    server.wait_at_most(Duration::from_secs(40), "each meets the fault", |_| (outage.hits() >= 2).then_some(()));
+    // One of them may meet it several times before the other does.
+    server.wait_at_most(Duration::from_secs(40), "each meets the fault", |_| {
+        let requests = server.requests().split_off(before);
+        let writes = requests.iter().filter(|request| STATUS.matches(&request.verb, &request.resource));
+        let refused: BTreeSet<_> = writes.filter_map(|request| request.name.clone()).collect();
+        (refused.len() == 2).then_some(())
+    });
     drop(outage);
     publishers.wait_for(&server, 2);
     let (mut errors, mut recovered) = publishers.reported();
@@ -165,7 +172,7 @@ fn assert_heals(fault: Fault, kind: ApiErrorKind) {
         errors.extend(more.0);
         recovered += more.1;
     }
-    assert!(errors.iter().all(|error| *error == kind) && (2..=4).contains(&errors.len()), "{errors:?}");
+    assert!(errors.iter().all(|error| *error == kind) && errors.len() >= 2, "{errors:?}");
     assert_eq!(recovered, 2);
     let written = server.ledger("worker-000").expect("a ledger");
     assert_eq!(written["status"]["ports"].as_array().map(Vec::len), Some(20), "all rows that there is room for");
