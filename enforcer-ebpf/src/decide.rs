@@ -12,9 +12,9 @@
 
 use crate::verifier::{hide_bool_from_verifier, hide_from_verifier};
 use crate::wire::{
-    EXTENT_DEVICE_SHIFT, EXTENT_ONE, EXTENT_V4, EXTENT_V6, NodeMode, OWNER_DAEMON, OWNER_FLAGS, OWNER_MODE_AUDIT,
-    OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Policy, PortWord, Protocol, Reason, Side,
-    Slot, Undeclared, VerdictKind,
+    EXTENT_DEVICE_SHIFT, EXTENT_ONE, EXTENT_V4, EXTENT_V6, NodeMode, OWNER_ADVISORY, OWNER_DAEMON, OWNER_FLAGS,
+    OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SERVICE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Policy,
+    PortWord, Protocol, Reason, Side, Slot, Undeclared, VerdictKind,
 };
 
 /// Part of an address family that a socket reaches.
@@ -233,13 +233,17 @@ const OWNER: u32 = 1;
 const SHARE: u32 = 2;
 const SIBLING: u32 = 3;
 const HANDOVER: u32 = 4;
+/// The owner's claim is in the way, and is reported only.
+const ADVISORY: u32 = 5;
+/// The owner's claim is in the way.
+const FOREIGN: u32 = 6;
 
 /// Decides on an attempt to bind `port`.
 ///
 /// `owners` are the elements of `OWNERS` for [`Candidates::slots`] (slot 0 holds zeros and stands for no claim), and
-/// `covered` is [`Candidates::covered`]. Of several conflicts the first one decides; of several claims that all allow,
-/// the weakest reason does (`owner` before `share` before `sibling` before `handover`). `overrule` is called only where
-/// there is a conflict, and then once.
+/// `covered` is [`Candidates::covered`]. Of several conflicts the first one decides, and one that is only reported
+/// decides if there is no other; of several claims that all allow, the weakest reason does (`owner` before `share` before
+/// `sibling` before `handover`). `overrule` is called only where there is a conflict, and then once.
 #[must_use]
 #[inline(always)]
 pub fn decide(
@@ -255,7 +259,6 @@ pub fn decide(
         return Verdict::allow(Reason::Unclaimed);
     }
     let (mut by, mut strongest) = (u32::from(NO_CLAIM), 0);
-    let mut foreign = false;
     let mut place = 0;
     while place < owners.len() {
         let owner = &owners[place];
@@ -263,28 +266,33 @@ pub fn decide(
         let mut relation = OWNER;
         if owner.id() == 0 {
             relation = 0;
-        } else if owner.flags() & OWNER_NODE != 0 {
-            foreign = !kin.has(OWNER_SOFTWARE);
+        } else if owner.flags() & (OWNER_NODE | OWNER_SERVICE) != 0 {
+            if !kin.has(OWNER_SOFTWARE) {
+                relation = foreign(owner);
+            }
         } else if owner.id() != kin.id {
             relation = relation_to(owner, kin);
-            foreign = relation == 0;
+            if relation == 0 {
+                relation = foreign(owner);
+            }
         }
-        if foreign || relation > strongest {
+        if relation > strongest {
             (by, strongest) = (place as u32 - 1, relation);
         }
         by = hide_from_verifier(by);
         strongest = hide_from_verifier(strongest);
-        if foreign {
+        if strongest == FOREIGN {
             break;
         }
     }
     // Host processes declare nothing, so that they may bind what they did not declare.
     let undeclared = !covered && matches!(policy.undeclared, Undeclared::Deny) && !kin.has(HOST);
-    if foreign {
+    if strongest >= ADVISORY {
         let node = place_flags(owners, by) & OWNER_NODE != 0;
-        conflict(if node { Reason::Reserved } else { Reason::Claimed }, by as u8, kin, policy, overrule())
+        let reason = if node { Reason::Reserved } else { Reason::Claimed };
+        conflict(reason, by as u8, strongest == ADVISORY, kin, policy, overrule())
     } else if undeclared {
-        conflict(Reason::Undeclared, NO_CLAIM, kin, policy, overrule())
+        conflict(Reason::Undeclared, NO_CLAIM, false, kin, policy, overrule())
     } else {
         let reason = match strongest {
             0 => Reason::Unclaimed,
@@ -295,6 +303,12 @@ pub fn decide(
         };
         Verdict { kind: VerdictKind::Allow, reason, by: by as u8 }
     }
+}
+
+/// Returns [`ADVISORY`] or [`FOREIGN`], by what the claims of an owner that is in the way do.
+#[inline(always)]
+const fn foreign(owner: &Owner) -> u32 {
+    if owner.flags() & OWNER_ADVISORY != 0 { ADVISORY } else { FOREIGN }
 }
 
 /// Returns [`SHARE`], [`SIBLING`], [`HANDOVER`], or 0 where none holds between the two.
@@ -339,7 +353,7 @@ pub const fn is_rollout(holder: u32, caller: u32) -> bool {
 #[must_use]
 #[inline(always)]
 pub fn decide_held(kin: &CallerIdentity, policy: &Policy, overrule: ModeOverride) -> Verdict {
-    conflict(Reason::Held, NO_CLAIM, kin, policy, overrule)
+    conflict(Reason::Held, NO_CLAIM, false, kin, policy, overrule)
 }
 
 /// Checks whether a socket could hold its port together with one of another pod: for all others the kernel itself
@@ -390,11 +404,20 @@ const fn place_flags(owners: &[Owner; 4], place: u32) -> u32 {
 }
 
 #[inline(always)]
-fn conflict(reason: Reason, by: u8, kin: &CallerIdentity, policy: &Policy, overrule: ModeOverride) -> Verdict {
+fn conflict(
+    reason: Reason,
+    by: u8,
+    advisory: bool,
+    kin: &CallerIdentity,
+    policy: &Policy,
+    overrule: ModeOverride,
+) -> Verdict {
     let ModeOverride { local, stale } = overrule;
     let mode = policy.enforce || matches!(local, NodeMode::Enforce);
-    let enforced =
-        !matches!(local, NodeMode::Audit) && !kin.has(OWNER_MODE_AUDIT) && (kin.has(OWNER_MODE_ENFORCE) || mode);
+    let enforced = !advisory
+        && !matches!(local, NodeMode::Audit)
+        && !kin.has(OWNER_MODE_AUDIT)
+        && (kin.has(OWNER_MODE_ENFORCE) || mode);
     // A caller that cannot be placed may be the rightful owner, whose cgroup we failed to recognise.
     let unresolved = kin.has(UNRESOLVED);
     let denied = enforced && if unresolved { policy.deny_on_error } else { !kin.has(OWNER_SOFTWARE) };

@@ -1,4 +1,4 @@
-//! The cluster: the pods of this node and the labels of namespaces in, by watches that never give up; Events
+//! The cluster: the pods of this node, the labels of namespaces and the Services in, by watches that never give up; Events
 //! and the ledger of the node out.
 
 mod client;
@@ -20,7 +20,7 @@ use tokio::{
 
 use self::{
     update_queue::{QUEUE, UpdateSender},
-    watch::{watch_namespaces, watch_pods},
+    watch::{watch_namespaces, watch_pods, watch_services},
 };
 
 pub use client::{Cluster, ConnectError, connect};
@@ -57,10 +57,19 @@ pub struct Queues {
     pub ledger: Option<LedgerQueue>,
 }
 
-/// Starts to watch the pods of a node and these labels of namespaces, and to publish what is in the queues. `instance` is
-/// the name of the agent's own pod.
+/// What is watched beside the pods of the node.
+#[derive(Clone, Debug, Default)]
+pub struct WatchedResources {
+    /// Labels of namespaces.
+    pub labels: Vec<NamespaceLabel>,
+    /// The Services that take ports of the nodes.
+    pub services: bool,
+}
+
+/// Starts to watch the pods of a node and these resources, and to publish what is in the queues. `instance` is the name of
+/// the agent's own pod.
 #[must_use]
-pub fn start(cluster: &Cluster, node: &str, labels: &[NamespaceLabel], instance: &str, queues: Queues) -> Watches {
+pub fn start(cluster: &Cluster, node: &str, watched: &WatchedResources, instance: &str, queues: Queues) -> Watches {
     let Queues { events, ledger } = queues;
     let (updates, received) = mpsc::channel(QUEUE);
     let Cluster { client, activity, .. } = cluster;
@@ -73,8 +82,11 @@ pub fn start(cluster: &Cluster, node: &str, labels: &[NamespaceLabel], instance:
     if let Some(ledger) = ledger {
         tasks.push(spawn(ledger_publisher::publish(client.clone(), node.to_owned(), ledger, sender.clone())));
     }
-    for label in labels {
+    for label in &watched.labels {
         tasks.push(spawn(watch_namespaces(client.clone(), *label, sender.clone())));
+    }
+    if watched.services {
+        tasks.push(spawn(watch_services(client.clone(), sender.clone())));
     }
     Watches { updates: received, tasks, relist }
 }

@@ -70,6 +70,7 @@ pub struct Metrics {
     log_lines_dropped: Counter,
     map_write_errors: Counter,
     pods: Gauge,
+    services: Gauge,
     claims: Family<Labels<1>, Gauge>,
     map_entries: Family<Labels<1>, Gauge>,
     mode: Family<Labels<1>, Gauge>,
@@ -97,6 +98,7 @@ impl Metrics {
             log_lines_dropped: Counter::default(),
             map_write_errors: Counter::default(),
             pods: Gauge::default(),
+            services: Gauge::default(),
             claims: Family::default(),
             map_entries: Family::default(),
             mode: Family::default(),
@@ -125,6 +127,8 @@ impl Metrics {
         registry.register("build", "The agent's version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         registry.register("mode", "1 for the mode of the node, 0 for the other one", self.mode.clone());
         registry.register("pods", "Pods of this node that are known", self.pods.clone());
+        let help = "Services of which a port is taken on this node, as on every other one";
+        registry.register("services", help, self.services.clone());
         let help = "Claims, one for each port and address, that are in force or have lost";
         registry.register("claims", help, self.claims.clone());
         let help = "Sockets that are bound to ports of the node, claimed or not, of any process";
@@ -248,6 +252,7 @@ impl Metrics {
         self.conflicts.prune(index);
         self.holders.set(gauge(holders));
         self.pods.set(gauge(index.pod_count()));
+        self.services.set(gauge(index.service_count()));
         let (in_force, lost) = index.claim_counts();
         self.claims.get_or_create(&claim_state(ClaimStateLabel::InForce)).set(gauge(in_force));
         self.claims.get_or_create(&claim_state(ClaimStateLabel::Lost)).set(gauge(lost));

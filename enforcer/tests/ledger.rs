@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::k8s::{self, ApiErrorKind, ApiResource, EventQueue, LedgerQueue, Queues, Update, Watches};
+use enforcer::k8s::{
+    self, ApiErrorKind, ApiResource, EventQueue, LedgerQueue, Queues, Update, WatchedResources, Watches,
+};
 use enforcer_core::ledger::node_host_ports::{LedgerActor, LedgerRow, NodeHostPortsStatus};
 use enforcer_testing::apiserver::{ApiServer, Fault, Target};
 use k8s_openapi::api::core::v1::Node;
@@ -44,7 +46,7 @@ impl Publishers {
             server.put_node(node);
             let ledger = LedgerQueue::new();
             let queues = Queues { events: EventQueue::new(&name), ledger: Some(ledger.clone()) };
-            let watches = k8s::start(&cluster, &name, &[], &name, queues);
+            let watches = k8s::start(&cluster, &name, &WatchedResources::default(), &name, queues);
             nodes.insert(name, (ledger, watches));
         }
         Self { _stop: stop, nodes, _folder: folder }

@@ -53,6 +53,8 @@ enum BenchPart {
     DenialStorm,
     /// Memory, CPU time while idle, and size of the binary
     Footprint,
+    /// Cost of the Services of a large cluster
+    Services,
     /// Instruction counts of the agent, by Callgrind
     Instructions,
 }
@@ -220,6 +222,6 @@ mod tests {
     #[test]
     fn parts_have_the_names_of_the_measuring_program() {
         let names: Vec<_> = BenchPart::value_variants().iter().map(|part| part.name()).collect();
-        assert_eq!(names, ["hook", "claim-latency", "denial-storm", "footprint", "instructions"]);
+        assert_eq!(names, ["hook", "claim-latency", "denial-storm", "footprint", "services", "instructions"]);
     }
 }

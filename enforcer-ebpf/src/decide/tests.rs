@@ -107,6 +107,46 @@ fn the_sole_owner_of_a_port_is_its_owner_whatever_else() {
 }
 
 #[test]
+fn service_is_in_the_way_of_all_but_node_software() {
+    use VerdictKind::{Allow, Audit, Deny};
+
+    let strict = pod(9, OWNER_SERVICE, 0, 0);
+    let advisory = pod(9, OWNER_SERVICE | OWNER_ADVISORY, 0, 0);
+    let enforced_namespace = Caller::Pod(pod(2, OWNER_MODE_ENFORCE, 0, 8));
+    for (what, caller, denies, advises) in [
+        ("a pod", Caller::Pod(pod(2, 0, 0, 8)), (Deny, Reason::Claimed), (Audit, Reason::Claimed)),
+        ("a pod of an enforced namespace", enforced_namespace, (Deny, Reason::Claimed), (Audit, Reason::Claimed)),
+        ("an unknown pod", Caller::UnknownApi, (Deny, Reason::Claimed), (Audit, Reason::Claimed)),
+        ("node software", Caller::Pod(pod(2, OWNER_SOFTWARE, 0, 8)), (Allow, Reason::Owner), (Allow, Reason::Owner)),
+        ("a host process", Caller::Host, (Allow, Reason::Owner), (Allow, Reason::Owner)),
+        ("somebody we cannot place", Caller::Unresolved, (Allow, Reason::Error), (Allow, Reason::Error)),
+    ] {
+        assert_eq!(one(strict, &caller, ENFORCE), denies, "{what}, denied");
+        assert_eq!(one(advisory, &caller, ENFORCE), advises, "{what}, reported");
+    }
+    let local = ModeOverride { local: NodeMode::Enforce, stale: false };
+    let stranger = CallerIdentity::from(&Caller::UnknownApi);
+    let verdict = decide(&[advisory, NOBODY, NOBODY, NOBODY], true, &stranger, 80, &AUDIT, || local);
+    assert_eq!(verdict.kind, Audit, "no mode makes it deny");
+}
+
+#[test]
+fn claim_that_denies_comes_before_one_that_is_only_reported() {
+    let advisory = pod(9, OWNER_SERVICE | OWNER_ADVISORY, 0, 0);
+    let (other, own) = (pod(1, 0, 0, 7), pod(2, 0, 0, 8));
+    let kin = CallerIdentity::from(&Caller::Pod(own));
+    for (owners, expected) in [
+        ([advisory, other, NOBODY, NOBODY], (VerdictKind::Deny, 1)),
+        ([other, advisory, NOBODY, NOBODY], (VerdictKind::Deny, 0)),
+        ([own, NOBODY, advisory, NOBODY], (VerdictKind::Audit, 2)),
+        ([advisory, NOBODY, own, NOBODY], (VerdictKind::Audit, 0)),
+    ] {
+        let verdict = decide(&owners, true, &kin, 80, &ENFORCE, nothing);
+        assert_eq!((verdict.kind, verdict.by), expected, "{owners:?}");
+    }
+}
+
+#[test]
 fn the_namespace_of_the_offender_has_the_last_word() {
     let owner = pod(1, 0, 0, 0);
     let audited = Caller::Pod(pod(2, OWNER_MODE_AUDIT, 0, 0));

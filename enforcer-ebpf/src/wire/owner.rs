@@ -19,6 +19,11 @@ pub const OWNER_MODE_AUDIT: u32 = 1 << 3;
 pub const OWNER_MODE_ENFORCE: u32 = 1 << 4;
 /// It is a pod of a `DaemonSet`: two of them on one node are a rollout.
 pub const OWNER_DAEMON: u32 = 1 << 5;
+/// It is a Service of the cluster, whose ports are taken by packet rules and by no socket. Node software may bind them:
+/// where a proxy holds such a port by a socket, it does so for the Service.
+pub const OWNER_SERVICE: u32 = 1 << 6;
+/// Its claims are reported and never deny.
+pub const OWNER_ADVISORY: u32 = 1 << 7;
 /// The bits that `OWNER_*` flags have.
 pub const OWNER_FLAGS: u32 = 0xff;
 /// Greatest number of a revision.

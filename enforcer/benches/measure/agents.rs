@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use serde_json::{Value, json};
 
 use enforcer_testing::{
     agent::Agent,
@@ -17,6 +18,9 @@ use enforcer_testing::{
 
 /// The first port that is claimed.
 pub(crate) const FIRST_PORT: u16 = 10_000;
+/// The first node port, and how many there are.
+pub(crate) const FIRST_NODE_PORT: u16 = 30_000;
+const NODE_PORTS: u16 = 2_768;
 /// About as much as is in the other fields of a pod's object in a cluster: environment, volumes, conditions.
 const FILLING: usize = 4000;
 
@@ -55,9 +59,32 @@ pub(crate) fn pod(number: u16) -> Pod {
     pod
 }
 
+/// A Service with a node port of its own, its object as large as in a cluster. Those of one protocol are in one namespace.
+pub(crate) fn service(number: u16) -> Value {
+    let (protocol, namespace) = if number < NODE_PORTS { ("TCP", "shop") } else { ("UDP", "game") };
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "namespace": namespace, "name": format!("service-{number}"),
+            "annotations": { "example.com/filling": "x".repeat(FILLING) },
+        },
+        "spec": {
+            "type": "NodePort", "selector": { "app": format!("app-{number}") },
+            "ports": [
+                { "name": "main", "port": 80, "protocol": protocol, "nodePort": FIRST_NODE_PORT + number % NODE_PORTS },
+            ],
+        },
+    })
+}
+
 impl RunningAgent {
     /// Starts the agent where so many pods are, each with a cgroup and a claim, and waits until it enforces them.
     pub(crate) fn new(source: Source, count: u16) -> anyhow::Result<Self> {
+        Self::with_services(source, count, 0)
+    }
+
+    /// Starts it where so many Services are too, each with a node port.
+    pub(crate) fn with_services(source: Source, count: u16, services: u16) -> anyhow::Result<Self> {
         let fixture = AgentFixture::new();
         let mut pods: Vec<Pod> = (0..count).map(pod).collect();
         let server = (source == Source::Api).then(ApiServer::start);
@@ -67,6 +94,10 @@ impl RunningAgent {
                 None => fixture.put(pod),
             }
             fixture.make_container_cgroup(pod.uid_text());
+        }
+        for number in 0..services {
+            let server = server.as_ref().context("Services are on an API server")?;
+            server.put_service(serde_json::from_value(service(number))?);
         }
         let root = fixture.root().display().to_string();
         let from = match &server {

@@ -16,6 +16,7 @@ mod footprint;
 mod hook;
 mod pod_latency;
 mod samples;
+mod services;
 
 use std::process::ExitCode;
 
@@ -25,11 +26,12 @@ use samples::Run;
 type Measure = fn(bool) -> anyhow::Result<Vec<Run>>;
 
 /// What is measured, by name.
-const PARTS: [(&str, Measure); 4] = [
+const PARTS: [(&str, Measure); 5] = [
     ("hook", hook::measure),
     ("claim-latency", pod_latency::measure),
     ("denial-storm", denial_storm::measure),
     ("footprint", footprint::measure),
+    ("services", services::measure),
 ];
 
 fn main() -> ExitCode {

@@ -19,6 +19,7 @@ mod port_table;
 mod recent_names;
 mod removal;
 mod restore;
+mod services;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -60,7 +61,7 @@ pub use lookups::ActiveClaim;
 pub use notice::Notice;
 pub use output::{IndexOutput, MapUsage};
 pub use restore::RestoreSummary;
-pub use settings::Settings;
+pub use settings::{ServicePortsMode, Settings};
 
 /// Index of the pods, cgroups and claims of the node.
 #[derive(Debug)]
@@ -68,6 +69,7 @@ pub struct Index {
     settings: Settings,
     owners: HashMap<OwnerId, OwnerState>,
     pods: HashMap<(String, String), OwnerId>,
+    services: HashMap<(String, String), OwnerId>,
     /// Another number whenever [`Self::pods`] changes.
     pods_generation: u64,
     uids: HashMap<UidKey, OwnerId>,
@@ -118,6 +120,7 @@ impl Index {
         let mut index = Self {
             owners: HashMap::new(),
             pods: HashMap::new(),
+            services: HashMap::new(),
             pods_generation: 0,
             uids: HashMap::new(),
             pod_cgroups: HashMap::new(),
@@ -160,6 +163,9 @@ impl Index {
         self.set_claims(id, stakes, i64::MIN);
         self.arbitrate_dirty();
         self.synced.insert(ClaimOrigin::Settings);
+        if self.settings.service_ports == ServicePortsMode::Off {
+            self.synced.insert(ClaimOrigin::Services);
+        }
     }
 
     fn next_id(&mut self) -> OwnerId {

@@ -41,9 +41,9 @@ impl PodSource {
     pub(super) fn start(config: SourceConfig, node: &str) -> Result<(Self, Option<Queues>), AgentError> {
         match config {
             SourceConfig::Folder(path) => Ok((Self::Folder(FolderSource::new(path)?), None)),
-            SourceConfig::Api { cluster, labels, instance, ledger } => {
+            SourceConfig::Api { cluster, watched, instance, ledger } => {
                 let queues = Queues { events: EventQueue::new(node), ledger: ledger.then(LedgerQueue::new) };
-                let watches = k8s::start(&cluster, node, &labels, &instance, queues.clone());
+                let watches = k8s::start(&cluster, node, &watched, &instance, queues.clone());
                 Ok((Self::Api(watches), Some(queues)))
             }
         }

@@ -31,6 +31,7 @@ use enforcer_core::{
     },
     pods::pod::Pod,
     reports::failing_binds::FailingBinds,
+    services::Service,
     sockets::BoundSockets,
     views::unenforced_time::{PredecessorState, should_enforce},
 };
@@ -246,13 +247,23 @@ impl Reconciler {
             Update::PodsReset(pods) => {
                 let was_synced = self.is_synced();
                 self.reset(pods, now);
-                if !was_synced && self.is_synced() {
-                    let (claims, conflicts) = self.index.claim_counts();
-                    self.push(Output::Synced { pods: self.index.pod_count(), claims, conflicts });
-                }
+                self.report_synced(was_synced);
             }
             Update::PodApplied(pod) => self.apply(*pod, now),
             Update::PodDeleted { namespace, name } => self.delete(&namespace, &name, now),
+            Update::ServicesReset(services) => {
+                let was_synced = self.is_synced();
+                self.reset_services(services, now);
+                self.report_synced(was_synced);
+            }
+            Update::ServiceApplied(service) => {
+                self.index.apply_service(*service, now);
+                self.flush();
+            }
+            Update::ServiceDeleted { namespace, name } => {
+                self.index.delete_service(&namespace, &name, now);
+                self.flush();
+            }
             Update::NamespaceLabelsReset { label, values } => self.reset_namespace_labels(label, &values),
             Update::NamespaceLabelApplied { label, namespace, value } => {
                 self.set_namespace_label(label, &namespace, Some(&value));
@@ -262,6 +273,12 @@ impl Reconciler {
                 if error.resource == ApiResource::NamespaceLimits && error.kind == ApiErrorKind::Forbidden {
                     self.index.settle_port_limits();
                     self.flush();
+                }
+                if error.resource == ApiResource::Services && error.kind == ApiErrorKind::Forbidden {
+                    // Nobody says which Services there are any more: none denies anybody, and the pods count alone.
+                    let was_synced = self.is_synced();
+                    self.reset_services(Vec::new(), now);
+                    self.report_synced(was_synced);
                 }
                 return self.push(Output::ApiError(error));
             }
@@ -308,6 +325,20 @@ impl Reconciler {
         self.update_cgroups(now);
         let staged = self.index.stage_all(pods, now);
         self.commit(staged, now);
+    }
+
+    /// Replaces all Services by these.
+    pub fn reset_services(&mut self, services: Vec<Service>, now: Now) {
+        self.index.reset_services(services, now);
+        self.flush();
+    }
+
+    /// Reports that every claim of the node is known, if the last list was that of an origin that was missing.
+    fn report_synced(&mut self, was_synced: bool) {
+        if !was_synced && self.is_synced() {
+            let (claims, conflicts) = self.index.claim_counts();
+            self.push(Output::Synced { pods: self.index.pod_count(), claims, conflicts });
+        }
     }
 
     /// Writes the identities of staged pods, reads the cgroup ring, and writes their claims.

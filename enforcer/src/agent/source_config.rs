@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use enforcer_core::model::namespace_label::NamespaceLabel;
-
-use crate::k8s::Cluster;
+use crate::k8s::{Cluster, WatchedResources};
 
 /// Source of pods.
 #[derive(Clone)]
@@ -15,8 +13,8 @@ pub enum SourceConfig {
     Api {
         /// Connection to it.
         cluster: Cluster,
-        /// Labels of namespaces to watch.
-        labels: Vec<NamespaceLabel>,
+        /// What is watched beside the pods of the node.
+        watched: WatchedResources,
         /// Name of the agent's own pod, which Events carry as their reporting instance.
         instance: String,
         /// Switch to write the ledger of the node.

@@ -11,20 +11,23 @@ use std::{
 };
 
 use enforcer_core::{
-    arbitration::quota::Capacity, index::Settings, model::namespace_label::NamespaceLabel, pods::claims::ClaimLimits,
+    arbitration::quota::Capacity,
+    index::{ServicePortsMode, Settings},
+    model::namespace_label::NamespaceLabel,
+    pods::claims::ClaimLimits,
 };
 use enforcer_ebpf::wire::Policy;
 
 use self::{
     failure::{agent_failure, program_failure},
-    flags::{DenyErrno, ModeFlag, NamespaceModeFlag, OnError, ScopeFlag},
+    flags::{DenyErrno, ModeFlag, NamespaceModeFlag, OnError, ScopeFlag, ServicePortsFlag},
     values::SourceFlag,
 };
 use crate::{
     agent::{self, AgentConfig, SourceConfig, reconciler::Start, reserved_ports_worker::ReservedPortsConfig},
     cli::{Failure, agent_or_pins::BpffsFlag, host_name::host_name},
     host::cgroup::{CgroupError, MOUNTINFO, Root},
-    k8s,
+    k8s::{self, WatchedResources},
     kernel::probe,
     telemetry::{self, LogLevel},
 };
@@ -60,6 +63,7 @@ impl Run {
             on_error,
             manage_reserved_ports,
             ledger,
+            service_ports,
             state_dir,
             proc_sys,
             log_format,
@@ -75,7 +79,10 @@ impl Run {
             Some(folder) => SourceConfig::Folder(folder),
             None => SourceConfig::Api {
                 cluster: runtime.block_on(k8s::connect(kubeconfig.as_deref())).map_err(Failure::usage)?,
-                labels: watched_labels(namespace_mode, namespace_max_ports),
+                watched: WatchedResources {
+                    labels: watched_labels(namespace_mode, namespace_max_ports),
+                    services: service_ports != ServicePortsFlag::Off,
+                },
                 instance: pod_name.unwrap_or_else(|| node.clone()),
                 ledger,
             },
@@ -101,6 +108,12 @@ impl Run {
                 handover_grace,
                 node_reserved: node_reserved.0,
                 namespace_mode: namespace_mode.into(),
+                // Nor has it Services.
+                service_ports: if matches!(source, SourceConfig::Folder(_)) {
+                    ServicePortsMode::Off
+                } else {
+                    service_ports.into()
+                },
             },
             policy: Policy {
                 enforce: mode == ModeFlag::Enforce,

@@ -73,10 +73,16 @@ impl ApiErrorKind {
             (Self::Forbidden, ApiResource::Pods | ApiResource::Namespaces | ApiResource::NamespaceLimits) => {
                 "grant the agent list and watch of pods and namespaces"
             }
+            (Self::Forbidden, ApiResource::Services) => {
+                "grant the agent list and watch of services, or run it with --service-ports=off"
+            }
             (Self::Forbidden, ApiResource::Events) => "grant the agent create and patch of events in events.k8s.io",
             (Self::Forbidden, ApiResource::Ledger) => {
                 "grant the agent get of nodes, and in port-enforcer.io get and create of nodehostports and patch of \
                  nodehostports/status, or run it with --ledger=false"
+            }
+            (Self::Invalid, ApiResource::Services) => {
+                "run the agent with --service-ports=off: API servers before Kubernetes 1.23 do not select Services by type"
             }
             (Self::NotFound, ApiResource::Ledger) => {
                 "apply the definition deploy/base/nodehostports.yaml, name the Node with --node-name, or run the agent \

@@ -212,6 +212,7 @@ fn object(event: Event, instance: &str) -> ApiEvent {
 fn reference(object: &EventObject) -> ObjectReference {
     let (kind, namespace) = match object {
         EventObject::Pod(name) => ("Pod", Some(name.namespace.clone())),
+        EventObject::Service(name) => ("Service", Some(name.namespace.clone())),
         // It has none, and its Events are in `default` all the same.
         EventObject::Node(_) => ("Node", None),
     };
@@ -239,6 +240,7 @@ mod tests {
                 uid: format!("uid-of-{name}"),
                 mirror: mirror.map(str::to_owned),
                 handover: None,
+                service: false,
             })
         };
         let event = Event {

@@ -110,6 +110,7 @@ fn watched(uri: &Uri) -> Option<ApiResource> {
         // Watches of namespaces differ by the label that they select. A slash in it is encoded.
         "namespaces" if selects(uri, NamespaceLabel::MaxPorts) => Some(ApiResource::NamespaceLimits),
         "namespaces" => Some(ApiResource::Namespaces),
+        "services" => Some(ApiResource::Services),
         _ => None,
     }
 }
@@ -129,6 +130,7 @@ mod tests {
             ("/api/v1/namespaces", Some(ApiResource::Namespaces)),
             ("/api/v1/namespaces?labelSelector=port-enforcer.io%2Fmode&watch=true", Some(ApiResource::Namespaces)),
             ("/api/v1/namespaces?&labelSelector=port-enforcer.io%2Fmax-ports", Some(ApiResource::NamespaceLimits)),
+            ("/api/v1/services?fieldSelector=spec.type%21%3DClusterIP", Some(ApiResource::Services)),
             ("/k8s/clusters/c-1/api/v1/pods", Some(ApiResource::Pods)),
             ("/apis/events.k8s.io/v1/namespaces/pods/events", None),
             ("/api/v1/namespaces/pods", None),

@@ -9,6 +9,8 @@ pub enum ApiResource {
     Namespaces,
     /// The namespaces that have a port limit as a label.
     NamespaceLimits,
+    /// The Services that take ports of the nodes.
+    Services,
     /// The Events that the agent publishes.
     Events,
     /// The ledger of this node.
@@ -17,9 +19,10 @@ pub enum ApiResource {
 
 impl ApiResource {
     /// Every resource.
-    pub const ALL: [Self; 5] = [Self::Pods, Self::Namespaces, Self::NamespaceLimits, Self::Events, Self::Ledger];
+    pub const ALL: [Self; 6] =
+        [Self::Pods, Self::Namespaces, Self::NamespaceLimits, Self::Services, Self::Events, Self::Ledger];
     /// Resources that are watched.
-    pub const WATCHED: [Self; 3] = [Self::Pods, Self::Namespaces, Self::NamespaceLimits];
+    pub const WATCHED: [Self; 4] = [Self::Pods, Self::Namespaces, Self::NamespaceLimits, Self::Services];
 
     /// Returns the name in logs and metrics.
     #[must_use]
@@ -28,6 +31,7 @@ impl ApiResource {
             Self::Pods => "pods",
             Self::Namespaces => "namespaces",
             Self::NamespaceLimits => "namespace_limits",
+            Self::Services => "services",
             Self::Events => "events",
             Self::Ledger => "nodehostports",
         }
@@ -37,7 +41,7 @@ impl ApiResource {
     #[must_use]
     pub const fn verb(self) -> &'static str {
         match self {
-            Self::Pods | Self::Namespaces | Self::NamespaceLimits => "watch",
+            Self::Pods | Self::Namespaces | Self::NamespaceLimits | Self::Services => "watch",
             Self::Events => "publish",
             Self::Ledger => "write",
         }
@@ -47,7 +51,7 @@ impl ApiResource {
     #[must_use]
     pub const fn verb_done(self) -> &'static str {
         match self {
-            Self::Pods | Self::Namespaces | Self::NamespaceLimits => "watched",
+            Self::Pods | Self::Namespaces | Self::NamespaceLimits | Self::Services => "watched",
             Self::Events => "published",
             Self::Ledger => "written",
         }

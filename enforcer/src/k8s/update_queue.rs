@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Instant};
 
-use enforcer_core::{model::namespace_label::NamespaceLabel, pods::pod::Pod};
+use enforcer_core::{model::namespace_label::NamespaceLabel, pods::pod::Pod, services::Service};
 use tokio::sync::mpsc;
 
 use super::{error::ApiError, last_activity::LastActivity, resource::ApiResource};
@@ -19,6 +19,17 @@ pub enum Update {
     PodApplied(Box<Pod>),
     /// A pod was deleted.
     PodDeleted {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// All Services that may take ports of the nodes.
+    ServicesReset(Vec<Service>),
+    /// A Service was added or changed.
+    ServiceApplied(Box<Service>),
+    /// A Service was deleted, or takes no ports of the nodes any more.
+    ServiceDeleted {
         /// Its namespace.
         namespace: String,
         /// Its name.

@@ -5,9 +5,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use enforcer_core::{
     model::{namespace_label::NamespaceLabel, text::message_with_causes},
     pods::pod::{Pod, from_api},
+    services::{self, Service},
 };
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1::{Namespace, Pod as PodObject};
+use k8s_openapi::api::core::v1::{Namespace, Pod as PodObject, Service as ServiceObject};
 use kube::{
     Api, Client, ResourceExt as _,
     core::PartialObjectMeta,
@@ -71,6 +72,33 @@ pub(super) async fn watch_pods(client: Client, node: String, relist: Arc<Notify>
             () = async { relist.notified().await; sleep(RELIST).await } => Ok(lists),
         };
         match ended {
+            Ok(next) => lists = next,
+            Err(Closed) => return,
+        }
+    }
+}
+
+/// Services that may have node ports. API servers select them by type since Kubernetes 1.23.
+const NODE_PORT_SERVICES: &str = "spec.type!=ClusterIP,spec.type!=ExternalName";
+
+/// Watches the Services of the cluster that may have node ports, until the agent ends.
+pub(super) async fn watch_services(client: Client, sender: UpdateSender) {
+    let api: Api<ServiceObject> = Api::all(client);
+    let mut lists = Lists::Streamed;
+    let mut updates = Translation {
+        resource: ApiResource::Services,
+        failing: false,
+        reset: Update::ServicesReset,
+        applied: |service: Service| Update::ServiceApplied(Box::new(service)),
+        // A Service that becomes a ClusterIP no longer matches and arrives as deleted.
+        deleted: |service: Service| Update::ServiceDeleted { namespace: service.namespace, name: service.name },
+    };
+    loop {
+        let config = lists.config().fields(NODE_PORT_SERVICES);
+        let services = watcher(api.clone(), config)
+            .default_backoff()
+            .map_ok(|event| map_event(event, |service| services::from_api(&service)));
+        match updates.run(services, lists, &sender).await {
             Ok(next) => lists = next,
             Err(Closed) => return,
         }

@@ -188,6 +188,7 @@ fn what_counts_for_nothing_is_counted_by_kind() {
         uid: String::new(),
         mirror: None,
         handover: None,
+        service: false,
     };
     for notice in [
         Notice::MoreProblems { pod: pod.clone(), count: 7 },

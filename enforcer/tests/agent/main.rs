@@ -30,6 +30,7 @@ mod read_claims_in_force;
 mod refusals;
 mod reserved_ports;
 mod scope_node;
+mod service_ports;
 mod soak;
 mod status;
 
@@ -87,6 +88,7 @@ fn trials() -> Vec<Trial> {
         ("churn", churn::TESTS),
         ("contention", contention::TESTS),
         ("ledger", ledger::TESTS),
+        ("service_ports", service_ports::TESTS),
         ("status", status::TESTS),
         ("explain", explain::TESTS),
         ("watch", watch::TESTS),

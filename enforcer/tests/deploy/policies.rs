@@ -287,6 +287,7 @@ fn agent_events_carry_its_own_name() {
     assert_eq!(denied(own()), None);
     assert_eq!(denied(own().instead_of(event("Pod", "nginx", "agent-1"))), None);
     assert_eq!(denied(by_agent(event("Node", "node-1", "agent-1"))), None);
+    assert_eq!(denied(by_agent(event("Service", "shop", "agent-1"))), None);
     assert!(denied(by_agent(event("Node", "node-2", "agent-1"))).is_some());
     assert!(denied(by_agent(event("Deployment", "nginx", "agent-1"))).is_some());
     assert!(denied(by_agent(event("Pod", "nginx", "agent-2"))).is_some());

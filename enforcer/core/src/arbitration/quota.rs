@@ -15,20 +15,27 @@ use crate::model::{
 pub struct Capacity {
     /// Pods that can be distinguished: the kernel's map of UIDs.
     pub pods: usize,
-    /// Handovers: what the kernel's array of owners has beside the pods and the node.
+    /// Handovers.
     pub handovers: usize,
+    /// Services that take ports of the node.
+    pub services: usize,
     /// Claims; what bounds them is the agent's memory, some 200 bytes for each.
     pub claims: usize,
     /// Claims on single addresses: the kernel's map of them.
     pub addresses: usize,
 }
 
+/// Handover reservations that there can be at once; what the kernel's array of owners has beside them, the pods and the
+/// node is for Services.
+const HANDOVERS: usize = 1 << 13;
+
 impl Default for Capacity {
     fn default() -> Self {
         Self {
             pods: wire::MAX_POD_UIDS as usize,
+            handovers: HANDOVERS,
             // Slot 0 is nobody's, and one is the node's.
-            handovers: (wire::MAX_OWNERS - wire::MAX_POD_UIDS - 2) as usize,
+            services: (wire::MAX_OWNERS - wire::MAX_POD_UIDS - 2) as usize - HANDOVERS,
             claims: 1 << 18,
             addresses: wire::MAX_ADDRESS_CLAIMS as usize,
         }
@@ -40,6 +47,7 @@ impl Default for Capacity {
 pub(crate) struct Usage {
     pub(crate) pods: usize,
     pub(crate) handovers: usize,
+    pub(crate) services: usize,
     pub(crate) claims: usize,
     pub(crate) addresses: usize,
 }
@@ -49,6 +57,7 @@ impl Usage {
         match what {
             Resource::Pods => self.pods,
             Resource::Handovers => self.handovers,
+            Resource::Services => self.services,
             Resource::Claims => self.claims,
             Resource::Addresses => self.addresses,
         }
@@ -57,6 +66,7 @@ impl Usage {
     fn replace(&mut self, before: Self, after: Self) {
         self.pods = self.pods + after.pods - before.pods;
         self.handovers = self.handovers + after.handovers - before.handovers;
+        self.services = self.services + after.services - before.services;
         self.claims = self.claims + after.claims - before.claims;
         self.addresses = self.addresses + after.addresses - before.addresses;
     }
@@ -99,6 +109,7 @@ impl QuotaTracker {
         let whole = match what {
             Resource::Pods => self.capacity.pods,
             Resource::Handovers => self.capacity.handovers,
+            Resource::Services => self.capacity.services,
             Resource::Claims => self.capacity.claims,
             Resource::Addresses => self.capacity.addresses,
         };
@@ -137,7 +148,7 @@ impl QuotaTracker {
 mod tests {
     use super::*;
 
-    const SMALL: Capacity = Capacity { pods: 4, handovers: 4, claims: 10, addresses: 6 };
+    const SMALL: Capacity = Capacity { pods: 4, handovers: 4, services: 4, claims: 10, addresses: 6 };
 
     fn claims(claims: usize) -> Usage {
         Usage { pods: 1, claims, ..Usage::default() }

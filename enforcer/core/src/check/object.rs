@@ -155,7 +155,11 @@ impl ManifestObject {
         let line = match claim.source {
             ClaimSource::Annotation => self.annotation,
             ClaimSource::Probe => self.probed_port(claim).map(|probed| probed.line).filter(|line| *line > 0),
-            ClaimSource::HostPort | ClaimSource::Reserved | ClaimSource::Recovered => {
+            ClaimSource::HostPort
+            | ClaimSource::Reserved
+            | ClaimSource::Recovered
+            | ClaimSource::NodePort
+            | ClaimSource::HealthCheckNodePort => {
                 self.ports.get(&(claim.spec.protocol, claim.spec.ports.first())).copied()
             }
         };

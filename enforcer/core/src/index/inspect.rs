@@ -75,6 +75,8 @@ pub struct OwnerView<'a> {
     pub terminating: bool,
     /// Static pods and pods of the system namespaces: never denied.
     pub software: bool,
+    /// Its claims are reported and never deny.
+    pub advisory: bool,
     /// The mode that its namespace sets, where that overrides the node's.
     pub mode: Option<Mode>,
     /// The owner is on the node's network; `None` as long as no source has said so.
@@ -114,11 +116,18 @@ impl Index {
             name: &owner.name,
             terminating: owner.terminating,
             software: owner.class.is_software(),
+            advisory: owner.advisory,
             mode: owner.mode,
             host_network: owner.host_network,
             workload: owner.workload_name.as_ref().map(|(kind, name)| (kind.as_str(), name.as_str())),
             recognised: is_recognised(owner),
         })
+    }
+
+    /// Checks whether an owner is a Service.
+    #[must_use]
+    pub fn is_service(&self, id: OwnerId) -> bool {
+        self.owners.get(&id).is_some_and(|owner| owner.kind == OwnerKind::Service)
     }
 
     /// Returns the pod of this name.

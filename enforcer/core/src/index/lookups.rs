@@ -117,12 +117,12 @@ impl Index {
         self.port_table.in_force(protocol, port)
     }
 
-    /// Returns the ports with claims in force, whatever their protocols and addresses, those whose claims came first in
-    /// front.
+    /// Returns the ports with claims of pods and the node in force, whatever their protocols and addresses, those whose
+    /// claims came first in front. A Service has no socket there that an outgoing connection could keep out.
     #[must_use]
     pub fn ports_in_force(&self) -> Vec<u16> {
-        let mut ports: Vec<(i64, u16)> =
-            self.port_table.ports_in_force().into_iter().map(|(port, since)| (since, port)).collect();
+        let ports = self.port_table.ports_in_force(|owner| !self.is_service(owner));
+        let mut ports: Vec<(i64, u16)> = ports.into_iter().map(|(port, since)| (since, port)).collect();
         ports.sort_unstable();
         ports.into_iter().map(|(_, port)| port).collect()
     }
@@ -131,6 +131,12 @@ impl Index {
     #[must_use]
     pub fn ports_generation(&self) -> u64 {
         self.port_table.generation()
+    }
+
+    /// Returns the number of Services with ports that are known.
+    #[must_use]
+    pub fn service_count(&self) -> usize {
+        self.services.len()
     }
 
     /// Returns whether a pod of this namespace is known.
@@ -189,8 +195,9 @@ impl Index {
         let holder = holder.and_then(|holder| self.owners.get(&holder));
         match (owner.kind, holder) {
             // What the node reserved belongs to host processes and node software together.
-            (OwnerKind::Node, None) => is_host,
-            (OwnerKind::Node, Some(holder)) => holder.class.is_software(),
+            // What a Service takes too: a proxy may hold it by a socket.
+            (OwnerKind::Node | OwnerKind::Service, None) => is_host,
+            (OwnerKind::Node | OwnerKind::Service, Some(holder)) => holder.class.is_software(),
             (_, None) => false,
             (_, Some(holder)) => owner.party().is_one_with(holder.party()),
         }

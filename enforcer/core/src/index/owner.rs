@@ -1,4 +1,4 @@
-//! State of one owner: a pod, the handover reservation of a pod, or the node.
+//! State of one owner: a pod, the handover reservation of a pod, the node, or a Service.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,8 +8,8 @@ use std::{
 use enforcer_ebpf::{
     decide::is_rollout,
     wire::{
-        self, CGROUP_UNKNOWN, OWNER_DAEMON, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE, OWNER_SOFTWARE,
-        OWNER_TERMINATING, Protocol, Slot, UidForm, UidKey,
+        self, CGROUP_UNKNOWN, OWNER_ADVISORY, OWNER_DAEMON, OWNER_MODE_AUDIT, OWNER_MODE_ENFORCE, OWNER_NODE,
+        OWNER_SERVICE, OWNER_SOFTWARE, OWNER_TERMINATING, Protocol, Slot, UidForm, UidKey,
     },
 };
 
@@ -53,6 +53,8 @@ pub(super) struct OwnerState {
     pub(super) revision: u32,
     /// It is a pod of a `DaemonSet`.
     pub(super) daemon: bool,
+    /// Its claims are reported and never deny.
+    pub(super) advisory: bool,
     pub(super) terminating: bool,
     /// Phase of the pod is `Succeeded` or `Failed`.
     pub(super) terminal: bool,
@@ -112,6 +114,7 @@ impl OwnerState {
             workload: None,
             revision: 0,
             daemon: false,
+            advisory: false,
             terminating: false,
             terminal: false,
             arrived: false,
@@ -197,6 +200,7 @@ impl OwnerState {
         Usage {
             pods: usize::from(self.kind == OwnerKind::Pod && self.slot.is_some()),
             handovers: usize::from(self.kind == OwnerKind::HandoverReservation),
+            services: usize::from(self.kind == OwnerKind::Service),
             claims: sum(|spec| spec.ports.len()),
             addresses: sum(single_addresses),
         }
@@ -276,6 +280,7 @@ impl OwnerState {
                 mirror: self.mirror,
             },
             OwnerKind::HandoverReservation => RecordedOwner::HandoverReservation { until: self.until? },
+            OwnerKind::Service => RecordedOwner::Service,
         };
         let record = OwnerRecord {
             subject,
@@ -306,6 +311,12 @@ impl OwnerState {
         let mut flags = 0;
         if self.kind == OwnerKind::Node {
             flags |= OWNER_NODE;
+        }
+        if self.kind == OwnerKind::Service {
+            flags |= OWNER_SERVICE;
+        }
+        if self.advisory {
+            flags |= OWNER_ADVISORY;
         }
         if self.class.is_software() {
             flags |= OWNER_SOFTWARE;

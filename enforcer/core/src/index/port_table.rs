@@ -11,7 +11,7 @@ use crate::{
         owner::{OwnerState, PortClaimSet},
     },
     model::{
-        owner::OwnerId,
+        owner::{OwnerId, OwnerKind},
         port_spec::{Address, PortList, compress},
         source::ClaimSource,
     },
@@ -40,6 +40,8 @@ struct PortEntry {
 pub(super) struct Tally {
     /// Claims in force.
     pub(super) in_force: usize,
+    /// Claims in force of Services.
+    pub(super) of_services: usize,
     /// Claims that have lost.
     pub(super) lost: usize,
     /// Ports that somebody owns, at least on some address.
@@ -49,19 +51,28 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    fn of(stakes: &[PortClaim], state: &PortState) -> Self {
-        let lost = stakes.iter().filter(|stake| matches!(stake.state, Some(ClaimState::LostTo(_)))).count();
+    fn of(stakes: &[PortClaim], state: &PortState, is_service: impl Fn(OwnerId) -> bool) -> Self {
+        let has_lost = |stake: &&PortClaim| matches!(stake.state, Some(ClaimState::LostTo(_)));
+        let lost = stakes.iter().filter(has_lost).count();
+        let of_services = stakes.iter().filter(|stake| !has_lost(stake) && is_service(stake.owner)).count();
         Self {
             in_force: stakes.len() - lost,
+            of_services,
             lost,
             ports: usize::from(state.word() != PortWord::UNCLAIMED),
             exact: state.exact().len(),
         }
     }
 
+    /// Checks whether one of these claims is in force for somebody with a socket.
+    fn is_for_sockets(&self) -> bool {
+        self.in_force > self.of_services
+    }
+
     fn replace(&mut self, before: Self, after: Self) {
-        let Self { in_force, lost, ports, exact } = self;
+        let Self { in_force, of_services, lost, ports, exact } = self;
         *in_force = *in_force - before.in_force + after.in_force;
+        *of_services = *of_services - before.of_services + after.of_services;
         *lost = *lost - before.lost + after.lost;
         *ports = *ports - before.ports + after.ports;
         *exact = *exact - before.exact + after.exact;
@@ -76,7 +87,7 @@ pub(super) struct PortTable {
     dirty: BTreeSet<Key>,
     spent: Vec<OwnerId>,
     tally: Tally,
-    /// Number of times that a port began to be in force for somebody, or ceased to be for anybody.
+    /// Number of times that a port began to be in force for somebody with a socket, or ceased to be for anybody.
     generation: u64,
 }
 
@@ -241,9 +252,10 @@ impl PortTable {
             let state = PortState::of(key.0, key.1, &in_force);
             entry.state.steps_to(&state, key.0, key.1, changes);
             entry.state = state;
-            let tally = Tally::of(&entry.stakes, &entry.state);
+            let is_service = |id| owner(id).is_some_and(|owner| owner.kind == OwnerKind::Service);
+            let tally = Tally::of(&entry.stakes, &entry.state, is_service);
             let before = std::mem::replace(&mut entry.tally, tally);
-            self.generation += u64::from((before.in_force > 0) != (tally.in_force > 0));
+            self.generation += u64::from(before.is_for_sockets() != tally.is_for_sockets());
             self.tally.replace(before, tally);
             if entry.stakes.is_empty() {
                 self.ports.remove(&key);
@@ -334,12 +346,13 @@ impl PortTable {
         in_force.map(|&PortClaim { owner, address, source, .. }| ActiveClaim { owner, address, source }).collect()
     }
 
-    /// Returns each port on which somebody has a claim in force, of whatever protocol, with the arrival of the
+    /// Returns each port on which one of these owners has a claim in force, of whatever protocol, with the arrival of the
     /// earliest.
-    pub(super) fn ports_in_force(&self) -> HashMap<u16, i64> {
+    pub(super) fn ports_in_force(&self, is_wanted: impl Fn(OwnerId) -> bool) -> HashMap<u16, i64> {
         let mut ports = HashMap::new();
         for ((_, port), entry) in &self.ports {
             let in_force = entry.stakes.iter().filter(|stake| stake.state == Some(ClaimState::InForce));
+            let in_force = in_force.filter(|stake| is_wanted(stake.owner));
             if let Some(since) = in_force.map(|stake| stake.since).min() {
                 let earliest = ports.entry(*port).or_insert(since);
                 *earliest = since.min(*earliest);
@@ -360,10 +373,10 @@ impl PortTable {
 
     /// Counts the same anew.
     #[cfg(test)]
-    pub(super) fn recount(&self) -> Tally {
+    pub(super) fn recount(&self, is_service: impl Fn(OwnerId) -> bool) -> Tally {
         let mut tally = Tally::default();
         for entry in self.ports.values() {
-            tally.replace(Tally::default(), Tally::of(&entry.stakes, &entry.state));
+            tally.replace(Tally::default(), Tally::of(&entry.stakes, &entry.state, &is_service));
         }
         tally
     }

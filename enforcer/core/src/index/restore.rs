@@ -9,7 +9,7 @@ use enforcer_ebpf::wire::{self, Slot, UidKey};
 
 use crate::{
     cgroups::tree::PlacedPodCgroup,
-    index::{Index, identity::static_key, owner::OwnerState, recent_names},
+    index::{Index, ServicePortsMode, identity::static_key, owner::OwnerState, recent_names},
     model::{
         digest::Digest,
         kernel_ids::CgroupId,
@@ -34,6 +34,8 @@ const IDS_END: u32 = 1 << 31;
 pub struct RestoreSummary {
     /// Number of pods that are known again.
     pub pods: usize,
+    /// Number of Services that are known again.
+    pub services: usize,
     /// Number of handover reservations that go on.
     pub reservations: usize,
     /// Pods that cannot be taken over: another one has their name or UID, or there is no room. Their claims end.
@@ -94,6 +96,11 @@ impl Index {
                     let until = until.min(now.boottime + self.settings.handover_grace);
                     if until > now.boottime && self.restore_reservation(id, until, record, &claims, now).is_some() {
                         restored.reservations += 1;
+                    }
+                }
+                RecordedOwner::Service => {
+                    if self.restore_service(id, record, &claims).is_some() {
+                        restored.services += 1;
                     }
                 }
             }
@@ -182,6 +189,22 @@ impl Index {
         owner.name.handover = Some(Box::new(Handover { workload, until: ends }));
         owner.claims = claims.iter().map(|&spec| PodClaim { spec, source: ClaimSource::Recovered }).collect();
         self.reservations.insert((until, id));
+        self.enter_restored(owner);
+        Some(())
+    }
+
+    /// Restores a Service, unless Services have no effect any more.
+    fn restore_service(&mut self, id: OwnerId, record: OwnerRecord, claims: &[PortSpec]) -> Option<()> {
+        let full_name = (record.name.namespace.clone(), record.name.name.clone());
+        if self.settings.service_ports == ServicePortsMode::Off || self.services.contains_key(&full_name) {
+            return None;
+        }
+        let slot = self.slots.take()?;
+        let id = self.free_id(id);
+        let mut owner = self.restored_owner(id, OwnerKind::Service, slot, OwnerClass::Tenant, record);
+        owner.advisory = self.settings.service_ports == ServicePortsMode::Audit;
+        owner.claims = claims.iter().map(|&spec| PodClaim { spec, source: ClaimSource::Recovered }).collect();
+        self.services.insert(full_name, id);
         self.enter_restored(owner);
         Some(())
     }

@@ -23,6 +23,20 @@ pub struct Settings {
     pub node_reserved: Vec<PortSpec>,
     /// Effect of a namespace's label on the mode.
     pub namespace_mode: NamespaceMode,
+    /// Effect of the ports of Services.
+    pub service_ports: ServicePortsMode,
+}
+
+/// Effect of the ports of Services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ServicePortsMode {
+    /// None: no Service is known.
+    #[default]
+    Off,
+    /// A pod that binds such a port is reported.
+    Audit,
+    /// A pod that binds such a port is denied where another pod's port would be.
+    Enforce,
 }
 
 impl Default for Settings {
@@ -34,6 +48,7 @@ impl Default for Settings {
             handover_grace: Duration::from_mins(1),
             node_reserved: Vec::new(),
             namespace_mode: NamespaceMode::Any,
+            service_ports: ServicePortsMode::Off,
         }
     }
 }

@@ -8,6 +8,7 @@ mod quotas;
 mod restart;
 mod restore;
 mod restored_identities;
+mod services;
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -43,6 +43,7 @@ fn gathered(key: &SeriesKey, lines: &[String], different: usize, node: &str) -> 
     };
     let whose = match key.object {
         EventObject::Pod(_) => "this pod",
+        EventObject::Service(_) => "this Service",
         EventObject::Node(_) => "the node",
     };
     let s = if different > 1 { "s" } else { "" };

@@ -169,6 +169,8 @@ impl EventScheduler {
     pub fn notice(&mut self, notice: &Notice, now: Now) {
         let sentence = notice_sentence(notice, &self.node);
         let (reason, pod, other) = match notice {
+            // Every node says the same of it, and whoever runs the nodes finds it in their logs.
+            Notice::QuotaExceeded { pod, .. } if pod.service => return,
             Notice::Problem { pod, .. } | Notice::MoreProblems { pod, .. } | Notice::QuotaExceeded { pod, .. } => {
                 (EventReason::PortClaimInvalid, pod, None)
             }
@@ -210,6 +212,8 @@ impl EventScheduler {
             None
         } else if name.is_node() {
             Some(EventObject::Node(self.node.clone()))
+        } else if name.service {
+            Some(EventObject::Service(name.clone()))
         } else {
             Some(EventObject::Pod(name.clone()))
         }

@@ -9,6 +9,8 @@ use crate::model::name::Name;
 pub enum EventObject {
     /// A pod.
     Pod(Name),
+    /// A Service.
+    Service(Name),
     /// The node.
     Node(String),
 }
@@ -18,7 +20,7 @@ impl EventObject {
     #[must_use]
     pub fn event_namespace(&self) -> &str {
         match self {
-            Self::Pod(name) => &name.namespace,
+            Self::Pod(name) | Self::Service(name) => &name.namespace,
             Self::Node(_) => "default",
         }
     }
@@ -27,7 +29,7 @@ impl EventObject {
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
-            Self::Pod(name) => &name.name,
+            Self::Pod(name) | Self::Service(name) => &name.name,
             Self::Node(name) => name,
         }
     }
@@ -37,7 +39,7 @@ impl EventObject {
     #[must_use]
     pub fn uid(&self) -> &str {
         match self {
-            Self::Pod(name) => name.mirror.as_ref().unwrap_or(&name.uid),
+            Self::Pod(name) | Self::Service(name) => name.mirror.as_ref().unwrap_or(&name.uid),
             Self::Node(name) => name,
         }
     }

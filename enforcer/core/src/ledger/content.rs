@@ -80,6 +80,9 @@ pub fn content(scene: &NodeSnapshot<'_>, inputs: &LedgerInputs<'_>) -> NodeHostP
     let mut rows: Vec<LedgerRow> = Vec::new();
     let mut beyond = 0;
     for run in &runs {
+        if scene.index.is_service(run.owner) && !held.is_concerned(run, scene) {
+            continue;
+        }
         claims = claims.saturating_add(run.ports.len());
         let more = held.claim_rows(run, scene);
         if rows.len() < MAX_COMPILED {
@@ -253,6 +256,22 @@ impl HeldPorts {
             merge_wildcards(held);
         }
         ports
+    }
+
+    /// Checks whether a claim of a Service is of this node in particular: somebody else claims or holds the port. All
+    /// Services of the cluster are the same on every node, and are no rows of a ledger.
+    fn is_concerned(&self, run: &ClaimRun, scene: &NodeSnapshot<'_>) -> bool {
+        let is_claimed = |port| {
+            let mut claims = scene.index.claims_on(run.protocol, port);
+            claims.any(|claim| !scene.index.is_service(claim.owner))
+        };
+        let is_held = |((_, port, _), held): (&(Protocol, u16, Option<CgroupId>), &Vec<HeldPort>)| {
+            run.ports.contains(*port)
+                && held.iter().any(|held| !scene.index.may_hold(held.owner, held.is_host, run.owner))
+        };
+        let first = (run.protocol, run.ports.first(), None);
+        let last = (run.protocol, run.ports.last(), Some(CgroupId::new(u64::MAX)));
+        self.0.range(first..=last).any(is_held) || run.ports.iter().any(is_claimed)
     }
 
     /// Returns the rows of claims, and notes which sockets they cover. Ports that are held and others are rows of their

@@ -61,7 +61,7 @@ pub struct NodeHostPortsStatus {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct LedgerCounts {
-    /// Count of ports that are claimed, one for each port and address.
+    /// Count of ports that are claimed, one for each port and address; of Services only those that others claim or hold.
     #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 100_000_000)))]
     pub claims: u32,
     /// Count of rows with a bound socket.

@@ -9,7 +9,7 @@ use crate::model::name::Name;
 /// Pod or process that an attempt, a socket or a claim belongs to, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Actor {
-    /// A pod or, as an owner, the node.
+    /// A pod or, as an owner, the node or a Service.
     Known(Name),
     /// A pod that no source has named, by the UID in the name of its cgroup.
     UnknownPod {
@@ -31,12 +31,12 @@ impl Actor {
     #[must_use]
     pub fn pod(&self) -> Option<String> {
         match self {
-            Self::Known(name) if !name.is_node() => Some(name.to_string()),
+            Self::Known(name) if !name.is_node() && !name.service => Some(name.to_string()),
             _ => None,
         }
     }
 
-    /// Returns the namespace of a pod that is known.
+    /// Returns the namespace of a pod or Service that is known.
     #[must_use]
     pub fn namespace(&self) -> Option<&str> {
         match self {

@@ -23,6 +23,8 @@ pub struct Name {
     pub mirror: Option<String>,
     /// The handover reservation that the owner is, if it is one: then the other fields are those of the pod that is gone.
     pub handover: Option<Box<Handover>>,
+    /// The owner is a Service.
+    pub service: bool,
 }
 
 /// Hashes namespace and name alone, which tell owners apart but for those that follow each other under one name: the
@@ -47,7 +49,14 @@ impl Name {
     /// Returns the name of the node itself.
     #[must_use]
     pub fn node() -> Self {
-        Self { namespace: String::new(), name: String::new(), uid: String::new(), mirror: None, handover: None }
+        Self {
+            namespace: String::new(),
+            name: String::new(),
+            uid: String::new(),
+            mirror: None,
+            handover: None,
+            service: false,
+        }
     }
 
     /// Returns whether it names the node itself.
@@ -80,7 +89,7 @@ fn clock(wall: i64) -> String {
     Timestamp::from_microsecond(wall).unwrap_or_default().strftime("%H:%M:%S").to_string()
 }
 
-/// Writes `namespace/name`, safe to print, `the node`, or the workload of a handover reservation.
+/// Writes `namespace/name`, safe to print, `Service namespace/name`, `the node`, or the workload of a handover reservation.
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_node() {
@@ -88,6 +97,9 @@ impl fmt::Display for Name {
         }
         if let Some(handover) = &self.handover {
             return f.pad(&self.workload_name(handover));
+        }
+        if self.service {
+            return f.pad(&escape(&format!("Service {}/{}", self.namespace, self.name)));
         }
         f.pad(&escape(&format!("{}/{}", self.namespace, self.name)))
     }
@@ -105,6 +117,7 @@ mod tests {
             uid: "u".to_owned(),
             mirror: None,
             handover: None,
+            service: false,
         };
         assert_eq!((pod.to_string().as_str(), pod.kept_for()), ("ingress/edge-x7k2p", None));
         let until = 1_700_000_000_000_000;

@@ -2,7 +2,7 @@
 
 use std::{fmt, num::NonZeroU32};
 
-/// Id of an owner: a pod, the node, or the handover reservation of a pod. Never 0 and never used twice.
+/// Id of an owner: a pod, the node, the handover reservation of a pod, or a Service. Never 0 and never used twice.
 ///
 /// In the kernel's words 0 is nobody; [`Self::new`] is the edge where that becomes `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +49,8 @@ pub enum OwnerKind {
     Pod,
     /// Reservation of the ports of a deleted pod: they stay with its workload for a while.
     HandoverReservation,
+    /// A Service, whose node ports the packet rules of every node take.
+    Service,
 }
 
 /// Trust class of an owner. Nothing that a tenant can set changes it.
@@ -60,7 +62,7 @@ pub enum OwnerClass {
     Static,
     /// A pod of a system namespace.
     System,
-    /// Any other pod.
+    /// Any other pod, and every Service.
     Tenant,
 }
 
@@ -99,6 +101,8 @@ pub const fn rank(kind: OwnerKind, class: OwnerClass) -> OwnerRank {
             OwnerClass::System => OwnerRank::System,
             OwnerClass::Tenant | OwnerClass::Node => OwnerRank::Tenant,
         },
+        // Its namespace gives it none: who may make Services there need not be node software.
+        (OwnerKind::Service, _) => OwnerRank::Tenant,
     }
 }
 

@@ -9,6 +9,8 @@ pub enum Resource {
     Pods,
     /// Handover reservations of deleted pods.
     Handovers,
+    /// Services that take ports of the node.
+    Services,
     /// Claims, one for each port and address.
     Claims,
     /// Claims on single addresses.
@@ -22,6 +24,7 @@ impl Resource {
         match self {
             Self::Pods => "pods",
             Self::Handovers => "handovers",
+            Self::Services => "Services",
             Self::Claims => "claims",
             Self::Addresses => "claims on single addresses",
         }

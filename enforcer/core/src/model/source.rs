@@ -12,11 +12,13 @@ pub enum ClaimOrigin {
     Settings,
     /// The pods of the node, from the API server or a folder of manifests.
     Pods,
+    /// The Services of the cluster that take ports of every node.
+    Services,
 }
 
 impl ClaimOrigin {
     /// Every origin.
-    pub const ALL: [Self; 2] = [Self::Settings, Self::Pods];
+    pub const ALL: [Self; 3] = [Self::Settings, Self::Pods, Self::Services];
 }
 
 /// Place where a claim is declared.
@@ -28,6 +30,10 @@ pub enum ClaimSource {
     HostPort,
     /// Reservation by the node, with `--node-reserved`.
     Reserved,
+    /// Port of a Service that is taken on every node.
+    NodePort,
+    /// Port of a Service on which every node answers a load balancer's health checks.
+    HealthCheckNodePort,
     /// Unknown: the claim was in force before the agent started, and the source of pods has not listed its pod yet.
     Recovered,
     /// Probe of a container on the host network: the program most likely listens there. Found by `enforcer check` only;
@@ -43,6 +49,8 @@ impl ClaimSource {
             Self::Annotation => "annotation",
             Self::HostPort => "hostPort",
             Self::Reserved => "node-reserved",
+            Self::NodePort => "nodePort",
+            Self::HealthCheckNodePort => "healthCheckNodePort",
             Self::Recovered => "remembered",
             Self::Probe => "probe",
         }

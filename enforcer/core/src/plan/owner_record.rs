@@ -137,6 +137,8 @@ pub enum RecordedOwner {
         /// End of the reservation, as time since boot.
         until: Duration,
     },
+    /// A Service.
+    Service,
 }
 
 impl RecordedOwner {
@@ -147,6 +149,7 @@ impl RecordedOwner {
             Self::Node => OwnerKind::Node,
             Self::Pod { .. } => OwnerKind::Pod,
             Self::HandoverReservation { .. } => OwnerKind::HandoverReservation,
+            Self::Service => OwnerKind::Service,
         }
     }
 
@@ -196,7 +199,7 @@ impl OwnerRecord {
             bit(*terminating, TERMINATING) | bit(group.is_some(), HAS_GROUP) | bit(workload.is_some(), HAS_WORKLOAD);
         layout.since = (*since).into();
         match subject {
-            RecordedOwner::Node => {}
+            RecordedOwner::Node | RecordedOwner::Service => {}
             RecordedOwner::Pod { key, claims, terminal, ended, mirror } => {
                 layout.flags |= bit(*terminal, TERMINAL) | bit(*ended, ENDED) | bit(*mirror, MIRROR);
                 (layout.uid_form, layout.uid, layout.claims) = (key.form, key.uid, claims.0);
@@ -255,6 +258,7 @@ impl OwnerRecord {
             OwnerKind::HandoverReservation => {
                 RecordedOwner::HandoverReservation { until: Duration::from_nanos(layout.until.get()) }
             }
+            OwnerKind::Service => RecordedOwner::Service,
         };
         let mode = match layout.mode {
             0 => None,
@@ -278,6 +282,7 @@ impl OwnerRecord {
                 uid: if handover.is_some() { String::new() } else { uid },
                 mirror: subject.mirrored(),
                 handover,
+                service: subject.kind() == OwnerKind::Service,
             },
             group: has(HAS_GROUP).then_some(Digest(layout.group)),
             workload: has(HAS_WORKLOAD).then_some(Digest(layout.workload)),
@@ -310,11 +315,12 @@ const fn kind_to_byte(kind: OwnerKind) -> u8 {
         OwnerKind::Node => 1,
         OwnerKind::Pod => 2,
         OwnerKind::HandoverReservation => 3,
+        OwnerKind::Service => 4,
     }
 }
 
 fn kind_from_byte(byte: u8) -> Option<OwnerKind> {
-    [OwnerKind::Node, OwnerKind::Pod, OwnerKind::HandoverReservation]
+    [OwnerKind::Node, OwnerKind::Pod, OwnerKind::HandoverReservation, OwnerKind::Service]
         .into_iter()
         .find(|kind| kind_to_byte(*kind) == byte)
 }

@@ -249,6 +249,7 @@ impl Pod {
             uid: self.uid_text.clone(),
             mirror: self.mirror.as_ref().filter(is_uid).cloned(),
             handover: None,
+            service: false,
         }
     }
 

@@ -60,6 +60,7 @@ mod tests {
             uid: String::new(),
             mirror: None,
             handover: None,
+            service: false,
         })
     }
 

@@ -27,6 +27,7 @@ impl Report {
         let verdict = match self.attempt.verdict {
             VerdictKind::Allow if self.attempt.reason == Reason::Held => "fails",
             VerdictKind::Allow => "allowed",
+            VerdictKind::Audit if self.is_shadowed() => "audited (what arrives there goes to the Service)",
             VerdictKind::Audit => "audited (it would be denied in enforce mode)",
             VerdictKind::Deny => "denied",
         };
@@ -39,6 +40,11 @@ impl Report {
             escape(node),
             self.reason_text(audience),
         )
+    }
+
+    /// Checks whether a Service has the port, so that the socket gets nothing, whatever the mode is.
+    fn is_shadowed(&self) -> bool {
+        self.attempt.reason == Reason::Claimed && self.owner.as_ref().is_some_and(|owner| owner.service)
     }
 
     fn reason_text(&self, audience: Audience) -> String {
@@ -99,6 +105,9 @@ pub fn notice_sentence(notice: &Notice, node: &str) -> String {
         Notice::MirrorRejected { pod, why } => format!("{pod} on {node} is not taken for a static pod: {why}"),
         Notice::SameUid { pod, first } => {
             format!("{pod} on {node} has the UID of {first}: its claims bind nobody; give it a UID of its own")
+        }
+        Notice::QuotaExceeded { pod, limit } if pod.service => {
+            format!("{pod}: {} reached: a listener on its ports is not reported on {node}", quota(limit))
         }
         Notice::QuotaExceeded { pod, limit } => {
             format!(

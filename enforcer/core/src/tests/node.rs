@@ -8,16 +8,19 @@ use enforcer_ebpf::{
 };
 
 use crate::{
-    index::{Index, Settings},
+    index::{Index, ServicePortsMode, Settings},
     model::{
         attempt::Reuse,
         kernel_ids::{BootNanos, CgroupId, SocketCookie},
         now::Now,
+        source::ClaimSource,
     },
     pods::{
         annotation,
+        claims::PodClaim,
         pod::{Phase, Pod, uid_key},
     },
+    services::Service,
     sockets::{Activity, BoundSockets, DumpedSocket, Scope, SocketBinding, SocketLimits, SocketPlace},
     views::node_snapshot::NodeSnapshot,
 };
@@ -42,6 +45,7 @@ impl Node {
         let settings = Settings {
             node_reserved: annotation::parse_list("22/tcp").unwrap(),
             system_namespaces: BTreeSet::from(["kube-system".to_owned()]),
+            service_ports: ServicePortsMode::Audit,
             ..Settings::default()
         };
         Self {
@@ -79,6 +83,21 @@ impl Node {
         change(&mut pod);
         self.index.cgroup_created(CgroupId::new(number), ROOT, &format!("pod{}", uid(number)), NOW);
         self.index.apply(pod, NOW);
+    }
+
+    /// A Service in the namespace `default` with these node ports.
+    pub(crate) fn service(&mut self, name: &str, ports: &str) {
+        let specs = annotation::parse_list(ports).unwrap();
+        self.index.apply_service(
+            Service {
+                namespace: "default".to_owned(),
+                name: name.to_owned(),
+                uid: "uid-of-the-service".to_owned(),
+                created: 1,
+                claims: specs.into_iter().map(|spec| PodClaim { spec, source: ClaimSource::NodePort }).collect(),
+            },
+            NOW,
+        );
     }
 
     pub(crate) fn bound(&mut self, cgroup: u64, address: &str, port: u16, command: &str, reuse: Option<Reuse>) {

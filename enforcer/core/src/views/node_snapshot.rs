@@ -77,6 +77,7 @@ impl NodeSnapshot<'_> {
             OwnerKind::Node => "node",
             OwnerKind::Pod => "pod",
             OwnerKind::HandoverReservation => "remnant",
+            OwnerKind::Service => "service",
         });
         match self.index.name(id) {
             Some(name) if !name.is_node() => ActorView::owner(kind, name),
@@ -213,9 +214,9 @@ pub const WILDCARDS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ActorView {
-    /// Kind: `pod`, `node`, `remnant` (what is left of a pod), `unknownPod`, `host`, or `unplaced`.
+    /// Kind: `pod`, `node`, `remnant` (what is left of a pod), `service`, `unknownPod`, `host`, or `unplaced`.
     pub kind: String,
-    /// Namespace of a pod that is known.
+    /// Namespace of a pod that is known, or of a Service.
     pub namespace: Option<String>,
     /// Its name.
     pub name: Option<String>,
@@ -257,6 +258,7 @@ impl From<&Actor> for ActorView {
     fn from(who: &Actor) -> Self {
         match who {
             Actor::Known(name) if name.is_node() => Self::of("node"),
+            Actor::Known(name) if name.service => Self::named("service", name),
             Actor::Known(name) => Self::named("pod", name),
             Actor::UnknownPod { uid, form: UidForm::Api | UidForm::Static } => {
                 Self { uid: Some(uid.clone()), ..Self::of("unknownPod") }
@@ -278,6 +280,7 @@ impl fmt::Display for ActorView {
             return Actor::HostUnit(unit.clone()).fmt(f);
         }
         match (self.kind.as_str(), &self.namespace, &self.name, &self.uid) {
+            ("service", Some(namespace), Some(name), _) => write!(f, "Service {namespace}/{name}"),
             (_, Some(namespace), Some(name), _) => write!(f, "{namespace}/{name}"),
             ("node", ..) => f.write_str("the node"),
             ("host", ..) => f.write_str("a host process"),

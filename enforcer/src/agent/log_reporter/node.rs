@@ -24,14 +24,16 @@ const MAX_LISTED: usize = 16;
 impl Reporter {
     /// Logs the takeover, and how many verdicts the previous agent had not reported.
     pub(in crate::agent) fn takeover(&self, summary: &TakeoverSummary, conflicts: usize) {
-        let TakeoverSummary { restored: RestoreSummary { pods, reservations, refused }, unreadable } = summary;
+        let TakeoverSummary { restored: RestoreSummary { pods, services, reservations, refused }, unreadable } =
+            summary;
         info!(
             event = "takeover",
             node = self.node,
             pods,
+            services,
             reservations,
             conflicts,
-            "took over from the previous agent: the claims of {pods} pods, and {conflicts} conflicts that were not reported",
+            "took over from the previous agent: the claims of {pods} pods and {services} Services, and {conflicts} conflicts that were not reported",
         );
         for pod in refused {
             warn!(

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, ValueEnum};
-use enforcer_core::model::mode::NamespaceMode;
+use enforcer_core::{index::ServicePortsMode, model::mode::NamespaceMode};
 use enforcer_ebpf::wire::Undeclared;
 
 use super::values::{Lease, Listen, SourceFlag, WholePorts, duration, lease};
@@ -141,6 +141,11 @@ pub(in crate::cli) struct Run {
     #[arg(long, env = "ENFORCER_LEDGER", value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     pub(super) ledger: bool,
 
+    /// Effect of the ports that Services take on every node: a pod that binds one is reported (audit), denied where another
+    /// pod's port would be (enforce), or none (off: Services are not read). With a folder of manifests there are none
+    #[arg(long, env = "ENFORCER_SERVICE_PORTS", value_enum, default_value_t = ServicePortsFlag::Audit)]
+    pub(super) service_ports: ServicePortsFlag,
+
     /// Folder for the list of ports that the agent reserved; it may be gone after the node restarted
     #[arg(long, env = "ENFORCER_STATE_DIR", value_name = "PATH", default_value = reserved_ports_sysctl::DEFAULT_FOLDER)]
     pub(super) state_dir: PathBuf,
@@ -215,6 +220,24 @@ pub(super) enum NamespaceModeFlag {
     Any,
     Stricter,
     Off,
+}
+
+/// Effect of the ports of Services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ServicePortsFlag {
+    Audit,
+    Enforce,
+    Off,
+}
+
+impl From<ServicePortsFlag> for ServicePortsMode {
+    fn from(flag: ServicePortsFlag) -> Self {
+        match flag {
+            ServicePortsFlag::Audit => Self::Audit,
+            ServicePortsFlag::Enforce => Self::Enforce,
+            ServicePortsFlag::Off => Self::Off,
+        }
+    }
 }
 
 impl From<NamespaceModeFlag> for NamespaceMode {

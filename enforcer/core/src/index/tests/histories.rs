@@ -2,7 +2,8 @@
 
 use enforcer_ebpf::{decide::Target, wire::Protocol};
 
-use super::*;
+use super::{services::service, *};
+use crate::index::ServicePortsMode;
 
 /// One step of a random history.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub(super) enum Step {
 
 pub(super) const PORTS: [&str; 8] =
     ["80", "127.0.0.1:80", "[::1]:80", "0.0.0.0:80", "[::]:80", "10.0.0.1:80", "80-81", "127.0.0.1:80, 127.0.0.2:80"];
+
+const SERVICE_PORTS: [&[u16]; 3] = [&[80], &[81], &[80, 81]];
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
     let who = 1u32..7;
@@ -48,10 +51,17 @@ proptest! {
     /// Whatever happens: nothing ever points at a free slot (the model checks that at every change), whoever wants a
     /// port meets somebody's claim or has it, and nothing is left behind at the end.
     #[test]
-    fn random_histories(steps in prop::collection::vec(step(), 1..60)) {
-        let mut rig = Rig::new(Settings::default());
+    fn random_histories(
+        steps in prop::collection::vec(step(), 1..60),
+        services in prop::collection::vec((0usize..60, 1u32..4, prop::option::of(0..SERVICE_PORTS.len())), 0..20),
+    ) {
+        let mut rig = Rig::new(Settings { service_ports: ServicePortsMode::Enforce, ..Settings::default() });
         let mut present: BTreeMap<u32, usize> = BTreeMap::new();
-        for step in steps {
+        for (place, step) in steps.into_iter().enumerate() {
+            for (_, who, ports) in services.iter().filter(|(at, ..)| *at == place) {
+                let ports = ports.map(|ports| SERVICE_PORTS[ports]).unwrap_or_default();
+                rig.apply_service(service(*who, &format!("s{who}"), ports));
+            }
             match step {
                 Step::Apply { who, ports, share, workload, terminating, done } => {
                     let pod = pod_of(who, ports, share, workload, terminating, done);
@@ -81,9 +91,11 @@ proptest! {
             let (ports, owners, exact) = (ports.len(), owners.len(), exact.len());
             let usage = MapUsage { ports, owners, exact, uids: uids.len(), cgroups: cgroups.len() };
             prop_assert_eq!(rig.index.usage(), usage);
-            prop_assert_eq!(rig.index.port_table.tally(), rig.index.port_table.recount());
+            let is_service = |id| rig.index.is_service(id);
+            prop_assert_eq!(rig.index.port_table.tally(), rig.index.port_table.recount(is_service));
             check_judgements(&rig)?;
         }
+        rig.reset_services(Vec::new());
         for who in 1u32..7 {
             rig.delete(&format!("p{who}"));
             rig.removed(u64::from(who) + CGROUP_IDS);

@@ -280,6 +280,7 @@ impl Rig {
             assert!(owner.kind != OwnerKind::Pod || takes == owner.usage(), "{owner:?}");
             all.pods += takes.pods;
             all.handovers += takes.handovers;
+            all.services += takes.services;
             all.claims += takes.claims;
             all.addresses += takes.addresses;
         }
@@ -287,7 +288,10 @@ impl Rig {
         let usage = self.index.usage();
         let (in_force, lost) = self.index.claim_counts();
         let node: usize = self.index.settings.node_reserved.iter().map(|spec| spec.ports.len() as usize).sum();
-        assert!(usage.uids <= all.pods && usage.owners == 1 + all.pods + all.handovers, "{usage:?} {all:?}");
+        assert!(
+            usage.uids <= all.pods && usage.owners == 1 + all.pods + all.handovers + all.services,
+            "{usage:?} {all:?}"
+        );
         assert!(usage.exact <= all.addresses + node && in_force + lost <= all.claims + node, "{usage:?} {all:?}");
     }
 

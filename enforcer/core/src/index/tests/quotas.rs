@@ -7,7 +7,7 @@ fn settings(capacity: Capacity) -> Settings {
     Settings { capacity, ..Settings::default() }
 }
 
-const AMPLE: Capacity = Capacity { pods: 100, handovers: 100, claims: 100, addresses: 100 };
+const AMPLE: Capacity = Capacity { pods: 100, handovers: 100, services: 100, claims: 100, addresses: 100 };
 
 fn of_namespace(namespace: &str, pod: Pod) -> Pod {
     Pod { namespace: namespace.to_owned(), ..pod }

@@ -37,6 +37,7 @@ fn pod(name: &str) -> Name {
         uid: format!("uid-of-{name}"),
         mirror: None,
         handover: None,
+        service: false,
     }
 }
 

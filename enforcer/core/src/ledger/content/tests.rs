@@ -234,3 +234,32 @@ fn conflicts_never_take_all_the_room() {
     assert_eq!(status.ports.len(), 100);
     assert!(status.conflicts.len() > 5 && status.left_out as usize == 200 - status.conflicts.len());
 }
+
+#[test]
+fn service_is_a_row_only_where_somebody_else_claims_or_holds_its_port() {
+    let mut node = Node::new();
+    node.pod(10, "default/listener", "", |_| {});
+    node.pod(11, "default/claimer", "30081", |_| {});
+    node.pod(12, "kube-system/kube-proxy", "", |_| {});
+    node.service("quiet", "30079");
+    node.service("held", "30080");
+    node.service("claimed", "30081");
+    node.service("proxied", "30082");
+    node.bound(10, "0.0.0.0", 30080, "listener", None);
+    node.bound(12, "0.0.0.0", 30082, "kube-proxy", None);
+    let status = ledger(&node);
+    assert_eq!(
+        lines(&status),
+        [
+            "22-22/tcp * node inForce free declared all",
+            "30080-30080/tcp * held inForce free declared all",
+            "30080-30080/tcp 0.0.0.0 listener - held undeclared all",
+            "30081-30081/tcp * claimer inForce free declared all",
+            "30081-30081/tcp * claimed lost free declared all",
+            "30082-30082/tcp 0.0.0.0 kube-proxy - held undeclared all",
+        ]
+    );
+    let conflicts: Vec<_> = status.conflicts.iter().map(|conflict| (&*conflict.kind, &*conflict.other.kind)).collect();
+    assert_eq!(conflicts, [("claimLost", "pod"), ("notOwner", "service")]);
+    assert_eq!(status.counts.claims, 4, "the Services that nobody meets do not count");
+}

@@ -9,6 +9,7 @@ fn name() -> impl Strategy<Value = Name> {
         uid,
         mirror: None,
         handover: None,
+        service: false,
     })
 }
 
@@ -133,6 +134,7 @@ fn pod() -> OwnerRecord {
             uid: "u".to_owned(),
             mirror: None,
             handover: None,
+            service: false,
         },
         group: None,
         workload: Some(Digest([9; 16])),
@@ -179,7 +181,7 @@ fn what_is_wrong_is_said() {
     );
     assert_eq!(sealed(0, 2), Err(OwnerRecordError::Version(2)));
     assert_eq!(sealed(5, 0b1010_0101), Err(OwnerRecordError::Field("flags")));
-    assert_eq!(sealed(2, 4), Err(OwnerRecordError::Field("kind")));
+    assert_eq!(sealed(2, 9), Err(OwnerRecordError::Field("kind")));
     assert_eq!(sealed(3, 0), Err(OwnerRecordError::Field("class")));
     assert_eq!(sealed(4, 3), Err(OwnerRecordError::Field("mode")));
     assert_eq!(sealed(6, 0), Err(OwnerRecordError::Field("UID")));
@@ -228,6 +230,7 @@ fn record_of_version_1_decodes_to_the_same_owner_for_ever() {
         uid: "0123456789abcdef0123456789abcdef".to_owned(),
         mirror: None,
         handover: None,
+        service: false,
     };
     let expected = OwnerRecord {
         subject: RecordedOwner::Pod {

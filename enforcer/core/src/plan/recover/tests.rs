@@ -85,6 +85,7 @@ fn record() -> OwnerRecord {
             uid: "u".to_owned(),
             mirror: None,
             handover: None,
+            service: false,
         },
         group: None,
         workload: None,
@@ -149,7 +150,7 @@ fn record_of_a_newer_agent_loses_its_own_owner_only() {
         bytes
     };
     // Their places: the version, the kind, the flags.
-    let records = [record().encode().unwrap(), changed(0, 2), changed(2, 4), changed(5, 0x40)];
+    let records = [record().encode().unwrap(), changed(0, 2), changed(2, 9), changed(5, 0x40)];
     let owners = (1..5).map(|slot| (slot, wire::Owner::new(CGROUP_UNKNOWN, u32::from(slot), 0, 0, 0, 0)));
     let ports = (1..5).map(|slot| (TCP, 80 + slot, PortWord::new(whole(slot), whole(slot))));
     let state = recover(owners, |slot| records.get(usize::from(slot) - 1).map(|bytes| bytes.to_vec()), ports, []);

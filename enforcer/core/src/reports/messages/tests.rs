@@ -12,7 +12,14 @@ use crate::model::{
 };
 
 fn name(name: &str) -> Name {
-    Name { namespace: "default".to_owned(), name: name.to_owned(), uid: "u".to_owned(), mirror: None, handover: None }
+    Name {
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+        uid: "u".to_owned(),
+        mirror: None,
+        handover: None,
+        service: false,
+    }
 }
 
 pub(crate) fn report(reason: Reason, verdict: VerdictKind) -> Report {

@@ -29,6 +29,7 @@ impl MessageInputs<'_> {
     pub(super) fn message(&self) -> String {
         let mut sentences = vec![self.owned()];
         sentences.extend(self.waited_for());
+        sentences.extend(self.shadowed());
         sentences.push(self.held());
         sentences.extend(self.judged());
         sentences.extend(self.kernel());
@@ -62,6 +63,12 @@ impl MessageInputs<'_> {
             })
             .collect();
         (!behind.is_empty()).then(|| format!("It is claimed in vain too: {}.", and_list(&behind, MAX_LISTED)))
+    }
+
+    /// Returns the sentence about what a Service means for sockets.
+    fn shadowed(&self) -> Option<String> {
+        let is_taken = self.claims.iter().any(|claim| claim.owner.kind == "service");
+        is_taken.then(|| "What arrives there goes to the Service by packet rules, and reaches no socket.".to_owned())
     }
 
     fn held(&self) -> String {
@@ -119,7 +126,7 @@ impl MessageInputs<'_> {
                 VerdictKind::Audit => {
                     format!(
                         "If {caller} binds {targets} now, that is let through and told: {because}; {}.",
-                        self.lenient(first.reason)
+                        self.lenient(first)
                     )
                 }
                 VerdictKind::Deny => {
@@ -140,12 +147,16 @@ impl MessageInputs<'_> {
     }
 
     /// Returns why a conflict is not denied.
-    fn lenient(&self, reason: Reason) -> &'static str {
+    fn lenient(&self, prospect: &WhatIf) -> &'static str {
+        let reason = prospect.reason;
         let view = self.view();
+        let owner = prospect.owner.as_ref().and_then(|(id, _)| self.scene.index.owner(*id));
         let is_strict = view.is_some_and(|view| view.mode == Some(Mode::Enforce));
         let enforces = self.scene.policy.enforce || self.scene.overrule.local == NodeMode::Enforce;
         if reason == Reason::Stale {
             "nothing is denied until one does"
+        } else if owner.is_some_and(|owner| owner.advisory) {
+            "the ports of Services are told and never denied here (--service-ports audit)"
         } else if self.scene.overrule.local == NodeMode::Audit {
             "an operator set this node to audit"
         } else if view.is_some_and(|view| view.mode == Some(Mode::Audit)) {
@@ -232,6 +243,11 @@ impl MessageInputs<'_> {
                 if worst.owner.as_ref().is_some_and(|(_, owner)| owner.handover.is_some()) =>
             {
                 Some(format!("wait for the end of the handover grace, or end it now: enforcer release {port}"))
+            }
+            (true, Reason::Claimed | Reason::Error)
+                if worst.owner.as_ref().is_some_and(|(_, owner)| owner.service) =>
+            {
+                Some("use a port outside of the range of NodePorts, or give the Service another nodePort".to_owned())
             }
             (
                 true,

@@ -298,6 +298,25 @@ fn attempt_of(cgroup: u64) -> Attempt {
     }
 }
 
+#[test]
+fn service_is_named_with_what_it_means_for_sockets() {
+    let mut node = Node::new();
+    node.pod(11, "default/web-1", "", |_| ());
+    node.service("shop", "30080");
+    assert_eq!(
+        node.message(30080, WEB),
+        "30080/tcp on node-1 is owned by Service default/shop (nodePort). What arrives there goes to the Service by \
+         packet rules, and reaches no socket. Nobody holds it. If default/web-1 binds 0.0.0.0:30080 or [::]:30080 now, \
+         that is let through and told: claimed by Service default/shop (nodePort); the ports of Services are told and \
+         never denied here (--service-ports audit)."
+    );
+    let told = node.ask(30080, WEB);
+    assert_eq!((&*told.claims[0].owner.kind, told.claims[0].source.as_str()), ("service", "nodePort"));
+    assert!(told.remedy.unwrap().contains("give the Service another nodePort"));
+    let system = node.ask(30080, None).binds;
+    assert_eq!((&*system[0].verdict, &*system[0].reason), ("audit", "claimed"));
+}
+
 /// The JSON that is documented in docs/status.md and docs/explain.md.
 #[test]
 fn the_json_is_as_documented() {
