@@ -34,6 +34,7 @@ fn manifests(documents: &[&str]) -> ManifestSet {
         manifests.remarks.extend(contents.remarks);
         manifests.unreadable.extend(contents.unreadable);
         manifests.objects.extend(contents.objects);
+        manifests.services.extend(contents.services);
     }
     manifests
 }
