@@ -17,6 +17,12 @@ impl ManifestSet {
         self.objects.iter().filter(|object| !object.existing)
     }
 
+    /// Counts the Services that are new.
+    #[must_use]
+    pub fn new_services(&self) -> usize {
+        self.services.iter().filter(|service| !service.existing).count()
+    }
+
     /// Adds objects that are there already. Those that a new object of the same kind, namespace and name replaces are left
     /// out. Only what the new objects bring is reported then.
     pub fn add_existing(&mut self, existing: Self) {

@@ -19,15 +19,8 @@ use crate::{
 };
 
 /// Codes of findings that another port makes good.
-const CURED: [Code; 7] = [
-    Code::Conflict,
-    Code::Shadowed,
-    Code::Reserved,
-    Code::NodePort,
-    Code::NodePortRange,
-    Code::Ephemeral,
-    Code::Registry,
-];
+const CURED: [Code; 6] =
+    [Code::Conflict, Code::Shadowed, Code::Reserved, Code::NodePortRange, Code::Ephemeral, Code::Registry];
 
 /// Ports that somebody uses, on whatever address.
 struct UsedPorts(BTreeMap<Protocol, PortSet>);
@@ -76,6 +69,11 @@ pub(super) fn propose(manifests: &ManifestSet, settings: &CheckSettings, outcome
     }
 }
 
+/// Checks whether another port makes it good. A Service has its node port from a range in which none is proposed.
 fn is_cured(finding: &Finding) -> bool {
-    finding.severity != Severity::Note && CURED.contains(&finding.code) && finding.remedy != messages::UNDECLARE
+    let is_of_service = finding.object.as_ref().is_some_and(|object| &*object.kind == "Service");
+    !is_of_service
+        && finding.severity != Severity::Note
+        && CURED.contains(&finding.code)
+        && finding.remedy != messages::UNDECLARE
 }

@@ -6,9 +6,12 @@ mod findings;
 mod other_kinds;
 mod placement;
 mod probes;
+mod ranges;
 mod reading;
 mod refusals;
+mod registry;
 mod scheduler;
+mod services;
 mod three_nodes;
 
 use std::sync::Arc;
