@@ -1,34 +1,34 @@
 //! The command: flags in, an answer out.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, ValueEnum};
 use enforcer_core::{
-    check::{CheckSettings, ManifestSet, check, existing::read_objects, finding::Severity},
-    model::port_spec::PortSpec,
-    pods::{annotation, claims::ClaimLimits},
+    check::{
+        CheckSettings, ManifestSet, check,
+        existing::read_objects,
+        finding::Severity,
+        registry::{registry_text, registry_users},
+        reserved::KubernetesPorts,
+    },
+    manifests::shown,
+    model::free_ports::AllocatedRanges,
+    pods::claims::ClaimLimits,
 };
 
 use crate::{
+    flags::{MaybeRange, NodeReserved},
     inputs::read_all,
+    registry::{read_registry, write_new},
     report::{claims_json, claims_text, counted, report, text},
     workloads::Workloads,
 };
 
 /// Place of an object of a cluster.
 const CLUSTER: &str = "cluster";
-
-/// A list of ports, as in an annotation.
-#[derive(Clone, Debug)]
-pub struct Ports(pub Vec<PortSpec>);
-
-impl FromStr for Ports {
-    type Err = annotation::ItemProblem;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        annotation::parse_list(text).map(Self)
-    }
-}
 
 /// Formats of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -57,9 +57,34 @@ pub struct CheckFlags {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     nodes: Option<u32>,
 
-    /// Ports reserved for the node itself, as in an annotation: 22/tcp,10250/tcp
-    #[arg(long, env = "ENFORCER_NODE_RESERVED", value_name = "LIST", default_value = "", hide_default_value = true)]
-    node_reserved: Ports,
+    /// Ports reserved for the node itself, as in an annotation: 22/tcp,10250/tcp. The word kubernetes, alone or in the
+    /// list, stands for those of SSH, etcd, the API server, kubelet, kube-proxy, scheduler, controller managers and CRI-O.
+    /// Claims on them are errors; without this flag, they are warnings for the word kubernetes; with none, nothing is
+    /// reserved
+    #[arg(long, env = "ENFORCER_NODE_RESERVED", value_name = "LIST")]
+    node_reserved: Option<NodeReserved>,
+
+    /// Ports that the API server gives to Services, as its flag of this name, or none
+    #[arg(long, value_name = "FIRST-LAST", default_value = "30000-32767")]
+    service_node_port_range: MaybeRange,
+
+    /// Ports that nodes give to outgoing connections (net.ipv4.ip_local_port_range), or none, where all claims are
+    /// reserved
+    #[arg(long, value_name = "FIRST-LAST", default_value = "32768-60999")]
+    ephemeral_ports: MaybeRange,
+
+    /// Services of type LoadBalancer take their ports on every node, as with the load balancer of k3s (ServiceLB)
+    #[arg(long)]
+    service_lb: bool,
+
+    /// Table of ports and their users (docs/check.md): a claim on a port of somebody else is an error, and one on a port
+    /// of nobody a warning
+    #[arg(long, value_name = "FILE")]
+    registry: Option<PathBuf>,
+
+    /// Make such a table of the ports that the manifests claim; a file that is there is never changed
+    #[arg(long, value_name = "FILE")]
+    write_registry: Option<PathBuf>,
 
     /// Most ports that one pod may claim; a range counts with all its ports
     #[arg(long, env = "ENFORCER_MAX_PORTS_PER_POD", value_name = "N", default_value_t = 1024)]
@@ -107,6 +132,20 @@ pub enum CheckError {
     /// Nothing could be read of what is there.
     #[error("no manifest could be read in {} of --against", .0.display())]
     NothingExisting(PathBuf),
+    /// The registry cannot be read.
+    #[error("{0}")]
+    NoRegistry(String),
+    /// The registry that should be written is there.
+    #[error("{0} is there, and is not changed; name a new file with --write-registry, and compare the two")]
+    RegistryExists(String),
+    /// The new registry cannot be written. The manifests were checked.
+    #[error("cannot write the registry {file}: {why}; check the folder and its free space")]
+    RegistryNotWritten {
+        /// Its file, safe to show.
+        file: String,
+        /// The reason.
+        why: io::Error,
+    },
 }
 
 impl CheckFlags {
@@ -116,8 +155,25 @@ impl CheckFlags {
     ///
     /// If nothing could be read.
     pub fn run(self, existing: Existing, colours: bool) -> Result<(String, CheckEnd), CheckError> {
-        let Self { files, recursive, list, mut nodes, node_reserved, max_ports_per_pod, namespace_max_ports, format } =
-            self;
+        let Self {
+            files,
+            recursive,
+            list,
+            mut nodes,
+            node_reserved,
+            service_node_port_range: MaybeRange(node_ports),
+            ephemeral_ports: MaybeRange(ephemeral),
+            service_lb,
+            registry,
+            write_registry,
+            max_ports_per_pod,
+            namespace_max_ports,
+            format,
+        } = self;
+        let registry = registry.map(|path| read_registry(&path)).transpose().map_err(CheckError::NoRegistry)?;
+        if let Some(path) = write_registry.as_deref().filter(|path| path.exists()) {
+            return Err(CheckError::RegistryExists(shown(path)));
+        }
         let limits = ClaimLimits { max_ports_per_pod, namespace_max_ports };
         let mut manifests = read_all(&files, &limits, recursive);
         match existing {
@@ -128,9 +184,22 @@ impl CheckFlags {
                 nodes = nodes.or(Some(count).filter(|count| *count > 0));
             }
         }
-        let settings = CheckSettings { nodes, node_reserved: node_reserved.0, limits };
+        let kubernetes_ports = match &node_reserved {
+            None => KubernetesPorts::Assumed,
+            Some(NodeReserved { kubernetes: true, .. }) => KubernetesPorts::Reserved,
+            Some(_) => KubernetesPorts::Ignored,
+        };
+        let settings = CheckSettings {
+            nodes,
+            node_reserved: node_reserved.unwrap_or_default().ports,
+            kubernetes_ports,
+            allocated: AllocatedRanges { node_ports, ephemeral },
+            service_lb,
+            registry,
+            limits,
+        };
         let outcome = check(&manifests, &settings);
-        let answer = match format {
+        let mut answer = match format {
             Format::Text => {
                 let listed = if list { claims_text(&manifests) } else { String::new() };
                 listed + &text(&manifests, &outcome, colours)
@@ -146,6 +215,12 @@ impl CheckFlags {
         if manifests.documents == 0 {
             return Err(CheckError::NothingRead { answer });
         }
+        if let Some(path) = write_registry {
+            let count = write(&path, &manifests, service_lb)?;
+            if format == Format::Text {
+                answer += &format!("wrote {} to {}\n", counted(count, "entry", "entries"), shown(&path));
+            }
+        }
         let (errors, warnings) = (outcome.count(Severity::Error), outcome.count(Severity::Warning));
         if errors + warnings == 0 {
             return Ok((answer, CheckEnd::Fine));
@@ -153,6 +228,20 @@ impl CheckFlags {
         let counts = [counted(errors, "error", "errors"), counted(warnings, "warning", "warnings")];
         Ok((answer, CheckEnd::Findings(counts.join(", "))))
     }
+}
+
+/// Writes the registry of the manifests, and returns the count of its entries.
+fn write(path: &Path, manifests: &ManifestSet, service_lb: bool) -> Result<usize, CheckError> {
+    let users = registry_users(manifests, service_lb);
+    write_new(path, &registry_text(&users)).map_err(|why| {
+        let file = shown(path);
+        if why.kind() == io::ErrorKind::AlreadyExists {
+            CheckError::RegistryExists(file)
+        } else {
+            CheckError::RegistryNotWritten { file, why }
+        }
+    })?;
+    Ok(users.len())
 }
 
 /// Reads the manifests of what is there.

@@ -207,11 +207,13 @@ impl Reader<'_> {
                         }
                     }
                     self.manifests.objects.extend(contents.objects);
+                    self.manifests.services.extend(contents.services);
                 }
                 Err(UnreadableDocument { line, message }) => self.unreadable(file, Some(line), &message),
             }
-            if self.manifests.objects.len() > MAX_OBJECTS {
+            if self.manifests.objects.len() > MAX_OBJECTS || self.manifests.services.len() > MAX_OBJECTS {
                 self.manifests.objects.truncate(MAX_OBJECTS);
+                self.manifests.services.truncate(MAX_OBJECTS);
                 self.unreadable(file, None, &format!("holds more than {MAX_OBJECTS} objects; the others do not count"));
                 return;
             }

@@ -3,14 +3,17 @@
 //!
 //! | from | to | module |
 //! | --- | --- | --- |
-//! | flags | the answer, and how the command ends | [`command`] |
+//! | flags | the answer, and how the command ends | [`command`], [`flags`] |
 //! | files, folders, standard input | manifests | [`inputs`] |
+//! | a file | the registry of ports and their users, and back | `registry` |
 //! | a cluster | the objects that make pods there | [`workloads`] |
 //! | a list of a cluster | its pages | [`pages`] |
 //! | findings | text, and JSON | `report` |
 
 pub mod command;
+pub mod flags;
 pub mod inputs;
 pub mod pages;
+mod registry;
 mod report;
 pub mod workloads;

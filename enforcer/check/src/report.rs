@@ -44,9 +44,13 @@ pub(crate) fn text(manifests: &ManifestSet, outcome: &CheckResult, colours: bool
             if count == 1 { "is" } else { "are" }
         ),
     };
+    let services = match manifests.new_services() {
+        0 => String::new(),
+        count => format!(" and {}", counted(count, "Service", "Services")),
+    };
     let written = writeln!(
         text,
-        "checked {} in {}, {} of other kinds{against}: {}, {}, {}{beyond}",
+        "checked {}{services} in {}, {} of other kinds{against}: {}, {}, {}{beyond}",
         counted(manifests.new_objects().count(), "object", "objects"),
         counted(manifests.files.len(), "file", "files"),
         manifests.ignored,
@@ -128,6 +132,7 @@ pub(crate) fn report(manifests: &ManifestSet, outcome: &CheckResult, nodes: Opti
             "files": manifests.files.len(),
             "documents": manifests.documents,
             "objects": manifests.new_objects().count(),
+            "services": manifests.new_services(),
             "existing": manifests.objects.len() - manifests.new_objects().count(),
             "ignored": manifests.ignored,
             "unreadable": manifests.unreadable.len() + manifests.more_unreadable,

@@ -1,4 +1,4 @@
-//! Objects of a cluster that make pods, as `enforcer check --against cluster` compares new manifests with them.
+//! Objects of a cluster that make pods, and Services, as `enforcer check --against cluster` compares new manifests with them.
 
 use std::fmt::Debug;
 
@@ -8,7 +8,7 @@ use k8s_openapi::{
     api::{
         apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
         batch::v1::{CronJob, Job},
-        core::v1::{Namespace, Node, Pod, ReplicationController},
+        core::v1::{Namespace, Node, Pod, ReplicationController, Service},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -57,7 +57,7 @@ pub enum WorkloadsError {
     },
 }
 
-/// Reads all objects that make pods and are no others' products, and counts the nodes. `progress` is told how many objects
+/// Reads all objects that make pods and are no others' products, and Services, and counts the nodes. `progress` is told how many objects
 /// were read so far. `server`: its address, for messages.
 ///
 /// # Errors
@@ -97,6 +97,8 @@ pub async fn read_workloads(
         add(objects, &it, is_first(&it.metadata) && !is_over);
     })
     .await?;
+    // Those that take ports of nodes, or select pods.
+    each::<Service>(cluster, "services", &mut step, |it| add(objects, &it, true)).await?;
     each::<PartialObjectMeta<Node>>(cluster, "nodes", &mut step, |_| found.nodes += 1).await?;
     Ok(found)
 }

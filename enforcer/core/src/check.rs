@@ -7,20 +7,28 @@
 //! | objects that are there already | context for new ones | [`existing`] |
 //! | their specs | how many pods at once, and on which nodes | [`replica_count`], [`placement`] |
 //! | the claims of all | which exclude each other, to the agent or to the scheduler | [`mod@pairs`], [`scheduler_ports`] |
+//! | Services | ports that they take on nodes, and where their connections arrive | [`services`], [`endpoints`] |
+//! | claims, and what nodes and others use | claims on ports of somebody else | [`reserved`], [`port_ranges`], [`registry`] |
 //! | all of it | findings with a remedy | [`finding`] |
 //!
 //! The rules of the agent decide what a pod claims and which claims exclude each other: [`crate::pods::claims`] and
 //! [`crate::arbitration::arbiter`].
 
+mod endpoints;
 pub mod existing;
 pub mod finding;
+mod free_ports;
 mod messages;
 pub mod object;
 pub mod pairs;
 pub mod placement;
 mod port_demand;
+mod port_ranges;
+pub mod registry;
 pub mod replica_count;
+pub mod reserved;
 pub mod scheduler_ports;
+mod services;
 #[cfg(test)]
 mod tests;
 
@@ -33,13 +41,16 @@ use std::{
 use crate::{
     check::{
         finding::{Code, Finding, Severity},
-        object::{Location, ManifestObject, OtherKinds, Remark, Unreadable},
+        object::{Location, ManifestObject, ManifestService, OtherKinds, Remark, Unreadable},
         pairs::{Overlap, Pair, PairSide, exclude, pairs},
         placement::{CoPlacement, Placement},
         port_demand::PortDemand,
+        registry::PortRegistry,
         replica_count::ReplicaCount,
+        reserved::KubernetesPorts,
     },
     model::{
+        free_ports::AllocatedRanges,
         owner::{ClaimGroup, OwnerId},
         port_spec::{PortRange, PortSpec},
         source::ClaimSource,
@@ -57,6 +68,14 @@ pub struct CheckSettings {
     pub nodes: Option<u32>,
     /// The node's own claims.
     pub node_reserved: Vec<PortSpec>,
+    /// Whether the components of Kubernetes have their ports.
+    pub kubernetes_ports: KubernetesPorts,
+    /// Ranges of which ports are given to Services and to outgoing connections.
+    pub allocated: AllocatedRanges,
+    /// The load balancer of k3s makes a `DaemonSet` with host ports of each Service of type `LoadBalancer`.
+    pub service_lb: bool,
+    /// Table of ports and their users.
+    pub registry: Option<PortRegistry>,
     /// Limits of one pod.
     pub limits: ClaimLimits,
 }
@@ -108,6 +127,8 @@ pub struct ManifestSet {
     pub files: Vec<Arc<str>>,
     /// The objects that make pods, in the order of the input.
     pub objects: Vec<ManifestObject>,
+    /// The Services, in the order of the input.
+    pub services: Vec<ManifestService>,
     /// Labels of namespaces with the most ports that one of their pods may claim.
     pub port_limits: BTreeMap<String, u32>,
     /// Count of documents that could be read.
@@ -141,6 +162,7 @@ pub fn check(manifests: &ManifestSet, settings: &CheckSettings) -> CheckResult {
     let ManifestSet {
         files,
         objects,
+        services,
         port_limits: _,
         documents: _,
         ignored: _,
@@ -166,13 +188,18 @@ pub fn check(manifests: &ManifestSet, settings: &CheckSettings) -> CheckResult {
         messages::problems(object, &mut outcome);
     }
     let objects = first_of_each(objects, &mut outcome);
+    let services = services::first_of_each(services, &mut outcome);
+    let shadowed = services::check_services(&objects, &services, settings, &mut outcome);
+    endpoints::check_endpoints(&objects, &services, &mut outcome);
+    registry::check_registry(&objects, &services, settings, &mut outcome);
     let mut numbers = GroupNumbers::default();
     let ids = iter::successors(Some(OwnerId::FIRST), |id| Some(id.saturating_add(1)));
     let groups: Vec<ClaimGroup> = ids.zip(&objects).map(|(id, object)| numbers.group(id, object)).collect();
     let demand = PortDemand::of(&objects);
     for (place, (object, &group)) in objects.iter().zip(&groups).enumerate() {
         if object.scale.replicas() != Some(0) && !object.existing {
-            reserved(object, group, settings, &mut outcome);
+            reserved::check_reserved(object, group, settings, &mut outcome);
+            port_ranges::check_ranges(object, settings, &shadowed[place], &mut outcome);
             check_replicas(object, group, demand.of_object(place, object), settings, &mut outcome);
             if let Some(line) = object.unknown_ports {
                 outcome.push(messages::unknown_ports(object, line));
@@ -196,6 +223,7 @@ pub fn check(manifests: &ManifestSet, settings: &CheckSettings) -> CheckResult {
     if let Some(last) = objects.last().filter(|_| found.gave_up) {
         outcome.push(messages::gave_up(Location { line: None, ..last.place.clone() }));
     }
+    free_ports::propose(manifests, settings, &mut outcome);
     let mut order: HashMap<&str, usize> = HashMap::new();
     for (place, file) in files.iter().enumerate() {
         order.entry(file).or_insert(place);
@@ -244,15 +272,6 @@ impl<'a> GroupNumbers<'a> {
         };
         let next = u32::try_from(self.known.len()).unwrap_or(u32::MAX);
         ClaimGroup::Group(*self.known.entry((&object.namespace, share)).or_insert(next))
-    }
-}
-
-fn reserved(object: &ManifestObject, group: ClaimGroup, settings: &CheckSettings, outcome: &mut CheckResult) {
-    for claim in &object.claims {
-        let taken = |spec: &&PortSpec| exclude((ClaimGroup::Node, *spec), (group, &claim.spec));
-        if let Some(spec) = settings.node_reserved.iter().find(taken) {
-            outcome.push(messages::reserved(object, claim, spec));
-        }
     }
 }
 

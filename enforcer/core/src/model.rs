@@ -3,7 +3,9 @@
 pub mod actor;
 pub mod attempt;
 pub mod digest;
+pub mod free_ports;
 pub mod kernel_ids;
+pub mod kubernetes_ports;
 pub mod list_text;
 pub mod mode;
 pub mod name;

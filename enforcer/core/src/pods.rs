@@ -3,3 +3,4 @@
 pub mod annotation;
 pub mod claims;
 pub mod pod;
+pub mod service;

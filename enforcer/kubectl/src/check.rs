@@ -28,6 +28,7 @@ pub(crate) async fn run(cluster: &Cluster, flags: CheckFlags, progress: &Progres
                 CheckEnd::Findings(counts) => Err(Failure::findings(counts)),
             }
         }
+        Err(error @ CheckError::RegistryNotWritten { .. }) => Err(Failure::runtime(error)),
         Err(error) => {
             if let CheckError::NothingRead { answer } = &error {
                 print(answer)?;

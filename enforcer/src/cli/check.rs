@@ -66,6 +66,7 @@ impl Check {
                     CheckEnd::Findings(counts) => Err(Failure::findings(counts)),
                 }
             }
+            Err(error @ CheckError::RegistryNotWritten { .. }) => Err(Failure::runtime(error)),
             Err(error) => {
                 if let CheckError::NothingRead { answer } = &error {
                     print(answer)?;

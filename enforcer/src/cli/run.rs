@@ -106,7 +106,7 @@ impl Run {
                 system_namespaces: system_namespaces
                     .map_or_else(|| default_system_namespaces(pod_namespace), BTreeSet::from_iter),
                 handover_grace,
-                node_reserved: node_reserved.0,
+                node_reserved: node_reserved.all_ports(),
                 namespace_mode: namespace_mode.into(),
                 // Nor has it Services.
                 service_ports: if matches!(source, SourceConfig::Folder(_)) {
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(run.handover_grace, Duration::from_mins(1));
         assert_eq!(run.system_namespaces, None);
         assert_eq!(default_system_namespaces(None), BTreeSet::from(["kube-system".to_owned()]));
-        assert!(run.node_reserved.0.is_empty());
+        assert!(run.node_reserved.all_ports().is_empty());
         assert!(run.listen.0.is_some_and(|address| address.ip().is_loopback() && address.port() == 9489));
         assert_eq!(parse(&["--listen=none"]).unwrap().listen, Listen(None));
     }

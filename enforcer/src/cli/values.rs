@@ -5,7 +5,7 @@ use std::str::FromStr;
 use enforcer_core::model::port_spec::protocol_from_name;
 use enforcer_ebpf::wire::Protocol;
 
-pub(super) use enforcer_check::command::Ports;
+pub(super) use enforcer_check::flags::NodeReserved;
 
 /// A port and its protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{
     ManifestSet,
-    object::{DocumentContents, ManifestObject, read},
+    object::{DocumentContents, ManifestObject, ManifestService, read},
 };
 use crate::{
     pods::claims::ClaimLimits,
@@ -17,10 +17,16 @@ impl ManifestSet {
         self.objects.iter().filter(|object| !object.existing)
     }
 
+    /// Counts the Services that are new.
+    #[must_use]
+    pub fn new_services(&self) -> usize {
+        self.services.iter().filter(|service| !service.existing).count()
+    }
+
     /// Adds objects that are there already. Those that a new object of the same kind, namespace and name replaces are left
     /// out. Only what the new objects bring is reported then.
     pub fn add_existing(&mut self, existing: Self) {
-        let Self { objects, port_limits, unreadable, more_unreadable, .. } = existing;
+        let Self { objects, services, port_limits, unreadable, more_unreadable, .. } = existing;
         let replaced: HashSet<_> =
             self.objects.iter().filter(|object| !object.generated).map(ManifestObject::key).collect();
         let mut kept: Vec<_> =
@@ -32,6 +38,15 @@ impl ManifestSet {
         // In front of the new ones: of two, the later one has the finding.
         kept.append(&mut self.objects);
         self.objects = kept;
+        let key = |service: &ManifestService| (service.namespace.clone(), service.name.clone());
+        let replaced: HashSet<_> = self.services.iter().filter(|service| !service.generated).map(key).collect();
+        let is_kept = |service: &ManifestService| service.generated || !replaced.contains(&key(service));
+        let mut kept: Vec<_> = services.into_iter().filter(is_kept).collect();
+        for service in &mut kept {
+            service.existing = true;
+        }
+        kept.append(&mut self.services);
+        self.services = kept;
         for (namespace, limit) in port_limits {
             self.port_limits.entry(namespace).or_insert(limit);
         }
@@ -54,11 +69,15 @@ pub fn read_objects(
         for text in objects {
             for Document { root, .. } in documents(&text).map_while(Result::ok) {
                 // What an API server has accepted has no flaws that are worth a finding.
-                let DocumentContents { objects, port_limits, .. } = read(&root, &place, 0, limits);
+                let DocumentContents { objects, services, port_limits, .. } = read(&root, &place, 0, limits);
                 manifests.port_limits.extend(port_limits);
                 manifests.objects.extend(objects.into_iter().map(|mut object| {
                     object.forget_lines();
                     object
+                }));
+                manifests.services.extend(services.into_iter().map(|mut service| {
+                    service.forget_lines();
+                    service
                 }));
             }
         }

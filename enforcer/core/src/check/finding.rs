@@ -50,6 +50,16 @@ pub enum Code {
     Conflict,
     /// A forwarded host port before a listener on the host network.
     Shadowed,
+    /// A node port that the API server gives to one Service only, for two.
+    NodePort,
+    /// A claim on a port that the API server may give to a Service, or a node port that it does not give.
+    NodePortRange,
+    /// A claim on a port that the kernel may give to an outgoing connection.
+    Ephemeral,
+    /// A port that the registry gives to somebody else, or to nobody.
+    Registry,
+    /// A Service whose connections to its pods arrive nowhere, or not where they should.
+    Endpoint,
     /// More replicas than nodes.
     Replicas,
     /// An update that needs more nodes than there are.
@@ -79,6 +89,11 @@ impl Code {
         Self::Reserved,
         Self::Conflict,
         Self::Shadowed,
+        Self::NodePort,
+        Self::NodePortRange,
+        Self::Ephemeral,
+        Self::Registry,
+        Self::Endpoint,
         Self::Replicas,
         Self::Surge,
         Self::ApiVersion,
@@ -102,6 +117,11 @@ impl Code {
             Self::Reserved => "reserved",
             Self::Conflict => "conflict",
             Self::Shadowed => "shadowed",
+            Self::NodePort => "node_port",
+            Self::NodePortRange => "node_port_range",
+            Self::Ephemeral => "ephemeral",
+            Self::Registry => "registry",
+            Self::Endpoint => "endpoint",
             Self::Replicas => "replicas",
             Self::Surge => "surge",
             Self::ApiVersion => "api_version",

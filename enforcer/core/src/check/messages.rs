@@ -2,8 +2,17 @@
 
 mod likely;
 mod notes;
+mod registry;
+mod reserved;
+mod services;
 
 pub(super) use notes::{other_kind, remark, unknown_ports};
+pub(super) use registry::{bad_entry, more_bad_entries, of_another, unregistered};
+pub(super) use reserved::{component_port, ephemeral, node_port_range, reserved};
+pub(super) use services::{
+    balanced_twice, duplicate_service, endpoint, node_port_outside, node_port_twice, service_on_node_port,
+    service_overlap,
+};
 
 use super::{
     CheckResult, PairConflict, common,
@@ -140,19 +149,8 @@ pub(super) fn duplicate(object: &ManifestObject, first: &ManifestObject) -> Find
     finding
 }
 
-pub(super) fn reserved(object: &ManifestObject, claim: &PodClaim, spec: &PortSpec) -> Finding {
-    let (severity, verb) =
-        if claim.source.is_likely() { (Severity::Warning, "most likely uses") } else { (Severity::Error, "claims") };
-    let message = format!("{object} {verb} {} ({}), and {spec} is reserved for the node", claim.spec, claim.source);
-    let remedy = "choose another port, or take this one out of --node-reserved here and in the agent";
-    let place = object.place_of(claim);
-    let mut finding = about(object, place, Code::Reserved, severity, message, remedy);
-    finding.ports = vec![claim.spec.to_string()];
-    finding
-}
-
 /// Remedy for ports that are shared and declared.
-const UNDECLARE: &str = "the scheduler knows no share: name shared ports in port-enforcer.io/ports alone, and take them out \
+pub(super) const UNDECLARE: &str = "the scheduler knows no share: name shared ports in port-enforcer.io/ports alone, and take them out \
                          of the containers' ports";
 
 /// Checks whether the object declares a port, so that the scheduler keeps its pods apart.

@@ -5,11 +5,13 @@ mod kinds;
 mod other_documents;
 mod probes;
 mod refusals;
+mod service;
 
 pub use kinds::WorkloadKind;
 pub use other_documents::{OtherKind, OtherKinds, Remark, kustomize};
 pub use probes::ProbedPort;
 pub use refusals::ApiRefusal;
+pub use service::{EndpointFacts, ManifestService, ServiceTarget, TargetPort};
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -118,6 +120,8 @@ pub struct ManifestObject {
     pub scale: ReplicaCount,
     /// Nodes that the pods may come to.
     pub placement: Placement,
+    /// Facts that decide whether a Service reaches its pods.
+    pub endpoint: EndpointFacts,
     /// One of its pods, if it claims something.
     pod: Option<Box<Pod>>,
 }
@@ -233,6 +237,8 @@ pub struct Unreadable {
 pub struct DocumentContents {
     /// The objects that make pods, in their order.
     pub objects: Vec<ManifestObject>,
+    /// The Services, in their order.
+    pub services: Vec<ManifestService>,
     /// Labels of namespaces with the most ports that one of their pods may claim.
     pub port_limits: Vec<(String, u32)>,
     /// Count of objects of other kinds.
@@ -249,7 +255,10 @@ impl DocumentContents {
     /// Checks whether something of it could be read as a manifest.
     #[must_use]
     pub fn is_manifest(&self) -> bool {
-        !self.objects.is_empty() || self.ignored > 0 || self.unreadable.is_empty() && self.remarks.is_empty()
+        !self.objects.is_empty()
+            || !self.services.is_empty()
+            || self.ignored > 0
+            || self.unreadable.is_empty() && self.remarks.is_empty()
     }
 }
 
@@ -322,19 +331,29 @@ impl ObjectReader<'_> {
             self.contents.unreadable.push(Unreadable { place: self.place(root), message, is_foreign: false });
             return;
         }
+        if (version, kind) == ("v1", "Service") {
+            match service::read_service(root, self.file, self.lines_before) {
+                Ok(service) => self.contents.services.push(service),
+                Err(error) => self.invalid(root, kind, error),
+            }
+            return;
+        }
         let Some(known) = WorkloadKind::of(version, kind) else {
             self.other_kind(version, kind, root);
             return;
         };
         match self.pod_template_owner(known, (version, kind), root) {
             Ok(object) => self.contents.objects.push(object),
-            Err(FieldError { line, message }) => {
-                let message = format!("is not a valid {}: {}", known.as_str(), escape_bounded(&message, MAX_MESSAGE));
-                let line = line.map_or_else(|| self.line(root), |line| self.lines_before.saturating_add(line));
-                let place = Location { file: self.file.clone(), line: Some(line) };
-                self.contents.unreadable.push(Unreadable { place, message, is_foreign: false });
-            }
+            Err(error) => self.invalid(root, known.as_str(), error),
         }
+    }
+
+    /// Takes an object that cannot be read.
+    fn invalid(&mut self, root: &Node, kind: &str, FieldError { line, message }: FieldError) {
+        let message = format!("is not a valid {kind}: {}", escape_bounded(&message, MAX_MESSAGE));
+        let line = line.map_or_else(|| self.line(root), |line| self.lines_before.saturating_add(line));
+        let place = Location { file: self.file.clone(), line: Some(line) };
+        self.contents.unreadable.push(Unreadable { place, message, is_foreign: false });
     }
 
     /// Takes a document without an API version or a kind.
@@ -485,6 +504,7 @@ impl ObjectReader<'_> {
             scale,
             placement,
             scheduler_ports,
+            endpoint: EndpointFacts::of(labels, probes::running_containers(pod_spec)),
             pod: claiming,
         })
     }

@@ -10,11 +10,11 @@ use crate::{
 };
 
 /// Most comparisons of two claims, so that no input keeps the check busy for minutes.
-const MAX_COMPARISONS: u64 = 20_000_000;
+pub(super) const MAX_COMPARISONS: u64 = 20_000_000;
 /// Most pairs that are found.
-const MAX_PAIRS: usize = 10_000;
+pub(super) const MAX_PAIRS: usize = 10_000;
 /// Most overlaps that are kept of one pair.
-const MAX_OVERLAPS: usize = 64;
+pub(super) const MAX_OVERLAPS: usize = 64;
 
 /// Whoever claims something.
 #[derive(Clone, Copy, Debug)]

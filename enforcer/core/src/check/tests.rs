@@ -6,9 +6,12 @@ mod findings;
 mod other_kinds;
 mod placement;
 mod probes;
+mod ranges;
 mod reading;
 mod refusals;
+mod registry;
 mod scheduler;
+mod services;
 mod three_nodes;
 
 use std::sync::Arc;
@@ -34,6 +37,7 @@ fn manifests(documents: &[&str]) -> ManifestSet {
         manifests.remarks.extend(contents.remarks);
         manifests.unreadable.extend(contents.unreadable);
         manifests.objects.extend(contents.objects);
+        manifests.services.extend(contents.services);
     }
     manifests
 }

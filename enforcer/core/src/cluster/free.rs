@@ -8,18 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::host_ports::{HostPortRow, NodeKnowledge, NodeSummary};
 use crate::{
-    model::port_spec::{PortRange, compress, protocol_name},
+    model::{
+        kubernetes_ports::{EPHEMERAL_PORTS, NODE_PORTS, is_kubernetes_port},
+        port_spec::{PortRange, compress, protocol_name},
+    },
     views::node_snapshot::API_VERSION,
 };
-
-/// Ports that an API server gives to Services unless its flag `--service-node-port-range` says otherwise.
-pub const NODE_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
-/// Ports that Linux gives to outgoing connections unless the node says otherwise (`net.ipv4.ip_local_port_range`).
-pub const EPHEMERAL_PORTS: std::ops::RangeInclusive<u16> = 32_768..=60_999;
-/// TCP ports that the parts of Kubernetes use on nodes: SSH, etcd, the API server, kubelet, kube-proxy, controller
-/// managers and the scheduler (<https://kubernetes.io/docs/reference/networking/ports-and-protocols/>).
-pub const KUBERNETES_PORTS: [u16; 15] =
-    [22, 2379, 2380, 2381, 6443, 10_248, 10_249, 10_250, 10_255, 10_256, 10_257, 10_258, 10_259, 10_260, 10_263];
 
 /// Question for free ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,8 +101,8 @@ impl UsedPorts {
             let (first, last) = text.split_once('-')?;
             PortRange::new(first.parse().ok()?, last.parse().ok()?).ok()
         });
-        let range = known.map_or(EPHEMERAL_PORTS, PortRange::iter);
-        self.ephemeral[usize::from(*range.start())..=usize::from(*range.end())].fill(true);
+        let range = known.unwrap_or(EPHEMERAL_PORTS);
+        self.ephemeral[usize::from(range.first())..=usize::from(range.last())].fill(true);
     }
 
     /// Answers a question about the protocol.
@@ -120,9 +114,9 @@ impl UsedPorts {
             let place = usize::from(port);
             let reason = if self.used[place] {
                 &mut taken.used
-            } else if question.protocol == Protocol::Tcp && KUBERNETES_PORTS.contains(&port) {
+            } else if is_kubernetes_port(question.protocol, port) {
                 &mut taken.kubernetes
-            } else if NODE_PORTS.contains(&port) {
+            } else if NODE_PORTS.contains(port) {
                 &mut taken.node_ports
             } else if self.ephemeral[place] {
                 &mut taken.ephemeral

@@ -16,7 +16,7 @@ use crate::{
         port_spec::{Address, PortRange, PortSpec, protocol_from_name, protocol_name},
         text::escape,
     },
-    pods::annotation,
+    pods::{annotation, service::service_claims},
     views::node_snapshot::API_VERSION,
 };
 
@@ -190,7 +190,7 @@ impl ServicePorts {
 
     /// Adds the ports of a Service.
     pub fn add(&mut self, service: &Service) {
-        let (Some(spec), metadata) = (&service.spec, &service.metadata) else { return };
+        let metadata = &service.metadata;
         let who = LedgerActor {
             kind: "service".to_owned(),
             namespace: metadata.namespace.as_deref().map(escape),
@@ -198,31 +198,25 @@ impl ServicePorts {
             ..LedgerActor::default()
         };
         let since = metadata.creation_timestamp.as_ref().map(|time| time.0.to_string());
-        let mut take = |protocol: Option<&str>, port: Option<i32>, source: &str| {
-            let protocol = protocol_from_name(protocol.unwrap_or("TCP"));
-            let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
-            if let (Some(protocol), Some(port)) = (protocol, port) {
-                self.by_port.entry((protocol, port)).or_insert(self.rows.len());
-                self.rows.push(LedgerRow {
-                    protocol: protocol_name(protocol).to_owned(),
-                    first_port: port,
-                    last_port: port,
-                    address: None,
-                    who: who.clone(),
-                    source: Some(source.to_owned()),
-                    standing: None,
-                    behind: None,
-                    held: false,
-                    declared: true,
-                    reach: "all".to_owned(),
-                    since: since.clone(),
-                });
-            }
-        };
-        for port in spec.ports.iter().flatten() {
-            take(port.protocol.as_deref(), port.node_port, "nodePort");
+        // The others are not on every node.
+        for claim in service_claims(service, false).into_iter().filter(|claim| claim.by.is_allocated()) {
+            let (protocol, port) = (claim.spec.protocol, claim.spec.ports.first());
+            self.by_port.entry((protocol, port)).or_insert(self.rows.len());
+            self.rows.push(LedgerRow {
+                protocol: protocol_name(protocol).to_owned(),
+                first_port: port,
+                last_port: port,
+                address: None,
+                who: who.clone(),
+                source: Some(claim.by.as_str().to_owned()),
+                standing: None,
+                behind: None,
+                held: false,
+                declared: true,
+                reach: "all".to_owned(),
+                since: since.clone(),
+            });
         }
-        take(None, spec.health_check_node_port, "healthCheckNodePort");
     }
 
     /// Returns the rows, by protocol and port.

@@ -11,7 +11,7 @@ use crate::{
     cli::{
         admin::{ADMIN_SOCKET, AdminSocket},
         agent_or_pins::BpffsFlag,
-        values::Ports,
+        values::NodeReserved,
     },
     host::reserved_ports_sysctl,
     telemetry::{LogFormat, LogLevel},
@@ -95,9 +95,11 @@ pub(in crate::cli) struct Run {
     #[arg(long, env = "ENFORCER_SHARED_PORTS", value_name = "LIST", default_value = DEFAULT_SHARED_PORTS)]
     pub(super) shared_ports: WholePorts,
 
-    /// Ports reserved for the node itself, as in an annotation: 22/tcp,10250/tcp
+    /// Ports reserved for the node itself, as in an annotation: 22/tcp,10250/tcp. The word kubernetes, alone or in the
+    /// list, stands for those of SSH, etcd, the API server, kubelet, kube-proxy, scheduler, controller managers and CRI-O:
+    /// they become ports of the node, whether it runs these or not
     #[arg(long, env = "ENFORCER_NODE_RESERVED", value_name = "LIST", default_value = "", hide_default_value = true)]
-    pub(super) node_reserved: Ports,
+    pub(super) node_reserved: NodeReserved,
 
     /// Most ports that one pod may claim; a range counts with all its ports
     #[arg(long, env = "ENFORCER_MAX_PORTS_PER_POD", value_name = "N", default_value_t = 1024)]

@@ -32,7 +32,7 @@ impl From<&str> for FieldError {
 
 /// Type that a field must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Expected {
+pub(super) enum Expected {
     Flag,
     /// Whole number that fits 32 bits.
     Number,
@@ -114,7 +114,7 @@ fn expect(node: &Node, path: &str, expected: Expected) -> Result<(), FieldError>
 }
 
 /// Checks a field of a mapping, if it is there, and returns it.
-fn field<'a>(
+pub(super) fn field<'a>(
     parent: &'a Node,
     path: &str,
     key: &str,
@@ -129,7 +129,7 @@ fn field<'a>(
 }
 
 /// Checks each item of a list that a mapping may have, and passes it on with its path.
-fn items(
+pub(super) fn items(
     parent: &Node,
     path: &str,
     key: &str,

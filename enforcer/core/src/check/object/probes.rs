@@ -85,7 +85,7 @@ pub(super) fn probed_ports(spec: &Node, known: &[PodClaim], lines_before: u32) -
 }
 
 /// Returns the containers that run beside each other: all but the plain init containers.
-fn running_containers(spec: &Node) -> impl Iterator<Item = &Node> {
+pub(super) fn running_containers(spec: &Node) -> impl Iterator<Item = &Node> {
     let of = |key| spec.get(key).map(Node::items).unwrap_or_default().iter();
     of("containers").chain(of("initContainers").filter(|container| is_sidecar(container)))
 }

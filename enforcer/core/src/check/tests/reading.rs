@@ -83,7 +83,7 @@ fn lists_and_what_is_not_read() {
     let found = manifests(&[
         &format!("apiVersion: v1\nkind: PodList\nitems:\n- {item}\n"),
         "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: b}, spec: {containers: []}}\n- \
-         {apiVersion: v1, kind: Service}\n- {kind: Pod}\n",
+         {apiVersion: v1, kind: ConfigMap}\n- {kind: Pod}\n",
         "apiVersion: v1\nkind: List\nitems: []\n",
         "apiVersion: argoproj.io/v1alpha1\nkind: Deployment\n",
         "- a list\n",
