@@ -3,7 +3,8 @@
 mod likely;
 mod notes;
 
-pub(super) use notes::{other_kind, remark, unknown_ports};
+pub(super) use likely::unknown_ports;
+pub(super) use notes::{other_kind, remark};
 
 use super::{
     CheckResult, PairConflict, common,
@@ -143,7 +144,8 @@ pub(super) fn duplicate(object: &ManifestObject, first: &ManifestObject) -> Find
 pub(super) fn reserved(object: &ManifestObject, claim: &PodClaim, spec: &PortSpec) -> Finding {
     let (severity, verb) =
         if claim.source.is_likely() { (Severity::Warning, "most likely uses") } else { (Severity::Error, "claims") };
-    let message = format!("{object} {verb} {} ({}), and {spec} is reserved for the node", claim.spec, claim.source);
+    let basis = likely::basis(object, claim);
+    let message = format!("{object} {verb} {} ({basis}), and {spec} is reserved for the node", claim.spec);
     let remedy = "choose another port, or take this one out of --node-reserved here and in the agent";
     let place = object.place_of(claim);
     let mut finding = about(object, place, Code::Reserved, severity, message, remedy);
@@ -204,6 +206,7 @@ fn replica_messages(
     let severity = if claim.source.is_likely() { severity.max(Severity::Warning) } else { severity };
     let mut finding = about(object, object.place_of(claim), code, severity, message, remedy);
     finding.ports = object.claims.iter().take(MAX_LISTED).map(|claim| claim.spec.to_string()).collect();
+    likely::explain(&mut finding, object, claim);
     finding
 }
 
@@ -313,8 +316,9 @@ pub(super) fn daemon_set_surge(object: &ManifestObject, claim: &PodClaim) -> Fin
 
 /// Formats `both claim 80/tcp, 443/tcp; its 0.0.0.0:53/udp overlaps 169.254.20.10:53/udp`, where "its" is the second
 /// one's.
-fn overlaps(pair: &Pair) -> String {
-    let (probed, known): (Vec<&Overlap>, Vec<&Overlap>) = pair.overlaps.iter().partition(|overlap| overlap.is_likely());
+fn overlaps(conflict: &PairConflict<'_>) -> String {
+    let pair = conflict.pair;
+    let (likely, known): (Vec<&Overlap>, Vec<&Overlap>) = pair.overlaps.iter().partition(|overlap| overlap.is_likely());
     let (equal, unequal): (Vec<&Overlap>, Vec<&Overlap>) = known.iter().partition(|overlap| overlap.is_equal());
     let mut parts = Vec::new();
     if !equal.is_empty() {
@@ -328,7 +332,7 @@ fn overlaps(pair: &Pair) -> String {
         let items = unequal.iter().map(|overlap| format!("{} overlaps {}", overlap.second.spec, overlap.first.spec));
         parts.push(format!("its {}", comma_list(items, MAX_LISTED, pair.more)));
     }
-    parts.extend(likely::overlaps(&probed));
+    parts.extend(likely::overlaps(conflict, &likely));
     parts.join("; ")
 }
 
@@ -414,7 +418,7 @@ pub(super) fn conflict(conflict: &PairConflict<'_>) -> Finding {
     let &PairConflict { first, second, pair, meeting, keeps_apart, pods, .. } = conflict;
     let unless =
         if meeting == CoPlacement::Perhaps && !keeps_apart { ", unless they never meet on one node" } else { "" };
-    let ports = overlaps(pair);
+    let ports = overlaps(conflict);
     // The first overlap is the one that is pointed at.
     let places = pair.overlaps.first().map_or_else(
         || (first.place.clone(), second.place.clone()),

@@ -1,6 +1,7 @@
 //! The rules by tables, and against the index, which is what the agent runs.
 
 mod agreement;
+mod corpus;
 mod existing;
 mod findings;
 mod other_kinds;
