@@ -11,7 +11,8 @@ use enforcer_core::{
 
 use crate::{
     inputs::read_all,
-    report::{claims_json, claims_text, counted, report, text},
+    listing::{claims_json, claims_text},
+    report::{counted, report, text},
     workloads::Workloads,
 };
 
@@ -49,7 +50,8 @@ pub struct CheckFlags {
     #[arg(short, long)]
     recursive: bool,
 
-    /// List also the ports of each object: those it claims, and those on which it is probed
+    /// List the ports of each object instead of findings: those it claims, and those it most likely listens on by its
+    /// probes, arguments, environment and prometheus.io/port
     #[arg(long)]
     list: bool,
 
@@ -104,9 +106,28 @@ pub enum CheckError {
         /// The findings.
         answer: String,
     },
+    /// The claims were to be listed, and some of the input could not be read.
+    #[error("{parts} could not be read, so claims may be missing from the list; correct it, or leave it out")]
+    NotAllListed {
+        /// The claims of the others, and what could not be read.
+        answer: String,
+        /// What could not be read, counted.
+        parts: String,
+    },
     /// Nothing could be read of what is there.
     #[error("no manifest could be read in {} of --against", .0.display())]
     NothingExisting(PathBuf),
+}
+
+impl CheckError {
+    /// Returns what there is to print all the same.
+    #[must_use]
+    pub fn answer(&self) -> Option<&str> {
+        match self {
+            Self::NothingRead { answer } | Self::NotAllListed { answer, .. } => Some(answer),
+            Self::NothingExisting(_) => None,
+        }
+    }
 }
 
 impl CheckFlags {
@@ -128,20 +149,14 @@ impl CheckFlags {
                 nodes = nodes.or(Some(count).filter(|count| *count > 0));
             }
         }
+        if list {
+            return listing(&manifests, format);
+        }
         let settings = CheckSettings { nodes, node_reserved: node_reserved.0, limits };
         let outcome = check(&manifests, &settings);
         let answer = match format {
-            Format::Text => {
-                let listed = if list { claims_text(&manifests) } else { String::new() };
-                listed + &text(&manifests, &outcome, colours)
-            }
-            Format::Json => {
-                let mut report = report(&manifests, &outcome, nodes);
-                if list {
-                    report["objects"] = claims_json(&manifests);
-                }
-                format!("{report:#}\n")
-            }
+            Format::Text => text(&manifests, &outcome, colours),
+            Format::Json => format!("{:#}\n", report(&manifests, &outcome, nodes)),
         };
         if manifests.documents == 0 {
             return Err(CheckError::NothingRead { answer });
@@ -152,6 +167,22 @@ impl CheckFlags {
         }
         let counts = [counted(errors, "error", "errors"), counted(warnings, "warning", "warnings")];
         Ok((answer, CheckEnd::Findings(counts.join(", "))))
+    }
+}
+
+/// Lists the claims. That all of them are there matters more than findings do, so a part that could not be read is an error.
+fn listing(manifests: &ManifestSet, format: Format) -> Result<(String, CheckEnd), CheckError> {
+    let answer = match format {
+        Format::Text => claims_text(manifests),
+        Format::Json => format!("{:#}\n", claims_json(manifests)),
+    };
+    let unreadable = manifests.unreadable.len() + manifests.more_unreadable;
+    if manifests.documents == 0 {
+        Err(CheckError::NothingRead { answer })
+    } else if unreadable > 0 {
+        Err(CheckError::NotAllListed { answer, parts: counted(unreadable, "part of the input", "parts of the input") })
+    } else {
+        Ok((answer, CheckEnd::Fine))
     }
 }
 

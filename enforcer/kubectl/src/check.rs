@@ -1,7 +1,7 @@
 //! `kubectl host-ports check`: manifests against what runs, as `enforcer check --against cluster`.
 
 use enforcer_check::{
-    command::{CheckEnd, CheckError, CheckFlags, Existing},
+    command::{CheckEnd, CheckFlags, Existing},
     workloads::{WorkloadsError, read_workloads},
 };
 
@@ -29,7 +29,7 @@ pub(crate) async fn run(cluster: &Cluster, flags: CheckFlags, progress: &Progres
             }
         }
         Err(error) => {
-            if let CheckError::NothingRead { answer } = &error {
+            if let Some(answer) = error.answer() {
                 print(answer)?;
             }
             Err(Failure::usage(error))

@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use enforcer_check::{
-    command::{CheckEnd, CheckError, CheckFlags, Existing},
+    command::{CheckEnd, CheckFlags, Existing},
     workloads::{Workloads, WorkloadsError, read_workloads},
 };
 

@@ -156,9 +156,7 @@ impl ManifestObject {
     pub fn place_of(&self, claim: &PodClaim) -> Location {
         let line = match claim.source {
             ClaimSource::Annotation => self.annotation,
-            source if source.is_likely() => {
-                self.likely_port(claim).map(|likely| likely.line).filter(|line| *line > 0)
-            }
+            source if source.is_likely() => self.likely_port(claim).map(|likely| likely.line).filter(|line| *line > 0),
             _ => self.declared_port(claim).map(|(line, _)| *line),
         };
         self.at(line)

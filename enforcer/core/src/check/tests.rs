@@ -4,6 +4,7 @@ mod agreement;
 mod corpus;
 mod existing;
 mod findings;
+mod likely;
 mod other_kinds;
 mod placement;
 mod probes;

@@ -61,8 +61,8 @@ fn shared(overlap: &Overlap) -> Option<PortSpec> {
 /// Formats an overlap that rests on an argument, a variable or `prometheus.io/port`.
 fn guess(conflict: &PairConflict<'_>, overlap: &Overlap) -> Option<String> {
     let port = shared(overlap)?;
-    let [first, second] =
-        [(conflict.first, &overlap.first), (conflict.second, &overlap.second)].map(|(object, claim)| basis(object, claim));
+    let [first, second] = [(conflict.first, &overlap.first), (conflict.second, &overlap.second)]
+        .map(|(object, claim)| basis(object, claim));
     Some(match (overlap.first.source.is_likely(), overlap.second.source.is_likely()) {
         (true, true) => format!("both most likely listen on {port} (it by {second}, the other by {first})"),
         (true, false) => format!("it claims {port}, on which the other most likely listens ({first})"),
@@ -74,8 +74,7 @@ fn guess(conflict: &PairConflict<'_>, overlap: &Overlap) -> Option<String> {
 pub(super) fn declarations(first: &ManifestObject, second: &ManifestObject, pair: &Pair) -> String {
     let overlap = pair.overlaps.first();
     let claims = [(first, overlap.map(|overlap| overlap.first)), (second, overlap.map(|overlap| overlap.second))];
-    let lines: Vec<String> =
-        claims.into_iter().filter_map(|(object, claim)| declaration(object, &claim?)).collect();
+    let lines: Vec<String> = claims.into_iter().filter_map(|(object, claim)| declaration(object, &claim?)).collect();
     format!(
         "where the program listens there, declare it, so that the scheduler counts it: add {}; then give one of them \
          another port",

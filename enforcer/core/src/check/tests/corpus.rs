@@ -132,7 +132,8 @@ fn corpus_reaches_the_bars_of_precision_and_recall() {
             println!("    {name}: missed {}; wrong {}", shown(listens, found), shown(found, listens));
         }
     }
-    let names: BTreeSet<&str> = parts.iter().flat_map(|(_, fragments)| fragments).map(|one| one.name.as_str()).collect();
+    let names: BTreeSet<&str> =
+        parts.iter().flat_map(|(_, fragments)| fragments).map(|one| one.name.as_str()).collect();
     assert_eq!(names.len(), count, "each fragment has a name of its own");
     assert!(count >= 150 && parts[1].1.len() * 3 >= count, "{count} fragments");
     assert!(tempting * 10 >= count * 4, "{tempting} of {count} tempt");

@@ -8,25 +8,108 @@ const MAX_NAME: usize = 128;
 
 /// Words for a port that a program listens on.
 const SERVED: [&str; 41] = [
-    "admin", "api", "console", "dashboard", "dns", "exporter", "gossip", "graphql", "grpc", "http", "http2", "https",
-    "insecure", "jmx", "jmxremote", "listener", "memberlist", "quic", "receiver", "rest", "rpc", "secure", "server", "socks",
-    "ssl", "statsd", "tcp", "tls", "transport", "udp", "ui", "web", "webhook", "websocket", "ws", "wss", "monitor",
-    "monitoring", "prometheus", "telemetry", "serve",
+    "admin",
+    "api",
+    "console",
+    "dashboard",
+    "dns",
+    "exporter",
+    "gossip",
+    "graphql",
+    "grpc",
+    "http",
+    "http2",
+    "https",
+    "insecure",
+    "jmx",
+    "jmxremote",
+    "listener",
+    "memberlist",
+    "quic",
+    "receiver",
+    "rest",
+    "rpc",
+    "secure",
+    "server",
+    "socks",
+    "ssl",
+    "statsd",
+    "tcp",
+    "tls",
+    "transport",
+    "udp",
+    "ui",
+    "web",
+    "webhook",
+    "websocket",
+    "ws",
+    "wss",
+    "monitor",
+    "monitoring",
+    "prometheus",
+    "telemetry",
+    "serve",
 ];
 /// Words for what is served to those who look after a program. Hardly any program asks for these of another one by its
 /// address.
 const OBSERVED: [&str; 22] = [
-    "debug", "diagnostics", "expvar", "health", "healthcheck", "healthz", "introspection", "live", "liveness", "livez",
-    "management", "metric", "metrics", "pprof", "probe", "profile", "profiling", "readiness", "ready", "readyz", "stats",
+    "debug",
+    "diagnostics",
+    "expvar",
+    "health",
+    "healthcheck",
+    "healthz",
+    "introspection",
+    "live",
+    "liveness",
+    "livez",
+    "management",
+    "metric",
+    "metrics",
+    "pprof",
+    "probe",
+    "profile",
+    "profiling",
+    "readiness",
+    "ready",
+    "readyz",
+    "stats",
     "status",
 ];
 /// Words that say by themselves that the program listens.
 const LISTENING: [&str; 6] = ["bind", "listen", "listeners", "listening", "listener", "listens"];
 /// Words for somebody else's port, wherever they stand in a name.
 const FOREIGN: [&str; 30] = [
-    "adv", "advertise", "advertised", "apiserver", "backend", "bootstrap", "client", "connect", "database", "db", "dest",
-    "destination", "dst", "endpoints", "external", "forward", "join", "kubelet", "master", "origin", "peer", "peers", "push",
-    "remote", "scrape", "seed", "seeds", "source", "target", "upstream",
+    "adv",
+    "advertise",
+    "advertised",
+    "apiserver",
+    "backend",
+    "bootstrap",
+    "client",
+    "connect",
+    "database",
+    "db",
+    "dest",
+    "destination",
+    "dst",
+    "endpoints",
+    "external",
+    "forward",
+    "join",
+    "kubelet",
+    "master",
+    "origin",
+    "peer",
+    "peers",
+    "push",
+    "remote",
+    "scrape",
+    "seed",
+    "seeds",
+    "source",
+    "target",
+    "upstream",
 ];
 /// First words of what is turned off.
 const OFF: [&str; 5] = ["disable", "disabled", "no", "skip", "without"];
@@ -34,16 +117,44 @@ const OFF: [&str; 5] = ["disable", "disabled", "no", "skip", "without"];
 const ADDRESS: [&str; 6] = ["addr", "addrs", "address", "addresses", "host", "ip"];
 /// Words that only say what a value is, or that the program listens: two settings of one listener differ in them.
 const NEUTRAL: [&str; 15] = [
-    "addr", "addrs", "address", "addresses", "bind", "host", "ip", "listen", "listener", "listening", "port", "ports", "secure",
-    "server", "serve",
+    "addr",
+    "addrs",
+    "address",
+    "addresses",
+    "bind",
+    "host",
+    "ip",
+    "listen",
+    "listener",
+    "listening",
+    "port",
+    "ports",
+    "secure",
+    "server",
+    "serve",
 ];
 /// Words that end in "port" and mean none.
 const NO_PORT: [&str; 7] = ["export", "import", "passport", "report", "support", "transport", "viewport"];
 
 /// Words that names are glued of, as in `FELIX_PROMETHEUSMETRICSPORT`. Those of other words, such as "rest", are not here.
 const GLUED: [&str; 17] = [
-    "addr", "address", "admin", "bind", "grpc", "health", "healthz", "http", "https", "listen", "metrics", "monitoring", "port",
-    "prometheus", "server", "statsd", "status",
+    "addr",
+    "address",
+    "admin",
+    "bind",
+    "grpc",
+    "health",
+    "healthz",
+    "http",
+    "https",
+    "listen",
+    "metrics",
+    "monitoring",
+    "port",
+    "prometheus",
+    "server",
+    "statsd",
+    "status",
 ];
 
 /// The name of a flag or variable, in words.
@@ -171,7 +282,9 @@ impl Name {
         }
         match rest {
             [] => return Ownership::Served,
-            [only] if only == "server" => return if self.kind() == ValueKind::Port { Ownership::Served } else { Ownership::Unknown },
+            [only] if only == "server" => {
+                return if self.kind() == ValueKind::Port { Ownership::Served } else { Ownership::Unknown };
+            }
             [before @ .., last] if last == "server" => rest = before,
             _ => {}
         }
@@ -209,7 +322,11 @@ fn unglue(word: String, words: &mut Vec<String>) {
     if word.is_empty() {
         return;
     }
-    let known = |word: &str| [&SERVED[..], &OBSERVED, &LISTENING, &FOREIGN, &OFF, &ADDRESS, &NEUTRAL, &NO_PORT].iter().any(|list| is_one(list, word));
+    let known = |word: &str| {
+        [&SERVED[..], &OBSERVED, &LISTENING, &FOREIGN, &OFF, &ADDRESS, &NEUTRAL, &NO_PORT]
+            .iter()
+            .any(|list| is_one(list, word))
+    };
     if known(&word) {
         words.push(word);
         return;
@@ -288,9 +405,12 @@ mod tests {
 
     #[test]
     fn names_that_say_udp_are_udp() {
-        for (name, udp) in
-            [("--dns-udp-port", true), ("DD_DOGSTATSD_PORT", true), ("--statsd.listen-tcp", false), ("--dns-tcp-port", false)]
-        {
+        for (name, udp) in [
+            ("--dns-udp-port", true),
+            ("DD_DOGSTATSD_PORT", true),
+            ("--statsd.listen-tcp", false),
+            ("--dns-tcp-port", false),
+        ] {
             assert_eq!(Name::new(name).is_udp(), udp, "{name}");
         }
     }

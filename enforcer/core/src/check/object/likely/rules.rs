@@ -47,11 +47,8 @@ fn listeners_of(setting: &Setting, scope: &Scope) -> Vec<PortSpec> {
         return address.map(|address| spec(ports, protocol, address)).into_iter().collect();
     }
     // Of a list such as `0.0.0.0:80, 0.0.0.0:443 ssl`, the words behind an address are options.
-    let addresses: Vec<Option<Endpoint>> = value
-        .split(',')
-        .take(MAX_LISTED)
-        .map(|item| item.split_whitespace().next().and_then(endpoint))
-        .collect();
+    let addresses: Vec<Option<Endpoint>> =
+        value.split(',').take(MAX_LISTED).map(|item| item.split_whitespace().next().and_then(endpoint)).collect();
     let is_list = addresses.len() > 1;
     let listens = |endpoint: &Endpoint| is_listener(name, ownership, endpoint, is_list, scope.source);
     let address = |found: Endpoint| Some(spec(found.port, found.protocol, found.host.address()?));

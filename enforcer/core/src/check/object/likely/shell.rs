@@ -37,9 +37,10 @@ pub(super) fn lasting_programs(script: &str) -> Vec<Vec<String>> {
     let count = commands.len();
     let becomes = |command: &Command| command.words.first().is_some_and(|word| word == "exec");
     let replaced = commands.iter().any(becomes);
-    let lasting = commands.into_iter().enumerate().filter(|(place, command)| {
-        command.background || becomes(command) || !replaced && place + 1 == count
-    });
+    let lasting = commands
+        .into_iter()
+        .enumerate()
+        .filter(|(place, command)| command.background || becomes(command) || !replaced && place + 1 == count);
     lasting.map(|(_, command)| command.words).collect()
 }
 

@@ -109,7 +109,12 @@ pub(super) fn endpoint(text: &str) -> Option<Endpoint> {
     let protocol = named.or(udp.then_some(Protocol::Udp));
     // Without brackets, nobody can tell where an IPv6 address ends.
     let is_plain = host.starts_with('[') == host.ends_with(']') && (host.starts_with('[') || !host.contains(':'));
-    Some(Endpoint { host: if is_plain { Host::new(host) } else { Host::Name }, port, protocol, is_url: scheme.is_some() })
+    Some(Endpoint {
+        host: if is_plain { Host::new(host) } else { Host::Name },
+        port,
+        protocol,
+        is_url: scheme.is_some(),
+    })
 }
 
 #[cfg(test)]
@@ -159,7 +164,9 @@ mod tests {
 
     #[test]
     fn ports_are_digits_only() {
-        for (text, good) in [("80", true), ("65535", true), ("0", false), ("65536", false), ("+80", false), ("80s", false), ("", false)] {
+        for (text, good) in
+            [("80", true), ("65535", true), ("0", false), ("65536", false), ("+80", false), ("80s", false), ("", false)]
+        {
             assert_eq!(port(text).is_some(), good, "{text}");
         }
     }
