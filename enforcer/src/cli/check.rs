@@ -67,7 +67,7 @@ impl Check {
                 }
             }
             Err(error) => {
-                if let CheckError::NothingRead { answer } = &error {
+                if let Some(answer) = error.answer() {
                     print(answer)?;
                 }
                 Err(Failure::usage(error))
