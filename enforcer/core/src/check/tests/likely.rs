@@ -146,6 +146,24 @@ fn variables_that_name_a_port_to_listen_on_are_likely_claims() {
 }
 
 #[test]
+fn what_another_setting_turns_off_has_no_port() {
+    let variables =
+        |name, value, port| format!("env: [{{name: {name}, value: '{value}'}}, {{name: {port}, value: '80'}}]");
+    for (name, value, port, expected) in [
+        ("ENABLE_METRICS", "false", "METRICS_PORT", ""),
+        ("METRICS_ENABLED", "0", "METRICS_LISTEN_PORT", ""),
+        ("ENABLE_PROMETHEUS_SERVER", "false", "PROMETHEUS_SERVER_PORT", ""),
+        ("FELIX_PROMETHEUSMETRICSENABLED", "false", "FELIX_PROMETHEUSMETRICSPORT", ""),
+        ("ENABLE_METRICS", "true", "METRICS_PORT", "80/tcp"),
+        ("ENABLE_TRACING", "false", "METRICS_PORT", "80/tcp"),
+        ("ENABLE", "false", "PORT", "80/tcp"),
+    ] {
+        assert_eq!(ports(&variables(name, value, port)), expected, "{name}={value} {port}");
+    }
+    assert_eq!(ports("args: [--enable-metrics=false, '--metrics-addr=:80']"), "");
+}
+
+#[test]
 fn scripts_of_shells_are_read_as_far_as_programs_stay() {
     for (script, expected) in [
         ("exec app --port=80", "80/tcp"),

@@ -113,6 +113,8 @@ const FOREIGN: [&str; 30] = [
 ];
 /// First words of what is turned off.
 const OFF: [&str; 5] = ["disable", "disabled", "no", "skip", "without"];
+/// Words of what turns something on and off.
+const SWITCHES: [&str; 2] = ["enable", "enabled"];
 /// Last words of an address.
 const ADDRESS: [&str; 6] = ["addr", "addrs", "address", "addresses", "host", "ip"];
 /// Words that only say what a value is, or that the program listens: two settings of one listener differ in them.
@@ -137,11 +139,12 @@ const NEUTRAL: [&str; 15] = [
 const NO_PORT: [&str; 7] = ["export", "import", "passport", "report", "support", "transport", "viewport"];
 
 /// Words that names are glued of, as in `FELIX_PROMETHEUSMETRICSPORT`. Those of other words, such as "rest", are not here.
-const GLUED: [&str; 17] = [
+const GLUED: [&str; 18] = [
     "addr",
     "address",
     "admin",
     "bind",
+    "enabled",
     "grpc",
     "health",
     "healthz",
@@ -260,6 +263,14 @@ impl Name {
     /// Returns the words that tell one listener of a program from another, for `--metrics-port` and `--metrics-address`.
     pub(super) fn stem(&self) -> Vec<&str> {
         self.words.iter().map(String::as_str).filter(|word| !is_one(&NEUTRAL, word)).collect()
+    }
+
+    /// Returns the stem of what this name turns on and off, if it does: `ENABLE_METRICS`, `--metrics.enabled`.
+    pub(super) fn switched_stem(&self) -> Option<Vec<&str>> {
+        let mut stem = self.stem();
+        let count = stem.len();
+        stem.retain(|word| !is_one(&SWITCHES, word));
+        (stem.len() < count && !stem.is_empty()).then_some(stem)
     }
 
     /// Returns whose port it is, as far as the name says it.

@@ -8,6 +8,8 @@
 //! | a name: `db:5432` | never |
 //! | a number | the name ends in port, and the word before is of something served; or it ends in listen or bind |
 //!
+//! Nothing is claimed of what another setting turns off: `ENABLE_METRICS=false` beside `METRICS_PORT`.
+//!
 //! A number has its address from the setting beside it: `--bind-address` with `--secure-port`, `--metrics-host` with
 //! `--metrics-port`. If that is another machine's name, then so is the port: `DB_HOST` with `DB_PORT`.
 
@@ -26,6 +28,9 @@ const MAX_LISTED: usize = 16;
 /// Numbers below are no ports but switches where the name does not say port: `--listen=1`.
 const MIN_UNNAMED: u16 = 10;
 
+/// Values that turn something off.
+const OFF: [&str; 6] = ["0", "False", "false", "no", "off", "FALSE"];
+
 /// Returns the ports that a program with these settings most likely listens on, each with its setting.
 pub(super) fn listeners(scope: &Scope) -> impl Iterator<Item = (PortSpec, &Setting)> {
     let of = move |setting: &Setting| listeners_of(setting, scope);
@@ -35,7 +40,8 @@ pub(super) fn listeners(scope: &Scope) -> impl Iterator<Item = (PortSpec, &Setti
 fn listeners_of(setting: &Setting, scope: &Scope) -> Vec<PortSpec> {
     let Setting { name, value, .. } = setting;
     let ownership = name.ownership();
-    let Some(value) = value.as_deref().filter(|_| ownership != Ownership::Foreign) else {
+    let is_own = ownership != Ownership::Foreign && !is_off(name, scope);
+    let Some(value) = value.as_deref().filter(|_| is_own) else {
         return Vec::new();
     };
     let spec = |ports, protocol: Option<Protocol>, address| {
@@ -53,6 +59,13 @@ fn listeners_of(setting: &Setting, scope: &Scope) -> Vec<PortSpec> {
     let listens = |endpoint: &Endpoint| is_listener(name, ownership, endpoint, is_list, scope.source);
     let address = |found: Endpoint| Some(spec(found.port, found.protocol, found.host.address()?));
     addresses.into_iter().flatten().filter(listens).filter_map(address).collect()
+}
+
+/// Checks whether another setting turns off what has this name: `ENABLE_METRICS=false` beside `METRICS_PORT`.
+fn is_off(name: &Name, scope: &Scope) -> bool {
+    let is_false = |setting: &Setting| setting.value.as_deref().is_some_and(|value| OFF.contains(&value));
+    let switched = |setting: &Setting| setting.name.switched_stem().is_some_and(|stem| stem == name.stem());
+    scope.settings.iter().any(|setting| is_false(setting) && switched(setting))
 }
 
 /// Checks whether a program listens on an address that is the value of this name.
