@@ -22,8 +22,9 @@ use enforcer_core::{
 use crate::{
     flags::{MaybeRange, NodeReserved},
     inputs::read_all,
+    listing::{claims_json, claims_text},
     registry::{read_registry, write_new},
-    report::{claims_json, claims_text, counted, report, text},
+    report::{counted, report, text},
     workloads::Workloads,
 };
 
@@ -49,7 +50,8 @@ pub struct CheckFlags {
     #[arg(short, long)]
     recursive: bool,
 
-    /// List also the ports of each object: those it claims, and those on which it is probed
+    /// List the ports of each object instead of findings: those it claims, and those it most likely listens on by its
+    /// probes, arguments, environment and prometheus.io/port
     #[arg(long)]
     list: bool,
 
@@ -129,6 +131,14 @@ pub enum CheckError {
         /// The findings.
         answer: String,
     },
+    /// The claims were to be listed, and some of the input could not be read.
+    #[error("{parts} could not be read, so claims may be missing from the list; correct it, or leave it out")]
+    NotAllListed {
+        /// The claims of the others, and what could not be read.
+        answer: String,
+        /// What could not be read, counted.
+        parts: String,
+    },
     /// Nothing could be read of what is there.
     #[error("no manifest could be read in {} of --against", .0.display())]
     NothingExisting(PathBuf),
@@ -146,6 +156,20 @@ pub enum CheckError {
         /// The reason.
         why: io::Error,
     },
+}
+
+impl CheckError {
+    /// Returns what there is to print all the same.
+    #[must_use]
+    pub fn answer(&self) -> Option<&str> {
+        match self {
+            Self::NothingRead { answer } | Self::NotAllListed { answer, .. } => Some(answer),
+            Self::NothingExisting(_)
+            | Self::NoRegistry(_)
+            | Self::RegistryExists(_)
+            | Self::RegistryNotWritten { .. } => None,
+        }
+    }
 }
 
 impl CheckFlags {
@@ -184,6 +208,9 @@ impl CheckFlags {
                 nodes = nodes.or(Some(count).filter(|count| *count > 0));
             }
         }
+        if list {
+            return listing(&manifests, format);
+        }
         let kubernetes_ports = match &node_reserved {
             None => KubernetesPorts::Assumed,
             Some(NodeReserved { kubernetes: true, .. }) => KubernetesPorts::Reserved,
@@ -200,17 +227,8 @@ impl CheckFlags {
         };
         let outcome = check(&manifests, &settings);
         let mut answer = match format {
-            Format::Text => {
-                let listed = if list { claims_text(&manifests) } else { String::new() };
-                listed + &text(&manifests, &outcome, colours)
-            }
-            Format::Json => {
-                let mut report = report(&manifests, &outcome, nodes);
-                if list {
-                    report["objects"] = claims_json(&manifests);
-                }
-                format!("{report:#}\n")
-            }
+            Format::Text => text(&manifests, &outcome, colours),
+            Format::Json => format!("{:#}\n", report(&manifests, &outcome, nodes)),
         };
         if manifests.documents == 0 {
             return Err(CheckError::NothingRead { answer });
@@ -242,6 +260,22 @@ fn write(path: &Path, manifests: &ManifestSet, service_lb: bool) -> Result<usize
         }
     })?;
     Ok(users.len())
+}
+
+/// Lists the claims. That all of them are there matters more than findings do, so a part that could not be read is an error.
+fn listing(manifests: &ManifestSet, format: Format) -> Result<(String, CheckEnd), CheckError> {
+    let answer = match format {
+        Format::Text => claims_text(manifests),
+        Format::Json => format!("{:#}\n", claims_json(manifests)),
+    };
+    let unreadable = manifests.unreadable.len() + manifests.more_unreadable;
+    if manifests.documents == 0 {
+        Err(CheckError::NothingRead { answer })
+    } else if unreadable > 0 {
+        Err(CheckError::NotAllListed { answer, parts: counted(unreadable, "part of the input", "parts of the input") })
+    } else {
+        Ok((answer, CheckEnd::Fine))
+    }
 }
 
 /// Reads the manifests of what is there.

@@ -9,10 +9,12 @@
 //! | a cluster | the objects that make pods there | [`workloads`] |
 //! | a list of a cluster | its pages | [`pages`] |
 //! | findings | text, and JSON | `report` |
+//! | claims | a table, and JSON | `listing` |
 
 pub mod command;
 pub mod flags;
 pub mod inputs;
+mod listing;
 pub mod pages;
 mod registry;
 mod report;

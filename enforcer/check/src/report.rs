@@ -2,14 +2,9 @@
 
 use std::fmt::Write as _;
 
-use enforcer_core::{
-    check::{
-        CheckResult, ManifestSet,
-        finding::{Finding, NamedObject, Severity},
-        object::ManifestObject,
-    },
-    model::text::escape,
-    pods::claims::PodClaim,
+use enforcer_core::check::{
+    CheckResult, ManifestSet,
+    finding::{Finding, NamedObject, Severity},
 };
 use serde_json::{Value, json};
 
@@ -60,47 +55,6 @@ pub(crate) fn text(manifests: &ManifestSet, outcome: &CheckResult, colours: bool
     );
     written.expect("writing to a string never fails");
     text
-}
-
-/// Returns the claims of all objects, for people.
-pub(crate) fn claims_text(manifests: &ManifestSet) -> String {
-    let mut text = String::new();
-    for object in manifests.new_objects() {
-        let network = if object.host_network { "host network" } else { "network of its own" };
-        let mut line = format!("{object} ({}), {network}:", object.place);
-        if object.claims.is_empty() {
-            line += if object.unknown_ports.is_some() { " no port is known" } else { " no port of the node" };
-        }
-        writeln!(text, "{line}").expect("writing to a string never fails");
-        for claim in &object.claims {
-            let likely = if claim.source.is_likely() { ", likely" } else { "" };
-            let place = object.place_of(claim);
-            let written = writeln!(text, "    {} ({}{likely}), {place}", claim.spec, claim.source);
-            written.expect("writing to a string never fails");
-        }
-    }
-    text
-}
-
-pub(crate) fn claims_json(manifests: &ManifestSet) -> Value {
-    let object = |object: &ManifestObject| {
-        let claim = |claim: &PodClaim| {
-            let place = object.place_of(claim);
-            json!({
-                "port": claim.spec.to_string(),
-                "source": claim.source.as_str(),
-                "likely": claim.source.is_likely(),
-                "file": &*place.file,
-                "line": place.line,
-            })
-        };
-        let mut json = named_json(&NamedObject::of(object));
-        json["hostNetwork"] = object.host_network.into();
-        json["share"] = object.share.as_deref().map(escape).into();
-        json["claims"] = object.claims.iter().map(claim).collect();
-        json
-    };
-    manifests.new_objects().map(object).collect()
 }
 
 fn ignored_kinds(manifests: &ManifestSet) -> Value {
@@ -162,7 +116,8 @@ fn finding_json(finding: &Finding) -> Value {
     })
 }
 
-fn named_json(NamedObject { kind, namespace, name, place }: &NamedObject) -> Value {
+/// Returns the name of an object in JSON, with its place.
+pub(crate) fn named_json(NamedObject { kind, namespace, name, place }: &NamedObject) -> Value {
     json!({"kind": &**kind, "namespace": namespace, "name": name, "file": &*place.file, "line": place.line})
 }
 

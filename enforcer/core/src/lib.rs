@@ -7,8 +7,7 @@
 //! | from | to | module |
 //! | --- | --- | --- |
 //! | | types that every step uses: ports, names, owners, modes, time | [`model`] |
-//! | an API object | a pod, and its claims | [`pods`] |
-//! | an API object | a Service, and its claims | [`services`] |
+//! | an API object | a pod or a Service, and its claims | [`pods`] |
 //! | paths of cgroups | pods and containers | [`cgroups`] |
 //! | all claims on one port | the claims in force, and quotas | [`arbitration`] |
 //! | pods and cgroups, one by one | all of the above, kept in step | [`index`] |
@@ -37,7 +36,6 @@ pub mod plan;
 pub mod pods;
 pub mod reports;
 pub mod reserved_ports;
-pub mod services;
 pub mod sockets;
 #[cfg(test)]
 mod tests;

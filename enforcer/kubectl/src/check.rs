@@ -30,7 +30,7 @@ pub(crate) async fn run(cluster: &Cluster, flags: CheckFlags, progress: &Progres
         }
         Err(error @ CheckError::RegistryNotWritten { .. }) => Err(Failure::runtime(error)),
         Err(error) => {
-            if let CheckError::NothingRead { answer } = &error {
+            if let Some(answer) = error.answer() {
                 print(answer)?;
             }
             Err(Failure::usage(error))

@@ -29,9 +29,8 @@ use enforcer_core::{
         port_spec::PortSpec,
         source::ClaimOrigin,
     },
-    pods::pod::Pod,
+    pods::{pod::Pod, service::NodePortService},
     reports::failing_binds::FailingBinds,
-    services::Service,
     sockets::BoundSockets,
     views::unenforced_time::{PredecessorState, should_enforce},
 };
@@ -328,7 +327,7 @@ impl Reconciler {
     }
 
     /// Replaces all Services by these.
-    pub fn reset_services(&mut self, services: Vec<Service>, now: Now) {
+    pub fn reset_services(&mut self, services: Vec<NodePortService>, now: Now) {
         self.index.reset_services(services, now);
         self.flush();
     }

@@ -68,7 +68,7 @@ impl Check {
             }
             Err(error @ CheckError::RegistryNotWritten { .. }) => Err(Failure::runtime(error)),
             Err(error) => {
-                if let CheckError::NothingRead { answer } = &error {
+                if let Some(answer) = error.answer() {
                     print(answer)?;
                 }
                 Err(Failure::usage(error))

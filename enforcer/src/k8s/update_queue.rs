@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, time::Instant};
 
-use enforcer_core::{model::namespace_label::NamespaceLabel, pods::pod::Pod, services::Service};
+use enforcer_core::{
+    model::namespace_label::NamespaceLabel,
+    pods::{pod::Pod, service::NodePortService},
+};
 use tokio::sync::mpsc;
 
 use super::{error::ApiError, last_activity::LastActivity, resource::ApiResource};
@@ -25,9 +28,9 @@ pub enum Update {
         name: String,
     },
     /// All Services that may take ports of the nodes.
-    ServicesReset(Vec<Service>),
+    ServicesReset(Vec<NodePortService>),
     /// A Service was added or changed.
-    ServiceApplied(Box<Service>),
+    ServiceApplied(Box<NodePortService>),
     /// A Service was deleted, or takes no ports of the nodes any more.
     ServiceDeleted {
         /// Its namespace.

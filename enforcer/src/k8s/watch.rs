@@ -4,8 +4,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use enforcer_core::{
     model::{namespace_label::NamespaceLabel, text::message_with_causes},
-    pods::pod::{Pod, from_api},
-    services::{self, Service},
+    pods::{
+        pod::{Pod, from_api},
+        service::NodePortService,
+    },
 };
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Namespace, Pod as PodObject, Service as ServiceObject};
@@ -89,15 +91,15 @@ pub(super) async fn watch_services(client: Client, sender: UpdateSender) {
         resource: ApiResource::Services,
         failing: false,
         reset: Update::ServicesReset,
-        applied: |service: Service| Update::ServiceApplied(Box::new(service)),
+        applied: |service: NodePortService| Update::ServiceApplied(Box::new(service)),
         // A Service that becomes a ClusterIP no longer matches and arrives as deleted.
-        deleted: |service: Service| Update::ServiceDeleted { namespace: service.namespace, name: service.name },
+        deleted: |service: NodePortService| Update::ServiceDeleted { namespace: service.namespace, name: service.name },
     };
     loop {
         let config = lists.config().fields(NODE_PORT_SERVICES);
         let services = watcher(api.clone(), config)
             .default_backoff()
-            .map_ok(|event| map_event(event, |service| services::from_api(&service)));
+            .map_ok(|event| map_event(event, |service| NodePortService::from_api(&service)));
         match updates.run(services, lists, &sender).await {
             Ok(next) => lists = next,
             Err(Closed) => return,

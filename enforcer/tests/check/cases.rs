@@ -207,46 +207,6 @@ fn every_case_is_as_expected() {
     assert!(met.is_empty(), "as expected now, so no longer open: {met:?}");
 }
 
-/// The ports of each object, known and likely.
-#[test]
-fn list_has_known_and_likely_claims() {
-    let files = [
-        "cases/04-undeclared-port-in-probe.yaml",
-        "cases/29-nothing-declared.yaml",
-        "cases/05-replication-controller.yaml",
-    ];
-    let End { code, stdout, .. } = check(&[&["--list"][..], &files].concat(), b"");
-    assert_eq!(code, Some(1));
-    let expected = "\
-DaemonSet demo/left (cases/04-undeclared-port-in-probe.yaml:2), host network:
-    127.0.0.1:7004/tcp (probe, likely), cases/04-undeclared-port-in-probe.yaml:15
-DaemonSet demo/right (cases/04-undeclared-port-in-probe.yaml:17), host network:
-    7004/tcp (probe, likely), cases/04-undeclared-port-in-probe.yaml:30
-DaemonSet demo/silent (cases/29-nothing-declared.yaml:2), host network: no port is known
-ReplicationController demo/old (cases/05-replication-controller.yaml:2), network of its own:
-    7005/tcp (hostPort), cases/05-replication-controller.yaml:12
-";
-    assert!(stdout.starts_with(expected), "{stdout}");
-    let End { stdout, .. } = check(&[&["--list", "-o", "json"][..], &files].concat(), b"");
-    let report: Value = serde_json::from_str(&stdout).expect("JSON");
-    let objects: Vec<_> = report["objects"].as_array().expect("objects").iter().collect();
-    let claims: Vec<_> =
-        objects.iter().map(|object| (&object["name"], &object["hostNetwork"], &object["claims"])).collect();
-    let claim = |port: &str, source: &str, file: &str, line: u32| serde_json::json!([{"port": port, "source": source, "likely": source == "probe", "file": file, "line": line}]);
-    assert_eq!(
-        claims,
-        [
-            (&"left".into(), &true.into(), &claim("127.0.0.1:7004/tcp", "probe", files[0], 15)),
-            (&"right".into(), &true.into(), &claim("7004/tcp", "probe", files[0], 30)),
-            (&"silent".into(), &true.into(), &serde_json::json!([])),
-            (&"old".into(), &false.into(), &claim("7005/tcp", "hostPort", files[2], 12)),
-        ]
-    );
-    let End { stdout, .. } = check(&["-o", "json", files[0]], b"");
-    let report: Value = serde_json::from_str(&stdout).expect("JSON");
-    assert_eq!(report.get("objects"), None);
-}
-
 #[test]
 fn report_names_other_kinds() {
     let End { stdout, .. } =

@@ -3,6 +3,7 @@
 mod against;
 mod cases;
 mod inputs;
+mod listing;
 
 use std::{
     io::Write as _,

@@ -6,7 +6,8 @@ mod registry;
 mod reserved;
 mod services;
 
-pub(super) use notes::{other_kind, remark, unknown_ports};
+pub(super) use likely::unknown_ports;
+pub(super) use notes::{other_kind, remark};
 pub(super) use registry::{bad_entry, more_bad_entries, of_another, unregistered};
 pub(super) use reserved::{component_port, ephemeral, node_port_range, reserved};
 pub(super) use services::{
@@ -202,6 +203,7 @@ fn replica_messages(
     let severity = if claim.source.is_likely() { severity.max(Severity::Warning) } else { severity };
     let mut finding = about(object, object.place_of(claim), code, severity, message, remedy);
     finding.ports = object.claims.iter().take(MAX_LISTED).map(|claim| claim.spec.to_string()).collect();
+    likely::explain(&mut finding, object, claim);
     finding
 }
 
@@ -311,8 +313,9 @@ pub(super) fn daemon_set_surge(object: &ManifestObject, claim: &PodClaim) -> Fin
 
 /// Formats `both claim 80/tcp, 443/tcp; its 0.0.0.0:53/udp overlaps 169.254.20.10:53/udp`, where "its" is the second
 /// one's.
-fn overlaps(pair: &Pair) -> String {
-    let (probed, known): (Vec<&Overlap>, Vec<&Overlap>) = pair.overlaps.iter().partition(|overlap| overlap.is_likely());
+fn overlaps(conflict: &PairConflict<'_>) -> String {
+    let pair = conflict.pair;
+    let (likely, known): (Vec<&Overlap>, Vec<&Overlap>) = pair.overlaps.iter().partition(|overlap| overlap.is_likely());
     let (equal, unequal): (Vec<&Overlap>, Vec<&Overlap>) = known.iter().partition(|overlap| overlap.is_equal());
     let mut parts = Vec::new();
     if !equal.is_empty() {
@@ -326,7 +329,7 @@ fn overlaps(pair: &Pair) -> String {
         let items = unequal.iter().map(|overlap| format!("{} overlaps {}", overlap.second.spec, overlap.first.spec));
         parts.push(format!("its {}", comma_list(items, MAX_LISTED, pair.more)));
     }
-    parts.extend(likely::overlaps(&probed));
+    parts.extend(likely::overlaps(conflict, &likely));
     parts.join("; ")
 }
 
@@ -412,7 +415,7 @@ pub(super) fn conflict(conflict: &PairConflict<'_>) -> Finding {
     let &PairConflict { first, second, pair, meeting, keeps_apart, pods, .. } = conflict;
     let unless =
         if meeting == CoPlacement::Perhaps && !keeps_apart { ", unless they never meet on one node" } else { "" };
-    let ports = overlaps(pair);
+    let ports = overlaps(conflict);
     // The first overlap is the one that is pointed at.
     let places = pair.overlaps.first().map_or_else(
         || (first.place.clone(), second.place.clone()),

@@ -2,14 +2,15 @@
 
 mod fields;
 mod kinds;
+mod likely;
 mod other_documents;
-mod probes;
+mod pod_json;
 mod refusals;
 mod service;
 
 pub use kinds::WorkloadKind;
+pub use likely::LikelyPort;
 pub use other_documents::{OtherKind, OtherKinds, Remark, kustomize};
-pub use probes::ProbedPort;
 pub use refusals::ApiRefusal;
 pub use service::{EndpointFacts, ManifestService, ServiceTarget, TargetPort};
 
@@ -21,10 +22,11 @@ use std::{
 
 use enforcer_ebpf::wire::Protocol;
 use k8s_openapi::api::core::v1 as api;
-use serde_json::{Map, Value as Json, json};
+use serde_json::json;
 
 use self::{
     fields::{FieldError, check_counts, check_pod_spec, metadata_text, pod_spec_path},
+    pod_json::{pod_json, texts},
     refusals::Refusals,
 };
 use super::{
@@ -95,8 +97,8 @@ pub struct ManifestObject {
     /// Claims of each of the object's pods, the likely ones last.
     pub claims: Vec<PodClaim>,
     /// Details of the likely claims.
-    pub probed: Vec<ProbedPort>,
-    /// Line of `hostNetwork` if the object is on the host network and nothing is known of its ports.
+    pub likely: Vec<LikelyPort>,
+    /// Line of `hostNetwork` if the object is on the host network and none of its ports is known for certain.
     pub unknown_ports: Option<u32>,
     /// Parts that the API server or a container runtime refuses.
     pub refusals: Vec<ApiRefusal>,
@@ -104,8 +106,8 @@ pub struct ManifestObject {
     pub more_refusals: usize,
     /// Host ports of each of its pods, as the scheduler counts them.
     pub scheduler_ports: SchedulerPorts,
-    /// Lines of the claims that its containers declare.
-    ports: BTreeMap<(Protocol, u16), u32>,
+    /// Lines of the claims that its containers declare, and the names of the containers, safe to show.
+    ports: BTreeMap<(Protocol, u16), (u32, String)>,
     /// Line of the annotation with the ports.
     annotation: Option<u32>,
     /// Problems: parts that count for nothing.
@@ -158,22 +160,30 @@ impl ManifestObject {
     pub fn place_of(&self, claim: &PodClaim) -> Location {
         let line = match claim.source {
             ClaimSource::Annotation => self.annotation,
-            ClaimSource::Probe => self.probed_port(claim).map(|probed| probed.line).filter(|line| *line > 0),
-            ClaimSource::HostPort
-            | ClaimSource::Reserved
-            | ClaimSource::Recovered
-            | ClaimSource::NodePort
-            | ClaimSource::HealthCheckNodePort => {
-                self.ports.get(&(claim.spec.protocol, claim.spec.ports.first())).copied()
-            }
+            source if source.is_likely() => self.likely_port(claim).map(|likely| likely.line).filter(|line| *line > 0),
+            _ => self.declared_port(claim).map(|(line, _)| *line),
         };
         self.at(line)
     }
 
+    /// Returns the name of the container that a claim comes from, safe to show; `None` for claims of the pod as a whole.
+    #[must_use]
+    pub fn container_of(&self, claim: &PodClaim) -> Option<&str> {
+        match self.likely_port(claim) {
+            Some(likely) => likely.container.as_deref(),
+            None if claim.source == ClaimSource::HostPort => self.declared_port(claim).map(|(_, name)| name.as_str()),
+            None => None,
+        }
+    }
+
+    fn declared_port(&self, claim: &PodClaim) -> Option<&(u32, String)> {
+        self.ports.get(&(claim.spec.protocol, claim.spec.ports.first()))
+    }
+
     /// Returns the details of a likely claim.
     #[must_use]
-    pub fn probed_port(&self, claim: &PodClaim) -> Option<&ProbedPort> {
-        self.probed.iter().find(|probed| probed.claim == *claim)
+    pub fn likely_port(&self, claim: &PodClaim) -> Option<&LikelyPort> {
+        self.likely.iter().find(|likely| likely.claim == *claim)
     }
 
     /// Returns what tells the object from all others of its cluster.
@@ -187,8 +197,8 @@ impl ManifestObject {
         self.place.line = None;
         self.ports.clear();
         self.annotation = None;
-        for probed in &mut self.probed {
-            probed.line = 0;
+        for likely in &mut self.likely {
+            likely.line = 0;
         }
     }
 
@@ -196,9 +206,9 @@ impl ManifestObject {
     pub fn limit_claims(&mut self, limits: &ClaimLimits) {
         if let Some(pod) = &self.pod {
             let PodClaims { claims, problems, more_problems, exceeds_limit: _ } = claims_of(pod, limits);
-            self.probed.retain(|probed| !probes::is_covered(&claims, &probed.claim.spec));
+            self.likely.retain(|likely| !likely::is_covered(&claims, &likely.claim.spec));
             self.claims = claims;
-            self.claims.extend(self.probed.iter().map(|probed| probed.claim));
+            self.claims.extend(self.likely.iter().map(|likely| likely.claim));
             self.problems = problems;
             self.more_problems = more_problems;
         }
@@ -448,12 +458,12 @@ impl ObjectReader<'_> {
         pod.more_problems = 0;
         let mut found = claims_of(&pod, self.limits);
         let none = pod.ports_annotation.as_deref().is_some_and(claims_nothing);
-        let probed = if pod.host_network && !none {
-            probes::probed_ports(pod_spec, &found.claims, self.lines_before)
+        let likely = if pod.host_network && !none {
+            likely::likely_ports(pod_spec, annotations, &found.claims, self.lines_before)
         } else {
             Vec::new()
         };
-        found.claims.extend(probed.iter().map(|probed| probed.claim));
+        found.claims.extend(likely.iter().map(|likely| likely.claim));
         let mut refusals = Refusals::new(self.lines_before);
         if kind != WorkloadKind::Custom {
             refusals.api_version(kind, version, kind_name, root);
@@ -469,7 +479,7 @@ impl ObjectReader<'_> {
             && !none
             && not_text.is_empty()
             && misplaced.is_empty()
-            && found.claims.is_empty()
+            && found.claims.iter().all(|claim| claim.source.is_guessed())
             && found.problems.is_empty()
             && refusals.found.iter().all(|refusal| refusal.code != Code::Port);
         let (kind_name, group) = match kind {
@@ -492,7 +502,7 @@ impl ObjectReader<'_> {
             share: pod.share,
             ports,
             claims: found.claims,
-            probed,
+            likely,
             unknown_ports: pod_spec.get("hostNetwork").filter(|_| unknown).map(|node| self.line(node)),
             annotation: annotations.and_then(|node| node.get(PORTS_ANNOTATION)).map(|node| self.line(node)),
             problems: found.problems,
@@ -504,7 +514,7 @@ impl ObjectReader<'_> {
             scale,
             placement,
             scheduler_ports,
-            endpoint: EndpointFacts::of(labels, probes::running_containers(pod_spec)),
+            endpoint: EndpointFacts::of(labels, likely::running_containers(pod_spec)),
             pod: claiming,
         })
     }
@@ -518,14 +528,15 @@ impl ObjectReader<'_> {
         [PORTS_ANNOTATION, SHARE_ANNOTATION].into_iter().filter_map(found).collect()
     }
 
-    /// Returns the lines on which claims are declared, the first one for each port and protocol.
-    fn port_lines(&self, spec: &Node, claims: &[PodClaim]) -> BTreeMap<(Protocol, u16), u32> {
+    /// Returns the lines and containers that declare claims, the first one for each port and protocol.
+    fn port_lines(&self, spec: &Node, claims: &[PodClaim]) -> BTreeMap<(Protocol, u16), (u32, String)> {
         let declared = claims.iter().filter(|claim| claim.source == ClaimSource::HostPort);
         let wanted: BTreeSet<_> = declared.map(|claim| (claim.spec.protocol, claim.spec.ports.first())).collect();
         let mut lines = BTreeMap::new();
         let lists = [spec.get("containers"), spec.get("initContainers")];
-        let ports = lists.into_iter().flatten().flat_map(Node::items).filter_map(|node| node.get("ports"));
-        for entry in ports.flat_map(Node::items) {
+        let containers = lists.into_iter().flatten().flat_map(Node::items);
+        let ports = containers.filter_map(|container| Some((container, container.get("ports")?.items())));
+        for (container, entry) in ports.flat_map(|(container, ports)| ports.iter().map(move |port| (container, port))) {
             let name = entry.get("protocol").and_then(Node::text).filter(|name| !name.is_empty());
             let protocol = name.map_or(Some(Protocol::Tcp), protocol_from_name);
             for port in ["hostPort", "containerPort"].into_iter().filter_map(|key| entry.get(key)) {
@@ -534,7 +545,9 @@ impl ObjectReader<'_> {
                 if let (Some(protocol), Some(number)) = (protocol, number)
                     && wanted.contains(&(protocol, number))
                 {
-                    lines.entry((protocol, number)).or_insert(self.line(entry));
+                    let container = container.get("name").and_then(Node::text).unwrap_or_default();
+                    let container = || (self.line(entry), escape_bounded(container, MAX_NAME));
+                    lines.entry((protocol, number)).or_insert_with(container);
                 }
             }
         }
@@ -545,29 +558,4 @@ impl ObjectReader<'_> {
 /// Checks whether an init container runs beside the main containers.
 fn is_sidecar(container: &Node) -> bool {
     container.get("restartPolicy").and_then(Node::text) == Some("Always")
-}
-
-/// Returns our annotations, as far as they are text. What else is there is nothing to us, valid or not.
-fn texts(annotations: Option<&Node>) -> Json {
-    let ours = [PORTS_ANNOTATION, SHARE_ANNOTATION];
-    let text = |name: &&str| annotations?.get(name)?.text();
-    ours.iter().filter_map(|name| text(name).map(|text| ((*name).to_owned(), Json::from(text)))).collect()
-}
-
-/// Returns the part of a pod's spec that claims come from. Nothing else needs to be valid: a manifest may be of a newer
-/// version than what this was built with.
-fn pod_json(spec: &Node) -> Json {
-    let containers = |key: &str| -> Json {
-        let items = spec.get(key).map(Node::items).unwrap_or_default();
-        items.iter().map(|container| part(container, &["name", "ports", "restartPolicy"])).collect()
-    };
-    let mut json = part(spec, &["hostNetwork"]);
-    json["containers"] = containers("containers");
-    json["initContainers"] = containers("initContainers");
-    json
-}
-
-fn part(node: &Node, keys: &[&str]) -> Json {
-    let entries = keys.iter().filter_map(|key| node.get(key).map(|value| ((*key).to_owned(), value.to_json())));
-    Json::Object(entries.collect::<Map<_, _>>())
 }

@@ -1,8 +1,10 @@
 //! The rules by tables, and against the index, which is what the agent runs.
 
 mod agreement;
+mod corpus;
 mod existing;
 mod findings;
+mod likely;
 mod other_kinds;
 mod placement;
 mod probes;

@@ -17,12 +17,12 @@ use crate::{
         quota::Resource,
         source::ClaimOrigin,
     },
-    services::Service,
+    pods::service::NodePortService,
 };
 
 impl Index {
     /// Applies a Service that is there or changed.
-    pub fn apply_service(&mut self, service: Service, now: Now) {
+    pub fn apply_service(&mut self, service: NodePortService, now: Now) {
         self.stage_service(service, now);
         self.arbitrate_dirty();
     }
@@ -35,7 +35,7 @@ impl Index {
     }
 
     /// Replaces all Services by these: whatever is not among them is gone.
-    pub fn reset_services(&mut self, services: Vec<Service>, now: Now) {
+    pub fn reset_services(&mut self, services: Vec<NodePortService>, now: Now) {
         let listed: HashMap<(&str, &str), &str> =
             services.iter().map(|service| ((&*service.namespace, &*service.name), &*service.uid)).collect();
         let owners = &self.owners;
@@ -54,7 +54,7 @@ impl Index {
         self.synced.insert(ClaimOrigin::Services);
     }
 
-    fn stage_service(&mut self, service: Service, now: Now) {
+    fn stage_service(&mut self, service: NodePortService, now: Now) {
         let key = (service.namespace.clone(), service.name.clone());
         if let Some(&id) = self.services.get(&key) {
             let is_same = self.owners.get(&id).is_some_and(|owner| owner.uid_text() == service.uid);
@@ -84,7 +84,7 @@ impl Index {
         self.update_service(id, service, now);
     }
 
-    fn update_service(&mut self, id: OwnerId, service: Service, now: Now) {
+    fn update_service(&mut self, id: OwnerId, service: NodePortService, now: Now) {
         let Some(owner) = self.owners.get_mut(&id) else {
             return;
         };

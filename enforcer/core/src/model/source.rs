@@ -39,6 +39,13 @@ pub enum ClaimSource {
     /// Probe of a container on the host network: the program most likely listens there. Found by `enforcer check` only;
     /// it never decides about a bind.
     Probe,
+    /// Flag of a container on the host network that names a port to listen on. Found by `enforcer check` only, as the
+    /// next two are; none of them ever decides about a bind.
+    Argument,
+    /// Variable of a container on the host network that names a port to listen on.
+    Environment,
+    /// Annotation `prometheus.io/port` of a pod on the host network. It is no annotation of ours.
+    ScrapeAnnotation,
 }
 
 impl ClaimSource {
@@ -53,13 +60,22 @@ impl ClaimSource {
             Self::HealthCheckNodePort => "healthCheckNodePort",
             Self::Recovered => "remembered",
             Self::Probe => "probe",
+            Self::Argument => "argument",
+            Self::Environment => "environment",
+            Self::ScrapeAnnotation => "prometheus.io/port",
         }
     }
 
     /// Checks whether a claim from this source is likely and not declared.
     #[must_use]
     pub const fn is_likely(self) -> bool {
-        matches!(self, Self::Probe)
+        matches!(self, Self::Probe) || self.is_guessed()
+    }
+
+    /// Checks whether a claim from this source is read from what people wrote for a program, whose rules nobody knows.
+    #[must_use]
+    pub const fn is_guessed(self) -> bool {
+        matches!(self, Self::Argument | Self::Environment | Self::ScrapeAnnotation)
     }
 }
 

@@ -4,7 +4,12 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 
-use crate::model::port_spec::{Address, PortRange, PortSpec, Protocol, protocol_from_name};
+use super::{claims::PodClaim, pod::ARRIVAL_UNKNOWN};
+use crate::model::{
+    name::Name,
+    port_spec::{Address, PortRange, PortSpec, Protocol, protocol_from_name},
+    source::ClaimSource,
+};
 
 /// Way in which a Service takes a port of nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,6 +103,64 @@ fn protocol_of(name: Option<&str>) -> Option<Protocol> {
     protocol_from_name(name.unwrap_or("TCP"))
 }
 
+/// Most ports of one Service that are read. No API server refuses more, and nobody has that many.
+const MAX_SERVICE_PORTS: usize = 1024;
+
+/// A Service as the agent knows it: the ports that it takes on every node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePortService {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID; empty if the object has none.
+    pub uid: String,
+    /// Time of its creation, in microseconds since 1970, else [`ARRIVAL_UNKNOWN`].
+    pub created: i64,
+    /// Its claims, each protocol and port once. None if it takes no port of every node.
+    pub claims: Vec<PodClaim>,
+}
+
+impl NodePortService {
+    /// Reads a Service of the API.
+    #[must_use]
+    pub fn from_api(object: &Service) -> Self {
+        let metadata = &object.metadata;
+        let mut claims: Vec<PodClaim> = Vec::new();
+        for ServiceClaim { spec, by, .. } in service_claims(object, false).into_iter().take(MAX_SERVICE_PORTS) {
+            let source = match by {
+                ServiceUse::NodePort => ClaimSource::NodePort,
+                ServiceUse::HealthCheckNodePort => ClaimSource::HealthCheckNodePort,
+                ServiceUse::ExternalIp | ServiceUse::LoadBalancer => continue,
+            };
+            if claims.iter().all(|claim| claim.spec != spec) {
+                claims.push(PodClaim { spec, source });
+            }
+        }
+        Self {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            created: metadata.creation_timestamp.as_ref().map_or(ARRIVAL_UNKNOWN, |time| time.0.as_microsecond()),
+            claims,
+        }
+    }
+
+    /// Returns the name that the Service has as an owner.
+    #[must_use]
+    pub fn owner_name(&self) -> Name {
+        let Self { namespace, name, uid, .. } = self;
+        Name {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            uid: uid.clone(),
+            mirror: None,
+            handover: None,
+            service: true,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -141,5 +204,22 @@ mod tests {
             other[key] = value.into();
             assert_eq!(claims(&other, true), [""; 0], "{other}");
         }
+    }
+
+    #[test]
+    fn agent_claims_what_is_taken_on_every_node() {
+        let spec = json!({ "type": "LoadBalancer", "healthCheckNodePort": 32_000, "externalIPs": ["192.0.2.1"], "ports": [
+            { "port": 80, "nodePort": 30_080 },
+            { "port": 53, "nodePort": 30_053, "protocol": "UDP" },
+            { "port": 81, "nodePort": 30_080 },
+            { "port": 82, "nodePort": 65_536 },
+            { "port": 83, "nodePort": -1 },
+        ] });
+        let object = json!({ "metadata": { "namespace": "web", "name": "shop" }, "spec": spec });
+        let service = NodePortService::from_api(&serde_json::from_value(object).unwrap());
+        let claims: Vec<_> = service.claims.iter().map(|claim| format!("{} ({})", claim.spec, claim.source)).collect();
+        assert_eq!(claims, ["30080/tcp (nodePort)", "30053/udp (nodePort)", "32000/tcp (healthCheckNodePort)"]);
+        assert_eq!(service.owner_name().to_string(), "Service web/shop");
+        assert_eq!(service.created, ARRIVAL_UNKNOWN);
     }
 }

@@ -19,8 +19,8 @@ use crate::{
         annotation,
         claims::PodClaim,
         pod::{Phase, Pod, uid_key},
+        service::NodePortService,
     },
-    services::Service,
     sockets::{Activity, BoundSockets, DumpedSocket, Scope, SocketBinding, SocketLimits, SocketPlace},
     views::node_snapshot::NodeSnapshot,
 };
@@ -89,7 +89,7 @@ impl Node {
     pub(crate) fn service(&mut self, name: &str, ports: &str) {
         let specs = annotation::parse_list(ports).unwrap();
         self.index.apply_service(
-            Service {
+            NodePortService {
                 namespace: "default".to_owned(),
                 name: name.to_owned(),
                 uid: "uid-of-the-service".to_owned(),

@@ -1,9 +1,9 @@
-//! Notes about what is not read, or not known.
+//! Notes about what is not read.
 
-use super::{about, alone};
+use super::alone;
 use crate::check::{
     finding::{Code, Finding, Severity},
-    object::{ManifestObject, OtherKind, Remark},
+    object::{OtherKind, Remark},
 };
 
 pub(in crate::check) fn remark(remark: &Remark) -> Finding {
@@ -29,11 +29,4 @@ pub(in crate::check) fn other_kind(version: &str, kind: &str, other: &OtherKind)
         "check the pods that it makes: kubectl get pods -o yaml | enforcer check -"
     };
     Finding { severity: Severity::Note, ..alone(other.place.clone(), Code::OtherKind, message, remedy) }
-}
-
-pub(in crate::check) fn unknown_ports(object: &ManifestObject, line: u32) -> Finding {
-    let message = format!("{object} is on the host network, and none of its ports is known, so none is checked");
-    let remedy = "declare each port it listens on, in its container: ports: [{containerPort: PORT}], or on the pod \
-                  template: port-enforcer.io/ports: PORT/tcp (none if it listens on no port; docs/annotations.md)";
-    about(object, object.at(Some(line)), Code::UnknownPorts, Severity::Note, message, remedy)
 }

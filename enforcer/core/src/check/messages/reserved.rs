@@ -1,6 +1,6 @@
 //! Sentences about claims on ports that the node uses, or that somebody else gives away.
 
-use super::{MAX_LISTED, about};
+use super::{MAX_LISTED, about, likely::basis};
 use crate::{
     check::{
         finding::{Code, Finding, Severity},
@@ -32,7 +32,8 @@ fn verb(claims: &[PodClaim]) -> &'static str {
 pub(in crate::check) fn reserved(object: &ManifestObject, claim: &PodClaim, spec: &PortSpec) -> Finding {
     let severity = if claim.source.is_likely() { Severity::Warning } else { Severity::Error };
     let verb = verb(&[*claim]);
-    let message = format!("{object} {verb} {} ({}), and {spec} is reserved for the node", claim.spec, claim.source);
+    let message =
+        format!("{object} {verb} {} ({}), and {spec} is reserved for the node", claim.spec, basis(object, claim));
     let remedy = "choose another port, or take this one out of --node-reserved here and in the agent";
     let finding = about(object, object.place_of(claim), Code::Reserved, severity, message, remedy);
     Finding { ports: vec![claim.spec.to_string()], ..finding }
@@ -47,7 +48,8 @@ pub(in crate::check) fn component_port(
 ) -> Finding {
     let severity = if claim.source.is_likely() { severity.max(Severity::Warning) } else { severity };
     let verb = verb(&[*claim]);
-    let message = format!("{object} {verb} {} ({}), and {spec} is {}", claim.spec, claim.source, port_of(component));
+    let message =
+        format!("{object} {verb} {} ({}), and {spec} is {}", claim.spec, basis(object, claim), port_of(component));
     let remedy = "choose another port, or name the ports that your nodes use: --node-reserved LIST, or none";
     let finding = about(object, object.place_of(claim), Code::Reserved, severity, message, remedy);
     Finding { ports: vec![claim.spec.to_string()], ..finding }

@@ -206,7 +206,7 @@ pub(super) fn check_pod_spec(spec: &Node, path: &str) -> Result<(), FieldError> 
                 }
                 Ok(())
             })?;
-            for key in super::probes::PROBES {
+            for key in super::likely::PROBES {
                 check_probe(container, path, key)?;
             }
             Ok(())

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     MAX_QUOTED, is_sidecar,
     kinds::WorkloadKind,
-    probes::{HANDLERS, PROBES},
+    likely::{HANDLERS, PROBES},
 };
 use crate::{
     check::finding::{Code, Severity},

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use super::{
     Location, MAX_NAME, ManifestObject,
     fields::{Expected, FieldError, field, items, metadata_text},
-    part,
+    pod_json::part,
 };
 use crate::{
     check::finding::NamedObject,

@@ -321,8 +321,8 @@ fn granted_claims_leave_no_problems_and_no_likely_claims() {
                      {port-enforcer.io/max-ports: '65535'}}}";
     let mut manifests = manifests(&[&pod(&ports.join(" ")), namespace]);
     let before = &manifests.objects[0];
-    assert!(before.more_problems > 0 && before.probed.len() == 1, "{before:?}");
+    assert!(before.more_problems > 0 && before.likely.len() == 1, "{before:?}");
     manifests.apply_port_limits(&ClaimLimits { namespace_max_ports: 65_535, ..ClaimLimits::default() });
     let after = &manifests.objects[0];
-    assert_eq!((after.claims.len(), after.problems.len(), after.more_problems, after.probed.len()), (40, 0, 0, 0));
+    assert_eq!((after.claims.len(), after.problems.len(), after.more_problems, after.likely.len()), (40, 0, 0, 0));
 }

@@ -16,8 +16,7 @@ use crate::{
         port_spec::{Address, PortRange, PortSpec},
         source::ClaimOrigin,
     },
-    pods::claims::PodClaim,
-    services::Service,
+    pods::{claims::PodClaim, service::NodePortService},
 };
 
 fn settings(service_ports: ServicePortsMode) -> Settings {
@@ -25,12 +24,12 @@ fn settings(service_ports: ServicePortsMode) -> Settings {
 }
 
 /// A Service made at second `created`.
-pub(super) fn service(created: u32, name: &str, ports: &[u16]) -> Service {
+pub(super) fn service(created: u32, name: &str, ports: &[u16]) -> NodePortService {
     let claim = |port: &u16| PodClaim {
         spec: PortSpec { protocol: TCP, address: Address::Any, ports: PortRange::single(*port).unwrap() },
         source: ClaimSource::NodePort,
     };
-    Service {
+    NodePortService {
         namespace: "default".to_owned(),
         name: name.to_owned(),
         uid: format!("uid-{created}"),
@@ -40,12 +39,12 @@ pub(super) fn service(created: u32, name: &str, ports: &[u16]) -> Service {
 }
 
 impl Rig {
-    pub(super) fn apply_service(&mut self, service: Service) {
+    pub(super) fn apply_service(&mut self, service: NodePortService) {
         self.index.apply_service(service, self.now());
         self.flush();
     }
 
-    pub(super) fn reset_services(&mut self, services: Vec<Service>) {
+    pub(super) fn reset_services(&mut self, services: Vec<NodePortService>) {
         self.index.reset_services(services, self.now());
         self.flush();
     }
@@ -121,7 +120,7 @@ fn port_that_a_service_gets_later_counts_from_then() {
     rig.apply_service(service(1, "shop", &[30080]));
     rig.apply(pod(2, "waiting", "30081"));
     rig.pass(100);
-    rig.apply_service(Service { claims: service(1, "", &[30080, 30081]).claims, ..service(1, "shop", &[]) });
+    rig.apply_service(NodePortService { claims: service(1, "", &[30080, 30081]).claims, ..service(1, "shop", &[]) });
     rig.delete("holder");
     assert_eq!(rig.owners(30081), ["waiting"]);
     rig.apply_service(service(1, "shop", &[30082]));
@@ -200,7 +199,7 @@ fn services_beyond_the_room_are_left_out_and_reported() {
         rig.told(),
         ["Service default/s3: namespace quota of 2 Services reached: a listener on its ports is not reported on n"]
     );
-    rig.apply_service(Service { namespace: "other".to_owned(), ..service(4, "s4", &[30004]) });
+    rig.apply_service(NodePortService { namespace: "other".to_owned(), ..service(4, "s4", &[30004]) });
     assert_eq!(rig.index.service_count(), 3);
 }
 
