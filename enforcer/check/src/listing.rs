@@ -59,8 +59,7 @@ fn rows(object: &ManifestObject) -> Vec<[String; HEADER.len()]> {
 /// Returns the table, and a line with the counts.
 pub(crate) fn claims_text(manifests: &ManifestSet) -> String {
     let objects = || manifests.new_objects();
-    let rows: Vec<_> =
-        std::iter::once(HEADER.map(str::to_owned)).chain(objects().flat_map(|object| rows(object))).collect();
+    let rows: Vec<_> = std::iter::once(HEADER.map(str::to_owned)).chain(objects().flat_map(rows)).collect();
     let widths: Vec<usize> = (0..HEADER.len())
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default())
         .collect();

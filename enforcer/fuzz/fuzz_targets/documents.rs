@@ -75,6 +75,9 @@ fn objects(root: &Node, file: &Arc<str>, lines_before: u32, lines: u32, limits: 
         for claim in &object.claims {
             assert!(known(object.place_of(claim).line), "{}", claim.spec);
         }
+        for likely in &object.likely {
+            assert_safe(&likely.to_string());
+        }
         for refusal in &object.refusals {
             assert!(known(Some(refusal.line)));
             assert_safe(&refusal.message);

@@ -1,5 +1,7 @@
 //! Sentences about claims that are only likely.
 
+use std::fmt::Write as _;
+
 use super::{MAX_LISTED, about};
 use crate::{
     check::{
@@ -97,7 +99,8 @@ pub(super) fn explain(finding: &mut Finding, object: &ManifestObject, claim: &Po
     if claim.source.is_guessed()
         && let Some(line) = declaration(object, claim)
     {
-        finding.message += &format!("; {} is only likely: {}", claim.spec, basis(object, claim));
+        write!(finding.message, "; {} is only likely: {}", claim.spec, basis(object, claim))
+            .expect("writing to a string never fails");
         finding.remedy = format!("where the program listens there, declare it: add {line}; then {}", finding.remedy);
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! The rules were written on one part. The other part was written before them, and its figures alone say how good they are.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
 use crate::{
     check::object::read,
@@ -51,7 +51,7 @@ fn fragment(node: &Node) -> Fragment {
     let tempting = texts(node, "not");
     let shown = format!("{spec:?}{:?}", node.get("annotations"));
     for word in &tempting {
-        assert!(shown.contains(&format!("{word:?}")[1..word.len() + 1]), "{name} has no {word}");
+        assert!(shown.contains(&format!("{word:?}")[1..=word.len()]), "{name} has no {word}");
     }
     spec.push(entry("hostNetwork", Value::Bool(true)));
     let mut metadata = part(&["annotations"]);
@@ -104,6 +104,11 @@ impl Score {
         self.right * 1000 / self.claims.max(1)
     }
 
+    /// Precision and recall, as docs/check.md has them.
+    fn percentages(&self) -> [String; 2] {
+        [self.precision(), self.recall()].map(|mille| format!("{}.{} %", mille / 10, mille % 10))
+    }
+
     /// Per mille.
     fn recall(&self) -> usize {
         self.right * 1000 / self.truth.max(1)
@@ -118,8 +123,7 @@ fn corpus_reaches_the_bars_of_precision_and_recall() {
     println!("{count} fragments, {tempting} of them with something that looks like a listener and is none");
     for (part, fragments) in &parts {
         let score = Score::of(fragments);
-        let [precision, recall] =
-            [score.precision(), score.recall()].map(|mille| format!("{}.{} %", mille / 10, mille % 10));
+        let [precision, recall] = score.percentages();
         let Score { right, claims, truth } = score;
         println!("{part}: {right} right of {claims} claims, of {truth} ports: precision {precision}, recall {recall}");
     }
@@ -137,8 +141,13 @@ fn corpus_reaches_the_bars_of_precision_and_recall() {
     assert_eq!(names.len(), count, "each fragment has a name of its own");
     assert!(count >= 150 && parts[1].1.len() * 3 >= count, "{count} fragments");
     assert!(tempting * 10 >= count * 4, "{tempting} of {count} tempt");
+    let page =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/check.md")).expect("docs/check.md");
     for (part, fragments) in &parts {
         let score = Score::of(fragments);
+        let [precision, recall] = score.percentages();
+        let row = format!("| {} | {} | {precision} | {recall} |", fragments.len(), score.truth);
+        assert!(page.contains(&row), "docs/check.md has other figures of the part {part} than {row}");
         assert!(score.precision() >= 950 && score.recall() >= 700, "{part}: {score:?}");
     }
 }
