@@ -247,6 +247,7 @@ fn service_is_a_row_only_where_somebody_else_claims_or_holds_its_port() {
     node.service("proxied", "30082");
     node.bound(10, "0.0.0.0", 30080, "listener", None);
     node.bound(12, "0.0.0.0", 30082, "kube-proxy", None);
+    node.dump(&[(10, "0.0.0.0", 30080, Activity::Listening), (12, "0.0.0.0", 30082, Activity::Listening)]);
     let status = ledger(&node);
     assert_eq!(
         lines(&status),
