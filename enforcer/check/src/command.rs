@@ -60,9 +60,8 @@ pub struct CheckFlags {
     nodes: Option<u32>,
 
     /// Ports reserved for the node itself, as in an annotation: 22/tcp,10250/tcp. The word kubernetes, alone or in the
-    /// list, stands for those of SSH, etcd, the API server, kubelet, kube-proxy, scheduler, controller managers and CRI-O.
-    /// Claims on them are errors; without this flag, they are warnings for the word kubernetes; with none, nothing is
-    /// reserved
+    /// list, stands for those of SSH, etcd, the API server, kubelet, kube-proxy, scheduler, controller managers and CRI-O;
+    /// none stands for nothing. Claims on them are errors [default: kubernetes, as warnings]
     #[arg(long, env = "ENFORCER_NODE_RESERVED", value_name = "LIST")]
     node_reserved: Option<NodeReserved>,
 

@@ -27,7 +27,7 @@ const QUIET: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     enforcer check deploy/\n  \
-    enforcer check --nodes 3 --node-reserved 22/tcp,10250/tcp app.yaml ingress.yaml\n  \
+    enforcer check --nodes 3 --node-reserved kubernetes,9500/tcp app.yaml ingress.yaml\n  \
     kustomize build overlays/prod | enforcer check --nodes 1 -\n  \
     enforcer check --recursive --list clusters/prod\n  \
     helm template ingress-nginx | enforcer check -o json -\n  \

@@ -112,6 +112,25 @@ fn new_manifests_are_held_against_what_runs() {
 }
 
 #[test]
+fn services_that_run_are_users_of_ports() {
+    let cluster = Cluster::new();
+    cluster.server.put_service(
+        serde_json::from_value(json!({
+            "metadata": { "namespace": "shop", "name": "front" },
+            "spec": { "type": "NodePort", "ports": [{ "port": 80, "nodePort": 30080 }] },
+        }))
+        .expect("a Service"),
+    );
+    let End { stdout, .. } = cluster.check(&[workload("DaemonSet", "new", "new", 30_080)], &[]);
+    assert!(stdout.contains("a nodePort of Service shop/front (cluster)"), "{stdout}");
+    let outage = cluster.server.fault(Target::ALL.resource("services"), Fault::Forbidden);
+    let End { code, stdout, stderr } = cluster.check(&[workload("DaemonSet", "new", "new", 9100)], &[]);
+    assert_eq!((code, stdout.as_str()), (Some(3), ""), "{stderr}");
+    assert!(stderr.contains("list services") && stderr.contains("port-enforcer-reader"), "{stderr}");
+    drop(outage);
+}
+
+#[test]
 fn object_of_the_same_name_replaces_the_running_one_and_nodes_are_counted() {
     let cluster = Cluster::new();
     let End { code, stdout, .. } = cluster.check(&[workload("DaemonSet", "monitoring", "exporter", 9100)], &[]);

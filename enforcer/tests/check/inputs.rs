@@ -35,7 +35,8 @@ fn standard_input_and_folders_are_read() {
     assert_eq!(code, Some(1));
     assert!(stdout.starts_with("<stdin>:"), "{stdout}");
     assert!(
-        stdout.ends_with("checked 3 objects in 2 files, 2 of other kinds: 2 errors, 0 warnings, 0 notes\n"),
+        stdout
+            .ends_with("checked 3 objects and 1 Service in 2 files, 1 of other kinds: 2 errors, 0 warnings, 0 notes\n"),
         "{stdout}"
     );
 

@@ -4,6 +4,7 @@ mod against;
 mod cases;
 mod inputs;
 mod listing;
+mod services;
 
 use std::{
     io::Write as _,
@@ -96,6 +97,7 @@ fn command_line_errors_are_reported() {
         (&[][..], "<FILE>..."),
         (&["--nodes", "0", "x"], "0 is not in 1.."),
         (&["--node-reserved", "22/icmp", "x"], "the protocol is unknown"),
+        (&["--ephemeral-ports", "9", "--service-node-port-range", "9-8", "x"], "write FIRST-LAST"),
         (&["-o", "yaml", "x"], "[possible values: text, json]"),
     ] {
         let End { code, stdout, stderr } = check(arguments, b"");
