@@ -14,6 +14,7 @@ mod lookups;
 mod namespace_labels;
 mod notice;
 mod output;
+mod own_pod;
 mod owner;
 mod port_table;
 mod recent_names;
@@ -252,7 +253,8 @@ impl Index {
         Staged { gone, listed: Some(ClaimOrigin::Pods) }
     }
 
-    fn stage_pod(&mut self, pod: Pod, now: Now) {
+    fn stage_pod(&mut self, mut pod: Pod, now: Now) {
+        own_pod::leave_to_node(&mut pod, &self.settings);
         let key = (pod.namespace.clone(), pod.name.clone());
         if let Some(&id) = self.pods.get(&key) {
             let same = self.owners.get(&id).is_some_and(|owner| owner.uid_text() == pod.uid_text);

@@ -75,6 +75,8 @@ impl Run {
             .build()
             .map_err(|error| Failure::runtime(format!("cannot start the agent's loop: {error}")))?;
         let node = node_name.unwrap_or_else(host_name);
+        let own_namespace = pod_namespace.or_else(service_account_namespace).filter(|name| !name.is_empty());
+        let own_pod = own_namespace.clone().zip(pod_name.clone().filter(|name| !name.is_empty()));
         let source = match folder_of(source, kubeconfig.as_deref())? {
             Some(folder) => SourceConfig::Folder(folder),
             None => SourceConfig::Api {
@@ -90,25 +92,20 @@ impl Run {
         let features = probe::features().map_err(|error| program_failure(&error))?;
         let node_scope = scope == ScopeFlag::Node;
         let root = find_root(cgroup_root.as_deref(), node_scope)?;
+        // A folder has no namespaces.
+        let namespace_max_ports = if matches!(source, SourceConfig::Folder(_)) { 0 } else { namespace_max_ports };
         let start = Start {
             root,
             settings: Settings {
-                limits: ClaimLimits {
-                    max_ports_per_pod,
-                    // A folder has no namespaces.
-                    namespace_max_ports: if matches!(source, SourceConfig::Folder(_)) {
-                        0
-                    } else {
-                        namespace_max_ports
-                    },
-                },
+                limits: ClaimLimits { max_ports_per_pod, namespace_max_ports },
                 capacity: Capacity::default(),
                 system_namespaces: system_namespaces
-                    .map_or_else(|| default_system_namespaces(pod_namespace), BTreeSet::from_iter),
+                    .map_or_else(|| default_system_namespaces(own_namespace), BTreeSet::from_iter),
                 handover_grace,
                 node_reserved: node_reserved.all_ports(),
+                own_pod,
                 namespace_mode: namespace_mode.into(),
-                // Nor has it Services.
+                // A folder has no Services.
                 service_ports: if matches!(source, SourceConfig::Folder(_)) {
                     ServicePortsMode::Off
                 } else {
@@ -180,13 +177,13 @@ fn watched_labels(mode: NamespaceModeFlag, max_ports: u32) -> Vec<NamespaceLabel
 /// File with the namespace of a pod's service account, which is the pod's own.
 const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
+/// Returns the namespace of the service account, where the agent runs in a pod that has one.
+fn service_account_namespace() -> Option<String> {
+    fs::read_to_string(OWN_NAMESPACE).ok().map(|text| text.trim().to_owned())
+}
+
 fn default_system_namespaces(own: Option<String>) -> BTreeSet<String> {
-    let from_file = || fs::read_to_string(OWN_NAMESPACE).ok().map(|text| text.trim().to_owned());
-    [Some("kube-system".to_owned()), own.or_else(from_file)]
-        .into_iter()
-        .flatten()
-        .filter(|name| !name.is_empty())
-        .collect()
+    [Some("kube-system".to_owned()), own].into_iter().flatten().collect()
 }
 
 fn find_root(given: Option<&Path>, node_scope: bool) -> Result<Root, Failure> {

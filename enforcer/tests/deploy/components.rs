@@ -3,6 +3,7 @@
 use std::fs;
 
 use enforcer_core::pods::{
+    annotation,
     claims::{ClaimLimits, claims_of},
     pod::from_api,
 };
@@ -25,7 +26,9 @@ pub(crate) const TESTS: &[Test] = tests![
     monitoring_listens_on_node_address,
     policies_change_nothing_else,
     openshift_admits_agent_privileges,
-    host_processes_component_adds_what_it_names
+    host_processes_component_adds_what_it_names,
+    node_ports_are_declared_and_reserved_alike,
+    scheduling_adds_one_policy
 ];
 
 fn with(overlay: &str, component: &str) -> Vec<Value> {
@@ -46,7 +49,9 @@ fn container(objects: &[Value]) -> Container {
 
 fn every_component_renders_on_every_overlay() {
     for overlay in ["audit", "enforce"] {
-        for component in ["host-processes", "linux-5.10", "monitoring", "policies", "openshift"] {
+        for component in
+            ["host-processes", "linux-5.10", "monitoring", "node-ports", "openshift", "policies", "scheduling"]
+        {
             for object in with(overlay, component) {
                 assert_eq!(check(&object), Ok(()), "{overlay}, {component}");
                 let labels = &object["metadata"]["labels"];
@@ -111,6 +116,39 @@ fn host_processes_component_adds_what_it_names() {
         let mut expected = capabilities(&documents(&committed(overlay)));
         expected.extend(["SYS_PTRACE".into(), "DAC_READ_SEARCH".into()]);
         assert_eq!(capabilities(&objects), expected, "{overlay}");
+    }
+}
+
+/// The list is there twice, because kustomize cannot make the one of the other.
+fn node_ports_are_declared_and_reserved_alike() {
+    for overlay in ["audit", "enforce"] {
+        let rendered = with(overlay, "node-ports");
+        let mut agent = container(&rendered);
+        let reserved = agent.env.as_mut().and_then(Vec::pop).expect("an environment");
+        assert_eq!(reserved.name, "ENFORCER_NODE_RESERVED", "{overlay}");
+        let reserved = annotation::parse_list(&reserved.value.expect("a value")).expect("a list of ports");
+        assert!(!reserved.is_empty(), "{overlay}");
+        let ports = agent.ports.as_mut().map(|ports| ports.split_off(1)).expect("ports");
+        let template = daemonset(&rendered).spec.expect("a spec").template;
+        let mut pod = Pod { metadata: template.metadata.expect("metadata"), spec: template.spec, status: None };
+        pod.spec.as_mut().expect("a pod").containers[0].ports = Some(ports);
+        let said = claims_of(&from_api(&pod), &ClaimLimits::default());
+        assert_eq!(said.claims.iter().map(|claim| claim.spec).collect::<Vec<_>>(), reserved, "{overlay}");
+        assert_eq!(said.problems[1..], [], "{overlay}: all but that a template has no UID");
+        // And nothing else: no capability, no mount.
+        assert_eq!(agent, container(&documents(&committed(overlay))), "{overlay}");
+    }
+}
+
+fn scheduling_adds_one_policy() {
+    for overlay in ["audit", "enforce"] {
+        let before = documents(&committed(overlay));
+        let (same, added): (Vec<_>, Vec<_>) = with(overlay, "scheduling")
+            .into_iter()
+            .partition(|object| before.iter().any(|one| head(one) == head(object)));
+        assert_same(&same, &before, overlay);
+        let kinds: Vec<_> = added.iter().map(|object| object["kind"].as_str().expect("a kind")).collect();
+        assert_eq!(kinds, ["MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"], "{overlay}");
     }
 }
 

@@ -4,6 +4,7 @@
 //! too; the snapshots themselves are compared with a fresh rendering wherever kubectl is installed. After a change that
 //! was meant, `INSTA_UPDATE=always cargo test --package enforcer --test deploy` writes them anew.
 
+mod admission_review;
 mod binary;
 mod components;
 mod examples;
@@ -11,6 +12,7 @@ mod monitoring;
 mod overlays;
 mod policies;
 mod rendering;
+mod scheduling;
 mod source_files;
 mod strict;
 mod systemd;
@@ -34,6 +36,7 @@ fn trials() -> Vec<Trial> {
         ("examples", examples::TESTS),
         ("monitoring", monitoring::TESTS),
         ("policies", policies::TESTS),
+        ("scheduling", scheduling::TESTS),
         ("systemd", systemd::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| {

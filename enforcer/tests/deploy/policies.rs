@@ -1,9 +1,6 @@
-//! The admission policies, by evaluating their expressions as the API server does: match conditions, variables,
-//! validations. The functions of `authorizer`, which only the API server has, are played here.
+//! The validating admission policies, by evaluating their expressions.
 
-use std::sync::Arc;
-
-use cel::{Context, Env, Value as Cel, extensions, extractors::This, objects::Key};
+use cel::Value as Cel;
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicySpec,
 };
@@ -14,6 +11,7 @@ use enforcer_testing::tests;
 
 use crate::{
     Test,
+    admission_review::Review,
     strict::{deploy, read, typed},
 };
 
@@ -39,75 +37,16 @@ fn spec(file: &str) -> ValidatingAdmissionPolicySpec {
     typed::<ValidatingAdmissionPolicy>(&found.expect("a policy")).spec.expect("a spec")
 }
 
-/// What the API server asks of a policy.
-#[derive(Clone)]
-struct Review {
-    object: Value,
-    old: Value,
-    request: Value,
-    params: Value,
-    /// Whether RBAC says yes.
-    authorized: bool,
-    /// Resource of the API group that RBAC is asked for.
-    permission: &'static str,
-}
-
 impl Review {
-    fn new(object: Value) -> Self {
-        let request =
-            json!({ "namespace": "shop", "userInfo": { "username": "somebody", "groups": ["system:authenticated"] } });
-        Self { object, old: Value::Null, request, params: Value::Null, authorized: false, permission: "" }
-    }
-
-    fn instead_of(mut self, old: Value) -> Self {
-        self.old = old;
-        self
-    }
-
-    /// The expression's value with these variables.
-    fn value(&self, expression: &str, variables: &[(String, Cel)]) -> Cel {
-        let mut env = Env::stdlib();
-        env.add_extension(extensions::strings).expect("the functions of strings");
-        let env = Arc::new(env);
-        let program = env.compile(expression).unwrap_or_else(|error| panic!("{expression}: {error}"));
-        let mut context = Context::with_env(env);
-        for (name, value) in
-            [("object", &self.object), ("oldObject", &self.old), ("request", &self.request), ("params", &self.params)]
-        {
-            context.add_variable(name, value).expect("JSON");
-        }
-        let known: std::collections::HashMap<Key, Cel> =
-            variables.iter().map(|(name, value)| (Key::from(name.as_str()), value.clone())).collect();
-        context.add_variable_from_value("variables", known);
-        let permission = self.permission;
-        // What was asked so far, and the answer.
-        context.add_variable("authorizer", json!([self.authorized])).expect("JSON");
-        for step in ["group", "resource", "name", "check"] {
-            context
-                .add_function(step, move |This(this): This<Cel>, word: Arc<String>| ask(&this, step, &word))
-                .expect("a new name");
-        }
-        context.add_function("allowed", move |This(this): This<Cel>| answer(&this, permission)).expect("a new name");
-        program.execute(&context).unwrap_or_else(|error| panic!("{expression}: {error}"))
-    }
-
-    fn holds(&self, expression: &str, variables: &[(String, Cel)]) -> bool {
-        match self.value(expression, variables) {
-            Cel::Bool(holds) => holds,
-            other => panic!("{expression} is {other:?}"),
-        }
-    }
-
     /// Why the policy denies it, `None` if it does not.
-    fn denied_by(&self, file: &str) -> Option<String> {
+    pub(crate) fn denied_by(&self, file: &str) -> Option<String> {
         let spec = spec(file);
         if !spec.match_conditions.iter().flatten().all(|condition| self.holds(&condition.expression, &[])) {
             return None;
         }
         let mut variables = Vec::new();
         for variable in spec.variables.into_iter().flatten() {
-            let value = self.value(&variable.expression, &variables);
-            variables.push((variable.name, value));
+            self.add_variable(&mut variables, variable.name, &variable.expression);
         }
         let broken = spec.validations.into_iter().flatten().find(|rule| !self.holds(&rule.expression, &variables))?;
         Some(match broken.message_expression {
@@ -118,25 +57,6 @@ impl Review {
             None => broken.message.expect("a message"),
         })
     }
-}
-
-/// One more word of a question to the authorizer.
-fn ask(this: &Cel, step: &str, word: &str) -> Cel {
-    let Cel::List(asked) = this else { panic!("{this:?} is no question") };
-    let mut asked = asked.to_vec();
-    asked.push(Cel::from(format!("{step} {word}")));
-    Cel::from(asked)
-}
-
-fn answer(this: &Cel, permission: &str) -> bool {
-    let Cel::List(asked) = this else { panic!("{this:?} is no question") };
-    let [Cel::Bool(authorized), words @ ..] = &asked[..] else { panic!("{this:?} is no question") };
-    let words: Vec<String> = words
-        .iter()
-        .map(|word| if let Cel::String(word) = word { word.to_string() } else { panic!("{word:?}") })
-        .collect();
-    assert_eq!(words, ["group port-enforcer.io", &*format!("resource {permission}"), "name shop", "check set"]);
-    *authorized
 }
 
 fn mirror(hash: &str) -> Value {

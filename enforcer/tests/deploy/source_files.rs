@@ -126,8 +126,10 @@ fn every_file_is_used() {
         "components/host-processes",
         "components/linux-5.10",
         "components/monitoring",
+        "components/node-ports",
         "components/openshift",
         "components/policies",
+        "components/scheduling",
     ] {
         let Kustomization { resources, patches, config_map_generator, .. } = kustomization(folder);
         let mut named: Vec<_> = resources.into_iter().filter(|resource| !resource.starts_with("../")).collect();

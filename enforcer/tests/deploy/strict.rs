@@ -13,7 +13,10 @@ use std::{
 use enforcer_core::yaml::documents as yaml;
 use k8s_openapi::{
     api::{
-        admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
+        admissionregistration::{
+            v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
+            v1beta1::{MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding},
+        },
         apps::v1::{DaemonSet, Deployment},
         core::v1::{ConfigMap, Namespace, Pod, ResourceQuota, ServiceAccount},
         rbac::v1::{ClusterRole, ClusterRoleBinding},
@@ -128,6 +131,13 @@ pub(crate) fn check(object: &Value) -> Result<(), String> {
         ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding") => {
             known::<ValidatingAdmissionPolicyBinding>(object)
         }
+        // Types of Kubernetes 1.34, where they are v1beta1: their fields are those of v1.
+        ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy") => {
+            known::<MutatingAdmissionPolicy>(&as_v1beta1(object))
+        }
+        ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicyBinding") => {
+            known::<MutatingAdmissionPolicyBinding>(&as_v1beta1(object))
+        }
         ("monitoring.coreos.com/v1", "PodMonitor") => crds::known::<crds::PodMonitor>(object),
         ("monitoring.coreos.com/v1", "PrometheusRule") => crds::known::<crds::PrometheusRule>(object),
         ("security.openshift.io/v1", "SecurityContextConstraints") => {
@@ -135,4 +145,11 @@ pub(crate) fn check(object: &Value) -> Result<(), String> {
         }
         (version, kind) => Err(format!("{version} {kind} is not known here")),
     }
+}
+
+/// An object of `admissionregistration.k8s.io` by its version before `v1`.
+pub(crate) fn as_v1beta1(object: &Value) -> Value {
+    let mut older = object.clone();
+    older["apiVersion"] = "admissionregistration.k8s.io/v1beta1".into();
+    older
 }

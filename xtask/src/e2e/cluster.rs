@@ -57,6 +57,11 @@ impl Cluster {
         self.minor >= 30
     }
 
+    /// Checks whether the server knows admission policies that change objects.
+    pub(super) const fn has_mutating_policies(&self) -> bool {
+        self.minor >= 36
+    }
+
     fn kubectl(&self, arguments: &[&str]) -> Command {
         let mut command = process::kubectl();
         if let Some(kubeconfig) = &self.kubeconfig {

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, thread, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Options,
@@ -46,6 +46,7 @@ pub(super) const STEPS: &[Step] = &[
     ("upgraded_agent_leaves_no_gap", upgraded_agent_leaves_no_gap),
     ("outage_of_api_server_leaves_no_gap", outage_of_api_server_leaves_no_gap),
     ("policies_are_effective", policies_are_effective),
+    ("scheduling_policy_writes_ports", scheduling_policy_writes_ports),
     ("uninstall_leaves_nothing", uninstall_leaves_nothing),
 ];
 
@@ -93,7 +94,11 @@ impl Story {
     fn uninstall(&self) -> anyhow::Result<()> {
         let uninstall = self.overlay("uninstall", &[])?;
         // Policies may be there, which the overlay does not have. An older server does not know their kind.
-        let components: &[&str] = if self.cluster.has_policies() { &["policies"] } else { &[] };
+        let components: &[&str] = match (self.cluster.has_policies(), self.cluster.has_mutating_policies()) {
+            (true, true) => &["policies", "scheduling"],
+            (true, false) => &["policies"],
+            (false, _) => &[],
+        };
         let all = self.overlay("audit", components)?;
         self.cluster.install(&uninstall)?;
         self.cluster.run(&["delete", "-k", &all.display().to_string(), "--ignore-not-found"])?;
@@ -276,7 +281,7 @@ fn under_storm(cluster: &Cluster, act: impl FnOnce() -> anyhow::Result<()>) -> a
         if let Some(other) = counts.iter().find(|(errno, _)| **errno != IN_USE.to_string()) {
             bail!("a bind of the storm was not denied: error number and count {other:?}, of {counts:?}");
         }
-        Ok(counts.values().filter_map(serde_json::Value::as_u64).sum::<u64>())
+        Ok(counts.values().filter_map(Value::as_u64).sum::<u64>())
     };
     let more_than =
         |before: u64| wait_until("the storm goes on", TIMEOUT, || attempts().map(|now| (now > before).then_some(now)));
@@ -302,7 +307,7 @@ fn killed_agent_leaves_no_gap(story: &Story) -> anyhow::Result<Completion> {
 
 fn upgraded_agent_leaves_no_gap(story: &Story) -> anyhow::Result<Completion> {
     let cluster = &story.cluster;
-    let own = |event: &serde_json::Value| {
+    let own = |event: &Value| {
         let name = event["regarding"]["name"].as_str().unwrap_or_default();
         event["type"] == "Warning"
             && event["reportingController"] == "port-enforcer.io/agent"
@@ -359,6 +364,37 @@ fn policies_are_effective(story: &Story) -> anyhow::Result<Completion> {
     Ok(Completion::Passed)
 }
 
+/// Asks the server what it would create: with its own evaluation of the policy, and its own checks of the pod.
+fn scheduling_policy_writes_ports(story: &Story) -> anyhow::Result<Completion> {
+    let cluster = &story.cluster;
+    if !cluster.has_mutating_policies() {
+        let minor = cluster.minor;
+        return Ok(Completion::Skipped(format!(
+            "policies that change pods need Kubernetes 1.36, the server is 1.{minor}"
+        )));
+    }
+    cluster.install(&story.overlay("enforce", &["scheduling"])?)?;
+    let folder = tempfile::tempdir().context("make a folder")?;
+    let file = folder.path().join("pod.json");
+    let claims = "20084, 20085/UDP 0020084/tcp,, 65536 nonsense 127.0.0.1:20086 20087-20089";
+    let pod = Workload::pod("annotated", &[Bind::tcp(20084)]).claiming(claims);
+    fs::write(&file, pod.manifest(&cluster.workload_image, &cluster.node).to_string()).context("write a manifest")?;
+    let expected = json!([
+        {"containerPort": 20084, "hostPort": 20084, "protocol": "TCP"},
+        {"containerPort": 20085, "hostPort": 20085, "protocol": "UDP"},
+    ]);
+    let ports = || -> anyhow::Result<Value> {
+        let created = cluster.json(&["create", "--dry-run=server", "-f", &file.display().to_string()])?;
+        Ok(created["spec"]["containers"][0]["ports"].clone())
+    };
+    wait_until("the ports of the annotation are written", TIMEOUT, || {
+        Ok(Some(ports()?).filter(|ports| *ports == expected))
+    })?;
+    cluster.run(&["label", "namespace", NAMESPACE, "port-enforcer.io/scheduling=off"])?;
+    wait_until("a namespace is left out", TIMEOUT, || Ok(Some(ports()?).filter(Value::is_null)))?;
+    Ok(Completion::Passed)
+}
+
 fn uninstall_leaves_nothing(story: &Story) -> anyhow::Result<Completion> {
     let cluster = &story.cluster;
     cluster.start(&squatter())?;
@@ -368,7 +404,9 @@ fn uninstall_leaves_nothing(story: &Story) -> anyhow::Result<Completion> {
     cluster.wait_for_errno(&squatter(), 20080, 0)?;
     let kinds = "daemonsets,serviceaccounts,configmaps,clusterroles,clusterrolebindings,validatingadmissionpolicies";
     let kinds = if cluster.has_policies() { kinds } else { kinds.rsplit_once(',').map_or(kinds, |(kinds, _)| kinds) };
-    let left = cluster.json(&["get", kinds, "-A", "-l", "app.kubernetes.io/part-of=port-enforcer"])?;
+    let mutating = if cluster.has_mutating_policies() { ",mutatingadmissionpolicies" } else { "" };
+    let left =
+        cluster.json(&["get", &format!("{kinds}{mutating}"), "-A", "-l", "app.kubernetes.io/part-of=port-enforcer"])?;
     let names: Vec<String> =
         items(&left).map(|object| format!("{}/{}", object["kind"], object["metadata"]["name"])).collect();
     ensure!(names.is_empty(), "objects are left: {}", names.join(", "));

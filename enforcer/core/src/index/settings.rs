@@ -21,6 +21,9 @@ pub struct Settings {
     pub handover_grace: Duration,
     /// The node's own claims.
     pub node_reserved: Vec<PortSpec>,
+    /// Namespace and name of the agent's own pod; `None` where it runs in none. What this pod declares of
+    /// [`Self::node_reserved`] is the node's.
+    pub own_pod: Option<(String, String)>,
     /// Effect of a namespace's label on the mode.
     pub namespace_mode: NamespaceMode,
     /// Effect of the ports of Services.
@@ -47,6 +50,7 @@ impl Default for Settings {
             system_namespaces: BTreeSet::from(["kube-system".to_owned()]),
             handover_grace: Duration::from_mins(1),
             node_reserved: Vec::new(),
+            own_pod: None,
             namespace_mode: NamespaceMode::Any,
             service_ports: ServicePortsMode::Off,
         }

@@ -3,6 +3,7 @@
 mod histories;
 mod identity;
 mod map_model;
+mod own_pod;
 mod port_limits;
 mod quotas;
 mod restart;
