@@ -25,13 +25,17 @@ pub(crate) fn row(port: u16) -> LedgerRow {
         behind: None,
         held: false,
         declared: true,
+        never_held: false,
         reach: "all".to_owned(),
         since: None,
     }
 }
 
 fn ledger(node: &Node) -> NodeHostPortsStatus {
-    content(&node.scene(), &LedgerInputs { failing: None, ephemeral: Some(EPHEMERAL), version: "0.1.0" })
+    content(
+        &node.scene(),
+        &LedgerInputs { failing: None, observed: None, ephemeral: Some(EPHEMERAL), version: "0.1.0" },
+    )
 }
 
 /// The rows in a line each.
