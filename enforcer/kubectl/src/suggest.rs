@@ -144,10 +144,7 @@ async fn read_workload(cluster: &Cluster, name: &WorkloadName) -> Result<Known, 
             template!(ReplicationController, |it: ReplicationController| it.spec.and_then(|spec| spec.template))
         }
         "CronJob" => {
-            template!(CronJob, |it: CronJob| it
-                .spec
-                .and_then(|spec| spec.job_template.spec)
-                .map(|spec| spec.template))
+            template!(CronJob, |it: CronJob| it.spec.and_then(|spec| spec.job_template.spec).map(|spec| spec.template))
         }
         "Pod" => template!(Pod, |it: Pod| Some(PodTemplateSpec { metadata: Some(it.metadata), spec: it.spec })),
         _ => return Ok(Known::Unknown),

@@ -32,6 +32,7 @@ mod reserved_ports;
 mod scope_node;
 mod soak;
 mod status;
+mod suggest;
 
 mod unwritable_outputs;
 mod upgrade;
@@ -89,6 +90,7 @@ fn trials() -> Vec<Trial> {
         ("ledger", ledger::TESTS),
         ("status", status::TESTS),
         ("explain", explain::TESTS),
+        ("suggest", suggest::TESTS),
         ("watch", watch::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| {

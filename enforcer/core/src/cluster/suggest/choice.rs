@@ -60,7 +60,8 @@ impl FromStr for WorkloadChoice {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parts = text.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty());
-        let (kind, name) = parts.filter(|(_, name)| !name.contains('/')).ok_or("write KIND/NAME, as ds/node-exporter")?;
+        let (kind, name) =
+            parts.filter(|(_, name)| !name.contains('/')).ok_or("write KIND/NAME, as ds/node-exporter")?;
         // As kubectl reads kinds, with the group behind a dot.
         let plain = kind.split('.').next().unwrap_or(kind).to_ascii_lowercase();
         let known = KINDS.iter().find(|(_, names)| names.contains(&plain.as_str()));
