@@ -12,6 +12,7 @@
 
 #[cfg(test)]
 mod tests;
+mod workload_name;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,14 +23,11 @@ use std::{
 
 use enforcer_ebpf::wire::Protocol;
 
+pub use self::workload_name::WorkloadName;
+
 use crate::{
     index::{ClaimView, Index},
-    model::{
-        kernel_ids::CgroupId,
-        now::Now,
-        owner::{OwnerId, OwnerKind},
-        port_spec::Address,
-    },
+    model::{kernel_ids::CgroupId, now::Now, owner::OwnerId, port_spec::Address},
     sockets::{Activity, BoundSince, BoundSocket, BoundSockets, SocketBinding},
 };
 
@@ -51,48 +49,6 @@ const PRUNE_INTERVAL: Duration = Duration::from_mins(10);
 pub const MAX_PODS: u32 = 100;
 /// Pods of one count that are told apart.
 const RECENT_PODS: usize = 8;
-
-/// Name of the object whose template makes a pod, for people and for a patch.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WorkloadName {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its kind: `Pod` for a pod without a controller, [`Self::STATIC_POD`] for a static pod.
-    pub kind: String,
-    /// Its name.
-    pub name: String,
-}
-
-impl WorkloadName {
-    /// Kind of a static pod, which no object of the API makes.
-    pub const STATIC_POD: &str = "StaticPod";
-
-    /// Returns the object whose template makes the pods of a controller. A Job of a `CronJob` is named by the `CronJob`
-    /// (`getJobName` in `pkg/controller/cronjob/utils.go` appends the minute of its schedule).
-    #[must_use]
-    pub fn of_controller(namespace: &str, kind: &str, name: &str) -> Self {
-        let is_minute = |text: &str| text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_digit());
-        let (kind, name) = match name.rsplit_once('-') {
-            Some((cron_job, minute)) if kind == "Job" && is_minute(minute) => ("CronJob", cron_job),
-            _ => (kind, name),
-        };
-        Self { namespace: namespace.to_owned(), kind: kind.to_owned(), name: name.to_owned() }
-    }
-
-    /// Returns the workload of a pod that is there.
-    #[must_use]
-    pub fn of_owner(id: OwnerId, index: &Index) -> Option<Self> {
-        let owner = index.owner(id).filter(|owner| owner.kind == OwnerKind::Pod)?;
-        let namespace = &owner.name.namespace;
-        Some(match owner.workload {
-            Some((kind, name)) => Self::of_controller(namespace, kind, name),
-            None => {
-                let kind = if owner.is_static { Self::STATIC_POD } else { "Pod" };
-                Self { namespace: namespace.clone(), kind: kind.to_owned(), name: owner.name.name.clone() }
-            }
-        })
-    }
-}
 
 /// Kind of a bind, as far as it matters for a declaration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -42,6 +42,7 @@ fn main() {
         })
         .collect();
     trials.extend(page::trials());
+    trials.extend(suggest::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 

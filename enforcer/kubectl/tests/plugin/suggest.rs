@@ -1,11 +1,17 @@
 //! `suggest`: patches from ledgers, and from the workloads themselves where they may be read.
 
+use std::{
+    fs, io,
+    process::{Command, Stdio},
+};
+
 use enforcer_testing::tests;
+use libtest_mimic::{Completion, Trial};
 use serde_json::{Value, json};
 
 use crate::{
     Test,
-    cluster::{Cluster, End, actor, ledger, row},
+    cluster::{Cluster, End, actor, end, ledger, row},
     refusals::rights,
 };
 
@@ -16,6 +22,20 @@ pub(crate) const TESTS: &[Test] = tests![
     one_workload_is_chosen_as_for_kubectl,
     reader_with_the_role_reads_workloads
 ];
+
+/// The tests that need kubectl.
+pub(crate) fn trials() -> Vec<Trial> {
+    let test = || {
+        let found = Command::new("kubectl").args(["patch", "--help"]).stdout(Stdio::null()).status();
+        // Only a program that is not there is a reason to skip; one that fails is a failure.
+        if matches!(found, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            return Ok(Completion::ignored_with("kubectl is not installed"));
+        }
+        patch_that_kubectl_applies_declares_the_ports();
+        Ok(Completion::Completed)
+    };
+    vec![Trial::ignorable_test("suggest::patch_that_kubectl_applies_declares_the_ports", test)]
+}
 
 macro_rules! snapshot {
     ($name:expr, $answer:expr) => {
@@ -52,9 +72,9 @@ fn cluster() -> Cluster {
     cluster
 }
 
-/// Adds the workload as it is.
-fn put_exporter(cluster: &Cluster, annotation: &str) {
-    cluster.server.put_workload(json!({
+/// Adds the workload as it is, and returns it.
+fn put_exporter(cluster: &Cluster, annotation: &str) -> Value {
+    let exporter = json!({
         "apiVersion": "apps/v1", "kind": "DaemonSet",
         "metadata": { "namespace": "monitoring", "name": "node-exporter" },
         "spec": { "selector": { "matchLabels": { "app": "x" } }, "template": {
@@ -62,7 +82,51 @@ fn put_exporter(cluster: &Cluster, annotation: &str) {
             "spec": { "hostNetwork": true, "containers": [{ "name": "main", "image": "x",
                 "ports": [{ "containerPort": 9100, "hostPort": 9100 }, { "containerPort": 9200, "hostPort": 9200 }] }] },
         } },
-    }));
+    });
+    cluster.server.put_workload(exporter.clone());
+    exporter
+}
+
+/// Lets kubectl patch the workload in a file, and checks what comes of it as any manifest.
+fn patch_that_kubectl_applies_declares_the_ports() {
+    let cluster = cluster();
+    let exporter = put_exporter(&cluster, "7000-7010/udp");
+    let patch = cluster.run(&["suggest", "-n", "monitoring", "ds/node-exporter", "-o", "patch"]).stdout;
+    let path = |name: &str| cluster.path_beside(name).display().to_string();
+    let (workload, patch_file, result) = (path("workload.json"), path("patch.yaml"), path("result.yaml"));
+    fs::write(&workload, exporter.to_string()).expect("writing a file");
+    fs::write(&patch_file, &patch).expect("writing a file");
+    let mut kubectl = Command::new("kubectl");
+    kubectl.args([
+        "patch",
+        "--local",
+        "-f",
+        &workload,
+        "--type",
+        "strategic",
+        "--patch-file",
+        &patch_file,
+        "-o",
+        "yaml",
+    ]);
+    let End { code, stdout, stderr } = end(kubectl);
+    assert_eq!(code, Some(0), "{patch}\n{stderr}");
+    let patched: Value = serde_saphyr::from_str(&stdout).expect("YAML");
+    let template = &patched["spec"]["template"];
+    assert_eq!(template["metadata"]["annotations"]["port-enforcer.io/ports"], "7000-7010/udp, 9101/udp");
+    let ports = template["spec"]["containers"][0]["ports"].as_array().cloned().unwrap_or_default();
+    let mut declared: Vec<_> =
+        ports.iter().map(|port| (port["containerPort"].as_u64(), port["hostPort"].as_u64())).collect();
+    declared.sort_unstable();
+    assert_eq!(declared, [9100, 9101, 9200].map(|port| (Some(port), Some(port))), "{stdout}");
+    assert_eq!(template["spec"]["containers"][0]["image"], "x", "nothing else changes");
+    fs::write(&result, &stdout).expect("writing a file");
+    let End { code, stdout, stderr } = cluster.run(&["check", &result]);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    // What runs is what the patch makes now, so that nothing is left to suggest but to use 9200.
+    cluster.server.put_workload(patched);
+    let answer = cluster.run(&["suggest", "-n", "monitoring", "ds/node-exporter", "-o", "patch"]);
+    assert_eq!((answer.code, answer.stdout.as_str()), (Some(0), ""), "{}", answer.stderr);
 }
 
 fn suggestions_come_from_all_ledgers() {
