@@ -14,6 +14,7 @@ mod probe;
 mod release;
 mod run;
 mod status;
+mod suggest;
 mod values;
 mod watch;
 
@@ -72,6 +73,12 @@ enum Command {
     /// Runs until Ctrl-C, or until the agent ends (exit code 4). Without --conflicts, the kernel programs report every
     /// attempt for as long as somebody watches; verdicts and counters do not change. Needs root.
     Watch(watch::Watch),
+    /// Suggest how workloads declare the ports that their pods bind on this node
+    ///
+    /// Shows which ports the pods of each workload bound by name since the agent watches and do not declare, and a
+    /// strategic merge patch that declares them. For a whole cluster, see kubectl host-ports suggest. Asks the agent by
+    /// its admin socket, and needs one. Needs root.
+    Suggest(suggest::Suggest),
     /// End the handover grace of a port now, so that another workload can have it
     ///
     /// The ports of a pod that is gone stay with its workload for --handover-grace. Asks the agent by its admin socket,
@@ -126,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Status(status) => status.run(),
         Command::Explain(explain) => explain.run(),
         Command::Watch(watch) => watch.run(),
+        Command::Suggest(suggest) => suggest.run(),
         Command::Release(release) => release.run(),
         Command::Probe(probe) => probe.run(),
         Command::Cleanup(cleanup) => cleanup.run(),

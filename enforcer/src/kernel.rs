@@ -168,6 +168,16 @@ impl Kernel {
         self.maps.port_holder(protocol, port)
     }
 
+    /// Checks whether a process named this port in a bind, denied ones excepted, since the programs were loaded; false
+    /// for a protocol that is not enforced. A port that only binds of port 0 got is not named.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::set_port_holder`].
+    pub fn was_named(&self, protocol: Protocol, port: u16) -> Result<bool, BpfError> {
+        self.maps.was_named(protocol, port)
+    }
+
     /// Returns the holds that the programs keep of ports whose sockets could share them: by
     /// [`enforcer_ebpf::wire::port_index`], and only ports that are held.
     ///

@@ -295,6 +295,7 @@ fn help_matches_snapshots() {
         ("help_explain", &["explain", "--help"]),
         ("help_watch", &["watch", "--help"]),
         ("help_release", &["release", "--help"]),
+        ("help_suggest", &["suggest", "--help"]),
         ("help_completions", &["completions", "--help"]),
         ("help_probe", &["probe", "--help"]),
         ("help_cleanup", &["cleanup", "--help"]),
@@ -309,7 +310,19 @@ fn help_matches_snapshots() {
     // What goes on in a second line is further to the right.
     let names = list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
     let commands: Vec<_> = names.filter(|name| !name.is_empty()).collect();
-    let expected =
-        ["run", "check", "mode", "status", "explain", "watch", "release", "probe", "cleanup", "completions", "help"];
+    let expected = [
+        "run",
+        "check",
+        "mode",
+        "status",
+        "explain",
+        "watch",
+        "suggest",
+        "release",
+        "probe",
+        "cleanup",
+        "completions",
+        "help",
+    ];
     assert_eq!(commands, expected);
 }

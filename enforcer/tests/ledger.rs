@@ -102,6 +102,7 @@ fn content(claims: u32, rows: u16) -> NodeHostPortsStatus {
         behind: None,
         held: true,
         declared: true,
+        never_held: false,
         reach: "all".to_owned(),
         since: None,
     };

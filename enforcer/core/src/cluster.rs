@@ -6,9 +6,11 @@
 //! | pods of a node without a ledger | the ledger that an agent would write, without sockets | [`declared`] |
 //! | rows, and a wish | ports that are free on every node | [`free`] |
 //! | a pod, nodes, rows | why it is Pending, denied or fails | [`why`] |
+//! | ledgers, and templates of workloads | patches that declare what pods bind | [`suggest`] |
 
 pub mod declared;
 pub mod free;
 pub mod host_ports;
 mod messages;
+pub mod suggest;
 pub mod why;

@@ -2,6 +2,7 @@
 
 mod bound_socket;
 mod live_conflict;
+pub mod observed_ports;
 mod port_holder_word;
 mod table;
 

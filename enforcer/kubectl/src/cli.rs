@@ -11,13 +11,14 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use enforcer_check::command::CheckFlags;
+use enforcer_core::cluster::suggest::choice::WorkloadChoice;
 
 use self::values::{PortFlag, RangeFlag};
 use crate::{
     check,
     cluster::{Cluster, Connection, Progress},
     failure::Failure,
-    free, list, why,
+    free, list, suggest, why,
 };
 
 /// Show which pod uses which host port, on which node
@@ -34,6 +35,7 @@ use crate::{
     kubectl host-ports --conflicts            # what is wrong now\n  \
     kubectl host-ports why -n shop web-0      # why it is Pending, denied or fails\n  \
     kubectl host-ports free 8000-8999         # ports that are free on every node\n  \
+    kubectl host-ports suggest -A             # what pods bind and do not declare\n  \
     kubectl host-ports check deploy/          # what new manifests bring to what runs\n  \
     kubectl host-ports -o html > ports.html   # one page to look at and to search\n\n\
     Exit codes: 0 fine, 1 findings of check, 2 wrong usage or input, 3 a right is missing, 4 failure while\n\
@@ -60,6 +62,17 @@ enum Command {
     /// and what is neither in the range of NodePorts nor in the ephemeral range of a node.
     #[expect(clippy::doc_markdown, reason = "the help text shows no backticks")]
     Free(Free),
+    /// Suggest how workloads declare the ports that their pods bind
+    ///
+    /// Reads from the ledgers which ports the pods of each workload bound by name and do not declare, also for a moment
+    /// only, and makes a strategic merge patch that declares them. Says on how many pods and nodes each was seen, which
+    /// ports cannot be declared as they are, and which declared ports nobody ever bound. Changes nothing.
+    #[command(after_help = "Examples:\n  \
+        kubectl host-ports suggest -A\n  \
+        kubectl host-ports suggest -n monitoring ds/node-exporter\n  \
+        kubectl host-ports suggest -n monitoring ds/node-exporter -o patch > patch.yaml\n  \
+        kubectl patch -n monitoring ds/node-exporter --type strategic --patch-file patch.yaml")]
+    Suggest(Suggest),
     /// Find what new manifests bring to what runs
     ///
     /// Does what enforcer check --against cluster does: reads manifests, and what runs, and reports only what the manifests
@@ -138,6 +151,28 @@ struct Free {
     output: AnswerFormat,
 }
 
+#[derive(Debug, Args)]
+struct Suggest {
+    /// Only this workload, with the short names of kubectl: ds/node-exporter
+    #[arg(value_name = "KIND/NAME")]
+    workload: Option<WorkloadChoice>,
+    /// Workloads of all namespaces
+    #[arg(short = 'A', long, conflicts_with_all = ["namespace", "workload"])]
+    all_namespaces: bool,
+    /// Output format; patch is that of one workload, yaml has all patches as documents
+    #[arg(short, long, value_enum, default_value_t = SuggestFormat::Text)]
+    output: SuggestFormat,
+}
+
+/// Formats of suggestions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SuggestFormat {
+    Text,
+    Patch,
+    Yaml,
+    Json,
+}
+
 /// Flags that say which cluster and as whom, as kubectl has them.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection")]
@@ -154,7 +189,8 @@ struct ConnectionFlags {
     /// User of the kubeconfig
     #[arg(long, value_name = "NAME", global = true)]
     user: Option<String>,
-    /// Namespace: of the list, only what is in it; of why, the pod's [default for why: the context's]
+    /// Namespace: of the list, only what is in it; of why and suggest, the pod's or workload's [default for these: the
+    /// context's]
     #[arg(short, long, value_name = "NAMESPACE", global = true)]
     namespace: Option<String>,
     /// User to impersonate
@@ -229,6 +265,10 @@ impl Cli {
                 list::run(&cluster, filter, output, !no_headers, &progress).await
             }
             Some(Command::Why(Why { pod, output })) => why::run(&cluster, namespace, &pod, output, &progress).await,
+            Some(Command::Suggest(Suggest { workload, all_namespaces, output })) => {
+                let namespace = (!all_namespaces).then(|| namespace.unwrap_or_else(|| cluster.namespace.clone()));
+                suggest::run(&cluster, namespace, workload, output, &progress).await
+            }
             Some(Command::Check(flags)) => check::run(&cluster, flags, &progress).await,
             Some(Command::Free(Free { range, count, output })) => {
                 free::run(&cluster, range.question(count.into()), output, &progress).await
@@ -255,6 +295,8 @@ mod tests {
         assert!(parse(&["9100/tcp", "--node", "n", "-A", "-o", "wide"]).is_ok());
         assert!(parse(&["why", "-n", "shop", "web-0", "--context", "prod"]).is_ok());
         assert!(parse(&["check", "a.yaml", "-", "--nodes", "3", "-o", "json", "--context", "prod"]).is_ok());
+        assert!(parse(&["suggest", "ds/node-exporter", "-n", "monitoring", "-o", "patch"]).is_ok());
+        assert!(parse(&["suggest", "-A", "ds/x"]).is_err() && parse(&["suggest", "node-exporter"]).is_err());
         assert!(parse(&["free", "8000-8100/udp", "--count", "3", "--as", "jane"]).is_ok());
         for wrong in [&["80000"][..], &["free", "9-8"], &["free", "80", "--count", "0"], &["why"], &["-A", "-n", "x"]] {
             assert!(parse(wrong).is_err(), "{wrong:?}");

@@ -8,7 +8,7 @@ mod refusal;
 
 pub(crate) use self::{
     connection::{Cluster, Connection},
-    nodes::{KnownNodes, NodeScope, read_nodes, read_services},
+    nodes::{KnownNodes, NodeScope, nodes_without, read_ledgers, read_nodes, read_services},
     pages::for_each,
     progress::Progress,
     refusal::{Refusal, Resource, missing_right},

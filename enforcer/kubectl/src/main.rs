@@ -10,6 +10,7 @@ mod failure;
 mod free;
 mod list;
 mod output;
+mod suggest;
 mod why;
 
 use std::process::ExitCode;

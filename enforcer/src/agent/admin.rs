@@ -1,4 +1,4 @@
-//! The admin socket: `/status`, `/explain`, `/release` and `/watch` over a unix socket that only root can open.
+//! The admin socket: `/status`, `/explain`, `/suggest`, `/release` and `/watch` over a unix socket that only root can open.
 //!
 //! The connections are tasks beside the agent's loop. Each request goes to the loop through a channel and carries the
 //! channel for its answer. The loop takes all waiting requests at once, answers them, and then takes no more for three
@@ -18,18 +18,21 @@ use std::{
 };
 
 use axum::body::Bytes;
+use jiff::Timestamp;
 use tokio::{
     sync::{Notify, mpsc},
     time::{Instant, sleep_until},
 };
 
 use enforcer_core::{
+    cluster::suggest::{Suggester, Suggestions},
     model::now::Now,
     views::explain::{ExplainQuestion, explain},
 };
 
 use self::{json::json, request::ExplainRequest, socket::SocketFile};
 use crate::agent::{
+    ledger_compiler::node_content,
     reconciler::Reconciler,
     snapshot::{AgentInfo, node_snapshot, status},
 };
@@ -108,6 +111,9 @@ pub(super) fn answer(
                 let snapshot = node_snapshot(info, reconciler, now);
                 let _ = reply.send(explain(&ExplainQuestion { protocol, port, pod }, &snapshot).map(Box::new));
             }
+            Request::Suggest(reply) => {
+                let _ = reply.send(json(&suggestions(info, reconciler, now)));
+            }
             Request::Release { protocol, port, reply } => {
                 let _ = reply.send(reconciler.release(protocol, port, now));
             }
@@ -116,4 +122,13 @@ pub(super) fn answer(
             }
         }
     }
+}
+
+/// Returns suggestions for the workloads of this node.
+fn suggestions(info: &AgentInfo, reconciler: &Reconciler, now: Now) -> Suggestions {
+    let mut suggester = Suggester::default();
+    suggester.add_node(node_snapshot(info, reconciler, now).node, &node_content(info, reconciler, now));
+    let wall = Timestamp::from_microsecond(now.wall).unwrap_or_default();
+    let suggestions = suggester.workloads().filter_map(|workload| suggester.suggest(workload, None, wall)).collect();
+    suggester.answer(suggestions, 0)
 }

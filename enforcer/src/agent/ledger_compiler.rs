@@ -3,7 +3,10 @@
 use std::{ops::RangeInclusive, path::Path, time::Duration};
 
 use enforcer_core::{
-    ledger::content::{LedgerInputs, LedgerRoom, content, fit},
+    ledger::{
+        content::{LedgerInputs, LedgerRoom, content, fit},
+        node_host_ports::NodeHostPortsStatus,
+    },
     model::now::Now,
 };
 use tokio::time::{Instant, sleep_until};
@@ -54,17 +57,23 @@ impl LedgerCompiler {
         let began = Instant::now();
         self.changed = false;
         if let Some(queue) = self.queue.as_ref().filter(|_| reconciler.is_synced()) {
-            let inputs = LedgerInputs {
-                failing: Some(reconciler.failing_binds()),
-                ephemeral: ephemeral_ports(),
-                version: env!("CARGO_PKG_VERSION"),
-            };
-            let mut content = content(&node_snapshot(info, reconciler, now), &inputs);
+            let mut content = node_content(info, reconciler, now);
             fit(&mut content, LedgerRoom::default());
             queue.set_content(content);
         }
         self.not_before = Instant::now() + INTERVAL.max(began.elapsed() * COOLDOWN_FACTOR);
     }
+}
+
+/// Returns the content of the node's ledger, without a bound on its rows.
+pub(super) fn node_content(info: &AgentInfo, reconciler: &Reconciler, now: Now) -> NodeHostPortsStatus {
+    let inputs = LedgerInputs {
+        failing: Some(reconciler.failing_binds()),
+        observed: Some(reconciler.observed_ports()),
+        ephemeral: ephemeral_ports(),
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    content(&node_snapshot(info, reconciler, now), &inputs)
 }
 
 /// Returns the ephemeral ports of the node; `None` if they cannot be read, which the worker of reserved ports reports.

@@ -31,7 +31,7 @@ use enforcer_core::{
     },
     pods::{pod::Pod, service::NodePortService},
     reports::failing_binds::FailingBinds,
-    sockets::BoundSockets,
+    sockets::{BoundSockets, observed_ports::ObservedPorts},
     views::unenforced_time::{PredecessorState, should_enforce},
 };
 
@@ -104,6 +104,7 @@ pub struct Reconciler {
     takeover: Option<TakeoverSummary>,
     sockets: SocketTracker,
     failing_binds: FailingBinds,
+    observed_ports: ObservedPorts,
     own_sockets: OwnSockets,
     /// The node's own mode, as it was reported last.
     node_mode: NodeMode,
@@ -171,6 +172,7 @@ impl Reconciler {
             takeover: None,
             sockets: SocketTracker::new(shared_ports, host_names),
             failing_binds: FailingBinds::default(),
+            observed_ports: ObservedPorts::default(),
             own_sockets: OwnSockets::default(),
             node_mode: NodeMode::Unset,
         };
@@ -528,6 +530,12 @@ impl Reconciler {
     #[must_use]
     pub fn failing_binds(&self) -> &FailingBinds {
         &self.failing_binds
+    }
+
+    /// Returns the ports that pods bound and do not declare.
+    #[must_use]
+    pub fn observed_ports(&self) -> &ObservedPorts {
+        &self.observed_ports
     }
 
     /// Returns the path of the cgroup that the programs are attached to.

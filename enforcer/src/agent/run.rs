@@ -172,9 +172,11 @@ impl Agent {
         }
         // A scan that finds nothing new is what a quiet node does all day.
         let is_change = !matches!(input, Input::RenewLease | Input::ScanSockets);
-        let before = self.reconciler.bound_sockets().generation();
+        let known =
+            |reconciler: &Reconciler| (reconciler.bound_sockets().generation(), reconciler.observed_ports().changes());
+        let before = known(&self.reconciler);
         let handled = self.reconciler.handle_input(input, now());
-        if is_change || self.reconciler.bound_sockets().generation() != before {
+        if is_change || known(&self.reconciler) != before {
             self.ledger.note_change();
         }
         handled

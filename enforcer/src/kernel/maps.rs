@@ -194,7 +194,9 @@ impl Maps {
     /// Sets [`wire::PortHolder::holder`] of a port. Nothing where the protocol is not enforced.
     pub(super) fn set_port_holder(&self, protocol: Protocol, port: u16, holder: u64) -> Result<(), BpfError> {
         match port_holder_index(protocol, port) {
-            Some(index) => self.port_holders.store(index, holder).map_err(BpfError::mmap(PORT_HOLDERS)),
+            Some(index) => {
+                self.port_holders.store(index + port_holder_word::HOLDER, holder).map_err(BpfError::mmap(PORT_HOLDERS))
+            }
             None => Ok(()),
         }
     }
@@ -202,8 +204,21 @@ impl Maps {
     /// Returns [`wire::PortHolder::holder`] of a port; 0 where the protocol is not enforced.
     pub(super) fn port_holder(&self, protocol: Protocol, port: u16) -> Result<u64, BpfError> {
         match port_holder_index(protocol, port) {
-            Some(index) => self.port_holders.load(index).map_err(BpfError::mmap(PORT_HOLDERS)),
+            Some(index) => {
+                self.port_holders.load(index + port_holder_word::HOLDER).map_err(BpfError::mmap(PORT_HOLDERS))
+            }
             None => Ok(0),
+        }
+    }
+
+    /// Checks whether a bind named this very port ([`wire::PortHolder::asked`]).
+    pub(super) fn was_named(&self, protocol: Protocol, port: u16) -> Result<bool, BpfError> {
+        match port_holder_index(protocol, port) {
+            Some(index) => {
+                let asked = self.port_holders.load(index + port_holder_word::ASKED);
+                asked.map(|asked| asked != 0).map_err(BpfError::mmap(PORT_HOLDERS))
+            }
+            None => Ok(false),
         }
     }
 
@@ -221,10 +236,10 @@ impl Maps {
     }
 }
 
-/// Returns the index of the word [`wire::PortHolder::holder`] of a port; `None` where the protocol is not enforced.
+/// Returns the index of the first word of a port's [`wire::PortHolder`]; `None` where the protocol is not enforced.
 fn port_holder_index(protocol: Protocol, port: u16) -> Option<usize> {
     let index = wire::port_index(protocol, port) as usize;
-    protocol.is_enforced().then_some(index * port_holder_word::COUNT + port_holder_word::HOLDER)
+    protocol.is_enforced().then_some(index * port_holder_word::COUNT)
 }
 
 /// Writes the ports that everybody may share, by [`wire::port_index`].

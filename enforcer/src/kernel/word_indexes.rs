@@ -52,5 +52,6 @@ pub(super) mod port_holder_word {
     use super::{PortHolder, words};
 
     pub(in crate::kernel) const HOLDER: usize = word!(PortHolder, holder);
+    pub(in crate::kernel) const ASKED: usize = word!(PortHolder, asked);
     pub(in crate::kernel) const COUNT: usize = words::<PortHolder>();
 }

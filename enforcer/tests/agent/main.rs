@@ -33,6 +33,7 @@ mod scope_node;
 mod service_ports;
 mod soak;
 mod status;
+mod suggest;
 
 mod unwritable_outputs;
 mod upgrade;
@@ -91,6 +92,7 @@ fn trials() -> Vec<Trial> {
         ("service_ports", service_ports::TESTS),
         ("status", status::TESTS),
         ("explain", explain::TESTS),
+        ("suggest", suggest::TESTS),
         ("watch", watch::TESTS),
     ] {
         trials.extend(tests.iter().map(|&(name, run)| {

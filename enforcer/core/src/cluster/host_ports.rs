@@ -213,6 +213,7 @@ impl ServicePorts {
                 behind: None,
                 held: false,
                 declared: true,
+                never_held: false,
                 reach: "all".to_owned(),
                 since: since.clone(),
             });

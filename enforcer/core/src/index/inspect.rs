@@ -10,7 +10,7 @@ use crate::{
     model::{
         mode::Mode,
         name::Name,
-        owner::{OwnerId, OwnerKind},
+        owner::{OwnerClass, OwnerId, OwnerKind},
         port_spec::Address,
         source::ClaimSource,
     },
@@ -77,6 +77,8 @@ pub struct OwnerView<'a> {
     pub software: bool,
     /// Its claims are reported and never deny.
     pub advisory: bool,
+    /// It is a static pod.
+    pub is_static: bool,
     /// The mode that its namespace sets, where that overrides the node's.
     pub mode: Option<Mode>,
     /// The owner is on the node's network; `None` as long as no source has said so.
@@ -117,6 +119,7 @@ impl Index {
             terminating: owner.terminating,
             software: owner.class.is_software(),
             advisory: owner.advisory,
+            is_static: owner.class == OwnerClass::Static,
             mode: owner.mode,
             host_network: owner.host_network,
             workload: owner.workload_name.as_ref().map(|(kind, name)| (kind.as_str(), name.as_str())),

@@ -57,6 +57,24 @@ impl Index {
         Some(named.map_or_else(|| id.chars().take(12).collect(), str::to_owned))
     }
 
+    /// Returns the runtime's id of the container that a cgroup belongs to.
+    #[must_use]
+    pub fn container_id(&self, cgroup: CgroupId) -> Option<&str> {
+        self.tree.container(cgroup)
+    }
+
+    /// Returns the name of a pod's container by the runtime's id, once the pod's status has shown it.
+    #[must_use]
+    pub fn container_name(&self, pod: OwnerId, id: &str) -> Option<&str> {
+        self.owners.get(&pod)?.container_name(id)
+    }
+
+    /// Returns whether an owner bound a port that it claims, as far as anybody knows.
+    #[must_use]
+    pub fn had_bound(&self, owner: OwnerId, protocol: Protocol, port: u16) -> bool {
+        self.owners.get(&owner).is_some_and(|owner| owner.had_bound(protocol, port))
+    }
+
     /// Returns whether the cgroup is known.
     #[must_use]
     pub fn knows_cgroup(&self, id: CgroupId) -> bool {

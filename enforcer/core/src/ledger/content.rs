@@ -1,5 +1,6 @@
 //! Content of a node's ledger, from its claims, its sockets and its conflicts.
 
+mod observed;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -9,7 +10,7 @@ use enforcer_ebpf::wire::{Protocol, Undeclared};
 use serde::Serialize;
 
 use super::node_host_ports::{
-    LedgerActor, LedgerConflict, LedgerCounts, LedgerRow, MAX_BYTES, MAX_CONFLICTS, MAX_ROWS, MAX_TEXT,
+    LedgerActor, LedgerConflict, LedgerCounts, LedgerRow, MAX_BYTES, MAX_CONFLICTS, MAX_OBSERVED, MAX_ROWS, MAX_TEXT,
     NodeHostPortsStatus,
 };
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
         text::escape_bounded,
     },
     reports::failing_binds::FailingBinds,
-    sockets::{Activity, BoundSince, BoundSocket, SocketOwner},
+    sockets::{Activity, BoundSince, BoundSocket, SocketOwner, observed_ports::ObservedPorts},
     views::{
         node_snapshot::{ActorView, ClaimRun, NodeSnapshot, time},
         status::{ConflictRow, conflicts},
@@ -38,6 +39,8 @@ const MAX_SPLIT: u32 = 64;
 pub struct LedgerInputs<'a> {
     /// Binds that fail; `None` where nobody watches them.
     pub failing: Option<&'a FailingBinds>,
+    /// Ports that pods bound and do not declare; `None` where nobody watches them.
+    pub observed: Option<&'a ObservedPorts>,
     /// Ports that the kernel gives to outgoing connections, where known.
     pub ephemeral: Option<RangeInclusive<u16>>,
     /// Version of the agent.
@@ -97,6 +100,7 @@ pub fn content(scene: &NodeSnapshot<'_>, inputs: &LedgerInputs<'_>) -> NodeHostP
     rows.sort_by_key(|row| (protocol_order(&row.protocol), row.first_port));
     let of = |wanted: &dyn Fn(&LedgerRow) -> bool| count(rows.iter().filter(|row| wanted(row)).count());
     let (held, undeclared) = (of(&|row| row.held), of(&|row| row.held && !row.declared && is_pod(&row.who)));
+    let (observed, observed_left_out) = observed::rows(inputs, &runs, scene.index);
     let conflicts = conflicts(scene, inputs.failing, &scene.claims(scene.index.claims()));
     NodeHostPortsStatus {
         mode: Some(scene.mode().as_str().to_owned()),
@@ -115,11 +119,13 @@ pub fn content(scene: &NodeSnapshot<'_>, inputs: &LedgerInputs<'_>) -> NodeHostP
         ports: rows,
         left_out: count(beyond + conflicts.len().saturating_sub(MAX_CONFLICTS)),
         conflicts: conflicts.into_iter().take(MAX_CONFLICTS).map(conflict).collect(),
+        observed,
+        observed_left_out,
     }
 }
 
 /// Leaves out rows until the content has room. Rows of conflicts stay longest, and claims longer than sockets without
-/// one.
+/// one. Observed ports have a quarter of the room that conflicts leave.
 pub fn fit(status: &mut NodeHostPortsStatus, room: LedgerRoom) {
     if status.ports.len() <= room.rows && json_bytes(status) <= room.bytes {
         return;
@@ -127,11 +133,18 @@ pub fn fit(status: &mut NodeHostPortsStatus, room: LedgerRoom) {
     let before = status.ports.len() + status.conflicts.len();
     let rows = std::mem::take(&mut status.ports);
     let conflicts = std::mem::take(&mut status.conflicts);
+    let observed = std::mem::take(&mut status.observed);
+    // The count takes room too, and is the greatest here.
+    status.observed_left_out += count(observed.len());
     let mut left = room.bytes.saturating_sub(json_bytes(status));
     // Half of the room at most is for conflicts, so that there always are rows.
     let mut left_for_conflicts = left / 2;
     status.conflicts = take_while_room(conflicts, &mut left_for_conflicts);
     left = left.saturating_sub(status.conflicts.iter().map(row_bytes).sum());
+    let mut left_for_observed = left / 4;
+    status.observed = take_while_room(observed, &mut left_for_observed);
+    status.observed_left_out -= count(status.observed.len());
+    left = left.saturating_sub(status.observed.iter().map(row_bytes).sum());
     let mut ranked: Vec<(u8, usize, LedgerRow)> =
         rows.into_iter().enumerate().map(|(place, row)| (rank(&row), place, row)).collect();
     ranked.sort_by_key(|(rank, place, _)| (*rank, *place));
@@ -356,6 +369,7 @@ impl HeldPorts {
                     behind: None,
                     held: true,
                     declared: false,
+                    never_held: false,
                     reach: Reach::of(address).as_str().to_owned(),
                     since: Some(scene.time(since)),
                 });
@@ -402,9 +416,20 @@ fn claim_row(run: &ClaimRun, ports: PortRange, held: Option<HeldSummary>, scene:
         },
         held: held.is_some(),
         declared: true,
+        never_held: held.is_none() && is_never_held(run, ports, scene),
         reach: held.map_or_else(|| Reach::of(run.address), |held| held.reach).as_str().to_owned(),
         since: run.since(),
     }
+}
+
+/// Checks whether a pod on the host network claims the ports and never bound one of them, as far as anybody watched. A
+/// claim that has lost tells nothing: somebody is in its way.
+fn is_never_held(run: &ClaimRun, ports: PortRange, scene: &NodeSnapshot<'_>) -> bool {
+    let owner = scene.index.owner(run.owner);
+    let is_pod = owner.is_some_and(|owner| owner.kind == OwnerKind::Pod && owner.host_network == Some(true));
+    is_pod
+        && run.stand == ClaimStatus::InForce
+        && !ports.iter().any(|port| scene.index.had_bound(run.owner, run.protocol, port))
 }
 
 /// A server often binds both wildcard addresses, or one besides single ones: the widest is what counts.

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub const MAX_ROWS: usize = 2_000;
 /// Most conflicts of a ledger.
 pub const MAX_CONFLICTS: usize = 200;
+/// Most observed ports of a ledger.
+pub const MAX_OBSERVED: usize = 500;
 /// Largest content of a ledger as JSON, in bytes.
 pub const MAX_BYTES: usize = 256 << 10;
 /// Longest text of a ledger, in characters: the longest name of an object with its namespace and kind fits.
@@ -54,6 +56,67 @@ pub struct NodeHostPortsStatus {
     #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 100_000_000)))]
     #[serde(default)]
     pub left_out: u32,
+    /// Ports that pods bound since the agent watches, and that they do not declare, by workload.
+    #[cfg_attr(feature = "schema", schemars(length(max = 500)))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub observed: Vec<ObservedRow>,
+    /// Count of observed ports for which there was no room, as far as they were counted.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 100_000_000)))]
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub observed_left_out: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// Ports that the pods of one workload bound and do not declare.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ObservedRow {
+    /// Namespace of the workload.
+    #[cfg_attr(feature = "schema", schemars(length(max = 512)))]
+    pub namespace: String,
+    /// Kind and name of the object whose template makes the pods, as `DaemonSet node-exporter`; `Pod NAME` of a pod
+    /// without a controller, and `StaticPod NAME`.
+    #[cfg_attr(feature = "schema", schemars(length(max = 512)))]
+    pub workload: String,
+    /// Container that bound them; absent if its name is not known.
+    #[cfg_attr(feature = "schema", schemars(length(max = 512)))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// Protocol.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["tcp", "udp", "sctp"])))]
+    pub protocol: String,
+    /// Lowest port.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 65_535)))]
+    pub first_port: u16,
+    /// Highest port.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 65_535)))]
+    pub last_port: u16,
+    /// Address; absent for all addresses.
+    #[cfg_attr(feature = "schema", schemars(length(max = 64)))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Kind of the bind: named (by the process), outgoing (named, and connected from there) or chosen (by the kernel).
+    #[cfg_attr(feature = "schema", schemars(length(max = 64)))]
+    pub kind: String,
+    /// Count of pods that bound them, 100 at most.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1_000_000)))]
+    pub pods: u32,
+    /// Count of pods of the workload that bound an undeclared port, 100 at most.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1_000_000)))]
+    pub of_pods: u32,
+    /// Time when the first of them was seen first.
+    #[cfg_attr(feature = "schema", schemars(length(max = 64)))]
+    pub since: String,
 }
 
 /// Counts of a ledger.
@@ -112,6 +175,9 @@ pub struct LedgerRow {
     /// True if its manifest or the settings of the node name the port.
     #[serde(default)]
     pub declared: bool,
+    /// True if it is a pod that declares the port and never bound it, since the agent watches.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub never_held: bool,
     /// Addresses through which it can be reached: loopback, address or all.
     #[cfg_attr(feature = "schema", schemars(extend("enum" = ["loopback", "address", "all"])))]
     pub reach: String,

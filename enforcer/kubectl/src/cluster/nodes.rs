@@ -82,7 +82,8 @@ pub(crate) async fn read_nodes(
     known: &mut KnownNodes,
     mut with: impl FnMut(NodePorts),
 ) -> Result<(), Failure> {
-    let with_ledger = read_ledgers(cluster, scope, services, progress, known, &mut with).await?;
+    let take = |name: &str, status| with(NodePorts::of(name, NodeKnowledge::Ledger, status, services));
+    let with_ledger = read_ledgers(cluster, scope, progress, known, take).await?;
     let without = nodes_without(cluster, scope, &with_ledger, progress, known).await?;
     if !without.is_empty() {
         let mut pods = read_pods(cluster, &without, progress).await?;
@@ -102,14 +103,13 @@ pub(crate) async fn read_nodes(
     Ok(())
 }
 
-/// Reads ledgers. Returns the nodes that have one.
-async fn read_ledgers(
+/// Reads ledgers, and calls `with` for each with the node's name. Returns the nodes that have one.
+pub(crate) async fn read_ledgers(
     cluster: &Cluster,
     scope: NodeScope<'_>,
-    services: &ServicePorts,
     progress: &Progress,
     known: &mut KnownNodes,
-    with: &mut impl FnMut(NodePorts),
+    mut with: impl FnMut(&str, NodeHostPortsStatus),
 ) -> Result<BTreeSet<String>, Failure> {
     let api: Api<NodeHostPorts> = Api::all(cluster.client.clone());
     let mut names = BTreeSet::new();
@@ -117,7 +117,7 @@ async fn read_ledgers(
         let name = ledger.name_any();
         // An object without a status is one that an agent is about to write.
         if let Some(status) = ledger.status {
-            with(ports_of(&name, status, services));
+            with(&name, status);
             names.insert(name);
         }
     };
@@ -142,12 +142,8 @@ async fn read_ledgers(
     }
 }
 
-fn ports_of(name: &str, status: NodeHostPortsStatus, services: &ServicePorts) -> NodePorts {
-    NodePorts::of(name, NodeKnowledge::Ledger, status, services)
-}
-
 /// Returns the nodes that have no ledger.
-async fn nodes_without(
+pub(crate) async fn nodes_without(
     cluster: &Cluster,
     scope: NodeScope<'_>,
     with_ledger: &BTreeSet<String>,

@@ -21,6 +21,8 @@ pub(crate) enum Resource {
     Services,
     /// Events.
     Events,
+    /// Objects that make pods.
+    Workloads,
 }
 
 impl Resource {
@@ -32,6 +34,7 @@ impl Resource {
             Self::Pods => "pods",
             Self::Services => "services",
             Self::Events => "events",
+            Self::Workloads => "workloads",
         }
     }
 
@@ -40,7 +43,7 @@ impl Resource {
         match self {
             Self::Ledgers => " in port-enforcer.io",
             Self::Events => " in events.k8s.io",
-            Self::Nodes | Self::Pods | Self::Services => "",
+            Self::Nodes | Self::Pods | Self::Services | Self::Workloads => "",
         }
     }
 }

@@ -108,6 +108,11 @@ impl Cluster {
         self
     }
 
+    /// Returns a path in a folder of the cluster's own.
+    pub(crate) fn path_beside(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Runs the program as the administrator.
     pub(crate) fn run(&self, arguments: &[&str]) -> End {
         end(self.command(arguments))

@@ -13,6 +13,8 @@ mod page;
 mod refusals;
 #[cfg(target_os = "linux")]
 mod requests;
+#[cfg(target_os = "linux")]
+mod suggest;
 
 /// A test: its name, and what it does. It panics to fail.
 #[cfg(target_os = "linux")]
@@ -27,6 +29,7 @@ fn main() {
         ("check", check::TESTS),
         ("refusals", refusals::TESTS),
         ("requests", requests::TESTS),
+        ("suggest", suggest::TESTS),
     ];
     let mut trials: Vec<Trial> = tests
         .into_iter()
@@ -39,6 +42,7 @@ fn main() {
         })
         .collect();
     trials.extend(page::trials());
+    trials.extend(suggest::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 

@@ -14,6 +14,8 @@ use super::watchers::Lines;
 pub(in crate::agent) enum Request {
     /// The status of the node, as JSON.
     Status(oneshot::Sender<Bytes>),
+    /// What the node's pods bind and do not declare, as JSON.
+    Suggest(oneshot::Sender<Bytes>),
     /// An explanation of one port.
     Explain(ExplainRequest, oneshot::Sender<Result<Box<Explanation>, ExplainError>>),
     /// The end of the handover reservations of a port.
@@ -37,7 +39,7 @@ pub(in crate::agent) enum Request {
 impl Request {
     /// Checks whether the answer shows sockets, which have to be those of this moment.
     pub(in crate::agent) fn shows_sockets(&self) -> bool {
-        matches!(self, Self::Status(_) | Self::Explain(..))
+        matches!(self, Self::Status(_) | Self::Explain(..) | Self::Suggest(_))
     }
 }
 

@@ -45,6 +45,7 @@ pub(super) fn serve(path: PathBuf, requests: mpsc::Sender<Request>, file: Arc<Mu
         .route("/status", get(status))
         .route("/explain", get(explain))
         .route("/release", post(release))
+        .route("/suggest", get(suggest))
         .route("/watch", get(watch))
         .with_state(requests);
     let first = listen(&path, &file);
@@ -103,6 +104,14 @@ async fn status(State(requests): Requests, Extension(connection): ConnectionStat
     connection.set_requested();
     match ask(&requests, Request::Status).await {
         Ok(status) => (JSON, status).into_response(),
+        Err(refusal) => refusal,
+    }
+}
+
+async fn suggest(State(requests): Requests, Extension(connection): ConnectionState) -> Response {
+    connection.set_requested();
+    match ask(&requests, Request::Suggest).await {
+        Ok(suggestions) => (JSON, suggestions).into_response(),
         Err(refusal) => refusal,
     }
 }

@@ -122,6 +122,9 @@ impl Reconciler {
                     if let Some(owner) = self.index.owner_by_cgroup(binding.cgroup) {
                         self.index.note_bound(owner, binding.protocol, binding.port);
                     }
+                    // If the map cannot be read, the write of the holder below fails too, and is reported.
+                    let named = self.kernel.was_named(binding.protocol, binding.port).unwrap_or(false);
+                    self.observed_ports.bound(&binding, named, &self.index, now);
                     self.outputs.push_back(Output::Bound(Box::new(binding.clone())));
                     self.sockets.bound(binding, &self.index);
                 }

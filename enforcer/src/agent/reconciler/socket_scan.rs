@@ -21,6 +21,8 @@ impl Reconciler {
         if scan.errors.is_empty() {
             self.index.note_all_sockets_seen();
         }
+        let was_named = |protocol, port| self.kernel.was_named(protocol, port).unwrap_or(false);
+        self.observed_ports.scanned(self.sockets.bound_sockets(), was_named, &self.index, now);
         self.failing_binds.prune(&self.index, now);
         self.publish_port_holders(changed);
         scan

@@ -25,13 +25,17 @@ pub(crate) fn row(port: u16) -> LedgerRow {
         behind: None,
         held: false,
         declared: true,
+        never_held: false,
         reach: "all".to_owned(),
         since: None,
     }
 }
 
 fn ledger(node: &Node) -> NodeHostPortsStatus {
-    content(&node.scene(), &LedgerInputs { failing: None, ephemeral: Some(EPHEMERAL), version: "0.1.0" })
+    content(
+        &node.scene(),
+        &LedgerInputs { failing: None, observed: None, ephemeral: Some(EPHEMERAL), version: "0.1.0" },
+    )
 }
 
 /// The rows in a line each.
@@ -263,4 +267,54 @@ fn service_is_a_row_only_where_somebody_else_claims_or_holds_its_port() {
     let conflicts: Vec<_> = status.conflicts.iter().map(|conflict| (&*conflict.kind, &*conflict.other.kind)).collect();
     assert_eq!(conflicts, [("claimLost", "pod"), ("notOwner", "service")]);
     assert_eq!(status.counts.claims, 4, "the Services that nobody meets do not count");
+}
+
+#[test]
+fn observed_ports_are_rows_until_a_pod_of_the_workload_declares_them() {
+    let daemon_set = |pod: &mut crate::pods::pod::Pod| {
+        pod.workload = Some(Workload {
+            namespace: "monitoring".to_owned(),
+            kind: "DaemonSet".to_owned(),
+            name: "exporter".to_owned(),
+            uid: "u".to_owned(),
+        });
+    };
+    let mut node = Node::new();
+    node.pod(10, "monitoring/exporter-1", "9000,9001", daemon_set);
+    let sockets: Vec<_> = [9000, 9100, 9101, 9102, 9200].map(|port| (10, "0.0.0.0", port, Activity::Listening)).into();
+    node.dump(&sockets);
+    let mut observed = ObservedPorts::default();
+    observed.scanned(&node.holders, |_, _| false, &node.index, crate::tests::node::NOW);
+    let ledger = |node: &Node| {
+        let inputs = LedgerInputs { observed: Some(&observed), ephemeral: Some(EPHEMERAL), ..LedgerInputs::default() };
+        content(&node.scene(), &inputs)
+    };
+    let rows = |status: &NodeHostPortsStatus| {
+        let row = |row: &crate::ledger::node_host_ports::ObservedRow| {
+            format!("{} {}-{} {} {}/{}", row.workload, row.first_port, row.last_port, row.kind, row.pods, row.of_pods)
+        };
+        status.observed.iter().map(row).collect::<Vec<_>>()
+    };
+    let status = ledger(&node);
+    assert_eq!(rows(&status), ["DaemonSet exporter 9100-9102 named 1/1", "DaemonSet exporter 9200-9200 named 1/1"]);
+    // The next revision declares some of them. The first claim was bound, and the second one never.
+    node.pod(11, "monitoring/exporter-2", "9101", daemon_set);
+    let owner = node.index.pod_named("monitoring", "exporter-1").unwrap();
+    node.index.note_bound(owner, Protocol::Tcp, 9000);
+    let status = ledger(&node);
+    assert_eq!(
+        rows(&status),
+        [
+            "DaemonSet exporter 9100-9100 named 1/1",
+            "DaemonSet exporter 9102-9102 named 1/1",
+            "DaemonSet exporter 9200-9200 named 1/1",
+        ]
+    );
+    let never: Vec<u16> = status.ports.iter().filter(|row| row.never_held).map(|row| row.first_port).collect();
+    assert_eq!(never, [9001, 9101]);
+    // What does not fit is counted.
+    let mut small = status.clone();
+    fit(&mut small, LedgerRoom { rows: 2000, bytes: 1200 });
+    assert!(json_bytes(&small) <= 1200 && small.observed.len() < 3, "{small:?}");
+    assert_eq!(small.observed.len() + small.observed_left_out as usize, 3);
 }

@@ -1,0 +1,93 @@
+//! `enforcer suggest`.
+
+use clap::{Args, ValueEnum};
+use hyper::Method;
+
+use enforcer_core::{
+    cluster::suggest::{
+        Suggestions,
+        choice::WorkloadChoice,
+        text::{patch_yaml, patches_yaml, people},
+    },
+    model::list_text::and_list,
+};
+
+use crate::cli::{
+    Failure,
+    admin::{AgentUnavailable, request, wait},
+    agent_or_pins::{AdminSocketFlag, undecodable},
+    output::{json, print},
+};
+
+/// Most workloads that are listed.
+const MAX_LISTED: usize = 6;
+
+/// Suggest how workloads declare the ports that their pods bind on this node
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    enforcer suggest\n  \
+    enforcer suggest -n monitoring ds/node-exporter -o patch\n  \
+    enforcer suggest -o json | jq '.suggestions[].ports[].ports'")]
+pub(super) struct Suggest {
+    /// Only this workload, with the short names of kubectl: ds/node-exporter
+    #[arg(value_name = "KIND/NAME")]
+    workload: Option<WorkloadChoice>,
+
+    /// Only workloads of this namespace
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+
+    /// Output format; patch is that of one workload, yaml has all patches as documents
+    #[arg(short, long, value_enum, default_value_t = SuggestFormat::Text)]
+    output: SuggestFormat,
+
+    #[command(flatten)]
+    socket: AdminSocketFlag,
+}
+
+/// Formats of suggestions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SuggestFormat {
+    Text,
+    Patch,
+    Yaml,
+    Json,
+}
+
+impl Suggest {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let Self { workload, namespace, output, socket } = self;
+        // Only an agent knows what was bound and is not any more.
+        let answer = wait(async {
+            request(&socket.admin_socket, Method::GET, "/suggest").await.map_err(AgentUnavailable::failure)
+        })?;
+        let mut answer: Suggestions = serde_json::from_slice(&answer).map_err(|error| undecodable(&error))?;
+        answer.retain(namespace.as_deref(), workload.as_ref());
+        print(&match output {
+            SuggestFormat::Text => people(&answer, "enforcer suggest"),
+            SuggestFormat::Json => json(&answer)?,
+            SuggestFormat::Yaml => patches_yaml(&answer),
+            SuggestFormat::Patch => one_patch(&answer)?,
+        })
+    }
+}
+
+fn one_patch(answer: &Suggestions) -> Result<String, Failure> {
+    let mut patches: Vec<String> = answer.suggestions.iter().filter_map(patch_yaml).collect();
+    match patches.len() {
+        0 => {
+            let notes = answer.suggestions.iter().flat_map(|suggestion| &suggestion.notes);
+            eprintln!("no patch: {}{}", answer.message, notes.map(|note| format!(" {note}")).collect::<String>());
+            Ok(String::new())
+        }
+        1 => Ok(patches.remove(0)),
+        _ => {
+            let with_patch = answer.suggestions.iter().filter(|suggestion| suggestion.patch.is_some());
+            let names = with_patch.map(|of| format!("{}/{}", of.kind.to_ascii_lowercase(), of.name));
+            Err(Failure::usage(format!(
+                "-o patch is for one workload; name one of {} (with -n NAMESPACE), or write all patches with -o yaml",
+                and_list(names, MAX_LISTED)
+            )))
+        }
+    }
+}
