@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use enforcer_core::{
     check::placement::NodeTraits,
     cluster::{
+        free::UsedPorts,
         host_ports::{NodePorts, ServicePorts},
         why::{AskedNode, AskedPod, node_traits, why},
     },
     ledger::node_host_ports::LedgerRow,
     model::text::escape,
 };
+use enforcer_ebpf::wire::Protocol;
 use k8s_openapi::api::{
     core::v1::{Node, Pod},
     events::v1::Event,
@@ -50,11 +52,17 @@ pub(crate) async fn run(
     let pod = AskedPod::of(&object);
     let mut known = KnownNodes::default();
     let services = read_services(cluster, progress, &mut known).await?;
-    let nodes = read_asked_nodes(cluster, &pod, &services, progress, &mut known).await?;
+    let mut used = [Protocol::Tcp, Protocol::Udp].map(UsedPorts::new);
+    let nodes = read_asked_nodes(cluster, &pod, &services, &mut used, progress, &mut known).await?;
     let reports = if pod.is_unscheduled() { Vec::new() } else { reports(cluster, &object, progress, &mut known).await };
     let services: Vec<LedgerRow> = services.rows().filter(|row| pod.concerns(row)).cloned().collect();
     progress.clear();
-    let because = why(&pod, &nodes, &services, &reports);
+    let [tcp, udp] = &used;
+    let because = why(&pod, &nodes, &services, &reports).with_free_ports(|protocol, port| match protocol {
+        Protocol::Tcp => tcp.near(port),
+        Protocol::Udp => udp.near(port),
+        Protocol::Sctp => Vec::new(),
+    });
     answer(&because, &because.message, format)?;
     // Of which nodes nothing but declarations is known, the answer says itself.
     notes(&known.missing);
@@ -73,11 +81,13 @@ fn place(text: &str, namespace: Option<String>, usual: &str) -> Result<(String, 
     Ok((own.or(namespace).unwrap_or_else(|| usual.to_owned()), name.to_owned()))
 }
 
-/// Reads what is known about the pod's ports on its node or, for a pod without one, on all nodes.
+/// Reads what is known about the pod's ports on its node or, for a pod without one, on all nodes. Adds all ports that are
+/// used there to `used`.
 async fn read_asked_nodes(
     cluster: &Cluster,
     pod: &AskedPod,
     services: &ServicePorts,
+    used: &mut [UsedPorts],
     progress: &Progress,
     known: &mut KnownNodes,
 ) -> Result<Vec<AskedNode>, Failure> {
@@ -97,6 +107,10 @@ async fn read_asked_nodes(
     let mut nodes = Vec::new();
     read_nodes(cluster, scope, services, progress, known, |ports| {
         let NodePorts { node, rows, conflicts } = ports;
+        for used in &mut *used {
+            used.add_node(&node);
+            rows.iter().for_each(|row| used.add_row(row));
+        }
         if let Some(traits) = traits.remove(&node.name) {
             nodes.push(AskedNode {
                 traits,

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::host_ports::{HostPortRow, NodeKnowledge, NodeSummary};
 use crate::{
     model::{
+        free_ports::{AllocatedRanges, free_ports_near},
         kubernetes_ports::{EPHEMERAL_PORTS, NODE_PORTS, is_kubernetes_port},
-        port_spec::{PortRange, compress, protocol_name},
+        port_spec::{PortRange, compress, protocol_from_name, protocol_name},
     },
     views::node_snapshot::API_VERSION,
 };
@@ -103,6 +104,15 @@ impl UsedPorts {
         });
         let range = known.unwrap_or(EPHEMERAL_PORTS);
         self.ephemeral[usize::from(range.first())..=usize::from(range.last())].fill(true);
+    }
+
+    /// Returns ports near one that are free on each node, two at most.
+    #[must_use]
+    pub fn near(&self, port: u16) -> Vec<u16> {
+        let ranges = AllocatedRanges { node_ports: Some(NODE_PORTS), ephemeral: None };
+        let is_used = |other: u16| self.used[usize::from(other)] || self.ephemeral[usize::from(other)];
+        let protocol = protocol_from_name(self.protocol).unwrap_or(Protocol::Tcp);
+        free_ports_near((protocol, port), &ranges, is_used)
     }
 
     /// Answers a question about the protocol.

@@ -4,6 +4,9 @@ mod messages;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
+use enforcer_ebpf::wire::Protocol;
 use k8s_openapi::api::core::v1 as api;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +15,7 @@ use crate::{
     check::placement::{Misfit, NodeTraits, Placement, Taint},
     ledger::node_host_ports::{LedgerActor, LedgerConflict, LedgerRow},
     model::{
+        port_spec::{PortSpec, protocol_name},
         source::ClaimSource,
         text::{escape, escape_bounded},
     },
@@ -285,8 +289,50 @@ pub struct WhyAnswer {
     pub scheduler: Option<String>,
     /// Its node, or all nodes for a pod without one.
     pub nodes: Vec<NodeAnswer>,
+    /// Ports in its place, for each of its ports that another one has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub free_ports: Vec<FreePortsNear>,
     /// Message for people; its words may change.
     pub message: String,
+}
+
+/// Free ports near one that another user has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FreePortsNear {
+    /// The port that the pod wants, with its protocol.
+    pub port: String,
+    /// Ports that are free on each of the nodes that were looked at, the nearest first.
+    pub free: Vec<u16>,
+}
+
+impl WhyAnswer {
+    /// Adds free ports for each single port of the pod that another one has, and a sentence that names them. `near` returns
+    /// the free ports near one.
+    #[must_use]
+    pub fn with_free_ports(mut self, near: impl Fn(Protocol, u16) -> Vec<u16>) -> Self {
+        let has_conflict = matches!(
+            self.verdict,
+            PodVerdict::PendingForPorts
+                | PodVerdict::Denied
+                | PodVerdict::InUse
+                | PodVerdict::Shadowed
+                | PodVerdict::AnsweredByOther
+        );
+        let wanted = self.nodes.iter().flat_map(|node| &node.users).map(|user| user.ports.as_str());
+        let wanted: BTreeSet<&str> = wanted.filter(|_| has_conflict).collect();
+        let single = |text: &str| {
+            let spec = text.parse::<PortSpec>().ok().filter(|spec| spec.ports.len() == 1)?;
+            let free = near(spec.protocol, spec.ports.first());
+            let port = format!("{}/{}", spec.ports, protocol_name(spec.protocol));
+            (!free.is_empty()).then_some(FreePortsNear { port, free })
+        };
+        let mut free_ports: Vec<FreePortsNear> = wanted.into_iter().filter_map(single).collect();
+        free_ports.dedup();
+        self.message.extend(messages::free_ports(&free_ports));
+        self.free_ports = free_ports;
+        self
+    }
 }
 
 /// Answers why a pod is as it is. `nodes`: all nodes for a pod without one, else its own. `services`: rows of every node.
@@ -306,6 +352,7 @@ pub fn why(pod: &AskedPod, nodes: &[AskedNode], services: &[LedgerRow], reports:
         verdict,
         scheduler: pod.scheduler.clone(),
         nodes,
+        free_ports: Vec::new(),
         message,
     }
 }
@@ -317,7 +364,7 @@ fn answer(pod: &AskedPod, node: &AskedNode, services: &[LedgerRow]) -> NodeAnswe
     let all = pod.is_unscheduled() || node.known == NodeKnowledge::Manifests;
     let others = node.rows.iter().filter(|row| !pod.is_own(row) && (all || is_in_the_way(row, &own)));
     let mut users: Vec<PortUser> =
-        others.chain(services).filter_map(|row| Some(user(pod.overlap(row)?, row))).take(MAX_USERS).collect();
+        others.chain(services).filter_map(|row| Some(user(pod, pod.overlap(row)?, row))).take(MAX_USERS).collect();
     // Ports that the pod declares nowhere, and tries to bind.
     for conflict in
         node.conflicts.iter().filter(|conflict| conflict.kind == "inUse" && is_same(&conflict.who, &pod.actor))
@@ -370,17 +417,20 @@ fn ports_text(row: &LedgerRow) -> String {
     spec_of(row).map(|spec| spec.to_string()).unwrap_or_default()
 }
 
-fn user(claim: &PodClaim, row: &LedgerRow) -> PortUser {
-    let declared = ClaimSource::HostPort.as_str();
+fn user(pod: &AskedPod, claim: &PodClaim, row: &LedgerRow) -> PortUser {
+    let is_declared = match row.who.kind.as_str() {
+        "pod" => row.source.as_deref() == Some(ClaimSource::HostPort.as_str()),
+        // The agent's pod may declare what is reserved for the node. Its ledger does not say so, but the scheduler does.
+        "node" => pod.scheduler.as_ref().is_some_and(|message| message.contains("free ports")),
+        _ => false,
+    };
     PortUser {
         ports: claim.spec.to_string(),
         who: row.who.clone(),
         theirs: ports_text(row),
         source: row.source.clone(),
         held: row.held,
-        seen_by_scheduler: claim.source == ClaimSource::HostPort
-            && row.source.as_deref() == Some(declared)
-            && row.who.kind == "pod",
+        seen_by_scheduler: claim.source == ClaimSource::HostPort && is_declared,
         since: row.since.clone(),
     }
 }

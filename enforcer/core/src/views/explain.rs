@@ -22,6 +22,7 @@ pub use kernel_answer::KernelAnswer;
 
 use crate::{
     model::{
+        free_ports::{AllocatedRanges, free_ports_near},
         name::Name,
         owner::OwnerId,
         port_spec::{Address, PortSpec, protocol_name},
@@ -86,6 +87,9 @@ pub struct Explanation {
     pub message: String,
     /// Remedy, for people; `None` if nothing needs to be done.
     pub remedy: Option<String>,
+    /// Ports near it that nobody on the node claims or holds, where another port would do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub free_ports: Vec<u16>,
 }
 
 /// Outcome of a bind.
@@ -176,6 +180,7 @@ pub fn explain(question: &ExplainQuestion<'_>, scene: &NodeSnapshot<'_>) -> Resu
     let parts =
         messages::MessageInputs { question, scene, pod, claims: &claims, holders: &holders, prospects: &prospects };
     let (message, remedy) = (parts.message(), parts.remedy());
+    let free_ports = if parts.is_cured_by_another_port() { free_ports(scene, protocol, port) } else { Vec::new() };
     Ok(Explanation {
         api_version: API_VERSION.to_owned(),
         kind: "Explanation".to_owned(),
@@ -189,8 +194,17 @@ pub fn explain(question: &ExplainQuestion<'_>, scene: &NodeSnapshot<'_>) -> Resu
         claims,
         holders,
         message,
-        remedy,
+        remedy: remedy.map(|remedy| messages::with_free_ports(remedy, question, &free_ports)),
+        free_ports,
     })
+}
+
+/// Returns ports near one that nobody on the node claims or holds.
+fn free_ports(scene: &NodeSnapshot<'_>, protocol: Protocol, port: u16) -> Vec<u16> {
+    let is_used = |other: u16| {
+        scene.index.claims_on(protocol, other).next().is_some() || scene.holders.on(protocol, other).next().is_some()
+    };
+    free_ports_near((protocol, port), &AllocatedRanges::default(), is_used)
 }
 
 /// Checks whether a pod is on the node's network. A pod of which nobody has said is taken to be: only what is on it has

@@ -1,6 +1,6 @@
 //! The paragraph that answers why a pod is as it is.
 
-use super::{AskedPod, NodeAnswer, PodVerdict, PortUser};
+use super::{AskedPod, FreePortsNear, NodeAnswer, PodVerdict, PortUser};
 use crate::{
     cluster::host_ports::NodeKnowledge,
     model::{
@@ -25,6 +25,12 @@ pub(super) fn message(pod: &AskedPod, verdict: PodVerdict, nodes: &[NodeAnswer],
         sentences.push(format!("The agent last reported: {report}."));
     }
     sentences.join(" ")
+}
+
+/// Returns the sentence about free ports, with a space before it.
+pub(super) fn free_ports(free: &[FreePortsNear]) -> Option<String> {
+    let near = |FreePortsNear { port, free }: &FreePortsNear| format!("near {port}: {}", comma_list(free, 2, 0));
+    (!free.is_empty()).then(|| format!(" Free {}.", and_list(free.iter().map(near), MAX_USERS)))
 }
 
 fn ports(pod: &AskedPod) -> String {

@@ -194,7 +194,7 @@ fn kept_port_says_for_whom_and_until_when() {
             });
         });
         let owner = node.index.pod_named("ingress", "edge-0").unwrap();
-        node.index.note_bound(owner, enforcer_ebpf::wire::Protocol::Tcp, 80);
+        node.index.note_bound(owner, Protocol::Tcp, 80);
         node.index.delete("ingress", "edge-0", NOW);
         node.pod(11, "default/web-1", "80", |_| ());
     });
@@ -227,4 +227,39 @@ fn service_on_its_port_and_the_agents_last_report_are_told() {
          Service: another port is needed. The agent last reported: bind 0.0.0.0:9100/tcp by default/web-1 denied on \
          node-1\\u{1b}: claimed by x (annotation)."
     );
+}
+
+#[test]
+fn free_ports_are_named_where_another_port_would_do() {
+    let pod = object("new", 9100, |_| ());
+    let nodes = [
+        node("node-1", NodeKnowledge::Manifests, declared(&[("old", 9100)])),
+        node("node-2", NodeKnowledge::Manifests, declared(&[("other", 9100)])),
+    ];
+    let near = |_, port: u16| vec![port + 1, port - 1];
+    let answer = ask(&pod, &nodes).with_free_ports(near);
+    assert!(answer.message.ends_with(" Free near 9100/tcp: 9101, 9099."), "{}", answer.message);
+    assert_eq!(answer.free_ports, [FreePortsNear { port: "9100/tcp".to_owned(), free: vec![9101, 9099] }]);
+    let open = ask(&pod, &nodes[..0]).with_free_ports(near);
+    assert_eq!(open.free_ports, [], "ports are not the reason");
+    let nowhere = ask(&pod, &nodes).with_free_ports(|_, _| Vec::new());
+    assert!(!nowhere.message.contains("Free near"), "{}", nowhere.message);
+}
+
+#[test]
+fn port_that_is_reserved_for_the_node_counts_if_the_scheduler_says_so() {
+    let reserved = || {
+        let mut index_node = Node::new();
+        index_node.index.reset(Vec::new(), NOW);
+        let rows = content(&index_node.scene(), &LedgerInputs::default()).ports;
+        node("node-1", NodeKnowledge::Ledger, rows)
+    };
+    let pod = object("new", 22, |_| ());
+    let answer = ask(&pod, &[reserved()]);
+    assert_eq!(answer.verdict, PodVerdict::PendingForPorts);
+    assert!(answer.message.contains("On node-1, the node declares 22/tcp."), "{}", answer.message);
+    let other = object("new", 22, |pod| {
+        pod["status"]["conditions"][0]["message"] = "0/1 nodes are available: 1 Insufficient cpu.".into();
+    });
+    assert_eq!(ask(&other, &[reserved()]).verdict, PodVerdict::PendingForOther);
 }

@@ -7,7 +7,12 @@ use enforcer_ebpf::wire::{NodeMode, Protocol, Reason, VerdictKind};
 use super::{ExplainQuestion, KernelAnswer, WhatIf};
 use crate::{
     index::OwnerView,
-    model::{list_text::and_list, mode::Mode, owner::OwnerId, text::escape},
+    model::{
+        list_text::{and_list, comma_list},
+        mode::Mode,
+        owner::OwnerId,
+        text::escape,
+    },
     reports::messages::explain_reason,
     views::node_snapshot::{ActorView, ClaimRow, HolderRow, NodeSnapshot, port_name},
 };
@@ -227,6 +232,16 @@ impl MessageInputs<'_> {
         if itself { format!("{who} itself") } else { who.to_string() }
     }
 
+    /// Checks whether the remedy is another port.
+    pub(super) fn is_cured_by_another_port(&self) -> bool {
+        let worst = self.prospects.iter().max_by_key(|prospect| (prospect.verdict, prospect.kernel));
+        worst.is_some_and(|worst| match (worst.verdict, worst.reason) {
+            (VerdictKind::Allow, _) => worst.kernel != KernelAnswer::Free,
+            (_, Reason::Undeclared | Reason::Stale) => false,
+            _ => worst.owner.as_ref().is_none_or(|(_, owner)| owner.handover.is_none()),
+        })
+    }
+
     pub(super) fn remedy(&self) -> Option<String> {
         let worst = self.prospects.iter().max_by_key(|prospect| (prospect.verdict, prospect.kernel))?;
         let port = self.port();
@@ -273,4 +288,13 @@ impl MessageInputs<'_> {
             (false, _) => None,
         }
     }
+}
+
+/// Adds the free ports near the one in question to a remedy.
+pub(super) fn with_free_ports(remedy: String, question: &ExplainQuestion<'_>, free: &[u16]) -> String {
+    if free.is_empty() {
+        return remedy;
+    }
+    let port = port_name(question.protocol, question.port);
+    format!("{remedy}; free near {port}: {}", comma_list(free, MAX_LISTED, 0))
 }

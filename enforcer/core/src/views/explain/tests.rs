@@ -59,7 +59,9 @@ fn who_owns_and_holds_it_and_what_would_happen() {
     for bind in &told.binds {
         assert_eq!((&*bind.verdict, &*bind.reason, &*bind.kernel), ("deny", "claimed", "inUse"));
     }
-    assert!(told.remedy.unwrap().contains("another port"));
+    assert_eq!(told.free_ports, [81, 79]);
+    let remedy = told.remedy.unwrap();
+    assert!(remedy.contains("another port") && remedy.ends_with("; free near 80/tcp: 81, 79"), "{remedy}");
     let stranger = node.message(80, None);
     assert!(stranger.contains("If any other pod binds 0.0.0.0:80 or [::]:80 now, that is denied"), "{stranger}");
     let owner = node.message(80, Some(("default", "web-0")));
@@ -210,7 +212,10 @@ fn who_may_share_is_said_with_a_condition() {
         "{}",
         told.message
     );
-    assert_eq!(told.remedy.as_deref(), Some("end what holds it (default/web-0), or use another port"));
+    assert_eq!(
+        told.remedy.as_deref(),
+        Some("end what holds it (default/web-0), or use another port; free near 81/tcp: 82, 83")
+    );
 }
 
 #[test]
@@ -313,6 +318,7 @@ fn service_is_named_with_what_it_means_for_sockets() {
     let told = node.ask(30080, WEB);
     assert_eq!((&*told.claims[0].owner.kind, told.claims[0].source.as_str()), ("service", "nodePort"));
     assert!(told.remedy.unwrap().contains("give the Service another nodePort"));
+    assert_eq!(told.free_ports, [29_999, 29_998], "no other NodePort");
     let system = node.ask(30080, None).binds;
     assert_eq!((&*system[0].verdict, &*system[0].reason), ("audit", "claimed"));
 }
