@@ -10,9 +10,8 @@ use enforcer_core::{
         why::{AskedNode, AskedPod, node_traits, why},
     },
     ledger::node_host_ports::LedgerRow,
-    model::text::escape,
+    model::{port_spec::Protocol, text::escape},
 };
-use enforcer_ebpf::wire::Protocol;
 use k8s_openapi::api::{
     core::v1::{Node, Pod},
     events::v1::Event,
