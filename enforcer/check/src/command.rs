@@ -69,12 +69,12 @@ pub struct CheckFlags {
     #[arg(long, value_name = "FIRST-LAST", default_value = "30000-32767")]
     service_node_port_range: MaybeRange,
 
-    /// Ports that nodes give to outgoing connections (net.ipv4.ip_local_port_range), or none, where all claims are
+    /// Ports that nodes give to outgoing connections, by their sysctl of local ports, or none, where all claims are
     /// reserved
     #[arg(long, value_name = "FIRST-LAST", default_value = "32768-60999")]
     ephemeral_ports: MaybeRange,
 
-    /// Services of type LoadBalancer take their ports on every node, as with the load balancer of k3s (ServiceLB)
+    /// Services that ask for a load balancer take their ports on every node, as the one of k3s makes them
     #[arg(long)]
     service_lb: bool,
 
@@ -235,7 +235,7 @@ impl CheckFlags {
         if let Some(path) = write_registry {
             let count = write(&path, &manifests, service_lb)?;
             if format == Format::Text {
-                answer += &format!("wrote {} to {}\n", counted(count, "entry", "entries"), shown(&path));
+                answer = format!("{answer}wrote {} to {}\n", counted(count, "entry", "entries"), shown(&path));
             }
         }
         let (errors, warnings) = (outcome.count(Severity::Error), outcome.count(Severity::Warning));

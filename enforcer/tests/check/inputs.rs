@@ -52,7 +52,9 @@ fn standard_input_and_folders_are_read() {
     assert!(!stdout.contains('\u{1b}') && stdout.contains(r"a\u{1b}[31m.yaml:"), "{stdout}");
     assert!(stdout.contains("z.json: error: cannot be read: it is larger than 134217728 bytes"), "{stdout}");
     assert!(
-        stdout.ends_with("checked 4 objects in 3 files, 2 of other kinds: 3 errors, 0 warnings, 3 notes\n"),
+        stdout.ends_with(
+            "checked 4 objects and 2 Services in 3 files, 0 of other kinds: 3 errors, 0 warnings, 4 notes\n"
+        ),
         "{stdout}"
     );
 }

@@ -1,6 +1,9 @@
 //! Free ports for the remedies: near the one in question, and used by nobody who is known.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use enforcer_ebpf::wire::Protocol;
 
@@ -64,7 +67,9 @@ pub(super) fn propose(manifests: &ManifestSet, settings: &CheckSettings, outcome
             .or_insert_with(|| free_ports_near(key, &settings.allocated, |port| used.has(spec.protocol, port)));
         if !near.is_empty() {
             let (port, protocol) = (spec.ports, protocol_name(spec.protocol));
-            finding.remedy += &format!("; free near {port}/{protocol}: {}", comma_list(&*near, MAX_PROPOSED, 0));
+            let near = comma_list(&*near, MAX_PROPOSED, 0);
+            let written = write!(finding.remedy, "; free near {port}/{protocol}: {near}");
+            written.expect("writing to a string never fails");
         }
     }
 }

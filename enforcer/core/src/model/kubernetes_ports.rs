@@ -87,11 +87,11 @@ impl NodeComponent {
     /// something before or behind it at most, as `etcd-node-1` and `hcloud-cloud-controller-manager` have.
     #[must_use]
     pub fn is_run_by(&self, namespace: &str, name: &str) -> bool {
-        let is_name = |pod: &&str| {
+        let is_name = |pod: &&'static str| {
             let begins = name.strip_prefix(*pod).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
             begins || name.strip_suffix(*pod).is_some_and(|rest| rest.ends_with('-'))
         };
-        namespace == "kube-system" && self.pods.iter().any(|pod| is_name(&pod))
+        namespace == "kube-system" && self.pods.iter().any(is_name)
     }
 }
 
