@@ -66,7 +66,7 @@ fn edge(nodes: &[(&[ObservedRow], &[LedgerRow])], template: Option<&Template>) -
     suggester(nodes).suggest(&name("DaemonSet", "edge"), template, now()).expect("a suggestion")
 }
 
-fn template(value: serde_json::Value) -> Template {
+fn template(value: Value) -> Template {
     let template: PodTemplateSpec = serde_json::from_value(value).unwrap();
     Template::of(template.metadata.as_ref(), &template.spec.unwrap())
 }
@@ -125,7 +125,7 @@ fn what_ports_cannot_say_goes_to_the_annotation() {
         "what is claimed stays"
     );
     let numbers: Vec<_> = pod["spec"]["containers"][0]["ports"].as_array().unwrap().iter().collect();
-    let number = |port: &serde_json::Value| port["containerPort"].as_u64();
+    let number = |port: &Value| port["containerPort"].as_u64();
     assert_eq!(
         numbers.iter().map(|port| number(port)).collect::<Vec<_>>(),
         [Some(53), Some(9099), Some(7000), Some(7001)]
@@ -243,7 +243,7 @@ fn each_kind_has_its_patch_or_a_reason() {
     ] {
         let suggestion = of(kind, "x");
         let patch = suggestion.patch.as_ref().unwrap_or_else(|| panic!("{suggestion:?}"));
-        assert!(patch.pointer(path).is_some_and(serde_json::Value::is_string), "{kind}: {patch}");
+        assert!(patch.pointer(path).is_some_and(Value::is_string), "{kind}: {patch}");
         assert!(suggestion.command.unwrap().starts_with(&format!("kubectl patch {resource} x -n shop")));
     }
     for (kind, why) in [("Job", "cannot be changed"), ("StaticPod", "staticPodPath"), ("Rollout", "no strategic merge")]
@@ -290,7 +290,7 @@ fn text_and_yaml_say_the_same() {
     insta::assert_snapshot!("people", people(&answer, "kubectl host-ports suggest"));
     let yaml = patches_yaml(&answer);
     insta::assert_snapshot!("yaml", yaml);
-    let read: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
+    let read: Value = serde_saphyr::from_str(&yaml).unwrap();
     assert_eq!(Some(&read), answer.suggestions[0].patch.as_ref(), "YAML and patch are one");
     let decoded: Suggestions = serde_json::from_str(&serde_json::to_string(&answer).unwrap()).unwrap();
     assert_eq!(decoded, answer);
