@@ -5,7 +5,7 @@ use enforcer_core::{
         Suggester, Suggestion, Suggestions,
         choice::WorkloadChoice,
         template::Template,
-        text::{patch_yaml, patches_yaml, people},
+        text::{no_patch, patch_yaml, patches_yaml, people},
     },
     model::{list_text::and_list, text::escape},
     sockets::observed_ports::WorkloadName,
@@ -174,9 +174,7 @@ fn show(answer: &Suggestions, format: SuggestFormat) -> Result<(), Failure> {
             match patches.as_slice() {
                 [(_, patch)] => print(patch),
                 [] => {
-                    let why = answer.suggestions.iter().flat_map(|suggestion| &suggestion.notes);
-                    let why = why.map(|note| format!(" {note}")).collect::<String>();
-                    eprintln!("no patch: {}{why}", answer.message);
+                    eprintln!("{}", no_patch(answer));
                     Ok(())
                 }
                 many => {

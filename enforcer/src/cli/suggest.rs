@@ -7,7 +7,7 @@ use enforcer_core::{
     cluster::suggest::{
         Suggestions,
         choice::WorkloadChoice,
-        text::{patch_yaml, patches_yaml, people},
+        text::{no_patch, patch_yaml, patches_yaml, people},
     },
     model::list_text::and_list,
 };
@@ -76,8 +76,7 @@ fn one_patch(answer: &Suggestions) -> Result<String, Failure> {
     let mut patches: Vec<String> = answer.suggestions.iter().filter_map(patch_yaml).collect();
     match patches.len() {
         0 => {
-            let notes = answer.suggestions.iter().flat_map(|suggestion| &suggestion.notes);
-            eprintln!("no patch: {}{}", answer.message, notes.map(|note| format!(" {note}")).collect::<String>());
+            eprintln!("{}", no_patch(answer));
             Ok(String::new())
         }
         1 => Ok(patches.remove(0)),

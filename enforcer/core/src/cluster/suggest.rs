@@ -188,7 +188,7 @@ impl Suggester {
             claims.declares(spec) || template.is_some_and(|template| facts::declare(&template.claims, spec))
         };
         let observed = self.observed.get(name).map(|workload| workload.undeclared(is_declared)).unwrap_or_default();
-        let (named, apart) = reasons::split(observed);
+        let (named, apart) = reasons::split(&observed);
         let target = PatchTarget::of(name);
         let mut builder = PatchBuilder::new(&target, template, claims);
         let mut ports = Vec::new();

@@ -66,6 +66,7 @@ pub struct ClaimView {
 
 /// An owner as far as it concerns those who ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not one state")]
 pub struct OwnerView<'a> {
     /// Its kind.
     pub kind: OwnerKind,

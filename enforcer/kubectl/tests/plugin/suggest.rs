@@ -92,8 +92,8 @@ fn patch_that_kubectl_applies_declares_the_ports() {
     let cluster = cluster();
     let exporter = put_exporter(&cluster, "7000-7010/udp");
     let patch = cluster.run(&["suggest", "-n", "monitoring", "ds/node-exporter", "-o", "patch"]).stdout;
-    let path = |name: &str| cluster.path_beside(name).display().to_string();
-    let (workload, patch_file, result) = (path("workload.json"), path("patch.yaml"), path("result.yaml"));
+    let file = |name: &str| cluster.path_beside(name).display().to_string();
+    let (workload, patch_file, result) = (file("workload.json"), file("patch.yaml"), file("result.yaml"));
     fs::write(&workload, exporter.to_string()).expect("writing a file");
     fs::write(&patch_file, &patch).expect("writing a file");
     let mut kubectl = Command::new("kubectl");

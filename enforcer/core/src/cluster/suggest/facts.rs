@@ -171,7 +171,7 @@ impl DeclaredClaims {
     }
 
     /// Returns the ports from one source, without repetitions, by protocol and address.
-    pub(super) fn from_source(&self, source: &str) -> Vec<PortSpec> {
+    pub(super) fn of_source(&self, source: &str) -> Vec<PortSpec> {
         let mut groups: BTreeMap<(Protocol, Address), Vec<PortRange>> = BTreeMap::new();
         for claim in self.0.iter().filter(|claim| claim.source == source) {
             groups.entry((claim.spec.protocol, claim.spec.address)).or_default().push(claim.spec.ports);

@@ -61,9 +61,7 @@ impl<'a> PatchBuilder<'a> {
                 .filter_map(|(container, port)| Some((container, u16::try_from(port).ok()?)))
                 .collect(),
             // Which container declares a port is not known from claims.
-            None => {
-                claims.from_source("hostPort").iter().flat_map(|spec| spec.ports).map(|port| (None, port)).collect()
-            }
+            None => claims.of_source("hostPort").iter().flat_map(|spec| spec.ports).map(|port| (None, port)).collect(),
         };
         Self {
             target,
@@ -163,7 +161,7 @@ impl<'a> PatchBuilder<'a> {
             Some(Template { annotation, .. }) => {
                 annotation.iter().map(|text| text.trim().to_owned()).filter(|text| !claims_nothing(text)).collect()
             }
-            None => self.claims.from_source("annotation").iter().map(ToString::to_string).collect(),
+            None => self.claims.of_source("annotation").iter().map(ToString::to_string).collect(),
         };
         let new = self.annotation.iter().map(ToString::to_string);
         claimed.into_iter().filter(|text| !text.is_empty()).chain(new).collect::<Vec<_>>().join(", ")

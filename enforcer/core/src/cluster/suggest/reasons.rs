@@ -73,7 +73,7 @@ type Group<'a> = (Option<&'a str>, Protocol, Address);
 type GroupPorts<'a> = BTreeMap<u16, &'a PortFacts>;
 
 /// Divides the ports of a workload into those that it can declare, and others with the reason.
-pub(super) fn split(observed: ObservedWorkload) -> (Vec<NamedPort>, Vec<PortApart>) {
+pub(super) fn split(observed: &ObservedWorkload) -> (Vec<NamedPort>, Vec<PortApart>) {
     let mut reasons: BTreeMap<(Option<Reason>, Group<'_>), GroupPorts<'_>> = BTreeMap::new();
     let mut named: BTreeMap<Group<'_>, GroupPorts<'_>> = BTreeMap::new();
     for (place, facts) in &observed.ports {
@@ -94,7 +94,7 @@ pub(super) fn split(observed: ObservedWorkload) -> (Vec<NamedPort>, Vec<PortApar
         };
     }
     for (group, ports) in named {
-        let differing = differing(&observed, &ports);
+        let differing = differing(observed, &ports);
         let is_many = compress(ports.keys().copied()).len() > MAX_RANGES;
         for (port, facts) in ports {
             let reason =
@@ -107,7 +107,7 @@ pub(super) fn split(observed: ObservedWorkload) -> (Vec<NamedPort>, Vec<PortApar
     for ((reason, (container, protocol, address)), ports) in reasons {
         let container = container.map(str::to_owned);
         let Some(reason) = reason else {
-            declared.extend(runs(&observed, &ports, MAX_SINGLES).into_iter().map(|(ports, seen)| NamedPort {
+            declared.extend(runs(observed, &ports, MAX_SINGLES).into_iter().map(|(ports, seen)| NamedPort {
                 spec: PortSpec { protocol, address, ports },
                 container: container.clone(),
                 seen,
@@ -123,9 +123,9 @@ pub(super) fn split(observed: ObservedWorkload) -> (Vec<NamedPort>, Vec<PortApar
             apart.push(PortApart { ports, container: container.clone(), reason, message, seen });
         };
         if reason == Reason::Many {
-            push(hull.to_string(), total(&observed, ports.values().copied()));
+            push(hull.to_string(), total(observed, ports.values().copied()));
         } else {
-            for (ports, seen) in runs(&observed, &ports, 0) {
+            for (ports, seen) in runs(observed, &ports, 0) {
                 push(PortSpec { protocol, address, ports }.to_string(), seen);
             }
         }

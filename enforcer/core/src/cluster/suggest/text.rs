@@ -1,6 +1,6 @@
 //! Suggestions as text: for people, and as YAML for kubectl.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, iter};
 
 use serde_json::Value;
 
@@ -78,6 +78,14 @@ pub fn patch_yaml(suggestion: &Suggestion) -> Option<String> {
     }
     yaml(patch, 0, &mut text);
     Some(text)
+}
+
+/// Returns the sentence for somebody who wants a patch where there is none.
+#[must_use]
+pub fn no_patch(suggestions: &Suggestions) -> String {
+    let notes = suggestions.suggestions.iter().flat_map(|suggestion| &suggestion.notes);
+    let sentences: Vec<&str> = iter::once(&suggestions.message).chain(notes).map(String::as_str).collect();
+    format!("no patch: {}", sentences.join(" "))
 }
 
 /// Returns all patches as YAML documents.

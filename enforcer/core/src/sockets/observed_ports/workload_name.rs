@@ -37,12 +37,10 @@ impl WorkloadName {
     pub fn of_owner(id: OwnerId, index: &Index) -> Option<Self> {
         let owner = index.owner(id).filter(|owner| owner.kind == OwnerKind::Pod)?;
         let namespace = &owner.name.namespace;
-        Some(match owner.workload {
-            Some((kind, name)) => Self::of_controller(namespace, kind, name),
-            None => {
-                let kind = if owner.is_static { Self::STATIC_POD } else { "Pod" };
-                Self { namespace: namespace.clone(), kind: kind.to_owned(), name: owner.name.name.clone() }
-            }
-        })
+        if let Some((kind, name)) = owner.workload {
+            return Some(Self::of_controller(namespace, kind, name));
+        }
+        let kind = if owner.is_static { Self::STATIC_POD } else { "Pod" };
+        Some(Self { namespace: namespace.clone(), kind: kind.to_owned(), name: owner.name.name.clone() })
     }
 }
