@@ -173,6 +173,7 @@ fn agent_role_is_minimal() {
         let expected = json!([
             { "apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"] },
             { "apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"] },
+            { "apiGroups": [""], "resources": ["services"], "verbs": ["list", "watch"] },
             { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
             { "apiGroups": [""], "resources": ["nodes"], "verbs": ["get"] },
             { "apiGroups": ["port-enforcer.io"], "resources": ["nodehostports"], "verbs": ["create", "get"] },
