@@ -7,8 +7,8 @@
 //! | objects that are there already | context for new ones | [`existing`] |
 //! | their specs | how many pods at once, and on which nodes | [`replica_count`], [`placement`] |
 //! | the claims of all | which exclude each other, to the agent or to the scheduler | [`mod@pairs`], [`scheduler_ports`] |
-//! | Services | ports that they take on nodes, and where their connections arrive | [`services`], [`endpoints`] |
-//! | claims, and what nodes and others use | claims on ports of somebody else | [`reserved`], [`port_ranges`], [`registry`] |
+//! | Services | ports that they take on nodes, and where their connections arrive | `services`, `endpoints` |
+//! | claims, and what nodes and others use | claims on ports of somebody else | `reserved`, `port_ranges`, [`registry`] |
 //! | all of it | findings with a remedy | [`finding`] |
 //!
 //! The rules of the agent decide what a pod claims and which claims exclude each other: [`crate::pods::claims`] and

@@ -36,7 +36,9 @@ fn check(bytes: &[u8]) -> Result<(), OwnerRecordError> {
             let uid = format!("{:032x}", u128::from_be_bytes(key.uid));
             assert_eq!(record.name.mirror, mirror.then_some(uid));
         }
-        RecordedOwner::Node | RecordedOwner::HandoverReservation { .. } => assert_eq!(record.name.mirror, None),
+        RecordedOwner::Node | RecordedOwner::HandoverReservation { .. } | RecordedOwner::Service => {
+            assert_eq!(record.name.mirror, None);
+        }
     }
     Ok(())
 }

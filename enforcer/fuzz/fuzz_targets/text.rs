@@ -33,7 +33,14 @@ fuzz_target!(|input: (u8, &str)| {
     }
 
     for name in [
-        Name { namespace: text.to_owned(), name: whole, uid: String::new(), mirror: None, handover: None, service: false },
+        Name {
+            namespace: text.to_owned(),
+            name: whole,
+            uid: String::new(),
+            mirror: None,
+            handover: None,
+            service: false,
+        },
         Name::node(),
     ] {
         assert_safe(&name.to_string());

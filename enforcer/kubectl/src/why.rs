@@ -108,7 +108,9 @@ async fn read_asked_nodes(
         let NodePorts { node, rows, conflicts } = ports;
         for used in &mut *used {
             used.add_node(&node);
-            rows.iter().for_each(|row| used.add_row(row));
+            for row in &rows {
+                used.add_row(row);
+            }
         }
         if let Some(traits) = traits.remove(&node.name) {
             nodes.push(AskedNode {

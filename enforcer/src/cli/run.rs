@@ -20,7 +20,7 @@ use enforcer_ebpf::wire::Policy;
 
 use self::{
     failure::{agent_failure, program_failure},
-    flags::{DenyErrno, ModeFlag, NamespaceModeFlag, OnError, ScopeFlag, ServicePortsFlag},
+    flags::{ModeFlag, NamespaceModeFlag, OnError, ScopeFlag, ServicePortsFlag},
     values::SourceFlag,
 };
 use crate::{
@@ -90,10 +90,12 @@ impl Run {
             },
         };
         let features = probe::features().map_err(|error| program_failure(&error))?;
-        let node_scope = scope == ScopeFlag::Node;
-        let root = find_root(cgroup_root.as_deref(), node_scope)?;
-        // A folder has no namespaces.
-        let namespace_max_ports = if matches!(source, SourceConfig::Folder(_)) { 0 } else { namespace_max_ports };
+        let root = find_root(cgroup_root.as_deref(), scope == ScopeFlag::Node)?;
+        // A folder has no namespaces, and no Services.
+        let (namespace_max_ports, service_ports) = match source {
+            SourceConfig::Folder(_) => (0, ServicePortsMode::Off),
+            SourceConfig::Api { .. } => (namespace_max_ports, service_ports.into()),
+        };
         let start = Start {
             root,
             settings: Settings {
@@ -105,12 +107,7 @@ impl Run {
                 node_reserved: node_reserved.all_ports(),
                 own_pod,
                 namespace_mode: namespace_mode.into(),
-                // A folder has no Services.
-                service_ports: if matches!(source, SourceConfig::Folder(_)) {
-                    ServicePortsMode::Off
-                } else {
-                    service_ports.into()
-                },
+                service_ports,
             },
             policy: Policy {
                 enforce: mode == ModeFlag::Enforce,
@@ -118,12 +115,8 @@ impl Run {
                 deny_on_error: on_error == OnError::Deny,
                 report_attempts: log_level >= LogLevel::Debug,
                 report_bound: true,
-                node_scope,
-                errno: match deny_errno {
-                    DenyErrno::Eaddrinuse => 98,
-                    DenyErrno::Eperm => 1,
-                    DenyErrno::Eacces => 13,
-                },
+                node_scope: scope == ScopeFlag::Node,
+                errno: deny_errno.number(),
             },
             features,
             trace: log_level == LogLevel::Trace,

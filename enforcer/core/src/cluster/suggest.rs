@@ -2,9 +2,9 @@
 //!
 //! | from | to | in |
 //! | --- | --- | --- |
-//! | ledgers | what the pods of each workload bind and claim, on all nodes | [`facts`] |
-//! | a port that was bound | whether its workload can declare it | [`reasons`] |
-//! | ports, and the workload's template | a patch | [`patch`] |
+//! | ledgers | what the pods of each workload bind and claim, on all nodes | `facts` |
+//! | a port that was bound | whether its workload can declare it | `reasons` |
+//! | ports, and the workload's template | a patch | `patch` |
 //! | suggestions | text for people | [`text`] |
 
 pub mod choice;

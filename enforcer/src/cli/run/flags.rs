@@ -209,6 +209,17 @@ pub(super) enum DenyErrno {
     Eacces,
 }
 
+impl DenyErrno {
+    /// Returns the number, as Linux has it on every architecture.
+    pub(super) const fn number(self) -> u16 {
+        match self {
+            Self::Eaddrinuse => 98,
+            Self::Eperm => 1,
+            Self::Eacces => 13,
+        }
+    }
+}
+
 /// Verdict for a bind whose caller cannot be identified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum OnError {
