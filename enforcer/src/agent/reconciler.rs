@@ -4,6 +4,7 @@
 //! [`Reconciler::handle_timeout`] when [`Reconciler::poll_timeout`] is due, and takes outputs from
 //! [`Reconciler::poll_output`]. Tests drive the same methods step by step.
 
+mod api_updates;
 mod rings;
 mod socket_scan;
 mod takeover;
@@ -12,7 +13,7 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     os::fd::{AsFd as _, BorrowedFd},
     path::Path,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use aya::maps::{MapData, RingBuf};
@@ -29,7 +30,7 @@ use enforcer_core::{
         port_spec::PortSpec,
         source::ClaimOrigin,
     },
-    pods::{pod::Pod, service::NodePortService},
+    pods::pod::Pod,
     reports::failing_binds::FailingBinds,
     sockets::{BoundSockets, observed_ports::ObservedPorts},
     views::unenforced_time::{PredecessorState, should_enforce},
@@ -49,7 +50,6 @@ use crate::{
         host_processes::HostNames,
         netns,
     },
-    k8s::{ApiErrorKind, ApiResource, Update},
     kernel::{
         CounterMap, Counters, Kernel, LoadOptions,
         pins::{Persistence, Previous},
@@ -243,51 +243,6 @@ impl Reconciler {
         self.outputs.push_back(output);
     }
 
-    fn handle_update(&mut self, arrived: Instant, update: Update, now: Now) {
-        match update {
-            Update::PodsReset(pods) => {
-                let was_synced = self.is_synced();
-                self.reset(pods, now);
-                self.report_synced(was_synced);
-            }
-            Update::PodApplied(pod) => self.apply(*pod, now),
-            Update::PodDeleted { namespace, name } => self.delete(&namespace, &name, now),
-            Update::ServicesReset(services) => {
-                let was_synced = self.is_synced();
-                self.reset_services(services, now);
-                self.report_synced(was_synced);
-            }
-            Update::ServiceApplied(service) => {
-                self.index.apply_service(*service, now);
-                self.flush();
-            }
-            Update::ServiceDeleted { namespace, name } => {
-                self.index.delete_service(&namespace, &name, now);
-                self.flush();
-            }
-            Update::NamespaceLabelsReset { label, values } => self.reset_namespace_labels(label, &values),
-            Update::NamespaceLabelApplied { label, namespace, value } => {
-                self.set_namespace_label(label, &namespace, Some(&value));
-            }
-            Update::NamespaceLabelDeleted { label, namespace } => self.set_namespace_label(label, &namespace, None),
-            Update::ApiError(error) => {
-                if error.resource == ApiResource::NamespaceLimits && error.kind == ApiErrorKind::Forbidden {
-                    self.index.settle_port_limits();
-                    self.flush();
-                }
-                if error.resource == ApiResource::Services && error.kind == ApiErrorKind::Forbidden {
-                    // Nobody says which Services there are any more: none denies anybody, and the pods count alone.
-                    let was_synced = self.is_synced();
-                    self.reset_services(Vec::new(), now);
-                    self.report_synced(was_synced);
-                }
-                return self.push(Output::ApiError(error));
-            }
-            Update::ApiRecovered(resource) => return self.push(Output::ApiRecovered(resource)),
-        }
-        self.push(Output::Enforced(arrived.elapsed()));
-    }
-
     fn handle_folder(&mut self, FolderRead { path, watch_error, contents }: FolderRead, now: Now) {
         if let Some(error) = watch_error {
             self.push(Output::FolderUnwatched(error));
@@ -328,20 +283,6 @@ impl Reconciler {
         self.commit(staged, now);
     }
 
-    /// Replaces all Services by these.
-    pub fn reset_services(&mut self, services: Vec<NodePortService>, now: Now) {
-        self.index.reset_services(services, now);
-        self.flush();
-    }
-
-    /// Reports that every claim of the node is known, if the last list was that of an origin that was missing.
-    fn report_synced(&mut self, was_synced: bool) {
-        if !was_synced && self.is_synced() {
-            let (claims, conflicts) = self.index.claim_counts();
-            self.push(Output::Synced { pods: self.index.pod_count(), claims, conflicts });
-        }
-    }
-
     /// Writes the identities of staged pods, reads the cgroup ring, and writes their claims.
     ///
     /// The programs note a cgroup that is made before they know its pod's UID as nobody's. The pod would then be denied
@@ -364,18 +305,6 @@ impl Reconciler {
         if let Err(error) = self.drain_cgroup_ring(now) {
             self.push(Output::CgroupScanFailed(error));
         }
-    }
-
-    /// Sets a label of a namespace; `None` removes it.
-    pub fn set_namespace_label(&mut self, label: NamespaceLabel, namespace: &str, value: Option<&str>) {
-        self.index.set_namespace_label(label, namespace, value);
-        self.flush();
-    }
-
-    /// Replaces all namespaces with a label by these, with their values.
-    pub fn reset_namespace_labels(&mut self, label: NamespaceLabel, values: &HashMap<String, String>) {
-        self.index.reset_namespace_labels(label, values);
-        self.flush();
     }
 
     /// Reads the whole cgroup tree: the safety net below the events.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Test,
-    cluster::{Cluster, End, actor, end, ledger, row},
+    cluster::{Cluster, End, actor, end, ledger, object, pod, row},
     refusals::rights,
 };
 
@@ -127,6 +127,48 @@ fn patch_that_kubectl_applies_declares_the_ports() {
     cluster.server.put_workload(patched);
     let answer = cluster.run(&["suggest", "-n", "monitoring", "ds/node-exporter", "-o", "patch"]);
     assert_eq!((answer.code, answer.stdout.as_str()), (Some(0), ""), "{}", answer.stderr);
+    second_workload_meets_the_declared_port(&cluster);
+}
+
+/// Asks for a second workload that wants a port which the first one declares now: before it is deployed, and as a pod that
+/// the scheduler keeps from the nodes. Its port is where the component `scheduling` writes it.
+fn second_workload_meets_the_declared_port(cluster: &Cluster) {
+    let template = json!({
+        "metadata": { "labels": { "app": "y" } },
+        "spec": { "hostNetwork": true, "containers": [{ "name": "main", "image": "y", "ports": [
+            { "containerPort": 9101, "hostPort": 9101, "protocol": "TCP" },
+        ] }] },
+    });
+    let second = json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": { "namespace": "tools", "name": "second" },
+        "spec": { "selector": { "matchLabels": { "app": "y" } }, "template": template },
+    });
+    let file = cluster.path_beside("second.json").display().to_string();
+    fs::write(&file, second.to_string()).expect("writing a file");
+    let End { code, stdout, stderr } = cluster.run(&["check", &file]);
+    assert_eq!(code, Some(1), "{stdout}{stderr}");
+    let words = "error: DaemonSet tools/second cannot share a node with DaemonSet monitoring/node-exporter";
+    assert!(stdout.contains(words) && stdout.contains("9101/tcp"), "{stdout}");
+    // The pods of the patched workload, as their agents know them.
+    for (node, number) in [("node-1", 3), ("node-2", 4)] {
+        let exporter = actor("monitoring", &format!("node-exporter-{number}"), "DaemonSet node-exporter");
+        let rows = json!([row(9101, &exporter, Some(("hostPort", "inForce")), true)]);
+        cluster.server.put_ledger(ledger(node, "audit", &rows, &json!([])));
+    }
+    let mut waiting = pod("tools", "second-x2vbn", None, 7, 9101, ("DaemonSet", "second"));
+    waiting["status"] = json!({ "phase": "Pending", "conditions": [{
+        "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+        "message": "0/3 nodes are available: 2 node(s) didn't have free ports for the requested pod ports.",
+    }] });
+    cluster.server.put_pod(object(waiting));
+    let why = cluster.run(&["why", "second-x2vbn", "-n", "tools"]).stdout;
+    for words in [
+        "tools/second-x2vbn is Pending because on each of the 2 nodes that suit it another pod declares one of its ports",
+        "On node-1, monitoring/node-exporter-3 (DaemonSet node-exporter) declares 9101/tcp and holds it.",
+        "Free near 9101/tcp: 9102,",
+    ] {
+        assert!(why.contains(words), "{words}\n{why}");
+    }
 }
 
 fn suggestions_come_from_all_ledgers() {

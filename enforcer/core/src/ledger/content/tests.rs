@@ -2,8 +2,8 @@
 
 use std::ops::RangeInclusive;
 
-use super::*;
-use crate::{pods::pod::Workload, tests::node::Node};
+use super::{room::json_bytes, *};
+use crate::{ledger::node_host_ports::MAX_BYTES, pods::pod::Workload, tests::node::Node};
 
 const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
 
