@@ -8,8 +8,15 @@ mod user_space_decision;
 use std::{cell::RefCell, collections::BTreeMap, env, time::Duration};
 
 use enforcer::host::clock::now;
-use enforcer_core::pods::annotation::parse_list;
-use enforcer_ebpf::wire::{Reason, VerdictKind};
+use enforcer_core::{
+    index::ServicePortsMode,
+    model::{
+        port_spec::{Address, PortRange, PortSpec},
+        source::ClaimSource,
+    },
+    pods::{annotation::parse_list, claims::PodClaim, service::NodePortService},
+};
+use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use enforcer_testing::{
@@ -20,7 +27,7 @@ use enforcer_testing::{
 };
 
 use crate::{DONE, Outcome, Test};
-use case::{CALLERS, Case, MEMBERS, NODE_RESERVED, UIDS, UNRESOLVED};
+use case::{CALLERS, Case, MEMBERS, NODE_RESERVED, SERVICE_CLAIM, UIDS, UNRESOLVED};
 
 pub(crate) const TESTS: &[Test] = tests![kernel_and_explain_agree_with_the_model];
 
@@ -51,7 +58,9 @@ fn kernel_and_explain_agree_with_the_model() -> Outcome {
         start.settings.node_reserved = parse_list(NODE_RESERVED).expect("a list");
         // A case begins with nothing left of the one before.
         start.settings.handover_grace = Duration::ZERO;
+        start.settings.service_ports = ServicePortsMode::Audit;
     });
+    fixture.reconciler.reset_services(vec![service()], now());
     let mut workers: Vec<Worker> =
         UIDS.iter().map(|uid| Worker::start(&fixture.make_cgroup(&cgroup_for(uid, SYSTEMD_BESTEFFORT)))).collect();
     assert_eq!((workers.len(), UNRESOLVED), (MEMBERS, MEMBERS));
@@ -77,6 +86,20 @@ fn kernel_and_explain_agree_with_the_model() -> Outcome {
         assert!(tally.get(&answer).is_some_and(|count| *count >= 10), "{answer:?} is too rare: {tally:?}");
     }
     DONE
+}
+
+/// The Service of [`SERVICE_CLAIM`].
+fn service() -> NodePortService {
+    let (port, udp, _) = SERVICE_CLAIM;
+    let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+    let spec = PortSpec { protocol, address: Address::Any, ports: PortRange::single(port).expect("a port") };
+    NodePortService {
+        namespace: "default".to_owned(),
+        name: "shop".to_owned(),
+        uid: "s".to_owned(),
+        created: 0,
+        claims: vec![PodClaim { spec, source: ClaimSource::NodePort }],
+    }
 }
 
 fn try_case(

@@ -26,6 +26,9 @@ pub(super) const NODE_RESERVED: &str = "192.0.2.1:20002/tcp [2001:db8::1]:20002/
 pub(super) const NODE_CLAIMS: [(u16, bool, &str); 3] =
     [(20002, false, "192.0.2.1"), (20002, true, "2001:db8::1"), (20003, true, "*")];
 
+/// The node port of a Service that is only reported, and was there before any pod: port, whether UDP, address.
+pub(super) const SERVICE_CLAIM: (u16, bool, &str) = (20003, false, "*");
+
 const PORTS: [u16; 3] = [20001, 20002, 20003];
 const CLAIM_ADDRESSES: [&str; 7] = ["*", "0.0.0.0", "::", "192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"];
 const BIND_ADDRESSES: [&str; 12] = [
@@ -176,7 +179,7 @@ fn any_member(place: usize) -> impl Strategy<Value = Member> {
 }
 
 fn any_port() -> impl Strategy<Value = u16> {
-    select(vec![PORTS[0], PORTS[0], PORTS[0], PORTS[0], PORTS[1], PORTS[2]])
+    select(vec![PORTS[0], PORTS[0], PORTS[0], PORTS[0], PORTS[1], PORTS[1], PORTS[2], PORTS[2]])
 }
 
 fn any_claim() -> impl Strategy<Value = Claim> {

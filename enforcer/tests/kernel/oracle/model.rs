@@ -6,7 +6,7 @@ use enforcer_ebpf::wire::{Reason, VerdictKind};
 
 use enforcer_testing::reconciler_fixture::features;
 
-use super::case::{Attempt, Case, Member, NODE_CLAIMS, UNRESOLVED};
+use super::case::{Attempt, Case, Claim, Member, NODE_CLAIMS, SERVICE_CLAIM, UNRESOLVED};
 
 /// Every address there is in this world. The last one of each family is claimed by nobody alone.
 const V4: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
@@ -24,10 +24,11 @@ fn covers(address: &'static str) -> BTreeSet<&'static str> {
     }
 }
 
-/// Who claims: the node, or a pod by its place.
+/// Who claims: the node, the Service, or a pod by its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
     Node,
+    Service,
     Pod(usize),
 }
 
@@ -103,12 +104,21 @@ impl World {
             };
             (class, pod.arrival, pod.namespace, pod.name())
         });
-        let claims = pods.iter().flat_map(|pod| {
-            let by = By::Pod(pod.place);
-            pod.claims.iter().map(move |claim| Claimed { by, port: claim.port, udp: claim.udp, address: claim.address })
-        });
+        let claims = |pods: &[&Member]| {
+            let of = |pod: &&Member| {
+                let by = By::Pod(pod.place);
+                let claim = |claim: &Claim| Claimed { by, port: claim.port, udp: claim.udp, address: claim.address };
+                pod.claims.iter().map(claim).collect::<Vec<_>>()
+            };
+            pods.iter().flat_map(of).collect::<Vec<_>>()
+        };
+        // Of the rank of tenants, and in force before they came.
+        let tenants = pods.partition_point(|pod| is_software(case, pod.place));
+        let (port, udp, address) = SERVICE_CLAIM;
+        let service = Claimed { by: By::Service, port, udp, address };
+        let ranked = claims(&pods[..tenants]).into_iter().chain([service]).chain(claims(&pods[tenants..]));
         let mut in_force: Vec<Claimed> = Vec::new();
-        for claim in node.into_iter().chain(claims) {
+        for claim in node.into_iter().chain(ranked) {
             let beaten = in_force.iter().any(|better| {
                 better.overlaps(claim.port, claim.udp, claim.address) && !is_one(case, better.by, claim.by)
             });
@@ -150,6 +160,9 @@ impl World {
             overlapping.iter().map(|claim| relation(case, self.stand_in(case, claim), attempt.caller)).collect();
         let conflicts: Vec<Reason> =
             relations.iter().copied().filter(|reason| matches!(reason, Reason::Claimed | Reason::Reserved)).collect();
+        if !conflicts.is_empty() && overlapping.iter().all(|claim| claim.by == By::Service) {
+            return reported(attempt.caller, conflicts);
+        }
         if !conflicts.is_empty() {
             let or_allow = may_be_missed(case, &overlapping, &relations);
             return Rule { or_allow, ..conflict(case, attempt.caller, conflicts) };
@@ -189,8 +202,11 @@ fn is_one(case: &Case, one: By, other: By) -> bool {
 
 /// What somebody's claim means for a caller.
 fn relation(case: &Case, by: By, caller: usize) -> Reason {
-    let By::Pod(owner) = by else {
-        return if is_software(case, caller) { Reason::Owner } else { Reason::Reserved };
+    let owner = match by {
+        By::Node | By::Service if is_software(case, caller) => return Reason::Owner,
+        By::Node => return Reason::Reserved,
+        By::Service => return Reason::Claimed,
+        By::Pod(owner) => owner,
     };
     let Some((owner, caller)) = member(case, owner).zip(member(case, caller)) else {
         return Reason::Claimed;
@@ -202,6 +218,14 @@ fn relation(case: &Case, by: By, caller: usize) -> Reason {
         () if same_workload(owner, caller) => Reason::Sibling,
         () => Reason::Claimed,
     }
+}
+
+/// A conflict that no mode makes a denial.
+fn reported(caller: usize, reasons: Vec<Reason>) -> Rule {
+    if caller == UNRESOLVED {
+        return Rule { verdict: VerdictKind::Allow, reasons: vec![Reason::Error], or_allow: false };
+    }
+    Rule { verdict: VerdictKind::Audit, reasons, or_allow: false }
 }
 
 fn conflict(case: &Case, caller: usize, reasons: Vec<Reason>) -> Rule {

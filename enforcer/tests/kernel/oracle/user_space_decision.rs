@@ -12,8 +12,8 @@ use enforcer_core::{
 use enforcer_ebpf::{
     decide::{Caller, CallerIdentity, Candidates, Cover, ModeOverride, Target, decide},
     wire::{
-        AddressKey, CGROUP_UNKNOWN, OWNER_NODE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Protocol, Reason, Slot,
-        VerdictKind,
+        AddressKey, CGROUP_UNKNOWN, OWNER_ADVISORY, OWNER_NODE, OWNER_SERVICE, OWNER_SOFTWARE, OWNER_TERMINATING,
+        Owner, Protocol, Reason, Slot, VerdictKind,
     },
 };
 
@@ -25,11 +25,13 @@ use super::{
 };
 
 const NODE_SLOT: Slot = 1;
+const SERVICE_SLOT: Slot = 2;
 
 fn slot(by: By) -> Slot {
     match by {
         By::Node => NODE_SLOT,
-        By::Pod(place) => NODE_SLOT + 1 + Slot::try_from(place).expect("a few"),
+        By::Service => SERVICE_SLOT,
+        By::Pod(place) => SERVICE_SLOT + 1 + Slot::try_from(place).expect("a few"),
     }
 }
 
@@ -52,8 +54,10 @@ fn workload(member: &Member) -> u32 {
 
 fn owner(case: &Case, by: By) -> Owner {
     let id = u32::from(slot(by));
-    let By::Pod(place) = by else {
-        return Owner::new(CGROUP_UNKNOWN, id, OWNER_NODE, 0, 0, 0);
+    let place = match by {
+        By::Node => return Owner::new(CGROUP_UNKNOWN, id, OWNER_NODE, 0, 0, 0),
+        By::Service => return Owner::new(CGROUP_UNKNOWN, id, OWNER_SERVICE | OWNER_ADVISORY, 0, 0, 0),
+        By::Pod(place) => place,
     };
     let member = case.members[place].as_ref().expect("only pods that are known claim");
     let mut flags = 0;
@@ -69,6 +73,10 @@ fn owner(case: &Case, by: By) -> Owner {
 fn in_force(case: &Case, claim: &Claimed) -> ActivePortClaim {
     let (party, is_leaving) = match claim.by {
         By::Node => (ClaimGroup::Node.into(), false),
+        By::Service => {
+            let owner = OwnerId::new(slot(claim.by).into()).expect("slot 0 is nobody's");
+            (ClaimGroup::Pod(owner).into(), false)
+        }
         By::Pod(place) => {
             let member = case.members[place].as_ref().expect("only pods that are known claim");
             let group = match group(member) {
