@@ -89,6 +89,7 @@ fn bind_on_a_service_is_denied_until_it_goes() {
 }
 
 fn service_made_after_its_listener_is_a_conflict() {
+    const ROW: &str = "Service shop/later  nodePort";
     let fixture = AgentFixture::new();
     let server = ApiServer::start();
     let (holder, claimer) = (Pod::new("holder"), Pod::new("claimer").ports("30081"));
@@ -112,6 +113,10 @@ fn service_made_after_its_listener_is_a_conflict() {
     };
     let expected = [r#""claimLost" "loser" "claimer""#, r#""notOwner" "holder" "later""#];
     wait_until("both conflicts are in the status", || conflicts() == expected);
+    let table = status::run(&fixture, &["status"]).1;
+    assert!(table.contains("\nand 1 of Services (-o wide)\n") && !table.contains(ROW), "{table}");
+    let wide = status::run(&fixture, &["status", "-o", "wide"]).1;
+    assert!(wide.contains(ROW) && !wide.contains("of Services"), "{wide}");
     let answer = status::json(&fixture, &["explain", "30080"]);
     assert_eq!(
         (&answer["claims"][0]["owner"]["kind"], &answer["claims"][0]["source"]),

@@ -24,6 +24,10 @@ pub(super) fn text(status: &Status, wide: bool) -> String {
         0 => String::new(),
         more => format!("and {more} sockets more\n"),
     };
+    let services = match status.claims.iter().filter(|claim| is_of_service(claim)).count() {
+        services if services > 0 && !wide => format!("and {services} of Services (-o wide)\n"),
+        _ => String::new(),
+    };
     let conflicts = status.conflicts.iter().map(|conflict| vec![conflict.kind.clone(), conflict.message.clone()]);
     let counts = (status.counters.iter()).map(|count| {
         vec![count.verdict.clone(), count.reason.clone(), count.protocol.clone(), count.count.to_string()]
@@ -31,7 +35,8 @@ pub(super) fn text(status: &Status, wide: bool) -> String {
     let errors = status.errors.iter().map(|(kind, count)| vec![kind.clone(), count.to_string()]);
     let sections = [
         head(status),
-        section("CLAIMS", &["PORTS", "OWNER", "SOURCE", "STANDING", "AGE"], claims(status)),
+        section("CLAIMS", &["PORTS", "OWNER", "SOURCE", "STANDING", "AGE"], claims(status, wide)),
+        services,
         section("HOLDERS", &holder_heads, holders(status, wide)),
         left_out,
         section("CONFLICTS", &["KIND", "WHAT"], conflicts.collect()),
@@ -87,7 +92,12 @@ fn mode(modes: &Modes, now: &str) -> String {
     parts.join("; ")
 }
 
-fn claims(status: &Status) -> Vec<Vec<String>> {
+/// Checks whether it is the claim of a Service in force: a cluster can have thousands, and all nodes have the same.
+fn is_of_service(claim: &ClaimRow) -> bool {
+    claim.owner.kind == "service" && claim.standing == "inForce"
+}
+
+fn claims(status: &Status, wide: bool) -> Vec<Vec<String>> {
     let row = |ClaimRow { ports, owner, source, standing, behind, since, .. }: &ClaimRow| {
         let standing = match (standing.as_str(), behind) {
             ("inForce", _) => "in force".to_owned(),
@@ -97,7 +107,7 @@ fn claims(status: &Status) -> Vec<Vec<String>> {
         let age = since.as_ref().map_or_else(|| NONE.to_owned(), |since| age(since, &status.time));
         vec![ports.clone(), owner.to_string(), source.clone(), standing, age]
     };
-    status.claims.iter().map(row).collect()
+    status.claims.iter().filter(|claim| wide || !is_of_service(claim)).map(row).collect()
 }
 
 fn holders(status: &Status, wide: bool) -> Vec<Vec<String>> {
