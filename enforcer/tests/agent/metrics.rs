@@ -289,16 +289,17 @@ fn print_delays(what: &str, delays: &[u64]) {
 
 fn pod_change_delay_is_observed() {
     const CHANGES: u16 = 1000;
+    /// Those of pods, of namespaces with either label, and of Services.
+    const LISTS: u64 = 4;
     let fixture = AgentFixture::new();
     let server = ApiServer::start();
     server.set_history(10 * usize::from(CHANGES));
     let (owner, stranger) = (Pod::new("owner"), Pod::new("stranger"));
     server.put(&stranger);
     let mut agent = start_on_cluster(&fixture, &server, &[&SERVED[..], &["--log-level", "debug"]].concat());
-    // The three lists.
-    let mut delays: Vec<u64> = (0..3).map(|_| delay(&mut agent)).collect();
+    let mut delays: Vec<u64> = (0..LISTS).map(|_| delay(&mut agent)).collect();
     let count = |scraped: &Exposition| scraped.count(&format!("{DELAY}_count"), &[]);
-    assert_eq!(count(&scrape()), Some(3));
+    assert_eq!(count(&scrape()), Some(LISTS));
     let change = |port: u16| drop(server.put(&owner.clone().ports(&port.to_string())));
     let one_by_one: Vec<u64> = (21000..21000 + CHANGES)
         .map(|port| {
@@ -318,7 +319,7 @@ fn pod_change_delay_is_observed() {
     server.interrupt(PODS, Interruption::Malformed);
     agent.wait_for_line("the trouble is told", |line| line["event"] == "api_error");
     let scraped = scrape();
-    assert_eq!(count(&scraped), Some(u64::from(2 * CHANGES + 3)));
+    assert_eq!(count(&scraped), Some(u64::from(2 * CHANGES) + LISTS));
     let in_bucket = |bound: &str| scraped.count(&format!("{DELAY}_bucket"), &[("le", bound)]).expect("a bucket");
     let logged = |is: &dyn Fn(u64) -> bool| delays.iter().filter(|micros| is(**micros)).count() as u64;
     // The log cuts off what is below a microsecond.
@@ -346,7 +347,7 @@ fn last_activity_advances() {
     let outage = server.fault(PODS, Fault::Forbidden);
     let mut agent = start_on_cluster(&fixture, &server, &SERVED);
     wait_until("it is tried again", || outage.hits() > 1);
-    for resource in ["namespaces", "namespace_limits"] {
+    for resource in ["namespaces", "namespace_limits", "services"] {
         wait_until("the other watch is heard of", || activity(resource).is_some());
     }
     assert_eq!(activity("pods"), None, "a refusal is no activity");
