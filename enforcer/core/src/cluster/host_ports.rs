@@ -225,6 +225,25 @@ impl ServicePorts {
         self.by_port.values().map(|place| &self.rows[*place])
     }
 
+    /// Checks whether a row is one of these ports, of the same Service.
+    fn have(&self, row: &LedgerRow) -> bool {
+        let place =
+            protocol_from_name(&row.protocol).and_then(|protocol| self.by_port.get(&(protocol, row.first_port)));
+        row.first_port == row.last_port && place.is_some_and(|place| is_same(&self.rows[*place].who, &row.who))
+    }
+
+    /// Returns the conflict of a listener with a Service in its way.
+    fn shadow(&self, row: &LedgerRow) -> Option<LedgerConflict> {
+        let service = self.shadow_of(row)?;
+        Some(LedgerConflict {
+            kind: "shadowed".to_owned(),
+            ports: format!("{}/{}", service.first_port, service.protocol),
+            who: row.who.clone(),
+            other: service.who.clone(),
+            since: None,
+        })
+    }
+
     /// Returns the row of a Service in the way of a listener: packets for its port go to the Service and never reach a
     /// socket.
     fn shadow_of(&self, row: &LedgerRow) -> Option<&LedgerRow> {
@@ -255,19 +274,14 @@ impl NodePorts {
     pub fn of(name: &str, known: NodeKnowledge, ledger: NodeHostPortsStatus, services: &ServicePorts) -> Self {
         let name = escape(name);
         let mut conflicts: Vec<LedgerConflict> = ledger.conflicts.into_iter().map(safe_conflict).collect();
+        let mut rows: Vec<LedgerRow> = ledger.ports.into_iter().filter_map(safe_row).collect();
+        // It is a row of every node already.
+        rows.retain(|row| row.standing.as_deref() == Some("lost") || !services.have(row));
+        let shadowed: Vec<LedgerConflict> = rows.iter().filter_map(|row| services.shadow(row)).collect();
+        // The agent may know the same two by another name; what it means for packets says more.
+        conflicts.retain(|conflict| !shadowed.iter().any(|shadowed| is_between_the_same(conflict, shadowed)));
         let claimed = conflicts.len();
-        let rows: Vec<LedgerRow> = ledger.ports.into_iter().filter_map(safe_row).collect();
-        for row in &rows {
-            if let Some(service) = services.shadow_of(row) {
-                conflicts.push(LedgerConflict {
-                    kind: "shadowed".to_owned(),
-                    ports: format!("{}/{}", service.first_port, service.protocol),
-                    who: row.who.clone(),
-                    other: service.who.clone(),
-                    since: None,
-                });
-            }
-        }
+        conflicts.extend(shadowed);
         let parties: Vec<(Vec<PortSpec>, &LedgerConflict)> =
             conflicts[..claimed].iter().map(|conflict| (specs(conflict), conflict)).collect();
         let rows = rows
@@ -303,6 +317,15 @@ impl NodePorts {
 /// Returns the ports of a conflict; none if they cannot be read.
 fn specs(conflict: &LedgerConflict) -> Vec<PortSpec> {
     annotation::parse_list(&conflict.ports).unwrap_or_default()
+}
+
+/// Checks whether two conflicts are of the same two users about the same port.
+fn is_between_the_same(one: &LedgerConflict, other: &LedgerConflict) -> bool {
+    let users = |conflict: &LedgerConflict, who: &LedgerActor, other: &LedgerActor| {
+        is_same(&conflict.who, who) && is_same(&conflict.other, other)
+    };
+    (users(one, &other.who, &other.other) || users(one, &other.other, &other.who))
+        && specs(one).iter().any(|spec| specs(other).iter().any(|other| other.overlaps(spec)))
 }
 
 fn is_party(row: &LedgerRow, specs: &[PortSpec], conflict: &LedgerConflict) -> bool {

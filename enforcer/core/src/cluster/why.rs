@@ -363,8 +363,16 @@ fn answer(pod: &AskedPod, node: &AskedNode, services: &[LedgerRow]) -> NodeAnswe
     // Where nobody knows what is bound, whoever else declares the port may have it.
     let all = pod.is_unscheduled() || node.known == NodeKnowledge::Manifests;
     let others = node.rows.iter().filter(|row| !pod.is_own(row) && (all || is_in_the_way(row, &own)));
-    let mut users: Vec<PortUser> =
-        others.chain(services).filter_map(|row| Some(user(pod, pod.overlap(row)?, row))).take(MAX_USERS).collect();
+    let mut users: Vec<PortUser> = Vec::new();
+    for row in others.chain(services) {
+        let Some(claim) = pod.overlap(row) else { continue };
+        let user = user(pod, claim, row);
+        // A Service of every node can be in a ledger too.
+        let is_known = users.iter().any(|known| is_same(&known.who, &user.who) && known.theirs == user.theirs);
+        if !is_known && users.len() < MAX_USERS {
+            users.push(user);
+        }
+    }
     // Ports that the pod declares nowhere, and tries to bind.
     for conflict in
         node.conflicts.iter().filter(|conflict| conflict.kind == "inUse" && is_same(&conflict.who, &pod.actor))

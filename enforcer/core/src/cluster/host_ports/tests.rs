@@ -118,6 +118,40 @@ fn services_are_rows_of_every_node() {
 }
 
 #[test]
+fn service_that_the_agent_knows_too_is_one_row_and_one_conflict() {
+    let mut node = Node::new();
+    node.pod(10, "shop/claimer", "30080", |_| ());
+    node.pod(11, "shop/holder", "", |_| ());
+    node.service("front", "30080");
+    node.service("back", "30081");
+    node.dump(&[(11, "0.0.0.0", 30_081, Activity::Listening)]);
+    let ledger = content(&node.scene(), &LedgerInputs::default());
+    assert_eq!(ledger.conflicts.len(), 2, "one of them lost, and the other one's port is held");
+    let in_default = |name: &str, node_port| {
+        let mut service = service(name, 80, node_port);
+        service.metadata.namespace = Some("default".to_owned());
+        service
+    };
+    let services = ServicePorts::of(&[in_default("front", 30_080), in_default("back", 30_081)]);
+    let ports = NodePorts::of("node-1", NodeKnowledge::Ledger, ledger.clone(), &services);
+    let conflicts: Vec<_> =
+        ports.conflicts.iter().map(|found| (&*found.conflict.kind, found.conflict.who.to_string())).collect();
+    assert_eq!(conflicts, [("shadowed", "shop/claimer".to_owned()), ("shadowed", "shop/holder".to_owned())]);
+    let rows: Vec<String> = lines(&ports).into_iter().filter(|line| line.contains("3008")).collect();
+    assert_eq!(
+        rows,
+        [
+            "node-1 30080/tcp shop/claimer conflict",
+            "node-1 30080/tcp Service default/front conflict",
+            "node-1 30081/tcp shop/holder conflict",
+        ]
+    );
+    // Who may not read Services has what the agent knows.
+    let ports = NodePorts::of("node-1", NodeKnowledge::Ledger, ledger, &ServicePorts::default());
+    assert_eq!((ports.conflicts.len(), lines(&ports).len()), (2, 5));
+}
+
+#[test]
 fn filter_wants_by_port_namespace_node_and_state() {
     let mut held = row("node-1", 9000, 9010);
     (held.row.held, held.row.declared) = (true, false);
