@@ -17,7 +17,7 @@ pub(super) struct ThresholdResult {
 /// A name, measurements of which each must be at most the limit, and the limit.
 type Threshold = (&'static str, &'static [&'static str], f64);
 
-const THRESHOLDS: [Threshold; 20] = [
+const THRESHOLDS: [Threshold; 21] = [
     ("bind on an unclaimed port ÷ empty program", &["hook/unclaimed/bind ÷ empty-refused"], 1.3),
     ("bind on an owned port ÷ empty program", &["hook/owned/bind ÷ empty"], 2.2),
     ("bind on a denied port, event rate-limited ÷ empty program", &["hook/denied/bind ÷ empty"], 2.5),
@@ -43,6 +43,7 @@ const THRESHOLDS: [Threshold; 20] = [
     ("rebuild of the state with 5,000 pods (ms)", &["claim-latency/rebuild-5000-pods"], 250.0),
     ("RSS at 110 pods (MiB)", &["footprint/api-110-pods/rss", "footprint/folder-110-pods/rss"], 15.0),
     ("RSS at 5,000 pods (MiB)", &["footprint/api-5000-pods/rss", "footprint/folder-5000-pods/rss"], 40.0),
+    ("RSS added by 5,000 Services (MiB)", &["services/5000-services/added-rss"], 16.0),
     ("idle CPU (% of a core)", &["footprint/api-110-pods/idle-cpu", "footprint/folder-110-pods/idle-cpu"], 0.1),
     ("static binary, stripped (MiB)", &["footprint/binary"], 10.0),
     ("denial storm: binds miscounted", &["denial-storm/uncounted"], 0.0),
