@@ -23,7 +23,8 @@ pub(crate) const TESTS: &[Test] = tests![
     service_made_after_its_listener_is_a_conflict,
     services_survive_server_outage,
     services_are_never_listed_where_they_are_off,
-    missing_right_is_reported_and_holds_up_nothing
+    missing_right_is_reported_and_holds_up_nothing,
+    server_that_selects_no_services_holds_up_nothing
 ];
 
 const SERVICES: Target = Target::ALL.resource("services");
@@ -159,18 +160,28 @@ fn services_are_never_listed_where_they_are_off() {
 }
 
 fn missing_right_is_reported_and_holds_up_nothing() {
+    check_refusal(Fault::Forbidden, "grant the agent list and watch of services");
+}
+
+fn server_that_selects_no_services_holds_up_nothing() {
+    check_refusal(Fault::BadRequest, "API servers before Kubernetes 1.23 do not select Services by type");
+}
+
+/// Checks that the agent reports why it knows no Services, and that all pods are known without them.
+fn check_refusal(fault: Fault, remedy: &str) {
     let fixture = AgentFixture::new();
     let server = ApiServer::start();
     let (owner, other) = (Pod::new("owner").ports("20080"), Pod::new("other"));
     server.put(&owner);
     server.put(&other);
     put_service(&server, "web", PORT);
-    let _outage = server.fault(SERVICES, Fault::Forbidden);
+    let _outage = server.fault(SERVICES, fault);
     let mut agent = start_on_cluster(&fixture, &server, &["--service-ports", "enforce"]);
     let is_told = |line: &Value| line["event"] == "api_error" && line["resource"] == "services";
     let told = agent.wait_for_line("Services cannot be read", is_told);
     let message = told["message"].as_str().expect("a message");
-    assert!(message.contains("list and watch of services") && message.contains("--service-ports=off"), "{message}");
+    assert!(message.contains(remedy) && message.contains("--service-ports=off"), "{message}");
+    agent.wait_for_line("all pods are known", |line| line["event"] == "synced");
     let mut worker = fixture.worker(&other);
     until_bind(&mut worker, 20_080, denied());
     assert_eq!(worker.bind(&bind(PORT)), 0, "no Service is known");

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Instant};
 
 use enforcer_core::{
-    model::{namespace_label::NamespaceLabel, now::Now},
+    model::{namespace_label::NamespaceLabel, now::Now, source::ClaimOrigin},
     pods::service::NodePortService,
 };
 
@@ -45,8 +45,7 @@ impl Reconciler {
                     self.index.settle_port_limits();
                     self.flush();
                 }
-                if error.resource == ApiResource::Services && error.kind == ApiErrorKind::Forbidden {
-                    // Nobody says which Services there are any more: none denies anybody, and the pods count alone.
+                if error.resource == ApiResource::Services && self.ends_services(error.kind) {
                     let was_synced = self.is_synced();
                     self.reset_services(Vec::new(), now);
                     self.report_synced(was_synced);
@@ -62,6 +61,17 @@ impl Reconciler {
     pub fn reset_services(&mut self, services: Vec<NodePortService>, now: Now) {
         self.index.reset_services(services, now);
         self.flush();
+    }
+
+    /// Checks whether an error means that nobody says which Services there are: none denies anybody then, and the pods are
+    /// not waited with.
+    fn ends_services(&self, kind: ApiErrorKind) -> bool {
+        match kind {
+            ApiErrorKind::Forbidden => true,
+            // A server that does not select Services by type. Later it may be a broken answer, and what is known counts.
+            ApiErrorKind::Invalid | ApiErrorKind::NotFound => !self.index.is_source_synced(ClaimOrigin::Services),
+            _ => false,
+        }
     }
 
     /// Reports that every claim of the node is known, if the last list was that of an origin that was missing.

@@ -36,6 +36,8 @@ impl Target {
 /// Disturbance of a request, for as long as the fault's [`Outage`] lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
+    /// 400: the server does not know a field selector.
+    BadRequest,
     /// 401: the token has expired.
     Unauthorized,
     /// 403: role-based access control denies it.
@@ -80,6 +82,7 @@ impl Fault {
     /// Returns the answer, where the fault is an answer.
     pub(super) fn refusal(self, group: &str, resource: &str, name: &str, why: &str) -> Option<Refusal> {
         match self {
+            Self::BadRequest => Some(status::bad_request("field label not supported: spec.type")),
             Self::Unauthorized => Some(status::unauthorized()),
             Self::Forbidden => Some(status::forbidden(group, resource, name, why)),
             Self::Conflict => Some(status::conflict(resource, name)),
