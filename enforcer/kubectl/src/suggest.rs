@@ -5,7 +5,7 @@ use enforcer_core::{
         Suggester, Suggestion, Suggestions,
         choice::WorkloadChoice,
         template::Template,
-        text::{no_patch, patch_yaml, patches_yaml, people},
+        text::{no_patch, one_patch, patches_yaml, people},
     },
     model::{list_text::and_list, text::escape},
     sockets::observed_ports::WorkloadName,
@@ -166,25 +166,11 @@ fn show(answer: &Suggestions, format: SuggestFormat) -> Result<(), Failure> {
         SuggestFormat::Json => print(&encode(answer, Encoding::Json)?),
         SuggestFormat::Yaml => print(&patches_yaml(answer)),
         SuggestFormat::Patch => {
-            let patches: Vec<(&Suggestion, String)> = answer
-                .suggestions
-                .iter()
-                .filter_map(|suggestion| Some((suggestion, patch_yaml(suggestion)?)))
-                .collect();
-            match patches.as_slice() {
-                [(_, patch)] => print(patch),
-                [] => {
-                    eprintln!("{}", no_patch(answer));
-                    Ok(())
-                }
-                many => {
-                    let names = many.iter().map(|(of, _)| format!("{}/{}", of.kind.to_ascii_lowercase(), of.name));
-                    Err(Failure::usage(format!(
-                        "-o patch is for one workload; name one of {}, or write all patches with -o yaml",
-                        and_list(names, MAX_NAMED)
-                    )))
-                }
+            let patch = one_patch(answer).map_err(Failure::usage)?;
+            if patch.is_none() {
+                eprintln!("{}", no_patch(answer));
             }
+            print(&patch.unwrap_or_default())
         }
     }
 }

@@ -3,13 +3,10 @@
 use clap::{Args, ValueEnum};
 use hyper::Method;
 
-use enforcer_core::{
-    cluster::suggest::{
-        Suggestions,
-        choice::WorkloadChoice,
-        text::{no_patch, patch_yaml, patches_yaml, people},
-    },
-    model::list_text::and_list,
+use enforcer_core::cluster::suggest::{
+    Suggestions,
+    choice::WorkloadChoice,
+    text::{no_patch, one_patch, patches_yaml, people},
 };
 
 use crate::cli::{
@@ -18,9 +15,6 @@ use crate::cli::{
     agent_or_pins::{AdminSocketFlag, undecodable},
     output::{json, print},
 };
-
-/// Most workloads that are listed.
-const MAX_LISTED: usize = 6;
 
 /// Suggest how workloads declare the ports that their pods bind on this node
 #[derive(Debug, Args)]
@@ -67,26 +61,13 @@ impl Suggest {
             SuggestFormat::Text => people(&answer, "enforcer suggest"),
             SuggestFormat::Json => json(&answer)?,
             SuggestFormat::Yaml => patches_yaml(&answer),
-            SuggestFormat::Patch => one_patch(&answer)?,
+            SuggestFormat::Patch => {
+                let patch = one_patch(&answer).map_err(Failure::usage)?;
+                if patch.is_none() {
+                    eprintln!("{}", no_patch(&answer));
+                }
+                patch.unwrap_or_default()
+            }
         })
-    }
-}
-
-fn one_patch(answer: &Suggestions) -> Result<String, Failure> {
-    let mut patches: Vec<String> = answer.suggestions.iter().filter_map(patch_yaml).collect();
-    match patches.len() {
-        0 => {
-            eprintln!("{}", no_patch(answer));
-            Ok(String::new())
-        }
-        1 => Ok(patches.remove(0)),
-        _ => {
-            let with_patch = answer.suggestions.iter().filter(|suggestion| suggestion.patch.is_some());
-            let names = with_patch.map(|of| format!("{}/{}", of.kind.to_ascii_lowercase(), of.name));
-            Err(Failure::usage(format!(
-                "-o patch is for one workload; name one of {} (with -n NAMESPACE), or write all patches with -o yaml",
-                and_list(names, MAX_LISTED)
-            )))
-        }
     }
 }

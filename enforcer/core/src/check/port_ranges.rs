@@ -35,7 +35,7 @@ pub(super) fn check_ranges(
             outcome.push(finding(object, &inside, range));
         }
     };
-    // kube-proxy leaves the loopback alone; connections within the node have ephemeral ports there too.
+    // kube-proxy takes the loopback in iptables mode only; connections within the node have ephemeral ports there too.
     let is_no_matter = |claim: &PodClaim| is_loopback(claim.spec.address) || shadowed.contains(claim);
     check(settings.allocated.node_ports, &is_no_matter, &messages::node_port_range);
     check(settings.allocated.ephemeral, &|_| false, &messages::ephemeral);

@@ -248,7 +248,7 @@ impl ServicePorts {
     /// socket.
     fn shadow_of(&self, row: &LedgerRow) -> Option<&LedgerRow> {
         let protocol = protocol_from_name(&row.protocol)?;
-        // kube-proxy leaves the loopback alone.
+        // kube-proxy leaves the loopback alone, except in iptables mode: nobody knows which.
         let is_reached = row.reach != "loopback" && row.who.kind != "service";
         let range = (protocol, row.first_port)..=(protocol, row.last_port);
         let (_, place) = self.by_port.range(range).next().filter(|_| is_reached)?;

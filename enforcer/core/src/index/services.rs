@@ -7,10 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     arbitration::quota::Usage,
-    index::{
-        Index, Notice, ServicePortsMode,
-        owner::{OwnerState, PortClaimSet},
-    },
+    index::{Index, Notice, ServicePortsMode, owner::OwnerState},
     model::{
         now::Now,
         owner::{OwnerClass, OwnerId, OwnerKind},
@@ -104,7 +101,7 @@ impl Index {
     }
 
     fn remove_service(&mut self, id: OwnerId, now: Now) {
-        self.set_claims(id, PortClaimSet::from(BTreeMap::new()), now.wall);
+        self.set_claims(id, BTreeMap::new(), now.wall);
         // Before the slot is free, nothing may point at it any more.
         self.arbitrate_dirty();
         self.free_slot(id);

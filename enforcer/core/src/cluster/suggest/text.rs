@@ -5,6 +5,10 @@ use std::{fmt::Write as _, iter};
 use serde_json::Value;
 
 use super::{PortApart, Seen, SuggestedPort, Suggestion, Suggestions};
+use crate::model::list_text::and_list;
+
+/// Most workloads that are named in one sentence.
+const MAX_NAMED: usize = 6;
 
 /// Returns suggestions for people. `program`: the command that wrote them, as `kubectl host-ports suggest`.
 #[must_use]
@@ -78,6 +82,23 @@ pub fn patch_yaml(suggestion: &Suggestion) -> Option<String> {
     }
     yaml(patch, 0, &mut text);
     Some(text)
+}
+
+/// Returns the patch of the one workload that has one; `None` if none has.
+///
+/// # Errors
+///
+/// If several have one: which they are, and the way out.
+pub fn one_patch(suggestions: &Suggestions) -> Result<Option<String>, String> {
+    let with_patch = || suggestions.suggestions.iter().filter(|suggestion| suggestion.patch.is_some());
+    if with_patch().count() > 1 {
+        let names = with_patch().map(|of| format!("{}/{}", of.kind.to_ascii_lowercase(), of.name));
+        return Err(format!(
+            "-o patch is for one workload; name one of {} (with -n NAMESPACE), or write all patches with -o yaml",
+            and_list(names, MAX_NAMED)
+        ));
+    }
+    Ok(with_patch().find_map(patch_yaml))
 }
 
 /// Returns the sentence for somebody who wants a patch where there is none.
