@@ -5,6 +5,7 @@
 //! | [`hooks`] | the programs, one file per hook of the kernel |
 //! | [`context`] | what a program reads about its surroundings |
 //! | [`holds`] | who holds a port |
+//! | [`atomic`] | atomic operations |
 //! | [`counters`] | exact counts |
 //! | [`emit`] | records to the agent |
 //! | [`maps`] | every map |
@@ -12,6 +13,7 @@
 //!
 //! A verdict is not made here, but by the pure functions of [`enforcer_ebpf::decide`].
 
+mod atomic;
 mod context;
 mod counters;
 mod emit;

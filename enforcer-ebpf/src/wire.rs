@@ -17,6 +17,7 @@ mod port_hold;
 mod port_owners;
 mod protocol;
 mod ring_events;
+mod socket_log;
 mod uid;
 mod verdict;
 
@@ -38,8 +39,9 @@ pub use port_owners::{PORT_COUNT, PortWord, Side, port_index};
 pub use protocol::Protocol;
 pub use ring_events::{
     BIND_FLAG_HELD, BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, BIND_FLAG_V6ONLY,
-    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY, ReleaseEvent,
+    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, BoundEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY, ReleaseEvent,
 };
+pub use socket_log::{SOCKET_LOG_BYTES, SOCKET_LOG_HEADER_BYTES, SOCKET_LOG_RECORD_BYTES, SocketLog};
 pub use uid::{PodUid, UidForm, UidKey};
 pub use verdict::{MAX_REASONS, Reason, VerdictKind};
 
@@ -60,8 +62,8 @@ pub const MAX_POD_UIDS: u32 = 1 << 14;
 pub const MAX_POD_CGROUPS: u32 = 1 << 14;
 /// Bytes of the ring that carries bind attempts.
 pub const VERDICT_RING_BYTES: u32 = 1 << 19;
-/// Bytes of the ring that carries sockets that were bound and released; its own, so that a storm of sockets cannot crowd
-/// out conflicts.
+/// Bytes of the ring that carries binds of held ports and, where there is no socket log, sockets that were bound and
+/// released; its own, so that a storm of sockets cannot crowd out conflicts.
 pub const SOCKET_RING_BYTES: u32 = 1 << 19;
 /// Bytes of the ring that carries the coming and going of cgroups; its own, so that no storm of binds can crowd out
 /// the identity of a pod.

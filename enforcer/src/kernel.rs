@@ -10,6 +10,7 @@
 //! | what outlives the agent | [`pins`] |
 //! | what this kernel offers | [`probe`] |
 
+mod atomic_exchange;
 mod attach;
 pub mod bpf_syscall;
 pub mod btf;
@@ -26,9 +27,10 @@ mod mmap_array;
 pub mod pins;
 pub mod probe;
 pub mod rdonly_cast;
+pub mod socket_log;
 mod word_indexes;
 
-use std::path::Path;
+use std::{os::fd::AsFd as _, path::Path};
 
 use aya::{
     Ebpf,
@@ -39,9 +41,10 @@ use enforcer_ebpf::wire::{NodeMode, Policy, PortHold, Protocol};
 
 use crate::kernel::{
     link::Link,
-    map_names::{CGROUP_RING, SOCKET_RING, VERDICT_RING},
-    maps::{Maps, take_map},
+    map_names::{CGROUP_RING, SOCKET_LOG, SOCKET_RING, VERDICT_RING},
+    maps::{Maps, take_array, take_map},
     pins::pin_store::{PinStore, PreviousGeneration},
+    socket_log::SocketLog,
 };
 
 pub use self::{
@@ -197,7 +200,17 @@ impl Kernel {
         take_map(&mut self.ebpf, VERDICT_RING)
     }
 
-    /// Takes the ring of sockets that were bound and released.
+    /// Takes the log of sockets that were bound and released.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::take_verdict_ring`].
+    pub fn take_socket_log(&mut self) -> Result<SocketLog, BpfError> {
+        let map = take_array(&mut self.ebpf, SOCKET_LOG)?;
+        SocketLog::map(map.fd().as_fd()).map_err(BpfError::mmap(SOCKET_LOG))
+    }
+
+    /// Takes the ring of binds of held ports and of wake-ups.
     ///
     /// # Errors
     ///

@@ -18,6 +18,14 @@ pub(crate) static HAS_POST_SET_RETVAL: Global<u8> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static HAS_COARSE_TIME: Global<u8> = Global::new(0);
 
+/// 1 where programs have an atomic exchange that answers (since 5.12), and so write the socket log.
+#[unsafe(no_mangle)]
+pub(crate) static HAS_SOCKET_LOG: Global<u8> = Global::new(0);
+
+/// 1 where a processor never shows another one a later store before an earlier one, as on x86.
+#[unsafe(no_mangle)]
+pub(crate) static ORDERED_STORES: Global<u8> = Global::new(0);
+
 /// 1 where a post-bind hook that denies gives the port back, and so really denies (since 5.17).
 #[unsafe(no_mangle)]
 pub(crate) static POST_BIND_DENIES: Global<u8> = Global::new(0);
@@ -59,6 +67,22 @@ pub(crate) static SOCK_FLAGS_OFFSET: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static SOCK_TYPE: Global<u32> = Global::new(0);
 
+/// Offset of `skc_cookie` in `struct sock_common`. This and the next three are of use only where [`SOCK_TYPE`] is known.
+#[unsafe(no_mangle)]
+pub(crate) static SOCK_COOKIE_OFFSET: Global<u32> = Global::new(0);
+
+/// Offset of `skc_net` in `struct sock_common`.
+#[unsafe(no_mangle)]
+pub(crate) static SOCK_NET_OFFSET: Global<u32> = Global::new(0);
+
+/// Offset of `net_cookie` in `struct net`.
+#[unsafe(no_mangle)]
+pub(crate) static NET_COOKIE_OFFSET: Global<u32> = Global::new(0);
+
+/// Offset of `sk_bpf_storage` in `struct sock`.
+#[unsafe(no_mangle)]
+pub(crate) static SOCK_STORAGE_OFFSET: Global<u32> = Global::new(0);
+
 /// Id of `struct task_struct`, as [`SOCK_TYPE`]. The offsets in it are of use only where it is known.
 #[unsafe(no_mangle)]
 pub(crate) static TASK_TYPE: Global<u32> = Global::new(0);
@@ -78,6 +102,14 @@ pub(crate) static TASK_CRED_OFFSET: Global<u32> = Global::new(0);
 /// Offset of `uid` in `struct cred`.
 #[unsafe(no_mangle)]
 pub(crate) static CRED_UID_OFFSET: Global<u32> = Global::new(0);
+
+/// Offset of `cgroups` in `struct task_struct`.
+#[unsafe(no_mangle)]
+pub(crate) static TASK_CSS_SET_OFFSET: Global<u32> = Global::new(0);
+
+/// Offset of `dfl_cgrp` in `struct css_set`.
+#[unsafe(no_mangle)]
+pub(crate) static CSS_SET_CGROUP_OFFSET: Global<u32> = Global::new(0);
 
 /// Offset of `kn` in `struct cgroup`.
 #[unsafe(no_mangle)]

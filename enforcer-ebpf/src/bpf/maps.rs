@@ -13,6 +13,8 @@ use aya_ebpf::{
 };
 use enforcer_ebpf::wire;
 
+use super::emit::share::SHARES_PER_LANE;
+
 /// The agent reads and writes the array through its memory map.
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 /// Elements are allocated when they are inserted.
@@ -61,10 +63,18 @@ pub(crate) static MODE: Array<u64, 1, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static VERDICT_RING: RingBuf<wire::BindEvent, { wire::VERDICT_RING_BYTES as usize }> = RingBuf::new();
 
-/// Ring of sockets that were bound or closed, and of attempts that are of use only together with them:
-/// [`wire::BindEvent`] and [`wire::ReleaseEvent`].
+/// Log of sockets that were bound and released; one element. The agent reads it through its memory map.
+#[btf_map]
+pub(crate) static SOCKET_LOG: Array<wire::SocketLog, 1, MMAPABLE> = Array::new();
+
+/// Ring of attempts on held ports, which are of use only together with the socket log ([`wire::BindEvent`]), and of
+/// wake-ups. Where there is no socket log, also of what it would contain: [`wire::BoundEvent`], [`wire::ReleaseEvent`].
 #[btf_map]
 pub(crate) static SOCKET_RING: RingBuf<wire::BindEvent, { wire::SOCKET_RING_BYTES as usize }> = RingBuf::new();
+
+/// Share of each cgroup in the space for records: see [`super::emit::share`].
+#[btf_map]
+pub(crate) static RECORD_SHARES: Array<u64, { 2 * SHARES_PER_LANE as usize }> = Array::new();
 
 /// Ring of cgroups that were made or removed: [`wire::CgroupEvent`].
 #[btf_map]

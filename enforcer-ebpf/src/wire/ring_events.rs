@@ -1,4 +1,4 @@
-//! Records of the three rings.
+//! Records of the three rings, and of the socket log ([`crate::wire::SocketLog`]).
 
 /// Kind of a record: the first byte of every record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -6,7 +6,7 @@
 pub enum EventKind {
     /// A [`BindEvent`]: a `bind()` was judged.
     Attempt = 1,
-    /// A [`BindEvent`]: a socket was bound.
+    /// A [`BoundEvent`]: a socket was bound.
     Bound = 2,
     /// A [`CgroupEvent`]: a cgroup was made below the attached root.
     CgroupMade = 3,
@@ -14,6 +14,8 @@ pub enum EventKind {
     CgroupRemoved = 4,
     /// A [`ReleaseEvent`]: a socket that may have held a port was closed.
     Released = 5,
+    /// Eight bytes in the socket ring, all others zero: wakes the agent, which then reads the socket log.
+    Wakeup = 6,
 }
 
 impl EventKind {
@@ -26,6 +28,7 @@ impl EventKind {
             3 => Some(Self::CgroupMade),
             4 => Some(Self::CgroupRemoved),
             5 => Some(Self::Released),
+            6 => Some(Self::Wakeup),
             _ => None,
         }
     }
@@ -50,7 +53,7 @@ pub const BIND_FLAG_REUSE_UNKNOWN: u8 = 1 << 4;
 /// itself. An allowed attempt that is reported for that alone is in the socket ring.
 pub const BIND_FLAG_HELD: u8 = 1 << 5;
 
-/// One bind attempt with its verdict, or one socket that was bound.
+/// One bind attempt with its verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     not(target_arch = "bpf"),
@@ -66,15 +69,14 @@ pub struct BindEvent {
     pub protocol: u8,
     /// Flags of the bind: `BIND_FLAG_*`.
     pub flags: u8,
-    /// The port asked for (0 asks for any) or, in [`EventKind::Bound`], the port taken.
+    /// The port asked for; 0 asks for any.
     pub port: u16,
     /// Kind of the verdict: [`crate::wire::VerdictKind`].
     pub verdict: u8,
     /// Reason of the verdict: [`crate::wire::Reason`].
     pub reason: u8,
-    /// Time in nanoseconds since boot. In the verdict ring, sleep included (`CLOCK_BOOTTIME`). In the socket ring,
-    /// which is filled at every bind and close, the time of the last tick without sleep (`CLOCK_MONOTONIC_COARSE`;
-    /// before Linux 5.11 `CLOCK_MONOTONIC`).
+    /// Time in nanoseconds since boot. In the verdict ring, sleep included (`CLOCK_BOOTTIME`). In the socket ring, as
+    /// [`BoundEvent::time`].
     pub time: u64,
     /// Cgroup of the calling task: a container's, usually.
     pub cgroup: u64,
@@ -82,9 +84,8 @@ pub struct BindEvent {
     pub pod_cgroup: u64,
     /// Cookie of the socket, as `SO_COOKIE` gives it.
     pub socket: u64,
-    /// Name of the socket in [`EventKind::Released`]: the cookie. For MPTCP, whose subflow is bound and whose parent is
-    /// released, the parent's address in kernel memory; 0 where that is not known.
-    pub release: u64,
+    /// Zero. Agents before the socket log had the name of a bound socket here, and the next one reads their ring.
+    pub reserved: u64,
     /// The [`crate::wire::PortHold::holder`] of a holder of the port, where the reason is `held`; else 0.
     pub holder: u64,
     /// Id of the owner that the caller is ([`crate::wire::Owner::id`]), 0 if unknown or not looked up.
@@ -103,6 +104,48 @@ pub struct BindEvent {
 
 const _: () = assert!(size_of::<BindEvent>() == 104);
 
+/// One socket that was bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(target_arch = "bpf"),
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[repr(C)]
+pub struct BoundEvent {
+    /// Kind of the event: [`EventKind`].
+    pub kind: u8,
+    /// Address family: [`FAMILY_V4`] or [`FAMILY_V6`].
+    pub family: u8,
+    /// Protocol: [`crate::wire::Protocol`].
+    pub protocol: u8,
+    /// Flags of the bind: `BIND_FLAG_*`.
+    pub flags: u8,
+    /// The port that was taken.
+    pub port: u16,
+    /// Zero.
+    pub padding: u16,
+    /// Time of the last tick in nanoseconds since boot, sleep not included (`CLOCK_MONOTONIC_COARSE`; before Linux 5.11
+    /// `CLOCK_MONOTONIC`): such a record is written at every bind.
+    pub time: u64,
+    /// Cgroup of the calling task: a container's, usually.
+    pub cgroup: u64,
+    /// Cookie of the socket, as `SO_COOKIE` gives it.
+    pub socket: u64,
+    /// Name of the socket in [`EventKind::Released`]: the cookie. For MPTCP, whose subflow is bound and whose parent is
+    /// released, the parent's address in kernel memory; 0 where that is not known.
+    pub release: u64,
+    /// Process id (thread group) of the caller, in the initial pid namespace.
+    pub pid: u32,
+    /// User id of the caller, in the initial user namespace.
+    pub uid: u32,
+    /// The address, as [`BindEvent::address`].
+    pub address: [u8; 16],
+    /// Command name, as [`BindEvent::command`].
+    pub command: [u8; 16],
+}
+
+const _: () = assert!(size_of::<BoundEvent>() == 80);
+
 /// One socket that may have held a port and was closed. The record is short, since a program writes it at every close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
@@ -119,9 +162,9 @@ pub struct ReleaseEvent {
     pub port: u16,
     /// Zero.
     pub padding: u32,
-    /// Time: as [`BindEvent::time`] in the socket ring.
+    /// Time, as [`BoundEvent::time`].
     pub time: u64,
-    /// Name of the socket: [`BindEvent::release`].
+    /// Name of the socket: [`BoundEvent::release`].
     pub release: u64,
 }
 

@@ -104,15 +104,17 @@ pub enum Output {
     Counters(Result<Counters, ReconcilerError>),
 }
 
-/// A ring of the kernel programs.
+/// What the kernel programs write records to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingName {
     /// Cgroups that were made and removed.
     Cgroup,
     /// Judged binds.
     Verdict,
-    /// Sockets that were bound and released.
+    /// Binds of held ports; before Linux 5.12 also sockets that were bound and released.
     Socket,
+    /// Sockets that were bound and released.
+    SocketLog,
 }
 
 impl RingName {
@@ -123,6 +125,7 @@ impl RingName {
             Self::Cgroup => "cgroup",
             Self::Verdict => "verdict",
             Self::Socket => "socket",
+            Self::SocketLog => "socket_log",
         }
     }
 }

@@ -54,6 +54,7 @@ use crate::{
         CounterMap, Counters, Kernel, LoadOptions,
         pins::{Persistence, Previous},
         probe::Features,
+        socket_log::SocketLog,
     },
 };
 
@@ -89,6 +90,7 @@ pub struct Reconciler {
     cgroup_ring: RingBuf<MapData>,
     verdict_ring: RingBuf<MapData>,
     socket_ring: RingBuf<MapData>,
+    socket_log: SocketLog,
     outputs: VecDeque<Output>,
     cgroup_events_lost: u64,
     cgroup_events_seen: u64,
@@ -98,6 +100,8 @@ pub struct Reconciler {
     unplaced_cgroups: bool,
     /// The last batch left verdicts in their ring.
     verdict_backlog: bool,
+    /// Time to read verdicts that came without a wake-up.
+    verdicts_at: Option<Duration>,
     lease: Option<Duration>,
     previous: Option<Previous>,
     predecessor: PredecessorState,
@@ -136,6 +140,7 @@ impl Reconciler {
         let cgroup_ring = kernel.take_cgroup_ring()?;
         let verdict_ring = kernel.take_verdict_ring()?;
         let socket_ring = kernel.take_socket_ring()?;
+        let socket_log = kernel.take_socket_log()?;
         let mut outputs = VecDeque::new();
         let (previous, predecessor) = match kernel.take_previous() {
             Ok(Some(previous)) => {
@@ -160,12 +165,14 @@ impl Reconciler {
             cgroup_ring,
             verdict_ring,
             socket_ring,
+            socket_log,
             outputs,
             cgroup_events_lost: 0,
             cgroup_events_seen: 0,
             removed_cgroups: Vec::new(),
             unplaced_cgroups: false,
             verdict_backlog: false,
+            verdicts_at: None,
             lease,
             previous,
             predecessor,
@@ -192,7 +199,10 @@ impl Reconciler {
             Input::Update(arrived, update) => self.handle_update(arrived, update, now),
             Input::Folder(read) => self.handle_folder(read, now),
             Input::CgroupRing => self.drain_cgroup_ring(now)?,
-            Input::VerdictRing => self.drain_verdict_ring(now)?,
+            Input::VerdictRing => {
+                self.drain_verdict_ring(now)?;
+                self.expect_verdicts(now);
+            }
             Input::SocketRing => self.settle_sockets(now)?,
             Input::RenewLease => {
                 self.renew_lease(now);
@@ -225,13 +235,17 @@ impl Reconciler {
         if is_due(self.sockets.poll_timeout()) {
             self.settle_sockets(now)?;
         }
+        if is_due(self.verdicts_at) {
+            self.verdicts_at = None;
+            self.drain_verdict_ring(now)?;
+        }
         Ok(())
     }
 
     /// Returns when [`Self::handle_timeout`] is due, as time since boot; `None` if nothing waits.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.index.poll_timeout().into_iter().chain(self.sockets.poll_timeout()).min()
+        self.index.poll_timeout().into_iter().chain(self.sockets.poll_timeout()).chain(self.verdicts_at).min()
     }
 
     /// Takes the next output.
@@ -271,7 +285,7 @@ impl Reconciler {
     /// Removes a pod.
     pub fn delete(&mut self, namespace: &str, name: &str, now: Now) {
         // Which ports the pod bound decides what is kept for its workload.
-        self.drain_socket_ring(now);
+        self.drain_socket_records(now);
         self.index.delete(namespace, name, now);
         self.flush();
     }
@@ -293,7 +307,7 @@ impl Reconciler {
     fn commit(&mut self, staged: Staged, now: Now) {
         self.flush();
         self.read_cgroup_ring(now);
-        self.drain_socket_ring(now);
+        self.drain_socket_records(now);
         self.index.commit(staged, now);
         // In the order in which they were made: cgroups before claims.
         self.flush();

@@ -29,7 +29,7 @@ use crate::host::{
 };
 
 /// Time within which the socket of an attempt is bound, in all likelihood, and within which a socket record that follows
-/// another one comes without a wake-up (`QUIET` of the programs, and a bit).
+/// another one comes without a wake-up (`INTERVAL_NS` in enforcer-ebpf/src/bpf/emit/wakeup.rs, and a bit).
 const SETTLE: Duration = Duration::from_millis(60);
 /// Greatest age of the last scan of the sockets when a holder is named.
 const MAX_SCAN_AGE: Duration = Duration::from_secs(1);

@@ -36,6 +36,8 @@ pub struct Offsets {
     pub bound_dev: u32,
     /// `skc_num` in `struct sock_common`.
     pub sock_num: u32,
+    /// Offsets of what programs read of sockets only without a helper; `None` where the kernel lacks one of them.
+    pub loads: Option<LoadOffsets>,
     /// Offsets in tasks; `None` where the kernel was built with `CONFIG_RANDSTRUCT`.
     pub task: Option<TaskOffsets>,
     /// Offsets in MPTCP sockets; `None` where the kernel has no MPTCP.
@@ -57,8 +59,21 @@ pub struct Offsets {
     pub kn_parent: u32,
 }
 
+/// Byte offsets of the fields of a socket that programs read without a helper, and that helpers return elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadOffsets {
+    /// `skc_cookie` in `struct sock_common`.
+    pub cookie: u32,
+    /// `skc_net` in `struct sock_common`.
+    pub net: u32,
+    /// `net_cookie` in `struct net`.
+    pub net_cookie: u32,
+    /// `sk_bpf_storage` in `struct sock`.
+    pub storage: u32,
+}
+
 /// Byte offsets of the fields of a task that programs read without a helper.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TaskOffsets {
     /// `tgid` in `struct task_struct`.
     pub tgid: u32,
@@ -68,6 +83,10 @@ pub struct TaskOffsets {
     pub cred: u32,
     /// `uid` in `struct cred`.
     pub uid: u32,
+    /// `cgroups` in `struct task_struct`.
+    pub css_set: u32,
+    /// `dfl_cgrp` in `struct css_set`.
+    pub css_set_cgroup: u32,
 }
 
 /// Byte offsets on the way from the subflow of an MPTCP socket to that socket.
@@ -107,8 +126,19 @@ impl Offsets {
             _ => None,
         };
         let task = |name| known("task_struct", name);
-        let task = match (task("tgid")?, task("comm")?, task("cred")?, known("cred", "uid")?) {
-            (Some(tgid), Some(comm), Some(cred), Some(uid)) => Some(TaskOffsets { tgid, comm, cred, uid }),
+        let cgroups = (task("cgroups")?, known("css_set", "dfl_cgrp")?);
+        let task = match (task("tgid")?, task("comm")?, task("cred")?, known("cred", "uid")?, cgroups) {
+            (Some(tgid), Some(comm), Some(cred), Some(uid), (Some(css_set), Some(css_set_cgroup))) => {
+                Some(TaskOffsets { tgid, comm, cred, uid, css_set, css_set_cgroup })
+            }
+            _ => None,
+        };
+        let common = |name| known("sock_common", name);
+        let storage = known("sock", "sk_bpf_storage")?;
+        let loads = match (common("skc_cookie")?, common("skc_net")?, known("net", "net_cookie")?, storage) {
+            (Some(cookie), Some(net), Some(net_cookie), Some(storage)) => {
+                Some(LoadOffsets { cookie, net, net_cookie, storage })
+            }
             _ => None,
         };
         let kern_sock = btf.member_bits("sock", &["sk_kern_sock"])?;
@@ -118,6 +148,7 @@ impl Offsets {
             // In a union without a name, which the field after it, and all that compares ports and families at once,
             // keeps in its place (`struct sock_common` in include/net/sock.h).
             sock_num: member("sock_common", &["skc_family"], "sock_common.skc_family")? - 2,
+            loads,
             task,
             mptcp,
             // `inet_bind` gives the port back through this member (__inet_bind in net/ipv4/af_inet.c).

@@ -12,6 +12,7 @@ use enforcer_ebpf::{OBJECT, wire::Policy};
 use tracing::warn;
 
 use crate::kernel::{
+    atomic_exchange::without_exchanges,
     attach::{BIND_PROGRAMS, BIND_TAIL_PROGRAMS, CGROUP_PROGRAMS},
     btf::Offsets,
     error::BpfError,
@@ -71,7 +72,10 @@ fn try_load_object(options: &LoadOptions, shared: &[(&str, PathBuf)]) -> Result<
     let features = &options.features;
     let globals = globals(features, &Offsets::of_running_kernel()?);
     let log_level = if options.trace { aya_log::Level::Trace as u8 } else { 0 };
-    let object = features.cast.map_or(Cow::Borrowed(OBJECT), |cast| Cow::Owned(cast.patch_calls(OBJECT)));
+    let mut object = features.cast.map_or(Cow::Borrowed(OBJECT), |cast| Cow::Owned(cast.patch_calls(OBJECT)));
+    if !features.atomic_exchange {
+        object = Cow::Owned(without_exchanges(object.into_owned()));
+    }
     let mut loader = EbpfLoader::new();
     for (name, path) in shared {
         loader.map_pin_path(name, path);

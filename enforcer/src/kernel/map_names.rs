@@ -22,8 +22,12 @@ pub const COUNTERS: &str = "COUNTERS";
 pub const NODE_MODE: &str = "MODE";
 /// Ring of judged binds: [`enforcer_ebpf::wire::BindEvent`].
 pub const VERDICT_RING: &str = "VERDICT_RING";
-/// Ring of sockets that were bound and released: [`enforcer_ebpf::wire::BindEvent`] and
-/// [`enforcer_ebpf::wire::ReleaseEvent`].
+/// Log of sockets that were bound and released: [`enforcer_ebpf::wire::SocketLog`].
+pub const SOCKET_LOG: &str = "SOCKET_LOG";
+/// Shares of cgroups in the space for records.
+pub const RECORD_SHARES: &str = "RECORD_SHARES";
+/// Ring of binds of held ports: [`enforcer_ebpf::wire::BindEvent`]. Where there is no socket log, also of what that would
+/// contain.
 pub const SOCKET_RING: &str = "SOCKET_RING";
 /// Ring of cgroups that were made and removed: [`enforcer_ebpf::wire::CgroupEvent`].
 pub const CGROUP_RING: &str = "CGROUP_RING";
@@ -47,7 +51,7 @@ pub const BIND_TAIL6: &str = "BIND_TAIL6";
 pub const OWNER_RECORDS: &str = "OWNER_RECORDS";
 
 /// Maps that every start makes anew and pins in its generation, beside [`OWNER_RECORDS`].
-pub const OF_GENERATION: [&str; 13] = [
+pub const OF_GENERATION: [&str; 15] = [
     CONFIG,
     PORT_OWNERS,
     OWNERS,
@@ -57,6 +61,8 @@ pub const OF_GENERATION: [&str; 13] = [
     VERDICT_RING,
     CGROUP_RING,
     SOCKET_RING,
+    SOCKET_LOG,
+    RECORD_SHARES,
     PORT_HOLDERS,
     BIND_TAIL4,
     BIND_TAIL6,

@@ -261,7 +261,7 @@ where
     M::try_from(map).map_err(BpfError::map("use", name))
 }
 
-fn take_array(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, BpfError> {
+pub(super) fn take_array(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, BpfError> {
     match ebpf.take_map(name) {
         Some(Map::Array(data)) => Ok(data),
         _ => Err(BpfError::Missing(name)),

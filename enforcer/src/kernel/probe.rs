@@ -86,6 +86,8 @@ pub struct Features {
     /// Time of the last tick (`bpf_ktime_get_coarse_ns`), since 5.11: the time of a hold costs a tenth of reading a
     /// clock.
     pub coarse_time: bool,
+    /// Atomic exchange in programs, since 5.12: they write the socket log, else all records are in rings.
+    pub atomic_exchange: bool,
     /// Reading kernel memory, which needs `CAP_PERFMON` and no lockdown: whether a socket is IPv6 only is exact, else
     /// `::` counts as dual-stack.
     pub probe_read: bool,
@@ -163,6 +165,7 @@ pub fn features() -> Result<Features, ProgramError> {
         post_set_retval: optional::has_post_set_retval()?,
         post_bind_denies: offsets.is_some_and(|offsets| offsets.post_bind_denies),
         coarse_time: optional::has_coarse_time()?,
+        atomic_exchange: optional::has_atomic_exchange().map_err(ProgramError::IOError)?,
         probe_read: optional::has_probe_read()?,
         cast: offsets.and_then(|offsets| trial_programs::cast(&offsets).ok().flatten()),
     })

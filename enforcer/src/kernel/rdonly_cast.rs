@@ -12,7 +12,7 @@ use enforcer_ebpf::wire::RDONLY_CAST_PLACEHOLDER;
 
 use crate::kernel::{
     bpf_syscall::INSTRUCTION_BYTES,
-    btf::{self, BtfError, Offsets, TaskOffsets},
+    btf::{self, BtfError, LoadOffsets, Offsets, TaskOffsets},
 };
 
 /// `BPF_ALU64 | BPF_MOV | BPF_K`.
@@ -34,6 +34,8 @@ pub struct RdonlyCast {
     pub(super) task: u32,
     /// Offsets of the fields of a task that the programs read.
     pub(super) offsets: TaskOffsets,
+    /// Offsets of the fields of a socket that helpers return elsewhere.
+    pub(super) loads: LoadOffsets,
 }
 
 impl RdonlyCast {
@@ -44,9 +46,10 @@ impl RdonlyCast {
     /// If the kernel has no BTF.
     pub(super) fn of_running_kernel(offsets: &Offsets) -> Result<Option<Self>, BtfError> {
         // Two words are read of a command's name.
-        let Some(offsets) = offsets.task.filter(|task| task.comm % 8 == 0) else { return Ok(None) };
+        let task = offsets.task.filter(|task| task.comm % 8 == 0);
+        let (Some(offsets), Some(loads)) = (task, offsets.loads) else { return Ok(None) };
         let ids = btf::ids("bpf_rdonly_cast", ["sock", "task_struct"])?;
-        Ok(ids.map(|(function, [sock, task])| Self { function, sock, task, offsets }))
+        Ok(ids.map(|(function, [sock, task])| Self { function, sock, task, offsets, loads }))
     }
 
     /// Returns the call instruction.
@@ -67,8 +70,13 @@ impl RdonlyCast {
 
 /// Returns an instruction with this code, these registers and this value.
 pub(super) const fn instruction(code: u8, registers: u8, value: i32) -> [u8; INSTRUCTION_BYTES] {
-    let [a, b, c, d] = value.to_ne_bytes();
-    [code, registers, 0, 0, a, b, c, d]
+    instruction_at(code, registers, 0, value)
+}
+
+/// Returns an instruction on the memory at this offset from the destination.
+pub(super) const fn instruction_at(code: u8, registers: u8, offset: i16, value: i32) -> [u8; INSTRUCTION_BYTES] {
+    let ([low, high], [a, b, c, d]) = (offset.to_ne_bytes(), value.to_ne_bytes());
+    [code, registers, low, high, a, b, c, d]
 }
 
 /// Returns the destination and the source register in one byte: `dst_reg` and `src_reg` are bit fields, whose order is
@@ -87,8 +95,8 @@ mod tests {
     fn every_placeholder_becomes_a_call_and_nothing_else_changes() {
         // Wherever it begins: a place that is not found would be run as it stands.
         let places = |object: &[u8], what| object.windows(INSTRUCTION_BYTES).filter(|bytes| **bytes == what).count();
-        let offsets = TaskOffsets { tgid: 0, comm: 0, cred: 0, uid: 0 };
-        let cast = RdonlyCast { function: 0x0001_2345, sock: 7, task: 8, offsets };
+        let (offsets, loads) = (TaskOffsets::default(), LoadOffsets::default());
+        let cast = RdonlyCast { function: 0x0001_2345, sock: 7, task: 8, offsets, loads };
         assert!(places(OBJECT, PLACEHOLDER) > 10, "{}", places(OBJECT, PLACEHOLDER));
         assert_eq!(places(OBJECT, cast.call()), 0);
         let object = cast.patch_calls(OBJECT);

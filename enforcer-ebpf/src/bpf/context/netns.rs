@@ -4,13 +4,12 @@ use core::ptr;
 
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_netns_cookie};
 
-use super::config::VolatileConfig;
+use super::{config::VolatileConfig, socket::Socket};
 
 /// Returns whether a program's socket is in the node's network namespace. Sockets in others are never touched.
 #[inline(always)]
-pub(crate) fn is_in_node_netns(ctx: &impl EbpfContext, config: &VolatileConfig) -> bool {
-    // SAFETY: the helper takes the context of a socket program.
-    let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+pub(crate) fn is_in_node_netns(context: &impl EbpfContext, socket: Socket, config: &VolatileConfig) -> bool {
+    let cookie = socket.netns_cookie(context);
     let node = config.netns_cookie();
     if node != 0 {
         return cookie == node;

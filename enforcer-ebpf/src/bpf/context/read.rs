@@ -57,6 +57,17 @@ pub(crate) fn rdonly_cast(address: u64, type_id: u32) -> *const u8 {
     pointer
 }
 
+/// Loads a field of a kernel structure.
+///
+/// # Safety
+///
+/// The pointer must come from [`rdonly_cast`], or from a field that was loaded through such a pointer.
+#[inline(always)]
+pub(crate) unsafe fn field<T: Copy>(structure: *const u8, offset: u32) -> T {
+    // SAFETY: the verifier checks that the structure has such a field, and the kernel reads a bad address as 0.
+    unsafe { structure.add(offset as usize).cast::<T>().read_volatile() }
+}
+
 /// Loads a word of a map's element that the agent, or a program on another CPU, may store to at the same time.
 #[inline(always)]
 pub(crate) fn load_word(word: *const u64) -> u64 {

@@ -3,14 +3,17 @@
 
 use core::{arch::asm, ffi::c_void};
 
-use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
+use aya_ebpf::{
+    EbpfContext,
+    helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_map_lookup_elem},
+};
 use enforcer_ebpf::wire::{BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN};
 
-use super::read::{rdonly_cast, read_kernel};
+use super::read::{field, rdonly_cast, read_kernel};
 use crate::bpf::{
     globals::{
-        BOUND_DEV_OFFSET, IS_MPTCP_OFFSET, KERN_SOCK_BIT, SOCK_FLAGS_OFFSET, SOCK_NUM_OFFSET, SOCK_TYPE,
-        SUBFLOW_CONN_OFFSET, ULP_DATA_OFFSET,
+        BOUND_DEV_OFFSET, IS_MPTCP_OFFSET, KERN_SOCK_BIT, NET_COOKIE_OFFSET, SOCK_COOKIE_OFFSET, SOCK_FLAGS_OFFSET,
+        SOCK_NET_OFFSET, SOCK_NUM_OFFSET, SOCK_STORAGE_OFFSET, SOCK_TYPE, SUBFLOW_CONN_OFFSET, ULP_DATA_OFFSET,
     },
     maps::FALLBACK_USED,
 };
@@ -22,7 +25,8 @@ const REUSEPORT_BIT: u8 = 1 << 4;
 /// Bit of `skc_ipv6only`.
 const IPV6ONLY_BIT: u8 = 1 << 5;
 
-/// Address of a `struct sock`; 0 where it is not known.
+/// A `struct sock`: where the programs read it by loads, the verifier's pointer to it, which is no number that may be
+/// reckoned with; else its address. 0 where its memory may not be read.
 #[derive(Clone, Copy)]
 pub(crate) struct Socket(u64);
 
@@ -34,7 +38,7 @@ impl Socket {
         if SOCK_FLAGS_OFFSET.load() == 0 {
             return Self(0);
         }
-        Self(pointer_value(pointer))
+        Self(if SOCK_TYPE.load() == 0 { pointer_value(pointer) } else { pointer as u64 })
     }
 
     /// Returns the same as [`Self::from_pointer`] at a lower cost, provided that `element` is null. `element` is a
@@ -49,8 +53,8 @@ impl Socket {
 
     /// Returns the address, which identifies the socket as long as it lives.
     #[inline(always)]
-    pub(crate) const fn address(self) -> u64 {
-        self.0
+    pub(crate) fn address(self) -> u64 {
+        if SOCK_TYPE.load() == 0 || self.0 == 0 { self.0 } else { pointer_value(self.0 as *const u8) }
     }
 
     /// Returns `SO_REUSEPORT`, `SO_REUSEADDR` and `IPV6_V6ONLY`.
@@ -69,12 +73,13 @@ impl Socket {
     /// Returns the address of the MPTCP socket that this TCP socket is a subflow of; 0 if there is none.
     #[inline(always)]
     pub(crate) fn mptcp_parent(self) -> u64 {
-        if self.field::<u8>(IS_MPTCP_OFFSET.load()).is_none_or(|is_mptcp| is_mptcp == 0) {
+        let address = self.address();
+        if read_field::<u8>(address, IS_MPTCP_OFFSET.load()).is_none_or(|is_mptcp| is_mptcp == 0) {
             return 0;
         }
         // `mptcp_subflow_ctx` in net/mptcp/protocol.h.
-        let subflow = Self(self.field(ULP_DATA_OFFSET.load()).unwrap_or(0));
-        subflow.field(SUBFLOW_CONN_OFFSET.load()).unwrap_or(0)
+        let subflow = read_field(address, ULP_DATA_OFFSET.load()).unwrap_or(0);
+        read_field(subflow, SUBFLOW_CONN_OFFSET.load()).unwrap_or(0)
     }
 
     /// Returns the index of the device that the socket is bound to; 0 for none.
@@ -89,23 +94,64 @@ impl Socket {
         self.sock_field(SOCK_NUM_OFFSET.load())
     }
 
-    /// Reads a field of any structure at this address, by a helper.
+    /// Returns the cookie, as `SO_COOKIE` gives it. `context` is that of the program that this socket is of.
     #[inline(always)]
-    fn field<T>(self, offset: u32) -> Option<T> {
-        if offset == 0 || self.0 == 0 { None } else { read_kernel(self.0 + u64::from(offset)) }
+    pub(crate) fn cookie(self, context: &impl EbpfContext) -> u64 {
+        if let Some(pointer) = self.loadable() {
+            // SAFETY: as in `loadable`.
+            let cookie = unsafe { field(pointer, SOCK_COOKIE_OFFSET.load()) };
+            if cookie != 0 {
+                return cookie;
+            }
+            // Nobody asked for it yet.
+        }
+        // SAFETY: the helper takes the context of a socket program.
+        unsafe { bpf_get_socket_cookie(context.as_ptr()) }
+    }
+
+    /// Returns the cookie of its network namespace. `context` is that of the program that this socket is of.
+    #[inline(always)]
+    pub(crate) fn netns_cookie(self, context: &impl EbpfContext) -> u64 {
+        let Some(pointer) = self.loadable() else {
+            // SAFETY: the helper takes the context of a socket program.
+            return unsafe { bpf_get_netns_cookie(context.as_ptr()) };
+        };
+        // SAFETY: as in `loadable`.
+        unsafe {
+            let net: *const u8 = field(pointer, SOCK_NET_OFFSET.load());
+            field(net, NET_COOKIE_OFFSET.load())
+        }
+    }
+
+    /// Returns whether the socket may have storage. Without a load it is not known.
+    #[inline(always)]
+    pub(crate) fn may_have_storage(self) -> bool {
+        self.sock_field::<u64>(SOCK_STORAGE_OFFSET.load()).is_none_or(|storage| storage != 0)
+    }
+
+    /// Returns a pointer for [`field`], where sockets are read by loads.
+    #[inline(always)]
+    fn loadable(self) -> Option<*const u8> {
+        let type_id = SOCK_TYPE.load();
+        if type_id == 0 { None } else { Some(rdonly_cast(self.0, type_id)) }
     }
 
     /// Reads a field of `struct sock` itself: by a load where the kernel can do that, else by a helper.
     #[inline(always)]
     fn sock_field<T: Copy>(self, offset: u32) -> Option<T> {
-        let type_id = SOCK_TYPE.load();
-        if type_id == 0 || offset == 0 || self.0 == 0 {
-            return self.field(offset);
+        match self.loadable() {
+            // SAFETY: as in `field`. Callers ask for integers only.
+            Some(pointer) if offset != 0 => Some(unsafe { field(pointer, offset) }),
+            Some(_) => None,
+            None => read_field(self.0, offset),
         }
-        // SAFETY: the verifier checks that the structure has such a field, and the kernel reads a bad address as 0.
-        // Callers ask for integers only.
-        Some(unsafe { rdonly_cast(self.0, type_id).add(offset as usize).cast::<T>().read_volatile() })
     }
+}
+
+/// Reads a field of any structure at this address, by a helper; `None` where address or offset is 0.
+#[inline(always)]
+fn read_field<T>(address: u64, offset: u32) -> Option<T> {
+    if offset == 0 || address == 0 { None } else { read_kernel(address + u64::from(offset)) }
 }
 
 /// The byte of `struct sock_common` with `skc_reuse`, `skc_reuseport` and `skc_ipv6only`, if it could be read.

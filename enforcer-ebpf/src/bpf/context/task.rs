@@ -1,52 +1,107 @@
-//! Fields of the calling task for a record.
+//! The calling task: its cgroup, process, user and command.
+//!
+//! They are read by loads, where `bpf_rdonly_cast` makes a pointer of an address, and by helpers before 6.2.
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
     generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task},
 };
-use enforcer_ebpf::wire::BindEvent;
 
-use super::read::rdonly_cast;
-use crate::bpf::globals::{CRED_UID_OFFSET, TASK_COMM_OFFSET, TASK_CRED_OFFSET, TASK_TGID_OFFSET, TASK_TYPE};
+use super::read::{field, rdonly_cast};
+use crate::bpf::globals::{
+    CGROUP_KN_OFFSET, CRED_UID_OFFSET, CSS_SET_CGROUP_OFFSET, KN_ID_OFFSET, TASK_COMM_OFFSET, TASK_CRED_OFFSET,
+    TASK_CSS_SET_OFFSET, TASK_TGID_OFFSET, TASK_TYPE,
+};
 
-/// Writes process, user, command and cgroup of the calling task into a record.
-///
-/// # Safety
-///
-/// `event` must point to room for a record.
+/// Bytes of a command's name.
+const COMMAND_BYTES: u32 = 16;
+
+/// The calling task: the address of its `struct task_struct`, or 0 where it is not read by loads. A pointer to it is
+/// made for each field: one that is kept across a call takes space on the stack, which is full.
+#[derive(Clone, Copy)]
+pub(crate) struct CurrentTask(u64);
+
+/// Returns the calling task.
 #[inline(always)]
-pub(crate) unsafe fn write_task(event: *mut BindEvent) {
-    // SAFETY: the caller vouches for the record. The helpers have no preconditions.
-    unsafe {
-        (*event).cgroup = bpf_get_current_cgroup_id();
-        if TASK_TYPE.load() == 0 {
-            (*event).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-            (*event).uid = bpf_get_current_uid_gid() as u32;
-            // It cannot fail: there is a current task, and the size is right (`bpf_get_current_comm` in
-            // kernel/bpf/helpers.c).
-            bpf_get_current_comm((&raw mut (*event).command).cast(), 16);
-            return;
-        }
-        // Loaded again: a number that is kept across a call takes space on the stack, which is full.
-        let task = rdonly_cast(bpf_get_current_task(), TASK_TYPE.load());
-        (*event).pid = field::<u32>(task, TASK_TGID_OFFSET.load());
-        // The real user id in the initial user namespace, as the helper returns it.
-        let cred = field::<*const u8>(task, TASK_CRED_OFFSET.load());
-        (*event).uid = field::<u32>(cred, CRED_UID_OFFSET.load());
-        let command: *mut [u64; 2] = (&raw mut (*event).command).cast();
-        let comm = TASK_COMM_OFFSET.load();
-        (*command)[0] = field::<u64>(task, comm);
-        (*command)[1] = field::<u64>(task, comm + 8);
+pub(crate) fn current_task() -> CurrentTask {
+    if TASK_TYPE.load() == 0 {
+        return CurrentTask(0);
     }
+    // SAFETY: the helper has no precondition.
+    CurrentTask(unsafe { bpf_get_current_task() })
 }
 
-/// Loads a field of a kernel structure.
-///
-/// # Safety
-///
-/// The pointer must come from [`rdonly_cast`], or from a field that was loaded through such a pointer.
-#[inline(always)]
-unsafe fn field<T: Copy>(structure: *const u8, offset: u32) -> T {
-    // SAFETY: the verifier checks that the structure has such a field, and the kernel reads a bad address as 0.
-    unsafe { structure.add(offset as usize).cast::<T>().read_volatile() }
+impl CurrentTask {
+    /// Loads a field of the task.
+    ///
+    /// # Safety
+    ///
+    /// As [`field`]; the task must be read by loads.
+    #[inline(always)]
+    unsafe fn field<T: Copy>(self, offset: u32) -> T {
+        // SAFETY: as the caller vouches.
+        unsafe { field(rdonly_cast(self.0, TASK_TYPE.load()), offset) }
+    }
+
+    /// Returns the id of its cgroup: a container's, usually.
+    #[inline(always)]
+    pub(crate) fn cgroup(self) -> u64 {
+        if TASK_TYPE.load() == 0 {
+            // SAFETY: the helper has no precondition.
+            return unsafe { bpf_get_current_cgroup_id() };
+        }
+        // As `task_dfl_cgroup` and `cgroup_id` in include/linux/cgroup.h.
+        // SAFETY: the verifier checks that the structures have such fields, as it does for every field below.
+        unsafe {
+            let css_set: *const u8 = self.field(TASK_CSS_SET_OFFSET.load());
+            let cgroup: *const u8 = field(css_set, CSS_SET_CGROUP_OFFSET.load());
+            let kn: *const u8 = field(cgroup, CGROUP_KN_OFFSET.load());
+            field(kn, KN_ID_OFFSET.load())
+        }
+    }
+
+    /// Returns its process id (thread group) in the initial pid namespace.
+    #[inline(always)]
+    pub(crate) fn process(self) -> u32 {
+        if TASK_TYPE.load() == 0 {
+            return (bpf_get_current_pid_tgid() >> 32) as u32;
+        }
+        // SAFETY: as above.
+        unsafe { self.field(TASK_TGID_OFFSET.load()) }
+    }
+
+    /// Returns its real user id in the initial user namespace.
+    #[inline(always)]
+    pub(crate) fn user(self) -> u32 {
+        if TASK_TYPE.load() == 0 {
+            return bpf_get_current_uid_gid() as u32;
+        }
+        // SAFETY: as above.
+        unsafe {
+            let cred: *const u8 = self.field(TASK_CRED_OFFSET.load());
+            field(cred, CRED_UID_OFFSET.load())
+        }
+    }
+
+    /// Writes its command's name.
+    ///
+    /// # Safety
+    ///
+    /// `to` must point to 16 bytes at a multiple of 8.
+    #[inline(always)]
+    pub(crate) unsafe fn write_command(self, to: *mut u64) {
+        if TASK_TYPE.load() == 0 {
+            // It cannot fail: there is a current task, and the size is right (`bpf_get_current_comm` in
+            // kernel/bpf/helpers.c).
+            // SAFETY: the caller vouches for the space.
+            unsafe { bpf_get_current_comm(to.cast(), COMMAND_BYTES) };
+            return;
+        }
+        let comm = TASK_COMM_OFFSET.load();
+        // SAFETY: as the caller vouches, and as above.
+        unsafe {
+            to.write(self.field(comm));
+            to.add(1).write(self.field(comm + 8));
+        }
+    }
 }

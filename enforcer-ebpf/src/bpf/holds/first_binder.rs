@@ -4,7 +4,7 @@
 use enforcer_ebpf::{
     decide::{Target, could_share, extent},
     wire::{
-        BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, EXTENT_ONE, EventKind, Protocol,
+        BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, EXTENT_ONE, Protocol,
         VerdictKind, port_index,
     },
 };
@@ -24,7 +24,7 @@ use crate::bpf::{
         socket::Socket,
     },
     counters::{count, uncount},
-    emit::{BindFields, Ring, emit_bind_event},
+    emit::attempts::{BindFields, emit_verdict},
     maps::SHARED_PORTS,
 };
 
@@ -109,7 +109,6 @@ impl SocketBind<'_> {
         count(&result.verdict, self.protocol);
         let (family, address) = encode_address(self.target);
         let fields = BindFields {
-            kind: EventKind::Attempt,
             family,
             protocol: self.protocol,
             flags: self.flags,
@@ -117,12 +116,11 @@ impl SocketBind<'_> {
             verdict: result.verdict,
             pod_cgroup: caller.pod_cgroup,
             socket: self.cookie,
-            release: 0,
             holder: result.holder,
             caller: caller.identity.id,
             owner: result.owner,
             address,
         };
-        emit_bind_event(Ring::Verdicts, &fields);
+        emit_verdict(&fields);
     }
 }

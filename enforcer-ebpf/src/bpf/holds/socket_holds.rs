@@ -13,6 +13,7 @@ use super::table::{HoldRequest, give_back};
 use crate::bpf::{
     context::{read::load_word, socket::Socket},
     counters::count_error,
+    globals::SOCK_TYPE,
     maps::{FALLBACK_HOLDS, FALLBACK_USED, SOCKET_HOLDS},
 };
 
@@ -47,8 +48,14 @@ pub(super) fn store_hold<T>(pointer: *mut T, socket: Socket, mptcp_parent: u64, 
 /// Gives back what a socket holds, if it holds anything. Returns the socket that the verifier's pointer leads to.
 #[inline(always)]
 pub(crate) fn release_socket<T>(pointer: *mut T) -> Socket {
-    let storage = socket_storage(pointer, 0);
-    let socket = Socket::from_pointer_if_null(pointer, storage);
+    let (storage, socket);
+    if SOCK_TYPE.load() == 0 {
+        storage = socket_storage(pointer, 0);
+        socket = Socket::from_pointer_if_null(pointer, storage);
+    } else {
+        socket = Socket::from_pointer(pointer);
+        storage = if socket.may_have_storage() { socket_storage(pointer, 0) } else { ptr::null_mut() };
+    }
     if storage.is_null() {
         if FALLBACK_USED.get_ptr(0).is_some_and(|in_use| load_word(in_use) != 0) {
             release_address(socket.address());

@@ -6,9 +6,7 @@
 use core::mem::transmute;
 
 use aya_ebpf::{
-    EbpfContext as _,
     bindings::{bpf_sock, bpf_sock_addr},
-    helpers::generated::bpf_get_socket_cookie,
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
@@ -17,7 +15,7 @@ use enforcer_ebpf::{
     decide::{CallerIdentity, Candidates, Cover, Target, Verdict, decide},
     verifier::{hide_bool_from_verifier, hide_from_verifier},
     wire::{
-        BIND_FLAG_HELD, EventKind, KernelError, Owner, PortWord, Protocol, Reason, Undeclared, VerdictKind, port_index,
+        BIND_FLAG_HELD, KernelError, Owner, PortWord, Protocol, Reason, Undeclared, VerdictKind, port_index,
     },
 };
 
@@ -36,7 +34,7 @@ use crate::bpf::{
         socket::Socket,
     },
     counters::{count, count_error, count_unreported},
-    emit::{BindFields, Ring, emit_bind_event, verdict_ring_has_space},
+    emit::attempts::{BindFields, emit_attempt_on_held_port, emit_verdict, verdict_ring_has_space},
     holds::port_holders::PortHolderRef,
     maps::PORTS,
 };
@@ -69,7 +67,7 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         count_error(KernelError::MapMiss);
         return ALLOW;
     };
-    if !is_in_node_netns(ctx, config) {
+    if !is_in_node_netns(ctx, Socket::from_pointer(bpf_socket(addr)), config) {
         return ALLOW;
     }
     // SAFETY: as above.
@@ -135,7 +133,7 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     let is_reported = hide_bool_from_verifier(
         verdict.kind != VerdictKind::Allow || verdict.reason == Reason::Error || policy.report_attempts,
     );
-    let is_lost = is_reported && !verdict_ring_has_space();
+    let is_lost = is_reported && !verdict_ring_has_space(caller.pod_cgroup);
     if is_lost {
         count_unreported(&verdict, protocol);
     } else {
@@ -231,21 +229,23 @@ fn report(
         _ => 0,
     };
     let (family, address) = encode_address(target);
+    let socket = Socket::from_pointer(bpf_socket(ctx.sock_addr));
     let fields = BindFields {
-        kind: EventKind::Attempt,
         family,
         protocol,
-        flags: flags | Socket::from_pointer(bpf_socket(ctx.sock_addr)).flags().reuse_flags(),
+        flags: flags | socket.flags().reuse_flags(),
         port,
         verdict: *verdict,
         pod_cgroup: caller.pod_cgroup,
-        // SAFETY: the helper takes this program type's context.
-        socket: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
-        release: 0,
+        socket: socket.cookie(ctx),
         holder: 0,
         caller: caller.identity.id,
         owner,
         address,
     };
-    emit_bind_event(if is_reported { Ring::Verdicts } else { Ring::Sockets }, &fields);
+    if is_reported {
+        emit_verdict(&fields);
+    } else {
+        emit_attempt_on_held_port(&fields);
+    }
 }

@@ -7,9 +7,7 @@
 //!
 //! The price: if the kernel then refuses the bind, the socket keeps what it took until it is closed or binds again.
 
-use aya_ebpf::{
-    EbpfContext as _, helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock_addr, programs::SockAddrContext,
-};
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use enforcer_ebpf::{
     decide::Target,
     wire::{Protocol, Undeclared, VerdictKind},
@@ -95,8 +93,7 @@ fn take_before_bind(ctx: &SockAddrContext, target: impl FnOnce(Socket) -> (Targe
         port,
         target: &target,
         flags: v6only | socket.flags().reuse_flags(),
-        // SAFETY: the helper takes this program type's context.
-        cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
+        cookie: socket.cookie(ctx),
     };
     match bind.hold_port(pointer, port_holder, config) {
         VerdictKind::Deny => deny_bind(config.policy().errno),

@@ -4,12 +4,10 @@
 //! port 0. They deny a socket that can share its port if another pod holds it. That works since Linux 5.17; before, the
 //! [`bind_tail`](super::bind_tail) does it.
 
-use aya_ebpf::{
-    EbpfContext as _, helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock, programs::SockContext,
-};
+use aya_ebpf::{macros::cgroup_sock, programs::SockContext};
 use enforcer_ebpf::{
-    decide::{Target, Verdict},
-    wire::{EventKind, Protocol, Reason, Undeclared, VerdictKind},
+    decide::Target,
+    wire::{Protocol, Undeclared, VerdictKind},
 };
 
 use super::answer::{ALLOW, deny_post_bind};
@@ -19,8 +17,9 @@ use crate::bpf::{
         config::VolatileConfig,
         netns::is_in_node_netns,
         socket::Socket,
+        task::current_task,
     },
-    emit::{BindFields, Ring, emit_bind_event},
+    emit::sockets::{BoundFields, emit_bound},
     globals::POST_BIND_DENIES,
     holds::{first_binder::SocketBind, port_holders::PortHolderRef},
 };
@@ -52,14 +51,14 @@ fn after_bind(ctx: &SockContext, target: impl FnOnce(Socket) -> (Target, u8)) ->
     let Some(config) = VolatileConfig::get() else {
         return ALLOW;
     };
-    if !is_in_node_netns(ctx, config) {
+    let socket = Socket::from_pointer(ctx.sock);
+    if !is_in_node_netns(ctx, socket, config) {
         return ALLOW;
     }
     let Some(port_holder) = PortHolderRef::find(protocol, port) else {
         // Counted by `bind`, which comes first.
         return ALLOW;
     };
-    let socket = Socket::from_pointer(ctx.sock);
     let is_kernel_socket = socket.is_kernel_socket();
     let mptcp_parent = if is_kernel_socket { socket.mptcp_parent() } else { 0 };
     if mptcp_parent == 0 && is_kernel_socket {
@@ -74,8 +73,7 @@ fn after_bind(ctx: &SockContext, target: impl FnOnce(Socket) -> (Target, u8)) ->
         port,
         target: &target,
         flags: v6only | socket.flags().reuse_flags(),
-        // SAFETY: the helper takes this program type's context.
-        cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
+        cookie: socket.cookie(ctx),
     };
     let policy = config.policy();
     if POST_BIND_DENIES.load() != 0
@@ -95,20 +93,15 @@ fn after_bind(ctx: &SockContext, target: impl FnOnce(Socket) -> (Target, u8)) ->
 #[inline(always)]
 fn report_bound(bind: &SocketBind<'_>) {
     let (family, address) = encode_address(bind.target);
-    let fields = BindFields {
-        kind: EventKind::Bound,
+    let fields = BoundFields {
         family,
         protocol: bind.protocol,
         flags: bind.flags,
         port: bind.port,
-        verdict: Verdict::allow(Reason::Unclaimed),
-        pod_cgroup: 0,
         socket: bind.cookie,
         release: if bind.mptcp_parent == 0 { bind.cookie } else { bind.mptcp_parent },
-        holder: 0,
-        caller: 0,
-        owner: 0,
         address,
     };
-    emit_bind_event(Ring::Sockets, &fields);
+    let task = current_task();
+    emit_bound(&fields, task, task.cgroup());
 }

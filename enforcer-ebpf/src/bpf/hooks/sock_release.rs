@@ -3,15 +3,13 @@
 //! It runs at every close of an inet socket of the subtree (`inet_release` in `net/ipv4/af_inet.c`), so it returns
 //! early for a socket that no program noted. The kernel frees the port itself after this.
 
-use aya_ebpf::{
-    EbpfContext as _, helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock, programs::SockContext,
-};
+use aya_ebpf::{macros::cgroup_sock, programs::SockContext};
 use enforcer_ebpf::wire::Protocol;
 
 use super::answer::ALLOW;
 use crate::bpf::{
     context::{config::VolatileConfig, netns::is_in_node_netns, socket::Socket},
-    emit::emit_release,
+    emit::sockets::emit_release,
     holds::{
         port_holders::PortHolderRef,
         socket_holds::{release_address, release_socket},
@@ -51,12 +49,11 @@ pub(super) fn pe_sock_release(ctx: SockContext) -> i32 {
     let port = socket.local_port().unwrap_or(0);
     if port == 0
         || PortHolderRef::find(protocol, port).is_none_or(|port_holder| port_holder.holder() == 0)
-        || !is_in_node_netns(&ctx, config)
+        || !is_in_node_netns(&ctx, socket, config)
     {
         return ALLOW;
     }
-    // SAFETY: the helper takes this program type's context.
-    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    emit_release(protocol, port, if number == IPPROTO_MPTCP { socket.address() } else { cookie });
+    let release = if number == IPPROTO_MPTCP { socket.address() } else { socket.cookie(&ctx) };
+    emit_release(protocol, port, release);
     ALLOW
 }

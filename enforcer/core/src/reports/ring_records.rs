@@ -1,14 +1,14 @@
-//! Decoder of the records that the kernel programs write into their rings.
+//! Decoder of the records that the kernel programs write into their rings and into the socket log.
 //!
-//! A record is one wire type, byte for byte ([`BindEvent`], [`ReleaseEvent`], [`CgroupEvent`]). Every time that leaves
-//! the decoder counts sleep: the programs take the times of the socket ring from a clock that does not, so
+//! A record is one wire type, byte for byte ([`BindEvent`], [`BoundEvent`], [`ReleaseEvent`], [`CgroupEvent`]). Every
+//! time that leaves the decoder counts sleep: the programs take the times of sockets from a clock that does not, so
 //! [`decode_socket`] takes what is missing as an argument.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use enforcer_ebpf::wire::{
     BIND_FLAG_HELD, BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, BIND_FLAG_V6ONLY,
-    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY, Protocol, Reason,
+    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, BoundEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY, Protocol, Reason,
     ReleaseEvent, UidForm, VerdictKind,
 };
 use zerocopy::FromBytes;
@@ -43,7 +43,7 @@ pub enum DecodeError {
     },
 }
 
-/// Record of the socket ring.
+/// Record of the socket ring or of the socket log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SocketRecord {
     /// An allowed bind to a port that somebody else holds. It is reported only if the kernel refuses it.
@@ -52,6 +52,8 @@ pub enum SocketRecord {
     Bound(SocketBinding),
     /// A socket that may have held a port was released.
     Released(SocketRelease),
+    /// The socket log has records.
+    Wakeup,
 }
 
 /// Release of a socket that may have held a port.
@@ -96,21 +98,24 @@ pub fn decode_verdict(record: &[u8]) -> Result<Attempt, DecodeError> {
     }
 }
 
-/// Decodes a record of the socket ring. `slept` is how long the machine slept since boot, in nanoseconds: the programs
-/// take the times of this ring from a clock that leaves sleep out.
+/// Decodes a record of the socket ring or of the socket log. `slept` is how long the machine slept since boot, in
+/// nanoseconds: the programs take these times from a clock that leaves sleep out.
 ///
 /// # Errors
 ///
 /// If the record is not what the programs of this build write.
 pub fn decode_socket(record: &[u8], slept: u64) -> Result<SocketRecord, DecodeError> {
-    if record.first() == Some(&(EventKind::Released as u8)) {
-        return decode_release(record, slept).map(SocketRecord::Released);
-    }
-    let (event, facts) = decode_bind(record, slept)?;
-    match EventKind::from_wire(event.kind) {
-        Some(EventKind::Attempt) => facts.attempt(&event).map(SocketRecord::Attempt),
-        Some(EventKind::Bound) => Ok(SocketRecord::Bound(facts.binding(&event))),
-        _ => Err(invalid("kind", event.kind)),
+    match record.first().copied().and_then(EventKind::from_wire) {
+        Some(EventKind::Wakeup) => read::<u64>(record).map(|_| SocketRecord::Wakeup),
+        Some(EventKind::Bound) => decode_bound(record, slept).map(SocketRecord::Bound),
+        Some(EventKind::Released) => decode_release(record, slept).map(SocketRecord::Released),
+        _ => {
+            let (event, facts) = decode_bind(record, slept)?;
+            match EventKind::from_wire(event.kind) {
+                Some(EventKind::Attempt) => facts.attempt(&event).map(SocketRecord::Attempt),
+                _ => Err(invalid("kind", event.kind)),
+            }
+        }
     }
 }
 
@@ -141,7 +146,42 @@ fn decode_release(record: &[u8], slept: u64) -> Result<SocketRelease, DecodeErro
     Ok(SocketRelease { time: counting_sleep(time, slept), protocol, port, name: release })
 }
 
-/// Facts that an [`Attempt`] and a [`SocketBinding`] have in common and that are no plain field of [`BindEvent`].
+fn decode_bound(record: &[u8], slept: u64) -> Result<SocketBinding, DecodeError> {
+    let BoundEvent {
+        kind: _,
+        family,
+        protocol,
+        flags,
+        port,
+        padding: _,
+        time,
+        cgroup,
+        socket,
+        release,
+        pid,
+        uid,
+        address,
+        command,
+    } = read(record)?;
+    let facts = BindFacts::decode(family, protocol, flags, counting_sleep(time, slept), address, command)?;
+    let BindFacts { time, protocol, address, v6only, reuse, command } = facts;
+    Ok(SocketBinding {
+        time,
+        protocol,
+        address: address.to_canonical(),
+        port,
+        cookie: SocketCookie::new(socket),
+        release,
+        cgroup: CgroupId::new(cgroup),
+        pid,
+        uid,
+        command,
+        v6only,
+        reuse,
+    })
+}
+
+/// Facts that an [`Attempt`] and a [`SocketBinding`] have in common and that are no plain field of the record.
 struct BindFacts {
     time: BootNanos,
     protocol: Protocol,
@@ -154,26 +194,37 @@ struct BindFacts {
 fn decode_bind(record: &[u8], slept: u64) -> Result<(BindEvent, BindFacts), DecodeError> {
     let event: BindEvent = read(record)?;
     let BindEvent { family, protocol, flags, time, address, command, .. } = event;
-    let [a, b, c, d, ..] = address;
-    let address = match family {
-        FAMILY_V4 => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
-        FAMILY_V6 => IpAddr::V6(Ipv6Addr::from(address)),
-        _ => return Err(invalid("family", family)),
-    };
-    let has = |flag| flags & flag != 0;
-    let facts = BindFacts {
-        time: counting_sleep(time, slept),
-        protocol: Protocol::from_wire(protocol).ok_or(invalid("protocol", protocol))?,
-        address,
-        v6only: (!has(BIND_FLAG_V6ONLY_UNKNOWN)).then_some(has(BIND_FLAG_V6ONLY)),
-        reuse: (!has(BIND_FLAG_REUSE_UNKNOWN))
-            .then_some(Reuse { port: has(BIND_FLAG_REUSE_PORT), address: has(BIND_FLAG_REUSE_ADDR) }),
-        command: String::from_utf8_lossy(command.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned(),
-    };
+    let facts = BindFacts::decode(family, protocol, flags, counting_sleep(time, slept), address, command)?;
     Ok((event, facts))
 }
 
 impl BindFacts {
+    fn decode(
+        family: u8,
+        protocol: u8,
+        flags: u8,
+        time: BootNanos,
+        address: [u8; 16],
+        command: [u8; 16],
+    ) -> Result<Self, DecodeError> {
+        let [a, b, c, d, ..] = address;
+        let address = match family {
+            FAMILY_V4 => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+            FAMILY_V6 => IpAddr::V6(Ipv6Addr::from(address)),
+            _ => return Err(invalid("family", family)),
+        };
+        let has = |flag| flags & flag != 0;
+        Ok(Self {
+            time,
+            protocol: Protocol::from_wire(protocol).ok_or(invalid("protocol", protocol))?,
+            address,
+            v6only: (!has(BIND_FLAG_V6ONLY_UNKNOWN)).then_some(has(BIND_FLAG_V6ONLY)),
+            reuse: (!has(BIND_FLAG_REUSE_UNKNOWN))
+                .then_some(Reuse { port: has(BIND_FLAG_REUSE_PORT), address: has(BIND_FLAG_REUSE_ADDR) }),
+            command: String::from_utf8_lossy(command.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned(),
+        })
+    }
+
     fn attempt(self, event: &BindEvent) -> Result<Attempt, DecodeError> {
         let Self { time, protocol, address, v6only, reuse, command } = self;
         let BindEvent { verdict, reason, .. } = *event;
@@ -197,24 +248,6 @@ impl BindFacts {
             uid: event.uid,
             command,
         })
-    }
-
-    fn binding(self, event: &BindEvent) -> SocketBinding {
-        let Self { time, protocol, address, v6only, reuse, command } = self;
-        SocketBinding {
-            time,
-            protocol,
-            address: address.to_canonical(),
-            port: event.port,
-            cookie: SocketCookie::new(event.socket),
-            release: event.release,
-            cgroup: CgroupId::new(event.cgroup),
-            pid: event.pid,
-            uid: event.uid,
-            command,
-            v6only,
-            reuse,
-        }
     }
 }
 
@@ -254,7 +287,7 @@ mod tests {
             cgroup: 2,
             pod_cgroup: 3,
             socket: 4,
-            release: 9,
+            reserved: 0,
             holder: 10,
             caller: 5,
             owner: 6,
@@ -262,6 +295,27 @@ mod tests {
             uid: 8,
             address: Ipv6Addr::LOCALHOST.octets(),
             command: *b"named\0\0\0\0\0\0\0\0\0\0\0",
+        }
+    }
+
+    fn bound_event() -> BoundEvent {
+        let BindEvent { family, protocol, flags, port, time, cgroup, socket, pid, uid, address, command, .. } =
+            bind_event();
+        BoundEvent {
+            kind: EventKind::Bound as u8,
+            family,
+            protocol,
+            flags,
+            port,
+            padding: 0,
+            time,
+            cgroup,
+            socket,
+            release: 9,
+            pid,
+            uid,
+            address,
+            command,
         }
     }
 
@@ -311,12 +365,12 @@ mod tests {
 
     #[test]
     fn times_of_the_socket_ring_count_sleep() {
-        let bound = BindEvent { kind: EventKind::Bound as u8, ..bind_event() };
-        for record in [bind_event().as_bytes(), bound.as_bytes(), release_event().as_bytes()] {
+        for record in [bind_event().as_bytes(), bound_event().as_bytes(), release_event().as_bytes()] {
             let times = [0, 5, u64::MAX].map(|slept| match decode_socket(record, slept).unwrap() {
                 SocketRecord::Attempt(Attempt { time, .. })
                 | SocketRecord::Bound(SocketBinding { time, .. })
                 | SocketRecord::Released(SocketRelease { time, .. }) => time.get(),
+                SocketRecord::Wakeup => panic!("it has no time"),
             });
             assert_eq!(times, [1, 6, u64::MAX], "{record:?}");
         }
@@ -324,12 +378,11 @@ mod tests {
 
     #[test]
     fn binding_takes_every_field_of_its_record() {
-        let bound = BindEvent {
-            kind: EventKind::Bound as u8,
+        let bound = BoundEvent {
             family: FAMILY_V4,
             flags: BIND_FLAG_V6ONLY_UNKNOWN | BIND_FLAG_REUSE_UNKNOWN,
             address: [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            ..bind_event()
+            ..bound_event()
         };
         let expected = SocketBinding {
             time: BootNanos::new(1 + SLEPT),
@@ -346,6 +399,15 @@ mod tests {
             reuse: None,
         };
         assert_eq!(decode_socket(bound.as_bytes(), SLEPT), Ok(SocketRecord::Bound(expected)));
+        let cut = &bound.as_bytes()[..79];
+        assert_eq!(decode_socket(cut, SLEPT), Err(DecodeError::Length { expected: 80, actual: 79 }));
+    }
+
+    #[test]
+    fn wakeup_is_eight_bytes() {
+        let record = u64::from(EventKind::Wakeup as u8).to_le_bytes();
+        assert_eq!(decode_socket(&record, SLEPT), Ok(SocketRecord::Wakeup));
+        assert_eq!(decode_socket(&record[..7], SLEPT), Err(DecodeError::Length { expected: 8, actual: 7 }));
     }
 
     #[test]
@@ -380,6 +442,12 @@ mod tests {
     fn wrong_records_are_refused() {
         assert_eq!(decode_verdict(&[]), Err(DecodeError::Length { expected: 104, actual: 0 }));
         let event = bind_event();
+        for (wrong, field) in [
+            (BoundEvent { family: 99, ..bound_event() }, "family"),
+            (BoundEvent { protocol: 99, ..bound_event() }, "protocol"),
+        ] {
+            assert_eq!(decode_socket(wrong.as_bytes(), SLEPT), Err(DecodeError::Field { field, value: 99 }));
+        }
         for (wrong, field) in [
             (BindEvent { kind: 99, ..event }, "kind"),
             (BindEvent { family: 99, ..event }, "family"),

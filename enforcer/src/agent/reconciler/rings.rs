@@ -1,16 +1,16 @@
-//! Reading the kernel programs' rings.
+//! Reading the kernel programs' rings and their socket log.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use enforcer_core::{
     cgroups::tree::Insertion,
     model::{actor::Actor, attempt::Attempt, now::Now},
     reports::{
         report::Report,
-        ring_records::{CgroupChange, SocketRecord, decode_cgroup, decode_socket, decode_verdict},
+        ring_records::{CgroupChange, DecodeError, SocketRecord, decode_cgroup, decode_socket, decode_verdict},
     },
 };
-use enforcer_ebpf::wire::{Reason, VerdictKind};
+use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 
 use super::Reconciler;
 use crate::{
@@ -20,6 +20,10 @@ use crate::{
     },
     host::clock,
 };
+
+/// Time after a wake-up within which records come without another one: that of the programs
+/// (`INTERVAL_NS` in enforcer-ebpf/src/bpf/emit/wakeup.rs), and a bit.
+const WAKEUP_INTERVAL: Duration = Duration::from_millis(60);
 
 /// Most records of one ring that are read at once: a storm of binds must not keep pods waiting.
 const BATCH: usize = 512;
@@ -73,11 +77,14 @@ impl Reconciler {
     /// As [`Self::drain_cgroup_ring`].
     pub fn drain_verdict_ring(&mut self, now: Now) -> Result<(), ReconcilerError> {
         self.drain_cgroup_ring(now)?;
-        self.drain_socket_ring(now);
+        self.drain_socket_records(now);
         let report_all = self.policy().report_attempts;
         self.verdict_backlog = false;
-        for _ in 0..BATCH {
+        for taken in 0..BATCH {
             let Some(record) = self.verdict_ring.next() else {
+                if taken > 0 {
+                    self.expect_verdicts(now);
+                }
                 return Ok(());
             };
             let decoded = decode_verdict(&record);
@@ -93,6 +100,11 @@ impl Reconciler {
         Ok(())
     }
 
+    /// Notes that verdicts may come without a wake-up.
+    pub(super) fn expect_verdicts(&mut self, now: Now) {
+        self.verdicts_at = Some(now.boottime + WAKEUP_INTERVAL);
+    }
+
     fn handle_attempt(&mut self, attempt: Attempt, report_all: bool, now: Now) {
         let allowed = attempt.verdict == VerdictKind::Allow && attempt.reason != Reason::Error;
         if attempt.held && allowed {
@@ -106,43 +118,58 @@ impl Reconciler {
     }
 
     /// Reads a batch of records of bound and released sockets.
-    pub(super) fn drain_socket_ring(&mut self, now: Now) {
+    pub(super) fn drain_socket_records(&mut self, now: Now) {
         let mut changed = BTreeSet::new();
-        let mut taken = 0;
         let slept = clock::slept();
-        while taken < BATCH
-            && let Some(record) = self.socket_ring.next()
+        let mut in_log = 0;
+        while in_log < BATCH
+            && let Some(record) = self.socket_log.next()
         {
-            taken += 1;
-            match decode_socket(&record, slept) {
-                Ok(SocketRecord::Bound(binding)) => {
-                    changed.insert((binding.protocol, binding.port));
-                    let caller = Actor::of_cgroup(binding.cgroup, &self.index);
-                    self.failing_binds.bound(&caller, binding.protocol, binding.port);
-                    if let Some(owner) = self.index.owner_by_cgroup(binding.cgroup) {
-                        self.index.note_bound(owner, binding.protocol, binding.port);
-                    }
-                    // If the map cannot be read, the write of the holder below fails too, and is reported.
-                    let named = self.kernel.was_named(binding.protocol, binding.port).unwrap_or(false);
-                    self.observed_ports.bound(&binding, named, &self.index, now);
-                    self.outputs.push_back(Output::Bound(Box::new(binding.clone())));
-                    self.sockets.bound(binding, &self.index);
-                }
-                Ok(SocketRecord::Released(release)) => {
-                    changed.insert((release.protocol, release.port));
-                    self.sockets.released(release);
-                }
-                Ok(SocketRecord::Attempt(attempt)) => self.sockets.add_pending(attempt, now.boottime),
-                Err(error) => {
-                    let error = error.to_string();
-                    self.outputs.push_back(Output::UndecodableRecord { ring: RingName::Socket, error });
-                }
-            }
+            in_log += 1;
+            self.handle_socket_record(decode_socket(record.bytes(), slept), RingName::SocketLog, &mut changed, now);
         }
-        if taken > 0 {
-            self.sockets.expect_more(taken == BATCH, now.boottime);
+        let mut in_ring = 0;
+        while in_ring < BATCH
+            && let Some(decoded) = self.socket_ring.next().map(|record| decode_socket(&record, slept))
+        {
+            in_ring += 1;
+            self.handle_socket_record(decoded, RingName::Socket, &mut changed, now);
+        }
+        if in_log + in_ring > 0 {
+            self.sockets.expect_more(in_log == BATCH || in_ring == BATCH, now.boottime);
         }
         self.publish_port_holders(changed);
+    }
+
+    fn handle_socket_record(
+        &mut self,
+        record: Result<SocketRecord, DecodeError>,
+        ring: RingName,
+        changed: &mut BTreeSet<(Protocol, u16)>,
+        now: Now,
+    ) {
+        match record {
+            Ok(SocketRecord::Bound(binding)) => {
+                changed.insert((binding.protocol, binding.port));
+                let caller = Actor::of_cgroup(binding.cgroup, &self.index);
+                self.failing_binds.bound(&caller, binding.protocol, binding.port);
+                if let Some(owner) = self.index.owner_by_cgroup(binding.cgroup) {
+                    self.index.note_bound(owner, binding.protocol, binding.port);
+                }
+                // If the map cannot be read, the write of the holder below fails too, and is reported.
+                let named = self.kernel.was_named(binding.protocol, binding.port).unwrap_or(false);
+                self.observed_ports.bound(&binding, named, &self.index, now);
+                self.outputs.push_back(Output::Bound(Box::new(binding.clone())));
+                self.sockets.bound(binding, &self.index);
+            }
+            Ok(SocketRecord::Released(release)) => {
+                changed.insert((release.protocol, release.port));
+                self.sockets.released(release);
+            }
+            Ok(SocketRecord::Attempt(attempt)) => self.sockets.add_pending(attempt, now.boottime),
+            Ok(SocketRecord::Wakeup) => {}
+            Err(error) => self.outputs.push_back(Output::UndecodableRecord { ring, error: error.to_string() }),
+        }
     }
 
     /// Reads a batch of socket records and reports the attempts that failed because another socket holds the port.
@@ -153,7 +180,7 @@ impl Reconciler {
     pub fn settle_sockets(&mut self, now: Now) -> Result<(), ReconcilerError> {
         self.drain_cgroup_ring(now)?;
         self.sockets.read_expected(now.boottime);
-        self.drain_socket_ring(now);
+        self.drain_socket_records(now);
         let before = self.sockets.needs_scan(now.boottime).then(|| self.scan_sockets(now));
         for report in self.sockets.failed_binds(&self.index, now.boottime) {
             self.push_report(report, now);

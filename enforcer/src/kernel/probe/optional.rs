@@ -1,5 +1,7 @@
 //! Features of the kernel that improve the agent where they are there.
 
+use std::io;
+
 use aya::{
     programs::{ProgramError, ProgramType},
     sys::{BpfHelper, is_helper_supported},
@@ -17,6 +19,7 @@ use crate::{
 pub(super) const TABLE: &[&Feature] = &[
     &ERRNO_CHOICE,
     &TICK_TIME,
+    &ATOMIC_EXCHANGE,
     &KERNEL_MEMORY,
     &NODE_NETNS_COOKIE,
     &DENYING_POST_BIND,
@@ -52,6 +55,20 @@ pub static TICK_TIME: Feature = Feature {
     remedy: NEWER,
     probe: || Answer::of(has_coarse_time()),
     globals: &[Global { name: "HAS_COARSE_TIME", value: |features, _| features.coarse_time.into() }],
+};
+
+/// `BPF_CMPXCHG`.
+pub static ATOMIC_EXCHANGE: Feature = Feature {
+    name: "atomic exchange in programs",
+    since: "5.12",
+    required: false,
+    without: "every bind and close writes to a ring, which takes some tens of nanoseconds longer",
+    remedy: "run a kernel of at least that version; on arm64, of at least 5.18",
+    probe: || Answer::of(has_atomic_exchange()),
+    globals: &[
+        Global { name: "HAS_SOCKET_LOG", value: |features, _| features.atomic_exchange.into() },
+        Global { name: "ORDERED_STORES", value: |_, _| cfg!(target_arch = "x86_64").into() },
+    ],
 };
 
 /// `bpf_probe_read_kernel`.
@@ -171,11 +188,20 @@ pub static LOADS: Feature = Feature {
     },
     globals: &[
         Global { name: "SOCK_TYPE", value: |features, _| cast(features, |cast| cast.sock) },
+        Global { name: "SOCK_COOKIE_OFFSET", value: |features, _| cast(features, |cast| cast.loads.cookie) },
+        Global { name: "SOCK_NET_OFFSET", value: |features, _| cast(features, |cast| cast.loads.net) },
+        Global { name: "NET_COOKIE_OFFSET", value: |features, _| cast(features, |cast| cast.loads.net_cookie) },
+        Global { name: "SOCK_STORAGE_OFFSET", value: |features, _| cast(features, |cast| cast.loads.storage) },
         Global { name: "TASK_TYPE", value: |features, _| cast(features, |cast| cast.task) },
         Global { name: "TASK_TGID_OFFSET", value: |features, _| cast(features, |cast| cast.offsets.tgid) },
         Global { name: "TASK_COMM_OFFSET", value: |features, _| cast(features, |cast| cast.offsets.comm) },
         Global { name: "TASK_CRED_OFFSET", value: |features, _| cast(features, |cast| cast.offsets.cred) },
         Global { name: "CRED_UID_OFFSET", value: |features, _| cast(features, |cast| cast.offsets.uid) },
+        Global { name: "TASK_CSS_SET_OFFSET", value: |features, _| cast(features, |cast| cast.offsets.css_set) },
+        Global {
+            name: "CSS_SET_CGROUP_OFFSET",
+            value: |features, _| cast(features, |cast| cast.offsets.css_set_cgroup),
+        },
     ],
 };
 
@@ -203,6 +229,11 @@ pub(super) fn has_post_set_retval() -> Result<bool, ProgramError> {
 /// Returns whether programs can read the time of the last tick.
 pub(super) fn has_coarse_time() -> Result<bool, ProgramError> {
     is_helper_supported(ProgramType::CgroupSock, BpfHelper::BPF_FUNC_ktime_get_coarse_ns)
+}
+
+/// Returns whether programs have an atomic exchange that answers.
+pub(super) fn has_atomic_exchange() -> io::Result<bool> {
+    trial_programs::has_atomic_exchange()
 }
 
 /// Returns whether programs may read kernel memory.

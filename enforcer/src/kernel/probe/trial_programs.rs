@@ -8,9 +8,10 @@ use std::{
 };
 
 use crate::kernel::{
+    atomic_exchange::{ATOMIC, COMPARE_EXCHANGE},
     bpf_syscall::{INSTRUCTION_BYTES, ProgramLoad, load_program, open_raw_tracepoint},
     btf::{self, BtfError, Offsets},
-    rdonly_cast::{CALL, MOVE, RdonlyCast, instruction, registers},
+    rdonly_cast::{CALL, MOVE, RdonlyCast, instruction, instruction_at, registers},
 };
 
 /// `enum bpf_prog_type` in include/uapi/linux/bpf.h.
@@ -29,6 +30,12 @@ const LOAD_1: u8 = 0x71;
 const LOAD_2: u8 = 0x69;
 const LOAD_4: u8 = 0x61;
 const LOAD_8: u8 = 0x79;
+/// `BPF_STX | BPF_MEM` of so many bytes.
+const STORE_8: u8 = 0x7b;
+/// The register that points to the end of the stack.
+const FRAME: u8 = 10;
+/// include/linux/errno.h; no system call is meant to return it.
+const ENOTSUPP: i32 = 524;
 /// `enum bpf_func_id`.
 const GET_CURRENT_TASK: i32 = 35;
 /// `BPF_JMP | BPF_EXIT`.
@@ -72,6 +79,11 @@ pub(super) fn cast(offsets: &Offsets) -> Result<Option<RdonlyCast>, BtfError> {
     program.extend(field(LOAD_1, offsets.kern_sock_bit / 8));
     program.extend(field(LOAD_2, offsets.sock_num));
     program.extend(field(LOAD_4, offsets.bound_dev));
+    program.extend(field(LOAD_8, cast.loads.cookie));
+    program.extend(field(LOAD_8, cast.loads.storage));
+    program.extend(field(LOAD_8, cast.loads.net));
+    program.push(instruction(COPY, registers(0, 2), 0));
+    program.extend(field(LOAD_8, cast.loads.net_cookie));
     program.extend([instruction(CALL, registers(0, 0), GET_CURRENT_TASK), instruction(COPY, registers(1, 0), 0)]);
     program.extend(cast_to(cast, cast.task));
     program.extend(field(LOAD_4, task.tgid));
@@ -80,10 +92,34 @@ pub(super) fn cast(offsets: &Offsets) -> Result<Option<RdonlyCast>, BtfError> {
     program.extend(field(LOAD_8, task.cred));
     program.push(instruction(COPY, registers(0, 2), 0));
     program.extend(field(LOAD_4, task.uid));
+    program.extend([instruction(CALL, registers(0, 0), GET_CURRENT_TASK), instruction(COPY, registers(1, 0), 0)]);
+    program.extend(cast_to(cast, cast.task));
+    for pointer in [task.css_set, task.css_set_cgroup, offsets.cgroup_kn] {
+        program.extend(field(LOAD_8, pointer));
+        program.push(instruction(COPY, registers(0, 2), 0));
+    }
+    program.extend(field(LOAD_8, offsets.kn_id));
     program.extend(ALLOW);
     // Refused where the function is unknown, where programs are interpreted, and where memory may not be read. Whatever
     // the reason, helpers do the same, or another probe reports it.
     Ok(load(CGROUP_SOCK, CGROUP_INET_SOCK_RELEASE, 0, &program).is_ok().then_some(cast))
+}
+
+/// Returns whether programs have an atomic exchange that answers: one in a word of the stack.
+pub(super) fn has_atomic_exchange() -> io::Result<bool> {
+    let word = registers(FRAME, 0);
+    let mut program = vec![
+        instruction(MOVE, registers(0, 0), 0),
+        instruction_at(STORE_8, word, -8, 0),
+        instruction_at(ATOMIC, word, -8, COMPARE_EXCHANGE),
+    ];
+    program.extend(ALLOW);
+    // `EINVAL` is an instruction that the verifier does not know, `ENOTSUPP` one that the architecture's compiler does
+    // not (`bpf_prog_select_runtime` in kernel/bpf/core.c).
+    match load(CGROUP_SOCK, CGROUP_INET_SOCK_RELEASE, 0, &program) {
+        Err(error) if error.raw_os_error() == Some(ENOTSUPP) => Ok(false),
+        loaded => is_known(loaded),
+    }
 }
 
 /// Returns instructions that make a pointer to this structure in register 0, from the address in register 1.

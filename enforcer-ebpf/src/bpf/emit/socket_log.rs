@@ -1,0 +1,57 @@
+//! The socket log: [`enforcer_ebpf::wire::SocketLog`].
+
+use enforcer_ebpf::wire::{SOCKET_LOG_BYTES, SOCKET_LOG_HEADER_BYTES, SocketLog};
+
+use crate::bpf::{
+    atomic::{compare_exchange, publish},
+    context::read::load_word,
+    maps::SOCKET_LOG,
+};
+
+/// Most attempts to reserve space, of which each fails only because another CPU reserved some meanwhile.
+const MAX_ATTEMPTS: u32 = 8;
+
+/// Space for a record, whose length was not written yet.
+pub(super) struct Reserved(*mut u64);
+
+/// Reserves space for a record of type `T`. Returns `None` if there is none. `may_use` says whether so many bytes may be
+/// in use already.
+#[inline(always)]
+pub(super) fn reserve<T>(may_use: impl Fn(u64) -> bool) -> Option<Reserved> {
+    let length = (SOCKET_LOG_HEADER_BYTES + size_of::<T>()) as u64;
+    let log: *mut SocketLog = SOCKET_LOG.get_ptr_mut(0)?;
+    // SAFETY: only addresses of fields of the map's element are taken.
+    let (head, tail, records) = unsafe { (&raw mut (*log).head, &raw const (*log).tail, &raw mut (*log).records) };
+    for _ in 0..MAX_ATTEMPTS {
+        let at = load_word(head);
+        let used = at.wrapping_sub(load_word(tail));
+        if used > u64::from(SOCKET_LOG_BYTES) - length || !may_use(used) {
+            return None;
+        }
+        // SAFETY: a word of the map's element.
+        if unsafe { compare_exchange(head, at, at + length) } == at {
+            // A multiple of 8 that is less than the length: the verifier sees that it is, and the array has room for one
+            // record beyond its end.
+            let offset = at & (u64::from(SOCKET_LOG_BYTES) - 8);
+            // SAFETY: as above.
+            return Some(Reserved(unsafe { records.cast::<u64>().byte_add(offset as usize) }));
+        }
+    }
+    None
+}
+
+impl Reserved {
+    /// Returns the place of the record.
+    #[inline(always)]
+    pub(super) fn record<T>(&self) -> *mut T {
+        // SAFETY: behind the header, which is one word.
+        unsafe { self.0.add(1) }.cast()
+    }
+
+    /// Publishes the record, all of whose fields must have been written.
+    #[inline(always)]
+    pub(super) fn publish<T>(self) {
+        // SAFETY: the header of the record, which is 0 until now.
+        unsafe { publish(self.0, size_of::<T>() as u64) };
+    }
+}
