@@ -9,7 +9,7 @@
 //! | [`counters`] | exact counts |
 //! | [`emit`] | records to the agent |
 //! | [`maps`] | every map |
-//! | [`globals`] | read-only globals that the agent sets |
+//! | [`constants`] | constants that the agent sets |
 //!
 //! A verdict is not made here, but by the pure functions of [`enforcer_ebpf::decide`].
 
@@ -17,7 +17,7 @@ mod atomic;
 mod context;
 mod counters;
 mod emit;
-mod globals;
+mod constants;
 mod holds;
 mod hooks;
 mod maps;

@@ -10,6 +10,7 @@
 mod address_owner;
 mod cgroup;
 mod config;
+mod constant;
 mod counters;
 mod node_mode;
 mod owner;
@@ -24,6 +25,7 @@ mod verdict;
 pub use address_owner::{AddressKey, AddressOwner};
 pub use cgroup::CgroupIdentity;
 pub use config::{Config, Policy, ROOT_LEVEL_UNKNOWN, Undeclared};
+pub use constant::Constant;
 pub use counters::{COUNTER_COUNT, KernelError, counter, error_counter, unreported_counter};
 pub use node_mode::NodeMode;
 pub use owner::{

@@ -3,14 +3,13 @@
 //!
 //! | to change | go to |
 //! | --- | --- |
-//! | how the programs are loaded, and with which globals | `loader`, [`probe`] |
+//! | how the programs are loaded, and with which constants | `loader`, `object`, [`probe`] |
 //! | what a planned change writes | `maps`, and `word_indexes` for places of wire fields |
 //! | a name of a map or pin | [`map_names`] |
 //! | hooks, and the switch to this agent's programs | `attach`, `link` |
 //! | what outlives the agent | [`pins`] |
 //! | what this kernel offers | [`probe`] |
 
-mod atomic_exchange;
 mod attach;
 pub mod bpf_syscall;
 pub mod btf;
@@ -18,12 +17,14 @@ mod counters;
 mod crash_point;
 mod error;
 mod grace_period;
+mod instruction;
 mod lease_deadline;
 mod link;
 mod loader;
 pub mod map_names;
 mod maps;
 mod mmap_array;
+mod object;
 pub mod pins;
 pub mod probe;
 pub mod rdonly_cast;
@@ -169,6 +170,15 @@ impl Kernel {
     /// As [`Self::set_port_holder`].
     pub fn port_holder(&self, protocol: Protocol, port: u16) -> Result<u64, BpfError> {
         self.maps.port_holder(protocol, port)
+    }
+
+    /// Returns the ports that have a holder, known or not: [`enforcer_ebpf::wire::PortHolder::holder`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::set_port_holder`].
+    pub fn held_ports(&self) -> Result<Vec<(Protocol, u16)>, BpfError> {
+        self.maps.held_ports()
     }
 
     /// Checks whether a process named this port in a bind, denied ones excepted, since the programs were loaded; false

@@ -2,13 +2,13 @@
 
 use core::arch::asm;
 
-use super::globals::ORDERED_STORES;
+use super::constants::ORDERED_STORES;
 
 /// Stores `to` in a word if it contains `from`. Returns what it contained. Fully ordered where it stores.
 ///
 /// Kernels before 5.12 do not know the instruction, and refuse an object with it even where no path leads to it
 /// (`resolve_pseudo_ldimm64` in kernel/bpf/verifier.c). There the agent replaces it, and sets
-/// [`HAS_SOCKET_LOG`](super::globals::HAS_SOCKET_LOG) to 0, so that none is reached.
+/// [`HAS_SOCKET_LOG`](super::constants::HAS_SOCKET_LOG) to 0, so that none is reached.
 ///
 /// # Safety
 ///
@@ -36,7 +36,7 @@ pub(crate) unsafe fn compare_exchange(word: *mut u64, from: u64, to: u64) -> u64
 /// As [`compare_exchange`].
 #[inline(always)]
 pub(crate) unsafe fn publish(word: *mut u64, value: u64) {
-    if ORDERED_STORES.load() == 0 {
+    if !ORDERED_STORES.is_set() {
         // SAFETY: as the caller vouches.
         unsafe { compare_exchange(word, 0, value) };
         return;

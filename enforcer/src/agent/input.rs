@@ -17,8 +17,10 @@ pub enum Input {
     CgroupRing,
     /// The ring of verdicts has new records, or a backlog.
     VerdictRing,
-    /// The ring of bound and released sockets has new records.
+    /// The ring of sockets has new records, and the socket log may have.
     SocketRing,
+    /// All rings and the socket log are due for a read, whether or not anything woke the agent.
+    Rings,
     /// The lease is due for renewal.
     RenewLease,
     /// The sockets of the node are due for a comparison with the kernel's socket diagnostics.

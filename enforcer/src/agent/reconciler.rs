@@ -94,6 +94,7 @@ pub struct Reconciler {
     outputs: VecDeque<Output>,
     cgroup_events_lost: u64,
     cgroup_events_seen: u64,
+    socket_records_lost: u64,
     /// Removed cgroups that the index does not know of yet.
     removed_cgroups: Vec<CgroupId>,
     /// The place of some cgroup is unknown, so the tree has to be read.
@@ -141,6 +142,7 @@ impl Reconciler {
         let verdict_ring = kernel.take_verdict_ring()?;
         let socket_ring = kernel.take_socket_ring()?;
         let socket_log = kernel.take_socket_log()?;
+        let socket_records_lost = kernel.counters().socket_records_lost()?;
         let mut outputs = VecDeque::new();
         let (previous, predecessor) = match kernel.take_previous() {
             Ok(Some(previous)) => {
@@ -169,6 +171,7 @@ impl Reconciler {
             outputs,
             cgroup_events_lost: 0,
             cgroup_events_seen: 0,
+            socket_records_lost,
             removed_cgroups: Vec::new(),
             unplaced_cgroups: false,
             verdict_backlog: false,
@@ -204,6 +207,10 @@ impl Reconciler {
                 self.expect_verdicts(now);
             }
             Input::SocketRing => self.settle_sockets(now)?,
+            Input::Rings => {
+                self.drain_verdict_ring(now)?;
+                self.settle_sockets(now)?;
+            }
             Input::RenewLease => {
                 self.renew_lease(now);
                 self.observe_node_mode();

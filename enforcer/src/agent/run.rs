@@ -29,6 +29,9 @@ use crate::{
 /// Time between two full comparisons with the sources of the state: the safety net below the events.
 pub(super) const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Time between two reads of all rings: the safety net below their wake-ups.
+const RINGS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Time between two scans of the node's sockets.
 const SOCKET_SCAN_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -59,6 +62,7 @@ impl Stop {
 /// The periodic inputs.
 pub(super) struct Timers {
     lease: Interval,
+    rings: Interval,
     sockets: Interval,
     resync: Interval,
 }
@@ -74,9 +78,11 @@ impl Timers {
         };
         let mut timers = Self {
             lease: periodic(lease_renewal),
+            rings: periodic(RINGS_INTERVAL),
             sockets: periodic(SOCKET_SCAN_INTERVAL),
             resync: periodic(RESYNC_INTERVAL),
         };
+        timers.rings.reset();
         timers.sockets.reset();
         timers.resync.reset();
         timers
@@ -86,6 +92,7 @@ impl Timers {
     async fn next(&mut self) -> Input {
         tokio::select! {
             _ = self.lease.tick() => Input::RenewLease,
+            _ = self.rings.tick() => Input::Rings,
             _ = self.sockets.tick() => Input::ScanSockets,
             _ = self.resync.tick() => Input::Resync,
         }
@@ -170,8 +177,8 @@ impl Agent {
         if matches!(input, Input::Resync) {
             self.reserved_ports.resync();
         }
-        // A scan that finds nothing new is what a quiet node does all day.
-        let is_change = !matches!(input, Input::RenewLease | Input::ScanSockets);
+        // A read or a scan that finds nothing new is what a quiet node does all day.
+        let is_change = !matches!(input, Input::RenewLease | Input::Rings | Input::ScanSockets);
         let known =
             |reconciler: &Reconciler| (reconciler.bound_sockets().generation(), reconciler.observed_ports().changes());
         let before = known(&self.reconciler);

@@ -5,8 +5,8 @@
 //! else holds the port ([`BoundSockets::incumbent_of`]), the bind failed because of that holder.
 
 use std::{
-    collections::{BTreeSet, HashSet, VecDeque},
-    time::Duration,
+    collections::{BTreeSet, HashMap, HashSet, VecDeque, hash_map::Entry},
+    time::{Duration, Instant},
 };
 
 use enforcer_ebpf::wire::Protocol;
@@ -33,8 +33,13 @@ use crate::host::{
 const SETTLE: Duration = Duration::from_millis(60);
 /// Greatest age of the last scan of the sockets when a holder is named.
 const MAX_SCAN_AGE: Duration = Duration::from_secs(1);
-/// Most pending attempts.
+/// Least time between two scans that are made because records were lost, and least part of the time that such scans leave
+/// to everything else: whoever binds in a loop causes some at every moment.
+const LOST_RECORDS_SCAN_AGE: Duration = Duration::from_millis(400);
+const SCAN_TIME_FACTOR: u32 = 10;
+/// Most pending attempts, of all and of the processes of one cgroup: one that tries over and over keeps none of another.
 const MAX_PENDING: usize = 1024;
+const MAX_PENDING_OF_CGROUP: usize = 64;
 /// Most cookies of bound sockets that are kept, released sockets included: those of as many pending attempts, and more.
 const MAX_BOUND_COOKIES: usize = 8 * MAX_PENDING;
 
@@ -56,14 +61,20 @@ pub(super) struct SocketTracker {
     /// Ports whose holder the programs know.
     published: BTreeSet<(Protocol, u16)>,
     pending: VecDeque<(Duration, Attempt)>,
+    /// Pending attempts by the cgroup of the calling task.
+    pending_of: HashMap<CgroupId, usize>,
     /// Cookies of the sockets that were bound last, in that order.
     bound: VecDeque<SocketCookie>,
     bound_set: HashSet<SocketCookie>,
     /// A socket was bound to a port that another one holds.
     scan_requested: bool,
+    /// Records were lost since the last scan.
+    lost_records: bool,
     /// Time to read records that came without a wake-up.
     more_at: Option<Duration>,
     scanned_at: Option<Duration>,
+    /// Time that the last scan took.
+    scan_took: Duration,
 }
 
 /// Result of a reconciliation of the table with the sockets of the node.
@@ -116,11 +127,14 @@ impl SocketTracker {
             shared,
             published: BTreeSet::new(),
             pending: VecDeque::new(),
+            pending_of: HashMap::new(),
             bound: VecDeque::new(),
             bound_set: HashSet::new(),
             scan_requested: false,
+            lost_records: false,
             more_at: None,
             scanned_at: None,
+            scan_took: Duration::ZERO,
         }
     }
 
@@ -132,10 +146,12 @@ impl SocketTracker {
     /// to be written for the programs again.
     pub(super) fn scan(&mut self, index: &mut Index, now: Duration) -> (SocketScan, BTreeSet<(Protocol, u16)>) {
         self.scanned_at = Some(now);
+        let began = Instant::now();
         let done = reconcile(&mut self.sockets, clock::coarse, |cgroup| SocketPlace::of(cgroup, index));
         self.host_names.add_to(&mut self.sockets, index);
         self.sockets.resolve(|cgroup| SocketPlace::of(cgroup, index));
         let live_conflicts = self.reported.new_conflicts(&self.sockets, index, &self.shared);
+        self.scan_took = began.elapsed();
         let held: BTreeSet<_> = self.sockets.iter().map(|socket| (socket.protocol, socket.port)).collect();
         let changed = self.published.union(&held).copied().collect();
         (SocketScan { live_conflicts, errors: done.errors }, changed)
@@ -180,9 +196,21 @@ impl SocketTracker {
         holder
     }
 
+    /// Notes that records were lost: a scan has to show what they would have.
+    pub(super) fn note_lost_records(&mut self) {
+        self.lost_records = true;
+    }
+
+    /// Returns whether records were lost before the last scan, and forgets that they were.
+    pub(super) fn take_lost_records(&mut self) -> bool {
+        std::mem::take(&mut self.lost_records)
+    }
+
     /// Adds an attempt on a port that another socket held.
     pub(super) fn add_pending(&mut self, attempt: Attempt, now: Duration) {
-        if self.pending.len() < MAX_PENDING {
+        let of_cgroup = self.pending_of.get(&attempt.cgroup).copied().unwrap_or(0);
+        if self.pending.len() < MAX_PENDING && of_cgroup < MAX_PENDING_OF_CGROUP {
+            self.pending_of.insert(attempt.cgroup, of_cgroup + 1);
             self.pending.push_back((now + SETTLE, attempt));
         }
     }
@@ -190,7 +218,7 @@ impl SocketTracker {
     /// Returns when something is to be done next.
     pub(super) fn poll_timeout(&self) -> Option<Duration> {
         let pending = self.pending.front().map(|(due, _)| *due);
-        let scan = self.scan_requested.then(|| self.scanned_at.map_or(Duration::ZERO, |at| at + MAX_SCAN_AGE));
+        let scan = self.requested_scan_age().map(|age| self.scanned_at.map_or(Duration::ZERO, |at| at + age));
         pending.into_iter().chain(self.more_at).chain(scan).min()
     }
 
@@ -200,20 +228,44 @@ impl SocketTracker {
         !self.is_fresh(now) && self.pending.front().is_some_and(|(due, _)| *due <= now)
     }
 
-    /// Checks whether to scan because a socket was bound to a port that another one holds. Whoever does that again and
-    /// again does not cause more than one scan in [`MAX_SCAN_AGE`].
+    /// Checks whether to scan because a socket was bound to a port that another one holds, or because records were lost.
+    /// Whoever does that again and again does not cause more than one scan in [`MAX_SCAN_AGE`], or in
+    /// [`LOST_RECORDS_SCAN_AGE`].
     pub(super) fn take_scan_request(&mut self, now: Duration) -> bool {
-        !self.is_fresh(now) && std::mem::take(&mut self.scan_requested)
+        let is_due = self.requested_scan_age().is_some_and(|age| !self.was_scanned_within(age, now));
+        if is_due {
+            self.scan_requested = false;
+        }
+        is_due
+    }
+
+    /// Returns the age of the last scan at which another one is due, if one is wanted.
+    fn requested_scan_age(&self) -> Option<Duration> {
+        if self.lost_records {
+            Some(LOST_RECORDS_SCAN_AGE.max(self.scan_took * SCAN_TIME_FACTOR))
+        } else {
+            self.scan_requested.then_some(MAX_SCAN_AGE)
+        }
     }
 
     fn is_fresh(&self, now: Duration) -> bool {
-        self.scanned_at.is_some_and(|at| now.saturating_sub(at) < MAX_SCAN_AGE)
+        self.was_scanned_within(MAX_SCAN_AGE, now)
+    }
+
+    fn was_scanned_within(&self, age: Duration, now: Duration) -> bool {
+        self.scanned_at.is_some_and(|at| now.saturating_sub(at) < age)
     }
 
     /// Returns the pending attempts that are due and that failed because somebody else holds the port.
     pub(super) fn failed_binds(&mut self, index: &Index, now: Duration) -> Vec<Report> {
         let mut reports = Vec::new();
         while let Some((_, attempt)) = self.pending.pop_front_if(|(due, _)| *due <= now) {
+            if let Entry::Occupied(mut of_cgroup) = self.pending_of.entry(attempt.cgroup) {
+                *of_cgroup.get_mut() -= 1;
+                if *of_cgroup.get() == 0 {
+                    of_cgroup.remove();
+                }
+            }
             if self.bound_set.contains(&attempt.socket) {
                 // It may share the port. If that is a conflict, the scan finds it.
                 self.scan_requested |= self.sockets.on(attempt.protocol, attempt.port).count() > 1;

@@ -39,6 +39,15 @@ impl CounterMap {
         self.count(wire::error_counter(KernelError::CgroupEventLost))
     }
 
+    /// Reads how many records of sockets were lost.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn socket_records_lost(&self) -> Result<u64, BpfError> {
+        self.count(wire::error_counter(KernelError::HolderEventLost))
+    }
+
     fn count(&self, index: u32) -> Result<u64, BpfError> {
         let per_cpu = self.0.get(&index, 0).map_err(BpfError::map("read", COUNTERS))?;
         Ok(per_cpu.iter().fold(0, |sum: u64, count| sum.wrapping_add(*count)))

@@ -1,6 +1,6 @@
 //! From the object in this binary to loaded programs.
 
-use std::{borrow::Cow, path::PathBuf};
+use std::path::PathBuf;
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -12,13 +12,13 @@ use enforcer_ebpf::{OBJECT, wire::Policy};
 use tracing::warn;
 
 use crate::kernel::{
-    atomic_exchange::without_exchanges,
     attach::{BIND_PROGRAMS, BIND_TAIL_PROGRAMS, CGROUP_PROGRAMS},
     btf::Offsets,
     error::BpfError,
     link::Hook,
+    object::Target,
     pins::Persistence,
-    probe::{Features, GlobalValue, globals},
+    probe::{Features, constants},
 };
 
 /// Options of loading the programs.
@@ -70,21 +70,14 @@ pub(super) fn load_object(options: &mut LoadOptions, shared: &[(&str, PathBuf)])
 
 fn try_load_object(options: &LoadOptions, shared: &[(&str, PathBuf)]) -> Result<Ebpf, BpfError> {
     let features = &options.features;
-    let globals = globals(features, &Offsets::of_running_kernel()?);
+    let constants = constants(features, &Offsets::of_running_kernel()?);
+    let target =
+        Target { constants: &constants, cast: features.cast, has_atomic_exchange: features.atomic_exchange };
+    let object = target.adapt(OBJECT);
     let log_level = if options.trace { aya_log::Level::Trace as u8 } else { 0 };
-    let mut object = features.cast.map_or(Cow::Borrowed(OBJECT), |cast| Cow::Owned(cast.patch_calls(OBJECT)));
-    if !features.atomic_exchange {
-        object = Cow::Owned(without_exchanges(object.into_owned()));
-    }
     let mut loader = EbpfLoader::new();
     for (name, path) in shared {
         loader.map_pin_path(name, path);
-    }
-    for (name, value) in &globals {
-        match value {
-            GlobalValue::Flag(flag) => loader.override_global(name, flag, true),
-            GlobalValue::Number(number) => loader.override_global(name, number, true),
-        };
     }
     let mut ebpf = loader.override_global(aya_log::LEVEL, &log_level, true).load(&object)?;
     // The programs refer to the maps by descriptor, so they are loaded before the maps are taken out.

@@ -211,6 +211,21 @@ impl Maps {
         }
     }
 
+    /// Returns the ports that have a [`wire::PortHolder::holder`].
+    pub(super) fn held_ports(&self) -> Result<Vec<(Protocol, u16)>, BpfError> {
+        let words = self.port_holders.load_all().map_err(BpfError::mmap(PORT_HOLDERS))?;
+        let mut ports = Vec::new();
+        for protocol in Protocol::ENFORCED {
+            for port in 0..=u16::MAX {
+                let index = wire::port_index(protocol, port) as usize * port_holder_word::COUNT;
+                if words[index + port_holder_word::HOLDER] != 0 {
+                    ports.push((protocol, port));
+                }
+            }
+        }
+        Ok(ports)
+    }
+
     /// Checks whether a bind named this very port ([`wire::PortHolder::asked`]).
     pub(super) fn was_named(&self, protocol: Protocol, port: u16) -> Result<bool, BpfError> {
         match port_holder_index(protocol, port) {

@@ -114,6 +114,16 @@ impl LazyMmapArray {
         Ok(self.window(index)?.load(index % WINDOW_WORDS))
     }
 
+    /// Loads all words, by a mapping that ends with this call: windows that were not used take no memory after it either.
+    ///
+    /// # Errors
+    ///
+    /// If the array cannot be mapped.
+    pub(super) fn load_all(&self) -> io::Result<Vec<u64>> {
+        let words = MmapArray::map(self.map.as_fd(), self.count)?;
+        Ok((0..self.count).map(|index| words.load(index)).collect())
+    }
+
     /// Stores a word.
     ///
     /// # Errors

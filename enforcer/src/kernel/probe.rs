@@ -1,7 +1,7 @@
 //! What this kernel and this node offer, found out by trying each feature.
 //!
 //! A feature is one row: [`Feature`]. `enforcer probe` shows all rows ([`findings`]), `enforcer run` asks for those
-//! that the programs are adapted to ([`features`]), and the loader sets the globals of the rows.
+//! that the programs are adapted to ([`features`]), and the loader sets the constants of the rows.
 //!
 //! | to add | go to |
 //! | --- | --- |
@@ -15,6 +15,7 @@ pub mod required;
 mod trial_programs;
 
 use aya::programs::ProgramError;
+use enforcer_ebpf::wire::Constant;
 
 use crate::kernel::{btf::Offsets, rdonly_cast::RdonlyCast};
 
@@ -32,44 +33,23 @@ pub struct Feature {
     pub remedy: &'static str,
     /// Looks for it.
     probe: fn() -> Answer,
-    /// Globals of the object that depend on it.
-    globals: &'static [Global],
+    /// Constants of the programs that depend on it.
+    constants: &'static [Setting],
 }
 
 impl Feature {
     /// Looks for the feature on this kernel and node.
     #[must_use]
     pub fn find(&self) -> Finding {
-        let Self { name, since, required, without, remedy, probe, globals: _ } = *self;
+        let Self { name, since, required, without, remedy, probe, constants: _ } = *self;
         Finding { name, since, required, answer: probe(), without, remedy }
     }
 }
 
-/// Read-only global of the object: the verifier removes the code that its value makes unreachable.
-struct Global {
-    name: &'static str,
-    value: fn(&Features, &Offsets) -> GlobalValue,
-}
-
-/// Value of a global.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum GlobalValue {
-    /// 0 or 1.
-    Flag(u8),
-    /// An offset or a number of a type.
-    Number(u32),
-}
-
-impl From<bool> for GlobalValue {
-    fn from(flag: bool) -> Self {
-        Self::Flag(flag.into())
-    }
-}
-
-impl From<u32> for GlobalValue {
-    fn from(number: u32) -> Self {
-        Self::Number(number)
-    }
+/// Constant of the programs and its value.
+struct Setting {
+    constant: Constant,
+    value: fn(&Features, &Offsets) -> u32,
 }
 
 /// Features that the programs are adapted to.
@@ -171,10 +151,13 @@ pub fn features() -> Result<Features, ProgramError> {
     })
 }
 
-/// Returns the globals of all rows with their values.
-pub(super) fn globals(features: &Features, offsets: &Offsets) -> Vec<(&'static str, GlobalValue)> {
-    let globals = table().flat_map(|feature| feature.globals);
-    globals.map(|Global { name, value }| (*name, value(features, offsets))).collect()
+/// Returns the value of each constant of the programs, in the order of [`Constant::ALL`].
+pub(super) fn constants(features: &Features, offsets: &Offsets) -> [u32; Constant::ALL.len()] {
+    let mut values = [0; Constant::ALL.len()];
+    for Setting { constant, value } in table().flat_map(|feature| feature.constants) {
+        values[*constant as usize] = value(features, offsets);
+    }
+    values
 }
 
 #[cfg(test)]
@@ -184,13 +167,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_features_and_globals_are_unique() {
-        let mut names = HashSet::new();
+    fn names_of_features_are_unique_and_every_constant_is_set_once() {
+        let (mut names, mut constants) = (HashSet::new(), HashSet::new());
         for feature in table() {
             assert!(names.insert(feature.name), "{}", feature.name);
-            for global in feature.globals {
-                assert!(names.insert(global.name), "{}", global.name);
+            for setting in feature.constants {
+                assert!(constants.insert(setting.constant), "{:?}", setting.constant);
             }
         }
+        assert_eq!(constants.len(), Constant::ALL.len());
     }
 }

@@ -21,6 +21,7 @@ mod flags;
 mod folder;
 mod handover;
 mod in_use;
+mod jam;
 mod ledger;
 mod lists;
 mod malformed;
@@ -81,6 +82,7 @@ fn trials() -> Vec<Trial> {
         ("events", events::TESTS),
         ("bind_burst", bind_burst::TESTS),
         ("existing", existing::TESTS),
+        ("jam", jam::TESTS),
         ("in_use", in_use::TESTS),
         ("absence", absence::TESTS),
         ("metrics", metrics::TESTS),

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 
-use crate::bpf::globals::HAS_COARSE_TIME;
+use crate::bpf::constants::HAS_COARSE_TIME;
 
 /// Returns the time of the last tick in nanoseconds, sleep not included (`CLOCK_MONOTONIC_COARSE`).
 ///
@@ -11,7 +11,7 @@ use crate::bpf::globals::HAS_COARSE_TIME;
 #[inline(always)]
 pub(crate) fn coarse_monotonic_ns() -> u64 {
     // SAFETY: neither helper has a precondition; where the first is missing the verifier never sees it.
-    unsafe { if HAS_COARSE_TIME.load() != 0 { bpf_ktime_get_coarse_ns() } else { bpf_ktime_get_ns() } }
+    unsafe { if HAS_COARSE_TIME.is_set() { bpf_ktime_get_coarse_ns() } else { bpf_ktime_get_ns() } }
 }
 
 /// Returns the exact time in nanoseconds, sleep included (`CLOCK_BOOTTIME`).

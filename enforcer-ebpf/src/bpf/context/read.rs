@@ -36,9 +36,9 @@ pub(crate) unsafe fn read_kernel_str(to: *mut u8, capacity: u32, address: u64) -
 /// A call of a kernel function names the function by its number in the running kernel's type information, and aya has
 /// no relocation for that. So the object contains an instruction that does nothing of use
 /// ([`RDONLY_CAST_PLACEHOLDER`]), and the agent replaces it by the call. Where the kernel has no such function, the
-/// agent sets the type's number to 0 and the verifier never comes here.
+/// type's number is 0 and the verifier never comes here.
 #[inline(always)]
-pub(crate) fn rdonly_cast(address: u64, type_id: u32) -> *const u8 {
+pub(crate) fn rdonly_cast(address: u64, type_id: u64) -> *const u8 {
     let pointer;
     // SAFETY: the call takes two numbers, and changes no other registers than those of arguments.
     unsafe {
@@ -46,7 +46,7 @@ pub(crate) fn rdonly_cast(address: u64, type_id: u32) -> *const u8 {
             "r0 = {place}",
             place = const RDONLY_CAST_PLACEHOLDER,
             inlateout("r1") address => _,
-            inlateout("r2") u64::from(type_id) => _,
+            inlateout("r2") type_id => _,
             lateout("r0") pointer,
             lateout("r3") _,
             lateout("r4") _,
@@ -63,7 +63,7 @@ pub(crate) fn rdonly_cast(address: u64, type_id: u32) -> *const u8 {
 ///
 /// The pointer must come from [`rdonly_cast`], or from a field that was loaded through such a pointer.
 #[inline(always)]
-pub(crate) unsafe fn field<T: Copy>(structure: *const u8, offset: u32) -> T {
+pub(crate) unsafe fn field<T: Copy>(structure: *const u8, offset: u64) -> T {
     // SAFETY: the verifier checks that the structure has such a field, and the kernel reads a bad address as 0.
     unsafe { structure.add(offset as usize).cast::<T>().read_volatile() }
 }

@@ -11,7 +11,7 @@ use enforcer_ebpf::wire::{BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_
 
 use super::read::{field, rdonly_cast, read_kernel};
 use crate::bpf::{
-    globals::{
+    constants::{
         BOUND_DEV_OFFSET, IS_MPTCP_OFFSET, KERN_SOCK_BIT, NET_COOKIE_OFFSET, SOCK_COOKIE_OFFSET, SOCK_FLAGS_OFFSET,
         SOCK_NET_OFFSET, SOCK_NUM_OFFSET, SOCK_STORAGE_OFFSET, SOCK_TYPE, SUBFLOW_CONN_OFFSET, ULP_DATA_OFFSET,
     },
@@ -35,17 +35,17 @@ impl Socket {
     /// of another one.
     #[inline(always)]
     pub(crate) fn from_pointer<T>(pointer: *const T) -> Self {
-        if SOCK_FLAGS_OFFSET.load() == 0 {
+        if !SOCK_FLAGS_OFFSET.is_set() {
             return Self(0);
         }
-        Self(if SOCK_TYPE.load() == 0 { pointer_value(pointer) } else { pointer as u64 })
+        Self(if !SOCK_TYPE.is_set() { pointer_value(pointer) } else { pointer as u64 })
     }
 
     /// Returns the same as [`Self::from_pointer`] at a lower cost, provided that `element` is null. `element` is a
     /// pointer to a map's element that the program has not compared with null yet.
     #[inline(always)]
     pub(crate) fn from_pointer_if_null<T, U>(pointer: *const T, element: *const U) -> Self {
-        if SOCK_FLAGS_OFFSET.load() == 0 {
+        if !SOCK_FLAGS_OFFSET.is_set() {
             return Self(0);
         }
         Self(pointer_difference(pointer, element))
@@ -54,19 +54,19 @@ impl Socket {
     /// Returns the address, which identifies the socket as long as it lives.
     #[inline(always)]
     pub(crate) fn address(self) -> u64 {
-        if SOCK_TYPE.load() == 0 || self.0 == 0 { self.0 } else { pointer_value(self.0 as *const u8) }
+        if !SOCK_TYPE.is_set() || self.0 == 0 { self.0 } else { pointer_value(self.0 as *const u8) }
     }
 
     /// Returns `SO_REUSEPORT`, `SO_REUSEADDR` and `IPV6_V6ONLY`.
     #[inline(always)]
     pub(crate) fn flags(self) -> SocketFlags {
-        SocketFlags(self.sock_field(SOCK_FLAGS_OFFSET.load()))
+        SocketFlags(self.sock_field(SOCK_FLAGS_OFFSET.get()))
     }
 
     /// Returns whether the kernel opened the socket for itself, as it does with the subflows of MPTCP sockets.
     #[inline(always)]
     pub(crate) fn is_kernel_socket(self) -> bool {
-        let bit = KERN_SOCK_BIT.load();
+        let bit = KERN_SOCK_BIT.get();
         self.sock_field::<u8>(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 != 0)
     }
 
@@ -74,24 +74,24 @@ impl Socket {
     #[inline(always)]
     pub(crate) fn mptcp_parent(self) -> u64 {
         let address = self.address();
-        if read_field::<u8>(address, IS_MPTCP_OFFSET.load()).is_none_or(|is_mptcp| is_mptcp == 0) {
+        if read_field::<u8>(address, IS_MPTCP_OFFSET.get()).is_none_or(|is_mptcp| is_mptcp == 0) {
             return 0;
         }
         // `mptcp_subflow_ctx` in net/mptcp/protocol.h.
-        let subflow = read_field(address, ULP_DATA_OFFSET.load()).unwrap_or(0);
-        read_field(subflow, SUBFLOW_CONN_OFFSET.load()).unwrap_or(0)
+        let subflow = read_field(address, ULP_DATA_OFFSET.get()).unwrap_or(0);
+        read_field(subflow, SUBFLOW_CONN_OFFSET.get()).unwrap_or(0)
     }
 
     /// Returns the index of the device that the socket is bound to; 0 for none.
     #[inline(always)]
     pub(crate) fn bound_device(self) -> u32 {
-        self.sock_field(BOUND_DEV_OFFSET.load()).unwrap_or(0)
+        self.sock_field(BOUND_DEV_OFFSET.get()).unwrap_or(0)
     }
 
     /// Returns the local port, 0 if the socket has none; `None` where it cannot be read.
     #[inline(always)]
     pub(crate) fn local_port(self) -> Option<u16> {
-        self.sock_field(SOCK_NUM_OFFSET.load())
+        self.sock_field(SOCK_NUM_OFFSET.get())
     }
 
     /// Returns the cookie, as `SO_COOKIE` gives it. `context` is that of the program that this socket is of.
@@ -99,7 +99,7 @@ impl Socket {
     pub(crate) fn cookie(self, context: &impl EbpfContext) -> u64 {
         if let Some(pointer) = self.loadable() {
             // SAFETY: as in `loadable`.
-            let cookie = unsafe { field(pointer, SOCK_COOKIE_OFFSET.load()) };
+            let cookie = unsafe { field(pointer, SOCK_COOKIE_OFFSET.get()) };
             if cookie != 0 {
                 return cookie;
             }
@@ -118,27 +118,27 @@ impl Socket {
         };
         // SAFETY: as in `loadable`.
         unsafe {
-            let net: *const u8 = field(pointer, SOCK_NET_OFFSET.load());
-            field(net, NET_COOKIE_OFFSET.load())
+            let net: *const u8 = field(pointer, SOCK_NET_OFFSET.get());
+            field(net, NET_COOKIE_OFFSET.get())
         }
     }
 
     /// Returns whether the socket may have storage. Without a load it is not known.
     #[inline(always)]
     pub(crate) fn may_have_storage(self) -> bool {
-        self.sock_field::<u64>(SOCK_STORAGE_OFFSET.load()).is_none_or(|storage| storage != 0)
+        self.sock_field::<u64>(SOCK_STORAGE_OFFSET.get()).is_none_or(|storage| storage != 0)
     }
 
     /// Returns a pointer for [`field`], where sockets are read by loads.
     #[inline(always)]
     fn loadable(self) -> Option<*const u8> {
-        let type_id = SOCK_TYPE.load();
+        let type_id = SOCK_TYPE.get();
         if type_id == 0 { None } else { Some(rdonly_cast(self.0, type_id)) }
     }
 
     /// Reads a field of `struct sock` itself: by a load where the kernel can do that, else by a helper.
     #[inline(always)]
-    fn sock_field<T: Copy>(self, offset: u32) -> Option<T> {
+    fn sock_field<T: Copy>(self, offset: u64) -> Option<T> {
         match self.loadable() {
             // SAFETY: as in `field`. Callers ask for integers only.
             Some(pointer) if offset != 0 => Some(unsafe { field(pointer, offset) }),
@@ -150,8 +150,8 @@ impl Socket {
 
 /// Reads a field of any structure at this address, by a helper; `None` where address or offset is 0.
 #[inline(always)]
-fn read_field<T>(address: u64, offset: u32) -> Option<T> {
-    if offset == 0 || address == 0 { None } else { read_kernel(address + u64::from(offset)) }
+fn read_field<T>(address: u64, offset: u64) -> Option<T> {
+    if offset == 0 || address == 0 { None } else { read_kernel(address + offset) }
 }
 
 /// The byte of `struct sock_common` with `skc_reuse`, `skc_reuseport` and `skc_ipv6only`, if it could be read.

@@ -8,7 +8,7 @@ use aya_ebpf::helpers::{
 };
 
 use super::read::{field, rdonly_cast};
-use crate::bpf::globals::{
+use crate::bpf::constants::{
     CGROUP_KN_OFFSET, CRED_UID_OFFSET, CSS_SET_CGROUP_OFFSET, KN_ID_OFFSET, TASK_COMM_OFFSET, TASK_CRED_OFFSET,
     TASK_CSS_SET_OFFSET, TASK_TGID_OFFSET, TASK_TYPE,
 };
@@ -24,7 +24,7 @@ pub(crate) struct CurrentTask(u64);
 /// Returns the calling task.
 #[inline(always)]
 pub(crate) fn current_task() -> CurrentTask {
-    if TASK_TYPE.load() == 0 {
+    if !TASK_TYPE.is_set() {
         return CurrentTask(0);
     }
     // SAFETY: the helper has no precondition.
@@ -38,48 +38,48 @@ impl CurrentTask {
     ///
     /// As [`field`]; the task must be read by loads.
     #[inline(always)]
-    unsafe fn field<T: Copy>(self, offset: u32) -> T {
+    unsafe fn field<T: Copy>(self, offset: u64) -> T {
         // SAFETY: as the caller vouches.
-        unsafe { field(rdonly_cast(self.0, TASK_TYPE.load()), offset) }
+        unsafe { field(rdonly_cast(self.0, TASK_TYPE.get()), offset) }
     }
 
     /// Returns the id of its cgroup: a container's, usually.
     #[inline(always)]
     pub(crate) fn cgroup(self) -> u64 {
-        if TASK_TYPE.load() == 0 {
+        if !TASK_TYPE.is_set() {
             // SAFETY: the helper has no precondition.
             return unsafe { bpf_get_current_cgroup_id() };
         }
         // As `task_dfl_cgroup` and `cgroup_id` in include/linux/cgroup.h.
         // SAFETY: the verifier checks that the structures have such fields, as it does for every field below.
         unsafe {
-            let css_set: *const u8 = self.field(TASK_CSS_SET_OFFSET.load());
-            let cgroup: *const u8 = field(css_set, CSS_SET_CGROUP_OFFSET.load());
-            let kn: *const u8 = field(cgroup, CGROUP_KN_OFFSET.load());
-            field(kn, KN_ID_OFFSET.load())
+            let css_set: *const u8 = self.field(TASK_CSS_SET_OFFSET.get());
+            let cgroup: *const u8 = field(css_set, CSS_SET_CGROUP_OFFSET.get());
+            let kn: *const u8 = field(cgroup, CGROUP_KN_OFFSET.get());
+            field(kn, KN_ID_OFFSET.get())
         }
     }
 
     /// Returns its process id (thread group) in the initial pid namespace.
     #[inline(always)]
     pub(crate) fn process(self) -> u32 {
-        if TASK_TYPE.load() == 0 {
+        if !TASK_TYPE.is_set() {
             return (bpf_get_current_pid_tgid() >> 32) as u32;
         }
         // SAFETY: as above.
-        unsafe { self.field(TASK_TGID_OFFSET.load()) }
+        unsafe { self.field(TASK_TGID_OFFSET.get()) }
     }
 
     /// Returns its real user id in the initial user namespace.
     #[inline(always)]
     pub(crate) fn user(self) -> u32 {
-        if TASK_TYPE.load() == 0 {
+        if !TASK_TYPE.is_set() {
             return bpf_get_current_uid_gid() as u32;
         }
         // SAFETY: as above.
         unsafe {
-            let cred: *const u8 = self.field(TASK_CRED_OFFSET.load());
-            field(cred, CRED_UID_OFFSET.load())
+            let cred: *const u8 = self.field(TASK_CRED_OFFSET.get());
+            field(cred, CRED_UID_OFFSET.get())
         }
     }
 
@@ -90,14 +90,14 @@ impl CurrentTask {
     /// `to` must point to 16 bytes at a multiple of 8.
     #[inline(always)]
     pub(crate) unsafe fn write_command(self, to: *mut u64) {
-        if TASK_TYPE.load() == 0 {
+        if !TASK_TYPE.is_set() {
             // It cannot fail: there is a current task, and the size is right (`bpf_get_current_comm` in
             // kernel/bpf/helpers.c).
             // SAFETY: the caller vouches for the space.
             unsafe { bpf_get_current_comm(to.cast(), COMMAND_BYTES) };
             return;
         }
-        let comm = TASK_COMM_OFFSET.load();
+        let comm = TASK_COMM_OFFSET.get();
         // SAFETY: as the caller vouches, and as above.
         unsafe {
             to.write(self.field(comm));

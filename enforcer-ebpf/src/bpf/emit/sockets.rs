@@ -13,7 +13,7 @@ use crate::bpf::{
         task::{CurrentTask, current_task},
     },
     counters::count_error,
-    globals::HAS_SOCKET_LOG,
+    constants::HAS_SOCKET_LOG,
     maps::SOCKET_RING,
 };
 
@@ -85,7 +85,7 @@ pub(crate) fn emit_release(protocol: Protocol, port: u16, release: u64) {
 #[inline(always)]
 fn emit<T: 'static>(write: impl FnOnce(*mut T, u64), cgroup: impl Fn() -> u64) {
     let now = coarse_monotonic_ns();
-    if HAS_SOCKET_LOG.load() == 0 {
+    if !HAS_SOCKET_LOG.is_set() {
         let Some(mut record) = SOCKET_RING.reserve_untyped::<T>(0) else {
             count_error(KernelError::HolderEventLost);
             return;

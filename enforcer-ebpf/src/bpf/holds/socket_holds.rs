@@ -13,7 +13,7 @@ use super::table::{HoldRequest, give_back};
 use crate::bpf::{
     context::{read::load_word, socket::Socket},
     counters::count_error,
-    globals::SOCK_TYPE,
+    constants::SOCK_TYPE,
     maps::{FALLBACK_HOLDS, FALLBACK_USED, SOCKET_HOLDS},
 };
 
@@ -49,7 +49,7 @@ pub(super) fn store_hold<T>(pointer: *mut T, socket: Socket, mptcp_parent: u64, 
 #[inline(always)]
 pub(crate) fn release_socket<T>(pointer: *mut T) -> Socket {
     let (storage, socket);
-    if SOCK_TYPE.load() == 0 {
+    if !SOCK_TYPE.is_set() {
         storage = socket_storage(pointer, 0);
         socket = Socket::from_pointer_if_null(pointer, storage);
     } else {

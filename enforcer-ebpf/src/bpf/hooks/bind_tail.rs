@@ -19,7 +19,7 @@ use super::{
 };
 use crate::bpf::{
     context::{address::v6_target, config::VolatileConfig, socket::Socket},
-    globals::TAKES_BEFORE_BIND,
+    constants::TAKES_BEFORE_BIND,
     holds::{
         first_binder::SocketBind,
         port_holders::PortHolderRef,
@@ -31,7 +31,7 @@ use crate::bpf::{
 /// Continues with the tail of an attempt that the claims allow. Where there is none, answers that the bind goes on.
 #[inline(always)]
 pub(super) fn allow_by_tail(ctx: &SockAddrContext, is_v6: bool, port: u16, config: &VolatileConfig) -> i32 {
-    if TAKES_BEFORE_BIND.load() != 0 && port != 0 && matches!(config.policy().undeclared, Undeclared::Adopt) {
+    if TAKES_BEFORE_BIND.is_set() && port != 0 && matches!(config.policy().undeclared, Undeclared::Adopt) {
         let programs = if is_v6 { &BIND_TAIL6 } else { &BIND_TAIL4 };
         // SAFETY: nothing of this program is left to be done. If the array has no program, this one goes on.
         unsafe { programs.tail_call(ctx, 0) };

@@ -17,7 +17,7 @@ use crate::bpf::{
         read::{load_word, read_kernel, read_kernel_str},
     },
     counters::count_error,
-    globals::{
+    constants::{
         CGROUP_KN_OFFSET, CGROUP_ROOT_OFFSET, KN_ID_OFFSET, KN_NAME_OFFSET, KN_PARENT_OFFSET, ROOT_HIERARCHY_OFFSET,
     },
     maps::{CGROUP_RING, OWNERS, POD_CGROUPS, POD_UIDS},
@@ -48,27 +48,27 @@ fn handle(ctx: &RawTracePointContext, kind: EventKind) -> u32 {
 #[inline(always)]
 fn try_handle(ctx: &RawTracePointContext, kind: EventKind) -> Option<()> {
     let cgroup: u64 = ctx.arg(0);
-    let root: u64 = read_kernel(cgroup + u64::from(CGROUP_ROOT_OFFSET.load()))?;
-    let hierarchy: u32 = read_kernel(root + u64::from(ROOT_HIERARCHY_OFFSET.load()))?;
+    let root: u64 = read_kernel(cgroup + CGROUP_ROOT_OFFSET.get())?;
+    let hierarchy: u32 = read_kernel(root + ROOT_HIERARCHY_OFFSET.get())?;
     if hierarchy != 0 {
         // A hierarchy of cgroup v1.
         return Some(());
     }
     let config = VolatileConfig::get()?;
     let root_cgroup = config.root_cgroup();
-    let kn: u64 = read_kernel(cgroup + u64::from(CGROUP_KN_OFFSET.load()))?;
-    let id: u64 = read_kernel(kn + u64::from(KN_ID_OFFSET.load()))?;
+    let kn: u64 = read_kernel(cgroup + CGROUP_KN_OFFSET.get())?;
+    let id: u64 = read_kernel(kn + KN_ID_OFFSET.get())?;
 
     let mut parent = 0;
     let mut level = 0;
     let mut in_pod = false;
     let mut at = kn;
     for up in 1..=MAX_LEVELS {
-        at = read_kernel(at + u64::from(KN_PARENT_OFFSET.load()))?;
+        at = read_kernel(at + KN_PARENT_OFFSET.get())?;
         if at == 0 {
             break;
         }
-        let ancestor: u64 = read_kernel(at + u64::from(KN_ID_OFFSET.load()))?;
+        let ancestor: u64 = read_kernel(at + KN_ID_OFFSET.get())?;
         if up == 1 {
             parent = ancestor;
         }
@@ -83,7 +83,7 @@ fn try_handle(ctx: &RawTracePointContext, kind: EventKind) -> Option<()> {
         return Some(());
     }
 
-    let name: u64 = read_kernel(kn + u64::from(KN_NAME_OFFSET.load()))?;
+    let name: u64 = read_kernel(kn + KN_NAME_OFFSET.get())?;
     let mut form = 0;
     if kind == EventKind::CgroupRemoved {
         // Most cgroups are of containers, which are never noted.

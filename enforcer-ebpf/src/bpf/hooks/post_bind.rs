@@ -20,7 +20,7 @@ use crate::bpf::{
         task::current_task,
     },
     emit::sockets::{BoundFields, emit_bound},
-    globals::POST_BIND_DENIES,
+    constants::POST_BIND_DENIES,
     holds::{first_binder::SocketBind, port_holders::PortHolderRef},
 };
 
@@ -76,7 +76,7 @@ fn after_bind(ctx: &SockContext, target: impl FnOnce(Socket) -> (Target, u8)) ->
         cookie: socket.cookie(ctx),
     };
     let policy = config.policy();
-    if POST_BIND_DENIES.load() != 0
+    if POST_BIND_DENIES.is_set()
         && matches!(policy.undeclared, Undeclared::Adopt)
         && bind.hold_port(ctx.sock, port_holder, config) == VerdictKind::Deny
     {

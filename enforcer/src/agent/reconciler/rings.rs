@@ -10,7 +10,7 @@ use enforcer_core::{
         ring_records::{CgroupChange, DecodeError, SocketRecord, decode_cgroup, decode_socket, decode_verdict},
     },
 };
-use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
+use enforcer_ebpf::wire::{Protocol, Reason, ReleaseEvent, SOCKET_LOG_BYTES, SOCKET_RING_BYTES, VerdictKind};
 
 use super::Reconciler;
 use crate::{
@@ -117,8 +117,8 @@ impl Reconciler {
         }
     }
 
-    /// Reads a batch of records of bound and released sockets.
-    pub(super) fn drain_socket_records(&mut self, now: Now) {
+    /// Reads a batch of records of bound and released sockets. Returns whether there may be more.
+    pub(super) fn drain_socket_records(&mut self, now: Now) -> bool {
         let mut changed = BTreeSet::new();
         let slept = clock::slept();
         let mut in_log = 0;
@@ -135,10 +135,23 @@ impl Reconciler {
             in_ring += 1;
             self.handle_socket_record(decoded, RingName::Socket, &mut changed, now);
         }
+        let is_more = in_log == BATCH || in_ring == BATCH;
         if in_log + in_ring > 0 {
-            self.sockets.expect_more(in_log == BATCH || in_ring == BATCH, now.boottime);
+            self.sockets.expect_more(is_more, now.boottime);
         }
         self.publish_port_holders(changed);
+        is_more
+    }
+
+    /// Reads all records of bound and released sockets, but not for ever.
+    pub(super) fn drain_all_socket_records(&mut self, now: Now) {
+        /// As many as there can be at once.
+        const MAX_BATCHES: usize = (SOCKET_LOG_BYTES + SOCKET_RING_BYTES) as usize / size_of::<ReleaseEvent>() / BATCH;
+        for _ in 0..MAX_BATCHES {
+            if !self.drain_socket_records(now) {
+                break;
+            }
+        }
     }
 
     fn handle_socket_record(
@@ -181,6 +194,10 @@ impl Reconciler {
         self.drain_cgroup_ring(now)?;
         self.sockets.read_expected(now.boottime);
         self.drain_socket_records(now);
+        let lost = self.kernel.counters().socket_records_lost()?;
+        if std::mem::replace(&mut self.socket_records_lost, lost) != lost {
+            self.sockets.note_lost_records();
+        }
         let before = self.sockets.needs_scan(now.boottime).then(|| self.scan_sockets(now));
         for report in self.sockets.failed_binds(&self.index, now.boottime) {
             self.push_report(report, now);

@@ -12,7 +12,7 @@ use crate::agent::{output::Output, own_sockets::OwnSockets, socket_tracker::Sock
 impl Reconciler {
     /// Compares the table of sockets with the kernel's socket diagnostics.
     pub(super) fn scan_sockets(&mut self, now: Now) -> SocketScan {
-        let (scan, changed) = self.sockets.scan(&mut self.index, now.boottime);
+        let (scan, mut changed) = self.sockets.scan(&mut self.index, now.boottime);
         for socket in self.sockets.bound_sockets().iter() {
             if let Some(owner) = socket.cgroup.and_then(|cgroup| self.index.owner_by_cgroup(cgroup)) {
                 self.index.note_bound(owner, socket.protocol, socket.port);
@@ -24,6 +24,15 @@ impl Reconciler {
         let was_named = |protocol, port| self.kernel.was_named(protocol, port).unwrap_or(false);
         self.observed_ports.scanned(self.sockets.bound_sockets(), was_named, &self.index, now);
         self.failing_binds.prune(&self.index, now);
+        if scan.errors.is_empty() && self.sockets.take_lost_records() {
+            // Of sockets whose records were all lost, only the marks are left. The sockets that were bound after the scan
+            // are in the log: their marks are right.
+            self.drain_all_socket_records(now);
+            match self.kernel.held_ports() {
+                Ok(ports) => changed.extend(ports),
+                Err(error) => self.push(Output::MapFailure(error)),
+            }
+        }
         self.publish_port_holders(changed);
         scan
     }

@@ -14,7 +14,7 @@ pub static CGROUP2: Feature = Feature {
     without: "pods cannot be told apart",
     remedy: "mount it (mount -t cgroup2 cgroup2 /sys/fs/cgroup), or boot with systemd.unified_cgroup_hierarchy=1",
     probe: || is_mounted("cgroup2"),
-    globals: &[],
+    constants: &[],
 };
 
 /// A mount of a BPF file system.
@@ -25,7 +25,7 @@ pub static BPFFS: Feature = Feature {
     without: "what is in force ends with the agent",
     remedy: "mount one (mount -t bpf bpf /sys/fs/bpf), and name it with --bpffs if it is elsewhere",
     probe: || is_mounted("bpf"),
-    globals: &[],
+    constants: &[],
 };
 
 /// No lockdown in confidentiality mode.
@@ -36,7 +36,7 @@ pub static NO_LOCKDOWN: Feature = Feature {
     without: "programs may not read it, and so a socket that is IPv6 only is taken to be dual-stack",
     remedy: "boot with lockdown=integrity or without lockdown",
     probe: || not_locked_down(Path::new("/sys/kernel/security")),
-    globals: &[],
+    constants: &[],
 };
 
 /// Looks for a mount of this file system type that this process sees.

@@ -7,7 +7,9 @@ use aya::{
     sys::{BpfHelper, is_helper_supported},
 };
 
-use super::{Answer, Feature, Features, Global, GlobalValue, NEWER, trial_programs};
+use enforcer_ebpf::wire::Constant;
+
+use super::{Answer, Feature, Features, NEWER, Setting, trial_programs};
 use crate::{
     host::{netns, sock_diag},
     kernel::{
@@ -40,9 +42,9 @@ pub static ERRNO_CHOICE: Feature = Feature {
     without: "a denied bind fails with EPERM, whatever --deny-errno says",
     remedy: NEWER,
     probe: || Answer::of(has_set_retval()),
-    globals: &[
-        Global { name: "HAS_SET_RETVAL", value: |features, _| features.set_retval.into() },
-        Global { name: "HAS_POST_SET_RETVAL", value: |features, _| features.post_set_retval.into() },
+    constants: &[
+        Setting { constant: Constant::HasSetRetval, value: |features, _| features.set_retval.into() },
+        Setting { constant: Constant::HasPostSetRetval, value: |features, _| features.post_set_retval.into() },
     ],
 };
 
@@ -54,7 +56,7 @@ pub static TICK_TIME: Feature = Feature {
     without: "every bind and close reads a clock, which takes some tens of nanoseconds",
     remedy: NEWER,
     probe: || Answer::of(has_coarse_time()),
-    globals: &[Global { name: "HAS_COARSE_TIME", value: |features, _| features.coarse_time.into() }],
+    constants: &[Setting { constant: Constant::HasCoarseTime, value: |features, _| features.coarse_time.into() }],
 };
 
 /// `BPF_CMPXCHG`.
@@ -65,9 +67,9 @@ pub static ATOMIC_EXCHANGE: Feature = Feature {
     without: "every bind and close writes to a ring, which takes some tens of nanoseconds longer",
     remedy: "run a kernel of at least that version; on arm64, of at least 5.18",
     probe: || Answer::of(has_atomic_exchange()),
-    globals: &[
-        Global { name: "HAS_SOCKET_LOG", value: |features, _| features.atomic_exchange.into() },
-        Global { name: "ORDERED_STORES", value: |_, _| cfg!(target_arch = "x86_64").into() },
+    constants: &[
+        Setting { constant: Constant::HasSocketLog, value: |features, _| features.atomic_exchange.into() },
+        Setting { constant: Constant::OrderedStores, value: |_, _| cfg!(target_arch = "x86_64").into() },
     ],
 };
 
@@ -79,14 +81,14 @@ pub static KERNEL_MEMORY: Feature = Feature {
     without: "a socket that is IPv6 only is taken to be dual-stack",
     remedy: "give the agent CAP_PERFMON; under kernel lockdown (confidentiality) there is none",
     probe: || Answer::of(has_probe_read()),
-    globals: &[
-        Global { name: "SOCK_FLAGS_OFFSET", value: |features, offsets| readable(features, offsets.sock_flags) },
-        Global { name: "KERN_SOCK_BIT", value: |features, offsets| readable(features, offsets.kern_sock_bit) },
-        Global { name: "BOUND_DEV_OFFSET", value: |features, offsets| readable(features, offsets.bound_dev) },
-        Global { name: "SOCK_NUM_OFFSET", value: |features, offsets| readable(features, offsets.sock_num) },
-        Global { name: "IS_MPTCP_OFFSET", value: |features, offsets| mptcp(features, offsets, |of| of.is_mptcp) },
-        Global { name: "ULP_DATA_OFFSET", value: |features, offsets| mptcp(features, offsets, |of| of.ulp_data) },
-        Global { name: "SUBFLOW_CONN_OFFSET", value: |features, offsets| mptcp(features, offsets, |of| of.conn) },
+    constants: &[
+        Setting { constant: Constant::SockFlagsOffset, value: |features, offsets| readable(features, offsets.sock_flags) },
+        Setting { constant: Constant::KernSockBit, value: |features, offsets| readable(features, offsets.kern_sock_bit) },
+        Setting { constant: Constant::BoundDevOffset, value: |features, offsets| readable(features, offsets.bound_dev) },
+        Setting { constant: Constant::SockNumOffset, value: |features, offsets| readable(features, offsets.sock_num) },
+        Setting { constant: Constant::IsMptcpOffset, value: |features, offsets| mptcp(features, offsets, |of| of.is_mptcp) },
+        Setting { constant: Constant::UlpDataOffset, value: |features, offsets| mptcp(features, offsets, |of| of.ulp_data) },
+        Setting { constant: Constant::SubflowConnOffset, value: |features, offsets| mptcp(features, offsets, |of| of.conn) },
     ],
 };
 
@@ -98,7 +100,7 @@ pub static NODE_NETNS_COOKIE: Feature = Feature {
     without: "the initial network namespace is taken for the node's, which is wrong where a node is a container",
     remedy: NEWER,
     probe: || Answer::of(netns::cookie().map(|cookie| cookie.is_some())),
-    globals: &[],
+    constants: &[],
 };
 
 /// A post-bind hook that denies gives the port back.
@@ -110,9 +112,9 @@ pub static DENYING_POST_BIND: Feature = Feature {
               closes, also where the kernel refused the bind",
     remedy: NEWER,
     probe: || Answer::of(Offsets::of_running_kernel().map(|offsets| offsets.post_bind_denies)),
-    globals: &[
-        Global { name: "POST_BIND_DENIES", value: |features, _| features.post_bind_denies.into() },
-        Global { name: "TAKES_BEFORE_BIND", value: |features, _| (!features.post_bind_denies).into() },
+    constants: &[
+        Setting { constant: Constant::PostBindDenies, value: |features, _| features.post_bind_denies.into() },
+        Setting { constant: Constant::TakesBeforeBind, value: |features, _| (!features.post_bind_denies).into() },
     ],
 };
 
@@ -124,7 +126,7 @@ pub static SOCK_RELEASE_HOOKS: Feature = Feature {
     without: "that a port is free again is seen by looking at the sockets only",
     remedy: NEWER,
     probe: || Answer::of(trial_programs::sees_releases()),
-    globals: &[],
+    constants: &[],
 };
 
 /// `bpf_sk_storage_get`.
@@ -139,7 +141,7 @@ pub static SOCKET_STORAGE: Feature = Feature {
         let both = storage(ProgramType::CgroupSockAddr).and_then(|bind| Ok(bind && storage(ProgramType::CgroupSock)?));
         Answer::of(both)
     },
-    globals: &[],
+    constants: &[],
 };
 
 /// Links of raw tracepoints, which can be pinned.
@@ -150,7 +152,7 @@ pub static TRACEPOINT_LINKS: Feature = Feature {
     without: "while no agent runs, a new pod's cgroup is not recognised",
     remedy: NEWER,
     probe: || Answer::of(trial_programs::has_raw_tracepoint_links()),
-    globals: &[],
+    constants: &[],
 };
 
 /// `INET_DIAG_CGROUP_ID`.
@@ -162,7 +164,7 @@ pub static CGROUPS_IN_DIAGNOSTICS: Feature = Feature {
     remedy: "run a kernel of at least that version, with CONFIG_INET_DIAG and its TCP part built in or loaded \
              (modprobe tcp_diag)",
     probe: || Answer::of(sock_diag::shows_cgroup()),
-    globals: &[],
+    constants: &[],
 };
 
 /// `TCP_BOUND_INACTIVE`.
@@ -173,7 +175,7 @@ pub static BOUND_IN_DIAGNOSTICS: Feature = Feature {
     without: "TCP sockets that were bound before the agent came and do not listen yet are not seen",
     remedy: NEWER,
     probe: || Answer::of(sock_diag::shows_bound()),
-    globals: &[],
+    constants: &[],
 };
 
 /// `bpf_rdonly_cast`.
@@ -186,20 +188,20 @@ pub static LOADS: Feature = Feature {
     probe: || {
         Answer::of(Offsets::of_running_kernel().and_then(|offsets| Ok(trial_programs::cast(&offsets)?.is_some())))
     },
-    globals: &[
-        Global { name: "SOCK_TYPE", value: |features, _| cast(features, |cast| cast.sock) },
-        Global { name: "SOCK_COOKIE_OFFSET", value: |features, _| cast(features, |cast| cast.loads.cookie) },
-        Global { name: "SOCK_NET_OFFSET", value: |features, _| cast(features, |cast| cast.loads.net) },
-        Global { name: "NET_COOKIE_OFFSET", value: |features, _| cast(features, |cast| cast.loads.net_cookie) },
-        Global { name: "SOCK_STORAGE_OFFSET", value: |features, _| cast(features, |cast| cast.loads.storage) },
-        Global { name: "TASK_TYPE", value: |features, _| cast(features, |cast| cast.task) },
-        Global { name: "TASK_TGID_OFFSET", value: |features, _| cast(features, |cast| cast.offsets.tgid) },
-        Global { name: "TASK_COMM_OFFSET", value: |features, _| cast(features, |cast| cast.offsets.comm) },
-        Global { name: "TASK_CRED_OFFSET", value: |features, _| cast(features, |cast| cast.offsets.cred) },
-        Global { name: "CRED_UID_OFFSET", value: |features, _| cast(features, |cast| cast.offsets.uid) },
-        Global { name: "TASK_CSS_SET_OFFSET", value: |features, _| cast(features, |cast| cast.offsets.css_set) },
-        Global {
-            name: "CSS_SET_CGROUP_OFFSET",
+    constants: &[
+        Setting { constant: Constant::SockType, value: |features, _| cast(features, |cast| cast.sock) },
+        Setting { constant: Constant::SockCookieOffset, value: |features, _| cast(features, |cast| cast.loads.cookie) },
+        Setting { constant: Constant::SockNetOffset, value: |features, _| cast(features, |cast| cast.loads.net) },
+        Setting { constant: Constant::NetCookieOffset, value: |features, _| cast(features, |cast| cast.loads.net_cookie) },
+        Setting { constant: Constant::SockStorageOffset, value: |features, _| cast(features, |cast| cast.loads.storage) },
+        Setting { constant: Constant::TaskType, value: |features, _| cast(features, |cast| cast.task) },
+        Setting { constant: Constant::TaskTgidOffset, value: |features, _| cast(features, |cast| cast.offsets.tgid) },
+        Setting { constant: Constant::TaskCommOffset, value: |features, _| cast(features, |cast| cast.offsets.comm) },
+        Setting { constant: Constant::TaskCredOffset, value: |features, _| cast(features, |cast| cast.offsets.cred) },
+        Setting { constant: Constant::CredUidOffset, value: |features, _| cast(features, |cast| cast.offsets.uid) },
+        Setting { constant: Constant::TaskCssSetOffset, value: |features, _| cast(features, |cast| cast.offsets.css_set) },
+        Setting {
+            constant: Constant::CssSetCgroupOffset,
             value: |features, _| cast(features, |cast| cast.offsets.css_set_cgroup),
         },
     ],
@@ -213,7 +215,7 @@ pub static CGROUP_LSM: Feature = Feature {
     without: "nothing today: no program of the agent is one",
     remedy: "run a kernel of at least that version with CONFIG_BPF_LSM=y, and with bpf in lsm= on its command line",
     probe: || Answer::of(trial_programs::has_cgroup_lsm()),
-    globals: &[],
+    constants: &[],
 };
 
 /// Returns whether bind hooks may choose the error number.
@@ -242,16 +244,16 @@ pub(super) fn has_probe_read() -> Result<bool, ProgramError> {
 }
 
 /// Returns an offset, or 0 where programs may not read kernel memory.
-fn readable(features: &Features, offset: u32) -> GlobalValue {
-    GlobalValue::Number(if features.probe_read { offset } else { 0 })
+fn readable(features: &Features, offset: u32) -> u32 {
+    if features.probe_read { offset } else { 0 }
 }
 
 /// Returns an offset on the way to an MPTCP socket, or 0 where the kernel has no MPTCP.
-fn mptcp(features: &Features, offsets: &Offsets, offset: fn(MptcpOffsets) -> u32) -> GlobalValue {
+fn mptcp(features: &Features, offsets: &Offsets, offset: fn(MptcpOffsets) -> u32) -> u32 {
     readable(features, offsets.mptcp.map_or(0, offset))
 }
 
 /// Returns a number of the cast, or 0 where the kernel has no cast.
-fn cast(features: &Features, number: fn(RdonlyCast) -> u32) -> GlobalValue {
-    GlobalValue::Number(features.cast.map_or(0, number))
+fn cast(features: &Features, number: fn(RdonlyCast) -> u32) -> u32 {
+    features.cast.map_or(0, number)
 }

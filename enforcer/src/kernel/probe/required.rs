@@ -8,7 +8,9 @@ use aya::{
     sys::{BpfHelper, SyscallError, is_helper_supported, is_map_supported, is_program_supported},
 };
 
-use super::{Answer, Feature, Global, NEWER};
+use enforcer_ebpf::wire::Constant;
+
+use super::{Answer, Feature, NEWER, Setting};
 use crate::kernel::btf::{Offsets, VMLINUX};
 
 pub(super) const TABLE: &[&Feature] =
@@ -22,7 +24,7 @@ pub static BIND_HOOKS: Feature = Feature {
     without: "no bind can be judged",
     remedy: "run a kernel with CONFIG_CGROUP_BPF=y, and give the agent CAP_BPF and CAP_NET_ADMIN",
     probe: || Answer::of(is_program_supported(ProgramType::CgroupSockAddr)),
-    globals: &[],
+    constants: &[],
 };
 
 /// `cgroup/post_bind4` and `cgroup/post_bind6`.
@@ -33,7 +35,7 @@ pub static POST_BIND_HOOKS: Feature = Feature {
     without: "what was really bound is not seen",
     remedy: "run a kernel with CONFIG_CGROUP_BPF=y",
     probe: || Answer::of(is_program_supported(ProgramType::CgroupSock)),
-    globals: &[],
+    constants: &[],
 };
 
 /// Raw tracepoints, which see cgroups come and go.
@@ -44,7 +46,7 @@ pub static RAW_TRACEPOINTS: Feature = Feature {
     without: "a new pod's cgroup is not recognised before its first bind",
     remedy: "run a kernel with CONFIG_BPF_EVENTS=y, and give the agent CAP_PERFMON",
     probe: || Answer::of(is_program_supported(ProgramType::RawTracePoint)),
-    globals: &[],
+    constants: &[],
 };
 
 /// `bpf_get_netns_cookie`.
@@ -55,7 +57,7 @@ pub static NETNS_COOKIES: Feature = Feature {
     without: "binds of pods with a network of their own cannot be told from the node's",
     remedy: NEWER,
     probe: || Answer::of(is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_get_netns_cookie)),
-    globals: &[],
+    constants: &[],
 };
 
 /// `BPF_MAP_TYPE_RINGBUF`.
@@ -66,7 +68,7 @@ pub static RING_BUFFER: Feature = Feature {
     without: "conflicts cannot be reported",
     remedy: NEWER,
     probe: || Answer::of::<SyscallError>(is_map_supported(MapType::RingBuf)),
-    globals: &[],
+    constants: &[],
 };
 
 /// BTF of the running kernel.
@@ -81,12 +83,12 @@ pub static TYPE_INFORMATION: Feature = Feature {
         Err(_) if !Path::new(VMLINUX).exists() => Answer::No,
         Err(error) => Answer::Unknown(error.to_string()),
     },
-    globals: &[
-        Global { name: "CGROUP_KN_OFFSET", value: |_, offsets| offsets.cgroup_kn.into() },
-        Global { name: "CGROUP_ROOT_OFFSET", value: |_, offsets| offsets.cgroup_root.into() },
-        Global { name: "ROOT_HIERARCHY_OFFSET", value: |_, offsets| offsets.root_hierarchy.into() },
-        Global { name: "KN_ID_OFFSET", value: |_, offsets| offsets.kn_id.into() },
-        Global { name: "KN_NAME_OFFSET", value: |_, offsets| offsets.kn_name.into() },
-        Global { name: "KN_PARENT_OFFSET", value: |_, offsets| offsets.kn_parent.into() },
+    constants: &[
+        Setting { constant: Constant::CgroupKnOffset, value: |_, offsets| offsets.cgroup_kn.into() },
+        Setting { constant: Constant::CgroupRootOffset, value: |_, offsets| offsets.cgroup_root.into() },
+        Setting { constant: Constant::RootHierarchyOffset, value: |_, offsets| offsets.root_hierarchy.into() },
+        Setting { constant: Constant::KnIdOffset, value: |_, offsets| offsets.kn_id.into() },
+        Setting { constant: Constant::KnNameOffset, value: |_, offsets| offsets.kn_name.into() },
+        Setting { constant: Constant::KnParentOffset, value: |_, offsets| offsets.kn_parent.into() },
     ],
 };

@@ -8,10 +8,10 @@ use std::{
 };
 
 use crate::kernel::{
-    atomic_exchange::{ATOMIC, COMPARE_EXCHANGE},
-    bpf_syscall::{INSTRUCTION_BYTES, ProgramLoad, load_program, open_raw_tracepoint},
+    bpf_syscall::{ProgramLoad, load_program, open_raw_tracepoint},
     btf::{self, BtfError, Offsets},
-    rdonly_cast::{CALL, MOVE, RdonlyCast, instruction, instruction_at, registers},
+    instruction::{ATOMIC, CALL, COMPARE_EXCHANGE, Instruction, MOVE, instruction, instruction_at, registers},
+    rdonly_cast::RdonlyCast,
 };
 
 /// `enum bpf_prog_type` in include/uapi/linux/bpf.h.
@@ -41,7 +41,7 @@ const GET_CURRENT_TASK: i32 = 35;
 /// `BPF_JMP | BPF_EXIT`.
 const EXIT: u8 = 0x95;
 /// `r0 = 1; exit`.
-const ALLOW: [[u8; INSTRUCTION_BYTES]; 2] =
+const ALLOW: [Instruction; 2] =
     [instruction(MOVE, registers(0, 0), 1), instruction(EXIT, registers(0, 0), 0)];
 
 /// Loads a program.
@@ -49,7 +49,7 @@ fn load(
     kind: u32,
     attach_type: u32,
     attach_btf_id: u32,
-    instructions: &[[u8; INSTRUCTION_BYTES]],
+    instructions: &[Instruction],
 ) -> io::Result<OwnedFd> {
     load_program(ProgramLoad { kind, attach_type, attach_btf_id, instructions }, None)
 }
@@ -123,12 +123,12 @@ pub(super) fn has_atomic_exchange() -> io::Result<bool> {
 }
 
 /// Returns instructions that make a pointer to this structure in register 0, from the address in register 1.
-fn cast_to(cast: RdonlyCast, structure: u32) -> Vec<[u8; INSTRUCTION_BYTES]> {
+fn cast_to(cast: RdonlyCast, structure: u32) -> Vec<Instruction> {
     vec![instruction(MOVE, registers(2, 0), structure.cast_signed()), cast.call()]
 }
 
 /// Returns instructions that read a field of the structure that register 0 points to, into register 2.
-fn field(load: u8, offset: u32) -> [[u8; INSTRUCTION_BYTES]; 3] {
+fn field(load: u8, offset: u32) -> [Instruction; 3] {
     [
         instruction(COPY, registers(1, 0), 0),
         instruction(ADD, registers(1, 0), offset.cast_signed()),
