@@ -96,6 +96,11 @@ pub(crate) static SHARED_PORTS: Array<u64, { wire::SHARED_PORT_WORDS as usize },
 pub(crate) static PORT_HOLDS: HashMap<u32, wire::PortHolds, { wire::MAX_PORT_HOLDS as usize }, { NO_PREALLOC }> =
     HashMap::new();
 
+/// The only hold of each port that has one: [`wire::SoleHold`] by [`wire::port_index`]. Shared. Written by the programs,
+/// and by an agent that marks the ports with a slot.
+#[btf_map]
+pub(crate) static SOLE_HOLDS: Array<wire::SoleHold, { wire::ENFORCED_PORT_COUNT as usize }> = Array::new();
+
 /// Hold of a socket in [`PORT_HOLDS`]: [`wire::PortHold`] in the socket's storage. Shared.
 #[btf_map]
 pub(crate) static SOCKET_HOLDS: SkStorage<wire::PortHold> = SkStorage::new();

@@ -91,6 +91,34 @@ pub const fn v6_address_word(low: u64, high: u64) -> u64 {
     (low ^ high.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 << 63
 }
 
+/// Element of the `SOLE_HOLDS` array, by [`crate::wire::port_index`] of TCP and UDP ports: the hold of one socket on a port
+/// that has no other hold, or [`IN_SLOT`] in [`SoleHold::socket`] once there were more at a time. From then on further
+/// holds are in the port's slot in `PORT_HOLDS`, and this one stays until its socket is closed. Read and written under
+/// its lock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SoleHold {
+    /// The lock.
+    pub lock: bpf_spin_lock,
+    /// As [`PortHold::extent`]; 0 for no hold.
+    pub extent: u32,
+    /// As [`PortHold::holder`].
+    pub holder: u64,
+    /// As [`PortHold::address`].
+    pub address: u64,
+    /// Cookie of the socket, 0 for none; and [`IN_SLOT`].
+    pub socket: u64,
+}
+
+const _: () = assert!(size_of::<SoleHold>() == 32);
+
+// SAFETY: `repr(C)`, integers only, no implicit padding (the size is asserted above).
+#[cfg(all(feature = "object", not(target_arch = "bpf")))]
+unsafe impl aya::Pod for SoleHold {}
+
+/// Bit in [`SoleHold::socket`]: further holds of the port are in its slot. Never cleared.
+pub const IN_SLOT: u64 = 1 << 63;
+
 /// Element of the `PORT_HOLDERS` array, by [`crate::wire::port_index`] of TCP and UDP ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
@@ -102,8 +130,9 @@ pub struct PortHolder {
     /// 0 if no holder of the port is known; [`HOLDER_SOMEBODY`]; or the id of the pod cgroup that alone holds it. The
     /// programs change 0 to [`HOLDER_SOMEBODY`], and the agent writes the rest.
     pub holder: u64,
-    /// 0 until a bind asks for this very port, then [`Self::asked_by`] of the last attempt that was not denied. By this
-    /// the programs know what was bound by a bind to port 0, which owns nothing.
+    /// 0 until a bind asks for this very port, then [`Self::asked_by`] of the last attempt that was not denied, and above
+    /// [`ASKED_BITS`] the cookie of its socket, if that could share the port and is to be known again. By this the
+    /// programs know what was bound by a bind to port 0, which owns nothing.
     pub asked: u64,
 }
 
@@ -121,6 +150,9 @@ impl PortHolder {
         1 + counter(kind, reason, Protocol::Tcp) as u64
     }
 }
+
+/// Bits of [`PortHolder::asked`] that contain [`PortHolder::asked_by`].
+pub const ASKED_BITS: u32 = 8;
 
 /// Value of [`PortHolder::holder`]: the port is held by several holders, by the host, or by one that the agent has not
 /// written yet. No pod's cgroup has this id, which is the root's.

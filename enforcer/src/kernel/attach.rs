@@ -4,9 +4,12 @@ use std::{ffi::CStr, fs::File, os::fd::AsFd as _};
 
 use aya::programs::{CgroupSock, CgroupSockAddr, ProgramError, ProgramFd, RawTracePoint};
 
+use tracing::warn;
+
 use crate::kernel::{
     Kernel,
     error::BpfError,
+    grace_period,
     link::{Hook, Link},
     loader::program_mut,
     map_names::{BIND_TAIL4, BIND_TAIL6},
@@ -84,7 +87,22 @@ impl Kernel {
             };
             self.links.push(link);
         }
+        if self.options.features.post_bind_denies {
+            self.allow_sole_holds();
+        }
         Ok(())
+    }
+
+    /// Lets sockets take sole holds. Without them each hold costs more, and all is right.
+    fn allow_sole_holds(&mut self) {
+        let old_programs_ended = if self.store.is_some() { grace_period::wait_for_programs() } else { Ok(()) };
+        let allowed = match old_programs_ended {
+            Ok(()) => self.maps.allow_sole_holds().map_err(|error| error.to_string()),
+            Err(error) => Err(format!("cannot wait for the programs of the previous agent: {error}")),
+        };
+        if let Err(error) = allowed {
+            warn!(event = "sole_holds", error, "cannot note holds of ports the short way; binds that share cost more");
+        }
     }
 
     /// Takes what the previous agent left, once; `None` if there was none. Its programs judge until [`Self::attach`].

@@ -37,6 +37,8 @@ pub const PORT_HOLDERS: &str = "PORT_HOLDERS";
 pub const SHARED_PORTS: &str = "SHARED_PORTS";
 /// Holders of ports whose sockets could share them, shared by all generations: [`enforcer_ebpf::wire::PortHolds`].
 pub const PORT_HOLDS: &str = "PORT_HOLDS";
+/// The only hold of each port that has one, shared by all generations: [`enforcer_ebpf::wire::SoleHold`].
+pub const SOLE_HOLDS: &str = "SOLE_HOLDS";
 /// Ports that a socket holds, in the socket's storage. Shared by all generations.
 pub const SOCKET_HOLDS: &str = "SOCKET_HOLDS";
 /// Ports that MPTCP sockets and sockets without storage hold. Shared by all generations.
@@ -71,7 +73,7 @@ pub const OF_GENERATION: [&str; 15] = [
 
 /// Maps of the holders of ports, which the programs of all generations share: a port that is held stays held, whichever
 /// generation sees it taken and released.
-pub const OF_HOLDS: [&str; 4] = [PORT_HOLDS, SOCKET_HOLDS, FALLBACK_HOLDS, FALLBACK_USED];
+pub const OF_HOLDS: [&str; 5] = [PORT_HOLDS, SOLE_HOLDS, SOCKET_HOLDS, FALLBACK_HOLDS, FALLBACK_USED];
 
 /// An earlier name of a map, and its present name.
 pub type Renamed = (&'static str, &'static str);

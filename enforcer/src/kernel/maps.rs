@@ -4,15 +4,15 @@ use std::{io, os::fd::AsFd as _};
 
 use aya::{
     Ebpf,
-    maps::{HashMap, Map, MapData, MapError},
+    maps::{Array, HashMap, Map, MapData, MapError},
 };
 use enforcer_core::{
     model::kernel_ids::{BootNanos, CgroupId},
     plan::port_state::Change,
 };
 use enforcer_ebpf::wire::{
-    self, AddressKey, AddressOwner, CgroupIdentity, NodeMode, OWNER_RECORD_BYTES, Owner, Policy, PortHold, PortHolds,
-    Protocol, Slot, UidKey,
+    self, AddressKey, AddressOwner, CgroupIdentity, IN_SLOT, NodeMode, OWNER_RECORD_BYTES, Owner, Policy, PortHold,
+    PortHolds, Protocol, Slot, SoleHold, UidKey,
 };
 
 use crate::kernel::{
@@ -22,7 +22,7 @@ use crate::kernel::{
     loader::LoadOptions,
     map_names::{
         ADDRESS_OWNERS, CONFIG, COUNTERS, NODE_MODE, OWNER_RECORDS, OWNERS, POD_CGROUPS, POD_UIDS, PORT_HOLDERS,
-        PORT_HOLDS, PORT_OWNERS, SHARED_PORTS,
+        PORT_HOLDS, PORT_OWNERS, SHARED_PORTS, SOLE_HOLDS,
     },
     mmap_array::{LazyMmapArray, MmapArray},
     word_indexes::{config_word, owner_word, port_holder_word},
@@ -45,6 +45,7 @@ pub(super) struct Maps {
     counters: CounterMap,
     node_mode: MmapArray,
     port_holds: HashMap<MapData, u32, PortHolds>,
+    sole_holds: Array<MapData, SoleHold>,
     port_holders: LazyMmapArray,
     /// `None` where nothing is pinned.
     records: Option<OwnerRecords>,
@@ -63,6 +64,7 @@ impl Maps {
             counters: CounterMap::new(take_map(ebpf, COUNTERS)?),
             node_mode: mmap_array(ebpf, NODE_MODE, 1)?,
             port_holds: take_map(ebpf, PORT_HOLDS)?,
+            sole_holds: take_map(ebpf, SOLE_HOLDS)?,
             port_holders: lazy_mmap_array(
                 ebpf,
                 PORT_HOLDERS,
@@ -237,9 +239,33 @@ impl Maps {
         }
     }
 
+    /// Lets sockets take sole holds. To be called when no program of an earlier agent runs any more: programs that know
+    /// no sole holds make slots of ports that are not marked.
+    pub(super) fn allow_sole_holds(&mut self) -> Result<(), BpfError> {
+        /// Writes under the element's lock (include/uapi/linux/bpf.h).
+        const BPF_F_LOCK: u64 = 4;
+        for port in self.port_holds.keys() {
+            let port = port.map_err(BpfError::map("read", PORT_HOLDS))?;
+            let hold = self.sole_holds.get(&port, 0).map_err(BpfError::map("read", SOLE_HOLDS))?;
+            // A port with a sole hold and a slot is marked: it was left to its slot by programs that know both.
+            if hold.socket == 0 {
+                let in_slot = SoleHold { socket: IN_SLOT, ..SoleHold::default() };
+                self.sole_holds.set(port, in_slot, BPF_F_LOCK).map_err(BpfError::map("write", SOLE_HOLDS))?;
+            }
+        }
+        self.config.store(config_word::SOLE_HOLDS, 1);
+        Ok(())
+    }
+
     /// Returns the holds of all ports that have any, by [`wire::port_index`].
     pub(super) fn port_holds(&self) -> Result<Vec<(u32, Vec<PortHold>)>, BpfError> {
         let mut ports = Vec::new();
+        for (port, sole) in (0..).zip(self.sole_holds.iter()) {
+            let SoleHold { extent, holder, address, .. } = sole.map_err(BpfError::map("read", SOLE_HOLDS))?;
+            if extent != 0 {
+                ports.push((port, vec![PortHold { holder, address, extent, count: 1 }]));
+            }
+        }
         for entry in &self.port_holds {
             let (port, PortHolds { holds, .. }) = entry.map_err(BpfError::map("read", PORT_HOLDS))?;
             let holds: Vec<_> = holds.into_iter().filter(|hold| hold.holder != 0).collect();

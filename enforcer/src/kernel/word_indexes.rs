@@ -44,6 +44,7 @@ pub(super) mod config_word {
     pub(in crate::kernel) const POD_LEVELS: usize = word!(Config, pod_levels);
     pub(in crate::kernel) const NETNS_COOKIE: usize = word!(Config, netns_cookie);
     pub(in crate::kernel) const LEASE_DEADLINE: usize = word!(Config, lease_deadline);
+    pub(in crate::kernel) const SOLE_HOLDS: usize = word!(Config, sole_holds);
     pub(in crate::kernel) const COUNT: usize = words::<Config>();
 }
 

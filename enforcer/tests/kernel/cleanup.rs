@@ -70,7 +70,7 @@ fn cleanup_removes_everything_and_can_repeat() -> Outcome {
     let counters = counters(&node);
     assert_eq!(programs_counting_in(counters), programs_of_an_agent());
     let cleaned = clean_up(&folder).expect("a cleanup").expect("no agent runs");
-    assert_eq!(cleaned, CleanupSummary { links: 7, pins: 25, held: 0, left_alone: Vec::new() });
+    assert_eq!(cleaned, CleanupSummary { links: 7, pins: 28, held: 0, left_alone: Vec::new() });
     assert_eq!(stranger.bind(&shared_bind(PORT)), 0);
     assert_eq!(programs_counting_in(counters), 0, "the kernel has let go of the programs");
     assert!(!folder.exists());
@@ -109,7 +109,7 @@ fn cleanup_removes_unknown_pins() -> Outcome {
     fs::create_dir_all(folder.join("v4/empty")).expect("folders");
     fs::create_dir(folder.join("vendor")).expect("a folder");
     let cleaned = clean_up(&folder).expect("a cleanup").expect("no agent runs");
-    assert_eq!((cleaned.links, cleaned.pins, cleaned.held), (7, 25, 0));
+    assert_eq!((cleaned.links, cleaned.pins, cleaned.held), (7, 28, 0));
     assert_eq!(cleaned.left_alone, [folder.join("vendor")]);
     assert_eq!(node.bpffs.list(), ["vendor"]);
     assert_eq!(node.worker("stranger").bind(&shared_bind(PORT)), 0);
@@ -151,7 +151,7 @@ fn cleanup_command_reports_its_work() -> Outcome {
 
     let folder = node.bpffs.folder();
     let removed = format!(
-        "removed 7 links and 25 other pins below {}: nothing of them judges binds any more\n",
+        "removed 7 links and 28 other pins below {}: nothing of them judges binds any more\n",
         folder.display()
     );
     for expected in [removed.as_str(), ""] {

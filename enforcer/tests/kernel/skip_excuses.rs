@@ -132,6 +132,7 @@ const PROMISED: &[(&Feature, Version)] = &[
     (&required::TYPE_INFORMATION, (5, 2)),
     (&optional::ERRNO_CHOICE, (6, 1)),
     (&optional::TICK_TIME, (5, 11)),
+    (&optional::ATOMIC_EXCHANGE, (5, 12)),
     (&optional::KERNEL_MEMORY, (5, 5)),
     (&optional::NODE_NETNS_COOKIE, (5, 14)),
     (&optional::DENYING_POST_BIND, (5, 17)),

@@ -58,6 +58,12 @@ impl VolatileConfig {
         self.field(|config| unsafe { &raw mut (*config).root_level })
     }
 
+    #[inline(always)]
+    pub(crate) fn sole_holds(&self) -> bool {
+        // SAFETY: only the address is taken.
+        self.field(|config| unsafe { &raw mut (*config).sole_holds }) != 0
+    }
+
     /// Returns what overrides the mode of a conflict at this moment: the node's own mode, and an expired lease.
     #[inline(always)]
     pub(crate) fn mode_override(&self) -> ModeOverride {

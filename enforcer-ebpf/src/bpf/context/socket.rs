@@ -97,16 +97,22 @@ impl Socket {
     /// Returns the cookie, as `SO_COOKIE` gives it. `context` is that of the program that this socket is of.
     #[inline(always)]
     pub(crate) fn cookie(self, context: &impl EbpfContext) -> u64 {
-        if let Some(pointer) = self.loadable() {
-            // SAFETY: as in `loadable`.
-            let cookie = unsafe { field(pointer, SOCK_COOKIE_OFFSET.get()) };
-            if cookie != 0 {
-                return cookie;
-            }
-            // Nobody asked for it yet.
+        let cookie = self.known_cookie();
+        if cookie != 0 {
+            return cookie;
         }
         // SAFETY: the helper takes the context of a socket program.
         unsafe { bpf_get_socket_cookie(context.as_ptr()) }
+    }
+
+    /// Returns the cookie, or 0 if nobody asked for it yet, or if the socket is not read by loads.
+    #[inline(always)]
+    pub(crate) fn known_cookie(self) -> u64 {
+        match self.loadable() {
+            // SAFETY: as in `loadable`.
+            Some(pointer) => unsafe { field(pointer, SOCK_COOKIE_OFFSET.get()) },
+            None => 0,
+        }
     }
 
     /// Returns the cookie of its network namespace. `context` is that of the program that this socket is of.

@@ -6,8 +6,12 @@ use enforcer_ebpf::{
     wire::{KernelError, MAX_HOLDS_PER_PORT, Reason, VerdictKind},
 };
 
-use super::table::{Condition, HoldRequest, REFUSED, TAKEN, find_or_insert_slot, slot_version};
+use super::{
+    sole_hold::{leave_to_slot, take_sole_hold},
+    table::{Condition, HoldRequest, NO_SLOT, REFUSED, TAKEN, insert_slot, slot_version},
+};
 use crate::bpf::{
+    constants::POST_BIND_DENIES,
     context::{config::VolatileConfig, owners::owner_of_pod_cgroup},
     counters::count_error,
 };
@@ -19,8 +23,8 @@ const MAX_ATTEMPTS: u32 = 2;
 pub(super) struct Acquisition {
     /// Allowed, audited or denied; with [`Reason::Held`] if another holder is in the way.
     pub(super) verdict: Verdict,
-    /// The table has the hold, so that it must be given back.
-    pub(super) is_taken: bool,
+    /// The table has the hold, so that it must be given back there. A sole hold is given back by the socket's cookie.
+    pub(super) is_in_table: bool,
     /// The [`enforcer_ebpf::wire::PortHold::holder`] of the holder in the way; 0 for none.
     pub(super) holder: u64,
     /// Owner id of that holder; 0 for one that is no known owner.
@@ -36,31 +40,44 @@ impl Acquisition {
 }
 
 /// Takes a port for a caller, unless another holder is in the way and the policy is to deny that.
+///
+/// `cookie` is that of a socket that may take a sole hold, else 0.
 #[inline(always)]
-pub(super) fn acquire(request: &HoldRequest, caller: &CallerIdentity, config: &VolatileConfig) -> Acquisition {
-    let mut result = Acquisition { verdict: Verdict::allow(Reason::Unclaimed), is_taken: false, holder: 0, owner: 0 };
-    let Some(slot) = find_or_insert_slot(request.port) else {
-        count_error(KernelError::HoldsFull);
+pub(super) fn acquire(
+    request: &HoldRequest,
+    cookie: u64,
+    caller: &CallerIdentity,
+    config: &VolatileConfig,
+) -> Acquisition {
+    let mut result =
+        Acquisition { verdict: Verdict::allow(Reason::Unclaimed), is_in_table: false, holder: 0, owner: 0 };
+    if cookie != 0 && config.sole_holds() && take_sole_hold(request, cookie) {
         return result;
-    };
-    let mut answer = request.take(Condition::NO_CONFLICT);
+    }
+    // Where a post-bind hook cannot deny, nobody takes a sole hold.
+    if POST_BIND_DENIES.is_set() {
+        result.meet(leave_to_slot(request), caller);
+    }
+    let mut answer = REFUSED;
+    if result.holder == 0 {
+        answer = request.take(Condition::NO_CONFLICT);
+        if answer == NO_SLOT {
+            insert_slot(request.port);
+            answer = request.take(Condition::NO_CONFLICT);
+        }
+    }
     for _ in 0..MAX_ATTEMPTS {
         if answer != REFUSED {
             break;
         }
-        let version = slot_version(slot);
+        let version = slot_version(request.port);
         let mut from = 0;
         for _ in 0..MAX_HOLDS_PER_PORT {
             let conflict = request.find_conflict(from);
-            if !conflict.exists() {
+            if result.holder != 0 || !conflict.exists() {
                 break;
             }
-            let owner = owner_of_pod_cgroup(conflict.holder());
-            if !may_share_with(&owner, caller) {
-                result.holder = conflict.holder();
-                result.owner = owner.id();
-                break;
-            }
+            result.meet(conflict.holder(), caller);
             from = conflict.next_place();
         }
         if result.holder == 0 {
@@ -72,12 +89,31 @@ pub(super) fn acquire(request: &HoldRequest, caller: &CallerIdentity, config: &V
             return result;
         }
         answer = request.take(Condition::NONE);
+        if answer == NO_SLOT {
+            insert_slot(request.port);
+            answer = request.take(Condition::NONE);
+        }
         break;
     }
-    result.is_taken = answer == TAKEN;
-    if !result.is_taken {
+    result.is_in_table = answer == TAKEN;
+    if !result.is_in_table {
         // The socket holds the port all the same, and others do not know it.
         count_error(KernelError::HoldsFull);
     }
     result
+}
+
+impl Acquisition {
+    /// Notes another holder that is in the way (0 for none), unless the caller may join it.
+    #[inline(always)]
+    fn meet(&mut self, holder: u64, caller: &CallerIdentity) {
+        if holder == 0 {
+            return;
+        }
+        let owner = owner_of_pod_cgroup(holder);
+        if !may_share_with(&owner, caller) {
+            self.holder = holder;
+            self.owner = owner.id();
+        }
+    }
 }

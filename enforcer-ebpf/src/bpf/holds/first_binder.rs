@@ -11,11 +11,12 @@ use enforcer_ebpf::{
 
 use super::{
     acquire::{Acquisition, acquire},
-    port_holders::PortHolderRef,
+    port_holders::{LastAttempt, PortHolderRef},
     socket_holds::store_hold,
     table::HoldRequest,
 };
 use crate::bpf::{
+    constants::SOCK_TYPE,
     context::{
         address::{encode_address, encode_hold_address, is_multicast},
         caller::{Ancestor, CallerContext, identify},
@@ -42,6 +43,13 @@ pub(crate) struct SocketBind<'a> {
     pub(crate) cookie: u64,
 }
 
+/// Returns whether a socket with these flags (`BIND_FLAG_*`) could share its port. One whose flags are not known could.
+#[inline(always)]
+pub(crate) fn could_share_with(protocol: Protocol, flags: u8) -> bool {
+    let has = |flag: u8| flags & (flag | BIND_FLAG_REUSE_UNKNOWN) != 0;
+    could_share(protocol, has(BIND_FLAG_REUSE_PORT), has(BIND_FLAG_REUSE_ADDR))
+}
+
 impl SocketBind<'_> {
     /// Takes the port for the caller if sockets can share it and the bind asked for it, and reports a conflict with
     /// another holder. Returns the answer to the bind.
@@ -59,7 +67,7 @@ impl SocketBind<'_> {
             return VerdictKind::Allow;
         }
         let caller = identify(config, Ancestor::NONE);
-        let result = self.acquire(pointer, &caller, config);
+        let result = self.acquire(pointer, attempt, &caller, config);
         // A conflict with a claim was reported already.
         if result.is_conflict() && (attempt.was_allowed() || result.verdict.kind == VerdictKind::Deny) {
             // The attempt was counted as allowed: it is counted once.
@@ -74,10 +82,7 @@ impl SocketBind<'_> {
     /// on a port that the agent lets any number of pods share.
     #[inline(always)]
     fn needs_hold(&self) -> bool {
-        // A socket whose flags are not known could share.
-        let has = |flag: u8| self.flags & (flag | BIND_FLAG_REUSE_UNKNOWN) != 0;
-        let (reuse_port, reuse_addr) = (has(BIND_FLAG_REUSE_PORT), has(BIND_FLAG_REUSE_ADDR));
-        could_share(self.protocol, reuse_port, reuse_addr) && !is_multicast(self.target) && !self.is_shared_port()
+        could_share_with(self.protocol, self.flags) && !is_multicast(self.target) && !self.is_shared_port()
     }
 
     #[inline(always)]
@@ -88,7 +93,13 @@ impl SocketBind<'_> {
 
     /// Takes the port for the caller and stores with the socket what it holds.
     #[inline(always)]
-    fn acquire<T>(&self, pointer: *mut T, caller: &CallerContext, config: &VolatileConfig) -> Acquisition {
+    fn acquire<T>(
+        &self,
+        pointer: *mut T,
+        attempt: LastAttempt,
+        caller: &CallerContext,
+        config: &VolatileConfig,
+    ) -> Acquisition {
         let extent = extent(self.target, self.socket.bound_device());
         let request = HoldRequest {
             port: port_index(self.protocol, self.port),
@@ -96,8 +107,10 @@ impl SocketBind<'_> {
             address: if extent & EXTENT_ONE != 0 { encode_hold_address(self.target) } else { 0 },
             extent,
         };
-        let result = acquire(&request, &caller.identity, config);
-        if result.is_taken {
+        let may_take_sole_hold = SOCK_TYPE.is_set() && self.mptcp_parent == 0 && attempt.is_by(self.cookie);
+        let cookie = if may_take_sole_hold { self.cookie } else { 0 };
+        let result = acquire(&request, cookie, &caller.identity, config);
+        if result.is_in_table {
             store_hold(pointer, self.socket, self.mptcp_parent, &request);
         }
         result

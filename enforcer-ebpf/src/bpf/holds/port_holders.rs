@@ -4,7 +4,7 @@
 
 use enforcer_ebpf::{
     decide::Verdict,
-    wire::{HOLDER_SOMEBODY, PortHolder, Protocol, Reason, VerdictKind, counter, port_index},
+    wire::{ASKED_BITS, HOLDER_SOMEBODY, PortHolder, Protocol, Reason, VerdictKind, counter, port_index},
 };
 
 use crate::bpf::{context::read::load_word, maps::PORT_HOLDERS};
@@ -45,10 +45,11 @@ impl PortHolderRef {
         LastAttempt(load_word(unsafe { &raw const (*self.0).asked }))
     }
 
-    /// Notes an attempt to bind this very port that is not denied.
+    /// Notes an attempt to bind this very port that is not denied. `cookie` is that of a socket which is to be known
+    /// again, else 0.
     #[inline(always)]
-    pub(crate) fn set_last_attempt(self, verdict: &Verdict) {
-        let attempt = LastAttempt::with(verdict.kind, verdict.reason);
+    pub(crate) fn set_last_attempt(self, verdict: &Verdict, cookie: u64) {
+        let attempt = LastAttempt(LastAttempt::with(verdict.kind, verdict.reason).0 | cookie << ASKED_BITS);
         if self.last_attempt().0 != attempt.0 {
             // SAFETY: an aligned word of the map's element; all programs that store here saw such an attempt.
             unsafe { (&raw mut (*self.0).asked).write_volatile(attempt.0) };
@@ -76,13 +77,25 @@ impl LastAttempt {
     /// Returns whether the verdict was [`VerdictKind::Allow`], provided that there was one.
     #[inline(always)]
     pub(crate) fn was_allowed(self) -> bool {
-        self.0 <= LAST_ALLOWED
+        self.code() <= LAST_ALLOWED
+    }
+
+    /// Returns whether it was by the socket with this cookie, and nobody asked since.
+    #[inline(always)]
+    pub(crate) fn is_by(self, cookie: u64) -> bool {
+        self.0 >> ASKED_BITS != 0 && self.0 >> ASKED_BITS == cookie
+    }
+
+    /// Returns [`PortHolder::asked_by`].
+    #[inline(always)]
+    const fn code(self) -> u64 {
+        self.0 & ((1 << ASKED_BITS) - 1)
     }
 
     /// Returns the index in `COUNTERS` at which the attempt was counted, unless as unreported.
     #[inline(always)]
     pub(crate) const fn counter(self, protocol: Protocol) -> u32 {
-        counter(VerdictKind::Allow, Reason::Owner, protocol) + (self.0 as u32).wrapping_sub(1)
+        counter(VerdictKind::Allow, Reason::Owner, protocol) + (self.code() as u32).wrapping_sub(1)
     }
 }
 
@@ -104,7 +117,7 @@ const _: () = {
             let mut protocol = 0;
             while protocol < Protocol::ALL.len() {
                 let by = Protocol::ALL[protocol];
-                assert!(attempt.counter(by) == counter(verdict, reason, by));
+                assert!(attempt.counter(by) == counter(verdict, reason, by) && attempt.code() == attempt.0);
                 protocol += 1;
             }
             kind += 1;

@@ -3,7 +3,8 @@
 //! Two processes that bind one port at the same time with `SO_REUSEPORT` (or, for UDP, `SO_REUSEADDR`) both succeed as
 //! far as the kernel is concerned. Each takes the port in its slot under the lock, so that one of them is the first.
 //!
-//! A slot is made when a port is first taken, and stays. Nothing is decided here: see [`super::acquire`].
+//! A slot is made when a port is first held by more than one socket, or by one that takes no sole hold
+//! ([`super::sole_hold`]), and stays. Nothing is decided here: see [`super::acquire`].
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -55,9 +56,12 @@ pub(super) const TAKEN: u32 = 0;
 pub(super) const REFUSED: u32 = 1;
 /// The slot has no free place.
 pub(super) const FULL: u32 = 2;
+/// The port has no slot.
+pub(super) const NO_SLOT: u32 = 3;
 
 impl HoldRequest {
-    /// Takes the port under the slot's lock, if the condition holds. Returns [`TAKEN`], [`REFUSED`] or [`FULL`].
+    /// Takes the port under the slot's lock, if the condition holds. Returns [`TAKEN`], [`REFUSED`], [`FULL`] or
+    /// [`NO_SLOT`].
     #[inline(always)]
     pub(super) fn take(&self, condition: Condition) -> u32 {
         pe_take(self.port, self.holder, self.address, self.extent, condition.0)
@@ -98,16 +102,12 @@ impl Conflict {
     }
 }
 
-/// Returns the slot of a port, and makes it if there is none.
+/// Makes the slot of a port.
 #[inline(always)]
-pub(super) fn find_or_insert_slot(port: u32) -> Option<*mut PortHolds> {
-    if let Some(slot) = PORT_HOLDS.get_ptr_mut(port) {
-        return Some(slot);
-    }
+pub(super) fn insert_slot(port: u32) {
     // Another CPU may insert it at the same time: one of the two is refused, and finds the other's.
     #[expect(clippy::needless_borrows_for_generic_args, reason = "what is not borrowed is copied to the stack")]
     let _ = PORT_HOLDS.insert(port, &EMPTY_SLOT, BPF_NOEXIST.into());
-    PORT_HOLDS.get_ptr_mut(port)
 }
 
 /// A new slot. Not on the stack, of which it would take half.
@@ -118,9 +118,12 @@ static EMPTY_SLOT: PortHolds = PortHolds {
     holds: [PortHold { holder: 0, address: 0, extent: 0, count: 0 }; 8],
 };
 
-/// Returns the version of a slot, which changes whenever a holder comes or goes.
+/// Returns the version of a port's slot, which changes whenever a holder comes or goes; 0 if there is no slot.
 #[inline(always)]
-pub(super) fn slot_version(slot: *const PortHolds) -> u32 {
+pub(super) fn slot_version(port: u32) -> u32 {
+    let Some(slot) = PORT_HOLDS.get_ptr(port) else {
+        return 0;
+    };
     // SAFETY: an aligned word of the map's element.
     unsafe { (&raw const (*slot).version).read_volatile() }
 }
@@ -144,7 +147,7 @@ const NOWHERE: u32 = MAX_HOLDS_PER_PORT as u32;
 #[unsafe(no_mangle)]
 extern "C" fn pe_take(port: u32, holder: u64, address: u64, extent: u32, condition: u64) -> u32 {
     let Some(slot) = PORT_HOLDS.get_ptr_mut(port) else {
-        return FULL;
+        return NO_SLOT;
     };
     let (mut others, mut own, mut free) = (HiddenU32::new(0), HiddenU32::new(NOWHERE), HiddenU32::new(NOWHERE));
     let answer;

@@ -15,7 +15,7 @@ use enforcer_ebpf::{
     decide::{CallerIdentity, Candidates, Cover, Target, Verdict, decide},
     verifier::{hide_bool_from_verifier, hide_from_verifier},
     wire::{
-        BIND_FLAG_HELD, KernelError, Owner, PortWord, Protocol, Reason, Undeclared, VerdictKind, port_index,
+        BIND_FLAG_HELD, KernelError, Owner, Policy, PortWord, Protocol, Reason, Undeclared, VerdictKind, port_index,
     },
 };
 
@@ -35,7 +35,8 @@ use crate::bpf::{
     },
     counters::{count, count_error, count_unreported},
     emit::attempts::{BindFields, emit_attempt_on_held_port, emit_verdict, verdict_ring_has_space},
-    holds::port_holders::PortHolderRef,
+    constants::{POST_BIND_DENIES, SOCK_TYPE},
+    holds::{first_binder::could_share_with, port_holders::PortHolderRef},
     maps::PORTS,
 };
 
@@ -67,7 +68,8 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         count_error(KernelError::MapMiss);
         return ALLOW;
     };
-    if !is_in_node_netns(ctx, Socket::from_pointer(bpf_socket(addr)), config) {
+    let socket = Socket::from_pointer(bpf_socket(addr));
+    if !is_in_node_netns(ctx, socket, config) {
         return ALLOW;
     }
     // SAFETY: as above.
@@ -82,7 +84,7 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         let verdict = Verdict::allow(Reason::Unclaimed);
         count(&verdict, protocol);
         if port != 0 {
-            port_holder.set_last_attempt(&verdict);
+            port_holder.set_last_attempt(&verdict, cookie_to_know_again(ctx, socket, protocol, &policy));
         }
         return allow_by_tail(ctx, is_v6, port, config);
     }
@@ -99,7 +101,7 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         let held_by = port_holder.holder();
         if is_sole_owner && port != 0 && (held_by == 0 || held_by == owner.cgroup) && !policy.report_attempts {
             count(&Verdict::OWNER, protocol);
-            port_holder.set_last_attempt(&Verdict::OWNER);
+            port_holder.set_last_attempt(&Verdict::OWNER, cookie_to_know_again(ctx, socket, protocol, &policy));
             return allow_by_tail(ctx, is_v6, port, config);
         }
     }
@@ -153,7 +155,8 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         && let Some(port_holder) = PortHolderRef::find(protocol, port)
     {
         if verdict.kind != VerdictKind::Deny {
-            port_holder.set_last_attempt(&verdict);
+            let socket = Socket::from_pointer(bpf_socket(addr));
+            port_holder.set_last_attempt(&verdict, cookie_to_know_again(ctx, socket, protocol, &policy));
         }
         let held_by = port_holder.holder();
         is_held_by_other = hide_bool_from_verifier(held_by != 0 && held_by != caller.pod_cgroup);
@@ -164,6 +167,17 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         report(ctx, protocol, port, &target, flags, &caller, &owners, &verdict, is_reported);
     }
     if verdict.kind == VerdictKind::Deny { deny_bind(policy.errno) } else { allow_by_tail(ctx, is_v6, port, config) }
+}
+
+/// Returns the cookie of a socket that could share the port, and whose post-bind hook is to know that its bind named the
+/// port; else 0. Where the socket is read by helpers, that would cost more than it saves.
+#[inline(always)]
+fn cookie_to_know_again(ctx: &SockAddrContext, socket: Socket, protocol: Protocol, policy: &Policy) -> u64 {
+    let is_asked_for = SOCK_TYPE.is_set()
+        && POST_BIND_DENIES.is_set()
+        && matches!(policy.undeclared, Undeclared::Adopt)
+        && could_share_with(protocol, socket.flags().reuse_flags());
+    if is_asked_for { socket.cookie(ctx) } else { 0 }
 }
 
 /// Reads the claims on a port, and finds who holds it. Returns `None` for a port without an element, as those of a

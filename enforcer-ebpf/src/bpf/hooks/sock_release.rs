@@ -4,15 +4,17 @@
 //! early for a socket that no program noted. The kernel frees the port itself after this.
 
 use aya_ebpf::{macros::cgroup_sock, programs::SockContext};
-use enforcer_ebpf::wire::Protocol;
+use enforcer_ebpf::wire::{Protocol, port_index};
 
 use super::answer::ALLOW;
 use crate::bpf::{
     context::{config::VolatileConfig, netns::is_in_node_netns, socket::Socket},
+    constants::SOCK_TYPE,
     emit::sockets::emit_release,
     holds::{
         port_holders::PortHolderRef,
         socket_holds::{release_address, release_socket},
+        sole_hold::give_back_sole_hold,
     },
 };
 
@@ -38,6 +40,14 @@ pub(super) fn pe_sock_release(ctx: SockContext) -> i32 {
     } else {
         release_socket(ctx.sock)
     };
+    // Where the socket is read by helpers, no socket takes a sole hold.
+    if SOCK_TYPE.is_set() {
+        let port = socket.local_port().unwrap_or(0);
+        if port == 0 {
+            return ALLOW;
+        }
+        give_back_sole_hold(port_index(protocol, port), socket.known_cookie());
+    }
     let Some(config) = VolatileConfig::get() else {
         return ALLOW;
     };
@@ -45,7 +55,7 @@ pub(super) fn pe_sock_release(ctx: SockContext) -> i32 {
     if protocol == Protocol::Tcp && state != TCP_LISTEN && state != TCP_CLOSE || !config.policy().report_bound {
         return ALLOW;
     }
-    // Not earlier, since this costs as much as everything before it.
+    // Not earlier, since a helper costs as much as everything before it.
     let port = socket.local_port().unwrap_or(0);
     if port == 0
         || PortHolderRef::find(protocol, port).is_none_or(|port_holder| port_holder.holder() == 0)
