@@ -7,8 +7,8 @@ use enforcer_ebpf::{
 };
 
 use super::{
-    sole_hold::{leave_to_slot, take_sole_hold},
-    table::{Condition, HoldRequest, NO_SLOT, REFUSED, TAKEN, insert_slot, slot_version},
+    sole_hold::{SAME_HOLD, leave_to_slot, take_sole_hold},
+    table::{Condition, HoldRequest, REFUSED, TAKEN, slot_version},
 };
 use crate::bpf::{
     constants::POST_BIND_DENIES,
@@ -55,16 +55,15 @@ pub(super) fn acquire(
         return result;
     }
     // Where a post-bind hook cannot deny, nobody takes a sole hold.
-    if POST_BIND_DENIES.is_set() {
-        result.meet(leave_to_slot(request), caller);
+    let sole = if POST_BIND_DENIES.is_set() { leave_to_slot(request) } else { 0 };
+    // One more socket of a holder that is there puts nobody new in the way of others.
+    let condition = if sole == SAME_HOLD { Condition::NONE } else { Condition::NO_CONFLICT };
+    if sole != SAME_HOLD {
+        result.meet(sole, caller);
     }
     let mut answer = REFUSED;
     if result.holder == 0 {
-        answer = request.take(Condition::NO_CONFLICT);
-        if answer == NO_SLOT {
-            insert_slot(request.port);
-            answer = request.take(Condition::NO_CONFLICT);
-        }
+        answer = request.take_or_make_slot(condition);
     }
     for _ in 0..MAX_ATTEMPTS {
         if answer != REFUSED {
@@ -88,11 +87,7 @@ pub(super) fn acquire(
         if result.verdict.kind == VerdictKind::Deny {
             return result;
         }
-        answer = request.take(Condition::NONE);
-        if answer == NO_SLOT {
-            insert_slot(request.port);
-            answer = request.take(Condition::NONE);
-        }
+        answer = request.take_or_make_slot(Condition::NONE);
         break;
     }
     result.is_in_table = answer == TAKEN;

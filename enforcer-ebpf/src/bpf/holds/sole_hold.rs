@@ -25,11 +25,14 @@ pub(super) fn take_sole_hold(request: &HoldRequest, cookie: u64) -> bool {
 }
 
 /// Leaves further holds of the port to its slot. Returns the holder of the sole hold if it is another one's and in the
-/// way, else 0.
+/// way; [`SAME_HOLD`] if it is the same hold of the same holder; else 0.
 #[inline(always)]
 pub(super) fn leave_to_slot(request: &HoldRequest) -> u64 {
     pe_leave_to_slot(request.port, request.holder, request.address, request.extent)
 }
+
+/// Answer of [`leave_to_slot`]. No holder has this number.
+pub(super) const SAME_HOLD: u64 = u64::MAX;
 
 /// Gives back the sole hold of the socket with this cookie on the port with this index, if it has one.
 #[inline(always)]
@@ -85,7 +88,10 @@ extern "C" fn pe_leave_to_slot(port: u32, holder: u64, address: u64, extent: u32
         by = (&raw const (*hold).holder).read_volatile();
         unlock((&raw mut (*hold).lock).cast());
     }
-    if by != holder && holds_overlap(there, (address, extent)) { by } else { 0 }
+    if by != holder {
+        return if holds_overlap(there, (address, extent)) { by } else { 0 };
+    }
+    if there == (address, extent) { SAME_HOLD } else { 0 }
 }
 
 /// See [`give_back_sole_hold`].

@@ -57,7 +57,7 @@ pub(super) const REFUSED: u32 = 1;
 /// The slot has no free place.
 pub(super) const FULL: u32 = 2;
 /// The port has no slot.
-pub(super) const NO_SLOT: u32 = 3;
+const NO_SLOT: u32 = 3;
 
 impl HoldRequest {
     /// Takes the port under the slot's lock, if the condition holds. Returns [`TAKEN`], [`REFUSED`], [`FULL`] or
@@ -65,6 +65,17 @@ impl HoldRequest {
     #[inline(always)]
     pub(super) fn take(&self, condition: Condition) -> u32 {
         pe_take(self.port, self.holder, self.address, self.extent, condition.0)
+    }
+
+    /// Does the same as [`Self::take`], and makes the port's slot first if there is none.
+    #[inline(always)]
+    pub(super) fn take_or_make_slot(&self, condition: Condition) -> u32 {
+        let answer = self.take(condition);
+        if answer != NO_SLOT {
+            return answer;
+        }
+        insert_slot(self.port);
+        self.take(condition)
     }
 
     /// Finds the first other holder in the way from a place of the slot on.
@@ -104,7 +115,7 @@ impl Conflict {
 
 /// Makes the slot of a port.
 #[inline(always)]
-pub(super) fn insert_slot(port: u32) {
+fn insert_slot(port: u32) {
     // Another CPU may insert it at the same time: one of the two is refused, and finds the other's.
     #[expect(clippy::needless_borrows_for_generic_args, reason = "what is not borrowed is copied to the stack")]
     let _ = PORT_HOLDS.insert(port, &EMPTY_SLOT, BPF_NOEXIST.into());

@@ -68,8 +68,7 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         count_error(KernelError::MapMiss);
         return ALLOW;
     };
-    let socket = Socket::from_pointer(bpf_socket(addr));
-    if !is_in_node_netns(ctx, socket, config) {
+    if !is_in_node_netns(ctx, Socket::from_pointer(bpf_socket(addr)), config) {
         return ALLOW;
     }
     // SAFETY: as above.
@@ -84,7 +83,7 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         let verdict = Verdict::allow(Reason::Unclaimed);
         count(&verdict, protocol);
         if port != 0 {
-            port_holder.set_last_attempt(&verdict, cookie_to_know_again(ctx, socket, protocol, &policy));
+            port_holder.set_last_attempt(&verdict, cookie_to_know_again(ctx, protocol, &policy));
         }
         return allow_by_tail(ctx, is_v6, port, config);
     }
@@ -101,18 +100,12 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         let held_by = port_holder.holder();
         if is_sole_owner && port != 0 && (held_by == 0 || held_by == owner.cgroup) && !policy.report_attempts {
             count(&Verdict::OWNER, protocol);
-            port_holder.set_last_attempt(&Verdict::OWNER, cookie_to_know_again(ctx, socket, protocol, &policy));
+            port_holder.set_last_attempt(&Verdict::OWNER, cookie_to_know_again(ctx, protocol, &policy));
             return allow_by_tail(ctx, is_v6, port, config);
         }
     }
 
-    let (target, flags) = if let Some(target) = v4 {
-        (target, 0)
-    } else {
-        // SAFETY: reads of the context, as above, one 32-bit word at a time.
-        let words = unsafe { [(*addr).user_ip6[0], (*addr).user_ip6[1], (*addr).user_ip6[2], (*addr).user_ip6[3]] };
-        v6_target(words, Socket::from_pointer(bpf_socket(addr)))
-    };
+    let (target, _) = target_of(ctx, v4);
     let mut candidates = Candidates::of(claims, Cover::of(&target));
     if candidates.exact
         && let Some(slot) = address_owner(protocol, port, &target)
@@ -155,24 +148,39 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         && let Some(port_holder) = PortHolderRef::find(protocol, port)
     {
         if verdict.kind != VerdictKind::Deny {
-            let socket = Socket::from_pointer(bpf_socket(addr));
-            port_holder.set_last_attempt(&verdict, cookie_to_know_again(ctx, socket, protocol, &policy));
+            port_holder.set_last_attempt(&verdict, cookie_to_know_again(ctx, protocol, &policy));
         }
         let held_by = port_holder.holder();
         is_held_by_other = hide_bool_from_verifier(held_by != 0 && held_by != caller.pod_cgroup);
     }
     let is_emitted = if is_reported { !is_lost } else { is_held_by_other };
     if is_emitted {
+        // Read again: to keep the address takes space on the stack, which is full.
+        let (target, flags) = target_of(ctx, v4);
         let flags = flags | if is_held_by_other { BIND_FLAG_HELD } else { 0 };
         report(ctx, protocol, port, &target, flags, &caller, &owners, &verdict, is_reported);
     }
     if verdict.kind == VerdictKind::Deny { deny_bind(policy.errno) } else { allow_by_tail(ctx, is_v6, port, config) }
 }
 
+/// Returns the target of an attempt with `BIND_FLAG_V6ONLY*`; `v4` is that of an IPv4 socket.
+#[inline(always)]
+fn target_of(ctx: &SockAddrContext, v4: Option<Target>) -> (Target, u8) {
+    if let Some(target) = v4 {
+        return (target, 0);
+    }
+    let addr = ctx.sock_addr;
+    // SAFETY: reads of the context are rewritten and checked by the verifier, one 32-bit word at a time.
+    let words = unsafe { [(*addr).user_ip6[0], (*addr).user_ip6[1], (*addr).user_ip6[2], (*addr).user_ip6[3]] };
+    v6_target(words, Socket::from_pointer(bpf_socket(addr)))
+}
+
 /// Returns the cookie of a socket that could share the port, and whose post-bind hook is to know that its bind named the
 /// port; else 0. Where the socket is read by helpers, that would cost more than it saves.
 #[inline(always)]
-fn cookie_to_know_again(ctx: &SockAddrContext, socket: Socket, protocol: Protocol, policy: &Policy) -> u64 {
+fn cookie_to_know_again(ctx: &SockAddrContext, protocol: Protocol, policy: &Policy) -> u64 {
+    // Asked for again: to keep the pointer takes space on the stack, which is full.
+    let socket = Socket::from_pointer(bpf_socket(ctx.sock_addr));
     let is_asked_for = SOCK_TYPE.is_set()
         && POST_BIND_DENIES.is_set()
         && matches!(policy.undeclared, Undeclared::Adopt)
