@@ -34,7 +34,7 @@ pub use owner::{
 };
 pub use port_hold::{
     ASKED_BITS, ENFORCED_PORT_COUNT, EXTENT_DEVICE_SHIFT, EXTENT_ONE, EXTENT_V4, EXTENT_V6, HOLDER_HOST, HOLDER_SOMEBODY,
-    HOLDER_UNPLACED, IN_SLOT, MAX_FALLBACK_HOLDS, MAX_HOLDS_PER_PORT, MAX_PORT_HOLDS, PortHold, PortHolder, PortHolds,
+    HOLDER_UNPLACED, IN_TABLE, MAX_FALLBACK_HOLDS, MAX_HOLDS_PER_PORT, MAX_PORT_HOLDS, PortHold, PortHolder, PortHolds,
     SHARED_PORT_WORDS, SoleHold, bpf_spin_lock, v6_address_word,
 };
 pub use port_owners::{PORT_COUNT, PortWord, Side, port_index};
@@ -66,7 +66,7 @@ pub const MAX_POD_CGROUPS: u32 = 1 << 14;
 pub const VERDICT_RING_BYTES: u32 = 1 << 19;
 /// Bytes of the ring that carries binds of held ports and, where there is no socket log, sockets that were bound and
 /// released; its own, so that a storm of sockets cannot crowd out conflicts.
-pub const SOCKET_RING_BYTES: u32 = 1 << 19;
+pub const SOCKET_RING_BYTES: u32 = 1 << 18;
 /// Bytes of the ring that carries the coming and going of cgroups; its own, so that no storm of binds can crowd out
 /// the identity of a pod.
 pub const CGROUP_RING_BYTES: u32 = 1 << 18;

@@ -38,7 +38,7 @@ use aya::{
     maps::{MapData, RingBuf},
 };
 use enforcer_core::{model::kernel_ids::BootNanos, plan::port_state::Change};
-use enforcer_ebpf::wire::{NodeMode, Policy, PortHold, Protocol};
+use enforcer_ebpf::wire::{NodeMode, Policy, PortHold, Protocol, SoleHold};
 
 use crate::kernel::{
     link::Link,
@@ -199,6 +199,15 @@ impl Kernel {
     /// If the map cannot be read.
     pub fn port_holds(&self) -> Result<Vec<(u32, Vec<PortHold>)>, BpfError> {
         self.maps.port_holds()
+    }
+
+    /// Returns the sole hold of a port, by [`enforcer_ebpf::wire::port_index`].
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read.
+    pub fn sole_hold(&self, port: u32) -> Result<SoleHold, BpfError> {
+        self.maps.sole_hold(port)
     }
 
     /// Takes the ring of judged binds.

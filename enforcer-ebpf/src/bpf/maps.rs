@@ -97,7 +97,8 @@ pub(crate) static PORT_HOLDS: HashMap<u32, wire::PortHolds, { wire::MAX_PORT_HOL
     HashMap::new();
 
 /// The only hold of each port that has one: [`wire::SoleHold`] by [`wire::port_index`]. Shared. Written by the programs,
-/// and by an agent that marks the ports with a slot.
+/// and by an agent that marks the ports with holds in
+/// the table.
 #[btf_map]
 pub(crate) static SOLE_HOLDS: Array<wire::SoleHold, { wire::ENFORCED_PORT_COUNT as usize }> = Array::new();
 

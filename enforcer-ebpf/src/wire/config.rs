@@ -28,7 +28,7 @@ pub struct Config {
     /// End of enforcement unless the agent extends it: nanoseconds since boot, sleep not included (`CLOCK_MONOTONIC`);
     /// 0 is never. Read only where a bind is about to be denied.
     pub lease_deadline: u64,
-    /// 1 where sockets may take sole holds ([`crate::wire::SoleHold`]): the ports that have a slot are marked.
+    /// 1 where sockets may take sole holds ([`crate::wire::SoleHold`]): the ports with holds in the table are marked.
     pub sole_holds: u64,
 }
 

@@ -92,9 +92,8 @@ pub const fn v6_address_word(low: u64, high: u64) -> u64 {
 }
 
 /// Element of the `SOLE_HOLDS` array, by [`crate::wire::port_index`] of TCP and UDP ports: the hold of one socket on a port
-/// that has no other hold, or [`IN_SLOT`] in [`SoleHold::socket`] once there were more at a time. From then on further
-/// holds are in the port's slot in `PORT_HOLDS`, and this one stays until its socket is closed. Read and written under
-/// its lock.
+/// that has no other hold, or [`IN_TABLE`] in [`SoleHold::socket`] once there were more at a time. From then on further
+/// holds are in the table (`PORT_HOLDS`), and this one stays until its socket is closed. Read and written under its lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct SoleHold {
@@ -106,7 +105,7 @@ pub struct SoleHold {
     pub holder: u64,
     /// As [`PortHold::address`].
     pub address: u64,
-    /// Cookie of the socket, 0 for none; and [`IN_SLOT`].
+    /// Cookie of the socket, 0 for none; and [`IN_TABLE`].
     pub socket: u64,
 }
 
@@ -116,8 +115,8 @@ const _: () = assert!(size_of::<SoleHold>() == 32);
 #[cfg(all(feature = "object", not(target_arch = "bpf")))]
 unsafe impl aya::Pod for SoleHold {}
 
-/// Bit in [`SoleHold::socket`]: further holds of the port are in its slot. Never cleared.
-pub const IN_SLOT: u64 = 1 << 63;
+/// Bit in [`SoleHold::socket`]: further holds of the port are in the table. Never cleared.
+pub const IN_TABLE: u64 = 1 << 63;
 
 /// Element of the `PORT_HOLDERS` array, by [`crate::wire::port_index`] of TCP and UDP ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use enforcer_core::{
     plan::port_state::Change,
 };
 use enforcer_ebpf::wire::{
-    self, AddressKey, AddressOwner, CgroupIdentity, IN_SLOT, NodeMode, OWNER_RECORD_BYTES, Owner, Policy, PortHold,
+    self, AddressKey, AddressOwner, CgroupIdentity, IN_TABLE, NodeMode, OWNER_RECORD_BYTES, Owner, Policy, PortHold,
     PortHolds, Protocol, Slot, SoleHold, UidKey,
 };
 
@@ -240,21 +240,26 @@ impl Maps {
     }
 
     /// Lets sockets take sole holds. To be called when no program of an earlier agent runs any more: programs that know
-    /// no sole holds make slots of ports that are not marked.
+    /// no sole holds put holds into the table of ports that are not marked.
     pub(super) fn allow_sole_holds(&mut self) -> Result<(), BpfError> {
         /// Writes under the element's lock (include/uapi/linux/bpf.h).
         const BPF_F_LOCK: u64 = 4;
         for port in self.port_holds.keys() {
             let port = port.map_err(BpfError::map("read", PORT_HOLDS))?;
             let hold = self.sole_holds.get(&port, 0).map_err(BpfError::map("read", SOLE_HOLDS))?;
-            // A port with a sole hold and a slot is marked: it was left to its slot by programs that know both.
+            // A port with a sole hold and holds in the table is marked, by the programs that made the first.
             if hold.socket == 0 {
-                let in_slot = SoleHold { socket: IN_SLOT, ..SoleHold::default() };
-                self.sole_holds.set(port, in_slot, BPF_F_LOCK).map_err(BpfError::map("write", SOLE_HOLDS))?;
+                let in_table = SoleHold { socket: IN_TABLE, ..SoleHold::default() };
+                self.sole_holds.set(port, in_table, BPF_F_LOCK).map_err(BpfError::map("write", SOLE_HOLDS))?;
             }
         }
         self.config.store(config_word::SOLE_HOLDS, 1);
         Ok(())
+    }
+
+    /// Returns the sole hold of a port, by [`wire::port_index`].
+    pub(super) fn sole_hold(&self, port: u32) -> Result<SoleHold, BpfError> {
+        self.sole_holds.get(&port, 0).map_err(BpfError::map("read", SOLE_HOLDS))
     }
 
     /// Returns the holds of all ports that have any, by [`wire::port_index`].

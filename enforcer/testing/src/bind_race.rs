@@ -78,14 +78,16 @@ impl SharedMemory {
 
 /// Runs the part of one of the two workers, `place` 0 or 1. They meet in the shared memory behind a descriptor of
 /// another process.
-pub fn run(bind: &Bind, rounds: u32, place: usize, pid: u32, descriptor: i32) -> io::Result<Tally> {
+pub fn run(bind: &Bind, ports: u16, rounds: u32, place: usize, pid: u32, descriptor: i32) -> io::Result<Tally> {
     let mapping = Mapping::new(&take(pid, descriptor)?)?;
     let track = mapping.track();
     let (mut tally, mut meetings) = (Tally::default(), 0);
-    for _ in 0..rounds {
-        let socket = open(bind)?;
+    for round in 0..rounds {
+        let port = bind.port + u16::try_from(round % u32::from(ports)).expect("less than the ports");
+        let bind = Bind { port, ..bind.clone() };
+        let socket = open(&bind)?;
         track.meet(&mut meetings);
-        let bound = bind_socket(&socket, bind).is_ok();
+        let bound = bind_socket(&socket, &bind).is_ok();
         track.bound[place].store(u32::from(bound), Ordering::Release);
         track.meet(&mut meetings);
         match track.bound.iter().map(|bound| bound.load(Ordering::Acquire)).sum() {
@@ -99,13 +101,14 @@ pub fn run(bind: &Bind, rounds: u32, place: usize, pid: u32, descriptor: i32) ->
     Ok(tally)
 }
 
-/// Lets two workers race for `rounds` rounds.
-pub fn race(first: &mut Worker, second: &mut Worker, bind: &Bind, rounds: u32) -> Tally {
+/// Lets two workers race for `rounds` rounds, for so many ports from the bind's on in turn.
+pub fn race(first: &mut Worker, second: &mut Worker, bind: &Bind, ports: u16, rounds: u32) -> Tally {
     let file: OwnedFd = memfd_create("race", MemfdFlags::CLOEXEC).expect("a file in memory");
     let file = File::from(file);
     file.set_len(4096).expect("a longer file");
     let order = |place| Order::Race {
         bind: bind.clone(),
+        ports,
         rounds,
         place,
         pid: std::process::id(),

@@ -199,7 +199,7 @@ impl KernelFixture {
 /// Set to take ports before they are bound, whatever the kernel can do.
 static RESERVES: AtomicBool = AtomicBool::new(false);
 
-/// Set to read sockets by a helper, whatever the kernel can do.
+/// Set to read sockets by a helper, and to send their records through a ring, whatever the kernel can do.
 static READS_BY_HELPER: AtomicBool = AtomicBool::new(false);
 
 /// Runs a test as on a kernel where ports are taken before they are bound.
@@ -207,7 +207,7 @@ pub fn taking_before_bind<T>(test: impl FnOnce() -> T) -> T {
     with(&RESERVES, test)
 }
 
-/// Runs a test as on a kernel where sockets are read by a helper.
+/// Runs a test as on a kernel where sockets are read by a helper, and their records go through a ring.
 pub fn reading_by_helper<T>(test: impl FnOnce() -> T) -> T {
     with(&READS_BY_HELPER, test)
 }
@@ -231,6 +231,7 @@ pub fn features() -> Features {
     Features {
         post_bind_denies: FEATURES.post_bind_denies && !RESERVES.load(Ordering::Relaxed),
         cast: FEATURES.cast.filter(|_| !READS_BY_HELPER.load(Ordering::Relaxed)),
+        atomic_exchange: FEATURES.atomic_exchange && !READS_BY_HELPER.load(Ordering::Relaxed),
         ..*FEATURES
     }
 }

@@ -188,8 +188,8 @@ fn serve(cgroup: &Path) -> io::Result<()> {
             }
             Order::Storm { bind, times, threads } => Answer::Storm(storm(&bind, times, threads)),
             Order::Burst { bind, ports, times } => Answer::Storm(burst(&bind, ports, times)),
-            Order::Race { bind, rounds, place, pid, descriptor } => {
-                Answer::Race(bind_race::run(&bind, rounds, place, pid, descriptor)?)
+            Order::Race { bind, ports, rounds, place, pid, descriptor } => {
+                Answer::Race(bind_race::run(&bind, ports, rounds, place, pid, descriptor)?)
             }
             Order::Fork => Answer::Forked(fork()?),
             Order::Tunnel(port) => match Device::vxlan("pe-tunnel", port) {

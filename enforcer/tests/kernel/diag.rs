@@ -28,7 +28,7 @@ use rustix::{
 use enforcer_testing::{
     cgroup_sandbox::{Sandbox, cgroup_id},
     pods::Pod,
-    reconciler_fixture::{ENFORCE, KernelFixture},
+    reconciler_fixture::{ENFORCE, KernelFixture, reading_by_helper},
     tests,
     worker::{Bind, Kind, Worker, bind_socket},
 };
@@ -47,6 +47,12 @@ pub(crate) const TESTS: &[Test] = tests![
 ];
 
 const PORT: u16 = 21080;
+
+/// The same where sockets are read by a helper, and their records go through a ring.
+pub(crate) const BY_HELPER: &[Test] = tests![reading_by_helper =>
+    events_and_diagnostics_name_the_same_socket,
+    table_finds_unreported_sockets_and_drops_closed_ones,
+];
 
 fn dump(protocol: Protocol, scope: Scope) -> Vec<DumpedSocket> {
     let mut sightings = Vec::new();

@@ -61,6 +61,7 @@ fn trials() -> Vec<Trial> {
         ("socket_holds", socket_holds::TESTS),
         ("reserving", undeclared::RESERVING),
         ("reserving", socket_holds::RESERVING),
+        ("by_helper", diag::BY_HELPER),
         ("by_helper", scope::BY_HELPER),
         ("by_helper", overlap::BY_HELPER),
         ("by_helper", undeclared::BY_HELPER),

@@ -5,12 +5,12 @@
 //! of socket, and 1,000 ends of each kind.
 
 use std::{
-    env,
+    env, fs,
     time::{Duration, Instant},
 };
 
 use enforcer::host::clock::now;
-use enforcer_ebpf::wire::{Policy, Protocol, Undeclared};
+use enforcer_ebpf::wire::{IN_TABLE, Policy, Protocol, SoleHold, Undeclared, port_index};
 use libtest_mimic::Completion;
 
 use enforcer_testing::{
@@ -18,7 +18,7 @@ use enforcer_testing::{
     mini_agent::MiniNode,
     own_machine,
     pods::{Pod, SYSTEMD_BESTEFFORT},
-    reconciler_fixture::{ENFORCE, KernelFixture, denied_after, reading_by_helper, taking_before_bind},
+    reconciler_fixture::{ENFORCE, KernelFixture, denied_after, features, reading_by_helper, taking_before_bind},
     tests,
     worker::{Answer, Bind, Kind, Order, Worker},
 };
@@ -36,6 +36,8 @@ pub(crate) const TESTS: &[Test] = tests![
     killed_process_holds_no_port,
     restarted_container_keeps_its_port,
     held_port_survives_agent_restart,
+    first_socket_takes_the_sole_hold_and_others_the_table,
+    socket_that_named_no_port_takes_no_sole_hold,
     kernel_tunnel_socket_holds_no_port
 ];
 
@@ -56,6 +58,8 @@ pub(crate) const BY_HELPER: &[Test] = tests![reading_by_helper =>
 ];
 
 const PORT: u16 = 20080;
+/// Ports of a race, none of which is in the ephemeral range.
+const RACED_PORTS: u16 = 10_000;
 const ADOPT: Policy = Policy { undeclared: Undeclared::Adopt, report_attempts: false, ..ENFORCE };
 
 fn times(full: u32, short: u32) -> u32 {
@@ -104,9 +108,12 @@ fn one_of_two_racing_pods_holds_port() -> Outcome {
     let rounds = times(100_000, own_machine::times(2_000));
     for bind in sharing(PORT) {
         let mut fixture = HolderFixture::new();
-        let tally = race(&mut fixture.holder, &mut fixture.other, &bind, rounds);
-        assert_eq!((tally.one, tally.both, tally.none), (rounds, 0, 0), "{bind:?}");
-        assert_eq!(fixture.kernel.port_hold_count(), 0, "{bind:?}");
+        // For one port over and over, and each time for another one, which has no holds in the table yet.
+        for ports in [1, RACED_PORTS] {
+            let tally = race(&mut fixture.holder, &mut fixture.other, &bind, ports, rounds);
+            assert_eq!((tally.one, tally.both, tally.none), (rounds, 0, 0), "{bind:?}, {ports} ports");
+            assert_eq!(fixture.kernel.port_hold_count(), 0, "{bind:?}, {ports} ports");
+        }
         println!("{rounds} races, one holder each: {bind:?}");
     }
     DONE
@@ -205,22 +212,86 @@ fn held_port_survives_agent_restart() -> Outcome {
     let (mut holder, mut other) = (node.worker("first"), node.worker("second"));
     let adopting = || node.start_with(true, |options| options.policy = ADOPT);
     let [plain, multipath] = [Kind::Tcp, Kind::Mptcp].map(|kind| Bind::tcp("0.0.0.0", PORT).on(kind).reusing_port());
-    let bind = there([plain, multipath]).pop().expect("TCP is there");
     drop(adopting());
-    for round in 0..times(1_000, 4) {
-        // Bound under one agent or none, and released under another or none.
-        assert_eq!(holder.bind(&bind.clone().kept()), 0);
-        let agent = (round % 2 == 0).then(adopting);
-        assert_eq!(other.bind(&bind), denied_after(), "it is held");
-        if round % 4 < 2 {
-            drop(adopting_again(agent, adopting));
-            assert_eq!(other.bind(&bind), denied_after(), "and still");
+    for bind in there([plain, multipath]) {
+        for (round, port) in (0..times(1_000, 4)).zip((PORT..).cycle()) {
+            // A port of each round's own, which has no holds in the table yet.
+            let bind = Bind { port, ..bind.clone() };
+            // Bound under one agent or none, and released under another or none.
+            assert_eq!(holder.bind(&bind.clone().kept()), 0);
+            let agent = (round % 2 == 0).then(adopting);
+            assert_eq!(other.bind(&bind), denied_after(), "it is held");
+            if round % 4 < 2 {
+                drop(adopting_again(agent, adopting));
+                assert_eq!(other.bind(&bind), denied_after(), "and still");
+            }
+            holder.close();
+            until_free(&mut other, &bind);
         }
-        holder.close();
-        until_free(&mut other, &bind);
     }
     let agent = adopting();
     assert_eq!(agent.kernel.port_holds().expect("the slots"), []);
+    DONE
+}
+
+/// Whether sockets take sole holds on this kernel.
+fn has_sole_holds() -> bool {
+    features().post_bind_denies && features().cast.is_some()
+}
+
+fn sole_hold(fixture: &HolderFixture, bind: &Bind) -> SoleHold {
+    let protocol = if bind.kind == Kind::Udp { Protocol::Udp } else { Protocol::Tcp };
+    fixture.kernel.reconciler.kernel().sole_hold(port_index(protocol, bind.port)).expect("the sole hold")
+}
+
+fn first_socket_takes_the_sole_hold_and_others_the_table() -> Outcome {
+    let mut fixture = HolderFixture::new();
+    let mut more = fixture.start_container();
+    for bind in [Bind::tcp("0.0.0.0", PORT).reusing_port(), Bind::udp("::", PORT).reusing_addr()] {
+        let nobody = SoleHold::default();
+        assert_eq!(sole_hold(&fixture, &bind), nobody, "{bind:?}");
+        assert_eq!(fixture.holder.bind(&bind.clone().kept()), 0);
+        let sole = sole_hold(&fixture, &bind);
+        assert_eq!(sole.socket != 0, has_sole_holds(), "{bind:?}: {sole:?}");
+        fixture.holder.close();
+        assert_eq!(sole_hold(&fixture, &bind), nobody, "{bind:?}: given back");
+
+        // Two at a time, of one pod: from the second one on they are in the table, and whichever goes first, the port is held.
+        for first_goes_first in [true, false] {
+            assert_eq!(fixture.holder.bind(&bind.clone().kept()), 0);
+            assert_eq!(more.bind(&bind.clone().kept()), 0);
+            assert_eq!(fixture.kernel.port_hold_count(), if has_sole_holds() && first_goes_first { 2 } else { 1 });
+            let (goes, stays) =
+                if first_goes_first { (&mut fixture.holder, &mut more) } else { (&mut more, &mut fixture.holder) };
+            goes.close();
+            assert_eq!(fixture.other.bind(&bind), denied_after(), "{bind:?} is held still");
+            stays.close();
+            fixture.assert_freed(&bind);
+            let there = sole_hold(&fixture, &bind);
+            assert_eq!((there.socket, there.extent), (if features().post_bind_denies { IN_TABLE } else { 0 }, 0));
+        }
+        assert_eq!(fixture.kernel.port_hold_count(), 0, "{bind:?}");
+    }
+    DONE
+}
+
+fn socket_that_named_no_port_takes_no_sole_hold() -> Outcome {
+    const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+    let mut fixture = HolderFixture::new();
+    let before = fs::read_to_string(RANGE).expect("the range of this network namespace");
+    for bind in [Bind::tcp("0.0.0.0", PORT).reusing_port(), Bind::udp("0.0.0.0", PORT).reusing_port()] {
+        // Somebody named the port, so that a hold is taken of whoever gets it.
+        assert_eq!(fixture.holder.bind(&bind), 0);
+        fs::write(RANGE, format!("{PORT} {PORT}")).expect("a range of one port");
+        let bound = fixture.holder.bind_port(&Bind { port: 0, ..bind.clone() }.kept());
+        fs::write(RANGE, &before).expect("the range as it was");
+        assert_eq!(bound, (0, PORT), "{bind:?}");
+        let sole = sole_hold(&fixture, &bind);
+        assert_eq!((sole.socket & !IN_TABLE, sole.extent), (0, 0), "{bind:?}: {sole:?}");
+        fixture.holder.close();
+        fixture.assert_freed(&bind);
+        assert_eq!(fixture.kernel.port_hold_count(), 0, "{bind:?}");
+    }
     DONE
 }
 

@@ -7,7 +7,7 @@ use enforcer_ebpf::{
 };
 
 use super::{
-    sole_hold::{SAME_HOLD, leave_to_slot, take_sole_hold},
+    sole_hold::{SAME_HOLD, leave_to_table, take_sole_hold},
     table::{Condition, HoldRequest, REFUSED, TAKEN, slot_version},
 };
 use crate::bpf::{
@@ -55,7 +55,7 @@ pub(super) fn acquire(
         return result;
     }
     // Where a post-bind hook cannot deny, nobody takes a sole hold.
-    let sole = if POST_BIND_DENIES.is_set() { leave_to_slot(request) } else { 0 };
+    let sole = if POST_BIND_DENIES.is_set() { leave_to_table(request) } else { 0 };
     // One more socket of a holder that is there puts nobody new in the way of others.
     let condition = if sole == SAME_HOLD { Condition::NONE } else { Condition::NO_CONFLICT };
     if sole != SAME_HOLD {

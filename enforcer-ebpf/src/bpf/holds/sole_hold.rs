@@ -6,32 +6,33 @@
 //! net/ipv4/udp.c), so that the port leads to the hold again. A socket that was bound by a bind to port 0 may lose its
 //! port without any hook.
 //!
-//! Whoever takes a hold in the table says so first ([`leave_to_slot`]): from then on nobody takes a sole hold of that port,
+//! Whoever takes a hold in the table says so first ([`leave_to_table`]): from then on nobody takes a sole hold of that port,
 //! and one that is there can only go. So that both are looked at one after the other, and nobody comes between.
 
 use aya_ebpf::helpers::generated::{bpf_spin_lock as lock, bpf_spin_unlock as unlock};
 use enforcer_ebpf::{
     decide::holds_overlap,
-    wire::{IN_SLOT, SoleHold},
+    wire::{IN_TABLE, SoleHold},
 };
 
 use super::table::HoldRequest;
 use crate::bpf::maps::SOLE_HOLDS;
 
-/// Takes the only hold of the port for the socket with this cookie. Returns `false` if the port has a hold or a slot.
+/// Takes the only hold of the port for the socket with this cookie. Returns `false` if the port has a hold, or holds in
+/// the table.
 #[inline(always)]
 pub(super) fn take_sole_hold(request: &HoldRequest, cookie: u64) -> bool {
     pe_take_sole(request.port, request.holder, request.address, request.extent, cookie) != 0
 }
 
-/// Leaves further holds of the port to its slot. Returns the holder of the sole hold if it is another one's and in the
+/// Leaves further holds of the port to the table. Returns the holder of the sole hold if it is another one's and in the
 /// way; [`SAME_HOLD`] if it is the same hold of the same holder; else 0.
 #[inline(always)]
-pub(super) fn leave_to_slot(request: &HoldRequest) -> u64 {
-    pe_leave_to_slot(request.port, request.holder, request.address, request.extent)
+pub(super) fn leave_to_table(request: &HoldRequest) -> u64 {
+    pe_leave_to_table(request.port, request.holder, request.address, request.extent)
 }
 
-/// Answer of [`leave_to_slot`]. No holder has this number.
+/// Answer of [`leave_to_table`]. No holder has this number.
 pub(super) const SAME_HOLD: u64 = u64::MAX;
 
 /// Gives back the sole hold of the socket with this cookie on the port with this index, if it has one.
@@ -43,7 +44,7 @@ pub(crate) fn give_back_sole_hold(port: u32, cookie: u64) {
     // Without the lock: while the hold is this socket's, nobody but its own release removes it.
     // SAFETY: an aligned word of the map's element.
     let socket = unsafe { (&raw const (*hold).socket).read_volatile() };
-    if cookie != 0 && socket & !IN_SLOT == cookie {
+    if cookie != 0 && socket & !IN_TABLE == cookie {
         pe_give_back_sole(port);
     }
 }
@@ -71,10 +72,10 @@ extern "C" fn pe_take_sole(port: u32, holder: u64, address: u64, extent: u32, co
     taken
 }
 
-/// See [`leave_to_slot`].
+/// See [`leave_to_table`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn pe_leave_to_slot(port: u32, holder: u64, address: u64, extent: u32) -> u64 {
+extern "C" fn pe_leave_to_table(port: u32, holder: u64, address: u64, extent: u32) -> u64 {
     let Some(hold) = SOLE_HOLDS.get_ptr_mut(port) else {
         return 0;
     };
@@ -83,7 +84,7 @@ extern "C" fn pe_leave_to_slot(port: u32, holder: u64, address: u64, extent: u32
     unsafe {
         lock((&raw mut (*hold).lock).cast());
         let socket = &raw mut (*hold).socket;
-        socket.write_volatile(socket.read_volatile() | IN_SLOT);
+        socket.write_volatile(socket.read_volatile() | IN_TABLE);
         there = ((&raw const (*hold).address).read_volatile(), (&raw const (*hold).extent).read_volatile());
         by = (&raw const (*hold).holder).read_volatile();
         unlock((&raw mut (*hold).lock).cast());
@@ -105,7 +106,7 @@ extern "C" fn pe_give_back_sole(port: u32) -> u32 {
     unsafe {
         lock((&raw mut (*hold).lock).cast());
         let socket = (&raw const (*hold).socket).read_volatile();
-        write(hold, 0, 0, 0, socket & IN_SLOT);
+        write(hold, 0, 0, 0, socket & IN_TABLE);
         unlock((&raw mut (*hold).lock).cast());
     }
     0

@@ -250,7 +250,7 @@ fn kernel_error_text(error: KernelError) -> &'static str {
         KernelError::ReadFailed => "the programs could not read kernel memory",
         KernelError::CallerUnknown => "processes below the attached cgroup, but in no pod's cgroup, tried to bind",
         KernelError::HolderEventLost => {
-            "some socket records were lost, because the ring was full; the agent reads the sockets from the kernel instead"
+            "some socket records were lost, because a pod wrote more than there was room for; the agent reads the sockets from the kernel instead"
         }
         KernelError::HoldsFull => {
             "the holder of a port could not be noted, so that others may share it: more than eight pods or addresses share \

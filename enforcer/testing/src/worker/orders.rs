@@ -95,6 +95,7 @@ pub enum Order {
     /// descriptor.
     Race {
         bind: Bind,
+        ports: u16,
         rounds: u32,
         place: usize,
         pid: u32,
