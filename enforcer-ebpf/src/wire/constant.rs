@@ -64,6 +64,13 @@ pub enum Constant {
     TaskCssSetOffset,
     /// Offset of `dfl_cgrp` in `struct css_set`.
     CssSetCgroupOffset,
+    /// Offset of `level` in `struct cgroup`.
+    CgroupLevelOffset,
+    /// Offset of `ancestors` in `struct cgroup`, an array of pointers to cgroups; 0 where it is not read by loads.
+    CgroupAncestorsOffset,
+    /// Id of a structure that begins with a pointer to a cgroup, as [`Self::SockType`]: such a pointer in an array is read
+    /// as that structure.
+    CgroupPointerType,
     /// Offset of `kn` in `struct cgroup`.
     CgroupKnOffset,
     /// Offset of `root` in `struct cgroup`.
@@ -80,7 +87,7 @@ pub enum Constant {
 
 impl Constant {
     /// Every constant, in the order of their discriminants.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 35] = [
         Self::HasSetRetval,
         Self::HasPostSetRetval,
         Self::HasCoarseTime,
@@ -107,6 +114,9 @@ impl Constant {
         Self::CredUidOffset,
         Self::TaskCssSetOffset,
         Self::CssSetCgroupOffset,
+        Self::CgroupLevelOffset,
+        Self::CgroupAncestorsOffset,
+        Self::CgroupPointerType,
         Self::CgroupKnOffset,
         Self::CgroupRootOffset,
         Self::RootHierarchyOffset,

@@ -45,6 +45,9 @@ pub struct Offsets {
     /// Flag for a denying `post_bind` that gives the port back, and so really denies: since 5.17, when `struct proto`
     /// got a `put_port` for it.
     pub post_bind_denies: bool,
+    /// `level` and `ancestors` in `struct cgroup`; `None` where the kernel has no such array (before 6.1), or has it in a
+    /// place that is not read here.
+    pub cgroup_ancestors: Option<(u32, u32)>,
     /// `kn` in `struct cgroup`.
     pub cgroup_kn: u32,
     /// `root` in `struct cgroup`.
@@ -154,6 +157,7 @@ impl Offsets {
             // `inet_bind` gives the port back through this member (__inet_bind in net/ipv4/af_inet.c).
             post_bind_denies: btf.member_bits("proto", &["put_port"])?.is_some(),
             sock_flags: member("sock_common", &["skc_ipv6only"], "sock_common.skc_ipv6only")?,
+            cgroup_ancestors: known("cgroup", "level")?.zip(known("cgroup", "ancestors")?),
             cgroup_kn: member("cgroup", &["kn"], "cgroup.kn")?,
             cgroup_root: member("cgroup", &["root"], "cgroup.root")?,
             root_hierarchy: member("cgroup_root", &["hierarchy_id"], "cgroup_root.hierarchy_id")?,

@@ -74,7 +74,7 @@ mod tests {
 
     fn cast() -> RdonlyCast {
         let (offsets, loads) = (TaskOffsets::default(), LoadOffsets::default());
-        RdonlyCast { function: 0x0001_2345, sock: 7, task: 8, offsets, loads }
+        RdonlyCast { function: 0x0001_2345, sock: 7, task: 8, offsets, ancestors: None, loads }
     }
 
     fn is_move_of(bytes: &[u8], value: i32) -> bool {

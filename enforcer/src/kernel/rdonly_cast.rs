@@ -16,6 +16,17 @@ use crate::kernel::{
 /// `BPF_PSEUDO_KFUNC_CALL`, which stands where other instructions have their source register.
 const OF_KERNEL: u8 = 2;
 
+/// Offsets and a number of a type by which the ancestors of a cgroup are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CgroupAncestors {
+    /// `level` in `struct cgroup`.
+    pub(super) level: u32,
+    /// `ancestors` in `struct cgroup`, pointers to cgroups.
+    pub(super) ancestors: u32,
+    /// Id of `struct cgroup_subsys_state`, which begins with a pointer to a cgroup.
+    pub(super) pointer: u32,
+}
+
 /// Numbers in the running kernel's type information, and offsets, that a cast needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RdonlyCast {
@@ -27,6 +38,8 @@ pub struct RdonlyCast {
     pub(super) task: u32,
     /// Offsets of the fields of a task that the programs read.
     pub(super) offsets: TaskOffsets,
+    /// What is needed to read the ancestors of a cgroup, where that is possible.
+    pub(super) ancestors: Option<CgroupAncestors>,
     /// Offsets of the fields of a socket that helpers return elsewhere.
     pub(super) loads: LoadOffsets,
 }
@@ -40,9 +53,13 @@ impl RdonlyCast {
     pub(super) fn of_running_kernel(offsets: &Offsets) -> Result<Option<Self>, BtfError> {
         // Two words are read of a command's name.
         let task = offsets.task.filter(|task| task.comm % 8 == 0);
-        let (Some(offsets), Some(loads)) = (task, offsets.loads) else { return Ok(None) };
-        let ids = btf::ids("bpf_rdonly_cast", ["sock", "task_struct"])?;
-        Ok(ids.map(|(function, [sock, task])| Self { function, sock, task, offsets, loads }))
+        let Offsets { loads, cgroup_ancestors, .. } = *offsets;
+        let (Some(offsets), Some(loads)) = (task, loads) else { return Ok(None) };
+        let ids = btf::ids("bpf_rdonly_cast", ["sock", "task_struct", "cgroup_subsys_state"])?;
+        let Some((function, [sock, task, pointer])) = ids else { return Ok(None) };
+        let of_cgroups = |(level, ancestors)| CgroupAncestors { level, ancestors, pointer };
+        let ancestors = cgroup_ancestors.map(of_cgroups);
+        Ok(Some(Self { function, sock, task, offsets, ancestors, loads }))
     }
 
     /// Returns the call instruction.

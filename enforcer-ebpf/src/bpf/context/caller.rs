@@ -1,6 +1,5 @@
 //! The caller of a bind: from the cgroup of the calling task to the pod.
 
-use aya_ebpf::helpers::bpf_get_current_ancestor_cgroup_id;
 use enforcer_ebpf::{
     decide::{CallerIdentity, HOST, UNRESOLVED},
     verifier::hide_from_verifier,
@@ -10,6 +9,7 @@ use enforcer_ebpf::{
 use super::{
     config::VolatileConfig,
     owners::{owner_or_nobody, pod_cgroup_identity},
+    task::current_task,
 };
 use crate::bpf::counters::count_error;
 
@@ -144,6 +144,5 @@ fn find_root_level(config: &VolatileConfig) {
 /// deep.
 #[inline(always)]
 fn ancestor_cgroup_id(level: u64) -> u64 {
-    // SAFETY: the helper takes any level.
-    unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) }
+    current_task().ancestor_cgroup(level)
 }

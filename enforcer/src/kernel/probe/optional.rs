@@ -14,7 +14,7 @@ use crate::{
     host::{netns, sock_diag},
     kernel::{
         btf::{MptcpOffsets, Offsets},
-        rdonly_cast::RdonlyCast,
+        rdonly_cast::{CgroupAncestors, RdonlyCast},
     },
 };
 
@@ -200,6 +200,9 @@ pub static LOADS: Feature = Feature {
         Setting { constant: Constant::TaskCredOffset, value: |features, _| cast(features, |cast| cast.offsets.cred) },
         Setting { constant: Constant::CredUidOffset, value: |features, _| cast(features, |cast| cast.offsets.uid) },
         Setting { constant: Constant::TaskCssSetOffset, value: |features, _| cast(features, |cast| cast.offsets.css_set) },
+        Setting { constant: Constant::CgroupLevelOffset, value: |features, _| ancestors(features, |of| of.level) },
+        Setting { constant: Constant::CgroupAncestorsOffset, value: |features, _| ancestors(features, |of| of.ancestors) },
+        Setting { constant: Constant::CgroupPointerType, value: |features, _| ancestors(features, |of| of.pointer) },
         Setting {
             constant: Constant::CssSetCgroupOffset,
             value: |features, _| cast(features, |cast| cast.offsets.css_set_cgroup),
@@ -251,6 +254,11 @@ fn readable(features: &Features, offset: u32) -> u32 {
 /// Returns an offset on the way to an MPTCP socket, or 0 where the kernel has no MPTCP.
 fn mptcp(features: &Features, offsets: &Offsets, offset: fn(MptcpOffsets) -> u32) -> u32 {
     readable(features, offsets.mptcp.map_or(0, offset))
+}
+
+/// Returns a number by which the ancestors of a cgroup are read, or 0 where they are not.
+fn ancestors(features: &Features, number: fn(CgroupAncestors) -> u32) -> u32 {
+    features.cast.and_then(|cast| cast.ancestors).map_or(0, number)
 }
 
 /// Returns a number of the cast, or 0 where the kernel has no cast.

@@ -11,7 +11,7 @@ use crate::kernel::{
     bpf_syscall::{ProgramLoad, load_program, open_raw_tracepoint},
     btf::{self, BtfError, Offsets},
     instruction::{ATOMIC, CALL, COMPARE_EXCHANGE, Instruction, MOVE, instruction, instruction_at, registers},
-    rdonly_cast::RdonlyCast,
+    rdonly_cast::{CgroupAncestors, RdonlyCast},
 };
 
 /// `enum bpf_prog_type` in include/uapi/linux/bpf.h.
@@ -22,9 +22,12 @@ const LSM: u32 = 29;
 const CGROUP_INET_SOCK_RELEASE: u32 = 34;
 const LSM_CGROUP: u32 = 43;
 
-/// `BPF_ALU64 | BPF_MOV | BPF_X` and `BPF_ALU64 | BPF_ADD | BPF_K`.
+/// `BPF_ALU64`: `BPF_MOV | BPF_X`, `BPF_ADD | BPF_K`, `BPF_ADD | BPF_X`, `BPF_AND | BPF_K`, `BPF_LSH | BPF_K`.
 const COPY: u8 = 0xbf;
 const ADD: u8 = 0x07;
+const ADD_REGISTER: u8 = 0x0f;
+const AND: u8 = 0x57;
+const SHIFT_LEFT: u8 = 0x67;
 /// `BPF_LDX | BPF_MEM` of so many bytes.
 const LOAD_1: u8 = 0x71;
 const LOAD_2: u8 = 0x69;
@@ -72,6 +75,17 @@ pub(super) fn sees_releases() -> io::Result<bool> {
 /// probe is a program that reads everything that ours read.
 pub(super) fn cast(offsets: &Offsets) -> Result<Option<RdonlyCast>, BtfError> {
     let Some(cast) = RdonlyCast::of_running_kernel(offsets)? else { return Ok(None) };
+    // Refused where the function is unknown, where programs are interpreted, and where memory may not be read. Whatever
+    // the reason, helpers do the same, or another probe reports it.
+    let is_taken = |program: Vec<Instruction>| load(CGROUP_SOCK, CGROUP_INET_SOCK_RELEASE, 0, &program).is_ok();
+    if !is_taken(reading_socket_and_task(cast, offsets)) {
+        return Ok(None);
+    }
+    let ancestors = cast.ancestors.filter(|of| is_taken(reading_ancestor(cast, *of, offsets)));
+    Ok(Some(RdonlyCast { ancestors, ..cast }))
+}
+
+fn reading_socket_and_task(cast: RdonlyCast, offsets: &Offsets) -> Vec<Instruction> {
     let task = cast.offsets;
     // Register 1 is the context, which is the socket.
     let mut program = cast_to(cast, cast.sock);
@@ -84,25 +98,57 @@ pub(super) fn cast(offsets: &Offsets) -> Result<Option<RdonlyCast>, BtfError> {
     program.extend(field(LOAD_8, cast.loads.net));
     program.push(instruction(COPY, registers(0, 2), 0));
     program.extend(field(LOAD_8, cast.loads.net_cookie));
-    program.extend([instruction(CALL, registers(0, 0), GET_CURRENT_TASK), instruction(COPY, registers(1, 0), 0)]);
-    program.extend(cast_to(cast, cast.task));
+    program.extend(current_task(cast));
     program.extend(field(LOAD_4, task.tgid));
     program.extend(field(LOAD_8, task.comm));
     program.extend(field(LOAD_8, task.comm + 8));
     program.extend(field(LOAD_8, task.cred));
     program.push(instruction(COPY, registers(0, 2), 0));
     program.extend(field(LOAD_4, task.uid));
-    program.extend([instruction(CALL, registers(0, 0), GET_CURRENT_TASK), instruction(COPY, registers(1, 0), 0)]);
-    program.extend(cast_to(cast, cast.task));
-    for pointer in [task.css_set, task.css_set_cgroup, offsets.cgroup_kn] {
+    program.extend(current_cgroup(cast));
+    program.extend(field(LOAD_8, offsets.cgroup_kn));
+    program.push(instruction(COPY, registers(0, 2), 0));
+    program.extend(field(LOAD_8, offsets.kn_id));
+    program.extend(ALLOW);
+    program
+}
+
+/// Reads the ancestor of the task's cgroup at its own level: a number that the verifier does not know.
+fn reading_ancestor(cast: RdonlyCast, ancestors: CgroupAncestors, offsets: &Offsets) -> Vec<Instruction> {
+    let mut program = current_cgroup(cast);
+    program.extend(field(LOAD_4, ancestors.level));
+    program.extend([
+        instruction(AND, registers(2, 0), 0xff),
+        instruction(SHIFT_LEFT, registers(2, 0), 3),
+        instruction(COPY, registers(1, 0), 0),
+        instruction(ADD, registers(1, 0), ancestors.ancestors.cast_signed()),
+        instruction(ADD_REGISTER, registers(1, 2), 0),
+    ]);
+    program.extend(cast_to(cast, ancestors.pointer));
+    for pointer in [0, offsets.cgroup_kn] {
         program.extend(field(LOAD_8, pointer));
         program.push(instruction(COPY, registers(0, 2), 0));
     }
     program.extend(field(LOAD_8, offsets.kn_id));
     program.extend(ALLOW);
-    // Refused where the function is unknown, where programs are interpreted, and where memory may not be read. Whatever
-    // the reason, helpers do the same, or another probe reports it.
-    Ok(load(CGROUP_SOCK, CGROUP_INET_SOCK_RELEASE, 0, &program).is_ok().then_some(cast))
+    program
+}
+
+/// Returns instructions that make a pointer to the task in register 0.
+fn current_task(cast: RdonlyCast) -> Vec<Instruction> {
+    let mut program = vec![instruction(CALL, registers(0, 0), GET_CURRENT_TASK), instruction(COPY, registers(1, 0), 0)];
+    program.extend(cast_to(cast, cast.task));
+    program
+}
+
+/// Returns instructions that make a pointer to the task's cgroup in register 0.
+fn current_cgroup(cast: RdonlyCast) -> Vec<Instruction> {
+    let mut program = current_task(cast);
+    for pointer in [cast.offsets.css_set, cast.offsets.css_set_cgroup] {
+        program.extend(field(LOAD_8, pointer));
+        program.push(instruction(COPY, registers(0, 2), 0));
+    }
+    program
 }
 
 /// Returns whether programs have an atomic exchange that answers: one in a word of the stack.
