@@ -17,6 +17,7 @@ mod hook;
 mod pod_latency;
 mod samples;
 mod services;
+mod twins;
 
 use std::process::ExitCode;
 
