@@ -69,8 +69,8 @@ pub(super) struct ReconcilerUpkeep {
 }
 
 impl ReconcilerUpkeep {
-    /// Makes everything as it is where the agent keeps up: the pods of this set, and the mark of who holds the port. The
-    /// rings are not read, and full.
+    /// Makes everything as it is where the agent keeps up: the pods of this set, and the mark of who holds the port.
+    /// The rings are not read, and full.
     pub(super) fn prepare(&mut self, pod_set: usize) -> anyhow::Result<()> {
         if pod_set != self.pod_set {
             self.reconciler.reset(self.pod_sets[pod_set].clone(), now());

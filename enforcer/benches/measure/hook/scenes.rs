@@ -1,5 +1,5 @@
-//! What processes do at the hooks, as users do it: each scene with the agent as shipped, and the same system calls in the
-//! same order with empty programs.
+//! What processes do at the hooks, as users do it: each scene with the agent as shipped, and the same system calls in
+//! the same order with empty programs.
 
 use std::{
     net::{Ipv4Addr, TcpListener},

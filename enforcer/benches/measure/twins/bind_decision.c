@@ -1,7 +1,7 @@
 /*
- * The decision on an IPv4 bind as the product's program takes it, in C: the same maps in shape and the same reads, for a
- * port that nobody claims, for its owner, and for a denial that is counted and not reported. Everything else that the
- * product knows (addresses, several owners, records, adoption) is left out.
+ * The decision on an IPv4 bind as the product's program takes it, in C: the same maps in shape and the same reads, for
+ * a port that nobody claims, for its owner, and for a denial that is counted and not reported. Everything else that
+ * the product knows (addresses, several owners, records, adoption) is left out.
  *
  * Constants that belong to the layouts of the product's maps are defined on the compiler's command line.
  */
