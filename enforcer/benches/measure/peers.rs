@@ -16,7 +16,7 @@ use aya::{
     maps::{Map, MapData},
     programs::Program,
 };
-use enforcer::kernel::bpf_syscall::update_map_bytes;
+use enforcer::{host::netns, kernel::bpf_syscall::update_map_bytes};
 use serde::Deserialize;
 
 use crate::{
@@ -42,7 +42,7 @@ struct Peer {
     /// Hooks by the name of the program in the object.
     programs: BTreeMap<String, Hook>,
     /// Bytes of global constants by the name of their symbol.
-    globals: BTreeMap<String, Vec<u8>>,
+    globals: BTreeMap<String, Bytes>,
     maps: BTreeMap<String, PeerMap>,
     port: u16,
     ports: u16,
@@ -54,14 +54,38 @@ struct Peer {
 #[derive(Clone, Debug, Deserialize)]
 struct PeerMap {
     max_entries: Option<u32>,
-    /// Bytes of keys and values.
-    entries: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Keys and values.
+    entries: Vec<(Bytes, Bytes)>,
+}
+
+/// Bytes, some of which are known here alone.
+#[derive(Clone, Debug, Deserialize)]
+struct Bytes {
+    bytes: Vec<u8>,
+    /// Where the cookie of the network namespace belongs.
+    netns_cookie_at: Vec<usize>,
+}
+
+impl Bytes {
+    fn fill_in(&mut self, netns_cookie: u64) {
+        for place in &self.netns_cookie_at {
+            self.bytes[*place..*place + size_of::<u64>()].copy_from_slice(&netns_cookie.to_ne_bytes());
+        }
+    }
 }
 
 pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
     let (sittings, rounds) = if quick { (3, 10) } else { (8, 20) };
     let path = env::var_os(DESCRIPTIONS).with_context(|| format!("{DESCRIPTIONS} names no file with descriptions"))?;
-    let peers: Vec<Peer> = serde_json::from_str(&fs::read_to_string(&path)?).context("reading the descriptions")?;
+    let mut peers: Vec<Peer> = serde_json::from_str(&fs::read_to_string(&path)?).context("reading the descriptions")?;
+    let cookie = netns::cookie()?.context("the kernel gives no cookie of the network namespace")?;
+    for peer in &mut peers {
+        peer.globals.values_mut().for_each(|value| value.fill_in(cookie));
+        for (key, value) in peer.maps.values_mut().flat_map(|map| &mut map.entries) {
+            key.fill_in(cookie);
+            value.fill_in(cookie);
+        }
+    }
     let mut samples = Samples::default();
     for sitting in 1..=sittings {
         eprintln!("peers: loading what is compared, {sitting} of {sittings}");
@@ -103,7 +127,7 @@ impl Peer {
     fn load(&self) -> anyhow::Result<(Ebpf, HashMap<Hook, OwnedFd>)> {
         let mut loader = EbpfLoader::new();
         for (name, bytes) in &self.globals {
-            loader.override_global(name, bytes.as_slice(), true);
+            loader.override_global(name, bytes.bytes.as_slice(), true);
         }
         for (name, map) in &self.maps {
             if let Some(entries) = map.max_entries {
@@ -141,7 +165,7 @@ fn fill(map: &Map, content: &PeerMap) -> anyhow::Result<()> {
         return Ok(());
     };
     for (number, (key, value)) in content.entries.iter().enumerate() {
-        write(map, key, value).with_context(|| format!("entry {number}"))?;
+        write(map, &key.bytes, &value.bytes).with_context(|| format!("entry {number}"))?;
     }
     Ok(())
 }

@@ -41,7 +41,8 @@ pub(super) enum Hook {
     SockRelease,
 }
 
-/// Integers of one width. Those without `be_` are in the byte order of this machine.
+/// Integers of one width, those without `be_` in the byte order of this machine; or the cookie of the network namespace
+/// that the benchmark makes for itself, 8 bytes.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Part {
@@ -51,6 +52,7 @@ enum Part {
     U64(Vec<u64>),
     BeU16(Vec<u16>),
     BeU32(Vec<u32>),
+    NetnsCookie,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -91,7 +93,7 @@ pub(super) struct Peer {
     pub(super) version: String,
     object: PathBuf,
     programs: BTreeMap<String, Hook>,
-    globals: BTreeMap<String, Vec<u8>>,
+    globals: BTreeMap<String, Bytes>,
     maps: BTreeMap<String, PeerMap>,
     port: u16,
     ports: u16,
@@ -102,8 +104,16 @@ pub(super) struct Peer {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct PeerMap {
     max_entries: Option<u32>,
-    /// Bytes of keys and values.
-    entries: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Keys and values.
+    entries: Vec<(Bytes, Bytes)>,
+}
+
+/// Bytes, some of which the measuring program knows alone.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+struct Bytes {
+    bytes: Vec<u8>,
+    /// Where the cookie of the network namespace belongs.
+    netns_cookie_at: Vec<usize>,
 }
 
 impl Peer {
@@ -164,8 +174,8 @@ impl Peer {
 }
 
 /// Returns the bytes of all parts, one after the other.
-fn bytes(parts: &[Part]) -> Vec<u8> {
-    let mut all = Vec::new();
+fn bytes(parts: &[Part]) -> Bytes {
+    let Bytes { bytes: mut all, mut netns_cookie_at } = Bytes::default();
     for part in parts {
         match part {
             Part::U8(numbers) => all.extend(numbers),
@@ -174,9 +184,13 @@ fn bytes(parts: &[Part]) -> Vec<u8> {
             Part::U64(numbers) => all.extend(numbers.iter().flat_map(|number| number.to_ne_bytes())),
             Part::BeU16(numbers) => all.extend(numbers.iter().flat_map(|number| number.to_be_bytes())),
             Part::BeU32(numbers) => all.extend(numbers.iter().flat_map(|number| number.to_be_bytes())),
+            Part::NetnsCookie => {
+                netns_cookie_at.push(all.len());
+                all.extend([0; size_of::<u64>()]);
+            }
         }
     }
-    all
+    Bytes { bytes: all, netns_cookie_at }
 }
 
 #[cfg(test)]
@@ -185,6 +199,10 @@ mod tests {
 
     fn parse(text: &str) -> anyhow::Result<Peer> {
         Peer::parse(text, Path::new("folder/peer.json"))
+    }
+
+    fn plain(bytes: Vec<u8>) -> Bytes {
+        Bytes { bytes, netns_cookie_at: Vec::new() }
     }
 
     /// Returns the complaint about a description of one program with these members more.
@@ -205,7 +223,7 @@ mod tests {
             r#"{
                 "name": "a peer", "version": "1.2", "object": "../other.o",
                 "programs": { "f": "bind4", "g": "sock_release" },
-                "globals": { "enabled": [{ "u8": [1] }] },
+                "globals": { "enabled": [{ "u8": [1] }, "netns_cookie"] },
                 "maps": { "rules": { "max_entries": 2, "entries": [
                     { "key": [{ "u32": [0] }], "value": [{ "u16": [2] }, { "be_u16": [258] }, { "u64": [7] }] }
                 ] } },
@@ -214,13 +232,14 @@ mod tests {
         )
         .unwrap();
         let value = [&2_u16.to_ne_bytes()[..], &[1, 2], &7_u64.to_ne_bytes()].concat();
-        let rules = PeerMap { max_entries: Some(2), entries: vec![(vec![0; 4], value)] };
+        let rules = PeerMap { max_entries: Some(2), entries: vec![(plain(vec![0; 4]), plain(value))] };
+        let enabled = Bytes { bytes: vec![1, 0, 0, 0, 0, 0, 0, 0, 0], netns_cookie_at: vec![1] };
         let expected = Peer {
             name: "a peer".to_owned(),
             version: "1.2".to_owned(),
             object: "folder/../other.o".into(),
             programs: [("f".to_owned(), Hook::Bind4), ("g".to_owned(), Hook::SockRelease)].into(),
-            globals: [("enabled".to_owned(), vec![1])].into(),
+            globals: [("enabled".to_owned(), enabled)].into(),
             maps: [("rules".to_owned(), rules)].into(),
             port: 30_000,
             ports: 1,
@@ -243,7 +262,7 @@ mod tests {
         let (_, block) = page.split_once("```json\n").unwrap();
         let peer = parse(block.split_once("```").unwrap().0).unwrap();
         assert_eq!(peer.programs["filter_release"], Hook::SockRelease);
-        assert_eq!(peer.maps["filter_rules"].entries[1].1.len(), 12);
+        assert_eq!(peer.maps["filter_rules"].entries[1].1.bytes.len(), 12);
     }
 
     #[test]
@@ -265,6 +284,7 @@ mod tests {
             ),
             (r#""globals": { "g": [{ "u8": [256] }] }"#, "invalid value: integer `256`, expected u8"),
             (r#""globals": { "g": [{ "u7": [1] }] }"#, "unknown variant `u7`"),
+            (r#""globals": { "g": ["cookie"] }"#, "unknown variant `cookie`"),
             (r#""order": { "port": 0 }"#, "`port` is 0"),
             (r#""order": { "ports": 0 }"#, "must be 1 to 1000"),
             (r#""order": { "ports": 1001 }"#, "must be 1 to 1000"),
