@@ -57,8 +57,10 @@ impl Attachment {
         let (mut programs, mut links) = (HashMap::new(), Vec::new());
         let cgroup = File::open(cgroup)?;
         for hook in Hook::ALL {
-            if let Some(program) = program(hook).with_context(|| format!("the program at {}", hook.name()))? {
-                links.push(comparison_programs::attach(program.as_fd(), cgroup.as_fd(), hook)?);
+            if let Some(program) = program(hook).with_context(|| format!("the program at {hook:?}"))? {
+                let link = comparison_programs::attach(program.as_fd(), cgroup.as_fd(), hook);
+                let refusal = || format!("the kernel does not attach the program at {hook:?}: is it of another hook?");
+                links.push(link.with_context(refusal)?);
                 programs.insert(hook, program);
             }
         }
@@ -229,14 +231,10 @@ impl Comparison {
         let after = attachment.statistics()?;
         let (wakeups_after, lost_after) = (attachment.wakeups()?, attachment.lost()?);
         let expected = if case.fails { times } else { 0 };
-        ensure!(done.failed == expected, "{}: {} of {times} binds failed", case.name, done.failed);
+        ensure!(done.failed == expected, "{}: {} of {times} binds failed, expected {expected}", case.name, done.failed);
         if let (Some(before), Some(after)) = (counted, attachment.counted()?) {
-            ensure!(
-                after - before == u64::from(times),
-                "{}: {} of {times} went another way",
-                case.name,
-                after - before
-            );
+            let counted = after - before;
+            ensure!(counted == u64::from(times), "{}: {counted} of {times} binds went the right way", case.name);
         }
         if case.advances {
             case.order.port += case.order.ports + case.warm_up as u16;
