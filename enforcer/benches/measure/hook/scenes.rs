@@ -45,7 +45,7 @@ pub(crate) const TURN: u32 = 1000;
 /// More binds than there is room for in the ring of verdicts.
 pub(super) const FILL: u32 = 2 * VERDICT_RING_BYTES / size_of::<BindEvent>() as u32;
 /// Nanoseconds between two binds of which the agent can read every record while they go on.
-const PACE_NS: u32 = 35_000;
+const PACE_NS: u32 = 50_000;
 
 /// What a process does, in a pod of an agent and in a cgroup with empty programs.
 struct Scene {
