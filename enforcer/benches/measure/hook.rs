@@ -21,10 +21,10 @@ use self::{comparison::Comparison, samples::Samples};
 use crate::{samples::Run, twins};
 
 /// Most rounds of a sitting, of which there are so many in the kernel and so many as a process sees it.
-const MAX_ROUNDS: usize = 20;
+const MAX_ROUNDS: usize = 15;
 
 pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
-    let (sittings, rounds) = if quick { (3, 6) } else { (8, MAX_ROUNDS) };
+    let (sittings, rounds) = if quick { (3, 6) } else { (6, MAX_ROUNDS) };
     let twin = twins::compile()?;
     if twin.is_none() {
         eprintln!("hook: the C twins are skipped: no clang");

@@ -7,6 +7,7 @@ use std::{
     io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::Path,
+    thread::sleep,
 };
 
 use anyhow::{Context as _, ensure};
@@ -16,7 +17,7 @@ use enforcer_testing::cgroup_sandbox::Sandbox;
 use super::{
     samples::{Metric, Samples},
     scaling::ReconcilerUpkeep,
-    shipped_agent::ShippedAgent,
+    shipped_agent::{QUIET, ShippedAgent},
 };
 use crate::{
     comparison_programs::{self, Hook},
@@ -26,6 +27,11 @@ use crate::{
 
 /// Processor of all drivers, so that no two cases are compared on different ones.
 const DRIVER_PROCESSOR: usize = 0;
+
+/// Sockets that are never bound, some milliseconds long: a processor that was idle is slower at first, by more than what
+/// is measured. No program keeps anything of them.
+const WAKE_PROCESSOR: Order =
+    Order { port: 0, ports: 1, times: 3000, reuse: false, bind: false, period_ns: 0, evicts_caches: false };
 
 /// What keeps the programs of an attachment in step.
 pub(super) enum Upkeep {
@@ -216,25 +222,34 @@ impl Comparison {
         let case = &mut self.cases[place];
         let (attachment, driver) = (&mut self.attachments[case.attachment], &mut self.drivers[case.driver]);
         match &mut attachment.upkeep {
-            Upkeep::None | Upkeep::Twin(_) => {}
-            Upkeep::Reconciler(reconciler) => reconciler.prepare(case.pod_set)?,
+            // Each turn begins after a pause, since the agent's do.
+            Upkeep::None | Upkeep::Twin(_) => sleep(QUIET),
+            Upkeep::Reconciler(reconciler) => {
+                sleep(QUIET);
+                reconciler.prepare(case.pod_set)?;
+            }
             Upkeep::Agent(agent) => agent.wait_until_asleep()?,
         }
-        driver.run(&case.warm_up())?;
-        if let Upkeep::Reconciler(reconciler) = &mut attachment.upkeep {
-            reconciler.prepare(case.pod_set)?;
+        // Nothing that only some cases need lies between the warm-up and what is measured: it would cool the caches.
+        let (lost, wakeups, counted) = (attachment.lost()?, attachment.wakeups()?, attachment.counted()?);
+        if case.warm_up > 0 {
+            driver.run(&WAKE_PROCESSOR)?;
         }
-        let times = case.order.times;
-        let (lost, wakeups) = (attachment.lost()?, attachment.wakeups()?);
-        let (counted, before) = (attachment.counted()?, attachment.statistics()?);
+        driver.run(&case.warm_up())?;
+        let before = if kernel { attachment.statistics()? } else { HashMap::new() };
         let done = driver.run(&case.order)?;
-        let after = attachment.statistics()?;
+        let after = if kernel { attachment.statistics()? } else { HashMap::new() };
         let (wakeups_after, lost_after) = (attachment.wakeups()?, attachment.lost()?);
+        let (times, all_times) = (case.order.times, case.order.times + case.warm_up);
         let expected = if case.fails { times } else { 0 };
         ensure!(done.failed == expected, "{}: {} of {times} binds failed, expected {expected}", case.name, done.failed);
         if let (Some(before), Some(after)) = (counted, attachment.counted()?) {
             let counted = after - before;
-            ensure!(counted == u64::from(times), "{}: {counted} of {times} binds went the right way", case.name);
+            ensure!(
+                counted == u64::from(all_times),
+                "{}: {counted} of {all_times} binds went the right way",
+                case.name
+            );
         }
         if case.advances {
             case.order.port += case.order.ports + case.warm_up as u16;
@@ -243,7 +258,8 @@ impl Comparison {
         let cycles = f64::from(times);
         for (metric, before, after) in [(Metric::Wakeups, wakeups, wakeups_after), (Metric::Lost, lost, lost_after)] {
             if let (Some(before), Some(after)) = (before, after) {
-                samples.add(&case.name, metric, after.saturating_sub(before) as f64 * 1000.0 / cycles);
+                let per_cycle = after.saturating_sub(before) as f64 / f64::from(all_times);
+                samples.add(&case.name, metric, per_cycle * 1000.0);
             }
         }
         if !kernel {

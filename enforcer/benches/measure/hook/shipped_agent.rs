@@ -17,7 +17,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// The agent is asleep when it did not run for so long: more than its pause between two readings of a ring that wakes
 /// it rarely.
-const QUIET: Duration = Duration::from_millis(60);
+pub(super) const QUIET: Duration = Duration::from_millis(60);
 
 /// How long its sleep is waited for at most: it may have other work at any time.
 const TIMEOUT: Duration = Duration::from_secs(5);
