@@ -5,6 +5,7 @@
 
 mod bar_chart;
 mod callgrind;
+mod peers;
 mod performance_page;
 mod thresholds;
 
@@ -13,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use cargo_metadata::TargetKind;
 use clap::ValueEnum;
 use comfy_table::{Table, presets::NOTHING};
@@ -21,7 +22,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 pub(crate) use self::callgrind::{baseline_obstacle, compare_with_baseline};
-use self::thresholds::ThresholdResult;
+use self::peers::Peers;
+use self::thresholds::{ThresholdResult, Verdict};
 use crate::sudo::RootAccess;
 use crate::{dist_binary, image, process, setup};
 
@@ -31,14 +33,19 @@ pub(crate) struct Args {
     /// Measure only this part
     #[arg(value_name = "PART", value_enum)]
     part: Option<BenchPart>,
+    /// With `peers`: object files of other BPF programs, each with a description beside it, or descriptions
+    /// (docs/benchmark.md)
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
     /// Run fewer and shorter rounds: less than five minutes after the build
     #[arg(long)]
     quick: bool,
     /// Print thresholds and measurements as JSON
     #[arg(long)]
     json: bool,
-    /// Write docs/performance.md, its charts and the baseline of instruction counts from these measurements
-    #[arg(long, conflicts_with = "part")]
+    /// Write docs/performance.md, its charts and the baseline of instruction counts from these measurements; with
+    /// `peers` the table that the page includes
+    #[arg(long)]
     document: bool,
 }
 
@@ -57,6 +64,8 @@ enum BenchPart {
     Services,
     /// Instruction counts of the agent, by Callgrind
     Instructions,
+    /// Other BPF programs beside ours: only with their paths
+    Peers,
 }
 
 impl BenchPart {
@@ -88,19 +97,19 @@ impl Measurement {
 /// Measurements by name.
 type Measurements = BTreeMap<String, Measurement>;
 
-pub(crate) fn run(Args { part, quick, json, document }: Args) -> anyhow::Result<ExitCode> {
-    let parts: Vec<BenchPart> =
-        BenchPart::value_variants().iter().copied().filter(|known| part.is_none_or(|part| part == *known)).collect();
+pub(crate) fn run(Args { part, paths, quick, json, document }: Args) -> anyhow::Result<ExitCode> {
+    if part == Some(BenchPart::Peers) {
+        return compare_with_peers(&paths, quick, json, document);
+    }
+    ensure!(paths.is_empty(), "only `peers` takes paths");
+    ensure!(part.is_none() || !document, "`--document` takes all measurements, or those of `peers`");
+    let is_wanted = |known: &BenchPart| *known != BenchPart::Peers && part.is_none_or(|part| part == *known);
+    let parts: Vec<BenchPart> = BenchPart::value_variants().iter().copied().filter(is_wanted).collect();
     let mut measurements = Measurements::new();
     if parts.iter().any(|part| *part != BenchPart::Instructions) {
-        if RootAccess::detect() == RootAccess::Unavailable {
-            bail!("the benchmark loads programs into the kernel and needs root: run it as root or install sudo");
-        }
-        setup::ensure_build_tools()?;
-        // Before it becomes root: files that cargo writes must belong to the developer.
-        let executables = build()?;
+        let executables = prepare()?;
         for part in parts.iter().filter(|part| **part != BenchPart::Instructions) {
-            measure(&executables, *part, quick, &mut measurements)?;
+            measure(&executables, *part, quick, None, &mut measurements)?;
         }
         if parts.contains(&BenchPart::Footprint) {
             let size = image::archive_size(&executables.enforcer)? as f64 / f64::from(1 << 20);
@@ -125,7 +134,36 @@ pub(crate) fn run(Args { part, quick, json, document }: Args) -> anyhow::Result<
     if document {
         performance_page::write(&results, &measurements)?;
     }
-    Ok(if results.iter().all(|result| result.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_exceeded = results.iter().any(|result| result.verdict == Verdict::Exceeded);
+    Ok(if is_exceeded { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Measures the programs of others beside ours. There are no thresholds: what they do differs.
+fn compare_with_peers(paths: &[PathBuf], quick: bool, json: bool, document: bool) -> anyhow::Result<ExitCode> {
+    let peers = Peers::read(paths)?;
+    let executables = prepare()?;
+    let mut measurements = Measurements::new();
+    measure(&executables, BenchPart::Peers, quick, Some(&peers), &mut measurements)?;
+    if json {
+        println!("{:#}", json!({ "measurements": measurements.values().collect::<Vec<_>>() }));
+    } else {
+        println!("{}", peers.table(&measurements));
+    }
+    if document {
+        let text = peers.markdown(&performance_page::day(), &performance_page::machine(), &measurements);
+        write_file(&process::workspace_root().join(peers::TABLE_PATH), &text)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds what measures, as root needs it.
+fn prepare() -> anyhow::Result<BenchExecutables> {
+    if RootAccess::detect() == RootAccess::Unavailable {
+        bail!("the benchmark loads programs into the kernel and needs root: run it as root or install sudo");
+    }
+    setup::ensure_build_tools()?;
+    // Before it becomes root: files that cargo writes must belong to the developer.
+    build()
 }
 
 /// Executables of the benchmark.
@@ -148,9 +186,13 @@ fn measure(
     BenchExecutables { measure, enforcer }: &BenchExecutables,
     part: BenchPart,
     quick: bool,
+    peers: Option<&Peers>,
     measurements: &mut Measurements,
 ) -> anyhow::Result<()> {
-    let environment = vec![("CARGO_BIN_EXE_enforcer".to_owned(), enforcer.display().to_string())];
+    let mut environment = vec![("CARGO_BIN_EXE_enforcer".to_owned(), enforcer.display().to_string())];
+    if let Some(peers) = peers {
+        environment.push((peers::DESCRIPTIONS.to_owned(), peers.file().display().to_string()));
+    }
     // Detected for each part, since sudo may need the password again.
     let mut command = RootAccess::detect().command(measure, environment);
     command.arg(part.name()).stderr(Stdio::inherit()).stdin(Stdio::null());
@@ -190,9 +232,14 @@ fn measurements_table(measurements: &Measurements) -> Table {
 fn thresholds_table(results: &[ThresholdResult]) -> Table {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_header(["THRESHOLD", "VALUE", "LIMIT", ""]);
-    for ThresholdResult { name, value, limit, ok } in results {
-        let verdict = if *ok { "ok" } else { "EXCEEDED" };
-        table.add_row([*name, &round(*value), &round(*limit), verdict]);
+    for ThresholdResult { name, value, limit, verdict } in results {
+        let verdict = match verdict {
+            Verdict::Ok => "ok".to_owned(),
+            Verdict::Exceeded => "EXCEEDED".to_owned(),
+            Verdict::Skipped(reason) => format!("SKIPPED: {reason}"),
+        };
+        let number = |number: &Option<f64>| number.map_or_else(String::new, round);
+        table.add_row([(*name).to_owned(), number(value), number(limit), verdict]);
     }
     table
 }
@@ -222,6 +269,6 @@ mod tests {
     #[test]
     fn parts_have_the_names_of_the_measuring_program() {
         let names: Vec<_> = BenchPart::value_variants().iter().map(|part| part.name()).collect();
-        assert_eq!(names, ["hook", "claim-latency", "denial-storm", "footprint", "services", "instructions"]);
+        assert_eq!(names, ["hook", "claim-latency", "denial-storm", "footprint", "services", "instructions", "peers"]);
     }
 }

@@ -4,41 +4,61 @@
 //! which may be "any", and the first rule that matches decides.
 
 use std::{
+    collections::HashMap,
     io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
+use anyhow::{Context as _, ensure};
+use aya::programs::loaded_programs;
 use enforcer::kernel::bpf_syscall::{
     self, INSTRUCTION_BYTES, MAP_TYPE_ARRAY, ProgramLoad, create_link, create_map, update_map,
 };
+use serde::Deserialize;
 
 /// `enum bpf_prog_type` in include/uapi/linux/bpf.h.
 const CGROUP_SOCK: u32 = 9;
 const CGROUP_SOCK_ADDR: u32 = 18;
 
 /// Where a program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u32)]
 pub(crate) enum Hook {
+    SockCreate = 2,
     Bind4 = 8,
     PostBind4 = 12,
     SockRelease = 34,
 }
 
 impl Hook {
-    /// Those that one bind and one close run through, in that order.
-    pub(crate) const ALL: [Self; 3] = [Self::Bind4, Self::PostBind4, Self::SockRelease];
+    /// Those that a socket, its bind and its close run through, in that order.
+    pub(crate) const ALL: [Self; 4] = [Self::SockCreate, Self::Bind4, Self::PostBind4, Self::SockRelease];
+
+    /// Those where the product has a program.
+    pub(crate) const OURS: [Self; 3] = [Self::Bind4, Self::PostBind4, Self::SockRelease];
 
     fn program_type(self) -> u32 {
         match self {
             Self::Bind4 => CGROUP_SOCK_ADDR,
-            Self::PostBind4 | Self::SockRelease => CGROUP_SOCK,
+            Self::SockCreate | Self::PostBind4 | Self::SockRelease => CGROUP_SOCK,
         }
     }
 
-    /// Name of the product's program there.
-    pub(crate) fn program(self) -> &'static str {
+    /// Returns the name in measurements.
+    pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::SockCreate => "create",
+            Self::Bind4 => "bind",
+            Self::PostBind4 => "post_bind",
+            Self::SockRelease => "release",
+        }
+    }
+
+    /// Returns the name of the product's program there.
+    fn program(self) -> &'static str {
+        match self {
+            Self::SockCreate => "",
             Self::Bind4 => "pe_bind4",
             Self::PostBind4 => "pe_post_bind4",
             Self::SockRelease => "pe_sock_release",
@@ -158,6 +178,25 @@ fn load_program(hook: Hook, instructions: &[Instruction]) -> io::Result<OwnedFd>
     let _ = bpf_syscall::load_program(program, Some(&mut log));
     let text = String::from_utf8_lossy(&log);
     Err(io::Error::new(error.kind(), format!("{error}: {}", text.trim_end_matches('\0'))))
+}
+
+/// Finds the product's programs on a cgroup, whichever process attached them.
+pub(crate) fn product_programs(cgroup: BorrowedFd<'_>) -> anyhow::Result<HashMap<Hook, OwnedFd>> {
+    let mut found = HashMap::new();
+    for hook in Hook::OURS {
+        let ids = bpf_syscall::attached_programs(cgroup, hook as u32).context("asking for a cgroup's programs")?;
+        for program in loaded_programs() {
+            let program = program?;
+            // The kernel keeps no more than 15 bytes of a name.
+            let is_ours =
+                program.name_as_str().is_some_and(|name| !name.is_empty() && hook.program().starts_with(name));
+            if is_ours && ids.contains(&program.id()) {
+                found.insert(hook, program.fd()?.as_fd().try_clone_to_owned()?);
+            }
+        }
+        ensure!(found.contains_key(&hook), "the cgroup has no program {}", hook.program());
+    }
+    Ok(found)
 }
 
 /// Attaches a program to a cgroup, as the product does.

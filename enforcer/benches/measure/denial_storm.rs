@@ -33,7 +33,7 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
             let stranger = stranger.clone();
             thread::spawn(move || -> anyhow::Result<(u64, u64)> {
                 let mut driver = Driver::start(&stranger, core)?;
-                let order = Order { port: FIRST_PORT, ports: 1, times: ROUND, reuse: false, bind: true };
+                let order = Order { port: FIRST_PORT, times: ROUND, ..Order::default() };
                 let (mut tried, mut failed) = (0, 0);
                 while start.elapsed() < length {
                     failed += u64::from(driver.run(&order)?.failed);

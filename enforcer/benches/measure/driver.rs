@@ -1,10 +1,11 @@
 //! A process in a cgroup that makes sockets, binds and closes them in a loop: this binary, started again.
 
 use std::{
-    env, fs,
+    env, fs, hint,
     io::{self, BufRead as _, BufReader, Lines, Write as _},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -20,7 +21,7 @@ const MARK: &str = "PORT_ENFORCER_BENCH_DRIVER";
 const PROCESSOR: &str = "PORT_ENFORCER_BENCH_PROCESSOR";
 
 /// What to do over and over: a TCP socket, bound to all addresses, and closed.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Order {
     /// The first port.
     pub(crate) port: u16,
@@ -32,6 +33,16 @@ pub(crate) struct Order {
     pub(crate) reuse: bool,
     /// Whether it is bound at all.
     pub(crate) bind: bool,
+    /// Nanoseconds from the beginning of one cycle to that of the next; 0 is as fast as possible.
+    pub(crate) period_ns: u32,
+    /// Whether the caches are emptied before each cycle.
+    pub(crate) evicts_caches: bool,
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        Self { port: 0, ports: 1, times: 0, reuse: false, bind: true, period_ns: 0, evicts_caches: false }
+    }
 }
 
 /// What came of it.
@@ -112,16 +123,62 @@ fn serve(cgroup: &Path) -> io::Result<()> {
 }
 
 fn run(order: &Order) -> Done {
+    let port = |round: u32| order.port + (round % u32::from(order.ports)) as u16;
     let mut failed = 0;
-    // Its own time, so that it does not matter who else wants the processor.
-    let start = clock_gettime(ClockId::ThreadCPUTime);
-    for round in 0..order.times {
-        let port = order.port + (round % u32::from(order.ports)) as u16;
-        failed += u32::from(!cycle(port, order));
+    if order.period_ns == 0 && !order.evicts_caches {
+        let start = thread_cpu_nanos();
+        for round in 0..order.times {
+            failed += u32::from(!cycle(port(round), order));
+        }
+        return Done { nanos: thread_cpu_nanos() - start, failed };
     }
-    let took = clock_gettime(ClockId::ThreadCPUTime) - start;
-    let nanos = took.tv_sec.cast_unsigned() * 1_000_000_000 + took.tv_nsec.cast_unsigned();
+    // The clock is read around each cycle, so that it alone is measured: a reading more than above.
+    let (mut nanos, mut sweep) = (0, order.evicts_caches.then(CacheSweep::new));
+    let period = Duration::from_nanos(order.period_ns.into());
+    let mut next = Instant::now();
+    for round in 0..order.times {
+        // Waits without sleep: a processor that was idle is slow at first.
+        while Instant::now() < next {
+            hint::spin_loop();
+        }
+        next += period;
+        if let Some(sweep) = &mut sweep {
+            sweep.run();
+        }
+        let start = thread_cpu_nanos();
+        failed += u32::from(!cycle(port(round), order));
+        nanos += thread_cpu_nanos() - start;
+    }
     Done { nanos, failed }
+}
+
+/// The thread's own time, so that it does not matter who else wants the processor.
+fn thread_cpu_nanos() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}
+
+/// A buffer that is larger than the caches that this processor does not share.
+struct CacheSweep(Vec<u64>);
+
+impl CacheSweep {
+    /// Words of a cache line.
+    const LINE: usize = 8;
+    /// Size of the second-level cache where the kernel does not know it, in KiB.
+    const USUAL_KIB: usize = 2048;
+
+    fn new() -> Self {
+        let known = fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index2/size").ok();
+        let kib = known.and_then(|text| text.trim().strip_suffix('K')?.parse().ok()).unwrap_or(Self::USUAL_KIB);
+        Self(vec![0; 2 * kib * 1024 / size_of::<u64>()])
+    }
+
+    /// Writes to every line, so that nothing else is left in the caches.
+    fn run(&mut self) {
+        for word in self.0.iter_mut().step_by(Self::LINE) {
+            *word = hint::black_box(*word + 1);
+        }
+    }
 }
 
 /// A socket, its bind, its close; whether the bind succeeded. By bare system calls, since all else would be measured too.

@@ -14,9 +14,11 @@ mod denial_storm;
 mod driver;
 mod footprint;
 mod hook;
+mod peers;
 mod pod_latency;
 mod samples;
 mod services;
+mod twins;
 
 use std::process::ExitCode;
 
@@ -26,8 +28,9 @@ use samples::Run;
 type Measure = fn(bool) -> anyhow::Result<Vec<Run>>;
 
 /// What is measured, by name.
-const PARTS: [(&str, Measure); 5] = [
+const PARTS: [(&str, Measure); 6] = [
     ("hook", hook::measure),
+    ("peers", peers::measure),
     ("claim-latency", pod_latency::measure),
     ("denial-storm", denial_storm::measure),
     ("footprint", footprint::measure),

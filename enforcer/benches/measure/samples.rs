@@ -40,3 +40,8 @@ pub(crate) fn quantile(sorted: &[f64], part: f64) -> f64 {
 pub(crate) fn ratios(these: &[f64], others: &[f64]) -> Vec<f64> {
     these.iter().zip(others).map(|(this, other)| this / other).collect()
 }
+
+/// Round by round, one minus the other.
+pub(crate) fn differences(these: &[f64], others: &[f64]) -> Vec<f64> {
+    these.iter().zip(others).map(|(this, other)| this - other).collect()
+}

@@ -26,6 +26,7 @@ enum Command {
     ObjPin = 6,
     ObjGet = 7,
     ObjGetInfoByFd = 15,
+    ProgQuery = 16,
     RawTracepointOpen = 17,
     LinkCreate = 28,
     LinkUpdate = 29,
@@ -70,6 +71,32 @@ pub fn create_map(
 ///
 /// A value of the map must have as many bytes as a `V`, or fewer; those of a map of maps are descriptors (`u32`).
 pub unsafe fn update_map<V>(map: BorrowedFd<'_>, key: u32, value: &V) -> io::Result<()> {
+    // SAFETY: the key and the value live across the call, and are as long as the kernel reads, as the caller vouches.
+    unsafe { update_element(map, address(&key), address(value)) }
+}
+
+/// Writes an element of a map from the bytes of its key and of its value.
+///
+/// # Errors
+///
+/// If the kernel refuses it.
+///
+/// # Safety
+///
+/// A key and a value of the map must have as many bytes as these, or fewer; a value of a map with an element for each
+/// CPU has one for each possible CPU, each padded to 8 bytes.
+pub unsafe fn update_map_bytes(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
+    let (key, value) = (key.as_ptr().expose_provenance() as u64, value.as_ptr().expose_provenance() as u64);
+    // SAFETY: both live across the call, and are as long as the kernel reads, as the caller vouches.
+    unsafe { update_element(map, key, value) }
+}
+
+/// Writes an element of a map.
+///
+/// # Safety
+///
+/// The addresses must be those of as many readable bytes as a key and a value of the map have.
+unsafe fn update_element(map: BorrowedFd<'_>, key: u64, value: u64) -> io::Result<()> {
     #[repr(C)]
     struct Attributes {
         map: u32,
@@ -78,8 +105,8 @@ pub unsafe fn update_map<V>(map: BorrowedFd<'_>, key: u32, value: &V) -> io::Res
         value: u64,
         flags: u64,
     }
-    let mut attributes = Attributes { map: raw(map), padding: 0, key: address(&key), value: address(value), flags: 0 };
-    // SAFETY: the key and the value live across the call, and are as long as the kernel reads, as the caller vouches.
+    let mut attributes = Attributes { map: raw(map), padding: 0, key, value, flags: 0 };
+    // SAFETY: the caller vouches for it.
     unsafe { call(Command::MapUpdateElem, &mut attributes) }.map(drop)
 }
 
@@ -161,6 +188,41 @@ pub fn load_program(program: ProgramLoad<'_>, log: Option<&mut [u8]>) -> io::Res
 pub fn create_link(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, hook: u32) -> io::Result<OwnedFd> {
     // SAFETY: numbers only, of a command that answers with a descriptor.
     unsafe { descriptor(Command::LinkCreate, &mut [raw(program), raw(cgroup), hook, 0]) }
+}
+
+/// Returns the ids of the programs that are attached to a cgroup itself, and not to one above it. `hook` is an
+/// `enum bpf_attach_type`.
+///
+/// # Errors
+///
+/// If the kernel refuses it, or more than 64 programs are attached there, the most that it allows
+/// (`BPF_CGROUP_MAX_PROGS` in kernel/bpf/cgroup.c).
+pub fn attached_programs(cgroup: BorrowedFd<'_>, hook: u32) -> io::Result<Vec<u32>> {
+    #[repr(C)]
+    struct Attributes {
+        cgroup: u32,
+        hook: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        ids: u64,
+        count: u32,
+        padding: u32,
+    }
+    const MAX_PROGRAMS: usize = 64;
+    let mut ids = vec![0_u32; MAX_PROGRAMS];
+    let mut attributes = Attributes {
+        cgroup: raw(cgroup),
+        hook,
+        query_flags: 0,
+        attach_flags: 0,
+        ids: ids.as_mut_ptr().expose_provenance() as u64,
+        count: u32::try_from(MAX_PROGRAMS).map_err(io::Error::other)?,
+        padding: 0,
+    };
+    // SAFETY: the kernel writes at most `count` ids, which live across the call.
+    unsafe { call(Command::ProgQuery, &mut attributes) }?;
+    ids.truncate(usize::try_from(attributes.count).map_err(io::Error::other)?);
+    Ok(ids)
 }
 
 /// Attaches a program to a raw tracepoint.
