@@ -264,9 +264,10 @@ impl ApiServer {
     /// Does something once to the watches that are open, and says how many there were.
     pub fn interrupt(&self, target: Target, interruption: Interruption) -> usize {
         self.shared.update(|inner| {
+            let revision = inner.store.revision();
             let watches = inner.watches.values_mut();
             let met = watches.filter(|open| target.matches("watch", open.resource.plural()));
-            met.map(|open| open.pending.push(Happening::Interruption(interruption))).count()
+            met.map(|open| open.pending.push(Happening::Interruption(interruption, revision))).count()
         })
     }
 

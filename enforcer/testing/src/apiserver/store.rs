@@ -1,6 +1,7 @@
 //! The objects, their versions, and a bounded memory of how they changed.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, VecDeque},
     iter, mem,
     ops::Bound,
@@ -266,10 +267,11 @@ impl Store {
 }
 
 /// Returns an object in the form that was asked for.
-pub(super) fn shown(object: &Value, metadata_only: bool) -> Value {
+pub(super) fn shown(object: &Value, metadata_only: bool) -> Cow<'_, Value> {
     if metadata_only {
-        json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+        let (kind, version) = ("PartialObjectMetadata", "meta.k8s.io/v1");
+        Cow::Owned(json!({"kind": kind, "apiVersion": version, "metadata": object["metadata"]}))
     } else {
-        object.clone()
+        Cow::Borrowed(object)
     }
 }
