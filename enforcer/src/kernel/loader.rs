@@ -1,9 +1,11 @@
 //! From the object in this binary to loaded programs.
 
+mod without_btf;
+
 use std::{borrow::Cow, path::PathBuf};
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf,
     maps::ProgramArray,
     programs::{CgroupSock, CgroupSockAddr, Program, ProgramError, RawTracePoint},
 };
@@ -72,7 +74,8 @@ fn try_load_object(options: &LoadOptions, shared: &[(&str, PathBuf)]) -> Result<
     let globals = globals(features, &Offsets::of_running_kernel()?);
     let log_level = if options.trace { aya_log::Level::Trace as u8 } else { 0 };
     let object = features.cast.map_or(Cow::Borrowed(OBJECT), |cast| Cow::Owned(cast.patch_calls(OBJECT)));
-    let mut loader = EbpfLoader::new();
+    // The object has no relocations by the kernel's types: what it needs of them are its globals.
+    let mut loader = without_btf::loader();
     for (name, path) in shared {
         loader.map_pin_path(name, path);
     }

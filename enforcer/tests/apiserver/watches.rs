@@ -193,18 +193,16 @@ fn sent_bytes_are_counted_for_each_request() {
     let cluster = Cluster::start();
     let server = &cluster.server;
     server.put_pod(pod("a", "node-1"));
-    let mut watcher: Watcher<Pod> = Watcher::new(cluster.pods(), on_node().streaming_lists());
-    cluster.next_event(&mut watcher, 3);
-    let sent = || server.requests()[0].sent;
-    let listed = sent();
     server.put_pod(pod("b", "node-2"));
-    let edit = serde_json::to_value(server.put_pod(edited(pod("a", "node-1"), "80"))).unwrap();
-    assert_eq!(cluster.next_event(&mut watcher, 1), ["apply a"]);
+    let get = |query: &str| {
+        let request = axum::http::Request::get(format!("/api/v1/pods?{query}")).body(Vec::new()).unwrap();
+        cluster.run(cluster.client.request_text(request)).unwrap()
+    };
+    let list = get("limit=1");
+    let watch = get("watch=true&timeoutSeconds=1&resourceVersion=0&fieldSelector=spec.nodeName%3Dnode-1");
     // The fields of a line are in the order of a real server: clients read them as they come.
-    let line = format!("{{\"type\":\"MODIFIED\",\"object\":{edit}}}\n");
-    assert_eq!(sent() - listed, line.len() as u64, "the pod of another node costs nothing");
-
-    let request = axum::http::Request::get("/api/v1/pods?limit=1").body(Vec::new()).unwrap();
-    let list = cluster.run(cluster.client.request_text(request)).unwrap();
-    assert_eq!(server.requests()[1].sent, list.len() as u64);
+    assert!(watch.starts_with("{\"type\":\"ADDED\",\"object\":{"), "{watch}");
+    assert_eq!(watch.lines().count(), 1, "{watch}");
+    let sent: Vec<_> = server.requests().iter().map(|request| request.sent).collect();
+    assert_eq!(sent, [list, watch].map(|text| text.len() as u64));
 }
