@@ -61,6 +61,9 @@ pub use self::{
 /// Longest time of a wait.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Name of the server's thread, by which the time that it takes is found.
+pub const THREAD: &str = "apiserver";
+
 /// The server while it listens.
 #[derive(Debug)]
 struct Listening {
@@ -114,11 +117,12 @@ impl ApiServer {
                 _ = stopped => {}
             }
         };
-        let thread = thread::spawn(move || {
+        let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(move || {
             // When the runtime goes, every connection is closed, whatever it was doing.
             let runtime = runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime for the server").block_on(serve);
         });
+        let thread = thread.expect("a thread for the server");
         is_ready.recv().expect("the server starts to listen");
         self.listening = Some(Listening { thread, stop });
     }

@@ -1,6 +1,11 @@
 //! Answers to requests.
 
-use std::{collections::VecDeque, io, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::{self, Body},
@@ -93,7 +98,10 @@ pub(super) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
     response.map(|body| {
         Body::new(body.map_frame(move |frame| {
             let bytes = frame.data_ref().map_or(0, Bytes::len);
-            shared.lock().requests[number].sent += bytes as u64;
+            let mut inner = shared.lock();
+            let Recorded { sent, sent_at, .. } = &mut inner.requests[number];
+            (*sent, *sent_at) = (*sent + bytes as u64, Some(Instant::now()));
+            drop(inner);
             frame
         }))
     })

@@ -38,6 +38,8 @@ pub struct Recorded {
     pub bytes: usize,
     /// Bytes of the answer's body that were sent so far: a watch sends more as long as it is open.
     pub sent: u64,
+    /// Time when the last of them were sent.
+    pub sent_at: Option<Instant>,
     /// User as whom it is made: the header `Impersonate-User`.
     pub impersonate: Option<String>,
     /// `None` as long as there is no answer.
@@ -50,7 +52,20 @@ impl Recorded {
         let query = uri.query().unwrap_or_default().to_owned();
         let impersonate = impersonate.map(str::to_owned);
         let at = Instant::now();
-        Self { at, verb, group, resource, namespace, name, query, bytes, sent: 0, impersonate, status: None }
+        Self {
+            at,
+            verb,
+            group,
+            resource,
+            namespace,
+            name,
+            query,
+            bytes,
+            sent: 0,
+            sent_at: None,
+            impersonate,
+            status: None,
+        }
     }
 }
 
