@@ -34,7 +34,7 @@ use super::{
     update_queue::{Closed, Update, UpdateSender},
 };
 
-/// Most objects in one page of a list, where the server does not stream lists. A page is in memory as a whole, and an
+/// Most objects in one page of a list of Services or namespaces, where the server does not stream lists. A page is in memory as a whole, and an
 /// object may have 1.5 MiB, the largest request that etcd takes: whoever makes pods must not make the agent too large.
 const PAGE: u32 = 50;
 /// Time before a list is read again because the place in the history was lost, or because the agent asks for it.
@@ -83,7 +83,11 @@ pub(super) async fn watch_pods(client: Client, node: String, relist: Arc<Notify>
         deleted: |pod: Pod| Update::PodDeleted { namespace: pod.namespace, name: pod.name },
     };
     loop {
-        let config = lists.config().fields(&format!("spec.nodeName={node}"));
+        // A list of any version comes from the server's cache, which has an index by node; one of the newest version reads
+        // the pods of the whole cluster from etcd, for each node. So the kubelet asks too. The cache makes no pages: all
+        // pods of the node come at once, which are few.
+        let any = watcher::Config { page_size: None, ..lists.config().any_semantic() };
+        let config = any.fields(&format!("spec.nodeName={node}"));
         // Most of an object is not needed, and a list is large: each object is cut down as it arrives.
         let pods =
             watcher(api.clone(), config).default_backoff().map_ok(|event| map_event(event, |pod| from_api(&pod)));
