@@ -17,7 +17,7 @@ fn watches_of_many_nodes_end_at_different_times() {
     runtime.block_on(async {
         let cluster = k8s::connect(Some(&kubeconfig)).await.expect("a client");
         let watched = WatchedResources { labels: NamespaceLabel::ALL.to_vec(), services: true };
-        let watches: Vec<_> = (0..NODES)
+        let nodes: Vec<_> = (0..NODES)
             .map(|number| {
                 let name = format!("worker-{number}");
                 let queues = Queues { events: EventQueue::new(&name), ledger: None };
@@ -32,7 +32,7 @@ fn watches_of_many_nodes_end_at_different_times() {
         })
         .await
         .expect("all watches are open");
-        drop(watches);
+        drop(nodes);
     });
     let durations: BTreeSet<u32> = server.requests().iter().map(|request| duration(&request.query)).collect();
     assert!(durations.iter().all(|seconds| (270..=330).contains(seconds)), "{durations:?}");

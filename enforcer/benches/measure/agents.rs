@@ -151,7 +151,7 @@ impl RunningAgent {
         };
         let agent_time = process_time(agent.pid())?;
         let start = StartTimes { ready, total, agent: agent_time, server: times };
-        Ok(Self { agent, server, start, fixture, pods })
+        Ok(Self { agent, server, fixture, pods, start })
     }
 
     /// Creates or edits a pod.

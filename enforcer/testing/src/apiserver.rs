@@ -196,6 +196,11 @@ impl ApiServer {
         self.delete(&Key::new(Resource::Pods, namespace, name));
     }
 
+    /// Checks whether there is such a pod.
+    pub fn has_pod(&self, namespace: &str, name: &str) -> bool {
+        self.shared.lock().store.get(&Key::new(Resource::Pods, namespace, name)).is_some()
+    }
+
     /// Asks a pod that runs to go, as a deletion with a grace period does: the object stays until the kubelet deletes it
     /// for good, and says by when it is to be gone.
     pub fn ask_to_go(&self, namespace: &str, name: &str, grace: Duration) -> Pod {

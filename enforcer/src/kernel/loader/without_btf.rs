@@ -20,7 +20,7 @@ pub(super) fn loader() -> EbpfLoader<'static> {
         EbpfLoader::new()
     };
     let thread = thread::Builder::new().name("loader".to_owned()).spawn(confined);
-    let mut loader = thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(EbpfLoader::new);
+    let mut loader = thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_default();
     loader.btf(None);
     loader
 }

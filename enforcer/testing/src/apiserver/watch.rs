@@ -188,11 +188,9 @@ impl Watch {
     fn begin(&mut self, inner: &Inner) {
         let synthetic = self.options.initial_events || matches!(self.options.version, Version::Newest | Version::Any);
         if synthetic {
-            let namespace = self.namespace.clone();
-            for (_, object) in inner.store.now().range(self.resource, namespace.as_deref(), None) {
-                if self.options.selector.matches(object) {
-                    self.push("ADDED", object);
-                }
+            let (namespace, selector) = (self.namespace.clone(), self.options.selector.clone());
+            for object in inner.store.selected(self.resource, namespace.as_deref(), &selector) {
+                self.push("ADDED", object);
             }
         }
         if self.options.initial_events {
