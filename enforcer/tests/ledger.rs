@@ -137,6 +137,7 @@ fn two_hundred_nodes_write_at_their_pace_and_quiet_ones_nothing() {
     let mut writes: BTreeMap<String, usize> = BTreeMap::new();
     for request in server.requests().iter().filter(|request| STATUS.matches(&request.verb, &request.resource)) {
         *writes.entry(request.name.clone().unwrap_or_default()).or_default() += 1;
+        assert!(request.sent * 4 < request.bytes as u64, "the answer does not repeat what was written: {request:?}");
     }
     let paces = usize::try_from(storm.as_secs() / PACE.as_secs()).expect("a small number") + 1;
     assert!(writes.values().all(|writes| *writes <= 1 + paces), "one write per pace and node: {writes:?}");

@@ -62,6 +62,8 @@ enum BenchPart {
     Footprint,
     /// Cost of the Services of a large cluster
     Services,
+    /// Traffic of the agents of a large cluster with its API server
+    Cluster,
     /// Instruction counts of the agent, by Callgrind
     Instructions,
     /// Other BPF programs beside ours: only with their paths
@@ -269,6 +271,9 @@ mod tests {
     #[test]
     fn parts_have_the_names_of_the_measuring_program() {
         let names: Vec<_> = BenchPart::value_variants().iter().map(|part| part.name()).collect();
-        assert_eq!(names, ["hook", "claim-latency", "denial-storm", "footprint", "services", "instructions", "peers"]);
+        assert_eq!(
+            names,
+            ["hook", "claim-latency", "denial-storm", "footprint", "services", "cluster", "instructions", "peers"]
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use enforcer_testing::{
     agent::Agent,
     agent_fixture::{AgentFixture, isolated_defaults},
-    apiserver::ApiServer,
+    apiserver::{self, ApiServer},
     pods::Pod,
 };
 
@@ -23,6 +23,10 @@ pub(crate) const FIRST_NODE_PORT: u16 = 30_000;
 const NODE_PORTS: u16 = 2_768;
 /// About as much as is in the other fields of a pod's object in a cluster: environment, volumes, conditions.
 const FILLING: usize = 4000;
+
+/// Time between two looks at a map of the kernel, which adds some 50 µs. A busy loop would take the processor that the
+/// agent and the server wait for, and measure the scheduler on a small machine.
+pub(crate) const PAUSE: Duration = Duration::from_micros(10);
 
 /// Where pods come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +52,27 @@ pub(crate) struct RunningAgent {
     pub(crate) server: Option<ApiServer>,
     pub(crate) fixture: AgentFixture,
     pub(crate) pods: Vec<Pod>,
-    /// From the start of the process until it said that it was ready, and with an API server until it had all pods.
-    pub(crate) start: Duration,
+    pub(crate) start: StartTimes,
+}
+
+/// How long the start took, and what of it was whose.
+pub(crate) struct StartTimes {
+    /// From the start of the process until it judged binds.
+    pub(crate) ready: Duration,
+    /// From the start of the process until it was ready, and with an API server until it enforced the claims of all pods.
+    pub(crate) total: Duration,
+    /// Processor time of the agent until then.
+    pub(crate) agent: Duration,
+    /// With an API server, its part.
+    pub(crate) server: Option<ServerTimes>,
+}
+
+/// The part of an API server in a start.
+pub(crate) struct ServerTimes {
+    /// Processor time of the server.
+    pub(crate) cpu: Duration,
+    /// From the start of the agent until the last pod of the list was sent.
+    pub(crate) listed: Duration,
 }
 
 /// A pod with a port of its own, its object as large as in a cluster.
@@ -107,12 +130,28 @@ impl RunningAgent {
         let mut words =
             vec!["--mode=enforce", "--log-format=json", "--node-name=node-1", "--cgroup-root", &root, &from];
         words.extend(isolated_defaults(&[]));
+        let before = server.as_ref().map(|_| thread_time(apiserver::THREAD)).transpose()?;
         let begun = Instant::now();
         let mut agent = Agent::spawn(words);
-        // Of an API server it says so when it has all pods, which is after it was ready.
-        let last = if server.is_some() { "synced" } else { "ready" };
-        agent.wait_for_line(last, |line| line["event"] == last);
-        Ok(Self { agent, server, start: begun.elapsed(), fixture, pods })
+        agent.wait_for_line("ready", |line| line["event"] == "ready");
+        let ready = begun.elapsed();
+        if server.is_some() {
+            // It judges binds before it has all pods of an API server.
+            agent.wait_for_line("synced", |line| line["event"] == "synced");
+        }
+        let total = begun.elapsed();
+        let times = match (&server, before) {
+            (Some(server), Some(before)) => {
+                let cpu = thread_time(apiserver::THREAD)?.saturating_sub(before);
+                let list = server.requests().into_iter().filter(|request| request.resource == "pods");
+                let listed = list.filter_map(|request| request.sent_at).max().context("no pods were sent")?;
+                Some(ServerTimes { cpu, listed: listed.saturating_duration_since(begun) })
+            }
+            _ => None,
+        };
+        let agent_time = process_time(agent.pid())?;
+        let start = StartTimes { ready, total, agent: agent_time, server: times };
+        Ok(Self { agent, server, fixture, pods, start })
     }
 
     /// Creates or edits a pod.
@@ -135,17 +174,36 @@ impl RunningAgent {
 
     /// How long the agent's threads have run.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        let mut nanos = 0;
-        for entry in fs::read_dir(self.proc("task"))? {
-            let text = fs::read_to_string(entry?.path().join("schedstat"))?;
-            nanos += text.split_whitespace().next().context("schedstat is empty")?.parse::<u64>()?;
-        }
-        Ok(Duration::from_nanos(nanos))
+        process_time(self.agent.pid())
     }
 
     fn proc(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{name}", self.agent.pid()))
     }
+}
+
+/// How long the threads of a process have run.
+fn process_time(pid: u32) -> anyhow::Result<Duration> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))?;
+    tasks.map(|task| run_time(&task?.path())).sum()
+}
+
+/// How long the threads of this process with this name have run.
+pub(crate) fn thread_time(name: &str) -> anyhow::Result<Duration> {
+    let mut time = Duration::ZERO;
+    for task in fs::read_dir("/proc/self/task")? {
+        let task = task?.path();
+        if fs::read_to_string(task.join("comm"))?.trim_end() == name {
+            time += run_time(&task)?;
+        }
+    }
+    Ok(time)
+}
+
+fn run_time(task: &Path) -> anyhow::Result<Duration> {
+    let text = fs::read_to_string(task.join("schedstat"))?;
+    let nanos = text.split_whitespace().next().context("schedstat is empty")?;
+    Ok(Duration::from_nanos(nanos.parse()?))
 }
 
 fn put(server: &ApiServer, pod: &Pod) -> anyhow::Result<Pod> {

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use aya::{maps::MapInfo, programs::loaded_programs};
 
 use crate::{
-    agents::{RunningAgent, Source},
+    agents::{RunningAgent, ServerTimes, Source, StartTimes},
     samples::Run,
 };
 
@@ -27,7 +27,14 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
             let name = |what: &str| format!("{}-{pods}-pods/{what}", source.name());
             eprintln!("footprint: {pods} pods from the {}", source.name());
             let running = RunningAgent::new(source, pods)?;
-            runs.push(Run::one(name("start"), "ms", running.start.as_secs_f64() * 1000.0));
+            let StartTimes { ready, total, agent, server } = &running.start;
+            let times =
+                [("start", Some(total)), ("start-ready", Some(ready)), ("start-agent", Some(agent))].into_iter();
+            let of_server = server.as_ref().map(|ServerTimes { cpu, listed }| (cpu, listed)).unzip();
+            for (what, time) in times.chain([("start-server", of_server.0), ("start-listed", of_server.1)]) {
+                let time = time.map(|time| Run::one(name(what), "ms", time.as_secs_f64() * 1000.0));
+                runs.extend(time);
+            }
             sleep(SETTLE);
             for (what, line) in [
                 ("rss", "VmRSS"),

@@ -9,6 +9,7 @@
 )]
 
 mod agents;
+mod cluster;
 mod comparison_programs;
 mod denial_storm;
 mod driver;
@@ -28,13 +29,14 @@ use samples::Run;
 type Measure = fn(bool) -> anyhow::Result<Vec<Run>>;
 
 /// What is measured, by name.
-const PARTS: [(&str, Measure); 6] = [
+const PARTS: [(&str, Measure); 7] = [
     ("hook", hook::measure),
     ("peers", peers::measure),
     ("claim-latency", pod_latency::measure),
     ("denial-storm", denial_storm::measure),
     ("footprint", footprint::measure),
     ("services", services::measure),
+    ("cluster", cluster::measure),
 ];
 
 fn main() -> ExitCode {

@@ -21,7 +21,7 @@ use enforcer_ebpf::wire::{Policy, Protocol, Undeclared, port_index};
 use enforcer_testing::agent_fixture::AgentFixture;
 
 use crate::{
-    agents::{self, FIRST_PORT, RunningAgent, Source},
+    agents::{self, FIRST_PORT, PAUSE, RunningAgent, Source},
     samples::{Run, quantile},
 };
 
@@ -74,6 +74,7 @@ fn changed(running: &mut RunningAgent, changes: u16) -> anyhow::Result<Vec<f64>>
             if start.elapsed() > TIMEOUT {
                 bail!("the claim of port {port} did not come in {TIMEOUT:?}");
             }
+            std::thread::sleep(PAUSE);
         }
         times.push(start.elapsed().as_secs_f64() * 1000.0);
         // The agent has something to do after it, such as telling of it, which is not to be part of the next one.

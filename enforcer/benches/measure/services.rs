@@ -10,7 +10,7 @@ use aya::maps::{Array, Map, MapData};
 use enforcer_ebpf::wire::{Protocol, port_index};
 
 use crate::{
-    agents::{FIRST_NODE_PORT, RunningAgent, Source, service},
+    agents::{FIRST_NODE_PORT, PAUSE, RunningAgent, Source, service},
     samples::Run,
 };
 
@@ -28,7 +28,7 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Run>> {
         eprintln!("services: {PODS} pods and {services} Services from the api");
         let mut running = RunningAgent::with_services(Source::Api, PODS, services)?;
         let name = |what: &str| format!("{PODS}-pods-{services}-services/{what}");
-        runs.push(Run::one(name("start"), "ms", running.start.as_secs_f64() * 1000.0));
+        runs.push(Run::one(name("start"), "ms", running.start.total.as_secs_f64() * 1000.0));
         sleep(SETTLE);
         for (what, line) in [("rss", "VmRSS"), ("peak", "VmHWM")] {
             runs.push(Run::one(name(what), "MiB", running.memory(line)?));
@@ -60,6 +60,7 @@ fn changed(running: &mut RunningAgent, services: u16, changes: u16) -> anyhow::R
             if start.elapsed() > TIMEOUT {
                 bail!("the change did not come in {TIMEOUT:?}");
             }
+            sleep(PAUSE);
         }
         Ok(start.elapsed().as_secs_f64() * 1000.0)
     };

@@ -15,6 +15,9 @@ pub const MOUNTINFO: &str = "/proc/self/mountinfo";
 const SEARCH_DEPTH: usize = 3;
 /// Depth to which the tree below the kubelet's cgroup is read.
 const SCAN_DEPTH: usize = 24;
+/// Number of links of a cgroup without children (`kernfs_refresh_inode` in fs/kernfs/inode.c): most cgroups are those of
+/// containers, and to list the files of one takes longer than to ask for this.
+const NO_CHILDREN: u64 = 2;
 /// Id of the root of a whole hierarchy (`kernfs_create_root` in fs/kernfs/dir.c takes the first
 /// one); the root of a cgroup namespace has another.
 const HIERARCHY_ROOT: CgroupId = CgroupId::new(1);
@@ -194,11 +197,12 @@ pub fn scan(root: &Root) -> Result<Vec<Entry>, CgroupError> {
 
 fn scan_below(directory: &Path, parent: CgroupId, depth: usize, entries: &mut Vec<Entry>) -> Result<(), CgroupError> {
     for (name, path) in children(directory)? {
-        let Ok(id) = id_of(&path) else {
+        let Ok(metadata) = fs::metadata(&path) else {
             continue;
         };
+        let id = CgroupId::new(metadata.ino());
         entries.push(Entry { id, parent, name });
-        if depth > 1 {
+        if depth > 1 && metadata.nlink() != NO_CHILDREN {
             scan_below(&path, id, depth - 1, entries)?;
         }
     }

@@ -16,13 +16,14 @@ use enforcer_core::{
     },
     model::text::message_with_causes,
 };
+use hyper::header::{ACCEPT, HeaderValue};
 use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
     Api, Client, Resource as _, ResourceExt,
     api::{Patch, PatchParams, PostParams},
-    core::Status,
+    core::{PartialObjectMeta, Status},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -37,6 +38,8 @@ use crate::host::clock;
 
 /// Field manager of the agent.
 const FIELD_MANAGER: &str = "port-enforcer";
+/// Type of an answer that is the metadata of an object, as kube's calls for metadata ask for it.
+const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 /// Longest duration of a call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -150,6 +153,7 @@ impl FailedCall {
 
 /// The object of one node.
 struct Ledger {
+    client: Client,
     ledgers: Api<NodeHostPorts>,
     nodes: Api<Node>,
     node: String,
@@ -157,7 +161,8 @@ struct Ledger {
 
 impl Ledger {
     fn new(client: &Client, node: String) -> Self {
-        Self { ledgers: Api::all(client.clone()), nodes: Api::all(client.clone()), node }
+        let client = client.clone();
+        Self { ledgers: Api::all(client.clone()), nodes: Api::all(client.clone()), client, node }
     }
 
     /// Makes a call. Returns the version that the object has then.
@@ -171,7 +176,7 @@ impl Ledger {
                     "metadata": { "name": self.node },
                     "status": status,
                 }));
-                let written = self.ledgers.patch_status(&self.node, &params(), &patch).await;
+                let written = self.write(&patch).await;
                 written.map(|object| version_of(&object)).map_err(|error| failed(call, error))
             }
             LedgerCall::Look => {
@@ -179,6 +184,15 @@ impl Ledger {
                 seen.map(|object| version_of(&object)).map_err(|error| failed(call, error))
             }
         }
+    }
+
+    /// Writes the status. The answer is the metadata: what was sent need not come back.
+    async fn write(&self, patch: &Patch<Value>) -> kube::Result<PartialObjectMeta<NodeHostPorts>> {
+        let resource = kube::core::Request::new(NodeHostPorts::url_path(&(), None));
+        let request = resource.patch_subresource("status", &self.node, &params(), patch);
+        let mut request = request.map_err(kube::Error::BuildRequest)?;
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA));
+        self.client.request(request).await
     }
 
     /// Creates the object if there is none. One that is there must belong to this Node: that of an earlier Node of the

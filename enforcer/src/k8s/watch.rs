@@ -1,6 +1,12 @@
 //! The watches. Each is a task that lists, watches, and starts again after any error, with back-off and jitter.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    hash::BuildHasher as _,
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
 
 use enforcer_core::{
     model::{namespace_label::NamespaceLabel, text::message_with_causes},
@@ -28,11 +34,16 @@ use super::{
     update_queue::{Closed, Update, UpdateSender},
 };
 
-/// Most objects in one page of a list, where the server does not stream lists. A page is in memory as a whole, and an
+/// Most objects in one page of a list of Services or namespaces, where the server does not stream lists. A page is in memory as a whole, and an
 /// object may have 1.5 MiB, the largest request that etcd takes: whoever makes pods must not make the agent too large.
 const PAGE: u32 = 50;
 /// Time before a list is read again because the place in the history was lost, or because the agent asks for it.
 const RELIST: Duration = Duration::from_secs(1);
+
+/// Duration of a watch, in seconds: the server ends it then, and it starts again where it was. The watches of all nodes
+/// begin in the same moment when an API server restarts, and with one duration they would end and begin together for
+/// ever. A connection that is dead is noticed 5 s after this time (`next_with_idle_timeout` in kube's watcher).
+const DURATION: RangeInclusive<u32> = 270..=330;
 
 /// Way to ask for a list of all objects.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,11 +56,19 @@ enum Lists {
 
 impl Lists {
     fn config(self) -> watcher::Config {
+        let config = watcher::Config::default().timeout(duration());
         match self {
-            Self::Streamed => watcher::Config::default().streaming_lists(),
-            Self::Paged => watcher::Config::default().page_size(PAGE),
+            Self::Streamed => config.streaming_lists(),
+            Self::Paged => config.page_size(PAGE),
         }
     }
+}
+
+/// Returns the duration of a watch.
+fn duration() -> u32 {
+    // Another number each time, as the map's hasher has it.
+    let number = RandomState::new().hash_one(0) % u64::from(DURATION.end() - DURATION.start() + 1);
+    DURATION.start() + u32::try_from(number).unwrap_or_default()
 }
 
 /// Watches the pods of a node until the agent ends. Lists them again when that is asked for.
@@ -64,7 +83,11 @@ pub(super) async fn watch_pods(client: Client, node: String, relist: Arc<Notify>
         deleted: |pod: Pod| Update::PodDeleted { namespace: pod.namespace, name: pod.name },
     };
     loop {
-        let config = lists.config().fields(&format!("spec.nodeName={node}"));
+        // A list of any version comes from the server's cache, which has an index by node; one of the newest version reads
+        // the pods of the whole cluster from etcd, for each node. So the kubelet asks too. The cache makes no pages: all
+        // pods of the node come at once, which are few.
+        let any = watcher::Config { page_size: None, ..lists.config().any_semantic() };
+        let config = any.fields(&format!("spec.nodeName={node}"));
         // Most of an object is not needed, and a list is large: each object is cut down as it arrives.
         let pods =
             watcher(api.clone(), config).default_backoff().map_ok(|event| map_event(event, |pod| from_api(&pod)));

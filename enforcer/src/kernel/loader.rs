@@ -1,9 +1,11 @@
 //! From the object in this binary to loaded programs.
 
+mod without_btf;
+
 use std::path::PathBuf;
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf,
     maps::ProgramArray,
     programs::{CgroupSock, CgroupSockAddr, Program, ProgramError, RawTracePoint},
 };
@@ -75,7 +77,8 @@ fn try_load_object(options: &LoadOptions, shared: &[(&str, PathBuf)]) -> Result<
         Target { constants: &constants, cast: features.cast, has_atomic_exchange: features.atomic_exchange };
     let object = target.adapt(OBJECT);
     let log_level = if options.trace { aya_log::Level::Trace as u8 } else { 0 };
-    let mut loader = EbpfLoader::new();
+    // The object has no relocations by the kernel's types: what it needs of them are its constants.
+    let mut loader = without_btf::loader();
     for (name, path) in shared {
         loader.map_pin_path(name, path);
     }

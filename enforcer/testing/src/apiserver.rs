@@ -61,6 +61,9 @@ pub use self::{
 /// Longest time of a wait.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Name of the server's thread, by which the time that it takes is found.
+pub const THREAD: &str = "apiserver";
+
 /// The server while it listens.
 #[derive(Debug)]
 struct Listening {
@@ -114,11 +117,12 @@ impl ApiServer {
                 _ = stopped => {}
             }
         };
-        let thread = thread::spawn(move || {
+        let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(move || {
             // When the runtime goes, every connection is closed, whatever it was doing.
             let runtime = runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime for the server").block_on(serve);
         });
+        let thread = thread.expect("a thread for the server");
         is_ready.recv().expect("the server starts to listen");
         self.listening = Some(Listening { thread, stop });
     }
@@ -190,6 +194,11 @@ impl ApiServer {
     /// Deletes a pod, at once.
     pub fn delete_pod(&self, namespace: &str, name: &str) {
         self.delete(&Key::new(Resource::Pods, namespace, name));
+    }
+
+    /// Checks whether there is such a pod.
+    pub fn has_pod(&self, namespace: &str, name: &str) -> bool {
+        self.shared.lock().store.get(&Key::new(Resource::Pods, namespace, name)).is_some()
     }
 
     /// Asks a pod that runs to go, as a deletion with a grace period does: the object stays until the kubelet deletes it
@@ -264,9 +273,10 @@ impl ApiServer {
     /// Does something once to the watches that are open, and says how many there were.
     pub fn interrupt(&self, target: Target, interruption: Interruption) -> usize {
         self.shared.update(|inner| {
+            let revision = inner.store.revision();
             let watches = inner.watches.values_mut();
             let met = watches.filter(|open| target.matches("watch", open.resource.plural()));
-            met.map(|open| open.pending.push(Happening::Interruption(interruption))).count()
+            met.map(|open| open.pending.push(Happening::Interruption(interruption, revision))).count()
         })
     }
 

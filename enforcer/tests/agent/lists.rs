@@ -21,8 +21,8 @@ use crate::{
 
 pub(crate) const TESTS: &[Test] = tests![
     cut_streamed_list_is_retried,
-    cut_paged_list_is_retried,
-    missing_later_page_is_retried,
+    cut_unstreamed_list_is_retried,
+    unstreamed_list_comes_from_cache,
     slow_server_is_waited_for,
     cut_first_list_is_retried
 ];
@@ -85,10 +85,10 @@ impl ListFixture {
 }
 
 /// Lets the agent meet the fault a few times: nothing changes until it is over.
-fn nothing_changes_during(streamed: bool, more: usize, target: Target, fault: Fault) {
+fn nothing_changes_during(streamed: bool, fault: Fault) {
     let fixture = AgentFixture::new();
-    let (mut lists, mut agent) = ListFixture::new(&fixture, streamed, more);
-    let outage = lists.server.fault(target, fault);
+    let (mut lists, mut agent) = ListFixture::new(&fixture, streamed, 30);
+    let outage = lists.server.fault(PODS, fault);
     let away = |line: &Value| line["event"] == "api_error" && line["resource"] == "pods";
     agent.wait_for_line("it is told that the server is away", away);
     lists.go_on();
@@ -110,16 +110,27 @@ fn nothing_changes_during(streamed: bool, more: usize, target: Target, fault: Fa
 
 fn cut_streamed_list_is_retried() {
     // After "comes" and one of the many others, before "stays".
-    nothing_changes_during(true, 30, PODS, Fault::CutWatchAfter(2));
+    nothing_changes_during(true, Fault::CutWatchAfter(2));
 }
 
-fn cut_paged_list_is_retried() {
-    nothing_changes_during(false, 30, PODS, Fault::CutList);
+fn cut_unstreamed_list_is_retried() {
+    nothing_changes_during(false, Fault::CutList);
 }
 
-fn missing_later_page_is_retried() {
-    // A page has 50 pods at most.
-    nothing_changes_during(false, 120, PODS, Fault::CutLaterPage);
+/// A list of the newest version makes the server read the pods of all nodes from etcd, once for each agent.
+fn unstreamed_list_comes_from_cache() {
+    let fixture = AgentFixture::new();
+    let server = ApiServer::start();
+    server.set_streaming_lists(false);
+    for number in 0..120 {
+        server.put(&Pod::new(&format!("pod-{number}")));
+    }
+    let _agent = start_synced(&fixture, &server, &[]);
+    let requests = server.requests();
+    let lists: Vec<_> =
+        requests.iter().filter(|request| request.verb == "list" && request.resource == "pods").collect();
+    let [list] = lists.as_slice() else { panic!("one list without pages: {lists:?}") };
+    assert!(list.query.split('&').any(|parameter| parameter == "resourceVersion=0"), "{}", list.query);
 }
 
 fn slow_server_is_waited_for() {

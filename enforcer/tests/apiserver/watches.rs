@@ -187,3 +187,22 @@ fn watch_of_one_name_is_served() {
     let watch = cluster.server.requests().into_iter().find(|request| request.verb == "watch").unwrap();
     assert_eq!(watch.name.as_deref(), Some("b"), "access control sees the name in the selector");
 }
+
+#[test]
+fn sent_bytes_are_counted_for_each_request() {
+    let cluster = Cluster::start();
+    let server = &cluster.server;
+    server.put_pod(pod("a", "node-1"));
+    server.put_pod(pod("b", "node-2"));
+    let get = |query: &str| {
+        let request = axum::http::Request::get(format!("/api/v1/pods?{query}")).body(Vec::new()).unwrap();
+        cluster.run(cluster.client.request_text(request)).unwrap()
+    };
+    let list = get("limit=1");
+    let watch = get("watch=true&timeoutSeconds=1&resourceVersion=0&fieldSelector=spec.nodeName%3Dnode-1");
+    // The fields of a line are in the order of a real server: clients read them as they come.
+    assert!(watch.starts_with("{\"type\":\"ADDED\",\"object\":{"), "{watch}");
+    assert_eq!(watch.lines().count(), 1, "{watch}");
+    let sent: Vec<_> = server.requests().iter().map(|request| request.sent).collect();
+    assert_eq!(sent, [list, watch].map(|text| text.len() as u64));
+}

@@ -78,7 +78,7 @@ const fn by_empty_program(fast: f64, slow: f64) -> Limit {
     Limit::ByEmptyProgram(LimitByEmptyProgram { fast, slow })
 }
 
-const THRESHOLDS: [Threshold; 28] = [
+const THRESHOLDS: [Threshold; 29] = [
     (
         "unclaimed port: kernel time above empty programs, socket to close (ns)",
         &["hook/unclaimed/net"],
@@ -116,6 +116,7 @@ const THRESHOLDS: [Threshold; 28] = [
     ("socket, adopting bind, close ÷ with empty programs", &["hook/adopted/cycle ÷ empty-reuse"], fixed(1.12)),
     ("pod change to enforced, 110 pods, p99 (ms)", &["claim-latency/api-110-pods/p99"], fixed(1.5)),
     ("rebuild of the state with 5,000 pods (ms)", &["claim-latency/rebuild-5000-pods"], fixed(250.0)),
+    ("CPU time of the agent's start, 5,000 pods (ms)", &["footprint/api-5000-pods/start-agent"], fixed(500.0)),
     (
         "peak RSS at the start, up to 110 pods (MiB)",
         &[

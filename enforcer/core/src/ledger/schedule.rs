@@ -12,9 +12,13 @@ use super::{
     content::{LedgerRoom, fit},
     node_host_ports::NodeHostPortsStatus,
 };
+use crate::model::token_bucket::{RateLimit, TokenBucket};
 
 /// Shortest time between two writes of a content.
 pub const PACE: Duration = Duration::from_secs(10);
+/// Writes of a content: some in a row, and fewer where a node changes all the time. In a cluster of thousands of such
+/// nodes the ledgers would be most of what the API server stores.
+pub const WRITE_LIMIT: RateLimit = RateLimit { burst: 6, interval: Duration::from_secs(30) };
 /// Time between two looks at an object that is not written.
 const LOOK_INTERVAL: Duration = Duration::from_mins(10);
 /// Time between two tries where the API server has no such objects or grants no right to write them.
@@ -79,6 +83,7 @@ pub struct LedgerSchedule {
     /// Version of the object after the last write.
     version: Option<String>,
     room: LedgerRoom,
+    writes: TokenBucket,
     not_before: Duration,
     look_at: Duration,
     failures: u32,
@@ -99,6 +104,7 @@ impl LedgerSchedule {
             exists: false,
             version: None,
             room: LedgerRoom::default(),
+            writes: TokenBucket::default(),
             not_before,
             look_at: Duration::MAX,
             failures: 0,
@@ -153,7 +159,10 @@ impl LedgerSchedule {
             (LedgerCall::Write(_), LedgerOutcome::Done { version }) => {
                 self.written = self.writing.take();
                 self.version = Some(version);
-                self.not_before = now + PACE + self.jitter.share_of(PACE / 4);
+                // There is one: the write waited for it.
+                self.writes.take(WRITE_LIMIT, now);
+                let next = self.writes.available_at(WRITE_LIMIT).max(now + PACE);
+                self.not_before = next + self.jitter.share_of(PACE / 4);
                 self.plan_look(now);
             }
             (LedgerCall::Look, LedgerOutcome::Done { version }) => {

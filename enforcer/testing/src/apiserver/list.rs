@@ -91,7 +91,7 @@ pub(super) fn list(
         }
     }
     let items = page.iter().map(|(_, object)| {
-        let mut item = shown(object, metadata_only);
+        let mut item = shown(object, metadata_only).into_owned();
         // The items of a list do not repeat what they are, but custom resources do.
         if !metadata_only
             && !resource.is_custom()

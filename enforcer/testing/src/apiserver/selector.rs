@@ -49,6 +49,16 @@ impl Selector {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
+    /// Returns the value that a field must have, if the selector names one.
+    pub(super) fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().filter(|requirement| requirement.key == name).find_map(|requirement| {
+            match &requirement.operator {
+                Operator::In(values) => values.iter().map(String::as_str).next().filter(|_| values.len() == 1),
+                _ => None,
+            }
+        })
+    }
+
     pub(super) fn matches(&self, object: &Value) -> bool {
         let labels = &object["metadata"]["labels"];
         self.labels.iter().all(|requirement| requirement.holds(labels[&requirement.key].as_str()))

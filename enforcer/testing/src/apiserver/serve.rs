@@ -1,6 +1,11 @@
 //! Answers to requests.
 
-use std::{collections::VecDeque, io, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::{self, Body},
@@ -10,6 +15,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::stream;
+use http_body_util::BodyExt as _;
 use k8s_openapi::apimachinery::pkg::version::Info;
 use serde::Serialize;
 use serde_json::Value;
@@ -82,14 +88,23 @@ pub(super) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
         inner.requests.push(Recorded::new(&asked, &head.uri, bytes, user::impersonated(&head.headers)));
         (inner.requests.len() - 1, Met::new(inner, &asked, later_page))
     });
-    time::sleep(met.delay_answer).await;
+    delay(met.delay_answer).await;
     let response = match (body, parameters) {
         (Ok(body), Ok(parameters)) => answer(&shared, &head.headers, &body, &asked, &parameters, met),
         (Err(refusal), _) | (_, Err(refusal)) => Err(refusal),
     };
     let response = response.unwrap_or_else(|refusal| refused(&refusal));
     shared.update(|inner| inner.requests[number].status = Some(response.status().as_u16()));
-    response
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            let mut inner = shared.lock();
+            let Recorded { sent, sent_at, .. } = &mut inner.requests[number];
+            (*sent, *sent_at) = (*sent + bytes as u64, Some(Instant::now()));
+            drop(inner);
+            frame
+        }))
+    })
 }
 
 fn answer(
@@ -140,7 +155,7 @@ fn answer(
             let key = Key::new(resource, namespace.unwrap_or_default(), name);
             let inner = shared.lock();
             let object = inner.store.get(&key).ok_or_else(|| status::not_found(resource.qualified(), name))?;
-            Good { code: StatusCode::OK, value: shown(object, metadata_only) }
+            Good { code: StatusCode::OK, value: shown(object, metadata_only).into_owned() }
         }
         verb => {
             let (namespace, media) = (namespace.unwrap_or_default(), media(headers));
@@ -150,7 +165,7 @@ fn answer(
                 (false, "create") => event::create(&mut inner.store, namespace, media, body),
                 (false, _) => event::patch(&mut inner.store, namespace, name, media, body),
             })?;
-            Good { value: shown(&good.value, metadata_only), ..good }
+            Good { value: shown(&good.value, metadata_only).into_owned(), ..good }
         }
     };
     Ok(whole(good.code, &good.value, met))
@@ -217,8 +232,8 @@ fn whole(code: StatusCode, value: &Value, met: Met) -> Response {
     if met.cut_list {
         pieces.push_back(Err(broken()));
     }
-    let body = stream::unfold((met.delay_body, pieces), |(delay, mut pieces)| async move {
-        time::sleep(delay).await;
+    let body = stream::unfold((met.delay_body, pieces), |(pause, mut pieces)| async move {
+        delay(pause).await;
         let piece = pieces.pop_front()?;
         if piece.is_err() {
             // What was sent before goes out.
@@ -227,6 +242,13 @@ fn whole(code: StatusCode, value: &Value, met: Met) -> Response {
         Some((piece, (Duration::ZERO, pieces)))
     });
     respond(code, Body::from_stream(body))
+}
+
+/// Waits, if a fault asks for it: a timer that is due already would still wait for the next millisecond.
+pub(super) async fn delay(duration: Duration) {
+    if !duration.is_zero() {
+        time::sleep(duration).await;
+    }
 }
 
 /// Returns the error that makes the server drop the connection.

@@ -2,18 +2,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use axum::http::Uri;
-use tokio::sync::watch as latest;
+use serde_json::Value;
+use tokio::sync::Notify;
 
 use super::{
     custom_resource::Definition,
     fault::{Active, Interruption},
     request_attributes,
     resource::Resource,
+    selector::Selector,
     store::{Change, Store},
 };
 
@@ -34,6 +36,10 @@ pub struct Recorded {
     pub query: String,
     /// Size of the body; 0 where there is none.
     pub bytes: usize,
+    /// Bytes of the answer's body that were sent so far: a watch sends more as long as it is open.
+    pub sent: u64,
+    /// Time when the last of them were sent.
+    pub sent_at: Option<Instant>,
     /// User as whom it is made: the header `Impersonate-User`.
     pub impersonate: Option<String>,
     /// `None` as long as there is no answer.
@@ -45,7 +51,21 @@ impl Recorded {
         let request_attributes::Asked { verb, group, resource, namespace, name, .. } = asked.clone();
         let query = uri.query().unwrap_or_default().to_owned();
         let impersonate = impersonate.map(str::to_owned);
-        Self { at: Instant::now(), verb, group, resource, namespace, name, query, bytes, impersonate, status: None }
+        let at = Instant::now();
+        Self {
+            at,
+            verb,
+            group,
+            resource,
+            namespace,
+            name,
+            query,
+            bytes,
+            sent: 0,
+            sent_at: None,
+            impersonate,
+            status: None,
+        }
     }
 }
 
@@ -53,14 +73,29 @@ impl Recorded {
 #[derive(Clone, Debug)]
 pub(super) enum Happening {
     Change(Change),
-    Interruption(Interruption),
+    /// An interruption at this version of the whole.
+    Interruption(Interruption, u64),
 }
 
 /// An open watch.
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) resource: Resource,
+    pub(super) namespace: Option<String>,
+    pub(super) selector: Arc<Selector>,
     pub(super) pending: Vec<Happening>,
+    /// Wakes its task.
+    pub(super) wake: Arc<Notify>,
+}
+
+impl Open {
+    /// Checks whether the watch sends anything of a change. Thousands of watches can be open, and few are concerned.
+    fn is_concerned(&self, change: &Change) -> bool {
+        let matches =
+            |object: &Option<Arc<Value>>| object.as_deref().is_some_and(|object| self.selector.matches(object));
+        change.key.is_in(self.resource, self.namespace.as_deref())
+            && (matches(&change.before) || matches(&change.after))
+    }
 }
 
 #[derive(Debug)]
@@ -89,10 +124,9 @@ impl Inner {
 #[derive(Debug)]
 pub(super) struct Shared {
     inner: Mutex<Inner>,
-    /// Counts the updates, for those who wait: in threads, and in tasks.
+    /// Counts the updates, for threads that wait.
     updates: Mutex<u64>,
     updated: Condvar,
-    pub(super) wake: latest::Sender<u64>,
 }
 
 impl Shared {
@@ -109,28 +143,28 @@ impl Shared {
             definition: Definition::shipped(),
             reader_rules: BTreeSet::new(),
         };
-        let (wake, _) = latest::channel(0);
-        Self { inner: Mutex::new(inner), updates: Mutex::default(), updated: Condvar::new(), wake }
+        Self { inner: Mutex::new(inner), updates: Mutex::default(), updated: Condvar::new() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes something, and wakes everyone who waits for that.
+    /// Changes something, and wakes the threads that wait for that and the watches that are concerned.
     pub(super) fn update<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.lock();
         let result = change(&mut inner);
         let Inner { store, watches, .. } = &mut *inner;
         for change in store.take_fresh() {
-            for open in watches.values_mut() {
+            for open in watches.values_mut().filter(|open| open.is_concerned(&change)) {
                 open.pending.push(Happening::Change(change.clone()));
             }
         }
+        for open in watches.values().filter(|open| !open.pending.is_empty()) {
+            open.wake.notify_one();
+        }
         drop(inner);
-        let mut updates = self.count();
-        *updates += 1;
-        self.wake.send_replace(*updates);
+        *self.count() += 1;
         self.updated.notify_all();
         result
     }

@@ -1,7 +1,8 @@
 //! The objects, their versions, and a bounded memory of how they changed.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     iter, mem,
     ops::Bound,
     process,
@@ -12,7 +13,7 @@ use std::{
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::resource::Resource;
+use super::{resource::Resource, selector::Selector};
 
 /// Place of an object: the order of the keys is the order of lists.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,6 +113,8 @@ pub(super) struct Store {
     objects: Objects,
     /// Number of objects of each resource in each namespace.
     counts: BTreeMap<(Resource, String), usize>,
+    /// Places of the pods of each node: the cache of a real server has this index too.
+    on_node: BTreeMap<String, BTreeSet<Key>>,
     /// Version at which each was created.
     created: BTreeMap<Key, u64>,
     history: VecDeque<Change>,
@@ -127,6 +130,7 @@ impl Store {
             capacity,
             objects: Objects::new(),
             counts: BTreeMap::new(),
+            on_node: BTreeMap::new(),
             created: BTreeMap::new(),
             history: VecDeque::new(),
             fresh: Vec::new(),
@@ -156,6 +160,24 @@ impl Store {
     pub(super) fn created(&self, resource: Resource) -> impl Iterator<Item = (u64, &Key)> {
         let keys = self.created.range(Key::new(resource, "", "")..);
         keys.take_while(move |(key, _)| key.resource == resource).map(|(key, revision)| (*revision, key))
+    }
+
+    /// Returns the objects that a selector lets through, as they are. Does not look at the pods of other nodes.
+    pub(super) fn selected(
+        &self,
+        resource: Resource,
+        namespace: Option<&str>,
+        selector: &Selector,
+    ) -> Vec<&Arc<Value>> {
+        let matches = |object: &&Arc<Value>| selector.matches(object);
+        match selector.field("spec.nodeName").filter(|_| resource == Resource::Pods) {
+            Some(node) => {
+                let keys = self.on_node.get(node).into_iter().flatten();
+                let objects = keys.filter(|key| key.is_in(resource, namespace)).filter_map(|key| self.objects.get(key));
+                objects.filter(matches).collect()
+            }
+            None => self.now().range(resource, namespace, None).map(|(_, object)| object).filter(matches).collect(),
+        }
     }
 
     /// Returns the objects as they are.
@@ -209,6 +231,7 @@ impl Store {
         object["metadata"]["resourceVersion"] = revision.to_string().into();
         let after = Arc::new(object);
         self.objects.insert(key.clone(), Arc::clone(&after));
+        self.index_node(&key, before.as_deref(), Some(&after));
         self.remember(Change { revision, key, before, after: Some(Arc::clone(&after)) });
         after
     }
@@ -226,10 +249,24 @@ impl Store {
     pub(super) fn remove(&mut self, key: &Key) -> bool {
         let Some(before) = self.objects.remove(key) else { return false };
         self.created.remove(key);
+        self.index_node(key, Some(&before), None);
         *self.counts.get_mut(&(key.resource, key.namespace.clone())).expect("it was counted") -= 1;
         let revision = self.revision + 1;
         self.remember(Change { revision, key: key.clone(), before: Some(before), after: None });
         true
+    }
+
+    fn index_node(&mut self, key: &Key, before: Option<&Value>, after: Option<&Value>) {
+        if key.resource != Resource::Pods {
+            return;
+        }
+        let node = |object: &Value| object["spec"]["nodeName"].as_str().unwrap_or_default().to_owned();
+        if let Some(keys) = before.and_then(|object| self.on_node.get_mut(&node(object))) {
+            keys.remove(key);
+        }
+        if let Some(object) = after {
+            self.on_node.entry(node(object)).or_default().insert(key.clone());
+        }
     }
 
     fn remember(&mut self, change: Change) {
@@ -266,10 +303,11 @@ impl Store {
 }
 
 /// Returns an object in the form that was asked for.
-pub(super) fn shown(object: &Value, metadata_only: bool) -> Value {
+pub(super) fn shown(object: &Value, metadata_only: bool) -> Cow<'_, Value> {
     if metadata_only {
-        json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+        let (kind, version) = ("PartialObjectMetadata", "meta.k8s.io/v1");
+        Cow::Owned(json!({"kind": kind, "apiVersion": version, "metadata": object["metadata"]}))
     } else {
-        object.clone()
+        Cow::Borrowed(object)
     }
 }

@@ -10,9 +10,10 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::{
-    sync::watch::Receiver,
+    sync::Notify,
     task,
     time::{self, Instant},
 };
@@ -21,7 +22,7 @@ use super::{
     fault::Interruption,
     request_attributes::{Options, Version},
     resource::Resource,
-    serve::{Met, broken, line},
+    serve::{Met, broken, delay, line},
     shared::{Happening, Inner, Open, Shared},
     status::{self, Refusal},
     store::{Change, shown},
@@ -40,7 +41,7 @@ struct Watch {
     namespace: Option<String>,
     metadata_only: bool,
     options: Options,
-    wake: Receiver<u64>,
+    wake: Arc<Notify>,
     /// The changes up to this one were looked at.
     revision: u64,
     queue: VecDeque<Step>,
@@ -54,8 +55,18 @@ struct Watch {
 
 /// Item that is sent next.
 enum Step {
+    /// An event of this type with this object, which becomes a line when it is sent: a first list can be long.
+    Event(&'static str, Arc<Value>),
     Line(Bytes),
     End,
+}
+
+/// Event of a stream, its fields in the order of a real server (`WatchEvent` in apimachinery/pkg/apis/meta/v1/watch.go).
+#[derive(Serialize)]
+struct WatchEvent<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    object: &'a Value,
 }
 
 impl Drop for Watch {
@@ -93,14 +104,18 @@ pub(super) fn open(
         }
         inner.last_id += 1;
         let id = inner.last_id;
-        inner.watches.insert(id, Open { resource, pending: Vec::new() });
+        let (namespace, selector) = (namespace.map(str::to_owned), Arc::new(options.selector.clone()));
+        let wake = Arc::new(Notify::new());
+        let open =
+            Open { resource, namespace: namespace.clone(), selector, pending: Vec::new(), wake: Arc::clone(&wake) };
+        inner.watches.insert(id, open);
         let mut watch = Watch {
             id,
             shared: Arc::clone(shared),
             resource,
-            namespace: namespace.map(str::to_owned),
+            namespace,
             metadata_only,
-            wake: shared.wake.subscribe(),
+            wake,
             revision,
             queue: VecDeque::new(),
             left: met.cut_watch_after,
@@ -121,26 +136,28 @@ fn too_old(inner: &Inner, revision: u64) -> String {
 }
 
 async fn step(mut watch: Box<Watch>) -> Option<(io::Result<Bytes>, Box<Watch>)> {
-    time::sleep(mem::take(&mut watch.delay)).await;
+    delay(mem::take(&mut watch.delay)).await;
     loop {
         if watch.over {
             return None;
         }
-        watch.wake.borrow_and_update();
         if watch.refill() || watch.left == Some(0) {
             watch.over = true;
             // What was sent before goes out.
             task::yield_now().await;
             return Some((Err(broken()), watch));
         }
-        match watch.queue.pop_front() {
-            Some(Step::Line(line)) => {
-                watch.left = watch.left.map(|left| left - 1);
-                return Some((Ok(line), watch));
-            }
+        let line = match watch.queue.pop_front() {
+            Some(Step::Event(kind, object)) => line(&WatchEvent { kind, object: &shown(&object, watch.metadata_only) }),
+            Some(Step::Line(line)) => line,
             Some(Step::End) => return None,
-            None => watch.wait().await,
-        }
+            None => {
+                watch.wait().await;
+                continue;
+            }
+        };
+        watch.left = watch.left.map(|left| left - 1);
+        return Some((Ok(line), watch));
     }
 }
 
@@ -155,11 +172,7 @@ fn empty_node_status() -> Value {
 impl Watch {
     async fn wait(&mut self) {
         tokio::select! {
-            changed = self.wake.changed() => {
-                if changed.is_err() {
-                    self.queue.push_back(Step::End);
-                }
-            }
+            () = self.wake.notified() => {}
             () = time::sleep_until(self.bookmark) => {
                 self.bookmark += BOOKMARK;
                 self.push_bookmark(false);
@@ -175,11 +188,9 @@ impl Watch {
     fn begin(&mut self, inner: &Inner) {
         let synthetic = self.options.initial_events || matches!(self.options.version, Version::Newest | Version::Any);
         if synthetic {
-            let namespace = self.namespace.clone();
-            for (_, object) in inner.store.now().range(self.resource, namespace.as_deref(), None) {
-                if self.options.selector.matches(object) {
-                    self.push("ADDED", &shown(object, self.metadata_only));
-                }
+            let (namespace, selector) = (self.namespace.clone(), self.options.selector.clone());
+            for object in inner.store.selected(self.resource, namespace.as_deref(), &selector) {
+                self.push("ADDED", object);
             }
         }
         if self.options.initial_events {
@@ -191,13 +202,13 @@ impl Watch {
         }
     }
 
-    fn push(&mut self, kind: &str, object: &Value) {
-        self.queue.push_back(Step::Line(line(&json!({"type": kind, "object": object}))));
+    fn push(&mut self, kind: &'static str, object: &Arc<Value>) {
+        self.queue.push_back(Step::Event(kind, Arc::clone(object)));
     }
 
     fn push_gone(&mut self, message: String) {
         let status = serde_json::to_value(status::expired(message)).expect("a Status is JSON");
-        self.push("ERROR", &status);
+        self.queue.push_back(Step::Line(line(&WatchEvent { kind: "ERROR", object: &status })));
         self.queue.push_back(Step::End);
     }
 
@@ -223,24 +234,38 @@ impl Watch {
             // What nobody watches is refused before.
             _ => {}
         }
-        self.push("BOOKMARK", &shown(&object, self.metadata_only));
+        self.push("BOOKMARK", &Arc::new(object));
     }
 
     /// Takes what happened into the queue; whether the connection is to be cut at once.
     fn refill(&mut self) -> bool {
-        let pending = self.shared.lock().watches.get_mut(&self.id).map(|open| mem::take(&mut open.pending));
+        let mut inner = self.shared.lock();
+        let pending = inner.watches.get_mut(&self.id).map(|open| mem::take(&mut open.pending));
+        let revision = inner.store.revision();
+        drop(inner);
         for happening in pending.unwrap_or_default() {
-            match happening {
-                Happening::Change(change) => self.push_change(&change),
-                Happening::Interruption(Interruption::Cut) => return true,
-                Happening::Interruption(Interruption::End) => self.queue.push_back(Step::End),
-                Happening::Interruption(Interruption::Gone) => self.push_gone("too old resource version".to_owned()),
-                Happening::Interruption(Interruption::Malformed) => {
+            let interruption = match happening {
+                Happening::Change(change) => {
+                    self.push_change(&change);
+                    continue;
+                }
+                Happening::Interruption(interruption, then) => {
+                    self.revision = self.revision.max(then);
+                    interruption
+                }
+            };
+            match interruption {
+                Interruption::Cut => return true,
+                Interruption::End => self.queue.push_back(Step::End),
+                Interruption::Gone => self.push_gone("too old resource version".to_owned()),
+                Interruption::Malformed => {
                     self.queue.push_back(Step::Line(Bytes::from_static(b"{\"type\":\"ADDED\",\"object\":}\n")));
                 }
-                Happening::Interruption(Interruption::Bookmark) => self.push_bookmark(false),
+                Interruption::Bookmark => self.push_bookmark(false),
             }
         }
+        // Changes that concern others were looked at too.
+        self.revision = revision;
         false
     }
 
@@ -254,17 +279,17 @@ impl Watch {
             return;
         }
         let selector = &self.options.selector;
-        let before = change.before.as_deref().filter(|object| selector.matches(object));
-        let after = change.after.as_deref().filter(|object| selector.matches(object));
+        let before = change.before.as_ref().filter(|object| selector.matches(object));
+        let after = change.after.as_ref().filter(|object| selector.matches(object));
         match (before, after) {
             (None, None) => {}
-            (None, Some(object)) => self.push("ADDED", &shown(object, self.metadata_only)),
-            (Some(_), Some(object)) => self.push("MODIFIED", &shown(object, self.metadata_only)),
+            (None, Some(object)) => self.push("ADDED", object),
+            (Some(_), Some(object)) => self.push("MODIFIED", object),
             (Some(object), None) => {
                 // The last state that matched, at the version that took it away.
-                let mut object = shown(object, self.metadata_only);
+                let mut object = (**object).clone();
                 object["metadata"]["resourceVersion"] = change.revision.to_string().into();
-                self.push("DELETED", &object);
+                self.push("DELETED", &Arc::new(object));
             }
         }
     }
