@@ -14,10 +14,10 @@
 //! A verdict is not made here, but by the pure functions of [`enforcer_ebpf::decide`].
 
 mod atomic;
+mod constants;
 mod context;
 mod counters;
 mod emit;
-mod constants;
 mod holds;
 mod hooks;
 mod maps;

@@ -33,15 +33,16 @@ pub use owner::{
     OWNER_NODE, OWNER_RECORD_BYTES, OWNER_SERVICE, OWNER_SOFTWARE, OWNER_TERMINATING, Owner, Slot,
 };
 pub use port_hold::{
-    ASKED_BITS, ENFORCED_PORT_COUNT, EXTENT_DEVICE_SHIFT, EXTENT_ONE, EXTENT_V4, EXTENT_V6, HOLDER_HOST, HOLDER_SOMEBODY,
-    HOLDER_UNPLACED, IN_TABLE, MAX_FALLBACK_HOLDS, MAX_HOLDS_PER_PORT, MAX_PORT_HOLDS, PortHold, PortHolder, PortHolds,
-    SHARED_PORT_WORDS, SoleHold, bpf_spin_lock, v6_address_word,
+    ASKED_BITS, ENFORCED_PORT_COUNT, EXTENT_DEVICE_SHIFT, EXTENT_ONE, EXTENT_V4, EXTENT_V6, HOLDER_HOST,
+    HOLDER_SOMEBODY, HOLDER_UNPLACED, IN_TABLE, MAX_FALLBACK_HOLDS, MAX_HOLDS_PER_PORT, MAX_PORT_HOLDS, PortHold,
+    PortHolder, PortHolds, SHARED_PORT_WORDS, SoleHold, bpf_spin_lock, v6_address_word,
 };
 pub use port_owners::{PORT_COUNT, PortWord, Side, port_index};
 pub use protocol::Protocol;
 pub use ring_events::{
     BIND_FLAG_HELD, BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, BIND_FLAG_V6ONLY,
-    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, BoundEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY, ReleaseEvent,
+    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, BoundEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY,
+    ReleaseEvent,
 };
 pub use socket_log::{SOCKET_LOG_BYTES, SOCKET_LOG_HEADER_BYTES, SOCKET_LOG_RECORD_BYTES, SocketLog};
 pub use uid::{PodUid, UidForm, UidKey};

@@ -10,6 +10,7 @@ pub(crate) struct Constant<const PLACEHOLDER: i32>;
 
 impl<const PLACEHOLDER: i32> Constant<PLACEHOLDER> {
     /// Returns the value.
+    #[expect(clippy::unused_self, reason = "what is asked for is in the type, and the constants have names")]
     #[inline(always)]
     pub(crate) fn get(self) -> u64 {
         let value;

@@ -2,7 +2,8 @@
 //!
 //! A record in a ring costs each bind and each close twice as much: a lock, and a look at who has to be woken
 //! (`__bpf_ringbuf_reserve` in kernel/bpf/ringbuf.c). Here a program reserves its bytes by one atomic exchange of
-//! [`SocketLog::head`], and wakes the agent by a record in the socket ring, at most every 50 milliseconds. Kernels before
+//! [`SocketLog::head`]. The agent reads the log every half second, with what it reads anyway, and when a program wakes it by
+//! a record in the socket ring, because an eighth is in use. Kernels before
 //! 5.12 have no such exchange: there the records are in the socket ring themselves.
 //!
 //! Head and tail count the bytes since the start. The place of a byte in [`SocketLog::records`] is its number modulo
@@ -30,8 +31,8 @@ const WORDS: usize = (SOCKET_LOG_BYTES as usize + SOCKET_LOG_RECORD_BYTES) / 8;
 const _: () = assert!(
     SOCKET_LOG_BYTES.is_power_of_two()
         && size_of::<ReleaseEvent>() <= size_of::<BoundEvent>()
-        && size_of::<BoundEvent>() % 8 == 0
-        && size_of::<ReleaseEvent>() % 8 == 0
+        && size_of::<BoundEvent>().is_multiple_of(8)
+        && size_of::<ReleaseEvent>().is_multiple_of(8)
 );
 
 /// The single element of the `SOCKET_LOG` array. Head and tail are in cache lines of their own.

@@ -14,8 +14,8 @@ use enforcer_core::{
 };
 use enforcer_ebpf::wire::{
     BIND_FLAG_HELD, BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, BIND_FLAG_V6ONLY,
-    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY, Protocol,
-    ReleaseEvent, UidForm,
+    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, BoundEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY,
+    Protocol, ReleaseEvent, UidForm,
 };
 use enforcer_fuzz::properties::assert_safe;
 use libfuzzer_sys::fuzz_target;
@@ -33,18 +33,33 @@ fuzz_target!(|data: &[u8]| {
     // Of any length; only one length is right for each kind.
     let wrong = |record: &[u8], right: usize| record.len() != right;
     let is_length = |error: Option<DecodeError>| matches!(error, Some(DecodeError::Length { .. }));
-    let is_release = |data: &[u8]| data.first() == Some(&(EventKind::Released as u8));
-    let right = if is_release(data) { size_of::<ReleaseEvent>() } else { size_of::<BindEvent>() };
+    let kind = data.first().copied().and_then(EventKind::from_wire);
+    let right = match kind {
+        Some(EventKind::Bound) => size_of::<BoundEvent>(),
+        Some(EventKind::Released) => size_of::<ReleaseEvent>(),
+        Some(EventKind::Wakeup) => size_of::<u64>(),
+        _ => size_of::<BindEvent>(),
+    };
     assert_eq!(is_length(decode_socket(data, SLEPT).err()), wrong(data, right));
     assert_eq!(is_length(decode_verdict(data).err()), wrong(data, size_of::<BindEvent>()));
     assert_eq!(is_length(decode_cgroup(data).err()), wrong(data, size_of::<CgroupEvent>()));
 
-    if is_release(data) {
-        let record: [u8; size_of::<ReleaseEvent>()] = fit(data);
-        release(&record, &ReleaseEvent::read_from_bytes(&record).expect("so many bytes"));
-    } else {
-        let record: [u8; size_of::<BindEvent>()] = fit(data);
-        bind(&record, &BindEvent::read_from_bytes(&record).expect("so many bytes"));
+    match kind {
+        Some(EventKind::Bound) => {
+            let record: [u8; size_of::<BoundEvent>()] = fit(data);
+            bound(&record, &BoundEvent::read_from_bytes(&record).expect("so many bytes"));
+        }
+        Some(EventKind::Released) => {
+            let record: [u8; size_of::<ReleaseEvent>()] = fit(data);
+            release(&record, &ReleaseEvent::read_from_bytes(&record).expect("so many bytes"));
+        }
+        Some(EventKind::Wakeup) => {
+            assert_eq!(decode_socket(&fit::<{ size_of::<u64>() }>(data), SLEPT), Ok(SocketRecord::Wakeup));
+        }
+        _ => {
+            let record: [u8; size_of::<BindEvent>()] = fit(data);
+            bind(&record, &BindEvent::read_from_bytes(&record).expect("so many bytes"));
+        }
     }
     let record: [u8; size_of::<CgroupEvent>()] = fit(data);
     cgroup(&record, &CgroupEvent::read_from_bytes(&record).expect("so many bytes"));
@@ -68,7 +83,7 @@ fn bind(record: &[u8], event: &BindEvent) {
     match (decode_verdict(record), decode_socket(record, 0)) {
         (Ok(attempt), socket) => assert_eq!(socket, Ok(SocketRecord::Attempt(attempt))),
         (Err(error), Err(other)) => assert_eq!(error, other),
-        (Err(_), Ok(record)) => assert!(!matches!(record, SocketRecord::Attempt(_))),
+        (Err(_), Ok(record)) => panic!("{record:?}"),
     }
     let time = event.time.saturating_add(SLEPT);
     match decode_socket(record, SLEPT) {
@@ -92,23 +107,36 @@ fn bind(record: &[u8], event: &BindEvent) {
             assert_eq!((attempt.v6only, attempt.held), (v6only, flag(BIND_FLAG_HELD)));
             assert_eq!(attempt.reuse.map(|reuse| (reuse.port, reuse.address)), reuse);
             assert!(is_address(attempt.address, event));
-            is_command(&attempt.command, event);
+            is_command(&attempt.command, &event.command);
             INDEX.with(|index| told(&Report::new(attempt, index)));
         }
+        Ok(other) => panic!("it is of another kind: {other:?}"),
+    }
+}
+
+fn bound(record: &[u8], event: &BoundEvent) {
+    let known = Protocol::from_wire(event.protocol).is_some() && matches!(event.family, FAMILY_V4 | FAMILY_V6);
+    let flag = |bit| event.flags & bit != 0;
+    match decode_socket(record, SLEPT) {
+        Err(DecodeError::Field { value, .. }) => {
+            assert!(!known && [event.family, event.protocol].iter().any(|field| u64::from(*field) == value));
+        }
         Ok(SocketRecord::Bound(binding)) => {
-            assert!(known && event.kind == EventKind::Bound as u8);
+            assert!(known);
             assert_eq!(
                 (binding.time.get(), binding.cgroup.get(), binding.cookie.get()),
-                (time, event.cgroup, event.socket)
+                (event.time.saturating_add(SLEPT), event.cgroup, event.socket)
             );
             assert_eq!((binding.protocol as u8, binding.port), (event.protocol, event.port));
             assert_eq!((binding.release, binding.pid, binding.uid), (event.release, event.pid, event.uid));
-            assert_eq!(binding.v6only, v6only);
-            assert_eq!(binding.reuse.map(|reuse| (reuse.port, reuse.address)), reuse);
+            assert_eq!(binding.v6only, (!flag(BIND_FLAG_V6ONLY_UNKNOWN)).then_some(flag(BIND_FLAG_V6ONLY)));
+            let reuse = (flag(BIND_FLAG_REUSE_PORT), flag(BIND_FLAG_REUSE_ADDR));
+            let expected = (!flag(BIND_FLAG_REUSE_UNKNOWN)).then_some(reuse);
+            assert_eq!(binding.reuse.map(|reuse| (reuse.port, reuse.address)), expected);
             assert_eq!(binding.address, binding.address.to_canonical());
-            is_command(&binding.command, event);
+            is_command(&binding.command, &event.command);
         }
-        Ok(SocketRecord::Released(_)) => panic!("it is of another kind"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -132,9 +160,9 @@ fn is_address(address: IpAddr, event: &BindEvent) -> bool {
     }
 }
 
-fn is_command(command: &str, event: &BindEvent) {
-    assert!(!command.contains('\0') && command.chars().count() <= event.command.len());
-    assert!(event.command.starts_with(command.split('\u{fffd}').next().unwrap_or(command).as_bytes()));
+fn is_command(command: &str, bytes: &[u8; 16]) {
+    assert!(!command.contains('\0') && command.chars().count() <= bytes.len());
+    assert!(bytes.starts_with(command.split('\u{fffd}').next().unwrap_or(command).as_bytes()));
 }
 
 /// All that is made of an attempt.

@@ -29,8 +29,8 @@ use crate::{
 /// Time between two full comparisons with the sources of the state: the safety net below the events.
 pub(super) const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Time between two reads of all rings: the safety net below their wake-ups.
-const RINGS_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two reads of the socket log and of all rings: the safety net below the wake-ups of rings.
+const RINGS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Time between two scans of the node's sockets.
 const SOCKET_SCAN_INTERVAL: Duration = Duration::from_secs(5);

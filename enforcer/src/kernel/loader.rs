@@ -73,8 +73,7 @@ pub(super) fn load_object(options: &mut LoadOptions, shared: &[(&str, PathBuf)])
 fn try_load_object(options: &LoadOptions, shared: &[(&str, PathBuf)]) -> Result<Ebpf, BpfError> {
     let features = &options.features;
     let constants = constants(features, &Offsets::of_running_kernel()?);
-    let target =
-        Target { constants: &constants, cast: features.cast, has_atomic_exchange: features.atomic_exchange };
+    let target = Target { constants: &constants, cast: features.cast, has_atomic_exchange: features.atomic_exchange };
     let object = target.adapt(OBJECT);
     let log_level = if options.trace { aya_log::Level::Trace as u8 } else { 0 };
     // The object has no relocations by the kernel's types: what it needs of them are its constants.

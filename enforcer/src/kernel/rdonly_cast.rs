@@ -1,4 +1,4 @@
-//! Calls of `bpf_rdonly_cast` (kernel/bpf/helpers.c, since 6.2), which [`super::object`] puts into the object.
+//! Calls of `bpf_rdonly_cast` (kernel/bpf/helpers.c, since 6.2), which the module `object` puts into the object.
 //!
 //! With it the programs read sockets and tasks as the kernel's own code does: by a load, through a pointer that the
 //! function makes of an address. A helper takes ten times as long, and the programs read both at every bind, and a socket

@@ -32,9 +32,22 @@ impl SocketLog {
         Ok(Self { words, tail })
     }
 
+    /// Skips everything: no program writes such a length, so that nothing tells where the next record begins.
+    fn skip_all(&mut self) {
+        let head = self.words.load(HEAD);
+        (RECORDS..size_of::<wire::SocketLog>() / 8).for_each(|place| self.words.store(place, 0));
+        self.tail = head;
+        self.words.store(TAIL, head);
+    }
+}
+
+impl Iterator for SocketLog {
+    type Item = SocketLogRecord;
+
     /// Takes the next record: a [`wire::BoundEvent`] or a [`wire::ReleaseEvent`]. Returns `None` if there is none, or if
     /// the next one is still being written.
-    pub fn next(&mut self) -> Option<SocketLogRecord> {
+    fn next(&mut self) -> Option<SocketLogRecord> {
+        #[expect(clippy::cast_possible_truncation, reason = "it is less than the bytes of the log")]
         let at = RECORDS + (self.tail % u64::from(SOCKET_LOG_BYTES)) as usize / 8;
         let length = self.words.load(at);
         if length == 0 {
@@ -54,14 +67,6 @@ impl SocketLog {
         self.tail += SOCKET_LOG_HEADER_BYTES as u64 + length;
         self.words.store(TAIL, self.tail);
         Some(record)
-    }
-
-    /// Skips everything: no program writes such a length, so that nothing tells where the next record begins.
-    fn skip_all(&mut self) {
-        let head = self.words.load(HEAD);
-        (RECORDS..size_of::<wire::SocketLog>() / 8).for_each(|place| self.words.store(place, 0));
-        self.tail = head;
-        self.words.store(TAIL, head);
     }
 }
 

@@ -113,8 +113,7 @@ fn storm_of_denials_leaves_others_to_be_told() {
 
 fn storm_on_a_held_port_leaves_others_to_be_told() {
     let fixture = AgentFixture::new();
-    let [mut holder, mut busy, mut quiet] =
-        ["holder", "busy", "quiet"].map(|name| fixture.start(&Pod::new(name)));
+    let [mut holder, mut busy, mut quiet] = ["holder", "busy", "quiet"].map(|name| fixture.start(&Pod::new(name)));
     let mut agent = start(&fixture, &[]);
     for port in HELD {
         assert_eq!(holder.bind(&bind(port).kept()), 0);

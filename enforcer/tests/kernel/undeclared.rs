@@ -8,7 +8,9 @@ use enforcer_testing::{
     device::Device,
     own_machine,
     pods::Pod,
-    reconciler_fixture::{AUDIT, ENFORCE, KernelFixture, Observed, denied_after, features, reading_by_helper, taking_before_bind},
+    reconciler_fixture::{
+        AUDIT, ENFORCE, KernelFixture, Observed, denied_after, features, reading_by_helper, taking_before_bind,
+    },
     tests,
     worker::{Bind, Kind, Worker},
 };
@@ -328,9 +330,17 @@ fn full_hold_table_is_counted_and_denies_nobody() -> Outcome {
     for host in 1..=room + 1 {
         assert_eq!(fixture.attempt(&mut first, &on(host)).errno, 0);
     }
-    assert_eq!((full(&fixture), fixture.port_hold_count()), (1, usize::from(room)), "so many addresses of a port are told apart");
+    assert_eq!(
+        (full(&fixture), fixture.port_hold_count()),
+        (1, usize::from(room)),
+        "so many addresses of a port are told apart"
+    );
     assert_eq!(verdict(&fixture.attempt(&mut second, &on(room))), held());
-    assert_eq!(verdict(&fixture.attempt(&mut second, &on(room + 1))), FREE, "what could not be noted is in nobody's way");
+    assert_eq!(
+        verdict(&fixture.attempt(&mut second, &on(room + 1))),
+        FREE,
+        "what could not be noted is in nobody's way"
+    );
     assert_eq!(full(&fixture), 2);
     first.close();
     second.close();

@@ -38,7 +38,7 @@ impl Socket {
         if !SOCK_FLAGS_OFFSET.is_set() {
             return Self(0);
         }
-        Self(if !SOCK_TYPE.is_set() { pointer_value(pointer) } else { pointer as u64 })
+        Self(if SOCK_TYPE.is_set() { pointer as u64 } else { pointer_value(pointer) })
     }
 
     /// Returns the same as [`Self::from_pointer`] at a lower cost, provided that `element` is null. `element` is a

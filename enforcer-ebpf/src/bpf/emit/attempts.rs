@@ -2,11 +2,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{
-    bindings::BPF_RB_AVAIL_DATA,
-    btf_maps::RingBuf,
-    helpers::generated::bpf_ringbuf_query,
-};
+use aya_ebpf::{bindings::BPF_RB_AVAIL_DATA, btf_maps::RingBuf, helpers::generated::bpf_ringbuf_query};
 use enforcer_ebpf::{
     decide::Verdict,
     wire::{BindEvent, EventKind, KernelError, Protocol, SOCKET_RING_BYTES, VERDICT_RING_BYTES},

@@ -12,7 +12,11 @@ use crate::bpf::{
 const MAX_ATTEMPTS: u32 = 8;
 
 /// Space for a record, whose length was not written yet.
-pub(super) struct Reserved(*mut u64);
+pub(super) struct Reserved {
+    header: *mut u64,
+    /// Bytes that were in use before it.
+    used: u64,
+}
 
 /// Reserves space for a record of type `T`. Returns `None` if there is none. `may_use` says whether so many bytes may be
 /// in use already.
@@ -34,7 +38,7 @@ pub(super) fn reserve<T>(may_use: impl Fn(u64) -> bool) -> Option<Reserved> {
             // record beyond its end.
             let offset = at & (u64::from(SOCKET_LOG_BYTES) - 8);
             // SAFETY: as above.
-            return Some(Reserved(unsafe { records.cast::<u64>().byte_add(offset as usize) }));
+            return Some(Reserved { header: unsafe { records.cast::<u64>().byte_add(offset as usize) }, used });
         }
     }
     None
@@ -45,13 +49,14 @@ impl Reserved {
     #[inline(always)]
     pub(super) fn record<T>(&self) -> *mut T {
         // SAFETY: behind the header, which is one word.
-        unsafe { self.0.add(1) }.cast()
+        unsafe { self.header.add(1) }.cast()
     }
 
-    /// Publishes the record, all of whose fields must have been written.
+    /// Publishes the record, all of whose fields must have been written. Returns the bytes that were in use before it.
     #[inline(always)]
-    pub(super) fn publish<T>(self) {
+    pub(super) fn publish<T>(self) -> u64 {
         // SAFETY: the header of the record, which is 0 until now.
-        unsafe { publish(self.0, size_of::<T>() as u64) };
+        unsafe { publish(self.header, size_of::<T>() as u64) };
+        self.used
     }
 }

@@ -8,14 +8,17 @@ use super::{
     wakeup::{self, Pace},
 };
 use crate::bpf::{
+    constants::HAS_SOCKET_LOG,
     context::{
         clock::coarse_monotonic_ns,
         task::{CurrentTask, current_task},
     },
     counters::count_error,
-    constants::HAS_SOCKET_LOG,
     maps::SOCKET_RING,
 };
+
+/// Bytes of the log in use from which on the agent is woken.
+const WAKEUP_BYTES: u64 = SOCKET_LOG_BYTES as u64 / 8;
 
 /// The fields of a [`BoundEvent`], without those of the calling task and the time.
 pub(crate) struct BoundFields {
@@ -100,8 +103,9 @@ fn emit<T: 'static>(write: impl FnOnce(*mut T, u64), cgroup: impl Fn() -> u64) {
         return;
     };
     write(reserved.record(), now);
-    reserved.publish::<T>();
-    if wakeup::is_due(Pace::Sockets, now) {
+    // The agent reads the log now and then. It is woken only so that the log does not fill up meanwhile: a wake-up takes
+    // some tens of microseconds.
+    if reserved.publish::<T>() >= WAKEUP_BYTES && wakeup::is_due(Pace::Sockets, now) {
         wake_agent();
     }
 }

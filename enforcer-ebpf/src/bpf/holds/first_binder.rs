@@ -4,8 +4,8 @@
 use enforcer_ebpf::{
     decide::{Target, could_share, extent},
     wire::{
-        BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, EXTENT_ONE, Protocol,
-        VerdictKind, port_index,
+        BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, EXTENT_ONE, Protocol, VerdictKind,
+        port_index,
     },
 };
 

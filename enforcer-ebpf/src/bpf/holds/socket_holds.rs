@@ -11,9 +11,9 @@ use enforcer_ebpf::wire::{KernelError, PortHold};
 
 use super::table::{HoldRequest, give_back};
 use crate::bpf::{
+    constants::SOCK_TYPE,
     context::{read::load_word, socket::Socket},
     counters::count_error,
-    constants::SOCK_TYPE,
     maps::{FALLBACK_HOLDS, FALLBACK_USED, SOCKET_HOLDS},
 };
 
@@ -49,12 +49,12 @@ pub(super) fn store_hold<T>(pointer: *mut T, socket: Socket, mptcp_parent: u64, 
 #[inline(always)]
 pub(crate) fn release_socket<T>(pointer: *mut T) -> Socket {
     let (storage, socket);
-    if !SOCK_TYPE.is_set() {
-        storage = socket_storage(pointer, 0);
-        socket = Socket::from_pointer_if_null(pointer, storage);
-    } else {
+    if SOCK_TYPE.is_set() {
         socket = Socket::from_pointer(pointer);
         storage = if socket.may_have_storage() { socket_storage(pointer, 0) } else { ptr::null_mut() };
+    } else {
+        storage = socket_storage(pointer, 0);
+        socket = Socket::from_pointer_if_null(pointer, storage);
     }
     if storage.is_null() {
         if FALLBACK_USED.get_ptr(0).is_some_and(|in_use| load_word(in_use) != 0) {

@@ -2,7 +2,7 @@
 //! also needs storage on the socket.
 //!
 //! Only a socket whose own bind named the port takes one: the kernel lets such a socket keep its port until it is closed
-//! (`SOCK_BINDPORT_LOCK`; __inet_bind in net/ipv4/af_inet.c, `tcp_set_state` in net/ipv4/tcp.c, `__udp_disconnect` in
+//! (`SOCK_BINDPORT_LOCK`; `__inet_bind` in `net/ipv4/af_inet.c`, `tcp_set_state` in net/ipv4/tcp.c, `__udp_disconnect` in
 //! net/ipv4/udp.c), so that the port leads to the hold again. A socket that was bound by a bind to port 0 may lose its
 //! port without any hook.
 //!

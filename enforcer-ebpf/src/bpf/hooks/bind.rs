@@ -24,6 +24,7 @@ use super::{
     bind_tail::allow_by_tail,
 };
 use crate::bpf::{
+    constants::{POST_BIND_DENIES, SOCK_TYPE},
     context::{
         address::{encode_address, v6_target},
         caller::{Ancestor, CallerContext, identify, is_in_pod_of},
@@ -35,7 +36,6 @@ use crate::bpf::{
     },
     counters::{count, count_error, count_unreported},
     emit::attempts::{BindFields, emit_attempt_on_held_port, emit_verdict, verdict_ring_has_space},
-    constants::{POST_BIND_DENIES, SOCK_TYPE},
     holds::{first_binder::could_share_with, port_holders::PortHolderRef},
     maps::PORTS,
 };

@@ -18,8 +18,8 @@ use super::{
     bind::bpf_socket,
 };
 use crate::bpf::{
-    context::{address::v6_target, config::VolatileConfig, socket::Socket},
     constants::TAKES_BEFORE_BIND,
+    context::{address::v6_target, config::VolatileConfig, socket::Socket},
     holds::{
         first_binder::SocketBind,
         port_holders::PortHolderRef,

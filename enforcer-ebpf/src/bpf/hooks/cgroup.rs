@@ -12,14 +12,14 @@ use enforcer_ebpf::{
 };
 
 use crate::bpf::{
+    constants::{
+        CGROUP_KN_OFFSET, CGROUP_ROOT_OFFSET, KN_ID_OFFSET, KN_NAME_OFFSET, KN_PARENT_OFFSET, ROOT_HIERARCHY_OFFSET,
+    },
     context::{
         config::VolatileConfig,
         read::{load_word, read_kernel, read_kernel_str},
     },
     counters::count_error,
-    constants::{
-        CGROUP_KN_OFFSET, CGROUP_ROOT_OFFSET, KN_ID_OFFSET, KN_NAME_OFFSET, KN_PARENT_OFFSET, ROOT_HIERARCHY_OFFSET,
-    },
     maps::{CGROUP_RING, OWNERS, POD_CGROUPS, POD_UIDS},
 };
 

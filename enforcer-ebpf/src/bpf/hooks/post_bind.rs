@@ -12,6 +12,7 @@ use enforcer_ebpf::{
 
 use super::answer::{ALLOW, deny_post_bind};
 use crate::bpf::{
+    constants::POST_BIND_DENIES,
     context::{
         address::{encode_address, v6_target},
         config::VolatileConfig,
@@ -20,7 +21,6 @@ use crate::bpf::{
         task::current_task,
     },
     emit::sockets::{BoundFields, emit_bound},
-    constants::POST_BIND_DENIES,
     holds::{first_binder::SocketBind, port_holders::PortHolderRef},
 };
 

@@ -8,8 +8,8 @@ use enforcer_ebpf::wire::{Protocol, port_index};
 
 use super::answer::ALLOW;
 use crate::bpf::{
-    context::{config::VolatileConfig, netns::is_in_node_netns, socket::Socket},
     constants::SOCK_TYPE,
+    context::{config::VolatileConfig, netns::is_in_node_netns, socket::Socket},
     emit::sockets::emit_release,
     holds::{
         port_holders::PortHolderRef,

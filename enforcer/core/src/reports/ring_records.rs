@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use enforcer_ebpf::wire::{
     BIND_FLAG_HELD, BIND_FLAG_REUSE_ADDR, BIND_FLAG_REUSE_PORT, BIND_FLAG_REUSE_UNKNOWN, BIND_FLAG_V6ONLY,
-    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, BoundEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY, Protocol, Reason,
-    ReleaseEvent, UidForm, VerdictKind,
+    BIND_FLAG_V6ONLY_UNKNOWN, BindEvent, BoundEvent, CgroupEvent, EventKind, FAMILY_V4, FAMILY_V6, NAME_CAPACITY,
+    Protocol, Reason, ReleaseEvent, UidForm, VerdictKind,
 };
 use zerocopy::FromBytes;
 

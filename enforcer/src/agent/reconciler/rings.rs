@@ -77,7 +77,7 @@ impl Reconciler {
     /// As [`Self::drain_cgroup_ring`].
     pub fn drain_verdict_ring(&mut self, now: Now) -> Result<(), ReconcilerError> {
         self.drain_cgroup_ring(now)?;
-        self.drain_socket_records(now);
+        self.drain_all_socket_records(now);
         let report_all = self.policy().report_attempts;
         self.verdict_backlog = false;
         for taken in 0..BATCH {
@@ -193,7 +193,12 @@ impl Reconciler {
     pub fn settle_sockets(&mut self, now: Now) -> Result<(), ReconcilerError> {
         self.drain_cgroup_ring(now)?;
         self.sockets.read_expected(now.boottime);
-        self.drain_socket_records(now);
+        if self.sockets.has_due_attempt(now.boottime) {
+            // Its socket may have been bound, and the record of that be the last one.
+            self.drain_all_socket_records(now);
+        } else {
+            self.drain_socket_records(now);
+        }
         let lost = self.kernel.counters().socket_records_lost()?;
         if std::mem::replace(&mut self.socket_records_lost, lost) != lost {
             self.sockets.note_lost_records();

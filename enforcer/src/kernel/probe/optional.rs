@@ -82,13 +82,31 @@ pub static KERNEL_MEMORY: Feature = Feature {
     remedy: "give the agent CAP_PERFMON; under kernel lockdown (confidentiality) there is none",
     probe: || Answer::of(has_probe_read()),
     constants: &[
-        Setting { constant: Constant::SockFlagsOffset, value: |features, offsets| readable(features, offsets.sock_flags) },
-        Setting { constant: Constant::KernSockBit, value: |features, offsets| readable(features, offsets.kern_sock_bit) },
-        Setting { constant: Constant::BoundDevOffset, value: |features, offsets| readable(features, offsets.bound_dev) },
+        Setting {
+            constant: Constant::SockFlagsOffset,
+            value: |features, offsets| readable(features, offsets.sock_flags),
+        },
+        Setting {
+            constant: Constant::KernSockBit,
+            value: |features, offsets| readable(features, offsets.kern_sock_bit),
+        },
+        Setting {
+            constant: Constant::BoundDevOffset,
+            value: |features, offsets| readable(features, offsets.bound_dev),
+        },
         Setting { constant: Constant::SockNumOffset, value: |features, offsets| readable(features, offsets.sock_num) },
-        Setting { constant: Constant::IsMptcpOffset, value: |features, offsets| mptcp(features, offsets, |of| of.is_mptcp) },
-        Setting { constant: Constant::UlpDataOffset, value: |features, offsets| mptcp(features, offsets, |of| of.ulp_data) },
-        Setting { constant: Constant::SubflowConnOffset, value: |features, offsets| mptcp(features, offsets, |of| of.conn) },
+        Setting {
+            constant: Constant::IsMptcpOffset,
+            value: |features, offsets| mptcp(features, offsets, |of| of.is_mptcp),
+        },
+        Setting {
+            constant: Constant::UlpDataOffset,
+            value: |features, offsets| mptcp(features, offsets, |of| of.ulp_data),
+        },
+        Setting {
+            constant: Constant::SubflowConnOffset,
+            value: |features, offsets| mptcp(features, offsets, |of| of.conn),
+        },
     ],
 };
 
@@ -192,16 +210,28 @@ pub static LOADS: Feature = Feature {
         Setting { constant: Constant::SockType, value: |features, _| cast(features, |cast| cast.sock) },
         Setting { constant: Constant::SockCookieOffset, value: |features, _| cast(features, |cast| cast.loads.cookie) },
         Setting { constant: Constant::SockNetOffset, value: |features, _| cast(features, |cast| cast.loads.net) },
-        Setting { constant: Constant::NetCookieOffset, value: |features, _| cast(features, |cast| cast.loads.net_cookie) },
-        Setting { constant: Constant::SockStorageOffset, value: |features, _| cast(features, |cast| cast.loads.storage) },
+        Setting {
+            constant: Constant::NetCookieOffset,
+            value: |features, _| cast(features, |cast| cast.loads.net_cookie),
+        },
+        Setting {
+            constant: Constant::SockStorageOffset,
+            value: |features, _| cast(features, |cast| cast.loads.storage),
+        },
         Setting { constant: Constant::TaskType, value: |features, _| cast(features, |cast| cast.task) },
         Setting { constant: Constant::TaskTgidOffset, value: |features, _| cast(features, |cast| cast.offsets.tgid) },
         Setting { constant: Constant::TaskCommOffset, value: |features, _| cast(features, |cast| cast.offsets.comm) },
         Setting { constant: Constant::TaskCredOffset, value: |features, _| cast(features, |cast| cast.offsets.cred) },
         Setting { constant: Constant::CredUidOffset, value: |features, _| cast(features, |cast| cast.offsets.uid) },
-        Setting { constant: Constant::TaskCssSetOffset, value: |features, _| cast(features, |cast| cast.offsets.css_set) },
+        Setting {
+            constant: Constant::TaskCssSetOffset,
+            value: |features, _| cast(features, |cast| cast.offsets.css_set),
+        },
         Setting { constant: Constant::CgroupLevelOffset, value: |features, _| ancestors(features, |of| of.level) },
-        Setting { constant: Constant::CgroupAncestorsOffset, value: |features, _| ancestors(features, |of| of.ancestors) },
+        Setting {
+            constant: Constant::CgroupAncestorsOffset,
+            value: |features, _| ancestors(features, |of| of.ancestors),
+        },
         Setting { constant: Constant::CgroupPointerType, value: |features, _| ancestors(features, |of| of.pointer) },
         Setting {
             constant: Constant::CssSetCgroupOffset,

@@ -84,11 +84,11 @@ pub static TYPE_INFORMATION: Feature = Feature {
         Err(error) => Answer::Unknown(error.to_string()),
     },
     constants: &[
-        Setting { constant: Constant::CgroupKnOffset, value: |_, offsets| offsets.cgroup_kn.into() },
-        Setting { constant: Constant::CgroupRootOffset, value: |_, offsets| offsets.cgroup_root.into() },
-        Setting { constant: Constant::RootHierarchyOffset, value: |_, offsets| offsets.root_hierarchy.into() },
-        Setting { constant: Constant::KnIdOffset, value: |_, offsets| offsets.kn_id.into() },
-        Setting { constant: Constant::KnNameOffset, value: |_, offsets| offsets.kn_name.into() },
-        Setting { constant: Constant::KnParentOffset, value: |_, offsets| offsets.kn_parent.into() },
+        Setting { constant: Constant::CgroupKnOffset, value: |_, offsets| offsets.cgroup_kn },
+        Setting { constant: Constant::CgroupRootOffset, value: |_, offsets| offsets.cgroup_root },
+        Setting { constant: Constant::RootHierarchyOffset, value: |_, offsets| offsets.root_hierarchy },
+        Setting { constant: Constant::KnIdOffset, value: |_, offsets| offsets.kn_id },
+        Setting { constant: Constant::KnNameOffset, value: |_, offsets| offsets.kn_name },
+        Setting { constant: Constant::KnParentOffset, value: |_, offsets| offsets.kn_parent },
     ],
 };

@@ -44,16 +44,10 @@ const GET_CURRENT_TASK: i32 = 35;
 /// `BPF_JMP | BPF_EXIT`.
 const EXIT: u8 = 0x95;
 /// `r0 = 1; exit`.
-const ALLOW: [Instruction; 2] =
-    [instruction(MOVE, registers(0, 0), 1), instruction(EXIT, registers(0, 0), 0)];
+const ALLOW: [Instruction; 2] = [instruction(MOVE, registers(0, 0), 1), instruction(EXIT, registers(0, 0), 0)];
 
 /// Loads a program.
-fn load(
-    kind: u32,
-    attach_type: u32,
-    attach_btf_id: u32,
-    instructions: &[Instruction],
-) -> io::Result<OwnedFd> {
+fn load(kind: u32, attach_type: u32, attach_btf_id: u32, instructions: &[Instruction]) -> io::Result<OwnedFd> {
     load_program(ProgramLoad { kind, attach_type, attach_btf_id, instructions }, None)
 }
 
