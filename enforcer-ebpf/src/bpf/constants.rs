@@ -14,8 +14,10 @@ impl<const PLACEHOLDER: i32> Constant<PLACEHOLDER> {
     #[inline(always)]
     pub(crate) fn get(self) -> u64 {
         let value;
+        // Not `pure`: the compiler would keep the number on the stack between two uses, which costs more than to move it
+        // again.
         // SAFETY: moves a number to a register.
-        unsafe { asm!("{} = {}", out(reg) value, const PLACEHOLDER, options(pure, nomem, nostack)) };
+        unsafe { asm!("{} = {}", out(reg) value, const PLACEHOLDER, options(nomem, nostack)) };
         value
     }
 

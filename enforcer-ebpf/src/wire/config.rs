@@ -77,6 +77,11 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Bit of the word: [`Self::report_attempts`].
+    pub const REPORTS_ATTEMPTS: u64 = 1 << 3;
+    /// Bit of the word: [`Undeclared::Deny`].
+    pub const DENIES_UNDECLARED: u64 = 1 << 1;
+
     /// Packs the policy.
     #[must_use]
     pub const fn to_word(self) -> u64 {
@@ -98,11 +103,11 @@ impl Policy {
             enforce: word & 1 != 0,
             undeclared: match word & (2 | 64) {
                 0 => Undeclared::Allow,
-                2 => Undeclared::Deny,
+                Self::DENIES_UNDECLARED => Undeclared::Deny,
                 _ => Undeclared::Adopt,
             },
             deny_on_error: word & 4 != 0,
-            report_attempts: word & 8 != 0,
+            report_attempts: word & Self::REPORTS_ATTEMPTS != 0,
             report_bound: word & 16 != 0,
             node_scope: word & 32 != 0,
             errno: (word >> 16) as u16,

@@ -15,7 +15,7 @@ use crate::wire::{MAX_REASONS, Protocol, Reason, VerdictKind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum KernelError {
-    /// A bind attempt could not be reported: the verdict ring was full. The total is the sum of the attempts at
+    /// A bind attempt could not be reported: the verdict ring was full, or the pod had used its share of it. The total is the sum of the attempts at
     /// [`unreported_counter`] and of those at this error's own index, for whose records the ring was full when the
     /// program reserved space.
     BindEventLost = 0,
@@ -29,7 +29,8 @@ pub enum KernelError {
     CallerUnknown = 4,
     /// A lookup in an array returned no element.
     MapMiss = 5,
-    /// A socket that was bound or released could not be reported: the socket ring was full.
+    /// A record about a socket could not be written: the socket log or the socket ring was full, or the cgroup had used its
+    /// share.
     HolderEventLost = 6,
     /// The holder of a port could not be stored: others can share the port.
     HoldsFull = 7,

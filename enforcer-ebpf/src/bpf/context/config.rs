@@ -30,8 +30,14 @@ impl VolatileConfig {
 
     #[inline(always)]
     pub(crate) fn policy(&self) -> Policy {
+        Policy::from_word(self.policy_word())
+    }
+
+    /// Returns the word of the policy: where one bit of it is asked for, the others need not be unpacked.
+    #[inline(always)]
+    pub(crate) fn policy_word(&self) -> u64 {
         // SAFETY: only the address is taken.
-        Policy::from_word(self.field(|config| unsafe { &raw mut (*config).policy }))
+        self.field(|config| unsafe { &raw mut (*config).policy })
     }
 
     #[inline(always)]

@@ -77,13 +77,13 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         count_error(KernelError::MapMiss);
         return ALLOW;
     };
-    let policy = config.policy();
-    let may_bind = port == 0 || port_holder.holder() == 0 && !matches!(policy.undeclared, Undeclared::Deny);
-    if claims == PortWord::UNCLAIMED && may_bind && !policy.report_attempts {
+    let policy = config.policy_word();
+    let is_short = policy & (Policy::REPORTS_ATTEMPTS | Policy::DENIES_UNDECLARED) == 0;
+    if claims == PortWord::UNCLAIMED && is_short && (port == 0 || port_holder.holder() == 0) {
         let verdict = Verdict::allow(Reason::Unclaimed);
         count(&verdict, protocol);
         if port != 0 {
-            port_holder.set_last_attempt(&verdict, cookie_to_know_again(ctx, protocol, &policy));
+            port_holder.set_last_attempt(&verdict, cookie_to_know_again(ctx, protocol, config));
         }
         return allow_by_tail(ctx, is_v6, port, config);
     }
@@ -98,13 +98,18 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         tried = Ancestor::at(owner.level, config);
         is_sole_owner = hide_bool_from_verifier(tried.id != 0 && tried.id == owner.cgroup);
         let held_by = port_holder.holder();
-        if is_sole_owner && port != 0 && (held_by == 0 || held_by == owner.cgroup) && !policy.report_attempts {
+        if is_sole_owner
+            && port != 0
+            && (held_by == 0 || held_by == owner.cgroup)
+            && policy & Policy::REPORTS_ATTEMPTS == 0
+        {
             count(&Verdict::OWNER, protocol);
-            port_holder.set_last_attempt(&Verdict::OWNER, cookie_to_know_again(ctx, protocol, &policy));
+            port_holder.set_last_attempt(&Verdict::OWNER, cookie_to_know_again(ctx, protocol, config));
             return allow_by_tail(ctx, is_v6, port, config);
         }
     }
 
+    let policy = Policy::from_word(policy);
     let (target, _) = target_of(ctx, v4);
     let mut candidates = Candidates::of(claims, Cover::of(&target));
     if candidates.exact
@@ -148,7 +153,7 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         && let Some(port_holder) = PortHolderRef::find(protocol, port)
     {
         if verdict.kind != VerdictKind::Deny {
-            port_holder.set_last_attempt(&verdict, cookie_to_know_again(ctx, protocol, &policy));
+            port_holder.set_last_attempt(&verdict, cookie_to_know_again(ctx, protocol, config));
         }
         let held_by = port_holder.holder();
         is_held_by_other = hide_bool_from_verifier(held_by != 0 && held_by != caller.pod_cgroup);
@@ -178,13 +183,13 @@ fn target_of(ctx: &SockAddrContext, v4: Option<Target>) -> (Target, u8) {
 /// Returns the cookie of a socket that could share the port, and whose post-bind hook is to know that its bind named the
 /// port; else 0. Where the socket is read by helpers, that would cost more than it saves.
 #[inline(always)]
-fn cookie_to_know_again(ctx: &SockAddrContext, protocol: Protocol, policy: &Policy) -> u64 {
+fn cookie_to_know_again(ctx: &SockAddrContext, protocol: Protocol, config: &VolatileConfig) -> u64 {
     // Asked for again: to keep the pointer takes space on the stack, which is full.
     let socket = Socket::from_pointer(bpf_socket(ctx.sock_addr));
     let is_asked_for = SOCK_TYPE.is_set()
         && POST_BIND_DENIES.is_set()
-        && matches!(policy.undeclared, Undeclared::Adopt)
-        && could_share_with(protocol, socket.flags().reuse_flags());
+        && could_share_with(protocol, socket.flags().reuse_flags())
+        && matches!(config.policy().undeclared, Undeclared::Adopt);
     if is_asked_for { socket.cookie(ctx) } else { 0 }
 }
 
