@@ -3,7 +3,7 @@
 //! A record in a ring costs each bind and each close twice as much: a lock, and a look at who has to be woken
 //! (`__bpf_ringbuf_reserve` in kernel/bpf/ringbuf.c). Here a program reserves its bytes by one atomic exchange of
 //! [`SocketLog::head`]. The agent reads the log every half second, with what it reads anyway, and when a program wakes it by
-//! a record in the socket ring, because an eighth is in use. Kernels before
+//! a record in the socket ring, because half of it is in use. Kernels before
 //! 5.12 have no such exchange: there the records are in the socket ring themselves.
 //!
 //! Head and tail count the bytes since the start. The place of a byte in [`SocketLog::records`] is its number modulo

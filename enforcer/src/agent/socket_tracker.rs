@@ -225,12 +225,7 @@ impl SocketTracker {
     /// Checks whether to scan the sockets before a holder is named: a pending attempt is due, and the last scan is too
     /// old.
     pub(super) fn needs_scan(&self, now: Duration) -> bool {
-        !self.is_fresh(now) && self.has_due_attempt(now)
-    }
-
-    /// Checks whether a pending attempt is due.
-    pub(super) fn has_due_attempt(&self, now: Duration) -> bool {
-        self.pending.front().is_some_and(|(due, _)| *due <= now)
+        !self.is_fresh(now) && self.pending.front().is_some_and(|(due, _)| *due <= now)
     }
 
     /// Checks whether to scan because a socket was bound to a port that another one holds, or because records were lost.

@@ -18,7 +18,7 @@ use crate::bpf::{
 };
 
 /// Bytes of the log in use from which on the agent is woken.
-const WAKEUP_BYTES: u64 = SOCKET_LOG_BYTES as u64 / 8;
+const WAKEUP_BYTES: u64 = SOCKET_LOG_BYTES as u64 / 2;
 
 /// The fields of a [`BoundEvent`], without those of the calling task and the time.
 pub(crate) struct BoundFields {

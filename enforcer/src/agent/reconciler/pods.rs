@@ -15,7 +15,7 @@ impl Reconciler {
     /// Removes a pod.
     pub fn delete(&mut self, namespace: &str, name: &str, now: Now) {
         // Which ports the pod bound decides what is kept for its workload.
-        self.drain_all_socket_records(now);
+        self.drain_socket_records(now);
         self.index.delete(namespace, name, now);
         self.flush();
     }
@@ -37,7 +37,7 @@ impl Reconciler {
     fn commit(&mut self, staged: Staged, now: Now) {
         self.flush();
         self.read_cgroup_ring(now);
-        self.drain_all_socket_records(now);
+        self.drain_socket_records(now);
         self.index.commit(staged, now);
         // In the order in which they were made: cgroups before claims.
         self.flush();

@@ -10,7 +10,7 @@ use enforcer_core::{
         ring_records::{CgroupChange, DecodeError, SocketRecord, decode_cgroup, decode_socket, decode_verdict},
     },
 };
-use enforcer_ebpf::wire::{Protocol, Reason, ReleaseEvent, SOCKET_LOG_BYTES, SOCKET_RING_BYTES, VerdictKind};
+use enforcer_ebpf::wire::{Protocol, Reason, VerdictKind};
 
 use super::Reconciler;
 use crate::{
@@ -27,6 +27,8 @@ const WAKEUP_INTERVAL: Duration = Duration::from_millis(60);
 
 /// Most records of one ring that are read at once: a storm of binds must not keep pods waiting.
 const BATCH: usize = 512;
+/// Most batches of records of sockets that are read at once where it is better to have read all of them.
+const MAX_BATCHES: usize = 4;
 
 impl Reconciler {
     /// Applies the cgroups that were made and removed.
@@ -77,7 +79,7 @@ impl Reconciler {
     /// As [`Self::drain_cgroup_ring`].
     pub fn drain_verdict_ring(&mut self, now: Now) -> Result<(), ReconcilerError> {
         self.drain_cgroup_ring(now)?;
-        self.drain_all_socket_records(now);
+        self.drain_socket_records(now);
         let report_all = self.policy().report_attempts;
         self.verdict_backlog = false;
         for taken in 0..BATCH {
@@ -143,10 +145,9 @@ impl Reconciler {
         is_more
     }
 
-    /// Reads all records of bound and released sockets, but not for ever.
-    pub(super) fn drain_all_socket_records(&mut self, now: Now) {
-        /// As many as there can be at once.
-        const MAX_BATCHES: usize = (SOCKET_LOG_BYTES + SOCKET_RING_BYTES) as usize / size_of::<ReleaseEvent>() / BATCH;
+    /// Reads the records of bound and released sockets to the end, but not for ever: they may come faster than they are
+    /// read.
+    pub(super) fn drain_many_socket_records(&mut self, now: Now) {
         for _ in 0..MAX_BATCHES {
             if !self.drain_socket_records(now) {
                 break;
@@ -193,12 +194,8 @@ impl Reconciler {
     pub fn settle_sockets(&mut self, now: Now) -> Result<(), ReconcilerError> {
         self.drain_cgroup_ring(now)?;
         self.sockets.read_expected(now.boottime);
-        if self.sockets.has_due_attempt(now.boottime) {
-            // Its socket may have been bound, and the record of that be the last one.
-            self.drain_all_socket_records(now);
-        } else {
-            self.drain_socket_records(now);
-        }
+        // If there are more, they are read before an attempt is due that came with them: the loop begins again at once.
+        self.drain_socket_records(now);
         let lost = self.kernel.counters().socket_records_lost()?;
         if std::mem::replace(&mut self.socket_records_lost, lost) != lost {
             self.sockets.note_lost_records();

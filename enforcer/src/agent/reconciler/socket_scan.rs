@@ -27,7 +27,7 @@ impl Reconciler {
         if scan.errors.is_empty() && self.sockets.take_lost_records() {
             // Of sockets whose records were all lost, only the marks are left. The sockets that were bound after the scan
             // are in the log: their marks are right.
-            self.drain_all_socket_records(now);
+            self.drain_many_socket_records(now);
             match self.kernel.held_ports() {
                 Ok(ports) => changed.extend(ports),
                 Err(error) => self.push(Output::MapFailure(error)),
