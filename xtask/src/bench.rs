@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// (docs/benchmark.md)
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Run fewer and shorter rounds: less than five minutes after the build
+    /// Run fewer and shorter rounds: about five minutes for each of the longer parts
     #[arg(long)]
     quick: bool,
     /// Print thresholds and measurements as JSON
