@@ -268,7 +268,7 @@ fn first_socket_takes_the_sole_hold_and_others_the_table() -> Outcome {
             stays.close();
             fixture.assert_freed(&bind);
             let there = sole_hold(&fixture, &bind);
-            assert_eq!((there.socket, there.extent), (if features().post_bind_denies { IN_TABLE } else { 0 }, 0));
+            assert_eq!((there.socket, there.extent), (if has_sole_holds() { IN_TABLE } else { 0 }, 0));
         }
         assert_eq!(fixture.kernel.port_hold_count(), 0, "{bind:?}");
     }
