@@ -67,7 +67,7 @@ pub const MAX_POD_CGROUPS: u32 = 1 << 14;
 pub const VERDICT_RING_BYTES: u32 = 1 << 19;
 /// Bytes of the ring that carries binds of held ports and, where there is no socket log, sockets that were bound and
 /// released; its own, so that a storm of sockets cannot crowd out conflicts.
-pub const SOCKET_RING_BYTES: u32 = 1 << 18;
+pub const SOCKET_RING_BYTES: u32 = 1 << 19;
 /// Bytes of the ring that carries the coming and going of cgroups; its own, so that no storm of binds can crowd out
 /// the identity of a pod.
 pub const CGROUP_RING_BYTES: u32 = 1 << 18;

@@ -11,9 +11,9 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf, SkStorage},
     macros::btf_map,
 };
-use enforcer_ebpf::wire;
+use enforcer_ebpf::{record_share::SHARES, wire};
 
-use super::emit::share::SHARES_PER_LANE;
+use super::emit::share::LANES;
 
 /// The agent reads and writes the array through its memory map.
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -72,9 +72,9 @@ pub(crate) static SOCKET_LOG: Array<wire::SocketLog, 1, MMAPABLE> = Array::new()
 #[btf_map]
 pub(crate) static SOCKET_RING: RingBuf<wire::BindEvent, { wire::SOCKET_RING_BYTES as usize }> = RingBuf::new();
 
-/// Share of each cgroup in the space for records: see [`super::emit::share`].
+/// Share of each cgroup in the space for records: see [`enforcer_ebpf::record_share`].
 #[btf_map]
-pub(crate) static RECORD_SHARES: Array<u64, { 2 * SHARES_PER_LANE as usize }> = Array::new();
+pub(crate) static RECORD_SHARES: Array<u64, { (LANES * SHARES) as usize }> = Array::new();
 
 /// Ring of cgroups that were made or removed: [`wire::CgroupEvent`].
 #[btf_map]

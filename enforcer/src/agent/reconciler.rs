@@ -14,7 +14,7 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     os::fd::{AsFd as _, BorrowedFd},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aya::maps::{MapData, RingBuf};
@@ -103,6 +103,8 @@ pub struct Reconciler {
     verdict_backlog: bool,
     /// Time to read verdicts that came without a wake-up.
     verdicts_at: Option<Duration>,
+    /// Time from which a change of pods may read socket records again.
+    drain_for_pods_at: Option<Instant>,
     lease: Option<Duration>,
     previous: Option<Previous>,
     predecessor: PredecessorState,
@@ -176,6 +178,7 @@ impl Reconciler {
             unplaced_cgroups: false,
             verdict_backlog: false,
             verdicts_at: None,
+            drain_for_pods_at: None,
             lease,
             previous,
             predecessor,

@@ -23,6 +23,7 @@ mod scope_node;
 mod share_and_handover;
 mod skip_excuses;
 mod socket_holds;
+mod socket_records;
 mod takeover;
 mod undeclared;
 
@@ -59,6 +60,7 @@ fn trials() -> Vec<Trial> {
         ("takeover", takeover::TESTS),
         ("undeclared", undeclared::TESTS),
         ("socket_holds", socket_holds::TESTS),
+        ("socket_records", socket_records::TESTS),
         ("reserving", undeclared::RESERVING),
         ("reserving", socket_holds::RESERVING),
         ("by_helper", diag::BY_HELPER),
@@ -66,6 +68,7 @@ fn trials() -> Vec<Trial> {
         ("by_helper", overlap::BY_HELPER),
         ("by_helper", undeclared::BY_HELPER),
         ("by_helper", socket_holds::BY_HELPER),
+        ("by_helper", socket_records::BY_HELPER),
         ("mode_override", mode_override::TESTS),
         ("cleanup", cleanup::TESTS),
         ("crash_points", crash_points::TESTS),

@@ -1,15 +1,12 @@
 //! Records of attempts, in the rings.
 
-use core::ffi::c_void;
-
-use aya_ebpf::{bindings::BPF_RB_AVAIL_DATA, btf_maps::RingBuf, helpers::generated::bpf_ringbuf_query};
 use enforcer_ebpf::{
     decide::Verdict,
     wire::{BindEvent, EventKind, KernelError, Protocol, SOCKET_RING_BYTES, VERDICT_RING_BYTES},
 };
 
 use super::{
-    share::{Lane, take_share},
+    share::{Lane, ring_has_space},
     wakeup::{self, Pace},
 };
 use crate::bpf::{
@@ -37,23 +34,11 @@ pub(crate) struct BindFields {
     pub(crate) address: [u32; 4],
 }
 
-/// Size of the header that the kernel puts before each record (`BPF_RINGBUF_HDR_SZ` in include/uapi/linux/bpf.h).
-const HEADER_BYTES: u64 = 8;
-
 /// Returns whether the ring has space for one more record by a caller in this pod's cgroup at this moment. If it has
 /// none, as in a storm of denied binds, the program need not collect what the record would contain.
 #[inline(always)]
 pub(crate) fn verdict_ring_has_space(pod_cgroup: u64) -> bool {
-    has_space(&VERDICT_RING, VERDICT_RING_BYTES, Lane::Verdicts, pod_cgroup)
-}
-
-#[inline(always)]
-fn has_space<const BYTES: usize>(ring: &RingBuf<BindEvent, BYTES>, bytes: u32, lane: Lane, pod_cgroup: u64) -> bool {
-    let record = HEADER_BYTES + size_of::<BindEvent>() as u64;
-    let ring = (&raw const *ring).cast_mut().cast::<c_void>();
-    // SAFETY: the verifier checks that the pointer is of a ring.
-    let used = unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()) };
-    used < u64::from(bytes) - record && (used < u64::from(bytes / 2) || take_share(lane, pod_cgroup))
+    ring_has_space(&VERDICT_RING, VERDICT_RING_BYTES, Lane::Verdicts, || pod_cgroup)
 }
 
 /// Emits the record of an attempt that the agent reports. It has an exact time. Counts an error if the ring is full.
@@ -71,7 +56,7 @@ pub(crate) fn emit_verdict(fields: &BindFields) {
 /// held. Counts an error if the ring is full.
 #[inline(always)]
 pub(crate) fn emit_attempt_on_held_port(fields: &BindFields) {
-    if !has_space(&SOCKET_RING, SOCKET_RING_BYTES, Lane::Sockets, fields.pod_cgroup) {
+    if !ring_has_space(&SOCKET_RING, SOCKET_RING_BYTES, Lane::Sockets, || fields.pod_cgroup) {
         count_error(KernelError::HolderEventLost);
         return;
     }

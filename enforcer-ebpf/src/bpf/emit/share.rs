@@ -1,56 +1,62 @@
-//! Shares of the space for records: a cgroup whose processes bind in a loop cannot crowd out the records of others.
-//!
-//! Who comes first may fill the first half. In the second half each cgroup has a share for each span of time, which is so
-//! long that the agent reads once in it. A cgroup that wants more loses records, which are counted.
+//! Shares of the space for records, in `RECORD_SHARES`: [`enforcer_ebpf::record_share`].
 
-use core::ptr;
+use core::{ffi::c_void, ptr};
+
+use aya_ebpf::{bindings::BPF_RB_AVAIL_DATA, btf_maps::RingBuf, helpers::generated::bpf_ringbuf_query};
+use enforcer_ebpf::{
+    record_share::{SHARES, is_half_free, share_index, take_share},
+    wire::BindEvent,
+};
 
 use crate::bpf::{context::clock::coarse_monotonic_ns, maps::RECORD_SHARES};
 
 /// What records are written to, each with shares of its own: the first half of [`RECORD_SHARES`], and the other one.
 #[derive(Clone, Copy)]
-pub(crate) enum Lane {
+pub(super) enum Lane {
     Verdicts = 0,
     Sockets = 1,
 }
 
-/// Elements of a lane in [`RECORD_SHARES`]. Cgroups are numbered in the order in which they were made, so that two of
-/// one element are far apart.
-pub(crate) const SHARES_PER_LANE: u32 = 1 << 10;
+/// Number of lanes.
+pub(crate) const LANES: u32 = 2;
 
-/// Records that a cgroup may write in the second half within one span.
-const SHARE: u64 = 128;
-/// Length of a span in nanoseconds, as a power of two: 67 ms, a bit more than the agent takes between two readings.
-const SPAN_SHIFT: u32 = 26;
+/// Size of the header that the kernel puts before each record of a ring (`BPF_RINGBUF_HDR_SZ` in
+/// include/uapi/linux/bpf.h).
+const HEADER_BYTES: u64 = 8;
 
-/// Counts a record of this cgroup. Returns `false` if the cgroup has no share left.
-///
-/// An element is the number of the span (32 bits), a part of the cgroup's id (16 bits) and a count (16 bits). A count may
-/// be lost where two CPUs write at once: then the share is a bit larger.
+/// Returns whether a ring of so many bytes has space at this moment for one more record of whoever `cgroup` returns.
 #[inline(always)]
-pub(crate) fn take_share(lane: Lane, cgroup: u64) -> bool {
-    let place = lane as u32 * SHARES_PER_LANE + (cgroup as u32 & (SHARES_PER_LANE - 1));
-    let Some(share) = RECORD_SHARES.get_ptr_mut(place) else {
+pub(super) fn ring_has_space<const BYTES: usize>(
+    ring: &RingBuf<BindEvent, BYTES>,
+    bytes: u32,
+    lane: Lane,
+    cgroup: impl Fn() -> u64,
+) -> bool {
+    let longest = HEADER_BYTES + size_of::<BindEvent>() as u64;
+    let ring = (&raw const *ring).cast_mut().cast::<c_void>();
+    // SAFETY: the verifier checks that the pointer is of a ring.
+    let used = unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()) };
+    used < u64::from(bytes) - longest && may_use(used, bytes, lane, cgroup)
+}
+
+/// Returns whether a record may be written where so many of the bytes are in use. Past the half it takes a share of
+/// whoever `cgroup` returns.
+#[inline(always)]
+pub(super) fn may_use(used: u64, bytes: u32, lane: Lane, cgroup: impl Fn() -> u64) -> bool {
+    if is_half_free(used, bytes) {
+        return true;
+    }
+    let cgroup = cgroup();
+    let Some(share) = RECORD_SHARES.get_ptr_mut(lane as u32 * SHARES + share_index(cgroup)) else {
         return false;
     };
-    let mark = (coarse_monotonic_ns() >> SPAN_SHIFT) << 32 | (cgroup >> 10 & 0xffff) << 16;
-    // SAFETY: an aligned word of the map's element.
+    // SAFETY: an aligned word of the map's element. Where two CPUs write at once a count may be lost: then the share is a
+    // bit larger.
     let word = unsafe { ptr::read_volatile(share) };
-    let (found, count) = (word & !0xffff, word & 0xffff);
-    if found >> 32 != mark >> 32 {
-        // The first one in this span.
+    match take_share(word, cgroup, coarse_monotonic_ns()) {
         // SAFETY: as above.
-        unsafe { ptr::write_volatile(share, mark | 1) };
-        return true;
+        Some(taken) => unsafe { ptr::write_volatile(share, taken) },
+        None => return false,
     }
-    if found != mark {
-        // Another cgroup uses the element in this span. This one loses nothing by it.
-        return true;
-    }
-    if count >= SHARE {
-        return false;
-    }
-    // SAFETY: as above.
-    unsafe { ptr::write_volatile(share, word + 1) };
     true
 }

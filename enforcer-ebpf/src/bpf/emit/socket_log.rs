@@ -18,10 +18,10 @@ pub(super) struct Reserved {
     used: u64,
 }
 
-/// Reserves space for a record of type `T`. Returns `None` if there is none. `may_use` says whether so many bytes may be
-/// in use already.
+/// Reserves space for a record of type `T`. Returns `None` if there is none. `has_share` says whether the
+/// record may be written where so many bytes are in use.
 #[inline(always)]
-pub(super) fn reserve<T>(may_use: impl Fn(u64) -> bool) -> Option<Reserved> {
+pub(super) fn reserve<T>(has_share: impl Fn(u64) -> bool) -> Option<Reserved> {
     let length = (SOCKET_LOG_HEADER_BYTES + size_of::<T>()) as u64;
     let log: *mut SocketLog = SOCKET_LOG.get_ptr_mut(0)?;
     // SAFETY: only addresses of fields of the map's element are taken.
@@ -29,7 +29,7 @@ pub(super) fn reserve<T>(may_use: impl Fn(u64) -> bool) -> Option<Reserved> {
     for _ in 0..MAX_ATTEMPTS {
         let at = load_word(head);
         let used = at.wrapping_sub(load_word(tail));
-        if used > u64::from(SOCKET_LOG_BYTES) - length || !may_use(used) {
+        if used > u64::from(SOCKET_LOG_BYTES) - length || !has_share(used) {
             return None;
         }
         // SAFETY: a word of the map's element.

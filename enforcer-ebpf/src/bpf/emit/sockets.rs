@@ -1,9 +1,11 @@
 //! Records of sockets that were bound and released: in the socket log, and before Linux 5.12 in the socket ring.
 
-use enforcer_ebpf::wire::{BoundEvent, EventKind, KernelError, Protocol, ReleaseEvent, SOCKET_LOG_BYTES};
+use enforcer_ebpf::wire::{
+    BoundEvent, EventKind, KernelError, Protocol, ReleaseEvent, SOCKET_LOG_BYTES, SOCKET_RING_BYTES,
+};
 
 use super::{
-    share::{Lane, take_share},
+    share::{Lane, may_use, ring_has_space},
     socket_log,
     wakeup::{self, Pace},
 };
@@ -89,6 +91,10 @@ pub(crate) fn emit_release(protocol: Protocol, port: u16, release: u64) {
 fn emit<T: 'static>(write: impl FnOnce(*mut T, u64), cgroup: impl Fn() -> u64) {
     let now = coarse_monotonic_ns();
     if !HAS_SOCKET_LOG.is_set() {
+        if !ring_has_space(&SOCKET_RING, SOCKET_RING_BYTES, Lane::Sockets, cgroup) {
+            count_error(KernelError::HolderEventLost);
+            return;
+        }
         let Some(mut record) = SOCKET_RING.reserve_untyped::<T>(0) else {
             count_error(KernelError::HolderEventLost);
             return;
@@ -97,14 +103,14 @@ fn emit<T: 'static>(write: impl FnOnce(*mut T, u64), cgroup: impl Fn() -> u64) {
         record.submit(wakeup::flag(Pace::Sockets, now));
         return;
     }
-    let may_use = |used| used < u64::from(SOCKET_LOG_BYTES / 2) || take_share(Lane::Sockets, cgroup());
-    let Some(reserved) = socket_log::reserve::<T>(may_use) else {
+    let has_share = |used| may_use(used, SOCKET_LOG_BYTES, Lane::Sockets, &cgroup);
+    let Some(reserved) = socket_log::reserve::<T>(has_share) else {
         count_error(KernelError::HolderEventLost);
         return;
     };
     write(reserved.record(), now);
     // The agent reads the log now and then. It is woken only so that the log does not fill up meanwhile: a wake-up takes
-    // some tens of microseconds.
+    // some microseconds, and some tens in a virtual machine.
     if reserved.publish::<T>() >= WAKEUP_BYTES && wakeup::is_due(Pace::Sockets, now) {
         wake_agent();
     }

@@ -1,5 +1,4 @@
-//! When a record wakes the agent. To wake it for each would cost more than the bind: three microseconds, if it sleeps on
-//! another CPU.
+//! When a record wakes the agent. To wake it for each would cost more than the bind, if it sleeps on another CPU.
 
 use core::ptr;
 

@@ -37,6 +37,19 @@ impl Acquisition {
     pub(super) fn is_conflict(&self) -> bool {
         self.verdict.reason != Reason::Unclaimed
     }
+
+    /// Notes another holder that is in the way (0 for none), unless the caller may join it.
+    #[inline(always)]
+    fn meet(&mut self, holder: u64, caller: &CallerIdentity) {
+        if holder == 0 {
+            return;
+        }
+        let answer = pe_may_join(holder, caller.group, caller.workload, caller.flags);
+        if answer != MAY_JOIN {
+            self.holder = holder;
+            self.owner = answer as u32;
+        }
+    }
 }
 
 /// Takes a port for a caller, unless another holder is in the way and the policy is to deny that.
@@ -96,21 +109,6 @@ pub(super) fn acquire(
         count_error(KernelError::HoldsFull);
     }
     result
-}
-
-impl Acquisition {
-    /// Notes another holder that is in the way (0 for none), unless the caller may join it.
-    #[inline(always)]
-    fn meet(&mut self, holder: u64, caller: &CallerIdentity) {
-        if holder == 0 {
-            return;
-        }
-        let answer = pe_may_join(holder, caller.group, caller.workload, caller.flags);
-        if answer != MAY_JOIN {
-            self.holder = holder;
-            self.owner = answer as u32;
-        }
-    }
 }
 
 /// Answer of [`pe_may_join`]: the caller may hold the port beside the holder. Else it is [`MAY_NOT_JOIN`] with the

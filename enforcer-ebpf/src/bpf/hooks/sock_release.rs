@@ -40,9 +40,11 @@ pub(super) fn pe_sock_release(ctx: SockContext) -> i32 {
     } else {
         release_socket(ctx.sock)
     };
-    // Where the socket is read by helpers, no socket takes a sole hold.
+    let mut port = 0;
+    // Where the socket is read by helpers, no socket takes a sole hold, and the port is read later: that costs as much as
+    // everything before it.
     if SOCK_TYPE.is_set() {
-        let port = socket.local_port().unwrap_or(0);
+        port = socket.local_port().unwrap_or(0);
         if port == 0 {
             return ALLOW;
         }
@@ -55,8 +57,9 @@ pub(super) fn pe_sock_release(ctx: SockContext) -> i32 {
     if protocol == Protocol::Tcp && state != TCP_LISTEN && state != TCP_CLOSE || !config.policy().report_bound {
         return ALLOW;
     }
-    // Not earlier, since a helper costs as much as everything before it.
-    let port = socket.local_port().unwrap_or(0);
+    if !SOCK_TYPE.is_set() {
+        port = socket.local_port().unwrap_or(0);
+    }
     if port == 0
         || PortHolderRef::find(protocol, port).is_none_or(|port_holder| port_holder.holder() == 0)
         || !is_in_node_netns(&ctx, socket, config)

@@ -1,0 +1,64 @@
+//! Records of bound and released sockets: each bind has one, however often the programs have filled the log, and each
+//! socket is known to be gone.
+
+use std::collections::HashSet;
+
+use enforcer_ebpf::wire::{KernelError, Policy, SOCKET_LOG_BYTES, SOCKET_LOG_RECORD_BYTES};
+
+use enforcer_testing::{
+    pods::Pod,
+    reconciler_fixture::{ENFORCE, KernelFixture, reading_by_helper},
+    tests,
+    worker::Bind,
+};
+
+use crate::{DONE, Outcome, Test};
+
+pub(crate) const TESTS: &[Test] = tests![each_bind_has_one_record_in_every_round_of_the_log];
+
+/// The same where the records go through a ring.
+pub(crate) const BY_HELPER: &[Test] = tests![reading_by_helper => each_bind_has_one_record_in_every_round_of_the_log];
+
+const PORT: u16 = 20_080;
+const PORTS: u16 = 100;
+/// Binds of a burst, which the agent reads in several batches.
+const BINDS: u32 = 800;
+const BURSTS: u32 = 40;
+
+const _: () = assert!(
+    BURSTS * BINDS * SOCKET_LOG_RECORD_BYTES as u32 > 4 * SOCKET_LOG_BYTES,
+    "the log is begun anew several times"
+);
+
+fn each_bind_has_one_record_in_every_round_of_the_log() -> Outcome {
+    let mut fixture = KernelFixture::with(|start| {
+        start.policy = Policy { report_bound: true, report_attempts: false, ..ENFORCE };
+    });
+    let mut worker = fixture.start(&Pod::new("a"));
+    let lost =
+        |fixture: &KernelFixture| fixture.reconciler.counters().expect("counters").errors(KernelError::HolderEventLost);
+    let lost_before = lost(&fixture);
+    let mut cookies = HashSet::new();
+    for burst in 0..BURSTS {
+        // Records of two lengths, so that each round of the log has other places.
+        let address = if burst % 2 == 0 { "0.0.0.0" } else { "::1" };
+        let counts = worker.burst(&Bind::tcp(address, PORT), PORTS, BINDS);
+        assert_eq!(counts, [(0, BINDS)].into(), "burst {burst}");
+        let mut ports = Vec::new();
+        loop {
+            // A record that no program wrote is a failure of the fixture.
+            let (_, bound) = fixture.outputs();
+            if bound.is_empty() {
+                break;
+            }
+            ports.extend(bound.iter().map(|bound| u32::from(bound.port - PORT)));
+            cookies.extend(bound.iter().map(|bound| bound.cookie));
+        }
+        let expected: Vec<u32> = (0..BINDS).map(|place| place % u32::from(PORTS)).collect();
+        assert_eq!(ports, expected, "burst {burst}");
+        assert!(fixture.reconciler.bound_sockets().is_empty(), "burst {burst}: every release was read");
+    }
+    assert_eq!(cookies.len(), (BURSTS * BINDS) as usize, "each of another socket");
+    assert_eq!(lost(&fixture) - lost_before, 0);
+    DONE
+}
