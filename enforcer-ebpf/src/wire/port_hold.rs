@@ -126,8 +126,10 @@ pub const IN_TABLE: u64 = 1 << 63;
 )]
 #[repr(C)]
 pub struct PortHolder {
-    /// 0 if no holder of the port is known; [`HOLDER_SOMEBODY`]; or the id of the pod cgroup that alone holds it. The
-    /// programs change 0 to [`HOLDER_SOMEBODY`], and the agent writes the rest.
+    /// 0 if no holder of the port is known; [`HOLDER_SOMEBODY`]; the id of the pod cgroup that alone holds it; or
+    /// [`HOLDER_SOCKET`] and the cookie of the socket that alone holds it. The programs write the last one, take it back
+    /// when that socket is closed, and change it to [`HOLDER_SOMEBODY`] when another socket joins. The agent writes the
+    /// rest.
     pub holder: u64,
     /// 0 until a bind asks for this very port, then [`Self::asked_by`] of the last attempt that was not denied, and above
     /// [`ASKED_BITS`] the cookie of its socket, if that could share the port and is to be known again. By this the
@@ -156,6 +158,9 @@ pub const ASKED_BITS: u32 = 8;
 /// Value of [`PortHolder::holder`]: the port is held by several holders, by the host, or by one that the agent has not
 /// written yet. No pod's cgroup has this id, which is the root's.
 pub const HOLDER_SOMEBODY: u64 = 1;
+
+/// Bit of [`PortHolder::holder`]: the rest is the cookie of a socket, which the agent has not written by whom.
+pub const HOLDER_SOCKET: u64 = 1 << 63;
 
 /// Ports of all enforced protocols: elements of `PORT_HOLDERS`, by [`crate::wire::port_index`].
 pub const ENFORCED_PORT_COUNT: u32 = (Protocol::ENFORCED.len() as u32) << 16;

@@ -197,7 +197,7 @@ impl Maps {
     pub(super) fn set_port_holder(&self, protocol: Protocol, port: u16, holder: u64) -> Result<(), BpfError> {
         match port_holder_index(protocol, port) {
             Some(index) => {
-                self.port_holders.store(index + port_holder_word::HOLDER, holder).map_err(BpfError::mmap(PORT_HOLDERS))
+                self.port_holders.change(index + port_holder_word::HOLDER, holder).map_err(BpfError::mmap(PORT_HOLDERS))
             }
             None => Ok(()),
         }

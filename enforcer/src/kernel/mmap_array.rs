@@ -124,6 +124,18 @@ impl LazyMmapArray {
         Ok((0..self.count).map(|index| words.load(index)).collect())
     }
 
+    /// Stores a word, if it contains something else: a store takes the word from the caches of the programs' CPUs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub(super) fn change(&self, index: usize, value: u64) -> io::Result<()> {
+        if self.load(index)? == value {
+            return Ok(());
+        }
+        self.store(index, value)
+    }
+
     /// Stores a word.
     ///
     /// # Errors

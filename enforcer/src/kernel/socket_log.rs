@@ -11,6 +11,9 @@ const HEAD: usize = offset_of!(wire::SocketLog, head) / 8;
 const TAIL: usize = offset_of!(wire::SocketLog, tail) / 8;
 const RECORDS: usize = offset_of!(wire::SocketLog, records) / 8;
 
+/// Bytes that are read before the programs are told: each store takes the word from the caches of their CPUs.
+const BYTES_GIVEN_BACK: u64 = SOCKET_LOG_BYTES as u64 / 64;
+
 /// Bytes of the longest record, without its header.
 const RECORD_BYTES: usize = SOCKET_LOG_RECORD_BYTES - SOCKET_LOG_HEADER_BYTES;
 
@@ -18,6 +21,8 @@ const RECORD_BYTES: usize = SOCKET_LOG_RECORD_BYTES - SOCKET_LOG_HEADER_BYTES;
 pub struct SocketLog {
     words: MmapArray,
     tail: u64,
+    /// Tail that the programs know.
+    told_tail: u64,
 }
 
 impl SocketLog {
@@ -29,7 +34,7 @@ impl SocketLog {
     pub(super) fn map(map: BorrowedFd<'_>) -> io::Result<Self> {
         let words = MmapArray::map(map, size_of::<wire::SocketLog>() / 8)?;
         let tail = words.load(TAIL);
-        Ok(Self { words, tail })
+        Ok(Self { words, tail, told_tail: tail })
     }
 
     /// Skips everything: no program writes such a length, so that nothing tells where the next record begins.
@@ -37,7 +42,15 @@ impl SocketLog {
         let head = self.words.load(HEAD);
         (RECORDS..size_of::<wire::SocketLog>() / 8).for_each(|place| self.words.store(place, 0));
         self.tail = head;
-        self.words.store(TAIL, head);
+        self.give_back();
+    }
+
+    /// Tells the programs what was read.
+    fn give_back(&mut self) {
+        if self.told_tail != self.tail {
+            self.words.store(TAIL, self.tail);
+            self.told_tail = self.tail;
+        }
     }
 }
 
@@ -51,6 +64,7 @@ impl Iterator for SocketLog {
         let at = RECORDS + (self.tail % u64::from(SOCKET_LOG_BYTES)) as usize / 8;
         let length = self.words.load(at);
         if length == 0 {
+            self.give_back();
             return None;
         }
         let bytes = usize::try_from(length).unwrap_or(usize::MAX);
@@ -65,7 +79,9 @@ impl Iterator for SocketLog {
         // The programs find zeros, before they may write here again.
         (at..=at + bytes / 8).for_each(|place| self.words.store(place, 0));
         self.tail += SOCKET_LOG_HEADER_BYTES as u64 + length;
-        self.words.store(TAIL, self.tail);
+        if self.tail - self.told_tail >= BYTES_GIVEN_BACK {
+            self.give_back();
+        }
         Some(record)
     }
 }

@@ -17,6 +17,7 @@ mod oracle;
 mod overlap;
 mod owner_before_claim;
 mod policy_changes;
+mod port_marks;
 mod reserved_ports;
 mod scope;
 mod scope_node;
@@ -61,6 +62,7 @@ fn trials() -> Vec<Trial> {
         ("undeclared", undeclared::TESTS),
         ("socket_holds", socket_holds::TESTS),
         ("socket_records", socket_records::TESTS),
+        ("port_marks", port_marks::TESTS),
         ("reserving", undeclared::RESERVING),
         ("reserving", socket_holds::RESERVING),
         ("by_helper", diag::BY_HELPER),
@@ -69,6 +71,7 @@ fn trials() -> Vec<Trial> {
         ("by_helper", undeclared::BY_HELPER),
         ("by_helper", socket_holds::BY_HELPER),
         ("by_helper", socket_records::BY_HELPER),
+        ("by_helper", port_marks::BY_HELPER),
         ("mode_override", mode_override::TESTS),
         ("cleanup", cleanup::TESTS),
         ("crash_points", crash_points::TESTS),

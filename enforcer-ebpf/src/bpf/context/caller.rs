@@ -118,6 +118,13 @@ pub(crate) fn is_in_pod_of(owner: &Owner, config: &VolatileConfig) -> bool {
     owner.level != 0 && Ancestor::at(owner.level, config).id == owner.cgroup
 }
 
+/// Returns whether the calling task is in the pod with this cgroup, without a look-up of who it is.
+#[inline(always)]
+pub(crate) fn is_in_pod(pod_cgroup: u64, config: &VolatileConfig) -> bool {
+    let (root_level, levels) = (root_level(config), config.pod_levels());
+    (1..=MAX_POD_LEVEL).any(|below| levels & 1 << below != 0 && ancestor_cgroup_id(root_level + below) == pod_cgroup)
+}
+
 /// Returns the level of the attached root in the whole hierarchy, or [`ROOT_LEVEL_UNKNOWN`]: the agent could not see
 /// it, and the calling task is not below the root, so that it does not show it.
 #[inline(always)]

@@ -11,17 +11,18 @@ use crate::bpf::{
 /// Most attempts to reserve space, of which each fails only because another CPU reserved some meanwhile.
 const MAX_ATTEMPTS: u32 = 8;
 
-/// Space for a record, whose length was not written yet.
-pub(super) struct Reserved {
-    header: *mut u64,
-    /// Bytes that were in use before it.
-    used: u64,
+/// Space for a record.
+pub(super) struct Reserved<T> {
+    /// The record, none of whose fields was written yet.
+    pub(super) record: *mut T,
+    /// Bytes of the log that were in use before it.
+    pub(super) used: u64,
 }
 
-/// Reserves space for a record of type `T`. Returns `None` if there is none. `has_share` says whether the
-/// record may be written where so many bytes are in use.
+/// Reserves space for a record of type `T`. Returns `None` if there is none. `has_share` says whether the record may be
+/// written where so many bytes are in use.
 #[inline(always)]
-pub(super) fn reserve<T>(has_share: impl Fn(u64) -> bool) -> Option<Reserved> {
+pub(super) fn reserve<T>(has_share: impl Fn(u64) -> bool) -> Option<Reserved<T>> {
     let length = (SOCKET_LOG_HEADER_BYTES + size_of::<T>()) as u64;
     let log: *mut SocketLog = SOCKET_LOG.get_ptr_mut(0)?;
     // SAFETY: only addresses of fields of the map's element are taken.
@@ -37,26 +38,21 @@ pub(super) fn reserve<T>(has_share: impl Fn(u64) -> bool) -> Option<Reserved> {
             // A multiple of 8 that is less than the length: the verifier sees that it is, and the array has room for one
             // record beyond its end.
             let offset = at & (u64::from(SOCKET_LOG_BYTES) - 8);
-            // SAFETY: as above.
-            return Some(Reserved { header: unsafe { records.cast::<u64>().byte_add(offset as usize) }, used });
+            // SAFETY: as above. The header is one word, which is 0 until the record is published.
+            let record = unsafe { records.cast::<u64>().byte_add(offset as usize).add(1) };
+            return Some(Reserved { record: record.cast(), used });
         }
     }
     None
 }
 
-impl Reserved {
-    /// Returns the place of the record.
-    #[inline(always)]
-    pub(super) fn record<T>(&self) -> *mut T {
-        // SAFETY: behind the header, which is one word.
-        unsafe { self.header.add(1) }.cast()
-    }
-
-    /// Publishes the record, all of whose fields must have been written. Returns the bytes that were in use before it.
-    #[inline(always)]
-    pub(super) fn publish<T>(self) -> u64 {
-        // SAFETY: the header of the record, which is 0 until now.
-        unsafe { publish(self.header, size_of::<T>() as u64) };
-        self.used
-    }
+/// Publishes a record, by its length in the header.
+///
+/// # Safety
+///
+/// The record must come from [`reserve`], and all its fields must have been written.
+#[inline(always)]
+pub(super) unsafe fn publish_record<T>(record: *mut T) {
+    // SAFETY: the header is the word before the record.
+    unsafe { publish(record.cast::<u64>().sub(1), size_of::<T>() as u64) };
 }

@@ -1,12 +1,15 @@
 //! Records of sockets that were bound and released: in the socket log, and before Linux 5.12 in the socket ring.
 
+use core::mem;
+
+use aya_ebpf::helpers::generated::bpf_ringbuf_submit;
 use enforcer_ebpf::wire::{
     BoundEvent, EventKind, KernelError, Protocol, ReleaseEvent, SOCKET_LOG_BYTES, SOCKET_RING_BYTES,
 };
 
 use super::{
     share::{Lane, may_use, ring_has_space},
-    socket_log,
+    socket_log::{self, Reserved},
     wakeup::{self, Pace},
 };
 use crate::bpf::{
@@ -90,30 +93,42 @@ pub(crate) fn emit_release(protocol: Protocol, port: u16, release: u64) {
 #[inline(always)]
 fn emit<T: 'static>(write: impl FnOnce(*mut T, u64), cgroup: impl Fn() -> u64) {
     let now = coarse_monotonic_ns();
-    if !HAS_SOCKET_LOG.is_set() {
-        if !ring_has_space(&SOCKET_RING, SOCKET_RING_BYTES, Lane::Sockets, cgroup) {
-            count_error(KernelError::HolderEventLost);
-            return;
-        }
-        let Some(mut record) = SOCKET_RING.reserve_untyped::<T>(0) else {
-            count_error(KernelError::HolderEventLost);
-            return;
-        };
-        write(record.as_mut_ptr(), now);
-        record.submit(wakeup::flag(Pace::Sockets, now));
-        return;
-    }
-    let has_share = |used| may_use(used, SOCKET_LOG_BYTES, Lane::Sockets, &cgroup);
-    let Some(reserved) = socket_log::reserve::<T>(has_share) else {
+    // The record is written in one place, wherever it is: written in two, it would be a function, whose arguments cost as
+    // much as the record.
+    let reserved = if HAS_SOCKET_LOG.is_set() {
+        socket_log::reserve(|used| may_use(used, SOCKET_LOG_BYTES, Lane::Sockets, &cgroup))
+    } else {
+        reserve_in_ring(cgroup)
+    };
+    let Some(Reserved { record, used }) = reserved else {
         count_error(KernelError::HolderEventLost);
         return;
     };
-    write(reserved.record(), now);
+    write(record, now);
+    if !HAS_SOCKET_LOG.is_set() {
+        // SAFETY: the record that was reserved in the ring, all of whose fields were written.
+        unsafe { bpf_ringbuf_submit(record.cast(), wakeup::flag(Pace::Sockets, now)) };
+        return;
+    }
+    // SAFETY: the record that was reserved in the log, all of whose fields were written.
+    unsafe { socket_log::publish_record(record) };
     // The agent reads the log now and then. It is woken only so that the log does not fill up meanwhile: a wake-up takes
     // some microseconds, and some tens in a virtual machine.
-    if reserved.publish::<T>() >= WAKEUP_BYTES && wakeup::is_due(Pace::Sockets, now) {
+    if used >= WAKEUP_BYTES && wakeup::is_due(Pace::Sockets, now) {
         wake_agent();
     }
+}
+
+/// Reserves space for a record in the socket ring. Returns `None` if there is none.
+#[inline(always)]
+fn reserve_in_ring<T: 'static>(cgroup: impl Fn() -> u64) -> Option<Reserved<T>> {
+    if !ring_has_space(&SOCKET_RING, SOCKET_RING_BYTES, Lane::Sockets, cgroup) {
+        return None;
+    }
+    let mut entry = SOCKET_RING.reserve_untyped::<T>(0)?;
+    let record = entry.as_mut_ptr();
+    mem::forget(entry);
+    Some(Reserved { record, used: 0 })
 }
 
 /// Wakes the agent by a record in the socket ring. If that is full, the agent has been woken for what is in it.

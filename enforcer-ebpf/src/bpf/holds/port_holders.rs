@@ -1,13 +1,20 @@
 //! Who holds each TCP and UDP port, and the last attempt to bind it: `PORT_HOLDERS`.
 //!
-//! The programs write only that a port is held. The agent, which sees all sockets, writes by whom.
+//! The programs write only which socket holds a port, and that it is free again when that is closed, so that a port which
+//! is bound over and over is not taken for held until the agent has read so. The agent, which sees all sockets, writes
+//! which pod holds it.
 
 use enforcer_ebpf::{
     decide::Verdict,
-    wire::{ASKED_BITS, HOLDER_SOMEBODY, PortHolder, Protocol, Reason, VerdictKind, counter, port_index},
+    wire::{
+        ASKED_BITS, HOLDER_SOCKET, HOLDER_SOMEBODY, PortHolder, Protocol, Reason, VerdictKind, counter, port_index,
+    },
 };
 
-use crate::bpf::{context::read::load_word, maps::PORT_HOLDERS};
+use crate::bpf::{
+    context::{caller::is_in_pod, config::VolatileConfig, read::load_word},
+    maps::PORT_HOLDERS,
+};
 
 /// The element of a port.
 #[derive(Clone, Copy)]
@@ -21,21 +28,51 @@ impl PortHolderRef {
         PORT_HOLDERS.get_ptr_mut(port_index(protocol, port)).map(Self)
     }
 
-    /// Returns [`PortHolder::holder`]: a pod's cgroup id, [`HOLDER_SOMEBODY`], or 0 for a port that nobody holds.
+    /// Returns [`PortHolder::holder`]: a pod's cgroup id, another mark, or 0 for a port that nobody holds.
     #[inline(always)]
     pub(crate) fn holder(self) -> u64 {
         // SAFETY: only an address of a field of the map's element is taken.
         load_word(unsafe { &raw const (*self.0).holder })
     }
 
-    /// Notes that somebody holds the port, unless a holder is noted already.
+    /// Returns whether another one than the caller's pod may hold the port.
     #[inline(always)]
-    pub(crate) fn set_held(self) {
-        if self.holder() == 0 {
-            // SAFETY: an aligned word of the map's element; another program stores the same here, and the agent knows
-            // more.
-            unsafe { (&raw mut (*self.0).holder).write_volatile(HOLDER_SOMEBODY) };
+    pub(crate) fn is_held_by_other(self, config: &VolatileConfig) -> bool {
+        let holder = self.holder();
+        holder != 0 && (holder == HOLDER_SOMEBODY || holder & HOLDER_SOCKET != 0 || !is_in_pod(holder, config))
+    }
+
+    /// Notes that the socket with this cookie holds the port (0 for a socket that is not known by its cookie later). What
+    /// the agent wrote stays.
+    ///
+    /// Of two sockets that share the port, and are bound or closed at the very same time, one may not be noted: until the
+    /// agent has read its record, an attempt that fails because of it is not reported.
+    #[inline(always)]
+    pub(crate) fn set_held(self, cookie: u64) {
+        let mark = if cookie == 0 { HOLDER_SOMEBODY } else { HOLDER_SOCKET | cookie };
+        let holder = self.holder();
+        if holder == 0 {
+            self.set_holder(mark);
+        } else if holder & HOLDER_SOCKET != 0 && holder != mark {
+            self.set_holder(HOLDER_SOMEBODY);
         }
+    }
+
+    /// Notes that the port is free, if the socket with this cookie alone holds it, as far as the programs know. Returns
+    /// whether it did. What the agent wrote stays.
+    #[inline(always)]
+    pub(crate) fn clear_held(self, cookie: u64) -> bool {
+        let is_noted = self.holder() == HOLDER_SOCKET | cookie;
+        if is_noted {
+            self.set_holder(0);
+        }
+        is_noted
+    }
+
+    #[inline(always)]
+    fn set_holder(self, holder: u64) {
+        // SAFETY: an aligned word of the map's element.
+        unsafe { (&raw mut (*self.0).holder).write_volatile(holder) };
     }
 
     /// Returns the last attempt to bind this very port that was not denied.

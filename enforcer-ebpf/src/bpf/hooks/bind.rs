@@ -79,7 +79,7 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     };
     let policy = config.policy_word();
     let is_short = policy & (Policy::REPORTS_ATTEMPTS | Policy::DENIES_UNDECLARED) == 0;
-    if claims == PortWord::UNCLAIMED && is_short && (port == 0 || port_holder.holder() == 0) {
+    if claims == PortWord::UNCLAIMED && is_short && (port == 0 || !port_holder.is_held_by_other(config)) {
         let verdict = Verdict::allow(Reason::Unclaimed);
         count(&verdict, protocol);
         if port != 0 {
@@ -110,16 +110,22 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     }
 
     let policy = Policy::from_word(policy);
-    let (target, _) = target_of(ctx, v4);
-    let mut candidates = Candidates::of(claims, Cover::of(&target));
-    if candidates.exact
-        && let Some(slot) = address_owner(protocol, port, &target)
-    {
-        candidates.slots[0] = slot;
-        candidates.covered = true;
+    let mut owners = [Owner::default(); 4];
+    let mut covered = true;
+    if sole != 0 {
+        owners[0] = owner_or_nobody(sole);
+    } else {
+        let (target, _) = target_of(ctx, v4);
+        let mut candidates = Candidates::of(claims, Cover::of(&target));
+        if candidates.exact
+            && let Some(slot) = address_owner(protocol, port, &target)
+        {
+            candidates.slots[0] = slot;
+            candidates.covered = true;
+        }
+        owners = candidates.slots.map(owner_or_nobody);
+        covered = candidates.covered;
     }
-    let [a, b, c, d] = candidates.slots;
-    let owners = [owner_or_nobody(a), owner_or_nobody(b), owner_or_nobody(c), owner_or_nobody(d)];
 
     // One helper call and one comparison recognise the rightful owner; only other callers are looked up.
     let caller = match sole_owner(&owners) {
@@ -128,7 +134,7 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
         }
         _ => identify(config, tried),
     };
-    let verdict = decide(&owners, candidates.covered, &caller.identity, port, &policy, || config.mode_override());
+    let verdict = decide(&owners, covered, &caller.identity, port, &policy, || config.mode_override());
     let verdict = hide_verdict(verdict);
     let is_reported = hide_bool_from_verifier(
         verdict.kind != VerdictKind::Allow || verdict.reason == Reason::Error || policy.report_attempts,

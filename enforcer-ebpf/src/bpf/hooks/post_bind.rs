@@ -82,7 +82,8 @@ fn after_bind(ctx: &SockContext, target: impl FnOnce(Socket) -> (Target, u8)) ->
     {
         return deny_post_bind(policy.errno);
     }
-    port_holder.set_held();
+    // The parent of a subflow is closed in its place, and has another cookie.
+    port_holder.set_held(if mptcp_parent == 0 { bind.cookie } else { 0 });
     if policy.report_bound {
         report_bound(&bind);
     }

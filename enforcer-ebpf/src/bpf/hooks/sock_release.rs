@@ -60,13 +60,22 @@ pub(super) fn pe_sock_release(ctx: SockContext) -> i32 {
     if !SOCK_TYPE.is_set() {
         port = socket.local_port().unwrap_or(0);
     }
-    if port == 0
-        || PortHolderRef::find(protocol, port).is_none_or(|port_holder| port_holder.holder() == 0)
-        || !is_in_node_netns(&ctx, socket, config)
-    {
+    if port == 0 {
         return ALLOW;
     }
-    let release = if number == IPPROTO_MPTCP { socket.address() } else { socket.cookie(&ctx) };
+    let Some(port_holder) = PortHolderRef::find(protocol, port).filter(|port_holder| port_holder.holder() != 0) else {
+        return ALLOW;
+    };
+    let mut release = socket.address();
+    let mut is_noted = false;
+    if number != IPPROTO_MPTCP {
+        release = socket.cookie(&ctx);
+        is_noted = port_holder.clear_held(release);
+    }
+    // Only sockets in the node's network namespace are noted.
+    if !is_noted && !is_in_node_netns(&ctx, socket, config) {
+        return ALLOW;
+    }
     emit_release(protocol, port, release);
     ALLOW
 }

@@ -141,7 +141,7 @@ impl Reconciler {
         if in_log + in_ring > 0 {
             self.sockets.expect_more(is_more, now.boottime);
         }
-        self.publish_port_holders(changed);
+        self.publish_recorded_port_holders(changed);
         is_more
     }
 

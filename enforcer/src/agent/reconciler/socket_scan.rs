@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use enforcer_core::{model::now::Now, reports::report::Report};
-use enforcer_ebpf::wire::Protocol;
+use enforcer_ebpf::wire::{HOLDER_SOCKET, Protocol};
 
 use super::Reconciler;
 use crate::agent::{output::Output, own_sockets::OwnSockets, socket_tracker::SocketScan};
@@ -56,13 +56,30 @@ impl Reconciler {
         self.push(Output::SocketScan(errors));
     }
 
-    /// Writes the holders of these ports for the programs.
-    pub(super) fn publish_port_holders(&mut self, ports: BTreeSet<(Protocol, u16)>) {
+    /// Writes the holders of these ports for the programs, after a scan of the sockets.
+    fn publish_port_holders(&mut self, ports: BTreeSet<(Protocol, u16)>) {
         for (protocol, port) in ports {
             let holder = self.sockets.port_holder(protocol, port, &self.index);
-            if let Err(error) = self.kernel.set_port_holder(protocol, port, holder) {
-                self.push(Output::MapFailure(error));
+            self.publish_port_holder(protocol, port, holder);
+        }
+    }
+
+    /// Writes the holders of these ports for the programs, after their records were read.
+    pub(super) fn publish_recorded_port_holders(&mut self, ports: BTreeSet<(Protocol, u16)>) {
+        for (protocol, port) in ports {
+            let holder = self.sockets.port_holder(protocol, port, &self.index);
+            // Where every socket that is known was released, the mark of another one is of a socket whose record comes yet.
+            let is_marked_since =
+                holder == 0 && self.kernel.port_holder(protocol, port).is_ok_and(|marked| marked & HOLDER_SOCKET != 0);
+            if !is_marked_since {
+                self.publish_port_holder(protocol, port, holder);
             }
+        }
+    }
+
+    fn publish_port_holder(&mut self, protocol: Protocol, port: u16, holder: u64) {
+        if let Err(error) = self.kernel.set_port_holder(protocol, port, holder) {
+            self.push(Output::MapFailure(error));
         }
     }
 }
