@@ -30,7 +30,7 @@ use crate::bpf::{
         caller::{Ancestor, CallerContext, identify, is_in_pod_of},
         config::VolatileConfig,
         netns::is_in_node_netns,
-        owners::{address_owner, owner_or_nobody},
+        owners::{address_owner, nobody, owner_or_nobody},
         read::load_word,
         socket::Socket,
     },
@@ -110,10 +110,9 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
     }
 
     let policy = Policy::from_word(policy);
-    let mut owners = [Owner::default(); 4];
-    let mut covered = true;
-    if sole != 0 {
-        owners[0] = owner_or_nobody(sole);
+    let (owners, covered) = if sole != 0 {
+        let nobody = nobody();
+        ([owner_or_nobody(sole), nobody, nobody, nobody], true)
     } else {
         let (target, _) = target_of(ctx, v4);
         let mut candidates = Candidates::of(claims, Cover::of(&target));
@@ -123,9 +122,9 @@ fn judge(ctx: &SockAddrContext, v4: Option<Target>) -> i32 {
             candidates.slots[0] = slot;
             candidates.covered = true;
         }
-        owners = candidates.slots.map(owner_or_nobody);
-        covered = candidates.covered;
-    }
+        let [a, b, c, d] = candidates.slots;
+        ([owner_or_nobody(a), owner_or_nobody(b), owner_or_nobody(c), owner_or_nobody(d)], candidates.covered)
+    };
 
     // One helper call and one comparison recognise the rightful owner; only other callers are looked up.
     let caller = match sole_owner(&owners) {
