@@ -17,7 +17,7 @@ mod oracle;
 mod overlap;
 mod owner_before_claim;
 mod policy_changes;
-mod port_marks;
+mod port_holders;
 mod reserved_ports;
 mod scope;
 mod scope_node;
@@ -62,7 +62,7 @@ fn trials() -> Vec<Trial> {
         ("undeclared", undeclared::TESTS),
         ("socket_holds", socket_holds::TESTS),
         ("socket_records", socket_records::TESTS),
-        ("port_marks", port_marks::TESTS),
+        ("port_holders", port_holders::TESTS),
         ("reserving", undeclared::RESERVING),
         ("reserving", socket_holds::RESERVING),
         ("by_helper", diag::BY_HELPER),
@@ -71,7 +71,7 @@ fn trials() -> Vec<Trial> {
         ("by_helper", undeclared::BY_HELPER),
         ("by_helper", socket_holds::BY_HELPER),
         ("by_helper", socket_records::BY_HELPER),
-        ("by_helper", port_marks::BY_HELPER),
+        ("by_helper", port_holders::BY_HELPER),
         ("mode_override", mode_override::TESTS),
         ("cleanup", cleanup::TESTS),
         ("crash_points", crash_points::TESTS),

@@ -26,7 +26,7 @@ const BINDS: u32 = 800;
 const BURSTS: u32 = 40;
 
 const _: () = assert!(
-    BURSTS * BINDS * SOCKET_LOG_RECORD_BYTES as u32 > 4 * SOCKET_LOG_BYTES,
+    (BURSTS * BINDS) as usize * SOCKET_LOG_RECORD_BYTES > 4 * SOCKET_LOG_BYTES as usize,
     "the log is begun anew several times"
 );
 

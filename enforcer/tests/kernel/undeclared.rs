@@ -346,7 +346,7 @@ fn full_hold_table_is_counted_and_denies_nobody() -> Outcome {
     second.close();
     assert_eq!(fixture.port_hold_count(), 0);
     assert_eq!(
-        fixture.reconciler.kernel_mut().port_holder(Protocol::Udp, PORT).expect("the marks"),
+        fixture.reconciler.kernel_mut().port_holder(Protocol::Udp, PORT).expect("the port holders"),
         1,
         "somebody, until the agent hears of the release"
     );

@@ -1,7 +1,5 @@
 //! Records of sockets that were bound and released: in the socket log, and before Linux 5.12 in the socket ring.
 
-use core::mem;
-
 use aya_ebpf::helpers::generated::bpf_ringbuf_submit;
 use enforcer_ebpf::wire::{
     BoundEvent, EventKind, KernelError, Protocol, ReleaseEvent, SOCKET_LOG_BYTES, SOCKET_RING_BYTES,
@@ -125,9 +123,8 @@ fn reserve_in_ring<T: 'static>(cgroup: impl Fn() -> u64) -> Option<Reserved<T>> 
     if !ring_has_space(&SOCKET_RING, SOCKET_RING_BYTES, Lane::Sockets, cgroup) {
         return None;
     }
-    let mut entry = SOCKET_RING.reserve_untyped::<T>(0)?;
-    let record = entry.as_mut_ptr();
-    mem::forget(entry);
+    // Nothing happens where the entry ends: who reserves it submits the record by its pointer.
+    let record = SOCKET_RING.reserve_untyped::<T>(0)?.as_mut_ptr();
     Some(Reserved { record, used: 0 })
 }
 

@@ -28,7 +28,7 @@ impl PortHolderRef {
         PORT_HOLDERS.get_ptr_mut(port_index(protocol, port)).map(Self)
     }
 
-    /// Returns [`PortHolder::holder`]: a pod's cgroup id, another mark, or 0 for a port that nobody holds.
+    /// Returns [`PortHolder::holder`]: a pod's cgroup id, a socket's cookie, [`HOLDER_SOMEBODY`], or 0 for a port that nobody holds.
     #[inline(always)]
     pub(crate) fn holder(self) -> u64 {
         // SAFETY: only an address of a field of the map's element is taken.
@@ -49,11 +49,11 @@ impl PortHolderRef {
     /// agent has read its record, an attempt that fails because of it is not reported.
     #[inline(always)]
     pub(crate) fn set_held(self, cookie: u64) {
-        let mark = if cookie == 0 { HOLDER_SOMEBODY } else { HOLDER_SOCKET | cookie };
+        let noted = if cookie == 0 { HOLDER_SOMEBODY } else { HOLDER_SOCKET | cookie };
         let holder = self.holder();
         if holder == 0 {
-            self.set_holder(mark);
-        } else if holder & HOLDER_SOCKET != 0 && holder != mark {
+            self.set_holder(noted);
+        } else if holder & HOLDER_SOCKET != 0 && holder != noted {
             self.set_holder(HOLDER_SOMEBODY);
         }
     }

@@ -25,8 +25,8 @@ impl Reconciler {
         self.observed_ports.scanned(self.sockets.bound_sockets(), was_named, &self.index, now);
         self.failing_binds.prune(&self.index, now);
         if scan.errors.is_empty() && self.sockets.take_lost_records() {
-            // Of sockets whose records were all lost, only the marks are left. The sockets that were bound after the scan
-            // are in the log: their marks are right.
+            // Of sockets whose records were all lost, only the port holders are left. The sockets that were bound after
+            // the scan are in the log: their port holders are right.
             self.drain_many_socket_records(now);
             match self.kernel.held_ports() {
                 Ok(ports) => changed.extend(ports),
@@ -68,10 +68,10 @@ impl Reconciler {
     pub(super) fn publish_recorded_port_holders(&mut self, ports: BTreeSet<(Protocol, u16)>) {
         for (protocol, port) in ports {
             let holder = self.sockets.port_holder(protocol, port, &self.index);
-            // Where every socket that is known was released, the mark of another one is of a socket whose record comes yet.
-            let is_marked_since =
-                holder == 0 && self.kernel.port_holder(protocol, port).is_ok_and(|marked| marked & HOLDER_SOCKET != 0);
-            if !is_marked_since {
+            // Where every socket that is known was released, the programs noted another one, whose record comes yet.
+            let is_noted_since =
+                holder == 0 && self.kernel.port_holder(protocol, port).is_ok_and(|holder| holder & HOLDER_SOCKET != 0);
+            if !is_noted_since {
                 self.publish_port_holder(protocol, port, holder);
             }
         }

@@ -1,4 +1,4 @@
-//! Marks of who holds a port: those of the programs, which the agent has not read about, and those of the agent.
+//! Port holders: those that the programs write, before the agent has read about them, and those that the agent writes.
 
 use enforcer::host::clock::now;
 use enforcer_ebpf::wire::{HOLDER_SOCKET, HOLDER_SOMEBODY, Policy, Protocol};
@@ -15,14 +15,14 @@ use crate::{DONE, Outcome, Test};
 pub(crate) const TESTS: &[Test] = tests![
     closed_port_is_free_before_the_agent_knows,
     shared_port_is_held_until_the_last_socket_is_closed,
-    mark_of_a_socket_without_a_record_stays,
+    holder_without_a_record_stays,
 ];
 
 /// The same where sockets are read by a helper, and their records go through a ring.
 pub(crate) const BY_HELPER: &[Test] = tests![reading_by_helper =>
     closed_port_is_free_before_the_agent_knows,
     shared_port_is_held_until_the_last_socket_is_closed,
-    mark_of_a_socket_without_a_record_stays,
+    holder_without_a_record_stays,
 ];
 
 const PORT: u16 = 20_080;
@@ -38,8 +38,8 @@ fn fixture() -> (KernelFixture, [Worker; 2]) {
     (fixture, workers)
 }
 
-fn mark(fixture: &KernelFixture) -> u64 {
-    fixture.reconciler.kernel().port_holder(Protocol::Tcp, PORT).expect("the marks")
+fn holder(fixture: &KernelFixture) -> u64 {
+    fixture.reconciler.kernel().port_holder(Protocol::Tcp, PORT).expect("the port holders")
 }
 
 fn tcp() -> Bind {
@@ -50,12 +50,12 @@ fn closed_port_is_free_before_the_agent_knows() -> Outcome {
     let (mut fixture, [mut one, mut other]) = fixture();
     for worker in [&mut one, &mut other] {
         assert_eq!(worker.bind(&tcp().kept()), 0);
-        assert_ne!(mark(&fixture) & HOLDER_SOCKET, 0, "it has the socket's cookie");
+        assert_ne!(holder(&fixture) & HOLDER_SOCKET, 0, "it has the socket's cookie");
         worker.close();
-        assert_eq!(mark(&fixture), 0);
+        assert_eq!(holder(&fixture), 0);
     }
     assert_eq!(fixture.outputs().1.len(), 2, "each bind is told none the less");
-    assert_eq!(mark(&fixture), 0);
+    assert_eq!(holder(&fixture), 0);
     DONE
 }
 
@@ -64,27 +64,27 @@ fn shared_port_is_held_until_the_last_socket_is_closed() -> Outcome {
     let mut second = fixture.worker(&Pod::new("a"));
     assert_eq!(one.bind(&tcp().reusing_port().kept()), 0);
     assert_eq!(second.bind(&tcp().reusing_port().kept()), 0);
-    assert_eq!(mark(&fixture), HOLDER_SOMEBODY);
+    assert_eq!(holder(&fixture), HOLDER_SOMEBODY);
     one.close();
-    assert_eq!(mark(&fixture), HOLDER_SOMEBODY);
+    assert_eq!(holder(&fixture), HOLDER_SOMEBODY);
     fixture.outputs();
-    assert!(mark(&fixture) > HOLDER_SOMEBODY, "the agent knows which pod it is");
+    assert!(holder(&fixture) > HOLDER_SOMEBODY, "the agent knows which pod it is");
     second.close();
     fixture.outputs();
-    assert_eq!(mark(&fixture), 0);
+    assert_eq!(holder(&fixture), 0);
     DONE
 }
 
-fn mark_of_a_socket_without_a_record_stays() -> Outcome {
+fn holder_without_a_record_stays() -> Outcome {
     let (mut fixture, [mut one, mut other]) = fixture();
     one.burst(&tcp(), 1, BATCH_BINDS);
     assert_eq!(other.bind(&tcp().kept()), 0);
-    let marked = mark(&fixture);
-    assert_ne!(marked & HOLDER_SOCKET, 0);
+    let written = holder(&fixture);
+    assert_ne!(written & HOLDER_SOCKET, 0);
     fixture.reconciler.drain_verdict_ring(now()).expect("the rings");
     assert!(fixture.reconciler.bound_sockets().is_empty(), "a batch ends before the record of the last socket");
-    assert_eq!(mark(&fixture), marked);
+    assert_eq!(holder(&fixture), written);
     fixture.outputs();
-    assert!(mark(&fixture) > HOLDER_SOMEBODY && mark(&fixture) & HOLDER_SOCKET == 0);
+    assert!(holder(&fixture) > HOLDER_SOMEBODY && holder(&fixture) & HOLDER_SOCKET == 0);
     DONE
 }
