@@ -1,6 +1,9 @@
 //! The loop: waits for something to happen, lets the reconciler handle it, and dispatches what follows.
 
-use std::time::{Duration, Instant};
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -29,7 +32,9 @@ use crate::{
 /// Time between two full comparisons with the sources of the state: the safety net below the events.
 pub(super) const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Time between two reads of the socket log and of all rings: the safety net below the wake-ups of rings.
+/// Time between two reads of the socket log and of all rings while sockets come and go: the safety net below the wake-ups
+/// of rings. After a read that finds nothing it is twice as long, up to the scans of sockets, which read the log too:
+/// to wake up takes more than to read an empty log.
 const RINGS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Time between two scans of the node's sockets.
@@ -63,6 +68,11 @@ impl Stop {
 pub(super) struct Timers {
     lease: Interval,
     rings: Interval,
+    /// Time until the next one, and whether that was it.
+    rings_delay: Duration,
+    rings_ticked: bool,
+    /// Generation of the bound sockets when the rings were paced last.
+    generation: u64,
     sockets: Interval,
     resync: Interval,
 }
@@ -79,6 +89,9 @@ impl Timers {
         let mut timers = Self {
             lease: periodic(lease_renewal),
             rings: periodic(RINGS_INTERVAL),
+            rings_delay: RINGS_INTERVAL,
+            rings_ticked: false,
+            generation: 0,
             sockets: periodic(SOCKET_SCAN_INTERVAL),
             resync: periodic(RESYNC_INTERVAL),
         };
@@ -88,11 +101,27 @@ impl Timers {
         timers
     }
 
+    /// Sets the time of the next read of the rings, by whether the bound sockets changed.
+    fn pace_rings(&mut self, generation: u64) {
+        let is_busy = mem::replace(&mut self.generation, generation) != generation;
+        let ticked = mem::take(&mut self.rings_ticked);
+        if is_busy && (ticked || self.rings_delay > RINGS_INTERVAL) {
+            self.rings_delay = RINGS_INTERVAL;
+            self.rings.reset_after(self.rings_delay);
+        } else if ticked {
+            self.rings_delay *= 2;
+            self.rings.reset_after(self.rings_delay);
+        }
+    }
+
     /// Waits for the next one. Cancel safe.
     async fn next(&mut self) -> Input {
         tokio::select! {
             _ = self.lease.tick() => Input::RenewLease,
-            _ = self.rings.tick() => Input::Rings,
+            _ = self.rings.tick(), if self.rings_delay < SOCKET_SCAN_INTERVAL => {
+                self.rings_ticked = true;
+                Input::Rings
+            }
             _ = self.sockets.tick() => Input::ScanSockets,
             _ = self.resync.tick() => Input::Resync,
         }
@@ -136,6 +165,7 @@ impl Agent {
             self.gauges.refresh(&self.reconciler, now());
             self.reserved_ports.refresh(&self.reconciler);
             self.rings.set_verdict_backlog(self.reconciler.has_verdict_backlog());
+            self.timers.pace_rings(self.reconciler.bound_sockets().generation());
             match self.wait().await? {
                 Wakeup::Stop => break,
                 Wakeup::Input(input) => self.handle(input)?,
