@@ -1,6 +1,6 @@
 //! What the kernel programs and the agent agree on: the bytes in the maps ([`wire`]), the pure function that gives a
-//! verdict ([`decide`]), the rule by which cgroups share the space for records ([`record_share`]), and the reader of pod
-//! cgroup names ([`cgroup_name`]).
+//! verdict ([`decide`]), the rules of who is noted as a port's holder ([`port_holder`]) and of how cgroups share the space
+//! for records ([`record_share`]), and the reader of pod cgroup names ([`cgroup_name`]).
 //!
 //! The library is `no_std` and holds no map, no context and no clock, so that the very same code runs in the kernel
 //! (`src/main.rs`), answers `enforcer explain`, and is tested on the host. On the host it also carries the compiled
@@ -14,6 +14,7 @@
 
 pub mod cgroup_name;
 pub mod decide;
+pub mod port_holder;
 pub mod record_share;
 pub mod verifier;
 pub mod wire;

@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{BorrowedFd, OwnedFd},
+    time::Duration,
 };
 
 use tokio::{
@@ -69,5 +70,84 @@ impl Rings {
             ready = self.verdict.readable() => ready.map(|()| Input::VerdictRing),
             ready = self.socket.readable() => ready.map(|()| Input::SocketRing),
         }
+    }
+}
+
+/// Time between two reads of all rings and of the socket log, whether or not anything woke the agent.
+///
+/// While sockets come and go it is the shortest. After a read that finds nothing it is twice as long, until reads come no
+/// more often than scans of the sockets, which read the log too: from then on those are all. A wake-up takes more of a
+/// processor than an empty log does.
+#[derive(Debug)]
+pub(super) struct RingsPace {
+    shortest: Duration,
+    scan_interval: Duration,
+    delay: Duration,
+}
+
+impl RingsPace {
+    /// Returns the pace of an agent that has just started.
+    pub(super) const fn new(shortest: Duration, scan_interval: Duration) -> Self {
+        Self { shortest, scan_interval, delay: shortest }
+    }
+
+    /// Returns the time until the next read if it changes, after something that the agent did: it was such a read
+    /// (`is_read`), or it `found` that sockets came or went.
+    pub(super) fn after(&mut self, is_read: bool, found: bool) -> Option<Duration> {
+        if found && (is_read || self.delay > self.shortest) {
+            self.delay = self.shortest;
+        } else if is_read {
+            self.delay *= 2;
+        } else {
+            return None;
+        }
+        Some(self.delay)
+    }
+
+    /// Returns whether the scans of the sockets are all there is.
+    pub(super) fn is_off(&self) -> bool {
+        self.delay >= self.scan_interval
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORTEST: Duration = Duration::from_millis(500);
+
+    fn pace() -> RingsPace {
+        RingsPace::new(SHORTEST, Duration::from_secs(5))
+    }
+
+    #[test]
+    fn quiet_rings_are_read_ever_less_often_and_then_by_scans_only() {
+        let mut pace = pace();
+        let mut delays = Vec::new();
+        while !pace.is_off() {
+            delays.extend(pace.after(true, false).map(|delay| delay.as_millis()));
+        }
+        assert_eq!(delays, [1000, 2000, 4000, 8000]);
+    }
+
+    #[test]
+    fn whoever_finds_a_socket_brings_the_shortest_time_back() {
+        for quiet_reads in 1..=4 {
+            for is_read in [false, true] {
+                let mut pace = pace();
+                for _ in 0..quiet_reads {
+                    pace.after(true, false);
+                }
+                assert_eq!(pace.after(is_read, true), Some(SHORTEST));
+                assert!(!pace.is_off());
+            }
+        }
+    }
+
+    #[test]
+    fn other_work_does_not_put_off_a_read() {
+        let mut pace = pace();
+        assert_eq!(pace.after(false, true), None, "it is the shortest already");
+        assert_eq!(pace.after(false, false), None);
     }
 }

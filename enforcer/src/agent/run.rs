@@ -1,9 +1,6 @@
 //! The loop: waits for something to happen, lets the reconciler handle it, and dispatches what follows.
 
-use std::{
-    mem,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -23,7 +20,7 @@ use crate::{
         pod_source::PodSource,
         reconciler::Reconciler,
         reserved_ports_worker::{ReservedPortsWorker, SyncOutcome},
-        ring_poll::Rings,
+        ring_poll::{Rings, RingsPace},
         snapshot::AgentInfo,
     },
     host::clock::now,
@@ -33,8 +30,7 @@ use crate::{
 pub(super) const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Time between two reads of the socket log and of all rings while sockets come and go: the safety net below the wake-ups
-/// of rings. After a read that finds nothing it is twice as long, up to the scans of sockets, which read the log too:
-/// to wake up takes more than to read an empty log.
+/// of rings.
 const RINGS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Time between two scans of the node's sockets.
@@ -68,11 +64,7 @@ impl Stop {
 pub(super) struct Timers {
     lease: Interval,
     rings: Interval,
-    /// Time until the next one, and whether that was it.
-    rings_delay: Duration,
-    rings_ticked: bool,
-    /// Generation of the bound sockets when the rings were paced last.
-    generation: u64,
+    rings_pace: RingsPace,
     sockets: Interval,
     resync: Interval,
 }
@@ -89,9 +81,7 @@ impl Timers {
         let mut timers = Self {
             lease: periodic(lease_renewal),
             rings: periodic(RINGS_INTERVAL),
-            rings_delay: RINGS_INTERVAL,
-            rings_ticked: false,
-            generation: 0,
+            rings_pace: RingsPace::new(RINGS_INTERVAL, SOCKET_SCAN_INTERVAL),
             sockets: periodic(SOCKET_SCAN_INTERVAL),
             resync: periodic(RESYNC_INTERVAL),
         };
@@ -101,16 +91,10 @@ impl Timers {
         timers
     }
 
-    /// Sets the time of the next read of the rings, by whether the bound sockets changed.
-    fn pace_rings(&mut self, generation: u64) {
-        let is_busy = mem::replace(&mut self.generation, generation) != generation;
-        let ticked = mem::take(&mut self.rings_ticked);
-        if is_busy && (ticked || self.rings_delay > RINGS_INTERVAL) {
-            self.rings_delay = RINGS_INTERVAL;
-            self.rings.reset_after(self.rings_delay);
-        } else if ticked {
-            self.rings_delay *= 2;
-            self.rings.reset_after(self.rings_delay);
+    /// Sets the time of the next read of the rings, if it changes: see [`RingsPace::after`].
+    fn pace_rings(&mut self, is_read: bool, found: bool) {
+        if let Some(delay) = self.rings_pace.after(is_read, found) {
+            self.rings.reset_after(delay);
         }
     }
 
@@ -118,10 +102,7 @@ impl Timers {
     async fn next(&mut self) -> Input {
         tokio::select! {
             _ = self.lease.tick() => Input::RenewLease,
-            _ = self.rings.tick(), if self.rings_delay < SOCKET_SCAN_INTERVAL => {
-                self.rings_ticked = true;
-                Input::Rings
-            }
+            _ = self.rings.tick(), if !self.rings_pace.is_off() => Input::Rings,
             _ = self.sockets.tick() => Input::ScanSockets,
             _ = self.resync.tick() => Input::Resync,
         }
@@ -165,7 +146,6 @@ impl Agent {
             self.gauges.refresh(&self.reconciler, now());
             self.reserved_ports.refresh(&self.reconciler);
             self.rings.set_verdict_backlog(self.reconciler.has_verdict_backlog());
-            self.timers.pace_rings(self.reconciler.bound_sockets().generation());
             match self.wait().await? {
                 Wakeup::Stop => break,
                 Wakeup::Input(input) => self.handle(input)?,
@@ -208,12 +188,15 @@ impl Agent {
             self.reserved_ports.resync();
         }
         // A read or a scan that finds nothing new is what a quiet node does all day.
+        let is_read = matches!(input, Input::Rings);
         let is_change = !matches!(input, Input::RenewLease | Input::Rings | Input::ScanSockets);
         let known =
             |reconciler: &Reconciler| (reconciler.bound_sockets().generation(), reconciler.observed_ports().changes());
         let before = known(&self.reconciler);
         let handled = self.reconciler.handle_input(input, now());
-        if is_change || known(&self.reconciler) != before {
+        let found = known(&self.reconciler) != before;
+        self.timers.pace_rings(is_read, found);
+        if is_change || found {
             self.ledger.note_change();
         }
         handled

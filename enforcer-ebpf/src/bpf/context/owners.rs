@@ -9,8 +9,8 @@ use enforcer_ebpf::{
 use super::read::load_word;
 use crate::bpf::maps::{ADDRESS_OWNERS, OWNERS, POD_CGROUPS};
 
-/// Returns nobody, of whom the compiler does not know that all is zero: else it clears an array of them byte by byte, which
-/// takes as long as the rest of a verdict.
+/// Returns nobody, of whom the compiler does not know that all is zero: else it clears an array of them byte by byte,
+/// which takes longer.
 #[inline(always)]
 pub(crate) fn nobody() -> Owner {
     let zero = u64::from(hide_from_verifier(0));

@@ -1,14 +1,11 @@
 //! Who holds each TCP and UDP port, and the last attempt to bind it: `PORT_HOLDERS`.
 //!
-//! The programs write only which socket holds a port, and that it is free again when that is closed, so that a port which
-//! is bound over and over is not taken for held until the agent has read so. The agent, which sees all sockets, writes
-//! which pod holds it.
+//! Of the holder, the rules are in [`enforcer_ebpf::port_holder`].
 
 use enforcer_ebpf::{
     decide::Verdict,
-    wire::{
-        ASKED_BITS, HOLDER_SOCKET, HOLDER_SOMEBODY, PortHolder, Protocol, Reason, VerdictKind, counter, port_index,
-    },
+    port_holder,
+    wire::{ASKED_BITS, PortHolder, Protocol, Reason, VerdictKind, counter, port_index},
 };
 
 use crate::bpf::{
@@ -39,7 +36,7 @@ impl PortHolderRef {
     #[inline(always)]
     pub(crate) fn is_held_by_other(self, config: &VolatileConfig) -> bool {
         let holder = self.holder();
-        holder != 0 && (holder == HOLDER_SOMEBODY || holder & HOLDER_SOCKET != 0 || !is_in_pod(holder, config))
+        holder != 0 && port_holder::pod_cgroup(holder).is_none_or(|pod| !is_in_pod(pod, config))
     }
 
     /// Notes that the socket with this cookie holds the port (0 for a socket that is not known by its cookie later). What
@@ -49,12 +46,10 @@ impl PortHolderRef {
     /// agent has read its record, an attempt that fails because of it is not reported.
     #[inline(always)]
     pub(crate) fn set_held(self, cookie: u64) {
-        let noted = if cookie == 0 { HOLDER_SOMEBODY } else { HOLDER_SOCKET | cookie };
         let holder = self.holder();
-        if holder == 0 {
-            self.set_holder(noted);
-        } else if holder & HOLDER_SOCKET != 0 && holder != noted {
-            self.set_holder(HOLDER_SOMEBODY);
+        let after = port_holder::after_bind(holder, cookie);
+        if after != holder {
+            self.set_holder(after);
         }
     }
 
@@ -62,7 +57,7 @@ impl PortHolderRef {
     /// whether it did. What the agent wrote stays.
     #[inline(always)]
     pub(crate) fn clear_held(self, cookie: u64) -> bool {
-        let is_noted = self.holder() == HOLDER_SOCKET | cookie;
+        let is_noted = port_holder::is_free_without(self.holder(), cookie);
         if is_noted {
             self.set_holder(0);
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use enforcer_core::{model::now::Now, reports::report::Report};
-use enforcer_ebpf::wire::{HOLDER_SOCKET, Protocol};
+use enforcer_ebpf::{port_holder::may_replace, wire::Protocol};
 
 use super::Reconciler;
 use crate::agent::{output::Output, own_sockets::OwnSockets, socket_tracker::SocketScan};
@@ -68,10 +68,8 @@ impl Reconciler {
     pub(super) fn publish_recorded_port_holders(&mut self, ports: BTreeSet<(Protocol, u16)>) {
         for (protocol, port) in ports {
             let holder = self.sockets.port_holder(protocol, port, &self.index);
-            // Where every socket that is known was released, the programs noted another one, whose record comes yet.
-            let is_noted_since =
-                holder == 0 && self.kernel.port_holder(protocol, port).is_ok_and(|holder| holder & HOLDER_SOCKET != 0);
-            if !is_noted_since {
+            // If the word cannot be read, it cannot be written either, which is reported.
+            if self.kernel.port_holder(protocol, port).map_or(true, |found| may_replace(found, holder)) {
                 self.publish_port_holder(protocol, port, holder);
             }
         }
