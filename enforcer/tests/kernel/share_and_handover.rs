@@ -7,7 +7,7 @@ use std::{
 
 use enforcer::{agent::input::Input, host::clock::now};
 use enforcer_core::{index::Notice, model::actor::Audience};
-use enforcer_ebpf::wire::{Reason, VerdictKind};
+use enforcer_ebpf::wire::{Policy, Reason, VerdictKind};
 
 use enforcer_testing::{
     cgroup_sandbox,
@@ -26,6 +26,7 @@ pub(crate) const TESTS: &[Test] = tests![
     replicas_claims_do_not_deny_each_other,
     port_is_handed_over_within_workload,
     port_that_was_never_bound_is_not_kept,
+    port_that_was_bound_just_before_the_end_is_kept,
     grace_period_keeps_waiting_pod_out,
     grace_period_expires,
     succeeded_pod_gets_no_grace_period,
@@ -160,6 +161,23 @@ fn port_that_was_never_bound_is_not_kept() -> Outcome {
     let (mut fixture, mut squatter) = graceful(Duration::from_mins(10));
     assert_eq!(fixture.attempt(&mut squatter, &bind()).result(), claimed());
     assert_eq!(fixture.attempt(&mut squatter, &Bind::tcp("0.0.0.0", 20081)).result(), OWNER);
+    DONE
+}
+
+/// Nothing reads the record of the bind between the bind and the end of the pod.
+fn port_that_was_bound_just_before_the_end_is_kept() -> Outcome {
+    let mut fixture = KernelFixture::with(|start| {
+        start.policy = Policy { report_bound: true, ..ENFORCE };
+        start.settings.handover_grace = Duration::from_mins(10);
+    });
+    let owner = Pod::new("owner").of_daemon_set("ingress").ports("20080");
+    let mut owners = fixture.start(&owner);
+    let mut squatter = fixture.start(&Pod::new("squatter").of_daemon_set("squatter").ports("20080"));
+    assert_eq!(owners.bind(&bind()), 0);
+    fixture.delete(&owner);
+    let seen = fixture.attempt(&mut squatter, &bind());
+    assert_eq!(seen.result(), claimed());
+    assert_eq!(seen.owner(), "DaemonSet default/ingress");
     DONE
 }
 
