@@ -60,7 +60,11 @@ fn strip(object: &Path) -> anyhow::Result<()> {
     let host = env::var("HOST").context("cargo tells no HOST")?;
     let tool: PathBuf = [sysroot.trim(), "lib", "rustlib", &host, "bin", "rust-objcopy"].iter().collect();
     // Through rustup, which says where the toolchain's libraries are.
-    let status = Command::new("rustup").args(["run", "nightly"]).arg(&tool).arg("--strip-debug").arg(object).status();
+    let mut strip = Command::new("rustup");
+    strip.args(["run", "nightly"]).arg(&tool).arg("--strip-debug");
+    // Only linkers read these: a loader looks up symbols and sections by name.
+    strip.args(["--remove-section=.rel.BTF", "--remove-section=.rel.BTF.ext"]);
+    let status = strip.arg(object).status();
     let status = status.with_context(|| format!("cannot run {}", tool.display()))?;
     ensure!(status.success(), "{} ended with {status}", tool.display());
     Ok(())

@@ -1,26 +1,24 @@
 //! Objects of a cluster that make pods, and Services, as `enforcer check --against cluster` compares new manifests with them.
 
-use std::fmt::Debug;
-
 use enforcer_core::model::text::{escape_bounded, message_with_causes};
-use k8s_openapi::{
-    Resource,
-    api::{
-        apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
-        batch::v1::{CronJob, Job},
-        core::v1::{Namespace, Node, Pod, ReplicationController, Service},
-    },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
+    batch::v1::{CronJob, Job},
+    core::v1::{Namespace, Node, Pod, ReplicationController, Service},
 };
-use kube::{Api, Client, ResourceExt, api::ListParams, core::PartialObjectMeta};
-use serde::{Serialize, de::DeserializeOwned};
+use kube::{
+    Api, Client, Resource,
+    api::{ListParams, TypeMeta},
+    core::{ApiResource, DynamicObject, PartialObjectMeta},
+};
 
 use crate::pages::for_each_page;
 
 /// Longest message of the client that is passed on, in characters.
 const MAX_MESSAGE: usize = 300;
 /// Kinds of controllers whose pods their own objects stand for.
-const CONTROLLERS: [&str; 6] = ["DaemonSet", "Deployment", "Job", "ReplicaSet", "ReplicationController", "StatefulSet"];
+const CONTROLLERS: [&str; 7] =
+    ["CronJob", "DaemonSet", "Deployment", "Job", "ReplicaSet", "ReplicationController", "StatefulSet"];
 
 /// What runs in a cluster.
 #[derive(Debug, Default)]
@@ -42,23 +40,25 @@ pub enum WorkloadsError {
     Forbidden {
         /// Address of the server.
         server: String,
-        /// The resource.
-        resource: &'static str,
+        /// Plural name of the resource.
+        resource: String,
     },
     /// Something else.
     #[error("cannot list {resource} at {server}: {why}; check the kubeconfig, the server and the network")]
     Failed {
         /// Address of the server.
         server: String,
-        /// The resource.
-        resource: &'static str,
+        /// Plural name of the resource.
+        resource: String,
         /// Reason, safe to show.
         why: String,
     },
 }
 
-/// Reads all objects that make pods and are no others' products, and Services, and counts the nodes. `progress` is told how many objects
-/// were read so far. `server`: its address, for messages.
+/// Reads all objects that make pods and are no others' products, and Services, and counts the nodes. `progress` is told
+/// how many objects were read so far. `server`: its address, for messages.
+///
+/// Objects are passed on as the server has them, with fields that this program does not know.
 ///
 /// # Errors
 ///
@@ -68,78 +68,73 @@ pub async fn read_workloads(
     server: &str,
     mut progress: impl FnMut(usize),
 ) -> Result<Workloads, WorkloadsError> {
-    let cluster = (client, server);
     let mut found = Workloads::default();
     let mut seen = 0;
-    let mut step = |count: usize| {
-        seen += count;
+    for resource in resources() {
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        let read = for_each_page(&api, ListParams::default(), |page| {
+            seen += page.len();
+            progress(seen);
+            let wanted = page.into_iter().filter(|object| is_wanted(object, &resource.kind));
+            found.objects.extend(wanted.filter_map(|object| to_json(object, &resource)));
+        });
+        read.await.map_err(|error| cannot_list(&error, server, resource.plural.clone()))?;
+    }
+    let nodes: Api<PartialObjectMeta<Node>> = Api::all(client.clone());
+    let read = for_each_page(&nodes, ListParams::default(), |page| {
+        seen += page.len();
         progress(seen);
-    };
-    let objects = &mut found.objects;
-    each::<Namespace>(cluster, "namespaces", &mut step, |it| add(objects, &it, true)).await?;
-    each::<Deployment>(cluster, "deployments", &mut step, |it| add(objects, &it, is_first(&it.metadata))).await?;
-    each::<DaemonSet>(cluster, "daemonsets", &mut step, |it| add(objects, &it, is_first(&it.metadata))).await?;
-    each::<StatefulSet>(cluster, "statefulsets", &mut step, |it| add(objects, &it, is_first(&it.metadata))).await?;
-    each::<ReplicaSet>(cluster, "replicasets", &mut step, |it| add(objects, &it, is_first(&it.metadata))).await?;
-    each::<ReplicationController>(cluster, "replicationcontrollers", &mut step, |it| {
-        add(objects, &it, is_first(&it.metadata));
-    })
-    .await?;
-    each::<CronJob>(cluster, "cronjobs", &mut step, |it| add(objects, &it, is_first(&it.metadata))).await?;
-    each::<Job>(cluster, "jobs", &mut step, |it| {
-        let is_over = it.status.as_ref().is_some_and(|status| status.completion_time.is_some());
-        add(objects, &it, is_first(&it.metadata) && !is_over);
-    })
-    .await?;
-    each::<Pod>(cluster, "pods", &mut step, |it| {
-        let phase = it.status.as_ref().and_then(|status| status.phase.as_deref());
-        let is_over = matches!(phase, Some("Succeeded" | "Failed"));
-        add(objects, &it, is_first(&it.metadata) && !is_over);
-    })
-    .await?;
-    // Those that take ports of nodes, or select pods.
-    each::<Service>(cluster, "services", &mut step, |it| add(objects, &it, true)).await?;
-    each::<PartialObjectMeta<Node>>(cluster, "nodes", &mut step, |_| found.nodes += 1).await?;
+        found.nodes += u32::try_from(page.len()).unwrap_or(u32::MAX);
+    });
+    read.await.map_err(|error| cannot_list(&error, server, "nodes".to_owned()))?;
     Ok(found)
 }
 
-/// Checks whether no object of a kind that is read stands for this one.
-fn is_first(metadata: &ObjectMeta) -> bool {
-    let owners = metadata.owner_references.iter().flatten();
-    !owners.clone().any(|owner| {
-        owner.controller == Some(true) && (CONTROLLERS.contains(&owner.kind.as_str()) || owner.kind == "CronJob")
-    })
-}
-
-fn add<K: Serialize + Resource>(objects: &mut Vec<String>, object: &K, wanted: bool) {
-    if wanted && let Ok(text) = serde_json::to_string(object) {
-        objects.push(text);
+/// Returns the resources to read: those that make pods, and those that take ports of nodes or select pods.
+fn resources() -> [ApiResource; 10] {
+    fn resource<K: Resource<DynamicType = ()>>() -> ApiResource {
+        ApiResource::erase::<K>(&())
     }
+    [
+        resource::<Namespace>(),
+        resource::<Deployment>(),
+        resource::<DaemonSet>(),
+        resource::<StatefulSet>(),
+        resource::<ReplicaSet>(),
+        resource::<ReplicationController>(),
+        resource::<CronJob>(),
+        resource::<Job>(),
+        resource::<Pod>(),
+        resource::<Service>(),
+    ]
 }
 
-async fn each<K>(
-    (client, server): (&Client, &str),
-    resource: &'static str,
-    step: &mut impl FnMut(usize),
-    mut with: impl FnMut(K),
-) -> Result<(), WorkloadsError>
-where
-    K: Clone + Debug + DeserializeOwned + kube::Resource + ResourceExt,
-    K::DynamicType: Default,
-{
-    let api: Api<K> = Api::all(client.clone());
-    let read = for_each_page(&api, ListParams::default(), |page| {
-        step(page.len());
-        page.into_iter().for_each(&mut with);
-    });
-    read.await.map_err(|error| {
-        let server = server.to_owned();
-        match &error {
-            kube::Error::Api(status) if status.code == 403 => WorkloadsError::Forbidden { server, resource },
-            error => {
-                let why = escape_bounded(&message_with_causes(error), MAX_MESSAGE);
-                WorkloadsError::Failed { server, resource, why }
-            }
+/// Checks whether no other object that is read stands for this one, and it is not over.
+fn is_wanted(object: &DynamicObject, kind: &str) -> bool {
+    let status = |field| object.data.get("status").and_then(|status| status.get(field));
+    match kind {
+        "Namespace" | "Service" => return true,
+        "Job" if status("completionTime").is_some_and(|time| !time.is_null()) => return false,
+        "Pod" if status("phase").is_some_and(|phase| phase == "Succeeded" || phase == "Failed") => return false,
+        _ => {}
+    }
+    let mut owners = object.metadata.owner_references.iter().flatten();
+    !owners.any(|owner| owner.controller == Some(true) && CONTROLLERS.contains(&owner.kind.as_str()))
+}
+
+/// Encodes an object. Those of a list do not say of which kind they are.
+fn to_json(mut object: DynamicObject, resource: &ApiResource) -> Option<String> {
+    object.types = Some(TypeMeta { api_version: resource.api_version.clone(), kind: resource.kind.clone() });
+    serde_json::to_string(&object).ok()
+}
+
+fn cannot_list(error: &kube::Error, server: &str, resource: String) -> WorkloadsError {
+    let server = server.to_owned();
+    match error {
+        kube::Error::Api(status) if status.code == 403 => WorkloadsError::Forbidden { server, resource },
+        error => {
+            let why = escape_bounded(&message_with_causes(error), MAX_MESSAGE);
+            WorkloadsError::Failed { server, resource, why }
         }
-    })
+    }
 }
