@@ -111,6 +111,21 @@ fn new_manifests_are_held_against_what_runs() {
     }
 }
 
+/// As a server sends them whose API is newer, or whose object was written before a field had a type.
+#[test]
+fn object_with_odd_field_hides_no_others() {
+    let cluster = Cluster::new();
+    let mut odd = workload("Deployment", "monitoring", "odd", 9108);
+    odd["spec"]["strategy"] = json!("later");
+    odd["spec"]["template"]["spec"]["volumes"] = json!([{ "name": "v", "laterKind": 1 }]);
+    cluster.server.put_workload(odd);
+    for (port, owner) in [(9101, "Deployment monitoring/gateway"), (9108, "Deployment monitoring/odd")] {
+        let End { stdout, stderr, .. } = cluster.check(&[workload("DaemonSet", "new", "new", port)], &[]);
+        assert!(stdout.contains(owner), "{port}: {stdout}{stderr}");
+        assert_eq!(stdout.matches("[conflict]").count(), 1, "{stdout}");
+    }
+}
+
 #[test]
 fn services_that_run_are_users_of_ports() {
     let cluster = Cluster::new();
