@@ -19,7 +19,7 @@ pub(super) fn render(runs: &[KernelRun]) -> String {
 fn render_columns(day: &str, columns: &[(&str, &ConsoleOutcome)]) -> String {
     let mut text = format!(
         "# Kernels\n\n\
-         Written by `cargo xtask kernels --document` on {day}. Each kernel ran in a virtual machine the tests of\n\
+         Written by `cargo xtask kernels --document` on {day}. In a virtual machine, each kernel ran the tests of\n\
          `enforcer/tests/kernel` and the agent's tests of `--scope node`, all with the same BPF object file. Do not edit.\n\n"
     );
     row(&mut text, "", "since", columns.iter().map(|(name, _)| (*name).to_owned()));
