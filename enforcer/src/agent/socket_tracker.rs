@@ -201,6 +201,11 @@ impl SocketTracker {
         self.lost_records = true;
     }
 
+    /// Checks whether records were lost since the last scan.
+    pub(super) const fn has_lost_records(&self) -> bool {
+        self.lost_records
+    }
+
     /// Returns whether records were lost before the last scan, and forgets that they were.
     pub(super) fn take_lost_records(&mut self) -> bool {
         std::mem::take(&mut self.lost_records)

@@ -3,9 +3,11 @@
 
 use std::collections::HashSet;
 
+use enforcer::{agent::input::Input, host::clock::now};
 use enforcer_ebpf::wire::{KernelError, Policy, SOCKET_LOG_BYTES, SOCKET_LOG_RECORD_BYTES};
 
 use enforcer_testing::{
+    agent::wait_until,
     pods::Pod,
     reconciler_fixture::{ENFORCE, KernelFixture, reading_by_helper},
     tests,
@@ -14,7 +16,8 @@ use enforcer_testing::{
 
 use crate::{DONE, Outcome, Test};
 
-pub(crate) const TESTS: &[Test] = tests![each_bind_has_one_record_in_every_round_of_the_log];
+pub(crate) const TESTS: &[Test] =
+    tests![each_bind_has_one_record_in_every_round_of_the_log, lost_releases_are_made_up_for];
 
 /// The same where the records go through a ring.
 pub(crate) const BY_HELPER: &[Test] = tests![reading_by_helper => each_bind_has_one_record_in_every_round_of_the_log];
@@ -60,5 +63,27 @@ fn each_bind_has_one_record_in_every_round_of_the_log() -> Outcome {
     }
     assert_eq!(cookies.len(), (BURSTS * BINDS) as usize, "each of another socket");
     assert_eq!(lost(&fixture) - lost_before, 0);
+    DONE
+}
+
+/// More binds than the agent reads in a batch have a record, and none of their releases has one.
+fn lost_releases_are_made_up_for() -> Outcome {
+    const KEPT: u16 = 900;
+    let mut fixture = KernelFixture::with(|start| {
+        start.policy = Policy { report_bound: true, report_attempts: false, ..ENFORCE };
+    });
+    let mut worker = fixture.start(&Pod::new("a"));
+    for port in PORT..PORT + KEPT {
+        assert_eq!(worker.bind(&Bind::tcp("0.0.0.0", port).kept()), 0);
+    }
+    worker.burst(&Bind::tcp("0.0.0.0", PORT + KEPT), PORTS, SOCKET_LOG_BYTES / SOCKET_LOG_RECORD_BYTES as u32);
+    worker.close();
+    fixture.reconciler.handle_input(Input::SocketRing, now()).expect("the sockets are read");
+    let lost = fixture.reconciler.counters().expect("counters").errors(KernelError::HolderEventLost);
+    assert!(lost > u64::from(KEPT), "{lost} records were lost");
+    wait_until("no closed socket is taken for open", || {
+        fixture.reconciler.handle_timeout(now()).expect("the sockets are read");
+        fixture.reconciler.bound_sockets().is_empty()
+    });
     DONE
 }

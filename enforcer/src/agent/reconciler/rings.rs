@@ -146,13 +146,9 @@ impl Reconciler {
     }
 
     /// Reads the records of bound and released sockets to the end, but not for ever: they may come faster than they are
-    /// read.
-    pub(super) fn drain_many_socket_records(&mut self, now: Now) {
-        for _ in 0..MAX_BATCHES {
-            if !self.drain_socket_records(now) {
-                break;
-            }
-        }
+    /// read. Returns whether it came to the end.
+    pub(super) fn drain_many_socket_records(&mut self, now: Now) -> bool {
+        (0..MAX_BATCHES).any(|_| !self.drain_socket_records(now))
     }
 
     fn handle_socket_record(

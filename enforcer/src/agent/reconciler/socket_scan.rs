@@ -12,6 +12,9 @@ use crate::agent::{output::Output, own_sockets::OwnSockets, socket_tracker::Sock
 impl Reconciler {
     /// Compares the table of sockets with the kernel's socket diagnostics.
     pub(super) fn scan_sockets(&mut self, now: Now) -> SocketScan {
+        // A socket whose bind is still in the log, and whose release was lost, has to be in the table when the kernel says
+        // which sockets there are: otherwise it is taken for open until the next scan.
+        let is_log_read = !self.sockets.has_lost_records() || self.drain_many_socket_records(now);
         let (scan, mut changed) = self.sockets.scan(&mut self.index, now.boottime);
         for socket in self.sockets.bound_sockets().iter() {
             if let Some(owner) = socket.cgroup.and_then(|cgroup| self.index.owner_by_cgroup(cgroup)) {
@@ -31,6 +34,9 @@ impl Reconciler {
             match self.kernel.held_ports() {
                 Ok(ports) => changed.extend(ports),
                 Err(error) => self.push(Output::MapFailure(error)),
+            }
+            if !is_log_read {
+                self.sockets.note_lost_records();
             }
         }
         self.publish_port_holders(changed);
