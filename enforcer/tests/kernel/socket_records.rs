@@ -76,7 +76,7 @@ fn lost_releases_are_made_up_for() -> Outcome {
     for port in PORT..PORT + KEPT {
         assert_eq!(worker.bind(&Bind::tcp("0.0.0.0", port).kept()), 0);
     }
-    worker.burst(&Bind::tcp("0.0.0.0", PORT + KEPT), PORTS, SOCKET_LOG_BYTES / SOCKET_LOG_RECORD_BYTES as u32);
+    worker.burst(&Bind::tcp("0.0.0.0", PORT + KEPT), PORTS, BURSTS * BINDS);
     worker.close();
     fixture.reconciler.handle_input(Input::SocketRing, now()).expect("the sockets are read");
     let lost = fixture.reconciler.counters().expect("counters").errors(KernelError::HolderEventLost);
