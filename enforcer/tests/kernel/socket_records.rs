@@ -66,7 +66,8 @@ fn each_bind_has_one_record_in_every_round_of_the_log() -> Outcome {
     DONE
 }
 
-/// More binds than the agent reads in a batch have a record, and none of their releases has one.
+/// More binds than the agent reads in a batch have a record, and none of their releases has one. UDP, since before 6.8 the
+/// kernel does not show TCP sockets that do not listen.
 fn lost_releases_are_made_up_for() -> Outcome {
     const KEPT: u16 = 900;
     let mut fixture = KernelFixture::with(|start| {
@@ -74,9 +75,9 @@ fn lost_releases_are_made_up_for() -> Outcome {
     });
     let mut worker = fixture.start(&Pod::new("a"));
     for port in PORT..PORT + KEPT {
-        assert_eq!(worker.bind(&Bind::tcp("0.0.0.0", port).kept()), 0);
+        assert_eq!(worker.bind(&Bind::udp("0.0.0.0", port).kept()), 0);
     }
-    worker.burst(&Bind::tcp("0.0.0.0", PORT + KEPT), PORTS, BURSTS * BINDS);
+    worker.burst(&Bind::udp("0.0.0.0", PORT + KEPT), PORTS, BURSTS * BINDS);
     worker.close();
     fixture.reconciler.handle_input(Input::SocketRing, now()).expect("the sockets are read");
     let lost = fixture.reconciler.counters().expect("counters").errors(KernelError::HolderEventLost);
