@@ -62,7 +62,7 @@ fn strip(object: &Path) -> anyhow::Result<()> {
     // Through rustup, which says where the toolchain's libraries are.
     let mut strip = Command::new("rustup");
     strip.args(["run", "nightly"]).arg(&tool).arg("--strip-debug");
-    // Only linkers read these: a loader looks up symbols and sections by name.
+    // Only linkers read these: what a loader needs is in `.BTF` and `.BTF.ext` themselves.
     strip.args(["--remove-section=.rel.BTF", "--remove-section=.rel.BTF.ext"]);
     let status = strip.arg(object).status();
     let status = status.with_context(|| format!("cannot run {}", tool.display()))?;

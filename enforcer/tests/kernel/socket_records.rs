@@ -66,8 +66,9 @@ fn each_bind_has_one_record_in_every_round_of_the_log() -> Outcome {
     DONE
 }
 
-/// More binds than the agent reads in a batch have a record, and none of their releases has one. UDP, since before 6.8 the
-/// kernel does not show TCP sockets that do not listen.
+/// More binds than the agent reads in a batch have a record, and none of their releases has one.
+///
+/// The sockets are UDP sockets: before 6.8, the kernel does not show TCP sockets that do not listen.
 fn lost_releases_are_made_up_for() -> Outcome {
     const KEPT: u16 = 900;
     let mut fixture = KernelFixture::with(|start| {

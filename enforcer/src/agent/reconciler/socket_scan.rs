@@ -36,6 +36,7 @@ impl Reconciler {
                 Err(error) => self.push(Output::MapFailure(error)),
             }
             if !is_log_read {
+                // What is still in the log needs another scan.
                 self.sockets.note_lost_records();
             }
         }
