@@ -16,6 +16,7 @@
 //! | [`reserved_ports_worker`] | the thread that writes the sysctl of reserved ports |
 
 mod admin;
+pub mod boot_state_writer;
 mod dispatcher;
 mod error;
 mod gauges;

@@ -1,7 +1,9 @@
 //! The command line: one file per subcommand.
 
 mod admin;
+mod agent_failure;
 mod agent_or_pins;
+mod boot;
 mod check;
 mod cleanup;
 mod completions;
@@ -12,6 +14,7 @@ mod output;
 mod pinned;
 mod probe;
 mod release;
+mod restore;
 mod run;
 mod status;
 mod suggest;
@@ -52,8 +55,8 @@ enum Command {
     Check(check::Check),
     /// Override this node's mode (break glass), or clear the override
     ///
-    /// Works without an agent and without the API server, takes effect at once, and outlives agents, until it is
-    /// cleared or the node restarts. In audit, nothing is denied on this node, whatever --mode and the labels of
+    /// Works without an agent and without the API server, takes effect at once, and outlives agents, and restarts of the
+    /// node where a boot state is kept, until it is cleared. In audit, nothing is denied on this node, whatever --mode and the labels of
     /// namespaces say. Enforce replaces --mode; the labels of namespaces still apply. Without a mode, shows the current
     /// override.
     Mode(mode::SetMode),
@@ -84,6 +87,14 @@ enum Command {
     /// The ports of a pod that is gone stay with its workload for --handover-grace. Asks the agent by its admin socket,
     /// and needs one. Needs root.
     Release(release::Release),
+    /// Put in force again what was in force before the node started, until an agent comes
+    ///
+    /// Reads the boot state that the agent wrote (run --boot-state), loads the kernel programs with its claims, and exits.
+    /// Meant to run at boot, before the kubelet has started any pod. Only a boot state of this machine and of an earlier
+    /// boot counts, and only until its lease ends. A damaged one denies nothing.
+    Restore(restore::Restore),
+    /// Install or remove the systemd unit that runs restore at boot
+    Boot(boot::Boot),
     /// Show what this kernel and this node support, and what that means
     Probe(probe::Probe),
     /// Remove everything that agents of any version left behind
@@ -135,6 +146,8 @@ pub fn main() -> ExitCode {
         Command::Watch(watch) => watch.run(),
         Command::Suggest(suggest) => suggest.run(),
         Command::Release(release) => release.run(),
+        Command::Restore(restore) => restore.run(),
+        Command::Boot(boot) => boot.run(),
         Command::Probe(probe) => probe.run(),
         Command::Cleanup(cleanup) => cleanup.run(),
         Command::Completions(completions) => completions.run(),

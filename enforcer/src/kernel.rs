@@ -147,6 +147,15 @@ impl Kernel {
         self.maps.apply(change)
     }
 
+    /// Notes for the next agent that the maps were filled from a boot state at this time. Nothing without persistence.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses it.
+    pub fn mark_boot_restore(&mut self, at: BootNanos) -> Result<(), BpfError> {
+        self.maps.mark_boot_restore(at)
+    }
+
     /// Returns the exact counters, which any thread can read at any time.
     #[must_use]
     pub fn counters(&self) -> &CounterMap {

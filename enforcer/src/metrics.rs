@@ -203,6 +203,11 @@ impl Metrics {
         self.enforcement.add(cause, gap);
     }
 
+    /// Sets for how long a restored boot state was in force before this agent.
+    pub fn boot_restored(&self, time: Duration) {
+        self.enforcement.set_boot_restored(time);
+    }
+
     /// Sets when the lease ends; `None` is never.
     pub fn lease_ends(&self, deadline: Option<BootNanos>) {
         self.enforcement.set_lease(deadline);

@@ -297,6 +297,9 @@ fn help_matches_snapshots() {
         ("help_release", &["release", "--help"]),
         ("help_suggest", &["suggest", "--help"]),
         ("help_completions", &["completions", "--help"]),
+        ("help_restore", &["restore", "--help"]),
+        ("help_boot", &["boot", "--help"]),
+        ("help_boot_install", &["boot", "install", "--help"]),
         ("help_probe", &["probe", "--help"]),
         ("help_cleanup", &["cleanup", "--help"]),
     ] {
@@ -319,6 +322,8 @@ fn help_matches_snapshots() {
         "watch",
         "suggest",
         "release",
+        "restore",
+        "boot",
         "probe",
         "cleanup",
         "completions",

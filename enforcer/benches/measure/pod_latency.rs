@@ -105,6 +105,7 @@ fn rebuild(rounds: usize) -> anyhow::Result<Run> {
                 trace: false,
                 lease: None,
                 shared_ports: Vec::new(),
+                boot_state: None,
             },
             None,
         )?;

@@ -61,7 +61,7 @@ pub use inspect::{ClaimStatus, ClaimView, OwnerView};
 pub use lookups::ActiveClaim;
 pub use notice::Notice;
 pub use output::{IndexOutput, MapUsage};
-pub use restore::RestoreSummary;
+pub use restore::{RestoreSummary, RestoredFrom};
 pub use settings::{ServicePortsMode, Settings};
 
 /// Index of the pods, cgroups and claims of the node.
@@ -204,6 +204,9 @@ impl Index {
         }
         self.retry_released(now);
         self.arbitrate_dirty();
+        if listed == Some(ClaimOrigin::Pods) {
+            self.end_leniency();
+        }
         self.synced.extend(listed);
     }
 

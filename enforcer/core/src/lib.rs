@@ -12,6 +12,7 @@
 //! | all claims on one port | the claims in force, and quotas | [`arbitration`] |
 //! | pods and cgroups, one by one | all of the above, kept in step | [`index`] |
 //! | claims in force | the contents of the kernel's maps, and back | [`plan`] |
+//! | what is in force | a file that outlives a reboot, and back | [`boot_state`] |
 //! | binds, releases and dumps of sockets | holders of ports, and live conflicts | [`sockets`] |
 //! | kernel events and notices | messages | [`reports`] |
 //! | messages | Kubernetes Events, few enough for the API server | [`k8s_events`] |
@@ -24,6 +25,7 @@
 //! | manifests of all kinds | conflicts, before anything is deployed | [`check`] |
 
 pub mod arbitration;
+pub mod boot_state;
 pub mod cgroups;
 pub mod check;
 pub mod cluster;

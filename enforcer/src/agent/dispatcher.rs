@@ -13,7 +13,7 @@ use crate::{
         reconciler::Reconciler,
         reserved_ports_worker::{Shutdown, SyncOutcome},
     },
-    host::malloc_trim,
+    host::{boot_state_folder::FolderError, malloc_trim},
     k8s::EventQueue,
     metrics::Metrics,
     telemetry::DroppedLines,
@@ -140,6 +140,11 @@ impl Dispatcher {
     /// Reports an outcome of the worker of reserved ports.
     pub(super) fn reserved_ports(&mut self, outcome: SyncOutcome) {
         self.reserved_ports.outcome(outcome);
+    }
+
+    /// Reports that the boot state could not be written.
+    pub(super) fn boot_state_failed(&self, error: &FolderError) {
+        self.reporter.boot_state(error);
     }
 
     /// Reports the end of that worker.

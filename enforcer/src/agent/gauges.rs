@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use enforcer_core::{
-    model::now::Now,
-    views::unenforced_time::{gap_after, gap_before, should_enforce},
+    model::{kernel_ids::BootNanos, now::Now},
+    views::unenforced_time::{GapCause, gap_after, gap_before, should_enforce},
 };
 
 use crate::{
@@ -31,6 +31,12 @@ impl EnforcementGauges {
         now: Now,
     ) -> Self {
         metrics.set_counters(reconciler.counter_map().into());
+        if let Some(at) = reconciler.boot_restored_at().map(BootNanos::since_boot) {
+            metrics.boot_restored(started_at.saturating_sub(at));
+            if should_enforce(reconciler.policy().enforce, reconciler.node_mode()) {
+                metrics.was_unenforced(GapCause::Boot, at);
+            }
+        }
         let gauges = Self { metrics, readiness, started_at, attached: false };
         gauges.refresh(reconciler, now);
         gauges

@@ -137,6 +137,20 @@ pub struct TakeoverSummary {
     pub restored: RestoreSummary,
     /// Owners whose record is missing or unreadable: their claims end.
     pub unreadable: Vec<UnreadableOwner>,
+    /// Where it was.
+    pub from: TakeoverFrom,
+}
+
+/// Place of the state that was taken over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TakeoverFrom {
+    /// The maps of an agent.
+    #[default]
+    Agent,
+    /// The maps that `enforcer restore` filled from a boot state, this long after the boot.
+    BootRestore(Duration),
+    /// A boot state, which the agent itself restored.
+    BootState,
 }
 
 /// A part of the takeover that failed. The agent continues without it.

@@ -31,6 +31,7 @@ use enforcer_core::{
         port_spec::PortSpec,
         source::ClaimOrigin,
     },
+    plan::recover::RecoveredOwner,
     reports::failing_binds::FailingBinds,
     sockets::{BoundSockets, observed_ports::ObservedPorts},
     views::unenforced_time::{PredecessorState, should_enforce},
@@ -75,6 +76,8 @@ pub struct Start {
     pub lease: Option<Duration>,
     /// Ports that any process may share.
     pub shared_ports: Vec<PortSpec>,
+    /// Owners of a boot state, which are restored if no agent left anything.
+    pub boot_state: Option<Vec<RecoveredOwner>>,
 }
 
 /// Returns when a lease that is renewed now expires; `None` is never.
@@ -109,6 +112,12 @@ pub struct Reconciler {
     previous: Option<Previous>,
     predecessor: PredecessorState,
     takeover: Option<TakeoverSummary>,
+    /// Time at which the previous agent's maps were filled from a boot state.
+    boot_restored_at: Option<BootNanos>,
+    /// What was in force before this agent is in force again.
+    restored: bool,
+    /// Number of times that the kernel's maps were changed.
+    changes: u64,
     sockets: SocketTracker,
     failing_binds: FailingBinds,
     observed_ports: ObservedPorts,
@@ -125,7 +134,7 @@ impl Reconciler {
     ///
     /// If the kernel refuses something that is required.
     pub fn load(start: Start, persistence: Option<Persistence>) -> Result<Self, ReconcilerError> {
-        let Start { root, settings, policy, features, trace, lease, shared_ports } = start;
+        let Start { root, settings, policy, features, trace, lease, shared_ports, boot_state } = start;
         // Programs that end with their agent need no lease.
         let lease = lease.filter(|_| persistence.as_ref().is_some_and(|persistence| persistence.persist));
         let mut kernel = Kernel::load(LoadOptions {
@@ -152,6 +161,7 @@ impl Reconciler {
                 let found = PredecessorState::Left { enforced, lease_deadline: previous.lease_deadline() };
                 (Some(previous), found)
             }
+            Ok(None) if boot_state.is_some() => (None, PredecessorState::BootState),
             Ok(None) if kernel.is_persistent() => (None, PredecessorState::Nothing),
             Ok(None) => (None, PredecessorState::NotKept),
             Err(error) => {
@@ -183,13 +193,16 @@ impl Reconciler {
             previous,
             predecessor,
             takeover: None,
+            boot_restored_at: None,
+            restored: false,
+            changes: 0,
             sockets: SocketTracker::new(shared_ports, host_names),
             failing_binds: FailingBinds::default(),
             observed_ports: ObservedPorts::default(),
             own_sockets: OwnSockets::default(),
             node_mode: NodeMode::Unset,
         };
-        reconciler.restore(now());
+        reconciler.restore(boot_state, now());
         // The programs that watch cgroups run already: a cgroup that is made from now on is seen twice rather than never.
         reconciler.rescan(now())?;
         Ok(reconciler)
@@ -324,6 +337,7 @@ impl Reconciler {
     /// Writes the pending changes of the index to the kernel's maps, in order.
     fn flush(&mut self) {
         let output = self.index.drain_output();
+        self.changes += u64::from(!output.changes.is_empty());
         for change in &output.changes {
             if let Err(error) = self.kernel.apply(change) {
                 self.outputs.push_back(Output::MapFailure(error));
@@ -395,6 +409,24 @@ impl Reconciler {
     #[must_use]
     pub fn predecessor(&self) -> PredecessorState {
         self.predecessor
+    }
+
+    /// Returns when the maps that this agent took over were filled from a boot state; `None` if an agent filled them.
+    #[must_use]
+    pub fn boot_restored_at(&self) -> Option<BootNanos> {
+        self.boot_restored_at
+    }
+
+    /// Returns whether it is known what is in force on the node: from the sources, or from before this agent.
+    #[must_use]
+    pub fn knows_claims(&self) -> bool {
+        self.restored || self.is_synced()
+    }
+
+    /// Returns a number that is another one whenever the kernel's maps were changed.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Returns the mode that an operator set on the node.

@@ -11,6 +11,7 @@ use tracing::info;
 use crate::{
     agent::{
         admin::{self, Admin, Request},
+        boot_state_writer::{BootStateWriter, WriterOutcome},
         dispatcher::Dispatcher,
         error::{AgentError, ReconcilerError},
         gauges::EnforcementGauges,
@@ -117,6 +118,7 @@ enum Wakeup {
     Timeout,
     Requests(Vec<Request>),
     ReservedPorts(Option<SyncOutcome>),
+    BootState(Option<WriterOutcome>),
     Ledger,
     Trace,
 }
@@ -130,6 +132,8 @@ pub(super) struct Agent {
     pub(super) dispatcher: Dispatcher,
     pub(super) gauges: EnforcementGauges,
     pub(super) reserved_ports: ReservedPortsWorker,
+    /// `None` keeps nothing for the next boot.
+    pub(super) boot_state: Option<BootStateWriter>,
     pub(super) ledger: LedgerCompiler,
     pub(super) reconciler: Reconciler,
     pub(super) source: PodSource,
@@ -145,6 +149,9 @@ impl Agent {
         loop {
             self.gauges.refresh(&self.reconciler, now());
             self.reserved_ports.refresh(&self.reconciler);
+            if let Some(boot_state) = &mut self.boot_state {
+                boot_state.refresh(&self.reconciler);
+            }
             self.rings.set_verdict_backlog(self.reconciler.has_verdict_backlog());
             match self.wait().await? {
                 Wakeup::Stop => break,
@@ -157,11 +164,17 @@ impl Agent {
                 Wakeup::Requests(requests) => self.answer(requests)?,
                 Wakeup::Ledger => self.ledger.refresh(&self.info, &self.reconciler, now()),
                 Wakeup::ReservedPorts(Some(outcome)) => self.dispatcher.reserved_ports(outcome),
-                Wakeup::ReservedPorts(None) | Wakeup::Trace => {}
+                Wakeup::BootState(Some(Err(error))) => self.dispatcher.boot_state_failed(&error),
+                Wakeup::ReservedPorts(None) | Wakeup::BootState(None | Some(Ok(()))) | Wakeup::Trace => {}
             }
             self.dispatcher.drain(&mut self.reconciler, &self.source, now());
         }
         let persistent = self.reconciler.is_persistent();
+        if let Some(boot_state) = self.boot_state {
+            for error in boot_state.shut_down(&self.reconciler).await {
+                self.dispatcher.boot_state_failed(&error);
+            }
+        }
         let shutdown = self.reserved_ports.shut_down(persistent).await;
         self.dispatcher.reserved_ports_shutdown(shutdown);
         log_stopped(persistent);
@@ -178,6 +191,7 @@ impl Agent {
             () = sleep_until_boottime(timeout) => Wakeup::Timeout,
             requests = self.admin.next() => Wakeup::Requests(requests),
             outcome = self.reserved_ports.next() => Wakeup::ReservedPorts(outcome),
+            outcome = next_boot_state(self.boot_state.as_mut()) => Wakeup::BootState(outcome),
             () = self.ledger.due() => Wakeup::Ledger,
             () = self.tracer.flush() => Wakeup::Trace,
         })
@@ -214,6 +228,14 @@ impl Agent {
         self.reconciler.set_report_attempts(self.reports_attempts || watchers.wants_all());
         self.admin.cool_down(began.elapsed());
         Ok(())
+    }
+}
+
+/// Waits for the writer of the boot state; for ever if there is none.
+async fn next_boot_state(writer: Option<&mut BootStateWriter>) -> Option<WriterOutcome> {
+    match writer {
+        Some(writer) => writer.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -7,12 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use enforcer_core::plan::recover::RecoveredOwner;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::{
     agent::{
         admin::Admin,
+        boot_state_writer::{BootStateConfig, BootStateWriter},
         dispatcher::Dispatcher,
         error::AgentError,
         gauges::EnforcementGauges,
@@ -32,7 +34,7 @@ use crate::{
     },
     host::{clock::now, malloc_trim},
     kernel::{
-        pins::{Persistence, Pins},
+        pins::{Persistence, Pins, recall_node_mode},
         probe::Features,
     },
     metrics::Metrics,
@@ -62,14 +64,27 @@ pub struct AgentConfig {
     pub persist: bool,
     /// Configuration of the worker of reserved ports.
     pub reserved: ReservedPortsConfig,
+    /// What is kept for the next boot; `None` keeps nothing.
+    pub boot_state: Option<BootStateConfig>,
     /// Counter of the dropped lines of the log.
     pub dropped_lines: DroppedLines,
 }
 
 /// Starts an agent. Returns `None` if `stop` was requested before its turn came.
 pub(super) async fn start(config: AgentConfig, mut stop: Stop) -> Result<Option<Agent>, AgentError> {
-    let AgentConfig { start, source, listen, admin_socket, node, mode, bpffs, persist, reserved, dropped_lines } =
-        config;
+    let AgentConfig {
+        mut start,
+        source,
+        listen,
+        admin_socket,
+        node,
+        mode,
+        bpffs,
+        persist,
+        reserved,
+        boot_state,
+        dropped_lines,
+    } = config;
     let (began, began_at) = (Instant::now(), now());
     let readiness = Readiness::default();
     let own_sockets = OwnSockets::default();
@@ -86,12 +101,16 @@ pub(super) async fn start(config: AgentConfig, mut stop: Stop) -> Result<Option<
         () = stop.requested() => return Ok(None),
         persistence = acquire_lock(&bpffs, persist) => persistence?,
     };
+    if let (Some(boot_state), Some(persistence)) = (&boot_state, &persistence) {
+        start.boot_state = recall(boot_state, persistence)?;
+    }
     let (features, reports_attempts) = (start.features, start.policy.report_attempts);
     let renewal = lease_renewal(start.lease);
     let mut reconciler = Reconciler::load(start, persistence)?;
     reconciler.set_own_sockets(own_sockets);
     let mut gauges = EnforcementGauges::new(&reconciler, began_at.boottime, readiness, Arc::clone(&metrics), now());
     let reserved_ports = ReservedPortsWorker::new(reserved).map_err(AgentError::system("start a thread"))?;
+    let boot_state = boot_state.map(BootStateWriter::new).transpose().map_err(AgentError::system("start a thread"))?;
     let mut dispatcher = Dispatcher::new(&node, server, events, metrics, dropped_lines);
     // A folder is read before the first bind is judged. The API server may be out of reach for long: until it answers,
     // the node's reserved ports and the claims of the previous agent are enforced.
@@ -123,6 +142,7 @@ pub(super) async fn start(config: AgentConfig, mut stop: Stop) -> Result<Option<
         dispatcher,
         gauges,
         reserved_ports,
+        boot_state,
         ledger,
         reconciler,
         source,
@@ -131,6 +151,38 @@ pub(super) async fn start(config: AgentConfig, mut stop: Stop) -> Result<Option<
         stop,
     };
     Ok(Some(agent))
+}
+
+/// Takes what an agent of an earlier boot left in a folder: the mode that an operator set is in force again, and the
+/// owners are returned, if nobody has restored them yet and they may still count.
+fn recall(config: &BootStateConfig, persistence: &Persistence) -> Result<Option<Vec<RecoveredOwner>>, AgentError> {
+    let pins = persistence.guard.pins();
+    let (mode, doubt) = config.folder.node_mode();
+    if let Some(doubt) = doubt {
+        warn!(event = "boot_state_unused", "{doubt}");
+    }
+    recall_node_mode(pins.folder(), mode)?;
+    if !persistence.persist || pins.is_live()? {
+        return Ok(None);
+    }
+    match config.folder.read(now()) {
+        Ok(None) => Ok(None),
+        Ok(Some(state)) => {
+            let fit = state.check(config.origin.machine.as_deref(), &config.origin.boot, now());
+            let folder = config.folder.path().display();
+            match fit {
+                Ok(()) => Ok(Some(state.owners)),
+                Err(unfit) => {
+                    info!(event = "boot_state_unused", "the boot state in {folder} {unfit}; nothing of it is used");
+                    Ok(None)
+                }
+            }
+        }
+        Err(error) => {
+            warn!(event = "boot_state_unused", "{error}");
+            Ok(None)
+        }
+    }
 }
 
 /// Returns how often the lease is renewed: several times before it expires.

@@ -10,8 +10,11 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    cli::{Failure, agent_or_pins::BpffsFlag},
-    host::reserved_ports_sysctl::{self, ReservedPorts, Synced, SysctlError},
+    cli::{Failure, agent_or_pins::BpffsFlag, values::BootStateFlag},
+    host::{
+        boot_state_folder::{self, BootStateFolder},
+        reserved_ports_sysctl::{self, ReservedPorts, Synced, SysctlError},
+    },
     kernel::pins::{CleanupSummary, PinError, clean_up},
 };
 
@@ -32,6 +35,10 @@ pub(super) struct Cleanup {
     #[arg(long, env = "ENFORCER_PROC_SYS", value_name = "PATH", default_value = reserved_ports_sysctl::PROC_SYS)]
     proc_sys: PathBuf,
 
+    /// Folder of the boot state
+    #[arg(long, env = "ENFORCER_BOOT_STATE", value_name = "PATH", default_value = boot_state_folder::DEFAULT_FOLDER)]
+    boot_state: BootStateFlag,
+
     /// Wait for SIGTERM after the cleanup, since a container that exits is started again
     #[arg(long)]
     wait: bool,
@@ -40,22 +47,33 @@ pub(super) struct Cleanup {
 /// Prefix of the names of all our programs.
 const PREFIX: &str = "pe_";
 
+/// Places where agents leave something.
+struct LeftBehind {
+    bpffs: PathBuf,
+    reserved: ReservedPorts,
+    boot_state: Option<BootStateFolder>,
+}
+
 impl Cleanup {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Self { bpffs: BpffsFlag { bpffs }, state_dir, proc_sys, wait } = self;
-        let reserved = ReservedPorts::new(&proc_sys, &state_dir);
-        if wait { clean_and_wait(&bpffs, &reserved) } else { clean(&bpffs, &reserved) }
+        let Self { bpffs: BpffsFlag { bpffs }, state_dir, proc_sys, boot_state, wait } = self;
+        let left = LeftBehind {
+            bpffs,
+            reserved: ReservedPorts::new(&proc_sys, &state_dir),
+            boot_state: boot_state.0.map(|path| BootStateFolder::new(&path)),
+        };
+        if wait { clean_and_wait(&left) } else { clean(&left) }
     }
 }
 
-fn clean_and_wait(bpffs: &Path, reserved: &ReservedPorts) -> Result<(), Failure> {
+fn clean_and_wait(left: &LeftBehind) -> Result<(), Failure> {
     let cannot = |error: io::Error| Failure::runtime(format!("cannot wait for SIGTERM: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
     runtime.block_on(async {
         // First of all: a signal that is not handled yet does not end the first process of a container.
         let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
-        clean(bpffs, reserved)?;
+        clean(left)?;
         println!("done; waiting for SIGTERM");
         tokio::select! {
             _ = terminate.recv() => {}
@@ -65,9 +83,10 @@ fn clean_and_wait(bpffs: &Path, reserved: &ReservedPorts) -> Result<(), Failure>
     })
 }
 
-fn clean(bpffs: &Path, reserved: &ReservedPorts) -> Result<(), Failure> {
+fn clean(LeftBehind { bpffs, reserved, boot_state }: &LeftBehind) -> Result<(), Failure> {
     let mut removed = remove(bpffs)?;
     removed |= give_back(reserved)?;
+    removed |= boot_state.as_ref().map_or(Ok(false), forget)?;
     let mut left = 0;
     for program in loaded_programs() {
         let program = program.map_err(|error| {
@@ -103,6 +122,15 @@ fn give_back(reserved: &ReservedPorts) -> Result<bool, Failure> {
         println!("took {removed} ports out of net.ipv4.ip_local_reserved_ports; what others put there stays");
     }
     Ok(removed > 0)
+}
+
+/// Removes the boot state, so that nothing is in force again after a reboot. Returns whether there was one.
+fn forget(folder: &BootStateFolder) -> Result<bool, Failure> {
+    let found = folder.clean_up().map_err(Failure::runtime)?;
+    if found {
+        println!("removed the boot state in {}: nothing is restored after a reboot", folder.path().display());
+    }
+    Ok(found)
 }
 
 fn is_refused(error: &io::Error) -> bool {

@@ -13,7 +13,9 @@ use crate::{
         Failure,
         agent_or_pins::BpffsFlag,
         output::{TextFormat, TextOutput, print},
+        values::BootStateFlag,
     },
+    host::boot_state_folder::{self, BootStateFolder},
     kernel::pins::{PinError, node_mode, set_node_mode},
 };
 
@@ -37,6 +39,11 @@ pub(super) struct SetMode {
 
     #[command(flatten)]
     bpffs: BpffsFlag,
+
+    /// Folder of the boot state, if there is one: the override is kept there over a restart of the node; none keeps it
+    /// nowhere
+    #[arg(long, env = "ENFORCER_BOOT_STATE", value_name = "PATH", default_value = boot_state_folder::DEFAULT_FOLDER)]
+    boot_state: BootStateFlag,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -49,7 +56,7 @@ enum Word {
 
 impl SetMode {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Self { mode, clear, output: TextOutput { format }, bpffs: BpffsFlag { bpffs } } = self;
+        let Self { mode, clear, output: TextOutput { format }, bpffs: BpffsFlag { bpffs }, boot_state } = self;
         let wanted = match (mode, clear) {
             (Some(Word::Audit), _) => Some(NodeMode::Audit),
             (Some(Word::Enforce), _) => Some(NodeMode::Enforce),
@@ -58,12 +65,23 @@ impl SetMode {
         };
         if let Some(wanted) = wanted {
             set_node_mode(&bpffs, wanted).map_err(|error| pin_failure(&error))?;
+            keep(boot_state, wanted);
         }
         let mode = node_mode(&bpffs).map_err(|error| pin_failure(&error))?;
         match format {
             TextFormat::Text => print(&format!("{}\n", sentence(mode))),
             TextFormat::Json => print(&format!("{}\n", json(mode))),
         }
+    }
+}
+
+/// Keeps the override over a restart of the node, where a boot state is kept. It is in force now, whatever comes of that.
+fn keep(boot_state: BootStateFlag, mode: NodeMode) {
+    let Some(folder) = boot_state.0.map(|path| BootStateFolder::new(&path)).filter(BootStateFolder::exists) else {
+        return;
+    };
+    if let Err(error) = folder.set_node_mode(mode) {
+        eprintln!("enforcer: {error}; after a restart of the node the mode may be another one");
     }
 }
 

@@ -92,7 +92,7 @@ fn index(survey: &mut PinnedState, now: Now) -> (Index, Option<CgroupError>) {
         }
     }
     let mut index = Index::new(settings, survey.root_cgroup);
-    index.restore(remembered, now);
+    index.restore(remembered, survey.restored_from, now);
     let entries = match Root::hierarchy(Path::new(MOUNTINFO)).and_then(|root| scan(&root)) {
         Ok(entries) => entries,
         Err(error) => return (index, Some(error)),

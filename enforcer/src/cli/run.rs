@@ -1,6 +1,5 @@
 //! `enforcer run`.
 
-mod failure;
 mod flags;
 mod values;
 
@@ -12,6 +11,7 @@ use std::{
 
 use enforcer_core::{
     arbitration::quota::Capacity,
+    boot_state::Origin,
     index::{ServicePortsMode, Settings},
     model::namespace_label::NamespaceLabel,
     pods::claims::ClaimLimits,
@@ -19,14 +19,24 @@ use enforcer_core::{
 use enforcer_ebpf::wire::Policy;
 
 use self::{
-    failure::{agent_failure, program_failure},
     flags::{ModeFlag, NamespaceModeFlag, OnError, ScopeFlag, ServicePortsFlag},
     values::SourceFlag,
 };
 use crate::{
-    agent::{self, AgentConfig, SourceConfig, reconciler::Start, reserved_ports_worker::ReservedPortsConfig},
-    cli::{Failure, agent_or_pins::BpffsFlag, host_name::host_name},
-    host::cgroup::{CgroupError, MOUNTINFO, Root},
+    agent::{
+        self, AgentConfig, SourceConfig, boot_state_writer::BootStateConfig, reconciler::Start,
+        reserved_ports_worker::ReservedPortsConfig,
+    },
+    cli::{
+        Failure,
+        agent_failure::{agent_failure, program_failure},
+        agent_or_pins::BpffsFlag,
+        host_name::host_name,
+    },
+    host::{
+        boot_state_folder::{BootStateFolder, boot_id, machine_id},
+        cgroup::{CgroupError, MOUNTINFO, Root},
+    },
     k8s::{self, WatchedResources},
     kernel::probe,
     telemetry::{self, LogLevel},
@@ -65,6 +75,7 @@ impl Run {
             ledger,
             service_ports,
             state_dir,
+            boot_state,
             proc_sys,
             log_format,
             log_level,
@@ -122,7 +133,10 @@ impl Run {
             trace: log_level == LogLevel::Trace,
             lease: lease.0,
             shared_ports: shared_ports.0,
+            boot_state: None,
         };
+        let boot_state = boot_state.0.map(|folder| boot_state_config(&folder, &node, &start, manage_reserved_ports));
+        let boot_state = boot_state.transpose()?;
         let reserved = ReservedPortsConfig { manage: manage_reserved_ports, proc_sys, folder: state_dir };
         let (listen, admin_socket, mode) = (listen.0, admin_socket.0, mode.as_str());
         let config = AgentConfig {
@@ -135,10 +149,34 @@ impl Run {
             bpffs,
             persist,
             reserved,
+            boot_state,
             dropped_lines: log.dropped_lines(),
         };
         runtime.block_on(agent::run(config)).map_err(|error| agent_failure(&error))
     }
+}
+
+/// Returns how the boot state is kept in this folder.
+fn boot_state_config(
+    folder: &Path,
+    node: &str,
+    start: &Start,
+    reserves_ports: bool,
+) -> Result<BootStateConfig, Failure> {
+    let cgroup = start.root.below_hierarchy(Path::new(MOUNTINFO)).ok_or_else(|| {
+        Failure::unsupported(
+            "--boot-state needs the whole cgroup hierarchy: mount the node's /sys/fs/cgroup in place of the container's",
+        )
+    })?;
+    Ok(BootStateConfig {
+        folder: BootStateFolder::new(folder),
+        origin: Origin { node: node.to_owned(), machine: machine_id(), boot: boot_id().map_err(Failure::runtime)? },
+        lease: start.lease,
+        cgroup,
+        shared_ports: start.shared_ports.clone(),
+        reserves_ports,
+        settings: start.settings.clone(),
+    })
 }
 
 /// Returns the folder of manifests that is the source; `None` for the API server.

@@ -1,11 +1,27 @@
 //! Values of flags that several commands have.
 
-use std::str::FromStr;
+use std::{path::PathBuf, str::FromStr};
 
 use enforcer_core::model::port_spec::protocol_from_name;
 use enforcer_ebpf::wire::Protocol;
 
 pub(super) use enforcer_check::flags::NodeReserved;
+
+/// Folder of the boot state; `None` keeps none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct BootStateFlag(pub(in crate::cli) Option<PathBuf>);
+
+impl FromStr for BootStateFlag {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "" => Err("write a folder, as /var/lib/port-enforcer, or none"),
+            "none" => Ok(Self(None)),
+            path => Ok(Self(Some(path.into()))),
+        }
+    }
+}
 
 /// A port and its protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -94,6 +94,31 @@ impl Root {
         Ok(Self { id, level: (id == HIERARCHY_ROOT).then_some(0), path })
     }
 
+    /// Makes the cgroup with this path below the root of the hierarchy, if it is not there: the kubelet takes one that is
+    /// there for its own. Nothing has to be made of the root itself.
+    ///
+    /// # Errors
+    ///
+    /// If no hierarchy is mounted or the cgroup cannot be made.
+    pub fn make(below_hierarchy: &str, mountinfo: &Path) -> Result<Self, CgroupError> {
+        let hierarchy = Self::hierarchy(mountinfo)?;
+        if below_hierarchy.is_empty() {
+            return Ok(hierarchy);
+        }
+        let path = hierarchy.path.join(below_hierarchy.trim_start_matches('/'));
+        fs::create_dir_all(&path)
+            .map_err(|source| CgroupError::NotCgroup { path: path.clone(), source: Some(source) })?;
+        Self::find(Some(&path), mountinfo)
+    }
+
+    /// Returns its path below the root of the hierarchy, empty for the root itself; `None` if the root of the hierarchy
+    /// cannot be seen.
+    #[must_use]
+    pub fn below_hierarchy(&self, mountinfo: &Path) -> Option<String> {
+        let hierarchy = Self::hierarchy(mountinfo).ok().filter(|hierarchy| hierarchy.level == Some(0))?;
+        self.path.strip_prefix(&hierarchy.path).ok()?.to_str().map(str::to_owned)
+    }
+
     /// Finds the given directory, or the kubelet's below the mounted hierarchy.
     ///
     /// # Errors
@@ -155,6 +180,13 @@ fn unescape(field: &str) -> Option<String> {
 fn pods_root(mount: &Path) -> Result<PathBuf, CgroupError> {
     let mut found = Vec::new();
     search(mount, SEARCH_DEPTH, &mut found)?;
+    if found.len() > 1 {
+        // One was made for a kubelet that now has another: the kubelet's own has children from its start.
+        let (used, unused): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|path| children(path).is_ok_and(|children| !children.is_empty()));
+        found = if used.len() == 1 { used } else { [used, unused].concat() };
+        found.sort();
+    }
     match found.len() {
         0 => Err(CgroupError::NoPods(mount.to_owned())),
         1 => Ok(found.remove(0)),

@@ -8,7 +8,7 @@ use aya::{
 };
 use enforcer_core::{
     model::kernel_ids::{BootNanos, CgroupId},
-    plan::port_state::Change,
+    plan::{boot_mark, port_state::Change},
 };
 use enforcer_ebpf::wire::{
     self, AddressKey, AddressOwner, CgroupIdentity, IN_TABLE, NodeMode, OWNER_RECORD_BYTES, Owner, Policy, PortHold,
@@ -120,6 +120,16 @@ impl Maps {
     /// Returns whether there are records for the next agent.
     pub(super) fn has_records(&self) -> bool {
         self.records.is_some()
+    }
+
+    /// Notes in the records that the maps were filled from a boot state.
+    pub(super) fn mark_boot_restore(&mut self, at: BootNanos) -> Result<(), BpfError> {
+        match &mut self.records {
+            Some(records) => records
+                .insert(boot_mark::SLOT, *boot_mark::encode(at), 0)
+                .map_err(BpfError::map("write", OWNER_RECORDS)),
+            None => Ok(()),
+        }
     }
 
     /// Writes one planned change.

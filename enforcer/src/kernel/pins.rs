@@ -42,7 +42,7 @@ pub use self::{
     cleanup::{CleanupSummary, clean_up},
     error::{PersistenceError, PinError},
     inspect::{PinnedState, read_pinned},
-    node_mode::{node_mode, set_node_mode},
+    node_mode::{node_mode, recall_node_mode, set_node_mode},
     previous::Previous,
 };
 
@@ -152,6 +152,16 @@ impl Pins {
             }
             // The process that had the lock removed the folder: what was opened is not in the tree any more.
         }
+    }
+
+    /// Returns whether programs of an agent of this version are attached that are pinned here.
+    ///
+    /// # Errors
+    ///
+    /// If what is pinned cannot be read, or is of another version.
+    pub fn is_live(&self) -> Result<bool, PinError> {
+        self.check_layout()?;
+        pin_store::live_generation(self).map(|live| live.is_some())
     }
 
     /// Returns the folder of this version's layout.

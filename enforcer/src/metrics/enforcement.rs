@@ -25,6 +25,8 @@ struct State {
     unenforced: UnenforcedTime,
     /// `None` is never.
     lease_deadline: Option<BootNanos>,
+    /// Time for which a restored boot state was in force before this agent.
+    boot_restored: Duration,
 }
 
 /// Time without enforcement, and the end of the lease. A clone shares them.
@@ -45,6 +47,10 @@ impl Enforcement {
         self.lock().unenforced.add(cause, gap);
     }
 
+    pub(super) fn set_boot_restored(&self, time: Duration) {
+        self.lock().boot_restored = time;
+    }
+
     pub(super) fn set_lease(&self, deadline: Option<BootNanos>) {
         self.lock().lease_deadline = deadline;
     }
@@ -60,6 +66,10 @@ impl Collector for Enforcement {
             let seconds = state.unenforced.total(why, now.boottime).as_secs_f64();
             ConstCounter::new(seconds).encode(family.encode_family(&cause(why))?)?;
         }
+        let help = "Time for which a boot state that enforcer restore loaded was in force before this agent took over; \
+                    0 if none was.";
+        let gauge = encoder.encode_descriptor("boot_restored", help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        ConstGauge::new(state.boot_restored.as_secs_f64()).encode(gauge)?;
         // A lease that never ends has no series.
         if let Some(deadline) = state.lease_deadline {
             let since_boot = deadline.since_boot().as_secs_f64() - now.boottime.as_secs_f64();

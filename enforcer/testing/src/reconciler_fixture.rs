@@ -99,6 +99,7 @@ impl KernelFixture {
             trace: false,
             lease: None,
             shared_ports: Vec::new(),
+            boot_state: None,
         };
         change(&mut start);
         let mut reconciler = Reconciler::load(start, None).unwrap_or_else(|error| panic!("{error}"));

@@ -9,6 +9,7 @@ mod api_server_source;
 mod backend;
 mod bind_burst;
 mod bind_load;
+mod boot_state;
 mod churn;
 mod conflicts;
 mod contention;
@@ -35,7 +36,6 @@ mod service_ports;
 mod soak;
 mod status;
 mod suggest;
-
 mod unwritable_outputs;
 mod upgrade;
 mod watch;
@@ -82,6 +82,7 @@ fn trials() -> Vec<Trial> {
         ("events", events::TESTS),
         ("bind_burst", bind_burst::TESTS),
         ("existing", existing::TESTS),
+        ("boot_state", boot_state::TESTS),
         ("jam", jam::TESTS),
         ("in_use", in_use::TESTS),
         ("absence", absence::TESTS),

@@ -161,6 +161,7 @@ fn attach(comparison: &mut Comparison, root: &str, layout: &str, loads: &[ClaimL
             trace: false,
             lease: None,
             shared_ports: Vec::new(),
+            boot_state: None,
         },
         None,
     )?;

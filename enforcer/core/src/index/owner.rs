@@ -55,6 +55,10 @@ pub(super) struct OwnerState {
     pub(super) daemon: bool,
     /// Its claims are reported and never deny.
     pub(super) advisory: bool,
+    /// Its claims deny nobody until the pods of the node are listed: see [`RestoredFrom::BootState`].
+    ///
+    /// [`RestoredFrom::BootState`]: crate::index::RestoredFrom::BootState
+    pub(super) lenient: bool,
     pub(super) terminating: bool,
     /// Phase of the pod is `Succeeded` or `Failed`.
     pub(super) terminal: bool,
@@ -115,6 +119,7 @@ impl OwnerState {
             revision: 0,
             daemon: false,
             advisory: false,
+            lenient: false,
             terminating: false,
             terminal: false,
             arrived: false,
@@ -267,9 +272,8 @@ impl OwnerState {
         self.recorded.is_some()
     }
 
-    /// Returns the step that writes its record, if that is not written already.
-    pub(super) fn record_change(&mut self, group: Option<Digest>, workload: Option<Digest>) -> Option<Change> {
-        let slot = self.slot?;
+    /// Returns what the next agent must know of it; `None` for a pod without a UID of its own.
+    pub(super) fn record(&self, group: Option<Digest>, workload: Option<Digest>) -> Option<OwnerRecord> {
         let subject = match self.kind {
             OwnerKind::Node => RecordedOwner::Node,
             OwnerKind::Pod => RecordedOwner::Pod {
@@ -282,7 +286,7 @@ impl OwnerState {
             OwnerKind::HandoverReservation => RecordedOwner::HandoverReservation { until: self.until? },
             OwnerKind::Service => RecordedOwner::Service,
         };
-        let record = OwnerRecord {
+        Some(OwnerRecord {
             subject,
             class: self.class,
             name: self.name.clone(),
@@ -291,8 +295,13 @@ impl OwnerState {
             terminating: self.terminating,
             mode: self.mode,
             since: self.since,
-        };
-        let bytes = record.encode()?;
+        })
+    }
+
+    /// Returns the step that writes its record, if that is not written already.
+    pub(super) fn record_change(&mut self, group: Option<Digest>, workload: Option<Digest>) -> Option<Change> {
+        let slot = self.slot?;
+        let bytes = self.record(group, workload)?.encode()?;
         let checksum = bytes.last_chunk().copied();
         if self.recorded == checksum {
             return None;
@@ -315,7 +324,7 @@ impl OwnerState {
         if self.kind == OwnerKind::Service {
             flags |= OWNER_SERVICE;
         }
-        if self.advisory {
+        if self.advisory || self.lenient {
             flags |= OWNER_ADVISORY;
         }
         if self.class.is_software() {

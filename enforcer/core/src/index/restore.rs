@@ -5,18 +5,18 @@ use std::{
     time::Duration,
 };
 
-use enforcer_ebpf::wire::{self, Slot, UidKey};
+use enforcer_ebpf::wire::{self, Protocol, Slot, UidKey};
 
 use crate::{
     cgroups::tree::PlacedPodCgroup,
-    index::{Index, ServicePortsMode, identity::static_key, owner::OwnerState, recent_names},
+    index::{ClaimStatus, Index, ServicePortsMode, identity::static_key, owner::OwnerState, recent_names},
     model::{
         digest::Digest,
         kernel_ids::CgroupId,
         name::{Handover, Name},
         now::Now,
         owner::{OwnerClass, OwnerId, OwnerKind},
-        port_spec::PortSpec,
+        port_spec::{Address, PortSpec, compress},
         source::ClaimSource,
     },
     plan::{
@@ -28,6 +28,19 @@ use crate::{
 
 /// Ids from here on are given anew: no agent has come so far.
 const IDS_END: u32 = 1 << 31;
+
+/// Where the owners come from that are restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestoredFrom {
+    /// The maps of the last agent, whose programs judged until now.
+    Agent,
+    /// A boot state, or the maps that were filled from one: nobody looked while the node was off.
+    ///
+    /// A pod that is new since then is not known, and cannot be told from a stranger. It may be node software whose pods
+    /// were replaced, or the successor that a handover reservation waits for. So the claims of the system namespaces'
+    /// pods and of reservations are reported, and deny nobody, until the pods are listed.
+    BootState,
+}
 
 /// Result of restoring the owners of the last agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,7 +78,7 @@ impl Index {
     /// Of a share group or a workload, the maps name one member for each port. Members that claim just what that one does
     /// are in force with it from the beginning, others as soon as they are listed: if the one that is named ended or left
     /// the group meanwhile, what only they claim beside it waits for the list.
-    pub fn restore(&mut self, remembered: Vec<RecoveredOwner>, now: Now) -> RestoreSummary {
+    pub fn restore(&mut self, remembered: Vec<RecoveredOwner>, from: RestoredFrom, now: Now) -> RestoreSummary {
         let mut restored = RestoreSummary::default();
         let last = remembered.iter().map(|owner| owner.id).filter(|id| id.get() < IDS_END).max();
         if !remembered.is_empty() {
@@ -105,8 +118,64 @@ impl Index {
                 }
             }
         }
+        if from == RestoredFrom::BootState {
+            self.begin_leniency();
+        }
         self.arbitrate_dirty();
         restored
+    }
+
+    /// Makes the claims advisory that could deny node software or an heir whom nobody knows.
+    fn begin_leniency(&mut self) {
+        self.set_leniency(true, |owner| {
+            owner.class == OwnerClass::System || owner.kind == OwnerKind::HandoverReservation
+        });
+    }
+
+    /// Ends that: the pods are known.
+    pub(super) fn end_leniency(&mut self) {
+        self.set_leniency(false, |owner| owner.lenient);
+    }
+
+    fn set_leniency(&mut self, lenient: bool, concerns: impl Fn(&OwnerState) -> bool) {
+        let concerned = self.owners.iter_mut().filter(|(_, owner)| concerns(owner));
+        let ids: Vec<OwnerId> = concerned
+            .map(|(id, owner)| {
+                owner.lenient = lenient;
+                *id
+            })
+            .collect();
+        for id in ids {
+            self.write_owner(id);
+        }
+    }
+
+    /// Returns the owners with their claims in force, as the next agent would find them in the kernel's maps; in the
+    /// order of their slots. The node is left out: its claims are those of the settings.
+    #[must_use]
+    pub fn owners_in_force(&self) -> Vec<RecoveredOwner> {
+        let mut ports: HashMap<OwnerId, BTreeMap<(Protocol, Address), Vec<u16>>> = HashMap::new();
+        for claim in self.claims().filter(|claim| claim.stand == ClaimStatus::InForce) {
+            let of_owner = ports.entry(claim.owner).or_default();
+            of_owner.entry((claim.protocol, claim.address)).or_default().push(claim.port);
+        }
+        let mut owners: Vec<&OwnerState> =
+            self.owners.values().filter(|owner| owner.kind != OwnerKind::Node && owner.slot.is_some()).collect();
+        owners.sort_unstable_by_key(|owner| owner.slot);
+        let recovered = owners.into_iter().filter_map(|owner| {
+            let group = owner.group.and_then(|group| self.groups.key(group)).copied();
+            let workload = owner.workload.and_then(|workload| self.workloads.key(workload)).copied();
+            let record = owner.record(group, workload)?;
+            // A name that has no room in a record has none there either.
+            record.encode()?;
+            let cgroup = owner.cgroup.map(|cgroup| (cgroup.id, cgroup.level));
+            let claims =
+                ports.remove(&owner.id).unwrap_or_default().into_iter().flat_map(|((protocol, address), ports)| {
+                    compress(ports).into_iter().map(move |ports| PortSpec { protocol, address, ports })
+                });
+            Some(RecoveredOwner { id: owner.id, cgroup, record, claims: claims.collect() })
+        });
+        recovered.collect()
     }
 
     fn restore_pod(

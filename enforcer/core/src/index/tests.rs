@@ -6,6 +6,7 @@ mod map_model;
 mod own_pod;
 mod port_limits;
 mod quotas;
+mod reboot;
 mod restart;
 mod restore;
 mod restored_identities;

@@ -351,4 +351,4 @@ fn take_text(rest: &mut &[u8], length: usize) -> Result<String, OwnerRecordError
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

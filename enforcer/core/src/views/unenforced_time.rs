@@ -45,6 +45,8 @@ pub enum PredecessorState {
     Nothing,
     /// No state is kept here.
     NotKept,
+    /// A boot state, which the agent restores itself: no programs judged before.
+    BootState,
     /// State that an earlier agent left.
     Left {
         /// The earlier agent denied.
@@ -69,7 +71,7 @@ pub const fn should_enforce(told: bool, local: NodeMode) -> bool {
 #[must_use]
 pub fn gap_before(found: PredecessorState, started: Duration, now: Duration) -> Option<(GapCause, Duration)> {
     match found {
-        PredecessorState::Nothing => Some((GapCause::Boot, Duration::ZERO)),
+        PredecessorState::Nothing | PredecessorState::BootState => Some((GapCause::Boot, Duration::ZERO)),
         PredecessorState::NotKept => Some((GapCause::Start, started)),
         PredecessorState::Left { enforced, lease_deadline } => {
             let lapsed = lease_deadline.map(BootNanos::since_boot).filter(|lapsed| enforced && *lapsed < now);
@@ -78,10 +80,12 @@ pub fn gap_before(found: PredecessorState, started: Duration, now: Duration) -> 
     }
 }
 
-/// Returns the same once binds are judged. What an earlier agent had in force is in force again, and so is no gap.
+/// Returns the same once binds are judged. What an earlier agent had in force is in force again, from its maps or from a
+/// boot state, and so is no gap.
 #[must_use]
 pub fn gap_after(found: PredecessorState, synced: bool, now: Duration) -> Option<(GapCause, Duration)> {
-    (!synced && !matches!(found, PredecessorState::Left { .. })).then_some((GapCause::Unsynced, now))
+    let is_restored = matches!(found, PredecessorState::Left { .. } | PredecessorState::BootState);
+    (!synced && !is_restored).then_some((GapCause::Unsynced, now))
 }
 
 /// Adds up the gaps.
@@ -141,6 +145,7 @@ mod tests {
     fn the_gap_begins_where_enforcement_ended() {
         let gap = |found| gap_before(found, seconds(90), seconds(100));
         assert_eq!(gap(PredecessorState::Nothing), Some((GapCause::Boot, seconds(0))));
+        assert_eq!(gap(PredecessorState::BootState), Some((GapCause::Boot, seconds(0))), "its programs come only now");
         assert_eq!(gap(PredecessorState::NotKept), Some((GapCause::Start, seconds(90))));
         let left = |enforced, deadline: Option<u64>| PredecessorState::Left {
             enforced,
@@ -159,6 +164,7 @@ mod tests {
         assert_eq!(gap_after(PredecessorState::Nothing, false, now), Some((GapCause::Unsynced, now)));
         assert_eq!(gap_after(PredecessorState::NotKept, false, now), Some((GapCause::Unsynced, now)));
         assert_eq!(gap_after(left, false, now), None, "what was in force is in force again");
+        assert_eq!(gap_after(PredecessorState::BootState, false, now), None, "likewise");
         assert_eq!(gap_after(PredecessorState::Nothing, true, now), None);
     }
 

@@ -10,9 +10,9 @@ use super::Reporter;
 use crate::{
     agent::{
         error::ReconcilerError,
-        output::{TakeoverProblem, TakeoverSummary},
+        output::{TakeoverFrom, TakeoverProblem, TakeoverSummary},
     },
-    host::sock_diag::DiagError,
+    host::{boot_state_folder::FolderError, sock_diag::DiagError},
     k8s::{ApiError, ApiResource},
     kernel::Counters,
     manifests::FileProblem,
@@ -24,8 +24,15 @@ const MAX_LISTED: usize = 16;
 impl Reporter {
     /// Logs the takeover, and how many verdicts the previous agent had not reported.
     pub(in crate::agent) fn takeover(&self, summary: &TakeoverSummary, conflicts: usize) {
-        let TakeoverSummary { restored: RestoreSummary { pods, services, reservations, refused }, unreadable } =
+        let TakeoverSummary { restored: RestoreSummary { pods, services, reservations, refused }, unreadable, from } =
             summary;
+        let source = match from {
+            TakeoverFrom::Agent => "the previous agent".to_owned(),
+            TakeoverFrom::BootRestore(after) => {
+                format!("the boot state that was restored {:.1} s after the boot", after.as_secs_f64())
+            }
+            TakeoverFrom::BootState => "the boot state".to_owned(),
+        };
         info!(
             event = "takeover",
             node = self.node,
@@ -33,7 +40,12 @@ impl Reporter {
             services,
             reservations,
             conflicts,
-            "took over from the previous agent: the claims of {pods} pods and {services} Services, and {conflicts} conflicts that were not reported",
+            from = match from {
+                TakeoverFrom::Agent => "agent",
+                TakeoverFrom::BootRestore(_) => "bootRestore",
+                TakeoverFrom::BootState => "bootState",
+            },
+            "took over from {source}: the claims of {pods} pods and {services} Services, and {conflicts} conflicts that were not reported",
         );
         for pod in refused {
             warn!(
@@ -51,6 +63,15 @@ impl Reporter {
                 "cannot restore the owner of {claims} ({why}); not enforced until its pod is listed"
             );
         }
+    }
+
+    /// Logs that the boot state could not be written.
+    pub(in crate::agent) fn boot_state(&self, error: &FolderError) {
+        warn!(
+            event = "boot_state_failed",
+            node = self.node,
+            "{error}; after a reboot nothing is enforced until an agent comes"
+        );
     }
 
     /// Logs a part of the takeover that failed.

@@ -3,16 +3,17 @@
 use aya::maps::{MapData, RingBuf};
 
 use enforcer_core::{
-    index::Index,
+    index::{Index, RestoredFrom},
     model::now::Now,
-    plan::recover::RecoveredState,
+    plan::recover::{RecoveredOwner, RecoveredState},
     reports::{report::Report, ring_records::decode_verdict},
+    views::unenforced_time::PredecessorState,
 };
 
 use super::{Reconciler, deadline};
 use crate::agent::{
     error::ReconcilerError,
-    output::{Output, RingName, TakeoverProblem, TakeoverSummary},
+    output::{Output, RingName, TakeoverFrom, TakeoverProblem, TakeoverSummary},
 };
 
 /// Most verdicts of the previous agent's programs that are read: more than fit into its ring.
@@ -35,17 +36,30 @@ fn drain_predecessor_ring(ring: &mut RingBuf<MapData>, index: &Index, reports: &
 }
 
 impl Reconciler {
-    /// Restores the previous agent's owners. Runs before the cgroup tree is read: a restored pod without a cgroup ended
-    /// in between.
-    pub(super) fn restore(&mut self, now: Now) {
-        let Some(previous) = &self.previous else {
-            return;
-        };
-        match previous.recover() {
-            Ok(RecoveredState { owners, unreadable }) => {
-                let restored = self.index.restore(owners, now);
+    /// Restores the previous agent's owners, or those of a boot state if no agent left anything. Runs before the cgroup
+    /// tree is read: a restored pod without a cgroup ended in between.
+    pub(super) fn restore(&mut self, boot_state: Option<Vec<RecoveredOwner>>, now: Now) {
+        let recovered = match (&self.previous, boot_state) {
+            (Some(previous), _) => previous.recover().and_then(|state| Ok((state, previous.boot_restore()?))),
+            (None, Some(owners)) if self.predecessor == PredecessorState::BootState => {
+                let restored = self.index.restore(owners, RestoredFrom::BootState, now);
                 self.flush();
-                self.takeover = Some(TakeoverSummary { restored, unreadable });
+                self.restored = true;
+                self.takeover =
+                    Some(TakeoverSummary { restored, unreadable: Vec::new(), from: TakeoverFrom::BootState });
+                return;
+            }
+            (None, _) => return,
+        };
+        match recovered {
+            Ok((RecoveredState { owners, unreadable }, boot_restore)) => {
+                let from = if boot_restore.is_some() { RestoredFrom::BootState } else { RestoredFrom::Agent };
+                let restored = self.index.restore(owners, from, now);
+                self.flush();
+                self.restored = true;
+                self.boot_restored_at = boot_restore;
+                let from = boot_restore.map_or(TakeoverFrom::Agent, |at| TakeoverFrom::BootRestore(at.since_boot()));
+                self.takeover = Some(TakeoverSummary { restored, unreadable, from });
             }
             Err(error) => self.push(Output::TakeoverProblem(TakeoverProblem::Unreadable(error.to_string()))),
         }

@@ -11,7 +11,7 @@ use crate::{
     cli::{
         admin::{ADMIN_SOCKET, AdminSocket},
         agent_or_pins::BpffsFlag,
-        values::NodeReserved,
+        values::{BootStateFlag, NodeReserved},
     },
     host::reserved_ports_sysctl,
     telemetry::{LogFormat, LogLevel},
@@ -151,6 +151,11 @@ pub(in crate::cli) struct Run {
     /// Folder for the list of ports that the agent reserved; it may be gone after the node restarted
     #[arg(long, env = "ENFORCER_STATE_DIR", value_name = "PATH", default_value = reserved_ports_sysctl::DEFAULT_FOLDER)]
     pub(super) state_dir: PathBuf,
+
+    /// Folder for the boot state: what is in force, for enforcer restore after a reboot; none keeps none. It must outlive
+    /// reboots, as /var/lib/port-enforcer does
+    #[arg(long, env = "ENFORCER_BOOT_STATE", value_name = "PATH", default_value = "none")]
+    pub(super) boot_state: BootStateFlag,
 
     /// Writable mount of the node's sysctls; the agent writes only the one of reserved ports
     #[arg(long, env = "ENFORCER_PROC_SYS", value_name = "PATH", default_value = reserved_ports_sysctl::PROC_SYS)]

@@ -6,6 +6,7 @@ use aya::maps::MapError;
 use enforcer_ebpf::wire::{NodeMode, Policy};
 
 use enforcer_core::{
+    index::RestoredFrom,
     model::kernel_ids::{BootNanos, CgroupId},
     plan::recover::RecoveredState,
 };
@@ -24,6 +25,8 @@ use crate::kernel::{
 pub struct PinnedState {
     /// Owners and their claims in force.
     pub recalled: RecoveredState,
+    /// Who filled the maps.
+    pub restored_from: RestoredFrom,
     /// Policy of the programs.
     pub policy: Policy,
     /// Id of the cgroup that the programs are attached to.
@@ -51,8 +54,11 @@ pub fn read_pinned(folder: &Path) -> Result<Option<PinnedState>, PinError> {
     let path = pins.map_pin(&pins.shared(), COUNTERS);
     let counters = CounterMap::new(open_map(&path)?);
     let unreadable = |error| PinError::Io { action: "read", path: path.clone(), source: std::io::Error::other(error) };
+    let unreadable_map = |error: MapError| PinError::map(&generation)(error);
+    let boot_restore = live.boot_restore().map_err(unreadable_map)?;
     Ok(Some(PinnedState {
-        recalled: live.recover().map_err(|error: MapError| PinError::map(&generation)(error))?,
+        recalled: live.recover().map_err(unreadable_map)?,
+        restored_from: if boot_restore.is_some() { RestoredFrom::BootState } else { RestoredFrom::Agent },
         policy: live.policy(),
         root_cgroup: live.root_cgroup(),
         lease_deadline: live.lease_deadline(),

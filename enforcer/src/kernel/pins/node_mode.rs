@@ -57,6 +57,17 @@ pub fn set_node_mode(folder: &Path, mode: NodeMode) -> Result<(), PinError> {
     Err(PinError::Contended(folder.to_owned()))
 }
 
+/// Sets the mode of this node after a reboot: unless one was set or cleared since then.
+///
+/// # Errors
+///
+/// As [`set_node_mode`].
+pub fn recall_node_mode(folder: &Path, mode: NodeMode) -> Result<(), PinError> {
+    let pins = Pins::new(folder);
+    pins.check_layout()?;
+    if mode == NodeMode::Unset || open(&pins)?.is_some() { Ok(()) } else { set_node_mode(folder, mode) }
+}
+
 /// Map of the mode.
 pub(super) struct NodeModeMap(MmapArray);
 

@@ -9,7 +9,10 @@ use enforcer_ebpf::wire::{
 
 use enforcer_core::{
     model::kernel_ids::{BootNanos, CgroupId},
-    plan::recover::{RecoveredState, recover},
+    plan::{
+        boot_mark,
+        recover::{RecoveredState, recover},
+    },
 };
 
 use crate::kernel::{
@@ -69,6 +72,19 @@ impl Previous {
     #[must_use]
     pub fn lease_deadline(&self) -> Option<BootNanos> {
         lease_deadline::from_word(self.config.load(config_word::LEASE_DEADLINE))
+    }
+
+    /// Returns when its maps were filled from a boot state; `None` if an agent filled them.
+    ///
+    /// # Errors
+    ///
+    /// If the map of records cannot be read.
+    pub fn boot_restore(&self) -> Result<Option<BootNanos>, MapError> {
+        match self.records.get(&boot_mark::SLOT, 0) {
+            Ok(bytes) => Ok(boot_mark::decode(&bytes)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Waits until its programs have written their last record, after they were replaced: one that was started before

@@ -11,7 +11,7 @@ use crate::{
     plan::{
         owner_record::OwnerRecord,
         port_state::Change,
-        recover::{RecoveredState, recover},
+        recover::{RecoveredOwner, RecoveredState, recover},
     },
 };
 
@@ -225,10 +225,14 @@ impl Rig {
         next.at = at;
         next.maps.some_unrecorded = maps.some_unrecorded;
         let recalled = maps.recall();
-        let restored = next.index.restore(recalled.owners, next.now());
-        assert_eq!(restored.refused, []);
-        next.flush();
+        next.restore(recalled.owners, RestoredFrom::Agent);
         next
+    }
+
+    pub(super) fn restore(&mut self, owners: Vec<RecoveredOwner>, from: RestoredFrom) {
+        let restored = self.index.restore(owners, from, self.now());
+        assert_eq!(restored.refused, []);
+        self.flush();
     }
 
     /// The whole cgroup tree is read.

@@ -25,12 +25,12 @@ const TARGETS: [Target; 7] = [
     Target::V6 { address: std::net::Ipv6Addr::LOCALHOST.octets(), v6only: false },
 ];
 /// A pod's cgroup that nobody knows.
-const STRANGER: u32 = 99;
+pub(super) const STRANGER: u32 = 99;
 
 /// The world that agents look at.
 #[derive(Clone, Default)]
-struct World {
-    pods: BTreeMap<u32, Pod>,
+pub(super) struct World {
+    pub(super) pods: BTreeMap<u32, Pod>,
     cgroups: BTreeSet<u32>,
 }
 
@@ -53,11 +53,11 @@ impl World {
         }
     }
 
-    fn list(&self) -> Vec<Pod> {
+    pub(super) fn list(&self) -> Vec<Pod> {
         self.pods.values().cloned().collect()
     }
 
-    fn cgroups(&self) -> Vec<u32> {
+    pub(super) fn cgroups(&self) -> Vec<u32> {
         self.cgroups.iter().copied().chain([STRANGER]).collect()
     }
 }
@@ -76,7 +76,7 @@ fn drive(rig: &mut Rig, step: &Step) {
 
 /// Who has what in force: a pod or what is left of one by its name. Claims that another one of the same owner covers
 /// are left out, and `::` is the same as no address.
-fn in_force(index: &Index) -> BTreeSet<(String, bool, Protocol, u16, Address)> {
+pub(super) fn in_force(index: &Index) -> BTreeSet<(String, bool, Protocol, u16, Address)> {
     let all: Vec<_> = index
         .port_table
         .claims()
@@ -112,17 +112,17 @@ fn verdicts(maps: &Maps, callers: &[u32]) -> Vec<(u32, u16, Target, Verdict)> {
 }
 
 /// The verdicts without what may be another place of the same.
-fn answers(maps: &Maps, callers: &[u32]) -> Vec<(u32, u16, Target, VerdictKind, Reason)> {
+pub(super) fn answers(maps: &Maps, callers: &[u32]) -> Vec<(u32, u16, Target, VerdictKind, Reason)> {
     let verdicts = verdicts(maps, callers).into_iter();
     verdicts.map(|(caller, port, target, verdict)| (caller, port, target, verdict.kind, verdict.reason)).collect()
 }
 
-fn history() -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn history() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step(), 1..40)
 }
 
 /// The agent after these steps, with the cgroup of a stranger, and the world that it looks at.
-fn first_agent(steps: &[Step]) -> (Rig, World) {
+pub(super) fn first_agent(steps: &[Step]) -> (Rig, World) {
     let mut rig = Rig::new(Settings::default());
     let mut world = World::default();
     rig.made(u64::from(STRANGER) + CGROUP_IDS, ROOT, &cgroup_name(STRANGER));

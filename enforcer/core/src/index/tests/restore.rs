@@ -280,7 +280,7 @@ fn the_tree_may_be_read_first_too() {
     let mut next = Rig::new(settings());
     next.rescan(&[1, STRANGER]);
     let now = next.now();
-    next.index.restore(rig.maps.recall().owners, now);
+    next.index.restore(rig.maps.recall().owners, RestoredFrom::Agent, now);
     next.flush();
     assert_eq!(next.answer(1, 80), ALLOWED);
     assert_eq!(next.owners(81), ["b"], "until it is read again");

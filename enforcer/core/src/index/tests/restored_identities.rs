@@ -68,7 +68,7 @@ fn ids_go_on() {
     strange[2].id = OwnerId::FIRST; // The new node has it.
     let mut next = Rig::new(settings());
     let now = next.now();
-    assert_eq!(next.index.restore(strange, now).pods, 2);
+    assert_eq!(next.index.restore(strange, RestoredFrom::Agent, now).pods, 2);
     next.flush();
     assert_eq!(next.owners(80), ["a"]);
     assert_eq!(next.owners(81), ["b"]);
@@ -82,7 +82,7 @@ fn who_cannot_be_taken_over_is_named() {
     twice.extend(recalled);
     let mut next = Rig::new(settings());
     let now = next.now();
-    let restored = next.index.restore(twice, now);
+    let restored = next.index.restore(twice, RestoredFrom::Agent, now);
     assert_eq!((restored.pods, restored.reservations), (1, 0));
     assert_eq!(restored.refused.iter().map(ToString::to_string).collect::<Vec<_>>(), ["default/a"]);
     next.flush();

@@ -35,7 +35,7 @@ fn subject() -> impl Strategy<Value = RecordedOwner> {
 }
 
 prop_compose! {
-    fn record()(
+    pub(crate) fn record()(
         subject in subject(),
         class in prop_oneof![Just(OwnerClass::Node), Just(OwnerClass::Static), Just(OwnerClass::System), Just(OwnerClass::Tenant)],
         name in name(),
