@@ -43,6 +43,8 @@ const TESTS: &[Test] = tests![
     missing_capability_is_named,
     claims_survive_agent_exit,
     cleanup_refuses_while_agent_runs,
+    boot_state_is_written_with_manifest_capabilities,
+    boot_unit_is_installed_without_capabilities,
 ];
 
 const SKIPPABLE: &[Test] = tests![ports_are_reserved_through_mounted_file, cleanup_waits_for_sigterm];
@@ -340,4 +342,80 @@ fn cleanup_refuses_while_agent_runs() {
     assert_eq!(code, 4, "{said}");
     let rest = "programs of an agent are loaded, because an agent is running; they go with it: stop it\n";
     assert!(said.ends_with(rest), "{said}");
+}
+
+fn boot_state_is_written_with_manifest_capabilities() {
+    let (fixture, bpffs) = (AgentFixture::new(), Bpffs::new());
+    let (folder, disk) = (bpffs.folder().display().to_string(), fixture.path_beside("disk"));
+    fixture.put(&Pod::new("owner").ports("20080/tcp"));
+    let flags = ["--bpffs", &folder, "--boot-state", &disk.display().to_string()];
+    let mut agent = contained(&agents(), || fixture.enforce(&flags));
+    assert_eq!(agent.terminate().code(), Some(0));
+    let kept = fs::read_to_string(disk.join("boot-state")).expect("a boot state");
+    assert!(kept.contains("\"20080/tcp\""), "{kept}");
+    // In the next boot it is restored with the capabilities of the unit.
+    let (id, next_boot) = (fixture.path_beside("boot_id"), Bpffs::new());
+    fs::write(&id, "00000000-0000-4000-8000-00000000b007").expect("a file");
+    drop(bpffs);
+    let mut restore = enforcer();
+    restore.arg("restore").arg("--bpffs").arg(next_boot.folder()).arg("--boot-state").arg(&disk);
+    restore.arg("--state-dir").arg(fixture.path_beside("run"));
+    let start = || {
+        // The thread itself still has all capabilities.
+        bind_mount(&id, Path::new("/proc/sys/kernel/random/boot_id"), 0);
+        restore.output()
+    };
+    let output = contained(&unit_capabilities(), start).expect("the binary");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(fixture.worker(&Pod::new("stranger")).bind(&bind(20080)), denied(), "{output:?}");
+}
+
+/// The capabilities of the unit that restores at boot.
+fn unit_capabilities() -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd/port-enforcer-restore.service");
+    let text = fs::read_to_string(path).expect("a unit");
+    let line = text.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).expect("capabilities");
+    line.split(' ').map(|name| name.strip_prefix("CAP_").expect("a capability").to_owned()).collect()
+}
+
+/// As the component's init container: it writes to two folders of root's, which takes no capability.
+fn boot_unit_is_installed_without_capabilities() {
+    let fixture = AgentFixture::new();
+    let root = fixture.path_beside("host");
+    fs::create_dir(&root).expect("a folder");
+    let boot = |action: &str| {
+        let mut command = enforcer();
+        command.args(["boot", action, "--root"]).arg(&root);
+        let output = contained(&[], || command.output()).expect("the binary");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, _, said) = boot("install");
+    assert!(code == Some(3) && said.contains("this node does not run systemd"), "{code:?} {said}");
+    let units = root.join("etc/systemd/system");
+    fs::create_dir_all(&units).expect("a folder");
+    let (program, unit, link) = (
+        root.join("usr/local/libexec/port-enforcer/enforcer"),
+        units.join("port-enforcer-restore.service"),
+        units.join("basic.target.wants/port-enforcer-restore.service"),
+    );
+    for (words, times) in [("wrote ", 3), ("unchanged: ", 3)] {
+        let (code, said, errors) = boot("install");
+        assert_eq!((code, said.matches(words).count()), (Some(0), times), "{said}{errors}");
+    }
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd/port-enforcer-restore.service");
+    assert_eq!(fs::read(&unit).expect("a unit"), fs::read(source).expect("a unit"));
+    assert_eq!(fs::canonicalize(&link).expect("it leads to the unit"), fs::canonicalize(&unit).expect("a path"));
+    let version = Command::new(&program).arg("--version").output().expect("it runs");
+    assert!(version.stdout.starts_with(b"enforcer "));
+    // A new version replaces the program, also while the old one runs.
+    fs::write(&unit, "another").expect("a file");
+    fs::write(program.with_extension("next"), "left by a crash").expect("a file");
+    let (code, said, errors) = boot("install");
+    assert_eq!((code, said.matches("wrote ").count()), (Some(0), 1), "{said}{errors}");
+    let (code, said, errors) = boot("remove");
+    assert_eq!((code, said.matches("removed ").count()), (Some(0), 3), "{said}{errors}");
+    assert!(!program.exists() && !unit.exists() && fs::symlink_metadata(&link).is_err());
+    let (code, said, _) = boot("remove");
+    assert!(code == Some(0) && said.starts_with("the unit is not installed below "), "{said}");
 }

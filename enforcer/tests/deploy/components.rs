@@ -28,7 +28,9 @@ pub(crate) const TESTS: &[Test] = tests![
     openshift_admits_agent_privileges,
     host_processes_component_adds_what_it_names,
     node_ports_are_declared_and_reserved_alike,
-    scheduling_adds_one_policy
+    scheduling_adds_one_policy,
+    boot_asks_for_no_more_than_it_takes,
+    uninstall_removes_what_boot_installed
 ];
 
 fn with(overlay: &str, component: &str) -> Vec<Value> {
@@ -49,9 +51,17 @@ fn container(objects: &[Value]) -> Container {
 
 fn every_component_renders_on_every_overlay() {
     for overlay in ["audit", "enforce"] {
-        for component in
-            ["host-processes", "linux-5.10", "monitoring", "node-ports", "openshift", "policies", "scheduling"]
-        {
+        for component in [
+            "boot",
+            "boot-uninstall",
+            "host-processes",
+            "linux-5.10",
+            "monitoring",
+            "node-ports",
+            "openshift",
+            "policies",
+            "scheduling",
+        ] {
             for object in with(overlay, component) {
                 assert_eq!(check(&object), Ok(()), "{overlay}, {component}");
                 let labels = &object["metadata"]["labels"];
@@ -166,4 +176,52 @@ fn openshift_admits_agent_privileges() {
         let user = format!("system:serviceaccount:port-enforcer:{}", account.expect("an account"));
         assert_eq!(constraints["users"], json!([user]), "{overlay}");
     }
+}
+
+/// Without capabilities, with two folders of the node, and from the agent's image.
+fn boot_asks_for_no_more_than_it_takes() {
+    let objects = on_top(&json!({
+        "resources": ["../deploy/overlays/enforce"],
+        "components": ["../deploy/components/boot"],
+        "images": [{ "name": "port-enforcer", "newName": "registry.example/port-enforcer" }],
+    }));
+    let pod = daemonset(&objects).spec.expect("a spec").template.spec.expect("a pod");
+    let [boot] = pod.init_containers.as_deref().expect("init containers") else { panic!("{pod:?}") };
+    let agent = &pod.containers[0];
+    assert_eq!(boot.image, agent.image);
+    assert_eq!(boot.image.as_deref(), Some(concat!("registry.example/port-enforcer:", env!("CARGO_PKG_VERSION"))));
+    let capabilities = boot.security_context.as_ref().and_then(|context| context.capabilities.as_ref()).expect("some");
+    assert_eq!(capabilities.drop.as_deref(), Some(&["ALL".to_owned()][..]));
+    assert_eq!(capabilities.add, None);
+    let mounted = |container: &Container| -> Vec<String> {
+        let mounts = container.volume_mounts.as_deref().unwrap_or_default();
+        mounts.iter().map(|mount| mount.mount_path.clone()).collect()
+    };
+    assert_eq!(mounted(boot), ["/host/usr/local/libexec/port-enforcer", "/host/etc/systemd/system"]);
+    let volumes = pod.volumes.as_deref().expect("volumes");
+    for mount in boot.volume_mounts.as_deref().expect("mounts") {
+        let volume = volumes.iter().find(|volume| volume.name == mount.name).expect("a volume");
+        let path = &volume.host_path.as_ref().expect("a folder of the node").path;
+        assert_eq!(mount.mount_path, format!("/host{path}"), "the program finds it where --root says");
+    }
+    // The agent has its own as before, and may not write to those.
+    let before = mounted(&container(&documents(&committed("enforce"))));
+    let more: Vec<String> = mounted(agent).into_iter().filter(|path| !before.contains(path)).collect();
+    assert_eq!(more, ["/var/lib/port-enforcer", "/etc/machine-id"]);
+    let state = agent.env.iter().flatten().find(|variable| variable.name == "ENFORCER_BOOT_STATE");
+    assert_eq!(state.and_then(|variable| variable.value.as_deref()), Some("/var/lib/port-enforcer"));
+}
+
+fn uninstall_removes_what_boot_installed() {
+    let installs = daemonset(&with("enforce", "boot")).spec.expect("a spec").template.spec.expect("a pod");
+    let removes = daemonset(&with("uninstall", "boot-uninstall")).spec.expect("a spec").template.spec.expect("a pod");
+    let boot = |pod: &k8s_openapi::api::core::v1::PodSpec| pod.init_containers.as_ref().expect("one")[0].clone();
+    let (installs, removes) = (boot(&installs), boot(&removes));
+    assert_eq!(installs.args.as_deref().expect("arguments"), ["boot", "install", "--root", "/host"]);
+    assert_eq!(removes.args.as_deref().expect("arguments"), ["boot", "remove", "--root", "/host"]);
+    assert_eq!(installs.volume_mounts, removes.volume_mounts);
+    assert_eq!(installs.security_context, removes.security_context);
+    // The state goes with every uninstall: it would be in force after a reboot.
+    let cleanup = container(&documents(&committed("uninstall")));
+    assert!(cleanup.volume_mounts.iter().flatten().any(|mount| mount.mount_path == "/var/lib/port-enforcer"));
 }

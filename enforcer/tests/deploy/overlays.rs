@@ -129,10 +129,15 @@ fn merge(base: &mut Value, patch: &Value) {
             }
         }
         (Value::Array(base), Value::Array(patch)) if patch.iter().all(|item| item["name"].is_string()) => {
+            let mut added = 0;
             for item in patch {
                 match base.iter_mut().find(|present| present["name"] == item["name"]) {
                     Some(present) => merge(present, item),
-                    None => base.push(item.clone()),
+                    None => {
+                        // New ones come first.
+                        base.insert(added, item.clone());
+                        added += 1;
+                    }
                 }
             }
         }
@@ -287,15 +292,20 @@ fn mounts_are_minimal() {
     for overlay in OVERLAYS {
         let mounts = mounts(overlay);
         let paths: Vec<_> = mounts.iter().map(|(host, here, _)| (host.as_str(), here.as_str())).collect();
+        // What the agent keeps for the next boot is not mounted without the component boot, and removed in any case.
+        let boot_state = (overlay == "uninstall").then_some(("/var/lib/port-enforcer", "/var/lib/port-enforcer"));
         let expected = [
             ("/sys/fs/cgroup", "/sys/fs/cgroup"),
             ("/sys/fs/bpf", "/host/sys/fs/bpf"),
             ("/proc/sys/net/ipv4/ip_local_reserved_ports", "/host/proc/sys/net/ipv4/ip_local_reserved_ports"),
             ("/run/port-enforcer", "/run/port-enforcer"),
         ];
+        let expected: Vec<_> = boot_state.into_iter().chain(expected).collect();
         assert_eq!(paths, expected, "{overlay}");
-        assert!(mounts[0].2, "{overlay}: nobody writes to the cgroup tree");
-        let bpffs = &container(overlay).volume_mounts.expect("mounts")[1];
+        let cgroup = mounts.iter().find(|(host, _, _)| host == "/sys/fs/cgroup").expect("the cgroups");
+        assert!(cgroup.2, "{overlay}: nobody writes to the cgroup tree");
+        let bpffs = container(overlay).volume_mounts.expect("mounts");
+        let bpffs = bpffs.iter().find(|mount| mount.name == "bpffs").expect("bpffs");
         assert_eq!(bpffs.mount_propagation.as_deref(), Some("HostToContainer"), "{overlay}");
         let types: Vec<_> = pod_spec(overlay)
             .volumes
@@ -305,7 +315,9 @@ fn mounts_are_minimal() {
             .collect();
         let directory = Some("Directory".to_owned());
         let (file, made) = (Some("File".to_owned()), Some("DirectoryOrCreate".to_owned()));
-        assert_eq!(types, [directory.clone(), directory, file, made], "{overlay}");
+        let boot_state = boot_state.map(|_| made.clone());
+        let expected: Vec<_> = boot_state.into_iter().chain([directory.clone(), directory, file, made]).collect();
+        assert_eq!(types, expected, "{overlay}");
     }
 }
 

@@ -31,6 +31,9 @@ pub(crate) struct Kustomization {
     images: Vec<Image>,
     #[serde(default)]
     config_map_generator: Vec<Generator>,
+    #[serde(default)]
+    #[expect(dead_code, reason = "rendering shows whether it fits")]
+    replacements: Vec<Value>,
 }
 
 #[derive(Debug, Deserialize)]
