@@ -1,6 +1,6 @@
 //! `cargo xtask kernels`: runs the kernel tests on several kernels, each in its own virtual machine.
 //!
-//! A machine has no disk. Its initramfs contains the agent, the test executables and the kernel modules that tests
+//! A machine has no disk, but for a reboot. Its initramfs contains the agent, the test executables and the kernel modules that tests
 //! need. The executable of the kernel tests is also the first process (`enforcer/tests/kernel/guest.rs`).
 
 mod console_outcome;
@@ -9,6 +9,7 @@ mod initramfs;
 mod kernel_images;
 mod kernel_modules;
 mod progress_line;
+pub(crate) mod reboot;
 mod support_page;
 mod virtual_machine;
 
@@ -28,7 +29,7 @@ use serde_json::json;
 use self::console_outcome::{ConsoleOutcome, Verdict};
 use self::kernel_images::{KernelImage, VersionRequest};
 use self::progress_line::ProgressLine;
-use self::virtual_machine::{Accelerator, VirtualMachine};
+use self::virtual_machine::{Accelerator, Power, VirtualMachine};
 use crate::{output_format::OutputFormat, parallel, process, setup};
 
 /// Kernels to test if none is requested, beginning with the oldest supported one.
@@ -63,6 +64,10 @@ pub(crate) struct Args {
     /// Run only tests whose name contains this
     #[arg(long, value_name = "FILTER")]
     test: Option<String>,
+    /// Instead of the tests, cut each machine off while the agent enforces, and boot it again: with a restore before the
+    /// first pod, and without a boot state
+    #[arg(long, conflicts_with_all = ["test", "document", "jobs", "parts"])]
+    reboot: bool,
     /// Path of QEMU
     #[arg(long, value_name = "PATH", env = "PORT_ENFORCER_QEMU", default_value = "qemu-system-x86_64")]
     qemu: PathBuf,
@@ -120,7 +125,7 @@ impl Shard {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { versions, quick, kernels, update, test, qemu, limit, jobs, parts, output, document } = args;
+    let Args { versions, quick, kernels, update, test, reboot, qemu, limit, jobs, parts, output, document } = args;
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
         bail!("the kernels are for x86-64, so this command needs Linux on x86-64");
     }
@@ -147,6 +152,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     setup::ensure_build_tools()?;
     let executables = initramfs::GuestExecutables::build()?;
     let limit = Duration::from_secs(limit);
+    if reboot {
+        reboot::print(&reboot::run(&images, &qemu, &executables, limit)?, output);
+        return Ok(ExitCode::SUCCESS);
+    }
     let accelerator = OnceLock::new();
     let progress = ProgressLine::new();
     let parts = parts.get();
@@ -154,7 +163,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let run_shard = |(image, shard): (KernelImage, Shard)| {
         let initramfs = folder.join(shard.file_name(&format!("initramfs-{}", image.release)));
         executables.pack(&initramfs, &image)?;
-        let machine = VirtualMachine { qemu: &qemu, kernel: &image.kernel, initramfs: &initramfs };
+        let machine = VirtualMachine { qemu: &qemu, kernel: &image.kernel, initramfs: &initramfs, disk: None };
         let detect =
             || Accelerator::detect(&machine, &log_folder().join("trial.log")).map_err(|error| format!("{error:#}"));
         let accelerator = accelerator.get_or_init(detect).clone().map_err(anyhow::Error::msg)?;
@@ -235,7 +244,10 @@ fn run_tests(
     let arguments = initramfs::kernel_arguments(shard, test);
     let progress = progress.add_machine(&name);
     for tries in 1.. {
-        let console = machine.boot(accelerator, &arguments, limit, &log, &|line| progress.console_line(line))?;
+        let console = machine.boot(accelerator, &arguments, limit, &log, &|line| {
+            progress.console_line(line);
+            Power::Stays
+        })?;
         let outcome = ConsoleOutcome::parse(&console, initramfs::TEST_PROGRAMS.len());
         // A machine that ends without a verdict or a panic is a fault of QEMU or of the host, so it boots once more. The
         // summary reports the second try.

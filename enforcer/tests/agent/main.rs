@@ -29,6 +29,7 @@ mod malformed;
 mod metrics;
 mod pod_replacement;
 mod read_claims_in_force;
+mod reboot;
 mod refusals;
 mod reserved_ports;
 mod scope_node;
@@ -63,6 +64,7 @@ fn main() {
 
 fn trials() -> Vec<Trial> {
     let mut trials = scope_node::trials();
+    trials.extend(reboot::trials());
     trials.extend(reserved_ports::trials());
     trials.extend(upgrade::trials());
     for (subject, tests) in [

@@ -35,7 +35,7 @@ impl Accelerator {
         if !usable {
             return Ok(Self::Tcg);
         }
-        let console = machine.boot(Self::Kvm, "", TRIAL_LIMIT, log, &|_| ())?;
+        let console = machine.boot(Self::Kvm, "", TRIAL_LIMIT, log, &|_| Power::Stays)?;
         let boots = console.text.lines().any(|line| line.starts_with(GUEST_PREFIX));
         Ok(if boots { Self::Kvm } else { Self::Tcg })
     }
@@ -57,6 +57,8 @@ pub(super) struct VirtualMachine<'a> {
     pub(super) qemu: &'a Path,
     pub(super) kernel: &'a Path,
     pub(super) initramfs: &'a Path,
+    /// File with the content of the machine's disk; `None` for a machine without one.
+    pub(super) disk: Option<&'a Path>,
 }
 
 /// Output of a machine.
@@ -66,6 +68,14 @@ pub(super) struct Console {
     pub(super) text: String,
     /// The machine reached its time limit.
     pub(super) timed_out: bool,
+}
+
+/// Power of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Power {
+    Stays,
+    /// The machine ends at once, whatever it is doing.
+    Cut,
 }
 
 /// A process that is killed when dropped.
@@ -79,8 +89,15 @@ impl Drop for KillOnDrop {
     }
 }
 
+/// Returns QEMU's arguments for a disk. The driver of NVMe is built into the kernels, unlike that of virtio.
+fn disk_arguments(disk: &Path) -> [String; 4] {
+    let drive = format!("file={},format=raw,if=none,id=disk", disk.display());
+    ["-drive".to_owned(), drive, "-device".to_owned(), "nvme,drive=disk,serial=disk".to_owned()]
+}
+
 impl VirtualMachine<'_> {
-    /// Boots the machine and waits for its end or the time limit. Each line of its console is passed to `on_line` and,
+    /// Boots the machine and waits for its end, the time limit, or a line for which `on_line` returns that the power is to
+    /// be cut. Each line of its console is passed to `on_line` and,
     /// with the seconds since the start, written to `log`.
     pub(super) fn boot(
         &self,
@@ -88,7 +105,7 @@ impl VirtualMachine<'_> {
         arguments: &str,
         limit: Duration,
         log: &Path,
-        on_line: &dyn Fn(&str),
+        on_line: &dyn Fn(&str) -> Power,
     ) -> anyhow::Result<Console> {
         let mut log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = Command::new(self.qemu);
@@ -101,6 +118,7 @@ impl VirtualMachine<'_> {
             .arg("-initrd")
             .arg(self.initramfs)
             .args(["-append", &format!("{COMMAND_LINE} {arguments}")])
+            .args(self.disk.into_iter().flat_map(disk_arguments))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -133,9 +151,12 @@ impl VirtualMachine<'_> {
                 Ok(line) => {
                     let seconds = start.elapsed().as_secs_f64();
                     writeln!(log, "{seconds:8.1} {line}").context("cannot write the log")?;
-                    on_line(&line);
+                    let power = on_line(&line);
                     console.text.push_str(&line);
                     console.text.push('\n');
+                    if power == Power::Cut {
+                        return Ok(console);
+                    }
                     // The end of a panic message. Not every kernel manages to restart after it.
                     if line.contains(PANIC) && line.contains("end ") {
                         return Ok(console);
