@@ -14,6 +14,7 @@
 //! | `gauges`, `readiness`, `snapshot` | read-only views of the state: metrics, `/readyz`, status |
 //! | `admin`, `health_and_metrics`, `http_server` | the services on the unix socket and on TCP, and the server below both |
 //! | [`reserved_ports_worker`] | the thread that writes the sysctl of reserved ports |
+//! | [`boot_state_writer`] | the thread that writes what is in force to the disk |
 
 mod admin;
 pub mod boot_state_writer;

@@ -19,7 +19,7 @@ use enforcer_ebpf::wire::{MAX_OWNERS, Policy, Undeclared};
 
 use crate::{
     index::Settings,
-    model::{digest::Digest, now::Now, port_spec::PortSpec},
+    model::{digest::Digest, now::Now, port_spec::PortSpec, text::escape},
     plan::recover::RecoveredOwner,
 };
 
@@ -93,7 +93,7 @@ pub enum BootStateError {
     /// A byte is not as it was written.
     #[error("is damaged: its checksum is wrong")]
     Checksum,
-    /// A field is not as an agent writes it.
+    /// A field is not as an agent writes it. The text is safe to show.
     #[error("has content that no agent writes: {0}")]
     Content(String),
 }
@@ -107,7 +107,7 @@ pub enum Unfit {
     /// It is of another machine, as after a disk was copied.
     #[error("is of another machine: node {node}")]
     OtherMachine {
-        /// Name of that node.
+        /// Name of that node, safe to show.
         node: String,
     },
     /// No agent has vouched for it for longer than its lease.
@@ -167,7 +167,7 @@ impl BootState {
             return Err(BootStateError::Checksum);
         }
         let content: file::Content =
-            serde_json::from_slice(json).map_err(|error| BootStateError::Content(error.to_string()))?;
+            serde_json::from_slice(json).map_err(|error| BootStateError::Content(escape(&error.to_string())))?;
         if content.owners.len() > MAX_OWNERS as usize {
             return Err(BootStateError::Content("too many owners".to_owned()));
         }
@@ -181,7 +181,7 @@ impl BootState {
     /// If it may not. Nothing of it should be in force then.
     pub fn check(&self, machine: Option<&str>, boot: &str, now: Now) -> Result<(), Unfit> {
         if self.origin.machine.as_deref().zip(machine).is_some_and(|(own, this)| own != this) {
-            return Err(Unfit::OtherMachine { node: self.origin.node.clone() });
+            return Err(Unfit::OtherMachine { node: escape(&self.origin.node) });
         }
         if self.origin.boot == boot {
             return Err(Unfit::SameBoot);

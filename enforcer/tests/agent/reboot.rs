@@ -15,6 +15,7 @@ use rustix::mount::{MountFlags, mount};
 use enforcer_testing::{
     agent::{Agent, enforcer, wait_until},
     pods::{Pod, SYSTEMD_BESTEFFORT, cgroup_for},
+    tests,
     worker::{Bind, Worker},
 };
 
@@ -45,11 +46,16 @@ const PORT: u16 = 20080;
 /// Attempts of foreign pods before the agent comes, and as many after it.
 const ATTEMPTS: u64 = 20_000;
 
+/// Name and function of a test.
+type Test = (&'static str, fn() -> Result<Completion, Failed>);
+
+const TESTS: &[Test] = tests![power_cut_opens_no_gap];
+
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![Trial::ignorable_test("reboot::power_cut_opens_no_gap", run)]
+    TESTS.iter().map(|&(name, run)| Trial::ignorable_test(format!("reboot::{name}"), run)).collect()
 }
 
-fn run() -> Result<Completion, Failed> {
+fn power_cut_opens_no_gap() -> Result<Completion, Failed> {
     let Ok(boot) = env::var(BOOT) else {
         let why = "it needs a machine with a disk that is cut off; cargo xtask kernels --reboot runs it";
         return Ok(Completion::ignored_with(why));
