@@ -118,7 +118,8 @@ impl BootStateWriter {
     /// Orders what is due.
     pub(super) fn refresh(&mut self, reconciler: &Reconciler) {
         let mode = reconciler.node_mode();
-        if self.ordered_mode != Some(mode) {
+        // Without pins nobody could have set one, and what is kept may still count.
+        if reconciler.is_persistent() && self.ordered_mode != Some(mode) {
             self.order(WriterOrder::Mode(mode));
             self.ordered_mode = Some(mode);
         }

@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -40,6 +40,7 @@ pub(crate) const TESTS: &[Test] = tests![
     running_agent_is_left_alone,
     agent_restores_what_nobody_restored,
     last_change_is_kept_by_sigterm,
+    binds_write_nothing,
     unwritable_folder_is_reported_and_harmless,
     cleanup_forgets_the_state
 ];
@@ -412,6 +413,30 @@ fn last_change_is_kept_by_sigterm() {
     wait_until("the state is gone", || !node.state().exists());
     assert!(agent.terminate().success());
     assert!(!node.state().exists());
+}
+
+/// Only changes of what is in force are written, whatever pods bind meanwhile.
+fn binds_write_nothing() {
+    let node = Node::new();
+    let owner = Pod::new("owner").ports("20080");
+    let (mut rightful, mut stranger) = (node.fixture.start(&owner), node.fixture.start(&Pod::new("stranger")));
+    let mut agent = node.enforce(&[]);
+    node.until_kept("20080/tcp");
+    let file = || fs::metadata(node.state()).expect("a state").ino();
+    let pause = || std::thread::sleep(std::time::Duration::from_millis(1500));
+    // Longer than the pause between two writes: nothing is left to be written.
+    pause();
+    let before = file();
+    for port in 20080..20100 {
+        assert_eq!(rightful.bind(&bind(port)), 0);
+        stranger.bind(&bind(port));
+    }
+    agent.wait_for_event("bind", "default/stranger");
+    pause();
+    assert_eq!(file(), before, "a new file is written for each state");
+    node.fixture.put(&Pod::new("late").ports("20200"));
+    node.until_kept("20200/tcp");
+    assert_ne!(file(), before);
 }
 
 fn unwritable_folder_is_reported_and_harmless() {
