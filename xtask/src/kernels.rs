@@ -47,6 +47,7 @@ fn log_folder() -> PathBuf {
 
 /// Flags of `cargo xtask kernels`.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Args {
     /// Kernels to test, by the beginning of their version or as `newest` [default: 5.10 6.1 6.12 newest, or all of
     /// --kernels]

@@ -32,7 +32,7 @@ use crate::{
 
 /// Time for which changes are gathered before the first of them is written.
 const DEBOUNCE: Duration = Duration::from_millis(100);
-/// Least time between two writes, and what each MiB adds to it.
+/// Least time between two writes. The size of a state adds to it.
 const PACE: Duration = Duration::from_secs(1);
 /// Part of the lease after which the state is written anew, so that most of the lease is left after a power cut.
 const LEASE_PARTS: u32 = 4;
@@ -140,8 +140,9 @@ impl BootStateWriter {
     fn write(&mut self, content: Content, reconciler: &Reconciler, at: Instant) {
         let order = self.write_order(content, reconciler, now());
         let pause = match &order {
-            WriterOrder::Write(bytes) => PACE.mul_f64(1.0 + bytes.len() as f64 / f64::from(1 << 20)),
-            _ => PACE,
+            // A microsecond a byte is about a second a MiB.
+            WriterOrder::Write(bytes) => PACE + Duration::from_micros(bytes.len() as u64),
+            WriterOrder::Remove(_) | WriterOrder::Mode(_) => PACE,
         };
         self.order(order);
         self.ordered = Some(content);

@@ -18,7 +18,7 @@ const UNIT_NAME: &str = "port-enforcer-restore.service";
 const UNITS: &str = "etc/systemd/system";
 /// Folder of the units that systemd starts before all usual ones, whatever the kubelet's is called.
 const WANTS: &str = "etc/systemd/system/basic.target.wants";
-/// Folder of the program: what is made there gets the type of a program under SELinux.
+/// Folder of the program: what is made there gets the type of a program under `SELinux`.
 const PROGRAM_FOLDER: &str = "usr/local/libexec/port-enforcer";
 /// Name of the program.
 const PROGRAM: &str = "enforcer";

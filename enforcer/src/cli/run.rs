@@ -19,7 +19,7 @@ use enforcer_core::{
 use enforcer_ebpf::wire::Policy;
 
 use self::{
-    flags::{ModeFlag, NamespaceModeFlag, OnError, ScopeFlag, ServicePortsFlag},
+    flags::{DenyErrno, ModeFlag, NamespaceModeFlag, OnError, ScopeFlag, ServicePortsFlag, UndeclaredFlag},
     values::SourceFlag,
 };
 use crate::{
@@ -120,15 +120,7 @@ impl Run {
                 namespace_mode: namespace_mode.into(),
                 service_ports,
             },
-            policy: Policy {
-                enforce: mode == ModeFlag::Enforce,
-                undeclared: undeclared.into(),
-                deny_on_error: on_error == OnError::Deny,
-                report_attempts: log_level >= LogLevel::Debug,
-                report_bound: true,
-                node_scope: scope == ScopeFlag::Node,
-                errno: deny_errno.number(),
-            },
+            policy: policy(mode, undeclared, on_error, scope, deny_errno, log_level),
             features,
             trace: log_level == LogLevel::Trace,
             lease: lease.0,
@@ -153,6 +145,26 @@ impl Run {
             dropped_lines: log.dropped_lines(),
         };
         runtime.block_on(agent::run(config)).map_err(|error| agent_failure(&error))
+    }
+}
+
+/// Returns the policy of the programs.
+fn policy(
+    mode: ModeFlag,
+    undeclared: UndeclaredFlag,
+    on_error: OnError,
+    scope: ScopeFlag,
+    deny_errno: DenyErrno,
+    log_level: LogLevel,
+) -> Policy {
+    Policy {
+        enforce: mode == ModeFlag::Enforce,
+        undeclared: undeclared.into(),
+        deny_on_error: on_error == OnError::Deny,
+        report_attempts: log_level >= LogLevel::Debug,
+        report_bound: true,
+        node_scope: scope == ScopeFlag::Node,
+        errno: deny_errno.number(),
     }
 }
 

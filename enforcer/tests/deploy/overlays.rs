@@ -131,13 +131,12 @@ fn merge(base: &mut Value, patch: &Value) {
         (Value::Array(base), Value::Array(patch)) if patch.iter().all(|item| item["name"].is_string()) => {
             let mut added = 0;
             for item in patch {
-                match base.iter_mut().find(|present| present["name"] == item["name"]) {
-                    Some(present) => merge(present, item),
-                    None => {
-                        // New ones come first.
-                        base.insert(added, item.clone());
-                        added += 1;
-                    }
+                if let Some(present) = base.iter_mut().find(|present| present["name"] == item["name"]) {
+                    merge(present, item);
+                } else {
+                    // New ones come first.
+                    base.insert(added, item.clone());
+                    added += 1;
                 }
             }
         }

@@ -89,7 +89,7 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// Returns QEMU's arguments for a disk. The driver of NVMe is built into the kernels, unlike that of virtio.
+/// Returns QEMU's arguments for a disk. The driver of `NVMe` is built into the kernels, unlike that of virtio.
 fn disk_arguments(disk: &Path) -> [String; 4] {
     let drive = format!("file={},format=raw,if=none,id=disk", disk.display());
     ["-drive".to_owned(), drive, "-device".to_owned(), "nvme,drive=disk,serial=disk".to_owned()]

@@ -145,8 +145,8 @@ fn the_lease_goes_on_while_the_node_is_off() {
     let check = |state: &BootState, minutes: i64| state.check(None, "second", at(WRITTEN + minutes * MINUTE, 5));
     assert_eq!(check(&state, 59), Ok(()));
     assert_eq!(state.remaining_lease(at(WRITTEN + 59 * MINUTE, 5)), Some(Duration::from_mins(1)));
-    let stale = check(&state, 60).unwrap_err();
-    assert_eq!(stale.to_string(), "is stale: it was written 3600 s ago, and its lease was 3600 s");
+    let too_old = check(&state, 60).unwrap_err();
+    assert_eq!(too_old.to_string(), "is stale: it was written 3600 s ago, and its lease was 3600 s");
     // A clock without a battery begins with the time that was saved last.
     assert_eq!(check(&state, -5), Ok(()));
     assert_eq!(state.remaining_lease(at(WRITTEN - 5 * MINUTE, 5)), Some(Duration::from_hours(1)));
