@@ -24,6 +24,7 @@ use crate::{
         snapshot::AgentInfo,
     },
     host::clock::now,
+    k8s::TaintRemover,
 };
 
 /// Time between two full comparisons with the sources of the state: the safety net below the events.
@@ -131,6 +132,8 @@ pub(super) struct Agent {
     pub(super) gauges: EnforcementGauges,
     pub(super) reserved_ports: ReservedPortsWorker,
     pub(super) ledger: LedgerCompiler,
+    /// `None` if the node registers without a startup taint.
+    pub(super) startup_taint: Option<TaintRemover>,
     pub(super) reconciler: Reconciler,
     pub(super) source: PodSource,
     pub(super) info: AgentInfo,
@@ -144,6 +147,7 @@ impl Agent {
     pub(super) async fn run(mut self) -> Result<(), AgentError> {
         loop {
             self.gauges.refresh(&self.reconciler, now());
+            self.set_judges(self.gauges.is_ready());
             self.reserved_ports.refresh(&self.reconciler);
             self.rings.set_verdict_backlog(self.reconciler.has_verdict_backlog());
             match self.wait().await? {
@@ -161,11 +165,20 @@ impl Agent {
             }
             self.dispatcher.drain(&mut self.reconciler, &self.source, now());
         }
+        // Its successor removes the taint, once it judges itself.
+        self.set_judges(false);
         let persistent = self.reconciler.is_persistent();
         let shutdown = self.reserved_ports.shut_down(persistent).await;
         self.dispatcher.reserved_ports_shutdown(shutdown);
         log_stopped(persistent);
         Ok(())
+    }
+
+    /// Lets the remover of the startup taint know whether the binds of the node's pods are judged.
+    fn set_judges(&self, judges: bool) {
+        if let Some(remover) = &self.startup_taint {
+            remover.set_judges(judges);
+        }
     }
 
     async fn wait(&mut self) -> Result<Wakeup, AgentError> {

@@ -33,6 +33,7 @@ mod reserved_ports;
 mod scope_node;
 mod service_ports;
 mod soak;
+mod startup_taint;
 mod status;
 mod suggest;
 
@@ -92,6 +93,7 @@ fn trials() -> Vec<Trial> {
         ("contention", contention::TESTS),
         ("ledger", ledger::TESTS),
         ("service_ports", service_ports::TESTS),
+        ("startup_taint", startup_taint::TESTS),
         ("status", status::TESTS),
         ("explain", explain::TESTS),
         ("suggest", suggest::TESTS),
