@@ -1,5 +1,5 @@
 //! The cluster: the pods of this node, the labels of namespaces and the Services in, by watches that never give up; Events
-//! and the ledger of the node out.
+//! and the ledger of the node out, and the startup taint off its Node.
 
 mod client;
 mod error;
@@ -7,6 +7,7 @@ mod event_publisher;
 mod last_activity;
 mod ledger_publisher;
 mod resource;
+mod taint_remover;
 mod update_queue;
 mod watch;
 
@@ -29,6 +30,7 @@ pub use event_publisher::EventQueue;
 pub use last_activity::{LastActivity, WatchActivity};
 pub use ledger_publisher::LedgerQueue;
 pub use resource::ApiResource;
+pub use taint_remover::{TaintNotice, TaintRemover};
 pub use update_queue::{Update, Updates};
 
 /// Running watches.
@@ -48,13 +50,15 @@ impl Watches {
     }
 }
 
-/// Queues of what the agent publishes.
+/// Queues of what the agent publishes, and the remover of the startup taint.
 #[derive(Clone, Debug)]
 pub struct Queues {
     /// The Events.
     pub events: EventQueue,
     /// The ledger of the node; `None` if it is not to be written.
     pub ledger: Option<LedgerQueue>,
+    /// The remover of the startup taint; `None` if the node registers without one.
+    pub startup_taint: Option<TaintRemover>,
 }
 
 /// What is watched beside the pods of the node.
@@ -70,7 +74,7 @@ pub struct WatchedResources {
 /// the agent's own pod.
 #[must_use]
 pub fn start(cluster: &Cluster, node: &str, watched: &WatchedResources, instance: &str, queues: Queues) -> Watches {
-    let Queues { events, ledger } = queues;
+    let Queues { events, ledger, startup_taint } = queues;
     let (updates, received) = mpsc::channel(QUEUE);
     let Cluster { client, activity, .. } = cluster;
     let sender = UpdateSender { updates, activity: activity.clone() };
@@ -81,6 +85,9 @@ pub fn start(cluster: &Cluster, node: &str, watched: &WatchedResources, instance
     ];
     if let Some(ledger) = ledger {
         tasks.push(spawn(ledger_publisher::publish(client.clone(), node.to_owned(), ledger, sender.clone())));
+    }
+    if let Some(remover) = startup_taint {
+        tasks.push(spawn(taint_remover::remove(client.clone(), node.to_owned(), remover, sender.clone())));
     }
     for label in &watched.labels {
         tasks.push(spawn(watch_namespaces(client.clone(), *label, sender.clone())));

@@ -45,7 +45,7 @@ impl Publishers {
             let node = serde_json::from_value::<Node>(json!({ "metadata": { "name": name } })).expect("a node");
             server.put_node(node);
             let ledger = LedgerQueue::new();
-            let queues = Queues { events: EventQueue::new(&name), ledger: Some(ledger.clone()) };
+            let queues = Queues { events: EventQueue::new(&name), ledger: Some(ledger.clone()), startup_taint: None };
             let watches = k8s::start(&cluster, &name, &WatchedResources::default(), &name, queues);
             nodes.insert(name, (ledger, watches));
         }

@@ -20,7 +20,7 @@ fn watches_of_many_nodes_end_at_different_times() {
         let nodes: Vec<_> = (0..NODES)
             .map(|number| {
                 let name = format!("worker-{number}");
-                let queues = Queues { events: EventQueue::new(&name), ledger: None };
+                let queues = Queues { events: EventQueue::new(&name), ledger: None, startup_taint: None };
                 k8s::start(&cluster, &name, &watched, &name, queues)
             })
             .collect();

@@ -23,6 +23,7 @@ use serde_json::json;
 
 pub(crate) use self::callgrind::{baseline_obstacle, compare_with_baseline};
 use self::peers::Peers;
+pub(crate) use self::performance_page::{day, machine};
 use self::thresholds::{ThresholdResult, Verdict};
 use crate::sudo::RootAccess;
 use crate::{dist_binary, image, process, setup};
@@ -152,7 +153,7 @@ fn compare_with_peers(paths: &[PathBuf], quick: bool, json: bool, document: bool
         println!("{}", peers.table(&measurements));
     }
     if document {
-        let text = peers.markdown(&performance_page::day(), &performance_page::machine(), &measurements);
+        let text = peers.markdown(&day(), &machine(), &measurements);
         write_file(&process::workspace_root().join(peers::TABLE_PATH), &text)?;
     }
     Ok(ExitCode::SUCCESS)

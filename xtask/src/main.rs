@@ -12,6 +12,7 @@ mod output_format;
 mod parallel;
 mod process;
 mod setup;
+mod siege;
 mod sudo;
 mod test;
 mod xml_escape;
@@ -49,6 +50,8 @@ enum Command {
     Image(image::Args),
     /// Run the kernel tests on several kernels, each in its own virtual machine
     Kernels(kernels::Args),
+    /// Run the tests under load in full length, and write their figures into docs/reliability.md
+    Siege(siege::Args),
     /// Run all checks and tests; the last line counts passed, failed and skipped ones
     Test(test::Args),
 }
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(args),
         Command::Image(args) => image::run(args).map(|()| ExitCode::SUCCESS),
         Command::Kernels(args) => kernels::run(args),
+        Command::Siege(args) => siege::run(args),
         Command::Test(args) => test::run(args),
     };
     result.unwrap_or_else(|error| {

@@ -4,7 +4,7 @@
 //! have, and skipped tests must be named.
 
 mod checks;
-mod executables;
+pub(crate) mod executables;
 pub(crate) mod libtest_output;
 mod steps;
 mod tally;
@@ -30,6 +30,7 @@ Environment variables:
   PORT_ENFORCER_TEST_EVERY_STEP=1  kill agents after every step of their start, not after some
   PORT_ENFORCER_TEST_PAIRS=N       compare this many pairs of generated objects with the model of the
                                    scheduler, not 10000
+  PORT_ENFORCER_TEST_SEED=N         seed of the day of API trouble
   PORT_ENFORCER_TEST_PREDECESSOR=FILE
                                    upgrade from this binary of another version
   PORT_ENFORCER_SCREENSHOTS=FOLDER write the pictures of the plugin's page that docs/ has
@@ -210,7 +211,7 @@ fn run_doctests(filter: Option<&str>, tally: &mut Tally) -> anyhow::Result<()> {
 }
 
 /// Runs a command, copies its standard output to `copy` at once, and parses it as the output of tests.
-fn run_and_parse(command: &mut Command, copy: &mut impl Write) -> anyhow::Result<(TestReport, ExitStatus)> {
+pub(crate) fn run_and_parse(command: &mut Command, copy: &mut impl Write) -> anyhow::Result<(TestReport, ExitStatus)> {
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()

@@ -4,6 +4,7 @@ pub mod actor;
 pub mod attempt;
 pub mod digest;
 pub mod free_ports;
+pub mod jitter;
 pub mod kernel_ids;
 pub mod kubernetes_ports;
 pub mod list_text;

@@ -113,6 +113,7 @@ impl Dispatcher {
                 self.metrics.enforced(delay);
                 reporter.enforced(delay);
             }
+            Output::StartupTaint(notice) => reporter.startup_taint(&notice),
             Output::ApiError(error) => {
                 self.metrics.api_error(error.resource, error.kind);
                 reporter.api_error(&error);

@@ -49,6 +49,11 @@ impl EnforcementGauges {
         self.refresh(reconciler, now);
     }
 
+    /// Returns whether the programs judge binds and all pods of the node are known.
+    pub(super) fn is_ready(&self) -> bool {
+        self.readiness.is_ready()
+    }
+
     /// Sets the gauges and the readiness.
     pub(super) fn refresh(&self, reconciler: &Reconciler, now: Now) {
         let (predecessor, now) = (reconciler.predecessor(), now.boottime);

@@ -14,7 +14,7 @@ use enforcer_ebpf::wire::{NodeMode, Protocol};
 use crate::{
     agent::error::ReconcilerError,
     host::sock_diag::DiagError,
-    k8s::{ApiError, ApiResource},
+    k8s::{ApiError, ApiResource, TaintNotice},
     kernel::{BpfError, Counters},
     manifests::FileProblem,
 };
@@ -74,6 +74,8 @@ pub enum Output {
     RelistPods,
     /// An update is in the kernel's maps, this long after its last bytes arrived.
     Enforced(Duration),
+    /// The startup taint was removed from the Node, or the first look found none.
+    StartupTaint(TaintNotice),
     /// A call to the API server failed.
     ApiError(ApiError),
     /// Calls for this resource succeed again.

@@ -10,7 +10,7 @@ use crate::{
         input::{FolderRead, Input},
         source_config::SourceConfig,
     },
-    k8s::{self, EventQueue, LedgerQueue, Queues, Watches},
+    k8s::{self, EventQueue, LedgerQueue, Queues, TaintRemover, Watches},
     manifests::{Folder, Watch},
 };
 
@@ -41,8 +41,12 @@ impl PodSource {
     pub(super) fn start(config: SourceConfig, node: &str) -> Result<(Self, Option<Queues>), AgentError> {
         match config {
             SourceConfig::Folder(path) => Ok((Self::Folder(FolderSource::new(path)?), None)),
-            SourceConfig::Api { cluster, watched, instance, ledger } => {
-                let queues = Queues { events: EventQueue::new(node), ledger: ledger.then(LedgerQueue::new) };
+            SourceConfig::Api { cluster, watched, instance, ledger, startup_taint } => {
+                let queues = Queues {
+                    events: EventQueue::new(node),
+                    ledger: ledger.then(LedgerQueue::new),
+                    startup_taint: startup_taint.map(TaintRemover::new),
+                };
                 let watches = k8s::start(&cluster, node, &watched, &instance, queues.clone());
                 Ok((Self::Api(watches), Some(queues)))
             }

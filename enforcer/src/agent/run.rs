@@ -25,6 +25,7 @@ use crate::{
         snapshot::AgentInfo,
     },
     host::clock::now,
+    k8s::TaintRemover,
 };
 
 /// Time between two full comparisons with the sources of the state: the safety net below the events.
@@ -135,6 +136,8 @@ pub(super) struct Agent {
     /// `None` keeps nothing for the next boot.
     pub(super) boot_state: Option<BootStateWriter>,
     pub(super) ledger: LedgerCompiler,
+    /// `None` if the node registers without a startup taint.
+    pub(super) startup_taint: Option<TaintRemover>,
     pub(super) reconciler: Reconciler,
     pub(super) source: PodSource,
     pub(super) info: AgentInfo,
@@ -148,6 +151,7 @@ impl Agent {
     pub(super) async fn run(mut self) -> Result<(), AgentError> {
         loop {
             self.gauges.refresh(&self.reconciler, now());
+            self.set_judges(self.gauges.is_ready());
             self.reserved_ports.refresh(&self.reconciler);
             if let Some(boot_state) = &mut self.boot_state {
                 boot_state.refresh(&self.reconciler);
@@ -169,6 +173,8 @@ impl Agent {
             }
             self.dispatcher.drain(&mut self.reconciler, &self.source, now());
         }
+        // Its successor removes the taint, once it judges itself.
+        self.set_judges(false);
         let persistent = self.reconciler.is_persistent();
         if let Some(boot_state) = self.boot_state {
             for error in boot_state.shut_down(&self.reconciler).await {
@@ -179,6 +185,13 @@ impl Agent {
         self.dispatcher.reserved_ports_shutdown(shutdown);
         log_stopped(persistent);
         Ok(())
+    }
+
+    /// Lets the remover of the startup taint know whether the binds of the node's pods are judged.
+    fn set_judges(&self, judges: bool) {
+        if let Some(remover) = &self.startup_taint {
+            remover.set_judges(judges);
+        }
     }
 
     async fn wait(&mut self) -> Result<Wakeup, AgentError> {

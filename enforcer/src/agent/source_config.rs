@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use enforcer_core::startup_taint::TaintKey;
+
 use crate::k8s::{Cluster, WatchedResources};
 
 /// Source of pods.
@@ -19,5 +21,7 @@ pub enum SourceConfig {
         instance: String,
         /// Switch to write the ledger of the node.
         ledger: bool,
+        /// Key of the startup taint, which the agent removes from its Node.
+        startup_taint: Option<TaintKey>,
     },
 }

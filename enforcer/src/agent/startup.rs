@@ -33,6 +33,7 @@ use crate::{
         source_config::SourceConfig,
     },
     host::{clock::now, malloc_trim},
+    k8s::Queues,
     kernel::{
         pins::{Persistence, Pins, recall_node_mode},
         probe::Features,
@@ -95,7 +96,8 @@ pub(super) async fn start(config: AgentConfig, mut stop: Stop) -> Result<Option<
         SourceConfig::Folder(_) => None,
     };
     let (mut source, queues) = PodSource::start(source, &node)?;
-    let (events, ledger) = queues.map_or((None, None), |queues| (Some(queues.events), queues.ledger));
+    let (events, ledger, startup_taint) = queues
+        .map_or((None, None, None), |Queues { events, ledger, startup_taint }| (Some(events), ledger, startup_taint));
     let ledger = LedgerCompiler::new(ledger);
     let persistence = tokio::select! {
         () = stop.requested() => return Ok(None),
@@ -144,6 +146,7 @@ pub(super) async fn start(config: AgentConfig, mut stop: Stop) -> Result<Option<
         reserved_ports,
         boot_state,
         ledger,
+        startup_taint,
         reconciler,
         source,
         info,

@@ -20,7 +20,7 @@ use enforcer_ebpf::wire::Policy;
 
 use self::{
     flags::{DenyErrno, ModeFlag, NamespaceModeFlag, OnError, ScopeFlag, ServicePortsFlag, UndeclaredFlag},
-    values::SourceFlag,
+    values::{SourceFlag, StartupTaint},
 };
 use crate::{
     agent::{
@@ -74,6 +74,7 @@ impl Run {
             manage_reserved_ports,
             ledger,
             service_ports,
+            startup_taint,
             state_dir,
             boot_state,
             proc_sys,
@@ -81,14 +82,11 @@ impl Run {
             log_level,
         } = self;
         let log = telemetry::init(log_format, log_level);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Failure::runtime(format!("cannot start the agent's loop: {error}")))?;
+        let runtime = new_runtime()?;
         let node = node_name.unwrap_or_else(host_name);
         let own_namespace = pod_namespace.or_else(service_account_namespace).filter(|name| !name.is_empty());
         let own_pod = own_namespace.clone().zip(pod_name.clone().filter(|name| !name.is_empty()));
-        let source = match folder_of(source, kubeconfig.as_deref())? {
+        let source = match folder_of(source, kubeconfig.as_deref(), &startup_taint)? {
             Some(folder) => SourceConfig::Folder(folder),
             None => SourceConfig::Api {
                 cluster: runtime.block_on(k8s::connect(kubeconfig.as_deref())).map_err(Failure::usage)?,
@@ -98,6 +96,7 @@ impl Run {
                 },
                 instance: pod_name.unwrap_or_else(|| node.clone()),
                 ledger,
+                startup_taint: startup_taint.0,
             },
         };
         let features = probe::features().map_err(|error| program_failure(&error))?;
@@ -112,8 +111,7 @@ impl Run {
             settings: Settings {
                 limits: ClaimLimits { max_ports_per_pod, namespace_max_ports },
                 capacity: Capacity::default(),
-                system_namespaces: system_namespaces
-                    .map_or_else(|| default_system_namespaces(own_namespace), BTreeSet::from_iter),
+                system_namespaces: system_namespaces_of(system_namespaces, own_namespace),
                 handover_grace,
                 node_reserved: node_reserved.all_ports(),
                 own_pod,
@@ -191,13 +189,26 @@ fn boot_state_config(
     })
 }
 
+/// Returns what runs the agent's loop.
+fn new_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::runtime(format!("cannot start the agent's loop: {error}")))
+}
+
 /// Returns the folder of manifests that is the source; `None` for the API server.
-fn folder_of(source: Option<SourceFlag>, kubeconfig: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
+fn folder_of(
+    source: Option<SourceFlag>,
+    kubeconfig: Option<&Path>,
+    startup_taint: &StartupTaint,
+) -> Result<Option<PathBuf>, Failure> {
     let Some(SourceFlag::Folder(folder)) = source else {
         return Ok(None);
     };
     if kubeconfig.is_some() {
         return Err(Failure::usage("--kubeconfig goes with --source api, not with a folder of manifests"));
+    }
+    if startup_taint.0.is_some() {
+        return Err(Failure::usage("--startup-taint goes with --source api, not with a folder of manifests"));
     }
     if !folder.is_dir() {
         let folder = folder.display();
@@ -223,6 +234,10 @@ const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/names
 /// Returns the namespace of the service account, where the agent runs in a pod that has one.
 fn service_account_namespace() -> Option<String> {
     fs::read_to_string(OWN_NAMESPACE).ok().map(|text| text.trim().to_owned())
+}
+
+fn system_namespaces_of(given: Option<Vec<String>>, own: Option<String>) -> BTreeSet<String> {
+    given.map_or_else(|| default_system_namespaces(own), BTreeSet::from_iter)
 }
 
 fn default_system_namespaces(own: Option<String>) -> BTreeSet<String> {
@@ -269,6 +284,7 @@ mod tests {
         assert_eq!(default_system_namespaces(None), BTreeSet::from(["kube-system".to_owned()]));
         assert!(run.node_reserved.all_ports().is_empty());
         assert!(run.listen.0.is_some_and(|address| address.ip().is_loopback() && address.port() == 9489));
+        assert_eq!(run.startup_taint.0, None);
         assert_eq!(parse(&["--listen=none"]).unwrap().listen, Listen(None));
     }
 
@@ -277,6 +293,15 @@ mod tests {
         let run = parse(&["--pod-namespace", "port-enforcer"]).unwrap();
         let system = default_system_namespaces(run.pod_namespace);
         assert_eq!(system, BTreeSet::from(["kube-system".to_owned(), "port-enforcer".to_owned()]));
+    }
+
+    #[test]
+    fn startup_taint_of_a_folder_is_refused() {
+        let folder = || Some(SourceFlag::Folder("/".into()));
+        let taint = parse(&["--startup-taint=a/b"]).unwrap().startup_taint;
+        let refused = folder_of(folder(), None, &taint).unwrap_err();
+        assert!(refused.message.contains("--source api"), "{refused:?}");
+        assert!(folder_of(folder(), None, &StartupTaint(None)).is_ok());
     }
 
     #[test]
@@ -291,6 +316,7 @@ mod tests {
             (["--listen", "localhost"], "127.0.0.1:9489, or none"),
             (["--shared-ports", "127.0.0.1:53/udp"], "without an address"),
             (["--shared-ports", "53/sctp"], "tcp or udp"),
+            (["--startup-taint", "a b"], "port-enforcer.io/agent-not-ready, or none"),
         ] {
             let args = [format!("{}={}", args[0], args[1])];
             let error = parse(&[args[0].as_str()]).unwrap_err().to_string();

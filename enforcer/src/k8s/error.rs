@@ -91,6 +91,11 @@ impl ApiErrorKind {
             (Self::Invalid, ApiResource::Ledger) => {
                 "apply the definition deploy/base/nodehostports.yaml of the agent's version"
             }
+            (Self::Forbidden, ApiResource::Nodes) => {
+                "apply the component deploy/components/startup-taint, which grants get and patch of nodes, or run the agent \
+                 without --startup-taint"
+            }
+            (Self::NotFound, ApiResource::Nodes) => "name the Node with --node-name",
             (Self::TooLarge, ApiResource::Ledger) => "no action is needed: the ledger is written with fewer rows",
             (
                 Self::Throttled

@@ -15,12 +15,14 @@ pub enum ApiResource {
     Events,
     /// The ledger of this node.
     Ledger,
+    /// The Node of this node, for its startup taint.
+    Nodes,
 }
 
 impl ApiResource {
     /// Every resource.
-    pub const ALL: [Self; 6] =
-        [Self::Pods, Self::Namespaces, Self::NamespaceLimits, Self::Services, Self::Events, Self::Ledger];
+    pub const ALL: [Self; 7] =
+        [Self::Pods, Self::Namespaces, Self::NamespaceLimits, Self::Services, Self::Events, Self::Ledger, Self::Nodes];
     /// Resources that are watched.
     pub const WATCHED: [Self; 4] = [Self::Pods, Self::Namespaces, Self::NamespaceLimits, Self::Services];
 
@@ -34,6 +36,7 @@ impl ApiResource {
             Self::Services => "services",
             Self::Events => "events",
             Self::Ledger => "nodehostports",
+            Self::Nodes => "nodes",
         }
     }
 
@@ -44,6 +47,7 @@ impl ApiResource {
             Self::Pods | Self::Namespaces | Self::NamespaceLimits | Self::Services => "watch",
             Self::Events => "publish",
             Self::Ledger => "write",
+            Self::Nodes => "untaint",
         }
     }
 
@@ -54,6 +58,7 @@ impl ApiResource {
             Self::Pods | Self::Namespaces | Self::NamespaceLimits | Self::Services => "watched",
             Self::Events => "published",
             Self::Ledger => "written",
+            Self::Nodes => "untainted",
         }
     }
 }

@@ -8,7 +8,7 @@ use enforcer_core::{
 };
 use tokio::sync::mpsc;
 
-use super::{error::ApiError, last_activity::LastActivity, resource::ApiResource};
+use super::{error::ApiError, last_activity::LastActivity, resource::ApiResource, taint_remover::TaintNotice};
 
 /// Most updates that wait for the agent; a watch that is faster waits.
 pub(super) const QUEUE: usize = 1024;
@@ -61,6 +61,8 @@ pub enum Update {
         /// The namespace.
         namespace: String,
     },
+    /// The startup taint was removed, or the first look found none.
+    StartupTaint(TaintNotice),
     /// A call failed; it is tried again.
     ApiError(ApiError),
     /// Calls for this resource succeed again.

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use enforcer::kernel::probe;
@@ -181,5 +182,8 @@ pub fn until_bind(worker: &mut Worker, port: u16, errno: i32) {
 
 /// Returns the error number of a denied bind: `EADDRINUSE` where the kernel lets the agent choose, else `EPERM`.
 pub fn denied() -> i32 {
-    if probe::features().expect("root").set_retval { libc::EADDRINUSE } else { libc::EPERM }
+    // The probes take longer than most of what is asked between two binds.
+    static CHOOSES: OnceLock<bool> = OnceLock::new();
+    let chooses = *CHOOSES.get_or_init(|| probe::features().expect("root").set_retval);
+    if chooses { libc::EADDRINUSE } else { libc::EPERM }
 }

@@ -11,6 +11,7 @@ mod custom_resource;
 mod event;
 mod fault;
 mod list;
+mod node_patch;
 mod request_attributes;
 mod resource;
 mod selector;

@@ -11,6 +11,7 @@
 //! | [`apiserver`] | an API server for what the agent reads and writes, with faults on order |
 //! | [`browser`] | a headless browser |
 //! | [`http`], [`exposition`] | the agent's HTTP answers, and its metrics |
+//! | [`figures`] | figures of tests, for `cargo xtask siege` |
 //! | [`own_machine`] | the virtual machines of `cargo xtask kernels` |
 
 pub mod agent;
@@ -23,6 +24,7 @@ pub mod browser;
 pub mod cgroup_sandbox;
 pub mod device;
 pub mod exposition;
+pub mod figures;
 pub mod http;
 pub mod io_uring_bind;
 pub mod mini_agent;

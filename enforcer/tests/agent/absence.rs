@@ -16,6 +16,7 @@ use enforcer_testing::{
     agent_fixture::{AgentFixture, bind, denied, until_bind},
     apiserver::ApiServer,
     bpffs::Bpffs,
+    figures,
     pods::Pod,
     tests,
     worker::{Bind, Worker},
@@ -194,8 +195,8 @@ fn binds_without_agent_are_reported_with_names() {
 /// Strangers and the owner try all the time, while agents are killed, ended and replaced by ones whose programs are
 /// others (with the trace in them, or not).
 fn restart_under_load_leaves_no_gap() {
-    let full = env::var_os(FULL).is_some();
-    let (pods, attempts) = if full { (8, 2_000_000) } else { (2, 30_000) };
+    let full = env::var(FULL).is_ok_and(|full| full == "1");
+    let (pods, attempts, agents) = if full { (8, 10_000_000, 24) } else { (2, 40_000, 6) };
     let (fixture, bpffs) = (AgentFixture::new(), Bpffs::new());
     let folder = bpffs.folder().display().to_string();
     let owner = Pod::new("owner").ports("20080");
@@ -211,12 +212,13 @@ fn restart_under_load_leaves_no_gap() {
     let at = |address| vec![Bind::tcp(address, 20080)];
     let held = Load::storm(rightful, at("127.0.0.2"));
     let storms: Vec<Load> = workers.into_iter().map(|worker| Load::storm(worker, at("127.0.0.3"))).collect();
-    let mut swaps = 0;
-    while storms.iter().map(Load::attempts).sum::<u64>() < attempts || swaps < 6 {
+    let (mut swaps, mut kills) = (0, 0);
+    while storms.iter().chain([&held]).map(Load::attempts).sum::<u64>() < attempts || swaps < agents {
         // Agents with the trace are killed: they may be busy with it for as long as the storm lasts.
         let level = ["debug", "trace", "info", "trace"][swaps % 4];
         if swaps % 2 == 0 {
             agent.kill();
+            kills += 1;
         } else {
             assert!(agent.terminate().success());
         }
@@ -225,16 +227,26 @@ fn restart_under_load_leaves_no_gap() {
         swaps += 1;
     }
     let (_, owners) = held.stop();
-    let mut denials = before;
+    let (mut denials, mut through) = (before, 0);
     for storm in storms {
         let (_, counts) = storm.stop();
         assert_eq!(counts.keys().copied().collect::<Vec<_>>(), [no_access()], "nobody got through: {counts:?}");
+        through += counts.get(&0).copied().unwrap_or_default();
         denials += counts.values().sum::<u64>();
     }
     assert_never_denied(&owners);
+    let binds = owners.values().sum::<u64>();
     let counted = agent.count(VerdictKind::Deny, Reason::Claimed, Protocol::Tcp);
     assert_eq!(counted, denials, "each was counted once");
-    println!("{swaps} agents, {denials} denials, {} binds of the owner", owners.values().sum::<u64>());
+    figures::print(&[
+        ("storm.attempts", denials + binds),
+        ("storm.attempts_of_strangers", denials),
+        ("storm.strangers_through", through),
+        ("storm.attempts_of_the_owner", binds),
+        ("storm.owner_refused", owners.get(&no_access()).copied().unwrap_or_default()),
+        ("storm.kills", kills),
+        ("storm.orderly_ends", swaps as u64 - kills),
+    ]);
 }
 
 fn lease_without_renewal_expires() {

@@ -288,7 +288,7 @@ type Call = (String, String, String);
 
 /// What the `ClusterRole` that is installed with the agent allows.
 fn allowed() -> BTreeSet<Call> {
-    let roles = documents("rbac.yaml").into_iter().filter(|object| object["kind"] == "ClusterRole");
+    let roles = documents("base/rbac.yaml").into_iter().filter(|object| object["kind"] == "ClusterRole");
     let granted: Vec<PolicyRule> = roles
         .flat_map(|role| serde_json::from_value::<ClusterRole>(role).expect("a ClusterRole").rules.unwrap())
         .collect();

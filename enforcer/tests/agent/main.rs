@@ -35,6 +35,7 @@ mod reserved_ports;
 mod scope_node;
 mod service_ports;
 mod soak;
+mod startup_taint;
 mod status;
 mod suggest;
 mod unwritable_outputs;
@@ -95,6 +96,7 @@ fn trials() -> Vec<Trial> {
         ("contention", contention::TESTS),
         ("ledger", ledger::TESTS),
         ("service_ports", service_ports::TESTS),
+        ("startup_taint", startup_taint::TESTS),
         ("status", status::TESTS),
         ("explain", explain::TESTS),
         ("suggest", suggest::TESTS),

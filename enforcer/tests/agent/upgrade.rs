@@ -7,6 +7,7 @@ use enforcer_testing::{
     agent::Agent,
     agent_fixture::{AgentFixture, bind, until_bind},
     bpffs::Bpffs,
+    figures,
     pods::Pod,
     worker::Bind,
 };
@@ -17,8 +18,13 @@ use crate::bind_load::{DENY_EACCES, Load, assert_never_denied, no_access};
 /// Path of the `enforcer` binary of the version to upgrade from.
 const PREDECESSOR: &str = "PORT_ENFORCER_TEST_PREDECESSOR";
 
-/// Attempts of strangers, at least, while agents replace each other.
+/// Attempts of strangers, at least, while agents replace each other; with `PORT_ENFORCER_TEST_FULL=1` in the environment
+/// ten times as many.
 const ATTEMPTS: u64 = 100_000;
+
+fn attempts() -> u64 {
+    if env::var("PORT_ENFORCER_TEST_FULL").is_ok_and(|full| full == "1") { 10 * ATTEMPTS } else { ATTEMPTS }
+}
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![Trial::ignorable_test("upgrade::upgrade_under_load_leaves_no_gap", || Ok(upgrade_under_load_leaves_no_gap()))]
@@ -54,7 +60,7 @@ fn upgrade_under_load_leaves_no_gap() -> Completion {
     assert_eq!(takeover["pods"], 4, "{takeover}");
     agent.wait_for_line("the agent is ready", |line| line["event"] == "ready");
     let mut swaps = 1;
-    while storms.iter().map(Load::attempts).sum::<u64>() < ATTEMPTS || swaps < 3 {
+    while storms.iter().map(Load::attempts).sum::<u64>() < attempts() || swaps < 3 {
         agent.kill();
         agent = fixture.agent(&flags);
         storms.iter().chain([&owner]).for_each(Load::wait_for_progress);
@@ -75,6 +81,10 @@ fn upgrade_under_load_leaves_no_gap() -> Completion {
     assert_eq!(counted, denials, "each denial is counted once, across versions");
     assert_ne!(strangers[0].bind(&shared("127.0.0.1")), 0, "the port is held since before the upgrade");
     assert_eq!(strangers[0].bind(&bind(20082)), 0, "an unclaimed port is free");
-    println!("{swaps} agents, {denials} denials, {} binds of the owner", owners.values().sum::<u64>());
+    let binds = owners.values().sum::<u64>();
+    figures::print(&[
+        ("storm.upgrade_from_another_version.attempts", denials - before + binds),
+        ("storm.upgrade_from_another_version.agents", swaps),
+    ]);
     Completion::Completed
 }

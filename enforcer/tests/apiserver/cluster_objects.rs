@@ -6,7 +6,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, ResourceExt as _,
-    api::{ListParams, PartialObjectMeta},
+    api::{ListParams, PartialObjectMeta, Patch, PatchParams},
     runtime::watcher::Config,
 };
 use serde_json::{Value, json};
@@ -18,6 +18,32 @@ use crate::{
 
 fn node(name: &str) -> Node {
     Node { metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() }, ..Node::default() }
+}
+
+#[test]
+fn nodes_are_patched_if_the_tests_of_the_patch_hold() {
+    let cluster = Cluster::start();
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    let mut tainted = node("node-1");
+    let taint = |key: &str| json!({ "key": key, "effect": "NoExecute" });
+    tainted.spec = serde_json::from_value(json!({ "taints": [taint("a"), taint("b")] })).unwrap();
+    cluster.server.put_node(tainted);
+    let patch = |operations: Value| Patch::Json::<()>(serde_json::from_value(operations).unwrap());
+    let params = PatchParams::default();
+    let refusal = |patch: &Patch<()>| cluster.refusal(nodes.patch("node-1", &params, patch));
+    let test = |value: &str| json!({ "op": "test", "path": "/spec/taints/0/key", "value": value });
+    let remove = json!({ "op": "remove", "path": "/spec/taints/0" });
+    let words = "the server rejected our request due to an error in our request";
+    let failed = refusal(&patch(json!([test("b"), remove])));
+    assert_eq!((failed.code, failed.reason.as_str(), failed.message.as_str()), (422, "Invalid", words));
+    let patched = cluster.run(nodes.patch("node-1", &params, &patch(json!([test("a"), remove])))).unwrap();
+    let left = cluster.server.node("node-1").unwrap();
+    assert_eq!(json!(left.spec.as_ref().unwrap().taints), json!([taint("b")]));
+    assert_eq!(patched.resource_version(), left.resource_version());
+    let set = |field: &str| json!([{ "op": "replace", "path": format!("/metadata/{field}"), "value": "1" }]);
+    assert_eq!(refusal(&patch(set("uid"))).code, 422);
+    assert_eq!(refusal(&patch(set("resourceVersion"))).code, 409);
+    assert_eq!(refusal(&Patch::Merge(())).code, 415);
 }
 
 fn service(name: &str, kind: &str, port: i32, node_port: Option<i32>) -> Service {

@@ -30,7 +30,8 @@ pub(crate) const TESTS: &[Test] = tests![
     node_ports_are_declared_and_reserved_alike,
     scheduling_adds_one_policy,
     boot_asks_for_no_more_than_it_takes,
-    uninstall_removes_what_boot_installed
+    uninstall_removes_what_boot_installed,
+    startup_taint_adds_a_flag_a_role_and_a_policy
 ];
 
 fn with(overlay: &str, component: &str) -> Vec<Value> {
@@ -61,6 +62,7 @@ fn every_component_renders_on_every_overlay() {
             "openshift",
             "policies",
             "scheduling",
+            "startup-taint",
         ] {
             for object in with(overlay, component) {
                 assert_eq!(check(&object), Ok(()), "{overlay}, {component}");
@@ -159,6 +161,35 @@ fn scheduling_adds_one_policy() {
         assert_same(&same, &before, overlay);
         let kinds: Vec<_> = added.iter().map(|object| object["kind"].as_str().expect("a kind")).collect();
         assert_eq!(kinds, ["MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"], "{overlay}");
+    }
+}
+
+fn startup_taint_adds_a_flag_a_role_and_a_policy() {
+    for overlay in ["audit", "enforce"] {
+        let rendered = with(overlay, "startup-taint");
+        let committed = documents(&committed(overlay));
+        let names: Vec<_> = committed.iter().map(head).collect();
+        let added: Vec<_> = rendered.iter().filter(|object| !names.contains(&head(object))).collect();
+        let mut kinds: Vec<_> = added.iter().map(|object| object["kind"].as_str().expect("a kind")).collect();
+        kinds.sort_unstable();
+        let expected =
+            ["ClusterRole", "ClusterRoleBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"];
+        assert_eq!(kinds, expected, "{overlay}");
+        let binding = added.iter().find(|object| object["kind"] == "ClusterRoleBinding").expect("a binding");
+        let role = added.iter().find(|object| object["kind"] == "ClusterRole").expect("a role");
+        assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"], "{overlay}");
+        let account = daemonset(&rendered).spec.and_then(|spec| spec.template.spec?.service_account_name);
+        assert_eq!(binding["subjects"][0]["name"].as_str(), account.as_deref(), "{overlay}");
+        // The key of the flag is the one that the policy lets the agent remove, and the flag is all that changes.
+        let variable = container(&rendered).env.and_then(|mut env| env.pop()).expect("an environment");
+        assert_eq!(variable.name, "ENFORCER_STARTUP_TAINT", "{overlay}");
+        let key = variable.value.expect("a value");
+        let policy = added.iter().find(|object| object["kind"] == "ValidatingAdmissionPolicy").expect("a policy");
+        assert!(policy["spec"]["validations"][1]["expression"].to_string().contains(&format!("'{key}'")), "{overlay}");
+        let mut same: Vec<_> = rendered.iter().filter(|object| names.contains(&head(object))).cloned().collect();
+        let agent = same.iter_mut().find(|object| object["kind"] == "DaemonSet").expect("a DaemonSet");
+        agent["spec"]["template"]["spec"]["containers"][0]["env"].as_array_mut().expect("a list").pop();
+        assert_same(&same, &committed, overlay);
     }
 }
 

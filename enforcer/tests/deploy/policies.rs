@@ -1,12 +1,15 @@
 //! The validating admission policies, by evaluating their expressions.
 
 use cel::Value as Cel;
-use k8s_openapi::api::admissionregistration::v1::{
-    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicySpec,
+use k8s_openapi::api::{
+    admissionregistration::v1::{
+        ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicySpec,
+    },
+    core::v1::{NodeConfigSource, NodeSpec},
 };
 use serde_json::{Value, json};
 
-use enforcer_core::model::namespace_label::NamespaceLabel;
+use enforcer_core::{model::namespace_label::NamespaceLabel, startup_taint::TaintRemoval};
 use enforcer_testing::tests;
 
 use crate::{
@@ -23,13 +26,25 @@ pub(crate) const TESTS: &[Test] = tests![
     port_limit_label_needs_its_own_permission,
     agent_events_carry_its_own_name,
     agent_writes_the_ledger_of_its_own_node,
+    agent_removes_the_startup_taint_of_its_own_node,
+    agent_changes_nothing_else_of_a_node,
     every_policy_is_bound_and_denies
 ];
 
-const FILES: [&str; 6] = ["mirror-pods", "claims", "mode-label", "port-limit-label", "own-events", "own-ledger"];
+/// Every policy, and the component that it is in.
+const FILES: [(&str, &str); 7] = [
+    ("mirror-pods", "policies"),
+    ("claims", "policies"),
+    ("mode-label", "policies"),
+    ("port-limit-label", "policies"),
+    ("own-events", "policies"),
+    ("own-ledger", "policies"),
+    ("policy", "startup-taint"),
+];
 
 fn objects(file: &str) -> Vec<Value> {
-    read(&deploy().join(format!("components/policies/{file}.yaml")))
+    let (_, component) = FILES.into_iter().find(|(known, _)| *known == file).expect("a policy");
+    read(&deploy().join(format!("components/{component}/{file}.yaml")))
 }
 
 fn spec(file: &str) -> ValidatingAdmissionPolicySpec {
@@ -263,8 +278,113 @@ fn agent_writes_the_ledger_of_its_own_node() {
     assert_eq!(denied(by("kubernetes-admin", ledger("node-2", "node-2"))), None);
 }
 
+const STARTUP_TAINT: &str = "port-enforcer.io/agent-not-ready";
+
+fn taint(key: &str, effect: &str) -> Value {
+    json!({ "key": key, "effect": effect, "timeAdded": "2026-01-01T00:00:00Z" })
+}
+
+fn tainted(name: &str, taints: &[Value]) -> Value {
+    json!({ "metadata": { "name": name, "resourceVersion": "7" }, "spec": { "podCIDR": "10.0.0.0/24", "taints": taints } })
+}
+
+/// Why the agent of `node-1` may not make this of that Node.
+fn node_update(new: Value, old: Value) -> Option<String> {
+    let mut request = Review::new(new).instead_of(old);
+    request.request = json!({
+        "resource": { "group": "" },
+        "userInfo": {
+            "username": "system:serviceaccount:port-enforcer:port-enforcer", "groups": [],
+            "extra": { "authentication.kubernetes.io/node-name": ["node-1"] },
+        },
+    });
+    request.denied_by("policy")
+}
+
+fn agent_removes_the_startup_taint_of_its_own_node() {
+    let (execute, schedule) = (taint(STARTUP_TAINT, "NoExecute"), taint(STARTUP_TAINT, "NoSchedule"));
+    let (prefer, gpu, cold) =
+        (taint(STARTUP_TAINT, "PreferNoSchedule"), taint("gpu", "NoSchedule"), taint("cold", "NoExecute"));
+    let update = |new: &[&Value], old: &[&Value]| {
+        let [new, old] = [new, old].map(|taints| taints.iter().map(|taint| (*taint).clone()).collect::<Vec<_>>());
+        node_update(tainted("node-1", &new), tainted("node-1", &old))
+    };
+    assert_eq!(update(&[], &[&execute]), None);
+    assert_eq!(update(&[&gpu, &cold], &[&gpu, &execute, &cold, &schedule]), None);
+    assert_eq!(update(&[&schedule], &[&execute, &schedule]), None);
+    let bare = json!({ "metadata": { "name": "node-1" }, "spec": {} });
+    let bare_before = json!({ "metadata": { "name": "node-1" }, "spec": { "taints": [execute] } });
+    assert_eq!(node_update(bare, bare_before), None, "the last taint takes the list with it");
+    let taints_only = |why: Option<String>| why.is_some_and(|why| why.contains("agent-not-ready only"));
+    assert!(taints_only(update(&[], &[&execute, &gpu])), "another taint is removed");
+    assert!(taints_only(update(&[], &[&prefer])), "another effect");
+    assert!(taints_only(update(&[&execute], &[])), "the taint is added");
+    assert!(taints_only(update(&[&cold], &[&execute])), "another is put in its place");
+    let mut changed = gpu.clone();
+    changed["value"] = "other".into();
+    assert!(taints_only(update(&[&changed], &[&gpu])), "a taint is changed");
+    let other = |name: &str| tainted(name, std::slice::from_ref(&execute));
+    assert!(node_update(tainted("node-2", &[]), other("node-2")).is_some_and(|why| why.contains("its own Node only")));
+    let mut without_token = Review::new(tainted("node-1", &[])).instead_of(other("node-1"));
+    without_token.request["userInfo"]["username"] = "system:serviceaccount:port-enforcer:port-enforcer".into();
+    assert!(without_token.denied_by("policy").is_some(), "a token of no node");
+    // Others may, if RBAC lets them.
+    assert_eq!(Review::new(tainted("node-2", &[])).instead_of(other("node-2")).denied_by("policy"), None);
+    // The agent removes what the policy lets it remove.
+    let key = STARTUP_TAINT.parse().expect("a key");
+    for effect in ["NoExecute", "NoSchedule", "PreferNoSchedule"] {
+        let before = tainted("node-1", &[taint(STARTUP_TAINT, effect)]);
+        let node = serde_json::from_value(before.clone()).expect("a Node");
+        let is_allowed = node_update(tainted("node-1", &[]), before).is_none();
+        assert_eq!(TaintRemoval::of(&node, &key).is_some(), is_allowed, "{effect}");
+    }
+}
+
+fn agent_changes_nothing_else_of_a_node() {
+    let before = tainted("node-1", &[taint(STARTUP_TAINT, "NoExecute")]);
+    // Every field by name, so that a new one is not forgotten.
+    let full = NodeSpec {
+        config_source: Some(NodeConfigSource::default()),
+        external_id: Some("e".to_owned()),
+        pod_cidr: Some("10.1.0.0/24".to_owned()),
+        pod_cidrs: Some(vec!["10.1.0.0/24".to_owned()]),
+        provider_id: Some("p".to_owned()),
+        taints: None,
+        unschedulable: Some(true),
+    };
+    let fields = serde_json::to_value(full).expect("JSON");
+    let fields = fields.as_object().expect("fields");
+    assert_eq!(fields.len(), 6);
+    let changed = |part: &str, field: &str, value: &Value| {
+        let mut new = before.clone();
+        new["spec"]["taints"] = json!([]);
+        new[part][field] = value.clone();
+        new
+    };
+    for (field, value) in fields {
+        let new = changed("spec", field, value);
+        let why = node_update(new.clone(), before.clone());
+        assert!(why.is_some_and(|why| why.contains("taints only")), "{field}");
+        assert!(node_update(before.clone(), new.clone()).is_some(), "{field} is removed");
+        let mut old = new.clone();
+        old["spec"]["taints"] = before["spec"]["taints"].clone();
+        assert_eq!(node_update(new, old), None, "{field} stays");
+    }
+    for (field, value) in [
+        ("labels", json!({ "a": "b" })),
+        ("annotations", json!({ "a": "b" })),
+        ("finalizers", json!(["a/b"])),
+        ("ownerReferences", json!([{ "kind": "Pod" }])),
+    ] {
+        let new = changed("metadata", field, &value);
+        let why = node_update(new.clone(), before.clone());
+        assert!(why.is_some_and(|why| why.contains("no label, annotation")), "{field}");
+        assert!(node_update(before.clone(), new).is_some(), "{field} is removed");
+    }
+}
+
 fn every_policy_is_bound_and_denies() {
-    for file in FILES {
+    for (file, _) in FILES {
         let objects = objects(file);
         let bound =
             objects.iter().find(|object| object["kind"] == "ValidatingAdmissionPolicyBinding").expect("a binding");

@@ -2,7 +2,7 @@
 //! heals what was left half-way.
 //!
 //! A start takes a third of a second, so of steps that differ in nothing but the pin only the first and the last are
-//! tried, unless `PORT_ENFORCER_TEST_EVERY_STEP` is set. On a machine of the matrix, where it may take many seconds,
+//! tried, unless `PORT_ENFORCER_TEST_EVERY_STEP` is 1. On a machine of the matrix, where it may take many seconds,
 //! that is one of five of them. What switches a link is always tried.
 
 use std::{
@@ -15,6 +15,7 @@ use enforcer::kernel::pins::clean_up;
 use libtest_mimic::Completion;
 
 use enforcer_testing::{
+    figures,
     mini_agent::{MiniNode, PodSpec, Task, expected_pins, only_owner_may_bind, shared_bind},
     own_machine,
     reconciler_fixture::denied,
@@ -99,7 +100,7 @@ impl FaultFixture {
 
 /// Those that are tried.
 fn chosen(steps: &[String]) -> Vec<&str> {
-    let every = env::var_os("PORT_ENFORCER_TEST_EVERY_STEP").is_some();
+    let every = env::var("PORT_ENFORCER_TEST_EVERY_STEP").is_ok_and(|every| every == "1");
     let kind = |step: &str| step.rsplit_once([' ', '/']).map_or_else(String::new, |(kind, _)| kind.to_owned());
     let alike = |steps: &[String], step: &str| steps.iter().any(|other| kind(other) == kind(step));
     let of_five = own_machine::times(5) as usize;
@@ -113,6 +114,11 @@ fn chosen(steps: &[String]) -> Vec<&str> {
 /// Builds without debug assertions have no such steps.
 fn skip() -> Option<Outcome> {
     (!cfg!(debug_assertions)).then(|| Ok(Completion::ignored_with("a release build cannot be killed after a step")))
+}
+
+/// Prints how many steps were killed, and how many there are.
+fn print_figures([killed, all]: [&str; 2], tried: usize, steps: usize) {
+    figures::print(&[(killed, tried as u64), (all, steps as u64)]);
 }
 
 /// Each start but the first one begins over what the one before left half-way.
@@ -138,7 +144,7 @@ fn first_start_killed_at_each_step_recovers() -> Outcome {
         }
     }
     fixture.heals("the last step");
-    println!("{} of {} steps", tried.len(), steps.len());
+    print_figures(["steps.first_start.killed", "steps.first_start.all"], tried.len(), steps.len());
     DONE
 }
 
@@ -156,7 +162,7 @@ fn upgrade_killed_at_each_step_recovers() -> Outcome {
         assert!(fixture.generations() <= 3, "{step}: {:?}", fixture.node.bpffs.list());
     }
     fixture.heals("the last step");
-    println!("{} of {} steps", tried.len(), steps.len());
+    print_figures(["steps.upgrade.killed", "steps.upgrade.all"], tried.len(), steps.len());
     DONE
 }
 
@@ -166,6 +172,7 @@ fn recovery_killed_at_each_step_recovers() -> Outcome {
     }
     let mut fixture = FaultFixture::new();
     drop(fixture.node.start());
+    let mut kills = 0;
     for (half_way, then) in [
         (
             "pinned the link cgroup_rmdir",
@@ -174,12 +181,15 @@ fn recovery_killed_at_each_step_recovers() -> Outcome {
         ("switched the link bind6", ["retired the links/cgroup_mkdir", "retired the programs/post_bind6"]),
     ] {
         fixture.node.kill_after(Task::RunPersistent, half_way);
+        kills += 1;
         for step in then {
             fixture.node.kill_after(Task::RunPersistent, step);
             assert!(fixture.judged(), "{step}");
+            kills += 1;
         }
         fixture.heals(half_way);
     }
+    figures::print(&[("steps.recovery.killed", kills)]);
     DONE
 }
 
@@ -220,7 +230,7 @@ fn end_of_persistence_killed_at_each_step_recovers() -> Outcome {
         }
     }
     fixture.heals("the last step");
-    println!("{} of {} steps", tried.len(), steps.len());
+    print_figures(["steps.end_of_persistence.killed", "steps.end_of_persistence.all"], tried.len(), steps.len());
     DONE
 }
 
@@ -247,6 +257,6 @@ fn cleanup_killed_at_each_step_recovers() -> Outcome {
         assert!(fixture.owner_binds(), "{step}");
     }
     fixture.heals("the last step");
-    println!("{} of {} steps", tried.len(), steps.len());
+    print_figures(["steps.cleanup.killed", "steps.cleanup.all"], tried.len(), steps.len());
     DONE
 }

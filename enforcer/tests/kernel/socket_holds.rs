@@ -14,7 +14,8 @@ use enforcer_ebpf::wire::{IN_TABLE, Policy, Protocol, SoleHold, Undeclared, port
 use libtest_mimic::Completion;
 
 use enforcer_testing::{
-    bind_race::race,
+    bind_race::{Tally, race},
+    figures,
     mini_agent::MiniNode,
     own_machine,
     pods::{Pod, SYSTEMD_BESTEFFORT},
@@ -106,6 +107,7 @@ fn until_free(other: &mut Worker, bind: &Bind) {
 
 fn one_of_two_racing_pods_holds_port() -> Outcome {
     let rounds = times(100_000, own_machine::times(2_000));
+    let (mut kinds, mut total) = (0, Tally::default());
     for bind in sharing(PORT) {
         let mut fixture = HolderFixture::new();
         // For one port over and over, and each time for another one, which has no holds in the table yet.
@@ -113,28 +115,42 @@ fn one_of_two_racing_pods_holds_port() -> Outcome {
             let tally = race(&mut fixture.holder, &mut fixture.other, &bind, ports, rounds);
             assert_eq!((tally.one, tally.both, tally.none), (rounds, 0, 0), "{bind:?}, {ports} ports");
             assert_eq!(fixture.kernel.port_hold_count(), 0, "{bind:?}, {ports} ports");
+            total.one += tally.one;
+            total.both += tally.both;
+            total.none += tally.none;
         }
-        println!("{rounds} races, one holder each: {bind:?}");
+        kinds += 1;
     }
+    figures::print(&[
+        ("races.kinds", kinds),
+        ("races.rounds", (total.one + total.both + total.none).into()),
+        ("races.one_holder", total.one.into()),
+        ("races.two_holders", total.both.into()),
+        ("races.no_holder", total.none.into()),
+    ]);
     DONE
 }
 
 fn closed_port_is_free() -> Outcome {
     let mut fixture = HolderFixture::new();
+    let mut ends = 0;
     for bind in sharing(PORT) {
         for _ in 0..times(1_000, 50) {
             assert_eq!(fixture.holder.bind(&bind.clone().kept()), 0);
             fixture.assert_held(&bind);
             fixture.holder.close();
             fixture.assert_freed(&bind);
+            ends += 1;
         }
     }
     assert_eq!(fixture.kernel.port_hold_count(), 0);
+    figures::print(&[("ghosts.closed", ends)]);
     DONE
 }
 
 fn inherited_socket_holds_port_until_child_exits() -> Outcome {
     let mut fixture = HolderFixture::new();
+    let mut ends = 0;
     for bind in [Bind::tcp("0.0.0.0", PORT).reusing_port(), Bind::udp("0.0.0.0", PORT).reusing_addr()] {
         for _ in 0..times(1_000, 50) {
             assert_eq!(fixture.holder.bind(&bind.clone().kept()), 0);
@@ -144,14 +160,17 @@ fn inherited_socket_holds_port_until_child_exits() -> Outcome {
             // SAFETY: no memory effects; the process is the worker's own child, which it has not waited for.
             assert_eq!(unsafe { libc::kill(heir, libc::SIGKILL) }, 0);
             fixture.assert_freed(&bind);
+            ends += 1;
         }
     }
     assert_eq!(fixture.kernel.port_hold_count(), 0);
+    figures::print(&[("ghosts.inherited", ends)]);
     DONE
 }
 
 fn passed_socket_holds_port_until_receiver_exits() -> Outcome {
     let mut fixture = HolderFixture::new();
+    let mut ends = 0;
     for bind in there([
         Bind::tcp("0.0.0.0", PORT).reusing_port(),
         Bind::tcp("0.0.0.0", PORT).on(Kind::Mptcp).reusing_port(),
@@ -164,14 +183,17 @@ fn passed_socket_holds_port_until_receiver_exits() -> Outcome {
             fixture.assert_held(&bind);
             drop(passed);
             fixture.assert_freed(&bind);
+            ends += 1;
         }
     }
     assert_eq!(fixture.kernel.port_hold_count(), 0);
+    figures::print(&[("ghosts.passed", ends)]);
     DONE
 }
 
 fn killed_process_holds_no_port() -> Outcome {
     let mut fixture = HolderFixture::new();
+    let mut ends = 0;
     for bind in there([
         Bind::tcp("0.0.0.0", PORT).reusing_port(),
         Bind::tcp("0.0.0.0", PORT).on(Kind::Mptcp).reusing_port(),
@@ -184,15 +206,18 @@ fn killed_process_holds_no_port() -> Outcome {
             // By SIGKILL.
             drop(holder);
             fixture.assert_freed(&bind);
+            ends += 1;
         }
     }
     assert_eq!(fixture.kernel.port_hold_count(), 0);
+    figures::print(&[("ghosts.killed", ends)]);
     DONE
 }
 
 fn restarted_container_keeps_its_port() -> Outcome {
     let mut fixture = HolderFixture::new();
     let bind = Bind::tcp("0.0.0.0", PORT).reusing_port();
+    let mut ends = 0;
     for _ in 0..times(1_000, 20) {
         let mut old = fixture.start_container();
         assert_eq!(old.bind(&bind.clone().kept()), 0);
@@ -202,8 +227,10 @@ fn restarted_container_keeps_its_port() -> Outcome {
         fixture.assert_held(&bind);
         drop(new);
         fixture.assert_freed(&bind);
+        ends += 1;
     }
     assert_eq!(fixture.kernel.port_hold_count(), 0);
+    figures::print(&[("ghosts.restarted_container", ends)]);
     DONE
 }
 
@@ -213,6 +240,7 @@ fn held_port_survives_agent_restart() -> Outcome {
     let adopting = || node.start_with(true, |options| options.policy = ADOPT);
     let [plain, multipath] = [Kind::Tcp, Kind::Mptcp].map(|kind| Bind::tcp("0.0.0.0", PORT).on(kind).reusing_port());
     drop(adopting());
+    let mut ends = 0;
     for bind in there([plain, multipath]) {
         for (round, port) in (0..times(1_000, 4)).zip((PORT..).cycle()) {
             // A port of each round's own, which has no holds in the table yet.
@@ -227,10 +255,12 @@ fn held_port_survives_agent_restart() -> Outcome {
             }
             holder.close();
             until_free(&mut other, &bind);
+            ends += 1;
         }
     }
     let agent = adopting();
     assert_eq!(agent.kernel.port_holds().expect("the slots"), []);
+    figures::print(&[("ghosts.restarted_agent", ends)]);
     DONE
 }
 

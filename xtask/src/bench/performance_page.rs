@@ -103,7 +103,7 @@ pub(super) fn write(results: &[ThresholdResult], measurements: &Measurements) ->
 }
 
 /// Returns today's date.
-pub(super) fn day() -> String {
+pub(crate) fn day() -> String {
     jiff::Zoned::now().date().to_string()
 }
 
@@ -120,7 +120,7 @@ fn chart(title: &str, bars: &[(&'static str, &'static str)], measurements: &Meas
 
 /// Describes the kernel and the processors of this machine, and the mitigations in force: what a helper call costs
 /// differs fivefold between processors with them and without.
-pub(super) fn machine() -> String {
+pub(crate) fn machine() -> String {
     let kernel = rustix::system::uname();
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));

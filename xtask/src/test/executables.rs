@@ -12,7 +12,7 @@ const ROOT_TESTS: [&str; 3] = ["kernel", "agent", "daemonset"];
 
 /// An executable with tests.
 #[derive(Debug)]
-pub(super) struct TestExecutable {
+pub(crate) struct TestExecutable {
     package: String,
     target: String,
     kind: TestKind,
@@ -32,7 +32,7 @@ enum TestKind {
 
 impl TestExecutable {
     /// Returns a name such as `enforcer (library)`, `xtask (binary xtask)` or `enforcer/kernel`.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let Self { package, target, kind, .. } = self;
         match kind {
             TestKind::Library => format!("{package} (library)"),
@@ -42,21 +42,21 @@ impl TestExecutable {
     }
 
     /// Returns true if the tests must run as root.
-    pub(super) fn needs_root(&self) -> bool {
+    pub(crate) fn needs_root(&self) -> bool {
         self.kind == TestKind::Integration && ROOT_TESTS.contains(&self.target.as_str())
     }
 
-    pub(super) fn path(&self) -> &Utf8Path {
+    pub(crate) fn path(&self) -> &Utf8Path {
         &self.path
     }
 
     /// Returns the folder in which cargo runs the tests.
-    pub(super) fn package_folder(&self) -> &Utf8Path {
+    pub(crate) fn package_folder(&self) -> &Utf8Path {
         &self.package_folder
     }
 
     /// Returns the variables that cargo sets for tests and that test libraries read at run time.
-    pub(super) fn environment(&self) -> Vec<(String, String)> {
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
         let mut environment = vec![
             ("CARGO_MANIFEST_DIR".to_owned(), self.package_folder.to_string()),
             ("CARGO_PKG_NAME".to_owned(), self.package.clone()),
@@ -71,7 +71,7 @@ impl TestExecutable {
 
 /// Compiles all tests of the workspace. With the sanitizer, only unit tests and kernel tests of the packages with code
 /// that is `unsafe` or decodes data of the kernel.
-pub(super) fn build(sanitized: bool) -> anyhow::Result<Vec<TestExecutable>> {
+pub(crate) fn build(sanitized: bool) -> anyhow::Result<Vec<TestExecutable>> {
     let mut cargo = if sanitized { process::nightly("cargo") } else { process::cargo() };
     cargo.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
     if sanitized {

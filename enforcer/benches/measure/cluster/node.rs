@@ -96,7 +96,7 @@ impl Node {
     /// Starts what an agent with the default flags watches and publishes.
     fn new(cluster: &k8s::Cluster, name: &str) -> Self {
         let (events, ledger) = (EventQueue::new(name), LedgerQueue::new());
-        let queues = Queues { events: events.clone(), ledger: Some(ledger.clone()) };
+        let queues = Queues { events: events.clone(), ledger: Some(ledger.clone()), startup_taint: None };
         let watched = WatchedResources { labels: NamespaceLabel::ALL.to_vec(), services: true };
         let settings = Settings { service_ports: ServicePortsMode::Audit, ..Settings::default() };
         Self {
@@ -150,7 +150,7 @@ impl Node {
                 index.set_namespace_label(label, &namespace, Some(&value));
             }
             Update::NamespaceLabelDeleted { label, namespace } => index.set_namespace_label(label, &namespace, None),
-            Update::ApiError(_) | Update::ApiRecovered(_) => {}
+            Update::ApiError(_) | Update::ApiRecovered(_) | Update::StartupTaint(_) => {}
         }
     }
 

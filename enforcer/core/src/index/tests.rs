@@ -1,5 +1,6 @@
 //! The index driven by hand, its changes carried out on a model of the kernel's maps.
 
+mod api_trouble;
 mod histories;
 mod identity;
 mod map_model;

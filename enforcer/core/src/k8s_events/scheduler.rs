@@ -87,6 +87,12 @@ impl EventScheduler {
         self.dropped[why as usize]
     }
 
+    /// Returns the number of series that are kept.
+    #[cfg(test)]
+    pub(crate) fn series_count(&self) -> usize {
+        self.series.len()
+    }
+
     fn drop_event(&mut self, why: DropReason) {
         self.dropped[why as usize] += 1;
     }

@@ -12,7 +12,10 @@ use super::{
     content::{LedgerRoom, fit},
     node_host_ports::NodeHostPortsStatus,
 };
-use crate::model::token_bucket::{RateLimit, TokenBucket};
+use crate::model::{
+    jitter::Jitter,
+    token_bucket::{RateLimit, TokenBucket},
+};
 
 /// Shortest time between two writes of a content.
 pub const PACE: Duration = Duration::from_secs(10);
@@ -94,7 +97,7 @@ impl LedgerSchedule {
     /// Returns the schedule of an agent that starts now. `seed` makes the times of agents differ.
     #[must_use]
     pub fn new(seed: u64, now: Duration) -> Self {
-        let mut jitter = Jitter(seed);
+        let mut jitter = Jitter::new(seed);
         // A rollout starts many agents at once.
         let not_before = now + jitter.share_of(PACE);
         Self {
@@ -223,22 +226,5 @@ impl LedgerSchedule {
 
     fn wait_long(&mut self, now: Duration) {
         self.not_before = now + UNAVAILABLE_INTERVAL + self.jitter.share_of(UNAVAILABLE_INTERVAL / 4);
-    }
-}
-
-/// Pseudo-random shares of durations, so that the nodes of a cluster do not call at the same time.
-#[derive(Debug)]
-struct Jitter(u64);
-
-impl Jitter {
-    /// Returns a duration from zero up to this one. The steps are those of splitmix64.
-    fn share_of(&mut self, most: Duration) -> Duration {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^= bits >> 31;
-        let part = u32::try_from(bits >> 32).unwrap_or(u32::MAX);
-        most.mul_f64(f64::from(part) / f64::from(u32::MAX))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{io, path::Path, time::Duration};
 
-use enforcer_core::{index::RestoreSummary, plan::recover::UnreadableOwner};
+use enforcer_core::{index::RestoreSummary, model::text::escape, plan::recover::UnreadableOwner};
 use enforcer_ebpf::wire::{KernelError, NodeMode};
 use tracing::{debug, error, info, warn};
 
@@ -13,7 +13,7 @@ use crate::{
         output::{TakeoverFrom, TakeoverProblem, TakeoverSummary},
     },
     host::{boot_state_folder::FolderError, sock_diag::DiagError},
-    k8s::{ApiError, ApiResource},
+    k8s::{ApiError, ApiResource, TaintNotice},
     kernel::Counters,
     manifests::FileProblem,
 };
@@ -178,6 +178,23 @@ impl Reporter {
     pub(in crate::agent) fn enforced(&self, delay: Duration) {
         let micros = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
         debug!(event = "enforced", node = self.node, delayMicros = micros, "an update took {micros} µs to the kernel");
+    }
+
+    /// Logs that the startup taint was removed, or that there was none.
+    pub(in crate::agent) fn startup_taint(&self, TaintNotice { key, effects }: &TaintNotice) {
+        let effects: Vec<&str> = effects.iter().map(|effect| effect.as_str()).collect();
+        let (node, effects) = (escape(&self.node), effects.join(", "));
+        if effects.is_empty() {
+            info!(event = "startup_taint_absent", %node, %key, "the Node {node} has no taint {key}; nothing to remove");
+        } else {
+            info!(
+                event = "startup_taint_removed",
+                %node,
+                %key,
+                effects,
+                "removed the taint {key} ({effects}) from the Node {node}: the binds of its pods are judged"
+            );
+        }
     }
 
     /// Logs a failed call to the API server, once for each kind of error until calls succeed again.

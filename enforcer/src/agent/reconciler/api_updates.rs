@@ -52,6 +52,7 @@ impl Reconciler {
                 }
                 return self.push(Output::ApiError(error));
             }
+            Update::StartupTaint(notice) => return self.push(Output::StartupTaint(notice)),
             Update::ApiRecovered(resource) => return self.push(Output::ApiRecovered(resource)),
         }
         self.push(Output::Enforced(arrived.elapsed()));

@@ -6,7 +6,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use enforcer_core::{index::ServicePortsMode, model::mode::NamespaceMode};
 use enforcer_ebpf::wire::Undeclared;
 
-use super::values::{Lease, Listen, SourceFlag, WholePorts, duration, lease};
+use super::values::{Lease, Listen, SourceFlag, StartupTaint, WholePorts, duration, lease};
 use crate::{
     cli::{
         admin::{ADMIN_SOCKET, AdminSocket},
@@ -147,6 +147,12 @@ pub(in crate::cli) struct Run {
     /// pod's port would be (enforce), or none (off: Services are not read). With a folder of manifests there are none
     #[arg(long, env = "ENFORCER_SERVICE_PORTS", value_enum, default_value_t = ServicePortsFlag::Audit)]
     pub(super) service_ports: ServicePortsFlag,
+
+    /// Key of a taint with which the node registers, as port-enforcer.io/agent-not-ready: the agent removes it from its Node
+    /// once the binds of all pods are judged, and again when it returns. The component startup-taint has the rights for
+    /// that
+    #[arg(long, env = "ENFORCER_STARTUP_TAINT", value_name = "KEY", default_value = "none")]
+    pub(super) startup_taint: StartupTaint,
 
     /// Folder for the list of ports that the agent reserved; it may be gone after the node restarted
     #[arg(long, env = "ENFORCER_STATE_DIR", value_name = "PATH", default_value = reserved_ports_sysctl::DEFAULT_FOLDER)]

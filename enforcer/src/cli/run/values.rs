@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 use enforcer_core::{
     model::port_spec::{Address, PortSpec},
     pods::annotation,
+    startup_taint::TaintKey,
 };
 use enforcer_ebpf::wire::Protocol;
 
@@ -40,6 +41,21 @@ impl FromStr for Listen {
         }
         let address = text.parse().map_err(|_| "write an address and a port, as 127.0.0.1:9489, or none")?;
         Ok(Self(Some(address)))
+    }
+}
+
+/// Key of the startup taint; `None` is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StartupTaint(pub(super) Option<TaintKey>);
+
+impl FromStr for StartupTaint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|key| Self(Some(key))).map_err(|problem: &str| format!("{problem}, or none"))
     }
 }
 

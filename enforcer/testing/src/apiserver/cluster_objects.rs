@@ -25,6 +25,11 @@ impl ApiServer {
         self.shared.update(|inner| put_node(&mut inner.store, node))
     }
 
+    /// Returns a node.
+    pub fn node(&self, name: &str) -> Option<Node> {
+        self.shared.lock().store.get(&Key::new(Resource::Nodes, "", name)).map(|node| decode(node))
+    }
+
     /// Deletes a node, and the ledgers that it owns.
     pub fn delete_node(&self, name: &str) {
         self.shared.update(|inner| {

@@ -126,7 +126,8 @@ impl Resource {
     /// Returns the verbs that are served; others are answered as if access control denied them.
     pub(super) fn verbs(self, subresource: Option<&str>) -> &'static [&'static str] {
         match (self, subresource) {
-            (Self::Pods | Self::Namespaces | Self::Nodes | Self::Services, None) => &["get", "list", "watch"],
+            (Self::Pods | Self::Namespaces | Self::Services, None) => &["get", "list", "watch"],
+            (Self::Nodes, None) => &["get", "list", "patch", "watch"],
             (Self::Events | Self::NodeHostPorts, None) => &["create", "get", "list", "patch", "watch"],
             (Self::NodeHostPorts, Some("status")) => &["patch"],
             (workload, None) if workload.is_workload() => &["get", "list"],

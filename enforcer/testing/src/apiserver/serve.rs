@@ -24,8 +24,9 @@ use tokio::{task, time};
 use super::{
     admin_requests, custom_resource, event,
     fault::Fault,
-    list,
+    list, node_patch,
     request_attributes::{self, Asked, Options, Parameters},
+    resource::Resource,
     shared::{Inner, Recorded, Shared},
     status::{self, Refusal},
     store::{Key, shown},
@@ -159,11 +160,12 @@ fn answer(
         }
         verb => {
             let (namespace, media) = (namespace.unwrap_or_default(), media(headers));
-            let good = shared.update(|inner| match (resource.is_custom(), verb) {
-                (true, "create") => custom_resource::create(inner, media, body),
-                (true, _) => custom_resource::apply(inner, asked, parameters, media, body),
-                (false, "create") => event::create(&mut inner.store, namespace, media, body),
-                (false, _) => event::patch(&mut inner.store, namespace, name, media, body),
+            let good = shared.update(|inner| match (resource, verb) {
+                (Resource::NodeHostPorts, "create") => custom_resource::create(inner, media, body),
+                (Resource::NodeHostPorts, _) => custom_resource::apply(inner, asked, parameters, media, body),
+                (Resource::Nodes, _) => node_patch::patch(&mut inner.store, name, media, body),
+                (_, "create") => event::create(&mut inner.store, namespace, media, body),
+                (_, _) => event::patch(&mut inner.store, namespace, name, media, body),
             })?;
             Good { value: shown(&good.value, metadata_only).into_owned(), ..good }
         }

@@ -184,6 +184,12 @@ pub(super) fn too_many_requests(seconds: u16) -> Refusal {
     failure(429, "TooManyRequests", message, Some(details))
 }
 
+/// Refuses a patch that cannot be applied.
+pub(super) fn unprocessable() -> Refusal {
+    let message = "the server rejected our request due to an error in our request".to_owned();
+    failure(422, "Invalid", message, Some(StatusDetails::default()))
+}
+
 /// Refuses with an error that a server has no word for.
 pub(super) fn unexpected(error: String) -> Refusal {
     failure(500, "", error, None)

@@ -172,7 +172,7 @@ impl Running {
             answers(&config, "/readyz", &mut [&mut etcd, &mut server], timeout).await?;
             let client = Client::try_from(config).expect("a client");
             for file in ["namespace.yaml", "rbac.yaml"] {
-                for object in documents(file) {
+                for object in documents(&format!("base/{file}")) {
                     create(&client, object).await.map_err(|error| Failure::Refused { file, why: error.to_string() })?;
                 }
             }
@@ -253,9 +253,9 @@ async fn answers(config: &Config, path: &str, programs: &mut [&mut Program], tim
     }
 }
 
-/// The objects of a manifest in `deploy/base`.
+/// The objects of a manifest in `deploy`.
 pub(crate) fn documents(file: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/base").join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(file);
     let text = fs::read_to_string(path).expect("the manifest");
     yaml::documents(&text).map(|document| document.expect("YAML").root.to_json()).collect()
 }
