@@ -271,3 +271,24 @@ fn id_of(path: &Path) -> Result<CgroupId, CgroupError> {
     let metadata = fs::metadata(path).map_err(|source| CgroupError::Read { path: path.to_owned(), source })?;
     Ok(CgroupId::new(metadata.ino()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A restore made the cgroup of a kubelet that has another one since then.
+    #[test]
+    fn unused_cgroup_of_pods_makes_no_doubt() {
+        let mount = tempfile::tempdir().unwrap();
+        let make = |path: &str| fs::create_dir_all(mount.path().join(path)).unwrap();
+        assert!(matches!(pods_root(mount.path()), Err(CgroupError::NoPods(_))));
+        make("kubepods.slice");
+        assert_eq!(pods_root(mount.path()).unwrap(), mount.path().join("kubepods.slice"));
+        make("kubepods");
+        assert!(matches!(pods_root(mount.path()), Err(CgroupError::Ambiguous(found)) if found.len() == 2));
+        make("kubepods/burstable");
+        assert_eq!(pods_root(mount.path()).unwrap(), mount.path().join("kubepods"));
+        make("kubepods.slice/kubepods-burstable.slice");
+        assert!(matches!(pods_root(mount.path()), Err(CgroupError::Ambiguous(found)) if found.len() == 2));
+    }
+}

@@ -8,7 +8,7 @@ use std::{
     ptr,
 };
 
-use enforcer_testing::{agent::enforcer, agent_fixture::AgentFixture, cgroup_sandbox, tests};
+use enforcer_testing::{agent::enforcer, agent_fixture::AgentFixture, cgroup_sandbox, pods::api_uid, tests};
 
 use crate::Test;
 
@@ -91,6 +91,9 @@ fn foreign_listen_address_is_refused() {
 /// The hierarchy may have a kubelet's cgroup or not, one or several: it is always said what to do.
 fn cgroup_without_kubelet_pods_is_reported() {
     let stages = [AgentFixture::new(), AgentFixture::new()];
+    for stage in &stages {
+        stage.make_container_cgroup(&api_uid());
+    }
     let (code, sentence) = refusal(&mut run(&stages[0]));
     assert_eq!(code, Some(3), "{sentence}");
     assert!(sentence.starts_with("enforcer: several cgroups could hold the pods ("), "{sentence}");
