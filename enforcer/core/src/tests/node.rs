@@ -148,6 +148,7 @@ impl Node {
             policy: self.policy,
             overrule: self.overrule,
             shared: &[],
+            answered: None,
             now: NOW,
         }
     }
