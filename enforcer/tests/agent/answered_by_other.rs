@@ -66,7 +66,7 @@ fn failed_bind_that_lives_on_is_published_on_both_pods(server: &dyn Backend) {
     server.put(&web.running(true));
     assert_published(
         server,
-        "its probe of 10.0.0.5:20080/tcp is answered by default/other, which holds 0.0.0.0:20080/tcp",
+        "its probe on 10.0.0.5:20080/tcp is answered by default/other, which holds 0.0.0.0:20080/tcp",
         "default/web (10.0.0.5:20080/tcp) is Ready on node-1, but this pod answers its port",
     );
     let line = agent.wait_for_event(LINE, "default/web");
@@ -84,7 +84,7 @@ fn shared_port_is_published_on_both_pods(server: &dyn Backend) {
     assert_eq!((webs.bind(&sharing), others.bind(&sharing)), (0, 0));
     assert_published(
         server,
-        "its probe of 10.0.0.5:20080/tcp is answered by default/other too, which holds 0.0.0.0:20080/tcp at the same time",
+        "its probe on 10.0.0.5:20080/tcp is answered by default/other too, which holds 0.0.0.0:20080/tcp at the same time",
         "default/web (10.0.0.5:20080/tcp) is Ready on node-1, but this pod answers its port",
     );
 }

@@ -2,7 +2,7 @@
 //! never bound it.
 //!
 //! A probe connects to one address. The kernel prefers a socket on exactly that address, then one on the wildcard address of
-//! the family, then a dual-stack one (`__inet_lookup_listener` in net/ipv4/inet_hashtables.c): only sockets on the best
+//! the family, then a dual-stack one (`__inet_lookup_listener` in `net/ipv4/inet_hashtables.c`): only sockets on the best
 //! of these three answer. A declared port without `hostIP` is for every address. Another one on it counts
 //! if the pod has no socket there, if the two overlap, or if the other one answers at the pod's own address; two servers
 //! on two addresses of the node are no news.
@@ -110,10 +110,10 @@ impl AnsweredByOther {
         let (node, target, holder) = (escape(node), holder.holder.target(), holder.name(audience));
         let what = match (port, is_shared) {
             (AnsweredPort::Probed(..), false) => {
-                format!("its probe of {port} is answered by {holder}, which holds {target}")
+                format!("its probe on {port} is answered by {holder}, which holds {target}")
             }
             (AnsweredPort::Probed(..), true) => {
-                format!("its probe of {port} is answered by {holder} too, which holds {target} at the same time")
+                format!("its probe on {port} is answered by {holder} too, which holds {target} at the same time")
             }
             (AnsweredPort::Declared(..), false) => {
                 format!("{port}, which it declares, is held by {holder} as {target}")

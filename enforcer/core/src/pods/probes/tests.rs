@@ -2,11 +2,12 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn read(object: Value) -> Option<Probes> {
-    Probes::of(&serde_json::from_value(object).unwrap())
+fn read(object: &Value) -> Option<Probes> {
+    Probes::of(&serde_json::from_value(object.clone()).unwrap())
 }
 
 /// A pod on the host network of 10.0.0.5, Running and Ready, with these containers.
+#[expect(clippy::needless_pass_by_value, reason = "callers make it in place")]
 fn pod(containers: Value) -> Value {
     json!({
         "spec": { "hostNetwork": true, "containers": containers },
@@ -20,7 +21,7 @@ fn pod(containers: Value) -> Value {
 }
 
 fn targets(containers: Value) -> Vec<(u16, String, bool)> {
-    let probes = read(pod(containers)).unwrap();
+    let probes = read(&pod(containers)).unwrap();
     probes.targets.iter().map(|target| (target.port, target.address.to_string(), target.is_local)).collect()
 }
 
@@ -73,7 +74,7 @@ fn sidecars_count_and_other_init_containers_do_not() {
         { "name": "sidecar", "restartPolicy": "Always", "startupProbe": probe(81) },
         { "name": "init", "startupProbe": probe(82) },
     ]);
-    let ports: Vec<u16> = read(object).unwrap().targets.iter().map(|target| target.port).collect();
+    let ports: Vec<u16> = read(&object).unwrap().targets.iter().map(|target| target.port).collect();
     assert_eq!(ports, [81]);
 }
 
@@ -86,9 +87,9 @@ fn rubbish_is_left_out() {
     let mut object = pod(json!([probe(json!(80))]));
     object["status"]["podIP"] = json!("rubbish");
     object["status"]["podIPs"] = json!([{ "ip": "0.0.0.0" }]);
-    assert_eq!(read(object.clone()).unwrap().targets.len(), 0, "nobody knows where it connects to");
+    assert_eq!(read(&object).unwrap().targets.len(), 0, "nobody knows where it connects to");
     object["status"]["hostIP"] = json!("10.0.0.9");
-    assert_eq!(read(object).unwrap().address, Some("10.0.0.9".parse().unwrap()));
+    assert_eq!(read(&object).unwrap().address, Some("10.0.0.9".parse().unwrap()));
 }
 
 #[test]
@@ -105,7 +106,7 @@ fn shortest_period_counts() {
     for (periods, expected) in [(vec![], 10), (vec![0], 10), (vec![-5], 10), (vec![30, 4], 4), (vec![1_000_000], 10)] {
         let containers: Vec<Value> =
             periods.iter().map(|period| json!({ "name": "a", "livenessProbe": probe(*period) })).collect();
-        assert_eq!(read(pod(containers.into())).unwrap().period, expected, "{periods:?}");
+        assert_eq!(read(&pod(containers.into())).unwrap().period, expected, "{periods:?}");
     }
 }
 
@@ -118,7 +119,7 @@ fn pod_is_ready_if_it_runs_and_says_so_or_cannot_say_otherwise() {
         let conditions: Vec<Value> =
             condition.map(|status| json!({ "type": "Ready", "status": status })).into_iter().collect();
         object["status"]["conditions"] = conditions.into();
-        read(object).unwrap().is_ready
+        read(&object).unwrap().is_ready
     };
     assert!(ready("Running", Some("True"), true));
     assert!(ready("Running", None, false));
@@ -132,8 +133,8 @@ fn pod_is_ready_if_it_runs_and_says_so_or_cannot_say_otherwise() {
 #[test]
 fn pod_with_its_own_network_has_none() {
     let mut object = pod(json!([{ "name": "a", "livenessProbe": { "tcpSocket": { "port": 80 } } }]));
-    assert!(read(object.clone()).is_some());
+    assert!(read(&object).is_some());
     object["spec"]["hostNetwork"] = json!(false);
-    assert_eq!(read(object), None);
-    assert_eq!(read(json!({})), None);
+    assert_eq!(read(&object), None);
+    assert_eq!(read(&json!({})), None);
 }

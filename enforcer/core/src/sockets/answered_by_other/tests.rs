@@ -1,3 +1,5 @@
+use std::slice;
+
 use jiff::Timestamp;
 
 use super::*;
@@ -20,13 +22,13 @@ const OTHER: u64 = 11;
 const HOST: u64 = 900;
 
 /// Probes of a pod that is Ready on 10.0.0.5, with these targets.
-pub(in crate::sockets) fn probes(targets: &[(&str, u16)]) -> Option<Box<Probes>> {
+pub(in crate::sockets) fn probes(targets: &[(&str, u16)]) -> Probes {
     let target = |&(address, port): &(&str, u16)| {
         let is_local = matches!(address, "10.0.0.5" | "fd00::5" | "127.0.0.1");
         ProbeTarget { port, address: address.parse().unwrap(), is_local }
     };
     let address = Some("10.0.0.5".parse().unwrap());
-    Some(Box::new(Probes { is_ready: true, address, period: 10, targets: targets.iter().map(target).collect() }))
+    Probes { is_ready: true, address, period: 10, targets: targets.iter().map(target).collect() }
 }
 
 fn declared(port: u16, address: &str, protocol: Protocol) -> DeclaredPort {
@@ -49,11 +51,11 @@ fn socket(cgroup: u64, address: &str, port: u16) -> DumpedSocket {
     }
 }
 
-fn udp(socket: DumpedSocket) -> DumpedSocket {
-    DumpedSocket { protocol: Protocol::Udp, activity: Activity::Bound, ..socket }
+fn udp(socket: &DumpedSocket) -> DumpedSocket {
+    DumpedSocket { protocol: Protocol::Udp, activity: Activity::Bound, ..socket.clone() }
 }
 
-pub(in crate::sockets) fn serve(node: &mut Node, sockets: Vec<DumpedSocket>) {
+pub(in crate::sockets) fn serve(node: &mut Node, sockets: &[DumpedSocket]) {
     for _ in 0..2 {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             node.holders.begin_dump(protocol, BootNanos::new(600_000_000_000));
@@ -90,7 +92,7 @@ fn answer(port: &str, holder: &str, is_shared: bool) -> (String, String, bool) {
 fn node(web: impl FnOnce(&mut Pod)) -> Node {
     let mut node = Node::new();
     node.pod(WEB, "default/web", "", |pod| {
-        pod.probes = probes(&[]);
+        pod.probes = Some(Box::new(probes(&[])));
         web(pod);
     });
     node.pod(OTHER, "default/other", "", |_| ());
@@ -98,7 +100,7 @@ fn node(web: impl FnOnce(&mut Pod)) -> Node {
 }
 
 fn probed(targets: &[(&str, u16)]) -> Node {
-    node(|pod| pod.probes = probes(targets))
+    node(|pod| pod.probes = Some(Box::new(probes(targets))))
 }
 
 const OWN: &[(&str, u16)] = &[("10.0.0.5", 8000)];
@@ -138,7 +140,8 @@ fn probe_is_answered_by_whom_the_kernel_chooses() {
         ("192.0.2.1", vec![(OTHER, "192.0.2.1")], by(false)),
     ] {
         let mut node = probed(&[(target, 8000)]);
-        serve(&mut node, sockets.iter().map(|&(cgroup, address)| socket(cgroup, address, 8000)).collect());
+        let sockets: Vec<_> = sockets.iter().map(|&(cgroup, address)| socket(cgroup, address, 8000)).collect();
+        serve(&mut node, &sockets);
         let found: Vec<_> = found(&node, &[]).into_iter().map(|(_, who, is_shared)| (who, is_shared)).collect();
         let expected: Vec<_> =
             expected.into_iter().map(|(who, is_shared)| (format!("default/{who}"), is_shared)).collect();
@@ -155,14 +158,14 @@ fn only_sockets_that_take_connections_of_the_node_answer() {
         DumpedSocket { v6only: Some(true), ..listening.clone() },
         DumpedSocket { device: Some(7), ..listening.clone() },
         DumpedSocket { cgroup: None, ..listening.clone() },
-        udp(listening.clone()),
+        udp(&listening),
     ] {
         let mut node = probed(OWN);
-        serve(&mut node, vec![other.clone()]);
+        serve(&mut node, slice::from_ref(&other));
         assert_eq!(found(&node, &[]), [], "{other:?}");
     }
     let mut node = probed(OWN);
-    serve(&mut node, vec![DumpedSocket { device: Some(LOOPBACK_DEVICE), ..listening }]);
+    serve(&mut node, &[DumpedSocket { device: Some(LOOPBACK_DEVICE), ..listening }]);
     assert_eq!(found(&node, &[]), [answer("10.0.0.5:8000/tcp", "default/other", false)]);
 }
 
@@ -193,8 +196,8 @@ fn declared_port_is_held_by_whoever_overlaps() {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let mut node = node(|pod| pod.ports = vec![declared(53, host_ip, protocol)]);
             let sockets: Vec<_> = sockets.iter().map(|&(cgroup, address)| socket(cgroup, address, 53)).collect();
-            let is_udp = protocol == Protocol::Udp;
-            serve(&mut node, sockets.iter().cloned().map(|one| if is_udp { udp(one) } else { one }).collect());
+            let udp_sockets: Vec<_> = sockets.iter().map(udp).collect();
+            serve(&mut node, if protocol == Protocol::Udp { &udp_sockets } else { &sockets });
             let found: Vec<_> = found(&node, &[]).into_iter().map(|(_, who, is_shared)| (who, is_shared)).collect();
             let expected: Vec<_> = expected.iter().map(|is_shared| ("default/other".to_owned(), *is_shared)).collect();
             assert_eq!(found, expected, "{host_ip} {protocol:?}: {sockets:?}");
@@ -206,7 +209,7 @@ fn declared_port_is_held_by_whoever_overlaps() {
 fn port_of_the_annotation_is_declared_too() {
     let mut node = node(|pod| pod.ports_annotation = Some("8000-8009, 127.0.0.1:9000".to_owned()));
     let sockets = [("0.0.0.0", 8001), ("0.0.0.0", 8009), ("0.0.0.0", 8010), ("127.0.0.1", 9000)];
-    serve(&mut node, sockets.iter().map(|&(address, port)| socket(OTHER, address, port)).collect());
+    serve(&mut node, &sockets.map(|(address, port)| socket(OTHER, address, port)));
     let ports: Vec<String> = found(&node, &[]).into_iter().map(|(port, ..)| port).collect();
     assert_eq!(ports, ["127.0.0.1:9000/tcp", "8001/tcp", "8009/tcp"]);
 }
@@ -214,10 +217,10 @@ fn port_of_the_annotation_is_declared_too() {
 #[test]
 fn probe_says_more_than_a_declaration() {
     let mut node = node(|pod| {
-        pod.probes = probes(OWN);
+        pod.probes = Some(Box::new(probes(OWN)));
         pod.ports = vec![declared(8000, "", Protocol::Tcp)];
     });
-    serve(&mut node, vec![socket(OTHER, "0.0.0.0", 8000)]);
+    serve(&mut node, &[socket(OTHER, "0.0.0.0", 8000)]);
     assert_eq!(found(&node, &[]), [answer("10.0.0.5:8000/tcp", "default/other", false)], "once");
 }
 
@@ -232,11 +235,11 @@ fn workload(pod: &mut Pod, revision: &str) {
 fn only_another_party_that_stays_is_a_stranger() {
     let with = |web: &dyn Fn(&mut Pod), other: &dyn Fn(&mut Pod)| {
         let mut node = node(|pod| {
-            pod.probes = probes(OWN);
+            pod.probes = Some(Box::new(probes(OWN)));
             web(pod);
         });
         node.pod(OTHER, "default/other", "", |pod| other(pod));
-        serve(&mut node, vec![socket(OTHER, "0.0.0.0", 8000)]);
+        serve(&mut node, &[socket(OTHER, "0.0.0.0", 8000)]);
         found(&node, &[]).len()
     };
     let nothing: &dyn Fn(&mut Pod) = &|_| ();
@@ -257,11 +260,11 @@ fn only_another_party_that_stays_is_a_stranger() {
 #[test]
 fn host_process_is_a_stranger_and_an_unknown_pod_is_not() {
     let mut node = probed(OWN);
-    serve(&mut node, vec![socket(HOST, "0.0.0.0", 8000)]);
+    serve(&mut node, &[socket(HOST, "0.0.0.0", 8000)]);
     assert_eq!(found(&node, &[]), [answer("10.0.0.5:8000/tcp", "a host process", false)]);
 
     let mut node = probed(OWN);
-    serve(&mut node, vec![socket(OTHER, "0.0.0.0", 8000)]);
+    serve(&mut node, &[socket(OTHER, "0.0.0.0", 8000)]);
     assert_eq!(found(&node, &[]).len(), 1);
     node.index.delete("default", "other", crate::tests::node::NOW);
     assert_eq!(found(&node, &[]), [], "its object is gone, and its processes are about to go");
@@ -270,11 +273,10 @@ fn host_process_is_a_stranger_and_an_unknown_pod_is_not() {
 #[test]
 fn shared_ports_and_own_sockets_are_no_conflict() {
     let mut node = node(|pod| {
-        pod.probes = probes(OWN);
+        pod.probes = Some(Box::new(probes(OWN)));
         pod.ports = vec![declared(5353, "", Protocol::Udp)];
     });
-    let sockets = vec![socket(OTHER, "0.0.0.0", 8000), udp(socket(OTHER, "0.0.0.0", 5353))];
-    serve(&mut node, sockets);
+    serve(&mut node, &[socket(OTHER, "0.0.0.0", 8000), udp(&socket(OTHER, "0.0.0.0", 5353))]);
     assert_eq!(found(&node, &[]).len(), 2);
     let shared = |protocol, port| PortSpec { protocol, address: Address::Any, ports: PortRange::single(port).unwrap() };
     let spec = [shared(Protocol::Udp, 5353)];
@@ -289,7 +291,7 @@ fn shared_ports_and_own_sockets_are_no_conflict() {
 #[test]
 fn sentences_name_both_and_show_tenants_no_process() {
     let mut node = node(|pod| {
-        pod.probes = probes(OWN);
+        pod.probes = Some(Box::new(probes(OWN)));
         pod.ports = vec![declared(9100, "", Protocol::Tcp)];
     });
     node.bound(OTHER, "0.0.0.0", 8000, "sly", None);
@@ -309,8 +311,8 @@ fn sentences_name_both_and_show_tenants_no_process() {
         }
     });
     let expected = [
-        "its probe of 10.0.0.5:8000/tcp is answered by default/other (command sly, pid 4711), which holds 0.0.0.0:8000/tcp",
-        "its probe of 10.0.0.5:8000/tcp is answered by default/other (command sly, pid 4711) too, which holds \
+        "its probe on 10.0.0.5:8000/tcp is answered by default/other (command sly, pid 4711), which holds 0.0.0.0:8000/tcp",
+        "its probe on 10.0.0.5:8000/tcp is answered by default/other (command sly, pid 4711) too, which holds \
          0.0.0.0:8000/tcp at the same time",
         "9100/tcp, which it declares, is held by default/other (command sly, pid 4711) as 127.0.0.1:9100/tcp",
         "9100/tcp, which it declares, is held by default/other (command sly, pid 4711) too, as 127.0.0.1:9100/tcp",

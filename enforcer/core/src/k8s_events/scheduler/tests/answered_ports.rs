@@ -33,7 +33,7 @@ fn answered_port_is_published_on_the_pod_and_gathered_on_the_other_one() {
     assert_eq!(event.reason, EventReason::PortAnsweredByOther);
     assert_eq!(
         event.note,
-        "default/web-3 is Ready on node-1, but its probe of 10.0.0.5:8003/tcp is answered by default/other, which holds \
+        "default/web-3 is Ready on node-1, but its probe on 10.0.0.5:8003/tcp is answered by default/other, which holds \
          0.0.0.0:8003/tcp; give one of the two another port"
     );
     assert_eq!(event.related, Some(EventObject::Pod(pod("other"))));
