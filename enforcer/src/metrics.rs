@@ -64,6 +64,7 @@ pub struct Metrics {
     ready: Gauge,
     holders: Gauge,
     failing_binds: Gauge,
+    ports_answered_by_other: Gauge,
     delay: Histogram,
     api_errors: Family<Labels<2>, Counter>,
     claim_problems: Family<Labels<1>, Counter>,
@@ -92,6 +93,7 @@ impl Metrics {
             ready: Gauge::default(),
             holders: Gauge::default(),
             failing_binds: Gauge::default(),
+            ports_answered_by_other: Gauge::default(),
             delay: Histogram::new(DELAY_BUCKETS),
             api_errors: Family::default(),
             claim_problems: Family::default(),
@@ -135,6 +137,8 @@ impl Metrics {
         registry.register("holders", help, self.holders.clone());
         let help = "Binds that fail because another one holds the port, until they succeed or nobody tries any more";
         registry.register("failing_binds", help, self.failing_binds.clone());
+        let help = "Declared or probed ports of pods that are Ready, and that another pod or a host process answers";
+        registry.register("ports_answered_by_other", help, self.ports_answered_by_other.clone());
         let help = "1 once binds are judged and all pods of the node are known, as in /readyz, else 0";
         registry.register("ready", help, self.ready.clone());
         let help = "Ports that are in the kernel's list of reserved ports because of claims";
@@ -174,6 +178,11 @@ impl Metrics {
     /// Sets the number of binds that fail because another one holds the port.
     pub fn set_failing_binds(&self, count: usize) {
         self.failing_binds.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Sets the number of ports of Ready pods that others answer.
+    pub fn set_ports_answered_by_other(&self, count: usize) {
+        self.ports_answered_by_other.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Sets how the kernel's counters are read. Only the first call has an effect.

@@ -58,7 +58,7 @@ use crate::{
 };
 
 pub use inspect::{ClaimStatus, ClaimView, OwnerView};
-pub use lookups::ActiveClaim;
+pub use lookups::{ActiveClaim, ReadyPod};
 pub use notice::Notice;
 pub use output::{IndexOutput, MapUsage};
 pub use restore::{RestoreSummary, RestoredFrom};

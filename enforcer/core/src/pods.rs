@@ -3,4 +3,5 @@
 pub mod annotation;
 pub mod claims;
 pub mod pod;
+pub mod probes;
 pub mod service;

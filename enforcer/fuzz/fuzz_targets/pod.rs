@@ -13,6 +13,7 @@ use enforcer_core::{
     pods::{
         claims::{ClaimLimits, PodClaim, PodClaims, claims_of},
         pod::{Pod, from_api, uid_key},
+        probes::{MAX_TARGETS, ProbeTarget},
     },
     reports::messages::notice_sentence,
 };
@@ -44,6 +45,8 @@ fn check(object: &api::Pod) {
     assert_safe(&pod.display_name());
     assert!(pod.ports.iter().all(|port| port.host_port != 0));
 
+    probed(&pod);
+
     let claims = claims_of(&pod, &LIMITS);
     assert_bounded(&claims, &LIMITS);
     if !pod.host_network {
@@ -57,6 +60,19 @@ fn check(object: &api::Pod) {
 
     remembered(&pod);
     told(&pod, &claims);
+}
+
+/// What its probes ask is bounded, in order, and a place that a socket can be at.
+fn probed(pod: &Pod) {
+    assert_eq!(pod.probes.is_some(), pod.host_network);
+    let Some(probes) = &pod.probes else { return };
+    assert!(probes.targets.len() <= MAX_TARGETS && probes.period > 0);
+    assert!(probes.targets.is_sorted_by(|one, other| one < other), "in order, and each once");
+    assert!(probes.address.is_none_or(|address| !address.is_unspecified()));
+    for ProbeTarget { port, address, is_local } in &probes.targets {
+        assert!(*port != 0 && !address.is_unspecified() && address.to_canonical() == *address);
+        assert!(*is_local || !address.is_loopback());
+    }
 }
 
 /// What is written down of a pod is read back.

@@ -84,6 +84,12 @@ impl Dispatcher {
                 }
                 reporter.live_conflict(&conflict, now);
             }
+            Output::AnsweredByOther(answered) => {
+                if let Some(events) = &self.events {
+                    events.put(|events| events.answered_by_other(&answered, now));
+                }
+                reporter.answered_by_other(&answered, now);
+            }
             Output::UndecodableRecord { ring, error } => reporter.undecodable_record(ring, &error),
             Output::Notice(notice) => {
                 if let Some(events) = &self.events {

@@ -70,6 +70,7 @@ impl EnforcementGauges {
         }
         self.metrics.ready(self.readiness.is_ready());
         self.metrics.set_failing_binds(reconciler.failing_binds().len());
+        self.metrics.set_ports_answered_by_other(reconciler.answered_ports().len());
         self.metrics.set_gauges(reconciler.index(), reconciler.bound_sockets().len(), reconciler.policy());
     }
 }

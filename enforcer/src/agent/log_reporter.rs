@@ -22,7 +22,7 @@ use enforcer_core::{
     reports::{
         deduplicator::Deduplicator, log_rate_limiter::LogRateLimiter, messages::notice_sentence, report::Report,
     },
-    sockets::{BoundSocket, LiveConflict, SocketBinding},
+    sockets::{AnsweredByOther, BoundSocket, LiveConflict, SocketBinding},
 };
 
 use crate::{
@@ -156,6 +156,23 @@ impl Reporter {
             pod = conflict.sides()[0].pod(),
             holder,
             other,
+            "{message}"
+        );
+    }
+
+    /// Logs a port of a Ready pod that another one answers.
+    pub(super) fn answered_by_other(&mut self, answered: &AnsweredByOther, now: Now) {
+        let Some(others) = self.rate_limiter.admit(&answered.pod, 1, now.boottime) else { return };
+        let message = answered.sentence(&self.node, Audience::Operators) + &suppressed_suffix(others);
+        let BoundSocket { protocol, address, port, .. } = answered.holder.holder;
+        warn!(
+            event = "port_answered_by_other",
+            protocol = protocol_name(protocol),
+            %address,
+            port,
+            pod = answered.pod.pod(),
+            holder = answered.holder.who.to_string(),
+            shared = answered.is_shared,
             "{message}"
         );
     }

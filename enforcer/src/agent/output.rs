@@ -7,7 +7,7 @@ use enforcer_core::{
     model::{kernel_ids::BootNanos, name::Name},
     plan::recover::UnreadableOwner,
     reports::report::Report,
-    sockets::{LiveConflict, SocketBinding},
+    sockets::{AnsweredByOther, LiveConflict, SocketBinding},
 };
 use enforcer_ebpf::wire::{NodeMode, Protocol};
 
@@ -28,6 +28,8 @@ pub enum Output {
     Bound(Box<SocketBinding>),
     /// Two parties that share a port although only one may have it. Reported once.
     LiveConflict(Box<LiveConflict>),
+    /// A port of a Ready pod that another one answers. Reported once for as long as it holds.
+    AnsweredByOther(Box<AnsweredByOther>),
     /// A ring record that cannot be decoded.
     UndecodableRecord {
         /// The ring.

@@ -4,6 +4,7 @@
 //! [`Reconciler::handle_timeout`] when [`Reconciler::poll_timeout`] is due, and takes outputs from
 //! [`Reconciler::poll_output`]. Tests drive the same methods step by step.
 
+mod answered_ports;
 mod api_updates;
 mod pods;
 mod rings;
@@ -33,10 +34,11 @@ use enforcer_core::{
     },
     plan::recover::RecoveredOwner,
     reports::failing_binds::FailingBinds,
-    sockets::{BoundSockets, observed_ports::ObservedPorts},
+    sockets::{AnsweredPorts, BoundSockets, observed_ports::ObservedPorts},
     views::unenforced_time::{PredecessorState, should_enforce},
 };
 
+use self::answered_ports::AnswerWatch;
 use crate::{
     agent::{
         error::ReconcilerError,
@@ -121,6 +123,7 @@ pub struct Reconciler {
     sockets: SocketTracker,
     failing_binds: FailingBinds,
     observed_ports: ObservedPorts,
+    answers: AnswerWatch,
     own_sockets: OwnSockets,
     /// The node's own mode, as it was reported last.
     node_mode: NodeMode,
@@ -199,6 +202,7 @@ impl Reconciler {
             sockets: SocketTracker::new(shared_ports, host_names),
             failing_binds: FailingBinds::default(),
             observed_ports: ObservedPorts::default(),
+            answers: AnswerWatch::default(),
             own_sockets: OwnSockets::default(),
             node_mode: NodeMode::Unset,
         };
@@ -214,6 +218,9 @@ impl Reconciler {
     ///
     /// If the kernel's events are lost for good.
     pub fn handle_input(&mut self, input: Input, now: Now) -> Result<(), ReconcilerError> {
+        if matches!(input, Input::Update(..) | Input::Folder(_) | Input::CgroupRing | Input::Resync) {
+            self.answers.note_change();
+        }
         match input {
             Input::Update(arrived, update) => self.handle_update(arrived, update, now),
             Input::Folder(read) => self.handle_folder(read, now),
@@ -264,13 +271,18 @@ impl Reconciler {
             self.verdicts_at = None;
             self.drain_verdict_ring(now)?;
         }
+        if is_due(self.answers_timeout()) {
+            self.settle_answers(now)?;
+        }
         Ok(())
     }
 
     /// Returns when [`Self::handle_timeout`] is due, as time since boot; `None` if nothing waits.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.index.poll_timeout().into_iter().chain(self.sockets.poll_timeout()).chain(self.verdicts_at).min()
+        let timeouts =
+            [self.index.poll_timeout(), self.sockets.poll_timeout(), self.verdicts_at, self.answers_timeout()];
+        timeouts.into_iter().flatten().min()
     }
 
     /// Takes the next output.
@@ -484,6 +496,12 @@ impl Reconciler {
     #[must_use]
     pub fn observed_ports(&self) -> &ObservedPorts {
         &self.observed_ports
+    }
+
+    /// Returns the ports of Ready pods that others answer.
+    #[must_use]
+    pub fn answered_ports(&self) -> &AnsweredPorts {
+        self.answers.ports()
     }
 
     /// Returns the path of the cgroup that the programs are attached to.

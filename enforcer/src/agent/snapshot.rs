@@ -61,6 +61,7 @@ pub(super) fn node_snapshot<'a>(info: &'a AgentInfo, reconciler: &'a Reconciler,
         policy: reconciler.policy(),
         overrule: ModeOverride { local: reconciler.node_mode(), stale },
         shared: &info.shared_ports,
+        answered: Some(reconciler.answered_ports()),
         now,
     }
 }

@@ -253,7 +253,18 @@ impl SocketTracker {
         }
     }
 
-    fn is_fresh(&self, now: Duration) -> bool {
+    /// Asks for a scan, which is made at the next [`Self::poll_timeout`].
+    pub(super) fn request_scan(&mut self) {
+        self.scan_requested = true;
+    }
+
+    /// Returns the ports that any process may share.
+    pub(super) fn shared_ports(&self) -> &[PortSpec] {
+        &self.shared
+    }
+
+    /// Checks whether the last scan is recent enough to name holders by it.
+    pub(super) fn is_fresh(&self, now: Duration) -> bool {
         self.was_scanned_within(MAX_SCAN_AGE, now)
     }
 

@@ -119,6 +119,7 @@ impl Pinned {
             overrule: ModeOverride { local: self.survey.local, stale },
             // Only an agent knows.
             shared: &[],
+            answered: None,
             now: self.now,
         }
     }

@@ -18,6 +18,9 @@ const FIRST_CREATION: i64 = 1_767_225_600;
 /// Id of every container.
 pub const CONTAINER_ID: &str = "5f2b6e2a8c1d4e3f9a0b7c6d5e4f3a2b1c0d9e8f7a6b5c4d3e2f1a0b9c8d7e6f";
 
+/// Address of every pod that runs, which is its node's.
+pub const POD_IP: &str = "10.0.0.5";
+
 /// Path of a container's cgroup below the pods' root, as the kubelet with systemd makes it for a best-effort pod.
 ///
 /// A layout has `{uid}`, `{uid_}` (with underscores for dashes) and `{id}` (the container's id) to fill in.
@@ -154,6 +157,26 @@ impl Pod {
     /// Sets the deletion timestamp.
     pub fn terminating(mut self) -> Self {
         self.object["metadata"]["deletionTimestamp"] = "2026-01-02T00:00:00Z".into();
+        self
+    }
+
+    /// Sets a probe of its container, such as `readinessProbe`.
+    pub fn probe(mut self, kind: &str, probe: Value) -> Self {
+        self.object["spec"]["containers"][0][kind] = probe;
+        self
+    }
+
+    /// Lets it run on [`POD_IP`], and says whether it is Ready.
+    pub fn running(mut self, ready: bool) -> Self {
+        let arrival = self.object["metadata"]["creationTimestamp"].clone();
+        let status = &mut self.object["status"];
+        status["phase"] = "Running".into();
+        status["podIP"] = POD_IP.into();
+        status["podIPs"] = json!([{ "ip": POD_IP }]);
+        status["conditions"] = json!([
+            { "type": "Ready", "status": if ready { "True" } else { "False" } },
+            { "type": "PodScheduled", "status": "True", "lastTransitionTime": arrival },
+        ]);
         self
     }
 

@@ -5,6 +5,7 @@
 
 mod absence;
 mod abuse;
+mod answered_by_other;
 mod api_server_source;
 mod backend;
 mod bind_burst;
@@ -70,6 +71,7 @@ fn trials() -> Vec<Trial> {
     trials.extend(upgrade::trials());
     for (subject, tests) in [
         ("abuse", abuse::TESTS),
+        ("answered_by_other", answered_by_other::TESTS),
         ("unwritable_outputs", unwritable_outputs::TESTS),
         ("soak", soak::TESTS),
         ("conflicts", conflicts::TESTS),
@@ -112,6 +114,7 @@ fn trials() -> Vec<Trial> {
     for (subject, bodies) in [
         ("api_server_source", api_server_source::BODIES),
         ("events", events::BODIES),
+        ("answered_by_other", answered_by_other::BODIES),
         ("pod_replacement", pod_replacement::BODIES),
     ] {
         trials.extend(backend::trials(subject, bodies));

@@ -173,6 +173,7 @@ impl Node {
             policy: Policy { undeclared: Undeclared::Adopt, ..Policy::from_word(0) },
             overrule: ModeOverride::default(),
             shared: &[],
+            answered: None,
             now: now(),
         };
         let mut content = content(&snapshot, &LedgerInputs { version: "0.0.0", ..LedgerInputs::default() });

@@ -27,6 +27,7 @@ pub fn declared_ports(node: &str, pods: Vec<Pod>, settings: Settings, now: Now) 
         policy: Policy::from_word(0),
         overrule: ModeOverride::default(),
         shared: &[],
+        answered: None,
         now,
     };
     let known = content(&scene, &LedgerInputs::default());

@@ -35,6 +35,7 @@ pub(super) fn conflict(conflict: &LedgerConflict) -> String {
         "shared" => format!("{who} and {other} share {ports}"),
         "notOwner" => format!("{who} holds {ports}, which {other} owns"),
         "shadowed" => format!("{who} uses {ports}, which is a NodePort of {other}: packets for it go to the Service"),
+        "answeredByOther" => format!("{who} is Ready, but {other} answers {ports}"),
         "inUse" => {
             let since = since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
             format!("{who} tries in vain{since} to bind {ports}, which {other} holds")

@@ -3,6 +3,7 @@
 mod messages;
 #[cfg(test)]
 mod tests;
+mod users;
 
 use std::collections::BTreeSet;
 
@@ -10,18 +11,22 @@ use enforcer_ebpf::wire::Protocol;
 use k8s_openapi::api::core::v1 as api;
 use serde::{Deserialize, Serialize};
 
+pub use users::PortUser;
+use users::users;
+
 use super::host_ports::{NodeKnowledge, is_same, spec_of};
 use crate::{
     check::placement::{Misfit, NodeTraits, Placement, Taint},
     ledger::node_host_ports::{LedgerActor, LedgerConflict, LedgerRow},
     model::{
-        port_spec::{PortSpec, protocol_name},
-        source::ClaimSource,
+        port_spec::{Address, PortSpec, protocol_name},
         text::{escape, escape_bounded},
     },
     pods::{
+        annotation,
         claims::{ClaimLimits, PodClaim, claims_of},
         pod::{Workload, from_api},
+        probes::Probes,
     },
     views::node_snapshot::API_VERSION,
     yaml::{
@@ -32,8 +37,6 @@ use crate::{
 
 /// Longest message of the scheduler or of a report that is quoted, in characters.
 const MAX_QUOTED: usize = 1_024;
-/// Most users of a pod's ports that are kept for one node.
-const MAX_USERS: usize = 64;
 
 /// The pod that is asked about.
 #[derive(Clone, Debug)]
@@ -50,6 +53,8 @@ pub struct AskedPod {
     ready: bool,
     /// Reason why a container waits, such as `CrashLoopBackOff`.
     waiting: Option<String>,
+    /// Its probes, if it is on the host network.
+    probes: Option<Box<Probes>>,
     placement: Placement,
 }
 
@@ -88,6 +93,7 @@ impl AskedPod {
                 .map(|message| escape_bounded(message, MAX_QUOTED)),
             ready: condition("Ready").is_some_and(|condition| condition.status == "True"),
             waiting: waiting.map(|reason| escape(&reason)),
+            probes: pod.probes,
             placement: placement(object, &pod.namespace, every_node),
         }
     }
@@ -172,6 +178,20 @@ impl AskedPod {
         is_same(&row.who, &self.actor)
     }
 
+    /// Checks whether a probe of the pod connects to one of these ports.
+    fn probes(&self, ports: &str) -> bool {
+        let specs = annotation::parse_list(ports).unwrap_or_default();
+        let targets = self.probes.iter().flat_map(|probes| &probes.targets);
+        targets.into_iter().any(|target| {
+            let is_target = |spec: &PortSpec| {
+                spec.protocol == Protocol::Tcp
+                    && spec.ports.contains(target.port)
+                    && spec.address == Address::new(target.address)
+            };
+            specs.iter().any(is_target)
+        })
+    }
+
     /// Returns the first claim of the pod on which the row is in the way.
     fn overlap(&self, row: &LedgerRow) -> Option<&PodClaim> {
         let spec = spec_of(row)?;
@@ -205,28 +225,6 @@ pub enum PodVerdict {
     Fine,
     /// What is bound on its node is not known.
     Unknown,
-}
-
-/// User of a port that the pod wants.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PortUser {
-    /// Ports of the pod that it is in the way of.
-    pub ports: String,
-    /// The user.
-    pub who: LedgerActor,
-    /// Its own ports.
-    pub theirs: String,
-    /// Place where it declares them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<String>,
-    /// It has a socket bound there.
-    pub held: bool,
-    /// The scheduler counts both, and so never places the pod there.
-    pub seen_by_scheduler: bool,
-    /// Time from which on it is there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since: Option<String>,
 }
 
 /// Answer for one node.
@@ -360,35 +358,7 @@ pub fn why(pod: &AskedPod, nodes: &[AskedNode], services: &[LedgerRow], reports:
 fn answer(pod: &AskedPod, node: &AskedNode, services: &[LedgerRow]) -> NodeAnswer {
     let misfit = pod.is_unscheduled().then(|| pod.placement.suits(&node.traits).err()).flatten();
     let own: Vec<&LedgerRow> = node.rows.iter().filter(|row| pod.is_own(row)).collect();
-    // Where nobody knows what is bound, whoever else declares the port may have it.
-    let all = pod.is_unscheduled() || node.known == NodeKnowledge::Manifests;
-    let others = node.rows.iter().filter(|row| !pod.is_own(row) && (all || is_in_the_way(row, &own)));
-    let mut users: Vec<PortUser> = Vec::new();
-    for row in others.chain(services) {
-        let Some(claim) = pod.overlap(row) else { continue };
-        let user = user(pod, claim, row);
-        // A Service of every node can be in a ledger too.
-        let is_known = users.iter().any(|known| is_same(&known.who, &user.who) && known.theirs == user.theirs);
-        if !is_known && users.len() < MAX_USERS {
-            users.push(user);
-        }
-    }
-    // Ports that the pod declares nowhere, and tries to bind.
-    for conflict in
-        node.conflicts.iter().filter(|conflict| conflict.kind == "inUse" && is_same(&conflict.who, &pod.actor))
-    {
-        if users.len() < MAX_USERS && !users.iter().any(|user| user.held && is_same(&user.who, &conflict.other)) {
-            users.push(PortUser {
-                ports: conflict.ports.clone(),
-                who: conflict.other.clone(),
-                theirs: conflict.ports.clone(),
-                source: None,
-                held: true,
-                seen_by_scheduler: false,
-                since: conflict.since.clone(),
-            });
-        }
-    }
+    let users = users(pod, node, services, &own);
     NodeAnswer {
         node: escape(&node.traits.name),
         misfit: misfit.map(|misfit| match misfit {
@@ -402,20 +372,6 @@ fn answer(pod: &AskedPod, node: &AskedNode, services: &[LedgerRow]) -> NodeAnswe
     }
 }
 
-/// Checks whether a user of a port keeps a pod on the same node from it. `own`: the pod's own rows.
-fn is_in_the_way(row: &LedgerRow, own: &[&LedgerRow]) -> bool {
-    let is_kept = row.who.until.is_some();
-    let mine = spec_of(row).and_then(|spec| own.iter().find(|own| spec_of(own).is_some_and(|own| own.overlaps(&spec))));
-    let in_force = row.standing.as_deref() == Some("inForce");
-    is_kept
-        || match mine.map(|own| (own.standing.as_deref() == Some("inForce"), own.held)) {
-            // Others may share it; who claims nothing there may not.
-            Some((true, true)) => row.held && row.standing.is_none(),
-            Some((true, false)) => row.held,
-            Some((false, _)) | None => row.held || in_force,
-        }
-}
-
 fn own_port(row: &LedgerRow) -> OwnPort {
     OwnPort { ports: ports_text(row), source: row.source.clone(), standing: row.standing.clone(), held: row.held }
 }
@@ -423,24 +379,6 @@ fn own_port(row: &LedgerRow) -> OwnPort {
 /// Returns the ports of a row in the grammar of the annotation.
 fn ports_text(row: &LedgerRow) -> String {
     spec_of(row).map(|spec| spec.to_string()).unwrap_or_default()
-}
-
-fn user(pod: &AskedPod, claim: &PodClaim, row: &LedgerRow) -> PortUser {
-    let is_declared = match row.who.kind.as_str() {
-        "pod" => row.source.as_deref() == Some(ClaimSource::HostPort.as_str()),
-        // The agent's pod may declare what is reserved for the node. Its ledger does not say so, but the scheduler does.
-        "node" => pod.scheduler.as_ref().is_some_and(|message| message.contains("free ports")),
-        _ => false,
-    };
-    PortUser {
-        ports: claim.spec.to_string(),
-        who: row.who.clone(),
-        theirs: ports_text(row),
-        source: row.source.clone(),
-        held: row.held,
-        seen_by_scheduler: claim.source == ClaimSource::HostPort && is_declared,
-        since: row.since.clone(),
-    }
 }
 
 fn pending_verdict(pod: &AskedPod, nodes: &[NodeAnswer]) -> PodVerdict {
@@ -463,7 +401,7 @@ fn running_verdict(pod: &AskedPod, node: Option<&NodeAnswer>) -> PodVerdict {
     let only_services = node.users.iter().all(|user| user.who.kind == "service");
     if node.users.iter().any(|user| user.who.until.is_some()) {
         PodVerdict::Kept
-    } else if is_held && pod.ready {
+    } else if node.users.iter().any(|user| user.answers.is_some()) || is_held && pod.ready {
         PodVerdict::AnsweredByOther
     } else if is_held && !has_lost {
         PodVerdict::InUse

@@ -14,6 +14,7 @@ use crate::{
         port_spec::Address,
         source::{ClaimOrigin, ClaimSource},
     },
+    pods::{claims::PodClaim, probes::Probes},
 };
 
 /// A claim in force on one port.
@@ -27,7 +28,35 @@ pub struct ActiveClaim {
     pub source: ClaimSource,
 }
 
+/// A pod on the host network that is Ready, with what it is to serve.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadyPod<'a> {
+    /// Its id.
+    pub id: OwnerId,
+    /// Its name.
+    pub name: &'a Name,
+    /// Its probes.
+    pub probes: &'a Probes,
+    /// Its claims, in force or not.
+    pub claims: &'a [PodClaim],
+}
+
 impl Index {
+    /// Returns the pods on the host network that are Ready and do not terminate. A pod whose processes cannot be told
+    /// from those of others is not among them.
+    pub fn ready_pods(&self) -> impl Iterator<Item = ReadyPod<'_>> {
+        self.owners.values().filter_map(|owner| {
+            let probes = owner.probes.as_deref().filter(|probes| probes.is_ready)?;
+            let is_recognised = owner.is_live() && owner.key.is_some() && owner.cgroup.is_some();
+            (is_recognised && !owner.terminating).then_some(ReadyPod {
+                id: owner.id,
+                name: &owner.name,
+                probes,
+                claims: &owner.claims,
+            })
+        })
+    }
+
     /// Returns the name of an owner, also for a while after it went.
     #[must_use]
     pub fn name(&self, id: OwnerId) -> Option<&Name> {

@@ -31,6 +31,7 @@ use crate::{
     pods::{
         claims::{ClaimProblem, PodClaim, single_addresses},
         pod::{ContainerRef, Pod},
+        probes::Probes,
     },
 };
 
@@ -101,6 +102,8 @@ pub(super) struct OwnerState {
     /// The pod itself, as long as it waits for its UID. Its annotation holds what of it counts.
     pub(super) pod: Option<Box<Pod>>,
     containers: Vec<ContainerRef>,
+    /// Its probes; `None` for a pod with a network of its own, and where no source has said so.
+    pub(super) probes: Option<Box<Probes>>,
     /// Checksum of what was written down of it last.
     recorded: Option<[u8; 8]>,
 }
@@ -144,6 +147,7 @@ impl OwnerState {
             usage: Usage::default(),
             pod: None,
             containers: Vec::new(),
+            probes: None,
             recorded: None,
         }
     }
@@ -188,6 +192,7 @@ impl OwnerState {
 
     pub(super) fn set_pod(&mut self, mut pod: Pod) {
         self.containers.clone_from(&pod.containers);
+        self.probes.clone_from(&pod.probes);
         self.host_network = Some(pod.host_network);
         let waits = (self.slot.is_none() && !self.exceeds_quota) || (pod.mirror.is_some() && !self.mirror);
         self.pod = waits.then(|| {

@@ -55,6 +55,10 @@ fn gathered(key: &SeriesKey, lines: &[String], different: usize, node: &str) -> 
             format!("bind{s} by {who} audited on {node} (mode audit): claimed by {whose}")
         }
         EventReason::PortInUse => format!("bind{s} by {who} failed on {node}: held by {whose}"),
+        EventReason::PortAnsweredByOther => {
+            let (are, ports) = if different > 1 { ("are", "their ports") } else { ("is", "its port") };
+            format!("{who} {are} Ready on {node}, but {whose} answers {ports}")
+        }
         EventReason::PortClaimConflict
         | EventReason::PortClaimInvalid
         | EventReason::PortIdentityRejected

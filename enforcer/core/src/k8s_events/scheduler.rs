@@ -34,7 +34,7 @@ use crate::{
         token_bucket::TokenBucket,
     },
     reports::{messages::notice_sentence, report::Report},
-    sockets::LiveConflict,
+    sockets::{AnsweredByOther, LiveConflict},
 };
 
 /// Interval at which series that are over are removed.
@@ -168,6 +168,25 @@ impl EventScheduler {
                 let line = || sentence.clone();
                 self.record(key, Occurrence { what: detail, line, related: related.clone(), time: now.wall }, now);
             }
+        }
+    }
+
+    /// Takes a port of a Ready pod that another one answers: the pod and the other one get an Event each.
+    pub fn answered_by_other(&mut self, answered: &AnsweredByOther, now: Now) {
+        let reason = EventReason::PortAnsweredByOther;
+        let [pod, holder] = answered.sides().map(|who| self.object_of(who));
+        let port = answered.port;
+        if let Some(pod) = &pod {
+            let detail = self.detail(&(port, &holder, answered.is_shared));
+            let sentence = answered.sentence(&self.node, Audience::Tenants);
+            let occurrence = Occurrence { what: detail, line: || sentence, related: holder.clone(), time: now.wall };
+            self.record(SeriesKey { object: pod.clone(), reason, detail }, occurrence, now);
+        }
+        if let Some(holder) = holder {
+            let what = self.detail(&(&answered.pod, port));
+            let line = || format!("{} ({port})", answered.pod);
+            let occurrence = Occurrence { what, line, related: pod, time: now.wall };
+            self.record(SeriesKey { object: holder, reason, detail: GATHERED }, occurrence, now);
         }
     }
 

@@ -54,6 +54,8 @@ pub enum EventReason {
     PortBindAudited,
     /// A bind fails because another one holds the port.
     PortInUse,
+    /// Another one answers a port of a pod that is Ready.
+    PortAnsweredByOther,
     /// A claim lost to another one.
     PortClaimConflict,
     /// A claim counts for nothing.
@@ -72,6 +74,7 @@ impl EventReason {
             Self::PortBindDenied => "PortBindDenied",
             Self::PortBindAudited => "PortBindAudited",
             Self::PortInUse => "PortInUse",
+            Self::PortAnsweredByOther => "PortAnsweredByOther",
             Self::PortClaimConflict => "PortClaimConflict",
             Self::PortClaimInvalid => "PortClaimInvalid",
             Self::PortIdentityRejected => "PortIdentityRejected",
@@ -83,7 +86,7 @@ impl EventReason {
     #[must_use]
     pub const fn action(self) -> &'static str {
         match self {
-            Self::PortBindDenied | Self::PortBindAudited | Self::PortInUse => "Bind",
+            Self::PortBindDenied | Self::PortBindAudited | Self::PortInUse | Self::PortAnsweredByOther => "Bind",
             Self::PortClaimConflict | Self::PortClaimInvalid | Self::PortIdentityRejected | Self::PortClaimGranted => {
                 "Claim"
             }
@@ -121,6 +124,7 @@ impl EventReason {
             Self::PortBindDenied
             | Self::PortBindAudited
             | Self::PortInUse
+            | Self::PortAnsweredByOther
             | Self::PortClaimConflict
             | Self::PortClaimInvalid
             | Self::PortIdentityRejected => false,

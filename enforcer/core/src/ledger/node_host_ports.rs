@@ -234,17 +234,17 @@ pub struct LedgerActor {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct LedgerConflict {
-    /// Kind: claimLost, shared, notOwner or inUse.
+    /// Kind: claimLost, shared, notOwner, inUse or answeredByOther.
     #[cfg_attr(feature = "schema", schemars(length(max = 64)))]
     pub kind: String,
     /// Ports in the grammar of the annotation, or an address with its port.
     #[cfg_attr(feature = "schema", schemars(length(max = 128)))]
     pub ports: String,
-    /// The one that is in the way, has lost, or tries in vain.
+    /// The one that is in the way, has lost, tries in vain, or does not answer itself.
     pub who: LedgerActor,
     /// The other one.
     pub other: LedgerActor,
-    /// Time of the first failed bind, of kind inUse only.
+    /// Time of the first failed bind, of kind inUse; time from which on it holds, of kind answeredByOther.
     #[cfg_attr(feature = "schema", schemars(length(max = 64)))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,

@@ -201,8 +201,9 @@ pub fn claims_within_quota(pod: &Pod, limits: &ClaimLimits, room: &Quota) -> Pod
         phase: _,
         deletion: _,
         arrival: _,
-        // For messages.
+        // For messages, and for reports.
         containers: _,
+        probes: _,
     } = pod;
     let mut book =
         ClaimCollector { limits, room, ports: 0, addresses: 0, seen: HashSet::new(), result: PodClaims::default() };

@@ -10,7 +10,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 
-use super::annotation::{MAX_ITEM, keep};
+use super::{
+    annotation::{MAX_ITEM, keep},
+    probes::Probes,
+};
 use crate::model::{
     digest::Digest,
     name::Name,
@@ -65,6 +68,8 @@ pub struct Pod {
     pub ports_annotation: Option<String>,
     /// The host ports that its containers declare, in the order of the object, init containers last.
     pub ports: Vec<DeclaredPort>,
+    /// Its probes; `None` for a pod with a network of its own.
+    pub probes: Option<Box<Probes>>,
     /// Its phase.
     pub phase: Phase,
     /// Its deletionTimestamp: the end of its grace period, which may lie ahead.
@@ -290,6 +295,7 @@ pub fn from_api(object: &api::Pod) -> Pod {
         share: non_empty(annotation(metadata, SHARE_ANNOTATION).map(str::trim)).map(str::to_owned),
         ports_annotation: annotation(metadata, PORTS_ANNOTATION).map(str::to_owned),
         ports: Vec::new(),
+        probes: Probes::of(object).map(Box::new),
         phase: match status.and_then(|status| status.phase.as_deref()) {
             Some("Succeeded") => Phase::Succeeded,
             Some("Failed") => Phase::Failed,

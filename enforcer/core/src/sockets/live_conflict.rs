@@ -66,7 +66,7 @@ impl NamedSocket {
 
     /// Returns `default/web-0 (container nginx, command nginx, pid 4711)`, as far as it is known and the audience may see
     /// it. Safe to show.
-    fn name(&self, audience: Audience) -> String {
+    pub(super) fn name(&self, audience: Audience) -> String {
         let details = if audience == Audience::Tenants { String::new() } else { self.details() };
         format!("{}{details}", self.who)
     }
@@ -226,11 +226,12 @@ fn each_pair<'a>(
 }
 
 /// Checks whether a claim on this address covers the holder's socket, in part at least.
-fn covers(claim: Address, holder: &BoundSocket) -> bool {
+pub(super) fn covers(claim: Address, holder: &BoundSocket) -> bool {
     let v6only = holder.v6only == Some(true) && matches!(claim, Address::V4(_));
     !v6only && claim.overlaps(Address::new(holder.address))
 }
 
-fn is_in(spec: &PortSpec, holder: &BoundSocket) -> bool {
+/// Checks whether a socket is on one of these ports.
+pub(super) fn is_in(spec: &PortSpec, holder: &BoundSocket) -> bool {
     spec.protocol == holder.protocol && spec.ports.contains(holder.port) && covers(spec.address, holder)
 }

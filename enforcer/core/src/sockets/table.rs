@@ -25,6 +25,7 @@ use crate::{
     model::{
         actor::Actor,
         kernel_ids::{BootNanos, CgroupId, SocketCookie},
+        port_spec::PortRange,
     },
     sockets::{
         Activity, BoundSince, BoundSocket, DumpedSocket, Process, Scope, SocketBinding, SocketOwner, SocketPlace,
@@ -421,6 +422,13 @@ impl BoundSockets {
     /// Returns the holders of a port, on whatever address.
     pub fn on(&self, protocol: Protocol, port: u16) -> impl Iterator<Item = &BoundSocket> {
         let cookies = self.ports.range((protocol, port, SocketCookie::MIN)..=(protocol, port, SocketCookie::MAX));
+        cookies.filter_map(|(_, _, cookie)| self.entries.get(cookie)).map(|entry| &entry.holder)
+    }
+
+    /// Returns the holders of these ports, by port.
+    pub fn on_range(&self, protocol: Protocol, ports: PortRange) -> impl Iterator<Item = &BoundSocket> {
+        let last = (protocol, ports.last(), SocketCookie::MAX);
+        let cookies = self.ports.range((protocol, ports.first(), SocketCookie::MIN)..=last);
         cookies.filter_map(|(_, _, cookie)| self.entries.get(cookie)).map(|entry| &entry.holder)
     }
 

@@ -70,6 +70,7 @@ impl Node {
             share: None,
             ports_annotation: Some(ports.to_owned()),
             ports: Vec::new(),
+            probes: None,
             phase: Phase::Active,
             deletion: None,
             arrival: i64::try_from(number).unwrap(),
@@ -147,6 +148,7 @@ impl Node {
             policy: self.policy,
             overrule: self.overrule,
             shared: &[],
+            answered: None,
             now: NOW,
         }
     }

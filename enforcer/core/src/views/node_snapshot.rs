@@ -29,7 +29,7 @@ use crate::{
         text::escape,
     },
     pods::pod::ARRIVAL_UNKNOWN,
-    sockets::{self, Activity, BoundSince, BoundSockets},
+    sockets::{self, Activity, AnsweredPorts, BoundSince, BoundSockets},
 };
 
 /// Version of the JSON.
@@ -50,6 +50,8 @@ pub struct NodeSnapshot<'a> {
     pub overrule: ModeOverride,
     /// Ports that are meant to be shared.
     pub shared: &'a [PortSpec],
+    /// Ports of Ready pods that others answer; `None` where nobody watches them.
+    pub answered: Option<&'a AnsweredPorts>,
     /// The moment.
     pub now: Now,
 }

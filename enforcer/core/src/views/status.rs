@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     model::{actor::Audience, kernel_ids::BootNanos, port_spec::protocol_name, text::escape},
     reports::failing_binds::{FailingBind, FailingBinds},
-    sockets::ReportedConflicts,
+    sockets::{AnsweredByOther, AnsweredPorts, ReportedConflicts},
     views::node_snapshot::{API_VERSION, ActorView, ClaimRow, HolderRow, NodeSnapshot, time},
 };
 
@@ -120,18 +120,18 @@ pub struct KernelFeatures {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConflictRow {
-    /// Kind: `claimLost`, `shared`, `notOwner` or `inUse`.
+    /// Kind: `claimLost`, `shared`, `notOwner`, `inUse` or `answeredByOther`.
     pub kind: String,
     /// Subject: ports in the grammar of the annotation, or an address with its port.
     pub ports: String,
-    /// Actor that is in the way, or has lost.
+    /// Actor that is in the way, has lost, tries in vain, or does not answer itself.
     pub who: ActorView,
     /// The other one.
     pub other: ActorView,
     /// Number of attempts, of kind `inUse` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
-    /// Time of the first attempt, of kind `inUse` only.
+    /// Time of the first attempt, of kind `inUse`; time from which on it holds, of kind `answeredByOther`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first: Option<String>,
     /// Time of the last attempt, of kind `inUse` only.
@@ -231,13 +231,16 @@ impl Status {
     }
 }
 
-/// Returns the conflicts that exist: binds that fail, claims that lost, and sockets that hold what others own.
+/// Returns the conflicts that exist: binds that fail, ports of Ready pods that others answer, claims that lost, and
+/// sockets that hold what others own.
 /// `claims`: all claims of the node.
 #[must_use]
 pub fn conflicts(scene: &NodeSnapshot<'_>, failing: Option<&FailingBinds>, claims: &[ClaimRow]) -> Vec<ConflictRow> {
     let in_use = failing.map(FailingBinds::sorted).unwrap_or_default();
     let in_use = in_use.into_iter().map(|bind| in_use_row(bind, scene.node));
-    in_use.chain(claims.iter().filter_map(lost)).chain(existing(scene)).collect()
+    let answered = scene.answered.map(AnsweredPorts::sorted).unwrap_or_default();
+    let answered = answered.into_iter().map(|(answered, first)| answered_row(answered, first, scene.node));
+    in_use.chain(answered).chain(claims.iter().filter_map(lost)).chain(existing(scene)).collect()
 }
 
 fn lost(claim: &ClaimRow) -> Option<ConflictRow> {
@@ -271,6 +274,20 @@ fn in_use_row(bind: &FailingBind, node: &str) -> ConflictRow {
             time(bind.first / 1_000_000 * 1_000_000),
             time(bind.last / 1_000_000 * 1_000_000)
         ),
+    }
+}
+
+fn answered_row(answered: &AnsweredByOther, first: i64, node: &str) -> ConflictRow {
+    let [who, other] = answered.sides().map(ActorView::from);
+    ConflictRow {
+        kind: "answeredByOther".to_owned(),
+        ports: answered.port.to_string(),
+        who,
+        other,
+        count: None,
+        first: Some(time(first)),
+        last: None,
+        message: answered.sentence(node, Audience::Operators),
     }
 }
 

@@ -41,6 +41,7 @@ impl Reconciler {
             }
         }
         self.publish_port_holders(changed);
+        self.refresh_answers(now);
         scan
     }
 

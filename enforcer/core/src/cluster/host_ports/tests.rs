@@ -62,6 +62,38 @@ fn lines(ports: &NodePorts) -> Vec<String> {
 }
 
 #[test]
+fn answered_port_marks_the_row_of_the_other_one() {
+    let actor = |name: &str| LedgerActor {
+        kind: "pod".to_owned(),
+        namespace: Some("default".to_owned()),
+        name: Some(name.to_owned()),
+        ..LedgerActor::default()
+    };
+    let mut node = Node::new();
+    node.pod(11, "default/other", "none", |_| ());
+    node.dump(&[(11, "0.0.0.0", 8000, Activity::Listening), (11, "127.0.0.1", 8001, Activity::Listening)]);
+    let mut ledger = content(&node.scene(), &LedgerInputs::default());
+    for ports in ["10.0.0.5:8000/tcp", "10.0.0.5:8001/tcp"] {
+        ledger.conflicts.push(LedgerConflict {
+            kind: "answeredByOther".to_owned(),
+            ports: ports.to_owned(),
+            who: actor("web"),
+            other: actor("other"),
+            since: None,
+        });
+    }
+    let ports = NodePorts::of("node-1", NodeKnowledge::Ledger, ledger, &ServicePorts::default());
+    let marked = [
+        "node-1 22/tcp the node",
+        "node-1 8000/tcp default/other conflict",
+        // On another address.
+        "node-1 8001/tcp default/other",
+    ];
+    assert_eq!(lines(&ports), marked);
+    assert_eq!(ports.conflicts[0].message, "default/web is Ready, but default/other answers 10.0.0.5:8000/tcp");
+}
+
+#[test]
 fn ledger_becomes_rows_and_conflicts_with_sentences() {
     let mut node = Node::new();
     node.pod(10, "default/web-0", "80", |_| ());

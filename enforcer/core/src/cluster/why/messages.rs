@@ -165,6 +165,13 @@ fn running(pod: &AskedPod, verdict: PodVerdict, node: Option<&NodeAnswer>) -> Ve
             "{}. Until then its bind is refused in mode enforce; wait, or end the grace on the node (enforcer release PORT).",
             capitalised(&users)
         )),
+        PodVerdict::AnsweredByOther if node.users.iter().any(|user| user.answers.is_some()) => {
+            let answering = node.users.iter().filter(|user| user.answers.is_some());
+            let answered = and_list(answering.map(answered), MAX_USERS);
+            sentences.push(format!(
+                "But {answered}. Give one of the two another port, and look why the pod did not bind it."
+            ));
+        }
         PodVerdict::AnsweredByOther => sentences.push(format!(
             "It is Ready although another one has a port of it: {users}. Its probes may be answered by a stranger."
         )),
@@ -195,6 +202,13 @@ fn running(pod: &AskedPod, verdict: PodVerdict, node: Option<&NodeAnswer>) -> Ve
     }
     sentences.extend(unknown(std::slice::from_ref(node)));
     sentences
+}
+
+fn answered(user: &PortUser) -> String {
+    let PortUser { ports, who, since, answers, .. } = user;
+    let what = if answers.as_deref() == Some("probe") { "probe on" } else { "port" };
+    let since = since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
+    format!("its {what} {ports} is answered by {who}{since}")
 }
 
 fn capitalised(text: &str) -> String {

@@ -160,6 +160,49 @@ fn failing_pod_names_the_holder_and_ready_pod_is_warned() {
 }
 
 #[test]
+fn ready_pod_reads_who_answers_its_probe() {
+    let conflict = |ports: &str| LedgerConflict {
+        kind: "answeredByOther".to_owned(),
+        ports: ports.to_owned(),
+        who: AskedPod::of(&running("web-1", 80, true, None)).actor,
+        other: LedgerActor {
+            kind: "pod".to_owned(),
+            namespace: Some("tools".to_owned()),
+            name: Some("squatter".to_owned()),
+            ..LedgerActor::default()
+        },
+        since: Some("2023-11-14T22:06:40Z".to_owned()),
+    };
+    let mut pod = running("web-1", 80, true, None);
+    pod.status.as_mut().unwrap().pod_ip = Some("10.0.0.5".to_owned());
+    let probe = json!({ "tcpSocket": { "port": 8000 } });
+    pod.spec.as_mut().unwrap().containers[0].readiness_probe = serde_json::from_value(probe).unwrap();
+    for (ports, what) in [
+        ("10.0.0.5:8000/tcp", "probe on 10.0.0.5:8000/tcp"),
+        ("80/tcp", "port 80/tcp"),
+        ("10.0.0.5:8000/udp", "port 10.0.0.5:8000/udp"),
+    ] {
+        let mut node = ledger(|node| {
+            node.pod(11, "default/web-1", "80", |_| ());
+            node.pod(12, "tools/squatter", "none", |_| ());
+            node.dump(&[(12, "0.0.0.0", 80, Activity::Listening)]);
+        });
+        node.conflicts = vec![conflict(ports)];
+        let answer = ask(&pod, &[node]);
+        assert_eq!(answer.verdict, PodVerdict::AnsweredByOther);
+        let users = &answer.nodes[0].users;
+        assert_eq!(users.len(), if ports == "80/tcp" { 1 } else { 2 }, "each is named once: {users:?}");
+        assert_eq!(
+            answer.message,
+            format!(
+                "default/web-1 is Running and Ready on node-1. But its {what} is answered by tools/squatter \
+                 since 2023-11-14T22:06:40Z. Give one of the two another port, and look why the pod did not bind it."
+            )
+        );
+    }
+}
+
+#[test]
 fn owner_is_fine_and_one_that_has_not_bound_is_told() {
     let held = ledger(|node| {
         node.pod(11, "default/web-1", "80", |_| ());

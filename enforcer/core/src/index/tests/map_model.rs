@@ -368,6 +368,7 @@ pub(super) fn pod(number: u32, name: &str, ports: &str) -> Pod {
         containers: Vec::new(),
         problems: Vec::new(),
         more_problems: 0,
+        probes: None,
     }
 }
 

@@ -1,3 +1,5 @@
+mod answered_ports;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use enforcer_ebpf::wire::{Protocol, Reason, UidForm, VerdictKind};

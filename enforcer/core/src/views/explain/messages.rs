@@ -14,6 +14,7 @@ use crate::{
         text::escape,
     },
     reports::messages::explain_reason,
+    sockets::{AnsweredByOther, AnsweredPort, AnsweredPorts},
     views::node_snapshot::{ActorView, ClaimRow, HolderRow, NodeSnapshot, port_name},
 };
 
@@ -36,6 +37,7 @@ impl MessageInputs<'_> {
         sentences.extend(self.waited_for());
         sentences.extend(self.shadowed());
         sentences.push(self.held());
+        sentences.extend(self.answered());
         sentences.extend(self.judged());
         sentences.extend(self.kernel());
         sentences.join(" ")
@@ -88,6 +90,27 @@ impl MessageInputs<'_> {
             return "Nobody holds it.".to_owned();
         }
         format!("It is held by {}.", and_list(&holders, MAX_LISTED))
+    }
+
+    /// Returns a sentence for each Ready pod whose port another one answers.
+    fn answered(&self) -> Vec<String> {
+        let answered = self.scene.answered.map(AnsweredPorts::sorted).unwrap_or_default();
+        let here = answered.into_iter().map(|(answered, _)| answered).filter(|answered| {
+            (answered.port.protocol(), answered.port.port()) == (self.question.protocol, self.question.port)
+        });
+        let sentence = |AnsweredByOther { pod, port, holder, is_shared }: &AnsweredByOther| {
+            let too = if *is_shared { " too" } else { "" };
+            match port {
+                AnsweredPort::Probed(..) => format!(
+                    "The probe of {pod} on {port} is answered by {}{too}, and the pod is Ready all the same.",
+                    holder.who
+                ),
+                AnsweredPort::Declared(..) => {
+                    format!("{pod} declares {port} and is Ready, but {} answers there{too}.", holder.who)
+                }
+            }
+        };
+        here.take(MAX_LISTED).map(sentence).collect()
     }
 
     fn caller(&self) -> String {

@@ -1,5 +1,7 @@
 //! The paragraph, word for word, and what it is made of.
 
+use std::time::Duration;
+
 use enforcer_ebpf::{
     decide::ModeOverride,
     wire::{NodeMode, Undeclared},
@@ -13,12 +15,15 @@ use crate::{
         namespace_label::NamespaceLabel,
         now::Now,
     },
-    pods::pod::{Pod, Workload},
+    pods::{
+        pod::{Pod, Workload},
+        probes::{ProbeTarget, Probes},
+    },
     reports::{
         failing_binds::FailingBinds,
         report::{Incumbent, Report},
     },
-    sockets::{Activity, DumpedSocket, NamedSocket, Scope, SocketPlace},
+    sockets::{Activity, AnswerInputs, AnsweredPorts, DumpedSocket, NamedSocket, Scope, SocketPlace},
     tests::node::{NOW, Node},
 };
 
@@ -67,6 +72,38 @@ fn who_owns_and_holds_it_and_what_would_happen() {
     let owner = node.message(80, Some(("default", "web-0")));
     assert!(owner.contains("that is allowed: it owns the port. But the kernel itself refuses it"), "{owner}");
     assert!(owner.contains("while default/web-0 itself holds the port"), "{owner}");
+}
+
+#[test]
+fn answered_port_names_the_pod_and_who_answers() {
+    let mut node = Node::new();
+    node.pod(10, "default/web-0", "9100", |pod| {
+        let address = "10.0.0.5".parse().unwrap();
+        let targets = [ProbeTarget { port: 8000, address, is_local: true }];
+        let address = Some(address);
+        pod.probes = Some(Box::new(Probes { is_ready: true, address, period: 10, targets: targets.into() }));
+    });
+    node.pod(11, "default/web-1", "", |_| ());
+    node.dump(&[(11, "0.0.0.0", 8000, Activity::Listening), (11, "0.0.0.0", 9100, Activity::Listening)]);
+    let mut answered = AnsweredPorts::default();
+    answered
+        .refresh(&AnswerInputs { sockets: &node.holders, index: &node.index, shared: &[], is_own: &|_| false }, NOW);
+    let ask = |answered: &AnsweredPorts, port: u16| {
+        let question = ExplainQuestion { protocol: Protocol::Tcp, port, pod: None };
+        explain(&question, &NodeSnapshot { answered: Some(answered), ..node.scene() }).unwrap().message
+    };
+    assert!(!ask(&answered, 8000).contains("Ready"), "it has not held for long enough");
+    answered.take_settled(NOW.boottime + Duration::from_secs(9));
+    let probed = "The probe of default/web-0 on 10.0.0.5:8000/tcp is answered by default/web-1, and the pod is Ready all the same.";
+    assert!(ask(&answered, 8000).contains(probed), "{}", ask(&answered, 8000));
+    let declared = "default/web-0 declares 9100/tcp and is Ready, but default/web-1 answers there.";
+    assert!(ask(&answered, 9100).contains(declared), "{}", ask(&answered, 9100));
+    assert!(!ask(&answered, 9101).contains("Ready"));
+    let rows = super::super::status::conflicts(&NodeSnapshot { answered: Some(&answered), ..node.scene() }, None, &[]);
+    let kinds: Vec<(&str, &str)> = rows.iter().map(|row| (row.kind.as_str(), row.ports.as_str())).collect();
+    let both =
+        [("answeredByOther", "10.0.0.5:8000/tcp"), ("answeredByOther", "9100/tcp"), ("notOwner", "0.0.0.0:9100/tcp")];
+    assert_eq!(kinds, both);
 }
 
 #[test]

@@ -3,12 +3,11 @@
 //! The kubelet connects to the node's address, or to the probe's `host`. So a numeric port of a probe is a port of the
 //! node, declared or not. The name of a port refers to a declared one.
 
-use std::net::Ipv4Addr;
-
 use enforcer_ebpf::wire::Protocol;
 
 use crate::{
-    model::port_spec::{Address, PortRange, PortSpec},
+    model::port_spec::{PortRange, PortSpec},
+    pods::probes::host_address,
     yaml::spanned::{Node, Value},
 };
 
@@ -33,11 +32,6 @@ fn port_spec(handler: &Node, port: &Node) -> Option<PortSpec> {
         return None;
     };
     let ports = PortRange::single(number.as_u64().and_then(|number| u16::try_from(number).ok())?).ok()?;
-    let address = match handler.get("host").and_then(Node::text).unwrap_or_default() {
-        "" => Address::Any,
-        "localhost" => Address::V4(Ipv4Addr::LOCALHOST),
-        // Another name may be another machine.
-        host => host.trim_start_matches('[').trim_end_matches(']').parse().ok()?,
-    };
+    let address = host_address(handler.get("host").and_then(Node::text).unwrap_or_default())?;
     Some(PortSpec { protocol: Protocol::Tcp, address, ports })
 }

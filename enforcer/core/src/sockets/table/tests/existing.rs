@@ -67,6 +67,7 @@ impl Node {
             containers: Vec::new(),
             problems: Vec::new(),
             more_problems: 0,
+            probes: None,
         };
         change(&mut pod);
         self.index.cgroup_created(CgroupId::new(number), ROOT, &format!("pod{}", uid(number)), NOW);
