@@ -9,7 +9,7 @@ mod initramfs;
 mod kernel_images;
 mod kernel_modules;
 mod progress_line;
-pub(crate) mod reboot;
+mod reboot;
 mod support_page;
 mod virtual_machine;
 
@@ -67,7 +67,7 @@ pub(crate) struct Args {
     test: Option<String>,
     /// Instead of the tests, cut each machine off while the agent enforces, and boot it again: with a restore before the
     /// first pod, and without a boot state
-    #[arg(long, conflicts_with_all = ["test", "document", "jobs", "parts"])]
+    #[arg(long, conflicts_with_all = ["test", "jobs", "parts"])]
     reboot: bool,
     /// Path of QEMU
     #[arg(long, value_name = "PATH", env = "PORT_ENFORCER_QEMU", default_value = "qemu-system-x86_64")]
@@ -84,7 +84,7 @@ pub(crate) struct Args {
     /// Output format of the result
     #[arg(short, long, value_enum, default_value_t = OutputFormat::Table)]
     output: OutputFormat,
-    /// Write docs/kernel-support.md from these results
+    /// Write docs/kernel-support.md from these results, or docs/boot.md from those of --reboot
     #[arg(long, conflicts_with = "test")]
     document: bool,
 }
@@ -154,7 +154,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let executables = initramfs::GuestExecutables::build()?;
     let limit = Duration::from_secs(limit);
     if reboot {
-        reboot::print(&reboot::run(&images, &qemu, &executables, limit)?, output);
+        let figures = reboot::run(&images, &qemu, &executables, limit)?;
+        reboot::print(&figures, output);
+        if document {
+            reboot::document(&figures)?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let accelerator = OnceLock::new();

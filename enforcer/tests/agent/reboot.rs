@@ -14,6 +14,7 @@ use rustix::mount::{MountFlags, mount};
 
 use enforcer_testing::{
     agent::{Agent, enforcer, wait_until},
+    own_machine,
     pods::{Pod, SYSTEMD_BESTEFFORT, cgroup_for},
     tests,
     worker::{Bind, Worker},
@@ -105,7 +106,9 @@ fn flags() -> Vec<String> {
 fn start(uid: &str) -> Worker {
     let path = Path::new(ROOT).join(cgroup_for(uid, SYSTEMD_BESTEFFORT));
     fs::create_dir_all(&path).expect("a cgroup");
-    Worker::start(&path)
+    let worker = Worker::start(&path);
+    own_machine::give_way(worker.pid());
+    worker
 }
 
 /// A bind on an address of its own, so that what the kernel itself refuses is nobody's verdict.

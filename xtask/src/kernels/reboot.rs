@@ -27,15 +27,21 @@ const CUT: &str = "cut";
 
 /// Figures of one kernel, as its machine printed them: name and value.
 #[derive(Debug)]
-pub(crate) struct RebootFigures {
-    /// Release of the kernel.
-    pub(crate) kernel: String,
+pub(super) struct RebootFigures {
+    /// Name of the kernel.
+    kernel: String,
     /// Values by name. Each of [`FIGURES`] is there.
-    pub(crate) values: BTreeMap<String, u64>,
+    values: BTreeMap<String, u64>,
 }
 
+/// The page with the figures, below the workspace's root.
+const PAGE: &str = "docs/boot.md";
+/// Heading of its last part.
+const HEADING: &str = "\n## Figures\n\n";
+
 /// Names of the figures with their meanings, in the order of the tables.
-pub(crate) const FIGURES: [(&str, &str); 7] = [
+const FIGURES: [(&str, &str); 8] = [
+    ("restoreMillis", "the restore, ms"),
     ("attemptsBeforeAgent", "attempts of foreign pods before the agent came"),
     ("denied", "attempts of foreign pods in all, each denied"),
     ("through", "of them let through"),
@@ -76,8 +82,8 @@ pub(super) fn run(
             check(&console, boot).with_context(|| format!("{}: {boot}: see {}", image.name, log.display()))?;
             values.extend(figures(&console));
         }
-        for (name, _) in FIGURES.iter().chain(&[("restoreMillis", "")]) {
-            if !values.contains_key(*name) {
+        for (name, _) in FIGURES {
+            if !values.contains_key(name) {
                 bail!("{}: the machine printed no figure {name}", image.name);
             }
         }
@@ -108,6 +114,33 @@ pub(super) fn print(all: &[RebootFigures], output: OutputFormat) {
             println!("\n{table}");
         }
     }
+}
+
+/// Writes the figures into the page, behind the heading that begins its last part.
+pub(super) fn document(all: &[RebootFigures]) -> anyhow::Result<()> {
+    let path = process::workspace_root().join(PAGE);
+    let page = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let (head, _) = page.split_once(HEADING).with_context(|| format!("{PAGE} has no heading '{}'", HEADING.trim()))?;
+    let day = jiff::Zoned::now().date().to_string();
+    fs::write(&path, format!("{head}{}", render(&day, all))).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn render(day: &str, all: &[RebootFigures]) -> String {
+    let mut text = format!(
+        "{HEADING}Written by `cargo xtask kernels --reboot --document` on {day}; do not edit. The machines are emulated, where a restore takes\n\
+         as long as the verifier needs there.\n\n"
+    );
+    let mut row = |cells: Vec<String>| {
+        text.push_str("| ");
+        text.push_str(&cells.join(" | "));
+        text.push_str(" |\n");
+    };
+    row([String::new()].into_iter().chain(all.iter().map(|row| row.kernel.clone())).collect());
+    row(vec!["---".to_owned(); all.len() + 1]);
+    for (name, meaning) in FIGURES {
+        row([meaning.to_owned()].into_iter().chain(all.iter().map(|row| row.values[name].to_string())).collect());
+    }
+    text
 }
 
 /// Makes an empty disk.
@@ -158,5 +191,20 @@ mod tests {
         let error = check(&console("port-enforcer-guest: ended badly: code 101"), "gap").unwrap_err().to_string();
         assert!(error.contains("ended badly: code 101"), "{error}");
         assert!(check(&console(text), "cut").is_err(), "it went on");
+    }
+
+    #[test]
+    fn page_has_a_column_for_each_kernel() {
+        let figures = |kernel: &str, value| RebootFigures {
+            kernel: kernel.to_owned(),
+            values: FIGURES.iter().map(|(name, _)| ((*name).to_owned(), value)).collect(),
+        };
+        let text = render("2026-11-30", &[figures("5.10", 1), figures("7.3", 2)]);
+        for line in ["|  | 5.10 | 7.3 |", "| --- | --- | --- |", "| the restore, ms | 1 | 2 |"] {
+            assert!(text.lines().any(|written| written == line), "{line}: {text}");
+        }
+        assert!(text.starts_with("\n## Figures\n\nWritten by ") && text.contains("on 2026-11-30"));
+        let page = fs::read_to_string(process::workspace_root().join(PAGE)).unwrap();
+        assert_eq!(page.matches(HEADING).count(), 1, "the page has room for it");
     }
 }
