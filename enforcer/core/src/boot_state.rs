@@ -1,7 +1,7 @@
 //! Boot state: what was in force on a node, as bytes that outlive a reboot.
 //!
 //! The agent writes them to the disk, and `enforcer restore` reads them before the kubelet has started anything. The
-//! bytes are one line that says what follows, then JSON in the form of [`file`](self::file):
+//! bytes are one line that says what follows, then JSON in the form of `boot_state/file.rs`:
 //!
 //! ```text
 //! port-enforcer boot-state 1 <digest of the rest, 32 hex digits> <length of the rest in bytes>
