@@ -100,8 +100,10 @@ fn remove(root: &Path) -> Result<(), Failure> {
             println!("removed {}", path.display());
         }
     }
-    // It stays where it is a mount or holds what is not ours.
-    let _ = fs::remove_dir(root.join(PROGRAM_FOLDER));
+    for folder in [WANTS, PROGRAM_FOLDER] {
+        // It stays where it is a mount or holds what is not ours.
+        let _ = fs::remove_dir(root.join(folder));
+    }
     if !found {
         println!("the unit is not installed below {}", root.display());
     }

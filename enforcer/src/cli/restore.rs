@@ -118,9 +118,10 @@ fn restore(state: BootState, persistence: Persistence, now: Now, reserved: &Rese
     };
     let failed = |error| agent_failure(&AgentError::Reconciler(error));
     let mut reconciler = Reconciler::load(start, Some(persistence)).map_err(failed)?;
-    reconciler.attach().map_err(failed)?;
+    // Before anything is judged, so that the agent finds the mark whenever this ends.
     let at = BootNanos::after_boot(crate::host::clock::now().boottime);
     reconciler.kernel_mut().mark_boot_restore(at).map_err(Failure::runtime)?;
+    reconciler.attach().map_err(failed)?;
     let enforced = should_enforce(policy.enforce, reconciler.node_mode());
     if enforced && reserves_ports {
         // Without it everything else is as it should be.

@@ -27,7 +27,7 @@ impl Reconciler {
         self.kernel.policy()
     }
 
-    /// Checks whether the last [`Input::VerdictRing`] left records in the ring, so that the next one is due at once.
+    /// Checks whether the last [`Input::VerdictRing`](crate::agent::input::Input::VerdictRing) left records in the ring, so that the next one is due at once.
     #[must_use]
     pub fn has_verdict_backlog(&self) -> bool {
         self.verdict_backlog
