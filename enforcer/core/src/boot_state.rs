@@ -25,7 +25,7 @@ use crate::{
 
 /// Version of the form that this agent writes, and the only one that it reads.
 pub const VERSION: u32 = 1;
-/// Most bytes of a boot state. A node with 5,000 pods has about 3 MiB.
+/// Most bytes of a boot state. A node with 5,000 pods has 1.4 MB.
 pub const MAX_BYTES: usize = 16 << 20;
 /// First words of the first line.
 const MAGIC: &str = "port-enforcer boot-state ";

@@ -11,11 +11,7 @@ use std::{
     time::Duration,
 };
 
-use enforcer_core::{
-    boot_state::{BootState, Origin},
-    index::Settings,
-    model::{now::Now, port_spec::PortSpec},
-};
+use enforcer_core::{boot_state::BootState, model::now::Now};
 use enforcer_ebpf::wire::{NodeMode, Policy};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -36,26 +32,18 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 const PACE: Duration = Duration::from_secs(1);
 /// Part of the lease after which the state is written anew, so that most of the lease is left after a power cut.
 const LEASE_PARTS: u32 = 4;
+/// Time after which an order that failed is given again.
+const RETRY: Duration = Duration::from_secs(10);
 /// Time for the last write.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What of a boot state does not change while an agent runs.
+/// Folder of the boot state, and what of it does not change while an agent runs.
 #[derive(Clone, Debug)]
 pub struct BootStateConfig {
     /// Folder of the boot state.
     pub folder: BootStateFolder,
-    /// Node and boot.
-    pub origin: Origin,
-    /// Time for which a boot state denies after it was written; `None` for ever.
-    pub lease: Option<Duration>,
-    /// Path of the attached cgroup below the root of the hierarchy.
-    pub cgroup: String,
-    /// Ports that any process may share.
-    pub shared_ports: Vec<PortSpec>,
-    /// Claimed ports are kept from outgoing connections.
-    pub reserves_ports: bool,
-    /// Rules for claims.
-    pub settings: Settings,
+    /// A boot state without owners.
+    pub empty: BootState,
 }
 
 /// An order for the thread.
@@ -66,8 +54,11 @@ enum WriterOrder {
     Mode(NodeMode),
 }
 
-/// Result of an order, to be reported where it is an error.
-pub(super) type WriterOutcome = Result<(), FolderError>;
+/// What was carried out.
+enum Carried {
+    State,
+    Mode,
+}
 
 /// Content of the last order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +73,7 @@ enum Content {
 pub(super) struct BootStateWriter {
     config: BootStateConfig,
     orders: Sender<WriterOrder>,
-    outcomes: UnboundedReceiver<WriterOutcome>,
+    outcomes: UnboundedReceiver<Result<Carried, FolderError>>,
     /// Number of orders without an outcome.
     pending: usize,
     ordered: Option<Content>,
@@ -93,6 +84,10 @@ pub(super) struct BootStateWriter {
     due: Option<Instant>,
     /// Time of the write that renews the lease.
     renewal: Option<Instant>,
+    /// Time to try again what failed.
+    retry: Option<Instant>,
+    /// A failure was reported, and no boot state was written or removed since then.
+    failing: bool,
 }
 
 impl BootStateWriter {
@@ -112,18 +107,23 @@ impl BootStateWriter {
             not_before: Instant::now(),
             due: None,
             renewal: None,
+            retry: None,
+            failing: false,
         })
     }
 
     /// Orders what is due.
     pub(super) fn refresh(&mut self, reconciler: &Reconciler) {
+        let at = Instant::now();
+        if self.retry.take_if(|retry| *retry <= at).is_some() {
+            (self.ordered, self.ordered_mode) = (None, None);
+        }
         let mode = reconciler.node_mode();
         // Without pins nobody could have set one, and what is kept may still count.
         if reconciler.is_persistent() && self.ordered_mode != Some(mode) {
             self.order(WriterOrder::Mode(mode));
             self.ordered_mode = Some(mode);
         }
-        let at = Instant::now();
         let Some(content) = content(reconciler) else {
             return;
         };
@@ -142,25 +142,21 @@ impl BootStateWriter {
         let pause = match &order {
             // A microsecond a byte is about a second a MiB.
             WriterOrder::Write(bytes) => PACE + Duration::from_micros(bytes.len() as u64),
-            WriterOrder::Remove(_) | WriterOrder::Mode(_) => PACE,
+            _ => PACE,
         };
         self.order(order);
         self.ordered = Some(content);
         self.due = None;
         self.not_before = at + pause;
-        self.renewal = self.config.lease.map(|lease| at + (lease / LEASE_PARTS).max(PACE));
+        self.renewal = self.config.empty.lease.map(|lease| at + (lease / LEASE_PARTS).max(PACE));
     }
 
     fn write_order(&self, content: Content, reconciler: &Reconciler, now: Now) -> WriterOrder {
         let Content::InForce { policy, .. } = content else {
             return WriterOrder::Remove(None);
         };
-        let BootStateConfig { folder: _, origin, lease, cgroup, shared_ports, reserves_ports, settings } =
-            self.config.clone();
         let owners = reconciler.index().owners_in_force();
-        let written = now.wall;
-        let state =
-            BootState { origin, written, lease, cgroup, policy, shared_ports, reserves_ports, settings, owners };
+        let state = BootState { written: now.wall, policy, owners, ..self.config.empty.clone() };
         match state.encode(now) {
             Some(bytes) => WriterOrder::Write(bytes),
             None => WriterOrder::Remove(Some(FolderError::TooLarge)),
@@ -171,17 +167,30 @@ impl BootStateWriter {
         self.pending += usize::from(self.orders.send(order).is_ok());
     }
 
-    /// Waits for the outcome of an order, or until [`Self::refresh`] has something to do. Cancel safe.
-    pub(super) async fn next(&mut self) -> Option<WriterOutcome> {
-        let at = self.due.or(self.renewal);
+    /// Waits until [`Self::refresh`] has something to do, or for a failure that is to be reported. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<FolderError> {
+        let at = [self.due.or(self.renewal), self.retry].into_iter().flatten().min();
         tokio::select! {
             outcome = self.outcomes.recv(), if self.pending > 0 => {
                 self.pending -= 1;
-                outcome
+                self.take_outcome(outcome?)
             }
             () = sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() && self.pending == 0 => None,
             else => std::future::pending().await,
         }
+    }
+
+    /// Takes an outcome. Returns the first failure of several in a row.
+    fn take_outcome(&mut self, outcome: Result<Carried, FolderError>) -> Option<FolderError> {
+        match outcome {
+            Ok(Carried::State) => self.failing = false,
+            Ok(Carried::Mode) => {}
+            Err(error) => {
+                self.retry = Some(Instant::now() + RETRY);
+                return (!std::mem::replace(&mut self.failing, true)).then_some(error);
+            }
+        }
+        None
     }
 
     /// Writes the last state and ends the thread. Returns the errors; one is that it took too long.
@@ -216,12 +225,16 @@ fn content(reconciler: &Reconciler) -> Option<Content> {
 }
 
 /// Carries out orders in the thread, until the writer ends.
-fn carry_out(folder: &BootStateFolder, orders: &Receiver<WriterOrder>, done: &UnboundedSender<WriterOutcome>) {
+fn carry_out(
+    folder: &BootStateFolder,
+    orders: &Receiver<WriterOrder>,
+    done: &UnboundedSender<Result<Carried, FolderError>>,
+) {
     for order in orders {
         let outcome = match order {
-            WriterOrder::Write(bytes) => folder.write(&bytes),
-            WriterOrder::Remove(why) => folder.remove().and(why.map_or(Ok(()), Err)),
-            WriterOrder::Mode(mode) => folder.set_node_mode(mode),
+            WriterOrder::Write(bytes) => folder.write(&bytes).map(|()| Carried::State),
+            WriterOrder::Remove(why) => folder.remove().and(why.map_or(Ok(Carried::State), Err)),
+            WriterOrder::Mode(mode) => folder.set_node_mode(mode).map(|()| Carried::Mode),
         };
         if done.send(outcome).is_err() {
             return;

@@ -11,7 +11,7 @@ use tracing::info;
 use crate::{
     agent::{
         admin::{self, Admin, Request},
-        boot_state_writer::{BootStateWriter, WriterOutcome},
+        boot_state_writer::BootStateWriter,
         dispatcher::Dispatcher,
         error::{AgentError, ReconcilerError},
         gauges::EnforcementGauges,
@@ -24,7 +24,7 @@ use crate::{
         ring_poll::{Rings, RingsPace},
         snapshot::AgentInfo,
     },
-    host::clock::now,
+    host::{boot_state_folder::FolderError, clock::now},
     k8s::TaintRemover,
 };
 
@@ -119,7 +119,7 @@ enum Wakeup {
     Timeout,
     Requests(Vec<Request>),
     ReservedPorts(Option<SyncOutcome>),
-    BootState(Option<WriterOutcome>),
+    BootState(Option<FolderError>),
     Ledger,
     Trace,
 }
@@ -168,8 +168,8 @@ impl Agent {
                 Wakeup::Requests(requests) => self.answer(requests)?,
                 Wakeup::Ledger => self.ledger.refresh(&self.info, &self.reconciler, now()),
                 Wakeup::ReservedPorts(Some(outcome)) => self.dispatcher.reserved_ports(outcome),
-                Wakeup::BootState(Some(Err(error))) => self.dispatcher.boot_state_failed(&error),
-                Wakeup::ReservedPorts(None) | Wakeup::BootState(None | Some(Ok(()))) | Wakeup::Trace => {}
+                Wakeup::BootState(Some(error)) => self.dispatcher.boot_state_failed(&error),
+                Wakeup::ReservedPorts(None) | Wakeup::BootState(None) | Wakeup::Trace => {}
             }
             self.dispatcher.drain(&mut self.reconciler, &self.source, now());
         }
@@ -245,7 +245,7 @@ impl Agent {
 }
 
 /// Waits for the writer of the boot state; for ever if there is none.
-async fn next_boot_state(writer: Option<&mut BootStateWriter>) -> Option<WriterOutcome> {
+async fn next_boot_state(writer: Option<&mut BootStateWriter>) -> Option<FolderError> {
     match writer {
         Some(writer) => writer.next().await,
         None => std::future::pending().await,

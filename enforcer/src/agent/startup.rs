@@ -169,20 +169,9 @@ fn recall(config: &BootStateConfig, persistence: &Persistence) -> Result<Option<
         return Ok(None);
     }
     match config.folder.read(now()) {
-        Ok(None) => Ok(None),
-        Ok(Some(state)) => {
-            let fit = state.check(config.origin.machine.as_deref(), &config.origin.boot, now());
-            let folder = config.folder.path().display();
-            match fit {
-                Ok(()) => Ok(Some(state.owners)),
-                Err(unfit) => {
-                    info!(event = "boot_state_unused", "the boot state in {folder} {unfit}; nothing of it is used");
-                    Ok(None)
-                }
-            }
-        }
+        Ok(state) => Ok(state.map(|state| state.owners)),
         Err(error) => {
-            warn!(event = "boot_state_unused", "{error}");
+            warn!(event = "boot_state_unused", "{error}; nothing of it is used");
             Ok(None)
         }
     }

@@ -10,10 +10,14 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    cli::{Failure, agent_or_pins::BpffsFlag, values::BootStateFlag},
+    cli::{
+        Failure,
+        agent_or_pins::BpffsFlag,
+        values::{BootStateFlag, ReservedPortsFlags},
+    },
     host::{
         boot_state_folder::{self, BootStateFolder},
-        reserved_ports_sysctl::{self, ReservedPorts, Synced, SysctlError},
+        reserved_ports_sysctl::{ReservedPorts, Synced, SysctlError},
     },
     kernel::pins::{CleanupSummary, PinError, clean_up},
 };
@@ -27,13 +31,8 @@ pub(super) struct Cleanup {
     #[command(flatten)]
     bpffs: BpffsFlag,
 
-    /// Folder for the list of ports that the agent reserved
-    #[arg(long, env = "ENFORCER_STATE_DIR", value_name = "PATH", default_value = reserved_ports_sysctl::DEFAULT_FOLDER)]
-    state_dir: PathBuf,
-
-    /// Writable mount of the node's sysctls
-    #[arg(long, env = "ENFORCER_PROC_SYS", value_name = "PATH", default_value = reserved_ports_sysctl::PROC_SYS)]
-    proc_sys: PathBuf,
+    #[command(flatten)]
+    reserved_ports: ReservedPortsFlags,
 
     /// Folder of the boot state
     #[arg(long, env = "ENFORCER_BOOT_STATE", value_name = "PATH", default_value = boot_state_folder::DEFAULT_FOLDER)]
@@ -56,10 +55,10 @@ struct LeftBehind {
 
 impl Cleanup {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Self { bpffs: BpffsFlag { bpffs }, state_dir, proc_sys, boot_state, wait } = self;
+        let Self { bpffs: BpffsFlag { bpffs }, reserved_ports, boot_state, wait } = self;
         let left = LeftBehind {
             bpffs,
-            reserved: ReservedPorts::new(&proc_sys, &state_dir),
+            reserved: reserved_ports.list(),
             boot_state: boot_state.0.map(|path| BootStateFolder::new(&path)),
         };
         if wait { clean_and_wait(&left) } else { clean(&left) }

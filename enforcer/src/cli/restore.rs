@@ -22,18 +22,22 @@ use crate::{
         agent_failure::{agent_failure, program_failure},
         agent_or_pins::BpffsFlag,
         mode::pin_failure,
+        values::ReservedPortsFlags,
     },
     host::{
-        boot_state_folder::{self, BootStateFolder, FolderError, boot_id, machine_id},
+        boot_state_folder::{self, BootStateFolder, FolderError},
         cgroup::{MOUNTINFO, Root},
-        clock::now,
-        reserved_ports_sysctl::{self, ReservedPorts},
+        clock,
+        reserved_ports_sysctl::ReservedPorts,
     },
     kernel::{
         pins::{Persistence, Pins, recall_node_mode},
         probe,
     },
 };
+
+/// What follows where nothing is restored.
+const NOTHING: &str = "nothing is enforced until an agent comes";
 
 /// Put in force again what was in force before the node started, until an agent comes
 #[derive(Debug, Args)]
@@ -47,18 +51,13 @@ pub(super) struct Restore {
     #[command(flatten)]
     bpffs: BpffsFlag,
 
-    /// Folder for the list of ports that are reserved, for the agent
-    #[arg(long, env = "ENFORCER_STATE_DIR", value_name = "PATH", default_value = reserved_ports_sysctl::DEFAULT_FOLDER)]
-    state_dir: PathBuf,
-
-    /// Writable mount of the node's sysctls
-    #[arg(long, env = "ENFORCER_PROC_SYS", value_name = "PATH", default_value = reserved_ports_sysctl::PROC_SYS)]
-    proc_sys: PathBuf,
+    #[command(flatten)]
+    reserved_ports: ReservedPortsFlags,
 }
 
 impl Restore {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Self { boot_state, bpffs: BpffsFlag { bpffs }, state_dir, proc_sys } = self;
+        let Self { boot_state, bpffs: BpffsFlag { bpffs }, reserved_ports } = self;
         let began = Instant::now();
         let folder = BootStateFolder::new(&boot_state);
         let pins = Pins::at(&bpffs).map_err(Failure::unsupported)?;
@@ -76,25 +75,21 @@ impl Restore {
             println!("an agent left its claims in force, so that nothing is to be restored");
             return Ok(());
         }
-        let now = now();
+        let now = clock::now();
         let state = match folder.read(now) {
             Ok(Some(state)) => state,
             Ok(None) => {
-                println!(
-                    "there is no boot state in {}: nothing is enforced until an agent comes",
-                    boot_state.display()
-                );
+                println!("there is no boot state in {}: {NOTHING}", boot_state.display());
                 return Ok(());
             }
-            Err(error) => return Err(folder_failure(&error)),
+            // That is no failure of anything.
+            Err(unfit @ FolderError::Unfit { .. }) => {
+                println!("{unfit}; {NOTHING}");
+                return Ok(());
+            }
+            Err(error) => return Err(Failure::runtime(format!("{error}; {NOTHING}"))),
         };
-        let boot = boot_id().map_err(|error| folder_failure(&error))?;
-        if let Err(unfit) = state.check(machine_id().as_deref(), &boot, now) {
-            println!("the boot state in {} {unfit}; nothing is enforced until an agent comes", boot_state.display());
-            return Ok(());
-        }
-        let summary =
-            restore(state, Persistence { guard, persist: true }, now, &ReservedPorts::new(&proc_sys, &state_dir))?;
+        let summary = restore(state, Persistence { guard, persist: true }, now, &reserved_ports.list())?;
         println!("{summary}, in {} ms", began.elapsed().as_millis());
         Ok(())
     }
@@ -119,7 +114,7 @@ fn restore(state: BootState, persistence: Persistence, now: Now, reserved: &Rese
     let failed = |error| agent_failure(&AgentError::Reconciler(error));
     let mut reconciler = Reconciler::load(start, Some(persistence)).map_err(failed)?;
     // Before anything is judged, so that the agent finds the mark whenever this ends.
-    let at = BootNanos::after_boot(crate::host::clock::now().boottime);
+    let at = BootNanos::after_boot(clock::now().boottime);
     reconciler.kernel_mut().mark_boot_restore(at).map_err(Failure::runtime)?;
     reconciler.attach().map_err(failed)?;
     let enforced = should_enforce(policy.enforce, reconciler.node_mode());
@@ -135,8 +130,4 @@ fn restore(state: BootState, persistence: Persistence, now: Now, reserved: &Rese
         reconciler.index().pod_count(),
         if enforced { "enforce" } else { "audit" },
     ))
-}
-
-fn folder_failure(error: &FolderError) -> Failure {
-    Failure::runtime(format!("{error}; nothing is enforced until an agent comes"))
 }

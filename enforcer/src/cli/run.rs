@@ -11,7 +11,7 @@ use std::{
 
 use enforcer_core::{
     arbitration::quota::Capacity,
-    boot_state::Origin,
+    boot_state::BootState,
     index::{ServicePortsMode, Settings},
     model::namespace_label::NamespaceLabel,
     pods::claims::ClaimLimits,
@@ -34,7 +34,7 @@ use crate::{
         host_name::host_name,
     },
     host::{
-        boot_state_folder::{BootStateFolder, boot_id, machine_id},
+        boot_state_folder::{self, BootStateFolder},
         cgroup::{CgroupError, MOUNTINFO, Root},
     },
     k8s::{self, WatchedResources},
@@ -178,15 +178,18 @@ fn boot_state_config(
             "--boot-state needs the whole cgroup hierarchy: mount the node's /sys/fs/cgroup in place of the container's",
         )
     })?;
-    Ok(BootStateConfig {
-        folder: BootStateFolder::new(folder),
-        origin: Origin { node: node.to_owned(), machine: machine_id(), boot: boot_id().map_err(Failure::runtime)? },
+    let empty = BootState {
+        origin: boot_state_folder::origin(node).map_err(Failure::runtime)?,
+        written: 0,
         lease: start.lease,
         cgroup,
+        policy: start.policy,
         shared_ports: start.shared_ports.clone(),
         reserves_ports,
         settings: start.settings.clone(),
-    })
+        owners: Vec::new(),
+    };
+    Ok(BootStateConfig { folder: BootStateFolder::new(folder), empty })
 }
 
 /// Returns what runs the agent's loop.

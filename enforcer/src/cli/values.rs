@@ -2,8 +2,11 @@
 
 use std::{path::PathBuf, str::FromStr};
 
+use clap::Args;
 use enforcer_core::model::port_spec::protocol_from_name;
 use enforcer_ebpf::wire::Protocol;
+
+use crate::host::reserved_ports_sysctl::{self, ReservedPorts};
 
 pub(super) use enforcer_check::flags::NodeReserved;
 
@@ -20,6 +23,25 @@ impl FromStr for BootStateFlag {
             "none" => Ok(Self(None)),
             path => Ok(Self(Some(path.into()))),
         }
+    }
+}
+
+/// The list of reserved ports, and what of it is the agents'.
+#[derive(Clone, Debug, Args)]
+pub(super) struct ReservedPortsFlags {
+    /// Folder for the list of ports that the agent reserved
+    #[arg(long, env = "ENFORCER_STATE_DIR", value_name = "PATH", default_value = reserved_ports_sysctl::DEFAULT_FOLDER)]
+    state_dir: PathBuf,
+
+    /// Writable mount of the node's sysctls
+    #[arg(long, env = "ENFORCER_PROC_SYS", value_name = "PATH", default_value = reserved_ports_sysctl::PROC_SYS)]
+    proc_sys: PathBuf,
+}
+
+impl ReservedPortsFlags {
+    /// Returns the list.
+    pub(super) fn list(&self) -> ReservedPorts {
+        ReservedPorts::new(&self.proc_sys, &self.state_dir)
     }
 }
 

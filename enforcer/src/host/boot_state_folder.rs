@@ -11,7 +11,7 @@ use std::{
 };
 
 use enforcer_core::{
-    boot_state::{BootState, BootStateError, MAX_BYTES},
+    boot_state::{BootState, BootStateError, MAX_BYTES, Origin, Unfit},
     model::now::Now,
 };
 use enforcer_ebpf::wire::NodeMode;
@@ -47,7 +47,7 @@ pub enum FolderError {
         source: io::Error,
     },
     /// Others than root could have written the file.
-    #[error("{} is not trusted: {why}; nothing of it is used", path.display())]
+    #[error("{} is not trusted: {why}", path.display())]
     Untrusted {
         /// The file.
         path: PathBuf,
@@ -55,12 +55,20 @@ pub enum FolderError {
         why: &'static str,
     },
     /// The bytes are no boot state.
-    #[error("{} {source}; nothing of it is used", path.display())]
+    #[error("{} {source}", path.display())]
     State {
         /// The file.
         path: PathBuf,
         /// Fault of the bytes.
         source: BootStateError,
+    },
+    /// The boot state is whole, and does not count here and now.
+    #[error("{} {source}", path.display())]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// Reason.
+        source: Unfit,
     },
     /// There are more bytes than a boot state may have.
     #[error("the boot state has more than {MAX_BYTES} bytes, so that none is kept")]
@@ -102,14 +110,21 @@ impl BootStateFolder {
     ///
     /// # Errors
     ///
-    /// If it cannot be read, or nothing of it may be used.
+    /// If it cannot be read, or nothing of it may be used on this machine, in this boot, at this time.
     pub fn read(&self, now: Now) -> Result<Option<BootState>, FolderError> {
         let path = self.path.join(STATE);
         // One byte more, so that a file that is too large is seen to be.
         let Some(bytes) = read_trusted(&path, MAX_BYTES as u64 + 1)? else {
             return Ok(None);
         };
-        BootState::decode(&bytes, now).map(Some).map_err(|source| FolderError::State { path, source })
+        let state = match BootState::decode(&bytes, now) {
+            Ok(state) => state,
+            Err(source) => return Err(FolderError::State { path, source }),
+        };
+        match state.check(machine_id().as_deref(), &boot_id()?, now) {
+            Ok(()) => Ok(Some(state)),
+            Err(source) => Err(FolderError::Unfit { path, source }),
+        }
     }
 
     /// Writes the bytes of a boot state in the place of the last one. After a crash one of the two is there, whole.
@@ -236,19 +251,21 @@ fn read_trusted(path: &Path, most: u64) -> Result<Option<Vec<u8>>, FolderError> 
     Ok(Some(bytes))
 }
 
-/// Returns the id of this boot.
+/// Returns the origin of a boot state of this machine and boot, on the node with this name.
 ///
 /// # Errors
 ///
-/// If it cannot be read.
-pub fn boot_id() -> Result<String, FolderError> {
+/// If the id of the boot cannot be read.
+pub fn origin(node: &str) -> Result<Origin, FolderError> {
+    Ok(Origin { node: node.to_owned(), machine: machine_id(), boot: boot_id()? })
+}
+
+fn boot_id() -> Result<String, FolderError> {
     let path = Path::new(BOOT_ID);
     fs::read_to_string(path).map(|text| text.trim().to_owned()).map_err(FolderError::io("read", path))
 }
 
-/// Returns the id of this machine; `None` where there is none.
-#[must_use]
-pub fn machine_id() -> Option<String> {
+fn machine_id() -> Option<String> {
     let text = fs::read_to_string(MACHINE_ID).ok()?;
     Some(text.trim()).filter(|id| !id.is_empty()).map(str::to_owned)
 }
@@ -279,7 +296,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read(&path).unwrap(), b"something");
         let error = folder.read(now()).unwrap_err().to_string();
-        assert_eq!(error, format!("{} is no boot state of port-enforcer; nothing of it is used", path.display()));
+        assert_eq!(error, format!("{} is no boot state of port-enforcer", path.display()));
         assert!(folder.clean_up().unwrap() && !folder.exists());
         assert!(!folder.clean_up().unwrap());
     }

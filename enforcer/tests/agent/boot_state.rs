@@ -450,6 +450,12 @@ fn unwritable_folder_is_reported_and_harmless() {
         "{told}"
     );
     until_bind(&mut node.fixture.worker(&Pod::new("stranger")), 20080, denied());
+    // Longer than the pause between two writes: nothing changes any more, but that the disk can be written to.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    fs::remove_file(&node.disk).expect("a file");
+    node.until_kept("20080/tcp");
+    let told = agent.drain_log();
+    assert!(!told.iter().any(|line| line["event"] == "boot_state_failed"), "it is told once: {told:?}");
 }
 
 fn cleanup_forgets_the_state() {
