@@ -65,7 +65,7 @@ enum Carried {
 enum Content {
     /// None: enforcement ends with the agent.
     Nothing,
-    /// What was in force after so many changes of the maps, under this policy.
+    /// What was in force after so many changes, under this policy.
     InForce { changes: u64, policy: Policy },
 }
 
@@ -221,7 +221,7 @@ fn content(reconciler: &Reconciler) -> Option<Content> {
         return Some(Content::Nothing);
     }
     let policy = Policy { report_attempts: false, ..reconciler.policy() };
-    reconciler.knows_claims().then(|| Content::InForce { changes: reconciler.changes(), policy })
+    reconciler.knows_claims().then(|| Content::InForce { changes: reconciler.claim_changes(), policy })
 }
 
 /// Carries out orders in the thread, until the writer ends.

@@ -32,7 +32,7 @@ use enforcer_core::{
         port_spec::PortSpec,
         source::ClaimOrigin,
     },
-    plan::recover::RecoveredOwner,
+    plan::{port_state::Change, recover::RecoveredOwner},
     reports::failing_binds::FailingBinds,
     sockets::observed_ports::ObservedPorts,
     views::unenforced_time::{PredecessorState, should_enforce},
@@ -118,8 +118,8 @@ pub struct Reconciler {
     boot_restored_at: Option<BootNanos>,
     /// What was in force before this agent is in force again.
     restored: bool,
-    /// Number of times that the kernel's maps were changed.
-    changes: u64,
+    /// Number of times that what is in force may have changed.
+    claim_changes: u64,
     sockets: SocketTracker,
     failing_binds: FailingBinds,
     observed_ports: ObservedPorts,
@@ -198,7 +198,7 @@ impl Reconciler {
             takeover: None,
             boot_restored_at: None,
             restored: false,
-            changes: 0,
+            claim_changes: 0,
             sockets: SocketTracker::new(shared_ports, host_names),
             failing_binds: FailingBinds::default(),
             observed_ports: ObservedPorts::default(),
@@ -349,7 +349,7 @@ impl Reconciler {
     /// Writes the pending changes of the index to the kernel's maps, in order.
     fn flush(&mut self) {
         let output = self.index.drain_output();
-        self.changes += u64::from(!output.changes.is_empty());
+        self.claim_changes += u64::from(output.changes.iter().any(Change::concerns_claims));
         for change in &output.changes {
             if let Err(error) = self.kernel.apply(change) {
                 self.outputs.push_back(Output::MapFailure(error));

@@ -95,6 +95,27 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Checks whether it may change who has what in force, as opposed to where the pods' cgroups are: those are written
+    /// again with each read of the tree.
+    #[must_use]
+    pub const fn concerns_claims(&self) -> bool {
+        match self {
+            Self::OwnerRecord { .. }
+            | Self::OwnerRecordGone { .. }
+            | Self::AddressOwner { .. }
+            | Self::AddressOwnerGone { .. }
+            | Self::Port { .. } => true,
+            Self::Owner { .. }
+            | Self::Uid { .. }
+            | Self::UidGone { .. }
+            | Self::Cgroup { .. }
+            | Self::CgroupGone { .. }
+            | Self::CgroupInPod { .. } => false,
+        }
+    }
+}
+
 /// A claim in force on the port in question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActivePortClaim {

@@ -63,10 +63,10 @@ impl Reconciler {
         self.restored || self.is_synced()
     }
 
-    /// Returns a number that is another one whenever the kernel's maps were changed.
+    /// Returns a number that is another one whenever what is in force may have changed.
     #[must_use]
-    pub fn changes(&self) -> u64 {
-        self.changes
+    pub fn claim_changes(&self) -> u64 {
+        self.claim_changes
     }
 
     /// Returns the mode that an operator set on the node.

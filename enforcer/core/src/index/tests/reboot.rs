@@ -1,13 +1,18 @@
 //! The node loses its power: what was in force is written down, and is in force again in the next boot.
 
+use std::{cell::Cell, rc::Rc};
+
 use enforcer_ebpf::wire::{Reason, VerdictKind};
 
 use super::{
-    restart::{STRANGER, answers, first_agent, history, in_force},
+    restart::{STRANGER, answers, drive, first_agent, history, in_force},
     restore::{TCP, in_workload, old},
     *,
 };
-use crate::boot_state::{BootState, Origin};
+use crate::{
+    boot_state::{BootState, Origin},
+    plan::recover::RecoveredOwner,
+};
 
 impl Rig {
     /// The boot state of this moment, read again so many seconds later.
@@ -123,8 +128,42 @@ fn nothing_is_denied_because_nobody_declared_it() {
     assert_eq!(answer(&boot, STRANGER, 80), DENIED);
 }
 
+#[test]
+fn reading_the_same_tree_changes_no_claims() {
+    let mut rig = old([pod(1, "owner", "80"), pod(2, "other", "81")]);
+    let changes = count_claim_changes(&mut rig);
+    rig.rescan(&[1, 2, STRANGER]);
+    assert_eq!(changes.get(), 0);
+    rig.apply(pod(1, "owner", "80, 82"));
+    assert!(changes.get() > 0);
+}
+
+/// Counts the changes from now on that concern claims.
+fn count_claim_changes(rig: &mut Rig) -> Rc<Cell<u32>> {
+    let count = Rc::new(Cell::new(0));
+    let counter = Rc::clone(&count);
+    rig.watch = Some(Box::new(move |_, change| counter.set(counter.get() + u32::from(change.concerns_claims()))));
+    count
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    /// What is kept for a reboot changes with such changes only.
+    #[test]
+    fn what_is_kept_changes_with_claims_only(steps in history()) {
+        let mut rig = Rig::new(Settings::default());
+        let changes = count_claim_changes(&mut rig);
+        let kept = |rig: &Rig| -> Vec<_> {
+            let owners = rig.index.owners_in_force().into_iter();
+            owners.map(|owner| RecoveredOwner { cgroup: None, ..owner }).collect()
+        };
+        for step in steps {
+            let (before, count) = (kept(&rig), changes.get());
+            drive(&mut rig, &step);
+            prop_assert!(kept(&rig) == before || changes.get() > count, "{:?} goes unnoticed", step);
+        }
+    }
 
     /// Whoever was allowed is allowed, what was in force is in force, and what denied a stranger still does, but for
     /// reservations.

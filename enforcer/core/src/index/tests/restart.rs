@@ -62,7 +62,7 @@ impl World {
     }
 }
 
-fn drive(rig: &mut Rig, step: &Step) {
+pub(super) fn drive(rig: &mut Rig, step: &Step) {
     match *step {
         Step::Apply { who, ports, share, workload, terminating, done } => {
             rig.apply(pod_of(who, ports, share, workload, terminating, done));
