@@ -3,6 +3,7 @@
 use std::io;
 
 use aya::programs::ProgramError;
+use enforcer_core::model::text::message_with_causes;
 
 use crate::{
     agent::{AgentError, ReconcilerError},
@@ -37,7 +38,7 @@ pub(super) fn program_failure(error: &ProgramError) -> Failure {
     if is_denied(error) {
         missing_privilege()
     } else {
-        Failure::unsupported(format!("the kernel cannot be used: {error}"))
+        Failure::unsupported(format!("the kernel cannot be used: {}", message_with_causes(error)))
     }
 }
 

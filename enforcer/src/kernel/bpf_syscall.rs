@@ -35,6 +35,8 @@ enum Command {
 
 /// `enum bpf_map_type`: an array.
 pub const MAP_TYPE_ARRAY: u32 = 2;
+/// `enum bpf_map_type`: an array of programs.
+pub const MAP_TYPE_PROG_ARRAY: u32 = 3;
 /// `enum bpf_map_type`: an array of maps.
 pub const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 /// `enum bpf_link_type`: a link to a cgroup.

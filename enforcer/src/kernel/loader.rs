@@ -84,7 +84,7 @@ fn try_load_object(options: &LoadOptions, shared: &[(&str, PathBuf)]) -> Result<
     let mut ebpf = loader.override_global(aya_log::LEVEL, &log_level, true).load(&object)?;
     // The programs refer to the maps by descriptor, so they are loaded before the maps are taken out.
     load_programs(&mut ebpf)?;
-    if !features.post_bind_denies {
+    if features.takes_before_bind() {
         load_bind_tail_programs(&mut ebpf)?;
     }
     Ok(ebpf)

@@ -15,6 +15,7 @@ pub mod required;
 mod trial_programs;
 
 use aya::programs::ProgramError;
+use enforcer_core::model::text::message_with_causes;
 use enforcer_ebpf::wire::Constant;
 
 use crate::kernel::{btf::Offsets, rdonly_cast::RdonlyCast};
@@ -63,6 +64,9 @@ pub struct Features {
     /// A post-bind hook that denies gives the port back, and so really denies: since 5.17. Else a port that could be
     /// shared is taken before it is bound.
     pub post_bind_denies: bool,
+    /// Tail calls in programs with functions: since 5.10, on arm64 since 6.0. Without them, nothing is taken before it is
+    /// bound.
+    pub tail_calls: bool,
     /// Time of the last tick (`bpf_ktime_get_coarse_ns`), since 5.11: the time of a hold costs a tenth of reading a
     /// clock.
     pub coarse_time: bool,
@@ -73,6 +77,14 @@ pub struct Features {
     pub probe_read: bool,
     /// Reading sockets and tasks by loads and not by helpers, since 6.2: a tenth of the cost.
     pub cast: Option<RdonlyCast>,
+}
+
+impl Features {
+    /// Returns whether the bind programs take a port before it is bound.
+    #[must_use]
+    pub fn takes_before_bind(&self) -> bool {
+        !self.post_bind_denies && self.tail_calls
+    }
 }
 
 /// Result of a probe, for `enforcer probe`.
@@ -104,11 +116,11 @@ pub enum Answer {
 }
 
 impl Answer {
-    fn of<E: std::fmt::Display>(result: Result<bool, E>) -> Self {
+    fn of<E: Into<Box<dyn std::error::Error>>>(result: Result<bool, E>) -> Self {
         match result {
             Ok(true) => Self::Yes,
             Ok(false) => Self::No,
-            Err(error) => Self::Unknown(error.to_string()),
+            Err(error) => Self::Unknown(message_with_causes(&*error.into())),
         }
     }
 
@@ -144,6 +156,7 @@ pub fn features() -> Result<Features, ProgramError> {
         set_retval: optional::has_set_retval()?,
         post_set_retval: optional::has_post_set_retval()?,
         post_bind_denies: offsets.is_some_and(|offsets| offsets.post_bind_denies),
+        tail_calls: optional::has_tail_calls().map_err(ProgramError::IOError)?,
         coarse_time: optional::has_coarse_time()?,
         atomic_exchange: optional::has_atomic_exchange().map_err(ProgramError::IOError)?,
         probe_read: optional::has_probe_read()?,

@@ -200,12 +200,20 @@ impl KernelFixture {
 /// Set to take ports before they are bound, whatever the kernel can do.
 static RESERVES: AtomicBool = AtomicBool::new(false);
 
+/// Set to have no tail calls, whatever the kernel can do.
+static HAS_NO_TAIL_CALLS: AtomicBool = AtomicBool::new(false);
+
 /// Set to read sockets by a helper, and to send their records through a ring, whatever the kernel can do.
 static READS_BY_HELPER: AtomicBool = AtomicBool::new(false);
 
 /// Runs a test as on a kernel where ports are taken before they are bound.
 pub fn taking_before_bind<T>(test: impl FnOnce() -> T) -> T {
     with(&RESERVES, test)
+}
+
+/// Runs a test as on a kernel where ports can be taken neither before they are bound nor after it.
+pub fn taking_nothing<T>(test: impl FnOnce() -> T) -> T {
+    taking_before_bind(|| with(&HAS_NO_TAIL_CALLS, test))
 }
 
 /// Runs a test as on a kernel where sockets are read by a helper, and their records go through a ring.
@@ -231,6 +239,7 @@ pub fn features() -> Features {
         LazyLock::new(|| probe::features().unwrap_or_else(|error| panic!("{error}: the tests need root")));
     Features {
         post_bind_denies: FEATURES.post_bind_denies && !RESERVES.load(Ordering::Relaxed),
+        tail_calls: FEATURES.tail_calls && !HAS_NO_TAIL_CALLS.load(Ordering::Relaxed),
         cast: FEATURES.cast.filter(|_| !READS_BY_HELPER.load(Ordering::Relaxed)),
         atomic_exchange: FEATURES.atomic_exchange && !READS_BY_HELPER.load(Ordering::Relaxed),
         ..*FEATURES

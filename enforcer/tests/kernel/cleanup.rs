@@ -53,7 +53,7 @@ pub(super) fn programs_counting_in(counters: u32) -> usize {
 
 /// How many an agent has. Where a port is taken before it is bound, two more do that.
 pub(super) fn programs_of_an_agent() -> usize {
-    if features().post_bind_denies { 7 } else { 9 }
+    if features().takes_before_bind() { 9 } else { 7 }
 }
 
 /// Id of the map with the counters.

@@ -64,6 +64,7 @@ fn trials() -> Vec<Trial> {
         ("socket_records", socket_records::TESTS),
         ("port_holders", port_holders::TESTS),
         ("reserving", undeclared::RESERVING),
+        ("taking_nothing", undeclared::TAKING_NOTHING),
         ("reserving", socket_holds::RESERVING),
         ("by_helper", diag::BY_HELPER),
         ("by_helper", scope::BY_HELPER),

@@ -10,6 +10,7 @@ use enforcer_testing::{
     pods::Pod,
     reconciler_fixture::{
         AUDIT, ENFORCE, KernelFixture, Observed, denied_after, features, reading_by_helper, taking_before_bind,
+        taking_nothing,
     },
     tests,
     worker::{Bind, Kind, Worker},
@@ -47,6 +48,11 @@ pub(crate) const RESERVING: &[Test] = tests![taking_before_bind =>
 pub(crate) const BY_HELPER: &[Test] = tests![reading_by_helper =>
     only_shareable_bind_makes_an_owner,
     first_binder_owns_one_address_and_device,
+];
+
+/// Where no port can be taken, as on arm64 before 5.17.
+pub(crate) const TAKING_NOTHING: &[Test] = tests![taking_nothing =>
+    undeclared_port_is_shared_and_claims_are_enforced,
 ];
 
 const PORT: u16 = 20080;
@@ -91,6 +97,25 @@ fn held() -> (i32, VerdictKind, Reason) {
 }
 
 const FREE: (i32, VerdictKind, Reason) = (0, VerdictKind::Allow, Reason::Unclaimed);
+
+fn undeclared_port_is_shared_and_claims_are_enforced() -> Outcome {
+    let (mut fixture, mut first, mut second) = fixture(ADOPT);
+    for bind in sharing(PORT) {
+        assert_eq!(verdict(&fixture.attempt(&mut first, &bind.clone().kept())), FREE, "{bind:?}");
+        let seen = fixture.attempt(&mut second, &bind.clone().kept());
+        assert_eq!(verdict(&seen), FREE, "{bind:?}");
+        first.close();
+        second.close();
+    }
+    let mut owner = fixture.start(&Pod::new("owner").ports("20080"));
+    let bind = Bind::tcp("0.0.0.0", PORT).reusing_port();
+    assert_eq!(verdict(&fixture.attempt(&mut owner, &bind.clone().kept())), (0, VerdictKind::Allow, Reason::Owner));
+    assert_eq!(
+        fixture.attempt(&mut second, &bind).result(),
+        (enforcer_testing::reconciler_fixture::denied(), VerdictKind::Deny, Reason::Claimed)
+    );
+    DONE
+}
 
 fn first_binder_owns_port_until_it_closes() -> Outcome {
     let (mut fixture, mut first, mut second) = fixture(ADOPT);

@@ -25,6 +25,7 @@ pub(super) const TABLE: &[&Feature] = &[
     &KERNEL_MEMORY,
     &NODE_NETNS_COOKIE,
     &DENYING_POST_BIND,
+    &TAIL_CALLS,
     &SOCK_RELEASE_HOOKS,
     &SOCKET_STORAGE,
     &TRACEPOINT_LINKS,
@@ -132,8 +133,19 @@ pub static DENYING_POST_BIND: Feature = Feature {
     probe: || Answer::of(Offsets::of_running_kernel().map(|offsets| offsets.post_bind_denies)),
     constants: &[
         Setting { constant: Constant::PostBindDenies, value: |features, _| features.post_bind_denies.into() },
-        Setting { constant: Constant::TakesBeforeBind, value: |features, _| (!features.post_bind_denies).into() },
+        Setting { constant: Constant::TakesBeforeBind, value: |features, _| features.takes_before_bind().into() },
     ],
+};
+
+/// Tail calls in a program that has functions.
+pub static TAIL_CALLS: Feature = Feature {
+    name: "tail calls beside functions",
+    since: "5.10",
+    required: false,
+    without: "before 5.17, a pod that shares a port with the pod that holds it is not denied if neither claims the port",
+    remedy: "run a kernel of at least that version; on arm64, of at least 6.0",
+    probe: || Answer::of(has_tail_calls()),
+    constants: &[],
 };
 
 /// `cgroup/sock_release`.
@@ -269,6 +281,11 @@ pub(super) fn has_coarse_time() -> Result<bool, ProgramError> {
 /// Returns whether programs have an atomic exchange that answers.
 pub(super) fn has_atomic_exchange() -> io::Result<bool> {
     trial_programs::has_atomic_exchange()
+}
+
+/// Returns whether a program with functions can continue with another program.
+pub(super) fn has_tail_calls() -> io::Result<bool> {
+    trial_programs::has_tail_calls()
 }
 
 /// Returns whether programs may read kernel memory.

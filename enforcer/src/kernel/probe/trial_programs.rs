@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::kernel::{
-    bpf_syscall::{ProgramLoad, load_program, open_raw_tracepoint},
+    bpf_syscall::{MAP_TYPE_PROG_ARRAY, ProgramLoad, create_map, load_program, open_raw_tracepoint},
     btf::{self, BtfError, Offsets},
     instruction::{ATOMIC, CALL, COMPARE_EXCHANGE, Instruction, MOVE, instruction, instruction_at, registers},
     rdonly_cast::{CgroupAncestors, RdonlyCast},
@@ -17,8 +17,10 @@ use crate::kernel::{
 /// `enum bpf_prog_type` in include/uapi/linux/bpf.h.
 const CGROUP_SOCK: u32 = 9;
 const RAW_TRACEPOINT: u32 = 17;
+const CGROUP_SOCK_ADDR: u32 = 18;
 const LSM: u32 = 29;
 /// `enum bpf_attach_type`.
+const CGROUP_INET4_BIND: u32 = 8;
 const CGROUP_INET_SOCK_RELEASE: u32 = 34;
 const LSM_CGROUP: u32 = 43;
 
@@ -40,7 +42,14 @@ const FRAME: u8 = 10;
 /// include/linux/errno.h; no system call is meant to return it.
 const ENOTSUPP: i32 = 524;
 /// `enum bpf_func_id`.
+const TAIL_CALL: i32 = 12;
 const GET_CURRENT_TASK: i32 = 35;
+/// `BPF_LD | BPF_IMM | BPF_DW`: two instructions that load a number of 64 bits, or with `BPF_PSEUDO_MAP_FD` a map.
+const LOAD_NUMBER: u8 = 0x18;
+/// Source register of [`LOAD_NUMBER`] for the descriptor of a map (`BPF_PSEUDO_MAP_FD`).
+const MAP_DESCRIPTOR: u8 = 1;
+/// Source register of [`CALL`] for a function of the program (`BPF_PSEUDO_CALL`).
+const FUNCTION: u8 = 1;
 /// `BPF_JMP | BPF_EXIT`.
 const EXIT: u8 = 0x95;
 /// `r0 = 1; exit`.
@@ -143,6 +152,24 @@ fn current_cgroup(cast: RdonlyCast) -> Vec<Instruction> {
         program.push(instruction(COPY, registers(0, 2), 0));
     }
     program
+}
+
+/// Returns whether a program that has functions can continue with another one. On arm64 that came with 6.0
+/// (`bpf_jit_supports_subprog_tailcalls` in `arch/arm64/net/bpf_jit_comp.c`).
+pub(super) fn has_tail_calls() -> io::Result<bool> {
+    let programs = create_map(MAP_TYPE_PROG_ARRAY, 4, 4, 1, None)?;
+    // Register 1 is the context.
+    let mut program = vec![
+        instruction(LOAD_NUMBER, registers(2, MAP_DESCRIPTOR), programs.as_raw_fd()),
+        instruction(0, registers(0, 0), 0),
+        instruction(MOVE, registers(3, 0), 0),
+        instruction(CALL, registers(0, 0), TAIL_CALL),
+        // The function begins two instructions behind the next one.
+        instruction(CALL, registers(0, FUNCTION), 2),
+    ];
+    program.extend(ALLOW);
+    program.extend(ALLOW);
+    is_known(load(CGROUP_SOCK_ADDR, CGROUP_INET4_BIND, 0, &program))
 }
 
 /// Returns whether programs have an atomic exchange that answers: one in a word of the stack.
