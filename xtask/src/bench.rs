@@ -26,7 +26,7 @@ use self::peers::Peers;
 pub(crate) use self::performance_page::{day, machine};
 use self::thresholds::{ThresholdResult, Verdict};
 use crate::sudo::RootAccess;
-use crate::{dist_binary, image, process, setup};
+use crate::{arch::Arch, dist_binary, image, process, setup};
 
 /// Flags of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
@@ -177,7 +177,7 @@ struct BenchExecutables {
 
 /// Builds the measuring program and the agent. Cargo shows its progress.
 fn build() -> anyhow::Result<BenchExecutables> {
-    let messages = dist_binary::build(&process::host_triple(), &["--bin", "enforcer", "--bench", "measure"])?;
+    let messages = dist_binary::build(Arch::host(), &["--bin", "enforcer", "--bench", "measure"])?;
     Ok(BenchExecutables {
         measure: process::built_executable(&messages, &TargetKind::Bench, "measure")?,
         enforcer: process::built_executable(&messages, &TargetKind::Bin, "enforcer")?,

@@ -4,14 +4,15 @@
 use anyhow::Context as _;
 use cargo_metadata::Message;
 
-use crate::process;
+use crate::{arch::Arch, process};
 
 /// Name of the profile in the workspace's manifest.
 const PROFILE: &str = "dist";
 
-/// Builds targets of the package `enforcer` for `triple`, and returns cargo's messages. Cargo shows its progress on
+/// Builds targets of the package `enforcer` for an architecture, and returns cargo's messages. Cargo shows its progress on
 /// standard error.
-pub(crate) fn build(triple: &str, cargo_targets: &[&str]) -> anyhow::Result<Vec<Message>> {
+pub(crate) fn build(arch: Arch, cargo_targets: &[&str]) -> anyhow::Result<Vec<Message>> {
+    let triple = arch.triple();
     let cargo_home = std::env::var("CARGO_HOME")
         .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))
         .unwrap_or_default();
@@ -34,10 +35,6 @@ pub(crate) fn build(triple: &str, cargo_targets: &[&str]) -> anyhow::Result<Vec<
         .args(cargo_targets)
         .arg("--message-format=json-render-diagnostics")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-    process::cargo_messages(&mut cargo).with_context(|| {
-        format!(
-            "cannot build the agent for {triple}; a target other than this machine's needs `rustup target add {triple}` \
-             and its linker"
-        )
-    })
+    arch.prepare(&mut cargo)?;
+    process::cargo_messages(&mut cargo).with_context(|| format!("cannot build the agent for {triple}"))
 }

@@ -4,6 +4,7 @@
 //! sources and tools give the same bytes.
 
 mod dependencies;
+mod emulation;
 mod layer;
 mod oci_archive;
 mod sbom;
@@ -15,10 +16,10 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
 use cargo_metadata::TargetKind;
-use clap::ValueEnum;
 
 use self::dependencies::Dependencies;
-use crate::{dist_binary, process, setup};
+use self::oci_archive::{Agent, OciImage};
+use crate::{arch::Arch, dist_binary, process, setup};
 
 /// Flags of `cargo xtask image`.
 #[derive(Debug, clap::Args)]
@@ -26,6 +27,7 @@ use crate::{dist_binary, process, setup};
 Examples:
   cargo xtask image            build it, print its digest and its path
   cargo xtask image --check    build it and run the agent from it (root)
+  cargo xtask image --arch amd64,arm64    one image for both
 
 Import the archive on a node, or into podman:
   ctr -n k8s.io images import target/image/port-enforcer-0.1.0-amd64.tar
@@ -33,78 +35,77 @@ Import the archive on a node, or into podman:
 
 All times in the image are SOURCE_DATE_EPOCH (seconds since 1970), or the time of the last commit.")]
 pub(crate) struct Args {
-    /// Path of the archive [default: target/image/port-enforcer-VERSION-ARCH.tar]
+    /// Path of the archive [default: target/image/port-enforcer-VERSION-ARCH.tar; without ARCH for several]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Architecture of the image; other than this machine's, it needs its Rust target and a linker
-    #[arg(long, value_enum, default_value_t = Arch::host())]
-    arch: Arch,
-    /// Assemble the image twice and compare, then run the agent from it with the privileges of the `DaemonSet`
+    /// Architectures of the image [default: this machine's]; another one needs a linker for it. With several, the image
+    /// is an index of one image for each
+    #[arg(long, value_enum, value_delimiter = ',')]
+    arch: Vec<Arch>,
+    /// Assemble the image twice and compare, then run the agent from it: this machine's with the privileges of the
+    /// `DaemonSet`, another one's under user-mode emulation
     #[arg(long)]
     check: bool,
-}
-
-/// Processor architecture, by its name in OCI images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Arch {
-    Amd64,
-    Arm64,
-}
-
-impl Arch {
-    fn host() -> Self {
-        if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::Amd64 }
-    }
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Amd64 => "amd64",
-            Self::Arm64 => "arm64",
-        }
-    }
-
-    const fn triple(self) -> &'static str {
-        match self {
-            Self::Amd64 => "x86_64-unknown-linux-gnu",
-            Self::Arm64 => "aarch64-unknown-linux-gnu",
-        }
-    }
 }
 
 /// Returns the size in bytes of the archive with this binary, which must be for this machine's architecture.
 pub(crate) fn archive_size(binary: &Path) -> anyhow::Result<usize> {
     let arch = Arch::host();
-    let dependencies = Dependencies::of_agent(arch.triple())?;
-    Ok(oci_archive::OciImage::with_agent(binary, &dependencies, arch.as_str(), epoch()?)?.archive.len())
+    let agent = Agent { arch, binary: binary.to_owned(), dependencies: Dependencies::of_agent(arch)? };
+    Ok(OciImage::with_agents(&[agent], epoch()?)?.archive.len())
 }
 
 pub(crate) fn run(Args { out, arch, check }: Args) -> anyhow::Result<()> {
-    if check && arch != Arch::host() {
-        bail!("an image for {} cannot run on this machine: omit --check or --arch", arch.as_str());
+    let mut archs = if arch.is_empty() { vec![Arch::host()] } else { arch };
+    archs.sort_unstable();
+    archs.dedup();
+    if check && !archs.contains(&Arch::host()) {
+        bail!(
+            "the image would have no agent for this machine, which --check runs: add --arch {}",
+            Arch::host().as_str()
+        );
     }
     setup::ensure_build_tools()?;
-    let version = env!("CARGO_PKG_VERSION");
     let epoch = epoch()?;
-    let binary = build(arch)?;
-    let dependencies = Dependencies::of_agent(arch.triple())?;
-    let assemble = || oci_archive::OciImage::with_agent(&binary, &dependencies, arch.as_str(), epoch);
-    let image = assemble()?;
-    let path = out.unwrap_or_else(|| {
-        process::workspace_root().join(format!("target/image/port-enforcer-{version}-{}.tar", arch.as_str()))
-    });
+    let agents = archs.iter().map(|arch| agent(*arch)).collect::<anyhow::Result<Vec<_>>>()?;
+    let image = OciImage::with_agents(&agents, epoch)?;
+    let path = out.unwrap_or_else(|| process::workspace_root().join("target/image").join(file_name(&archs)));
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
     fs::write(&path, &image.archive).with_context(|| format!("cannot write {}", path.display()))?;
     if check {
-        if assemble()?.archive != image.archive {
-            bail!("two archives of the same binary differ: the image is not reproducible");
+        if OciImage::with_agents(&agents, epoch)?.archive != image.archive {
+            bail!("two archives of the same binaries differ: the image is not reproducible");
         }
-        smoke_test::run(&image.layer)?;
+        for (arch, layer) in &image.layers {
+            if *arch == Arch::host() {
+                smoke_test::run(layer)?;
+            } else {
+                emulation::run(*arch, layer)?;
+            }
+        }
         eprintln!("image: two archives are equal, and the agent of the image works");
     }
     println!("{} {}", image.digest, path.display());
     Ok(())
+}
+
+/// Returns the name of the archive, which names the architecture if it has only one.
+fn file_name(archs: &[Arch]) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    match archs {
+        [arch] => format!("port-enforcer-{version}-{}.tar", arch.as_str()),
+        _ => format!("port-enforcer-{version}.tar"),
+    }
+}
+
+/// Builds the agent.
+fn agent(arch: Arch) -> anyhow::Result<Agent> {
+    eprintln!("image: building the agent for {} (takes some minutes the first time)", arch.triple());
+    let messages = dist_binary::build(arch, &["--bin", "enforcer"])?;
+    let binary = process::built_executable(&messages, &TargetKind::Bin, "enforcer")?;
+    Ok(Agent { arch, binary, dependencies: Dependencies::of_agent(arch)? })
 }
 
 /// Returns the time of everything in the image, in seconds since 1970.
@@ -117,11 +118,4 @@ fn epoch() -> anyhow::Result<u64> {
     let epoch = commit_time.parse().with_context(|| format!("git printed {commit_time}, not a number of seconds"))?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(u64::MAX, |now| now.as_secs());
     Ok(u64::min(epoch, now))
-}
-
-/// Builds the agent and returns its path.
-fn build(arch: Arch) -> anyhow::Result<PathBuf> {
-    eprintln!("image: building the agent for {} (takes some minutes the first time)", arch.triple());
-    let messages = dist_binary::build(arch.triple(), &["--bin", "enforcer"])?;
-    process::built_executable(&messages, &TargetKind::Bin, "enforcer")
 }

@@ -30,26 +30,34 @@ use self::console_outcome::{ConsoleOutcome, Verdict};
 use self::kernel_images::{KernelImage, VersionRequest};
 use self::progress_line::ProgressLine;
 use self::virtual_machine::{Accelerator, Power, VirtualMachine};
-use crate::{output_format::OutputFormat, parallel, process, setup};
+use crate::{arch::Arch, output_format::OutputFormat, parallel, process, setup};
 
 /// Kernels to test if none is requested, beginning with the oldest supported one.
 const DEFAULT_VERSIONS: [&str; 4] = ["5.10", "6.1", "6.12", "newest"];
 
-/// Returns the folder of kernels, logs and initramfs archives.
-fn work_folder() -> PathBuf {
-    process::workspace_root().join("target/kernels")
+/// Returns the kernels to test if none is requested. Debian's archive has no kernel before 6.1 for arm64 any more.
+fn default_versions(arch: Arch) -> &'static [&'static str] {
+    match arch {
+        Arch::Amd64 => &DEFAULT_VERSIONS,
+        Arch::Arm64 => &DEFAULT_VERSIONS[1..],
+    }
+}
+
+/// Returns the folder of an architecture's kernels and initramfs archives.
+fn work_folder(arch: Arch) -> PathBuf {
+    process::workspace_root().join("target/kernels").join(arch.as_str())
 }
 
 /// Returns the folder of the consoles' logs.
 fn log_folder() -> PathBuf {
-    work_folder().join("logs")
+    process::workspace_root().join("target/kernels/logs")
 }
 
 /// Flags of `cargo xtask kernels`.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Args {
-    /// Kernels to test, by the beginning of their version or as `newest` [default: 5.10 6.1 6.12 newest, or all of
+    /// Kernels to test, by the beginning of their version or as `newest` [default: 5.10 (amd64 only), 6.1, 6.12 and newest, or all of
     /// --kernels]
     #[arg(value_name = "VERSION")]
     versions: Vec<VersionRequest>,
@@ -69,9 +77,12 @@ pub(crate) struct Args {
     /// first pod, and without a boot state
     #[arg(long, conflicts_with_all = ["test", "jobs", "parts"])]
     reboot: bool,
-    /// Path of QEMU
-    #[arg(long, value_name = "PATH", env = "PORT_ENFORCER_QEMU", default_value = "qemu-system-x86_64")]
-    qemu: PathBuf,
+    /// Architecture of the kernels; another one than this machine's is emulated, and needs a linker for it
+    #[arg(long, value_enum, default_value_t = Arch::host())]
+    arch: Arch,
+    /// Path of QEMU [default: qemu-system-x86_64 or qemu-system-aarch64]
+    #[arg(long, value_name = "PATH", env = "PORT_ENFORCER_QEMU")]
+    qemu: Option<PathBuf>,
     /// Time limit of each machine, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     limit: u64,
@@ -84,7 +95,7 @@ pub(crate) struct Args {
     /// Output format of the result
     #[arg(short, long, value_enum, default_value_t = OutputFormat::Table)]
     output: OutputFormat,
-    /// Write docs/kernel-support.md from these results, or docs/boot.md from those of --reboot
+    /// Write this architecture's part of docs/kernel-support.md from these results, or docs/boot.md from those of --reboot
     #[arg(long, conflicts_with = "test")]
     document: bool,
 }
@@ -126,35 +137,39 @@ impl Shard {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { versions, quick, kernels, update, test, reboot, qemu, limit, jobs, parts, output, document } = args;
-    if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        bail!("the kernels are for x86-64, so this command needs Linux on x86-64");
+    let Args { versions, quick, kernels, update, test, reboot, arch, qemu, limit, jobs, parts, output, document } =
+        args;
+    if !cfg!(target_os = "linux") {
+        bail!("the test executables are for Linux, so this command needs Linux");
     }
+    let qemu = qemu.unwrap_or_else(|| format!("qemu-system-{}", arch.machine()).into());
     let qemu = which::which(&qemu).with_context(|| {
         format!(
-            "{} was not found: install QEMU (Debian: apt-get install qemu-system-x86), or set --qemu",
-            qemu.display()
+            "{} was not found: install QEMU (Debian: apt-get install qemu-system-{}), or set --qemu",
+            qemu.display(),
+            if arch == Arch::Amd64 { "x86" } else { "arm" }
         )
     })?;
-    let folder = work_folder();
+    let folder = work_folder(arch);
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     fs::create_dir_all(log_folder()).with_context(|| format!("cannot create {}", log_folder().display()))?;
-    let parse_all = || DEFAULT_VERSIONS.iter().map(|version| version.parse()).collect::<Result<Vec<_>, _>>();
+    let parse_all = || default_versions(arch).iter().map(|version| version.parse()).collect::<Result<Vec<_>, _>>();
     let defaults = || parse_all().map_err(anyhow::Error::msg);
     let images = match &kernels {
         Some(kernels) => kernel_images::find_in_folder(kernels, &versions, quick)?,
         None if quick => {
-            let get = |version: &_| debian_packages::images(&folder, slice::from_ref(version), update);
+            let get = |version: &_| debian_packages::images(&folder, arch, slice::from_ref(version), update);
             first_available(&defaults()?, get)?
         }
-        None if versions.is_empty() => debian_packages::images(&folder, &defaults()?, update)?,
-        None => debian_packages::images(&folder, &versions, update)?,
+        None if versions.is_empty() => debian_packages::images(&folder, arch, &defaults()?, update)?,
+        None => debian_packages::images(&folder, arch, &versions, update)?,
     };
 
     setup::ensure_build_tools()?;
-    let executables = initramfs::GuestExecutables::build()?;
+    let executables = initramfs::GuestExecutables::build(arch)?;
     let limit = Duration::from_secs(limit);
     if reboot {
-        let figures = reboot::run(&images, &qemu, &executables, limit)?;
+        let figures = reboot::run(&images, arch, &qemu, &executables, limit)?;
         reboot::print(&figures, output);
         if document {
             reboot::document(&figures)?;
@@ -168,7 +183,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let run_shard = |(image, shard): (KernelImage, Shard)| {
         let initramfs = folder.join(shard.file_name(&format!("initramfs-{}", image.release)));
         executables.pack(&initramfs, &image)?;
-        let machine = VirtualMachine { qemu: &qemu, kernel: &image.kernel, initramfs: &initramfs, disk: None };
+        let machine = VirtualMachine { arch, qemu: &qemu, kernel: &image.kernel, initramfs: &initramfs, disk: None };
         let detect =
             || Accelerator::detect(&machine, &log_folder().join("trial.log")).map_err(|error| format!("{error:#}"));
         let accelerator = accelerator.get_or_init(detect).clone().map_err(anyhow::Error::msg)?;
@@ -194,7 +209,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     if document {
         let path = process::workspace_root().join("docs/kernel-support.md");
-        fs::write(&path, support_page::render(&runs)).with_context(|| format!("cannot write {}", path.display()))?;
+        let page = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        fs::write(&path, support_page::render(&page, arch, &runs))
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     let passed = !runs.is_empty() && runs.iter().all(|run| run.outcome.verdict() == Verdict::Passed);
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -1,5 +1,6 @@
 //! The developer's commands: `cargo xtask <command>`.
 
+mod arch;
 mod bench;
 mod build_ebpf;
 mod demo;

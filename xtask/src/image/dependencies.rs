@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId, Target};
 
-use crate::process;
+use crate::{arch::Arch, process};
 
 /// Crates and libraries that are linked into the agent.
 pub(super) struct Dependencies {
@@ -40,10 +40,10 @@ pub(super) struct ToolchainLibrary {
 const BPF_TARGET: &str = "bpfel-unknown-none";
 
 impl Dependencies {
-    /// Finds the dependencies of the agent for this target.
-    pub(super) fn of_agent(target: &str) -> anyhow::Result<Self> {
+    /// Finds the dependencies of the agent for this architecture.
+    pub(super) fn of_agent(arch: Arch) -> anyhow::Result<Self> {
         let mut crates = BTreeMap::new();
-        for (root, target) in [("enforcer", target), ("enforcer-ebpf", BPF_TARGET)] {
+        for (root, target) in [("enforcer", arch.triple()), ("enforcer-ebpf", BPF_TARGET)] {
             let metadata = MetadataCommand::new()
                 .manifest_path(process::workspace_root().join("Cargo.toml"))
                 .other_options(["--locked", "--filter-platform", target].map(str::to_owned))
@@ -60,7 +60,6 @@ impl Dependencies {
         let rust = process::output(process::cargo().arg("--version"))?;
         let rust = rust.split(' ').nth(1).unwrap_or("unknown").to_owned();
         let sysroot = PathBuf::from(process::output(process::rustc().args(["--print", "sysroot"]))?);
-        let libc = process::output(Command::new("getconf").arg("GNU_LIBC_VERSION"))?;
         let libraries = vec![
             ToolchainLibrary {
                 name: "rust-std",
@@ -70,7 +69,7 @@ impl Dependencies {
             },
             ToolchainLibrary {
                 name: "glibc",
-                version: libc.trim_start_matches("glibc ").to_owned(),
+                version: glibc_version(arch)?,
                 licence: "LGPL-2.1-or-later",
                 licence_file: "/usr/share/doc/libc6/copyright".into(),
             },
@@ -103,6 +102,20 @@ impl Dependencies {
             }
         }
         Ok(texts)
+    }
+}
+
+/// Returns the version of the C library that is linked for an architecture, from its headers.
+fn glibc_version(arch: Arch) -> anyhow::Result<String> {
+    let mut compiler = Command::new(arch.c_compiler());
+    compiler.args(["-E", "-dM", "-include", "features.h", "-x", "c", "/dev/null"]);
+    let macros = process::output(&mut compiler).context("cannot find out the version of the C library")?;
+    let number = |name: &str| {
+        macros.lines().find_map(|line| line.strip_prefix("#define ")?.strip_prefix(name)?.strip_prefix(' '))
+    };
+    match (number("__GLIBC__"), number("__GLIBC_MINOR__")) {
+        (Some(major), Some(minor)) => Ok(format!("{major}.{minor}")),
+        _ => bail!("`{}` has no headers of the GNU C library", process::display(&compiler)),
     }
 }
 
@@ -162,8 +175,9 @@ mod tests {
 
     #[test]
     fn linked_crates_are_found_without_build_and_test_dependencies() {
-        let target = "x86_64-unknown-linux-gnu";
-        let dependencies = Dependencies::of_agent(target).unwrap();
+        let dependencies = Dependencies::of_agent(Arch::host()).unwrap();
+        let glibc = dependencies.libraries.iter().find(|library| library.name == "glibc").unwrap();
+        assert!(glibc.version.starts_with("2."), "{}", glibc.version);
         let names: BTreeSet<&str> = dependencies.crates.keys().map(|(name, _)| name.as_str()).collect();
         for linked in ["enforcer", "enforcer-ebpf", "aya", "aya-ebpf", "kube-client", "rustls"] {
             assert!(names.contains(linked), "{linked} is linked");

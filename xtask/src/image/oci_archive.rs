@@ -4,14 +4,14 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 use std::str::FromStr as _;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
 use oci_spec::image::{
-    Arch as OciArch, ConfigBuilder, DescriptorBuilder, Digest, HistoryBuilder, ImageConfigurationBuilder,
-    ImageIndexBuilder, ImageManifestBuilder, MediaType, Os, PlatformBuilder, RootFsBuilder, SCHEMA_VERSION,
+    Arch as OciArch, ConfigBuilder, Descriptor, DescriptorBuilder, Digest, HistoryBuilder, ImageConfigurationBuilder,
+    ImageIndex, ImageIndexBuilder, ImageManifestBuilder, MediaType, Os, PlatformBuilder, RootFsBuilder, SCHEMA_VERSION,
     Sha256Digest,
 };
 use ring::digest::{SHA256, digest};
@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use super::dependencies::Dependencies;
 use super::layer::{self, FileTree};
+use crate::arch::Arch;
 
 /// Path of the agent in the image.
 pub(super) const AGENT_PATH: &str = "usr/bin/enforcer";
@@ -27,10 +28,18 @@ pub(super) const AGENT_PATH: &str = "usr/bin/enforcer";
 pub(super) struct OciImage {
     /// The OCI archive.
     pub(super) archive: Vec<u8>,
-    /// The only layer, not compressed.
-    pub(super) layer: Vec<u8>,
-    /// Digest of the manifest, which identifies the image in registries.
+    /// The only layer of each architecture, not compressed.
+    pub(super) layers: Vec<(Arch, Vec<u8>)>,
+    /// Digest of the manifest, which identifies the image in registries. With several architectures, of the index of
+    /// their manifests.
     pub(super) digest: String,
+}
+
+/// The agent of one architecture.
+pub(super) struct Agent {
+    pub(super) arch: Arch,
+    pub(super) binary: PathBuf,
+    pub(super) dependencies: Dependencies,
 }
 
 /// Returns the SHA-256 hash of some bytes, in hex digits.
@@ -43,75 +52,94 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
 }
 
 impl OciImage {
-    /// Creates the image with this agent. Its times are `epoch`, in seconds since 1970.
-    pub(super) fn with_agent(
-        binary: &Path,
-        dependencies: &Dependencies,
-        arch: &str,
-        epoch: u64,
-    ) -> anyhow::Result<Self> {
-        let program = fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
+    /// Creates the image with these agents. Its times are `epoch`, in seconds since 1970.
+    pub(super) fn with_agents(agents: &[Agent], epoch: u64) -> anyhow::Result<Self> {
         let version = env!("CARGO_PKG_VERSION");
-        Self::with_layer(&layer::build(&program, dependencies, version, epoch)?, version, arch, epoch)
+        let layers = agents.iter().map(|Agent { arch, binary, dependencies }| {
+            let program = fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
+            Ok((*arch, layer::build(&program, dependencies, version, epoch)?))
+        });
+        Self::with_layers(layers.collect::<anyhow::Result<_>>()?, version, epoch)
     }
 
-    /// Creates an image with one layer.
-    fn with_layer(layer: &[u8], version: &str, arch: &str, epoch: u64) -> anyhow::Result<Self> {
+    /// Creates an image with one layer for each architecture.
+    fn with_layers(layers: Vec<(Arch, Vec<u8>)>, version: &str, epoch: u64) -> anyhow::Result<Self> {
         let seconds = i64::try_from(epoch).context("the time of the image is out of range")?;
         let created = Timestamp::from_second(seconds).context("the time of the image is out of range")?.to_string();
-        let name = format!("docker.io/library/port-enforcer:{version}");
-        let (architecture, system) = (OciArch::from(arch), Os::Linux);
-        let labels = HashMap::from([
-            ("org.opencontainers.image.title".to_owned(), "port-enforcer".to_owned()),
-            ("org.opencontainers.image.version".to_owned(), version.to_owned()),
-            ("org.opencontainers.image.licenses".to_owned(), "MIT OR Apache-2.0".to_owned()),
-        ]);
-        let config = ImageConfigurationBuilder::default()
-            .created(created.clone())
-            .architecture(architecture.clone())
-            .os(system.clone())
-            .config(
-                ConfigBuilder::default()
-                    .entrypoint(vec![format!("/{AGENT_PATH}")])
-                    // For `kubectl exec`.
-                    .env(vec!["PATH=/usr/bin".to_owned()])
-                    .user("0:0".to_owned())
-                    .labels(labels)
-                    .build()?,
-            )
-            .rootfs(RootFsBuilder::default().typ("layers").diff_ids(vec![format!("sha256:{}", sha256(layer))]).build()?)
-            .history(vec![
-                HistoryBuilder::default().created(created).created_by("cargo xtask image".to_owned()).build()?,
-            ])
-            .build()?;
         let mut blobs = FileTree::default();
-        let config = blob(&mut blobs, MediaType::ImageConfig, &json(&config)?)?;
-        let layer_descriptor = blob(&mut blobs, MediaType::ImageLayer, layer)?;
-        let manifest = ImageManifestBuilder::default()
-            .schema_version(SCHEMA_VERSION)
-            .media_type(MediaType::ImageManifest)
-            .config(config.build()?)
-            .layers(vec![layer_descriptor.build()?])
-            .build()?;
-        let manifest = json(&manifest)?;
-        let digest = sha256(&manifest);
-        let descriptor = blob(&mut blobs, MediaType::ImageManifest, &manifest)?
-            .platform(PlatformBuilder::default().architecture(architecture).os(system).build()?)
-            // containerd takes the image's name from the first, other tools from the second.
-            .annotations(HashMap::from([
-                ("io.containerd.image.name".to_owned(), name),
-                ("org.opencontainers.image.ref.name".to_owned(), version.to_owned()),
-            ]))
-            .build()?;
-        let index = ImageIndexBuilder::default()
-            .schema_version(SCHEMA_VERSION)
-            .media_type(MediaType::ImageIndex)
-            .manifests(vec![descriptor])
-            .build()?;
+        let manifests = layers.iter().map(|(arch, layer)| manifest(&mut blobs, *arch, layer, version, &created));
+        let mut manifests = manifests.collect::<anyhow::Result<Vec<_>>>()?;
+        // Like the builders: the index of the archive has one entry, which is an index itself if there are several
+        // architectures.
+        let entry = match manifests.pop() {
+            Some(only) if manifests.is_empty() => only,
+            last => {
+                manifests.extend(last);
+                let index = json(&index_of(manifests)?)?;
+                blob(&mut blobs, MediaType::ImageIndex, &index)?.build()?
+            }
+        };
+        let digest = entry.digest().to_string();
+        let mut entry = entry;
+        // containerd takes the image's name from the first, other tools from the second.
+        entry.set_annotations(Some(HashMap::from([
+            ("io.containerd.image.name".to_owned(), format!("docker.io/library/port-enforcer:{version}")),
+            ("org.opencontainers.image.ref.name".to_owned(), version.to_owned()),
+        ])));
         blobs.add_file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
-        blobs.add_file("index.json", json(&index)?);
-        Ok(Self { archive: layer::pack(&blobs, epoch)?, layer: layer.to_vec(), digest: format!("sha256:{digest}") })
+        blobs.add_file("index.json", json(&index_of(vec![entry])?)?);
+        Ok(Self { archive: layer::pack(&blobs, epoch)?, layers, digest })
     }
+}
+
+/// Adds the layer, the configuration and the manifest of one architecture, and returns the manifest's descriptor.
+fn manifest(
+    blobs: &mut FileTree,
+    arch: Arch,
+    layer: &[u8],
+    version: &str,
+    created: &str,
+) -> anyhow::Result<Descriptor> {
+    let (architecture, system) = (OciArch::from(arch.as_str()), Os::Linux);
+    let labels = HashMap::from([
+        ("org.opencontainers.image.title".to_owned(), "port-enforcer".to_owned()),
+        ("org.opencontainers.image.version".to_owned(), version.to_owned()),
+        ("org.opencontainers.image.licenses".to_owned(), "MIT OR Apache-2.0".to_owned()),
+    ]);
+    let config = ImageConfigurationBuilder::default()
+        .created(created)
+        .architecture(architecture.clone())
+        .os(system.clone())
+        .config(
+            ConfigBuilder::default()
+                .entrypoint(vec![format!("/{AGENT_PATH}")])
+                // For `kubectl exec`.
+                .env(vec!["PATH=/usr/bin".to_owned()])
+                .user("0:0".to_owned())
+                .labels(labels)
+                .build()?,
+        )
+        .rootfs(RootFsBuilder::default().typ("layers").diff_ids(vec![format!("sha256:{}", sha256(layer))]).build()?)
+        .history(vec![HistoryBuilder::default().created(created).created_by("cargo xtask image".to_owned()).build()?])
+        .build()?;
+    let config = blob(blobs, MediaType::ImageConfig, &json(&config)?)?;
+    let layer = blob(blobs, MediaType::ImageLayer, layer)?;
+    let manifest = ImageManifestBuilder::default()
+        .schema_version(SCHEMA_VERSION)
+        .media_type(MediaType::ImageManifest)
+        .config(config.build()?)
+        .layers(vec![layer.build()?])
+        .build()?;
+    let platform = PlatformBuilder::default().architecture(architecture).os(system).build()?;
+    Ok(blob(blobs, MediaType::ImageManifest, &json(&manifest)?)?.platform(platform).build()?)
+}
+
+fn index_of(manifests: Vec<Descriptor>) -> anyhow::Result<ImageIndex> {
+    Ok(ImageIndexBuilder::default()
+        .schema_version(SCHEMA_VERSION)
+        .media_type(MediaType::ImageIndex)
+        .manifests(manifests)
+        .build()?)
 }
 
 /// Serializes an object with sorted keys.
@@ -128,4 +156,72 @@ fn blob(blobs: &mut FileTree, kind: MediaType, bytes: &[u8]) -> anyhow::Result<D
     let digest: Digest = Sha256Digest::from_str(&hash).context("cannot parse a SHA-256 digest")?.into();
     let size = u64::try_from(bytes.len()).context("a blob of the image is too large")?;
     Ok(DescriptorBuilder::default().media_type(kind).digest(digest).size(size))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io::Read as _;
+
+    use serde_json::Value;
+    use tar::Archive;
+
+    use super::*;
+
+    /// Reads the files of an archive.
+    fn files(image: &OciImage) -> BTreeMap<String, Vec<u8>> {
+        let mut archive = Archive::new(&image.archive[..]);
+        let entries = archive.entries().unwrap().map(|entry| {
+            let mut entry = entry.unwrap();
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content).unwrap();
+            (entry.path().unwrap().display().to_string(), content)
+        });
+        entries.collect()
+    }
+
+    /// Reads the blob that a descriptor names, after comparing its size and hash.
+    fn follow<'a>(files: &'a BTreeMap<String, Vec<u8>>, descriptor: &Value) -> &'a [u8] {
+        let hash = descriptor["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+        let content = &files[&format!("blobs/sha256/{hash}")];
+        assert_eq!(descriptor["size"], content.len(), "{descriptor}");
+        assert_eq!(sha256(content), hash);
+        content
+    }
+
+    fn parse(content: &[u8]) -> Value {
+        serde_json::from_slice(content).unwrap()
+    }
+
+    #[test]
+    fn one_architecture_is_a_manifest_and_two_are_an_index_of_manifests() {
+        let one = OciImage::with_layers(vec![(Arch::Arm64, b"arm".to_vec())], "1.2.3", 7).unwrap();
+        let all = files(&one);
+        let entry = &parse(&all["index.json"])["manifests"][0];
+        assert_eq!(
+            (&entry["platform"]["architecture"], entry["digest"].as_str()),
+            (&"arm64".into(), Some(&*one.digest))
+        );
+        assert_eq!(follow(&all, &parse(follow(&all, entry))["layers"][0]), b"arm");
+
+        let layers = || vec![(Arch::Amd64, b"amd".to_vec()), (Arch::Arm64, b"arm".to_vec())];
+        let two = OciImage::with_layers(layers(), "1.2.3", 7).unwrap();
+        let all = files(&two);
+        let outer = parse(&all["index.json"]);
+        let entry = &outer["manifests"][0];
+        assert_eq!(outer["manifests"].as_array().unwrap().len(), 1, "one image, so that tools do not ask which");
+        assert_eq!(entry["mediaType"], "application/vnd.oci.image.index.v1+json");
+        assert_eq!(entry["digest"], two.digest.as_str());
+        assert_eq!(entry["annotations"]["org.opencontainers.image.ref.name"], "1.2.3");
+        let inner = parse(follow(&all, entry));
+        for (manifest, (arch, layer)) in inner["manifests"].as_array().unwrap().iter().zip(layers()) {
+            assert_eq!(manifest["platform"], serde_json::json!({ "architecture": arch.as_str(), "os": "linux" }));
+            let parsed = parse(follow(&all, manifest));
+            assert_eq!(follow(&all, &parsed["layers"][0]), layer);
+            let config = parse(follow(&all, &parsed["config"]));
+            assert_eq!(config["architecture"], arch.as_str());
+            assert_eq!(config["rootfs"]["diff_ids"][0], format!("sha256:{}", sha256(&layer)));
+        }
+        assert_eq!(two.archive, OciImage::with_layers(layers(), "1.2.3", 7).unwrap().archive);
+    }
 }

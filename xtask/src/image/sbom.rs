@@ -84,10 +84,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::arch::Arch;
 
     #[test]
     fn every_dependency_is_listed_once_and_linked() {
-        let dependencies = Dependencies::of_agent("x86_64-unknown-linux-gnu").unwrap();
+        let dependencies = Dependencies::of_agent(Arch::host()).unwrap();
         let bytes = document(&dependencies, "0.1.0", "abc", 0).unwrap();
         let document: Value = serde_json::from_slice(&bytes).unwrap();
         let packages = document["packages"].as_array().unwrap();

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 
 use super::kernel_images::{KernelImage, VersionRequest, numbers_of};
 use super::{kernel_modules, sorted_entries};
-use crate::process;
+use crate::{arch::Arch, process};
 
 /// Debian's archives: the suffix of a suite's name that identifies the archive among this machine's sources, and the
 /// suites with the kernels to test.
@@ -25,7 +25,12 @@ const RELEASES: [&str; 9] =
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Returns the requested kernels, without duplicates. Uses stored kernels, unless `update` asks for newer ones.
-pub(super) fn images(folder: &Path, requests: &[VersionRequest], update: bool) -> anyhow::Result<Vec<KernelImage>> {
+pub(super) fn images(
+    folder: &Path,
+    arch: Arch,
+    requests: &[VersionRequest],
+    update: bool,
+) -> anyhow::Result<Vec<KernelImage>> {
     let store = folder.join("images");
     fs::create_dir_all(&store).with_context(|| format!("cannot create {}", store.display()))?;
     let mut apt = None;
@@ -37,7 +42,7 @@ pub(super) fn images(folder: &Path, requests: &[VersionRequest], update: bool) -
         } else {
             let apt = match &mut apt {
                 Some(apt) => apt,
-                none => none.insert(Apt::new(folder)?),
+                none => none.insert(Apt::new(folder, arch)?),
             };
             apt.download_kernel(&store, request)?
         };
@@ -86,12 +91,13 @@ fn read_stored(folder: &Path) -> Option<KernelImage> {
 /// apt with its own root folder, which leaves this machine's lists and packages alone.
 struct Apt {
     root: PathBuf,
+    arch: Arch,
     /// Names of all packages with kernels for virtual machines.
     packages: Vec<String>,
 }
 
 impl Apt {
-    fn new(folder: &Path) -> anyhow::Result<Self> {
+    fn new(folder: &Path, arch: Arch) -> anyhow::Result<Self> {
         for program in ["apt-get", "dpkg-deb"] {
             if process::find_program(program).is_none() {
                 bail!(
@@ -112,7 +118,7 @@ impl Apt {
         ]))?;
         let sources = sources(&targets, Path::new(KEYRING).exists().then_some(KEYRING))?;
         fs::write(root.join("sources.list"), sources).context("cannot write the list of sources")?;
-        let mut apt = Self { root, packages: Vec::new() };
+        let mut apt = Self { root, arch, packages: Vec::new() };
         eprintln!("kernels: updating the lists of packages");
         // A missing suite must not hide the others. A kernel that is missing in the end is reported by name.
         if let Err(error) = process::output(apt.command("apt-get").args(["update", "-q"])) {
@@ -121,7 +127,7 @@ impl Apt {
         let found = process::output(apt.command("apt-cache").args([
             "search",
             "--names-only",
-            "^linux-(image|binary)-[0-9].*-cloud-amd64$",
+            &format!("^linux-(image|binary)-[0-9].*-cloud-{}$", arch.as_str()),
         ]))?;
         apt.packages = found.lines().filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect();
         Ok(apt)
@@ -133,6 +139,8 @@ impl Apt {
         for option in [
             format!("Dir::Etc::sourcelist={root}/sources.list"),
             "Dir::Etc::sourceparts=-".to_owned(),
+            format!("APT::Architecture={}", self.arch.as_str()),
+            format!("APT::Architectures={}", self.arch.as_str()),
             format!("Dir::State::lists={root}/lists"),
             format!("Dir::Cache={root}/cache"),
             "Acquire::Languages=none".to_owned(),

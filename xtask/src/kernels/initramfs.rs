@@ -8,10 +8,9 @@ use cargo_metadata::TargetKind;
 
 use super::Shard;
 use super::kernel_images::KernelImage;
-use crate::process;
+use crate::{arch::Arch, process};
 
-/// Target triple. With `--target`, even for this machine, cargo does not pass the flags to build scripts.
-const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+/// With `--target`, even for this machine, cargo does not pass the flags to build scripts.
 const FLAGS: &str = "-Ctarget-feature=+crt-static";
 /// Profile in Cargo.toml. Its code is faster than a development build, which matters where the machine is emulated.
 const PROFILE: &str = "guest";
@@ -42,7 +41,7 @@ pub(super) struct GuestExecutables {
 
 impl GuestExecutables {
     /// Builds the executables. Cargo shows its progress.
-    pub(super) fn build() -> anyhow::Result<Self> {
+    pub(super) fn build(arch: Arch) -> anyhow::Result<Self> {
         let mut cargo = process::cargo();
         cargo
             .args([
@@ -55,10 +54,11 @@ impl GuestExecutables {
                 "agent",
                 "--no-run",
                 "--target",
-                TRIPLE,
+                arch.triple(),
             ])
             .args(["--profile", PROFILE, "--message-format=json-render-diagnostics"])
             .env("CARGO_ENCODED_RUSTFLAGS", FLAGS);
+        arch.prepare(&mut cargo)?;
         let messages = process::cargo_messages(&mut cargo)?;
         Ok(Self {
             kernel_tests: process::built_executable(&messages, &TargetKind::Test, "kernel")?,

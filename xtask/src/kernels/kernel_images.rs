@@ -67,9 +67,9 @@ impl VersionRequest {
 }
 
 /// Returns the numbers of a release in their order, without the one in its architecture. They order releases:
-/// `6.1.0-56-cloud-amd64` is newer than `6.1.0-9-cloud-amd64`.
+/// `6.1.0-56-cloud-arm64` is newer than `6.1.0-9-cloud-arm64`.
 pub(super) fn numbers_of(release: &str) -> Vec<u64> {
-    let release = release.strip_suffix("-amd64").unwrap_or(release);
+    let release = ["-amd64", "-arm64"].iter().find_map(|arch| release.strip_suffix(arch)).unwrap_or(release);
     let numbers = release.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty());
     numbers.map(|number| number.parse().unwrap_or(u64::MAX)).collect()
 }

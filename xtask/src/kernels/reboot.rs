@@ -16,7 +16,7 @@ use super::initramfs::GuestExecutables;
 use super::kernel_images::KernelImage;
 use super::virtual_machine::{Accelerator, Console, Power, VirtualMachine};
 use super::{log_folder, work_folder};
-use crate::{output_format::OutputFormat, process};
+use crate::{arch::Arch, output_format::OutputFormat, process};
 
 /// Size of a machine's disk in bytes, most of which is never written.
 const DISK_BYTES: u64 = 64 << 20;
@@ -54,18 +54,19 @@ const FIGURES: [(&str, &str); 8] = [
 /// Runs the three boots of each kernel, one machine at a time.
 pub(super) fn run(
     images: &[KernelImage],
+    arch: Arch,
     qemu: &Path,
     executables: &GuestExecutables,
     limit: Duration,
 ) -> anyhow::Result<Vec<RebootFigures>> {
-    let folder = work_folder();
+    let folder = work_folder(arch);
     let mut all = Vec::new();
     let mut accelerator = None;
     for image in images {
         let initramfs = folder.join(format!("initramfs-{}-reboot", image.release));
         executables.pack(&initramfs, image)?;
         let disk = make_disk(&folder.join(format!("disk-{}", image.release)))?;
-        let machine = VirtualMachine { qemu, kernel: &image.kernel, initramfs: &initramfs, disk: Some(&disk) };
+        let machine = VirtualMachine { arch, qemu, kernel: &image.kernel, initramfs: &initramfs, disk: Some(&disk) };
         let accelerator = match accelerator {
             Some(known) => known,
             None => *accelerator.insert(Accelerator::detect(&machine, &log_folder().join("trial.log"))?),
