@@ -18,7 +18,9 @@ use crate::{
     check,
     cluster::{Cluster, Connection, Progress},
     failure::Failure,
-    free, list, suggest, why,
+    free, list,
+    policy_reports::{self, ReportAction, ReportApi, ReportRequest},
+    suggest, why,
 };
 
 /// Show which pod uses which host port, on which node
@@ -81,6 +83,18 @@ enum Command {
         kubectl host-ports check deploy/\n  \
         helm template my-chart | kubectl host-ports check -")]
     Check(CheckFlags),
+    /// Report conflicts as the objects that dashboards list
+    ///
+    /// Makes a PolicyReport for each namespace with a pod or Service in a conflict, and a ClusterPolicyReport of what
+    /// concerns nodes and host processes; or, where the cluster has openreports.io instead, a Report and a ClusterReport.
+    /// Shows them, or writes them with --apply: only what changed is written, and a report whose conflicts have ended is
+    /// deleted. Reports of others are never touched.
+    #[expect(clippy::doc_markdown, reason = "the help text shows no backticks")]
+    #[command(after_help = "Examples:\n  \
+        kubectl host-ports policy-reports                     # what would be written\n  \
+        kubectl host-ports policy-reports --apply             # write it; again and again by a CronJob\n  \
+        kubectl host-ports policy-reports -n shop -o yaml     # the report of one namespace")]
+    PolicyReports(PolicyReports),
 }
 
 /// Flags of the list.
@@ -173,6 +187,27 @@ pub(crate) enum SuggestFormat {
     Json,
 }
 
+#[derive(Debug, Args)]
+struct PolicyReports {
+    /// Write the reports to the cluster: create, update and delete own ones
+    #[arg(long, conflicts_with = "output")]
+    apply: bool,
+    /// API of the reports [default: the one that the cluster has; of both, wgpolicyk8s.io]
+    #[arg(long, value_enum, value_name = "GROUP")]
+    report_api: Option<ReportApi>,
+    /// Output format; yaml and json are for kubectl apply
+    #[arg(short, long, value_enum, default_value_t = ReportFormat::Text)]
+    output: ReportFormat,
+}
+
+/// Formats of policy reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    Text,
+    Json,
+    Yaml,
+}
+
 /// Flags that say which cluster and as whom, as kubectl has them.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection")]
@@ -189,7 +224,7 @@ struct ConnectionFlags {
     /// User of the kubeconfig
     #[arg(long, value_name = "NAME", global = true)]
     user: Option<String>,
-    /// Namespace: of the list, only what is in it; of why and suggest, the pod's or workload's [default for these: the
+    /// Namespace: of the list and of policy-reports, only what is in it; of why and suggest, the pod's or workload's [default for these: the
     /// context's]
     #[arg(short, long, value_name = "NAMESPACE", global = true)]
     namespace: Option<String>,
@@ -270,6 +305,10 @@ impl Cli {
                 suggest::run(&cluster, namespace, workload, output, &progress).await
             }
             Some(Command::Check(flags)) => check::run(&cluster, flags, &progress).await,
+            Some(Command::PolicyReports(PolicyReports { apply, report_api, output })) => {
+                let action = if apply { ReportAction::Apply } else { ReportAction::Print(output) };
+                policy_reports::run(&cluster, ReportRequest { namespace, api: report_api, action }, &progress).await
+            }
             Some(Command::Free(Free { range, count, output })) => {
                 free::run(&cluster, range.question(count.into()), output, &progress).await
             }

@@ -10,6 +10,7 @@ mod failure;
 mod free;
 mod list;
 mod output;
+mod policy_reports;
 mod suggest;
 mod why;
 

@@ -10,6 +10,8 @@ mod cluster;
 #[cfg(target_os = "linux")]
 mod page;
 #[cfg(target_os = "linux")]
+mod policy_reports;
+#[cfg(target_os = "linux")]
 mod refusals;
 #[cfg(target_os = "linux")]
 mod requests;
@@ -27,6 +29,7 @@ fn main() {
     let tests = [
         ("answers", answers::TESTS),
         ("check", check::TESTS),
+        ("policy_reports", policy_reports::TESTS),
         ("refusals", refusals::TESTS),
         ("requests", requests::TESTS),
         ("suggest", suggest::TESTS),
