@@ -6,7 +6,7 @@ mod uids;
 
 use enforcer_core::{
     cluster::policy_reports::{
-        ExistingReport, PolicyReport, REPORT_NAME, ReportBuilder, ResultTime, Step, Summary, steps,
+        ExistingReport, PolicyReport, REPORT_NAME, ReportBuilder, ReportStep, ReportSummary, ResultTime, steps,
     },
     model::text::escape,
 };
@@ -72,8 +72,8 @@ pub(crate) async fn run(cluster: &Cluster, request: ReportRequest, progress: &Pr
     match action {
         ReportAction::Print(format) => {
             let reports = steps(reports, Vec::new(), REPORT_NAME, now).into_iter().filter_map(|step| match step {
-                Step::Create(report) => Some(report),
-                Step::Update(..) | Step::Delete(_) => None,
+                ReportStep::Create(report) => Some(report),
+                ReportStep::Update(..) | ReportStep::Delete(_) => None,
             });
             print(&shown(&reports.collect::<Vec<_>>(), wanted_api, format)?)?;
         }
@@ -120,7 +120,7 @@ fn shown(reports: &[PolicyReport], api: ReportApi, format: ReportFormat) -> Resu
 /// Returns a report as one line.
 fn line(PolicyReport { namespace, content }: &PolicyReport) -> String {
     let place = namespace.as_ref().map_or_else(|| "the cluster".to_owned(), |name| format!("namespace {name}"));
-    let Summary { fail, warn, error, .. } = content.summary;
+    let ReportSummary { fail, warn, error, .. } = content.summary;
     let error = if error > 0 { format!(", {error} error") } else { String::new() };
     format!("{place}: {fail} fail, {warn} warn{error}")
 }
@@ -181,16 +181,18 @@ async fn apply(
     let existing = objects.list_own(namespace).await.map_err(|refusal| objects.cannot_read(refusal))?;
     let total = wanted.len();
     let steps = steps(wanted, existing, REPORT_NAME, now);
-    let written = steps.iter().filter(|step| !matches!(step, Step::Delete(_))).count();
+    let written = steps.iter().filter(|step| !matches!(step, ReportStep::Delete(_))).count();
     tally.unchanged += total - written;
     for step in steps {
         match step {
-            Step::Create(report) => match objects.create(&report).await {
+            ReportStep::Create(report) => match objects.create(&report).await {
                 Ok(false) => tally.gone += 1,
                 done => tally.take(done.map(|_| ()), |tally| &mut tally.created),
             },
-            Step::Update(report, uid) => tally.take(objects.update(&report, &uid).await, |tally| &mut tally.updated),
-            Step::Delete(report) => tally.take(objects.delete(&report).await, |tally| &mut tally.deleted),
+            ReportStep::Update(report, uid) => {
+                tally.take(objects.update(&report, &uid).await, |tally| &mut tally.updated)
+            }
+            ReportStep::Delete(report) => tally.take(objects.delete(&report).await, |tally| &mut tally.deleted),
         }
     }
     Ok(())

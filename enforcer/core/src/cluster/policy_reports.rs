@@ -20,7 +20,7 @@ use crate::{
     pods::annotation,
 };
 
-pub use self::steps::{ExistingReport, Step, steps};
+pub use self::steps::{ExistingReport, ReportStep, steps};
 
 /// Name of each report: there is one in a namespace.
 pub const REPORT_NAME: &str = "port-enforcer";
@@ -44,10 +44,10 @@ const MAX_MESSAGE: usize = 512;
 /// Longest value of a property, in characters.
 const MAX_PROPERTY: usize = 256;
 
-/// Outcome of a result. Dashboards show `fail` first; some show nothing else.
+/// ResultOutcome of a result. Dashboards show `fail` first; some show nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Outcome {
+pub enum ResultOutcome {
     /// It could not be found out.
     Error,
     /// The subject is in the way, tries in vain, or is harmed.
@@ -75,7 +75,7 @@ pub enum ResultSeverity {
 /// Object that a result is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Subject {
+pub struct ReportSubject {
     /// Version of its API: `v1`.
     pub api_version: String,
     /// `Pod`, `Service`, `Node`, or `Namespace`.
@@ -90,7 +90,7 @@ pub struct Subject {
     pub uid: Option<String>,
 }
 
-impl Subject {
+impl ReportSubject {
     fn new(kind: &str, namespace: Option<&str>, name: &str) -> Self {
         let namespace = namespace.map(str::to_owned);
         Self { api_version: "v1".to_owned(), kind: kind.to_owned(), namespace, name: name.to_owned(), uid: None }
@@ -120,12 +120,12 @@ pub struct PolicyResult {
     pub category: String,
     /// Severity.
     pub severity: ResultSeverity,
-    /// Outcome.
-    pub result: Outcome,
+    /// ResultOutcome.
+    pub result: ResultOutcome,
     /// Message for people; its words may change.
     pub message: String,
     /// The object that it is about.
-    pub resources: Vec<Subject>,
+    pub resources: Vec<ReportSubject>,
     /// Time since when it holds or, where nobody knows that, time when it was reported first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<ResultTime>,
@@ -149,7 +149,7 @@ impl PolicyResult {
 
 /// Counts of the results of a report, with those for which it has no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Summary {
+pub struct ReportSummary {
     /// None of ours.
     pub pass: u64,
     /// Parties that are in the way, try in vain, or are harmed.
@@ -162,14 +162,14 @@ pub struct Summary {
     pub skip: u64,
 }
 
-impl Summary {
-    const fn count(&mut self, outcome: Outcome) {
+impl ReportSummary {
+    const fn count(&mut self, outcome: ResultOutcome) {
         match outcome {
-            Outcome::Error => self.error += 1,
-            Outcome::Fail => self.fail += 1,
-            Outcome::Warn => self.warn += 1,
-            Outcome::Pass => self.pass += 1,
-            Outcome::Skip => self.skip += 1,
+            ResultOutcome::Error => self.error += 1,
+            ResultOutcome::Fail => self.fail += 1,
+            ResultOutcome::Warn => self.warn += 1,
+            ResultOutcome::Pass => self.pass += 1,
+            ResultOutcome::Skip => self.skip += 1,
         }
     }
 }
@@ -180,9 +180,9 @@ impl Summary {
 pub struct ReportContent {
     /// What all of it is about: the namespace; absent for the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scope: Option<Subject>,
+    pub scope: Option<ReportSubject>,
     /// Counts.
-    pub summary: Summary,
+    pub summary: ReportSummary,
     /// Results: those that failed first.
     #[serde(default)]
     pub results: Vec<PolicyResult>,
@@ -198,13 +198,13 @@ pub struct PolicyReport {
 }
 
 /// Place of a result in its report.
-type Rank = (Outcome, ResultSeverity, String, String);
+type Rank = (ResultOutcome, ResultSeverity, String, String);
 
 /// Results of one report, while nodes are read. Holds no more of them than fit.
 #[derive(Debug, Default)]
 struct Draft {
     results: BTreeMap<Rank, PolicyResult>,
-    summary: Summary,
+    summary: ReportSummary,
     left_out: u64,
 }
 
@@ -234,14 +234,14 @@ impl Draft {
                 kept.push(result);
             }
         }
-        let scope = namespace.as_deref().map(|namespace| Subject::new("Namespace", None, namespace));
+        let scope = namespace.as_deref().map(|namespace| ReportSubject::new("Namespace", None, namespace));
         if left_out > 0 {
             let filter = namespace.as_deref().map_or_else(String::new, |namespace| format!(" -n {namespace}"));
             let message = format!(
                 "{left_out} more results had no room in this report; see kubectl host-ports --conflicts{filter}"
             );
-            summary.count(Outcome::Error);
-            kept.push(result(RULE_LEFT_OUT, Outcome::Error, ResultSeverity::Low, message, scope.clone()));
+            summary.count(ResultOutcome::Error);
+            kept.push(result(RULE_LEFT_OUT, ResultOutcome::Error, ResultSeverity::Low, message, scope.clone()));
         }
         PolicyReport { namespace, content: ReportContent { scope, summary, results: kept } }
     }
@@ -267,7 +267,7 @@ impl ReportBuilder {
     pub fn add(&mut self, ports: &NodePorts) {
         let NodePorts { node, conflicts, rows: _ } = ports;
         for conflict in conflicts {
-            for party in [Party::Who, Party::Other] {
+            for party in [ConflictParty::Who, ConflictParty::Other] {
                 if let Some(result) = result_of(conflict, node.known, party) {
                     self.put(result);
                 }
@@ -280,8 +280,8 @@ impl ReportBuilder {
                 "on {}, {shown} of {} conflicts are known: its ledger had no room for {} rows and conflicts",
                 node.name, node.counts.conflicts, node.left_out
             );
-            let subject = Some(Subject::new("Node", None, &node.name));
-            self.put(result(RULE_INCOMPLETE, Outcome::Error, ResultSeverity::Medium, message, subject));
+            let subject = Some(ReportSubject::new("Node", None, &node.name));
+            self.put(result(RULE_INCOMPLETE, ResultOutcome::Error, ResultSeverity::Medium, message, subject));
         }
     }
 
@@ -313,7 +313,7 @@ impl ReportBuilder {
 
 /// Party of a conflict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Party {
+enum ConflictParty {
     /// The one that is in the way, has lost, tries in vain, or does not answer itself.
     Who,
     /// The other one.
@@ -321,24 +321,24 @@ enum Party {
 }
 
 /// Returns outcome and severity of a conflict for one party.
-fn judge(kind: &str, party: Party) -> (Outcome, ResultSeverity) {
+fn judge(kind: &str, party: ConflictParty) -> (ResultOutcome, ResultSeverity) {
     match (kind, party) {
         // The owner's port is taken.
-        ("notOwner", _) | ("inUse" | "answeredByOther" | "shadowed", Party::Who) => {
-            (Outcome::Fail, ResultSeverity::High)
+        ("notOwner", _) | ("inUse" | "answeredByOther" | "shadowed", ConflictParty::Who) => {
+            (ResultOutcome::Fail, ResultSeverity::High)
         }
-        ("shared", _) | (_, Party::Who) => (Outcome::Fail, ResultSeverity::Medium),
-        (_, Party::Other) => (Outcome::Warn, ResultSeverity::Low),
+        ("shared", _) | (_, ConflictParty::Who) => (ResultOutcome::Fail, ResultSeverity::Medium),
+        (_, ConflictParty::Other) => (ResultOutcome::Warn, ResultSeverity::Low),
     }
 }
 
 /// Returns the result of a conflict for one party; `None` for a pod that is gone.
-fn result_of(conflict: &ClusterConflict, known: NodeKnowledge, party: Party) -> Option<PolicyResult> {
+fn result_of(conflict: &ClusterConflict, known: NodeKnowledge, party: ConflictParty) -> Option<PolicyResult> {
     let ClusterConflict { node, conflict, message } = conflict;
     let LedgerConflict { kind, ports, who, other, since } = conflict;
     let (own, opposite) = match party {
-        Party::Who => (who, other),
-        Party::Other => (other, who),
+        ConflictParty::Who => (who, other),
+        ConflictParty::Other => (other, who),
     };
     let subject = subject_of(own, node)?;
     let (outcome, severity) = judge(kind, party);
@@ -381,10 +381,10 @@ fn result_of(conflict: &ClusterConflict, known: NodeKnowledge, party: Party) -> 
 /// Returns a result without a time.
 fn result(
     rule: &str,
-    outcome: Outcome,
+    outcome: ResultOutcome,
     severity: ResultSeverity,
     message: String,
-    subject: Option<Subject>,
+    subject: Option<ReportSubject>,
 ) -> PolicyResult {
     let name = subject.as_ref().map_or("", |subject| subject.name.as_str());
     let id = format!("{:?}", Digest::of("policy result", [rule, name]));
@@ -404,7 +404,7 @@ fn result(
 
 /// Returns the object behind a party. What is none, as a host process, is a matter of its node. Names that no object can
 /// have are too: they would be part of a path of the API.
-fn subject_of(actor: &LedgerActor, node: &str) -> Option<Subject> {
+fn subject_of(actor: &LedgerActor, node: &str) -> Option<ReportSubject> {
     let LedgerActor { kind, namespace, name, .. } = actor;
     let kind = match kind.as_str() {
         // The pod is gone, and its workload has done nothing.
@@ -416,8 +416,8 @@ fn subject_of(actor: &LedgerActor, node: &str) -> Option<Subject> {
     let named = namespace.as_deref().zip(name.as_deref());
     let named = named.filter(|(namespace, name)| is_label(namespace) && is_name(name));
     match kind.zip(named) {
-        Some((kind, (namespace, name))) => Some(Subject::new(kind, Some(namespace), name)),
-        None => Some(Subject::new("Node", None, node)).filter(|_| is_name(node)),
+        Some((kind, (namespace, name))) => Some(ReportSubject::new(kind, Some(namespace), name)),
+        None => Some(ReportSubject::new("Node", None, node)).filter(|_| is_name(node)),
     }
 }
 

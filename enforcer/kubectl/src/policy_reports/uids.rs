@@ -5,7 +5,7 @@ use std::{
     fmt::Debug,
 };
 
-use enforcer_core::cluster::policy_reports::{PolicyReport, Subject};
+use enforcer_core::cluster::policy_reports::{PolicyReport, ReportSubject};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::{Api, Resource as ApiObject, ResourceExt as _, api::ListParams, core::PartialObjectMeta};
 
@@ -65,7 +65,7 @@ pub(super) async fn set(
     Ok(())
 }
 
-fn subjects(reports: &mut [PolicyReport]) -> impl Iterator<Item = &mut Subject> {
+fn subjects(reports: &mut [PolicyReport]) -> impl Iterator<Item = &mut ReportSubject> {
     reports.iter_mut().flat_map(|report| &mut report.content.results).flat_map(|result| &mut result.resources)
 }
 

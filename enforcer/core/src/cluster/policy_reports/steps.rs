@@ -19,7 +19,7 @@ pub struct ExistingReport {
 
 /// Change of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum ReportStep {
     /// There is none of ours.
     Create(PolicyReport),
     /// The one with this UID has another content.
@@ -31,7 +31,7 @@ pub enum Step {
 /// Returns the steps from the existing reports of ours to the wanted ones. A report that is the same takes none: a result
 /// without a known time keeps the time when it was reported first. `name` is the name of wanted reports.
 #[must_use]
-pub fn steps(wanted: Vec<PolicyReport>, existing: Vec<ExistingReport>, name: &str, now: ResultTime) -> Vec<Step> {
+pub fn steps(wanted: Vec<PolicyReport>, existing: Vec<ExistingReport>, name: &str, now: ResultTime) -> Vec<ReportStep> {
     let mut steps = Vec::new();
     let mut present = BTreeMap::new();
     for report in existing {
@@ -39,7 +39,7 @@ pub fn steps(wanted: Vec<PolicyReport>, existing: Vec<ExistingReport>, name: &st
         if report.name == name {
             present.insert(report.namespace.clone(), report);
         } else {
-            steps.push(Step::Delete(report));
+            steps.push(ReportStep::Delete(report));
         }
     }
     for mut report in wanted {
@@ -47,12 +47,12 @@ pub fn steps(wanted: Vec<PolicyReport>, existing: Vec<ExistingReport>, name: &st
         let before = present.as_ref().and_then(|present| present.content.as_ref());
         set_times(&mut report.content, before, now);
         match present {
-            None => steps.push(Step::Create(report)),
+            None => steps.push(ReportStep::Create(report)),
             Some(present) if present.content.as_ref() == Some(&report.content) => {}
-            Some(present) => steps.push(Step::Update(report, present.uid)),
+            Some(present) => steps.push(ReportStep::Update(report, present.uid)),
         }
     }
-    steps.extend(present.into_values().map(Step::Delete));
+    steps.extend(present.into_values().map(ReportStep::Delete));
     steps
 }
 

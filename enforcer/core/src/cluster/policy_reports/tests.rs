@@ -40,7 +40,7 @@ fn reports_of(nodes: &[NodePorts], only: Option<&str>) -> Vec<PolicyReport> {
 fn lines(reports: &[PolicyReport]) -> Vec<String> {
     let mut lines = Vec::new();
     for PolicyReport { namespace, content } in reports {
-        let Summary { fail, warn, error, .. } = content.summary;
+        let ReportSummary { fail, warn, error, .. } = content.summary;
         lines.push(format!("{} {fail}/{warn}/{error}", namespace.as_deref().unwrap_or("*")));
         for result in &content.results {
             let subject = result.resources.first().map_or("-", |subject| subject.name.as_str());
@@ -89,7 +89,7 @@ fn each_party_has_a_result_in_the_report_of_its_place() {
     let property = |name: &str| dns.properties.get(name).map(String::as_str);
     assert_eq!((property("port"), property("protocol"), property("node")), (Some("53"), Some("udp"), Some("node-2")));
     assert_eq!(property("other"), Some("the node"));
-    assert_eq!(reports[2].content.scope, Some(Subject::new("Namespace", None, "shop")));
+    assert_eq!(reports[2].content.scope, Some(ReportSubject::new("Namespace", None, "shop")));
     // One namespace alone.
     assert_eq!(lines(&reports_of(&nodes, Some("monitoring"))), expected[3..5]);
 }
@@ -146,7 +146,7 @@ fn report_is_cut_with_the_worst_results_kept_and_all_counted() {
     assert!(results.len() <= MAX_RESULTS + 1 && results[0].severity == ResultSeverity::High);
     assert!(results[..results.len() - 1].iter().all(|result| result.rule == "inUse"));
     let last = results.last().expect("a result");
-    assert_eq!((last.rule.as_str(), last.result), (RULE_LEFT_OUT, Outcome::Error));
+    assert_eq!((last.rule.as_str(), last.result), (RULE_LEFT_OUT, ResultOutcome::Error));
     let left_out = 3 * MAX_RESULTS - (results.len() - 1);
     assert!(last.message.starts_with(&format!("{left_out} more results")), "{}", last.message);
     assert!(last.message.ends_with("kubectl host-ports --conflicts -n shop"), "{}", last.message);
@@ -221,7 +221,7 @@ fn steps_write_what_differs_and_delete_what_has_ended() {
     let created: Vec<PolicyReport> = first
         .into_iter()
         .map(|step| match step {
-            Step::Create(report) => report,
+            ReportStep::Create(report) => report,
             other => panic!("{other:?}"),
         })
         .collect();
@@ -245,14 +245,14 @@ fn steps_write_what_differs_and_delete_what_has_ended() {
     edited[1].content.as_mut().unwrap().summary.fail = 0;
     let changed = steps(wanted(), edited, REPORT_NAME, later);
     assert!(
-        matches!(&changed[..], [Step::Update(_, one), Step::Update(_, two)] if one == "u" && two == "u"),
+        matches!(&changed[..], [ReportStep::Update(_, one), ReportStep::Update(_, two)] if one == "u" && two == "u"),
         "{changed:?}"
     );
     // The conflict has ended; and a report has an older name.
     let mut old = existing("u");
     old[0].name = "old".to_owned();
     let ended = steps(Vec::new(), old, REPORT_NAME, later);
-    assert!(matches!(&ended[..], [Step::Delete(one), Step::Delete(_)] if one.name == "old"), "{ended:?}");
+    assert!(matches!(&ended[..], [ReportStep::Delete(one), ReportStep::Delete(_)] if one.name == "old"), "{ended:?}");
 }
 
 #[test]
