@@ -4,12 +4,13 @@ mod values;
 
 use std::{
     env,
+    ffi::OsString,
     io::{self, IsTerminal as _},
     path::PathBuf,
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use enforcer_check::command::CheckFlags;
 use enforcer_core::cluster::suggest::choice::WorkloadChoice;
 
@@ -17,6 +18,7 @@ use self::values::{PortFlag, RangeFlag};
 use crate::{
     check,
     cluster::{Cluster, Connection, Progress},
+    completion::{self, CompletionTarget},
     failure::Failure,
     free, list,
     policy_reports::{self, ReportAction, ReportApi, ReportRequest},
@@ -95,6 +97,32 @@ enum Command {
         kubectl host-ports policy-reports --apply             # write it; again and again by a CronJob\n  \
         kubectl host-ports policy-reports -n shop -o yaml     # the report of one namespace")]
     PolicyReports(PolicyReports),
+    /// Generate shell completions
+    ///
+    /// With the name of a shell: a script that completes kubectl-host_ports. With kubectl: the program by which kubectl's
+    /// own completion completes kubectl host-ports; put it into a folder of PATH as kubectl_complete-host_ports.
+    #[expect(clippy::doc_markdown, reason = "the help text shows no backticks")]
+    #[command(after_help = "Examples:\n  \
+        kubectl host-ports completions kubectl > ~/.local/bin/kubectl_complete-host_ports\n  \
+        kubectl host-ports completions bash > /etc/bash_completion.d/kubectl-host_ports")]
+    Completions(Completions),
+    /// Print what can follow these words, for kubectl
+    #[command(name = "__complete", hide = true)]
+    Complete(Complete),
+}
+
+#[derive(Debug, Args)]
+struct Completions {
+    /// The shell, or kubectl
+    #[arg(value_enum, value_name = "SHELL")]
+    shell: CompletionTarget,
+}
+
+#[derive(Debug, Args)]
+struct Complete {
+    /// Words of the command line behind kubectl host-ports; the last one is to be completed
+    #[arg(value_name = "WORD", trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<OsString>,
 }
 
 /// Flags of the list.
@@ -242,8 +270,16 @@ struct ConnectionFlags {
     request_timeout: values::Timeout,
 }
 
-/// Runs the command line of this process.
-pub(crate) fn main() -> ExitCode {
+/// Returns the command line, for what is generated from it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the command line of this process. Exit codes: 0 fine, 1 findings, 2 wrong usage or input, 3 a right is missing,
+/// 4 failure while running.
+#[must_use]
+pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let ended = match runtime {
@@ -273,6 +309,12 @@ impl Cli {
             as_uid,
             request_timeout,
         } = connection;
+        // What needs no cluster.
+        let command = match command {
+            Some(Command::Completions(Completions { shell })) => return completion::script(shell),
+            Some(Command::Complete(Complete { words })) => return completion::candidates(words),
+            command => command,
+        };
         let connection = Connection {
             kubeconfig,
             context,
@@ -309,6 +351,7 @@ impl Cli {
                 let action = if apply { ReportAction::Apply } else { ReportAction::Print(output) };
                 policy_reports::run(&cluster, ReportRequest { namespace, api: report_api, action }, &progress).await
             }
+            Some(Command::Completions(_) | Command::Complete(_)) => Ok(()),
             Some(Command::Free(Free { range, count, output })) => {
                 free::run(&cluster, range.question(count.into()), output, &progress).await
             }
@@ -323,8 +366,6 @@ pub(crate) fn shows_colours() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

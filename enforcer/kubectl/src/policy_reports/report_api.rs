@@ -17,11 +17,12 @@ pub(super) const OWNER_LABEL: &str = "app.kubernetes.io/managed-by";
 
 /// API of policy reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(clippy::doc_markdown, reason = "the help text shows no backticks")]
 pub(crate) enum ReportApi {
-    /// `PolicyReport` and `ClusterPolicyReport`, which most dashboards read
+    /// PolicyReport and ClusterPolicyReport, which most dashboards read
     #[value(name = "wgpolicyk8s.io")]
     PolicyWorkingGroup,
-    /// `Report` and `ClusterReport`, its successor
+    /// Report and ClusterReport, its successor
     #[value(name = "openreports.io")]
     OpenReports,
 }

@@ -8,6 +8,8 @@ mod check;
 #[cfg(target_os = "linux")]
 mod cluster;
 #[cfg(target_os = "linux")]
+mod completion;
+#[cfg(target_os = "linux")]
 mod page;
 #[cfg(target_os = "linux")]
 mod policy_reports;
@@ -29,6 +31,7 @@ fn main() {
     let tests = [
         ("answers", answers::TESTS),
         ("check", check::TESTS),
+        ("completion", completion::TESTS),
         ("policy_reports", policy_reports::TESTS),
         ("refusals", refusals::TESTS),
         ("requests", requests::TESTS),
