@@ -18,6 +18,8 @@ mod refusals;
 #[cfg(target_os = "linux")]
 mod requests;
 #[cfg(target_os = "linux")]
+mod skill;
+#[cfg(target_os = "linux")]
 mod suggest;
 
 /// A test: its name, and what it does. It panics to fail.
@@ -48,6 +50,7 @@ fn main() {
         })
         .collect();
     trials.extend(page::trials());
+    trials.extend(skill::trials());
     trials.extend(suggest::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
