@@ -101,7 +101,6 @@ enum Command {
     ///
     /// With the name of a shell: a script that completes kubectl-host_ports. With kubectl: the program by which kubectl's
     /// own completion completes kubectl host-ports; put it into a folder of PATH as kubectl_complete-host_ports.
-    #[expect(clippy::doc_markdown, reason = "the help text shows no backticks")]
     #[command(after_help = "Examples:\n  \
         kubectl host-ports completions kubectl > ~/.local/bin/kubectl_complete-host_ports\n  \
         kubectl host-ports completions bash > /etc/bash_completion.d/kubectl-host_ports")]

@@ -64,9 +64,8 @@ pub(crate) fn candidates(mut words: Vec<OsString>) -> Result<(), Failure> {
     found.retain(|candidate| !candidate.is_hide_set());
     let is_folder = |candidate: &CompletionCandidate| candidate.get_value().to_string_lossy().ends_with('/');
     let directive = if !found.is_empty() && found.iter().all(is_folder) { NO_FILES_AND_NO_SPACE } else { NO_FILES };
-    let mut text: String = found.iter().map(line).collect();
-    text.push_str(&format!(":{directive}\n"));
-    print(&text)
+    let lines: String = found.iter().map(line).collect();
+    print(&format!("{lines}:{directive}\n"))
 }
 
 /// Returns a candidate as cobra writes it.

@@ -97,14 +97,12 @@ fn shown(reports: &[PolicyReport], api: ReportApi, format: ReportFormat) -> Resu
     let objects = || reports.iter().map(|report| api.object(report));
     match format {
         ReportFormat::Text => {
-            let mut text: String = reports.iter().map(|report| format!("{}\n", line(report))).collect();
             let end = match reports.len() {
                 0 => "no conflicts, so there are no reports",
                 _ => "nothing was written: --apply writes these reports, -o yaml prints them",
             };
-            text.push_str(end);
-            text.push('\n');
-            Ok(text)
+            let lines: Vec<String> = reports.iter().map(line).chain([end.to_owned()]).collect();
+            Ok(lines.join("\n") + "\n")
         }
         ReportFormat::Json => {
             let items = objects().collect::<Result<Vec<_>, _>>()?;
@@ -190,7 +188,7 @@ async fn apply(
                 done => tally.take(done.map(|_| ()), |tally| &mut tally.created),
             },
             ReportStep::Update(report, uid) => {
-                tally.take(objects.update(&report, &uid).await, |tally| &mut tally.updated)
+                tally.take(objects.update(&report, &uid).await, |tally| &mut tally.updated);
             }
             ReportStep::Delete(report) => tally.take(objects.delete(&report).await, |tally| &mut tally.deleted),
         }

@@ -44,7 +44,7 @@ const MAX_MESSAGE: usize = 512;
 /// Longest value of a property, in characters.
 const MAX_PROPERTY: usize = 256;
 
-/// ResultOutcome of a result. Dashboards show `fail` first; some show nothing else.
+/// Outcome of a result. Dashboards show `fail` first; some show nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ResultOutcome {
@@ -120,7 +120,7 @@ pub struct PolicyResult {
     pub category: String,
     /// Severity.
     pub severity: ResultSeverity,
-    /// ResultOutcome.
+    /// Outcome.
     pub result: ResultOutcome,
     /// Message for people; its words may change.
     pub message: String,
@@ -241,7 +241,7 @@ impl Draft {
                 "{left_out} more results had no room in this report; see kubectl host-ports --conflicts{filter}"
             );
             summary.count(ResultOutcome::Error);
-            kept.push(result(RULE_LEFT_OUT, ResultOutcome::Error, ResultSeverity::Low, message, scope.clone()));
+            kept.push(result(RULE_LEFT_OUT, ResultOutcome::Error, ResultSeverity::Low, &message, scope.clone()));
         }
         PolicyReport { namespace, content: ReportContent { scope, summary, results: kept } }
     }
@@ -281,7 +281,7 @@ impl ReportBuilder {
                 node.name, node.counts.conflicts, node.left_out
             );
             let subject = Some(ReportSubject::new("Node", None, &node.name));
-            self.put(result(RULE_INCOMPLETE, ResultOutcome::Error, ResultSeverity::Medium, message, subject));
+            self.put(result(RULE_INCOMPLETE, ResultOutcome::Error, ResultSeverity::Medium, &message, subject));
         }
     }
 
@@ -343,7 +343,7 @@ fn result_of(conflict: &ClusterConflict, known: NodeKnowledge, party: ConflictPa
     let subject = subject_of(own, node)?;
     let (outcome, severity) = judge(kind, party);
     let message = format!("{message} (on {node})");
-    let mut made = result(kind, outcome, severity, message, Some(subject));
+    let mut made = result(kind, outcome, severity, &message, Some(subject));
     made.timestamp = since.as_deref().and_then(|since| since.parse::<Timestamp>().ok()).map(ResultTime::from);
     let holder = match kind.as_str() {
         "shared" => format!("{who}, {other}"),
@@ -383,7 +383,7 @@ fn result(
     rule: &str,
     outcome: ResultOutcome,
     severity: ResultSeverity,
-    message: String,
+    message: &str,
     subject: Option<ReportSubject>,
 ) -> PolicyResult {
     let name = subject.as_ref().map_or("", |subject| subject.name.as_str());
@@ -395,7 +395,7 @@ fn result(
         category: "Host ports".to_owned(),
         severity,
         result: outcome,
-        message: escape_bounded(&message, MAX_MESSAGE),
+        message: escape_bounded(message, MAX_MESSAGE),
         resources: subject.into_iter().collect(),
         timestamp: None,
         properties: BTreeMap::from([(RESULT_ID.to_owned(), id)]),

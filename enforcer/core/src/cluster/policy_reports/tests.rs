@@ -32,7 +32,9 @@ fn node(name: &str, conflicts: Vec<LedgerConflict>) -> NodePorts {
 
 fn reports_of(nodes: &[NodePorts], only: Option<&str>) -> Vec<PolicyReport> {
     let mut builder = ReportBuilder::new(only.map(str::to_owned));
-    nodes.iter().for_each(|node| builder.add(node));
+    for node in nodes {
+        builder.add(node);
+    }
     builder.finish()
 }
 
@@ -202,7 +204,7 @@ fn ledger_without_room_for_its_conflicts_is_an_error_of_its_node() {
 #[test]
 fn namespaces_of_forged_ledgers_are_bounded() {
     let mut builder = ReportBuilder::default();
-    for number in 0..MAX_NAMESPACES / 100 + 1 {
+    for number in 0..=MAX_NAMESPACES / 100 {
         let conflicts = (0..100).map(|place| {
             conflict("claimLost", "80/tcp", pod(&format!("ns-{number}-{place}"), "x"), pod("shop", "web"))
         });
