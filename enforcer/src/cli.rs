@@ -23,7 +23,7 @@ mod watch;
 
 use std::{fmt::Display, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Kernel-enforced ownership of host ports for Kubernetes nodes.
 #[derive(Debug, Parser)]
@@ -130,6 +130,12 @@ impl Failure {
     fn runtime(message: impl Display) -> Self {
         Self { code: 4, message: message.to_string() }
     }
+}
+
+/// Returns the command line, for what is generated from it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command line of this process. Exit codes: 0 fine, 1 findings, 2 usage or bad input, 3 missing privilege or

@@ -9,6 +9,7 @@ mod e2e;
 mod fuzz;
 mod image;
 mod kernels;
+mod manual;
 mod output_format;
 mod parallel;
 mod process;
@@ -51,6 +52,8 @@ enum Command {
     Image(image::Args),
     /// Run the kernel tests on several kernels, each in its own virtual machine
     Kernels(kernels::Args),
+    /// Write the manual pages and shell completions of both programs into a folder
+    Manual(manual::Args),
     /// Run the tests under load in full length, and write their figures into docs/reliability.md
     Siege(siege::Args),
     /// Run all checks and tests; the last line counts passed, failed and skipped ones
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(args),
         Command::Image(args) => image::run(args).map(|()| ExitCode::SUCCESS),
         Command::Kernels(args) => kernels::run(args),
+        Command::Manual(args) => manual::run(args).map(|()| ExitCode::SUCCESS),
         Command::Siege(args) => siege::run(args),
         Command::Test(args) => test::run(args),
     };

@@ -7,10 +7,12 @@
 //! | rows, and a wish | ports that are free on every node | [`free`] |
 //! | a pod, nodes, rows | why it is Pending, denied or fails | [`why`] |
 //! | ledgers, and templates of workloads | patches that declare what pods bind | [`suggest`] |
+//! | conflicts of all nodes | policy reports, and the steps that write them | [`policy_reports`] |
 
 pub mod declared;
 pub mod free;
 pub mod host_ports;
 mod messages;
+pub mod policy_reports;
 pub mod suggest;
 pub mod why;

@@ -64,9 +64,53 @@ mod linux {
                 cost.bytes
             );
         }
+        policy_reports(&server, &kubeconfig);
         match Browser::start() {
             Some(browser) => println!("the page can be used after {} ms", browser.open(&page)),
             None => println!("the page was not opened: chromium or chromedriver is not installed"),
+        }
+    }
+
+    /// Writes policy reports: with a conflict on some nodes and on all of them, the first time and again.
+    fn policy_reports(server: &ApiServer, kubeconfig: &Path) {
+        server.set_report_group("wgpolicyk8s.io", true);
+        for namespace in ["monitoring", "shop"] {
+            let namespace = json!({ "metadata": { "name": namespace } });
+            server.put_namespace(serde_json::from_value(namespace).expect("a namespace"));
+        }
+        println!(
+            "{:<28} {:>8} {:>10} {:>10} {:>12} {:>10} {:>12}",
+            "policy-reports --apply", "seconds", "lists", "gets", "writes", "MiB or -", "report bytes"
+        );
+        for conflicts in [50, NODES] {
+            for number in 0..conflicts {
+                let node = format!("worker-{number:04}");
+                let mut ledger = ledger(&node, number);
+                ledger["status"]["counts"]["conflicts"] = 1.into();
+                ledger["status"]["conflicts"] = json!([{
+                    "kind": "claimLost", "ports": "9000/tcp",
+                    "who": { "kind": "pod", "namespace": "shop", "name": format!("probe-{number:05}") },
+                    "other": { "kind": "pod", "namespace": "monitoring", "name": format!("exporter-0-{number:05}") },
+                }]);
+                server.put_ledger(ledger);
+            }
+            for run_name in ["first", "again"] {
+                let before = server.requests().len();
+                let cost = run(&["policy-reports", "--apply"], kubeconfig, None);
+                let requests = server.requests().split_off(before);
+                let of = |verbs: &[&str]| requests.iter().filter(|one| verbs.contains(&one.verb.as_str())).count();
+                let bytes: usize = server.policy_reports().iter().map(|report| report.to_string().len()).sum();
+                println!(
+                    "{:<28} {:>8.2} {:>10} {:>10} {:>12} {:>10} {bytes:>12}",
+                    format!("{conflicts} conflicts, {run_name}"),
+                    cost.total.as_secs_f64(),
+                    of(&["list"]),
+                    of(&["get"]),
+                    of(&["create", "patch", "delete"]),
+                    // It writes nothing until its end, where its memory may be gone already.
+                    if cost.peak_mib == 0 { "-".to_owned() } else { cost.peak_mib.to_string() },
+                );
+            }
         }
     }
 

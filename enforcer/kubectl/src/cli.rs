@@ -4,12 +4,13 @@ mod values;
 
 use std::{
     env,
+    ffi::OsString,
     io::{self, IsTerminal as _},
     path::PathBuf,
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use enforcer_check::command::CheckFlags;
 use enforcer_core::cluster::suggest::choice::WorkloadChoice;
 
@@ -17,8 +18,11 @@ use self::values::{PortFlag, RangeFlag};
 use crate::{
     check,
     cluster::{Cluster, Connection, Progress},
+    completion::{self, CompletionTarget},
     failure::Failure,
-    free, list, suggest, why,
+    free, list,
+    policy_reports::{self, ReportAction, ReportApi, ReportRequest},
+    suggest, why,
 };
 
 /// Show which pod uses which host port, on which node
@@ -81,6 +85,43 @@ enum Command {
         kubectl host-ports check deploy/\n  \
         helm template my-chart | kubectl host-ports check -")]
     Check(CheckFlags),
+    /// Report conflicts as the objects that dashboards list
+    ///
+    /// Makes a PolicyReport for each namespace with a pod or Service in a conflict, and a ClusterPolicyReport of what
+    /// concerns nodes and host processes; or, where the cluster has openreports.io instead, a Report and a ClusterReport.
+    /// Shows them, or writes them with --apply: only what changed is written, and a report whose conflicts have ended is
+    /// deleted. Reports of others are never touched.
+    #[expect(clippy::doc_markdown, reason = "the help text shows no backticks")]
+    #[command(after_help = "Examples:\n  \
+        kubectl host-ports policy-reports                     # what would be written\n  \
+        kubectl host-ports policy-reports --apply             # write it; again and again by a CronJob\n  \
+        kubectl host-ports policy-reports -n shop -o yaml     # the report of one namespace")]
+    PolicyReports(PolicyReports),
+    /// Generate shell completions
+    ///
+    /// With the name of a shell: a script that completes kubectl-host_ports. With kubectl: the program by which kubectl's
+    /// own completion completes kubectl host-ports; put it into a folder of PATH as kubectl_complete-host_ports.
+    #[command(after_help = "Examples:\n  \
+        kubectl host-ports completions kubectl > ~/.local/bin/kubectl_complete-host_ports\n  \
+        kubectl host-ports completions bash > /etc/bash_completion.d/kubectl-host_ports")]
+    Completions(Completions),
+    /// Print what can follow these words, for kubectl
+    #[command(name = "__complete", hide = true)]
+    Complete(Complete),
+}
+
+#[derive(Debug, Args)]
+struct Completions {
+    /// The shell, or kubectl
+    #[arg(value_enum, value_name = "SHELL")]
+    shell: CompletionTarget,
+}
+
+#[derive(Debug, Args)]
+struct Complete {
+    /// Words of the command line behind kubectl host-ports; the last one is to be completed
+    #[arg(value_name = "WORD", trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<OsString>,
 }
 
 /// Flags of the list.
@@ -173,6 +214,27 @@ pub(crate) enum SuggestFormat {
     Json,
 }
 
+#[derive(Debug, Args)]
+struct PolicyReports {
+    /// Write the reports to the cluster: create, update and delete own ones
+    #[arg(long, conflicts_with = "output")]
+    apply: bool,
+    /// API of the reports [default: the one that the cluster has; of both, wgpolicyk8s.io]
+    #[arg(long, value_enum, value_name = "GROUP")]
+    report_api: Option<ReportApi>,
+    /// Output format; yaml and json are for kubectl apply
+    #[arg(short, long, value_enum, default_value_t = ReportFormat::Text)]
+    output: ReportFormat,
+}
+
+/// Formats of policy reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    Text,
+    Json,
+    Yaml,
+}
+
 /// Flags that say which cluster and as whom, as kubectl has them.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection")]
@@ -189,7 +251,7 @@ struct ConnectionFlags {
     /// User of the kubeconfig
     #[arg(long, value_name = "NAME", global = true)]
     user: Option<String>,
-    /// Namespace: of the list, only what is in it; of why and suggest, the pod's or workload's [default for these: the
+    /// Namespace: of the list and of policy-reports, only what is in it; of why and suggest, the pod's or workload's [default for these: the
     /// context's]
     #[arg(short, long, value_name = "NAMESPACE", global = true)]
     namespace: Option<String>,
@@ -207,8 +269,16 @@ struct ConnectionFlags {
     request_timeout: values::Timeout,
 }
 
-/// Runs the command line of this process.
-pub(crate) fn main() -> ExitCode {
+/// Returns the command line, for what is generated from it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the command line of this process. Exit codes: 0 fine, 1 findings, 2 wrong usage or input, 3 a right is missing,
+/// 4 failure while running.
+#[must_use]
+pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let ended = match runtime {
@@ -238,6 +308,12 @@ impl Cli {
             as_uid,
             request_timeout,
         } = connection;
+        // What needs no cluster.
+        let command = match command {
+            Some(Command::Completions(Completions { shell })) => return completion::script(shell),
+            Some(Command::Complete(Complete { words })) => return completion::candidates(words),
+            command => command,
+        };
         let connection = Connection {
             kubeconfig,
             context,
@@ -270,6 +346,11 @@ impl Cli {
                 suggest::run(&cluster, namespace, workload, output, &progress).await
             }
             Some(Command::Check(flags)) => check::run(&cluster, flags, &progress).await,
+            Some(Command::PolicyReports(PolicyReports { apply, report_api, output })) => {
+                let action = if apply { ReportAction::Apply } else { ReportAction::Print(output) };
+                policy_reports::run(&cluster, ReportRequest { namespace, api: report_api, action }, &progress).await
+            }
+            Some(Command::Completions(_) | Command::Complete(_)) => Ok(()),
             Some(Command::Free(Free { range, count, output })) => {
                 free::run(&cluster, range.question(count.into()), output, &progress).await
             }
@@ -284,8 +365,6 @@ pub(crate) fn shows_colours() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

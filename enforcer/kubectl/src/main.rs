@@ -1,20 +1,7 @@
-//! `kubectl host-ports`: which pod uses which host port, on which node.
-//!
-//! It reads the ledgers that agents write and, for nodes without one, what pods declare. It asks the API server alone: it
-//! has nothing of Linux in it, and works where no agent runs.
-
-mod check;
-mod cli;
-mod cluster;
-mod failure;
-mod free;
-mod list;
-mod output;
-mod suggest;
-mod why;
+//! The program that kubectl runs as `kubectl host-ports`.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main()
+    enforcer_kubectl::main()
 }

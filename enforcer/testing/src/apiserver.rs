@@ -12,6 +12,7 @@ mod event;
 mod fault;
 mod list;
 mod node_patch;
+mod policy_report;
 mod request_attributes;
 mod resource;
 mod selector;

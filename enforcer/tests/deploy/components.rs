@@ -9,6 +9,7 @@ use enforcer_core::pods::{
 };
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
+    batch::v1::CronJob,
     core::v1::{Container, Pod},
 };
 use serde_json::{Value, json};
@@ -31,7 +32,8 @@ pub(crate) const TESTS: &[Test] = tests![
     scheduling_adds_one_policy,
     boot_asks_for_no_more_than_it_takes,
     uninstall_removes_what_boot_installed,
-    startup_taint_adds_a_flag_a_role_and_a_policy
+    startup_taint_adds_a_flag_a_role_and_a_policy,
+    policy_reports_are_written_by_a_job_with_rights_of_its_own
 ];
 
 fn with(overlay: &str, component: &str) -> Vec<Value> {
@@ -61,6 +63,7 @@ fn every_component_renders_on_every_overlay() {
             "node-ports",
             "openshift",
             "policies",
+            "policy-reports",
             "scheduling",
             "startup-taint",
         ] {
@@ -190,6 +193,41 @@ fn startup_taint_adds_a_flag_a_role_and_a_policy() {
         let agent = same.iter_mut().find(|object| object["kind"] == "DaemonSet").expect("a DaemonSet");
         agent["spec"]["template"]["spec"]["containers"][0]["env"].as_array_mut().expect("a list").pop();
         assert_same(&same, &committed, overlay);
+    }
+}
+
+fn policy_reports_are_written_by_a_job_with_rights_of_its_own() {
+    for overlay in ["audit", "enforce"] {
+        let rendered = with(overlay, "policy-reports");
+        let committed = documents(&committed(overlay));
+        let (same, added): (Vec<_>, Vec<_>) =
+            rendered.into_iter().partition(|object| committed.iter().any(|one| head(one) == head(object)));
+        assert_same(&same, &committed, overlay);
+        let of = |kind: &str| added.iter().find(|object| object["kind"] == kind).expect("an object");
+        assert_eq!(added.len(), 4, "{overlay}");
+        let job: CronJob = typed(of("CronJob"));
+        let template = job.spec.expect("a spec").job_template.spec.expect("a spec").template;
+        let pod = template.spec.expect("a pod");
+        let account = pod.service_account_name.as_deref().expect("an account");
+        assert_eq!(of("ServiceAccount")["metadata"]["name"], account);
+        assert_eq!(of("ClusterRoleBinding")["subjects"][0]["name"], account);
+        assert_eq!(of("ClusterRoleBinding")["roleRef"]["name"], of("ClusterRole")["metadata"]["name"]);
+        assert_ne!(
+            daemonset(&same).spec.and_then(|spec| spec.template.spec?.service_account_name).as_deref(),
+            Some(account)
+        );
+        // It is no agent: neither for the DaemonSet, nor by its privileges.
+        let selected = daemonset(&same).spec.expect("a spec").selector.match_labels.expect("labels");
+        let labels = template.metadata.and_then(|metadata| metadata.labels).expect("labels");
+        assert!(selected.iter().any(|(key, value)| labels.get(key) != Some(value)), "{labels:?}");
+        assert_eq!((pod.host_network, pod.volumes.as_deref()), (None, None));
+        let [container] = pod.containers.as_slice() else { panic!("{:?}", pod.containers) };
+        assert_eq!(container.image.as_deref(), Some(concat!("kubectl-host-ports:", env!("CARGO_PKG_VERSION"))));
+        assert_eq!(container.args.as_deref(), Some(&["policy-reports".to_owned(), "--apply".to_owned()][..]));
+        let context = serde_json::to_value((&pod.security_context, &container.security_context)).expect("JSON");
+        assert_eq!(context[0]["runAsNonRoot"], true);
+        assert_eq!(context[1]["readOnlyRootFilesystem"], true);
+        assert_eq!(context[1]["capabilities"], json!({ "drop": ["ALL"] }));
     }
 }
 

@@ -18,6 +18,7 @@ use k8s_openapi::{
             v1beta1::{MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding},
         },
         apps::v1::{DaemonSet, Deployment},
+        batch::v1::CronJob,
         core::v1::{ConfigMap, Namespace, Pod, ResourceQuota, ServiceAccount},
         rbac::v1::{ClusterRole, ClusterRoleBinding},
     },
@@ -117,6 +118,7 @@ pub(crate) fn check(object: &Value) -> Result<(), String> {
     }
     let text = |key: &str| object[key].as_str().unwrap_or_default();
     match (text("apiVersion"), text("kind")) {
+        ("batch/v1", "CronJob") => known::<CronJob>(object),
         ("v1", "ConfigMap") => known::<ConfigMap>(object),
         ("v1", "Namespace") => known::<Namespace>(object),
         ("v1", "ServiceAccount") => known::<ServiceAccount>(object),

@@ -23,6 +23,8 @@ pub(crate) enum Resource {
     Events,
     /// Objects that make pods.
     Workloads,
+    /// Policy reports, of either API.
+    PolicyReports,
 }
 
 impl Resource {
@@ -35,6 +37,7 @@ impl Resource {
             Self::Services => "services",
             Self::Events => "events",
             Self::Workloads => "workloads",
+            Self::PolicyReports => "policy reports",
         }
     }
 
@@ -43,7 +46,15 @@ impl Resource {
         match self {
             Self::Ledgers => " in port-enforcer.io",
             Self::Events => " in events.k8s.io",
-            Self::Nodes | Self::Pods | Self::Services | Self::Workloads => "",
+            Self::Nodes | Self::Pods | Self::Services | Self::Workloads | Self::PolicyReports => "",
+        }
+    }
+
+    /// Returns the role that grants reading it, and its file.
+    const fn role(self) -> (&'static str, &'static str) {
+        match self {
+            Self::PolicyReports => ("port-enforcer-policy-reports", "deploy/components/policy-reports/rbac.yaml"),
+            _ => ("port-enforcer-reader", "deploy/components/readers/role.yaml"),
         }
     }
 }
@@ -76,6 +87,11 @@ impl Refusal {
         }
     }
 
+    /// Checks whether a right is missing.
+    pub(crate) const fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Forbidden(_))
+    }
+
     /// Returns the sentence, for which reading this resource was essential.
     pub(crate) fn into_failure(self, resource: Resource, cluster: &Cluster) -> Failure {
         let Cluster { server, .. } = cluster;
@@ -96,9 +112,6 @@ impl Refusal {
 
 /// Returns the sentence about a missing right, with what grants it.
 pub(crate) fn missing_right(resource: Resource, server: &str) -> String {
-    let (name, group) = (resource.as_str(), resource.group());
-    format!(
-        "{server} does not let you get and list {name}{group}; ask for the ClusterRole port-enforcer-reader \
-         (deploy/components/readers/role.yaml)"
-    )
+    let (name, group, (role, file)) = (resource.as_str(), resource.group(), resource.role());
+    format!("{server} does not let you get and list {name}{group}; ask for the ClusterRole {role} ({file})")
 }

@@ -8,11 +8,17 @@ mod check;
 #[cfg(target_os = "linux")]
 mod cluster;
 #[cfg(target_os = "linux")]
+mod completion;
+#[cfg(target_os = "linux")]
 mod page;
+#[cfg(target_os = "linux")]
+mod policy_reports;
 #[cfg(target_os = "linux")]
 mod refusals;
 #[cfg(target_os = "linux")]
 mod requests;
+#[cfg(target_os = "linux")]
+mod skill;
 #[cfg(target_os = "linux")]
 mod suggest;
 
@@ -27,6 +33,8 @@ fn main() {
     let tests = [
         ("answers", answers::TESTS),
         ("check", check::TESTS),
+        ("completion", completion::TESTS),
+        ("policy_reports", policy_reports::TESTS),
         ("refusals", refusals::TESTS),
         ("requests", requests::TESTS),
         ("suggest", suggest::TESTS),
@@ -42,6 +50,7 @@ fn main() {
         })
         .collect();
     trials.extend(page::trials());
+    trials.extend(skill::trials());
     trials.extend(suggest::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

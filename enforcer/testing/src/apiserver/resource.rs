@@ -17,10 +17,19 @@ pub(super) enum Resource {
     Jobs,
     /// A custom resource: the ledgers of port-enforcer.
     NodeHostPorts,
+    /// Custom resources of others: policy reports, in both of their API groups.
+    PolicyReports,
+    ClusterPolicyReports,
+    Reports,
+    ClusterReports,
 }
 
 impl Resource {
-    pub(super) const ALL: [Self; 13] = [
+    /// The policy reports, in both of their API groups.
+    pub(super) const REPORTS: [Self; 4] =
+        [Self::PolicyReports, Self::ClusterPolicyReports, Self::Reports, Self::ClusterReports];
+
+    pub(super) const ALL: [Self; 17] = [
         Self::Pods,
         Self::Namespaces,
         Self::Nodes,
@@ -34,6 +43,10 @@ impl Resource {
         Self::CronJobs,
         Self::Jobs,
         Self::NodeHostPorts,
+        Self::PolicyReports,
+        Self::ClusterPolicyReports,
+        Self::Reports,
+        Self::ClusterReports,
     ];
 
     pub(super) const fn plural(self) -> &'static str {
@@ -51,6 +64,10 @@ impl Resource {
             Self::CronJobs => "cronjobs",
             Self::Jobs => "jobs",
             Self::NodeHostPorts => "nodehostports",
+            Self::PolicyReports => "policyreports",
+            Self::ClusterPolicyReports => "clusterpolicyreports",
+            Self::Reports => "reports",
+            Self::ClusterReports => "clusterreports",
         }
     }
 
@@ -61,6 +78,8 @@ impl Resource {
             Self::DaemonSets | Self::Deployments | Self::ReplicaSets | Self::StatefulSets => "apps",
             Self::CronJobs | Self::Jobs => "batch",
             Self::NodeHostPorts => "port-enforcer.io",
+            Self::PolicyReports | Self::ClusterPolicyReports => "wgpolicyk8s.io",
+            Self::Reports | Self::ClusterReports => "openreports.io",
         }
     }
 
@@ -71,6 +90,8 @@ impl Resource {
             Self::DaemonSets | Self::Deployments | Self::ReplicaSets | Self::StatefulSets => "apps/v1",
             Self::CronJobs | Self::Jobs => "batch/v1",
             Self::NodeHostPorts => "port-enforcer.io/v1alpha1",
+            Self::PolicyReports | Self::ClusterPolicyReports => "wgpolicyk8s.io/v1alpha2",
+            Self::Reports | Self::ClusterReports => "openreports.io/v1alpha1",
         }
     }
 
@@ -89,6 +110,10 @@ impl Resource {
             Self::CronJobs => "CronJob",
             Self::Jobs => "Job",
             Self::NodeHostPorts => "NodeHostPorts",
+            Self::PolicyReports => "PolicyReport",
+            Self::ClusterPolicyReports => "ClusterPolicyReport",
+            Self::Reports => "Report",
+            Self::ClusterReports => "ClusterReport",
         }
     }
 
@@ -96,12 +121,19 @@ impl Resource {
     pub(super) const fn qualified(self) -> &'static str {
         match self {
             Self::NodeHostPorts => "nodehostports.port-enforcer.io",
+            Self::PolicyReports => "policyreports.wgpolicyk8s.io",
+            Self::ClusterPolicyReports => "clusterpolicyreports.wgpolicyk8s.io",
+            Self::Reports => "reports.openreports.io",
+            Self::ClusterReports => "clusterreports.openreports.io",
             _ => self.plural(),
         }
     }
 
     pub(super) const fn is_namespaced(self) -> bool {
-        !matches!(self, Self::Namespaces | Self::Nodes | Self::NodeHostPorts)
+        !matches!(
+            self,
+            Self::Namespaces | Self::Nodes | Self::NodeHostPorts | Self::ClusterPolicyReports | Self::ClusterReports
+        )
     }
 
     /// Checks whether it makes pods: it is listed, and nobody in the tests watches it.
@@ -119,8 +151,13 @@ impl Resource {
     }
 
     /// Checks whether a `CustomResourceDefinition` makes it.
-    pub(super) const fn is_custom(self) -> bool {
-        matches!(self, Self::NodeHostPorts)
+    pub(super) fn is_custom(self) -> bool {
+        self == Self::NodeHostPorts || self.is_report()
+    }
+
+    /// Checks whether it is a policy report.
+    pub(super) fn is_report(self) -> bool {
+        Self::REPORTS.contains(&self)
     }
 
     /// Returns the verbs that are served; others are answered as if access control denied them.
@@ -130,6 +167,7 @@ impl Resource {
             (Self::Nodes, None) => &["get", "list", "patch", "watch"],
             (Self::Events | Self::NodeHostPorts, None) => &["create", "get", "list", "patch", "watch"],
             (Self::NodeHostPorts, Some("status")) => &["patch"],
+            (report, None) if report.is_report() => &["create", "delete", "get", "list", "patch"],
             (workload, None) if workload.is_workload() => &["get", "list"],
             _ => &[],
         }
@@ -139,7 +177,11 @@ impl Resource {
     pub(super) const fn selectable(self) -> &'static [&'static str] {
         match self {
             Self::Pods => &["metadata.name", "metadata.namespace", "spec.nodeName"],
-            Self::Namespaces | Self::Nodes | Self::NodeHostPorts => &["metadata.name"],
+            Self::Namespaces
+            | Self::Nodes
+            | Self::NodeHostPorts
+            | Self::ClusterPolicyReports
+            | Self::ClusterReports => &["metadata.name"],
             Self::Services => &["metadata.name", "metadata.namespace", "spec.clusterIP", "spec.type"],
             // `AddFieldLabelConversionsForEvent` in pkg/apis/events/v1/conversion.go.
             Self::Events => &[
@@ -158,7 +200,9 @@ impl Resource {
             | Self::ReplicaSets
             | Self::StatefulSets
             | Self::CronJobs
-            | Self::Jobs => &["metadata.name", "metadata.namespace"],
+            | Self::Jobs
+            | Self::PolicyReports
+            | Self::Reports => &["metadata.name", "metadata.namespace"],
         }
     }
 }

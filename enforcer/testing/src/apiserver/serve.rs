@@ -24,7 +24,7 @@ use tokio::{task, time};
 use super::{
     admin_requests, custom_resource, event,
     fault::Fault,
-    list, node_patch,
+    list, node_patch, policy_report,
     request_attributes::{self, Asked, Options, Parameters},
     resource::Resource,
     shared::{Inner, Recorded, Shared},
@@ -123,7 +123,7 @@ fn answer(
         return Err(refusal);
     }
     if asked.version.is_empty() {
-        return Ok(path(asked));
+        return Ok(path(&shared.lock(), asked));
     }
     if body.len() > LIMIT {
         return Err(status::too_large());
@@ -136,7 +136,7 @@ fn answer(
     }
     let resource = served.filter(|_| user.may(&shared.lock(), asked)).ok_or_else(|| user.denied(asked))?;
     let misplaced = asked.namespace.is_some() && !resource.is_namespaced();
-    if resource.is_custom() && (misplaced || !shared.lock().definition.installed) {
+    if resource.is_custom() && (misplaced || !shared.lock().serves(resource)) {
         return Ok(plain(StatusCode::NOT_FOUND, NO_PAGE));
     }
     if misplaced {
@@ -163,6 +163,9 @@ fn answer(
             let good = shared.update(|inner| match (resource, verb) {
                 (Resource::NodeHostPorts, "create") => custom_resource::create(inner, media, body),
                 (Resource::NodeHostPorts, _) => custom_resource::apply(inner, asked, parameters, media, body),
+                (report, verb) if report.is_report() => {
+                    policy_report::write(inner, report, verb, asked, parameters, media, body)
+                }
                 (Resource::Nodes, _) => node_patch::patch(&mut inner.store, name, media, body),
                 (_, "create") => event::create(&mut inner.store, namespace, media, body),
                 (_, _) => event::patch(&mut inner.store, namespace, name, media, body),
@@ -180,7 +183,10 @@ fn media(headers: &HeaderMap) -> &str {
 }
 
 /// Answers the paths that are no resources.
-fn path(asked: &Asked) -> Response {
+fn path(inner: &Inner, asked: &Asked) -> Response {
+    if let Some(list) = policy_report::discovery(inner, &asked.resource).filter(|_| asked.verb == "get") {
+        return respond(StatusCode::OK, Body::from(line(&list)));
+    }
     match (asked.verb.as_str(), asked.resource.as_str()) {
         ("get", "/livez" | "/readyz" | "/healthz") => plain(StatusCode::OK, "ok"),
         ("get", "/version") => {

@@ -110,11 +110,22 @@ pub(super) struct Inner {
     pub(super) gone_in_stream: bool,
     /// The custom resource of the ledgers.
     pub(super) definition: Definition,
+    /// API groups of policy reports that are served.
+    pub(super) report_groups: BTreeSet<String>,
     /// Pairs of a verb and a resource: what the reader may do.
     pub(super) reader_rules: BTreeSet<(String, String)>,
 }
 
 impl Inner {
+    /// Checks whether a resource is served: a built-in one always is, a custom one if its definition is installed.
+    pub(super) fn serves(&self, resource: Resource) -> bool {
+        match resource {
+            Resource::NodeHostPorts => self.definition.installed,
+            report if report.is_report() => self.report_groups.contains(report.group()),
+            _ => true,
+        }
+    }
+
     pub(super) fn reader_may(&self, verb: &str, resource: &str) -> bool {
         self.reader_rules.contains(&(verb.to_owned(), resource.to_owned()))
     }
@@ -141,6 +152,7 @@ impl Shared {
             streaming_lists: true,
             gone_in_stream: true,
             definition: Definition::shipped(),
+            report_groups: BTreeSet::new(),
             reader_rules: BTreeSet::new(),
         };
         Self { inner: Mutex::new(inner), updates: Mutex::default(), updated: Condvar::new() }
