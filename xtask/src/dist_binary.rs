@@ -1,9 +1,10 @@
-//! Build of the binary that is shipped: static, optimized for size, and reproducible wherever the sources are. The image
-//! contains it, and the benchmark measures it.
+//! Build of the binaries that are shipped: static, optimized for size, and reproducible wherever the sources are. The image
+//! contains the agent, and the benchmark measures it.
 
 use anyhow::Context as _;
 use cargo_metadata::Message;
 
+use crate::release::Platform;
 use crate::{arch::Arch, process};
 
 /// Name of the profile in the workspace's manifest.
@@ -12,29 +13,45 @@ const PROFILE: &str = "dist";
 /// Builds targets of the package `enforcer` for an architecture, and returns cargo's messages. Cargo shows its progress on
 /// standard error.
 pub(crate) fn build(arch: Arch, cargo_targets: &[&str]) -> anyhow::Result<Vec<Message>> {
-    let triple = arch.triple();
+    let flags = [
+        "-Ctarget-feature=+crt-static",
+        // The binary is a third of a megabyte smaller. It relocates itself at its start, with code of the static libc: glibc
+        // can do that since 2.36. Linkers that cannot, for arm64, ignore it.
+        "-Clink-arg=-Wl,-z,pack-relative-relocs",
+        "-Clink-arg=-Wl,--no-eh-frame-hdr",
+    ];
+    let mut cargo = cargo_build("enforcer", arch.triple(), &flags);
+    cargo.args(cargo_targets);
+    arch.prepare(&mut cargo)?;
+    process::cargo_messages(&mut cargo).with_context(|| format!("cannot build the agent for {}", arch.triple()))
+}
+
+/// Builds the kubectl plugin for a platform, and returns cargo's messages.
+pub(crate) fn build_plugin(platform: &Platform) -> anyhow::Result<Vec<Message>> {
+    let mut cargo = cargo_build("enforcer-kubectl", platform.triple, platform.flags);
+    platform.prepare(&mut cargo)?;
+    process::cargo_messages(&mut cargo)
+        .with_context(|| format!("cannot build the kubectl plugin for {}", platform.triple))
+}
+
+/// Returns the command that builds a package for a target, with these flags beside the common ones.
+fn cargo_build(package: &str, triple: &str, flags: &[&str]) -> std::process::Command {
     let cargo_home = std::env::var("CARGO_HOME")
         .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))
         .unwrap_or_default();
-    let flags = [
-        "-Ctarget-feature=+crt-static".to_owned(),
-        // Nothing unwinds: a panic ends the agent.
+    let mut all: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    all.extend([
+        // Nothing unwinds: a panic ends the program.
         "-Cforce-unwind-tables=no".to_owned(),
-        "-Clink-arg=-Wl,--no-eh-frame-hdr".to_owned(),
-        // The binary is a third of a megabyte smaller. It relocates itself at its start, with code of the static libc: glibc
-        // can do that since 2.36.
-        "-Clink-arg=-Wl,-z,pack-relative-relocs".to_owned(),
         format!("--remap-path-prefix={}=/source", process::workspace_root().display()),
         format!("--remap-path-prefix={cargo_home}=/cargo"),
-    ];
+    ]);
     let mut cargo = process::cargo();
     cargo
         // With --target, even for this machine, cargo does not pass the flags to build scripts and macros. Those cannot
         // be linked statically.
-        .args(["build", "--locked", "--package", "enforcer", "--profile", PROFILE, "--target", triple])
-        .args(cargo_targets)
+        .args(["build", "--locked", "--package", package, "--profile", PROFILE, "--target", triple])
         .arg("--message-format=json-render-diagnostics")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-    arch.prepare(&mut cargo)?;
-    process::cargo_messages(&mut cargo).with_context(|| format!("cannot build the agent for {triple}"))
+        .env("CARGO_ENCODED_RUSTFLAGS", all.join("\x1f"));
+    cargo
 }

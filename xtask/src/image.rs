@@ -3,11 +3,9 @@
 //! The image contains the static agent, the licences of everything that is linked into it, and an SBOM. The same
 //! sources and tools give the same bytes.
 
-mod dependencies;
 mod emulation;
 mod layer;
 mod oci_archive;
-mod sbom;
 mod smoke_test;
 
 use std::fs;
@@ -17,9 +15,9 @@ use std::time::SystemTime;
 use anyhow::{Context as _, bail};
 use cargo_metadata::TargetKind;
 
-use self::dependencies::Dependencies;
-use self::oci_archive::{Agent, OciImage};
-use crate::{arch::Arch, dist_binary, process, setup};
+pub(crate) use self::oci_archive::Agent;
+use self::oci_archive::OciImage;
+use crate::{arch::Arch, dependencies::Dependencies, dist_binary, process, setup};
 
 /// Flags of `cargo xtask image`.
 #[derive(Debug, clap::Args)]
@@ -100,8 +98,14 @@ fn file_name(archs: &[Arch]) -> String {
     }
 }
 
+/// Assembles the image with these agents. Returns its digest and its archive.
+pub(crate) fn assemble(agents: &[Agent], epoch: u64) -> anyhow::Result<(String, Vec<u8>)> {
+    let image = OciImage::with_agents(agents, epoch)?;
+    Ok((image.digest, image.archive))
+}
+
 /// Builds the agent.
-fn agent(arch: Arch) -> anyhow::Result<Agent> {
+pub(crate) fn agent(arch: Arch) -> anyhow::Result<Agent> {
     eprintln!("image: building the agent for {} (takes some minutes the first time)", arch.triple());
     let messages = dist_binary::build(arch, &["--bin", "enforcer"])?;
     let binary = process::built_executable(&messages, &TargetKind::Bin, "enforcer")?;
@@ -109,7 +113,7 @@ fn agent(arch: Arch) -> anyhow::Result<Agent> {
 }
 
 /// Returns the time of everything in the image, in seconds since 1970.
-fn epoch() -> anyhow::Result<u64> {
+pub(crate) fn epoch() -> anyhow::Result<u64> {
     if let Ok(given) = std::env::var("SOURCE_DATE_EPOCH") {
         return given.parse().with_context(|| format!("SOURCE_DATE_EPOCH is {given}, not a number of seconds"));
     }

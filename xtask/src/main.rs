@@ -4,8 +4,10 @@ mod arch;
 mod bench;
 mod build_ebpf;
 mod demo;
+mod dependencies;
 mod dist_binary;
 mod e2e;
+mod file_tree;
 mod fuzz;
 mod image;
 mod kernels;
@@ -13,6 +15,8 @@ mod manual;
 mod output_format;
 mod parallel;
 mod process;
+mod release;
+mod sbom;
 mod setup;
 mod siege;
 mod sudo;
@@ -54,6 +58,8 @@ enum Command {
     Kernels(kernels::Args),
     /// Write the manual pages and shell completions of both programs into a folder
     Manual(manual::Args),
+    /// Make all files of a release, with their checksums
+    Release(release::Args),
     /// Run the tests under load in full length, and write their figures into docs/reliability.md
     Siege(siege::Args),
     /// Run all checks and tests; the last line counts passed, failed and skipped ones
@@ -72,6 +78,7 @@ fn main() -> ExitCode {
         Command::Image(args) => image::run(args).map(|()| ExitCode::SUCCESS),
         Command::Kernels(args) => kernels::run(args),
         Command::Manual(args) => manual::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Release(args) => release::run(args).map(|()| ExitCode::SUCCESS),
         Command::Siege(args) => siege::run(args),
         Command::Test(args) => test::run(args),
     };
@@ -86,6 +93,21 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    /// Splits a command line at spaces outside quotes. A variable in quotes is a word like any other.
+    fn split_shell_words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+        for character in line.chars() {
+            match (character, quote) {
+                (' ', None) => words.extend(Some(std::mem::take(&mut word)).filter(|word| !word.is_empty())),
+                ('"' | '\'', None) => quote = Some(character),
+                (character, Some(open)) if character == open => quote = None,
+                _ => word.push(if character == '$' { 'a' } else { character }),
+            }
+        }
+        words.extend(Some(word).filter(|word| !word.is_empty()));
+        words
+    }
 
     #[test]
     fn documented_commands_are_accepted_with_their_flags() {
@@ -110,6 +132,19 @@ mod tests {
             }
         }
         assert!(count >= 8, "{count} commands were found");
+        count = 0;
+        for entry in fs::read_dir(root.join(".github/workflows")).unwrap() {
+            let path = entry.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap().replace("\\\n", " ");
+            for (_, command) in text.lines().filter_map(|line| line.split_once("cargo xtask ")) {
+                let words = ["cargo xtask".to_owned()].into_iter().chain(split_shell_words(command));
+                if let Err(error) = Cli::try_parse_from(words) {
+                    panic!("{}: {command}: {error}", path.display());
+                }
+                count += 1;
+            }
+        }
+        assert!(count >= 4, "{count} commands were found in workflows");
         assert!(Cli::try_parse_from(["cargo xtask", "image", "--no-such-flag"]).is_err());
     }
 }

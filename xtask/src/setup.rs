@@ -14,6 +14,7 @@ use self::cargo_tool::CargoTool;
 use crate::process::{self, NIGHTLY};
 
 const BPF_LINKER: CargoTool = CargoTool { name: "bpf-linker", version: "0.10.3" };
+const CARGO_DEB: CargoTool = CargoTool { name: "cargo-deb", version: "3.8.0" };
 const CARGO_DENY: CargoTool = CargoTool { name: "cargo-deny", version: "0.20.2" };
 const CARGO_FUZZ: CargoTool = CargoTool { name: "cargo-fuzz", version: "0.13.2" };
 
@@ -61,6 +62,11 @@ pub(crate) fn ensure_nightly_clippy() -> anyhow::Result<()> {
 /// Installs cargo-deny.
 pub(crate) fn ensure_cargo_deny() -> anyhow::Result<()> {
     CARGO_DENY.ensure().map(drop)
+}
+
+/// Installs cargo-deb.
+pub(crate) fn ensure_cargo_deb() -> anyhow::Result<()> {
+    CARGO_DEB.ensure().map(drop)
 }
 
 /// Installs the tools that build the fuzz targets, which need no BPF target.

@@ -9,6 +9,7 @@ mod manifests;
 mod overlap_table;
 mod paths;
 mod threats;
+mod workflows;
 
 use std::{
     fs,

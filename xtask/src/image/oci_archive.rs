@@ -2,7 +2,6 @@
 //! `docker` read.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 use std::str::FromStr as _;
@@ -14,12 +13,13 @@ use oci_spec::image::{
     ImageIndex, ImageIndexBuilder, ImageManifestBuilder, MediaType, Os, PlatformBuilder, RootFsBuilder, SCHEMA_VERSION,
     Sha256Digest,
 };
-use ring::digest::{SHA256, digest};
 use serde::Serialize;
 
-use super::dependencies::Dependencies;
-use super::layer::{self, FileTree};
+use super::layer;
 use crate::arch::Arch;
+use crate::dependencies::Dependencies;
+use crate::file_tree::{self, FileTree};
+use crate::sbom::sha256;
 
 /// Path of the agent in the image.
 pub(super) const AGENT_PATH: &str = "usr/bin/enforcer";
@@ -36,19 +36,10 @@ pub(super) struct OciImage {
 }
 
 /// The agent of one architecture.
-pub(super) struct Agent {
-    pub(super) arch: Arch,
-    pub(super) binary: PathBuf,
-    pub(super) dependencies: Dependencies,
-}
-
-/// Returns the SHA-256 hash of some bytes, in hex digits.
-pub(super) fn sha256(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+pub(crate) struct Agent {
+    pub(crate) arch: Arch,
+    pub(crate) binary: PathBuf,
+    pub(crate) dependencies: Dependencies,
 }
 
 impl OciImage {
@@ -88,7 +79,7 @@ impl OciImage {
         ])));
         blobs.add_file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
         blobs.add_file("index.json", json(&index_of(vec![entry])?)?);
-        Ok(Self { archive: layer::pack(&blobs, epoch)?, layers, digest })
+        Ok(Self { archive: file_tree::pack(&blobs, epoch)?, layers, digest })
     }
 }
 

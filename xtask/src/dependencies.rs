@@ -1,4 +1,4 @@
-//! Crates and libraries that are linked into the agent, with their licences.
+//! Crates and libraries that are linked into a program, with their licences.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,30 +8,31 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId, Target};
 
+use crate::release::Platform;
 use crate::{arch::Arch, process};
 
-/// Crates and libraries that are linked into the agent.
-pub(super) struct Dependencies {
+/// Crates and libraries that are linked into a program.
+pub(crate) struct Dependencies {
     /// Crates by name and version.
-    pub(super) crates: BTreeMap<(String, String), Crate>,
+    pub(crate) crates: BTreeMap<(String, String), Crate>,
     /// Libraries of the toolchain: the standard library and the C library.
-    pub(super) libraries: Vec<ToolchainLibrary>,
+    pub(crate) libraries: Vec<ToolchainLibrary>,
 }
 
 /// A linked crate.
-pub(super) struct Crate {
+pub(crate) struct Crate {
     /// SPDX expression, as its authors wrote it.
-    pub(super) licence: Option<String>,
+    pub(crate) licence: Option<String>,
     /// The crate belongs to this workspace.
-    pub(super) is_local: bool,
+    pub(crate) is_local: bool,
     folder: PathBuf,
 }
 
 /// A library that comes with the toolchain.
-pub(super) struct ToolchainLibrary {
-    pub(super) name: &'static str,
-    pub(super) version: String,
-    pub(super) licence: &'static str,
+pub(crate) struct ToolchainLibrary {
+    pub(crate) name: &'static str,
+    pub(crate) version: String,
+    pub(crate) licence: &'static str,
     /// Path of its licence's text, which not every machine has.
     licence_file: PathBuf,
 }
@@ -41,9 +42,28 @@ const BPF_TARGET: &str = "bpfel-unknown-none";
 
 impl Dependencies {
     /// Finds the dependencies of the agent for this architecture.
-    pub(super) fn of_agent(arch: Arch) -> anyhow::Result<Self> {
+    pub(crate) fn of_agent(arch: Arch) -> anyhow::Result<Self> {
+        let glibc = ToolchainLibrary {
+            name: "glibc",
+            version: glibc_version(arch)?,
+            licence: "LGPL-2.1-or-later",
+            licence_file: "/usr/share/doc/libc6/copyright".into(),
+        };
+        Self::find(&[("enforcer", arch.triple()), ("enforcer-ebpf", BPF_TARGET)], glibc)
+    }
+
+    /// Finds the dependencies of the kubectl plugin for this platform.
+    pub(crate) fn of_plugin(platform: &Platform) -> anyhow::Result<Self> {
+        // The toolchain contains it, and does not say which version it is.
+        let (name, licence) = platform.c_library;
+        let library = ToolchainLibrary { name, version: "unknown".to_owned(), licence, licence_file: PathBuf::new() };
+        Self::find(&[("enforcer-kubectl", platform.triple)], library)
+    }
+
+    /// Finds what is linked into these packages, each for a target.
+    fn find(roots: &[(&str, &str)], c_library: ToolchainLibrary) -> anyhow::Result<Self> {
         let mut crates = BTreeMap::new();
-        for (root, target) in [("enforcer", arch.triple()), ("enforcer-ebpf", BPF_TARGET)] {
+        for (root, target) in roots {
             let metadata = MetadataCommand::new()
                 .manifest_path(process::workspace_root().join("Cargo.toml"))
                 .other_options(["--locked", "--filter-platform", target].map(str::to_owned))
@@ -60,25 +80,17 @@ impl Dependencies {
         let rust = process::output(process::cargo().arg("--version"))?;
         let rust = rust.split(' ').nth(1).unwrap_or("unknown").to_owned();
         let sysroot = PathBuf::from(process::output(process::rustc().args(["--print", "sysroot"]))?);
-        let libraries = vec![
-            ToolchainLibrary {
-                name: "rust-std",
-                version: rust,
-                licence: "MIT OR Apache-2.0",
-                licence_file: sysroot.join("share/doc/rust/COPYRIGHT-library.html"),
-            },
-            ToolchainLibrary {
-                name: "glibc",
-                version: glibc_version(arch)?,
-                licence: "LGPL-2.1-or-later",
-                licence_file: "/usr/share/doc/libc6/copyright".into(),
-            },
-        ];
-        Ok(Self { crates, libraries })
+        let rust_std = ToolchainLibrary {
+            name: "rust-std",
+            version: rust,
+            licence: "MIT OR Apache-2.0",
+            licence_file: sysroot.join("share/doc/rust/COPYRIGHT-library.html"),
+        };
+        Ok(Self { crates, libraries: vec![rust_std, c_library] })
     }
 
     /// Returns the texts of all licences, by path.
-    pub(super) fn licences(&self) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
+    pub(crate) fn licences(&self) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
         let mut texts = BTreeMap::new();
         for ((name, version), Crate { licence, is_local, folder }) in &self.crates {
             // The licences of the workspace's crates are in its root folder.

@@ -1,13 +1,26 @@
-//! SBOM of the image, in SPDX 2.3.
+//! SBOM of a program, in SPDX 2.3.
+
+use std::fmt::Write as _;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
-use super::dependencies::{Crate, Dependencies, ToolchainLibrary};
+use crate::dependencies::{Crate, Dependencies, ToolchainLibrary};
 
-/// Returns the SBOM of the agent whose binary has this hash.
-pub(super) fn document(
+/// Returns the SHA-256 hash of some bytes, in hex digits.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    digest(&SHA256, bytes).as_ref().iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Returns the SBOM of the program of a package, whose binary has this hash.
+pub(crate) fn document(
+    program: &str,
     dependencies: &Dependencies,
     version: &str,
     sha256: &str,
@@ -16,9 +29,10 @@ pub(super) fn document(
     let created = i64::try_from(epoch).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
     let created = created.context("the time of the SBOM is out of range")?;
     let mut packages = Vec::new();
-    let mut relationships = vec![relationship("SPDXRef-DOCUMENT", "DESCRIBES", "SPDXRef-enforcer")];
+    let root = format!("SPDXRef-{program}");
+    let mut relationships = vec![relationship("SPDXRef-DOCUMENT", "DESCRIBES", &root)];
     for ((name, version), Crate { licence, is_local, .. }) in &dependencies.crates {
-        let id = if name == "enforcer" { "SPDXRef-enforcer".to_owned() } else { identifier(name, version) };
+        let id = if name == program { root.clone() } else { identifier(name, version) };
         let mut package = package(&id, name, version, licence.as_deref());
         if !is_local {
             package["externalRefs"] = json!([{
@@ -26,25 +40,25 @@ pub(super) fn document(
                 "referenceLocator": format!("pkg:cargo/{name}@{version}"),
             }]);
         }
-        if name == "enforcer" {
+        if name == program {
             package["checksums"] = json!([{ "algorithm": "SHA256", "checksumValue": sha256 }]);
             package["primaryPackagePurpose"] = "APPLICATION".into();
         } else {
-            relationships.push(relationship("SPDXRef-enforcer", "STATIC_LINK", &id));
+            relationships.push(relationship(&root, "STATIC_LINK", &id));
         }
         packages.push(package);
     }
     for ToolchainLibrary { name, version, licence, .. } in &dependencies.libraries {
         let id = identifier(name, version);
         packages.push(package(&id, name, version, Some(licence)));
-        relationships.push(relationship("SPDXRef-enforcer", "STATIC_LINK", &id));
+        relationships.push(relationship(&root, "STATIC_LINK", &id));
     }
     let document = json!({
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
         "SPDXID": "SPDXRef-DOCUMENT",
-        "name": format!("port-enforcer-{version}"),
-        "documentNamespace": format!("urn:port-enforcer:sbom:{version}:{sha256}"),
+        "name": format!("{program}-{version}"),
+        "documentNamespace": format!("urn:port-enforcer:sbom:{program}:{version}:{sha256}"),
         "creationInfo": { "created": created.to_string(), "creators": ["Tool: port-enforcer-xtask"] },
         "packages": packages,
         "relationships": relationships,
@@ -89,7 +103,7 @@ mod tests {
     #[test]
     fn every_dependency_is_listed_once_and_linked() {
         let dependencies = Dependencies::of_agent(Arch::host()).unwrap();
-        let bytes = document(&dependencies, "0.1.0", "abc", 0).unwrap();
+        let bytes = document("enforcer", &dependencies, "0.1.0", "abc", 0).unwrap();
         let document: Value = serde_json::from_slice(&bytes).unwrap();
         let packages = document["packages"].as_array().unwrap();
         assert_eq!(packages.len(), dependencies.crates.len() + dependencies.libraries.len());
