@@ -79,8 +79,19 @@ enum Command {
     /// bring. An object that runs is replaced by one of the same name. Exits with 1 if something is wrong.
     #[command(after_help = "Examples:\n  \
         kubectl host-ports check deploy/\n  \
+        kubectl host-ports check --offline -o sarif deploy/ > check.sarif\n  \
         helm template my-chart | kubectl host-ports check -")]
-    Check(CheckFlags),
+    Check(Check),
+}
+
+/// Flags of `check`.
+#[derive(Debug, Args)]
+struct Check {
+    /// Ask no cluster: check the manifests among themselves, as enforcer check does
+    #[arg(long)]
+    offline: bool,
+    #[command(flatten)]
+    flags: CheckFlags,
 }
 
 /// Flags of the list.
@@ -227,6 +238,10 @@ pub(crate) fn main() -> ExitCode {
 impl Cli {
     async fn run(self) -> Result<(), Failure> {
         let Self { command, list, connection } = self;
+        let command = match command {
+            Some(Command::Check(Check { offline: true, flags })) => return check::run_offline(flags),
+            command => command,
+        };
         let ConnectionFlags {
             kubeconfig,
             context,
@@ -269,7 +284,7 @@ impl Cli {
                 let namespace = (!all_namespaces).then(|| namespace.unwrap_or_else(|| cluster.namespace.clone()));
                 suggest::run(&cluster, namespace, workload, output, &progress).await
             }
-            Some(Command::Check(flags)) => check::run(&cluster, flags, &progress).await,
+            Some(Command::Check(Check { flags, .. })) => check::run(&cluster, flags, &progress).await,
             Some(Command::Free(Free { range, count, output })) => {
                 free::run(&cluster, range.question(count.into()), output, &progress).await
             }
