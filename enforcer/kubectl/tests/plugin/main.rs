@@ -2,6 +2,8 @@
 //! has nothing of Linux in it; the API server of the tests has.
 
 #[cfg(target_os = "linux")]
+mod action;
+#[cfg(target_os = "linux")]
 mod answers;
 #[cfg(target_os = "linux")]
 mod check;
@@ -41,6 +43,7 @@ fn main() {
             })
         })
         .collect();
+    trials.extend(action::trials());
     trials.extend(page::trials());
     trials.extend(suggest::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit();

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{API_VERSION, AcceptedFinding, Baseline, KIND};
 use crate::{
-    check::fingerprint::Fingerprint,
+    check::{finding::Code, fingerprint::Fingerprint},
     yaml::scalar::{quoted, scalar},
 };
 
@@ -35,13 +35,19 @@ impl Baseline {
     }
 }
 
+/// Returns a code: a word that this version does not know could be no text to YAML.
+fn quoted_unless_known(code: &str) -> String {
+    let is_known = Code::ALL.iter().any(|known| known.as_str() == code);
+    if is_known { code.to_owned() } else { quoted(code) }
+}
+
 fn push(text: &mut String, fingerprint: Fingerprint, entry: &AcceptedFinding) {
     let AcceptedFinding { code, severity, nodes_needed, object, other, of_file, ports } = entry;
     let mut line = |begin: &str, key: &str, value: &str| {
         writeln!(text, "{begin} {key}: {value}").expect("writing to a string never fails");
     };
     line("-", "fingerprint", &quoted(&fingerprint.to_string()));
-    line(" ", "code", code);
+    line(" ", "code", &quoted_unless_known(code));
     line(" ", "severity", severity.as_str());
     if let Some(nodes) = nodes_needed {
         line(" ", "nodesNeeded", &nodes.to_string());
