@@ -42,6 +42,7 @@ const CLUSTER: &str = "cluster";
 
 /// Formats of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(clippy::doc_markdown, reason = "the help text shows no backticks")]
 enum Format {
     /// Text for people
     Text,
@@ -120,8 +121,8 @@ pub struct CheckFlags {
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
 
-    /// Write such a file of all errors and warnings, in place of one that is there; with --baseline, of those that it has
-    /// and that are still found
+    /// Write such a file of all errors and warnings, in place of one that is there; with --baseline,
+    /// its entries that still have a finding
     #[arg(long, value_name = "FILE")]
     write_baseline: Option<PathBuf>,
 
@@ -275,7 +276,7 @@ impl CheckFlags {
         }
         let mut written = Vec::new();
         if let Some(path) = &self.write_baseline {
-            let count = write_baseline(path, &mut judged)?;
+            let count = write_baseline(path, &mut judged, files.baseline)?;
             written.push(format!("wrote {} to {}\n", counted(count, "finding", "findings"), shown(path)));
         }
         let mut answer = self.answer(&judged, colours)?;
@@ -354,15 +355,21 @@ struct FilesBeside {
     baseline: Option<Baseline>,
 }
 
-/// Writes the baseline that accepts all findings; of those that were judged by one, the accepted ones. Judges them by it,
-/// and returns the count of its entries.
-fn write_baseline(path: &Path, judged: &mut Judged<'_>) -> Result<usize, CheckError> {
+/// Writes the baseline that accepts all findings, and judges them by it; of those that were judged by an older one, writes
+/// that one without its stale entries. Returns the count of the entries.
+fn write_baseline(path: &Path, judged: &mut Judged<'_>, older: Option<Baseline>) -> Result<usize, CheckError> {
     if judged.counting_left_out() > 0 {
         return Err(CheckError::TooManyForBaseline);
     }
-    let all = judged.findings().filter(|finding| judged.baseline.is_none() || finding.is_accepted);
-    let baseline = Baseline::of(all.map(|JudgedFinding { finding, fingerprint, .. }| (finding, fingerprint)));
-    replace(path, &baseline.text()).map_err(|why| CheckError::BaselineNotWritten { file: shown(path), why })?;
+    let not_written = |why| CheckError::BaselineNotWritten { file: shown(path), why };
+    if let Some(mut baseline) = older {
+        baseline.remove(&judged.take_stale());
+        replace(path, &baseline.text()).map_err(not_written)?;
+        return Ok(baseline.len());
+    }
+    let all = judged.findings().map(|JudgedFinding { finding, fingerprint, .. }| (finding, fingerprint));
+    let baseline = Baseline::of(all);
+    replace(path, &baseline.text()).map_err(not_written)?;
     judged.compare(&baseline, &shown(path));
     Ok(baseline.len())
 }

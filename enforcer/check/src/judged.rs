@@ -1,5 +1,7 @@
 //! Findings with what machines need of them: fingerprints, and which of them a baseline accepts.
 
+use std::mem;
+
 use enforcer_core::{
     check::{
         CheckResult, ManifestSet,
@@ -87,6 +89,11 @@ impl<'a> Judged<'a> {
     /// Returns the entries of the baseline without an error or a warning any more.
     pub(crate) fn stale(&self) -> &[(Fingerprint, AcceptedFinding)] {
         &self.comparison.stale
+    }
+
+    /// Returns these entries, and forgets them: they are in the baseline no more.
+    pub(crate) fn take_stale(&mut self) -> Vec<(Fingerprint, AcceptedFinding)> {
+        mem::take(&mut self.comparison.stale)
     }
 
     /// Returns the sentence about these entries; `None` if there is none.

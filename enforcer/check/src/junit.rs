@@ -1,4 +1,4 @@
-//! The findings as JUnit XML: a test suite of each file, with a test case of each object.
+//! The findings as XML of `JUnit`: a test suite of each file, with a test case of each object.
 
 use std::{collections::HashMap, fmt::Write as _, sync::Arc};
 
@@ -71,11 +71,10 @@ fn suites<'a>(judged: &'a Judged<'_>) -> Vec<(Arc<str>, Suite<'a>)> {
     let mut suites: Vec<(Arc<str>, Suite<'a>)> = Vec::new();
     let mut places: HashMap<Arc<str>, usize> = HashMap::new();
     let mut of_file = |file: &Arc<str>| {
-        let place = *places.entry(file.clone()).or_insert_with(|| {
+        *places.entry(file.clone()).or_insert_with(|| {
             suites.push((file.clone(), Suite::default()));
             suites.len() - 1
-        });
-        place
+        })
     };
     let manifests = judged.manifests;
     let files: Vec<usize> = manifests.files.iter().map(&mut of_file).collect();

@@ -9,7 +9,7 @@
 //! | a cluster | the objects that make pods there | [`workloads`] |
 //! | a list of a cluster | its pages | [`pages`] |
 //! | findings | fingerprints, and which a baseline accepts | `judged`, `baseline` |
-//! | findings | text and JSON, SARIF, JUnit XML, commands of a GitHub workflow | `report`, `sarif`, `junit`, `github` |
+//! | findings | text and JSON, SARIF, XML of `JUnit`, commands of a GitHub workflow | `report`, `sarif`, `junit`, `github` |
 //! | names of files | names and addresses for machines | [`paths`] |
 //! | claims | a table, and JSON | `listing` |
 

@@ -13,6 +13,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 /// Characters of a segment of a URI that are not as they are.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// The same of a path from the root: that of a drive has a colon, and nothing else could be one of a scheme.
+const ABSOLUTE_SEGMENT: &AsciiSet = &SEGMENT.remove(b':');
+
 /// Paths of the files that were read, by the names under which they are shown. Standard input and a cluster have none.
 #[derive(Clone, Debug, Default)]
 pub struct FilePaths {
@@ -66,11 +69,10 @@ impl FilePaths {
     pub(crate) fn uri(&self, shown: &str) -> Option<FileUri> {
         let absolute = self.root.join(self.paths.get(shown)?);
         let CleanPath { is_relative, segments } = self.clean(&absolute);
-        let segments: Vec<_> =
-            segments.into_iter().map(|segment| percent_encode(segment, SEGMENT).to_string()).collect();
-        let begin = if is_relative { "" } else { "file:///" };
+        let (begin, set) = if is_relative { ("", SEGMENT) } else { ("file:///", ABSOLUTE_SEGMENT) };
+        let segments: Vec<_> = segments.into_iter().map(|segment| percent_encode(segment, set).to_string()).collect();
         // The folder itself, which has no name in itself.
-        let path = if segments.is_empty() { "./".to_owned() } else { segments.join("/") };
+        let path = if is_relative && segments.is_empty() { "./".to_owned() } else { segments.join("/") };
         Some(FileUri { uri: format!("{begin}{path}"), is_relative })
     }
 
@@ -131,7 +133,8 @@ mod tests {
             let expected = ("/work/other/a.yaml", "file:///work/other/a.yaml", false);
             assert_eq!((name.as_str(), uri.as_str(), is_relative), expected, "{path}");
         }
-        assert_eq!(at("/work/repo", ".").1.uri, "./");
+        assert_eq!((at("/work/repo", ".").1.uri.as_str(), at("/work/repo", "/").1.uri.as_str()), ("./", "file:///"));
+        assert_eq!(at("/r", "/a:b/c.yaml").1.uri, "file:///a:b/c.yaml");
     }
 
     #[test]

@@ -173,6 +173,10 @@ fn finding_that_gets_worse_counts() {
     let End { code, stdout, .. } = code(4);
     assert_eq!(code, Some(1));
     assert!(stdout.contains("; the baseline accepts it with 3 nodes only [replicas]"), "{stdout}");
+    // What got worse is not stale: its entry stays as it is.
+    let before = place.text();
+    let both = copies(4, &["--baseline", place.name(), "--write-baseline", place.name()]);
+    assert_eq!((both.code, place.text()), (Some(1), before), "{}", both.stdout);
 }
 
 #[test]

@@ -122,6 +122,13 @@ impl Baseline {
         Self { entries: all.map(|(finding, fingerprint)| (fingerprint, AcceptedFinding::of(finding))).collect() }
     }
 
+    /// Takes entries out.
+    pub fn remove(&mut self, stale: &[(Fingerprint, AcceptedFinding)]) {
+        for (fingerprint, _) in stale {
+            self.entries.remove(fingerprint);
+        }
+    }
+
     /// Returns the count of its entries.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -122,7 +122,9 @@ pub(super) fn faulty() -> Vec<String> {
 
 /// A file with documents, each behind some lines that say nothing.
 fn file(documents: &[(String, usize)]) -> String {
-    documents.iter().map(|(text, lines)| format!("{}{text}\n---\n", "# a comment\n".repeat(*lines))).collect()
+    let texts: Vec<_> =
+        documents.iter().map(|(text, lines)| format!("{}{text}\n---\n", "# a comment\n".repeat(*lines))).collect();
+    texts.concat()
 }
 
 fn broken(lines: usize) -> (String, String) {
