@@ -22,6 +22,8 @@ use enforcer_core::{
     },
 };
 
+use crate::paths::FilePaths;
+
 /// Largest input that is read, in bytes: one file, or standard input.
 pub const MAX_INPUT: u64 = 128 << 20;
 /// Most objects that are kept.
@@ -39,12 +41,18 @@ const STDIN: &str = "-";
 
 /// Reads all of them, in their order; a folder's files by name. Of a folder, the files count that `is_manifest`
 /// accepts, and with `recursive` those of the folders below it. A file that is named counts whatever it is called, and
-/// may be a pipe.
+/// may be a pipe. Their paths are added to `known`.
 #[must_use]
-pub fn read_all(paths: &[PathBuf], limits: &ClaimLimits, recursive: bool) -> ManifestSet {
+pub fn read_all(paths: &[PathBuf], limits: &ClaimLimits, recursive: bool, known: &mut FilePaths) -> ManifestSet {
     with_large_stack(|| {
-        let mut reader =
-            Reader { limits, recursive, in_folder: false, inputs: BTreeSet::new(), manifests: ManifestSet::default() };
+        let mut reader = Reader {
+            limits,
+            recursive,
+            in_folder: false,
+            inputs: BTreeSet::new(),
+            manifests: ManifestSet::default(),
+            known,
+        };
         for path in paths {
             reader.in_folder = false;
             if path.as_os_str() == STDIN {
@@ -54,10 +62,11 @@ pub fn read_all(paths: &[PathBuf], limits: &ClaimLimits, recursive: bool) -> Man
                 if reader.folder(path) == 0 {
                     let message = "holds no file that ends in .yaml, .yml, .json or .manifest, and none without an \
                                    ending that is a manifest";
-                    reader.unreadable(&shown(path).into(), None, message);
+                    let folder = reader.known.add(path);
+                    reader.unreadable(&folder, None, message);
                 }
             } else {
-                reader.source(&shown(path).into(), File::open(path));
+                reader.file(path);
             }
         }
         reader.manifests.apply_port_limits(limits);
@@ -100,6 +109,7 @@ struct Reader<'a> {
     /// Patches and other inputs of kustomizations, which are no manifests on their own.
     inputs: BTreeSet<PathBuf>,
     manifests: ManifestSet,
+    known: &'a mut FilePaths,
 }
 
 impl Reader<'_> {
@@ -110,7 +120,8 @@ impl Reader<'_> {
         let mut entries = match entries {
             Ok(entries) => entries,
             Err(error) => {
-                self.unreadable(&shown(folder).into(), None, &format!("cannot be read: {error}"));
+                let folder = self.known.add(folder);
+                self.unreadable(&folder, None, &format!("cannot be read: {error}"));
                 return 1;
             }
         };
@@ -123,7 +134,7 @@ impl Reader<'_> {
         self.kustomization(folder, &files);
         for path in &files {
             if !self.inputs.contains(path) {
-                self.source(&shown(path).into(), File::open(path));
+                self.file(path);
             }
         }
         // The note about the chart names the command that reads its templates.
@@ -143,7 +154,8 @@ impl Reader<'_> {
             } else {
                 "--recursive reads them too"
             };
-            self.remark(Location { file: shown(folder).into(), line: None }, message, remedy.to_owned());
+            let file = self.known.add(folder);
+            self.remark(Location { file, line: None }, message, remedy.to_owned());
         }
         files.len() + below.iter().map(|folder| self.folder(folder)).sum::<usize>()
     }
@@ -163,7 +175,7 @@ impl Reader<'_> {
         }
         let skipped: Vec<PathBuf> = files.iter().filter(|path| inputs.contains(*path)).cloned().collect();
         if !skipped.is_empty() {
-            let place = Location { file: shown(path).into(), line: None };
+            let place = Location { file: self.known.add(path), line: None };
             let message = format!(
                 "has {} among its patches and other inputs, which are no manifests on their own: not read",
                 names(folder, &skipped)
@@ -172,6 +184,11 @@ impl Reader<'_> {
             self.remark(place, message, remedy);
         }
         self.inputs.extend(inputs);
+    }
+
+    fn file(&mut self, path: &Path) {
+        let file = self.known.add(path);
+        self.source(&file, File::open(path));
     }
 
     fn source(&mut self, file: &Arc<str>, source: io::Result<impl Read>) {
@@ -277,7 +294,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("many.yaml");
         fs::write(&path, "- x\n---\n".repeat(MAX_UNREADABLE + 7)).unwrap();
-        let manifests = read_all(&[path], &ClaimLimits::default(), false);
+        let manifests = read_all(&[path], &ClaimLimits::default(), false, &mut FilePaths::here());
         assert_eq!((manifests.unreadable.len(), manifests.more_unreadable), (MAX_UNREADABLE, 7));
         assert_eq!(check(&manifests, &CheckSettings::default()).count(Severity::Error), MAX_UNREADABLE + 7);
     }

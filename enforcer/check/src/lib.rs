@@ -8,14 +8,23 @@
 //! | a file | the registry of ports and their users, and back | `registry` |
 //! | a cluster | the objects that make pods there | [`workloads`] |
 //! | a list of a cluster | its pages | [`pages`] |
-//! | findings | text, and JSON | `report` |
+//! | findings | fingerprints, and which a baseline accepts | `judged`, `baseline` |
+//! | findings | text and JSON, SARIF, XML of `JUnit`, commands of a GitHub workflow | `report`, `sarif`, `junit`, `github` |
+//! | names of files | names and addresses for machines | [`paths`] |
 //! | claims | a table, and JSON | `listing` |
 
+mod baseline;
 pub mod command;
+mod files;
 pub mod flags;
+mod github;
 pub mod inputs;
+mod judged;
+mod junit;
 mod listing;
 pub mod pages;
+pub mod paths;
 mod registry;
 mod report;
+mod sarif;
 pub mod workloads;

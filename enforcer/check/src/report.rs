@@ -1,12 +1,14 @@
-//! Findings as text for people, and as JSON, which is documented in docs/check.md.
+//! The findings as text for people, and as JSON for programs, which is documented in docs/check.md.
 
 use std::fmt::Write as _;
 
 use enforcer_core::check::{
-    CheckResult, ManifestSet,
+    ManifestSet,
     finding::{Finding, NamedObject, Severity},
 };
 use serde_json::{Value, json};
+
+use crate::judged::{Judged, JudgedFinding};
 
 /// Writes a count with its noun.
 pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
@@ -14,11 +16,12 @@ pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
 }
 
 /// Returns the findings for people.
-pub(crate) fn text(manifests: &ManifestSet, outcome: &CheckResult, colours: bool) -> String {
+pub(crate) fn text(judged: &Judged<'_>, colours: bool) -> String {
     let paint = |code: &'static str| if colours { code } else { "" };
     let (bold, plain) = (paint("\u{1b}[1m"), paint("\u{1b}[0m"));
     let mut text = String::new();
-    for Finding { place, severity, code, message, remedy, .. } in &outcome.findings {
+    for JudgedFinding { finding, .. } in judged.findings().filter(|judged| !judged.is_accepted) {
+        let Finding { place, severity, code, message, remedy, .. } = finding;
         let colour = paint(match severity {
             Severity::Error => "\u{1b}[1;31m",
             Severity::Warning => "\u{1b}[1;33m",
@@ -29,8 +32,26 @@ pub(crate) fn text(manifests: &ManifestSet, outcome: &CheckResult, colours: bool
             write!(text, "{bold}{place}:{plain} {colour}{word}:{plain} {message} [{code}]\n    remedy: {remedy}\n");
         written.expect("writing to a string never fails");
     }
-    let more: usize = outcome.more.iter().sum();
+    text += &summary(judged);
+    text.push('\n');
+    if let Some(stale) = judged.stale_text() {
+        text += &stale;
+        text.push('\n');
+    }
+    text
+}
+
+/// Returns the line with the counts.
+pub(crate) fn summary(judged: &Judged<'_>) -> String {
+    let manifests = judged.manifests;
+    let more = judged.left_out();
     let beyond = if more > 0 { format!("; {more} findings more than are shown") } else { String::new() };
+    let accepted = match &judged.baseline {
+        Some(name) => {
+            format!("; {} by the baseline {name}", counted(judged.accepted(), "finding accepted", "findings accepted"))
+        }
+        None => String::new(),
+    };
     let against = match manifests.objects.len() - manifests.new_objects().count() {
         0 => String::new(),
         count => format!(
@@ -43,18 +64,15 @@ pub(crate) fn text(manifests: &ManifestSet, outcome: &CheckResult, colours: bool
         0 => String::new(),
         count => format!(" and {}", counted(count, "Service", "Services")),
     };
-    let written = writeln!(
-        text,
-        "checked {}{services} in {}, {} of other kinds{against}: {}, {}, {}{beyond}",
+    format!(
+        "checked {}{services} in {}, {} of other kinds{against}: {}, {}, {}{beyond}{accepted}",
         counted(manifests.new_objects().count(), "object", "objects"),
         counted(manifests.files.len(), "file", "files"),
         manifests.ignored,
-        counted(outcome.count(Severity::Error), "error", "errors"),
-        counted(outcome.count(Severity::Warning), "warning", "warnings"),
-        counted(outcome.count(Severity::Note), "note", "notes"),
-    );
-    written.expect("writing to a string never fails");
-    text
+        counted(judged.count(Severity::Error), "error", "errors"),
+        counted(judged.count(Severity::Warning), "warning", "warnings"),
+        counted(judged.count(Severity::Note), "note", "notes"),
+    )
 }
 
 fn ignored_kinds(manifests: &ManifestSet) -> Value {
@@ -71,16 +89,26 @@ fn ignored_kinds(manifests: &ManifestSet) -> Value {
 }
 
 /// Returns the report in JSON, which is documented in docs/check.md.
-pub(crate) fn report(manifests: &ManifestSet, outcome: &CheckResult, nodes: Option<u32>) -> Value {
-    let (remarks, findings): (Vec<_>, Vec<_>) =
-        outcome.findings.iter().partition(|finding| finding.severity == Severity::Note);
-    let all = |findings: Vec<&Finding>| findings.into_iter().map(finding_json).collect::<Value>();
+pub(crate) fn report(judged: &Judged<'_>) -> Value {
+    let manifests = judged.manifests;
+    let list = |of: fn(&JudgedFinding<'_>) -> bool| judged.findings().filter(of).map(finding_json).collect::<Value>();
+    let is_note = |judged: &JudgedFinding<'_>| judged.finding.severity == Severity::Note;
+    let stale = judged.stale().iter().map(|(fingerprint, entry)| {
+        json!({
+            "fingerprint": fingerprint.to_string(),
+            "code": entry.code,
+            "severity": entry.severity.as_str(),
+            "object": entry.object,
+        })
+    });
     json!({
         "apiVersion": "port-enforcer.io/v1alpha1",
         "kind": "CheckReport",
-        "nodes": nodes,
-        "findings": all(findings),
-        "notes": all(remarks),
+        "nodes": judged.nodes,
+        "findings": list(|judged| judged.finding.severity != Severity::Note && !judged.is_accepted),
+        "accepted": list(|judged| judged.is_accepted),
+        "notes": list(is_note),
+        "baseline": judged.baseline.as_ref().map(|file| json!({"file": file, "stale": stale.collect::<Value>()})),
         "ignoredKinds": ignored_kinds(manifests),
         "summary": {
             "files": manifests.files.len(),
@@ -90,20 +118,24 @@ pub(crate) fn report(manifests: &ManifestSet, outcome: &CheckResult, nodes: Opti
             "existing": manifests.objects.len() - manifests.new_objects().count(),
             "ignored": manifests.ignored,
             "unreadable": manifests.unreadable.len() + manifests.more_unreadable,
-            "errors": outcome.count(Severity::Error),
-            "warnings": outcome.count(Severity::Warning),
-            "notes": outcome.count(Severity::Note),
-            "leftOut": outcome.more.iter().sum::<usize>(),
+            "errors": judged.count(Severity::Error),
+            "warnings": judged.count(Severity::Warning),
+            "notes": judged.count(Severity::Note),
+            "accepted": judged.accepted(),
+            "leftOut": judged.left_out(),
         },
     })
 }
 
-fn finding_json(finding: &Finding) -> Value {
-    let Finding { code, severity, place, object, other, ports, position, nodes_needed, message, remedy } = finding;
+fn finding_json(judged: JudgedFinding<'_>) -> Value {
+    let JudgedFinding { finding, fingerprint, is_accepted: _ } = judged;
+    let Finding { code, severity, place, object, other, ports, position, nodes_needed, message, remedy, subject: _ } =
+        finding;
     let named = |named: &Option<NamedObject>| named.as_ref().map(named_json);
     json!({
         "code": code.as_str(),
         "severity": severity.as_str(),
+        "fingerprint": fingerprint.to_string(),
         "file": &*place.file,
         "line": place.line,
         "object": named(object),
@@ -126,6 +158,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::paths::FilePaths;
     use enforcer_core::check::{
         CheckSettings, check,
         object::{Location, Unreadable},
@@ -137,8 +170,9 @@ mod tests {
         let place = Location { file: file.clone(), line: Some(3) };
         let unreadable = vec![Unreadable { place, message: "is no manifest".to_owned(), is_foreign: false }];
         let manifests = ManifestSet { files: vec![file], unreadable, ..ManifestSet::default() };
-        let outcome = check(&manifests, &CheckSettings::default());
-        let [plain, coloured] = [false, true].map(|colours| text(&manifests, &outcome, colours));
+        let (outcome, paths) = (check(&manifests, &CheckSettings::default()), FilePaths::here());
+        let judged = Judged::new(&manifests, &paths, None, outcome);
+        let [plain, coloured] = [false, true].map(|colours| text(&judged, colours));
         assert!(!plain.contains('\u{1b}'), "{plain}");
         assert!(
             coloured.starts_with("\u{1b}[1ma.yaml:3:\u{1b}[0m \u{1b}[1;31merror:\u{1b}[0m is no manifest"),

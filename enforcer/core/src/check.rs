@@ -10,13 +10,16 @@
 //! | Services | ports that they take on nodes, and where their connections arrive | `services`, `endpoints` |
 //! | claims, and what nodes and others use | claims on ports of somebody else | `reserved`, `port_ranges`, [`registry`] |
 //! | all of it | findings with a remedy | [`finding`] |
+//! | findings | what each is called by machines, and which of them a baseline accepts | [`fingerprint`], [`baseline`], [`rules`] |
 //!
 //! The rules of the agent decide what a pod claims and which claims exclude each other: [`crate::pods::claims`] and
 //! [`crate::arbitration::arbiter`].
 
+pub mod baseline;
 mod endpoints;
 pub mod existing;
 pub mod finding;
+pub mod fingerprint;
 mod free_ports;
 mod messages;
 pub mod object;
@@ -27,6 +30,7 @@ mod port_ranges;
 pub mod registry;
 pub mod replica_count;
 pub mod reserved;
+pub mod rules;
 pub mod scheduler_ports;
 mod services;
 #[cfg(test)]

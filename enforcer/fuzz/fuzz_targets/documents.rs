@@ -1,10 +1,13 @@
-//! What `enforcer check` reads: every line that is told is one of the text, whatever is in it.
+//! What `enforcer check` reads, manifests and baselines: every line that is told is one of the text, whatever is in it.
 #![no_main]
 
 use std::sync::Arc;
 
 use enforcer_core::{
-    check::object::{Remark, Unreadable, read},
+    check::{
+        baseline::Baseline,
+        object::{Remark, Unreadable, read},
+    },
     pods::claims::{ClaimLimits, PodClaims},
     yaml::{
         documents::{Document, UnreadableDocument, documents},
@@ -28,7 +31,16 @@ fn lines(text: &str) -> u32 {
     u32::try_from(breaks).unwrap_or(u32::MAX).saturating_add(1)
 }
 
+/// A text that is a baseline is one that can be written and read back.
+fn baseline(text: &str) {
+    match Baseline::read(text) {
+        Ok(baseline) => assert_eq!(Baseline::read(&baseline.text()), Ok(baseline)),
+        Err(reason) => assert_safe(&reason),
+    }
+}
+
 fn check(text: &str) {
+    baseline(text);
     let lines = lines(text);
     let file: Arc<str> = "file".into();
     let mut before = 0;

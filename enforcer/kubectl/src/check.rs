@@ -1,7 +1,7 @@
-//! `kubectl host-ports check`: manifests against what runs, as `enforcer check --against cluster`.
+//! `kubectl host-ports check`: manifests against what runs, as `enforcer check --against cluster`, or alone.
 
 use enforcer_check::{
-    command::{CheckEnd, CheckError, CheckFlags, Existing},
+    command::{CheckEnd, CheckFlags, Existing},
     workloads::{WorkloadsError, read_workloads},
 };
 
@@ -12,7 +12,7 @@ use crate::{
     output::print,
 };
 
-/// Checks the manifests.
+/// Checks the manifests against what runs.
 pub(crate) async fn run(cluster: &Cluster, flags: CheckFlags, progress: &Progress) -> Result<(), Failure> {
     let read = read_workloads(&cluster.client, &cluster.server, |count| progress.show(count, "objects")).await;
     let workloads = read.map_err(|error| match error {
@@ -20,7 +20,16 @@ pub(crate) async fn run(cluster: &Cluster, flags: CheckFlags, progress: &Progres
         WorkloadsError::Failed { .. } => Failure::runtime(error),
     })?;
     progress.clear();
-    match flags.run(Existing::Cluster(workloads), shows_colours()) {
+    check(flags, Existing::Cluster(workloads))
+}
+
+/// Checks the manifests among themselves.
+pub(crate) fn run_offline(flags: CheckFlags) -> Result<(), Failure> {
+    check(flags, Existing::Nothing)
+}
+
+fn check(flags: CheckFlags, existing: Existing) -> Result<(), Failure> {
+    match flags.run(existing, shows_colours()) {
         Ok((answer, end)) => {
             print(&answer)?;
             match end {
@@ -28,7 +37,7 @@ pub(crate) async fn run(cluster: &Cluster, flags: CheckFlags, progress: &Progres
                 CheckEnd::Findings(counts) => Err(Failure::findings(counts)),
             }
         }
-        Err(error @ CheckError::RegistryNotWritten { .. }) => Err(Failure::runtime(error)),
+        Err(error) if error.is_runtime() => Err(Failure::runtime(error)),
         Err(error) => {
             if let Some(answer) = error.answer() {
                 print(answer)?;

@@ -83,8 +83,9 @@ enum Command {
     /// bring. An object that runs is replaced by one of the same name. Exits with 1 if something is wrong.
     #[command(after_help = "Examples:\n  \
         kubectl host-ports check deploy/\n  \
+        kubectl host-ports check --offline -o sarif deploy/ > check.sarif\n  \
         helm template my-chart | kubectl host-ports check -")]
-    Check(CheckFlags),
+    Check(Check),
     /// Report conflicts as the objects that dashboards list
     ///
     /// Makes a PolicyReport for each namespace with a pod or Service in a conflict, and a ClusterPolicyReport of what
@@ -122,6 +123,16 @@ struct Complete {
     /// Words of the command line behind kubectl host-ports; the last one is to be completed
     #[arg(value_name = "WORD", trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<OsString>,
+}
+
+/// Flags of `check`.
+#[derive(Debug, Args)]
+struct Check {
+    /// Ask no cluster: check the manifests among themselves, as enforcer check does
+    #[arg(long)]
+    offline: bool,
+    #[command(flatten)]
+    flags: CheckFlags,
 }
 
 /// Flags of the list.
@@ -297,6 +308,10 @@ pub fn main() -> ExitCode {
 impl Cli {
     async fn run(self) -> Result<(), Failure> {
         let Self { command, list, connection } = self;
+        let command = match command {
+            Some(Command::Check(Check { offline: true, flags })) => return check::run_offline(flags),
+            command => command,
+        };
         let ConnectionFlags {
             kubeconfig,
             context,
@@ -345,12 +360,12 @@ impl Cli {
                 let namespace = (!all_namespaces).then(|| namespace.unwrap_or_else(|| cluster.namespace.clone()));
                 suggest::run(&cluster, namespace, workload, output, &progress).await
             }
-            Some(Command::Check(flags)) => check::run(&cluster, flags, &progress).await,
             Some(Command::PolicyReports(PolicyReports { apply, report_api, output })) => {
                 let action = if apply { ReportAction::Apply } else { ReportAction::Print(output) };
                 policy_reports::run(&cluster, ReportRequest { namespace, api: report_api, action }, &progress).await
             }
             Some(Command::Completions(_) | Command::Complete(_)) => Ok(()),
+            Some(Command::Check(Check { flags, .. })) => check::run(&cluster, flags, &progress).await,
             Some(Command::Free(Free { range, count, output })) => {
                 free::run(&cluster, range.question(count.into()), output, &progress).await
             }

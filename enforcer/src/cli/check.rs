@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use enforcer_check::{
-    command::{CheckEnd, CheckError, CheckFlags, Existing},
+    command::{CheckEnd, CheckFlags, Existing},
     workloads::{Workloads, WorkloadsError, read_workloads},
 };
 
@@ -66,7 +66,7 @@ impl Check {
                     CheckEnd::Findings(counts) => Err(Failure::findings(counts)),
                 }
             }
-            Err(error @ CheckError::RegistryNotWritten { .. }) => Err(Failure::runtime(error)),
+            Err(error) if error.is_runtime() => Err(Failure::runtime(error)),
             Err(error) => {
                 if let Some(answer) = error.answer() {
                     print(answer)?;

@@ -1,9 +1,12 @@
-//! `enforcer check`, the binary: manifests with the documented ports of well-known software, exit codes, both outputs.
+//! `enforcer check`, the binary: manifests with the documented ports of well-known software, exit codes, all outputs.
 
 mod against;
+mod baseline;
 mod cases;
+mod formats;
 mod inputs;
 mod listing;
+mod sarif_form;
 mod services;
 
 use std::{
@@ -98,7 +101,7 @@ fn command_line_errors_are_reported() {
         (&["--nodes", "0", "x"], "0 is not in 1.."),
         (&["--node-reserved", "22/icmp", "x"], "the protocol is unknown"),
         (&["--ephemeral-ports", "9", "--service-node-port-range", "9-8", "x"], "write FIRST-LAST"),
-        (&["-o", "yaml", "x"], "[possible values: text, json]"),
+        (&["-o", "yaml", "x"], "[possible values: text, json, sarif, junit, github]"),
     ] {
         let End { code, stdout, stderr } = check(arguments, b"");
         assert_eq!((code, stdout.as_str()), (Some(2), ""), "{arguments:?}");

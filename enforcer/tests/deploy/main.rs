@@ -6,6 +6,7 @@
 
 mod admission_review;
 mod binary;
+mod ci_files;
 mod components;
 mod examples;
 mod monitoring;
@@ -33,6 +34,7 @@ fn trials() -> Vec<Trial> {
         ("source_files", source_files::TESTS),
         ("overlays", overlays::TESTS),
         ("binary", binary::TESTS),
+        ("ci_files", ci_files::TESTS),
         ("examples", examples::TESTS),
         ("monitoring", monitoring::TESTS),
         ("policies", policies::TESTS),

@@ -45,8 +45,11 @@ pub(super) fn check_endpoints(objects: &[&ManifestObject], services: &[&Manifest
             outcome.push(messages::gave_up(service.place.clone()));
             return;
         }
-        let selected: Vec<&ManifestObject> =
+        let mut selected: Vec<&ManifestObject> =
             candidates.iter().filter(|object| service.selects(object)).take(MAX_SELECTED).copied().collect();
+        // Which of them a finding names does not depend on the order of the input.
+        let name = |object: &ManifestObject| (object.kind_name.clone(), object.name.clone());
+        selected.sort_by_cached_key(|object| name(object));
         let on_host: Vec<&ManifestObject> = selected.iter().filter(|object| object.host_network).copied().collect();
         if on_host.is_empty() || service.existing && selected.iter().all(|object| object.existing) {
             continue;

@@ -1,8 +1,9 @@
 //! Findings: code, severity, place, message and remedy.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use super::object::{Location, ManifestObject};
+use crate::model::digest::Digest;
 
 /// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -159,6 +160,14 @@ impl NamedObject {
     }
 }
 
+/// The kind, namespace and name.
+impl fmt::Display for NamedObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, namespace, name, place: _ } = self;
+        write!(f, "{kind} {namespace}/{name}")
+    }
+}
+
 /// Something that is wrong, or may be, or is worth knowing. All its texts are safe to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -182,4 +191,15 @@ pub struct Finding {
     pub message: String,
     /// The remedy.
     pub remedy: String,
+    /// Digest of what the finding is about beyond its code and objects, without lines and positions; `None` if the ports
+    /// say it.
+    pub subject: Option<Digest>,
+}
+
+impl Finding {
+    /// Sets what the finding is about beyond its code and objects. Texts must not depend on lines, on the order of the
+    /// input or on other findings.
+    pub(super) fn set_subject<'a>(&mut self, texts: impl IntoIterator<Item = &'a str>) {
+        self.subject = Some(Digest::of("subject of a finding", texts));
+    }
 }

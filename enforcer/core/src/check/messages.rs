@@ -58,7 +58,27 @@ fn alone(place: Location, code: Code, message: String, remedy: &str) -> Finding 
         nodes_needed: None,
         message,
         remedy: remedy.to_owned(),
+        subject: None,
     }
+}
+
+/// Returns a message without the numbers that change when parts of the input move: lines, columns, and places in lists.
+fn without_positions(message: &str) -> String {
+    let mut text = String::with_capacity(message.len());
+    for character in message.chars() {
+        let is_position = ["line ", "column ", "["].iter().any(|before| text.ends_with(before));
+        if !(is_position && character.is_ascii_digit()) {
+            text.push(character);
+        }
+    }
+    text
+}
+
+/// Returns texts in an order that does not depend on that of the input.
+fn sorted(texts: &[String]) -> Vec<&str> {
+    let mut sorted: Vec<&str> = texts.iter().map(String::as_str).collect();
+    sorted.sort_unstable();
+    sorted
 }
 
 fn plural(count: u32, one: &str, many: &str) -> String {
@@ -75,7 +95,9 @@ pub(super) fn unreadable(part: &Unreadable) -> Finding {
     } else {
         "correct it, or leave it out"
     };
-    alone(part.place.clone(), Code::Unreadable, part.message.clone(), remedy)
+    let mut finding = alone(part.place.clone(), Code::Unreadable, part.message.clone(), remedy);
+    finding.set_subject([without_positions(&part.message).as_str()]);
+    finding
 }
 
 pub(super) fn gave_up(place: Location) -> Finding {
@@ -107,30 +129,41 @@ pub(super) fn problems(object: &ManifestObject, outcome: &mut CheckResult) {
         let message = format!("{object}: {problem}");
         let mut finding = about(object, object.place_of_problem(problem), code, Severity::Error, message, remedy);
         match problem {
-            ClaimProblem::Item(item) => finding.position = Some(item.position),
+            ClaimProblem::Item(item) => {
+                finding.position = Some(item.position);
+                finding.set_subject([item.item.as_str(), &item.kind.to_string()]);
+            }
             ClaimProblem::Quota { claim, position, .. } | ClaimProblem::QuotaExceeded { claim, position, .. } => {
                 finding.position = *position;
                 finding.ports = vec![claim.spec.to_string()];
             }
-            ClaimProblem::NoHostNetwork | ClaimProblem::Pod(_) => {}
+            ClaimProblem::NoHostNetwork => {}
+            ClaimProblem::Pod(problem) => finding.set_subject([problem.to_string().as_str()]),
         }
         outcome.push(finding);
     }
     for refusal in &object.refusals {
         let message = format!("{object}: {}", refusal.message);
         let place = object.at(Some(refusal.line));
-        outcome.push(about(object, place, refusal.code, refusal.severity, message, refusal.remedy));
+        let mut finding = about(object, place, refusal.code, refusal.severity, message, refusal.remedy);
+        finding.set_subject([without_positions(&refusal.message).as_str()]);
+        outcome.push(finding);
     }
     let more = object.more_problems + object.more_refusals;
     if more > 0 {
         let message = format!("{object}: there are {more} more problems like these");
         let code = Code::Annotation;
-        outcome.push(about(object, object.place.clone(), code, Severity::Error, message, "correct the first ones"));
+        let mut finding = about(object, object.place.clone(), code, Severity::Error, message, "correct the first ones");
+        finding.set_subject(["more", &more.to_string()]);
+        outcome.push(finding);
     }
     for &(name, line) in &object.not_text {
         let message = format!("{object}: annotation {name} is not text, and annotations must be");
         let remedy = "put it in quotes: as it stands, the API server refuses the object";
-        outcome.push(about(object, object.at(Some(line)), Code::Annotation, Severity::Error, message, remedy));
+        let place = object.at(Some(line));
+        let mut finding = about(object, place, Code::Annotation, Severity::Error, message, remedy);
+        finding.set_subject([name]);
+        outcome.push(finding);
     }
     for &(name, line) in &object.misplaced {
         let message = format!(
@@ -138,7 +171,10 @@ pub(super) fn problems(object: &ManifestObject, outcome: &mut CheckResult) {
             object.kind.as_str()
         );
         let remedy = "move it to metadata.annotations of the pod template";
-        outcome.push(about(object, object.at(Some(line)), Code::Misplaced, Severity::Warning, message, remedy));
+        let place = object.at(Some(line));
+        let mut finding = about(object, place, Code::Misplaced, Severity::Warning, message, remedy);
+        finding.set_subject([name]);
+        outcome.push(finding);
     }
 }
 
@@ -203,6 +239,8 @@ fn replica_messages(
     let severity = if claim.source.is_likely() { severity.max(Severity::Warning) } else { severity };
     let mut finding = about(object, object.place_of(claim), code, severity, message, remedy);
     finding.ports = object.claims.iter().take(MAX_LISTED).map(|claim| claim.spec.to_string()).collect();
+    // There is one of an object, whatever its ports; how many nodes are needed says whether it got worse.
+    finding.set_subject(["pods of one object"]);
     likely::explain(&mut finding, object, claim);
     finding
 }
@@ -465,5 +503,16 @@ pub(super) fn conflict(conflict: &PairConflict<'_>) -> Finding {
         .filter_map(|overlap| Some(PortSpec { ports: common(overlap)?, ..overlap.second.spec }.to_string()))
         .collect();
     finding.ports.dedup();
+    let mut overlaps: Vec<String> = pair.overlaps.iter().map(|overlap| both(first, second, overlap)).collect();
+    overlaps.sort_unstable();
+    overlaps.push(pair.more.to_string());
+    finding.set_subject(overlaps.iter().map(String::as_str));
     finding
+}
+
+/// Returns the claims of both sides of an overlap, the same whichever side comes first in the input.
+fn both(first: &ManifestObject, second: &ManifestObject, overlap: &Overlap) -> String {
+    let mut sides = [format!("{first} {}", overlap.first.spec), format!("{second} {}", overlap.second.spec)];
+    sides.sort_unstable();
+    sides.join(" and ")
 }

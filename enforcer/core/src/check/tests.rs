@@ -1,9 +1,11 @@
 //! The rules by tables, and against the index, which is what the agent runs.
 
 mod agreement;
+mod baseline;
 mod corpus;
 mod existing;
 mod findings;
+mod fingerprints;
 mod likely;
 mod other_kinds;
 mod placement;

@@ -2,6 +2,8 @@
 //! has nothing of Linux in it; the API server of the tests has.
 
 #[cfg(target_os = "linux")]
+mod action;
+#[cfg(target_os = "linux")]
 mod answers;
 #[cfg(target_os = "linux")]
 mod check;
@@ -49,6 +51,7 @@ fn main() {
             })
         })
         .collect();
+    trials.extend(action::trials());
     trials.extend(page::trials());
     trials.extend(skill::trials());
     trials.extend(suggest::trials());

@@ -1,6 +1,6 @@
 //! Notes about what is not read.
 
-use super::alone;
+use super::{alone, without_positions};
 use crate::check::{
     finding::{Code, Finding, Severity},
     object::{OtherKind, Remark},
@@ -8,7 +8,9 @@ use crate::check::{
 
 pub(in crate::check) fn remark(remark: &Remark) -> Finding {
     let Remark { place, message, remedy } = remark;
-    Finding { severity: Severity::Note, ..alone(place.clone(), Code::NotRead, message.clone(), remedy) }
+    let mut finding = alone(place.clone(), Code::NotRead, message.clone(), remedy);
+    finding.set_subject([without_positions(message).as_str()]);
+    Finding { severity: Severity::Note, ..finding }
 }
 
 pub(in crate::check) fn other_kind(version: &str, kind: &str, other: &OtherKind) -> Finding {
@@ -28,5 +30,7 @@ pub(in crate::check) fn other_kind(version: &str, kind: &str, other: &OtherKind)
     } else {
         "check the pods that it makes: kubectl get pods -o yaml | enforcer check -"
     };
-    Finding { severity: Severity::Note, ..alone(other.place.clone(), Code::OtherKind, message, remedy) }
+    let mut finding = alone(other.place.clone(), Code::OtherKind, message, remedy);
+    finding.set_subject([version, kind]);
+    Finding { severity: Severity::Note, ..finding }
 }

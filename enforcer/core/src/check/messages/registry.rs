@@ -1,6 +1,6 @@
 //! Sentences about the registry: who has a port, and who has none.
 
-use super::{MAX_LISTED, about, alone};
+use super::{MAX_LISTED, about, alone, sorted};
 use crate::{
     check::{
         finding::{Code, Finding, NamedObject, Severity},
@@ -11,14 +11,19 @@ use crate::{
 };
 
 pub(in crate::check) fn bad_entry(place: Location, message: &str) -> Finding {
+    let subject = [message];
     let message = format!("{message}: the entry counts for nothing");
-    alone(place, Code::Registry, message, "correct the entry of the registry")
+    let mut finding = alone(place, Code::Registry, message, "correct the entry of the registry");
+    finding.set_subject(subject);
+    finding
 }
 
 pub(in crate::check) fn more_bad_entries(registry: &PortRegistry) -> Finding {
     let place = Location { file: registry.file.clone(), line: None };
     let message = format!("{} more entries count for nothing", registry.more_problems);
-    alone(place, Code::Registry, message, "correct the first ones")
+    let mut finding = alone(place, Code::Registry, message, "correct the first ones");
+    finding.set_subject(["more", &registry.more_problems.to_string()]);
+    finding
 }
 
 /// Reports claims of one user on ports of somebody else. `claims` is never empty.
@@ -27,7 +32,7 @@ pub(in crate::check) fn of_another(claims: &[Claimant<'_>], registry: &PortRegis
     let message =
         format!("{}, and the registry gives {} to {} ({place})", said(claims), entry.spec, entry.shown_users());
     let remedy = "choose another port, or let the owners of the registry change the entry";
-    finding(claims, Severity::Error, message, remedy)
+    finding(claims, Severity::Error, message, remedy, &entry.spec.to_string())
 }
 
 /// Reports claims of one user on ports that nobody has. `claims` is never empty.
@@ -36,7 +41,7 @@ pub(in crate::check) fn unregistered(claims: &[Claimant<'_>], registry: &PortReg
     let message = format!("{}, and no entry of the registry {} gives it {ports}", said(claims), registry.file);
     let (user, port) = (shown(claims[0]), claims[0].spec());
     let remedy = format!("let the owners of the registry add it: {{port: \"{port}\", user: {user}}}");
-    finding(claims, Severity::Warning, message, &remedy)
+    finding(claims, Severity::Warning, message, &remedy, "no entry")
 }
 
 fn shown(claim: Claimant<'_>) -> String {
@@ -56,7 +61,8 @@ fn said(claims: &[Claimant<'_>]) -> String {
     format!("{} {verb} {}", shown(claims[0]), comma_list(ports, MAX_LISTED, 0))
 }
 
-fn finding(claims: &[Claimant<'_>], severity: Severity, message: String, remedy: &str) -> Finding {
+/// Creates the finding. `entry`: the ports of the entry that gives them to others.
+fn finding(claims: &[Claimant<'_>], severity: Severity, message: String, remedy: &str, entry: &str) -> Finding {
     // Of a port that is only likely, less is certain.
     let severity = match severity {
         Severity::Error if claims.iter().all(|claim| claim.is_likely()) => Severity::Warning,
@@ -73,5 +79,8 @@ fn finding(claims: &[Claimant<'_>], severity: Severity, message: String, remedy:
             Finding { severity, object, ..alone(place, Code::Registry, message, remedy) }
         }
     };
-    Finding { ports: claims.iter().take(MAX_LISTED).map(|claim| claim.spec().to_string()).collect(), ..finding }
+    let all: Vec<String> = claims.iter().map(|claim| claim.spec().to_string()).collect();
+    let mut finding = Finding { ports: all.iter().take(MAX_LISTED).cloned().collect(), ..finding };
+    finding.set_subject([entry].into_iter().chain(sorted(&all)));
+    finding
 }

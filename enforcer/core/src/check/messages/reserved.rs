@@ -1,6 +1,6 @@
 //! Sentences about claims on ports that the node uses, or that somebody else gives away.
 
-use super::{MAX_LISTED, about, likely::basis};
+use super::{MAX_LISTED, about, likely::basis, sorted};
 use crate::{
     check::{
         finding::{Code, Finding, Severity},
@@ -36,7 +36,9 @@ pub(in crate::check) fn reserved(object: &ManifestObject, claim: &PodClaim, spec
         format!("{object} {verb} {} ({}), and {spec} is reserved for the node", claim.spec, basis(object, claim));
     let remedy = "choose another port, or take this one out of --node-reserved here and in the agent";
     let finding = about(object, object.place_of(claim), Code::Reserved, severity, message, remedy);
-    Finding { ports: vec![claim.spec.to_string()], ..finding }
+    let mut finding = Finding { ports: vec![claim.spec.to_string()], ..finding };
+    finding.set_subject([claim.spec.to_string().as_str(), &spec.to_string()]);
+    finding
 }
 
 /// Reports a claim on a port of a component of Kubernetes.
@@ -52,7 +54,9 @@ pub(in crate::check) fn component_port(
         format!("{object} {verb} {} ({}), and {spec} is {}", claim.spec, basis(object, claim), port_of(component));
     let remedy = "choose another port, or name the ports that your nodes use: --node-reserved LIST, or none";
     let finding = about(object, object.place_of(claim), Code::Reserved, severity, message, remedy);
-    Finding { ports: vec![claim.spec.to_string()], ..finding }
+    let mut finding = Finding { ports: vec![claim.spec.to_string()], ..finding };
+    finding.set_subject([claim.spec.to_string().as_str(), &spec.to_string()]);
+    finding
 }
 
 /// Reports claims that the API server may give to a Service.
@@ -86,5 +90,8 @@ fn ports(claims: &[PodClaim]) -> String {
 
 fn of_range(object: &ManifestObject, claims: &[PodClaim], code: Code, message: String, remedy: &str) -> Finding {
     let finding = about(object, object.place_of(&claims[0]), code, Severity::Warning, message, remedy);
-    Finding { ports: claims.iter().take(MAX_LISTED).map(|claim| claim.spec.to_string()).collect(), ..finding }
+    let all: Vec<String> = claims.iter().map(|claim| claim.spec.to_string()).collect();
+    let mut finding = Finding { ports: all.iter().take(MAX_LISTED).cloned().collect(), ..finding };
+    finding.set_subject(sorted(&all));
+    finding
 }

@@ -52,7 +52,9 @@ pub(in crate::check) fn node_port_twice(one: Claimed<'_>, first: Claimed<'_>) ->
         )
     };
     let remedy = "give one of them another node port, or none: the API server then finds a free one".to_owned();
-    Finding { remedy, other: Some(other.named(place)), ..about_claim(one, Code::NodePort, Severity::Error, message) }
+    let mut finding = about_claim(one, Code::NodePort, Severity::Error, message);
+    finding.set_subject([port.to_string().as_str()]);
+    Finding { remedy, other: Some(other.named(place)), ..finding }
 }
 
 /// Reports a port of a Service that the node itself uses. `component`: what of Kubernetes does; without one,
@@ -73,7 +75,9 @@ pub(in crate::check) fn service_on_node_port(
         claim.spec, claim.by
     );
     let remedy = "give the Service another port".to_owned();
-    Finding { remedy, ..about_claim(one, Code::Reserved, severity, message) }
+    let mut finding = about_claim(one, Code::Reserved, severity, message);
+    finding.set_subject([claim.by.to_string().as_str(), &claim.spec.to_string(), port]);
+    Finding { remedy, ..finding }
 }
 
 pub(in crate::check) fn node_port_outside(one: Claimed<'_>, range: PortRange) -> Finding {
@@ -85,7 +89,9 @@ pub(in crate::check) fn node_port_outside(one: Claimed<'_>, range: PortRange) ->
     );
     let remedy =
         "name a port inside, or none, or the API server's range: --service-node-port-range FIRST-LAST".to_owned();
-    Finding { remedy, ..about_claim(one, Code::NodePortRange, Severity::Warning, message) }
+    let mut finding = about_claim(one, Code::NodePortRange, Severity::Warning, message);
+    finding.set_subject([claim.by.to_string().as_str(), &claim.spec.to_string()]);
+    Finding { remedy, ..finding }
 }
 
 /// Reports two Services of which the load balancer of k3s makes `DaemonSets` with one host port.
@@ -178,6 +184,10 @@ pub(in crate::check) fn service_overlap(overlap: &ServiceOverlap<'_>) -> Finding
     };
     remedy.clone_into(&mut finding.remedy);
     finding.ports = claims.iter().take(MAX_LISTED).map(|(_, of_service)| of_service.spec.to_string()).collect();
+    let all = claims.iter().map(|(claim, of_service)| format!("{} {}", claim.spec, of_service.spec));
+    let all: Vec<String> = all.collect();
+    let by = by.to_string();
+    finding.set_subject([by.as_str()].into_iter().chain(super::sorted(&all)));
     finding
 }
 
@@ -188,6 +198,13 @@ pub(in crate::check) fn endpoint(
     fault: EndpointFault<'_>,
 ) -> Finding {
     let is_name = matches!(target.port, TargetPort::Name(_));
+    let kind = match fault {
+        EndpointFault::Unknown(_) => "unknown",
+        EndpointFault::Loopback(_) => "loopback",
+        EndpointFault::NoName(_) => "no name",
+        EndpointFault::OneAddress(..) => "one address",
+        EndpointFault::Replicas(_) => "replicas",
+    };
     let (object, severity, message, remedy) = match fault {
         EndpointFault::Unknown(object) => (
             object,
@@ -245,5 +262,8 @@ pub(in crate::check) fn endpoint(
         let other = Some(NamedObject::of(object));
         Finding { other, ..about(service, place, Code::Endpoint, severity, message) }
     };
-    Finding { ports: if is_name { Vec::new() } else { vec![target.to_string()] }, remedy: remedy.to_owned(), ..finding }
+    let ports = if is_name { Vec::new() } else { vec![target.to_string()] };
+    let mut finding = Finding { ports, remedy: remedy.to_owned(), ..finding };
+    finding.set_subject([kind, &target.to_string()]);
+    finding
 }

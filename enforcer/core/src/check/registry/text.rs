@@ -10,6 +10,7 @@ use crate::{
         text::escape,
     },
     pods::service::ServiceUse,
+    yaml::scalar::scalar,
 };
 
 /// Beginning of the file.
@@ -63,15 +64,4 @@ pub fn registry_text(users: &[(PortSpec, Vec<String>)]) -> String {
             .expect("writing to a string never fails");
     }
     text
-}
-
-/// Returns a text as YAML has it: as it is where it can only be a text, in quotes else.
-fn scalar(text: &str) -> String {
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || " .:/-".contains(character);
-    let begins = text.starts_with(|character: char| character.is_ascii_alphanumeric());
-    if begins && text.chars().all(is_plain) && !text.contains(": ") && !text.ends_with(':') {
-        text.to_owned()
-    } else {
-        serde_json::Value::from(text).to_string()
-    }
 }
