@@ -6,6 +6,7 @@
 
 mod admission_review;
 mod binary;
+mod chart;
 mod components;
 mod examples;
 mod monitoring;
@@ -47,6 +48,7 @@ fn trials() -> Vec<Trial> {
         }));
     }
     trials.extend(rendering::trials());
+    trials.extend(chart::trials());
     trials.extend(monitoring::trials());
     trials.extend(systemd::trials());
     trials
