@@ -4,6 +4,7 @@
 
 mod copies;
 mod equivalence;
+mod lifecycle;
 mod refusals;
 mod settings;
 mod values;
@@ -26,12 +27,15 @@ pub(crate) fn trials() -> Vec<Trial> {
     let has_helm = has_helm();
     let missing = [(has_helm, "helm is not installed"), (rendering::has_kubectl(), "kubectl is not installed")];
     let missing = |programs: usize| missing[..programs].iter().find(|(present, _)| !present).map(|(_, why)| *why);
-    let subjects: [(&str, &[Test], usize); 5] = [
+    let subjects: [(&str, &[Test], usize); 8] = [
         ("copies", copies::TESTS, 0),
         ("values", values::TESTS, 0),
         ("refusals", refusals::TESTS, 1),
         ("settings", settings::TESTS, 1),
         ("equivalence", equivalence::TESTS, 2),
+        ("command", lifecycle::COMMAND, 0),
+        ("lifecycle", lifecycle::TESTS, 1),
+        ("lifecycle", lifecycle::WITH_KUBECTL, 2),
     ];
     let trials = subjects.into_iter().flat_map(|(subject, tests, programs)| {
         let missing = missing(programs);

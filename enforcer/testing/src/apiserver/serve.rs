@@ -22,9 +22,9 @@ use serde_json::Value;
 use tokio::{task, time};
 
 use super::{
-    admin_requests, custom_resource, event,
+    admin_requests, custom_resource, discovery, event,
     fault::Fault,
-    list, node_patch,
+    installed_objects, list, node_patch,
     request_attributes::{self, Asked, Options, Parameters},
     resource::Resource,
     shared::{Inner, Recorded, Shared},
@@ -78,7 +78,8 @@ impl Met {
 
 /// Answers every request: the paths are read as a real server reads them.
 pub(super) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    user::pass_proxy(&mut head);
     // Read to its end, so that the client hears the answer.
     let body = body::to_bytes(body, usize::MAX).await.map_err(|error| status::bad_request(error.to_string()));
     let parameters = Parameters::of(&head.uri);
@@ -123,12 +124,13 @@ fn answer(
         return Err(refusal);
     }
     if asked.version.is_empty() {
-        return Ok(path(asked));
+        return Ok(path(asked, shared.lock().definition.installed));
     }
     if body.len() > LIMIT {
         return Err(status::too_large());
     }
     let served = asked.served();
+    let served = served.or_else(|| asked.served_to_admin().filter(|_| user == User::Admin));
     if user == User::Admin && served.is_none() {
         let done = shared.update(|inner| admin_requests::answer(&mut inner.store, asked, media(headers), body));
         let good = done.unwrap_or_else(|| Err(user.denied(asked)))?;
@@ -161,6 +163,9 @@ fn answer(
         verb => {
             let (namespace, media) = (namespace.unwrap_or_default(), media(headers));
             let good = shared.update(|inner| match (resource, verb) {
+                (resource, _) if resource.is_installed() => {
+                    installed_objects::write(&mut inner.store, resource, asked, parameters, media, body)
+                }
                 (Resource::NodeHostPorts, "create") => custom_resource::create(inner, media, body),
                 (Resource::NodeHostPorts, _) => custom_resource::apply(inner, asked, parameters, media, body),
                 (Resource::Nodes, _) => node_patch::patch(&mut inner.store, name, media, body),
@@ -180,7 +185,12 @@ fn media(headers: &HeaderMap) -> &str {
 }
 
 /// Answers the paths that are no resources.
-fn path(asked: &Asked) -> Response {
+fn path(asked: &Asked, with_ledgers: bool) -> Response {
+    if asked.verb == "get"
+        && let Some(found) = discovery::answer(&asked.resource, with_ledgers)
+    {
+        return respond(StatusCode::OK, Body::from(line(&found)));
+    }
     match (asked.verb.as_str(), asked.resource.as_str()) {
         ("get", "/livez" | "/readyz" | "/healthz") => plain(StatusCode::OK, "ok"),
         ("get", "/version") => {
