@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    fn progress(generation: u64, status: serde_json::Value) -> RolloutProgress {
+    fn progress(generation: u64, status: &serde_json::Value) -> RolloutProgress {
         let object = json!({ "metadata": { "name": "x", "generation": generation }, "status": status });
         serde_json::from_value::<Rollout>(object).expect("a DaemonSet").progress()
     }
@@ -89,7 +89,7 @@ mod tests {
             (1, status(1, 3, 3, 3), nodes(3, 3), true),
             (1, status(1, 0, 0, 0), nodes(0, 0), true),
         ] {
-            let progress = progress(generation, status.clone());
+            let progress = progress(generation, &status);
             assert_eq!((progress, progress.is_complete()), (expected, complete), "{generation} {status}");
         }
     }

@@ -202,7 +202,7 @@ fn admit(key: &Key, object: &Value, strict: bool) -> Result<Value, Refusal> {
     let metadata = serde_json::from_value::<ObjectMeta>(object["metadata"].clone()).map_err(|error| error.to_string());
     let wrong = |why: String| status::invalid(key.resource.kind(), &key.name, &[Flaw::invalid("", &key.name, &why)]);
     metadata.and_then(|metadata| admission::check_metadata(&metadata)).map_err(wrong)?;
-    // Names of roles may have other characters too.
+    // Which characters a name may have differs by kind, and is not checked.
     if object["metadata"]["name"] != *key.name || key.name.is_empty() {
         return Err(wrong(format!("{} is not the name {:?}", object["metadata"]["name"], key.name)));
     }
@@ -216,7 +216,7 @@ fn admit(key: &Key, object: &Value, strict: bool) -> Result<Value, Refusal> {
         Resource::ConfigMaps => typed::<ConfigMap>(object),
         Resource::Secrets => typed::<Secret>(object),
         Resource::ServiceAccounts => typed::<ServiceAccount>(object),
-        Resource::ResourceQuotas => typed::<ResourceQuota>(object),
+        Resource::Quotas => typed::<ResourceQuota>(object),
         Resource::Roles => typed::<Role>(object),
         Resource::RoleBindings => typed::<RoleBinding>(object),
         Resource::ClusterRoles => typed::<ClusterRole>(object),

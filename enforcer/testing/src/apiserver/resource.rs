@@ -19,7 +19,7 @@ pub(super) enum Resource {
     ConfigMaps,
     Secrets,
     ServiceAccounts,
-    ResourceQuotas,
+    Quotas,
     Roles,
     RoleBindings,
     ClusterRoles,
@@ -66,7 +66,7 @@ impl Resource {
         Self::ConfigMaps,
         Self::Secrets,
         Self::ServiceAccounts,
-        Self::ResourceQuotas,
+        Self::Quotas,
         Self::Roles,
         Self::RoleBindings,
         Self::ClusterRoles,
@@ -94,7 +94,7 @@ impl Resource {
             Self::ConfigMaps => namespaced("v1", "configmaps", "ConfigMap"),
             Self::Secrets => namespaced("v1", "secrets", "Secret"),
             Self::ServiceAccounts => namespaced("v1", "serviceaccounts", "ServiceAccount"),
-            Self::ResourceQuotas => namespaced("v1", "resourcequotas", "ResourceQuota"),
+            Self::Quotas => namespaced("v1", "resourcequotas", "ResourceQuota"),
             Self::Roles => namespaced("rbac.authorization.k8s.io/v1", "roles", "Role"),
             Self::RoleBindings => namespaced("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding"),
             Self::ClusterRoles => global("rbac.authorization.k8s.io/v1", "clusterroles", "ClusterRole"),
@@ -177,7 +177,7 @@ impl Resource {
                 | Self::ConfigMaps
                 | Self::Secrets
                 | Self::ServiceAccounts
-                | Self::ResourceQuotas
+                | Self::Quotas
                 | Self::Roles
                 | Self::RoleBindings
                 | Self::ClusterRoles

@@ -98,8 +98,8 @@ fn subsets<T: Clone>(all: &[T]) -> Vec<Vec<T>> {
 }
 
 /// Sorts a list whose order means nothing to the API server.
-fn sort(list: Option<&mut Value>, key: &str) {
-    if let Some(Value::Array(items)) = list {
+fn sort(object: &mut Value, list: &str, key: &str) {
+    if let Some(Value::Array(items)) = object.pointer_mut(list) {
         items.sort_by_key(|item| if key.is_empty() { item.to_string() } else { item[key].to_string() });
     }
 }
@@ -108,13 +108,13 @@ fn sort(list: Option<&mut Value>, key: &str) {
 fn ordered(mut objects: Vec<Value>) -> Vec<Value> {
     for object in objects.iter_mut().filter(|object| object["kind"] == "DaemonSet") {
         let pod = &mut object["spec"]["template"]["spec"];
-        sort(pod.get_mut("volumes"), "name");
+        sort(pod, "/volumes", "name");
         for containers in ["containers", "initContainers"] {
             for container in pod.get_mut(containers).and_then(Value::as_array_mut).into_iter().flatten() {
-                sort(container.get_mut("env"), "name");
-                sort(container.get_mut("volumeMounts"), "mountPath");
-                sort(container.get_mut("ports"), "containerPort");
-                sort(container.pointer_mut("/securityContext/capabilities/add"), "");
+                sort(container, "/env", "name");
+                sort(container, "/volumeMounts", "mountPath");
+                sort(container, "/ports", "containerPort");
+                sort(container, "/securityContext/capabilities/add", "");
             }
         }
     }
