@@ -7,6 +7,7 @@ mod event_publisher;
 mod last_activity;
 mod ledger_publisher;
 mod resource;
+mod rollout;
 mod taint_remover;
 mod update_queue;
 mod watch;
@@ -30,6 +31,7 @@ pub use event_publisher::EventQueue;
 pub use last_activity::{LastActivity, WatchActivity};
 pub use ledger_publisher::LedgerQueue;
 pub use resource::ApiResource;
+pub use rollout::wait_for_daemonset;
 pub use taint_remover::{TaintNotice, TaintRemover};
 pub use update_queue::{Update, Updates};
 

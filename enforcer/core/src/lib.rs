@@ -19,6 +19,7 @@
 //! | claims in force | `net.ipv4.ip_local_reserved_ports` | [`reserved_ports`] |
 //! | all of the above | `enforcer status`, `explain` and `watch` | [`views`] |
 //! | all of the above | the object of the API with the ports of a node | [`ledger`] |
+//! | a DaemonSet | how far its rollout is | [`rollout`] |
 //! | the Node, once its binds are judged | the removal of the startup taint | [`startup_taint`] |
 //! | ledgers, pods and Services of all nodes | what `kubectl host-ports` answers | [`cluster`] |
 //! | YAML text | documents with line numbers | [`yaml`] |
@@ -39,6 +40,7 @@ pub mod plan;
 pub mod pods;
 pub mod reports;
 pub mod reserved_ports;
+pub mod rollout;
 pub mod sockets;
 pub mod startup_taint;
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! `enforcer cleanup`.
 
 use std::{
+    fmt::Display,
     io,
     path::{Path, PathBuf},
 };
 
 use aya::programs::loaded_programs;
 use clap::Args;
+use enforcer_core::rollout::RolloutProgress;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -19,6 +21,7 @@ use crate::{
         boot_state_folder::{self, BootStateFolder},
         reserved_ports_sysctl::{ReservedPorts, Synced, SysctlError},
     },
+    k8s::{self, ConnectError},
     kernel::pins::{CleanupSummary, PinError, clean_up},
 };
 
@@ -26,7 +29,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     enforcer cleanup           # on a node whose agent has ended\n  \
-    enforcer cleanup --wait    # in the place of an agent, as the overlay uninstall does")]
+    enforcer cleanup --wait    # in the place of an agent, as the overlay uninstall does\n  \
+    enforcer cleanup --wait-for-daemonset port-enforcer-cleanup    # as the Job of the chart does")]
 pub(super) struct Cleanup {
     #[command(flatten)]
     bpffs: BpffsFlag,
@@ -41,6 +45,14 @@ pub(super) struct Cleanup {
     /// Wait for SIGTERM after the cleanup, since a container that exits is started again
     #[arg(long)]
     wait: bool,
+
+    /// Clean up nothing here, but wait until the pods of this DaemonSet have cleaned up all nodes
+    ///
+    /// For the Job of the Helm chart, for which `helm uninstall` waits. The DaemonSet is in the namespace of the Job's
+    /// service account, or of the kubeconfig.
+    #[expect(clippy::doc_markdown, reason = "the help text shows no backticks")]
+    #[arg(long, value_name = "NAME", conflicts_with = "wait")]
+    wait_for_daemonset: Option<String>,
 }
 
 /// Prefix of the names of all our programs.
@@ -55,7 +67,10 @@ struct LeftBehind {
 
 impl Cleanup {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Self { bpffs: BpffsFlag { bpffs }, reserved_ports, boot_state, wait } = self;
+        let Self { bpffs: BpffsFlag { bpffs }, reserved_ports, boot_state, wait, wait_for_daemonset } = self;
+        if let Some(name) = wait_for_daemonset {
+            return wait_for_nodes(&name);
+        }
         let left = LeftBehind {
             bpffs,
             reserved: reserved_ports.list(),
@@ -63,6 +78,25 @@ impl Cleanup {
         };
         if wait { clean_and_wait(&left) } else { clean(&left) }
     }
+}
+
+/// Waits until the pods of a `DaemonSet` have cleaned up all nodes, and prints how far they are.
+fn wait_for_nodes(daemonset: &str) -> Result<(), Failure> {
+    let cannot = |why: &dyn Display| Failure::runtime(format!("cannot wait for the DaemonSet {daemonset}: {why}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| cannot(&error))?;
+    runtime.block_on(async {
+        let cluster = k8s::connect(None).await.map_err(|error| match error {
+            ConnectError::None => Failure::usage("no cluster was found: run this in a pod, or set KUBECONFIG"),
+            other => Failure::usage(other),
+        })?;
+        let report = |seen: Result<RolloutProgress, &str>| match seen {
+            Ok(RolloutProgress::Unseen) => println!("waiting for the controller of DaemonSets"),
+            Ok(RolloutProgress::Nodes { done, all }) => println!("{done} of {all} nodes are clean"),
+            Err(why) => println!("the API server does not answer, trying again: {why}"),
+        };
+        let waited = k8s::wait_for_daemonset(&cluster, daemonset, report).await;
+        waited.map_err(|why| cannot(&why))
+    })
 }
 
 fn clean_and_wait(left: &LeftBehind) -> Result<(), Failure> {

@@ -8,11 +8,14 @@ mod admin_requests;
 mod admission;
 mod cluster_objects;
 mod custom_resource;
+mod discovery;
 mod event;
 mod fault;
+mod installed_objects;
 mod list;
 mod node_patch;
 mod policy_report;
+mod protobuf;
 mod request_attributes;
 mod resource;
 mod selector;
@@ -20,6 +23,7 @@ mod serve;
 mod shared;
 mod status;
 mod store;
+mod strategic_merge;
 mod structural_schema;
 mod user;
 mod watch;
@@ -153,6 +157,23 @@ impl ApiServer {
         let rules = rules.iter().map(|(verb, resource)| ((*verb).to_owned(), (*resource).to_owned())).collect();
         self.shared.update(|inner| inner.reader_rules = rules);
         self.kubeconfig_with(&User::Reader, &folder.join("kubeconfig-of-reader"))
+    }
+
+    /// Writes a kubeconfig for clients that send no token without TLS, as kubectl and helm: of an administrator, behind a
+    /// proxy, with this namespace.
+    pub fn kubeconfig_of_proxy(&self, folder: &Path, namespace: &str) -> PathBuf {
+        let path = folder.join("kubeconfig-of-proxy");
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": {"server": format!("http://{}{}", self.address, user::PROXY)}}],
+            "users": [{"name": "user", "user": {}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "user", "namespace": namespace}}],
+            "current-context": "test",
+        });
+        fs::write(&path, config.to_string()).expect("writing the kubeconfig");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("clients warn of others");
+        path
     }
 
     fn kubeconfig_with(&self, user: &User, path: &Path) -> PathBuf {

@@ -5,6 +5,7 @@ mod admin_requests;
 mod cluster_objects;
 mod events;
 mod faults;
+mod installed_objects;
 mod ledger_schema;
 mod ledgers;
 mod lists;

@@ -6,6 +6,7 @@
 
 mod admission_review;
 mod binary;
+mod chart;
 mod ci_files;
 mod components;
 mod examples;
@@ -49,6 +50,7 @@ fn trials() -> Vec<Trial> {
         }));
     }
     trials.extend(rendering::trials());
+    trials.extend(chart::trials());
     trials.extend(monitoring::trials());
     trials.extend(systemd::trials());
     trials

@@ -44,13 +44,13 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// Only a program that is not there is a reason to skip; one that fails is a failure.
-fn has_kubectl() -> bool {
+pub(crate) fn has_kubectl() -> bool {
     let result = Command::new("kubectl").args(["kustomize", "--help"]).stdout(Stdio::null()).status();
     !matches!(result, Err(error) if error.kind() == io::ErrorKind::NotFound)
 }
 
 /// What kubectl makes of a kustomization.
-fn render(folder: &Path) -> String {
+pub(crate) fn render(folder: &Path) -> String {
     let output = Command::new("kubectl").arg("kustomize").arg(folder).output().expect("running kubectl");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.is_empty(), "{}: {} {said}", folder.display(), output.status);
@@ -81,7 +81,7 @@ fn overlays_match_snapshots() {
 }
 
 /// `deploy/`, to be changed.
-fn copy() -> TempDir {
+pub(crate) fn copy() -> TempDir {
     let top = TempDir::new().expect("a folder");
     let copied = Command::new("cp").arg("-r").arg(deploy()).arg(top.path().join("deploy")).status().expect("cp");
     assert!(copied.success(), "cp: {copied}");

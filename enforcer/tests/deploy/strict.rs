@@ -18,9 +18,9 @@ use k8s_openapi::{
             v1beta1::{MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding},
         },
         apps::v1::{DaemonSet, Deployment},
-        batch::v1::CronJob,
+        batch::v1::{CronJob, Job},
         core::v1::{ConfigMap, Namespace, Pod, ResourceQuota, ServiceAccount},
-        rbac::v1::{ClusterRole, ClusterRoleBinding},
+        rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
@@ -32,7 +32,7 @@ pub(crate) fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("deploy")
 }
 
-/// Every YAML file below `deploy/`, in order.
+/// Every YAML file below `deploy/`, in order, but for the chart: its templates are no YAML, and its files are copies.
 pub(crate) fn files() -> Vec<PathBuf> {
     let mut files = Vec::new();
     collect(&deploy(), &mut files);
@@ -43,6 +43,9 @@ pub(crate) fn files() -> Vec<PathBuf> {
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("reading deploy/") {
         let path = entry.expect("an entry").path();
+        if path.ends_with("deploy/helm") {
+            continue;
+        }
         if path.is_dir() {
             collect(&path, files);
         } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
@@ -127,6 +130,9 @@ pub(crate) fn check(object: &Value) -> Result<(), String> {
         ("apiextensions.k8s.io/v1", "CustomResourceDefinition") => known::<CustomResourceDefinition>(object),
         ("apps/v1", "DaemonSet") => known::<DaemonSet>(object),
         ("apps/v1", "Deployment") => known::<Deployment>(object),
+        ("batch/v1", "Job") => known::<Job>(object),
+        ("rbac.authorization.k8s.io/v1", "Role") => known::<Role>(object),
+        ("rbac.authorization.k8s.io/v1", "RoleBinding") => known::<RoleBinding>(object),
         ("rbac.authorization.k8s.io/v1", "ClusterRole") => known::<ClusterRole>(object),
         ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => known::<ClusterRoleBinding>(object),
         ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy") => known::<ValidatingAdmissionPolicy>(object),

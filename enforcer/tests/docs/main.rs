@@ -30,10 +30,10 @@ struct Page {
 /// Pages at the root that a repository is expected to have.
 const ROOT_PAGES: [&str; 5] = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "RELEASE.md", "SECURITY.md"];
 
-/// Returns every page: those at the root, those in `docs/`, and those in its folders.
+/// Returns every page: those at the root, those in `docs/` and its folders, and that of the chart.
 fn pages() -> Vec<Page> {
     let mut paths = Vec::new();
-    for folder in ["", "docs", "docs/adr", "docs/ai"] {
+    for folder in ["", "docs", "docs/adr", "docs/ai", "deploy/helm/port-enforcer"] {
         for entry in fs::read_dir(root().join(folder)).expect("a folder") {
             let name = entry.expect("an entry").file_name();
             if Path::new(&name).extension().is_some_and(|extension| extension == "md") {

@@ -80,24 +80,6 @@ impl ApiServer {
     }
 }
 
-/// Returns the resources of an API group and version, if the path is theirs and they are served.
-pub(super) fn discovery(inner: &Inner, path: &str) -> Option<Value> {
-    let served: Vec<Value> = Resource::REPORTS
-        .into_iter()
-        .filter(|resource| path == format!("/apis/{}", resource.api_version()) && inner.serves(*resource))
-        .map(|resource| {
-            json!({
-                "name": resource.plural(), "singularName": resource.kind().to_lowercase(), "kind": resource.kind(),
-                "namespaced": resource.is_namespaced(), "verbs": resource.verbs(None),
-            })
-        })
-        .collect();
-    let group_version = path.strip_prefix("/apis/")?;
-    (!served.is_empty()).then(
-        || json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": served }),
-    )
-}
-
 /// Returns the schema of a report.
 fn schema(resource: Resource) -> StructuralSchema {
     let text = || json!({ "type": "string" });

@@ -107,14 +107,20 @@ impl Asked {
 
     /// Returns what is served under this resource's name with this verb.
     pub(super) fn served(&self) -> Option<Resource> {
+        self.resource().filter(|resource| resource.verbs(self.subresource()).contains(&self.verb.as_str()))
+    }
+
+    /// Returns what is served to an administrator only.
+    pub(super) fn served_to_admin(&self) -> Option<Resource> {
+        let resource = self.resource().filter(|_| self.subresource().is_none())?;
+        resource.verbs_of_admin().contains(&self.verb.as_str()).then_some(resource)
+    }
+
+    /// Returns the resource of this name.
+    fn resource(&self) -> Option<Resource> {
         let plural = self.resource.split_once('/').map_or(self.resource.as_str(), |(plural, _)| plural);
         Resource::ALL.into_iter().find(|resource| {
-            let version = resource.api_version();
-            let version = version.rsplit_once('/').map_or(version, |(_, version)| version);
-            plural == resource.plural()
-                && self.group == resource.group()
-                && self.version == version
-                && resource.verbs(self.subresource()).contains(&self.verb.as_str())
+            plural == resource.plural() && self.group == resource.group() && self.version == resource.version()
         })
     }
 

@@ -22,9 +22,9 @@ use serde_json::Value;
 use tokio::{task, time};
 
 use super::{
-    admin_requests, custom_resource, event,
+    admin_requests, custom_resource, discovery, event,
     fault::Fault,
-    list, node_patch, policy_report,
+    installed_objects, list, node_patch, policy_report,
     request_attributes::{self, Asked, Options, Parameters},
     resource::Resource,
     shared::{Inner, Recorded, Shared},
@@ -78,7 +78,8 @@ impl Met {
 
 /// Answers every request: the paths are read as a real server reads them.
 pub(super) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    user::pass_proxy(&mut head);
     // Read to its end, so that the client hears the answer.
     let body = body::to_bytes(body, usize::MAX).await.map_err(|error| status::bad_request(error.to_string()));
     let parameters = Parameters::of(&head.uri);
@@ -129,6 +130,7 @@ fn answer(
         return Err(status::too_large());
     }
     let served = asked.served();
+    let served = served.or_else(|| asked.served_to_admin().filter(|_| user == User::Admin));
     if user == User::Admin && served.is_none() {
         let done = shared.update(|inner| admin_requests::answer(&mut inner.store, asked, media(headers), body));
         let good = done.unwrap_or_else(|| Err(user.denied(asked)))?;
@@ -161,6 +163,9 @@ fn answer(
         verb => {
             let (namespace, media) = (namespace.unwrap_or_default(), media(headers));
             let good = shared.update(|inner| match (resource, verb) {
+                (resource, _) if resource.is_installed() => {
+                    installed_objects::write(&mut inner.store, resource, asked, parameters, media, body)
+                }
                 (Resource::NodeHostPorts, "create") => custom_resource::create(inner, media, body),
                 (Resource::NodeHostPorts, _) => custom_resource::apply(inner, asked, parameters, media, body),
                 (report, verb) if report.is_report() => {
@@ -184,8 +189,10 @@ fn media(headers: &HeaderMap) -> &str {
 
 /// Answers the paths that are no resources.
 fn path(inner: &Inner, asked: &Asked) -> Response {
-    if let Some(list) = policy_report::discovery(inner, &asked.resource).filter(|_| asked.verb == "get") {
-        return respond(StatusCode::OK, Body::from(line(&list)));
+    if asked.verb == "get"
+        && let Some(found) = discovery::answer(&asked.resource, |resource| inner.serves(resource))
+    {
+        return respond(StatusCode::OK, Body::from(line(&found)));
     }
     match (asked.verb.as_str(), asked.resource.as_str()) {
         ("get", "/livez" | "/readyz" | "/healthz") => plain(StatusCode::OK, "ok"),
