@@ -13,7 +13,8 @@ Examples:
   cargo xtask manual
   man -l target/manual/man/man1/enforcer-run.1
 
-Below the folder are man/man1/ and completions/. No page has a date: the same sources give the same bytes.")]
+Below the folder are man/man1/ and completions/. Pages have the date of SOURCE_DATE_EPOCH (seconds since 1970), or
+none: the same sources give the same bytes.")]
 pub(crate) struct Args {
     /// Folder [default: target/manual]
     #[arg(long, value_name = "FOLDER")]

@@ -1,7 +1,7 @@
 //! Manual pages and shell completions of `enforcer` and `kubectl host-ports`, made of their command lines: what a flag does
 //! is written once. They are no part of either program.
 //!
-//! The same sources give the same bytes: no page has a date.
+//! The same sources give the same bytes: pages have the date of `SOURCE_DATE_EPOCH`, or none.
 
 pub mod completions;
 pub mod page;
@@ -50,14 +50,15 @@ pub fn programs() -> [Program; 2] {
 }
 
 /// Writes all pages and completions into a folder, below `man/man1` and `completions`, and returns their paths below it.
+/// `date` is that of the pages, as 2026-11-30, or empty.
 ///
 /// # Errors
 ///
 /// If a file cannot be written.
-pub fn write(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub fn write(folder: &Path, date: &str) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for program in programs() {
-        for page in page::pages(&program) {
+        for page in page::pages(&program, date) {
             files.push((Path::new("man/man1").join(page.file_name()), page.text()?));
         }
         files.extend(completions::files(&program).into_iter().map(|(name, text)| {

@@ -1,6 +1,6 @@
 //! Manual pages: one for each program and subcommand.
 
-use std::io;
+use std::io::{self, Write as _};
 
 use clap::Command;
 use clap_mangen::{
@@ -16,6 +16,7 @@ const MANUAL: &str = "port-enforcer";
 /// A manual page.
 pub struct Page {
     name: String,
+    date: String,
     command: Command,
     examples: Vec<Example>,
     /// Exit codes with their meanings.
@@ -31,14 +32,17 @@ struct Example {
     comment: String,
 }
 
-/// Returns the pages of a program, its own first.
+/// Returns the pages of a program, its own first. The date may be empty.
 #[must_use]
-pub fn pages(program: &Program) -> Vec<Page> {
+pub fn pages(program: &Program, date: &str) -> Vec<Page> {
     let mut root = program.command.clone().disable_help_subcommand(true);
     root.build();
     let codes = exit_codes(&help_after(&root));
     let mut pages = Vec::new();
     collect(program, &root, program.file, None, &codes, &mut pages);
+    for page in &mut pages {
+        date.clone_into(&mut page.date);
+    }
     pages
 }
 
@@ -70,6 +74,7 @@ fn collect(
     }
     pages.push(Page {
         name: name.to_owned(),
+        date: String::new(),
         command: without_help_after(command),
         examples: examples(&help_after(command)),
         codes: codes.to_vec(),
@@ -154,18 +159,17 @@ impl Page {
 
     fn render(&self, out: &mut Vec<u8>) -> io::Result<()> {
         let version = self.command.get_version().unwrap_or(env!("CARGO_PKG_VERSION"));
-        let man = Man::new(self.command.clone().display_name(&self.name))
-            .title(&self.name)
-            .source(format!("{MANUAL} {version}"))
-            .manual(MANUAL);
-        man.render_title(out)?;
+        let man = Man::new(self.command.clone().display_name(&self.name));
+        // clap_mangen writes an empty date in a way that makes the source the date.
+        writeln!(out, ".TH \"{}\" \"1\" \"{}\" \"{MANUAL} {version}\" \"{MANUAL}\"", self.name, self.date)?;
         man.render_name_section(out)?;
         man.render_synopsis_section(out)?;
         man.render_description_section(out)?;
         if self.command.get_arguments().any(|flag| !flag.is_hide_set()) {
             let mut options = Vec::new();
             man.render_options_section(&mut options)?;
-            out.extend(breakable(&String::from_utf8_lossy(&options)).into_bytes());
+            let options = String::from_utf8_lossy(&options);
+            out.extend(breakable(&without_needless_breaks(&options)).into_bytes());
         }
         let mut more = Roff::new();
         self.subcommands(&mut more);
@@ -193,8 +197,11 @@ impl Page {
             return;
         }
         roff.control("SH", ["EXAMPLES"]);
-        for Example { command, comment } in &self.examples {
-            roff.control("PP", []);
+        for (place, Example { command, comment }) in self.examples.iter().enumerate() {
+            // A section begins with a paragraph anyhow.
+            if place > 0 {
+                roff.control("PP", []);
+            }
             if !comment.is_empty() {
                 let colon = if comment.ends_with('?') { "" } else { ":" };
                 roff.text([roman(format!("{comment}{colon}"))]);
@@ -219,6 +226,16 @@ impl Page {
         });
         roff.text(names.collect::<Vec<_>>());
     }
+}
+
+/// Removes the breaks beside empty lines, which break a line themselves.
+fn without_needless_breaks(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_empty = |place: Option<usize>| place.and_then(|place| lines.get(place)).is_some_and(|line| line.is_empty());
+    let is_needless =
+        |place: usize| lines[place] == ".br" && (is_empty(place.checked_sub(1)) || is_empty(Some(place + 1)));
+    let kept = (0..lines.len()).filter(|place| !is_needless(*place)).map(|place| format!("{}\n", lines[place]));
+    kept.collect()
 }
 
 /// Lets long lists be broken behind their commas: nothing else in them can be.

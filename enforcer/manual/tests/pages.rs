@@ -12,6 +12,9 @@ use enforcer_manual::{Program, page::pages, programs, write};
 use libtest_mimic::{Arguments, Completion, Trial};
 use tempfile::TempDir;
 
+/// Date of the pages.
+const DATE: &str = "2026-11-30";
+
 fn main() {
     let tests: [(&str, fn()); 5] = [
         ("every_command_has_a_page", every_command_has_a_page),
@@ -46,7 +49,7 @@ fn main() {
 
 fn written() -> TempDir {
     let folder = TempDir::new().expect("a folder");
-    write(folder.path()).expect("writing the pages");
+    write(folder.path(), DATE).expect("writing the pages");
     folder
 }
 
@@ -96,6 +99,8 @@ fn page_has_the_sections_of_its_command() {
         for code in 0..=4 {
             assert!(status.contains(&format!("\\fB{code}\\fR")), "{name}: {status}");
         }
+        let head = format!(".TH \"{}\" \"1\" \"{DATE}\" \"port-enforcer ", name.trim_end_matches(".1"));
+        assert!(page.starts_with(&head), "{name}: {page}");
         assert!(!page.contains("Exit codes:") && !page.contains("Examples:"), "{name}: said twice");
     }
     let run = texts().into_iter().find(|(name, _)| name == "enforcer-run.1").expect("a page").1;
@@ -117,13 +122,13 @@ fn examples_are_commands_of_the_program() {
     }
     assert!(count > 40, "{count} examples were found");
     for program in programs() {
-        assert_eq!(pages(&program)[0].file_name(), format!("{}.1", program.file));
+        assert_eq!(pages(&program, DATE)[0].file_name(), format!("{}.1", program.file));
     }
 }
 
 fn same_sources_give_the_same_bytes() {
     let (one, two) = (written(), written());
-    let paths = write(one.path()).expect("written again");
+    let paths = write(one.path(), DATE).expect("written again");
     assert!(paths.len() > 20 && paths.is_sorted(), "{paths:?}");
     for path in paths {
         let read = |folder: &Path| fs::read(folder.join(&path)).expect("a file");

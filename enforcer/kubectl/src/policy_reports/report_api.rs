@@ -98,8 +98,8 @@ impl ReportApi {
     /// Returns the sentence about a cluster with neither.
     pub(super) fn none_served(server: &str) -> String {
         format!(
-            "{server} has no API of policy reports: install the definitions of wgpolicyk8s.io/v1alpha2 (Kyverno and Policy \
-             Reporter bring them) or of openreports.io/v1alpha1; --report-api with -o yaml prints reports for another cluster"
+            "{server} has no API of policy reports: install the definitions of wgpolicyk8s.io/v1alpha2 (Kyverno brings \
+             them) or of openreports.io/v1alpha1; --report-api with -o yaml prints reports for another cluster"
         )
     }
 }

@@ -23,7 +23,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         recipes_have_the_answers_that_they_promise();
         Ok(Completion::Completed)
     });
-    let plain: [(&str, fn()); 4] = [
+    let plain: [(&str, fn()); 5] = [
+        ("docs::commands_of_all_pages_parse", commands_of_all_pages_parse),
         ("skill::page_is_short_and_has_a_head", page_is_short_and_has_a_head),
         ("skill::keys_are_those_of_real_answers", keys_are_those_of_real_answers),
         ("skill::commands_of_the_plugin_parse", commands_of_the_plugin_parse),
@@ -161,16 +162,44 @@ fn commands_of_the_plugin_parse() {
     let page = page();
     let in_tables = table(&page, "Which command").into_iter().map(|row| row[1].trim_matches('`').to_owned());
     let in_recipes = page.lines().filter_map(|line| line.split_once(" | jq ")).map(|(command, _)| command.to_owned());
-    let mut count = 0;
-    for command in in_tables.chain(in_recipes) {
-        let Some(words) = command.strip_prefix("kubectl host-ports") else { continue };
-        count += 1;
-        // The parser comes to the end, where it finds the one thing that it does not know.
-        let words: Vec<&str> = words.split_whitespace().chain(["--no-such-flag"]).collect();
-        let said = end(program(&words)).stderr;
-        assert!(said.starts_with("error: unexpected argument '--no-such-flag' found"), "{command}: {said}");
-    }
+    let count = in_tables.chain(in_recipes).filter(|command| parses(command)).count();
     assert!(count >= 10, "{count} commands were found");
+}
+
+/// Returns false for a command of somebody else. One of ours must be one.
+fn parses(command: &str) -> bool {
+    let Some((_, words)) = command.split_once("kubectl host-ports") else { return false };
+    // The parser comes to the end, where it finds the one thing that it does not know.
+    let words: Vec<&str> =
+        words.split_whitespace().filter(|word| *word != "--help").chain(["--no-such-flag"]).collect();
+    let said = end(program(&words)).stderr;
+    assert!(said.starts_with("error: unexpected argument '--no-such-flag' found"), "{command}: {said}");
+    true
+}
+
+/// In blocks of a shell, and behind prompts. What is piped, redirected or commented ends a command.
+fn commands_of_all_pages_parse() {
+    let mut count = 0;
+    for folder in ["", "docs", "docs/ai"] {
+        for entry in fs::read_dir(root().join(folder)).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_none_or(|extension| extension != "md") {
+                continue;
+            }
+            let page = fs::read_to_string(&path).expect("a page");
+            let mut in_shell = false;
+            for line in page.lines() {
+                if let Some(language) = line.strip_prefix("```") {
+                    in_shell = language == "sh";
+                } else if let Some(command) = line.strip_prefix("$ ").or_else(|| in_shell.then_some(line)) {
+                    let command = command.split(" #").next().unwrap_or_default();
+                    let parts = command.split([';', '|', '>']);
+                    count += parts.filter(|part| parses(part)).count();
+                }
+            }
+        }
+    }
+    assert!(count >= 20, "{count} commands were found");
 }
 
 fn exit_codes_are_those_of_the_help() {
