@@ -11,7 +11,7 @@ mod values;
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
@@ -73,11 +73,16 @@ const KUBERNETES: &str = "1.36.0";
 
 /// Renders a release with some values.
 fn template(namespace: &str, values: &Value, flags: &[&str]) -> Output {
+    template_of(&chart(), namespace, values, flags)
+}
+
+/// The same of another chart: a folder, or a package.
+fn template_of(chart: &Path, namespace: &str, values: &Value, flags: &[&str]) -> Output {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("values.json");
     std::fs::write(&file, values.to_string()).expect("writing values");
     let mut helm = Command::new("helm");
-    helm.arg("template").arg("port-enforcer").arg(chart()).args(["--namespace", namespace]);
+    helm.arg("template").arg("port-enforcer").arg(chart).args(["--namespace", namespace]);
     helm.args(["--kube-version", KUBERNETES]).arg("--values").arg(&file).args(flags);
     // Nothing of the user's: no repositories, no plugins.
     helm.env("HOME", folder.path()).env_remove("KUBECONFIG");

@@ -7,7 +7,7 @@ Takes root, path and, if they are to have more, labels.
 {{- $partOf := "    app.kubernetes.io/part-of: port-enforcer\n" -}}
 {{- $labels := include "port-enforcer.chartLabels" .root -}}
 {{- if .labels }}{{ $labels = printf "%s\n%s" $labels (toYaml .labels) }}{{ end -}}
-{{- .root.Files.Get .path
+{{- .root.Files.Get .path | required (printf "the package of the chart lacks %s: fetch it again" .path)
   | replace "namespace: port-enforcer\n" (printf "namespace: %s\n" (quote $namespace))
   | replace "system:serviceaccount:port-enforcer:port-enforcer" (printf "system:serviceaccount:%s:port-enforcer" $namespace)
   | replace "values: [kube-system, port-enforcer]" (printf "values: [kube-system, %s]" (quote $namespace))

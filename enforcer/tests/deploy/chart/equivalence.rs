@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::Path,
+    process::{Command, Output, Stdio},
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -14,7 +15,7 @@ use std::{
 use enforcer_testing::tests;
 use serde_json::{Value, json};
 
-use super::{objects, rendered};
+use super::{chart, objects, rendered, template, template_of};
 use crate::{
     Test,
     rendering::{copy, render},
@@ -28,7 +29,8 @@ pub(super) const TESTS: &[Test] = tests![
     every_object_follows_the_namespace,
     hooks_clean_up_as_the_overlay_does,
     variables_refer_to_those_above,
-    values_without_a_component
+    values_without_a_component,
+    package_is_the_same_chart
 ];
 
 /// What a user of the chart sets, and what a user of kustomize names for the same.
@@ -405,4 +407,25 @@ fn values_without_a_component() {
     let tagged = super::objects("port-enforcer", &json!({ "image": { "tag": "1.2.3" } }));
     let agent = find(&tagged, "DaemonSet", "port-enforcer");
     assert_eq!(agent["spec"]["template"]["spec"]["containers"][0]["image"], "port-enforcer:1.2.3");
+}
+
+/// What is packaged is all that a release needs, and helm's own checks find nothing.
+fn package_is_the_same_chart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let helm = |arguments: &[&str]| {
+        let mut helm = Command::new("helm");
+        helm.args(arguments).arg(chart()).env("HOME", folder.path()).stdin(Stdio::null());
+        let Output { status, stdout, stderr } = helm.output().expect("running helm");
+        let said = [stdout, stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        assert!(status.success(), "{arguments:?}: {said}");
+        said
+    };
+    let said = helm(&["lint", "--strict"]);
+    assert!(!said.contains("[WARNING]") && !said.contains("[ERROR]"), "{said}");
+    helm(&["package", "--destination", &folder.path().display().to_string()]);
+    let package = folder.path().join(concat!("port-enforcer-", env!("CARGO_PKG_VERSION"), ".tgz"));
+    let (packaged, source) =
+        (template_of(&package, "port-enforcer", &everything(), &[]), template("port-enforcer", &everything(), &[]));
+    assert!(packaged.status.success() && packaged.stderr.is_empty(), "{packaged:?}");
+    assert!(packaged.stdout == source.stdout, "a package renders to the same bytes");
 }

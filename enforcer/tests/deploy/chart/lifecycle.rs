@@ -9,7 +9,7 @@ use std::{
 };
 
 use enforcer_testing::{
-    apiserver::{ApiServer, Target},
+    apiserver::{ApiServer, Fault, Target},
     tests,
 };
 use serde_json::{Value, json};
@@ -37,8 +37,11 @@ pub(super) const WITH_KUBECTL: &[Test] =
     tests![kustomize_installation_is_taken_over, older_helm_takes_over_what_is_marked];
 
 /// Tests of the command that the Job runs.
-pub(super) const COMMAND: &[Test] =
-    tests![command_waits_through_trouble_of_the_server, command_reports_what_it_may_not_see];
+pub(super) const COMMAND: &[Test] = tests![
+    command_waits_through_trouble_of_the_server,
+    command_waits_for_a_server_that_is_not_there,
+    command_reports_what_it_may_not_see
+];
 
 const NAMESPACE: &str = "port-enforcer";
 const DEFINITION: &str = "CustomResourceDefinition/nodehostports.port-enforcer.io";
@@ -388,18 +391,18 @@ fn wait_command(cluster: &Cluster) -> Command {
 }
 
 fn command_waits_through_trouble_of_the_server() {
-    let mut cluster = with_daemonset(&json!({}));
+    let cluster = with_daemonset(&json!({}));
     let mut child = wait_command(&cluster).spawn().expect("the binary");
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
     let mut line = || lines.next().expect("a line").expect("UTF-8");
     assert_eq!(line(), "waiting for the controller of DaemonSets");
-    cluster.server.stop();
-    let said = line();
-    assert!(said.starts_with("the API server does not answer, trying again: "), "{said}");
-    cluster.server.start_again();
-    // The reason may change while it is away.
-    let back = std::iter::repeat_with(&mut line).find(|line| !line.starts_with("the API server does not answer"));
-    assert_eq!(back.as_deref(), Some("waiting for the controller of DaemonSets"));
+    for fault in [Fault::Unavailable, Fault::TooManyRequests { retry_after: 1 }] {
+        let outage = cluster.server.fault(Target::ALL, fault);
+        let said = line();
+        assert!(said.starts_with("the API server does not answer, trying again: "), "{fault:?}: {said}");
+        drop(outage);
+        assert_eq!(line(), "waiting for the controller of DaemonSets", "{fault:?}");
+    }
     cluster.set_cleaned(0, 0);
     assert_eq!(line(), "0 of 0 nodes are clean");
     assert!(child.wait().expect("its end").success());
@@ -410,6 +413,22 @@ fn command_waits_through_trouble_of_the_server() {
         assert_eq!(request.namespace.as_deref(), Some(NAMESPACE));
     }
     assert!(cluster.server.count(Target::ALL) >= 3);
+}
+
+/// Nobody listens on the first port of a machine.
+fn command_waits_for_a_server_that_is_not_there() {
+    let cluster = with_daemonset(&json!({}));
+    let config = fs::read_to_string(&cluster.kubeconfig).expect("a kubeconfig");
+    let mut config: Value = serde_json::from_str(&config).expect("JSON");
+    config["clusters"][0]["cluster"]["server"] = "http://127.0.0.1:1".into();
+    fs::write(&cluster.kubeconfig, config.to_string()).expect("a kubeconfig");
+    let mut child = wait_command(&cluster).spawn().expect("the binary");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let said = lines.next().expect("a line").expect("UTF-8");
+    assert!(said.starts_with("the API server does not answer, trying again: "), "{said}");
+    assert!(child.try_wait().expect("a child").is_none(), "it tries again");
+    child.kill().expect("it runs");
+    child.wait().expect("its end");
 }
 
 fn command_reports_what_it_may_not_see() {
