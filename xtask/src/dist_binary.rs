@@ -1,8 +1,10 @@
 //! Build of the binaries that are shipped: static, optimized for size, and reproducible wherever the sources are. The image
 //! contains the agent, and the benchmark measures it.
 
+use std::path::PathBuf;
+
 use anyhow::Context as _;
-use cargo_metadata::Message;
+use cargo_metadata::{Message, TargetKind};
 
 use crate::release::Platform;
 use crate::{arch::Arch, process};
@@ -26,12 +28,14 @@ pub(crate) fn build(arch: Arch, cargo_targets: &[&str]) -> anyhow::Result<Vec<Me
     process::cargo_messages(&mut cargo).with_context(|| format!("cannot build the agent for {}", arch.triple()))
 }
 
-/// Builds the kubectl plugin for a platform, and returns cargo's messages.
-pub(crate) fn build_plugin(platform: &Platform) -> anyhow::Result<Vec<Message>> {
+/// Builds the kubectl plugin for a platform, and returns its path.
+pub(crate) fn plugin_executable(platform: &Platform) -> anyhow::Result<PathBuf> {
+    eprintln!("building the kubectl plugin for {}", platform.triple);
     let mut cargo = cargo_build("enforcer-kubectl", platform.triple, platform.flags);
     platform.prepare(&mut cargo)?;
-    process::cargo_messages(&mut cargo)
-        .with_context(|| format!("cannot build the kubectl plugin for {}", platform.triple))
+    let messages = process::cargo_messages(&mut cargo)
+        .with_context(|| format!("cannot build the kubectl plugin for {}", platform.triple))?;
+    process::built_executable(&messages, &TargetKind::Bin, "kubectl-host_ports")
 }
 
 /// Returns the command that builds a package for a target, with these flags beside the common ones.

@@ -11,6 +11,7 @@ mod plugin;
 mod verify;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,8 @@ use anyhow::{Context as _, bail};
 use self::platform::PLATFORMS;
 pub(crate) use self::platform::Platform;
 use crate::arch::Arch;
-use crate::{image, manual, process, sbom, setup};
+use crate::image::{self, BuiltProgram};
+use crate::{manual, process, sbom, setup};
 
 /// Name of the file with the checksums.
 const SUMS: &str = "SHA256SUMS";
@@ -66,15 +68,22 @@ pub(crate) fn run(Args { out, url, check }: Args) -> anyhow::Result<()> {
     let mut files = Files::new();
     let mut agents = Vec::new();
     for arch in Arch::ALL {
-        let built = image::agent(arch)?;
+        let built = BuiltProgram::agent(arch)?;
         let contents = agent::Contents::read(&built, &manual, version, epoch)?;
         files.insert(format!("enforcer-{version}-linux-{}.tar.gz", arch.as_str()), contents.archive(version, epoch)?);
         files.insert(debian::file_name(version, arch), debian::package(&contents, arch, version, epoch)?);
         agents.push(built);
     }
-    let (digest, image) = image::assemble(&agents, epoch)?;
-    files.insert(format!("port-enforcer-{version}.tar"), image);
-    files.insert("image-digest.txt".to_owned(), format!("{digest}\n").into_bytes());
+    let plugins = Arch::ALL.into_iter().map(BuiltProgram::plugin).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut digests = String::new();
+    for (program, builds) in [(&image::AGENT, &agents), (&image::PLUGIN, &plugins)] {
+        let (digest, archive) = image::assemble(program, builds, epoch)?;
+        let name = format!("{}-{version}.tar", program.name);
+        // Writing to a string cannot fail.
+        let _ = writeln!(digests, "{digest}  {name}");
+        files.insert(name, archive);
+    }
+    files.insert("image-digests.txt".to_owned(), digests.into_bytes());
     for platform in &PLATFORMS {
         files.insert(plugin::file_name(version, platform), plugin::archive(platform, &manual, version, epoch)?);
     }

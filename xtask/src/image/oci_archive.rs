@@ -2,8 +2,6 @@
 //! `docker` read.
 
 use std::collections::HashMap;
-use std::fs;
-use std::path::PathBuf;
 use std::str::FromStr as _;
 
 use anyhow::Context as _;
@@ -16,13 +14,10 @@ use oci_spec::image::{
 use serde::Serialize;
 
 use super::layer;
+use super::program::{BuiltProgram, ImageProgram};
 use crate::arch::Arch;
-use crate::dependencies::Dependencies;
 use crate::file_tree::{self, FileTree};
 use crate::sbom::sha256;
-
-/// Path of the agent in the image.
-pub(super) const AGENT_PATH: &str = "usr/bin/enforcer";
 
 /// An image with its archive.
 pub(super) struct OciImage {
@@ -35,30 +30,26 @@ pub(super) struct OciImage {
     pub(super) digest: String,
 }
 
-/// The agent of one architecture.
-pub(crate) struct Agent {
-    pub(crate) arch: Arch,
-    pub(crate) binary: PathBuf,
-    pub(crate) dependencies: Dependencies,
-}
-
 impl OciImage {
-    /// Creates the image with these agents. Its times are `epoch`, in seconds since 1970.
-    pub(super) fn with_agents(agents: &[Agent], epoch: u64) -> anyhow::Result<Self> {
+    /// Creates the image of a program with these builds of it. Its times are `epoch`, in seconds since 1970.
+    pub(super) fn of(program: &ImageProgram, builds: &[BuiltProgram], epoch: u64) -> anyhow::Result<Self> {
         let version = env!("CARGO_PKG_VERSION");
-        let layers = agents.iter().map(|Agent { arch, binary, dependencies }| {
-            let program = fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
-            Ok((*arch, layer::build(&program, dependencies, version, epoch)?))
-        });
-        Self::with_layers(layers.collect::<anyhow::Result<_>>()?, version, epoch)
+        let layers = builds.iter().map(|built| Ok((built.arch, layer::build(program, built, version, epoch)?)));
+        Self::with_layers(program, layers.collect::<anyhow::Result<_>>()?, version, epoch)
     }
 
     /// Creates an image with one layer for each architecture.
-    fn with_layers(layers: Vec<(Arch, Vec<u8>)>, version: &str, epoch: u64) -> anyhow::Result<Self> {
+    fn with_layers(
+        program: &ImageProgram,
+        layers: Vec<(Arch, Vec<u8>)>,
+        version: &str,
+        epoch: u64,
+    ) -> anyhow::Result<Self> {
         let seconds = i64::try_from(epoch).context("the time of the image is out of range")?;
         let created = Timestamp::from_second(seconds).context("the time of the image is out of range")?.to_string();
         let mut blobs = FileTree::default();
-        let manifests = layers.iter().map(|(arch, layer)| manifest(&mut blobs, *arch, layer, version, &created));
+        let manifests =
+            layers.iter().map(|(arch, layer)| manifest(&mut blobs, program, *arch, layer, version, &created));
         let mut manifests = manifests.collect::<anyhow::Result<Vec<_>>>()?;
         // Like the builders: the index of the archive has one entry, which is an index itself if there are several
         // architectures.
@@ -74,7 +65,7 @@ impl OciImage {
         let mut entry = entry;
         // containerd takes the image's name from the first, other tools from the second.
         entry.set_annotations(Some(HashMap::from([
-            ("io.containerd.image.name".to_owned(), format!("docker.io/library/port-enforcer:{version}")),
+            ("io.containerd.image.name".to_owned(), format!("docker.io/library/{}:{version}", program.name)),
             ("org.opencontainers.image.ref.name".to_owned(), version.to_owned()),
         ])));
         blobs.add_file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
@@ -86,6 +77,7 @@ impl OciImage {
 /// Adds the layer, the configuration and the manifest of one architecture, and returns the manifest's descriptor.
 fn manifest(
     blobs: &mut FileTree,
+    program: &ImageProgram,
     arch: Arch,
     layer: &[u8],
     version: &str,
@@ -93,7 +85,7 @@ fn manifest(
 ) -> anyhow::Result<Descriptor> {
     let (architecture, system) = (OciArch::from(arch.as_str()), Os::Linux);
     let labels = HashMap::from([
-        ("org.opencontainers.image.title".to_owned(), "port-enforcer".to_owned()),
+        ("org.opencontainers.image.title".to_owned(), program.name.to_owned()),
         ("org.opencontainers.image.version".to_owned(), version.to_owned()),
         ("org.opencontainers.image.licenses".to_owned(), "MIT OR Apache-2.0".to_owned()),
     ]);
@@ -103,10 +95,10 @@ fn manifest(
         .os(system.clone())
         .config(
             ConfigBuilder::default()
-                .entrypoint(vec![format!("/{AGENT_PATH}")])
+                .entrypoint(vec![format!("/{}", program.path)])
                 // For `kubectl exec`.
                 .env(vec!["PATH=/usr/bin".to_owned()])
-                .user("0:0".to_owned())
+                .user(program.user.to_owned())
                 .labels(labels)
                 .build()?,
         )
@@ -157,6 +149,7 @@ mod tests {
     use serde_json::Value;
     use tar::Archive;
 
+    use super::super::program::{AGENT, PLUGIN};
     use super::*;
 
     /// Reads the files of an archive.
@@ -186,7 +179,7 @@ mod tests {
 
     #[test]
     fn one_architecture_is_a_manifest_and_two_are_an_index_of_manifests() {
-        let one = OciImage::with_layers(vec![(Arch::Arm64, b"arm".to_vec())], "1.2.3", 7).unwrap();
+        let one = OciImage::with_layers(&PLUGIN, vec![(Arch::Arm64, b"arm".to_vec())], "1.2.3", 7).unwrap();
         let all = files(&one);
         let entry = &parse(&all["index.json"])["manifests"][0];
         assert_eq!(
@@ -196,7 +189,7 @@ mod tests {
         assert_eq!(follow(&all, &parse(follow(&all, entry))["layers"][0]), b"arm");
 
         let layers = || vec![(Arch::Amd64, b"amd".to_vec()), (Arch::Arm64, b"arm".to_vec())];
-        let two = OciImage::with_layers(layers(), "1.2.3", 7).unwrap();
+        let two = OciImage::with_layers(&AGENT, layers(), "1.2.3", 7).unwrap();
         let all = files(&two);
         let outer = parse(&all["index.json"]);
         let entry = &outer["manifests"][0];
@@ -213,6 +206,6 @@ mod tests {
             assert_eq!(config["architecture"], arch.as_str());
             assert_eq!(config["rootfs"]["diff_ids"][0], format!("sha256:{}", sha256(&layer)));
         }
-        assert_eq!(two.archive, OciImage::with_layers(layers(), "1.2.3", 7).unwrap().archive);
+        assert_eq!(two.archive, OciImage::with_layers(&AGENT, layers(), "1.2.3", 7).unwrap().archive);
     }
 }

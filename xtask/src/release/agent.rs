@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use crate::file_tree::{self, FileTree};
-use crate::image::Agent;
+use crate::image::BuiltProgram;
 use crate::{process, sbom};
 
 /// What the archive and the Debian package of one architecture contain.
@@ -28,7 +28,7 @@ pub(super) struct Contents {
 
 impl Contents {
     /// Reads everything. `manual` is the folder of the manual pages and completions.
-    pub(super) fn read(agent: &Agent, manual: &Path, version: &str, epoch: u64) -> anyhow::Result<Self> {
+    pub(super) fn read(agent: &BuiltProgram, manual: &Path, version: &str, epoch: u64) -> anyhow::Result<Self> {
         let program = fs::read(&agent.binary).with_context(|| format!("cannot read {}", agent.binary.display()))?;
         let sbom = sbom::document("enforcer", &agent.dependencies, version, &sbom::sha256(&program), epoch)?;
         let units = read_folder(&process::workspace_root().join("deploy/systemd"), |_| true)?;

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use anyhow::bail;
 
+use crate::arch::Arch;
 use crate::{process, setup};
 
 /// Platform of the kubectl plugin.
@@ -61,9 +62,14 @@ pub(crate) const PLATFORMS: [Platform; 3] = [
 ];
 
 impl Platform {
+    /// Returns the platform of Linux on this architecture.
+    pub(crate) fn linux(arch: Arch) -> Option<&'static Self> {
+        PLATFORMS.iter().find(|platform| platform.name == format!("linux-{}", arch.as_str()))
+    }
+
     /// Returns true if this machine can run the program.
     pub(crate) fn is_host(&self) -> bool {
-        self.name == format!("linux-{}", crate::arch::Arch::host().as_str())
+        self.name == format!("linux-{}", Arch::host().as_str())
     }
 
     /// Returns the C compiler for the platform.

@@ -4,13 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
-use cargo_metadata::TargetKind;
 
 use super::agent::{add_own_licences, read_folder};
 use super::platform::Platform;
 use crate::dependencies::Dependencies;
 use crate::file_tree::{self, FileTree};
-use crate::{dist_binary, process, sbom};
+use crate::{dist_binary, sbom};
 
 /// Returns the name of a platform's archive.
 pub(super) fn file_name(version: &str, platform: &Platform) -> String {
@@ -19,9 +18,7 @@ pub(super) fn file_name(version: &str, platform: &Platform) -> String {
 
 /// Builds the plugin for a platform and packs its archive. Everything is at the top, where krew looks.
 pub(super) fn archive(platform: &Platform, manual: &Path, version: &str, epoch: u64) -> anyhow::Result<Vec<u8>> {
-    eprintln!("release: building the kubectl plugin for {}", platform.triple);
-    let messages = dist_binary::build_plugin(platform)?;
-    let path = process::built_executable(&messages, &TargetKind::Bin, "kubectl-host_ports")?;
+    let path = dist_binary::plugin_executable(platform)?;
     let program = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let dependencies = Dependencies::of_plugin(platform)?;
     let sbom = sbom::document("enforcer-kubectl", &dependencies, version, &sbom::sha256(&program), epoch)?;
