@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use cargo_metadata::{Message, TargetKind};
 
-use crate::release::Platform;
+use crate::release::{NO_UNWINDING, Platform};
 use crate::{arch::Arch, process};
 
 /// Name of the profile in the workspace's manifest.
@@ -20,9 +20,8 @@ pub(crate) fn build(arch: Arch, cargo_targets: &[&str]) -> anyhow::Result<Vec<Me
         // The binary is a third of a megabyte smaller. It relocates itself at its start, with code of the static libc: glibc
         // can do that since 2.36. Linkers that cannot, for arm64, ignore it.
         "-Clink-arg=-Wl,-z,pack-relative-relocs",
-        "-Clink-arg=-Wl,--no-eh-frame-hdr",
     ];
-    let mut cargo = cargo_build("enforcer", arch.triple(), &flags);
+    let mut cargo = cargo_build("enforcer", arch.triple(), &[&flags[..], &NO_UNWINDING[..]].concat());
     cargo.args(cargo_targets);
     arch.prepare(&mut cargo)?;
     process::cargo_messages(&mut cargo).with_context(|| format!("cannot build the agent for {}", arch.triple()))
@@ -45,8 +44,6 @@ fn cargo_build(package: &str, triple: &str, flags: &[&str]) -> std::process::Com
         .unwrap_or_default();
     let mut all: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
     all.extend([
-        // Nothing unwinds: a panic ends the program.
-        "-Cforce-unwind-tables=no".to_owned(),
         format!("--remap-path-prefix={}=/source", process::workspace_root().display()),
         format!("--remap-path-prefix={cargo_home}=/cargo"),
     ]);

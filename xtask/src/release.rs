@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use self::platform::PLATFORMS;
-pub(crate) use self::platform::Platform;
+pub(crate) use self::platform::{NO_UNWINDING, Platform};
 use crate::arch::Arch;
 use crate::image::{self, BuiltProgram};
 use crate::{manual, process, sbom, setup};

@@ -26,6 +26,9 @@ pub(crate) struct Platform {
     package: &'static str,
 }
 
+/// Nothing unwinds: a panic ends the program. Windows needs the tables all the same.
+pub(crate) const NO_UNWINDING: [&str; 2] = ["-Cforce-unwind-tables=no", "-Clink-arg=-Wl,--no-eh-frame-hdr"];
+
 const MUSL: (&str, &str) = ("musl", "MIT");
 
 /// All platforms that are built. There is none for macOS: the plugin takes certificates from the system there, and only
@@ -35,7 +38,7 @@ pub(crate) const PLATFORMS: [Platform; 3] = [
         name: "linux-amd64",
         triple: "x86_64-unknown-linux-musl",
         program: "kubectl-host_ports",
-        flags: &["-Clink-arg=-Wl,--no-eh-frame-hdr"],
+        flags: &NO_UNWINDING,
         c_library: MUSL,
         cross_compiler: "x86_64-linux-gnu-gcc",
         package: "gcc-x86-64-linux-gnu",
@@ -44,7 +47,7 @@ pub(crate) const PLATFORMS: [Platform; 3] = [
         name: "linux-arm64",
         triple: "aarch64-unknown-linux-musl",
         program: "kubectl-host_ports",
-        flags: &["-Clink-arg=-Wl,--no-eh-frame-hdr"],
+        flags: &NO_UNWINDING,
         c_library: MUSL,
         cross_compiler: "aarch64-linux-gnu-gcc",
         package: "gcc-aarch64-linux-gnu",
