@@ -2,9 +2,11 @@
 //! and checked, and a release can be installed, upgraded and deleted. Helm's own program renders; without it those tests
 //! are skipped, and say so.
 
+mod components;
 mod copies;
 mod equivalence;
 mod lifecycle;
+mod policy_reports;
 mod refusals;
 mod settings;
 mod values;
@@ -27,11 +29,13 @@ pub(crate) fn trials() -> Vec<Trial> {
     let has_helm = has_helm();
     let missing = [(has_helm, "helm is not installed"), (rendering::has_kubectl(), "kubectl is not installed")];
     let missing = |programs: usize| missing[..programs].iter().find(|(present, _)| !present).map(|(_, why)| *why);
-    let subjects: [(&str, &[Test], usize); 8] = [
+    let subjects: [(&str, &[Test], usize); 10] = [
+        ("components", components::TESTS, 0),
         ("copies", copies::TESTS, 0),
         ("values", values::TESTS, 0),
         ("refusals", refusals::TESTS, 1),
         ("settings", settings::TESTS, 1),
+        ("policy_reports", policy_reports::TESTS, 1),
         ("equivalence", equivalence::TESTS, 2),
         ("command", lifecycle::COMMAND, 0),
         ("lifecycle", lifecycle::TESTS, 1),

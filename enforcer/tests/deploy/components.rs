@@ -1,6 +1,6 @@
 //! What the components add to an agent, as kubectl makes it. Without kubectl these tests are skipped, and say so.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use enforcer_core::pods::{
     annotation,
@@ -36,6 +36,15 @@ pub(crate) const TESTS: &[Test] = tests![
     policy_reports_are_written_by_a_job_with_rights_of_its_own
 ];
 
+/// The names of all components.
+pub(crate) fn names() -> BTreeSet<String> {
+    let folder = fs::read_dir(deploy().join("components")).expect("a folder");
+    let names = folder.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
+    let names: BTreeSet<_> = names.collect();
+    assert!(names.len() > 10, "{names:?}");
+    names
+}
+
 fn with(overlay: &str, component: &str) -> Vec<Value> {
     on_top(&json!({
         "resources": [format!("../deploy/overlays/{overlay}")],
@@ -54,20 +63,8 @@ fn container(objects: &[Value]) -> Container {
 
 fn every_component_renders_on_every_overlay() {
     for overlay in ["audit", "enforce"] {
-        for component in [
-            "boot",
-            "boot-uninstall",
-            "host-processes",
-            "linux-5.10",
-            "monitoring",
-            "node-ports",
-            "openshift",
-            "policies",
-            "policy-reports",
-            "scheduling",
-            "startup-taint",
-        ] {
-            for object in with(overlay, component) {
+        for component in names() {
+            for object in with(overlay, &component) {
                 assert_eq!(check(&object), Ok(()), "{overlay}, {component}");
                 let labels = &object["metadata"]["labels"];
                 assert_eq!(labels["app.kubernetes.io/part-of"], "port-enforcer", "{overlay}, {component}: {object}");
@@ -226,9 +223,19 @@ fn policy_reports_are_written_by_a_job_with_rights_of_its_own() {
         assert_eq!(container.args.as_deref(), Some(&["policy-reports".to_owned(), "--apply".to_owned()][..]));
         let context = serde_json::to_value((&pod.security_context, &container.security_context)).expect("JSON");
         assert_eq!(context[0]["runAsNonRoot"], true);
+        assert!(image_user("plugin") > 0, "the kubelet starts no image of root's, and knows no names of users");
         assert_eq!(context[1]["readOnlyRootFilesystem"], true);
         assert_eq!(context[1]["capabilities"], json!({ "drop": ["ALL"] }));
     }
+}
+
+/// The user of a stage of `deploy/Containerfile`.
+fn image_user(stage: &str) -> u32 {
+    let text = fs::read_to_string(deploy().join("Containerfile")).expect("a Containerfile");
+    let lines = text.lines().skip_while(|line| *line != format!("FROM scratch AS {stage}")).skip(1);
+    let mut lines = lines.take_while(|line| !line.starts_with("FROM "));
+    let user = lines.find_map(|line| line.strip_prefix("USER ")).expect("a user");
+    user.split(':').next().and_then(|user| user.parse().ok()).expect("a number")
 }
 
 fn openshift_admits_agent_privileges() {

@@ -7,7 +7,8 @@ use crate::{Page, blocks, pages, root};
 
 /// Programs that the documentation may name beside our own, and are none of these tests' business but for the files
 /// they take.
-const OTHERS: [&str; 15] = [
+const OTHERS: [&str; 16] = [
+    "apt-get",
     "cargo",
     "cat",
     "ctr",

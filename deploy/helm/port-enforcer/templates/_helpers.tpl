@@ -32,10 +32,11 @@ app.kubernetes.io/part-of: port-enforcer
 {{ include "port-enforcer.chartLabels" . }}
 {{- end }}
 
+{{/* Name of an image. Takes root, and its values as image. */}}
 {{- define "port-enforcer.image" -}}
-{{- $image := .Values.image -}}
+{{- $image := .image -}}
 {{- if or $image.tag (not $image.digest) -}}
-{{ $image.repository }}:{{ $image.tag | default .Chart.AppVersion }}
+{{ $image.repository }}:{{ $image.tag | default .root.Chart.AppVersion }}
 {{- else -}}
 {{ $image.repository }}
 {{- end }}

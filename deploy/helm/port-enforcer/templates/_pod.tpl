@@ -37,7 +37,7 @@ terminationGracePeriodSeconds: 5
 {{- if ne .boot "none" }}
 initContainers:
   - name: boot
-    image: {{ include "port-enforcer.image" $root | quote }}
+    image: {{ include "port-enforcer.image" (dict "root" $root "image" $values.image) | quote }}
     imagePullPolicy: {{ $values.image.pullPolicy }}
     args: [boot, {{ .boot }}, --root, /host]
     resources:
@@ -67,7 +67,7 @@ initContainers:
 {{- end }}
 containers:
   - name: enforcer
-    image: {{ include "port-enforcer.image" $root | quote }}
+    image: {{ include "port-enforcer.image" (dict "root" $root "image" $values.image) | quote }}
     imagePullPolicy: {{ $values.image.pullPolicy }}
     {{- if .cleanup }}
     args: [cleanup, --wait, --bpffs, /host/sys/fs/bpf/port-enforcer, --proc-sys, /host/proc/sys]

@@ -6,7 +6,7 @@ use k8s_openapi::{
     api::{
         admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
         apps::v1::DaemonSet,
-        batch::v1::Job,
+        batch::v1::{CronJob, Job},
         core::v1::{ConfigMap, ResourceQuota, Secret, ServiceAccount},
         rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
     },
@@ -212,6 +212,7 @@ fn admit(key: &Key, object: &Value, strict: bool) -> Result<Value, Refusal> {
     }
     let typed = match key.resource {
         Resource::DaemonSets => typed::<DaemonSet>(object),
+        Resource::CronJobs => typed::<CronJob>(object),
         Resource::Jobs => typed::<Job>(object),
         Resource::ConfigMaps => typed::<ConfigMap>(object),
         Resource::Secrets => typed::<Secret>(object),

@@ -201,6 +201,7 @@ impl Resource {
         matches!(
             self,
             Self::DaemonSets
+                | Self::CronJobs
                 | Self::Jobs
                 | Self::ConfigMaps
                 | Self::Secrets

@@ -65,6 +65,16 @@ fn versions_are_the_workspaces() {
     assert_eq!((&metadata["version"], &metadata["appVersion"]), (&json!(version), &json!(version)));
 }
 
+/// Finds the repositories of all images, wherever they stand in the values.
+fn repositories(values: &Value, found: &mut Vec<String>) {
+    for (key, value) in values.as_object().into_iter().flatten() {
+        match value["repository"].as_str().filter(|_| key == "image") {
+            Some(repository) => found.push(repository.to_owned()),
+            None => repositories(value, found),
+        }
+    }
+}
+
 /// What Artifact Hub shows of the chart.
 fn hub_data_is_true() {
     let metadata = metadata();
@@ -72,8 +82,17 @@ fn hub_data_is_true() {
         let text = metadata["annotations"][format!("artifacthub.io/{name}")].as_str().expect("an annotation");
         crate::strict::documents(text).remove(0)
     };
-    let image = concat!("port-enforcer:", env!("CARGO_PKG_VERSION"));
-    assert_eq!(annotation("images")[0]["image"], image);
+    let values = read(&chart().join("values.yaml")).remove(0);
+    let mut images = Vec::new();
+    repositories(&values, &mut images);
+    let expected: Vec<_> = images
+        .iter()
+        .map(|name| {
+            let image = format!("{name}:{}", env!("CARGO_PKG_VERSION"));
+            json!({ "name": name, "image": image, "platforms": ["linux/amd64", "linux/arm64"] })
+        })
+        .collect();
+    assert_eq!(annotation("images"), Value::from(expected), "the images of the values");
     let definition = read(&deploy().join("base/nodehostports.yaml")).remove(0);
     let [crd] = annotation("crds").as_array().expect("a list").clone().try_into().expect("one definition");
     assert_eq!(crd["name"], definition["metadata"]["name"]);

@@ -76,6 +76,7 @@ fn of_pods() -> Vec<(&'static str, Value)> {
 fn of_objects() -> Vec<(&'static str, Value)> {
     vec![
         ("policies", json!({ "policies": { "enabled": true } })),
+        ("policy-reports", json!({ "policyReports": { "enabled": true } })),
         ("readers", json!({ "readers": true })),
         ("scheduling", json!({ "scheduling": true })),
     ]
@@ -87,6 +88,11 @@ fn of_boot() -> [Option<(&'static str, Value)>; 3] {
         Some(("boot", json!({ "boot": { "action": "install" } }))),
         Some(("boot-uninstall", json!({ "boot": { "action": "remove" } }))),
     ]
+}
+
+/// Every component that is compared, with the values that do the same.
+pub(super) fn compared() -> Vec<(&'static str, Value)> {
+    [of_pods(), of_objects(), of_boot().into_iter().flatten().collect()].concat()
 }
 
 /// Every selection of these.
@@ -215,7 +221,7 @@ fn options_that_add_objects() {
     // Everything at once.
     let most = of_pods().into_iter().filter(|(name, _)| *name != "host-processes").chain(of_objects());
     all.push(most.fold(Options::new("enforce"), |options, component| options.with(&component)));
-    assert_eq!(all.len(), 3 * 8 + 1);
+    assert_eq!(all.len(), 3 * 16 + 1);
     compare(&all);
 }
 
@@ -237,7 +243,7 @@ fn texts(key: &str, value: &Value, found: &mut impl FnMut(&str, &str)) {
     }
 }
 
-fn everything() -> Value {
+pub(super) fn everything() -> Value {
     let all = of_pods().into_iter().filter(|(name, _)| *name != "host-processes").chain(of_objects());
     let boot = of_boot().into_iter().flatten().take(1);
     all.chain(boot).fold(Options::new("enforce"), |options, component| options.with(&component)).values
@@ -263,7 +269,7 @@ fn every_object_follows_the_namespace() {
     assert_same(&same, &rendered("port-enforcer", &values, &[]), "in another namespace");
 }
 
-fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+pub(super) fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
     let of = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
     objects.iter().find(of).unwrap_or_else(|| panic!("{kind} {name}"))
 }

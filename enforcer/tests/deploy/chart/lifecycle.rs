@@ -29,7 +29,8 @@ pub(super) const TESTS: &[Test] = tests![
     uninstall_waits_until_all_nodes_are_clean,
     failed_cleanup_is_reported_and_goes_on,
     second_release_is_refused,
-    notes_name_what_is_missing
+    notes_name_what_is_missing,
+    notes_name_the_api_that_reports_need
 ];
 
 /// Tests that need kubectl too.
@@ -307,6 +308,33 @@ fn notes_name_what_is_missing() {
     assert!(!said.contains("WARNING") && !said.contains("names no registry"), "{said}");
     let said = cluster.run(&["upgrade", "port-enforcer", "--reuse-values", "--set", "uninstall=true"]);
     assert!(said.contains("helm -n port-enforcer uninstall port-enforcer"), "{said}");
+}
+
+fn notes_name_the_api_that_reports_need() {
+    let cluster = Cluster::start();
+    let said = cluster.run(&["install", "port-enforcer"]);
+    assert!(!said.contains("olicy reports"), "{said}");
+    let values = |api: &str| format!("policyReports.enabled=true,policyReports.api={api}");
+    let upgrade = |api: &str| cluster.run(&["upgrade", "port-enforcer", "--reuse-values", "--set", &values(api)]);
+    let said = upgrade("");
+    for words in [
+        "--from=cronjob/port-enforcer-policy-reports",
+        "does not serve wgpolicyk8s.io or openreports.io",
+        "The image kubectl-host-ports names no registry",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    cluster.server.set_report_group("openreports.io", true);
+    assert!(!upgrade("").contains("does not serve"));
+    assert!(!upgrade("openreports.io").contains("does not serve"));
+    let said = upgrade("wgpolicyk8s.io");
+    assert!(said.contains("does not serve wgpolicyk8s.io, so every run fails"), "{said}");
+    let installed = cluster.server.all_installed();
+    for kind in ["CronJob", "ServiceAccount", "ClusterRole", "ClusterRoleBinding"] {
+        assert!(installed.contains(&format!("{kind}/port-enforcer-policy-reports")), "{kind}: {installed:?}");
+    }
+    cluster.run(&["upgrade", "port-enforcer", "--reuse-values", "--set", "policyReports.enabled=false"]);
+    assert!(!cluster.server.all_installed().iter().any(|one| one.contains("policy-reports")));
 }
 
 /// Installs an overlay as kubectl does.

@@ -1,15 +1,22 @@
 //! The values of `settings` are flags of the agent, and take what the flags take.
 
-use std::{collections::BTreeMap, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
 
 use enforcer_testing::tests;
 use serde_json::{Map, Value, json};
 
-use super::{chart, objects};
+use super::{
+    chart,
+    equivalence::{everything, find},
+    objects,
+};
 use crate::{Test, strict::read};
 
 pub(super) const TESTS: &[Test] =
-    tests![every_setting_is_a_flag, choices_are_those_of_the_flag, agent_takes_the_settings];
+    tests![every_setting_is_a_flag, every_flag_has_a_value, choices_are_those_of_the_flag, agent_takes_the_settings];
 
 /// A value for each setting, as a user would write it.
 fn samples() -> Map<String, Value> {
@@ -22,7 +29,7 @@ fn samples() -> Map<String, Value> {
     let Value::Object(samples) = samples else { panic!("an object") };
     let values = read(&chart().join("values.yaml")).remove(0);
     let names: Vec<_> = values["settings"].as_object().expect("settings").keys().collect();
-    assert_eq!(samples.keys().collect::<std::collections::BTreeSet<_>>(), names.into_iter().collect(), "all of them");
+    assert_eq!(samples.keys().collect::<BTreeSet<_>>(), names.into_iter().collect(), "all of them");
     samples
 }
 
@@ -73,6 +80,26 @@ fn every_setting_is_a_flag() {
         // What is not set is the agent's to choose.
         assert_eq!(plain.contains_key(&name), setting == "systemNamespaces", "{setting}");
     }
+}
+
+/// Flags for what a pod has in one place only.
+const SAME_IN_EVERY_POD: [&str; 5] =
+    ["ENFORCER_ADMIN_SOCKET", "ENFORCER_CGROUP_ROOT", "ENFORCER_KUBECONFIG", "ENFORCER_SOURCE", "ENFORCER_STATE_DIR"];
+
+/// So that a new flag is not forgotten: it is a setting, or another value sets it.
+fn every_flag_has_a_value() {
+    let help = help();
+    let flags = help.split("[env: ").skip(1).map(|rest| rest.split('=').next().expect("a name").to_owned());
+    let flags: BTreeSet<String> = flags.collect();
+    assert!(flags.len() > 25, "{flags:?}");
+    let mut values = everything();
+    values["settings"] = samples().into();
+    let set = objects("port-enforcer", &values);
+    let agent = find(&set, "DaemonSet", "port-enforcer");
+    let variables = agent.pointer("/spec/template/spec/containers/0/env").and_then(Value::as_array).expect("some");
+    let set: BTreeSet<_> = variables.iter().map(|variable| variable["name"].as_str().expect("a name")).collect();
+    let missing: BTreeSet<_> = flags.iter().map(String::as_str).filter(|flag| !set.contains(flag)).collect();
+    assert_eq!(missing, SAME_IN_EVERY_POD.into(), "flags of `enforcer run` that no value of the chart sets");
 }
 
 /// The possible values of a flag, in the two forms in which the help has them.
