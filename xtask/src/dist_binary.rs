@@ -18,10 +18,14 @@ pub(crate) fn build(arch: Arch, cargo_targets: &[&str]) -> anyhow::Result<Vec<Me
     let flags = [
         "-Ctarget-feature=+crt-static",
         // The binary is a third of a megabyte smaller. It relocates itself at its start, with code of the static libc: glibc
-        // can do that since 2.36. Linkers that cannot, for arm64, ignore it.
+        // can do that since 2.36. Linkers that cannot, those for arm64, ignore it.
         "-Clink-arg=-Wl,-z,pack-relative-relocs",
     ];
-    let mut cargo = cargo_build("enforcer", arch.triple(), &[&flags[..], &NO_UNWINDING[..]].concat());
+    // On amd64 the start-up code of the static C library does not refer to the tables.
+    let script = format!("-Clink-arg=-Wl,-T,{}", process::workspace_root().join("xtask/src/dist_binary.ld").display());
+    let without_tables = if arch == Arch::Amd64 { Some(&*script) } else { None };
+    let flags: Vec<&str> = flags.into_iter().chain(NO_UNWINDING).chain(without_tables).collect();
+    let mut cargo = cargo_build("enforcer", arch.triple(), &flags);
     cargo.args(cargo_targets);
     arch.prepare(&mut cargo)?;
     process::cargo_messages(&mut cargo).with_context(|| format!("cannot build the agent for {}", arch.triple()))
