@@ -136,6 +136,7 @@ const PROMISED: &[(&Feature, Version)] = &[
     (&optional::KERNEL_MEMORY, (5, 5)),
     (&optional::NODE_NETNS_COOKIE, (5, 14)),
     (&optional::DENYING_POST_BIND, (5, 17)),
+    (&optional::TAIL_CALLS, (5, 10)),
     (&optional::SOCK_RELEASE_HOOKS, (5, 9)),
     (&optional::SOCKET_STORAGE, (5, 9)),
     (&optional::TRACEPOINT_LINKS, (5, 8)),
@@ -157,6 +158,8 @@ struct Here {
     locked_down: bool,
     /// The LSMs that run, where that is told.
     lsms: Option<String>,
+    /// The compiler for BPF is that of arm64, which learned some things later.
+    arm64: bool,
 }
 
 impl Here {
@@ -168,6 +171,7 @@ impl Here {
             exact: own_machine::is_here() && !release.contains(".el"),
             locked_down: security("lockdown").is_some_and(|state| state.contains("[confidentiality]")),
             lsms: security("lsm"),
+            arm64: cfg!(target_arch = "aarch64"),
         }
     }
 
@@ -176,6 +180,8 @@ impl Here {
         match name {
             _ if [optional::KERNEL_MEMORY.name, optional::LOADS.name].contains(&name) => self.locked_down,
             _ if name == node::NO_LOCKDOWN.name => self.locked_down || !self.exact,
+            _ if name == optional::ATOMIC_EXCHANGE.name => self.arm64 && self.version < (5, 18),
+            _ if name == optional::TAIL_CALLS.name => self.arm64 && self.version < (6, 0),
             _ if name == node::BPFFS.name => !self.exact,
             _ if name == optional::CGROUP_LSM.name => {
                 !self.lsms.as_deref().is_some_and(|lsms| lsms.split(',').any(|lsm| lsm == "bpf"))
@@ -232,7 +238,7 @@ fn wrong_probe_answer_is_detected() -> Outcome {
     let of_old = |since| if since <= (5, 10) { Answer::Yes } else { Answer::No };
     for (version, right) in [((5, 10), all(of_old)), ((7, 3), all(|_| Answer::Yes))] {
         let lsms = Some("capability,bpf".to_owned());
-        let here = Here { version, exact: true, locked_down: false, lsms };
+        let here = Here { version, exact: true, locked_down: false, lsms, arm64: false };
         assert_eq!(here.faults(&right), [""; 0]);
         for place in 0..right.len() {
             let turned = if right[place].answer == Answer::Yes { Answer::No } else { Answer::Yes };
