@@ -1,4 +1,4 @@
-//! Build of the binaries that are shipped: static, optimized for size, and reproducible wherever the sources are. The image
+//! Build of the binaries that are shipped: static, optimized for size, and reproducible in the same folder. The image
 //! contains the agent, and the benchmark measures it.
 
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! `cargo xtask image`: builds the container image as an OCI archive, without a container builder.
 //!
 //! The image contains one static program, the licences of everything that is linked into it, and an SBOM. The same
-//! sources and tools give the same bytes.
+//! sources, tools and folder give the same bytes.
 
 mod emulation;
 mod layer;

@@ -1,5 +1,5 @@
 //! `cargo xtask release`: makes everything that a release consists of, in one folder: programs, packages, the image, the
-//! chart, manifests, and the checksums of all. The same sources and tools give the same bytes.
+//! chart, manifests, and the checksums of all. The same sources, tools and folder give the same bytes.
 
 mod agent;
 mod chart;
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// Address under which the files will be published; without it, krew refuses the manifest of the plugin
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// Instead, clone the last commit twice, build everything from scratch in each clone, and compare the files
+    /// Instead, build everything twice from scratch, each time in a new clone of the last commit, and compare the files
     #[arg(long, conflicts_with_all = ["out", "url"])]
     check: bool,
 }

