@@ -16,8 +16,7 @@ use std::time::SystemTime;
 use anyhow::{Context as _, bail};
 
 use self::oci_archive::OciImage;
-use self::program::Choice;
-pub(crate) use self::program::{AGENT, BuiltProgram, ImageProgram, PLUGIN};
+pub(crate) use self::program::{BuiltProgram, ImageProgram};
 use crate::{arch::Arch, dependencies::Dependencies, process, setup};
 
 /// Flags of `cargo xtask image`.
@@ -39,8 +38,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Program of the image
-    #[arg(long, value_enum, default_value_t = Choice::Agent)]
-    program: Choice,
+    #[arg(long, value_enum, default_value_t = ImageProgram::Agent)]
+    program: ImageProgram,
     /// Architectures of the image [default: this machine's]; another one needs a linker for it. With several, the image
     /// is an index of one image for each
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -55,11 +54,10 @@ pub(crate) struct Args {
 pub(crate) fn archive_size(binary: &Path) -> anyhow::Result<usize> {
     let arch = Arch::host();
     let built = BuiltProgram { arch, binary: binary.to_owned(), dependencies: Dependencies::of_agent(arch)? };
-    Ok(OciImage::of(&AGENT, &[built], epoch()?)?.archive.len())
+    Ok(OciImage::of(ImageProgram::Agent, &[built], epoch()?)?.archive.len())
 }
 
 pub(crate) fn run(Args { out, program, arch, check }: Args) -> anyhow::Result<()> {
-    let program = program.program();
     let mut archs = if arch.is_empty() { vec![Arch::host()] } else { arch };
     archs.sort_unstable();
     archs.dedup();
@@ -86,8 +84,8 @@ pub(crate) fn run(Args { out, program, arch, check }: Args) -> anyhow::Result<()
 }
 
 /// Runs the program of a layer.
-fn check_layer(program: &ImageProgram, arch: Arch, layer: &[u8]) -> anyhow::Result<()> {
-    if program.name == AGENT.name && arch == Arch::host() {
+fn check_layer(program: ImageProgram, arch: Arch, layer: &[u8]) -> anyhow::Result<()> {
+    if program == ImageProgram::Agent && arch == Arch::host() {
         smoke_test::run(layer)
     } else {
         emulation::run(program, arch, layer)
@@ -96,7 +94,7 @@ fn check_layer(program: &ImageProgram, arch: Arch, layer: &[u8]) -> anyhow::Resu
 
 /// Assembles the image of a program with these builds of it. Returns its digest and its archive.
 pub(crate) fn assemble(
-    program: &ImageProgram,
+    program: ImageProgram,
     builds: &[BuiltProgram],
     epoch: u64,
 ) -> anyhow::Result<(String, Vec<u8>)> {
@@ -105,8 +103,8 @@ pub(crate) fn assemble(
 }
 
 /// Returns the name of the archive, which names the architecture if it has only one.
-fn file_name(program: &ImageProgram, archs: &[Arch]) -> String {
-    let (name, version) = (program.name, env!("CARGO_PKG_VERSION"));
+fn file_name(program: ImageProgram, archs: &[Arch]) -> String {
+    let (name, version) = (program.name(), env!("CARGO_PKG_VERSION"));
     match archs {
         [arch] => format!("{name}-{version}-{}.tar", arch.as_str()),
         _ => format!("{name}-{version}.tar"),

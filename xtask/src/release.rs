@@ -20,7 +20,7 @@ use anyhow::{Context as _, bail};
 use self::platform::PLATFORMS;
 pub(crate) use self::platform::{NO_UNWINDING, Platform};
 use crate::arch::Arch;
-use crate::image::{self, BuiltProgram};
+use crate::image::{self, BuiltProgram, ImageProgram};
 use crate::{manual, process, sbom, setup};
 
 /// Name of the file with the checksums.
@@ -35,7 +35,7 @@ Examples:
 
 All times in the files are SOURCE_DATE_EPOCH (seconds since 1970), or the time of the last commit.")]
 pub(crate) struct Args {
-    /// Folder to write; what is in it is removed first
+    /// Folder to write; the files of an earlier release in it are removed first
     #[arg(long, value_name = "DIR", default_value = "target/publish")]
     out: PathBuf,
     /// Address under which the files will be published; without it, krew refuses the manifest of the plugin
@@ -51,6 +51,8 @@ type Files = BTreeMap<String, Vec<u8>>;
 
 pub(crate) fn run(Args { out, url, check }: Args) -> anyhow::Result<()> {
     require_tools()?;
+    let out = process::workspace_root().join(out);
+    require_replaceable(&out)?;
     if check {
         return compare::run();
     }
@@ -68,17 +70,18 @@ pub(crate) fn run(Args { out, url, check }: Args) -> anyhow::Result<()> {
     let mut files = Files::new();
     let mut agents = Vec::new();
     for arch in Arch::ALL {
-        let built = BuiltProgram::agent(arch)?;
+        let built = BuiltProgram::build(ImageProgram::Agent, arch)?;
         let contents = agent::Contents::read(&built, &manual, version, epoch)?;
         files.insert(format!("enforcer-{version}-linux-{}.tar.gz", arch.as_str()), contents.archive(version, epoch)?);
         files.insert(debian::file_name(version, arch), debian::package(&contents, arch, version, epoch)?);
         agents.push(built);
     }
-    let plugins = Arch::ALL.into_iter().map(BuiltProgram::plugin).collect::<anyhow::Result<Vec<_>>>()?;
+    let plugins = Arch::ALL.into_iter().map(|arch| BuiltProgram::build(ImageProgram::Plugin, arch));
+    let plugins = plugins.collect::<anyhow::Result<Vec<_>>>()?;
     let mut digests = String::new();
-    for (program, builds) in [(&image::AGENT, &agents), (&image::PLUGIN, &plugins)] {
+    for (program, builds) in [(ImageProgram::Agent, &agents), (ImageProgram::Plugin, &plugins)] {
         let (digest, archive) = image::assemble(program, builds, epoch)?;
-        let name = format!("{}-{version}.tar", program.name);
+        let name = format!("{}-{version}.tar", program.name());
         // Writing to a string cannot fail.
         let _ = writeln!(digests, "{digest}  {name}");
         files.insert(name, archive);
@@ -96,7 +99,6 @@ pub(crate) fn run(Args { out, url, check }: Args) -> anyhow::Result<()> {
     files.insert("host-ports.yaml".to_owned(), krew::manifest(&files, version, url.as_deref())?.into_bytes());
     files.insert(SUMS.to_owned(), sums(&files).into_bytes());
 
-    let out = root.join(out);
     recreate(&out)?;
     for (name, content) in &files {
         let path = out.join(name);
@@ -131,6 +133,18 @@ fn parse_url(url: &str) -> anyhow::Result<String> {
     Ok(url.trim_end_matches('/').to_owned())
 }
 
+/// Refuses a folder with other files than those of a release: what is in it is removed.
+fn require_replaceable(folder: &Path) -> anyhow::Result<()> {
+    let is_empty = fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
+    if is_empty || folder.join(SUMS).exists() {
+        return Ok(());
+    }
+    bail!(
+        "{} has files and no {SUMS}, so they are not those of a release: choose another folder with --out",
+        folder.display()
+    )
+}
+
 /// Removes a folder with all that is in it, and makes it again.
 fn recreate(folder: &Path) -> anyhow::Result<()> {
     match fs::remove_dir_all(folder) {
@@ -156,6 +170,16 @@ mod tests {
         for bad in ["http://example.org", "example.org", "https://example.org/a b", "https://example.org/\"", ""] {
             assert!(parse_url(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn only_an_earlier_release_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(require_replaceable(folder.path()).is_ok() && require_replaceable(&folder.path().join("new")).is_ok());
+        fs::write(folder.path().join("letter"), "").unwrap();
+        assert!(require_replaceable(folder.path()).is_err());
+        fs::write(folder.path().join(SUMS), "").unwrap();
+        assert!(require_replaceable(folder.path()).is_ok());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use tar::Archive;
 use tempfile::TempDir;
 
-use super::program::{AGENT, ImageProgram};
+use super::program::ImageProgram;
 use crate::arch::Arch;
 use crate::process;
 
@@ -23,10 +23,10 @@ const UNSUPPORTED: i32 = 3;
 const WRONG_USE: i32 = 2;
 
 /// Unpacks the layer and runs its program.
-pub(super) fn run(program: &ImageProgram, arch: Arch, layer: &[u8]) -> anyhow::Result<()> {
+pub(super) fn run(program: ImageProgram, arch: Arch, layer: &[u8]) -> anyhow::Result<()> {
     let root = TempDir::new().context("cannot create a folder for the image's root")?;
     Archive::new(layer).unpack(root.path()).context("cannot unpack the layer")?;
-    let path = root.path().join(program.path);
+    let path = root.path().join(program.path());
     let emulator = if arch == Arch::host() { None } else { Some(emulator(arch)?) };
     let run = |arguments: &[&str]| -> anyhow::Result<Output> {
         let mut command = match &emulator {
@@ -47,7 +47,7 @@ pub(super) fn run(program: &ImageProgram, arch: Arch, layer: &[u8]) -> anyhow::R
         if output.status.code() != Some(code) || !text.contains(sentence) {
             bail!(
                 "`{} {}` of the image for {} ended with {}, not with code {code} and '{sentence}'; it printed:\n{text}",
-                program.path,
+                program.path(),
                 arguments.join(" "),
                 arch.as_str(),
                 output.status
@@ -56,7 +56,7 @@ pub(super) fn run(program: &ImageProgram, arch: Arch, layer: &[u8]) -> anyhow::R
         Ok(())
     };
     expect(&["--version"], 0, env!("CARGO_PKG_VERSION"))?;
-    if program.name == AGENT.name {
+    if program == ImageProgram::Agent {
         expect(&["check", "--nodes", "1", MANIFEST], 1, "[replicas]")?;
         // A folder of manifests, so that it asks no API server.
         let manifests = root.path().join("run/manifests");
@@ -70,7 +70,7 @@ pub(super) fn run(program: &ImageProgram, arch: Arch, layer: &[u8]) -> anyhow::R
         expect(&["check", "--offline", "--nodes", "1", MANIFEST], 1, "[replicas]")?;
         expect(&["policy-reports"], WRONG_USE, "kubeconfig")?;
     }
-    eprintln!("image: {} for {} runs, and refuses what is not there as it should", program.name, arch.as_str());
+    eprintln!("image: {} for {} runs, and refuses what is not there as it should", program.name(), arch.as_str());
     Ok(())
 }
 

@@ -32,7 +32,7 @@ pub(super) struct OciImage {
 
 impl OciImage {
     /// Creates the image of a program with these builds of it. Its times are `epoch`, in seconds since 1970.
-    pub(super) fn of(program: &ImageProgram, builds: &[BuiltProgram], epoch: u64) -> anyhow::Result<Self> {
+    pub(super) fn of(program: ImageProgram, builds: &[BuiltProgram], epoch: u64) -> anyhow::Result<Self> {
         let version = env!("CARGO_PKG_VERSION");
         let layers = builds.iter().map(|built| Ok((built.arch, layer::build(program, built, version, epoch)?)));
         Self::with_layers(program, layers.collect::<anyhow::Result<_>>()?, version, epoch)
@@ -40,7 +40,7 @@ impl OciImage {
 
     /// Creates an image with one layer for each architecture.
     fn with_layers(
-        program: &ImageProgram,
+        program: ImageProgram,
         layers: Vec<(Arch, Vec<u8>)>,
         version: &str,
         epoch: u64,
@@ -65,7 +65,7 @@ impl OciImage {
         let mut entry = entry;
         // containerd takes the image's name from the first, other tools from the second.
         entry.set_annotations(Some(HashMap::from([
-            ("io.containerd.image.name".to_owned(), format!("docker.io/library/{}:{version}", program.name)),
+            ("io.containerd.image.name".to_owned(), format!("docker.io/library/{}:{version}", program.name())),
             ("org.opencontainers.image.ref.name".to_owned(), version.to_owned()),
         ])));
         blobs.add_file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
@@ -77,7 +77,7 @@ impl OciImage {
 /// Adds the layer, the configuration and the manifest of one architecture, and returns the manifest's descriptor.
 fn manifest(
     blobs: &mut FileTree,
-    program: &ImageProgram,
+    program: ImageProgram,
     arch: Arch,
     layer: &[u8],
     version: &str,
@@ -85,7 +85,7 @@ fn manifest(
 ) -> anyhow::Result<Descriptor> {
     let (architecture, system) = (OciArch::from(arch.as_str()), Os::Linux);
     let labels = HashMap::from([
-        ("org.opencontainers.image.title".to_owned(), program.name.to_owned()),
+        ("org.opencontainers.image.title".to_owned(), program.name().to_owned()),
         ("org.opencontainers.image.version".to_owned(), version.to_owned()),
         ("org.opencontainers.image.licenses".to_owned(), "MIT OR Apache-2.0".to_owned()),
     ]);
@@ -95,10 +95,10 @@ fn manifest(
         .os(system.clone())
         .config(
             ConfigBuilder::default()
-                .entrypoint(vec![format!("/{}", program.path)])
+                .entrypoint(vec![format!("/{}", program.path())])
                 // For `kubectl exec`.
                 .env(vec!["PATH=/usr/bin".to_owned()])
-                .user(program.user.to_owned())
+                .user(program.user().to_owned())
                 .labels(labels)
                 .build()?,
         )
@@ -149,7 +149,6 @@ mod tests {
     use serde_json::Value;
     use tar::Archive;
 
-    use super::super::program::{AGENT, PLUGIN};
     use super::*;
 
     /// Reads the files of an archive.
@@ -179,7 +178,8 @@ mod tests {
 
     #[test]
     fn one_architecture_is_a_manifest_and_two_are_an_index_of_manifests() {
-        let one = OciImage::with_layers(&PLUGIN, vec![(Arch::Arm64, b"arm".to_vec())], "1.2.3", 7).unwrap();
+        let one =
+            OciImage::with_layers(ImageProgram::Plugin, vec![(Arch::Arm64, b"arm".to_vec())], "1.2.3", 7).unwrap();
         let all = files(&one);
         let entry = &parse(&all["index.json"])["manifests"][0];
         assert_eq!(
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(follow(&all, &parse(follow(&all, entry))["layers"][0]), b"arm");
 
         let layers = || vec![(Arch::Amd64, b"amd".to_vec()), (Arch::Arm64, b"arm".to_vec())];
-        let two = OciImage::with_layers(&AGENT, layers(), "1.2.3", 7).unwrap();
+        let two = OciImage::with_layers(ImageProgram::Agent, layers(), "1.2.3", 7).unwrap();
         let all = files(&two);
         let outer = parse(&all["index.json"]);
         let entry = &outer["manifests"][0];
@@ -206,6 +206,6 @@ mod tests {
             assert_eq!(config["architecture"], arch.as_str());
             assert_eq!(config["rootfs"]["diff_ids"][0], format!("sha256:{}", sha256(&layer)));
         }
-        assert_eq!(two.archive, OciImage::with_layers(&AGENT, layers(), "1.2.3", 7).unwrap().archive);
+        assert_eq!(two.archive, OciImage::with_layers(ImageProgram::Agent, layers(), "1.2.3", 7).unwrap().archive);
     }
 }

@@ -11,45 +11,45 @@ use crate::dependencies::Dependencies;
 use crate::release::Platform;
 use crate::{dist_binary, process};
 
-/// A program with what its image says of it.
-#[derive(Debug)]
-pub(crate) struct ImageProgram {
-    /// Name of the image.
-    pub(crate) name: &'static str,
-    /// Package of the workspace.
-    pub(super) package: &'static str,
-    /// Path in the image.
-    pub(super) path: &'static str,
-    /// User and group.
-    pub(super) user: &'static str,
-}
-
-/// The agent.
-pub(crate) const AGENT: ImageProgram =
-    ImageProgram { name: "port-enforcer", package: "enforcer", path: "usr/bin/enforcer", user: "0:0" };
-
-/// The kubectl plugin, for the component `policy-reports`.
-pub(crate) const PLUGIN: ImageProgram = ImageProgram {
-    name: "kubectl-host-ports",
-    package: "enforcer-kubectl",
-    path: "usr/bin/kubectl-host_ports",
-    user: "65532:65532",
-};
-
-/// Choice among the programs.
+/// A program that has an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Choice {
+pub(crate) enum ImageProgram {
     /// The agent
     Agent,
     /// The plugin kubectl host-ports, which writes policy reports in a cluster
     Plugin,
 }
 
-impl Choice {
-    pub(super) const fn program(self) -> &'static ImageProgram {
+impl ImageProgram {
+    /// Returns the name of the image.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::Agent => &AGENT,
-            Self::Plugin => &PLUGIN,
+            Self::Agent => "port-enforcer",
+            Self::Plugin => "kubectl-host-ports",
+        }
+    }
+
+    /// Returns the package of the workspace.
+    pub(super) const fn package(self) -> &'static str {
+        match self {
+            Self::Agent => "enforcer",
+            Self::Plugin => "enforcer-kubectl",
+        }
+    }
+
+    /// Returns the path in the image.
+    pub(super) const fn path(self) -> &'static str {
+        match self {
+            Self::Agent => "usr/bin/enforcer",
+            Self::Plugin => "usr/bin/kubectl-host_ports",
+        }
+    }
+
+    /// Returns user and group.
+    pub(super) const fn user(self) -> &'static str {
+        match self {
+            Self::Agent => "0:0",
+            Self::Plugin => "65532:65532",
         }
     }
 }
@@ -62,25 +62,20 @@ pub(crate) struct BuiltProgram {
 }
 
 impl BuiltProgram {
-    /// Builds the agent.
-    pub(crate) fn agent(arch: Arch) -> anyhow::Result<Self> {
-        eprintln!("building the agent for {} (takes some minutes the first time)", arch.triple());
-        let messages = dist_binary::build(arch, &["--bin", "enforcer"])?;
-        let binary = process::built_executable(&messages, &TargetKind::Bin, "enforcer")?;
-        Ok(Self { arch, binary, dependencies: Dependencies::of_agent(arch)? })
-    }
-
-    /// Builds the kubectl plugin.
-    pub(crate) fn plugin(arch: Arch) -> anyhow::Result<Self> {
-        let platform = Platform::linux(arch).context("there is no plugin for this architecture")?;
-        Ok(Self {
-            arch,
-            binary: dist_binary::plugin_executable(platform)?,
-            dependencies: Dependencies::of_plugin(platform)?,
-        })
-    }
-
-    pub(super) fn build(program: &ImageProgram, arch: Arch) -> anyhow::Result<Self> {
-        if program.name == PLUGIN.name { Self::plugin(arch) } else { Self::agent(arch) }
+    /// Builds a program for an architecture.
+    pub(crate) fn build(program: ImageProgram, arch: Arch) -> anyhow::Result<Self> {
+        match program {
+            ImageProgram::Agent => {
+                eprintln!("building the agent for {} (takes some minutes the first time)", arch.triple());
+                let messages = dist_binary::build(arch, &["--bin", "enforcer"])?;
+                let binary = process::built_executable(&messages, &TargetKind::Bin, "enforcer")?;
+                Ok(Self { arch, binary, dependencies: Dependencies::of_agent(arch)? })
+            }
+            ImageProgram::Plugin => {
+                let platform = Platform::linux(arch).context("there is no plugin for this architecture")?;
+                let binary = dist_binary::plugin_executable(platform)?;
+                Ok(Self { arch, binary, dependencies: Dependencies::of_plugin(platform)? })
+            }
+        }
     }
 }

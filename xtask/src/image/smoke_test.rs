@@ -6,7 +6,7 @@ use cargo_metadata::TargetKind;
 use tar::Archive;
 use tempfile::TempDir;
 
-use super::program::AGENT;
+use super::program::ImageProgram;
 use crate::process;
 use crate::sudo::RootAccess;
 
@@ -31,7 +31,7 @@ pub(super) fn run(layer: &[u8]) -> anyhow::Result<()> {
     let environment = vec![
         (IMAGE_ROOT.to_owned(), root.path().display().to_string()),
         // The path inside the image.
-        ("CARGO_BIN_EXE_enforcer".to_owned(), format!("/{}", AGENT.path)),
+        ("CARGO_BIN_EXE_enforcer".to_owned(), format!("/{}", ImageProgram::Agent.path())),
     ];
     let access = RootAccess::detect();
     if access == RootAccess::Unavailable {
